@@ -1,0 +1,61 @@
+# One word per task; every option lives in pyproject.toml.
+.POSIX:
+.SUFFIXES:
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test check fix lint types wheel lock clean help
+
+help: ## list the tasks
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+run: $(VENV)/run ## serve on :11434, with the embedded backend
+	$(BIN)/ollama-proxy serve
+
+test: $(VENV)/dev ## run every test
+	$(BIN)/python -m pytest --numprocesses=2
+
+check: lint types test ## what CI runs: format, lint, types, tests
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell .
+	$(BIN)/hadolint Dockerfile
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+fix: $(VENV)/dev ## format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(VENV)/dev ## build the wheel into dist/
+	$(BIN)/python -m hatchling build
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
+	--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock'
+
+lock: $(VENV)/dev ## bring the locked dependencies up to date
+	$(COMPILE) --output-file requirements/run.lock pyproject.toml
+	$(COMPILE) --constraint requirements/run.lock \
+		--output-file requirements/build.lock requirements/build.in
+	$(COMPILE) --constraint requirements/run.lock --constraint requirements/build.lock \
+		--group dev --output-file requirements/dev.lock pyproject.toml
+
+$(VENV)/run: requirements/run.lock requirements/build.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes --requirement requirements/run.lock --requirement requirements/build.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run requirements/dev.lock
+	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@touch $@
+
+clean: ## remove what the tasks made
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
