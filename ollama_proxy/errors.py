@@ -1,0 +1,97 @@
+"""The exceptions of the proxy, named after what to do next.
+
+Every class carries ``reason``, a short constant that becomes a metric label and
+the ``reason`` of log lines; the message is one sentence for people.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Anything that the proxy itself reports."""
+
+    reason: ClassVar[str] = "internal"
+
+
+class StartupError(ProxyError):
+    """The proxy cannot start; the message says what to change."""
+
+    reason = "startup"
+
+
+class SettingsError(StartupError):
+    """The settings are wrong; every fault is listed, not only the first."""
+
+    reason = "settings"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class StoreError(ProxyError):
+    """The state could not be written, so nothing that needs it may happen."""
+
+    reason = "store"
+
+
+class IllegalTransition(ProxyError):  # noqa: N818 - named after the pair, not the class
+    """An event came in a state where it can't happen: a defect in the caller."""
+
+    reason = "illegal_transition"
+
+
+class BackendError(ProxyError):
+    """A call to a cloud did not do what it was asked."""
+
+    reason = "backend"
+
+
+class TransientError(BackendError):
+    """The same call may succeed later: a time-out, a 5xx, a rate limit."""
+
+    reason = "transient"
+
+
+class OutcomeUnknownError(BackendError):
+    """The call may or may not have acted: look before anything else."""
+
+    reason = "outcome_unknown"
+
+
+class CapacityError(BackendError):
+    """The cloud has no room for this spec now; another offer may have."""
+
+    reason = "capacity"
+
+
+class CredentialsError(BackendError):
+    """A person must act: the key is wrong, expired or lacks a right."""
+
+    reason = "credentials"
+
+
+class SpecError(BackendError):
+    """What is configured can never work: no such type, image or model."""
+
+    reason = "spec"
+
+
+class HoldLimitError(ProxyError):
+    """No more requests may wait: too many, or too many bytes, wait already."""
+
+    reason = "hold_limit"
+
+
+class UpstreamError(ProxyError):
+    """No byte of an answer has come from the instance.
+
+    Unless the request may have ``arrived``, it can be sent again.
+    """
+
+    reason = "upstream"
+
+    def __init__(self, message: str, *, arrived: bool) -> None:
+        super().__init__(message)
+        self.arrived = arrived

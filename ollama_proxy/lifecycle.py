@@ -1,0 +1,562 @@
+"""Decide how one instance lives: records, events, commands and `step`.
+
+This module is the only place where an instance changes state. It is pure: time
+comes in as ``now`` (seconds since the epoch), nothing is awaited, read or
+written. It knows nothing of clouds, sockets or clients.
+
+`step` looks up the pair (state, event) in a table. A pair that is not in the
+table is a defect of the caller and raises `IllegalTransition` with both names.
+An event about another launch than the record's is late news and changes
+nothing.
+
+What has to be done in a state is a function of the record alone (`duty`), not
+of the event that led there. So a repeated `Tick` repeats the duty, and work
+that was cut short by a crash is taken up again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NewType
+
+from ollama_proxy.errors import IllegalTransition
+
+LaunchId = NewType("LaunchId", str)
+"""One attempt to have an instance; the tag it carries in its cloud."""
+
+
+class State(StrEnum):
+    """Where an instance is in its life."""
+
+    COLD = "cold"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    COOLDOWN = "cool-down"
+
+
+class Stage(StrEnum):
+    """How far a launch has come, in order."""
+
+    CREATING = "creating"
+    BOOTING = "booting"
+    CONNECTING = "connecting"
+    PULLING = "pulling"
+    LOADING = "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a launch failed.
+
+    ``reason`` is a metric label, ``message`` a sentence for people. A ``final``
+    fault can't go away by itself: trying again is left to a person, or to the
+    next request past the longest back-off.
+    """
+
+    reason: str
+    message: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a launch is doing: a stage, its fraction done (0–1), and words."""
+
+    stage: Stage = Stage.CREATING
+    fraction: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known and intended about one instance. Moments are epoch seconds.
+
+    ``accepted``: the cloud took the start call, so it is never made again.
+    ``adopted``: the instance was up before this proxy process was.
+    ``failed``: what is being stopped counts as a failed launch.
+    ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
+    """
+
+    state: State = State.COLD
+    since: float = 0.0
+    launch_id: LaunchId | None = None
+    model: str | None = None
+    accepted: bool = False
+    adopted: bool = False
+    failed: bool = False
+    woken_at: float = 0.0
+    progress: Progress = Progress()
+    progress_at: float = 0.0
+    leases: int = 0
+    last_used: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    fault: Fault | None = None
+    stop_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long things may take, in seconds, and how often they may fail."""
+
+    idle_timeout_s: float = 1800.0
+    start_timeout_s: float = 1800.0
+    drain_timeout_s: float = 600.0
+    backoff_s: float = 10.0
+    backoff_max_s: float = 900.0
+    failure_limit: int = 3
+    stable_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """A request, or with ``forced`` a person, needs an instance."""
+
+    launch_id: LaunchId
+    model: str | None = None
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The cloud took the start call."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """The launch was seen at some stage."""
+
+    launch_id: LaunchId
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The instance can serve."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The launch can't succeed any more."""
+
+    launch_id: LaunchId
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An instance that was there does not answer any more, or has vanished."""
+
+    launch_id: LaunchId
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The cloud said clearly that nothing of this launch exists."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class StopFailed:
+    """A stop call did not succeed; the instance may still cost money."""
+
+    launch_id: LaunchId
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A request was handed to the instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A request that was handed to the instance has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """A person, or the end of the proxy, wants the instance gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The record was read from the store by a new proxy process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Wake
+    | Accepted
+    | Progressed
+    | Ready
+    | Failed
+    | Lost
+    | Gone
+    | StopFailed
+    | Leased
+    | Released
+    | StopRequested
+    | Restored
+    | Tick
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Ask the cloud for the instance, until it accepts."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Bring the instance to readiness, then watch that it stays."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Make the cloud remove the instance, until it says it is gone."""
+
+    launch_id: LaunchId
+
+
+Command = Start | Follow | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The record after an event, and what has to be done now."""
+
+    record: Record
+    command: Command | None
+
+
+def step(record: Record, event: Event, *, now: float, policy: Policy) -> Step:
+    """Return the record after ``event``, and what to do about it.
+
+    Raises `IllegalTransition` for a pair of state and event that can't happen.
+    """
+    launch_id = getattr(event, "launch_id", None)
+    is_news = not isinstance(event, Wake) and launch_id is not None
+    if is_news and launch_id != record.launch_id:
+        return Step(record, duty(record))
+    rule = _TABLE.get((record.state, type(event)))
+    if rule is None:
+        raise IllegalTransition(
+            f"event {type(event).__name__!r} can't happen in state "
+            f"{record.state.value!r}"
+        )
+    new = rule(record, event, now, policy)
+    return Step(new, duty(new))
+
+
+def duty(record: Record) -> Command | None:
+    """Return what has to be done as long as the record stays as it is."""
+    if record.launch_id is None:
+        return None
+    match record.state:
+        case State.STARTING if not record.accepted:
+            return Start(record.launch_id)
+        case State.STARTING | State.READY | State.DRAINING:
+            return Follow(record.launch_id)
+        case State.STOPPING:
+            return Stop(record.launch_id)
+        case _:
+            return None
+
+
+def next_deadline(record: Record, policy: Policy) -> float | None:
+    """Return the moment at which a `Tick` next changes the record, if any."""
+    match record.state:
+        case State.STARTING:
+            return record.progress_at + policy.start_timeout_s
+        case State.READY:
+            idle_at = record.last_used + policy.idle_timeout_s
+            stable_at = record.since + policy.stable_s
+            moments = [] if record.leases else [idle_at]
+            moments += [stable_at] if record.failures else []
+            return min(moments, default=None)
+        case State.DRAINING:
+            return record.since + policy.drain_timeout_s
+        case State.COOLDOWN if record.failures < policy.failure_limit:
+            return record.retry_at
+        case _:
+            return None
+
+
+def backoff_s(failures: int, policy: Policy) -> float:
+    """Return the pause after the n-th failure in a row: doubling, bounded."""
+    doublings = min(max(failures - 1, 0), 30)
+    return float(min(policy.backoff_max_s, policy.backoff_s * 2.0**doublings))
+
+
+Rule = Callable[[Record, Event, float, Policy], Record]
+
+
+def _stay(rec: Record, _event: Event, _now: float, _policy: Policy) -> Record:
+    return rec
+
+
+def _launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    assert isinstance(event, Wake)  # noqa: S101 - the table pairs them
+    if rec.state is State.COOLDOWN and now < rec.retry_at and not event.forced:
+        return rec
+    return Record(
+        state=State.STARTING,
+        since=now,
+        launch_id=event.launch_id,
+        model=event.model,
+        woken_at=now,
+        progress_at=now,
+        leases=rec.leases,
+        last_used=now,
+        failures=min(rec.failures, policy.failure_limit),
+        fault=rec.fault,
+    )
+
+
+def _join(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    return replace(rec, last_used=now)
+
+
+def _accept(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    return replace(
+        rec, accepted=True, progress=Progress(Stage.BOOTING), progress_at=now
+    )
+
+
+def _advance(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+    assert isinstance(event, Progressed)  # noqa: S101 - the table pairs them
+    if event.progress == rec.progress:
+        return rec
+    return replace(rec, progress=event.progress, progress_at=now)
+
+
+def _ready(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    return replace(
+        rec,
+        state=State.READY,
+        since=now,
+        fault=None,
+        last_used=rec.last_used if rec.adopted else now,
+    )
+
+
+def _fail(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    assert isinstance(event, Failed)  # noqa: S101 - the table pairs them
+    failures = rec.failures + 1
+    if event.fault.final:
+        failures = max(failures, policy.failure_limit)
+    return _stopping(rec, now, failures=failures, fault=event.fault, failed=True)
+
+
+def _lose_launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    fault = Fault("lost", _loss(event))
+    if rec.adopted:
+        return _stopping(rec, now, fault=fault)
+    return _fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
+
+
+def _lose(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    fault = Fault("lost", _loss(event))
+    if now - rec.since >= policy.stable_s:
+        return _stopping(rec, now, failures=0, fault=fault)
+    return _stopping(rec, now, failures=rec.failures + 1, fault=fault, failed=True)
+
+
+def _lose_drained(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+    return _stopping(rec, now, fault=Fault("lost", _loss(event)))
+
+
+def _lease(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    return replace(rec, leases=rec.leases + 1, last_used=now)
+
+
+def _release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+    if not rec.leases:
+        raise IllegalTransition(
+            f"event {type(event).__name__!r} can't happen in state "
+            f"{rec.state.value!r} without a lease"
+        )
+    return replace(rec, leases=rec.leases - 1, last_used=now)
+
+
+def _release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    new = _release(rec, event, now, policy)
+    return new if new.leases else _stopping(new, now)
+
+
+def _stop(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    return _stopping(rec, now)
+
+
+def _drain(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    if not rec.leases:
+        return _stopping(rec, now)
+    return replace(rec, state=State.DRAINING, since=now)
+
+
+def _vanish(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    kept = Record(
+        since=now,
+        leases=rec.leases,
+        last_used=rec.last_used,
+        failures=rec.failures,
+        fault=rec.fault,
+    )
+    if not rec.failed:
+        return kept
+    retry_at = now + backoff_s(rec.failures, policy)
+    return replace(kept, state=State.COOLDOWN, retry_at=retry_at)
+
+
+def _note_stop_failure(
+    rec: Record, event: Event, _now: float, _policy: Policy
+) -> Record:
+    assert isinstance(event, StopFailed)  # noqa: S101 - the table pairs them
+    return replace(rec, stop_error=event.message)
+
+
+def _tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    if now < rec.progress_at + policy.start_timeout_s:
+        return rec
+    message = (
+        f"the launch made no progress for {policy.start_timeout_s:.0f} s at stage "
+        f"{rec.progress.stage.value!r} and was given up"
+    )
+    fault = Fault("start_timeout", message)
+    return _fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
+
+
+def _tick_ready(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    if not rec.leases and now >= rec.last_used + policy.idle_timeout_s:
+        return _stopping(rec, now, failures=0)
+    if rec.failures and now >= rec.since + policy.stable_s:
+        return replace(rec, failures=0)
+    return rec
+
+
+def _tick_draining(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    if rec.leases and now < rec.since + policy.drain_timeout_s:
+        return rec
+    return _stopping(rec, now)
+
+
+def _tick_cooldown(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    if now < rec.retry_at or rec.failures >= policy.failure_limit:
+        return rec
+    return replace(rec, state=State.COLD, since=now, retry_at=0.0)
+
+
+def _restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    """Forget what died with the old process, and mistrust moments to come."""
+    return replace(
+        rec,
+        leases=0,
+        since=min(rec.since, now),
+        last_used=min(rec.last_used, now),
+        retry_at=min(rec.retry_at, now + policy.backoff_max_s),
+        progress_at=now,
+    )
+
+
+def _adopt(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    """Take over an instance: it has to prove itself before it serves again."""
+    return replace(
+        _restore(rec, event, now, policy),
+        state=State.STARTING,
+        since=now,
+        woken_at=now,
+        adopted=True,
+        progress=Progress(Stage.CONNECTING),
+    )
+
+
+def _restore_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    return _stopping(_restore(rec, event, now, policy), now)
+
+
+def _stopping(
+    rec: Record,
+    now: float,
+    *,
+    failures: int | None = None,
+    fault: Fault | None = None,
+    failed: bool = False,
+) -> Record:
+    return replace(
+        rec,
+        state=State.STOPPING,
+        since=now,
+        failed=failed,
+        failures=rec.failures if failures is None else failures,
+        fault=fault,
+    )
+
+
+def _loss(event: Event) -> str:
+    if isinstance(event, Lost):
+        return event.message
+    return "the cloud says that the instance does not exist any more"
+
+
+_TABLE: dict[tuple[State, type[Event]], Rule] = {
+    (State.COLD, Wake): _launch,
+    (State.COLD, Released): _release,
+    (State.COLD, StopRequested): _stay,
+    (State.COLD, Restored): _restore,
+    (State.COLD, Tick): _stay,
+    (State.STARTING, Wake): _join,
+    (State.STARTING, Accepted): _accept,
+    (State.STARTING, Progressed): _advance,
+    (State.STARTING, Ready): _ready,
+    (State.STARTING, Failed): _fail,
+    (State.STARTING, Lost): _lose_launch,
+    (State.STARTING, Gone): _lose_launch,
+    (State.STARTING, Released): _release,
+    (State.STARTING, StopRequested): _stop,
+    (State.STARTING, Restored): _restore,
+    (State.STARTING, Tick): _tick_starting,
+    (State.READY, Wake): _join,
+    (State.READY, Lost): _lose,
+    (State.READY, Gone): _lose,
+    (State.READY, Leased): _lease,
+    (State.READY, Released): _release,
+    (State.READY, StopRequested): _drain,
+    (State.READY, Restored): _adopt,
+    (State.READY, Tick): _tick_ready,
+    (State.DRAINING, Wake): _stay,  # the waiter still waits when it is cold
+    (State.DRAINING, Lost): _lose_drained,
+    (State.DRAINING, Gone): _lose_drained,
+    (State.DRAINING, Released): _release_drained,
+    (State.DRAINING, StopRequested): _stay,
+    (State.DRAINING, Restored): _restore_drained,
+    (State.DRAINING, Tick): _tick_draining,
+    (State.STOPPING, Wake): _stay,  # the waiter still waits when it is cold
+    (State.STOPPING, Gone): _vanish,
+    (State.STOPPING, StopFailed): _note_stop_failure,
+    (State.STOPPING, Released): _release,
+    (State.STOPPING, StopRequested): _stay,
+    (State.STOPPING, Restored): _restore,
+    (State.STOPPING, Tick): _stay,
+    (State.COOLDOWN, Wake): _launch,
+    (State.COOLDOWN, Released): _release,
+    (State.COOLDOWN, StopRequested): _stay,
+    (State.COOLDOWN, Restored): _restore,
+    (State.COOLDOWN, Tick): _tick_cooldown,
+}

@@ -1,0 +1,362 @@
+"""The table of the lifecycle, row by row, and its promises under any script."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ollama_proxy import lifecycle
+from ollama_proxy.errors import IllegalTransition
+from ollama_proxy.lifecycle import (
+    Accepted,
+    Event,
+    Failed,
+    Fault,
+    Follow,
+    Gone,
+    LaunchId,
+    Leased,
+    Lost,
+    Policy,
+    Progress,
+    Progressed,
+    Ready,
+    Record,
+    Released,
+    Restored,
+    Stage,
+    Start,
+    State,
+    Stop,
+    StopFailed,
+    StopRequested,
+    Tick,
+    Wake,
+    next_deadline,
+    step,
+)
+
+ONE, TWO = LaunchId("one"), LaunchId("two")
+POLICY = Policy(idle_timeout_s=300, start_timeout_s=600, drain_timeout_s=60)
+OOM = Fault("load", "out of memory")
+
+
+def make_record(state: State, **fields: object) -> Record:
+    launch_id = None if state in {State.COLD, State.COOLDOWN} else ONE
+    accepted = launch_id is not None
+    base = Record(state=state, since=1000.0, launch_id=launch_id, accepted=accepted)
+    return replace(base, last_used=1000.0, progress_at=1000.0, **fields)  # type: ignore[arg-type]  # any field
+
+
+def after(record: Record, *events: Event, now: float = 1000.0) -> Record:
+    for event in events:
+        record = step(record, event, now=now, policy=POLICY).record
+    return record
+
+
+def test_a_wake_launches_and_asks_the_cloud() -> None:
+    new = step(Record(), Wake(ONE, "m"), now=5.0, policy=POLICY)
+
+    assert new.record.state is State.STARTING
+    assert new.record.model == "m"
+    assert new.command == Start(ONE)
+
+
+def test_the_second_wake_joins_the_first() -> None:
+    record = after(Record(), Wake(ONE), Wake(TWO))
+
+    assert record.launch_id == ONE
+
+
+def test_an_accepted_launch_is_followed_and_never_started_again() -> None:
+    new = step(after(Record(), Wake(ONE)), Accepted(ONE), now=6.0, policy=POLICY)
+
+    assert new.command == Follow(ONE)
+
+
+def test_a_ready_instance_is_idle_from_the_end_of_its_last_lease() -> None:
+    busy = after(make_record(State.READY), Leased(), now=1000.0)
+    long_after = after(busy, Tick(), now=9000.0)
+    released = after(long_after, Released(), now=9000.0)
+
+    assert long_after.state is State.READY
+    assert after(released, Tick(), now=9299.0).state is State.READY
+    assert after(released, Tick(), now=9300.0).state is State.STOPPING
+
+
+def test_a_wake_while_stopping_changes_nothing_until_it_is_cold() -> None:
+    stopping = make_record(State.STOPPING)
+
+    assert after(stopping, Wake(TWO)) == stopping
+    assert after(stopping, Gone(ONE)).state is State.COLD
+
+
+def test_a_stop_while_starting_stops_without_counting_a_failure() -> None:
+    record = after(make_record(State.STARTING), StopRequested(), Gone(ONE))
+
+    assert (record.state, record.failures) == (State.COLD, 0)
+
+
+def test_a_stop_drains_the_leases_first() -> None:
+    draining = after(make_record(State.READY), Leased(), Leased(), StopRequested())
+
+    assert draining.state is State.DRAINING
+    assert after(draining, Released()).state is State.DRAINING
+    assert after(draining, Released(), Released()).state is State.STOPPING
+
+
+def test_draining_ends_at_its_timeout() -> None:
+    draining = after(make_record(State.READY), Leased(), StopRequested())
+
+    assert after(draining, Tick(), now=1059.0).state is State.DRAINING
+    assert after(draining, Tick(), now=1060.0).state is State.STOPPING
+
+
+def test_an_instance_lost_after_long_service_is_no_failed_launch() -> None:
+    record = after(make_record(State.READY), Lost(ONE, "silent"), now=2000.0)
+
+    assert after(record, Gone(ONE)).state is State.COLD
+
+
+def test_an_instance_that_dies_when_ready_counts_as_a_failed_launch() -> None:
+    lost = after(make_record(State.READY, failures=1), Lost(ONE, "silent"), now=1010.0)
+    record = after(lost, Gone(ONE), now=1020.0)
+
+    assert (record.state, record.failures) == (State.COOLDOWN, 2)
+
+
+def test_the_start_timeout_counts_from_the_last_progress() -> None:
+    moving = after(
+        make_record(State.STARTING),
+        Progressed(ONE, Progress(Stage.PULLING, 0.5)),
+        now=1500.0,
+    )
+
+    assert after(moving, Tick(), now=2099.0).state is State.STARTING
+    given_up = after(moving, Tick(), now=2100.0)
+    assert given_up.state is State.STOPPING
+    assert given_up.fault is not None
+    assert "no progress for 600 s at stage 'pulling'" in given_up.fault.message
+
+
+def test_progress_that_does_not_move_is_no_progress() -> None:
+    progress = Progressed(ONE, Progress(Stage.PULLING, 0.5))
+    moving = after(make_record(State.STARTING), progress, now=1100.0)
+
+    assert after(moving, progress, now=1500.0).progress_at == 1100.0
+
+
+def test_the_back_off_doubles_up_to_its_bound() -> None:
+    waits = [lifecycle.backoff_s(n, POLICY) for n in (1, 2, 3, 4, 50)]
+
+    assert waits == [10.0, 20.0, 40.0, 80.0, 900.0]
+
+
+def test_a_failed_launch_is_stopped_before_it_cools_down() -> None:
+    failed = step(
+        make_record(State.STARTING), Failed(ONE, OOM), now=1000.0, policy=POLICY
+    )
+
+    assert failed.command == Stop(ONE)
+    assert after(failed.record, Gone(ONE)).state is State.COOLDOWN
+
+
+def test_nothing_is_tried_before_the_back_off_is_over() -> None:
+    cooling = make_record(State.COOLDOWN, failures=1, retry_at=1010.0)
+
+    assert after(cooling, Wake(TWO), now=1009.0).state is State.COOLDOWN
+    assert after(cooling, Wake(TWO), now=1010.0).state is State.STARTING
+
+
+def test_below_the_limit_the_cool_down_ends_by_itself() -> None:
+    cooling = make_record(State.COOLDOWN, failures=2, retry_at=1010.0)
+
+    assert after(cooling, Tick(), now=1010.0).state is State.COLD
+
+
+def test_at_the_limit_only_a_request_or_a_person_launches_again() -> None:
+    cooling = make_record(State.COOLDOWN, failures=3, retry_at=1010.0)
+
+    assert after(cooling, Tick(), now=9999.0).state is State.COOLDOWN
+    assert after(cooling, Wake(TWO), now=9999.0).state is State.STARTING
+    assert after(cooling, Wake(TWO, forced=True), now=1001.0).state is State.STARTING
+
+
+def test_a_final_fault_is_at_the_limit_at_once() -> None:
+    record = after(
+        make_record(State.STARTING),
+        Failed(ONE, Fault("credentials", "key expired", final=True)),
+        Gone(ONE),
+    )
+
+    assert record.failures == POLICY.failure_limit
+
+
+def test_failures_are_forgiven_once_an_instance_has_been_stable() -> None:
+    ready = make_record(State.READY, failures=2)
+
+    assert after(ready, Tick(), now=1059.0).failures == 2
+    assert after(ready, Tick(), now=1060.0).failures == 0
+
+
+def test_a_failed_stop_is_told_and_asked_again() -> None:
+    new = step(
+        make_record(State.STOPPING),
+        StopFailed(ONE, "denied"),
+        now=1000.0,
+        policy=POLICY,
+    )
+
+    assert new.record.stop_error == "denied"
+    assert new.command == Stop(ONE)
+
+
+def test_a_restored_instance_proves_itself_before_it_serves() -> None:
+    adopted = step(
+        make_record(State.READY, leases=3), Restored(), now=1100.0, policy=POLICY
+    )
+
+    assert adopted.record.state is State.STARTING
+    assert adopted.record.leases == 0
+    assert adopted.command == Follow(ONE)
+
+
+def test_adoption_does_not_reset_the_idle_clock() -> None:
+    adopted = after(make_record(State.READY), Restored(), Ready(ONE), now=1200.0)
+
+    assert adopted.last_used == 1000.0
+    assert after(adopted, Tick(), now=1300.0).state is State.STOPPING
+
+
+def test_an_adopted_instance_that_is_gone_is_no_failed_launch() -> None:
+    record = after(make_record(State.READY), Restored(), Gone(ONE), Gone(ONE))
+
+    assert (record.state, record.failures) == (State.COLD, 0)
+
+
+def test_news_of_another_launch_changes_nothing() -> None:
+    record = make_record(State.READY)
+
+    assert after(record, Gone(TWO)) is record
+
+
+@pytest.mark.parametrize("state", [State.COLD, State.STARTING, State.STOPPING])
+def test_an_illegal_pair_is_an_error_naming_both(state: State) -> None:
+    with pytest.raises(IllegalTransition, match=f"'Leased'.*'{state.value}'"):
+        after(make_record(state), Leased())
+
+
+def test_a_release_without_a_lease_is_an_error() -> None:
+    with pytest.raises(IllegalTransition, match="without a lease"):
+        after(make_record(State.READY), Released())
+
+
+def test_the_next_deadline_is_when_a_tick_changes_something() -> None:
+    records = [
+        make_record(State.STARTING),
+        make_record(State.READY),
+        make_record(State.READY, failures=1),
+        make_record(State.READY, failures=1, leases=1),
+        make_record(State.DRAINING, leases=1),
+        make_record(State.COOLDOWN, failures=1, retry_at=1010.0),
+    ]
+
+    for record in records:
+        deadline = next_deadline(record, POLICY)
+        assert deadline is not None
+        assert after(record, Tick(), now=deadline - 0.001) == record
+        assert after(record, Tick(), now=deadline) != record
+
+
+EVENTS: tuple[Event, ...] = (
+    Wake(ONE),
+    Wake(TWO),
+    Wake(TWO, forced=True),
+    Accepted(ONE),
+    Progressed(ONE, Progress(Stage.BOOTING)),
+    Ready(ONE),
+    Ready(TWO),
+    Failed(ONE, OOM),
+    Lost(ONE, "silent"),
+    Gone(ONE),
+    Gone(TWO),
+    StopFailed(ONE, "denied"),
+    Leased(),
+    Released(),
+    StopRequested(),
+    Restored(),
+    Tick(),
+)
+SCRIPTS = st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 700)), max_size=60)
+
+
+def play(script: list[tuple[Event, float]]) -> list[Record]:
+    """Run a script from cold, skipping what can't happen; return every record."""
+    record, now, seen = Record(), 0.0, [Record()]
+    for event, pause_s in script:
+        now += pause_s
+        try:
+            record = step(record, event, now=now, policy=POLICY).record
+        except IllegalTransition:
+            continue
+        seen.append(record)
+    return seen
+
+
+@settings(max_examples=300, deadline=None)
+@given(SCRIPTS)
+def test_what_may_exist_always_has_a_launch_on_record(
+    script: list[tuple[Event, float]],
+) -> None:
+    for record in play(script):
+        may_exist = record.state not in {State.COLD, State.COOLDOWN}
+        assert may_exist == (record.launch_id is not None)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SCRIPTS)
+def test_a_launch_ends_only_on_the_clouds_clear_word(
+    script: list[tuple[Event, float]],
+) -> None:
+    for before, record in itertools.pairwise(play(script)):
+        if before.launch_id is not None and record.launch_id != before.launch_id:
+            assert before.state is State.STOPPING
+            assert record.state in {State.COLD, State.COOLDOWN}
+
+
+@settings(max_examples=300, deadline=None)
+@given(SCRIPTS)
+def test_when_the_world_goes_quiet_nothing_is_left(
+    script: list[tuple[Event, float]],
+) -> None:
+    record, now = play(script)[-1], 1e6
+    for _ in range(20):
+        now += 3600.0
+        while record.leases:
+            record = step(record, Released(), now=now, policy=POLICY).record
+        match step(record, Tick(), now=now, policy=POLICY).command:
+            case Stop(launch_id):
+                event: Event = Gone(launch_id)
+            case _:
+                event = Tick()
+        record = step(record, event, now=now, policy=POLICY).record
+
+    assert record.launch_id is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCRIPTS)
+def test_leases_are_never_negative_and_only_ready_grants_them(
+    script: list[tuple[Event, float]],
+) -> None:
+    for before, record in itertools.pairwise(play(script)):
+        assert record.leases >= 0
+        if record.leases > before.leases:
+            assert before.state is State.READY
+
+
+def test_every_state_knows_wake_tick_stop_and_restore() -> None:
+    for state, kind in itertools.product(State, (Wake, Tick, StopRequested, Restored)):
+        assert (state, kind) in lifecycle._TABLE
