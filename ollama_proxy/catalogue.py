@@ -1,0 +1,162 @@
+"""What is known of the models, so that it can be told while nothing runs.
+
+Filled from every instance that comes up, kept in the store, and served in
+Ollama's shapes. Bodies that came from an instance are given out byte for byte.
+Before the first instance ever, it holds the configured models.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ollama_proxy.routing import full_model_name
+
+NO_DETAILS: dict[str, Any] = {
+    "parent_model": "",
+    "format": "gguf",
+    "family": "",
+    "families": None,
+    "parameter_size": "",
+    "quantization_level": "",
+}
+
+
+class ListedModel(msgspec.Struct):
+    """The part of an entry of ``/api/tags`` that other answers are made of."""
+
+    name: str
+    modified_at: str = ""
+    digest: str = ""
+
+
+class Tags(msgspec.Struct):
+    """The body of ``/api/tags``."""
+
+    models: list[ListedModel] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What one instance said: raw bodies; ``shows`` by resolved model name."""
+
+    tags: bytes
+    version: str
+    shows: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Answers about models while no instance is up."""
+
+    def __init__(
+        self,
+        configured: Sequence[str],
+        *,
+        version: str,
+        since: float,
+        contents: Contents | None = None,
+    ) -> None:
+        self._configured = tuple(configured)
+        self._default_version = version
+        self._since = since
+        self._contents = contents
+        self._models = self._read_models()
+
+    @property
+    def contents(self) -> Contents | None:
+        """What the last instance said; None before the first."""
+        return self._contents
+
+    def replace(self, contents: Contents) -> None:
+        """Take over what an instance said."""
+        self._contents = contents
+        self._models = self._read_models()
+
+    def _read_models(self) -> dict[str, ListedModel]:
+        tags = msgspec.json.decode(self.tags(), type=Tags)
+        return {full_model_name(model.name): model for model in tags.models}
+
+    def version(self) -> bytes:
+        """Return the body of ``/api/version``: the last one seen."""
+        seen = self._contents.version if self._contents else ""
+        return msgspec.json.encode({"version": seen or self._default_version})
+
+    def tags(self) -> bytes:
+        """Return the body of ``/api/tags``."""
+        if self._contents is not None:
+            return self._contents.tags
+        models = [self._placeholder(name) for name in self._configured]
+        return msgspec.json.encode({"models": models})
+
+    def show(self, model: str) -> bytes | None:
+        """Return the body of ``/api/show``, or None for a model not listed."""
+        name = full_model_name(model)
+        if self._contents is not None and name in self._contents.shows:
+            return self._contents.shows[name]
+        listed = self._models.get(name)
+        if listed is None:
+            return None
+        body = {
+            "license": "",
+            "modelfile": "",
+            "parameters": "",
+            "template": "",
+            "details": NO_DETAILS,
+            "model_info": {},
+            "capabilities": ["completion"],
+            "modified_at": listed.modified_at,
+        }
+        return msgspec.json.encode(body)
+
+    def openai_models(self) -> bytes:
+        """Return the body of ``/v1/models``."""
+        data = [_openai_model(model) for model in self._models.values()] or None
+        return msgspec.json.encode({"object": "list", "data": data})
+
+    def openai_model(self, model: str) -> bytes | None:
+        """Return the body of ``/v1/models/:model``, or None if not listed."""
+        listed = self._models.get(full_model_name(model))
+        if listed is None:
+            return None
+        return msgspec.json.encode(_openai_model(listed, model))
+
+    def _placeholder(self, name: str) -> dict[str, Any]:
+        """Return an entry for a model that no instance has had yet.
+
+        The CLI cuts the digest to twelve characters and fails on a shorter one.
+        """
+        full = full_model_name(name)
+        return {
+            "name": full,
+            "model": full,
+            "modified_at": rfc3339(self._since),
+            "size": 0,
+            "digest": hashlib.sha256(full.encode()).hexdigest(),
+            "details": NO_DETAILS,
+        }
+
+
+def rfc3339(moment: float) -> str:
+    """Return epoch seconds as Go writes them: ``2026-11-21T09:46:57.475456Z``."""
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _openai_model(model: ListedModel, name: str | None = None) -> dict[str, Any]:
+    """Return one model in OpenAI's shape, the owner being its namespace."""
+    head = model.name.rpartition("/")[0]
+    return {
+        "id": name or model.name,
+        "object": "model",
+        "created": _unix_seconds(model.modified_at),
+        "owned_by": head.rpartition("/")[2] or "library",
+    }
+
+
+def _unix_seconds(timestamp: str) -> int:
+    try:
+        return int(datetime.fromisoformat(timestamp).timestamp())
+    except ValueError:
+        return 0

@@ -1,0 +1,291 @@
+"""Which request is what, and what becomes of it.
+
+The table lists Ollama's routes as its server declares them (v0.33,
+``server/routes.go``). It is pure: it looks at method, raw path and, for two
+routes, at a few fields of the body.
+
+Only *inference* and *model write* requests wake an instance or reset the idle
+clock. What is only read is answered from the catalogue while no instance is up.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+_CATALOGUED_METHODS = frozenset({"GET", "HEAD"})
+
+
+class Family(StrEnum):
+    """Whose words an error is told in."""
+
+    NATIVE = "native"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class Kind(StrEnum):
+    """What a request needs. The values are metric labels."""
+
+    INFERENCE = "inference"
+    WRITE = "model_write"
+    READ = "model_read"
+    SYSTEM = "system"
+    UNKNOWN = "unknown"
+
+
+class Asleep(StrEnum):
+    """How a request is answered while no instance is ready."""
+
+    WAKE = "wake"
+    ROOT = "root"
+    VERSION = "version"
+    STATUS = "status"
+    ACCOUNT = "account"
+    CLOUD = "cloud"
+    RECOMMENDATIONS = "recommendations"
+    TAGS = "tags"
+    SHOW = "show"
+    PS = "ps"
+    MODELS = "models"
+    MODEL = "model"
+    BLOB = "blob"
+    NOT_FOUND = "not_found"
+    METHOD = "method"
+
+
+class Streams(StrEnum):
+    """Whether an answer is a stream: if asked, unless refused, or never."""
+
+    ON = "on"
+    OFF = "off"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of Ollama's routing table."""
+
+    kind: Kind
+    asleep: Asleep
+    family: Family = Family.NATIVE
+    streams: Streams = Streams.NEVER
+    name: str = "other"
+
+    @property
+    def counts_as_use(self) -> bool:
+        """Whether the request wakes an instance and resets the idle clock."""
+        return self.asleep is Asleep.WAKE
+
+
+def _native(kind: Kind, asleep: Asleep, streams: Streams = Streams.NEVER) -> Route:
+    return Route(kind, asleep, Family.NATIVE, streams)
+
+
+_READ, _SYSTEM = Kind.READ, Kind.SYSTEM
+_WRITE = _native(Kind.WRITE, Asleep.WAKE)
+_WRITE_STREAMED = _native(Kind.WRITE, Asleep.WAKE, Streams.ON)
+_INFER = _native(Kind.INFERENCE, Asleep.WAKE)
+_INFER_STREAMED = _native(Kind.INFERENCE, Asleep.WAKE, Streams.ON)
+_OPENAI = Route(Kind.INFERENCE, Asleep.WAKE, Family.OPENAI)
+_OPENAI_STREAMED = Route(Kind.INFERENCE, Asleep.WAKE, Family.OPENAI, Streams.OFF)
+_ANTHROPIC = Route(Kind.INFERENCE, Asleep.WAKE, Family.ANTHROPIC, Streams.OFF)
+
+_EXACT: dict[str, dict[str, Route]] = {
+    "/": {m: _native(_SYSTEM, Asleep.ROOT) for m in ("GET", "HEAD")},
+    "/api/version": {m: _native(_SYSTEM, Asleep.VERSION) for m in ("GET", "HEAD")},
+    "/api/status": {"GET": _native(_SYSTEM, Asleep.STATUS)},
+    "/api/me": {"POST": _native(_SYSTEM, Asleep.ACCOUNT)},
+    "/api/signout": {"POST": _native(_SYSTEM, Asleep.ACCOUNT)},
+    "/api/experimental/model-recommendations": {
+        "GET": _native(_SYSTEM, Asleep.RECOMMENDATIONS)
+    },
+    "/api/experimental/web_search": {"POST": _native(_SYSTEM, Asleep.CLOUD)},
+    "/api/experimental/web_fetch": {"POST": _native(_SYSTEM, Asleep.CLOUD)},
+    "/api/tags": {m: _native(_READ, Asleep.TAGS) for m in ("GET", "HEAD")},
+    "/api/show": {"POST": _native(_READ, Asleep.SHOW)},
+    "/api/ps": {"GET": _native(_READ, Asleep.PS)},
+    "/v1/models": {"GET": Route(_READ, Asleep.MODELS, Family.OPENAI)},
+    "/api/pull": {"POST": _WRITE_STREAMED},
+    "/api/push": {"POST": _WRITE_STREAMED},
+    "/api/create": {"POST": _WRITE_STREAMED},
+    "/api/copy": {"POST": _WRITE},
+    "/api/delete": {"DELETE": _WRITE},
+    "/api/generate": {"POST": _INFER_STREAMED},
+    "/api/chat": {"POST": _INFER_STREAMED},
+    "/api/embed": {"POST": _INFER},
+    "/api/embeddings": {"POST": _INFER},
+    "/v1/chat/completions": {"POST": _OPENAI_STREAMED},
+    "/v1/completions": {"POST": _OPENAI_STREAMED},
+    "/v1/embeddings": {"POST": _OPENAI},
+    "/v1/responses": {"POST": _OPENAI_STREAMED},
+    "/v1/audio/transcriptions": {"POST": _OPENAI},
+    "/v1/messages": {"POST": _ANTHROPIC},
+}
+
+_PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
+    (
+        "/api/blobs/:digest",
+        re.compile(r"/api/blobs/[^/]+\Z"),
+        {"HEAD": _native(_READ, Asleep.BLOB), "POST": _WRITE},
+    ),
+    (
+        "/v1/models/:model",
+        re.compile(r"/v1/models/[^/]+\Z"),
+        {"GET": Route(_READ, Asleep.MODEL, Family.OPENAI)},
+    ),
+    (
+        "/api/user/keys/:key",
+        re.compile(r"/api/user/keys/[^/]+\Z"),
+        {"DELETE": _native(_SYSTEM, Asleep.ACCOUNT)},
+    ),
+)
+
+
+def classify(method: str, path: str) -> Route:
+    """Return the route of a request; ``path`` is raw and has no query.
+
+    A path or method that Ollama does not know passes through while an instance
+    is up. It wakes one only if its method writes and its path is unknown: it
+    may be a route of a later Ollama.
+    """
+    if (methods := _EXACT.get(path)) is not None:
+        return _named(methods, method, path)
+    for name, pattern, methods in _PATTERNS:
+        if pattern.match(path):
+            return _named(methods, method, name)
+    family = family_of(path)
+    reads = method in _CATALOGUED_METHODS or method == "OPTIONS"
+    asleep = Asleep.NOT_FOUND if reads else Asleep.WAKE
+    return Route(Kind.UNKNOWN, asleep, family)
+
+
+def _named(methods: dict[str, Route], method: str, name: str) -> Route:
+    route = methods.get(method)
+    if route is None:
+        return Route(Kind.UNKNOWN, Asleep.METHOD, family_of(name), name=name)
+    return Route(route.kind, route.asleep, route.family, route.streams, name)
+
+
+def family_of(path: str) -> Family:
+    """Return in whose words an error on ``path`` is told."""
+    if path.startswith("/v1/messages"):
+        return Family.ANTHROPIC
+    return Family.OPENAI if path.startswith("/v1/") else Family.NATIVE
+
+
+def allowed_methods(path: str) -> list[str]:
+    """Return the methods that Ollama takes on a known path, for ``Allow``."""
+    if (methods := _EXACT.get(path)) is not None:
+        return sorted(methods)
+    for _, pattern, by_method in _PATTERNS:
+        if pattern.match(path):
+            return sorted(by_method)
+    return []
+
+
+class BodyFields(msgspec.Struct):
+    """The few fields of a JSON body that routing needs; the rest is skipped."""
+
+    model: str | None = None
+    name: str | None = None
+    stream: bool | None = None
+    verbose: bool | None = None
+    prompt: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    keep_alive: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    options: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def model_name(self) -> str:
+        """The model: ``model``, else the older ``name``."""
+        return self.model or self.name or ""
+
+
+_FIELDS = msgspec.json.Decoder(BodyFields)
+_NO_PROMPT = {b"", b"null", b'""'}
+_NO_MESSAGES = {b"", b"null", b"[]"}
+
+
+def read_fields(body: bytes) -> BodyFields:
+    """Look at a JSON body without building the rest of it.
+
+    Raises `ValueError` with a sentence if it is not a JSON object of that shape.
+    """
+    if not body.strip():
+        raise ValueError("missing request body")
+    try:
+        return _FIELDS.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"invalid request body: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("invalid request body: not UTF-8") from error
+
+
+def is_unload(route_name: str, fields: BodyFields) -> bool:
+    """Tell whether a request only asks to unload a model: ``ollama stop``."""
+    if go_duration_s(bytes(fields.keep_alive)) != 0:
+        return False
+    if route_name == "/api/generate":
+        return bytes(fields.prompt) in _NO_PROMPT
+    if route_name == "/api/chat":
+        return _compact(bytes(fields.messages)) in _NO_MESSAGES
+    return False
+
+
+def _compact(raw: bytes) -> bytes:
+    return raw.translate(None, b" \t\r\n")
+
+
+_GO_UNITS_S = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_GO_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_GO_DURATION = re.compile(rf"[+-]?(?:{_GO_PART.pattern})+\Z")
+
+
+def go_duration_s(raw: bytes) -> float | None:  # noqa: PLR0911
+    """Return a raw ``keep_alive`` in seconds: a number, or Go's ``"1h30m"``.
+
+    None if it is absent, null or no duration.
+    """
+    try:
+        value = msgspec.json.decode(raw) if raw else None
+    except msgspec.MsgspecError:
+        return None
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    if not isinstance(value, str):
+        return None
+    if value in {"0", "+0", "-0"}:
+        return 0.0
+    if not _GO_DURATION.match(value):
+        return None
+    total = sum(float(n) * _GO_UNITS_S[unit] for n, unit in _GO_PART.findall(value))
+    return -total if value.startswith("-") else total
+
+
+def wants_stream(route: Route, fields: BodyFields | None) -> bool:
+    """Tell whether the answer will be a stream, as far as the body was read."""
+    if fields is None or route.streams is Streams.NEVER:
+        return False
+    if fields.stream is None:
+        return route.streams is Streams.ON
+    return fields.stream
+
+
+def full_model_name(name: str) -> str:
+    """Return ``name`` as the store resolves it: lower case, with a tag."""
+    lowered = name.lower()
+    return lowered if ":" in lowered.rpartition("/")[2] else f"{lowered}:latest"

@@ -1,0 +1,401 @@
+"""Every setting, read once: from the environment, else from one TOML file.
+
+All faults are reported at once. The environment wins over the file. Names that
+users of Ollama and of the proxy's forerunners know keep working.
+"""
+
+import difflib
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import ValidationError as PydanticValidationError
+from pydantic.fields import FieldInfo
+
+from ollama_proxy.errors import SettingsError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+)\s*([kmg]i?b?|b)?", re.IGNORECASE)
+_SIZE_POWERS = {"k": 10, "m": 20, "g": 30}
+_MAX_PORT = 65535
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds from ``90``, ``"90s"``, ``"30m"``, ``"2h"`` or ``"1h30m"``."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    text = str(value).strip().lower()
+    parts = _DURATION.findall(text)
+    if not parts or re.sub(_DURATION, "", text).strip():
+        raise ValueError(f"{value!r} is not a duration; write 90s, 30m or 2h")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def parse_size(value: object) -> int:
+    """Return bytes from ``1048576``, ``"64k"``, ``"16MiB"`` or ``"2g"``."""
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write 64k, 16m or 2g")
+    unit = (match[2] or "").lower()[:1]
+    return int(match[1]) << _SIZE_POWERS.get(unit, 0)
+
+
+def parse_names(value: object) -> tuple[str, ...]:
+    """Return the names of a comma-separated text, or of a list, each once."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} is not a list of names")
+    names = [str(name).strip() for name in value]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+class Listen(BaseModel):
+    """Where the proxy listens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address that a client on this machine uses."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - the address of a client, not a bind
+        return (
+            f"http://[{host}]:{self.port}"
+            if ":" in host
+            else f"http://{host}:{self.port}"
+        )
+
+
+def parse_listen(value: object) -> Listen:
+    """Return the address in ``OLLAMA_HOST``, read as Ollama's server does.
+
+    ``host``, ``host:port``, ``:port`` or ``scheme://host:port/path``. Without a
+    port it is 11434, with ``http://`` 80 and with ``https://`` 443.
+    """
+    if isinstance(value, Listen):
+        return value
+    text = str(value).strip().strip("\"'")
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "", text
+    default = {"http": 80, "https": 443}.get(scheme, 11434)
+    authority = rest.split("/")[0]
+    host, port = _split_port(authority)
+    if port and not (port.isdecimal() and int(port) <= _MAX_PORT):
+        raise ValueError(f"{value!r} has no valid port; write host:port, port 0–65535")
+    return Listen(host=host or "127.0.0.1", port=int(port) if port else default)
+
+
+def _split_port(authority: str) -> tuple[str, str]:
+    if authority.startswith("["):
+        host, _, tail = authority[1:].partition("]")
+        return host, tail.removeprefix(":")
+    if authority.count(":") > 1:
+        return authority, ""
+    host, _, port = authority.partition(":")
+    return host, port
+
+
+def _parse_url(value: object) -> str:
+    text = str(value).strip().rstrip("/")
+    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", text):
+        raise ValueError(f"{value!r} is not a URL; write http://host:port")
+    return text
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
+
+
+def _state_dir() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base, "ollama-proxy").expanduser()
+
+
+def _setting(default: Any, *env: str, text: str, shown: str | None = None) -> Any:
+    """Declare a setting: its default, its environment variables, its meaning.
+
+    ``shown`` is the default as the documentation writes it.
+    """
+    extra: dict[str, Any] = {"env": env, "shown": shown}
+    kind = "default_factory" if callable(default) else "default"
+    return Field(**{kind: default}, description=text, json_schema_extra=extra)
+
+
+class Settings(BaseModel):
+    """The settings of one proxy. Lengths are seconds, sizes bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _setting(
+        "127.0.0.1:11434",
+        "OLLAMA_HOST",
+        text="listen address, read as Ollama's server reads it",
+        shown="127.0.0.1:11434",
+    )
+    backend: str = _setting(
+        "",
+        "OLLAMA_PROXY_BACKEND",
+        text="`local`, `static` or the name of a plug-in",
+        shown="`static` with an upstream URL, else `local`",
+    )
+    upstream_url: Annotated[str, BeforeValidator(_parse_url)] | None = _setting(
+        None,
+        "OLLAMA_PROXY_UPSTREAM_URL",
+        text="the Ollama server that `static` points at",
+        shown="–",
+    )
+    models: Names = _setting(
+        (),
+        "OLLAMA_MODEL",
+        "OLLAMA_PRELOAD_MODELS",
+        "PRELOAD_MODELS",
+        text="comma-separated; pulled before an instance is ready, the first is loaded",
+        shown="–",
+    )
+    idle_timeout: Duration = _setting(
+        "30m",
+        "OLLAMA_PROXY_IDLE_TIMEOUT",
+        text="without in-flight work, then the instance goes",
+        shown="30m",
+    )
+    hold: Duration = _setting(
+        "0",
+        "OLLAMA_PROXY_HOLD",
+        text="how long a request may wait for readiness before 503",
+        shown="0",
+    )
+    max_hold: Duration = _setting(
+        "10m",
+        "OLLAMA_PROXY_MAX_HOLD",
+        text="the longest wait that a client's `Prefer: wait=N` gets",
+        shown="10m",
+    )
+    max_waiting: Annotated[int, Field(ge=1)] = _setting(
+        10_000,
+        "OLLAMA_PROXY_MAX_WAITING",
+        text="how many requests may wait at once; more get 503 at once",
+        shown="10000",
+    )
+    max_waiting_bytes: Size = _setting(
+        "256m",
+        "OLLAMA_PROXY_MAX_WAITING_BYTES",
+        text="how many bytes of bodies the waiting requests may have together",
+        shown="256m",
+    )
+    start_timeout: Duration = _setting(
+        "30m",
+        "OLLAMA_PROXY_START_TIMEOUT",
+        text="without progress, then a launch is given up, stopped and reported",
+        shown="30m",
+    )
+    drain_timeout: Duration = _setting(
+        "10m",
+        "OLLAMA_PROXY_DRAIN_TIMEOUT",
+        text="how long streams may go on after a stop was asked for",
+        shown="10m",
+    )
+    backoff: Duration = _setting(
+        "10s",
+        "OLLAMA_PROXY_BACKOFF",
+        text="pause after a failed launch; it doubles with each failure in a row",
+        shown="10s",
+    )
+    max_backoff: Duration = _setting(
+        "15m",
+        "OLLAMA_PROXY_MAX_BACKOFF",
+        text="the longest such pause",
+        shown="15m",
+    )
+    failure_limit: Annotated[int, Field(ge=1)] = _setting(
+        3,
+        "OLLAMA_PROXY_FAILURE_LIMIT",
+        text="failures in a row after which held requests are given up too",
+        shown="3",
+    )
+    state_dir: Path = _setting(
+        _state_dir,
+        "OLLAMA_PROXY_STATE_DIR",
+        text="SQLite file, owner id and lock: one proxy per folder",
+        shown="~/.local/state/ollama-proxy, /state in the image",
+    )
+    stop_on_exit: bool = _setting(
+        "false",
+        "OLLAMA_PROXY_STOP_ON_EXIT",
+        text="stop the instance when the proxy ends (`local` always does)",
+        shown="false",
+    )
+    ollama_bin: str | None = _setting(
+        None,
+        "OLLAMA_PROXY_OLLAMA_BIN",
+        text="the `ollama` program that `local` runs",
+        shown="`ollama` on the PATH",
+    )
+    simulator: Literal["auto", "always", "never"] = _setting(
+        "auto",
+        "OLLAMA_PROXY_SIMULATOR",
+        text="whether `local` runs the simulator: `auto` = if there is no `ollama`",
+        shown="auto",
+    )
+    asleep_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = _setting(
+        "0.32.15",
+        "OLLAMA_PROXY_ASLEEP_VERSION",
+        text="what `/api/version` says before the first instance ever",
+        shown="0.32.15",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info",
+        "LOG_LEVEL",
+        text="debug, info, warning or error",
+        shown="info",
+    )
+    backend_options: dict[str, Any] = _setting(
+        dict,
+        text="settings of a plug-in: a table in the settings file",
+        shown="–",
+    )
+
+
+def environment_names(field: FieldInfo) -> tuple[str, ...]:
+    """Return the environment variables of a setting, the first one preferred."""
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)  # noqa: S101 - `_setting` put it there
+    names = extra["env"]
+    assert isinstance(names, tuple | list)  # noqa: S101 - likewise
+    return tuple(str(name) for name in names)
+
+
+def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Read the settings, or raise `SettingsError` with every fault.
+
+    ``file`` is the TOML file; if None, ``./ollama-proxy.toml`` if it is there.
+    """
+    faults: list[str] = []
+    values, origin = _read_file(file, faults)
+    for name, (text, variable) in _read_environment(env, faults).items():
+        values[name] = text
+        origin[name] = variable
+    for key in ("backend", "log_level", "simulator"):
+        if isinstance(values.get(key), str):
+            values[key] = str(values[key]).strip().lower()
+    settings = _validated(values, origin, faults)
+    if settings is not None:
+        faults += _contradictions(settings)
+    if faults or settings is None:
+        raise SettingsError(faults)
+    return settings
+
+
+def _read_file(
+    file: Path | None, faults: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    path = file if file is not None else Path("ollama-proxy.toml")
+    if file is None and not path.exists():
+        return {}, {}
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        faults.append(f"{path}: the settings file can't be read: {error}")
+        return {}, {}
+    for key in sorted(set(values) - set(Settings.model_fields)):
+        faults.append(f"{path}: unknown setting {key!r}{_guess(key, _file_keys())}")
+        del values[key]
+    return values, {key: f"{path}: {key}" for key in values}
+
+
+def _file_keys() -> list[str]:
+    return sorted(Settings.model_fields)
+
+
+def _read_environment(
+    env: Mapping[str, str], faults: list[str]
+) -> dict[str, tuple[str, str]]:
+    """Return the settings that the environment has, and from which variable."""
+    found: dict[str, tuple[str, str]] = {}
+    known: set[str] = set()
+    for name, field in Settings.model_fields.items():
+        variables = environment_names(field)
+        known.update(variables)
+        given = [
+            (variable, env[variable].strip())
+            for variable in variables
+            if env.get(variable, "").strip()
+        ]
+        if name == "models" and given:
+            found[name] = (",".join(text for _, text in given), given[0][0])
+        elif given:
+            found[name] = (given[0][1], given[0][0])
+    for variable in sorted(env):
+        if variable.startswith("OLLAMA_PROXY_") and variable not in known:
+            guess = _guess(variable, sorted(known))
+            faults.append(f"{variable}: unknown setting{guess}")
+    return found
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+
+
+def _validated(
+    values: dict[str, Any], origin: dict[str, str], faults: list[str]
+) -> Settings | None:
+    try:
+        return Settings.model_validate(values)
+    except PydanticValidationError as error:
+        for fault in error.errors():
+            name = str(fault["loc"][0]) if fault["loc"] else "settings"
+            message = fault["msg"].removeprefix("Value error, ")
+            where = origin.get(name, name)
+            shown = (
+                "" if repr(fault["input"]) in message else f" (got {fault['input']!r})"
+            )
+            faults.append(f"{where}: {message}{shown}")
+        return None
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Name what is wrong between settings that are right one by one."""
+    faults = []
+    if settings.backend == "static" and settings.upstream_url is None:
+        faults.append(
+            "OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs the URL of a server;"
+            " write http://host:11434"
+        )
+    if settings.backend not in {"", "static"} and settings.upstream_url is not None:
+        faults.append(
+            f"OLLAMA_PROXY_UPSTREAM_URL: the backend {settings.backend!r} takes no URL;"
+            " remove it, or set OLLAMA_PROXY_BACKEND=static"
+        )
+    if settings.ollama_bin and shutil.which(settings.ollama_bin) is None:
+        faults.append(
+            f"OLLAMA_PROXY_OLLAMA_BIN: there is no program {settings.ollama_bin!r};"
+            " install Ollama or remove the setting"
+        )
+    elif settings.simulator == "never" and not _has_ollama(settings):
+        faults.append(
+            "OLLAMA_PROXY_SIMULATOR: 'never' needs an `ollama` program and there is"
+            " none on the PATH; install Ollama or remove the setting"
+        )
+    return faults
+
+
+def _has_ollama(settings: Settings) -> bool:
+    return shutil.which(settings.ollama_bin or "ollama") is not None
+
+
+def backend_name(settings: Settings) -> str:
+    """Return the backend that is meant: `static` if there is a URL, else `local`."""
+    if settings.backend:
+        return settings.backend
+    return "static" if settings.upstream_url else "local"

@@ -1,0 +1,219 @@
+"""What has to outlive the process: one SQLite file in the state folder.
+
+It holds the owner id, the record of every slot (what is intended and known of
+its instance), a journal of transitions, the catalogue, and how long launches
+took. Writes are synchronous and few: a record is on disk before its cloud is
+called, or the call is not made.
+"""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.errors import StartupError, StoreError
+from ollama_proxy.lifecycle import LaunchId, Record
+
+_JOURNAL_ROWS = 1000
+_LAUNCH_ROWS = 20
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE instance (
+        slot TEXT PRIMARY KEY, state TEXT NOT NULL, launch_id TEXT, record BLOB NOT NULL
+    );
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, slot TEXT NOT NULL, launch_id TEXT,
+        before TEXT NOT NULL, after TEXT NOT NULL, event TEXT NOT NULL, fault TEXT
+    );
+    CREATE TABLE catalogue (
+        id INTEGER PRIMARY KEY CHECK (id = 1), contents BLOB NOT NULL
+    );
+    CREATE TABLE launch (
+        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, duration_s REAL NOT NULL
+    );
+    """,
+)
+"""One script per version of the schema; the position is the version before it."""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A line of the journal; moments are epoch seconds."""
+
+    at: float
+    slot: str
+    launch_id: str | None
+    before: str
+    after: str
+    event: str
+    fault: str | None
+
+
+class Store:
+    """The state of one deployment, owned by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = _lock_folder(folder)
+        try:
+            self._db = _open_database(folder / "state.sqlite3")
+        except BaseException:
+            self._lock.release()
+            raise
+        self.owner_id = self._owner_id()
+
+    def close(self) -> None:
+        """Close the file and let another process have the folder."""
+        self._db.close()
+        self._lock.release()
+
+    def _owner_id(self) -> str:
+        """Return the id of this deployment, drawn when the folder was new."""
+        with self._writing() as db:
+            new = secrets.token_hex(8)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('owner_id', ?)", (new,))
+            row = db.execute("SELECT value FROM meta WHERE key = 'owner_id'").fetchone()
+        return str(row[0])
+
+    def put(self, slot: str, record: Record, transition: Transition | None) -> None:
+        """Write a record, and its line of the journal if the state changed.
+
+        Raises `StoreError` if it is not on disk afterwards.
+        """
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?)",
+                (
+                    slot,
+                    record.state.value,
+                    record.launch_id,
+                    msgspec.json.encode(record),
+                ),
+            )
+            if transition is not None:
+                db.execute(
+                    "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+                    msgspec.structs.astuple(transition),
+                )
+                db.execute(
+                    "DELETE FROM journal WHERE id <= (SELECT max(id) FROM journal) - ?",
+                    (_JOURNAL_ROWS,),
+                )
+
+    def get(self, slot: str) -> Record | None:
+        """Return the record of a slot, if it ever had one."""
+        row = self._db.execute(
+            "SELECT record FROM instance WHERE slot = ?", (slot,)
+        ).fetchone()
+        return msgspec.json.decode(row[0], type=Record) if row else None
+
+    def launch_ids(self) -> set[LaunchId]:
+        """Return every launch that a record names."""
+        rows = self._db.execute(
+            "SELECT launch_id FROM instance WHERE launch_id IS NOT NULL"
+        )
+        return {LaunchId(row[0]) for row in rows}
+
+    def journal(self, limit: int = 50) -> list[Transition]:
+        """Return the newest transitions, newest first."""
+        rows = self._db.execute(
+            "SELECT at, slot, launch_id, before, after, event, fault FROM journal"
+            " ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [Transition(*row) for row in rows]
+
+    def put_catalogue(self, contents: Contents) -> None:
+        """Write what the newest instance said of its models."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO catalogue VALUES (1, ?)",
+                (msgspec.msgpack.encode(contents),),
+            )
+
+    def catalogue(self) -> Contents | None:
+        """Return what the newest instance said of its models."""
+        row = self._db.execute("SELECT contents FROM catalogue").fetchone()
+        return msgspec.msgpack.decode(row[0], type=Contents) if row else None
+
+    def add_launch(self, offer: str, duration_s: float) -> None:
+        """Remember how long a launch took from wake to ready."""
+        with self._writing() as db:
+            db.execute("INSERT INTO launch VALUES (NULL, ?, ?)", (offer, duration_s))
+            db.execute(
+                "DELETE FROM launch WHERE offer = ? AND id NOT IN"
+                " (SELECT id FROM launch WHERE offer = ? ORDER BY id DESC LIMIT ?)",
+                (offer, offer, _LAUNCH_ROWS),
+            )
+
+    def launch_durations_s(self, offer: str) -> list[float]:
+        """Return how long the last launches of an offer took."""
+        rows = self._db.execute(
+            "SELECT duration_s FROM launch WHERE offer = ?", (offer,)
+        )
+        return [float(row[0]) for row in rows]
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.Error as error:
+            raise StoreError(f"the state can't be written: {error}") from error
+
+
+def _lock_folder(folder: Path) -> FileLock:
+    """Take the folder for this process, or say who has it."""
+    pid_file = folder / "pid"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(folder / "lock")
+        lock.acquire(timeout=0)
+        pid_file.write_text(f"{os.getpid()}\n", "ascii")
+    except Timeout:
+        holder = pid_file.read_text("ascii").strip() if pid_file.exists() else "unknown"
+        raise StartupError(
+            f"the state folder {str(folder)!r} is in use by process {holder}; "
+            "stop it, or set OLLAMA_PROXY_STATE_DIR to another folder"
+        ) from None
+    except OSError as error:
+        raise StartupError(
+            f"the state folder {str(folder)!r} can't be written ({error.strerror}); "
+            "set OLLAMA_PROXY_STATE_DIR to a folder that can"
+        ) from error
+    return lock
+
+
+def _open_database(path: Path) -> sqlite3.Connection:
+    """Open the file and bring its schema up to date, or say why not."""
+    try:
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        _migrate(db, path)
+    except sqlite3.Error as error:
+        raise StartupError(
+            f"the state file {str(path)!r} can't be used: {error}"
+        ) from error
+    return db
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        db.close()
+        raise StartupError(
+            f"the state file {str(path)!r} has schema {version}, this version knows "
+            f"{len(MIGRATIONS)}; run the newer ollama-proxy that wrote it"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        db.executescript(
+            f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+        )

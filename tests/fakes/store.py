@@ -1,0 +1,42 @@
+"""A store in memory that may be interrupted before or after each write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ollama_proxy.errors import StoreError
+from ollama_proxy.lifecycle import LaunchId, Record
+from ollama_proxy.store import Transition
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """What a proxy wrote down; survives the proxy, not the test."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    transitions: list[Transition] = field(default_factory=list)
+    durations: dict[str, list[float]] = field(default_factory=dict)
+    interrupt: Callable[[str], None] = lambda _where: None
+    is_full: bool = False
+    writes: int = 0
+
+    def put(self, slot: str, record: Record, transition: Transition | None) -> None:
+        if self.is_full:
+            raise StoreError("the state can't be written: disk full")
+        self.interrupt("before put")
+        self.writes += 1
+        self.records[slot] = record
+        if transition is not None:
+            self.transitions.append(transition)
+        self.interrupt("after put")
+
+    def get(self, slot: str) -> Record | None:
+        return self.records.get(slot)
+
+    def launch_ids(self) -> set[LaunchId]:
+        return {r.launch_id for r in self.records.values() if r.launch_id is not None}
+
+    def add_launch(self, offer: str, duration_s: float) -> None:
+        self.durations.setdefault(offer, []).append(duration_s)
+
+    def launch_durations_s(self, offer: str) -> list[float]:
+        return list(self.durations.get(offer, []))

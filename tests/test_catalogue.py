@@ -1,0 +1,83 @@
+"""What is told of the models while nothing runs."""
+
+import json
+
+import pytest
+
+from ollama_proxy.catalogue import Catalogue, Contents, rfc3339
+
+TAGS = json.dumps(
+    {
+        "models": [
+            {
+                "name": "tiny:latest",
+                "model": "tiny:latest",
+                "modified_at": "2026-11-21T09:46:57.475456188Z",
+                "size": 1,
+                "digest": "0" * 64,
+                "details": {},
+            },
+            {"name": "hf.co/user/repo:Q4", "modified_at": "2026-11-21T10:46:57+01:00"},
+        ]
+    }
+).encode()
+
+
+def filled() -> Catalogue:
+    contents = Contents(TAGS, "0.33.1", {"tiny:latest": b'{"model_info":{"a":1}}'})
+    return Catalogue(["other"], version="0.1.0", since=0.0, contents=contents)
+
+
+def test_before_the_first_instance_the_configured_models_are_listed() -> None:
+    catalogue = Catalogue(["Tiny", "b:7b"], version="0.32.0", since=0.0)
+    models = json.loads(catalogue.tags())["models"]
+
+    assert [model["name"] for model in models] == ["tiny:latest", "b:7b"]
+    assert {len(model["digest"]) for model in models} == {64}
+    assert json.loads(catalogue.version()) == {"version": "0.32.0"}
+
+
+def test_with_nothing_configured_the_lists_are_as_ollamas_empty_ones() -> None:
+    catalogue = Catalogue([], version="0.32.0", since=0.0)
+
+    assert json.loads(catalogue.tags()) == {"models": []}
+    assert json.loads(catalogue.openai_models()) == {"object": "list", "data": None}
+
+
+def test_what_an_instance_said_is_given_out_byte_for_byte() -> None:
+    catalogue = filled()
+
+    assert catalogue.tags() == TAGS
+    assert catalogue.show("TINY") == b'{"model_info":{"a":1}}'
+    assert json.loads(catalogue.version()) == {"version": "0.33.1"}
+
+
+def test_a_listed_model_without_a_description_gets_a_plain_one() -> None:
+    said = json.loads(filled().show("hf.co/user/repo:q4") or b"")
+
+    assert said["model_info"] == {}
+    assert said["capabilities"] == ["completion"]
+
+
+def test_an_unknown_model_is_not_shown() -> None:
+    assert filled().show("nope") is None
+    assert filled().openai_model("nope") is None
+
+
+def test_openai_lists_are_made_of_the_tags() -> None:
+    data = json.loads(filled().openai_models())["data"]
+
+    assert data[0] == {
+        "id": "tiny:latest",
+        "object": "model",
+        "created": 1795254417,
+        "owned_by": "library",
+    }
+    assert data[1]["owned_by"] == "user"
+    assert json.loads(filled().openai_model("tiny") or b"")["id"] == "tiny"
+
+
+@pytest.mark.parametrize("moment", [0.0, 1.5, 1795254417.25])
+def test_moments_are_written_as_rfc_3339(moment: float) -> None:
+    assert rfc3339(moment).endswith("Z")
+    assert "T" in rfc3339(moment)

@@ -1,0 +1,164 @@
+"""Settings from environment and file, and every fault at once."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_proxy.errors import SettingsError
+from ollama_proxy.settings import (
+    Settings,
+    backend_name,
+    load_settings,
+    parse_duration,
+    parse_listen,
+    parse_names,
+    parse_size,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        (90, 90),
+        ("90s", 90),
+        ("30m", 1800),
+        (" 2 H ", 7200),
+        ("1h30m", 5400),
+        ("0", 0),
+        ("0.5s", 0.5),
+        ("250ms", 0.25),
+        ("1d", 86400),
+    ],
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "5x", "m", "1h x", True, None])
+def test_what_is_no_duration_is_refused_with_what_would_be(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration; write 90s, 30m or 2h"):
+        parse_duration(text)
+
+
+@given(st.integers(0, 10**9))
+def test_whole_seconds_are_themselves(seconds: int) -> None:
+    assert parse_duration(f"{seconds}s") == parse_duration(str(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1024", 1024), ("64k", 65536), ("2g", 2 << 30), ("1MiB", 1 << 20)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:11434", "127.0.0.1", 11434),
+        ("0.0.0.0", "0.0.0.0", 11434),
+        (":8080", "127.0.0.1", 8080),
+        ("http://example.test", "example.test", 80),
+        ("https://example.test/prefix", "example.test", 443),
+        ("http://example.test:99/prefix", "example.test", 99),
+        ("[::1]:5000", "::1", 5000),
+        ("::1", "::1", 11434),
+        ('"0.0.0.0:1"', "0.0.0.0", 1),
+    ],
+)
+def test_the_listen_address_is_read_as_ollama_reads_it(
+    text: str, host: str, port: int
+) -> None:
+    listen = parse_listen(text)
+
+    assert (listen.host, listen.port) == (host, port)
+
+
+def test_a_port_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no valid port"):
+        parse_listen("localhost:70000")
+
+
+def test_names_are_trimmed_and_each_is_kept_once() -> None:
+    assert parse_names(" a, b:7b ,,a") == ("a", "b:7b")
+
+
+def test_the_three_names_for_models_are_added_up() -> None:
+    settings = load_settings(
+        {"OLLAMA_MODEL": "a", "OLLAMA_PRELOAD_MODELS": "b,c", "PRELOAD_MODELS": "a,d"}
+    )
+
+    assert settings.models == ("a", "b", "c", "d")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text('idle_timeout = "5m"\nhold = 7\n')
+    settings = load_settings({"OLLAMA_PROXY_IDLE_TIMEOUT": "9m"}, path)
+
+    assert (settings.idle_timeout, settings.hold) == (540, 7)
+
+
+def test_a_file_in_the_working_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ollama-proxy.toml").write_text('models = ["a"]\n')
+    monkeypatch.chdir(tmp_path)
+
+    assert load_settings({}).models == ("a",)
+
+
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text('idle_timout = "5m"\nmax_waiting = 0\n')
+    env = {"OLLAMA_PROXY_HOLD": "soon", "OLLAMA_PROXY_BAKEND": "local"}
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env, path)
+
+    faults = "\n".join(caught.value.faults)
+    assert len(caught.value.faults) == 4
+    assert "unknown setting 'idle_timout'; did you mean idle_timeout?" in faults
+    assert "OLLAMA_PROXY_BAKEND: unknown setting" in faults
+    assert "OLLAMA_PROXY_HOLD: 'soon' is not a duration" in faults
+    assert f"{path}: max_waiting: Input should be greater than or equal to 1" in faults
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("= nothing")
+    with pytest.raises(SettingsError, match="can't be read"):
+        load_settings({}, path)
+
+
+def test_static_needs_a_url_and_the_others_take_none() -> None:
+    with pytest.raises(SettingsError, match="'static' needs the URL"):
+        load_settings({"OLLAMA_PROXY_BACKEND": "static"})
+    with pytest.raises(SettingsError, match="'local' takes no URL"):
+        load_settings(
+            {"OLLAMA_PROXY_BACKEND": "local", "OLLAMA_PROXY_UPSTREAM_URL": "http://h:1"}
+        )
+
+
+@pytest.mark.parametrize("url", ["host:11434", "ftp://host", "http://user:pw@host"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="is not a URL"):
+        load_settings({"OLLAMA_PROXY_UPSTREAM_URL": url})
+
+
+def test_the_backend_is_found_from_what_is_set() -> None:
+    assert backend_name(load_settings({})) == "local"
+    url = {"OLLAMA_PROXY_UPSTREAM_URL": "http://h:1/"}
+    assert backend_name(load_settings(url)) == "static"
+    assert load_settings(url).upstream_url == "http://h:1"
+
+
+def test_empty_variables_are_not_set() -> None:
+    assert load_settings({"OLLAMA_PROXY_HOLD": " "}).hold == 0
+
+
+def test_defaults_are_valid() -> None:
+    assert Settings().idle_timeout == 1800

@@ -1,0 +1,158 @@
+"""The state on disk: written before it counts, read back as it was."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ollama_proxy import store as module
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.errors import StartupError
+from ollama_proxy.lifecycle import (
+    Fault,
+    LaunchId,
+    Progress,
+    Record,
+    Stage,
+    State,
+)
+from ollama_proxy.store import Store, Transition
+
+texts = st.text(max_size=20)
+moments = st.floats(0, 4e9)
+records = st.builds(
+    Record,
+    state=st.sampled_from(State),
+    since=moments,
+    launch_id=st.none() | texts.map(LaunchId),
+    model=st.none() | texts,
+    accepted=st.booleans(),
+    adopted=st.booleans(),
+    failed=st.booleans(),
+    woken_at=moments,
+    progress=st.builds(
+        Progress, st.sampled_from(Stage), st.none() | st.floats(0, 1), texts
+    ),
+    progress_at=moments,
+    leases=st.integers(0, 9),
+    last_used=moments,
+    failures=st.integers(0, 9),
+    retry_at=moments,
+    fault=st.none() | st.builds(Fault, texts, texts, st.booleans()),
+    stop_error=st.none() | texts,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(record=records)
+def test_a_record_is_read_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, record: Record
+) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    store = Store(folder)
+    store.put("slot", record, None)
+    store.close()
+    store = Store(folder)
+
+    assert store.get("slot") == record
+    store.close()
+
+
+def test_the_owner_id_is_drawn_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    owner_id = store.owner_id
+    store.close()
+    again = Store(tmp_path)
+
+    assert again.owner_id == owner_id
+    assert len(owner_id) == 16
+    again.close()
+
+
+def test_the_launches_on_record_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("a", Record(State.STARTING, launch_id=LaunchId("one")), None)
+    store.put("b", Record(State.COLD), None)
+
+    assert store.launch_ids() == {"one"}
+    store.close()
+
+
+def test_the_journal_is_newest_first_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_JOURNAL_ROWS", 3)
+    store = Store(tmp_path)
+    for number in range(5):
+        line = Transition(float(number), "s", None, "cold", "starting", "Wake", None)
+        store.put("s", Record(), line)
+
+    assert [line.at for line in store.journal()] == [4.0, 3.0, 2.0]
+    store.close()
+
+
+def test_the_catalogue_is_kept(tmp_path: Path) -> None:
+    contents = Contents(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
+    store = Store(tmp_path)
+    assert store.catalogue() is None
+    store.put_catalogue(contents)
+    store.close()
+    store = Store(tmp_path)
+
+    assert store.catalogue() == contents
+    store.close()
+
+
+def test_the_last_launches_are_remembered_by_offer(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(25):
+        store.add_launch("a", float(number))
+    store.add_launch("b", 99.0)
+
+    assert sorted(store.launch_durations_s("a")) == [float(n) for n in range(5, 25)]
+    store.close()
+
+
+def test_a_second_proxy_on_the_folder_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(StartupError, match="is in use by process"):
+        Store(tmp_path)
+    store.close()
+    Store(tmp_path).close()
+
+
+def test_a_file_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    path = tmp_path / "state.sqlite3"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StartupError, match="has schema 99"):
+        Store(tmp_path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+    db.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite3").write_text("this is not a database, not at all")
+    with pytest.raises(StartupError, match="can't be used"):
+        Store(tmp_path)
+
+
+def test_every_version_of_the_schema_is_migrated_to_the_newest(tmp_path: Path) -> None:
+    for version in range(len(module.MIGRATIONS)):
+        folder = tmp_path / str(version)
+        folder.mkdir()
+        db = sqlite3.connect(folder / "state.sqlite3")
+        for script in module.MIGRATIONS[:version]:
+            db.executescript(script)
+        db.execute(f"PRAGMA user_version = {version}")
+        db.close()
+        Store(folder).close()
+        db = sqlite3.connect(folder / "state.sqlite3")
+
+        assert db.execute("PRAGMA user_version").fetchone() == (len(module.MIGRATIONS),)
+        db.close()
