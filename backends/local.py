@@ -1,0 +1,215 @@
+"""A process on this machine: ``ollama serve``, or the simulator without one.
+
+The tag of an instance is its environment: owner id and launch id are set there
+before the program runs, and every process that it starts inherits them. So an
+instance is found again by looking at the processes of this machine, and there
+is no file that could disagree with them.
+
+The process leads a group of its own, so that its runners end with it. On Linux
+it also gets SIGTERM when the proxy dies, however it dies (``prctl(2)``,
+``PR_SET_PDEATHSIG``); elsewhere the next proxy adopts or stops it.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ollama_proxy.backend import (
+    BackendContext,
+    Finding,
+    Observation,
+    Phase,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.boot import ollama_environment
+from ollama_proxy.errors import SpecError, TransientError
+from ollama_proxy.lifecycle import LaunchId
+
+OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"
+LAUNCH_VARIABLE = "OLLAMA_INSTANCE_LAUNCH"
+_HOST = "127.0.0.1"
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is run: a command line, and whether it is the stand-in."""
+
+    command: tuple[str, ...]
+    simulated: bool
+
+
+class LocalBackend:
+    """Runs one program per launch on a free loopback port."""
+
+    def __init__(
+        self,
+        owner_id: str,
+        program: Program,
+        *,
+        dies_with_proxy: bool = True,
+        stop_grace_s: float = 5.0,
+    ) -> None:
+        self._stop_grace_s = stop_grace_s
+        self._owner_id = owner_id
+        self._program = program
+        self._prepare_child = _die_with_parent if dies_with_proxy else None
+        self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
+        self.traits = Traits(
+            stops_with_proxy=True,
+            simulated=program.simulated,
+            poll_s=0.1,
+            watch_s=1.0,
+            location="this machine",
+            instance_type="simulator" if program.simulated else "process",
+        )
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Run the program, unless a process of this launch already lives."""
+        if await asyncio.to_thread(self._find, launch_id):
+            return
+        environment = os.environ | ollama_environment(host=_HOST, port=_free_port())
+        environment |= {OWNER_VARIABLE: self._owner_id, LAUNCH_VARIABLE: launch_id}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._program.command,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=self._prepare_child,
+            )
+        except FileNotFoundError as error:
+            raise SpecError(
+                f"there is no program {self._program.command[0]!r} any more; install it"
+            ) from error
+        except OSError as error:
+            raise TransientError(
+                f"{self._program.command[0]!r} can't be run: {error.strerror}"
+            ) from error
+        self._children[launch_id] = process
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        """Look for the leader of the launch's process group."""
+        processes = await asyncio.to_thread(self._find, launch_id)
+        leader = next((found for found in processes if found.leads), None)
+        if leader is None:
+            self._children.pop(launch_id, None)
+            return Observation(Phase.GONE if not processes else Phase.PENDING)
+        upstream = Upstream(f"http://{leader.host}")
+        return Observation(Phase.RUNNING, upstream, f"process {leader.pid}")
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        """End every process of the launch: asked first, then killed."""
+        if not await asyncio.to_thread(self._signal, launch_id, signal.SIGTERM):
+            return
+        deadline = asyncio.get_running_loop().time() + self._stop_grace_s
+        while await asyncio.to_thread(self._find, launch_id):
+            if asyncio.get_running_loop().time() >= deadline:
+                await asyncio.to_thread(self._signal, launch_id, signal.SIGKILL)
+                return
+            await asyncio.sleep(0.05)
+
+    async def owned(self) -> Collection[LaunchId]:
+        """Return the launches whose processes live on this machine."""
+        found = await asyncio.to_thread(lambda: list(self._processes()))
+        return {process.launch_id for process in found}
+
+    async def aclose(self) -> None:
+        """Leave the processes alone: the controller has stopped what should end."""
+        self._children.clear()
+
+    async def check(self) -> list[Finding]:
+        """Say what would be run."""
+        what = "simulator (no `ollama` on the PATH)" if self._program.simulated else ""
+        return [
+            Finding("program", ok=True, detail=what or " ".join(self._program.command))
+        ]
+
+    def _processes(self) -> "Iterator[_Process]":
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                environment = process.environ()
+                if environment.get(OWNER_VARIABLE) != self._owner_id:
+                    continue
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                yield _Process(
+                    pid=process.pid,
+                    leads=os.getpgid(process.pid) == process.pid,
+                    launch_id=LaunchId(environment[LAUNCH_VARIABLE]),
+                    host=environment.get("OLLAMA_HOST", ""),
+                )
+
+    def _find(self, launch_id: LaunchId) -> "list[_Process]":
+        return [found for found in self._processes() if found.launch_id == launch_id]
+
+    def _signal(self, launch_id: LaunchId, number: signal.Signals) -> int:
+        """Signal every process of the launch; return how many there were."""
+        processes = self._find(launch_id)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        return len(processes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A living process that carries our tag."""
+
+    pid: int
+    leads: bool
+    launch_id: LaunchId
+    host: str
+
+
+def _load_prctl() -> Callable[[int, int], int] | None:
+    """Return Linux' ``prctl``; loaded here, since a forked child must not load."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl: Callable[[int, int], int] = ctypes.CDLL(None, use_errno=True).prctl
+    return prctl
+
+
+_PRCTL = _load_prctl()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel, in the child, for SIGTERM when the proxy dies."""
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def choose_program(ollama_bin: str | None, simulator: str) -> Program:
+    """Return ``ollama serve`` if the program is there, else the simulator."""
+    found = shutil.which(ollama_bin or "ollama")
+    if found is None or simulator == "always":
+        command = (sys.executable, "-m", "ollama_proxy.simulator", "--from-environment")
+        return Program(command, simulated=True)
+    return Program((str(Path(found).absolute()), "serve"), simulated=False)
+
+
+def open_backend(context: BackendContext) -> LocalBackend:
+    """Build the backend from ``ollama_bin`` and ``simulator``."""
+    ollama_bin = context.options.get("ollama_bin")
+    simulator = context.options.get("simulator", "auto")
+    program = choose_program(str(ollama_bin) if ollama_bin else None, str(simulator))
+    return LocalBackend(context.owner_id, program)

@@ -1,0 +1,58 @@
+"""A server that is there anyway: a fixed URL, never started and never stopped."""
+
+from collections.abc import Collection
+
+from ollama_proxy.backend import (
+    BackendContext,
+    Finding,
+    Observation,
+    Phase,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.errors import SettingsError
+from ollama_proxy.lifecycle import LaunchId
+
+
+class StaticBackend:
+    """Points every launch at one URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._launches: set[LaunchId] = set()
+        self.traits = Traits(always_on=True, poll_s=1.0, watch_s=60.0)
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Remember the launch; there is nothing to create."""
+        self._launches.add(launch_id)
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        """Return the URL for a launch that was started and not stopped."""
+        if launch_id not in self._launches:
+            return Observation(Phase.GONE)
+        return Observation(Phase.RUNNING, Upstream(self._url))
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        """Forget the launch; the server stays as it is."""
+        self._launches.discard(launch_id)
+
+    async def owned(self) -> Collection[LaunchId]:
+        """Return the launches of this process: a URL carries no tag."""
+        return frozenset(self._launches)
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is open."""
+
+    async def check(self) -> list[Finding]:
+        """Name the URL; whether it answers is seen when it is joined."""
+        return [Finding("upstream", ok=True, detail=self._url)]
+
+
+def open_backend(context: BackendContext) -> StaticBackend:
+    """Build the backend from ``upstream_url``."""
+    url = context.options.get("upstream_url")
+    if not isinstance(url, str):
+        raise SettingsError(
+            ["OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs a server's URL"]
+        )
+    return StaticBackend(url)

@@ -1,0 +1,139 @@
+"""The contract between the proxy and a place where instances live.
+
+A backend knows one cloud and nothing of clients, models or idleness. Waiting,
+deadlines, retries across calls and readiness belong to the controller, once,
+and not to each backend. `docs/backends.md` tells how to write one;
+`ollama_proxy.backends.contract` is the suite that checks it.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from ollama_proxy.lifecycle import LaunchId
+
+
+class Phase(StrEnum):
+    """What one look at an instance showed."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The Ollama server of an instance.
+
+    ``url`` is its base without a trailing slash.
+    """
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The answer of `Backend.inspect`.
+
+    ``upstream`` is there as soon as the address is known, and always with
+    `Phase.RUNNING`. A state that the backend has never heard of is `PENDING`:
+    it exists and is paid for. `GONE` is only ever the cloud's own clear word.
+    ``detail`` is for people: the cloud's name of the state, say.
+    """
+
+    phase: Phase
+    upstream: Upstream | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the controller has to know of a backend before it calls it.
+
+    ``always_on``: the server is there anyway and costs nothing, so it is joined
+    at once, never for idleness left. ``stops_with_proxy``: the instances end
+    when the proxy does. ``simulated``: what answers is the stand-in, and no model.
+    ``poll_s``: the pause between two looks at an instance
+    that is coming or going; ``watch_s``: at one that is ready. ``location`` and
+    ``instance_type`` are shown in ``/status``.
+    """
+
+    always_on: bool = False
+    stops_with_proxy: bool = False
+    simulated: bool = False
+    poll_s: float = 5.0
+    watch_s: float = 30.0
+    location: str | None = None
+    instance_type: str | None = None
+
+
+class Backend(Protocol):
+    """A place where instances live.
+
+    The launch id is the only handle: a backend tags what it creates with it,
+    and with the deployment's owner id, and finds it again by these tags. So
+    every call may be repeated, may be cut short at any await, and may follow a
+    restart of the proxy. Nothing without our owner tag is ever touched.
+
+    Calls raise `BackendError`s: `TransientError`, `OutcomeUnknownError`,
+    `CapacityError`, `CredentialsError` or `SpecError`.
+    """
+
+    @property
+    def traits(self) -> Traits:
+        """What the controller has to know before it calls."""
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Ask for an instance and return as soon as the cloud accepts.
+
+        Before: ``launch_id`` is already in the store.
+        After: exactly one instance carries ``launch_id``, however often asked.
+        """
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        """Look once, without waiting. Nothing there is `GONE`, not an error."""
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        """Make it stop costing money. Stopping what is gone succeeds."""
+
+    async def owned(self) -> Collection[LaunchId]:
+        """Name every instance that carries our tag, remembered or not."""
+
+    async def aclose(self) -> None:
+        """Close sockets and files. Instances stay as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``ollama-proxy check``: what was looked at, and the verdict."""
+
+    subject: str
+    ok: bool
+    detail: str
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A backend that can examine its own settings."""
+
+    async def check(self) -> list[Finding]:
+        """Examine settings, key and quota without creating what costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What a backend is built from.
+
+    ``options`` are the backend's own settings: for a plug-in the table
+    ``[backend_options]`` of the settings file.
+    """
+
+    owner_id: str
+    state_dir: Path
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+BackendFactory = Callable[[BackendContext], Backend]
+"""What an entry point of the group ``ollama_proxy.backends`` names."""

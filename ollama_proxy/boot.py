@@ -1,0 +1,36 @@
+"""Fill the templates of ``cloud-init/``: what runs on an instance.
+
+A gap that is not filled is an error, never an empty string.
+"""
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+_TEMPLATES = Environment(
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - env files and cloud-config, never HTML
+)
+
+
+def render(name: str, **values: Any) -> str:
+    """Return the template ``cloud-init/<name>`` with its gaps filled."""
+    source = (files("ollama_proxy") / "cloud_init" / name).read_text("utf-8")
+    return _TEMPLATES.from_string(source).render(**values)
+
+
+def ollama_environment(
+    *, host: str, port: int, models_dir: str | None = None
+) -> dict[str, str]:
+    """Return the environment variables that Ollama gets on an instance."""
+    text = render("ollama.env", host=host, port=port, models_dir=models_dir)
+    pairs = [line.partition("=") for line in text.splitlines()]
+    return {
+        name: value
+        for name, found, value in pairs
+        if found and not name.startswith("#")
+    }

@@ -1,0 +1,34 @@
+"""From the name of a backend to the function that builds it."""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import cast
+
+from ollama_proxy.backend import BackendFactory
+from ollama_proxy.errors import SettingsError
+
+GROUP = "ollama_proxy.backends"
+
+_BUILT_IN = {
+    "local": "ollama_proxy.backends.local",
+    "static": "ollama_proxy.backends.static",
+}
+
+
+def known_backends() -> list[str]:
+    """Return every name that `load_backend` takes, sorted."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def load_backend(name: str) -> BackendFactory:
+    """Return the factory called ``name``: a built-in one, else a plug-in.
+
+    A module that fails to import says so: a broken backend is not a missing one.
+    """
+    if name in _BUILT_IN:
+        module = import_module(_BUILT_IN[name])
+        return cast("BackendFactory", module.open_backend)
+    for point in entry_points(group=GROUP, name=name):
+        return cast("BackendFactory", point.load())
+    known = ", ".join(known_backends())
+    raise SettingsError([f"OLLAMA_PROXY_BACKEND: no backend {name!r}; known: {known}"])

@@ -1,0 +1,132 @@
+"""A cloud in memory: instances, lag, faults on demand, and a bill."""
+
+import asyncio
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from ollama_proxy.backend import Observation, Phase, Traits, Upstream
+from ollama_proxy.errors import OutcomeUnknownError, TransientError
+from ollama_proxy.lifecycle import LaunchId
+
+
+@dataclass(slots=True)
+class CloudInstance:
+    """A machine of the fake cloud; the moments are loop time."""
+
+    launch_id: LaunchId
+    created_at: float
+    boots_at: float
+    visible_at: float
+
+
+@dataclass(slots=True)
+class CloudFaults:
+    """How likely each misfortune is, 0–1, and how long things take, in seconds."""
+
+    refused: float = 0.0
+    lost_before: float = 0.0
+    lost_after: float = 0.0
+    look_fails: float = 0.0
+    list_fails: float = 0.0
+    stop_fails: float = 0.0
+    list_lag_s: float = 0.0
+    boot_s: float = 0.0
+    never_boots: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class FakeCloud:
+    """A backend whose cloud lives as long as the test, whatever the proxy does.
+
+    ``paid`` is what costs money now; ``most_paid`` the most there ever was.
+    """
+
+    dice: random.Random = field(default_factory=lambda: random.Random(0))
+    faults: CloudFaults = field(default_factory=CloudFaults)
+    traits: Traits = field(default_factory=lambda: Traits(poll_s=1.0, watch_s=30.0))
+    instances: dict[LaunchId, CloudInstance] = field(default_factory=dict)
+    most_paid: int = 0
+    launches: int = 0
+    calls: list[str] = field(default_factory=list)
+    start_error: Exception | None = None
+    interrupt: Callable[[str], None] = lambda _where: None
+
+    @property
+    def paid(self) -> int:
+        return len(self.instances)
+
+    def _unlucky(self, likelihood: float) -> bool:
+        return self.dice.random() < likelihood
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(self.dice.uniform(0.01, 0.5))
+
+    async def start(self, launch_id: LaunchId) -> None:
+        self.calls.append("start")
+        await self._travel()
+        if self.start_error is not None:
+            raise self.start_error
+        if self._unlucky(self.faults.refused):
+            raise TransientError("the fake cloud said 500")
+        if self._unlucky(self.faults.lost_before):
+            raise OutcomeUnknownError("the call was lost on its way")
+        self.interrupt("before start acts")
+        self._create(launch_id)
+        self.interrupt("after start acted")
+        await self._travel()
+        if self._unlucky(self.faults.lost_after):
+            raise OutcomeUnknownError("the answer was lost on its way")
+
+    def _create(self, launch_id: LaunchId) -> None:
+        if launch_id in self.instances:
+            return
+        now = asyncio.get_running_loop().time()
+        boot_s = self.faults.boot_s * self.dice.uniform(0.5, 1.5)
+        self.instances[launch_id] = CloudInstance(
+            launch_id,
+            created_at=now,
+            boots_at=float("inf") if self.faults.never_boots else now + boot_s,
+            visible_at=now + self.faults.list_lag_s * self.dice.random(),
+        )
+        self.launches += 1
+        self.most_paid = max(self.most_paid, self.paid)
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        self.calls.append("inspect")
+        await self._travel()
+        if self._unlucky(self.faults.look_fails):
+            raise TransientError("the fake cloud did not answer")
+        instance = self.instances.get(launch_id)
+        if instance is None:
+            return Observation(Phase.GONE)
+        now = asyncio.get_running_loop().time()
+        if now < instance.visible_at:
+            raise TransientError("the list does not show it yet")
+        if now < instance.boots_at:
+            return Observation(Phase.PENDING, detail="booting")
+        return Observation(Phase.RUNNING, Upstream(f"http://{launch_id}.test"))
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        self.calls.append("stop")
+        await self._travel()
+        if self._unlucky(self.faults.stop_fails):
+            raise TransientError("the fake cloud could not delete")
+        self.interrupt("before stop acts")
+        self.instances.pop(launch_id, None)
+        self.interrupt("after stop acted")
+        await self._travel()
+
+    async def owned(self) -> Collection[LaunchId]:
+        await self._travel()
+        if self._unlucky(self.faults.list_fails):
+            raise TransientError("the list failed")
+        now = asyncio.get_running_loop().time()
+        return {i.launch_id for i in self.instances.values() if now >= i.visible_at}
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def preempt(self) -> None:
+        """Take every machine away, as a provider may."""
+        self.instances.clear()

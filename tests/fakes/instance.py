@@ -1,0 +1,98 @@
+"""A backend whose instances are simulators in this process, on real sockets."""
+
+import asyncio
+from collections.abc import Collection
+
+from aiohttp import web
+
+from ollama_proxy.backend import Observation, Phase, Traits, Upstream
+from ollama_proxy.lifecycle import LaunchId
+from ollama_proxy.simulator.server import (
+    SIMULATOR,
+    Manners,
+    Simulator,
+    build_simulator,
+)
+
+
+class InProcessBackend:
+    """Starts a simulator per launch; ``simulator`` is the one that runs now."""
+
+    def __init__(
+        self,
+        manners: Manners | None = None,
+        *,
+        models: Collection[str] = ("tiny",),
+        boot_s: float = 0.0,
+    ) -> None:
+        self.manners = manners or Manners()
+        self.traits = Traits(stops_with_proxy=True, poll_s=0.02, watch_s=0.2)
+        self.boot_s = boot_s
+        self.launches = 0
+        self._models = list(models)
+        self._runners: dict[LaunchId, web.AppRunner] = {}
+        self._apps: dict[LaunchId, web.Application] = {}
+        self._ports: dict[LaunchId, int] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._runners)
+
+    @property
+    def simulator(self) -> Simulator:
+        return next(iter(self._apps.values()))[SIMULATOR]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{next(iter(self._ports.values()))}"
+
+    async def start(self, launch_id: LaunchId) -> None:
+        if launch_id in self._runners:
+            return
+        self.launches += 1
+        app = build_simulator(self.manners, models=self._models)
+        runner = web.AppRunner(
+            app,
+            handler_cancellation=True,
+            auto_decompress=False,
+            shutdown_timeout=0.0,
+            max_line_size=1024 * 1024,
+            max_field_size=1024 * 1024,
+        )
+        self._runners[launch_id], self._apps[launch_id] = runner, app
+        await asyncio.sleep(self.boot_s)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self._ports[launch_id] = runner.addresses[0][1]
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        if launch_id not in self._runners:
+            return Observation(Phase.GONE)
+        if launch_id not in self._ports:
+            return Observation(Phase.PENDING)
+        url = f"http://127.0.0.1:{self._ports[launch_id]}"
+        return Observation(Phase.RUNNING, Upstream(url))
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        runner = self._runners.pop(launch_id, None)
+        self._apps.pop(launch_id, None)
+        self._ports.pop(launch_id, None)
+        if runner is not None:
+            await runner.cleanup()
+
+    async def preempt(self) -> None:
+        """Take the machine away, as a provider may: connections are reset."""
+        for launch_id, runner in list(self._runners.items()):
+            if runner.server is not None:
+                for connection in runner.server.connections:
+                    if connection.transport is not None:
+                        connection.transport.abort()
+            await self.stop(launch_id)
+
+    async def owned(self) -> Collection[LaunchId]:
+        return set(self._runners)
+
+    async def aclose(self) -> None:
+        for launch_id in list(self._runners):
+            await self.stop(launch_id)

@@ -1,0 +1,49 @@
+"""Backends by name: ours and everybody's through the same door."""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy import registry
+from ollama_proxy.backend import BackendContext
+from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.errors import SettingsError
+from tests.fakes.cloud import FakeCloud
+
+
+def open_fake(_context: BackendContext) -> FakeCloud:
+    return FakeCloud()
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint(
+        name="scaleway", value="tests.test_registry:open_fake", group=registry.GROUP
+    )
+
+    def entry_points(*, group: str, name: str | None = None) -> metadata.EntryPoints:
+        found = metadata.EntryPoints([point] if group == registry.GROUP else [])
+        return found if name is None else found.select(name=name)
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+
+
+@pytest.mark.usefixtures("plug_in")
+def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    factory = registry.load_backend("scaleway")
+
+    assert isinstance(factory(BackendContext("o", tmp_path)), FakeCloud)
+    assert registry.known_backends() == ["local", "scaleway", "static"]
+
+
+def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
+    factory = registry.load_backend("static")
+    context = BackendContext("o", tmp_path, {"upstream_url": "http://h:1"})
+
+    assert isinstance(factory(context), StaticBackend)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match="no backend 'exo'; known: local, static"):
+        registry.load_backend("exo")

@@ -1,0 +1,149 @@
+"""The stand-in has Ollama's manners, and misbehaves when told to."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
+
+
+@pytest.fixture
+async def base() -> AsyncIterator[str]:
+    app = build_simulator(Manners(load_s=0.05), models=["tiny"])
+    runner = web.AppRunner(
+        app, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0
+    )
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    assert app[SIMULATOR].counters.in_flight == 0
+    await runner.cleanup()
+
+
+async def ask(url: str, **body: Any) -> tuple[int, dict[str, str], str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json=body) as reply,
+    ):
+        headers = {str(name): value for name, value in reply.headers.items()}
+        return reply.status, headers, await reply.text()
+
+
+async def test_each_token_is_a_line_and_a_chunk(base: str) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{base}/api/generate", json={"model": "tiny", "prompt": "hi"}
+        ) as reply,
+    ):
+        chunks = [data async for data, end in reply.content.iter_chunks() if end]
+
+    assert len(chunks) > 20
+    assert all(chunk.endswith(b"\n") for chunk in chunks if chunk)
+
+
+async def test_the_types_are_those_of_ollama(base: str) -> None:
+    native = (
+        await ask(f"{base}/api/generate", model="tiny", prompt="a", stream=False)
+    )[1]
+    stream = (await ask(f"{base}/api/chat", model="tiny", messages=[{"role": "user"}]))[
+        1
+    ]
+    openai = (await ask(f"{base}/v1/completions", model="tiny", prompt="a"))[1]
+
+    assert native["Content-Type"] == "application/json; charset=utf-8"
+    assert stream["Content-Type"] == "application/x-ndjson"
+    assert openai["Content-Type"] == "application/json"
+    for headers in (native, stream, openai):
+        assert "Server" not in headers
+
+
+async def test_a_client_that_leaves_aborts_the_load_it_began() -> None:
+    app = build_simulator(Manners(load_s=5.0), models=["tiny"])
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/generate"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await ask(url, model="tiny", prompt="hi")
+    async with asyncio.timeout(2):
+        while not app[SIMULATOR].store.aborted_loads:
+            await asyncio.sleep(0.01)
+
+    assert app[SIMULATOR].store.loads == 0
+    await runner.cleanup()
+
+
+async def test_ps_shows_what_is_loaded_until_it_is_unloaded(base: str) -> None:
+    async def running() -> list[str]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{base}/api/ps") as reply,
+        ):
+            return [model["name"] for model in (await reply.json())["models"]]
+
+    assert await running() == []
+    await ask(f"{base}/api/generate", model="tiny")
+    assert await running() == ["tiny:latest"]
+    said = json.loads(
+        (await ask(f"{base}/api/generate", model="tiny", keep_alive=0))[2]
+    )
+
+    assert said["done_reason"] == "unload"
+    assert await running() == []
+
+
+async def test_a_blob_is_stored_under_its_true_digest(base: str) -> None:
+    digest = hashlib.sha256(b"abc").hexdigest()
+    async with aiohttp.ClientSession() as session:
+        for wanted, status in (("0" * 64, 400), (digest, 200)):
+            url = f"{base}/api/blobs/sha256:{wanted}"
+            async with session.post(url, data=b"abc") as reply:
+                assert reply.status == status
+        async with session.head(f"{base}/api/blobs/sha256-{digest}") as reply:
+            assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("reset-after=2", aiohttp.ClientPayloadError),
+        ("reset-after=0", aiohttp.ServerDisconnectedError),
+    ],
+)
+async def test_a_reset_on_demand(base: str, fault: str, error: type[Exception]) -> None:
+    headers = {"X-Simulator-Fault": fault}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        with pytest.raises((error, aiohttp.ClientOSError)):
+            async with session.post(
+                f"{base}/api/generate", json={"model": "tiny", "prompt": "hi"}
+            ) as reply:
+                await reply.read()
+
+
+async def test_an_unknown_fault_is_refused(base: str) -> None:
+    async with (
+        aiohttp.ClientSession(headers={"X-Simulator-Fault": "explode=1"}) as session,
+        session.get(f"{base}/api/tags") as reply,
+    ):
+        assert reply.status == 400
+        assert "no fault 'explode'" in await reply.text()
+
+
+async def test_a_status_on_demand(base: str) -> None:
+    async with (
+        aiohttp.ClientSession(headers={"X-Simulator-Fault": "status=503"}) as session,
+        session.get(f"{base}/api/tags") as reply,
+    ):
+        assert (reply.status, await reply.json()) == (
+            503,
+            {"error": "simulated failure"},
+        )
