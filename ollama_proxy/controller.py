@@ -1,0 +1,474 @@
+"""Own one instance: apply events, store the record, carry out the duty.
+
+`Controller.apply` is the only place where the record of a slot changes. It is
+synchronous: step, write, keep. So there is one writer, no lock, and what is
+intended is on disk before anything is done about it. The owner task (`run`)
+does what the record asks for, one command at a time, until the record asks for
+something else.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.backend import Backend, Observation, Phase, Upstream
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    CredentialsError,
+    IllegalTransition,
+    SpecError,
+    StoreError,
+)
+from ollama_proxy.lifecycle import (
+    Accepted,
+    Command,
+    Event,
+    Failed,
+    Fault,
+    Follow,
+    Gone,
+    LaunchId,
+    Lost,
+    Policy,
+    Progress,
+    Progressed,
+    Ready,
+    Record,
+    Restored,
+    Stage,
+    Start,
+    State,
+    Stop,
+    StopFailed,
+    Tick,
+    duty,
+    next_deadline,
+    step,
+)
+from ollama_proxy.probe import PreparationError, Probe
+from ollama_proxy.store import Transition
+
+_LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then
+_LAST_USED_GRAIN_S = 15.0
+_CALL_TIMEOUT_S = 120.0
+_PAUSE_S = 1.0
+_PAUSE_MAX_S = 60.0
+_PROBE_EVERY_S = 10.0
+_PROBE_MISSES = 3
+
+
+class LaunchTimes(Protocol):
+    """Takes in how long launches take."""
+
+    def add_launch(self, offer: str, duration_s: float) -> None:
+        """Remember how long a launch took from wake to ready."""
+
+
+class RecordStore(Protocol):
+    """The part of the store that a controller needs."""
+
+    def put(self, slot: str, record: Record, transition: Transition | None) -> None:
+        """Write a record, and its line of the journal if the state changed."""
+
+    def get(self, slot: str) -> Record | None:
+        """Return the record of a slot."""
+
+
+Observer = Callable[[Record, Record], None]
+"""Told the records before and after each change of state; it must not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A backend under a name, and the models that its instances must have."""
+
+    name: str
+    backend: Backend
+    models: Sequence[str] = ()
+
+
+class Controller:
+    """One slot: at most one instance, and everything that happens to it."""
+
+    def __init__(
+        self,
+        slot: str,
+        offer: Offer,
+        *,
+        store: RecordStore,
+        launches: LaunchTimes,
+        probe: Probe,
+        clock: Clock,
+        policy: Policy,
+        dice: random.Random,
+    ) -> None:
+        traits = offer.backend.traits
+        self.slot = slot
+        self.offer = offer
+        self.policy = (
+            replace(policy, idle_timeout_s=float("inf")) if traits.always_on else policy
+        )
+        self.upstream: Upstream | None = None
+        self._traits = traits
+        self._store = store
+        self._launches = launches
+        self._probe = probe
+        self._clock = clock
+        self._dice = dice
+        self._observers: list[Observer] = []
+        self._changed = asyncio.Event()
+        self._nudged = asyncio.Event()
+        self._heard = False
+        self._wakes_at = 0.0
+        self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
+        self._record = store.get(slot) or Record(since=clock.now())
+        self._stored = self._record
+
+    @property
+    def record(self) -> Record:
+        """What is known and intended now."""
+        return self._record
+
+    def observe(self, observer: Observer) -> None:
+        """Have ``observer`` called after each change of state."""
+        self._observers.append(observer)
+
+    def touch(self) -> None:
+        """Take note that the instance just sent bytes, so it is alive."""
+        self._heard = True
+
+    def nudge(self) -> None:
+        """Look at the instance now: a request could not reach it."""
+        self._nudged.set()
+
+    def apply(self, event: Event) -> None:
+        """Let an event change the record; on disk first, then in memory.
+
+        Raises `StoreError`, with the record unchanged, if a new launch can't be
+        written. Any other change goes on without the disk: an instance that is
+        there has to be stopped all the same.
+        """
+        before, now = self._record, self._clock.now()
+        try:
+            after = step(before, event, now=now, policy=self.policy).record
+        except IllegalTransition as error:
+            self._log.error(log.ILLEGAL_TRANSITION, error=str(error))
+            return
+        if after is before:
+            return
+        try:
+            self._write(before, after, event, now)
+        except StoreError as error:
+            if after.launch_id not in {None, before.launch_id}:
+                raise
+            self._log.error(log.STORE_FAILED, error=str(error))
+        self._record = after
+        if duty(after) != duty(before) or self._due_before_wakening(after):
+            self._changed.set()
+        if after.state is not before.state:
+            self._note_transition(before, after, event)
+            for observer in self._observers:
+                observer(before, after)
+
+    def _due_before_wakening(self, record: Record) -> bool:
+        """Tell whether the owner task sleeps longer than the record allows."""
+        deadline = next_deadline(record, self.policy)
+        return deadline is not None and deadline < self._wakes_at
+
+    def _write(self, before: Record, after: Record, event: Event, now: float) -> None:
+        if not _differs_on_disk(self._stored, after):
+            return
+        transition = None
+        if after.state is not before.state:
+            transition = Transition(
+                at=now,
+                slot=self.slot,
+                launch_id=after.launch_id or before.launch_id,
+                before=before.state.value,
+                after=after.state.value,
+                event=type(event).__name__,
+                fault=after.fault.message if after.fault else None,
+            )
+        self._store.put(self.slot, after, transition)
+        self._stored = after
+
+    def _note_transition(self, before: Record, after: Record, event: Event) -> None:
+        if after.state is State.READY and not after.adopted:
+            with contextlib.suppress(StoreError):
+                self._launches.add_launch(self.offer.name, after.since - after.woken_at)
+        if after.state not in {State.STARTING, State.READY, State.DRAINING}:
+            self.upstream = None
+        keys = {
+            "launch_id": after.launch_id or before.launch_id,
+            "before": before.state.value,
+            "after": after.state.value,
+            "event_name": type(event).__name__,
+            "lasted_s": round(after.since - before.since, 3),
+        }
+        if after.fault is not None and after.state is not State.STARTING:
+            self._log.warning(
+                log.INSTANCE_TRANSITION,
+                **keys,
+                reason=after.fault.reason,
+                fault=after.fault.message,
+            )
+        else:
+            self._log.info(log.INSTANCE_TRANSITION, **keys)
+
+    async def run(self) -> None:
+        """Own the instance until cancelled. The instance outlives this task."""
+        self.apply(Restored())
+        command: Command | None = None
+        work: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._changed.clear()
+                self.apply(Tick())
+                wanted = duty(self._record)
+                if wanted == command and work is not None and work.done():
+                    await asyncio.sleep(_PAUSE_S)  # it achieved nothing: again, slowly
+                if wanted != command or (work is not None and work.done()):
+                    await _end(work)
+                    command, work = wanted, self._begin(wanted)
+                await self._until_something_happens(work)
+        finally:
+            await _end(work)
+
+    async def _until_something_happens(self, work: asyncio.Task[None] | None) -> None:
+        """Wait for a change, the end of the work, or the record's next deadline."""
+        deadline = next_deadline(self._record, self.policy)
+        sleep_s = _LONGEST_SLEEP_S
+        if deadline is not None:
+            sleep_s = min(sleep_s, max(0.0, deadline - self._clock.now()))
+        self._wakes_at = self._clock.now() + sleep_s
+        changed = asyncio.get_running_loop().create_task(self._changed.wait())
+        try:
+            waits = {changed} if work is None else {changed, work}
+            await asyncio.wait(
+                waits, timeout=sleep_s + 0.001, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            changed.cancel()
+
+    def _begin(self, command: Command | None) -> "asyncio.Task[None] | None":
+        if command is None:
+            return None
+        name = f"{type(command).__name__.lower()} {self.slot}"
+        work = self._guarded(command)
+        return asyncio.get_running_loop().create_task(work, name=name)
+
+    async def _guarded(self, command: Command) -> None:
+        """Let no fault of a backend end the owner task; it is tried again."""
+        try:
+            match command:
+                case Start(launch_id):
+                    await self._start(launch_id)
+                case Follow(launch_id):
+                    await self._follow(launch_id)
+                case Stop(launch_id):
+                    await self._stop(launch_id)
+        except Exception:
+            self._log.exception(log.TASK_CRASHED, task="instance")
+
+    async def _start(self, launch_id: LaunchId) -> None:
+        """Repeat the start call until the cloud accepts or refuses for good."""
+        for pause_s in _growing_pauses(self._dice):
+            try:
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    await self.offer.backend.start(launch_id)
+            except (CredentialsError, SpecError) as error:
+                self.apply(
+                    Failed(launch_id, Fault(error.reason, str(error), final=True))
+                )
+                return
+            except CapacityError as error:
+                self.apply(Failed(launch_id, Fault(error.reason, str(error))))
+                return
+            except (BackendError, TimeoutError) as error:
+                self._note_call("start", launch_id, error)
+            else:
+                self.apply(Accepted(launch_id))
+                return
+            await asyncio.sleep(pause_s)
+
+    async def _stop(self, launch_id: LaunchId) -> None:
+        """Repeat the stop call until the cloud says that the instance is gone."""
+        backend = self.offer.backend
+        for pause_s in _growing_pauses(self._dice):
+            try:
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    await backend.stop(launch_id)
+                    seen = await backend.inspect(launch_id)
+            except (BackendError, TimeoutError) as error:
+                self._note_call("stop", launch_id, error)
+                self.apply(StopFailed(launch_id, _said(error)))
+            else:
+                if seen.phase is Phase.GONE:
+                    self.apply(Gone(launch_id))
+                    return
+            await asyncio.sleep(min(pause_s, self._traits.poll_s))
+
+    async def _follow(self, launch_id: LaunchId) -> None:
+        """Bring an accepted launch to readiness, and watch it until it is lost."""
+        if self._record.state is State.STARTING:
+            upstream = await self._until_running(launch_id)
+            if upstream is None:
+                return
+            self.upstream = upstream
+            if not await self._prepare(launch_id, upstream):
+                return
+        await self._watch(launch_id)
+
+    async def _until_running(self, launch_id: LaunchId) -> Upstream | None:
+        """Look until the instance runs; None if the cloud says it is gone."""
+        while True:
+            seen = await self._look(launch_id)
+            if seen is not None:
+                if seen.phase is Phase.GONE:
+                    self.apply(Gone(launch_id))
+                    return None
+                if seen.phase is Phase.RUNNING and seen.upstream is not None:
+                    return seen.upstream
+                booting = Progress(Stage.BOOTING, detail=seen.detail)
+                self.apply(Progressed(launch_id, booting))
+            await asyncio.sleep(self._jittered(self._traits.poll_s))
+
+    async def _look(self, launch_id: LaunchId) -> Observation | None:
+        """Inspect once; None if the look failed, which says nothing."""
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                return await self.offer.backend.inspect(launch_id)
+        except (BackendError, TimeoutError) as error:
+            self._note_call("inspect", launch_id, error)
+            return None
+
+    async def _prepare(self, launch_id: LaunchId, upstream: Upstream) -> bool:
+        """Make the instance ready while watching that it does not vanish."""
+        gone = asyncio.get_running_loop().create_task(self._until_gone(launch_id))
+        ready = asyncio.get_running_loop().create_task(
+            self._prepare_alone(launch_id, upstream)
+        )
+        try:
+            await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                self.apply(Gone(launch_id))
+                return False
+            return ready.result()
+        finally:
+            await _end(gone)
+            await _end(ready)
+
+    async def _prepare_alone(self, launch_id: LaunchId, upstream: Upstream) -> bool:
+        steps = self._probe.prepare(upstream, self.offer.models, self._record.model)
+        try:
+            async with contextlib.aclosing(steps):
+                async for progress in steps:
+                    self.apply(Progressed(launch_id, progress))
+        except PreparationError as error:
+            self.apply(Failed(launch_id, error.fault))
+            return False
+        self.apply(Ready(launch_id))
+        return True
+
+    async def _until_gone(self, launch_id: LaunchId) -> None:
+        while True:
+            await asyncio.sleep(self._jittered(self._traits.poll_s))
+            seen = await self._look(launch_id)
+            if seen is not None and seen.phase is Phase.GONE:
+                return
+
+    async def _watch(self, launch_id: LaunchId) -> None:
+        """Look at a ready instance until it is lost: the cloud's word, or silence."""
+        misses = 0
+        looked_at = self._clock.now()
+        interval_s = min(_PROBE_EVERY_S, self._traits.watch_s)
+        while misses < _PROBE_MISSES:
+            nudged = await self._nap(_PAUSE_S if misses else interval_s)
+            now = self._clock.now()
+            if nudged or misses or now - looked_at >= self._traits.watch_s:
+                looked_at = now
+                seen = await self._look(launch_id)
+                if seen is not None and seen.phase is Phase.GONE:
+                    self.apply(Gone(launch_id))
+                    return
+            misses = 0 if await self._answers() else misses + 1
+        message = f"the instance did not answer {misses} probes in a row"
+        self.apply(Lost(launch_id, message))
+
+    async def _answers(self) -> bool:
+        """Tell whether the instance lives: it sent bytes lately, or answers now."""
+        heard, self._heard = self._heard, False
+        if heard or self.upstream is None:
+            return True
+        return await self._probe.alive(self.upstream)
+
+    async def _nap(self, length_s: float) -> bool:
+        """Sleep until the next look is due; True if somebody asked for one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._jittered(length_s)):
+                await self._nudged.wait()
+        nudged = self._nudged.is_set()
+        self._nudged.clear()
+        return nudged
+
+    def _jittered(self, length_s: float) -> float:
+        return length_s * self._dice.uniform(0.9, 1.1)
+
+    def _note_call(self, call: str, launch_id: LaunchId, error: Exception) -> None:
+        self._log.warning(
+            log.INSTANCE_CALL_FAILED,
+            call=call,
+            launch_id=launch_id,
+            reason=getattr(error, "reason", "timeout"),
+            error=_said(error),
+        )
+
+
+def _differs_on_disk(stored: Record, after: Record) -> bool:
+    """Tell whether the change matters to a later process.
+
+    Leases and progress die with this one; the time of last use is written in
+    steps, so that a request does not cost a write.
+    """
+    if abs(after.last_used - stored.last_used) >= _LAST_USED_GRAIN_S:
+        return True
+    return any(
+        getattr(after, name) != getattr(stored, name) for name in _DURABLE_FIELDS
+    )
+
+
+_DURABLE_FIELDS = tuple(
+    field.name
+    for field in fields(Record)
+    if field.name not in {"leases", "last_used", "progress", "progress_at"}
+)
+
+
+def _growing_pauses(dice: random.Random) -> Iterator[float]:
+    """Yield the pauses between repeated calls: growing, bounded, spread."""
+    length_s = _PAUSE_S
+    while True:
+        yield length_s * dice.uniform(0.8, 1.2)
+        length_s = min(_PAUSE_MAX_S, length_s * 2.0)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+async def _end(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task and wait until it has ended; its result is not wanted."""
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

@@ -1,0 +1,339 @@
+"""The instances that serve one set of models under one policy.
+
+Hands out leases on a ready instance; without one, wakes it and lets requests
+wait, joined to the one launch, within bounds of count, bytes and age. Who
+waits is remembered only as long as the client is there.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Protocol
+
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.backend import Backend, Upstream
+from ollama_proxy.clock import Clock
+from ollama_proxy.controller import Controller
+from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
+from ollama_proxy.lifecycle import (
+    LaunchId,
+    Leased,
+    Record,
+    Released,
+    State,
+    StopRequested,
+    Wake,
+)
+from ollama_proxy.tasks import TaskOwner
+
+_RAMP_FIRST = 8
+_RAMP_PAUSE_S = 0.01
+_JOIN_GRACE_S = 2.0
+_JOIN_PAUSE_S = 0.5
+_STOP_POLL_S = 0.02
+_SWEEP_EVERY_S = 600.0
+_SWEEP_CALL_S = 120.0
+
+
+class Lease:
+    """One request's claim on a ready instance, until it is released."""
+
+    def __init__(self, controller: Controller, upstream: Upstream) -> None:
+        self._controller = controller
+        self._held = True
+        self.upstream = upstream
+        self.touch = controller.touch
+        self.nudge = controller.nudge
+
+    def release(self) -> None:
+        """Give the claim back; a second time changes nothing."""
+        if self._held:
+            self._held = False
+            self._controller.apply(Released())
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class LaunchIdSource(Protocol):
+    """Draws launch ids."""
+
+    def __call__(self) -> LaunchId:
+        """Return an id that was never used."""
+
+
+def random_launch_id() -> LaunchId:
+    """Return an id that was never used: 64 random bits, fit for any cloud's tags."""
+    return LaunchId(f"l{secrets.token_hex(8)}")
+
+
+class LaunchStore(Protocol):
+    """The part of the store that the sweep needs."""
+
+    def launch_ids(self) -> set[LaunchId]:
+        """Return every launch that a record names."""
+
+
+class Pool:
+    """Instances by slot, leases on them, and the requests that wait for one."""
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        *,
+        store: LaunchStore,
+        clock: Clock,
+        max_waiting: int,
+        draw_launch_id: LaunchIdSource = random_launch_id,
+    ) -> None:
+        self.controllers = tuple(controllers)
+        self._accepts_wakes = True
+        self._store = store
+        self._clock = clock
+        self._max_waiting = max_waiting
+        self._draw_launch_id = draw_launch_id
+        self._waiters: dict[asyncio.Future[bool], None] = {}
+        self._wanted_model: str | None = None
+        self._tasks = TaskOwner()
+        self._releasing = False
+        self._log = structlog.get_logger()
+        for controller in self.controllers:
+            controller.observe(self._on_transition)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait now."""
+        return len(self._waiters)
+
+    @property
+    def in_flight(self) -> int:
+        """How many leases are held now."""
+        return sum(controller.record.leases for controller in self.controllers)
+
+    def start(self) -> None:
+        """Begin to own the instances: adopt what runs, sweep what nobody knows."""
+        for controller in self.controllers:
+            self._tasks.spawn(controller.run(), name=f"owner of {controller.slot}")
+            if controller.offer.backend.traits.always_on:
+                self._tasks.spawn(self._keep_joined(controller), name="join")
+        self._tasks.spawn(self._sweep_forever(), name="sweep")
+
+    def end_waiting(self) -> None:
+        """Wake nothing more, and let nobody wait any longer: the proxy ends."""
+        self._accepts_wakes = False
+        self._give_up()
+
+    async def stop_on_exit(self, *, everything: bool, limit_s: float) -> None:
+        """Stop the instances that end with the proxy, or all, in bounded time.
+
+        What is not gone by then is on record, and stopped by the next proxy.
+        """
+        for controller in self.controllers:
+            if everything or controller.offer.backend.traits.stops_with_proxy:
+                controller.apply(StopRequested())
+        stopping = {State.DRAINING, State.STOPPING}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while any(c.record.state in stopping for c in self.controllers):  # noqa: ASYNC110
+                    await asyncio.sleep(_STOP_POLL_S)
+
+    async def aclose(self) -> None:
+        """Let go of the instances; they stay as they are."""
+        self.end_waiting()
+        await self._tasks.aclose()
+
+    def try_lease(self) -> Lease | None:
+        """Claim the least busy ready instance, if there is one."""
+        ready = [c for c in self.controllers if c.record.state is State.READY]
+        chosen = min(ready, key=lambda c: c.record.leases, default=None)
+        if chosen is None or chosen.upstream is None:
+            return None
+        chosen.apply(Leased())
+        return Lease(chosen, chosen.upstream)
+
+    def ready_upstream(self) -> Upstream | None:
+        """Return a ready instance for a request that is no use of it."""
+        for controller in self.controllers:
+            if controller.record.state is State.READY:
+                return controller.upstream
+        return None
+
+    def nudge(self) -> None:
+        """Look at the instances now: one could not be reached."""
+        for controller in self.controllers:
+            controller.nudge()
+
+    def wake(self, model: str | None = None, *, forced: bool = False) -> None:
+        """Ask for an instance; joins a launch that is under way.
+
+        Raises `StoreError` if the intent can't be written: nothing is launched.
+        """
+        if not self._accepts_wakes:
+            return
+        awake = {State.STARTING, State.READY}
+        woken = [c for c in self.controllers if c.record.state in awake]
+        for controller in woken or self.controllers[:1]:
+            controller.apply(Wake(self._draw_launch_id(), model, forced))
+
+    def stop(self) -> None:
+        """Ask for every instance to end once its streams have."""
+        for controller in self.controllers:
+            controller.apply(StopRequested())
+
+    async def lease(self, model: str | None, *, wait_s: float) -> Lease | None:
+        """Claim a ready instance, waking it and waiting for it if need be.
+
+        Returns None if there is none after ``wait_s`` seconds, or as soon as
+        waiting is known to be in vain. Raises `HoldLimitError` if too many wait
+        already, `StoreError` if the wake could not be written down.
+        """
+        if (lease := self.try_lease()) is not None:
+            return lease
+        self._wanted_model = model
+        self.wake(model)
+        wait_s = max(wait_s, self._joining_s())
+        if wait_s <= 0 or self._in_vain():
+            return None
+        return await self._wait(wait_s)
+
+    def _joining_s(self) -> float:
+        """How much longer a server that is there anyway may take to be joined.
+
+        A proxy that has just started does not turn away its first request.
+        """
+        joined = [c for c in self.controllers if c.offer.backend.traits.always_on]
+        woken_at = max((c.record.woken_at for c in joined), default=0.0)
+        return woken_at + _JOIN_GRACE_S - self._clock.now()
+
+    async def _wait(self, wait_s: float) -> Lease | None:
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while True:
+            with self._waiting() as given:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        if not await given:
+                            return None
+                except TimeoutError:
+                    return None
+            if (lease := self.try_lease()) is not None:
+                return lease
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[asyncio.Future[bool]]:
+        """Be among the waiting; forgotten however the wait ends.
+
+        What is yielded becomes True once there may be a lease, False if there
+        will be none.
+        """
+        if len(self._waiters) >= self._max_waiting:
+            raise HoldLimitError(
+                f"{self._max_waiting} requests wait already; try again later"
+            )
+        given: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters[given] = None
+        try:
+            yield given
+        finally:
+            del self._waiters[given]
+
+    def _on_transition(self, _before: Record, after: Record) -> None:
+        match after.state:
+            case State.READY if self._waiters and not self._releasing:
+                self._releasing = True
+                self._tasks.spawn(self._release_in_a_ramp(), name="ramp")
+            case State.COLD if self._waiters:
+                self._tasks.spawn(self._wake_for_waiting(), name="wake again")
+            case State.COOLDOWN if self._in_vain():
+                self._give_up()
+
+    def _in_vain(self) -> bool:
+        """Tell whether no launch is under way or to come by itself."""
+        return all(
+            c.record.state is State.COOLDOWN
+            and c.record.failures >= c.policy.failure_limit
+            for c in self.controllers
+        )
+
+    async def _release_in_a_ramp(self) -> None:
+        """Let the waiting go in growing groups, not as one thundering herd."""
+        group = _RAMP_FIRST
+        try:
+            while self._waiters and self.ready_upstream() is not None:
+                asleep = [given for given in self._waiters if not given.done()]
+                for given in asleep[:group]:
+                    given.set_result(True)
+                group *= 2
+                await asyncio.sleep(_RAMP_PAUSE_S)
+        finally:
+            self._releasing = False
+
+    async def _wake_for_waiting(self) -> None:
+        """Ask again, now that it is cold, for what was asked while it stopped."""
+        if not self._waiters:
+            return
+        try:
+            self.wake(self._wanted_model)
+        except StoreError as error:
+            self._log.error(log.STORE_FAILED, error=str(error))
+            self._give_up()
+
+    def _give_up(self) -> None:
+        for given in self._waiters:
+            if not given.done():
+                given.set_result(False)
+
+    async def _keep_joined(self, controller: Controller) -> None:
+        """Join a server that is there anyway, and again whenever it was lost."""
+        while True:
+            if controller.record.state in {State.COLD, State.COOLDOWN}:
+                with contextlib.suppress(StoreError):
+                    controller.apply(Wake(self._draw_launch_id()))
+            await asyncio.sleep(_JOIN_PAUSE_S)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except (BackendError, TimeoutError) as error:
+                self._log.warning(log.SWEEP_FAILED, error=str(error))
+            except Exception:
+                self._log.exception(log.TASK_CRASHED, task="sweep")
+            await asyncio.sleep(_SWEEP_EVERY_S)
+
+    async def sweep(self, *, dry_run: bool = False) -> list[LaunchId]:
+        """Stop what is ours and no record names; return it."""
+        found: list[LaunchId] = []
+        backends = {id(c.offer.backend): c.offer.backend for c in self.controllers}
+        for backend in backends.values():
+            found += await sweep(backend, self._store, dry_run=dry_run)
+        return found
+
+
+async def sweep(
+    backend: Backend, store: LaunchStore, *, dry_run: bool = False
+) -> list[LaunchId]:
+    """Stop the instances of ours that no record names; return their launches.
+
+    The cloud is asked first and the records after: a launch is on record before
+    its cloud is called, so one that begins meanwhile is never taken for lost.
+    """
+    async with asyncio.timeout(_SWEEP_CALL_S):
+        owned = await backend.owned()
+        strays = sorted(set(owned) - store.launch_ids())
+        for launch_id in strays:
+            if not dry_run:
+                await backend.stop(launch_id)
+                structlog.get_logger().warning(log.INSTANCE_SWEPT, launch_id=launch_id)
+    return strays

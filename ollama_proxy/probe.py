@@ -1,0 +1,270 @@
+"""Ask an instance whether it can serve, and bring it there.
+
+The levels, in order: the port answers → ``/api/version`` → the wanted models
+are present (the proxy pulls them, so that progress shows) → the model is loaded
+by the proxy's own request, which no client can abort → ready.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+from ollama_proxy.backend import Upstream
+from ollama_proxy.catalogue import Contents, Tags
+from ollama_proxy.lifecycle import Fault, Progress, Stage
+from ollama_proxy.routing import full_model_name
+
+_CONNECT_PAUSE_S = 0.1
+_CONNECT_PAUSE_MAX_S = 2.0
+_SHOWN_MODELS = 50
+_MAX_BODY = 16 * 1024 * 1024
+_MAX_LINE = 1024 * 1024
+
+
+class ProbeTimeout:
+    """A time-out scaled to what was measured, as TCP does it (RFC 6298).
+
+    The smoothed answer time plus four times its variation, doubled after each
+    miss, between ``floor_s`` and ``ceiling_s``.
+    """
+
+    def __init__(self, *, floor_s: float = 2.0, ceiling_s: float = 30.0) -> None:
+        self._floor_s = floor_s
+        self._ceiling_s = ceiling_s
+        self._smoothed_s: float | None = None
+        self._variation_s = 0.0
+        self._misses = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long to wait for the next answer."""
+        measured_s = (self._smoothed_s or 0.0) + 4.0 * self._variation_s
+        scaled_s = max(measured_s, self._floor_s) * 2.0 ** min(self._misses, 8)
+        return min(self._ceiling_s, scaled_s)
+
+    def answered(self, took_s: float) -> None:
+        """Take in how long an answer took."""
+        self._misses = 0
+        if self._smoothed_s is None:
+            self._smoothed_s, self._variation_s = took_s, took_s / 2.0
+            return
+        deviation_s = abs(self._smoothed_s - took_s)
+        self._variation_s = 0.75 * self._variation_s + 0.25 * deviation_s
+        self._smoothed_s = 0.875 * self._smoothed_s + 0.125 * took_s
+
+    def missed(self) -> None:
+        """Take in that no answer came in time."""
+        self._misses += 1
+
+
+class PreparationError(Exception):
+    """The instance can't be made ready; ``fault`` says why."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class Probe(Protocol):
+    """What the controller needs to know of an Ollama server."""
+
+    async def alive(self, upstream: Upstream) -> bool:
+        """Tell whether the server answers now."""
+
+    def prepare(
+        self, upstream: Upstream, wanted: Sequence[str], model: str | None
+    ) -> AsyncGenerator[Progress, None]:
+        """Go through the levels, telling each; end when the instance is ready.
+
+        ``wanted`` models are pulled if missing; the first of them, or else
+        ``model`` if it is present, is loaded. Raises `PreparationError`.
+        """
+
+    async def contents(self, upstream: Upstream) -> Contents:
+        """Return what the server says of its models."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    body: bytes
+
+    def error(self) -> str:
+        """Return the error text of a native answer, or its beginning."""
+        return _error_text(self.body) or f"status {self.status}"
+
+
+class HttpProbe:
+    """Speaks Ollama's API on the proxy's own behalf."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._timeout = ProbeTimeout()
+
+    async def alive(self, upstream: Upstream) -> bool:
+        """Tell whether ``/api/version`` answers within the scaled time-out."""
+        return await self._version(upstream) is not None
+
+    async def _version(self, upstream: Upstream) -> str | None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with asyncio.timeout(self._timeout.seconds):
+                reply = await self._get(upstream, "/api/version")
+        except TimeoutError:
+            self._timeout.missed()
+            return None
+        except (aiohttp.ClientError, OSError):
+            return None
+        version = _field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
+        if version is not None:
+            self._timeout.answered(loop.time() - begun)
+        return version
+
+    async def prepare(
+        self, upstream: Upstream, wanted: Sequence[str], model: str | None
+    ) -> AsyncGenerator[Progress, None]:
+        """Go through the levels, telling each."""
+        yield Progress(Stage.CONNECTING)
+        pause_s = _CONNECT_PAUSE_S
+        while not await self.alive(upstream):
+            await asyncio.sleep(pause_s)
+            pause_s = min(_CONNECT_PAUSE_MAX_S, pause_s * 1.5)
+        present = await self._present(upstream)
+        for name in wanted:
+            if full_model_name(name) not in present:
+                async for progress in self._pull(upstream, name):
+                    yield progress
+        first = wanted[0] if wanted else model
+        if first and (wanted or full_model_name(first) in present):
+            yield Progress(Stage.LOADING, detail=first)
+            await self._load(upstream, first)
+
+    async def _present(self, upstream: Upstream) -> set[str]:
+        reply = await self._request_ok(upstream, "GET", "/api/tags", None)
+        tags = msgspec.json.decode(reply.body, type=Tags)
+        return {full_model_name(model.name) for model in tags.models}
+
+    async def _pull(self, upstream: Upstream, model: str) -> AsyncIterator[Progress]:
+        """Pull a model and tell how far it is; ``success`` must be the last word."""
+        yield Progress(Stage.PULLING, 0.0, model)
+        status = ""
+        request = self._session.post(
+            f"{upstream.url}/api/pull", json={"model": model, "stream": True}
+        )
+        try:
+            async with request as response:
+                async for line in _lines(response):
+                    status = _field(line, "status") or status
+                    if error := _error_text(line):
+                        raise PreparationError(_pull_fault(model, error))
+                    yield Progress(Stage.PULLING, _fraction(line), model)
+        except (aiohttp.ClientError, OSError) as error:
+            raise PreparationError(_broken("pulling", model, error)) from error
+        if status != "success":
+            raise PreparationError(_pull_fault(model, f"it ended with {status!r}"))
+
+    async def _load(self, upstream: Upstream, model: str) -> None:
+        """Load a model; one that only embeds is loaded by an empty embedding."""
+        reply = await self._request(
+            upstream, "POST", "/api/generate", {"model": model, "stream": False}
+        )
+        if reply.status == 400 and "does not support generate" in reply.error():  # noqa: PLR2004
+            reply = await self._request(
+                upstream, "POST", "/api/embed", {"model": model, "input": []}
+            )
+        if reply.status != 200:  # noqa: PLR2004
+            message = f"the model {model!r} could not be loaded: {reply.error()}"
+            raise PreparationError(Fault("load", message))
+
+    async def contents(self, upstream: Upstream) -> Contents:
+        """Ask for tags and version, and show for each model."""
+        tags = await self._request_ok(upstream, "GET", "/api/tags", None)
+        version = await self._version(upstream) or ""
+        shows: dict[str, bytes] = {}
+        listed = msgspec.json.decode(tags.body, type=Tags).models
+        for model in listed[:_SHOWN_MODELS]:
+            reply = await self._request(
+                upstream, "POST", "/api/show", {"model": model.name}
+            )
+            if reply.status == 200:  # noqa: PLR2004
+                shows[full_model_name(model.name)] = reply.body
+        return Contents(tags.body, version, shows)
+
+    async def _get(self, upstream: Upstream, path: str) -> _Reply:
+        async with self._session.get(upstream.url + path) as response:
+            return _Reply(response.status, await response.content.read(_MAX_BODY))
+
+    async def _request_ok(
+        self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
+    ) -> _Reply:
+        reply = await self._request(upstream, method, path, body)
+        if reply.status != 200:  # noqa: PLR2004
+            message = f"the instance answered {path} with {reply.error()}"
+            raise PreparationError(Fault("probe", message))
+        return reply
+
+    async def _request(
+        self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
+    ) -> _Reply:
+        request = self._session.request(method, upstream.url + path, json=body)
+        try:
+            async with request as response:
+                return _Reply(response.status, await response.read())
+        except (aiohttp.ClientError, OSError) as error:
+            raise PreparationError(_broken("asking", path, error)) from error
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Split a stream into lines of bounded length."""
+    rest = b""
+    async for data in response.content.iter_any():
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield line
+        if len(rest) > _MAX_LINE:
+            raise aiohttp.ClientPayloadError("a line of progress is over 1 MB")
+    if rest.strip():
+        yield rest
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _field(body: bytes, name: str) -> str | None:
+    value = _object(body).get(name)
+    return value if isinstance(value, str) else None
+
+
+def _error_text(body: bytes) -> str | None:
+    return _field(body, "error")
+
+
+def _fraction(line: bytes) -> float | None:
+    progress = _object(line)
+    total, completed = progress.get("total"), progress.get("completed", 0)
+    if not isinstance(total, int) or not isinstance(completed, int) or total <= 0:
+        return None
+    return round(min(1.0, completed / total), 3)
+
+
+def _pull_fault(model: str, error: str) -> Fault:
+    """Return the fault of a pull; that a model does not exist is final."""
+    final = "does not exist" in error or "not found" in error
+    return Fault("pull", f"the model {model!r} could not be pulled: {error}", final)
+
+
+def _broken(doing: str, what: str, error: Exception) -> Fault:
+    said = str(error) or type(error).__name__
+    message = f"the instance broke off while {doing} {what!r}: {said}"
+    return Fault("lost", message)

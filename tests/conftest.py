@@ -1,0 +1,31 @@
+"""What every test shares: a quiet log that does not hide defects."""
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from ollama_proxy import log
+from tests.simulation.world import Crash
+
+_DEFECTS = {log.TASK_CRASHED, log.ILLEGAL_TRANSITION}
+
+
+@pytest.fixture(autouse=True)
+def errors_logged() -> Iterator[LogCapture]:
+    """Collect error lines; one that tells of a defect fails the test."""
+    capture = LogCapture()
+    structlog.configure(
+        processors=[capture],
+        wrapper_class=structlog.make_filtering_bound_logger(40),
+        cache_logger_on_first_use=False,
+    )
+    yield capture
+    structlog.reset_defaults()
+    defects = [
+        entry
+        for entry in capture.entries
+        if entry["event"] in _DEFECTS and not isinstance(entry.get("exc_info"), Crash)
+    ]
+    assert not defects, defects

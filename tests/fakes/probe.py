@@ -1,0 +1,44 @@
+"""A probe that asks nobody."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from ollama_proxy.backend import Upstream
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.lifecycle import Fault, Progress, Stage
+from ollama_proxy.probe import PreparationError
+
+
+@dataclass(slots=True)
+class FakeProbe:
+    """Makes every server ready after ``load_s`` seconds, unless told otherwise."""
+
+    load_s: float = 0.0
+    answers: bool = True
+    fault: Fault | None = None
+    steps: Sequence[Progress] = ()
+    step_s: float = 1.0
+    prepared: list[str | None] = field(default_factory=list)
+
+    async def alive(self, upstream: Upstream) -> bool:
+        await asyncio.sleep(0)
+        return self.answers
+
+    async def prepare(
+        self, upstream: Upstream, wanted: Sequence[str], model: str | None
+    ) -> AsyncGenerator[Progress, None]:
+        yield Progress(Stage.CONNECTING)
+        for progress in self.steps:
+            await asyncio.sleep(self.step_s)
+            yield progress
+        yield Progress(Stage.LOADING, detail=model or "")
+        await asyncio.sleep(self.load_s)
+        while not self.answers:
+            await asyncio.sleep(1.0)
+        if self.fault is not None:
+            raise PreparationError(self.fault)
+        self.prepared.append(model)
+
+    async def contents(self, upstream: Upstream) -> Contents:
+        return Contents(b'{"models":[]}', "0.33.0")

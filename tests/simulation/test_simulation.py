@@ -1,0 +1,43 @@
+"""Seeded histories of proxy, cloud and crashes; a failure names its seed.
+
+More seeds on request: ``SIMULATION_SEEDS=0-5000 pytest tests/simulation``.
+"""
+
+import asyncio
+import os
+
+import pytest
+
+from tests.simulation.world import World
+from tests.virtual_time import VirtualLoop
+
+TURNS = 200
+BATCH = 10
+
+
+def _batches() -> list[range]:
+    first, _, last = os.environ.get("SIMULATION_SEEDS", "0-300").partition("-")
+    return [
+        range(n, min(n + BATCH, int(last))) for n in range(int(first), int(last), BATCH)
+    ]
+
+
+async def _live(seed: int) -> None:
+    world = World(seed)
+    for turn in range(TURNS):
+        await world.turn()
+        assert world.cloud.most_paid <= 1, f"seed {seed}, turn {turn}: two instances"
+    await world.calm_down()
+    assert world.cloud.paid == 0, f"seed {seed}: an instance outlived the quiet"
+    assert world.answered == world.asked, f"seed {seed}: a request was never answered"
+    world.request()
+    await asyncio.sleep(120.0)
+    assert world.cloud.paid == 1, f"seed {seed}: a wake did nothing after the storm"
+    await world.close()
+
+
+@pytest.mark.parametrize("seeds", _batches(), ids=lambda r: f"{r.start}-{r.stop - 1}")
+def test_no_history_leaves_a_second_or_a_forgotten_instance(seeds: range) -> None:
+    for seed in seeds:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(_live(seed))

@@ -1,0 +1,196 @@
+"""One proxy, one cloud and their misfortunes, as one function of a seed.
+
+The proxy is the real one from the pool down; its process may die before or
+after every write and every act of the cloud, and at every await. The cloud
+outlives it, as clouds do.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from ollama_proxy.backend import Traits
+from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.errors import HoldLimitError
+from ollama_proxy.lifecycle import LaunchId, Policy
+from ollama_proxy.pool import Pool
+from tests.fakes.cloud import CloudFaults, FakeCloud
+from tests.fakes.probe import FakeProbe
+from tests.fakes.store import MemoryStore
+from tests.virtual_time import LoopClock
+
+POLICY = Policy(
+    idle_timeout_s=300.0,
+    start_timeout_s=600.0,
+    drain_timeout_s=120.0,
+    backoff_s=10.0,
+    backoff_max_s=300.0,
+)
+_LONGEST_WAIT_S = 900.0
+
+
+class Crash(BaseException):
+    """The process dies here; nothing after this line runs."""
+
+
+class World:
+    """A seeded history of one deployment."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.cloud = FakeCloud(dice=random.Random(seed + 1))
+        self.cloud.traits = Traits(poll_s=5.0, watch_s=30.0)
+        self.store = MemoryStore()
+        self.probe = FakeProbe()
+        self.answered = 0
+        self.asked = 0
+        self._launch_number = 0
+        self._requests: set[asyncio.Task[None]] = set()
+        self._crash_likelihood = 0.0
+        self._dead = False
+        self._crashed = asyncio.Event()
+        self.store.interrupt = self._maybe_crash
+        self.cloud.interrupt = self._maybe_crash
+        self.pool = self._boot()
+
+    def _draw_launch_id(self) -> LaunchId:
+        self._launch_number += 1
+        return LaunchId(f"launch-{self._launch_number}")
+
+    def _boot(self) -> Pool:
+        """Begin a new proxy process on what the old one left."""
+        self._dead = False
+        self._crashed.clear()
+        controller = Controller(
+            "default-0",
+            Offer("fake", self.cloud),
+            store=self.store,
+            launches=self.store,
+            probe=self.probe,
+            clock=LoopClock(),
+            policy=POLICY,
+            dice=self.dice,
+        )
+        pool = Pool(
+            [controller],
+            store=self.store,
+            clock=LoopClock(),
+            max_waiting=20,
+            draw_launch_id=self._draw_launch_id,
+        )
+        pool.start()
+        return pool
+
+    def _maybe_crash(self, _where: str) -> None:
+        """Be the moment at which the process dies, now and then."""
+        if self._dead:
+            raise Crash
+        if self.dice.random() < self._crash_likelihood:
+            self._dead = True
+            self._crashed.set()
+            raise Crash
+
+    async def crash(self) -> None:
+        """Kill the process and begin another. No cleanup of the old one acts."""
+        self._dead = True
+        await self.close()
+        self.pool = self._boot()
+
+    def request(self) -> None:
+        """Let a client ask; it may wait, stream for a while, or walk away."""
+        self.asked += 1
+        self._spawn(self._request(self.dice.choice((0.0, 0.0, 60.0, _LONGEST_WAIT_S))))
+
+    async def _request(self, wait_s: float) -> None:
+        stream_s = self.dice.choice((0.0, 1.0, 20.0, 700.0))
+        try:
+            async with asyncio.timeout(wait_s + stream_s + 60.0):
+                with contextlib.suppress(HoldLimitError):
+                    lease = await self.pool.lease("m", wait_s=wait_s)
+                    if lease is not None:
+                        with lease:
+                            await asyncio.sleep(stream_s)
+        finally:
+            self.answered += 1
+
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coro, name=str(self.asked))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    def abandon(self) -> None:
+        """Let one client hang up."""
+        if self._requests:
+            tasks = sorted(self._requests, key=lambda task: int(task.get_name()))
+            self.dice.choice(tasks).cancel()
+
+    def _chance(self) -> float:
+        return self.dice.choice((0.0, 0.0, 0.1, 0.5))
+
+    def change_weather(self) -> None:
+        """Draw new faults for the cloud and the process."""
+        self.cloud.faults = CloudFaults(
+            refused=self._chance(),
+            lost_before=self._chance(),
+            lost_after=self._chance(),
+            look_fails=self._chance(),
+            list_fails=self._chance(),
+            stop_fails=self._chance(),
+            list_lag_s=self.dice.choice((0.0, 5.0, 120.0)),
+            boot_s=self.dice.choice((0.0, 30.0, 400.0)),
+            never_boots=self.dice.random() < 0.1,
+        )
+        self.probe.answers = self.dice.random() < 0.9
+        self._crash_likelihood = self.dice.choice((0.0, 0.0, 0.05, 0.3))
+
+    async def turn(self) -> None:
+        """Let one thing happen, and some time pass."""
+        roll = self.dice.random()
+        try:
+            if roll < 0.45:
+                self.request()
+            elif roll < 0.55:
+                self.abandon()
+            elif roll < 0.70:
+                self.change_weather()
+            elif roll < 0.74:
+                self.cloud.preempt()
+            elif roll < 0.78:
+                self.pool.stop()
+            elif roll < 0.82:
+                self.pool.wake(forced=True)
+            elif roll < 0.87:
+                await self.crash()
+        except Crash:
+            self._crashed.set()
+        await self._pass_time(self.dice.choice((0.0, 0.05, 1.0, 10.0, 60.0, 400.0)))
+
+    async def _pass_time(self, length_s: float) -> None:
+        """Let time pass; a process that died on the way is begun again."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + length_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._crashed.wait()
+            if not self._crashed.is_set():
+                return
+            self._crash_likelihood = 0.0
+            await self.crash()
+
+    async def calm_down(self) -> None:
+        """End every fault and let everything that was begun come to its end."""
+        self.cloud.faults = CloudFaults()
+        self.probe.answers = True
+        self._crash_likelihood = 0.0
+        await self._pass_time(4 * 3600.0)
+
+    async def close(self) -> None:
+        """End everything without a word."""
+        self._dead = True
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

@@ -1,0 +1,376 @@
+"""Leases, waiters and wakes, in virtual time."""
+
+import asyncio
+import random
+
+import pytest
+
+from ollama_proxy.backend import Traits
+from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.errors import (
+    CapacityError,
+    CredentialsError,
+    HoldLimitError,
+    StoreError,
+)
+from ollama_proxy.lifecycle import Fault, LaunchId, Policy, Progress, Stage, State
+from ollama_proxy.pool import Lease, Pool
+from tests.fakes.cloud import FakeCloud
+from tests.fakes.probe import FakeProbe
+from tests.fakes.store import MemoryStore
+from tests.virtual_time import LoopClock, in_virtual_time
+
+
+class Deployment:
+    """A pool over a fake cloud; ``restart`` is a new process on the same store."""
+
+    def __init__(
+        self, policy: Policy | None = None, *, max_waiting: int = 10_000
+    ) -> None:
+        self.cloud = FakeCloud()
+        self.probe = FakeProbe(load_s=2.0)
+        self.store = MemoryStore()
+        self.policy = policy or Policy(idle_timeout_s=300)
+        self.max_waiting = max_waiting
+        self.pool = self._open()
+
+    def _open(self) -> Pool:
+        controller = Controller(
+            "default-0",
+            Offer("fake", self.cloud),
+            store=self.store,
+            launches=self.store,
+            probe=self.probe,
+            clock=LoopClock(),
+            policy=self.policy,
+            dice=random.Random(1),
+        )
+        pool = Pool(
+            [controller],
+            store=self.store,
+            clock=LoopClock(),
+            max_waiting=self.max_waiting,
+        )
+        pool.start()
+        return pool
+
+    @property
+    def state(self) -> State:
+        return self.pool.controllers[0].record.state
+
+    async def restart(self) -> None:
+        await self.pool.aclose()
+        self.pool = self._open()
+
+
+@in_virtual_time
+async def test_many_waiters_share_one_launch_and_one_load() -> None:
+    deployment = Deployment()
+    leases = await asyncio.gather(
+        *(deployment.pool.lease("m", wait_s=60) for _ in range(500))
+    )
+
+    assert all(lease is not None for lease in leases)
+    assert deployment.cloud.launches == 1
+    assert deployment.probe.prepared == ["m"]
+    assert deployment.pool.in_flight == 500
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_the_waiting_are_released_in_a_ramp_and_within_250_ms() -> None:
+    deployment = Deployment()
+    moments: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def ask() -> None:
+        await deployment.pool.lease("m", wait_s=60)
+        moments.append(loop.time())
+
+    await asyncio.gather(*(ask() for _ in range(2000)))
+
+    assert len([m for m in moments if m == moments[0]]) <= 8
+    assert moments[-1] - moments[0] < 0.25
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_wait_ends_at_its_deadline_and_the_launch_goes_on() -> None:
+    deployment = Deployment()
+    deployment.probe.load_s = 100.0
+    begun = asyncio.get_running_loop().time()
+    lease = await deployment.pool.lease("m", wait_s=30)
+
+    assert lease is None
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(30)
+    assert deployment.pool.waiting == 0
+    assert deployment.state is State.STARTING
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_wait_outlives_the_stop_that_was_under_way() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    deployment.pool.stop()
+    lease = await deployment.pool.lease("m", wait_s=60)
+
+    assert lease is not None
+    assert deployment.cloud.launches == 2
+    assert deployment.cloud.most_paid == 1
+    await deployment.pool.aclose()
+
+
+async def _leased(deployment: Deployment) -> Lease:
+    lease = await deployment.pool.lease("m", wait_s=60)
+    assert lease is not None
+    return lease
+
+
+@in_virtual_time
+async def test_no_more_may_wait_than_the_bound() -> None:
+    deployment = Deployment(max_waiting=2)
+    waits = [
+        asyncio.ensure_future(deployment.pool.lease("m", wait_s=60)) for _ in range(2)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(HoldLimitError, match="2 requests wait already"):
+        await deployment.pool.lease("m", wait_s=60)
+
+    assert None not in await asyncio.gather(*waits)
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_an_idle_instance_goes_at_its_timeout_and_not_before() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    await asyncio.sleep(10_000)
+    assert deployment.cloud.paid == 1
+    lease.release()
+    await asyncio.sleep(299)
+    assert deployment.cloud.paid == 1
+    await asyncio.sleep(5)
+
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_restarted_proxy_adopts_the_same_instance() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    launch_id = deployment.pool.controllers[0].record.launch_id
+    await deployment.restart()
+    await asyncio.sleep(5)
+
+    assert deployment.state is State.READY
+    assert deployment.pool.controllers[0].record.launch_id == launch_id
+    assert deployment.cloud.launches == 1
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_an_instance_nobody_remembers_is_swept() -> None:
+    deployment = Deployment()
+    await deployment.cloud.start(LaunchId("stray"))
+    assert await deployment.pool.sweep(dry_run=True) == ["stray"]
+    assert deployment.cloud.paid == 1
+    await asyncio.sleep(700)
+
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_launch_that_fails_is_tried_again_while_somebody_waits() -> None:
+    deployment = Deployment()
+    deployment.cloud.start_error = CapacityError("no GPU left in this zone")
+    waiting = asyncio.ensure_future(deployment.pool.lease("m", wait_s=200))
+    await asyncio.sleep(5)
+    assert deployment.state is State.COOLDOWN
+    deployment.cloud.start_error = None
+
+    assert await waiting is not None
+    assert deployment.cloud.calls.count("start") == 2
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_at_the_limit_of_failures_nobody_waits_in_vain() -> None:
+    deployment = Deployment()
+    deployment.cloud.start_error = CapacityError("no GPU left in this zone")
+    begun = asyncio.get_running_loop().time()
+    lease = await deployment.pool.lease("m", wait_s=3600)
+
+    assert lease is None
+    assert asyncio.get_running_loop().time() - begun < 60
+    assert deployment.cloud.calls.count("start") == 3
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_fault_that_only_a_person_mends_is_not_tried_again() -> None:
+    deployment = Deployment()
+    deployment.cloud.start_error = CredentialsError("the key has expired")
+    lease = await deployment.pool.lease("m", wait_s=3600)
+    await asyncio.sleep(7200)
+
+    assert lease is None
+    assert deployment.cloud.calls.count("start") == 1
+    deployment.cloud.start_error = None
+    deployment.pool.wake(forced=True)
+    await asyncio.sleep(10)
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_launch_that_never_boots_is_given_up_at_the_start_timeout() -> None:
+    deployment = Deployment(Policy(start_timeout_s=600))
+    deployment.cloud.faults.never_boots = True
+    deployment.pool.wake()
+    await asyncio.sleep(590)
+    assert deployment.cloud.paid == 1
+    await asyncio.sleep(30)
+
+    assert deployment.cloud.paid == 0
+    fault = deployment.pool.controllers[0].record.fault
+    assert fault is not None
+    assert fault.reason == "start_timeout"
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_progress_keeps_a_slow_launch_alive() -> None:
+    deployment = Deployment(Policy(start_timeout_s=600))
+    deployment.probe.steps = [
+        Progress(Stage.PULLING, n / 10, "huge") for n in range(10)
+    ]
+    deployment.probe.step_s = 500.0
+    lease = await deployment.pool.lease("m", wait_s=6000)
+
+    assert lease is not None
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_model_that_does_not_fit_is_told_and_the_instance_stopped() -> None:
+    deployment = Deployment()
+    deployment.probe.fault = Fault("load", "the model 'm' could not be loaded: oom")
+    deployment.pool.wake()
+    await asyncio.sleep(8)
+
+    assert deployment.cloud.paid == 0
+    assert deployment.state is State.COOLDOWN
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_silent_instance_is_lost_after_three_probes() -> None:
+    deployment = Deployment()
+    await _leased(deployment)
+    deployment.probe.answers = False
+    await asyncio.sleep(60)
+
+    assert deployment.cloud.calls.count("stop") >= 1
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_an_instance_that_sends_bytes_is_not_silent() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    deployment.probe.answers = False
+    for _ in range(120):
+        lease.touch()
+        await asyncio.sleep(5)
+
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_nudge_finds_a_vanished_instance_at_once() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    deployment.cloud.preempt()
+    lease.nudge()
+    await asyncio.sleep(1)
+
+    assert deployment.state in {State.STOPPING, State.COOLDOWN, State.COLD}
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_without_a_disk_nothing_is_launched() -> None:
+    deployment = Deployment()
+    await asyncio.sleep(1)
+    deployment.store.is_full = True
+    with pytest.raises(StoreError, match="disk full"):
+        await deployment.pool.lease("m", wait_s=60)
+
+    assert deployment.cloud.calls.count("start") == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_without_a_disk_what_runs_is_still_stopped_for_idleness() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    deployment.store.is_full = True
+    await asyncio.sleep(100)
+    lease.release()
+    await asyncio.sleep(400)
+
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+def _stop_error(deployment: Deployment) -> str | None:
+    return deployment.pool.controllers[0].record.stop_error
+
+
+@in_virtual_time
+async def test_a_stop_that_fails_is_asked_again_until_the_cloud_agrees() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    deployment.cloud.faults.stop_fails = 1.0
+    deployment.pool.stop()
+    await asyncio.sleep(30)
+    assert _stop_error(deployment) is not None
+    deployment.cloud.faults.stop_fails = 0.0
+    await asyncio.sleep(120)
+
+    assert deployment.cloud.paid == 0
+    assert _stop_error(deployment) is None
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_server_that_is_there_anyway_is_joined_at_once_and_never_left() -> None:
+    deployment = Deployment()
+    await deployment.pool.aclose()
+    deployment.cloud.traits = Traits(always_on=True, poll_s=1.0)
+    await deployment.restart()
+    await asyncio.sleep(10)
+    assert deployment.state is State.READY
+    await asyncio.sleep(100_000)
+
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_ending_lets_nobody_wait_and_wakes_nothing() -> None:
+    deployment = Deployment()
+    waiting = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60))
+    await asyncio.sleep(0)
+    deployment.pool.end_waiting()
+
+    assert await waiting is None
+    calls = deployment.cloud.launches
+    assert await deployment.pool.lease("m", wait_s=0) is None
+    assert deployment.cloud.launches == calls
+    await deployment.pool.aclose()

@@ -1,0 +1,56 @@
+"""An event loop whose clock jumps to the next deadline instead of sleeping.
+
+An hour of idle timeout runs in a millisecond. For fakes only: with sockets, time
+must not jump while bytes are under way.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000_000.0
+
+    def select(
+        self, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise AssertionError("every task waits for something that never comes")
+            self.now += max(timeout, 0.0)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop with its own time, in seconds since a made-up epoch."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+class LoopClock:
+    """A Clock that tells the time of the running loop."""
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:
+    """Run an async test on a virtual loop."""
+
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
