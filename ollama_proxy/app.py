@@ -1,0 +1,184 @@
+"""The composition root: everything is built here, once, and handed its parts."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from ollama_proxy.asleep import AsleepAnswers
+from ollama_proxy.backend import Backend, BackendContext
+from ollama_proxy.bodies import BodyBudget, invite_later
+from ollama_proxy.catalogue import Catalogue
+from ollama_proxy.clock import Clock
+from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.estimates import Estimates
+from ollama_proxy.handlers import OllamaHandler
+from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.keeper import CatalogueKeeper
+from ollama_proxy.lifecycle import Policy
+from ollama_proxy.metrics import Metrics
+from ollama_proxy.middleware import observe, tell_errors
+from ollama_proxy.own import OwnHandlers
+from ollama_proxy.pool import Pool
+from ollama_proxy.probe import HttpProbe
+from ollama_proxy.registry import load_backend
+from ollama_proxy.relay import Relay, strip_own_headers
+from ollama_proxy.settings import Settings, backend_name
+from ollama_proxy.status import Status
+from ollama_proxy.store import Store
+
+SIMULATED_MODELS = ("llama3.2",)
+"""What a simulated instance serves when nobody named a model."""
+
+_STOP_ON_EXIT_S = 30.0
+
+
+_STOP_ON_EXIT_S = 30.0
+_MAX_HEADER = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The long-lived parts of a running proxy."""
+
+    pool: Pool
+    keeper: CatalogueKeeper
+    relay: Relay
+    probing: aiohttp.ClientSession
+
+
+PARTS = web.AppKey("parts", Parts)
+
+
+def open_backend(settings: Settings, store: Store) -> Backend:
+    """Build the backend that the settings mean."""
+    options = {
+        "upstream_url": settings.upstream_url,
+        "ollama_bin": settings.ollama_bin,
+        "simulator": settings.simulator,
+        **settings.backend_options,
+    }
+    context = BackendContext(store.owner_id, settings.state_dir, options)
+    return load_backend(backend_name(settings))(context)
+
+
+def build_app(
+    settings: Settings,
+    *,
+    clock: Clock,
+    store: Store,
+    backend: Backend,
+    dice: random.Random,
+    hold: HoldPolicy | None = None,
+) -> web.Application:
+    """Return the application; nothing in it is global, nothing runs yet.
+
+    To be called where an event loop runs, which the client sessions belong to.
+    ``hold`` is how requests wait, if not as the settings and habit have it.
+    """
+    models = settings.models
+    if not models and backend.traits.simulated:
+        models = SIMULATED_MODELS
+    probing = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+    probe = HttpProbe(probing)
+    metrics, estimates = Metrics(), Estimates(store)
+    offer = Offer(backend_name(settings), backend, models)
+    controller = Controller(
+        "default-0",
+        offer,
+        store=store,
+        launches=estimates,
+        probe=probe,
+        clock=clock,
+        policy=_policy(settings),
+        dice=dice,
+    )
+    controller.observe(metrics.on_transition)
+    pool = Pool(
+        [controller], store=store, clock=clock, max_waiting=settings.max_waiting
+    )
+    metrics.watch(
+        in_flight=lambda: pool.in_flight,
+        waiting=lambda: pool.waiting,
+        ready=lambda: pool.ready_upstream() is not None,
+    )
+    catalogue = Catalogue(
+        models,
+        version=settings.asleep_version,
+        since=clock.now(),
+        contents=store.catalogue(),
+    )
+    keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, store=store)
+    status = Status(pool, estimates, clock, dice, models, offer.name)
+    relay = Relay()
+    handler = OllamaHandler(
+        pool=pool,
+        relay=relay,
+        answers=AsleepAnswers(catalogue),
+        status=status,
+        clock=clock,
+        budget=BodyBudget(settings.max_waiting_bytes),
+        hold=hold or HoldPolicy(settings.hold, settings.max_hold),
+        models_changed=keeper.models_changed,
+    )
+    app = web.Application(middlewares=[observe(metrics), tell_errors])
+    app[PARTS] = Parts(pool, keeper, relay, probing)
+    own = OwnHandlers(pool=pool, status=status, metrics=metrics, store=store)
+    app.add_routes(own.routes())
+    app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=invite_later)
+    app.on_response_prepare.append(strip_own_headers)
+    app.on_shutdown.append(_release_waiting)
+    app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
+    return app
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        idle_timeout_s=settings.idle_timeout,
+        start_timeout_s=settings.start_timeout,
+        drain_timeout_s=settings.drain_timeout,
+        backoff_s=settings.backoff,
+        backoff_max_s=settings.max_backoff,
+        failure_limit=settings.failure_limit,
+    )
+
+
+async def _release_waiting(app: web.Application) -> None:
+    """Wake nothing more, and tell those who wait that they wait in vain."""
+    app[PARTS].pool.end_waiting()
+
+
+def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        parts = app[PARTS]
+        parts.pool.start()
+        parts.keeper.start()
+        yield
+        await parts.keeper.aclose()
+        await parts.pool.stop_on_exit(everything=stop_on_exit, limit_s=_STOP_ON_EXIT_S)
+        await parts.pool.aclose()
+        await parts.relay.aclose()
+        await parts.probing.close()
+
+    return run
+
+
+def open_runner(app: web.Application, *, drain_timeout_s: float) -> web.AppRunner:
+    """Return the server: nothing decompressed, large headers, clients watched.
+
+    Header lines may have what Go's server takes, 1 MB in all.
+    """
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        shutdown_timeout=drain_timeout_s,
+        keepalive_timeout=3600.0,
+        lingering_time=2.0,
+        max_line_size=_MAX_HEADER,
+        max_field_size=_MAX_HEADER,
+        max_headers=10_000,
+    )

@@ -1,0 +1,112 @@
+"""Answer for Ollama while no instance is ready, from what is known.
+
+What only reads gets the truth as of the last instance; what needs an instance
+is not answered here.
+"""
+
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from ollama_proxy.answers import JSON_TYPE, SPOKE, error_body
+from ollama_proxy.catalogue import Catalogue
+from ollama_proxy.routing import (
+    Asleep,
+    BodyFields,
+    Family,
+    Route,
+    allowed_methods,
+    full_model_name,
+)
+
+_ROOT = b"Ollama is running"
+_NO_MODELS_RUN = b'{"models":[]}'
+_CLOUD_STATUS = b'{"cloud":{"disabled":false,"source":"none"}}'
+_NO_RECOMMENDATIONS = b'{"recommendations":[]}'
+
+
+def root() -> web.Response:
+    """Answer ``GET /`` and ``HEAD /``: the CLI asks this first, always."""
+    return web.Response(body=_ROOT, content_type="text/plain", charset="utf-8")
+
+
+def plain(status: int, text: str) -> web.Response:
+    """Answer as Go's router does for what is not there."""
+    return web.Response(
+        status=status,
+        body=text.encode(),
+        headers={"Content-Type": "text/plain", SPOKE: "asleep"},
+    )
+
+
+def json_reply(body: bytes, *, status: int = 200, family: Family) -> web.Response:
+    """Answer with a JSON body; the type has a charset on native routes only."""
+    kind = JSON_TYPE if family is Family.NATIVE else "application/json"
+    headers = {"Content-Type": kind, SPOKE: "asleep"}
+    return web.Response(status=status, body=body, headers=headers)
+
+
+class AsleepAnswers:
+    """Answers by route, from the catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._fixed: dict[Asleep, Callable[[], bytes]] = {
+            Asleep.VERSION: catalogue.version,
+            Asleep.TAGS: catalogue.tags,
+            Asleep.MODELS: catalogue.openai_models,
+            Asleep.PS: lambda: _NO_MODELS_RUN,
+            Asleep.STATUS: lambda: _CLOUD_STATUS,
+            Asleep.RECOMMENDATIONS: lambda: _NO_RECOMMENDATIONS,
+        }
+
+    def answer(  # noqa: PLR0911 - one line of a table each
+        self, route: Route, path: str, fields: BodyFields | None
+    ) -> web.Response:
+        """Return the answer to a request that wakes nothing."""
+        if (body := self._fixed.get(route.asleep)) is not None:
+            return json_reply(body(), family=route.family)
+        match route.asleep:
+            case Asleep.ROOT:
+                return root()
+            case Asleep.SHOW:
+                return self._show(fields or BodyFields())
+            case Asleep.MODEL:
+                return self._model(unquote(path.rpartition("/")[2]))
+            case Asleep.ACCOUNT:
+                return _error(route.family, 503, "account unavailable")
+            case Asleep.CLOUD:
+                return _error(
+                    route.family, 503, "web search needs a running instance; none is up"
+                )
+            case Asleep.BLOB:
+                return _error(route.family, 404, "blob not found")
+            case Asleep.METHOD:
+                reply = plain(405, "405 method not allowed")
+                reply.headers["Allow"] = ", ".join(
+                    sorted(allowed_methods(path), key=len, reverse=True)
+                )
+                return reply
+            case _:
+                return plain(404, "404 page not found")
+
+    def _show(self, fields: BodyFields) -> web.Response:
+        if not fields.model_name:
+            return _error(Family.NATIVE, 400, "model is required")
+        body = self._catalogue.show(fields.model_name)
+        if body is None:
+            name = full_model_name(fields.model_name)
+            return _error(Family.NATIVE, 404, f"model '{name}' not found")
+        return json_reply(body, family=Family.NATIVE)
+
+    def _model(self, name: str) -> web.Response:
+        body = self._catalogue.openai_model(name)
+        if body is None:
+            full = full_model_name(name)
+            return _error(Family.OPENAI, 404, f"model '{full}' not found")
+        return json_reply(body, family=Family.OPENAI)
+
+
+def _error(family: Family, status: int, message: str) -> web.Response:
+    return json_reply(error_body(family, status, message), status=status, family=family)

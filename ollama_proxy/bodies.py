@@ -1,0 +1,118 @@
+"""A client's body: kept in memory if it is small, passed on as it comes if not.
+
+What is kept can be looked at, held while an instance starts, and sent a second
+time. All that is kept at once comes out of one budget.
+"""
+
+import io
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+SMALL_BODY = 256 * 1024
+"""Bytes up to which a body is kept although nobody has to look at it."""
+
+HELD_BODY = 32 * 1024 * 1024
+"""Bytes up to which a body is kept while its request waits for an instance."""
+
+
+class BodyBudget:
+    """How many bytes of bodies may be in memory for requests that wait."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    def take(self, size: int) -> bool:
+        """Take ``size`` bytes; False if they are not left."""
+        if self.taken + size > self.limit:
+            return False
+        self.taken += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Give bytes back."""
+        self.taken -= size
+
+
+class RequestBody:
+    """The body of one request. `close` gives back what it took of the budget."""
+
+    def __init__(self, request: web.BaseRequest, budget: BodyBudget) -> None:
+        self._request = request
+        self._budget = budget
+        self._taken = 0
+        self._head = b""
+        self._chunked = "Transfer-Encoding" in request.headers
+        self._invited = request.headers.get("Expect", "").lower() != "100-continue"
+        self.complete = not request.can_read_body
+
+    @property
+    def head(self) -> bytes:
+        """What was read into memory so far."""
+        return self._head
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the length is known, and small enough to be kept in any case."""
+        length = self._request.content_length
+        return length is not None and length <= SMALL_BODY
+
+    async def keep_small(self) -> None:
+        """Read a small body into memory, so that it can be sent twice."""
+        if self.is_small and not self.complete:
+            await self._invite()
+            self._head += await self._request.content.read()
+            self.complete = True
+
+    async def keep(self) -> bool:
+        """Read the body into memory as far as limits allow; True if that is all."""
+        length = self._request.content_length
+        if self.complete or (length is not None and length > HELD_BODY):
+            return self.complete
+        await self._invite()
+        parts = [self._head]
+        size = len(self._head)
+        while not self.complete and size <= HELD_BODY:
+            data = await self._request.content.readany()
+            parts.append(data)
+            size += len(data)
+            self.complete = not data and self._request.content.at_eof()
+            if not self._budget.take(len(data)):
+                break
+            self._taken += len(data)
+        self._head = b"".join(parts)
+        return self.complete
+
+    async def _invite(self) -> None:
+        """Send ``100 Continue`` to a client that waits for it, once."""
+        if not self._invited and not self.complete:
+            self._invited = True
+            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._request.writer.output_size = 0
+
+    def payload(self) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
+        """Return the body to send, framed as it came."""
+        if not self._request.body_exists:
+            return None
+        if self.complete and not self._chunked:
+            large = len(self._head) > SMALL_BODY
+            return io.BytesIO(self._head) if large else self._head
+        return self._parts()
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        if self._head:
+            yield self._head
+        if not self.complete:
+            await self._invite()
+            async for data in self._request.content.iter_any():
+                yield data
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        self._budget.give_back(self._taken)
+        self._taken = 0
+
+
+async def invite_later(_request: web.Request) -> None:
+    """Answer ``Expect`` not yet: `RequestBody` does when it begins to read."""

@@ -1,0 +1,186 @@
+"""The command line: parses, calls, prints, returns an exit code.
+
+0: done; 1: it did not work; 2: the settings, or what they name, are wrong.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ollama_proxy import __version__, log
+from ollama_proxy.client import ProxyClient, ProxyUnreachableError
+from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
+from ollama_proxy.screen import render_status, watch_status
+from ollama_proxy.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ollama_proxy.server import Serving
+
+_USAGE = 2
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Ollama on :11434, on a machine that exists only while somebody uses it.",
+)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file; else ./ollama-proxy.toml if it is there"),
+]
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
+    if value:
+        _out.print(f"ollama-proxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="say which"),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def _settings(config: Path | None) -> Settings:
+    return load_settings(os.environ, config)
+
+
+def _client(settings: Settings) -> ProxyClient:
+    return ProxyClient(settings.listen.url)
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Serve until told to stop."""
+    from ollama_proxy.server import serve as run  # noqa: PLC0415 - slow to import
+
+    settings = _settings(config)
+    log.configure(settings.log_level)
+    coro = run(settings, _announce)
+    if sys.platform == "win32":
+        asyncio.run(coro)
+    else:
+        import uvloop  # noqa: PLC0415 - not on every platform
+
+        uvloop.run(coro)
+
+
+def _announce(serving: "Serving") -> None:
+    """Print what to type next."""
+    url, model = serving.url, serving.model
+    host = url.removeprefix("http://")
+    body = f'{{"model":"{model}","prompt":"hi"}}'
+    kind = (
+        "A simulator stands in for Ollama: its words are made up."
+        if serving.simulated
+        else "The first request that needs a model starts an instance."
+    )
+    lines = (
+        f"ollama-proxy {__version__} listens on {url}. {kind}",
+        "Type next, in another terminal:",
+        f"  curl {url}/api/generate -d '{body}'",
+        "      -> 503 while the instance is provisioned; a little later -> tokens",
+        f"  curl -H 'Prefer: wait=120' {url}/api/generate -d '{body}'",
+        "      -> waits for the instance instead",
+        f"  OLLAMA_HOST={host} {sys.argv[0]} status --watch",
+        f"  OLLAMA_HOST={host} ollama run {model}     # or any client of Ollama",
+    )
+    for line in lines:
+        _out.print(escape(line))
+
+
+@app.command()
+def status(
+    config: Config = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="stay, and show progress live")
+    ] = False,
+) -> None:
+    """Show what the running proxy is doing."""
+    client = _client(_settings(config))
+    if watch:
+        watch_status(client, _out)
+    else:
+        _out.print(render_status(client.get("/status")))
+
+
+@app.command()
+def wake(config: Config = None) -> None:
+    """Launch an instance now, whatever failed before."""
+    _out.print(render_status(_client(_settings(config)).post("/-/wake")))
+
+
+@app.command()
+def stop(config: Config = None) -> None:
+    """Stop the instance once its streams have ended."""
+    _out.print(render_status(_client(_settings(config)).post("/-/stop")))
+
+
+@app.command()
+def sweep(
+    config: Config = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only list")] = False,
+) -> None:
+    """Stop instances of ours that no record names."""
+    settings = _settings(config)
+    try:
+        found = _client(settings).post("/-/sweep", dry_run="1" if dry_run else "0")
+    except ProxyUnreachableError:
+        from ollama_proxy.doctor import sweep_alone  # noqa: PLC0415 - slow to import
+
+        found = asyncio.run(sweep_alone(settings, dry_run=dry_run))
+    _print_swept(found)
+
+
+def _print_swept(found: dict[str, Any]) -> None:
+    verb = "would stop" if found["dry_run"] else "stopped"
+    for launch_id in found["swept"]:
+        _out.print(f"{verb} {launch_id}")
+    if not found["swept"]:
+        _out.print("nothing of ours runs that no record names")
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Examine settings, credentials and programs; create nothing."""
+    from ollama_proxy.doctor import examine  # noqa: PLC0415 - slow to import
+
+    findings = asyncio.run(examine(_settings(config)))
+    for finding in findings:
+        mark = "[green]ok[/]   " if finding.ok else "[red]wrong[/]"
+        _out.print(f"{mark} {escape(finding.subject)}: {escape(finding.detail)}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; a fault is one sentence on stderr, no traceback."""
+    try:
+        app()
+    except SettingsError as error:
+        for fault in error.faults:
+            _err.print(f"ollama-proxy: {escape(fault)}")
+        sys.exit(_USAGE)
+    except StartupError as error:
+        _err.print(f"ollama-proxy: {escape(str(error))}")
+        sys.exit(_USAGE)
+    except (ProxyError, BackendError) as error:
+        _err.print(f"ollama-proxy: {escape(str(error))}")
+        sys.exit(1)

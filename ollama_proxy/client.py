@@ -1,0 +1,57 @@
+"""Talk to a running proxy, for the command line."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any, cast
+
+from ollama_proxy.errors import ProxyError
+
+_TIMEOUT_S = 150.0
+
+
+class ProxyUnreachableError(ProxyError):
+    """Nothing that is this proxy listens there."""
+
+    reason = "unreachable"
+
+
+class ProxyClient:
+    """Asks a proxy's own endpoints."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the answer to a GET."""
+        return self._ask(urllib.request.Request(self.url + path))  # noqa: S310 - http only
+
+    def post(self, path: str, **query: str) -> dict[str, Any]:
+        """Return the answer to a POST."""
+        target = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
+        return self._ask(urllib.request.Request(target, method="POST"))  # noqa: S310 - http only
+
+    def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
+        try:
+            with self._opener.open(request, timeout=_TIMEOUT_S) as reply:
+                return cast("dict[str, Any]", json.load(reply))
+        except urllib.error.HTTPError as error:
+            raise ProxyError(
+                f"{self.url} answered {error.code}: {_message(error)}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ProxyUnreachableError(
+                f"no ollama-proxy answers at {self.url} ({error}); start it, or set"
+                " OLLAMA_HOST to where it listens"
+            ) from error
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    text = error.read().decode("utf-8", "replace").strip()
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return f"{text[:200]!r}, so it is not an ollama-proxy"
+    return str(said.get("error", text)) if isinstance(said, dict) else text

@@ -1,0 +1,34 @@
+"""What is known of one request while it is handled: for its log line and metric."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from ollama_proxy.routing import Route, classify
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through the proxy."""
+
+    request_id: str
+    route: Route
+    path: str
+    outcome: str = "refused"
+    wait_s: float = 0.0
+    model: str | None = None
+
+
+EXCHANGE = web.RequestKey("exchange", Exchange)
+"""Key under which the middleware keeps the exchange on the request."""
+
+
+def raw_path(request: web.BaseRequest) -> str:
+    """Return the path as the client wrote it, without the query."""
+    return request.raw_path.partition("?")[0]
+
+
+def begin(request: web.BaseRequest, request_id: str) -> Exchange:
+    """Return the exchange of a request that just came."""
+    path = raw_path(request)
+    return Exchange(request_id, classify(request.method, path), path)

@@ -1,0 +1,274 @@
+"""Everything that belongs to Ollama: serve, wake, or answer for it."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import ClientError, ClientResponse, web
+
+from ollama_proxy.answers import (
+    JSON_TYPE,
+    SPOKE,
+    error_body,
+    unload_body,
+    waiting_body,
+)
+from ollama_proxy.asleep import AsleepAnswers, json_reply, root
+from ollama_proxy.bodies import BodyBudget, RequestBody
+from ollama_proxy.catalogue import rfc3339
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import HoldLimitError, UpstreamError
+from ollama_proxy.exchange import EXCHANGE, Exchange
+from ollama_proxy.hold import Hold, HoldPolicy
+from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.relay import Relay, hand_on
+from ollama_proxy.routing import (
+    Asleep,
+    BodyFields,
+    Kind,
+    is_unload,
+    read_fields,
+    wants_stream,
+)
+from ollama_proxy.status import Status
+
+_ERROR_BODY = 64 * 1024
+_RETRY_PAUSE_S = 0.25
+_NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
+
+
+class _AnsweredError(Exception):
+    """The request was answered on the way; carries the response."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class OllamaHandler:
+    """Handles every request that is not for the proxy itself."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        relay: Relay,
+        answers: AsleepAnswers,
+        status: Status,
+        clock: Clock,
+        budget: BodyBudget,
+        hold: HoldPolicy,
+        models_changed: Callable[[], None],
+    ) -> None:
+        self._models_changed = models_changed
+        self._pool = pool
+        self._relay = relay
+        self._answers = answers
+        self._status = status
+        self._clock = clock
+        self._budget = budget
+        self._hold = hold
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, or hand it to an instance."""
+        exchange: Exchange = request[EXCHANGE]
+        if exchange.route.asleep is Asleep.ROOT:
+            exchange.outcome = "asleep"
+            return root()
+        body = RequestBody(request, self._budget)
+        try:
+            if exchange.route.counts_as_use:
+                return await self._use(request, exchange, body)
+            return await self._read(request, exchange, body)
+        except _AnsweredError as answered:
+            return answered.response
+        finally:
+            body.close()
+
+    async def _read(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> web.StreamResponse:
+        """Serve what needs no instance from one that is up, else from memory."""
+        await body.keep()
+        upstream = self._pool.ready_upstream()
+        if upstream is not None and body.complete:
+            try:
+                async with self._relay.answer(request, upstream, body) as answer:
+                    exchange.outcome = "relayed"
+                    return await hand_on(
+                        request,
+                        answer,
+                        begun=None,
+                        family=exchange.route.family,
+                        touch=_touch_nothing,
+                    )
+            except UpstreamError:
+                self._pool.nudge()
+        exchange.outcome = "asleep"
+        fields = None
+        if exchange.route.asleep is Asleep.SHOW:
+            fields = self._fields(request, exchange, body)
+        return self._answers.answer(exchange.route, exchange.path, fields)
+
+    async def _use(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> web.StreamResponse:
+        """Serve what needs an instance; wake it and perhaps wait if there is none."""
+        lease = self._pool.try_lease()
+        hold: Hold | None = None
+        problem: str | None = None
+        while True:
+            if lease is None:
+                hold = hold or await self._begin_hold(request, exchange, body)
+                lease = await self._wait(exchange, body, hold)
+            if lease is None:
+                return await self._refuse_waiting(exchange, hold, problem)
+            try:
+                return await self._serve(request, exchange, body, lease, hold)
+            except UpstreamError as error:
+                lease.nudge()
+                problem = str(error)
+                if error.arrived or not body.complete:
+                    return await self._refuse_waiting(exchange, hold, problem)
+            hold = hold or await self._begin_hold(request, exchange, body)
+            if asyncio.get_running_loop().time() >= hold.deadline:
+                return await self._refuse_waiting(exchange, hold, problem)
+            lease = None
+            await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _serve(
+        self,
+        request: web.Request,
+        exchange: Exchange,
+        body: RequestBody,
+        lease: Lease,
+        hold: Hold | None,
+    ) -> web.StreamResponse:
+        """Relay one request under a lease, which ends with it."""
+        with lease:
+            await body.keep_small()
+            try:
+                async with self._relay.answer(request, lease.upstream, body) as answer:
+                    exchange.outcome = "relayed"
+                    return await self._hand_on(request, exchange, answer, lease, hold)
+            finally:
+                if exchange.route.kind is Kind.WRITE:
+                    self._models_changed()
+
+    async def _hand_on(
+        self,
+        request: web.Request,
+        exchange: Exchange,
+        answer: ClientResponse,
+        lease: Lease,
+        hold: Hold | None,
+    ) -> web.StreamResponse:
+        begun = hold.response if hold is not None else None
+        if hold is not None and begun is not None and answer.status >= 400:  # noqa: PLR2004
+            return await hold.fail(await _error_of(answer), exchange.request_id)
+        return await hand_on(
+            request,
+            answer,
+            begun=begun,
+            family=exchange.route.family,
+            touch=lease.touch,
+        )
+
+    async def _begin_hold(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> Hold:
+        """Look at a request that would wake an instance, and whether it has to."""
+        await body.keep()
+        fields = None
+        if exchange.route.name not in _NOT_JSON:
+            fields = self._fields(request, exchange, body)
+        if fields is not None:
+            self._answer_without_instance(exchange, fields)
+        streams = wants_stream(exchange.route, fields)
+        exchange.model = fields.model_name if fields is not None else None
+        return Hold(request, exchange.route.family, self._hold, streams=streams)
+
+    def _answer_without_instance(self, exchange: Exchange, fields: BodyFields) -> None:
+        """Answer an unload, and a request for no model, without waking anything."""
+        route = exchange.route
+        if route.kind is Kind.INFERENCE and not fields.model_name:
+            self._refuse(exchange, 400, "model is required")
+        if is_unload(route.name, fields):
+            exchange.outcome = "asleep"
+            created_at = rfc3339(self._clock.now())
+            body = unload_body(route.name, fields.model_name, created_at)
+            raise _AnsweredError(json_reply(body, family=route.family))
+
+    async def _wait(
+        self, exchange: Exchange, body: RequestBody, hold: Hold
+    ) -> Lease | None:
+        """Wait for a lease as long as the request may; None if there is none."""
+        loop = asyncio.get_running_loop()
+        begun_at = loop.time()
+        wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
+        try:
+            return await hold.wait(self._pool.lease(exchange.model, wait_s=wait_s))
+        except HoldLimitError as error:
+            refusal = await self._refuse_waiting(exchange, hold, str(error))
+            raise _AnsweredError(refusal) from error
+        finally:
+            exchange.wait_s += loop.time() - begun_at
+
+    async def _refuse_waiting(
+        self, exchange: Exchange, hold: Hold | None, problem: str | None
+    ) -> web.StreamResponse:
+        """Say that there is no instance yet, and when to ask again."""
+        exchange.outcome = "provisioning"
+        family = exchange.route.family
+        waiting = self._status.waiting(problem)
+        if hold is not None and hold.response is not None:
+            return await hold.fail(waiting.message, exchange.request_id)
+        reply = json_reply(
+            waiting_body(family, waiting, request_id=exchange.request_id),
+            status=503,
+            family=family,
+        )
+        reply.headers["Content-Type"] = JSON_TYPE
+        reply.headers["Retry-After"] = str(waiting.retry_after)
+        reply.headers["Cache-Control"] = "no-store"
+        reply.headers[SPOKE] = waiting.status
+        if hold is not None and hold.applied is not None:
+            reply.headers["Preference-Applied"] = f"wait={hold.applied}"
+        return reply
+
+    def _fields(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> BodyFields | None:
+        """Look at a JSON body; None if it can't be looked at, refuse a broken one."""
+        if not body.complete or "Content-Encoding" in request.headers:
+            return None
+        if exchange.route.kind is Kind.UNKNOWN:
+            return None
+        try:
+            return read_fields(body.head)
+        except ValueError as error:
+            self._refuse(exchange, 400, str(error))
+            return None
+
+    def _refuse(self, exchange: Exchange, status: int, message: str) -> None:
+        exchange.outcome = "refused"
+        family = exchange.route.family
+        body = error_body(family, status, message, request_id=exchange.request_id)
+        raise _AnsweredError(json_reply(body, status=status, family=family))
+
+
+def _touch_nothing() -> None:
+    """Do nothing: a read is no use of an instance."""
+
+
+async def _error_of(answer: ClientResponse) -> str:
+    """Return the error text of an instance's answer."""
+    try:
+        raw = await answer.content.read(_ERROR_BODY)
+        body = msgspec.json.decode(raw)
+    except (ClientError, msgspec.MsgspecError, UnicodeDecodeError):
+        return f"the instance answered with status {answer.status}"
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else f"status {answer.status}"

@@ -1,0 +1,63 @@
+"""Which headers are handed on, in both directions.
+
+Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection``
+names; everything else passes, in order and as often as it came.
+"""
+
+from collections.abc import Iterable
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-authentication-info",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NOT_FOR_UPSTREAM = frozenset({"host", "expect"})
+
+Headers = CIMultiDict[str] | CIMultiDictProxy[str]
+
+
+def for_upstream(headers: Headers) -> CIMultiDict[str]:
+    """Return the client's headers as the instance gets them.
+
+    ``Host`` is the instance's own, and ``Expect`` is answered by the proxy.
+    """
+    return _without(headers, _NOT_FOR_UPSTREAM)
+
+
+def for_client(headers: Headers) -> CIMultiDict[str]:
+    """Return the instance's headers as the client gets them."""
+    return _without(headers, frozenset())
+
+
+def _without(headers: Headers, more: frozenset[str]) -> CIMultiDict[str]:
+    dropped = _HOP_BY_HOP | more | _named_by_connection(headers)
+    return CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in dropped
+    )
+
+
+def _named_by_connection(headers: Headers) -> set[str]:
+    values: Iterable[str] = headers.getall("Connection", ())
+    return {name.strip().lower() for value in values for name in value.split(",")}
+
+
+def preferred_wait_s(headers: Headers) -> float | None:
+    """Return N of ``Prefer: wait=N`` (RFC 7240 §4.3), if it is there and valid."""
+    for value in headers.getall("Prefer", ()):
+        for preference in value.split(","):
+            name, _, number = preference.split(";")[0].partition("=")
+            digits = number.strip().strip('"')
+            if name.strip().lower() == "wait" and digits.isdecimal():
+                return float(digits)
+    return None

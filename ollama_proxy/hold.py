@@ -1,0 +1,103 @@
+"""Let a request wait for an instance, and keep its client patient.
+
+First in silence: then the answer still has its own status. If the client itself
+asked for a longer wait and takes a stream, bytes follow that its parser skips,
+so that nothing between us takes the connection for dead. The status is 200 from
+then on, and a failure is told in the words of the stream.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from ollama_proxy.answers import SPOKE, heartbeat, in_band_error, stream_type
+from ollama_proxy.headers import preferred_wait_s
+from ollama_proxy.pool import Lease
+from ollama_proxy.relay import close_if_unframed
+from ollama_proxy.routing import Family
+
+
+@dataclass(frozen=True, slots=True)
+class HoldPolicy:
+    """How long a request may wait, in seconds.
+
+    ``silent_s``: how long before the first heartbeat; ``beat_s``: between two.
+    Both stay below the 60 s after which common reverse proxies give up.
+    """
+
+    hold_s: float = 0.0
+    max_hold_s: float = 600.0
+    silent_s: float = 25.0
+    beat_s: float = 15.0
+
+
+class Hold:
+    """One request that may wait. ``response`` is set once heartbeats began."""
+
+    def __init__(
+        self, request: web.Request, family: Family, policy: HoldPolicy, *, streams: bool
+    ) -> None:
+        preferred_s = preferred_wait_s(request.headers)
+        self.response: web.StreamResponse | None = None
+        self.applied: int | None = None
+        self.wait_s = policy.hold_s
+        if preferred_s is not None:
+            self.wait_s = min(preferred_s, policy.max_hold_s)
+            self.applied = int(self.wait_s)
+        self.deadline = asyncio.get_running_loop().time() + self.wait_s
+        self._beats = preferred_s is not None and streams
+        self._request = request
+        self._family = family
+        self._policy = policy
+
+    async def wait(self, leasing: Coroutine[Any, Any, Lease | None]) -> Lease | None:
+        """Return what ``leasing`` does, with heartbeats meanwhile."""
+        if not self._beats or self.wait_s <= self._policy.silent_s:
+            return await leasing
+        task = asyncio.get_running_loop().create_task(leasing)
+        try:
+            pause_s = self._policy.silent_s if self.response is None else 0.0
+            while not (await asyncio.wait({task}, timeout=pause_s))[0]:
+                await self._beat()
+                pause_s = self._policy.beat_s
+            return task.result()
+        except BaseException:
+            await _let_go(task)
+            raise
+
+    async def _beat(self) -> None:
+        if self.response is None:
+            self.response = web.StreamResponse(headers=self._headers())
+            close_if_unframed(self._request, self.response)
+            await self.response.prepare(self._request)
+        await self.response.write(heartbeat(self._family))
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Content-Type": stream_type(self._family),
+            "Cache-Control": "no-store",
+            SPOKE: "held",
+            "Preference-Applied": f"wait={self.applied}",
+        }
+
+    async def fail(self, message: str, request_id: str) -> web.StreamResponse:
+        """End a response that has begun with an error in its stream."""
+        assert self.response is not None  # noqa: S101 - the caller saw it begin
+        error = in_band_error(self._family, message, request_id=request_id)
+        await self.response.write(error)
+        await self.response.write_eof()
+        return self.response
+
+
+async def _let_go(task: asyncio.Task[Lease | None]) -> None:
+    """End a wait whose client left; a lease it got in that moment is given back."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled() and task.exception() is None:
+        lease = task.result()
+        if lease is not None:
+            lease.release()

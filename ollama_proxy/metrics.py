@@ -1,0 +1,79 @@
+"""Every metric, in a registry of its own per proxy.
+
+Labels come from closed sets, and all their values exist from the start, so that
+a dashboard shows zero and not a gap. No label holds what a client made up.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from ollama_proxy.lifecycle import Record, State
+from ollama_proxy.routing import Kind
+
+OUTCOMES = ("relayed", "asleep", "provisioning", "refused", "broken", "abandoned")
+_LAUNCH_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 1800)
+_WAIT_BUCKETS = (0.001, 0.01, 0.1, 1, 5, 15, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """What is counted. One object per proxy."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "ollama_proxy_requests",
+            "Requests by what they needed and what became of them",
+            ("kind", "outcome"),
+            registry=self.registry,
+        )
+        self.wait = Histogram(
+            "ollama_proxy_request_wait_seconds",
+            "How long requests waited for a ready instance",
+            buckets=_WAIT_BUCKETS,
+            registry=self.registry,
+        )
+        self.transitions = Counter(
+            "ollama_proxy_instance_transitions",
+            "Changes of an instance's state, by the state that was entered",
+            ("state",),
+            registry=self.registry,
+        )
+        self.launch = Histogram(
+            "ollama_proxy_instance_start_duration_seconds",
+            "From wake to ready, launches that became ready",
+            buckets=_LAUNCH_BUCKETS,
+            registry=self.registry,
+        )
+        for kind in Kind:
+            for outcome in OUTCOMES:
+                self.requests.labels(kind.value, outcome)
+        for state in State:
+            self.transitions.labels(state.value)
+
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], float],
+        waiting: Callable[[], float],
+        ready: Callable[[], float],
+    ) -> None:
+        """Have gauges read from the pool when somebody looks."""
+        for name, text, function in (
+            ("requests_in_flight", "Leases held now", in_flight),
+            ("requests_waiting", "Requests that wait for an instance now", waiting),
+            ("instances_ready", "Instances that can serve now", ready),
+        ):
+            gauge = Gauge(f"ollama_proxy_{name}", text, registry=self.registry)
+            gauge.set_function(function)
+
+    def on_transition(self, _before: Record, after: Record) -> None:
+        """Count a transition; an observer of every controller."""
+        self.transitions.labels(after.state.value).inc()
+        if after.state is State.READY and not after.adopted:
+            self.launch.observe(after.since - after.woken_at)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

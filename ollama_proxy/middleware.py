@@ -1,0 +1,88 @@
+"""Around every request: its id, its log line, its metric, and our own errors."""
+
+import asyncio
+import secrets
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from ollama_proxy import log
+from ollama_proxy.answers import SPOKE, error_body
+from ollama_proxy.asleep import json_reply
+from ollama_proxy.errors import ProxyError
+from ollama_proxy.exchange import EXCHANGE, Exchange, begin
+from ollama_proxy.metrics import Metrics
+
+_OWN_PATHS = frozenset({"/status", "/healthz", "/metrics"})
+
+
+def observe(metrics: Metrics) -> Middleware:
+    """Return the middleware that logs and counts each request once."""
+    logger = structlog.get_logger()
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        exchange = begin(request, f"req_{secrets.token_hex(12)}")
+        request[EXCHANGE] = exchange
+        loop = asyncio.get_running_loop()
+        begun_at = loop.time()
+        status = 0
+        try:
+            response = await handler(request)
+            status = response.status
+        except (asyncio.CancelledError, ConnectionError):
+            if exchange.outcome not in {"broken"}:
+                exchange.outcome = "abandoned"
+            raise
+        except web.HTTPException as error:
+            status = error.status
+            raise
+        finally:
+            if exchange.path not in _OWN_PATHS:
+                _note(
+                    metrics, logger, request, exchange, status, loop.time() - begun_at
+                )
+        return response
+
+    return middleware
+
+
+def _note(
+    metrics: Metrics,
+    logger: structlog.typing.FilteringBoundLogger,
+    request: web.Request,
+    exchange: Exchange,
+    status: int,
+    took_s: float,
+) -> None:
+    """Write the line of a request: never its body, its query or its headers."""
+    metrics.requests.labels(exchange.route.kind.value, exchange.outcome).inc()
+    events = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
+    logger.info(
+        events.get(exchange.outcome, log.REQUEST_ANSWERED),
+        request_id=exchange.request_id,
+        method=request.method,
+        route=exchange.route.name,
+        kind=exchange.route.kind.value,
+        outcome=exchange.outcome,
+        status=status,
+        wait_s=round(exchange.wait_s, 3),
+        took_s=round(took_s, 3),
+    )
+
+
+@web.middleware
+async def tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer our own faults in the caller's words, never with a bare 500."""
+    try:
+        return await handler(request)
+    except ProxyError as error:
+        exchange: Exchange = request[EXCHANGE]
+        exchange.outcome = "broken"
+        body = error_body(
+            exchange.route.family, 500, str(error), request_id=exchange.request_id
+        )
+        reply = json_reply(body, status=500, family=exchange.route.family)
+        reply.headers[SPOKE] = error.reason
+        return reply

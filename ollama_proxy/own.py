@@ -1,0 +1,95 @@
+"""The proxy's own endpoints: ``/status``, ``/healthz``, ``/metrics`` and ``/-/``."""
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from ollama_proxy.errors import BackendError
+from ollama_proxy.metrics import Metrics
+from ollama_proxy.pool import Pool
+from ollama_proxy.status import Status
+from ollama_proxy.store import Store
+
+_JOURNAL_ROWS = 50
+
+
+class OwnHandlers:
+    """Answers about the proxy, and orders to it."""
+
+    def __init__(
+        self, *, pool: Pool, status: Status, metrics: Metrics, store: Store
+    ) -> None:
+        self._pool = pool
+        self._status = status
+        self._metrics = metrics
+        self._store = store
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes; everything else belongs to Ollama."""
+        return [
+            web.get("/status", self.status),
+            web.get("/healthz", self.health),
+            web.get("/metrics", self.metrics),
+            web.get("/-/journal", self.journal),
+            web.post("/-/wake", self.wake),
+            web.post("/-/stop", self.stop),
+            web.post("/-/sweep", self.sweep),
+        ]
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """Tell what is going on."""
+        return _json(self._status.body())
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """Tell that the proxy works, whether or not an instance is up."""
+        return _json({"status": "ok"})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Give out the metrics."""
+        return web.Response(
+            body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    async def journal(self, request: web.Request) -> web.Response:
+        """List the newest transitions, newest first."""
+        _refuse_browsers(request)
+        return _json({"transitions": self._store.journal(_JOURNAL_ROWS)})
+
+    async def wake(self, request: web.Request) -> web.Response:
+        """Launch an instance now, whatever failed before."""
+        _refuse_browsers(request)
+        self._pool.wake(forced=True)
+        return _json(self._status.body())
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """Stop the instance once its streams have ended."""
+        _refuse_browsers(request)
+        self._pool.stop()
+        return _json(self._status.body())
+
+    async def sweep(self, request: web.Request) -> web.Response:
+        """Stop instances of ours that no record names; ``?dry_run=1`` only lists."""
+        _refuse_browsers(request)
+        dry_run = request.query.get("dry_run") == "1"
+        try:
+            found = await self._pool.sweep(dry_run=dry_run)
+        except (TimeoutError, BackendError) as error:
+            message = f"the cloud could not be asked what is ours: {error}"
+            return _json({"error": message}, status=502)
+        return _json({"swept": found, "dry_run": dry_run})
+
+
+def _refuse_browsers(request: web.Request) -> None:
+    """Let no web page give orders: its requests carry an Origin, the CLI's don't."""
+    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+        raise web.HTTPForbidden(text="orders are not taken from web pages")
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    encoded = msgspec.json.encode(body) + b"\n"
+    return web.Response(
+        status=status,
+        body=encoded,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -1,0 +1,70 @@
+"""Show ``/status`` on a terminal."""
+
+import time
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ollama_proxy.client import ProxyClient, ProxyUnreachableError
+
+_REFRESH_S = 0.5
+_COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}
+
+
+def render_status(status: dict[str, Any]) -> RenderableType:
+    """Return a status as a small table, with a bar while something is coming."""
+    table = Table.grid(padding=(0, 2))
+    state = str(status["provisioning_status"])
+    table.add_row("status", Text(_state(status), style=_COLOURS.get(state, "")))
+    table.add_row("backend", Text(_backend(status)))
+    if status["stage"]:
+        words = f"{status['stage']} {status['detail'] or ''}".strip()
+        table.add_row("stage", Text(f"{words} ({_times(status)})"))
+    table.add_row(
+        "requests", f"{status['in_flight']} in flight, {status['waiting']} waiting"
+    )
+    if status["stops_in_s"] is not None:
+        table.add_row("stops in", f"{status['stops_in_s']:.0f} s without a request")
+    if status["error"]:
+        table.add_row("error", Text(str(status["error"]), style="red"))
+    if status["progress"] is None:
+        return table
+    return Group(table, ProgressBar(total=1.0, completed=status["progress"], width=60))
+
+
+def _state(status: dict[str, Any]) -> str:
+    simulated = ", simulated" if status["simulated"] else ""
+    return f"{status['provisioning_status']} ({status['instance_status']}{simulated})"
+
+
+def _backend(status: dict[str, Any]) -> str:
+    where = status["remote_url"] or status["zone"] or ""
+    return f"{status['backend']} {where}".strip()
+
+
+def _times(status: dict[str, Any]) -> str:
+    eta_s = status["eta_s"]
+    left = "no estimate yet" if eta_s is None else f"about {eta_s:.0f} s left"
+    return f"{status['elapsed_s']:.0f} s so far, {left}"
+
+
+def watch_status(client: ProxyClient, console: Console) -> None:
+    """Show the status live until interrupted."""
+    with Live(console=console, refresh_per_second=4) as live:
+        try:
+            while True:
+                live.update(_once(client))
+                time.sleep(_REFRESH_S)
+        except KeyboardInterrupt:
+            return
+
+
+def _once(client: ProxyClient) -> RenderableType:
+    try:
+        return render_status(client.get("/status"))
+    except ProxyUnreachableError as error:
+        return Text(str(error), style="red")

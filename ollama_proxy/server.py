@@ -1,0 +1,142 @@
+"""Run the proxy as a process: bind, serve, and end in good order on a signal."""
+
+import asyncio
+import random
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from ollama_proxy import __version__, log
+from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
+from ollama_proxy.clock import SystemClock
+from ollama_proxy.errors import StartupError
+from ollama_proxy.settings import Listen, Settings, backend_name
+from ollama_proxy.store import Store
+
+_BACKLOG = 1024
+
+
+def bind(listen: Listen) -> socket.socket:
+    """Take the address before anything else happens, or say that it is taken."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartupError(
+            f"the address {listen.host!r} can't be resolved ({error.strerror}); "
+            "set OLLAMA_HOST to host:port"
+        ) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise StartupError(
+            f"can't listen on {listen.host}:{listen.port} ({error.strerror}); stop what"
+            " listens there, or set OLLAMA_HOST to another host:port"
+        ) from error
+    return bound
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is told once requests are taken: where, and a model to try."""
+
+    url: str
+    model: str
+    simulated: bool
+
+
+async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None:
+    """Serve until SIGINT or SIGTERM; streams may end first, a second signal ends all.
+
+    ``announce`` is called once requests are taken.
+    """
+    bound = bind(settings.listen)
+    try:
+        store = Store(settings.state_dir)
+    except BaseException:
+        bound.close()
+        raise
+    try:
+        backend = open_backend(settings, store)
+        try:
+            app = build_app(
+                settings,
+                clock=SystemClock(),
+                store=store,
+                backend=backend,
+                dice=random.Random(),  # noqa: S311 - spreads load, guards nothing
+            )
+            await _run(
+                app, bound, settings, announce, simulated=backend.traits.simulated
+            )
+        finally:
+            await backend.aclose()
+    finally:
+        bound.close()
+        store.close()
+
+
+async def _run(
+    app: web.Application,
+    bound: socket.socket,
+    settings: Settings,
+    announce: Callable[[Serving], None],
+    *,
+    simulated: bool,
+) -> None:
+    logger = structlog.get_logger()
+    runner = open_runner(app, drain_timeout_s=settings.drain_timeout)
+    signals = _watch_signals()
+    await runner.setup()
+    try:
+        await web.SockSite(runner, bound, backlog=_BACKLOG).start()
+        port = bound.getsockname()[1]
+        url = settings.listen.model_copy(update={"port": port}).url
+        name = backend_name(settings)
+        logger.info(log.PROXY_STARTED, version=__version__, url=url, backend=name)
+        if simulated:
+            logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
+        model = settings.models[0] if settings.models else SIMULATED_MODELS[0]
+        announce(Serving(url, model, simulated))
+        await signals.get()
+        logger.info(log.PROXY_STOPPING)
+    finally:
+        await _end(runner, signals)
+
+
+async def _end(runner: web.AppRunner, signals: "asyncio.Queue[int]") -> None:
+    """Stop accepting, let streams end, then close; a second signal cuts them."""
+    loop = asyncio.get_running_loop()
+    ending = loop.create_task(runner.cleanup(), name="cleanup")
+    again = loop.create_task(signals.get(), name="second signal")
+    try:
+        await asyncio.wait({ending, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done() and runner.server is not None:
+            for connection in runner.server.connections:
+                connection.force_close()
+        await ending
+    finally:
+        again.cancel()
+
+
+def _watch_signals() -> "asyncio.Queue[int]":
+    """Return a queue into which SIGINT and SIGTERM are put."""
+    queue: asyncio.Queue[int] = asyncio.Queue(maxsize=16)
+
+    def note(number: int) -> None:
+        if not queue.full():
+            queue.put_nowait(number)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, note, int(number))
+    return queue

@@ -1,0 +1,188 @@
+"""What is going on, for people and for clients: ``/status`` and the 503s."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from ollama_proxy import __version__
+from ollama_proxy.answers import Waiting, retry_after_s
+from ollama_proxy.clock import Clock
+from ollama_proxy.controller import Controller
+from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
+from ollama_proxy.lifecycle import Record, Stage, State
+from ollama_proxy.pool import Pool
+
+_PROVISIONING_STATUS = {
+    State.COLD: "idle",
+    State.STARTING: "provisioning",
+    State.READY: "ready",
+    State.DRAINING: "ready",
+    State.STOPPING: "idle",
+    State.COOLDOWN: "error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Tells the state of a pool; decides nothing and changes nothing."""
+
+    pool: Pool
+    estimates: Estimates
+    clock: Clock
+    dice: random.Random
+    models: tuple[str, ...]
+    backend: str
+
+    def waiting(self, problem: str | None = None) -> Waiting:
+        """Return why there is no instance to serve a request right now.
+
+        ``problem`` is what stood in the way of this one request, if anything.
+        """
+        controller = self._foremost()
+        record = controller.record
+        failed = record.state is State.COOLDOWN
+        starting = record.state is State.STARTING
+        elapsed_s = self._elapsed_s(record)
+        total_s = self.estimates.total_s(controller.offer.name)
+        eta_s = remaining_s(total_s, elapsed_s or 0.0) if not failed else None
+        wait_s = record.retry_at - self.clock.now() if failed else eta_s
+        return Waiting(
+            status="error" if failed else "provisioning",
+            message=problem or self._message(controller, eta_s),
+            stage=record.progress.stage.value if starting else None,
+            progress=self._progress(controller),
+            elapsed_s=elapsed_s,
+            eta_s=round(eta_s, 1) if eta_s is not None else None,
+            retry_after=retry_after_s(wait_s, self.dice.random()),
+        )
+
+    def _foremost(self) -> Controller:
+        """Return the instance that is closest to serving."""
+        order = [State.READY, State.STARTING, State.DRAINING, State.STOPPING]
+        ranks = {state: rank for rank, state in enumerate(order)}
+        return min(
+            self.pool.controllers, key=lambda c: ranks.get(c.record.state, len(order))
+        )
+
+    def _elapsed_s(self, record: Record) -> float | None:
+        if record.state is not State.STARTING:
+            return None
+        return round(self.clock.now() - record.woken_at, 1)
+
+    def _progress(self, controller: Controller) -> float | None:
+        record = controller.record
+        elapsed_s = self._elapsed_s(record)
+        if elapsed_s is None:
+            return None
+        total_s = self.estimates.total_s(controller.offer.name)
+        return overall_progress(record.progress, elapsed_s=elapsed_s, total_s=total_s)
+
+    def _message(self, controller: Controller, eta_s: float | None) -> str:
+        record = controller.record
+        if record.state is State.COOLDOWN and record.fault is not None:
+            pause_s = max(0.0, record.retry_at - self.clock.now())
+            when = f"in {pause_s:.0f} s" if pause_s else "with the next request"
+            return (
+                f"the instance could not be started: {record.fault.message} "
+                f"(next try {when})"
+            )
+        left = "" if eta_s is None else f", about {eta_s:.0f} s left"
+        kind = "simulated instance" if self.simulated else "instance"
+        if record.state is State.STARTING:
+            return f"the {kind} is starting ({_doing(record)}{left}), please retry"
+        if record.state in {State.STOPPING, State.DRAINING}:
+            return f"the {kind} is stopping and starts again after that, please retry"
+        if record.state is State.READY:
+            return f"the {kind} did not take the request, please retry"
+        return f"the {kind} is about to start, please retry"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether what answers is the stand-in and no model."""
+        return any(c.offer.backend.traits.simulated for c in self.pool.controllers)
+
+    def body(self) -> dict[str, Any]:
+        """Return the body of ``/status``."""
+        controller = self._foremost()
+        record, traits = controller.record, controller.offer.backend.traits
+        waiting = self.waiting()
+        return {
+            "service": "ollama-proxy",
+            "version": __version__,
+            "backend": self.backend,
+            "provisioning_status": _PROVISIONING_STATUS[record.state],
+            "instance_status": record.state.value,
+            "stage": waiting.stage,
+            "progress": waiting.progress,
+            "detail": record.progress.detail or None if waiting.stage else None,
+            "elapsed_s": waiting.elapsed_s,
+            "eta_s": waiting.eta_s if waiting.stage else None,
+            "retry_after": waiting.retry_after
+            if record.state not in {State.READY, State.COLD}
+            else None,
+            "remote_url": controller.upstream.url if controller.upstream else None,
+            "zone": traits.location,
+            "instance_type": traits.instance_type,
+            "ollama_model": self.models[0] if self.models else None,
+            "idle_timeout": _finite(controller.policy.idle_timeout_s),
+            "in_flight": self.pool.in_flight,
+            "waiting": self.pool.waiting,
+            "idle_for_s": self._idle_for_s(record),
+            "stops_in_s": self._stops_in_s(controller),
+            "simulated": self.simulated,
+            "error": _error(record),
+            "pools": [self._pool()],
+        }
+
+    def _idle_for_s(self, record: Record) -> float | None:
+        if record.state is not State.READY or record.leases:
+            return None
+        return round(max(0.0, self.clock.now() - record.last_used), 1)
+
+    def _stops_in_s(self, controller: Controller) -> float | None:
+        idle_s = self._idle_for_s(controller.record)
+        limit_s = _finite(controller.policy.idle_timeout_s)
+        if idle_s is None or limit_s is None:
+            return None
+        return round(max(0.0, limit_s - idle_s), 1)
+
+    def _pool(self) -> dict[str, Any]:
+        return {
+            "name": "default",
+            "models": list(self.models),
+            "waiting": self.pool.waiting,
+            "instances": [_instance(c) for c in self.pool.controllers],
+        }
+
+
+def _doing(record: Record) -> str:
+    """Return the stage in words: ``pulling llama3.2 42 %``."""
+    progress = record.progress
+    words = [progress.stage.value, progress.detail]
+    if progress.stage is Stage.PULLING and progress.fraction is not None:
+        words.append(f"{progress.fraction:.0%}")
+    return " ".join(word for word in words if word)
+
+
+def _instance(controller: Controller) -> dict[str, Any]:
+    record = controller.record
+    return {
+        "slot": controller.slot,
+        "backend": controller.offer.name,
+        "state": record.state.value,
+        "launch_id": record.launch_id,
+        "url": controller.upstream.url if controller.upstream else None,
+        "in_flight": record.leases,
+        "failures": record.failures,
+        "error": _error(record),
+    }
+
+
+def _error(record: Record) -> str | None:
+    if record.stop_error is not None:
+        return f"the instance can't be stopped and may cost money: {record.stop_error}"
+    return record.fault.message if record.fault is not None else None
+
+
+def _finite(length_s: float) -> float | None:
+    return length_s if length_s != float("inf") else None

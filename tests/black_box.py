@@ -1,0 +1,147 @@
+"""The proxy as a process of its own, as ``make run`` starts it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = (sys.executable, "-m", "ollama_proxy")
+
+
+def clean_environment(**env: str) -> dict[str, str]:
+    """Return this process' environment without settings of its own, plus ``env``."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OLLAMA_", "LOG_LEVEL", "PRELOAD_"))
+    }
+    return kept | {"PYTHONPATH": str(ROOT)} | env
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class ProxyProcess:
+    """A running ``ollama-proxy serve``."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def get(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+            body: dict[str, Any] = json.load(reply)
+            return body
+
+    def post(self, path: str, body: object, **headers: str) -> tuple[int, bytes]:
+        """Return status and body of a POST; header names have ``_`` for ``-``."""
+        request = urllib.request.Request(
+            self.url + path,
+            data=json.dumps(body).encode(),
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return int(reply.status), bytes(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def until(self, condition: Callable[[], bool], within_s: float = 20.0) -> None:
+        deadline = time.perf_counter() + within_s
+        while not condition():
+            assert time.perf_counter() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Kill it as nothing may be caught."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """Ask it to end; return its exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+
+def answers(proxy: ProxyProcess) -> bool:
+    try:
+        return bool(proxy.get("/healthz"))
+    except OSError:
+        assert proxy.process.poll() is None, proxy.log.read_text()
+        return False
+
+
+@contextlib.contextmanager
+def proxy_process(state: Path, **env: str) -> Iterator[ProxyProcess]:
+    """Run the proxy on a free port with its state in ``state``."""
+    port = free_port()
+    settings = {
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_PROXY_STATE_DIR": str(state),
+        "OLLAMA_PROXY_SIMULATOR": "always",
+        "OLLAMA_SIMULATOR_LOAD": "0.2",
+        "OLLAMA_SIMULATOR_PULL": "0.4",
+        "OLLAMA_SIMULATOR_RATE": "200",
+    }
+    log = state.parent / f"{state.name}-{port}.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*PROGRAM, "serve"],
+            cwd=ROOT,
+            env=clean_environment(**(settings | env)),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    proxy = ProxyProcess(process, f"http://127.0.0.1:{port}", log)
+    try:
+        proxy.until(lambda: answers(proxy))
+        yield proxy
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def run_cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=ROOT,
+        env=clean_environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def simulators(state: Path) -> list[psutil.Process]:
+    """Return the living simulators that the proxy with this state started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("OLLAMA_PROXY_STATE_DIR") != str(state):
+                continue
+            if "ollama_proxy.simulator" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]

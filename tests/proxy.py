@@ -1,0 +1,114 @@
+"""A whole proxy on real sockets, for tests."""
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from ollama_proxy.app import PARTS, Parts, build_app, open_runner
+from ollama_proxy.backend import Backend
+from ollama_proxy.clock import Clock, SystemClock
+from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.settings import load_settings
+from ollama_proxy.store import Store
+from tests.fakes.instance import InProcessBackend
+
+
+@dataclass(slots=True)
+class RunningProxy:
+    """A proxy that serves, its parts, and a client session to it."""
+
+    url: str
+    port: int
+    parts: Parts
+    session: aiohttp.ClientSession
+    store: Store
+
+    @property
+    def state(self) -> str:
+        return self.parts.pool.controllers[0].record.state.value
+
+    async def status(self) -> dict[str, Any]:
+        async with self.session.get(f"{self.url}/status") as reply:
+            body: dict[str, Any] = await reply.json()
+            return body
+
+    async def until(self, condition: Callable[[], bool], within_s: float = 5.0) -> None:
+        """Wait until something is true, or fail."""
+        async with asyncio.timeout(within_s):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def wake(self) -> None:
+        """Have a ready instance."""
+        self.parts.pool.wake()
+        await self.until(lambda: self.state == "ready")
+
+    async def raw(self, request: bytes) -> bytes:
+        """Send bytes on a connection of their own; return all that comes back."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(request)
+        try:
+            async with asyncio.timeout(5.0):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def running_proxy(
+    folder: Path,
+    *,
+    backend: Backend | None = None,
+    clock: Clock | None = None,
+    hold: HoldPolicy | None = None,
+    **env: str,
+) -> AsyncIterator[RunningProxy]:
+    """Run a proxy with its state in ``folder``; ``env`` are settings."""
+    settings = load_settings(
+        {
+            "OLLAMA_PROXY_STATE_DIR": str(folder),
+            "OLLAMA_PROXY_DRAIN_TIMEOUT": "0",
+            **env,
+        }
+    )
+    store = Store(settings.state_dir)
+    chosen = backend if backend is not None else InProcessBackend()
+    app = build_app(
+        settings,
+        clock=clock or SystemClock(),
+        store=store,
+        backend=chosen,
+        dice=random.Random(1),
+        hold=hold,
+    )
+    runner = open_runner(app, drain_timeout_s=0.2)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            yield RunningProxy(url, port, app[PARTS], session, store)
+        finally:
+            await runner.cleanup()
+            await chosen.aclose()
+            store.close()
+
+
+def generate(**fields: Any) -> dict[str, Any]:
+    """Return the body of a generate request."""
+    return {"model": "tiny", "prompt": "hi", **fields}
+
+
+def lines(body: bytes) -> list[dict[str, Any]]:
+    """Return the objects of an NDJSON body."""
+    return [json.loads(line) for line in body.splitlines() if line.strip()]

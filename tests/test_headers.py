@@ -1,0 +1,66 @@
+"""Headers are handed on as they came, but for those of one connection."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from ollama_proxy.headers import for_client, for_upstream, preferred_wait_s
+
+HOP_BY_HOP = [
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+]
+
+
+@pytest.mark.parametrize("name", HOP_BY_HOP)
+def test_hop_by_hop_headers_are_dropped_in_any_case(name: str) -> None:
+    headers = CIMultiDict({name.upper(): "x", "X-Kept": "y"})
+
+    assert list(for_upstream(headers)) == ["X-Kept"]
+    assert list(for_client(headers)) == ["X-Kept"]
+
+
+def test_what_connection_names_is_dropped() -> None:
+    headers = CIMultiDict({"Connection": "close, X-One", "x-one": "1", "X-Two": "2"})
+
+    assert list(for_client(headers)) == ["X-Two"]
+
+
+def test_the_instance_gets_its_own_host() -> None:
+    headers = CIMultiDict({"Host": "me:11434", "Expect": "100-continue"})
+
+    assert list(for_upstream(headers)) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(["X-A", "x-a", "X-B"]), st.text("ab"))))
+def test_everything_else_passes_in_order_and_as_often(
+    pairs: list[tuple[str, str]],
+) -> None:
+    assert list(for_upstream(CIMultiDict(pairs)).items()) == pairs
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("wait=20", 20.0),
+        ("respond-async, wait=5", 5.0),
+        ("WAIT=7; foo=bar", 7.0),
+        ('wait="9"', 9.0),
+        ("wait=soon", None),
+        ("wait=-1", None),
+        ("return=minimal", None),
+        ("", None),
+    ],
+)
+def test_prefer_wait_is_read_as_rfc_7240_has_it(
+    value: str, seconds: float | None
+) -> None:
+    assert preferred_wait_s(CIMultiDict({"Prefer": value})) == seconds

@@ -1,0 +1,202 @@
+"""The process: the cycle as a newcomer sees it, and every way to end it."""
+
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.black_box import (
+    ProxyProcess,
+    free_port,
+    proxy_process,
+    run_cli,
+    simulators,
+)
+
+HELLO = {"model": "llama3.2", "prompt": "hi"}
+
+
+def until_ready(proxy: ProxyProcess) -> None:
+    proxy.until(lambda: proxy.get("/status")["provisioning_status"] == "ready")
+
+
+def test_the_whole_cycle_from_the_command_line(tmp_path: Path) -> None:
+    with proxy_process(
+        tmp_path / "s", OLLAMA_PROXY_IDLE_TIMEOUT="1s", OLLAMA_MODEL="llama3.2"
+    ) as proxy:
+        status, raw = proxy.post("/api/generate", HELLO)
+        assert status == 503
+        assert json.loads(raw)["provisioning"] is True
+        stages: list[str] = []
+        fractions: list[float] = []
+        while (seen := proxy.get("/status"))["provisioning_status"] == "provisioning":
+            stages += [seen["stage"]] if seen["stage"] not in stages else []
+            fractions.append(seen["progress"])
+            assert seen["simulated"] is True
+            time.sleep(0.01)
+        status, raw = proxy.post("/api/generate", HELLO)
+        ended = time.perf_counter()
+        assert status == 200
+        assert len(raw.splitlines()) > 20
+        proxy.until(lambda: not simulators(tmp_path / "s"))
+
+        assert 0.9 < time.perf_counter() - ended < 3.0
+        assert stages[-3:] == ["connecting", "pulling", "loading"]
+        assert fractions == sorted(fractions)
+        assert proxy.get("/status")["provisioning_status"] == "idle"
+
+
+def test_sigterm_stops_the_local_instance_and_exits_cleanly(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        proxy.post("/api/generate", HELLO)
+        until_ready(proxy)
+        assert len(simulators(tmp_path / "s")) == 1
+        code = proxy.terminate()
+
+    assert code == 0
+    assert simulators(tmp_path / "s") == []
+    assert "Traceback" not in proxy.log.read_text()
+
+
+def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s", OLLAMA_SIMULATOR_RATE="30") as proxy:
+        proxy.post("/api/generate", HELLO)
+        until_ready(proxy)
+        got: list[bytes] = []
+        reader = threading.Thread(
+            target=lambda: got.append(proxy.post("/api/generate", HELLO)[1])
+        )
+        reader.start()
+        proxy.until(lambda: proxy.get("/status")["in_flight"] == 1)
+        code = proxy.terminate()
+        reader.join(10)
+
+    assert code == 0
+    assert json.loads(got[0].splitlines()[-1])["done"] is True
+
+
+def test_a_killed_proxy_leaves_no_orphan_and_starts_again(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as first:
+        first.post("/api/generate", HELLO)
+        until_ready(first)
+        first.kill()
+    with proxy_process(tmp_path / "s") as second:
+        second.until(lambda: not simulators(tmp_path / "s"))
+        second.until(lambda: second.get("/status")["instance_status"] == "cold")
+        status, _ = second.post("/api/generate", HELLO, Prefer="wait=20")
+
+        assert status == 200
+        assert len(simulators(tmp_path / "s")) == 1
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.2, 0.5])
+def test_a_proxy_killed_while_starting_never_leaves_two(
+    tmp_path: Path, delay_s: float
+) -> None:
+    with proxy_process(tmp_path / "s") as first:
+        first.post("/api/generate", HELLO)
+        time.sleep(delay_s)
+        first.kill()
+    with proxy_process(tmp_path / "s") as second:
+        status, _ = second.post("/api/generate", HELLO, Prefer="wait=20")
+
+        assert status == 200
+        assert len(simulators(tmp_path / "s")) == 1
+
+
+def test_an_unknown_setting_is_named_with_the_likely_one() -> None:
+    done = run_cli("serve", OLLAMA_PROXY_IDLE_TIMOUT="30m", OLLAMA_PROXY_HOLD="soon")
+
+    assert done.returncode == 2
+    assert (
+        "OLLAMA_PROXY_IDLE_TIMOUT: unknown setting; did you mean"
+        " OLLAMA_PROXY_IDLE_TIMEOUT?" in done.stderr
+    )
+    assert "OLLAMA_PROXY_HOLD: 'soon' is not a duration" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_cli(
+            "serve",
+            OLLAMA_HOST=f"127.0.0.1:{port}",
+            OLLAMA_PROXY_STATE_DIR=str(tmp_path),
+        )
+
+    assert done.returncode == 2
+    assert f"can't listen on 127.0.0.1:{port} (Address already in use)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_locked_state_folder_names_its_holder(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        done = run_cli(
+            "serve",
+            OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+            OLLAMA_PROXY_STATE_DIR=str(tmp_path / "s"),
+        )
+        pid = proxy.process.pid
+
+    assert done.returncode == 2
+    assert f"is in use by process {pid};" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unwritable_state_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_cli(
+        "serve",
+        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_PROXY_STATE_DIR=str(tmp_path / "file" / "state"),
+    )
+
+    assert done.returncode == 2
+    assert "can't be written (Not a directory)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_ollama_is_one_sentence(tmp_path: Path) -> None:
+    done = run_cli("serve", OLLAMA_PROXY_OLLAMA_BIN="/nowhere/ollama")
+
+    assert done.returncode == 2
+    assert "there is no program '/nowhere/ollama'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_to_type_next_is_printed(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        host = proxy.url.removeprefix("http://")
+        proxy.until(lambda: "ollama run llama3.2" in proxy.log.read_text())
+        text = proxy.log.read_text()
+
+    assert f"curl {proxy.url}/api/generate -d" in text
+    assert f"OLLAMA_HOST={host} " in text
+    assert " status --watch\n" in text
+    assert "simulator" in text
+
+
+def test_no_prompt_and_no_key_reaches_the_log(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s", LOG_LEVEL="debug") as proxy:
+        body = {"model": "llama3.2", "prompt": "my-secret-prompt"}
+        headers = {"Authorization": "Bearer my-secret-key", "Prefer": "wait=20"}
+        status, _ = proxy.post("/api/generate?token=my-secret-query", body, **headers)
+        proxy.terminate()
+        text = proxy.log.read_text()
+
+    assert status == 200
+    assert "request.relayed" in text
+    assert "my-secret" not in text
+
+
+def test_the_state_folder_is_for_its_owner_only(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s"):
+        mode = (tmp_path / "s").stat().st_mode & 0o777
+
+    assert mode == 0o700
