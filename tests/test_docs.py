@@ -1,0 +1,132 @@
+"""Settings, their documentation and what people copy stay in step."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.lifecycle import Stage, State
+from ollama_proxy.settings import Settings, environment_names, load_settings
+from tests.proxy import running_proxy
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+
+
+def rows(page: str) -> list[list[str]]:
+    """Return the cells of every table row of a page."""
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in lines
+        if line.startswith("| `")
+    ]
+
+
+def variables(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`(\w+)`", cell))
+
+
+def test_the_settings_page_lists_every_setting_as_it_is() -> None:
+    documented = {row[0].strip("`"): row[1:] for row in rows("docs/settings.md")}
+
+    assert list(documented) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        expected = [environment_names(field), extra["shown"], field.description]
+        env, default, meaning = documented[name]
+        assert [variables(env), default, meaning] == expected
+
+
+def test_the_readme_lists_every_variable_as_it_is() -> None:
+    documented = {
+        variables(row[0]): row[1:]
+        for row in rows("README.md")
+        if len(row) == 3 and variables(row[0])
+    }
+    for field in Settings.model_fields.values():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        if names := environment_names(field):
+            assert documented.pop(names) == [extra["shown"], field.description]
+
+    assert not documented
+
+
+def test_the_example_file_has_every_setting_and_is_valid(tmp_path: Path) -> None:
+    text = (ROOT / "config.example.toml").read_text()
+    lines = [line.removeprefix("# ") for line in text.splitlines()]
+    settings = "\n".join(line for line in lines if re.match(r"\w+ = |\[", line))
+    path = tmp_path / "all.toml"
+    path.write_text(settings.replace("/usr/local/bin/ollama", sys.executable))
+    values = tomllib.loads(settings)
+
+    assert list(values) == list(Settings.model_fields)
+    assert load_settings({}, _without_url(path)).models
+
+
+def _without_url(path: Path) -> Path:
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if "upstream_url" not in line))
+    return path
+
+
+def test_every_example_default_is_the_default() -> None:
+    text = (ROOT / "config.example.toml").read_text()
+    lines = [line.removeprefix("# ") for line in text.splitlines()]
+    given = tomllib.loads("\n".join(ln for ln in lines if re.match(r"\w+ = ", ln)))
+    examples = {"backend", "upstream_url", "models", "state_dir", "ollama_bin"}
+    examples.add("anything")
+    defaults = {name: value for name, value in given.items() if name not in examples}
+    env: dict[str, str] = {}
+
+    assert Settings(**defaults) == load_settings(env)
+
+
+async def test_the_status_page_explains_every_key(tmp_path: Path) -> None:
+    text = (ROOT / "docs/status.md").read_text("utf-8")
+    async with running_proxy(tmp_path) as proxy:
+        status = await proxy.status()
+
+    for key in status:
+        assert f"`{key}`" in text, key
+    for word in [*State, *Stage]:
+        assert f"`{word.value}`" in text, word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_has_the_two_commands_and_make_knows_them() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+
+    for task in ("run", "test"):
+        assert f"    make {task} " in readme
+        assert f"\n{task}: " in makefile
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_plug_in_of_the_docs_keeps_the_contract(tmp_path: Path) -> None:
+    text = (ROOT / "docs/backends.md").read_text("utf-8")
+    for block in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / block[0]).write_text(block[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--rootdir", ".", "test_my_cloud.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"8 passed, 1 skipped", done.stdout)
