@@ -100,11 +100,12 @@ def stream_type(family: Family) -> str:
 def retry_after_s(eta_s: float | None, fraction: float) -> int:
     """Return whole seconds from 1 to 60 until it is worth asking again.
 
-    Client libraries obey up to 60. ``fraction`` (0–1) spreads the clients: up
-    to a quarter more, so that they do not all come back at once.
+    Client libraries obey up to 60. ``fraction`` (0–1) spreads the clients over
+    a quarter of the time, so that they do not all come back at once.
     """
     base = 15.0 if eta_s is None else max(eta_s, 1.0)
-    return int(min(60.0, max(1.0, base * (1.0 + 0.25 * fraction))))
+    soonest, latest = min(base, 48.0), min(base * 1.25, 60.0)
+    return int(soonest + (latest - soonest) * fraction)
 
 
 def unload_body(route_name: str, model: str, created_at: str) -> bytes:

@@ -14,12 +14,14 @@ from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.estimates import Estimates
+from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.lifecycle import Policy
 from ollama_proxy.metrics import Metrics
-from ollama_proxy.middleware import observe, tell_errors
+from ollama_proxy.middleware import note_begun, observe, tell_errors
+from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
@@ -72,11 +74,13 @@ def build_app(
     backend: Backend,
     dice: random.Random,
     hold: HoldPolicy | None = None,
+    hosts: HostRules | None = None,
 ) -> web.Application:
     """Return the application; nothing in it is global, nothing runs yet.
 
     To be called where an event loop runs, which the client sessions belong to.
-    ``hold`` is how requests wait, if not as the settings and habit have it.
+    ``hold`` is how requests wait, if not as the settings and habit have it;
+    ``hosts`` the rules for ``Host`` if it listens on loopback only.
     """
     models = settings.models
     if not models and backend.traits.simulated:
@@ -120,15 +124,25 @@ def build_app(
         status=status,
         clock=clock,
         budget=BodyBudget(settings.max_waiting_bytes),
+        stall_s=settings.stall_timeout,
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         models_changed=keeper.models_changed,
+        observe_wait=metrics.wait.observe,
     )
-    app = web.Application(middlewares=[observe(metrics), tell_errors])
+    app = web.Application(
+        middlewares=[
+            observe(metrics),
+            guard(OriginRules(settings.origins), hosts),
+            tell_errors,
+        ]
+    )
     app[PARTS] = Parts(pool, keeper, relay, probing)
     own = OwnHandlers(pool=pool, status=status, metrics=metrics, store=store)
     app.add_routes(own.routes())
     app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=invite_later)
+    app.on_response_prepare.append(note_begun)
     app.on_response_prepare.append(strip_own_headers)
+    app.on_response_prepare.append(add_cors_headers)
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
     return app

@@ -17,6 +17,7 @@ from ollama_proxy.routing import (
     Family,
     Route,
     allowed_methods,
+    clean_path,
     full_model_name,
 )
 
@@ -62,9 +63,13 @@ class AsleepAnswers:
         }
 
     def answer(  # noqa: PLR0911 - one line of a table each
-        self, route: Route, path: str, fields: BodyFields | None
+        self, route: Route, method: str, target: str, fields: BodyFields | None
     ) -> web.Response:
-        """Return the answer to a request that wakes nothing."""
+        """Return the answer to a request that wakes nothing.
+
+        ``target`` is path and query as the client wrote them.
+        """
+        path = target.partition("?")[0]
         if (body := self._fixed.get(route.asleep)) is not None:
             return json_reply(body(), family=route.family)
         match route.asleep:
@@ -82,6 +87,8 @@ class AsleepAnswers:
                 )
             case Asleep.BLOB:
                 return _error(route.family, 404, "blob not found")
+            case Asleep.REDIRECT:
+                return _redirect(method, target)
             case Asleep.METHOD:
                 reply = plain(405, "405 method not allowed")
                 reply.headers["Allow"] = ", ".join(
@@ -106,6 +113,14 @@ class AsleepAnswers:
             full = full_model_name(name)
             return _error(Family.OPENAI, 404, f"model '{full}' not found")
         return json_reply(body, family=Family.OPENAI)
+
+
+def _redirect(method: str, target: str) -> web.Response:
+    """Send a path with too many slashes to the right one, as Go's router does."""
+    path, mark, query = target.partition("?")
+    moved = 301 if method == "GET" and "//" not in path else 307
+    location = clean_path(path) + mark + query
+    return web.Response(status=moved, headers={"Location": location, SPOKE: "asleep"})
 
 
 def _error(family: Family, status: int, message: str) -> web.Response:

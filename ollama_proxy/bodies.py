@@ -4,10 +4,13 @@ What is kept can be looked at, held while an instance starts, and sent a second
 time. All that is kept at once comes out of one budget.
 """
 
+import asyncio
 import io
+import socket
+import struct
 from collections.abc import AsyncIterator
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 SMALL_BODY = 256 * 1024
 """Bytes up to which a body is kept although nobody has to look at it."""
@@ -35,16 +38,33 @@ class BodyBudget:
         self.taken -= size
 
 
+def reset(request: web.BaseRequest) -> None:
+    """Reset the client's connection: a mere close would be a clean end to some."""
+    transport = request.transport
+    if transport is None:
+        return
+    bound = transport.get_extra_info("socket")
+    if bound is not None:
+        at_once = struct.pack("ii", 1, 0)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    transport.abort()
+
+
 class RequestBody:
     """The body of one request. `close` gives back what it took of the budget."""
 
-    def __init__(self, request: web.BaseRequest, budget: BodyBudget) -> None:
+    def __init__(
+        self, request: web.BaseRequest, budget: BodyBudget, *, stall_s: float
+    ) -> None:
         self._request = request
+        self._stall_s = stall_s
         self._budget = budget
         self._taken = 0
+        self._overdrawn = False
         self._head = b""
         self._chunked = "Transfer-Encoding" in request.headers
-        self._invited = request.headers.get("Expect", "").lower() != "100-continue"
+        expects = request.headers.get("Expect", "").lower() == "100-continue"
+        self._invited = not expects or request.version < HttpVersion11
         self.complete = not request.can_read_body
 
     @property
@@ -61,24 +81,24 @@ class RequestBody:
     async def keep_small(self) -> None:
         """Read a small body into memory, so that it can be sent twice."""
         if self.is_small and not self.complete:
-            await self._invite()
-            self._head += await self._request.content.read()
-            self.complete = True
+            await self.keep()
 
     async def keep(self) -> bool:
         """Read the body into memory as far as limits allow; True if that is all."""
         length = self._request.content_length
-        if self.complete or (length is not None and length > HELD_BODY):
+        too_long = length is not None and length > HELD_BODY
+        if self.complete or too_long or self._overdrawn:
             return self.complete
         await self._invite()
         parts = [self._head]
         size = len(self._head)
         while not self.complete and size <= HELD_BODY:
-            data = await self._request.content.readany()
+            data = await self._next()
             parts.append(data)
             size += len(data)
             self.complete = not data and self._request.content.at_eof()
             if not self._budget.take(len(data)):
+                self._overdrawn = True
                 break
             self._taken += len(data)
         self._head = b"".join(parts)
@@ -90,6 +110,15 @@ class RequestBody:
             self._invited = True
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0
+
+    async def _next(self) -> bytes:
+        """Read what has come; a client that sends nothing for long is reset."""
+        try:
+            async with asyncio.timeout(self._stall_s):
+                return await self._request.content.readany()
+        except TimeoutError as error:
+            reset(self._request)
+            raise ConnectionResetError("the client sends nothing") from error
 
     def payload(self) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
         """Return the body to send, framed as it came."""
@@ -105,7 +134,7 @@ class RequestBody:
             yield self._head
         if not self.complete:
             await self._invite()
-            async for data in self._request.content.iter_any():
+            while data := await self._next():
                 yield data
 
     def close(self) -> None:

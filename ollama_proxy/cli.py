@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -100,8 +101,9 @@ def _announce(serving: "Serving") -> None:
         f"  OLLAMA_HOST={host} {sys.argv[0]} status --watch",
         f"  OLLAMA_HOST={host} ollama run {model}     # or any client of Ollama",
     )
-    for line in lines:
-        _out.print(escape(line))
+    with contextlib.suppress(OSError):  # nobody has to read it
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
 
 
 @app.command()

@@ -63,6 +63,8 @@ _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
 _PROBE_EVERY_S = 10.0
 _PROBE_MISSES = 3
+_CRASH_LIMIT = 3
+_STOP_OVERDUE_S = 300.0
 
 
 class LaunchTimes(Protocol):
@@ -127,6 +129,7 @@ class Controller:
         self._changed = asyncio.Event()
         self._nudged = asyncio.Event()
         self._heard = False
+        self._crashes = 0
         self._wakes_at = 0.0
         self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
         self._record = store.get(slot) or Record(since=clock.now())
@@ -174,9 +177,18 @@ class Controller:
         if duty(after) != duty(before) or self._due_before_wakening(after):
             self._changed.set()
         if after.state is not before.state:
-            self._note_transition(before, after, event)
-            for observer in self._observers:
+            self._tell(before, after, event)
+
+    def _tell(self, before: Record, after: Record, event: Event) -> None:
+        """Tell of a transition; nobody who fails to listen can undo it."""
+        if after.state not in {State.STARTING, State.READY, State.DRAINING}:
+            self.upstream = None
+        for observer in self._observers:
+            try:
                 observer(before, after)
+            except Exception:
+                self._log.exception(log.TASK_CRASHED, task="observer")
+        self._note_transition(before, after, event)
 
     def _due_before_wakening(self, record: Record) -> bool:
         """Tell whether the owner task sleeps longer than the record allows."""
@@ -204,8 +216,6 @@ class Controller:
         if after.state is State.READY and not after.adopted:
             with contextlib.suppress(StoreError):
                 self._launches.add_launch(self.offer.name, after.since - after.woken_at)
-        if after.state not in {State.STARTING, State.READY, State.DRAINING}:
-            self.upstream = None
         keys = {
             "launch_id": after.launch_id or before.launch_id,
             "before": before.state.value,
@@ -224,8 +234,20 @@ class Controller:
             self._log.info(log.INSTANCE_TRANSITION, **keys)
 
     async def run(self) -> None:
-        """Own the instance until cancelled. The instance outlives this task."""
+        """Own the instance until cancelled. The instance outlives this task.
+
+        Whatever goes wrong inside is told and begun again: an instance without
+        an owner would never be stopped.
+        """
         self.apply(Restored())
+        while True:
+            try:
+                await self._own()
+            except Exception:
+                self._log.exception(log.TASK_CRASHED, task="owner")
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _own(self) -> None:
         command: Command | None = None
         work: asyncio.Task[None] | None = None
         try:
@@ -237,6 +259,7 @@ class Controller:
                     await asyncio.sleep(_PAUSE_S)  # it achieved nothing: again, slowly
                 if wanted != command or (work is not None and work.done()):
                     await _end(work)
+                    self._crashes = self._crashes if wanted == command else 0
                     command, work = wanted, self._begin(wanted)
                 await self._until_something_happens(work)
         finally:
@@ -275,15 +298,45 @@ class Controller:
                     await self._follow(launch_id)
                 case Stop(launch_id):
                     await self._stop(launch_id)
-        except Exception:
+        except Exception as error:
             self._log.exception(log.TASK_CRASHED, task="instance")
+            self._count_crash(command, error)
+
+    def _count_crash(self, command: Command, error: Exception) -> None:
+        """Give up a launch whose backend or server keeps surprising us."""
+        self._crashes += 1
+        surprise = (
+            f"{type(error).__name__} in {type(command).__name__.lower()}: {error}"
+        )
+        if isinstance(command, Stop):
+            self.apply(StopFailed(command.launch_id, surprise))
+        elif self._crashes >= _CRASH_LIMIT and self._record.state is State.STARTING:
+            self.apply(Failed(command.launch_id, Fault("internal", surprise)))
+
+    async def _call_start(self, launch_id: LaunchId) -> None:
+        """Call start and see it through, even if the launch is no longer wanted.
+
+        A call that goes on after its cancellation could make an instance behind
+        the back of the stop that follows.
+        """
+        call = asyncio.get_running_loop().create_task(self._bounded_start(launch_id))
+        try:
+            await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait({call})
+            if not call.cancelled():
+                call.exception()
+            raise
+
+    async def _bounded_start(self, launch_id: LaunchId) -> None:
+        async with asyncio.timeout(_CALL_TIMEOUT_S):
+            await self.offer.backend.start(launch_id)
 
     async def _start(self, launch_id: LaunchId) -> None:
         """Repeat the start call until the cloud accepts or refuses for good."""
         for pause_s in _growing_pauses(self._dice):
             try:
-                async with asyncio.timeout(_CALL_TIMEOUT_S):
-                    await self.offer.backend.start(launch_id)
+                await self._call_start(launch_id)
             except (CredentialsError, SpecError) as error:
                 self.apply(
                     Failed(launch_id, Fault(error.reason, str(error), final=True))
@@ -302,6 +355,7 @@ class Controller:
     async def _stop(self, launch_id: LaunchId) -> None:
         """Repeat the stop call until the cloud says that the instance is gone."""
         backend = self.offer.backend
+        begun_at = self._clock.now()
         for pause_s in _growing_pauses(self._dice):
             try:
                 async with asyncio.timeout(_CALL_TIMEOUT_S):
@@ -314,6 +368,10 @@ class Controller:
                 if seen.phase is Phase.GONE:
                     self.apply(Gone(launch_id))
                     return
+                took_s = self._clock.now() - begun_at
+                if took_s > _STOP_OVERDUE_S:
+                    message = f"it is still there {took_s:.0f} s after the stop"
+                    self.apply(StopFailed(launch_id, message))
             await asyncio.sleep(min(pause_s, self._traits.poll_s))
 
     async def _follow(self, launch_id: LaunchId) -> None:
@@ -358,10 +416,11 @@ class Controller:
         )
         try:
             await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                self.apply(Gone(launch_id))
-                return False
-            return ready.result()
+            if ready.done():
+                return ready.result()
+            gone.result()
+            self.apply(Gone(launch_id))
+            return False
         finally:
             await _end(gone)
             await _end(ready)
@@ -391,7 +450,7 @@ class Controller:
         looked_at = self._clock.now()
         interval_s = min(_PROBE_EVERY_S, self._traits.watch_s)
         while misses < _PROBE_MISSES:
-            nudged = await self._nap(_PAUSE_S if misses else interval_s)
+            nudged = await self._nap(interval_s, patient=misses > 0)
             now = self._clock.now()
             if nudged or misses or now - looked_at >= self._traits.watch_s:
                 looked_at = now
@@ -410,10 +469,16 @@ class Controller:
             return True
         return await self._probe.alive(self.upstream)
 
-    async def _nap(self, length_s: float) -> bool:
-        """Sleep until the next look is due; True if somebody asked for one."""
+    async def _nap(self, length_s: float, *, patient: bool) -> bool:
+        """Sleep until the next look is due; True if somebody asked for one.
+
+        Between two probes of a silent instance a ``patient`` nap is short, and
+        nobody can make it shorter: a burst of failures is one failure.
+        """
+        if patient:
+            await asyncio.sleep(self._jittered(_PAUSE_S))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._jittered(length_s)):
+            async with asyncio.timeout(0 if patient else self._jittered(length_s)):
                 await self._nudged.wait()
         nudged = self._nudged.is_set()
         self._nudged.clear()
@@ -445,10 +510,9 @@ def _differs_on_disk(stored: Record, after: Record) -> bool:
     )
 
 
+_FLEETING = {"leases", "last_used", "progress", "progress_at", "furthest"}
 _DURABLE_FIELDS = tuple(
-    field.name
-    for field in fields(Record)
-    if field.name not in {"leases", "last_used", "progress", "progress_at"}
+    field.name for field in fields(Record) if field.name not in _FLEETING
 )
 
 

@@ -23,9 +23,15 @@ EXCHANGE = web.RequestKey("exchange", Exchange)
 """Key under which the middleware keeps the exchange on the request."""
 
 
+def raw_target(request: web.BaseRequest) -> str:
+    """Return path and query as the client wrote them, without scheme and host."""
+    target = request.raw_path
+    return target if target.startswith("/") else request.rel_url.raw_path_qs
+
+
 def raw_path(request: web.BaseRequest) -> str:
     """Return the path as the client wrote it, without the query."""
-    return request.raw_path.partition("?")[0]
+    return raw_target(request).partition("?")[0]
 
 
 def begin(request: web.BaseRequest, request_id: str) -> Exchange:

@@ -10,18 +10,20 @@ from ollama_proxy.answers import (
     JSON_TYPE,
     SPOKE,
     error_body,
+    in_band_error,
     unload_body,
     waiting_body,
 )
 from ollama_proxy.asleep import AsleepAnswers, json_reply, root
+from ollama_proxy.backend import Upstream
 from ollama_proxy.bodies import BodyBudget, RequestBody
 from ollama_proxy.catalogue import rfc3339
 from ollama_proxy.clock import Clock
-from ollama_proxy.errors import HoldLimitError, UpstreamError
-from ollama_proxy.exchange import EXCHANGE, Exchange
+from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
+from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
 from ollama_proxy.hold import Hold, HoldPolicy
 from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.relay import Relay, hand_on
+from ollama_proxy.relay import Handover, Relay
 from ollama_proxy.routing import (
     Asleep,
     BodyFields,
@@ -34,6 +36,7 @@ from ollama_proxy.status import Status
 
 _ERROR_BODY = 64 * 1024
 _RETRY_PAUSE_S = 0.25
+_READ_TIMEOUT_S = 5.0
 _NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
 
 
@@ -57,9 +60,12 @@ class OllamaHandler:
         status: Status,
         clock: Clock,
         budget: BodyBudget,
+        stall_s: float,
         hold: HoldPolicy,
         models_changed: Callable[[], None],
+        observe_wait: Callable[[float], None],
     ) -> None:
+        self._observe_wait = observe_wait
         self._models_changed = models_changed
         self._pool = pool
         self._relay = relay
@@ -67,6 +73,7 @@ class OllamaHandler:
         self._status = status
         self._clock = clock
         self._budget = budget
+        self._stall_s = stall_s
         self._hold = hold
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -75,7 +82,7 @@ class OllamaHandler:
         if exchange.route.asleep is Asleep.ROOT:
             exchange.outcome = "asleep"
             return root()
-        body = RequestBody(request, self._budget)
+        body = RequestBody(request, self._budget, stall_s=self._stall_s)
         try:
             if exchange.route.counts_as_use:
                 return await self._use(request, exchange, body)
@@ -93,27 +100,50 @@ class OllamaHandler:
         upstream = self._pool.ready_upstream()
         if upstream is not None and body.complete:
             try:
-                async with self._relay.answer(request, upstream, body) as answer:
-                    exchange.outcome = "relayed"
-                    return await hand_on(
-                        request,
-                        answer,
-                        begun=None,
-                        family=exchange.route.family,
-                        touch=_touch_nothing,
-                    )
+                return await self._read_from(request, exchange, body, upstream)
             except UpstreamError:
                 self._pool.nudge()
         exchange.outcome = "asleep"
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
             fields = self._fields(request, exchange, body)
-        return self._answers.answer(exchange.route, exchange.path, fields)
+        return self._answers.answer(
+            exchange.route, request.method, raw_target(request), fields
+        )
+
+    async def _read_from(
+        self,
+        request: web.Request,
+        exchange: Exchange,
+        body: RequestBody,
+        upstream: Upstream,
+    ) -> web.StreamResponse:
+        """Relay a read; an instance that says nothing is as good as none."""
+        handover = self._handover(request, exchange, None)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S) as limit:
+                async with self._relay.answer(request, upstream, body) as answer:
+                    limit.reschedule(None)
+                    exchange.outcome = "relayed"
+                    return await handover.run(answer, _touch_nothing)
+        except TimeoutError as error:
+            raise UpstreamError("the instance says nothing", arrived=True) from error
+
+    def _handover(
+        self, request: web.Request, exchange: Exchange, hold: Hold | None
+    ) -> Handover:
+        return Handover(
+            request,
+            exchange.route.family,
+            begun=hold.response if hold is not None else None,
+            stall_s=self._stall_s,
+        )
 
     async def _use(
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs an instance; wake it and perhaps wait if there is none."""
+        await body.keep_small()
         lease = self._pool.try_lease()
         hold: Hold | None = None
         problem: str | None = None
@@ -144,35 +174,41 @@ class OllamaHandler:
         lease: Lease,
         hold: Hold | None,
     ) -> web.StreamResponse:
-        """Relay one request under a lease, which ends with it."""
+        """Relay one request under a lease, which ends with it.
+
+        A lease that is cut, because its instance was lost, ends the request.
+        """
+        handover = self._handover(request, exchange, hold)
         with lease:
-            await body.keep_small()
             try:
-                async with self._relay.answer(request, lease.upstream, body) as answer:
-                    exchange.outcome = "relayed"
-                    return await self._hand_on(request, exchange, answer, lease, hold)
+                async with lease.until_cut():
+                    return await self._relayed(request, exchange, body, lease, handover)
+            except TimeoutError as error:
+                if handover.response is None:
+                    message = "the instance was lost"
+                    raise UpstreamError(message, arrived=True) from error
+                return await handover.break_off(error)
             finally:
                 if exchange.route.kind is Kind.WRITE:
                     self._models_changed()
 
-    async def _hand_on(
+    async def _relayed(
         self,
         request: web.Request,
         exchange: Exchange,
-        answer: ClientResponse,
+        body: RequestBody,
         lease: Lease,
-        hold: Hold | None,
+        handover: Handover,
     ) -> web.StreamResponse:
-        begun = hold.response if hold is not None else None
-        if hold is not None and begun is not None and answer.status >= 400:  # noqa: PLR2004
-            return await hold.fail(await _error_of(answer), exchange.request_id)
-        return await hand_on(
-            request,
-            answer,
-            begun=begun,
-            family=exchange.route.family,
-            touch=lease.touch,
-        )
+        async with self._relay.answer(request, lease.upstream, body) as answer:
+            exchange.outcome = "relayed"
+            begun = handover.response
+            if begun is not None and answer.status >= 400:  # noqa: PLR2004
+                told = in_band_error(exchange.route.family, await _error_of(answer))
+                await begun.write(told)
+                await begun.write_eof()
+                return begun
+            return await handover.run(answer, lease.touch)
 
     async def _begin_hold(
         self, request: web.Request, exchange: Exchange, body: RequestBody
@@ -192,6 +228,8 @@ class OllamaHandler:
         """Answer an unload, and a request for no model, without waking anything."""
         route = exchange.route
         if route.kind is Kind.INFERENCE and not fields.model_name:
+            if route.name == "/api/generate":
+                self._refuse(exchange, 404, "model '' not found")
             self._refuse(exchange, 400, "model is required")
         if is_unload(route.name, fields):
             exchange.outcome = "asleep"
@@ -208,11 +246,18 @@ class OllamaHandler:
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
         try:
             return await hold.wait(self._pool.lease(exchange.model, wait_s=wait_s))
+        except StoreError:
+            if hold.response is None:
+                raise
+            message = "the proxy can't write its state"
+            failure = await hold.fail(message, exchange.request_id)
+            raise _AnsweredError(failure) from None
         except HoldLimitError as error:
             refusal = await self._refuse_waiting(exchange, hold, str(error))
             raise _AnsweredError(refusal) from error
         finally:
             exchange.wait_s += loop.time() - begun_at
+            self._observe_wait(exchange.wait_s)
 
     async def _refuse_waiting(
         self, exchange: Exchange, hold: Hold | None, problem: str | None

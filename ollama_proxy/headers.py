@@ -22,7 +22,8 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_NOT_FOR_UPSTREAM = frozenset({"host", "expect"})
+_NOT_FOR_UPSTREAM = frozenset({"host", "expect", "origin"})
+_CORS = "access-control-"
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 
@@ -30,14 +31,15 @@ Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 def for_upstream(headers: Headers) -> CIMultiDict[str]:
     """Return the client's headers as the instance gets them.
 
-    ``Host`` is the instance's own, and ``Expect`` is answered by the proxy.
+    ``Host`` is the instance's own; ``Expect`` and ``Origin`` are dealt with here.
     """
     return _without(headers, _NOT_FOR_UPSTREAM)
 
 
 def for_client(headers: Headers) -> CIMultiDict[str]:
-    """Return the instance's headers as the client gets them."""
-    return _without(headers, frozenset())
+    """Return the instance's headers as the client gets them, without its CORS."""
+    cors = {name.lower() for name in headers if name.lower().startswith(_CORS)}
+    return _without(headers, frozenset(cors))
 
 
 def _without(headers: Headers, more: frozenset[str]) -> CIMultiDict[str]:

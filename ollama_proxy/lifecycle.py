@@ -75,6 +75,7 @@ class Record:
 
     ``accepted``: the cloud took the start call, so it is never made again.
     ``adopted``: the instance was up before this proxy process was.
+    ``furthest``: the last stage reached; one that comes again is no progress.
     ``failed``: what is being stopped counts as a failed launch.
     ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
     """
@@ -89,6 +90,7 @@ class Record:
     woken_at: float = 0.0
     progress: Progress = Progress()
     progress_at: float = 0.0
+    furthest: Stage = Stage.CREATING
     leases: int = 0
     last_used: float = 0.0
     failures: int = 0
@@ -176,10 +178,14 @@ class StopFailed:
 class Leased:
     """A request was handed to the instance."""
 
+    launch_id: LaunchId
+
 
 @dataclass(frozen=True, slots=True)
 class Released:
     """A request that was handed to the instance has ended."""
+
+    launch_id: LaunchId
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +258,7 @@ def step(record: Record, event: Event, *, now: float, policy: Policy) -> Step:
     Raises `IllegalTransition` for a pair of state and event that can't happen.
     """
     launch_id = getattr(event, "launch_id", None)
-    is_news = not isinstance(event, Wake) and launch_id is not None
+    is_news = not isinstance(event, Wake | Leased) and launch_id is not None
     if is_news and launch_id != record.launch_id:
         return Step(record, duty(record))
     rule = _TABLE.get((record.state, type(event)))
@@ -299,6 +305,14 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
             return None
 
 
+def is_given_up(record: Record, policy: Policy) -> bool:
+    """Tell whether no launch comes by itself any more: a person has to act."""
+    ended = record.state is State.COOLDOWN or (
+        record.state is State.STOPPING and record.failed
+    )
+    return ended and record.failures >= policy.failure_limit
+
+
 def backoff_s(failures: int, policy: Policy) -> float:
     """Return the pause after the n-th failure in a row: doubling, bounded."""
     doublings = min(max(failures - 1, 0), 30)
@@ -323,7 +337,6 @@ def _launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
         model=event.model,
         woken_at=now,
         progress_at=now,
-        leases=rec.leases,
         last_used=now,
         failures=min(rec.failures, policy.failure_limit),
         fault=rec.fault,
@@ -344,7 +357,15 @@ def _advance(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
     assert isinstance(event, Progressed)  # noqa: S101 - the table pairs them
     if event.progress == rec.progress:
         return rec
-    return replace(rec, progress=event.progress, progress_at=now)
+    stages = list(Stage)
+    reached = max(rec.furthest, event.progress.stage, key=stages.index)
+    is_news = event.progress.stage == reached
+    return replace(
+        rec,
+        progress=event.progress,
+        furthest=reached,
+        progress_at=now if is_news else rec.progress_at,
+    )
 
 
 def _ready(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
@@ -383,7 +404,13 @@ def _lose_drained(rec: Record, event: Event, now: float, _policy: Policy) -> Rec
     return _stopping(rec, now, fault=Fault("lost", _loss(event)))
 
 
-def _lease(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+def _lease(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+    assert isinstance(event, Leased)  # noqa: S101 - the table pairs them
+    if event.launch_id != rec.launch_id:
+        raise IllegalTransition(
+            f"event 'Leased' of launch {event.launch_id!r} can't happen in state "
+            f"{rec.state.value!r} of launch {rec.launch_id!r}"
+        )
     return replace(rec, leases=rec.leases + 1, last_used=now)
 
 
@@ -414,7 +441,6 @@ def _drain(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
 def _vanish(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     kept = Record(
         since=now,
-        leases=rec.leases,
         last_used=rec.last_used,
         failures=rec.failures,
         fault=rec.fault,
@@ -517,7 +543,6 @@ def _loss(event: Event) -> str:
 
 _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.COLD, Wake): _launch,
-    (State.COLD, Released): _release,
     (State.COLD, StopRequested): _stay,
     (State.COLD, Restored): _restore,
     (State.COLD, Tick): _stay,
@@ -528,7 +553,6 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STARTING, Failed): _fail,
     (State.STARTING, Lost): _lose_launch,
     (State.STARTING, Gone): _lose_launch,
-    (State.STARTING, Released): _release,
     (State.STARTING, StopRequested): _stop,
     (State.STARTING, Restored): _restore,
     (State.STARTING, Tick): _tick_starting,
@@ -548,6 +572,11 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.DRAINING, Restored): _restore_drained,
     (State.DRAINING, Tick): _tick_draining,
     (State.STOPPING, Wake): _stay,  # the waiter still waits when it is cold
+    (State.STOPPING, Accepted): _stay,  # what was under way when the stop came
+    (State.STOPPING, Progressed): _stay,
+    (State.STOPPING, Ready): _stay,
+    (State.STOPPING, Failed): _stay,
+    (State.STOPPING, Lost): _stay,
     (State.STOPPING, Gone): _vanish,
     (State.STOPPING, StopFailed): _note_stop_failure,
     (State.STOPPING, Released): _release,
@@ -555,7 +584,6 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STOPPING, Restored): _restore,
     (State.STOPPING, Tick): _stay,
     (State.COOLDOWN, Wake): _launch,
-    (State.COOLDOWN, Released): _release,
     (State.COOLDOWN, StopRequested): _stay,
     (State.COOLDOWN, Restored): _restore,
     (State.COOLDOWN, Tick): _tick_cooldown,

@@ -4,6 +4,7 @@ One line per request, one per transition. Never a prompt, an answer, a key or a
 token. Lines are JSON where nobody looks at a terminal.
 """
 
+import contextlib
 import logging
 import sys
 from typing import Any, Final, TextIO
@@ -25,6 +26,14 @@ SIMULATOR_USED: Final = "simulator.used"
 TASK_CRASHED: Final = "task.crashed"
 ILLEGAL_TRANSITION: Final = "instance.illegal_transition"
 STORE_FAILED: Final = "store.failed"
+MODEL_NOT_LOADED: Final = "model.not_loaded"
+REQUEST_FAILED: Final = "request.failed"
+
+
+_WITHOUT_LOCALS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Tracebacks without the values of variables: these hold prompts and keys."""
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
@@ -32,7 +41,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     out = stream if stream is not None else sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if out.isatty()
         else structlog.processors.JSONRenderer()
     )
@@ -41,20 +50,25 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks
-            if not out.isatty()
-            else _keep_exception,
+            *([] if out.isatty() else [_WITHOUT_LOCALS]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: _ForgivingLogger(out),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=out, force=True)
 
 
-def _keep_exception(
-    _logger: Any, _method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Leave the exception to the console's own renderer."""
-    return event
+class _ForgivingLogger(structlog.PrintLogger):
+    """Writes lines; if nobody reads them any more, goes on without them.
+
+    A log that is closed or full must not end what keeps an eye on the bill.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write one line, if it can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ollama_proxy import log
 from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
+from ollama_proxy.bodies import reset
 from ollama_proxy.errors import ProxyError
 from ollama_proxy.exchange import EXCHANGE, Exchange, begin
 from ollama_proxy.metrics import Metrics
@@ -78,11 +79,32 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         return await handler(request)
     except ProxyError as error:
-        exchange: Exchange = request[EXCHANGE]
-        exchange.outcome = "broken"
-        body = error_body(
-            exchange.route.family, 500, str(error), request_id=exchange.request_id
-        )
-        reply = json_reply(body, status=500, family=exchange.route.family)
-        reply.headers[SPOKE] = error.reason
-        return reply
+        return _tell(request, str(error), error.reason)
+    except (web.HTTPException, ConnectionError):
+        raise
+    except Exception:
+        structlog.get_logger().exception(log.REQUEST_FAILED)
+        return _tell(request, "the proxy failed; its log says why", "internal")
+
+
+def _tell(request: web.Request, message: str, reason: str) -> web.Response:
+    """Return a 500; a response that has begun is reset instead."""
+    exchange = request[EXCHANGE]
+    exchange.outcome = "broken"
+    if BEGUN in request:
+        reset(request)
+        raise ConnectionResetError(message)
+    family = exchange.route.family
+    body = error_body(family, 500, message, request_id=exchange.request_id)
+    reply = json_reply(body, status=500, family=family)
+    reply.headers[SPOKE] = reason
+    return reply
+
+
+BEGUN = web.RequestKey("begun", bool)
+"""Key on a request whose response has begun."""
+
+
+async def note_begun(request: web.BaseRequest, _response: web.StreamResponse) -> None:
+    """Take note that headers are about to leave."""
+    request[BEGUN] = True

@@ -8,7 +8,8 @@ waits is remembered only as long as the client is there.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from ollama_proxy.lifecycle import (
     State,
     StopRequested,
     Wake,
+    is_given_up,
 )
 from ollama_proxy.tasks import TaskOwner
 
@@ -42,18 +44,39 @@ _SWEEP_CALL_S = 120.0
 class Lease:
     """One request's claim on a ready instance, until it is released."""
 
-    def __init__(self, controller: Controller, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        upstream: Upstream,
+        launch_id: LaunchId,
+        forget: Callable[["Lease"], None],
+    ) -> None:
         self._controller = controller
+        self._forget = forget
+        self._launch_id = launch_id
         self._held = True
+        self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
         self.touch = controller.touch
         self.nudge = controller.nudge
+
+    def until_cut(self) -> asyncio.Timeout:
+        """Return a scope that ends in `TimeoutError` if the instance is lost."""
+        self._scope = asyncio.timeout(None if self._held else 0)
+        return self._scope
+
+    def cut(self) -> None:
+        """End the request: the instance will not answer it any more."""
+        if self._scope is not None:
+            with contextlib.suppress(RuntimeError):  # not entered yet, or left already
+                self._scope.reschedule(asyncio.get_running_loop().time())
 
     def release(self) -> None:
         """Give the claim back; a second time changes nothing."""
         if self._held:
             self._held = False
-            self._controller.apply(Released())
+            self._forget(self)
+            self._controller.apply(Released(self._launch_id))
 
     def __enter__(self) -> "Lease":
         return self
@@ -106,11 +129,14 @@ class Pool:
         self._draw_launch_id = draw_launch_id
         self._waiters: dict[asyncio.Future[bool], None] = {}
         self._wanted_model: str | None = None
+        self._wakes_again = False
         self._tasks = TaskOwner()
         self._releasing = False
         self._log = structlog.get_logger()
+        self._leases: dict[Controller, set[Lease]] = {}
         for controller in self.controllers:
-            controller.observe(self._on_transition)
+            self._leases[controller] = set()
+            controller.observe(partial(self._on_transition, controller))
 
     @property
     def waiting(self) -> int:
@@ -160,8 +186,12 @@ class Pool:
         chosen = min(ready, key=lambda c: c.record.leases, default=None)
         if chosen is None or chosen.upstream is None:
             return None
-        chosen.apply(Leased())
-        return Lease(chosen, chosen.upstream)
+        launch_id = chosen.record.launch_id
+        assert launch_id is not None  # noqa: S101 - what is ready has a launch
+        chosen.apply(Leased(launch_id))
+        lease = Lease(chosen, chosen.upstream, launch_id, self._leases[chosen].discard)
+        self._leases[chosen].add(lease)
+        return lease
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance for a request that is no use of it."""
@@ -184,11 +214,19 @@ class Pool:
             return
         awake = {State.STARTING, State.READY}
         woken = [c for c in self.controllers if c.record.state in awake]
+        leaving = {State.DRAINING, State.STOPPING}
+        if any(c.record.state in leaving for c in self.controllers):
+            self._wakes_again = True
         for controller in woken or self.controllers[:1]:
             controller.apply(Wake(self._draw_launch_id(), model, forced))
 
     def stop(self) -> None:
-        """Ask for every instance to end once its streams have."""
+        """Ask for every instance to end once its streams have.
+
+        Who waits for one is told that it waits in vain.
+        """
+        self._wakes_again = False
+        self._give_up()
         for controller in self.controllers:
             controller.apply(StopRequested())
 
@@ -204,7 +242,7 @@ class Pool:
         self._wanted_model = model
         self.wake(model)
         wait_s = max(wait_s, self._joining_s())
-        if wait_s <= 0 or self._in_vain():
+        if wait_s <= 0 or self._in_vain() or not self._accepts_wakes:
             return None
         return await self._wait(wait_s)
 
@@ -229,6 +267,8 @@ class Pool:
                     return None
             if (lease := self.try_lease()) is not None:
                 return lease
+            if not self._accepts_wakes:
+                return None
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[asyncio.Future[bool]]:
@@ -248,23 +288,26 @@ class Pool:
         finally:
             del self._waiters[given]
 
-    def _on_transition(self, _before: Record, after: Record) -> None:
+    def _on_transition(
+        self, controller: Controller, _before: Record, after: Record
+    ) -> None:
         match after.state:
+            case State.STOPPING:
+                for lease in list(self._leases[controller]):
+                    lease.cut()
+                if self._in_vain():
+                    self._give_up()
             case State.READY if self._waiters and not self._releasing:
                 self._releasing = True
                 self._tasks.spawn(self._release_in_a_ramp(), name="ramp")
-            case State.COLD if self._waiters:
+            case State.COLD if self._waiters or self._wakes_again:
                 self._tasks.spawn(self._wake_for_waiting(), name="wake again")
             case State.COOLDOWN if self._in_vain():
                 self._give_up()
 
     def _in_vain(self) -> bool:
         """Tell whether no launch is under way or to come by itself."""
-        return all(
-            c.record.state is State.COOLDOWN
-            and c.record.failures >= c.policy.failure_limit
-            for c in self.controllers
-        )
+        return all(is_given_up(c.record, c.policy) for c in self.controllers)
 
     async def _release_in_a_ramp(self) -> None:
         """Let the waiting go in growing groups, not as one thundering herd."""
@@ -281,8 +324,9 @@ class Pool:
 
     async def _wake_for_waiting(self) -> None:
         """Ask again, now that it is cold, for what was asked while it stopped."""
-        if not self._waiters:
+        if not self._waiters and not self._wakes_again:
             return
+        self._wakes_again = False
         try:
             self.wake(self._wanted_model)
         except StoreError as error:
@@ -331,9 +375,16 @@ async def sweep(
     """
     async with asyncio.timeout(_SWEEP_CALL_S):
         owned = await backend.owned()
-        strays = sorted(set(owned) - store.launch_ids())
-        for launch_id in strays:
-            if not dry_run:
+    strays = sorted(set(owned) - store.launch_ids())
+    failure: Exception | None = None
+    for launch_id in () if dry_run else strays:
+        try:
+            async with asyncio.timeout(_SWEEP_CALL_S):
                 await backend.stop(launch_id)
-                structlog.get_logger().warning(log.INSTANCE_SWEPT, launch_id=launch_id)
+        except (BackendError, TimeoutError) as error:
+            failure = error  # the others are stopped all the same
+        else:
+            structlog.get_logger().warning(log.INSTANCE_SWEPT, launch_id=launch_id)
+    if failure is not None:
+        raise failure
     return strays

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import aiohttp
 import msgspec
+import structlog
 
+from ollama_proxy import log
 from ollama_proxy.backend import Upstream
-from ollama_proxy.catalogue import Contents, Tags
+from ollama_proxy.catalogue import Contents, ListedModel, Tags
 from ollama_proxy.lifecycle import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
 
@@ -104,6 +106,7 @@ class HttpProbe:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self._timeout = ProbeTimeout()
+        self._log = structlog.get_logger()
 
     async def alive(self, upstream: Upstream) -> bool:
         """Tell whether ``/api/version`` answers within the scaled time-out."""
@@ -139,15 +142,16 @@ class HttpProbe:
             if full_model_name(name) not in present:
                 async for progress in self._pull(upstream, name):
                     yield progress
-        first = wanted[0] if wanted else model
-        if first and (wanted or full_model_name(first) in present):
-            yield Progress(Stage.LOADING, detail=first)
-            await self._load(upstream, first)
+        if wanted:
+            yield Progress(Stage.LOADING, detail=wanted[0])
+            await self._load(upstream, wanted[0])
+        elif model and full_model_name(model) in present:
+            yield Progress(Stage.LOADING, detail=model)
+            await self._try_to_load(upstream, model)
 
     async def _present(self, upstream: Upstream) -> set[str]:
         reply = await self._request_ok(upstream, "GET", "/api/tags", None)
-        tags = msgspec.json.decode(reply.body, type=Tags)
-        return {full_model_name(model.name) for model in tags.models}
+        return {full_model_name(model.name) for model in _listed(reply.body)}
 
     async def _pull(self, upstream: Upstream, model: str) -> AsyncIterator[Progress]:
         """Pull a model and tell how far it is; ``success`` must be the last word."""
@@ -168,6 +172,13 @@ class HttpProbe:
         if status != "success":
             raise PreparationError(_pull_fault(model, f"it ended with {status!r}"))
 
+    async def _try_to_load(self, upstream: Upstream, model: str) -> None:
+        """Load what one client asked for; its failure is that client's alone."""
+        try:
+            await self._load(upstream, model)
+        except PreparationError as error:
+            self._log.warning(log.MODEL_NOT_LOADED, error=str(error))
+
     async def _load(self, upstream: Upstream, model: str) -> None:
         """Load a model; one that only embeds is loaded by an empty embedding."""
         reply = await self._request(
@@ -186,8 +197,7 @@ class HttpProbe:
         tags = await self._request_ok(upstream, "GET", "/api/tags", None)
         version = await self._version(upstream) or ""
         shows: dict[str, bytes] = {}
-        listed = msgspec.json.decode(tags.body, type=Tags).models
-        for model in listed[:_SHOWN_MODELS]:
+        for model in _listed(tags.body)[:_SHOWN_MODELS]:
             reply = await self._request(
                 upstream, "POST", "/api/show", {"model": model.name}
             )
@@ -197,7 +207,7 @@ class HttpProbe:
 
     async def _get(self, upstream: Upstream, path: str) -> _Reply:
         async with self._session.get(upstream.url + path) as response:
-            return _Reply(response.status, await response.content.read(_MAX_BODY))
+            return _Reply(response.status, await _read(response))
 
     async def _request_ok(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
@@ -214,9 +224,28 @@ class HttpProbe:
         request = self._session.request(method, upstream.url + path, json=body)
         try:
             async with request as response:
-                return _Reply(response.status, await response.read())
+                return _Reply(response.status, await _read(response))
         except (aiohttp.ClientError, OSError) as error:
             raise PreparationError(_broken("asking", path, error)) from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a whole body of bounded length."""
+    body = bytearray()
+    async for data in response.content.iter_any():
+        body += data
+        if len(body) > _MAX_BODY:
+            raise aiohttp.ClientPayloadError(f"an answer is over {_MAX_BODY} bytes")
+    return bytes(body)
+
+
+def _listed(body: bytes) -> list[ListedModel]:
+    """Return the models of ``/api/tags``."""
+    try:
+        return msgspec.json.decode(body, type=Tags).models
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        message = f"the instance's list of models can't be read: {error}"
+        raise PreparationError(Fault("probe", message)) from error
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -9,9 +9,8 @@ instance can't have acted on it: the connection was refused, or it was a kept
 one that turned out to be closed.
 """
 
+import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 
@@ -22,8 +21,9 @@ from yarl import URL
 from ollama_proxy import headers
 from ollama_proxy.answers import in_band_error
 from ollama_proxy.backend import Upstream
-from ollama_proxy.bodies import RequestBody
+from ollama_proxy.bodies import RequestBody, reset
 from ollama_proxy.errors import UpstreamError
+from ollama_proxy.exchange import raw_target
 from ollama_proxy.routing import Family
 
 UNTYPED = web.ResponseKey("untyped", bool)
@@ -31,10 +31,7 @@ UNTYPED = web.ResponseKey("untyped", bool)
 
 _CONNECT_TIMEOUT_S = 10.0
 _AUTO_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
-_RELAYED_TYPES = {
-    "application/x-ndjson": Family.NATIVE,
-    "text/event-stream": Family.OPENAI,
-}
+_STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
 
 
 def _tracing() -> aiohttp.TraceConfig:
@@ -136,14 +133,6 @@ class Relay:
         )
 
 
-def raw_target(request: web.BaseRequest) -> str:
-    """Return path and query as the client wrote them."""
-    target = request.raw_path
-    if target.startswith("/"):
-        return target
-    return request.rel_url.raw_path_qs
-
-
 def _never_arrived(error: Exception, seen: SimpleNamespace) -> bool:
     if isinstance(error, aiohttp.ClientConnectorError):
         return isinstance(error.os_error, ConnectionRefusedError)
@@ -151,43 +140,86 @@ def _never_arrived(error: Exception, seen: SimpleNamespace) -> bool:
     return bool(seen.reused) and isinstance(error, broken)
 
 
-async def hand_on(
-    request: web.BaseRequest,
-    answer: aiohttp.ClientResponse,
-    *,
-    begun: web.StreamResponse | None,
-    family: Family,
-    touch: Callable[[], None],
-) -> web.StreamResponse:
-    """Pass an answer on as it comes; ``begun`` is a response under way, if any.
+class Handover:
+    """One answer on its way to the client; ``response`` is set once it began.
 
-    If the instance breaks off, the client is told in the words of the stream,
-    or its connection is reset: a clean early end would look like success.
+    ``begun`` is a response under way, if heartbeats have opened one already.
     """
-    response = begun
-    if response is None:
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        family: Family,
+        *,
+        begun: web.StreamResponse | None,
+        stall_s: float,
+    ) -> None:
+        self.response = begun
+        self._request = request
+        self._family = family
+        self._stall_s = stall_s
+        self._last = b"\n"
+
+    async def run(
+        self, answer: aiohttp.ClientResponse, touch: Callable[[], None]
+    ) -> web.StreamResponse:
+        """Pass the answer on as it comes.
+
+        If the instance breaks off, the client is told in the words of the
+        stream, or its connection is reset: a clean early end would look like
+        success. A client that takes nothing for ``stall_s`` is reset too.
+        """
+        response = self.response or await self._begin(answer)
+        while True:
+            try:
+                data = await answer.content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                answer.close()
+                return await self.break_off(error)
+            touch()
+            if not data:
+                break
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await response.write(data)
+            except TimeoutError as error:
+                reset(self._request)
+                raise ConnectionResetError("the client takes nothing") from error
+            self._last = data
+        await response.write_eof()
+        return response
+
+    async def _begin(self, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(
             status=answer.status,
             reason=answer.reason,
             headers=headers.for_client(answer.headers),
         )
-        close_if_unframed(request, response)
+        close_if_unframed(self._request, response)
         response[UNTYPED] = "Content-Type" not in answer.headers
-        await response.prepare(request)
-    last = b"\n"
-    while True:
-        try:
-            data = await answer.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            await _break_off(request, response, answer, family, last, error)
-            return response
-        touch()
-        if not data:
-            break
-        await response.write(data)
-        last = data
-    await response.write_eof()
-    return response
+        await response.prepare(self._request)
+        self.response = response
+        return response
+
+    async def break_off(self, error: Exception) -> web.StreamResponse:
+        """End a stream whose instance was lost, so that nobody takes it for whole.
+
+        Raises `ConnectionResetError` after a reset, where nothing can be told.
+        """
+        message = "the instance was lost in the middle of the answer"
+        response = self.response
+        can_tell = response is not None and response.content_type in _STREAM_TYPES
+        if response is None or not can_tell or "Content-Length" in response.headers:
+            reset(self._request)
+            raise ConnectionResetError(f"{message}: {error}") from error
+        fresh_line = b"" if self._last.endswith(b"\n") else b"\n"
+        is_sse = response.content_type == "text/event-stream"
+        fresh_event = b"\n" if is_sse else b""
+        told = in_band_error(self._family, message)
+        async with asyncio.timeout(self._stall_s):
+            await response.write(fresh_line + fresh_event + told)
+            await response.write_eof()
+        return response
 
 
 def close_if_unframed(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -203,36 +235,3 @@ async def strip_own_headers(
     response.headers.pop("Server", None)
     if response.get(UNTYPED):
         response.headers.popall("Content-Type", None)
-
-
-def _reset(request: web.BaseRequest) -> None:
-    """Reset the client's connection: a mere close would be a clean end to some."""
-    transport = request.transport
-    if transport is None:
-        return
-    bound = transport.get_extra_info("socket")
-    if bound is not None:
-        at_once = struct.pack("ii", 1, 0)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-    transport.abort()
-
-
-async def _break_off(
-    request: web.BaseRequest,
-    response: web.StreamResponse,
-    answer: aiohttp.ClientResponse,
-    family: Family,
-    last: bytes,
-    error: Exception,
-) -> None:
-    """End a stream whose instance was lost, so that nobody takes it for whole."""
-    message = "the instance was lost in the middle of the answer"
-    is_stream = response.content_type in _RELAYED_TYPES
-    if not is_stream or "Content-Length" in response.headers:
-        _reset(request)
-        raise ConnectionResetError(f"{message}: {error}") from error
-    answer.close()
-    fresh_line = b"" if last.endswith(b"\n") else b"\n"
-    fresh_event = b"\n" if response.content_type == "text/event-stream" else b""
-    await response.write(fresh_line + fresh_event + in_band_error(family, message))
-    await response.write_eof()

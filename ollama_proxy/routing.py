@@ -14,7 +14,16 @@ from enum import StrEnum
 
 import msgspec
 
-_CATALOGUED_METHODS = frozenset({"GET", "HEAD"})
+_WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_NOT_THERE = frozenset(
+    {
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/messages/count_tokens",
+        "/api/web_search",
+        "/api/web_fetch",
+    }
+)
 
 
 class Family(StrEnum):
@@ -52,6 +61,7 @@ class Asleep(StrEnum):
     MODEL = "model"
     BLOB = "blob"
     NOT_FOUND = "not_found"
+    REDIRECT = "redirect"
     METHOD = "method"
 
 
@@ -132,7 +142,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
     ),
     (
         "/v1/models/:model",
-        re.compile(r"/v1/models/[^/]+\Z"),
+        re.compile(r"/v1/models/(?:(?!%2[Ff])[^/])+\Z"),
         {"GET": Route(_READ, Asleep.MODEL, Family.OPENAI)},
     ),
     (
@@ -147,8 +157,8 @@ def classify(method: str, path: str) -> Route:
     """Return the route of a request; ``path`` is raw and has no query.
 
     A path or method that Ollama does not know passes through while an instance
-    is up. It wakes one only if its method writes and its path is unknown: it
-    may be a route of a later Ollama.
+    is up. It wakes one only if its method writes and it may be a route of a later
+    Ollama: one below ``/api/`` or ``/v1/`` that is not known to be missing.
     """
     if (methods := _EXACT.get(path)) is not None:
         return _named(methods, method, path)
@@ -156,9 +166,17 @@ def classify(method: str, path: str) -> Route:
         if pattern.match(path):
             return _named(methods, method, name)
     family = family_of(path)
-    reads = method in _CATALOGUED_METHODS or method == "OPTIONS"
-    asleep = Asleep.NOT_FOUND if reads else Asleep.WAKE
-    return Route(Kind.UNKNOWN, asleep, family)
+    cleaned = clean_path(path)
+    if cleaned != path and classify(method, cleaned).name != "other":
+        return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)
+    writes = method in _WRITING_METHODS and path.startswith(("/api/", "/v1/"))
+    may_come = writes and path not in _NOT_THERE
+    return Route(Kind.UNKNOWN, Asleep.WAKE if may_come else Asleep.NOT_FOUND, family)
+
+
+def clean_path(path: str) -> str:
+    """Return a path as Go's router writes it: single slashes, none at the end."""
+    return re.sub("/+", "/", path).rstrip("/") or "/"
 
 
 def _named(methods: dict[str, Route], method: str, name: str) -> Route:
@@ -217,11 +235,20 @@ def read_fields(body: bytes) -> BodyFields:
     if not body.strip():
         raise ValueError("missing request body")
     try:
-        return _FIELDS.decode(body)
+        fields = _FIELDS.decode(body)
+        return fields if fields.model_name else _FIELDS.decode(_lower_keys(body))
     except msgspec.MsgspecError as error:
         raise ValueError(f"invalid request body: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError("invalid request body: not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("invalid request body: nested too deep") from error
+
+
+def _lower_keys(body: bytes) -> bytes:
+    """Return the object with its keys in lower case: Go takes them in any."""
+    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({key.lower(): value for key, value in raw.items()})
 
 
 def is_unload(route_name: str, fields: BodyFields) -> bool:

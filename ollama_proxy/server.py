@@ -1,6 +1,7 @@
 """Run the proxy as a process: bind, serve, and end in good order on a signal."""
 
 import asyncio
+import ipaddress
 import random
 import signal
 import socket
@@ -14,6 +15,7 @@ from ollama_proxy import __version__, log
 from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import StartupError
+from ollama_proxy.gate import HostRules
 from ollama_proxy.settings import Listen, Settings, backend_name
 from ollama_proxy.store import Store
 
@@ -74,6 +76,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 store=store,
                 backend=backend,
                 dice=random.Random(),  # noqa: S311 - spreads load, guards nothing
+                hosts=_host_rules(bound),
             )
             await _run(
                 app, bound, settings, announce, simulated=backend.traits.simulated
@@ -83,6 +86,12 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
     finally:
         bound.close()
         store.close()
+
+
+def _host_rules(bound: socket.socket) -> HostRules | None:
+    """Return the rules for ``Host``: a public bind takes any, as Ollama does."""
+    address = ipaddress.ip_address(bound.getsockname()[0])
+    return HostRules.of_this_machine() if address.is_loopback else None
 
 
 async def _run(

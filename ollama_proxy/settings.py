@@ -13,23 +13,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import ValidationError as PydanticValidationError
 from pydantic.fields import FieldInfo
 
 from ollama_proxy.errors import SettingsError
+from ollama_proxy.origins import OriginRules
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmg]i?b?|b)?", re.IGNORECASE)
 _SIZE_POWERS = {"k": 10, "m": 20, "g": 30}
 _MAX_PORT = 65535
+_LONGEST_S = 100 * 365 * 86400.0
 
 
 def parse_duration(value: object) -> float:
     """Return seconds from ``90``, ``"90s"``, ``"30m"``, ``"2h"`` or ``"1h30m"``."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 <= value < _LONGEST_S:  # type: ignore[operator]  # a number
+        return float(value)  # type: ignore[arg-type]  # likewise
     text = str(value).strip().lower()
     parts = _DURATION.findall(text)
     if not parts or re.sub(_DURATION, "", text).strip():
@@ -112,6 +115,11 @@ def _parse_url(value: object) -> str:
     return text
 
 
+def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    OriginRules(value)
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
@@ -148,6 +156,12 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_BACKEND",
         text="`local`, `static` or the name of a plug-in",
         shown="`static` with an upstream URL, else `local`",
+    )
+    origins: Annotated[Names, AfterValidator(_check_origins)] = _setting(
+        (),
+        "OLLAMA_ORIGINS",
+        text="comma-separated origins that may ask besides Ollama's own; `*` = all",
+        shown="–",
     )
     upstream_url: Annotated[str, BeforeValidator(_parse_url)] | None = _setting(
         None,
@@ -203,6 +217,12 @@ class Settings(BaseModel):
         "10m",
         "OLLAMA_PROXY_DRAIN_TIMEOUT",
         text="how long streams may go on after a stop was asked for",
+        shown="10m",
+    )
+    stall_timeout: Duration = _setting(
+        "10m",
+        "OLLAMA_PROXY_STALL_TIMEOUT",
+        text="without a byte sent or taken, then a client is taken for gone",
         shown="10m",
     )
     backoff: Duration = _setting(

@@ -40,12 +40,12 @@ class Status:
         """
         controller = self._foremost()
         record = controller.record
-        failed = record.state is State.COOLDOWN
+        failed = _is_error(record)
         starting = record.state is State.STARTING
         elapsed_s = self._elapsed_s(record)
         total_s = self.estimates.total_s(controller.offer.name)
         eta_s = remaining_s(total_s, elapsed_s or 0.0) if not failed else None
-        wait_s = record.retry_at - self.clock.now() if failed else eta_s
+        wait_s = max(1.0, record.retry_at - self.clock.now()) if failed else eta_s
         return Waiting(
             status="error" if failed else "provisioning",
             message=problem or self._message(controller, eta_s),
@@ -79,6 +79,8 @@ class Status:
 
     def _message(self, controller: Controller, eta_s: float | None) -> str:
         record = controller.record
+        if record.state is State.STOPPING and _is_error(record):
+            return _error(record) or "the instance can't be stopped"
         if record.state is State.COOLDOWN and record.fault is not None:
             pause_s = max(0.0, record.retry_at - self.clock.now())
             when = f"in {pause_s:.0f} s" if pause_s else "with the next request"
@@ -110,7 +112,9 @@ class Status:
             "service": "ollama-proxy",
             "version": __version__,
             "backend": self.backend,
-            "provisioning_status": _PROVISIONING_STATUS[record.state],
+            "provisioning_status": "error"
+            if _is_error(record)
+            else _PROVISIONING_STATUS[record.state],
             "instance_status": record.state.value,
             "stage": waiting.stage,
             "progress": waiting.progress,
@@ -178,10 +182,19 @@ def _instance(controller: Controller) -> dict[str, Any]:
     }
 
 
+def _is_error(record: Record) -> bool:
+    """Tell whether asking again soon is no use: a launch failed, or a stop does."""
+    if record.state is State.STOPPING:
+        return record.failed or record.stop_error is not None
+    return record.state is State.COOLDOWN
+
+
 def _error(record: Record) -> str | None:
+    words = [record.fault.message] if record.fault is not None else []
     if record.stop_error is not None:
-        return f"the instance can't be stopped and may cost money: {record.stop_error}"
-    return record.fault.message if record.fault is not None else None
+        stuck = "the instance can't be stopped and may cost money"
+        words.append(f"{stuck}: {record.stop_error}")
+    return "; ".join(words) or None
 
 
 def _finite(length_s: float) -> float | None:

@@ -165,7 +165,7 @@ class Store:
         try:
             with self._db:
                 yield self._db
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"the state can't be written: {error}") from error
 
 

@@ -89,8 +89,13 @@ def answers(proxy: ProxyProcess) -> bool:
 
 
 @contextlib.contextmanager
-def proxy_process(state: Path, **env: str) -> Iterator[ProxyProcess]:
-    """Run the proxy on a free port with its state in ``state``."""
+def proxy_process(
+    state: Path, *, pipe: bool = False, **env: str
+) -> Iterator[ProxyProcess]:
+    """Run the proxy on a free port with its state in ``state``.
+
+    Its output goes to a file beside it, or into a ``pipe``.
+    """
     port = free_port()
     settings = {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
@@ -106,7 +111,7 @@ def proxy_process(state: Path, **env: str) -> Iterator[ProxyProcess]:
             [*PROGRAM, "serve"],
             cwd=ROOT,
             env=clean_environment(**(settings | env)),
-            stdout=out,
+            stdout=subprocess.PIPE if pipe else out,
             stderr=subprocess.STDOUT,
             text=True,
         )

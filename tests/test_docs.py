@@ -79,7 +79,14 @@ def test_every_example_default_is_the_default() -> None:
     text = (ROOT / "config.example.toml").read_text()
     lines = [line.removeprefix("# ") for line in text.splitlines()]
     given = tomllib.loads("\n".join(ln for ln in lines if re.match(r"\w+ = ", ln)))
-    examples = {"backend", "upstream_url", "models", "state_dir", "ollama_bin"}
+    examples = {
+        "backend",
+        "upstream_url",
+        "models",
+        "state_dir",
+        "ollama_bin",
+        "origins",
+    }
     examples.add("anything")
     defaults = {name: value for name, value in given.items() if name not in examples}
     env: dict[str, str] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PURE = ("lifecycle", "routing", "headers", "answers")
+PURE = ("lifecycle", "routing", "headers", "answers", "origins")
 IMPURE = {
     "asyncio",
     "aiohttp",

@@ -77,9 +77,9 @@ def test_an_accepted_launch_is_followed_and_never_started_again() -> None:
 
 
 def test_a_ready_instance_is_idle_from_the_end_of_its_last_lease() -> None:
-    busy = after(make_record(State.READY), Leased(), now=1000.0)
+    busy = after(make_record(State.READY), Leased(ONE), now=1000.0)
     long_after = after(busy, Tick(), now=9000.0)
-    released = after(long_after, Released(), now=9000.0)
+    released = after(long_after, Released(ONE), now=9000.0)
 
     assert long_after.state is State.READY
     assert after(released, Tick(), now=9299.0).state is State.READY
@@ -100,15 +100,17 @@ def test_a_stop_while_starting_stops_without_counting_a_failure() -> None:
 
 
 def test_a_stop_drains_the_leases_first() -> None:
-    draining = after(make_record(State.READY), Leased(), Leased(), StopRequested())
+    draining = after(
+        make_record(State.READY), Leased(ONE), Leased(ONE), StopRequested()
+    )
 
     assert draining.state is State.DRAINING
-    assert after(draining, Released()).state is State.DRAINING
-    assert after(draining, Released(), Released()).state is State.STOPPING
+    assert after(draining, Released(ONE)).state is State.DRAINING
+    assert after(draining, Released(ONE), Released(ONE)).state is State.STOPPING
 
 
 def test_draining_ends_at_its_timeout() -> None:
-    draining = after(make_record(State.READY), Leased(), StopRequested())
+    draining = after(make_record(State.READY), Leased(ONE), StopRequested())
 
     assert after(draining, Tick(), now=1059.0).state is State.DRAINING
     assert after(draining, Tick(), now=1060.0).state is State.STOPPING
@@ -245,12 +247,25 @@ def test_news_of_another_launch_changes_nothing() -> None:
 @pytest.mark.parametrize("state", [State.COLD, State.STARTING, State.STOPPING])
 def test_an_illegal_pair_is_an_error_naming_both(state: State) -> None:
     with pytest.raises(IllegalTransition, match=f"'Leased'.*'{state.value}'"):
-        after(make_record(state), Leased())
+        after(make_record(state), Leased(ONE))
+
+
+def test_a_lease_of_another_launch_is_an_error() -> None:
+    with pytest.raises(IllegalTransition, match="of launch 'two'"):
+        after(make_record(State.READY), Leased(TWO))
+
+
+def test_a_lease_of_an_earlier_launch_does_not_keep_the_next_one() -> None:
+    lost = after(make_record(State.READY), Leased(ONE), Lost(ONE, "silent"), Gone(ONE))
+    record = after(lost, Wake(TWO, forced=True))
+
+    assert record.leases == 0
+    assert after(record, Released(ONE)) == record
 
 
 def test_a_release_without_a_lease_is_an_error() -> None:
     with pytest.raises(IllegalTransition, match="without a lease"):
-        after(make_record(State.READY), Released())
+        after(make_record(State.READY), Released(ONE))
 
 
 def test_the_next_deadline_is_when_a_tick_changes_something() -> None:
@@ -283,8 +298,10 @@ EVENTS: tuple[Event, ...] = (
     Gone(ONE),
     Gone(TWO),
     StopFailed(ONE, "denied"),
-    Leased(),
-    Released(),
+    Leased(ONE),
+    Leased(TWO),
+    Released(ONE),
+    Released(TWO),
     StopRequested(),
     Restored(),
     Tick(),
@@ -335,7 +352,9 @@ def test_when_the_world_goes_quiet_nothing_is_left(
     for _ in range(20):
         now += 3600.0
         while record.leases:
-            record = step(record, Released(), now=now, policy=POLICY).record
+            assert record.launch_id is not None
+            done = Released(record.launch_id)
+            record = step(record, done, now=now, policy=POLICY).record
         match step(record, Tick(), now=now, policy=POLICY).command:
             case Stop(launch_id):
                 event: Event = Gone(launch_id)

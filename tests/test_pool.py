@@ -4,7 +4,9 @@ import asyncio
 import random
 
 import pytest
+import structlog
 
+from ollama_proxy import log
 from ollama_proxy.backend import Traits
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.errors import (
@@ -12,6 +14,7 @@ from ollama_proxy.errors import (
     CredentialsError,
     HoldLimitError,
     StoreError,
+    TransientError,
 )
 from ollama_proxy.lifecycle import Fault, LaunchId, Policy, Progress, Stage, State
 from ollama_proxy.pool import Lease, Pool
@@ -173,6 +176,7 @@ async def test_a_restarted_proxy_adopts_the_same_instance() -> None:
 @in_virtual_time
 async def test_an_instance_nobody_remembers_is_swept() -> None:
     deployment = Deployment()
+    await asyncio.sleep(5)
     await deployment.cloud.start(LaunchId("stray"))
     assert await deployment.pool.sweep(dry_run=True) == ["stray"]
     assert deployment.cloud.paid == 1
@@ -373,4 +377,141 @@ async def test_ending_lets_nobody_wait_and_wakes_nothing() -> None:
     calls = deployment.cloud.launches
     assert await deployment.pool.lease("m", wait_s=0) is None
     assert deployment.cloud.launches == calls
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_start_call_that_outlives_its_stop_leaves_nothing() -> None:
+    deployment = Deployment()
+    deployment.pool.wake()
+    await asyncio.sleep(0.005)
+    assert deployment.cloud.calls == ["start"]
+    deployment.pool.stop()
+    await asyncio.sleep(30)
+
+    assert deployment.cloud.paid == 0
+    assert deployment.state is State.COLD
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_one_stray_that_can_not_be_stopped_shields_no_other() -> None:
+    class Locked(FakeCloud):
+        async def stop(self, launch_id: LaunchId) -> None:
+            if launch_id == "l1":
+                raise TransientError("locked")
+            await super().stop(launch_id)
+
+    deployment = Deployment()
+    await deployment.pool.aclose()
+    deployment.cloud = Locked()
+    for name in ("l1", "l2", "l3"):
+        await deployment.cloud.start(LaunchId(name))
+    await deployment.restart()
+    await asyncio.sleep(60)
+
+    assert list(deployment.cloud.instances) == ["l1"]
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_burst_of_refused_requests_is_one_failure_not_three() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    deployment.probe.answers = False
+    for _ in range(50):
+        lease.nudge()
+        await asyncio.sleep(0.01)
+    assert deployment.state is State.READY
+    deployment.probe.answers = True
+    await asyncio.sleep(60)
+
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_wake_while_stopping_is_carried_out_when_it_is_cold() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    deployment.pool.stop()
+    assert await deployment.pool.lease("m", wait_s=0) is None
+    await asyncio.sleep(30)
+
+    assert deployment.state is State.READY
+    assert deployment.cloud.launches == 2
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_stop_gives_up_who_waits() -> None:
+    deployment = Deployment()
+    waiting = asyncio.ensure_future(deployment.pool.lease("m", wait_s=600))
+    await asyncio.sleep(1)
+    deployment.pool.stop()
+
+    assert await waiting is None
+    await asyncio.sleep(60)
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_stop_that_the_cloud_accepts_and_forgets_is_told() -> None:
+    class Forgetful(FakeCloud):
+        async def stop(self, launch_id: LaunchId) -> None:
+            self.calls.append("stop")
+
+    deployment = Deployment()
+    await deployment.pool.aclose()
+    deployment.cloud = Forgetful()
+    await deployment.restart()
+    (await _leased(deployment)).release()
+    deployment.pool.stop()
+    await asyncio.sleep(400)
+
+    assert "still there" in (_stop_error(deployment) or "")
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_backend_that_keeps_crashing_ends_the_launch() -> None:
+    class Broken(FakeCloud):
+        async def start(self, launch_id: LaunchId) -> None:
+            raise KeyError("zone")
+
+    deployment = Deployment()
+    await deployment.pool.aclose()
+    deployment.cloud = Broken()
+    await deployment.restart()
+    deployment.pool.wake()
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.sleep(20)
+
+    fault = deployment.pool.controllers[0].record.fault
+    assert fault is not None
+    assert fault.message == "KeyError in start: 'zone'"
+    assert logs
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_an_owner_that_crashes_begins_again() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    controller = deployment.pool.controllers[0]
+    whole = controller._until_something_happens
+
+    async def crash(_work: object) -> None:
+        controller._until_something_happens = whole  # type: ignore[method-assign]  # once
+        raise RuntimeError("on purpose")
+
+    controller._until_something_happens = crash  # type: ignore[method-assign,assignment]  # once
+    with structlog.testing.capture_logs() as logs:
+        lease.release()
+        await asyncio.sleep(400)
+
+    crashed = [entry["task"] for entry in logs if entry["event"] == log.TASK_CRASHED]
+    assert crashed == ["owner"]
+    assert deployment.cloud.paid == 0
     await deployment.pool.aclose()

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class TestRealOllama(BackendContract):
         return LocalBackend(owner_id, choose_program(None, "never"))
 
 
-def real_environment() -> dict[str, str]:
+def real_environment() -> dict[str, Any]:
     kept = {n: os.environ[n] for n in ("OLLAMA_MODELS",) if n in os.environ}
     return kept | {"OLLAMA_PROXY_SIMULATOR": "never", "OLLAMA_NO_CLOUD": "1"}
 

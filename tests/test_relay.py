@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy import handlers
 from ollama_proxy.backend import Backend
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.lifecycle import Lost
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script, raw_upstream, reply
 from tests.proxy import generate, lines, running_proxy
 
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 HEAD = b"POST /api/generate HTTP/1.1\r\nHost: x\r\n"
 BODY = b'{"model":"tiny","prompt":"hi"}'
 REQUEST = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY
@@ -369,10 +372,11 @@ async def test_a_body_that_stops_half_way_leaves_nothing_behind(tmp_path: Path) 
         await proxy.wake()
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(HEAD + b"Content-Length: 1000\r\n\r\n" + BODY)
-        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+        await asyncio.sleep(0.1)
         writer.close()
+        await asyncio.sleep(0.1)
 
-        await proxy.until(lambda: proxy.parts.pool.in_flight == 0, within_s=1.0)
+        assert proxy.parts.pool.in_flight == 0
         assert "/api/generate" not in backend.simulator.counters.requests
 
 
@@ -404,6 +408,96 @@ async def test_what_the_instance_says_is_not_repaired(
 
     assert len(said) == (2 if fault.startswith("end") else 3)
     assert ("error" in said[-1]) == fault.startswith("error")
+
+
+async def test_a_client_that_sends_nothing_more_does_not_keep_the_instance(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_STALL_TIMEOUT="0.2s") as proxy:
+        await proxy.wake()
+        with pytest.raises(ConnectionResetError):
+            await proxy.raw(
+                b"POST /api/blobs/sha256:%s HTTP/1.1\r\nHost: x\r\n" % (b"0" * 64)
+                + b"Content-Length: 9999999\r\n\r\nonly this"
+            )
+
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0, within_s=1.0)
+
+
+async def test_a_client_that_takes_nothing_does_not_keep_the_instance(
+    tmp_path: Path,
+) -> None:
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readexactly(len(BODY))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        for _ in range(99):
+            writer.write(bytes(1_000_000))
+            await writer.drain()
+
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(
+            tmp_path,
+            backend=StaticBackend(upstream.url),
+            OLLAMA_PROXY_STALL_TIMEOUT="0.3s",
+        ) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=1024)
+        writer.write(REQUEST)
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0, within_s=3.0)
+        writer.transport.abort()
+
+
+async def test_a_machine_that_vanished_without_a_word_frees_its_clients(
+    tmp_path: Path,
+) -> None:
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readexactly(len(BODY))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"
+        )
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        asking = asyncio.ensure_future(proxy.raw(REQUEST))
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+        controller = proxy.parts.pool.controllers[0]
+        assert controller.record.launch_id is not None
+        controller.apply(Lost(controller.record.launch_id, "no route to host"))
+        raw = await asking
+
+    assert b"the instance was lost in the middle of the answer" in raw
+
+
+async def test_a_read_of_an_instance_that_says_nothing_is_answered_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "_READ_TIMEOUT_S", 0.2)
+
+    async def script(_r: asyncio.StreamReader, _w: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        async with proxy.session.get(f"{proxy.url}/api/ps") as answer:
+            assert (answer.status, await answer.json()) == (200, {"models": []})
+            assert answer.headers["X-Ollama-Proxy"] == "asleep"
 
 
 async def test_a_very_long_line_passes_whole(tmp_path: Path) -> None:

@@ -200,3 +200,17 @@ def test_the_state_folder_is_for_its_owner_only(tmp_path: Path) -> None:
         mode = (tmp_path / "s").stat().st_mode & 0o777
 
     assert mode == 0o700
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
+    with proxy_process(
+        tmp_path / "s", pipe=True, OLLAMA_PROXY_IDLE_TIMEOUT="1s"
+    ) as proxy:
+        assert proxy.process.stdout is not None
+        proxy.process.stdout.close()
+        status, _ = proxy.post("/api/generate", HELLO, Prefer="wait=20")
+        assert status == 200
+        proxy.until(lambda: proxy.get("/status")["instance_status"] == "cold")
+
+        assert simulators(tmp_path / "s") == []
+        assert proxy.terminate() in {0, 120}

@@ -63,7 +63,12 @@ class FakeCloud:
         await asyncio.sleep(self.dice.uniform(0.01, 0.5))
 
     async def start(self, launch_id: LaunchId) -> None:
+        """Start; a call on its way arrives, whether its caller still waits or not."""
         self.calls.append("start")
+        call = asyncio.get_running_loop().create_task(self._start(launch_id))
+        await asyncio.shield(call)
+
+    async def _start(self, launch_id: LaunchId) -> None:
         await self._travel()
         if self.start_error is not None:
             raise self.start_error

@@ -1,0 +1,86 @@
+"""The gate before every route: who may ask at all, by ``Origin`` and ``Host``.
+
+Answers preflights itself, awake and asleep, and gives every answer that passes
+the headers a browser needs to show it, our own 503s included.
+"""
+
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import psutil
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from ollama_proxy.origins import (
+    Headers,
+    OriginRules,
+    host_name,
+    is_local_name,
+    is_own_address,
+    is_same_origin,
+)
+
+CORS = web.RequestKey("cors", tuple)
+"""Key under which a request keeps the headers that its answer gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRules:
+    """Which ``Host`` is taken by a server that listens on loopback only."""
+
+    machine: str
+    addresses: Collection[str]
+
+    @classmethod
+    def of_this_machine(cls) -> "HostRules":
+        """Return the rules with this machine's own name and addresses."""
+        found = psutil.net_if_addrs().values()
+        addresses = {address.address for interface in found for address in interface}
+        return cls(socket.gethostname(), frozenset(addresses))
+
+
+def guard(origins: OriginRules, hosts: HostRules | None) -> Middleware:
+    """Return the gate; without ``hosts`` any host is taken, as on a public bind."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        host = request.headers.get(hdrs.HOST, "")
+        if origin and not is_same_origin(origin, host):
+            if not origins.allows(origin):
+                return _empty(403)
+            if request.method == hdrs.METH_OPTIONS:
+                return _empty(204, origins.preflight_headers(origin))
+            request[CORS] = origins.headers(origin)
+        if hosts is not None and (refusal := _check_host(request, hosts, host)):
+            return refusal
+        return await handler(request)
+
+    return middleware
+
+
+def _check_host(
+    request: web.Request, hosts: HostRules, host: str
+) -> web.StreamResponse | None:
+    name = host_name(host)
+    if is_own_address(name, hosts.addresses):
+        return None
+    if not is_local_name(name, hosts.machine):
+        return _empty(403)
+    return _empty(204) if request.method == hdrs.METH_OPTIONS else None
+
+
+def _empty(status: int, headers: Headers = ()) -> web.Response:
+    reply = web.Response(status=status)
+    for name, value in headers:
+        reply.headers.add(name, value)
+    return reply
+
+
+async def add_cors_headers(
+    request: web.BaseRequest, response: web.StreamResponse
+) -> None:
+    """Give an answer the headers of its request's origin."""
+    for name, value in request.get(CORS, ()):
+        response.headers.add(name, value)
