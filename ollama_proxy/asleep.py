@@ -16,7 +16,7 @@ from ollama_proxy.routing import (
     BodyFields,
     Family,
     Route,
-    allowed_methods,
+    allow_header,
     clean_path,
     full_model_name,
 )
@@ -91,9 +91,7 @@ class AsleepAnswers:
                 return _redirect(method, target)
             case Asleep.METHOD:
                 reply = plain(405, "405 method not allowed")
-                reply.headers["Allow"] = ", ".join(
-                    sorted(allowed_methods(path), key=len, reverse=True)
-                )
+                reply.headers["Allow"] = allow_header(path)
                 return reply
             case _:
                 return plain(404, "404 page not found")

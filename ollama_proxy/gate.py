@@ -12,6 +12,7 @@ import psutil
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from ollama_proxy.exchange import raw_path
 from ollama_proxy.origins import (
     Headers,
     OriginRules,
@@ -20,6 +21,7 @@ from ollama_proxy.origins import (
     is_own_address,
     is_same_origin,
 )
+from ollama_proxy.routing import allow_header
 
 CORS = web.RequestKey("cors", tuple)
 """Key under which a request keeps the headers that its answer gets."""
@@ -68,7 +70,10 @@ def _check_host(
         return None
     if not is_local_name(name, hosts.machine):
         return _empty(403)
-    return _empty(204) if request.method == hdrs.METH_OPTIONS else None
+    if request.method != hdrs.METH_OPTIONS:
+        return None
+    allowed = allow_header(raw_path(request))
+    return _empty(204, (("Allow", allowed),) if allowed else ())
 
 
 def _empty(status: int, headers: Headers = ()) -> web.Response:

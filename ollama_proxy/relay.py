@@ -163,7 +163,7 @@ class Handover:
     async def run(
         self, answer: aiohttp.ClientResponse, touch: Callable[[], None]
     ) -> web.StreamResponse:
-        """Pass the answer on as it comes.
+        """Pass the answer on as it comes, a chunk as a chunk.
 
         If the instance breaks off, the client is told in the words of the
         stream, or its connection is reset: a clean early end would look like
@@ -172,12 +172,14 @@ class Handover:
         response = self.response or await self._begin(answer)
         while True:
             try:
-                data = await answer.content.readany()
+                data, is_chunk = await answer.content.readchunk()
             except (aiohttp.ClientError, OSError) as error:
                 answer.close()
                 return await self.break_off(error)
             touch()
             if not data:
+                if is_chunk and not answer.content.at_eof():
+                    continue  # the end of a chunk that was passed on before
                 break
             try:
                 async with asyncio.timeout(self._stall_s):
@@ -196,6 +198,9 @@ class Handover:
             headers=headers.for_client(answer.headers),
         )
         close_if_unframed(self._request, response)
+        kept = answer.headers.get("Connection", "").lower() == "keep-alive"
+        if kept and self._request.keep_alive and response.keep_alive is not False:
+            response.headers["Connection"] = "keep-alive"  # some routes say so
         response[UNTYPED] = "Content-Type" not in answer.headers
         await response.prepare(self._request)
         self.response = response

@@ -193,14 +193,13 @@ def family_of(path: str) -> Family:
     return Family.OPENAI if path.startswith("/v1/") else Family.NATIVE
 
 
-def allowed_methods(path: str) -> list[str]:
-    """Return the methods that Ollama takes on a known path, for ``Allow``."""
-    if (methods := _EXACT.get(path)) is not None:
-        return sorted(methods)
+def allow_header(path: str) -> str:
+    """Return the methods that Ollama takes on a path, for ``Allow``; "" if none."""
+    methods = _EXACT.get(path, {})
     for _, pattern, by_method in _PATTERNS:
         if pattern.match(path):
-            return sorted(by_method)
-    return []
+            methods = by_method
+    return ", ".join(sorted(methods, key=len, reverse=True))
 
 
 class BodyFields(msgspec.Struct):

@@ -15,6 +15,7 @@ from aiohttp import web
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backend import Backend
 from ollama_proxy.clock import Clock, SystemClock
+from ollama_proxy.gate import HostRules
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
@@ -69,6 +70,7 @@ async def running_proxy(
     backend: Backend | None = None,
     clock: Clock | None = None,
     hold: HoldPolicy | None = None,
+    hosts: HostRules | None = None,
     **env: str,
 ) -> AsyncIterator[RunningProxy]:
     """Run a proxy with its state in ``folder``; ``env`` are settings."""
@@ -88,6 +90,7 @@ async def running_proxy(
         backend=chosen,
         dice=random.Random(1),
         hold=hold,
+        hosts=hosts,
     )
     runner = open_runner(app, drain_timeout_s=0.2)
     await runner.setup()

@@ -268,9 +268,11 @@ class Simulator:
         """
         wanted = request.match_info["digest"]
         if not _DIGEST.fullmatch(wanted):
-            return _unread(reply({"error": "invalid digest format"}, 400), request)
+            return await _unread(
+                reply({"error": "invalid digest format"}, 400), request
+            )
         if wanted.replace("-", ":", 1) in self.store.blobs:
-            return _unread(web.Response(), request)
+            return await _unread(web.Response(), request)
         await invite(request)
         digest, size = hashlib.sha256(), 0
         async for data in request.content.iter_any():
@@ -289,10 +291,15 @@ _DIGEST = re.compile(r"sha256[:-][0-9a-f]{64}")
 _DRAINED = 256 * 1024
 
 
-def _unread(response: web.Response, request: web.Request) -> web.Response:
-    """Close a connection whose body is too big to be drained, as Go does."""
+async def _unread(response: web.Response, request: web.Request) -> web.Response:
+    """Drain a small body that nobody wants; close the connection of a big one."""
     length = request.content_length
-    if "Expect" in request.headers or length is None or length > _DRAINED:
+    size = 0 if length is None else length
+    if "Expect" in request.headers:
+        size = _DRAINED + 1
+    while size <= _DRAINED and (data := await request.content.readany()):
+        size += len(data) if length is None else 0
+    if size > _DRAINED:
         response.force_close()
     return response
 

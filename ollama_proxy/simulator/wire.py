@@ -45,7 +45,8 @@ class Stream:
         self.response = web.StreamResponse(headers={"Content-Type": kind})
         if request.path in {"/v1/messages", "/v1/responses"}:
             self.response.headers["Cache-Control"] = "no-cache"
-            self.response.headers["Connection"] = "keep-alive"
+            if request.keep_alive:
+                self.response.headers["Connection"] = "keep-alive"
         if request.version < HttpVersion11:
             self.response.force_close()
 

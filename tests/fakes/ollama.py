@@ -1,0 +1,42 @@
+"""A real ``ollama serve`` on a port of its own, for tests that want the truth."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+from tests.black_box import free_port
+
+
+@contextlib.asynccontextmanager
+async def real_ollama() -> AsyncIterator[str]:
+    """Run ``ollama serve`` with the environment's model store; yield its URL."""
+    port = free_port()
+    environment = os.environ | {
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_NO_CLOUD": "1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        "ollama",
+        "serve",
+        env=environment,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(20):
+            while not await _answers(port):
+                await asyncio.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
