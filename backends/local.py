@@ -34,7 +34,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.boot import ollama_environment
 from ollama_proxy.errors import SpecError, TransientError
-from ollama_proxy.lifecycle import LaunchId
+from ollama_proxy.record import LaunchId
 
 OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"
 LAUNCH_VARIABLE = "OLLAMA_INSTANCE_LAUNCH"

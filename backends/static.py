@@ -11,7 +11,7 @@ from ollama_proxy.backend import (
     Upstream,
 )
 from ollama_proxy.errors import SettingsError
-from ollama_proxy.lifecycle import LaunchId
+from ollama_proxy.record import LaunchId
 
 
 class StaticBackend:

@@ -18,13 +18,13 @@ from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.keeper import CatalogueKeeper
-from ollama_proxy.lifecycle import Policy
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import note_begun, observe, tell_errors
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
+from ollama_proxy.record import Policy
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay, strip_own_headers
 from ollama_proxy.settings import Settings, backend_name

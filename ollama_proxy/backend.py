@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ollama_proxy.lifecycle import LaunchId
+from ollama_proxy.record import LaunchId
 
 
 class Phase(StrEnum):

@@ -27,33 +27,25 @@ from ollama_proxy.errors import (
     SpecError,
     StoreError,
 )
-from ollama_proxy.lifecycle import (
+from ollama_proxy.events import (
     Accepted,
     Command,
     Event,
     Failed,
-    Fault,
     Follow,
     Gone,
-    LaunchId,
     Lost,
-    Policy,
-    Progress,
     Progressed,
     Ready,
-    Record,
     Restored,
-    Stage,
     Start,
-    State,
     Stop,
     StopFailed,
     Tick,
-    duty,
-    next_deadline,
-    step,
 )
+from ollama_proxy.lifecycle import duty, next_deadline, step
 from ollama_proxy.probe import PreparationError, Probe
+from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Record, Stage, State
 from ollama_proxy.store import Transition
 
 _LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then

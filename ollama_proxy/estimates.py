@@ -3,7 +3,7 @@
 import statistics
 from typing import Protocol
 
-from ollama_proxy.lifecycle import Progress, Stage
+from ollama_proxy.record import Progress, Stage
 
 _REMEMBERED = 20
 _SPANS = {

@@ -7,9 +7,9 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.errors import StoreError
-from ollama_proxy.lifecycle import Record, State
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import PreparationError, Probe
+from ollama_proxy.record import Record, State
 from ollama_proxy.store import Store
 from ollama_proxy.tasks import TaskOwner
 

@@ -1,4 +1,4 @@
-"""Decide how one instance lives: records, events, commands and `step`.
+"""Decide how one instance lives: `step` and its table.
 
 This module is the only place where an instance changes state. It is pure: time
 comes in as ``now`` (seconds since the epoch), nothing is awaited, read or
@@ -16,232 +16,37 @@ that was cut short by a crash is taken up again.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import NewType
 
 from ollama_proxy.errors import IllegalTransition
-
-LaunchId = NewType("LaunchId", str)
-"""One attempt to have an instance; the tag it carries in its cloud."""
-
-
-class State(StrEnum):
-    """Where an instance is in its life."""
-
-    COLD = "cold"
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    COOLDOWN = "cool-down"
-
-
-class Stage(StrEnum):
-    """How far a launch has come, in order."""
-
-    CREATING = "creating"
-    BOOTING = "booting"
-    CONNECTING = "connecting"
-    PULLING = "pulling"
-    LOADING = "loading"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a launch failed.
-
-    ``reason`` is a metric label, ``message`` a sentence for people. A ``final``
-    fault can't go away by itself: trying again is left to a person, or to the
-    next request past the longest back-off.
-    """
-
-    reason: str
-    message: str
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a launch is doing: a stage, its fraction done (0–1), and words."""
-
-    stage: Stage = Stage.CREATING
-    fraction: float | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known and intended about one instance. Moments are epoch seconds.
-
-    ``accepted``: the cloud took the start call, so it is never made again.
-    ``adopted``: the instance was up before this proxy process was.
-    ``furthest``: the last stage reached; one that comes again is no progress.
-    ``failed``: what is being stopped counts as a failed launch.
-    ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
-    """
-
-    state: State = State.COLD
-    since: float = 0.0
-    launch_id: LaunchId | None = None
-    model: str | None = None
-    accepted: bool = False
-    adopted: bool = False
-    failed: bool = False
-    woken_at: float = 0.0
-    progress: Progress = Progress()
-    progress_at: float = 0.0
-    furthest: Stage = Stage.CREATING
-    leases: int = 0
-    last_used: float = 0.0
-    failures: int = 0
-    retry_at: float = 0.0
-    fault: Fault | None = None
-    stop_error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How long things may take, in seconds, and how often they may fail."""
-
-    idle_timeout_s: float = 1800.0
-    start_timeout_s: float = 1800.0
-    drain_timeout_s: float = 600.0
-    backoff_s: float = 10.0
-    backoff_max_s: float = 900.0
-    failure_limit: int = 3
-    stable_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """A request, or with ``forced`` a person, needs an instance."""
-
-    launch_id: LaunchId
-    model: str | None = None
-    forced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The cloud took the start call."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    """The launch was seen at some stage."""
-
-    launch_id: LaunchId
-    progress: Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The instance can serve."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The launch can't succeed any more."""
-
-    launch_id: LaunchId
-    fault: Fault
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """An instance that was there does not answer any more, or has vanished."""
-
-    launch_id: LaunchId
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The cloud said clearly that nothing of this launch exists."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class StopFailed:
-    """A stop call did not succeed; the instance may still cost money."""
-
-    launch_id: LaunchId
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """A request was handed to the instance."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A request that was handed to the instance has ended."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """A person, or the end of the proxy, wants the instance gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The record was read from the store by a new proxy process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-Event = (
-    Wake
-    | Accepted
-    | Progressed
-    | Ready
-    | Failed
-    | Lost
-    | Gone
-    | StopFailed
-    | Leased
-    | Released
-    | StopRequested
-    | Restored
-    | Tick
+from ollama_proxy.events import (
+    Accepted,
+    Command,
+    Event,
+    Failed,
+    Follow,
+    Gone,
+    Leased,
+    Lost,
+    Progressed,
+    Ready,
+    Released,
+    Restored,
+    Start,
+    Stop,
+    StopFailed,
+    StopRequested,
+    Tick,
+    Wake,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Ask the cloud for the instance, until it accepts."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Bring the instance to readiness, then watch that it stays."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Make the cloud remove the instance, until it says it is gone."""
-
-    launch_id: LaunchId
-
-
-Command = Start | Follow | Stop
+from ollama_proxy.record import (
+    Fault,
+    LaunchId,
+    Policy,
+    Progress,
+    Record,
+    Stage,
+    State,
+)
 
 
 @dataclass(frozen=True, slots=True)

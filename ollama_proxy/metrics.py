@@ -9,7 +9,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from ollama_proxy.lifecycle import Record, State
+from ollama_proxy.record import Record, State
 from ollama_proxy.routing import Kind
 
 OUTCOMES = ("relayed", "asleep", "provisioning", "refused", "broken", "abandoned")

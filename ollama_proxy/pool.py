@@ -20,16 +20,9 @@ from ollama_proxy.backend import Backend, Upstream
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
-from ollama_proxy.lifecycle import (
-    LaunchId,
-    Leased,
-    Record,
-    Released,
-    State,
-    StopRequested,
-    Wake,
-    is_given_up,
-)
+from ollama_proxy.events import Leased, Released, StopRequested, Wake
+from ollama_proxy.lifecycle import is_given_up
+from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.tasks import TaskOwner
 
 _RAMP_FIRST = 8

@@ -17,7 +17,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
-from ollama_proxy.lifecycle import Fault, Progress, Stage
+from ollama_proxy.record import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
 
 _CONNECT_PAUSE_S = 0.1

@@ -16,8 +16,9 @@ from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_run
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
-from ollama_proxy.settings import Listen, Settings, backend_name
+from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store import Store
+from ollama_proxy.values import Listen
 
 _BACKLOG = 1024
 

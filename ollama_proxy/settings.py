@@ -6,7 +6,6 @@ users of Ollama and of the proxy's forerunners know keep working.
 
 import difflib
 import os
-import re
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,100 +18,14 @@ from pydantic.fields import FieldInfo
 
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.origins import OriginRules
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*([kmg]i?b?|b)?", re.IGNORECASE)
-_SIZE_POWERS = {"k": 10, "m": 20, "g": 30}
-_MAX_PORT = 65535
-_LONGEST_S = 100 * 365 * 86400.0
-
-
-def parse_duration(value: object) -> float:
-    """Return seconds from ``90``, ``"90s"``, ``"30m"``, ``"2h"`` or ``"1h30m"``."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 0 <= value < _LONGEST_S:  # type: ignore[operator]  # a number
-        return float(value)  # type: ignore[arg-type]  # likewise
-    text = str(value).strip().lower()
-    parts = _DURATION.findall(text)
-    if not parts or re.sub(_DURATION, "", text).strip():
-        raise ValueError(f"{value!r} is not a duration; write 90s, 30m or 2h")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
-def parse_size(value: object) -> int:
-    """Return bytes from ``1048576``, ``"64k"``, ``"16MiB"`` or ``"2g"``."""
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write 64k, 16m or 2g")
-    unit = (match[2] or "").lower()[:1]
-    return int(match[1]) << _SIZE_POWERS.get(unit, 0)
-
-
-def parse_names(value: object) -> tuple[str, ...]:
-    """Return the names of a comma-separated text, or of a list, each once."""
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"{value!r} is not a list of names")
-    names = [str(name).strip() for name in value]
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
-class Listen(BaseModel):
-    """Where the proxy listens."""
-
-    model_config = ConfigDict(frozen=True)
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """The address that a client on this machine uses."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - the address of a client, not a bind
-        return (
-            f"http://[{host}]:{self.port}"
-            if ":" in host
-            else f"http://{host}:{self.port}"
-        )
-
-
-def parse_listen(value: object) -> Listen:
-    """Return the address in ``OLLAMA_HOST``, read as Ollama's server does.
-
-    ``host``, ``host:port``, ``:port`` or ``scheme://host:port/path``. Without a
-    port it is 11434, with ``http://`` 80 and with ``https://`` 443.
-    """
-    if isinstance(value, Listen):
-        return value
-    text = str(value).strip().strip("\"'")
-    scheme, found, rest = text.partition("://")
-    if not found:
-        scheme, rest = "", text
-    default = {"http": 80, "https": 443}.get(scheme, 11434)
-    authority = rest.split("/")[0]
-    host, port = _split_port(authority)
-    if port and not (port.isdecimal() and int(port) <= _MAX_PORT):
-        raise ValueError(f"{value!r} has no valid port; write host:port, port 0–65535")
-    return Listen(host=host or "127.0.0.1", port=int(port) if port else default)
-
-
-def _split_port(authority: str) -> tuple[str, str]:
-    if authority.startswith("["):
-        host, _, tail = authority[1:].partition("]")
-        return host, tail.removeprefix(":")
-    if authority.count(":") > 1:
-        return authority, ""
-    host, _, port = authority.partition(":")
-    return host, port
-
-
-def _parse_url(value: object) -> str:
-    text = str(value).strip().rstrip("/")
-    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", text):
-        raise ValueError(f"{value!r} is not a URL; write http://host:port")
-    return text
+from ollama_proxy.values import (
+    Listen,
+    parse_duration,
+    parse_listen,
+    parse_names,
+    parse_size,
+    parse_url,
+)
 
 
 def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -163,7 +76,7 @@ class Settings(BaseModel):
         text="comma-separated origins that may ask besides Ollama's own; `*` = all",
         shown="–",
     )
-    upstream_url: Annotated[str, BeforeValidator(_parse_url)] | None = _setting(
+    upstream_url: Annotated[str, BeforeValidator(parse_url)] | None = _setting(
         None,
         "OLLAMA_PROXY_UPSTREAM_URL",
         text="the Ollama server that `static` points at",

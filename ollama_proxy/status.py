@@ -9,8 +9,8 @@ from ollama_proxy.answers import Waiting, retry_after_s
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
-from ollama_proxy.lifecycle import Record, Stage, State
 from ollama_proxy.pool import Pool
+from ollama_proxy.record import Record, Stage, State
 
 _PROVISIONING_STATUS = {
     State.COLD: "idle",

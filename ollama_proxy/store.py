@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import StartupError, StoreError
-from ollama_proxy.lifecycle import LaunchId, Record
+from ollama_proxy.record import LaunchId, Record
 
 _JOURNAL_ROWS = 1000
 _LAUNCH_ROWS = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.lifecycle import Stage, State
+from ollama_proxy.record import Stage, State
 from ollama_proxy.settings import Settings, environment_names, load_settings
 from tests.proxy import running_proxy
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
-from ollama_proxy.lifecycle import Progress, Stage
+from ollama_proxy.record import Progress, Stage
 from tests.fakes.store import MemoryStore
 
 

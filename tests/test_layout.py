@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PURE = ("lifecycle", "routing", "headers", "answers", "origins")
+PURE = ("lifecycle", "record", "events", "routing", "headers", "answers", "origins")
 IMPURE = {
     "asyncio",
     "aiohttp",
@@ -26,14 +26,17 @@ TESTED_WITH = {
     "controller": "pool",
     "doctor": "cli",
     "errors": "settings",
+    "events": "lifecycle",
     "exchange": "handlers",
     "hold": "handlers",
     "keeper": "handlers",
     "log": "server",
     "metrics": "own",
     "middleware": "own",
+    "record": "lifecycle",
     "screen": "cli",
     "status": "handlers",
+    "values": "settings",
 }
 
 

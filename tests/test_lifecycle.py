@@ -9,34 +9,27 @@ from hypothesis import strategies as st
 
 from ollama_proxy import lifecycle
 from ollama_proxy.errors import IllegalTransition
-from ollama_proxy.lifecycle import (
+from ollama_proxy.events import (
     Accepted,
     Event,
     Failed,
-    Fault,
     Follow,
     Gone,
-    LaunchId,
     Leased,
     Lost,
-    Policy,
-    Progress,
     Progressed,
     Ready,
-    Record,
     Released,
     Restored,
-    Stage,
     Start,
-    State,
     Stop,
     StopFailed,
     StopRequested,
     Tick,
     Wake,
-    next_deadline,
-    step,
 )
+from ollama_proxy.lifecycle import next_deadline, step
+from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Record, Stage, State
 
 ONE, TWO = LaunchId("one"), LaunchId("two")
 POLICY = Policy(idle_timeout_s=300, start_timeout_s=600, drain_timeout_s=60)

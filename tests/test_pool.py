@@ -16,8 +16,8 @@ from ollama_proxy.errors import (
     StoreError,
     TransientError,
 )
-from ollama_proxy.lifecycle import Fault, LaunchId, Policy, Progress, Stage, State
 from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Stage, State
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import MemoryStore

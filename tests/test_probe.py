@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.backend import Upstream
-from ollama_proxy.lifecycle import Progress, Stage
 from ollama_proxy.probe import HttpProbe, PreparationError, ProbeTimeout
+from ollama_proxy.record import Progress, Stage
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import (
     SIMULATOR,

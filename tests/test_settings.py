@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.errors import SettingsError
-from ollama_proxy.settings import (
-    Settings,
-    backend_name,
-    load_settings,
-    parse_duration,
-    parse_listen,
-    parse_names,
-    parse_size,
-)
+from ollama_proxy.settings import Settings, backend_name, load_settings
+from ollama_proxy.values import parse_duration, parse_listen, parse_names, parse_size
 
 
 @pytest.mark.parametrize(

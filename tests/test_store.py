@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from ollama_proxy import store as module
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import StartupError
-from ollama_proxy.lifecycle import (
-    Fault,
-    LaunchId,
-    Progress,
-    Record,
-    Stage,
-    State,
-)
+from ollama_proxy.record import Fault, LaunchId, Progress, Record, Stage, State
 from ollama_proxy.store import Store, Transition
 
 texts = st.text(max_size=20)

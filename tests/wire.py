@@ -63,7 +63,7 @@ async def _read_chunks(reader: asyncio.StreamReader) -> list[bytes]:
 
 async def _ends(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(0.05):
+        async with asyncio.timeout(0.01):
             return await reader.read(1) == b""
     except TimeoutError:
         return False

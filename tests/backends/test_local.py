@@ -18,7 +18,7 @@ from ollama_proxy.backends.local import (
     choose_program,
 )
 from ollama_proxy.errors import SpecError
-from ollama_proxy.lifecycle import LaunchId
+from ollama_proxy.record import LaunchId
 
 LAUNCH = LaunchId("l00")
 

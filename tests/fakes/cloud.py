@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.backend import Observation, Phase, Traits, Upstream
 from ollama_proxy.errors import OutcomeUnknownError, TransientError
-from ollama_proxy.lifecycle import LaunchId
+from ollama_proxy.record import LaunchId
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents
-from ollama_proxy.lifecycle import Fault, Progress, Stage
 from ollama_proxy.probe import PreparationError
+from ollama_proxy.record import Fault, Progress, Stage
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ollama_proxy.errors import StoreError
-from ollama_proxy.lifecycle import LaunchId, Record
+from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.store import Transition
 
 

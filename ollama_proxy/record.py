@@ -1,0 +1,98 @@
+"""What is known and intended of one instance, as it is stored.
+
+Plain values: `lifecycle.step` alone decides how one follows another.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+LaunchId = NewType("LaunchId", str)
+"""One attempt to have an instance; the tag it carries in its cloud."""
+
+
+class State(StrEnum):
+    """Where an instance is in its life."""
+
+    COLD = "cold"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    COOLDOWN = "cool-down"
+
+
+class Stage(StrEnum):
+    """How far a launch has come, in order."""
+
+    CREATING = "creating"
+    BOOTING = "booting"
+    CONNECTING = "connecting"
+    PULLING = "pulling"
+    LOADING = "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a launch failed.
+
+    ``reason`` is a metric label, ``message`` a sentence for people. A ``final``
+    fault can't go away by itself: trying again is left to a person, or to the
+    next request past the longest back-off.
+    """
+
+    reason: str
+    message: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a launch is doing: a stage, its fraction done (0–1), and words."""
+
+    stage: Stage = Stage.CREATING
+    fraction: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known and intended about one instance. Moments are epoch seconds.
+
+    ``accepted``: the cloud took the start call, so it is never made again.
+    ``adopted``: the instance was up before this proxy process was.
+    ``furthest``: the last stage reached; one that comes again is no progress.
+    ``failed``: what is being stopped counts as a failed launch.
+    ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
+    """
+
+    state: State = State.COLD
+    since: float = 0.0
+    launch_id: LaunchId | None = None
+    model: str | None = None
+    accepted: bool = False
+    adopted: bool = False
+    failed: bool = False
+    woken_at: float = 0.0
+    progress: Progress = Progress()
+    progress_at: float = 0.0
+    furthest: Stage = Stage.CREATING
+    leases: int = 0
+    last_used: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    fault: Fault | None = None
+    stop_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long things may take, in seconds, and how often they may fail."""
+
+    idle_timeout_s: float = 1800.0
+    start_timeout_s: float = 1800.0
+    drain_timeout_s: float = 600.0
+    backoff_s: float = 10.0
+    backoff_max_s: float = 900.0
+    failure_limit: int = 3
+    stable_s: float = 60.0
