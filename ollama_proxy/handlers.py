@@ -137,6 +137,7 @@ class OllamaHandler:
             exchange.route.family,
             begun=hold.response if hold is not None else None,
             stall_s=self._stall_s,
+            added=hold.confirmation if hold is not None else {},
         )
 
     async def _use(
@@ -277,8 +278,8 @@ class OllamaHandler:
         reply.headers["Retry-After"] = str(waiting.retry_after)
         reply.headers["Cache-Control"] = "no-store"
         reply.headers[SPOKE] = waiting.status
-        if hold is not None and hold.applied is not None:
-            reply.headers["Preference-Applied"] = f"wait={hold.applied}"
+        if hold is not None:
+            reply.headers.update(hold.confirmation)
         return reply
 
     def _fields(

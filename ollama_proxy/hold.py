@@ -80,8 +80,15 @@ class Hold:
             "Content-Type": stream_type(self._family),
             "Cache-Control": "no-store",
             SPOKE: "held",
-            "Preference-Applied": f"wait={self.applied}",
+            **self.confirmation,
         }
+
+    @property
+    def confirmation(self) -> dict[str, str]:
+        """The header that tells a client how long a wait it was granted."""
+        if self.applied is None:
+            return {}
+        return {"Preference-Applied": f"wait={self.applied}"}
 
     async def fail(self, message: str, request_id: str) -> web.StreamResponse:
         """End a response that has begun with an error in its stream."""

@@ -11,7 +11,7 @@ one that turned out to be closed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import SimpleNamespace
 
 import aiohttp
@@ -143,7 +143,8 @@ def _never_arrived(error: Exception, seen: SimpleNamespace) -> bool:
 class Handover:
     """One answer on its way to the client; ``response`` is set once it began.
 
-    ``begun`` is a response under way, if heartbeats have opened one already.
+    ``begun`` is a response under way, if heartbeats have opened one already;
+    ``added`` are headers of our own.
     """
 
     def __init__(
@@ -153,8 +154,10 @@ class Handover:
         *,
         begun: web.StreamResponse | None,
         stall_s: float,
+        added: Mapping[str, str],
     ) -> None:
         self.response = begun
+        self._added = added
         self._request = request
         self._family = family
         self._stall_s = stall_s
@@ -201,6 +204,7 @@ class Handover:
         kept = answer.headers.get("Connection", "").lower() == "keep-alive"
         if kept and self._request.keep_alive and response.keep_alive is not False:
             response.headers["Connection"] = "keep-alive"  # some routes say so
+        response.headers.update(self._added)
         response[UNTYPED] = "Content-Type" not in answer.headers
         await response.prepare(self._request)
         self.response = response

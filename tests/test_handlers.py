@@ -301,7 +301,7 @@ async def test_unknown_paths_and_methods_are_refused_as_ollama_does(
                 assert "POST" in reply.headers["Allow"]
 
 
-async def test_prefer_wait_holds_the_request_and_is_confirmed_when_it_fails(
+async def test_prefer_wait_holds_the_request_and_is_confirmed(
     tmp_path: Path,
 ) -> None:
     backend = InProcessBackend(boot_s=0.2)
@@ -315,6 +315,7 @@ async def test_prefer_wait_holds_the_request_and_is_confirmed_when_it_fails(
             f"{proxy.url}/api/generate", json=generate(), headers={"Prefer": "wait=9"}
         ) as reply:
             assert reply.status == 200
+            assert reply.headers["Preference-Applied"] == "wait=9"
             assert lines(await reply.read())[-1]["done"] is True
 
 
