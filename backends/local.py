@@ -66,6 +66,7 @@ class LocalBackend:
         self._program = program
         self._prepare_child = _die_with_parent if dies_with_proxy else None
         self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
+        self._leaders: dict[LaunchId, int] = {}
         self.traits = Traits(
             stops_with_proxy=True,
             simulated=program.simulated,
@@ -103,11 +104,15 @@ class LocalBackend:
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look for the leader of the launch's process group."""
-        processes = await asyncio.to_thread(self._find, launch_id)
-        leader = next((found for found in processes if found.leads), None)
+        leader = await asyncio.to_thread(self._known_leader, launch_id)
         if leader is None:
-            self._children.pop(launch_id, None)
-            return Observation(Phase.GONE if not processes else Phase.PENDING)
+            processes = await asyncio.to_thread(self._find, launch_id)
+            leader = next((found for found in processes if found.leads), None)
+            if leader is None:
+                self._children.pop(launch_id, None)
+                self._leaders.pop(launch_id, None)
+                return Observation(Phase.PENDING if processes else Phase.GONE)
+            self._leaders[launch_id] = leader.pid
         upstream = Upstream(f"http://{leader.host}")
         return Observation(Phase.RUNNING, upstream, f"process {leader.pid}")
 
@@ -140,18 +145,35 @@ class LocalBackend:
 
     def _processes(self) -> "Iterator[_Process]":
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                environment = process.environ()
-                if environment.get(OWNER_VARIABLE) != self._owner_id:
-                    continue
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                yield _Process(
-                    pid=process.pid,
-                    leads=os.getpgid(process.pid) == process.pid,
-                    launch_id=LaunchId(environment[LAUNCH_VARIABLE]),
-                    host=environment.get("OLLAMA_HOST", ""),
-                )
+            if (ours := self._describe(process)) is not None:
+                yield ours
+
+    def _describe(self, process: psutil.Process) -> "_Process | None":
+        """Return a living process that carries our tag; None for any other."""
+        with contextlib.suppress(psutil.Error, OSError):
+            environment = process.environ()
+            if environment.get(OWNER_VARIABLE) != self._owner_id:
+                return None
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            return _Process(
+                pid=process.pid,
+                leads=os.getpgid(process.pid) == process.pid,
+                launch_id=LaunchId(environment[LAUNCH_VARIABLE]),
+                host=environment.get("OLLAMA_HOST", ""),
+            )
+        return None
+
+    def _known_leader(self, launch_id: LaunchId) -> "_Process | None":
+        """Look at the one process that led last time, before looking at all."""
+        pid = self._leaders.get(launch_id)
+        if pid is None or not psutil.pid_exists(pid):
+            return None
+        with contextlib.suppress(psutil.Error):
+            found = self._describe(psutil.Process(pid))
+            if found is not None and found.leads and found.launch_id == launch_id:
+                return found
+        return None
 
     def _find(self, launch_id: LaunchId) -> "list[_Process]":
         return [found for found in self._processes() if found.launch_id == launch_id]
