@@ -65,6 +65,7 @@ class LocalBackend:
         self._owner_id = owner_id
         self._program = program
         self._prepare_child = _die_with_parent if dies_with_proxy else None
+        # Only kept: a child whose object is collected is reaped with a warning.
         self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
         self._leaders: dict[LaunchId, int] = {}
         self.traits = Traits(

@@ -153,10 +153,11 @@ class Controller:
         """
         before, now = self._record, self._clock.now()
         try:
-            after = step(before, event, now=now, policy=self.policy).record
+            outcome = step(before, event, now=now, policy=self.policy)
         except IllegalTransition as error:
             self._log.error(log.ILLEGAL_TRANSITION, error=str(error))
             return
+        after = outcome.record
         if after is before:
             return
         try:
@@ -166,7 +167,7 @@ class Controller:
                 raise
             self._log.error(log.STORE_FAILED, error=str(error))
         self._record = after
-        if duty(after) != duty(before) or self._due_before_wakening(after):
+        if outcome.command != duty(before) or self._due_before_wakening(after):
             self._changed.set()
         if after.state is not before.state:
             self._tell(before, after, event)

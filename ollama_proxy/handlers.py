@@ -10,7 +10,6 @@ from ollama_proxy.answers import (
     JSON_TYPE,
     SPOKE,
     error_body,
-    in_band_error,
     unload_body,
     waiting_body,
 )
@@ -183,7 +182,9 @@ class OllamaHandler:
         with lease:
             try:
                 async with lease.until_cut():
-                    return await self._relayed(request, exchange, body, lease, handover)
+                    return await self._relayed(
+                        request, exchange, body, lease, handover, hold
+                    )
             except TimeoutError as error:
                 if handover.response is None:
                     message = "the instance was lost"
@@ -200,15 +201,13 @@ class OllamaHandler:
         body: RequestBody,
         lease: Lease,
         handover: Handover,
+        hold: Hold | None,
     ) -> web.StreamResponse:
         async with self._relay.answer(request, lease.upstream, body) as answer:
             exchange.outcome = "relayed"
-            begun = handover.response
-            if begun is not None and answer.status >= 400:  # noqa: PLR2004
-                told = in_band_error(exchange.route.family, await _error_of(answer))
-                await begun.write(told)
-                await begun.write_eof()
-                return begun
+            has_begun = hold is not None and hold.response is not None
+            if hold is not None and has_begun and answer.status >= 400:  # noqa: PLR2004
+                return await hold.fail(await _error_of(answer), exchange.request_id)
             return await handover.run(answer, lease.touch)
 
     async def _begin_hold(

@@ -55,13 +55,13 @@ class Lease:
 
     def until_cut(self) -> asyncio.Timeout:
         """Return a scope that ends in `TimeoutError` if the instance is lost."""
-        self._scope = asyncio.timeout(None if self._held else 0)
+        self._scope = asyncio.timeout(None)
         return self._scope
 
     def cut(self) -> None:
         """End the request: the instance will not answer it any more."""
         if self._scope is not None:
-            with contextlib.suppress(RuntimeError):  # not entered yet, or left already
+            with contextlib.suppress(RuntimeError):  # the scope was left already
                 self._scope.reschedule(asyncio.get_running_loop().time())
 
     def release(self) -> None:
