@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from tests.processes import living
+
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "ollama_proxy")
 
@@ -140,13 +142,9 @@ def run_cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def simulators(state: Path) -> list[psutil.Process]:
     """Return the living simulators that the proxy with this state started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("OLLAMA_PROXY_STATE_DIR") != str(state):
-                continue
-            if "ollama_proxy.simulator" in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+    return living(
+        lambda process: (
+            process.environ().get("OLLAMA_PROXY_STATE_DIR") == str(state)
+            and "ollama_proxy.simulator" in process.cmdline()
+        )
+    )

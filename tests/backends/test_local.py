@@ -19,6 +19,7 @@ from ollama_proxy.backends.local import (
 )
 from ollama_proxy.errors import SpecError
 from ollama_proxy.record import LaunchId
+from tests.processes import living
 
 LAUNCH = LaunchId("l00")
 
@@ -31,14 +32,7 @@ def script(tmp_path: Path, text: str) -> Program:
 
 
 def tagged(owner_id: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(OWNER_VARIABLE) == owner_id:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+    return living(lambda process: process.environ().get(OWNER_VARIABLE) == owner_id)
 
 
 async def until_running(backend: LocalBackend) -> None:
