@@ -473,14 +473,17 @@ async def test_a_machine_that_vanished_without_a_word_frees_its_clients(
         running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")
-        asking = asyncio.ensure_future(proxy.raw(REQUEST))
-        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
-        controller = proxy.parts.pool.controllers[0]
-        assert controller.record.launch_id is not None
-        controller.apply(Lost(controller.record.launch_id, "no route to host"))
-        raw = await asking
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(REQUEST)
+        async with asyncio.timeout(5):
+            await reader.readuntil(b"{}\n")
+            controller = proxy.parts.pool.controllers[0]
+            assert controller.record.launch_id is not None
+            controller.apply(Lost(controller.record.launch_id, "no route to host"))
+            told = await reader.readuntil(b"}\n")
+        writer.close()
 
-    assert b"the instance was lost in the middle of the answer" in raw
+    assert b"the instance was lost in the middle of the answer" in told
 
 
 async def test_a_read_of_an_instance_that_says_nothing_is_answered_from_memory(
