@@ -8,7 +8,7 @@ import asyncio
 import io
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import HttpVersion11, web
 
@@ -66,11 +66,17 @@ class RequestBody:
         expects = request.headers.get("Expect", "").lower() == "100-continue"
         self._invited = not expects or request.version < HttpVersion11
         self.complete = not request.can_read_body
+        self.on_invited: Callable[[], None] | None = None
 
     @property
     def head(self) -> bytes:
         """What was read into memory so far."""
         return self._head
+
+    @property
+    def expects(self) -> bool:
+        """Whether the client sends the body only once it is invited."""
+        return not self._invited and not self.complete
 
     @property
     def is_small(self) -> bool:
@@ -79,8 +85,11 @@ class RequestBody:
         return length is not None and length <= SMALL_BODY
 
     async def keep_small(self) -> None:
-        """Read a small body into memory, so that it can be sent twice."""
-        if self.is_small and not self.complete:
+        """Read a small body into memory, so that it can be sent twice.
+
+        One that has to be invited is left to the instance to invite.
+        """
+        if self.is_small and not self.complete and not self.expects:
             await self.keep()
 
     async def keep(self) -> bool:
@@ -89,7 +98,7 @@ class RequestBody:
         too_long = length is not None and length > HELD_BODY
         if self.complete or too_long or self._overdrawn:
             return self.complete
-        await self._invite()
+        await self.invite()
         parts = [self._head]
         size = len(self._head)
         while not self.complete and size <= HELD_BODY:
@@ -104,10 +113,12 @@ class RequestBody:
         self._head = b"".join(parts)
         return self.complete
 
-    async def _invite(self) -> None:
+    async def invite(self) -> None:
         """Send ``100 Continue`` to a client that waits for it, once."""
-        if not self._invited and not self.complete:
+        if self.expects:
             self._invited = True
+            if self.on_invited is not None:
+                self.on_invited()
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0
 
@@ -133,7 +144,7 @@ class RequestBody:
         if self._head:
             yield self._head
         if not self.complete:
-            await self._invite()
+            await self.invite()
             while data := await self._next():
                 yield data
 

@@ -22,7 +22,7 @@ from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
 from ollama_proxy.hold import Hold, HoldPolicy
 from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.relay import Handover, Relay
+from ollama_proxy.relay import Handover, Relay, chunks_of, outgoing
 from ollama_proxy.routing import (
     Asleep,
     BodyFields,
@@ -83,13 +83,22 @@ class OllamaHandler:
             return root()
         body = RequestBody(request, self._budget, stall_s=self._stall_s)
         try:
+            response = await self._answer(request, exchange, body)
+            if body.expects:
+                await _end_uninvited(request, response)
+            return response
+        finally:
+            body.close()
+
+    async def _answer(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> web.StreamResponse:
+        try:
             if exchange.route.counts_as_use:
                 return await self._use(request, exchange, body)
             return await self._read(request, exchange, body)
         except _AnsweredError as answered:
             return answered.response
-        finally:
-            body.close()
 
     async def _read(
         self, request: web.Request, exchange: Exchange, body: RequestBody
@@ -121,10 +130,12 @@ class OllamaHandler:
         handover = self._handover(request, exchange, None)
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S) as limit:
-                async with self._relay.answer(request, upstream, body) as answer:
+                async with self._relay.answer(
+                    outgoing(request, body), upstream
+                ) as answer:
                     limit.reschedule(None)
                     exchange.outcome = "relayed"
-                    return await handover.run(answer, _touch_nothing)
+                    return await handover.run(answer, chunks_of(answer), _touch_nothing)
         except TimeoutError as error:
             raise UpstreamError("the instance says nothing", arrived=True) from error
 
@@ -203,26 +214,30 @@ class OllamaHandler:
         handover: Handover,
         hold: Hold | None,
     ) -> web.StreamResponse:
-        async with self._relay.answer(request, lease.upstream, body) as answer:
+        to_send = outgoing(request, body)
+        async with self._relay.answer(to_send, lease.upstream) as answer:
             exchange.outcome = "relayed"
             has_begun = hold is not None and hold.response is not None
             if hold is not None and has_begun and answer.status >= 400:  # noqa: PLR2004
                 return await hold.fail(await _error_of(answer), exchange.request_id)
-            return await handover.run(answer, lease.touch)
+            return await handover.run(answer, chunks_of(answer), lease.touch)
 
     async def _begin_hold(
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> Hold:
         """Look at a request that would wake an instance, and whether it has to."""
-        await body.keep()
         fields = None
         if exchange.route.name not in _NOT_JSON:
+            await body.keep()
             fields = self._fields(request, exchange, body)
         if fields is not None:
             self._answer_without_instance(exchange, fields)
         streams = wants_stream(exchange.route, fields)
         exchange.model = fields.model_name if fields is not None else None
-        return Hold(request, exchange.route.family, self._hold, streams=streams)
+        hold = Hold(request, exchange.route.family, self._hold, streams=streams)
+        if hold.wait_s > 0:
+            await body.keep()
+        return hold
 
     def _answer_without_instance(self, exchange: Exchange, fields: BodyFields) -> None:
         """Answer an unload, and a request for no model, without waking anything."""
@@ -300,6 +315,16 @@ class OllamaHandler:
         family = exchange.route.family
         body = error_body(family, status, message, request_id=exchange.request_id)
         raise _AnsweredError(json_reply(body, status=status, family=family))
+
+
+async def _end_uninvited(request: web.Request, response: web.StreamResponse) -> None:
+    """End the connection of a client whose body nobody wanted: it sends none."""
+    if not response.prepared:
+        response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    if request.transport is not None:
+        request.transport.close()
 
 
 def _touch_nothing() -> None:

@@ -11,17 +11,22 @@ one that turned out to be closed.
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
+from typing import Protocol
 
 import aiohttp
 from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ollama_proxy import headers
 from ollama_proxy.answers import in_band_error
 from ollama_proxy.backend import Upstream
-from ollama_proxy.bodies import RequestBody, reset
+from ollama_proxy.bodies import reset
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import raw_target
 from ollama_proxy.routing import Family
@@ -30,6 +35,7 @@ UNTYPED = web.ResponseKey("untyped", bool)
 """Key on a response whose instance named no content type."""
 
 _CONNECT_TIMEOUT_S = 10.0
+_INVITATION_S = 5.0
 _AUTO_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
 
@@ -68,6 +74,43 @@ def open_session(*, keep_connections: bool) -> aiohttp.ClientSession:
     )
 
 
+class Body(Protocol):
+    """A request's body on its way to an instance.
+
+    ``complete``: it is all there, so it can be sent twice. ``expects``: its client
+    sends it only once it is invited.
+    """
+
+    complete: bool
+    on_invited: Callable[[], None] | None
+
+    @property
+    def expects(self) -> bool:
+        """Whether its client waits to be invited."""
+
+    async def invite(self) -> None:
+        """Have the client send it."""
+
+    def payload(self) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
+        """Return what is to be sent, framed as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as an instance gets it; ``target`` is the raw path and query."""
+
+    method: str
+    target: str
+    headers: CIMultiDict[str]
+    body: Body
+
+
+def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
+    """Return a client's request as an instance gets it."""
+    target, to_send = raw_target(request), headers.for_upstream(request.headers)
+    return Outgoing(request.method, target, to_send, body)
+
+
 class Relay:
     """The connections to instances.
 
@@ -86,14 +129,14 @@ class Relay:
 
     @contextlib.asynccontextmanager
     async def answer(
-        self, request: web.BaseRequest, upstream: Upstream, body: RequestBody
+        self, request: Outgoing, upstream: Upstream
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield its answer, of which the headers have come.
 
         The connection is closed if the body is not read to its end. Raises
         `UpstreamError` if there is no answer.
         """
-        response = await self._send(request, upstream, body)
+        response = await self._send(request, upstream)
         try:
             yield response
         except BaseException:
@@ -102,34 +145,55 @@ class Relay:
         response.release()
 
     async def _send(
-        self, request: web.BaseRequest, upstream: Upstream, body: RequestBody
+        self, request: Outgoing, upstream: Upstream
     ) -> aiohttp.ClientResponse:
         for is_retry in (False, True):
             seen = SimpleNamespace(reused=False)
             try:
-                return await self._send_once(request, upstream, body, seen)
+                if request.body.expects:
+                    return await self._send_if_wanted(request, upstream, seen)
+                return await self._send_once(request, upstream, seen)
             except (aiohttp.ClientError, OSError) as error:
                 arrived = not _never_arrived(error, seen)
-                if is_retry or arrived or not body.complete:
+                if is_retry or arrived or not request.body.complete:
                     message = f"the instance did not answer: {error}"
                     raise UpstreamError(message, arrived=arrived) from error
         raise AssertionError("the loop returns or raises")
 
+    async def _send_if_wanted(
+        self, request: Outgoing, upstream: Upstream, seen: SimpleNamespace
+    ) -> aiohttp.ClientResponse:
+        """Let the instance invite the body, or answer without having seen it.
+
+        A server that does neither in time knows no ``Expect``: it is asked again,
+        on a new connection, without.
+        """
+        body = request.body
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_INVITATION_S) as limit:
+                body.on_invited = partial(limit.reschedule, None)
+                return await self._send_once(request, upstream, seen, expect100=True)
+        body.on_invited = None
+        await body.invite()
+        return await self._send_once(request, upstream, seen)
+
     async def _send_once(
         self,
-        request: web.BaseRequest,
+        request: Outgoing,
         upstream: Upstream,
-        body: RequestBody,
         seen: SimpleNamespace,
+        *,
+        expect100: bool = False,
     ) -> aiohttp.ClientResponse:
-        session = self._kept if body.complete else self._fresh
+        session = self._kept if request.body.complete else self._fresh
         return await session.request(
             request.method,
-            URL(upstream.url + raw_target(request), encoded=True),
-            headers=headers.for_upstream(request.headers),
-            data=body.payload(),
+            URL(upstream.url + request.target, encoded=True),
+            headers=request.headers,
+            data=request.body.payload(),
             allow_redirects=False,
             trace_request_ctx=seen,
+            expect100=expect100,
         )
 
 
@@ -138,6 +202,41 @@ def _never_arrived(error: Exception, seen: SimpleNamespace) -> bool:
         return isinstance(error.os_error, ConnectionRefusedError)
     broken = aiohttp.ServerDisconnectedError | ConnectionError
     return bool(seen.reused) and isinstance(error, broken)
+
+
+class Head(Protocol):
+    """Status line and headers of an answer."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def reason(self) -> str | None:
+        """The words after the status."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers as they came."""
+
+
+async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield an answer's body as it comes, a chunk as a chunk.
+
+    Raises `ClientError` or `OSError` if the instance breaks off; the connection is
+    of no use then.
+    """
+    content = answer.content
+    while True:
+        try:
+            data, is_chunk = await content.readchunk()
+        except (aiohttp.ClientError, OSError):
+            answer.close()
+            raise
+        if data:
+            yield data
+        elif not is_chunk or content.at_eof():  # else: the end of a chunk passed on
+            return
 
 
 class Handover:
@@ -164,7 +263,7 @@ class Handover:
         self._last = b"\n"
 
     async def run(
-        self, answer: aiohttp.ClientResponse, touch: Callable[[], None]
+        self, head: Head, chunks: AsyncIterator[bytes], touch: Callable[[], None]
     ) -> web.StreamResponse:
         """Pass the answer on as it comes, a chunk as a chunk.
 
@@ -172,17 +271,14 @@ class Handover:
         stream, or its connection is reset: a clean early end would look like
         success. A client that takes nothing for ``stall_s`` is reset too.
         """
-        response = self.response or await self._begin(answer)
+        response = self.response or await self._begin(head)
         while True:
             try:
-                data, is_chunk = await answer.content.readchunk()
+                data = await anext(chunks, b"")
             except (aiohttp.ClientError, OSError) as error:
-                answer.close()
                 return await self.break_off(error)
             touch()
             if not data:
-                if is_chunk and not answer.content.at_eof():
-                    continue  # the end of a chunk that was passed on before
                 break
             try:
                 async with asyncio.timeout(self._stall_s):
@@ -194,18 +290,20 @@ class Handover:
         await response.write_eof()
         return response
 
-    async def _begin(self, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _begin(self, head: Head) -> web.StreamResponse:
         response = web.StreamResponse(
-            status=answer.status,
-            reason=answer.reason,
-            headers=headers.for_client(answer.headers),
+            status=head.status,
+            reason=head.reason,
+            headers=headers.for_client(head.headers),
         )
         close_if_unframed(self._request, response)
-        kept = answer.headers.get("Connection", "").lower() == "keep-alive"
+        if not self._request.content.is_eof():
+            response.force_close()  # what is left of an unwanted upload is not read
+        kept = head.headers.get("Connection", "").lower() == "keep-alive"
         if kept and self._request.keep_alive and response.keep_alive is not False:
             response.headers["Connection"] = "keep-alive"  # some routes say so
         response.headers.update(self._added)
-        response[UNTYPED] = "Content-Type" not in answer.headers
+        response[UNTYPED] = "Content-Type" not in head.headers
         await response.prepare(self._request)
         self.response = response
         return response
