@@ -70,6 +70,7 @@ class LocalBackend:
         self._leaders: dict[LaunchId, int] = {}
         self.traits = Traits(
             stops_with_proxy=True,
+            keeps_models=not program.simulated,
             simulated=program.simulated,
             poll_s=0.1,
             watch_s=1.0,

@@ -20,7 +20,9 @@ class StaticBackend:
     def __init__(self, url: str) -> None:
         self._url = url
         self._launches: set[LaunchId] = set()
-        self.traits = Traits(always_on=True, poll_s=1.0, watch_s=60.0)
+        self.traits = Traits(
+            always_on=True, keeps_models=True, poll_s=1.0, watch_s=60.0
+        )
 
     async def start(self, launch_id: LaunchId) -> None:
         """Remember the launch; there is nothing to create."""

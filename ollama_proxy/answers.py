@@ -108,15 +108,15 @@ def retry_after_s(eta_s: float | None, fraction: float) -> int:
     return int(soonest + (latest - soonest) * fraction)
 
 
-def unload_body(route_name: str, model: str, created_at: str) -> bytes:
-    """Return Ollama's answer to an unload request."""
+def empty_answer(route_name: str, model: str, created_at: str, reason: str) -> bytes:
+    """Return Ollama's answer to a request that only loads or unloads a model."""
     said: dict[str, Any] = (
         {"message": {"role": "assistant", "content": ""}}
         if route_name == "/api/chat"
         else {"response": ""}
     )
     body = {"model": model, "created_at": created_at, **said}
-    return msgspec.json.encode(body | {"done": True, "done_reason": "unload"})
+    return msgspec.json.encode(body | {"done": True, "done_reason": reason})
 
 
 def _error(

@@ -11,6 +11,7 @@ from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.backend import Backend, BackendContext
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.catalogue import Catalogue
+from ollama_proxy.changes import ModelChanges
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.estimates import Estimates
@@ -24,18 +25,19 @@ from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
+from ollama_proxy.pulls import Pulls
 from ollama_proxy.record import Policy
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay, strip_own_headers
+from ollama_proxy.routing import Need
 from ollama_proxy.settings import Settings, backend_name
+from ollama_proxy.spared import SparedRequests
 from ollama_proxy.status import Status
+from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import Store
 
 SIMULATED_MODELS = ("llama3.2",)
 """What a simulated instance serves when nobody named a model."""
-
-_STOP_ON_EXIT_S = 30.0
-
 
 _STOP_ON_EXIT_S = 30.0
 _MAX_HEADER = 1024 * 1024
@@ -47,6 +49,7 @@ class Parts:
 
     pool: Pool
     keeper: CatalogueKeeper
+    pulls: Pulls
     relay: Relay
     probing: aiohttp.ClientSession
 
@@ -86,7 +89,12 @@ def build_app(
     if not models and backend.traits.simulated:
         models = SIMULATED_MODELS
     probing = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
-    probe = HttpProbe(probing)
+    sticky = (
+        StickyModels(store, models, restores=not backend.traits.keeps_models)
+        if settings.sticky_models
+        else None
+    )
+    probe = HttpProbe(probing, sticky)
     metrics, estimates = Metrics(), Estimates(store)
     offer = Offer(backend_name(settings), backend, models)
     controller = Controller(
@@ -115,18 +123,26 @@ def build_app(
         contents=store.catalogue(),
     )
     keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, store=store)
-    status = Status(pool, estimates, clock, dice, models, offer.name)
     relay = Relay()
+    pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout)
+    changes = ModelChanges(
+        pool=pool,
+        relay=relay,
+        pulls=pulls if settings.detached_pulls else None,
+        sticky=sticky,
+        changed=keeper.models_changed,
+    )
+    status = Status(pool, estimates, clock, dice, models, offer.name, pulls, sticky)
     handler = OllamaHandler(
         pool=pool,
         relay=relay,
         answers=AsleepAnswers(catalogue),
         status=status,
-        clock=clock,
+        spared=SparedRequests(_spared(settings, backend), clock),
         budget=BodyBudget(settings.max_waiting_bytes),
         stall_s=settings.stall_timeout,
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
-        models_changed=keeper.models_changed,
+        changes=changes,
         observe_wait=metrics.wait.observe,
     )
     app = web.Application(
@@ -136,7 +152,7 @@ def build_app(
             tell_errors,
         ]
     )
-    app[PARTS] = Parts(pool, keeper, relay, probing)
+    app[PARTS] = Parts(pool, keeper, pulls, relay, probing)
     own = OwnHandlers(pool=pool, status=status, metrics=metrics, store=store)
     app.add_routes(own.routes())
     app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=invite_later)
@@ -146,6 +162,15 @@ def build_app(
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
     return app
+
+
+def _spared(settings: Settings, backend: Backend) -> set[Need]:
+    """Return which requests wake no instance, besides those that never do.
+
+    A cloud model needs the key of its server, which a new disk does not have.
+    """
+    spared = set() if settings.loads_keep_awake else {Need.LOAD}
+    return spared if backend.traits.keeps_models else spared | {Need.CLOUD}
 
 
 def _policy(settings: Settings) -> Policy:
@@ -171,6 +196,7 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
         parts.keeper.start()
         yield
         await parts.keeper.aclose()
+        await parts.pulls.aclose()
         await parts.pool.stop_on_exit(everything=stop_on_exit, limit_s=_STOP_ON_EXIT_S)
         await parts.pool.aclose()
         await parts.relay.aclose()

@@ -7,6 +7,7 @@ is not answered here.
 from collections.abc import Callable
 from urllib.parse import unquote
 
+import msgspec
 from aiohttp import web
 
 from ollama_proxy.answers import JSON_TYPE, SPOKE, error_body
@@ -24,6 +25,7 @@ from ollama_proxy.routing import (
 _ROOT = b"Ollama is running"
 _NO_MODELS_RUN = b'{"models":[]}'
 _CLOUD_STATUS = b'{"cloud":{"disabled":false,"source":"none"}}'
+_COPILOT = "GitHubCopilotChat/"
 _NO_RECOMMENDATIONS = b'{"recommendations":[]}'
 
 
@@ -63,11 +65,16 @@ class AsleepAnswers:
         }
 
     def answer(  # noqa: PLR0911 - one line of a table each
-        self, route: Route, method: str, target: str, fields: BodyFields | None
+        self,
+        route: Route,
+        method: str,
+        target: str,
+        fields: BodyFields | None,
+        agent: str = "",
     ) -> web.Response:
         """Return the answer to a request that wakes nothing.
 
-        ``target`` is path and query as the client wrote them.
+        ``target`` is path and query as the client wrote them; ``agent`` its program.
         """
         path = target.partition("?")[0]
         if (body := self._fixed.get(route.asleep)) is not None:
@@ -76,7 +83,7 @@ class AsleepAnswers:
             case Asleep.ROOT:
                 return root()
             case Asleep.SHOW:
-                return self._show(fields or BodyFields())
+                return self._show(fields or BodyFields(), agent)
             case Asleep.MODEL:
                 return self._model(unquote(path.rpartition("/")[2]))
             case Asleep.ACCOUNT:
@@ -96,13 +103,15 @@ class AsleepAnswers:
             case _:
                 return plain(404, "404 page not found")
 
-    def _show(self, fields: BodyFields) -> web.Response:
+    def _show(self, fields: BodyFields, agent: str) -> web.Response:
         if not fields.model_name:
             return _error(Family.NATIVE, 400, "model is required")
         body = self._catalogue.show(fields.model_name)
         if body is None:
             name = full_model_name(fields.model_name)
             return _error(Family.NATIVE, 404, f"model '{name}' not found")
+        if agent.startswith(_COPILOT):
+            body = _with_basename(body, fields.model_name)
         return json_reply(body, family=Family.NATIVE)
 
     def _model(self, name: str) -> web.Response:
@@ -111,6 +120,17 @@ class AsleepAnswers:
             full = full_model_name(name)
             return _error(Family.OPENAI, 404, f"model '{full}' not found")
         return json_reply(body, family=Family.OPENAI)
+
+
+def _with_basename(show: bytes, name: str) -> bytes:
+    """Return a description under the name that was asked for.
+
+    Ollama does so for Copilot, which tells models apart by it.
+    """
+    body = msgspec.json.decode(show, type=dict[str, msgspec.Raw])
+    info = msgspec.json.decode(body.get("model_info", msgspec.Raw(b"{}")))
+    named = (info or {}) | {"general.basename": name}
+    return msgspec.json.encode(body | {"model_info": named})
 
 
 def _redirect(method: str, target: str) -> web.Response:

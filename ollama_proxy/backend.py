@@ -54,7 +54,8 @@ class Traits:
 
     ``always_on``: the server is there anyway and costs nothing, so it is joined
     at once, never for idleness left. ``stops_with_proxy``: the instances end
-    when the proxy does. ``simulated``: what answers is the stand-in, and no model.
+    when the proxy does. ``keeps_models``: what is on the disk of one instance is
+    there on the next. ``simulated``: what answers is the stand-in, and no model.
     ``poll_s``: the pause between two looks at an instance
     that is coming or going; ``watch_s``: at one that is ready. ``location`` and
     ``instance_type`` are shown in ``/status``.
@@ -62,6 +63,7 @@ class Traits:
 
     always_on: bool = False
     stops_with_proxy: bool = False
+    keeps_models: bool = False
     simulated: bool = False
     poll_s: float = 5.0
     watch_s: float = 30.0

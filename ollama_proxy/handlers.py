@@ -3,48 +3,24 @@
 import asyncio
 from collections.abc import Callable
 
-import msgspec
-from aiohttp import ClientError, ClientResponse, web
+from aiohttp import web
 
-from ollama_proxy.answers import (
-    JSON_TYPE,
-    SPOKE,
-    error_body,
-    unload_body,
-    waiting_body,
-)
+from ollama_proxy.answers import JSON_TYPE, SPOKE, waiting_body
 from ollama_proxy.asleep import AsleepAnswers, json_reply, root
 from ollama_proxy.backend import Upstream
 from ollama_proxy.bodies import BodyBudget, RequestBody
-from ollama_proxy.catalogue import rfc3339
-from ollama_proxy.clock import Clock
+from ollama_proxy.changes import ModelChanges
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
 from ollama_proxy.hold import Hold, HoldPolicy
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.relay import Handover, Relay, chunks_of, outgoing
-from ollama_proxy.routing import (
-    Asleep,
-    BodyFields,
-    Kind,
-    is_unload,
-    read_fields,
-    wants_stream,
-)
+from ollama_proxy.routing import Asleep, Kind, wants_stream
+from ollama_proxy.spared import RefusedError, SparedRequests
 from ollama_proxy.status import Status
 
-_ERROR_BODY = 64 * 1024
 _RETRY_PAUSE_S = 0.25
 _READ_TIMEOUT_S = 5.0
-_NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
-
-
-class _AnsweredError(Exception):
-    """The request was answered on the way; carries the response."""
-
-    def __init__(self, response: web.StreamResponse) -> None:
-        super().__init__(response.status)
-        self.response = response
 
 
 class OllamaHandler:
@@ -57,20 +33,20 @@ class OllamaHandler:
         relay: Relay,
         answers: AsleepAnswers,
         status: Status,
-        clock: Clock,
+        spared: SparedRequests,
         budget: BodyBudget,
         stall_s: float,
         hold: HoldPolicy,
-        models_changed: Callable[[], None],
+        changes: ModelChanges,
         observe_wait: Callable[[float], None],
     ) -> None:
         self._observe_wait = observe_wait
-        self._models_changed = models_changed
+        self._changes = changes
         self._pool = pool
         self._relay = relay
         self._answers = answers
         self._status = status
-        self._clock = clock
+        self._spared = spared
         self._budget = budget
         self._stall_s = stall_s
         self._hold = hold
@@ -94,11 +70,14 @@ class OllamaHandler:
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         try:
-            if exchange.route.counts_as_use:
-                return await self._use(request, exchange, body)
-            return await self._read(request, exchange, body)
-        except _AnsweredError as answered:
-            return answered.response
+            if not exchange.route.counts_as_use:
+                return await self._read(request, exchange, body)
+            await body.keep_small()
+            if self._spared.wants_none(request, exchange, body):
+                return await self._spare(request, exchange, body)
+            return await self._use(request, exchange, body)
+        except RefusedError as refused:
+            return refused.response
 
     async def _read(
         self, request: web.Request, exchange: Exchange, body: RequestBody
@@ -114,10 +93,29 @@ class OllamaHandler:
         exchange.outcome = "asleep"
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
-            fields = self._fields(request, exchange, body)
+            fields = self._spared.fields(request, exchange, body)
         return self._answers.answer(
-            exchange.route, request.method, raw_target(request), fields
+            exchange.route,
+            request.method,
+            raw_target(request),
+            fields,
+            request.headers.get("User-Agent", ""),
         )
+
+    async def _spare(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> web.StreamResponse:
+        """Relay what is no use of an instance if one is up, else do without."""
+        upstream = self._pool.ready_upstream()
+        if upstream is not None:
+            try:
+                return await self._read_from(
+                    request, exchange, body, upstream, limit_s=None
+                )
+            except UpstreamError:
+                self._pool.nudge()
+        hold = await self._begin_hold(request, exchange, body)
+        return await self._refuse_waiting(exchange, hold, None)
 
     async def _read_from(
         self,
@@ -125,11 +123,13 @@ class OllamaHandler:
         exchange: Exchange,
         body: RequestBody,
         upstream: Upstream,
+        *,
+        limit_s: float | None = _READ_TIMEOUT_S,
     ) -> web.StreamResponse:
         """Relay a read; an instance that says nothing is as good as none."""
         handover = self._handover(request, exchange, None)
         try:
-            async with asyncio.timeout(_READ_TIMEOUT_S) as limit:
+            async with asyncio.timeout(limit_s) as limit:
                 async with self._relay.answer(
                     outgoing(request, body), upstream
                 ) as answer:
@@ -148,13 +148,15 @@ class OllamaHandler:
             begun=hold.response if hold is not None else None,
             stall_s=self._stall_s,
             added=hold.confirmation if hold is not None else {},
+            request_id=exchange.request_id,
         )
 
     async def _use(
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs an instance; wake it and perhaps wait if there is none."""
-        await body.keep_small()
+        if exchange.route.kind is Kind.WRITE:
+            await _keep_json(exchange, body)
         lease = self._pool.try_lease()
         hold: Hold | None = None
         problem: str | None = None
@@ -193,17 +195,12 @@ class OllamaHandler:
         with lease:
             try:
                 async with lease.until_cut():
-                    return await self._relayed(
-                        request, exchange, body, lease, handover, hold
-                    )
+                    return await self._relayed(request, exchange, body, lease, handover)
             except TimeoutError as error:
                 if handover.response is None:
                     message = "the instance was lost"
                     raise UpstreamError(message, arrived=True) from error
                 return await handover.break_off(error)
-            finally:
-                if exchange.route.kind is Kind.WRITE:
-                    self._models_changed()
 
     async def _relayed(
         self,
@@ -212,45 +209,34 @@ class OllamaHandler:
         body: RequestBody,
         lease: Lease,
         handover: Handover,
-        hold: Hold | None,
     ) -> web.StreamResponse:
         to_send = outgoing(request, body)
+        if exchange.route.kind is Kind.WRITE:
+            response = await self._changes.relay(
+                exchange.route.name, to_send, body.head, lease, handover
+            )
+            exchange.outcome = "relayed"
+            return response
         async with self._relay.answer(to_send, lease.upstream) as answer:
             exchange.outcome = "relayed"
-            has_begun = hold is not None and hold.response is not None
-            if hold is not None and has_begun and answer.status >= 400:  # noqa: PLR2004
-                return await hold.fail(await _error_of(answer), exchange.request_id)
             return await handover.run(answer, chunks_of(answer), lease.touch)
 
     async def _begin_hold(
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> Hold:
         """Look at a request that would wake an instance, and whether it has to."""
-        fields = None
-        if exchange.route.name not in _NOT_JSON:
-            await body.keep()
-            fields = self._fields(request, exchange, body)
+        await _keep_json(exchange, body)
+        fields = self._spared.fields(request, exchange, body)
         if fields is not None:
-            self._answer_without_instance(exchange, fields)
+            answer = self._spared.answer(exchange, fields)
+            if answer is not None:
+                raise RefusedError(answer)
         streams = wants_stream(exchange.route, fields)
         exchange.model = fields.model_name if fields is not None else None
         hold = Hold(request, exchange.route.family, self._hold, streams=streams)
         if hold.wait_s > 0:
             await body.keep()
         return hold
-
-    def _answer_without_instance(self, exchange: Exchange, fields: BodyFields) -> None:
-        """Answer an unload, and a request for no model, without waking anything."""
-        route = exchange.route
-        if route.kind is Kind.INFERENCE and not fields.model_name:
-            if route.name == "/api/generate":
-                self._refuse(exchange, 404, "model '' not found")
-            self._refuse(exchange, 400, "model is required")
-        if is_unload(route.name, fields):
-            exchange.outcome = "asleep"
-            created_at = rfc3339(self._clock.now())
-            body = unload_body(route.name, fields.model_name, created_at)
-            raise _AnsweredError(json_reply(body, family=route.family))
 
     async def _wait(
         self, exchange: Exchange, body: RequestBody, hold: Hold
@@ -266,10 +252,10 @@ class OllamaHandler:
                 raise
             message = "the proxy can't write its state"
             failure = await hold.fail(message, exchange.request_id)
-            raise _AnsweredError(failure) from None
+            raise RefusedError(failure) from None
         except HoldLimitError as error:
             refusal = await self._refuse_waiting(exchange, hold, str(error))
-            raise _AnsweredError(refusal) from error
+            raise RefusedError(refusal) from error
         finally:
             exchange.wait_s += loop.time() - begun_at
             self._observe_wait(exchange.wait_s)
@@ -296,25 +282,11 @@ class OllamaHandler:
             reply.headers.update(hold.confirmation)
         return reply
 
-    def _fields(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
-    ) -> BodyFields | None:
-        """Look at a JSON body; None if it can't be looked at, refuse a broken one."""
-        if not body.complete or "Content-Encoding" in request.headers:
-            return None
-        if exchange.route.kind is Kind.UNKNOWN:
-            return None
-        try:
-            return read_fields(body.head)
-        except ValueError as error:
-            self._refuse(exchange, 400, str(error))
-            return None
 
-    def _refuse(self, exchange: Exchange, status: int, message: str) -> None:
-        exchange.outcome = "refused"
-        family = exchange.route.family
-        body = error_body(family, status, message, request_id=exchange.request_id)
-        raise _AnsweredError(json_reply(body, status=status, family=family))
+async def _keep_json(exchange: Exchange, body: RequestBody) -> None:
+    """Read a body that can be looked at into memory, as far as limits allow."""
+    if exchange.route.takes_json:
+        await body.keep()
 
 
 async def _end_uninvited(request: web.Request, response: web.StreamResponse) -> None:
@@ -329,16 +301,3 @@ async def _end_uninvited(request: web.Request, response: web.StreamResponse) -> 
 
 def _touch_nothing() -> None:
     """Do nothing: a read is no use of an instance."""
-
-
-async def _error_of(answer: ClientResponse) -> str:
-    """Return the error text of an instance's answer."""
-    try:
-        raw = await answer.content.read(_ERROR_BODY)
-        body = msgspec.json.decode(raw)
-    except (ClientError, msgspec.MsgspecError, UnicodeDecodeError):
-        return f"the instance answered with status {answer.status}"
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        error = error.get("message")
-    return error if isinstance(error, str) else f"status {answer.status}"

@@ -27,6 +27,8 @@ TASK_CRASHED: Final = "task.crashed"
 ILLEGAL_TRANSITION: Final = "instance.illegal_transition"
 STORE_FAILED: Final = "store.failed"
 MODEL_NOT_LOADED: Final = "model.not_loaded"
+MODEL_LOST: Final = "model.lost"
+PULL_ENDED: Final = "pull.ended"
 REQUEST_FAILED: Final = "request.failed"
 
 

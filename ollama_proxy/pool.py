@@ -177,10 +177,19 @@ class Pool:
         """Claim the least busy ready instance, if there is one."""
         ready = [c for c in self.controllers if c.record.state is State.READY]
         chosen = min(ready, key=lambda c: c.record.leases, default=None)
-        if chosen is None or chosen.upstream is None:
-            return None
+        return self._claim(chosen) if chosen is not None else None
+
+    def share(self, lease: Lease) -> Lease | None:
+        """Claim the instance of a lease once more; None if it serves no longer."""
+        for controller, leases in self._leases.items():
+            if lease in leases and controller.record.state is State.READY:
+                return self._claim(controller)
+        return None
+
+    def _claim(self, chosen: Controller) -> Lease | None:
         launch_id = chosen.record.launch_id
-        assert launch_id is not None  # noqa: S101 - what is ready has a launch
+        if chosen.upstream is None or launch_id is None:
+            return None
         chosen.apply(Leased(launch_id))
         lease = Lease(chosen, chosen.upstream, launch_id, self._leases[chosen].discard)
         self._leases[chosen].add(lease)

@@ -6,7 +6,7 @@ by the proxy's own request, which no client can abort → ready.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
 from ollama_proxy.record import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
+from ollama_proxy.sticky import Copying, Pulling, Removing, Step, StickyModels
 
 _CONNECT_PAUSE_S = 0.1
 _CONNECT_PAUSE_MAX_S = 2.0
@@ -103,8 +104,11 @@ class _Reply:
 class HttpProbe:
     """Speaks Ollama's API on the proxy's own behalf."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, sticky: StickyModels | None = None
+    ) -> None:
         self._session = session
+        self._sticky = sticky
         self._timeout = ProbeTimeout()
         self._log = structlog.get_logger()
 
@@ -137,15 +141,20 @@ class HttpProbe:
         while not await self.alive(upstream):
             await asyncio.sleep(pause_s)
             pause_s = min(_CONNECT_PAUSE_MAX_S, pause_s * 1.5)
+        if self._sticky is not None:
+            wanted = self._sticky.without_deleted(wanted)
         present = await self._present(upstream)
         for name in wanted:
             if full_model_name(name) not in present:
                 async for progress in self._pull(upstream, name):
                     yield progress
+        if self._sticky is not None:
+            async for progress in self._restore(upstream, self._sticky):
+                yield progress
         if wanted:
             yield Progress(Stage.LOADING, detail=wanted[0])
             await self._load(upstream, wanted[0])
-        elif model and full_model_name(model) in present:
+        elif model and full_model_name(model) in await self._present(upstream):
             yield Progress(Stage.LOADING, detail=model)
             await self._try_to_load(upstream, model)
 
@@ -153,13 +162,16 @@ class HttpProbe:
         reply = await self._request_ok(upstream, "GET", "/api/tags", None)
         return {full_model_name(model.name) for model in _listed(reply.body)}
 
-    async def _pull(self, upstream: Upstream, model: str) -> AsyncIterator[Progress]:
+    async def _pull(
+        self, upstream: Upstream, model: str, *, insecure: bool = False
+    ) -> AsyncIterator[Progress]:
         """Pull a model and tell how far it is; ``success`` must be the last word."""
         yield Progress(Stage.PULLING, 0.0, model)
         status = ""
-        request = self._session.post(
-            f"{upstream.url}/api/pull", json={"model": model, "stream": True}
-        )
+        body: dict[str, Any] = {"model": model, "stream": True}
+        if insecure:
+            body["insecure"] = True
+        request = self._session.post(f"{upstream.url}/api/pull", json=body)
         try:
             async with request as response:
                 async for line in _lines(response):
@@ -171,6 +183,40 @@ class HttpProbe:
             raise PreparationError(_broken("pulling", model, error)) from error
         if status != "success":
             raise PreparationError(_pull_fault(model, f"it ended with {status!r}"))
+
+    async def _restore(
+        self, upstream: Upstream, sticky: StickyModels
+    ) -> AsyncIterator[Progress]:
+        """Bring back what clients put on the last instance, as far as it can be.
+
+        A model that can't be had fails no launch: it is reported as lost.
+        """
+        present = await self._present(upstream)
+        failed: dict[str, str] = {}
+        for step in sticky.steps(present):
+            try:
+                async for progress in self._take(upstream, step, failed):
+                    yield progress
+            except PreparationError as error:
+                if error.fault.reason == "lost":
+                    raise
+                failed[step.name] = error.fault.message
+        sticky.settle(await self._present(upstream), failed)
+
+    async def _take(
+        self, upstream: Upstream, step: Step, failed: Mapping[str, str]
+    ) -> AsyncIterator[Progress]:
+        match step:
+            case Pulling(name, insecure):
+                async for progress in self._pull(upstream, name, insecure=insecure):
+                    yield progress
+            case Copying(source, name) if source not in failed:
+                names = {"source": source, "destination": name}
+                await self._request_ok(upstream, "POST", "/api/copy", names)
+            case Removing(name) if name not in failed:
+                await self._request_ok(
+                    upstream, "DELETE", "/api/delete", {"model": name}
+                )
 
     async def _try_to_load(self, upstream: Upstream, model: str) -> None:
         """Load what one client asked for; its failure is that client's alone."""

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Protocol
 
 import aiohttp
+import msgspec
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -36,6 +37,8 @@ UNTYPED = web.ResponseKey("untyped", bool)
 
 _CONNECT_TIMEOUT_S = 10.0
 _INVITATION_S = 5.0
+_ERROR_BODY = 64 * 1024
+_FIRST_ERROR = 400
 _AUTO_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
 
@@ -243,7 +246,7 @@ class Handover:
     """One answer on its way to the client; ``response`` is set once it began.
 
     ``begun`` is a response under way, if heartbeats have opened one already;
-    ``added`` are headers of our own.
+    ``added`` are headers of our own, ``request_id`` names the request in errors.
     """
 
     def __init__(
@@ -254,8 +257,10 @@ class Handover:
         begun: web.StreamResponse | None,
         stall_s: float,
         added: Mapping[str, str],
+        request_id: str,
     ) -> None:
         self.response = begun
+        self._request_id = request_id
         self._added = added
         self._request = request
         self._family = family
@@ -271,6 +276,8 @@ class Handover:
         stream, or its connection is reset: a clean early end would look like
         success. A client that takes nothing for ``stall_s`` is reset too.
         """
+        if self.response is not None and head.status >= _FIRST_ERROR:
+            return await self._tell(self.response, await _error_of(head, chunks))
         response = self.response or await self._begin(head)
         while True:
             try:
@@ -322,11 +329,35 @@ class Handover:
         fresh_line = b"" if self._last.endswith(b"\n") else b"\n"
         is_sse = response.content_type == "text/event-stream"
         fresh_event = b"\n" if is_sse else b""
-        told = in_band_error(self._family, message)
+        return await self._tell(response, message, fresh_line + fresh_event)
+
+    async def _tell(
+        self, response: web.StreamResponse, message: str, before: bytes = b""
+    ) -> web.StreamResponse:
+        """End a response that has begun with an error in its stream."""
+        told = in_band_error(self._family, message, request_id=self._request_id)
         async with asyncio.timeout(self._stall_s):
-            await response.write(fresh_line + fresh_event + told)
+            await response.write(before + told)
             await response.write_eof()
         return response
+
+
+async def _error_of(head: Head, chunks: AsyncIterator[bytes]) -> str:
+    """Return the error text of an instance's answer."""
+    raw = b""
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        async for data in chunks:
+            raw += data
+            if len(raw) > _ERROR_BODY:
+                break
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return f"the instance answered with status {head.status}"
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else f"status {head.status}"
 
 
 def close_if_unframed(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
 _NOT_THERE = frozenset(
     {
         "/v1/images/generations",
@@ -87,6 +88,11 @@ class Route:
     def counts_as_use(self) -> bool:
         """Whether the request wakes an instance and resets the idle clock."""
         return self.asleep is Asleep.WAKE
+
+    @property
+    def takes_json(self) -> bool:
+        """Whether the body is a JSON object, as far as is known."""
+        return self.kind is not Kind.UNKNOWN and self.name not in _NOT_JSON
 
 
 def _native(kind: Kind, asleep: Asleep, streams: Streams = Streams.NEVER) -> Route:
@@ -250,15 +256,45 @@ def _lower_keys(body: bytes) -> bytes:
     return msgspec.json.encode({key.lower(): value for key, value in raw.items()})
 
 
-def is_unload(route_name: str, fields: BodyFields) -> bool:
-    """Tell whether a request only asks to unload a model: ``ollama stop``."""
-    if go_duration_s(bytes(fields.keep_alive)) != 0:
-        return False
+class Need(StrEnum):
+    """What an inference request needs, as its body tells."""
+
+    INSTANCE = "instance"
+    LOAD = "load"
+    UNLOAD = "unload"
+    CLOUD = "cloud"
+    NO_MODEL = "no_model"
+
+
+def need_of(route_name: str, fields: BodyFields) -> Need:
+    """Return what a request on an inference route needs.
+
+    Without prompt or messages it only loads its model, or unloads it if that is to
+    be kept for no time: ``ollama stop``. A cloud model runs at ollama.com
+    (``internal/modelref/modelref.go``).
+    """
+    if not fields.model_name:
+        return Need.NO_MODEL
+    if _asks_nothing(route_name, fields):
+        unloads = go_duration_s(bytes(fields.keep_alive)) == 0
+        return Need.UNLOAD if unloads else Need.LOAD
+    return Need.CLOUD if is_cloud_model(fields.model_name) else Need.INSTANCE
+
+
+def _asks_nothing(route_name: str, fields: BodyFields) -> bool:
     if route_name == "/api/generate":
         return bytes(fields.prompt) in _NO_PROMPT
     if route_name == "/api/chat":
         return _compact(bytes(fields.messages)) in _NO_MESSAGES
     return False
+
+
+def is_cloud_model(name: str) -> bool:
+    """Tell whether a name means a model of ollama.com: ``:cloud`` or ``…-cloud``."""
+    _, colon, last = name.rpartition(":")
+    tag = last.strip().lower()
+    named = tag == "cloud" or ("/" not in tag and tag.endswith("-cloud"))
+    return bool(colon) and named
 
 
 def _compact(raw: bytes) -> bytes:

@@ -138,6 +138,24 @@ class Settings(BaseModel):
         text="without a byte sent or taken, then a client is taken for gone",
         shown="10m",
     )
+    sticky_models: bool = _setting(
+        "true",
+        "OLLAMA_PROXY_STICKY_MODELS",
+        text="pull again, on a fresh instance, what clients pulled on the last one",
+        shown="true",
+    )
+    detached_pulls: bool = _setting(
+        "true",
+        "OLLAMA_PROXY_DETACHED_PULLS",
+        text="a pull goes on when its client leaves, and others can join it",
+        shown="true",
+    )
+    loads_keep_awake: bool = _setting(
+        "true",
+        "OLLAMA_PROXY_LOADS_KEEP_AWAKE",
+        text="whether a request that only loads a model wakes an instance and keeps it",
+        shown="true",
+    )
     backoff: Duration = _setting(
         "10s",
         "OLLAMA_PROXY_BACKOFF",

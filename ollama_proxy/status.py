@@ -10,7 +10,9 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
 from ollama_proxy.pool import Pool
+from ollama_proxy.pulls import Pull, Pulls
 from ollama_proxy.record import Record, Stage, State
+from ollama_proxy.sticky import StickyModels
 
 _PROVISIONING_STATUS = {
     State.COLD: "idle",
@@ -32,6 +34,8 @@ class Status:
     dice: random.Random
     models: tuple[str, ...]
     backend: str
+    pulls: Pulls
+    sticky: StickyModels | None
 
     def waiting(self, problem: str | None = None) -> Waiting:
         """Return why there is no instance to serve a request right now.
@@ -134,9 +138,15 @@ class Status:
             "idle_for_s": self._idle_for_s(record),
             "stops_in_s": self._stops_in_s(controller),
             "simulated": self.simulated,
+            "pulls": [_pull(pull) for pull in self.pulls.under_way()],
+            "lost_models": self._lost_models(),
             "error": _error(record),
             "pools": [self._pool()],
         }
+
+    def _lost_models(self) -> list[dict[str, Any]]:
+        lost = self.sticky.lost() if self.sticky is not None else ()
+        return [{"model": model.name, "reason": model.lost} for model in lost]
 
     def _idle_for_s(self, record: Record) -> float | None:
         if record.state is not State.READY or record.leases:
@@ -166,6 +176,18 @@ def _doing(record: Record) -> str:
     if progress.stage is Stage.PULLING and progress.fraction is not None:
         words.append(f"{progress.fraction:.0%}")
     return " ".join(word for word in words if word)
+
+
+def _pull(pull: Pull) -> dict[str, Any]:
+    """Return how far a pull is; its fraction is that of the layer under way."""
+    progress = pull.progress
+    fraction = progress.completed / progress.total if progress.total > 0 else None
+    return {
+        "model": pull.request.model_name,
+        "status": progress.status,
+        "progress": round(fraction, 3) if fraction is not None else None,
+        "followers": pull.followers,
+    }
 
 
 def _instance(controller: Controller) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What has to outlive the process: one SQLite file in the state folder.
 
 It holds the owner id, the record of every slot (what is intended and known of
-its instance), a journal of transitions, the catalogue, and how long launches
-took. Writes are synchronous and few: a record is on disk before its cloud is
-called, or the call is not made.
+its instance), a journal of transitions, the catalogue, how long launches took, and
+the models that clients put there. Writes are synchronous and few: a record is on
+disk before its cloud is called, or the call is not made.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import StartupError, StoreError
 from ollama_proxy.record import LaunchId, Record
+from ollama_proxy.sticky import StickyModel
 
 _JOURNAL_ROWS = 1000
 _LAUNCH_ROWS = 20
@@ -41,6 +42,7 @@ MIGRATIONS: Final = (
         id INTEGER PRIMARY KEY, offer TEXT NOT NULL, duration_s REAL NOT NULL
     );
     """,
+    "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
 )
 """One script per version of the schema; the position is the version before it."""
 
@@ -159,6 +161,24 @@ class Store:
             "SELECT duration_s FROM launch WHERE offer = ?", (offer,)
         )
         return [float(row[0]) for row in rows]
+
+    def sticky_models(self) -> list[StickyModel]:
+        """Return every model that is remembered."""
+        rows = self._db.execute("SELECT model FROM sticky_model ORDER BY name")
+        return [msgspec.json.decode(row[0], type=StickyModel) for row in rows]
+
+    def put_sticky(self, model: StickyModel) -> None:
+        """Remember a model."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO sticky_model VALUES (?, ?)",
+                (model.name, msgspec.json.encode(model)),
+            )
+
+    def drop_sticky(self, name: str) -> None:
+        """Forget a model."""
+        with self._writing() as db:
+            db.execute("DELETE FROM sticky_model WHERE name = ?", (name,))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -14,11 +14,11 @@ _DEFECTS = {log.TASK_CRASHED, log.ILLEGAL_TRANSITION}
 
 @pytest.fixture(autouse=True)
 def errors_logged() -> Iterator[LogCapture]:
-    """Collect error lines; one that tells of a defect fails the test."""
+    """Collect warnings and errors; one that tells of a defect fails the test."""
     capture = LogCapture()
     structlog.configure(
         processors=[capture],
-        wrapper_class=structlog.make_filtering_bound_logger(40),
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
         cache_logger_on_first_use=False,
     )
     yield capture

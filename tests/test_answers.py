@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from ollama_proxy.answers import (
     Waiting,
+    empty_answer,
     error_body,
     heartbeat,
     in_band_error,
     retry_after_s,
-    unload_body,
     waiting_body,
 )
 from ollama_proxy.routing import Family
@@ -90,10 +90,12 @@ def test_retry_after_spreads_the_clients() -> None:
     assert retry_after_s(40.0, 1.0) == 50
 
 
-def test_an_unload_is_answered_as_ollama_does() -> None:
-    generate = json.loads(unload_body("/api/generate", "m", "2026-11-21T00:00:00Z"))
-    chat = json.loads(unload_body("/api/chat", "m", "2026-11-21T00:00:00Z"))
+@pytest.mark.parametrize("reason", ["load", "unload"])
+def test_an_empty_request_is_answered_as_ollama_does(reason: str) -> None:
+    moment = "2026-11-21T00:00:00Z"
+    generate = json.loads(empty_answer("/api/generate", "m", moment, reason))
+    chat = json.loads(empty_answer("/api/chat", "m", moment, reason))
 
     assert generate["response"] == ""
     assert chat["message"] == {"role": "assistant", "content": ""}
-    assert generate["done_reason"] == chat["done_reason"] == "unload"
+    assert generate["done_reason"] == chat["done_reason"] == reason

@@ -1,11 +1,11 @@
 """Programs that look every few seconds neither wake nor keep an instance."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ollama_proxy.clock import Clock
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
+from tests.virtual_time import SetClock
 
 HOUR_S = 3600.0
 ROUND_S = 30.0
@@ -18,16 +18,6 @@ POLLS = [
     ("GET", "/v1/models"),  # OpenAI-type connections
     ("POST", "/api/show"),  # Continue, Zed
 ]
-
-
-@dataclass(slots=True)
-class SetClock:
-    """A clock that is moved by hand, while sockets run in real time."""
-
-    moment: float = 1_000_000.0
-
-    def now(self) -> float:
-        return self.moment
 
 
 async def an_hour_of_polls(proxy: RunningProxy, clock: SetClock) -> None:

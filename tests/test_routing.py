@@ -9,10 +9,11 @@ from ollama_proxy.routing import (
     BodyFields,
     Family,
     Kind,
+    Need,
     classify,
     full_model_name,
     go_duration_s,
-    is_unload,
+    need_of,
     read_fields,
     wants_stream,
 )
@@ -131,22 +132,29 @@ def test_keep_alive_is_read_as_go_reads_it(raw: bytes, seconds: float | None) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "unload"),
+    ("path", "body", "need"),
     [
-        ("/api/generate", b'{"model":"m","keep_alive":0}', True),
-        ("/api/generate", b'{"model":"m","prompt":"","keep_alive":"0s"}', True),
-        ("/api/generate", b'{"model":"m","prompt":"x","keep_alive":0}', False),
-        ("/api/generate", b'{"model":"m"}', False),
-        ("/api/generate", b'{"model":"m","keep_alive":"5m"}', False),
-        ("/api/chat", b'{"model":"m","messages":[ ],"keep_alive":0}', True),
-        ("/api/chat", b'{"model":"m","messages":[{}],"keep_alive":0}', False),
-        ("/api/embed", b'{"model":"m","keep_alive":0}', False),
+        ("/api/generate", b'{"model":"m","keep_alive":0}', Need.UNLOAD),
+        ("/api/generate", b'{"name":"m","prompt":"","keep_alive":"0s"}', Need.UNLOAD),
+        ("/api/generate", b'{"model":"m","prompt":"x","keep_alive":0}', Need.INSTANCE),
+        ("/api/generate", b'{"model":"m"}', Need.LOAD),
+        ("/api/generate", b'{"model":"m","keep_alive":"5m"}', Need.LOAD),
+        ("/api/chat", b'{"model":"m","messages":[ ],"keep_alive":0}', Need.UNLOAD),
+        ("/api/chat", b'{"model":"m","messages":[{}],"keep_alive":0}', Need.INSTANCE),
+        ("/api/chat", b'{"Model":"m","Messages":null}', Need.LOAD),
+        ("/api/embed", b'{"model":"m","keep_alive":0}', Need.INSTANCE),
+        ("/api/chat", b'{"messages":[{}]}', Need.NO_MODEL),
+        ("/api/chat", b'{"model":"m:cloud","messages":[{}]}', Need.CLOUD),
+        ("/v1/responses", b'{"model":"M:120B-Cloud","input":"x"}', Need.CLOUD),
+        ("/v1/responses", b'{"model":"host:1/m-cloud","input":"x"}', Need.INSTANCE),
+        ("/v1/responses", b'{"model":"my-cloud","input":"x"}', Need.INSTANCE),
+        ("/v1/responses", b'{"model":"cloud","input":"x"}', Need.INSTANCE),
     ],
 )
-def test_an_unload_is_an_empty_request_with_no_keep_alive(
-    path: str, body: bytes, *, unload: bool
+def test_the_body_tells_what_an_inference_request_needs(
+    path: str, body: bytes, need: Need
 ) -> None:
-    assert is_unload(path, read_fields(body)) is unload
+    assert need_of(path, read_fields(body)) is need
 
 
 def test_the_model_is_the_first_name_that_is_not_empty() -> None:

@@ -7,6 +7,7 @@ must not jump while bytes are under way.
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -42,6 +43,16 @@ class LoopClock:
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+@dataclass(slots=True)
+class SetClock:
+    """A clock that is moved by hand, while sockets run in real time."""
+
+    moment: float = 1_000_000.0
+
+    def now(self) -> float:
+        return self.moment
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:

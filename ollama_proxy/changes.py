@@ -1,0 +1,168 @@
+"""Requests that change an instance's models: relayed, remembered, and seen through."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.pulls import Pull, PullHead, PullRequest, Pulls, read_pull
+from ollama_proxy.pulls import read_progress as read_line
+from ollama_proxy.relay import Handover, Outgoing, Relay, chunks_of
+from ollama_proxy.sticky import StickyModels
+
+_OK = 200
+_NOT_FOUND = 404
+_TAIL_BYTES = 4096
+
+
+class _Change(msgspec.Struct, frozen=True):
+    """The names in the body of a request that changes models."""
+
+    model: str = ""
+    name: str = ""
+    source: str = ""
+    destination: str = ""
+    insecure: bool = False
+
+    @property
+    def model_name(self) -> str:
+        return self.model or self.name
+
+
+class ModelChanges:
+    """Relays such requests, and takes note of those that succeed.
+
+    ``pulls`` is None if a pull ends with its client, as it does with Ollama;
+    ``sticky`` if nothing is to be remembered.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        relay: Relay,
+        pulls: Pulls | None,
+        sticky: StickyModels | None,
+        changed: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._relay = relay
+        self._pulls = pulls
+        self._sticky = sticky
+        self._changed = changed
+
+    async def relay(
+        self,
+        name: str,
+        to_send: Outgoing,
+        body: bytes,
+        lease: Lease,
+        handover: Handover,
+    ) -> web.StreamResponse:
+        """Serve one request of the route ``name`` under a lease."""
+        try:
+            if name == "/api/pull" and self._pulls is not None:
+                wanted = read_pull(body) if to_send.body.complete else None
+                if wanted is not None and wanted.model_name:
+                    return await self._pull(
+                        self._pulls, wanted, to_send, body, lease, handover
+                    )
+            async with self._relay.answer(to_send, lease.upstream) as answer:
+                ending = _Ending()
+                chunks = ending.watch(chunks_of(answer))
+                response = await handover.run(answer, chunks, lease.touch)
+                self._note(name, body, answer.status, ending.tail)
+                return response
+        finally:
+            self._changed()
+
+    async def _pull(
+        self,
+        pulls: Pulls,
+        wanted: PullRequest,
+        to_send: Outgoing,
+        body: bytes,
+        lease: Lease,
+        handover: Handover,
+    ) -> web.StreamResponse:
+        """Follow a pull: the one that is under way, or a new one."""
+        own = self._pool.share(lease)
+        if own is None:
+            raise UpstreamError("the instance is stopping", arrived=False)
+        pull, joins = pulls.join(wanted, to_send, body, own, self._pulled)
+        head = await pull.answered()
+        joins = joins and "Content-Length" not in head.headers
+        streams = wanted.stream is not False or head.status != _OK
+        if streams:
+            async with aclosing(pull.follow(joins=joins)) as chunks:
+                return await handover.run(head, chunks, lease.touch)
+        await pull.outcome()
+        head, chunks_once = _whole(pull, head)
+        return await handover.run(head, chunks_once, lease.touch)
+
+    def _pulled(self, request: PullRequest) -> None:
+        """Remember a pull that succeeded."""
+        if self._sticky is not None:
+            self._sticky.pulled(request.model_name, insecure=request.insecure)
+        self._changed()
+
+    def _note(self, name: str, body: bytes, status: int, tail: bytes) -> None:
+        """Remember what a request did, as far as its answer says that it did."""
+        if self._sticky is None:
+            return
+        try:
+            change = msgspec.json.decode(body, type=_Change)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        done = status == _OK and read_line(tail).status == "success"
+        match name:
+            case "/api/pull" if done:
+                self._sticky.pulled(change.model_name, insecure=change.insecure)
+            case "/api/create" if done:
+                self._sticky.created(change.model_name)
+            case "/api/copy" if status == _OK:
+                self._sticky.copied(change.source, change.destination)
+            case "/api/delete" if status == _OK:
+                self._sticky.deleted(change.model_name)
+            case "/api/delete" if status == _NOT_FOUND:
+                self._sticky.missed(change.model_name)
+
+
+class _Ending:
+    """The last line of an answer that passes by."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    @property
+    def tail(self) -> bytes:
+        """The last line."""
+        return self._kept.rstrip(b"\n").rpartition(b"\n")[2]
+
+    async def watch(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for data in chunks:
+            self._kept = (self._kept + data)[-_TAIL_BYTES:]
+            yield data
+
+
+def _whole(pull: Pull, head: PullHead) -> tuple[PullHead, AsyncIterator[bytes]]:
+    """Return the answer for a client that wants no progress: the last line.
+
+    Ollama's own (``waitForStream`` in ``server/routes.go``): 200, or 500 with an
+    error, and a type without a charset.
+    """
+    failed = pull.progress.error is not None
+    fields = CIMultiDict(head.headers)
+    fields["Content-Type"] = "application/json"
+    fields["Content-Length"] = str(len(pull.last))
+    reason = "Internal Server Error" if failed else head.reason
+    whole = PullHead(500 if failed else _OK, reason, CIMultiDictProxy(fields))
+    return whole, _once(pull.last)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,115 @@
+"""Requests on inference paths that need no instance, answered without one.
+
+An unload, a request for no model, and, as the settings have it, a load and a
+request for a model that runs at ollama.com.
+"""
+
+from collections.abc import Collection
+
+from aiohttp import web
+
+from ollama_proxy.answers import empty_answer, error_body
+from ollama_proxy.asleep import json_reply
+from ollama_proxy.bodies import RequestBody
+from ollama_proxy.catalogue import rfc3339
+from ollama_proxy.clock import Clock
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.routing import (
+    BodyFields,
+    Family,
+    Kind,
+    Need,
+    need_of,
+    read_fields,
+)
+
+_LOAD_BYTES = 4096
+_NO_CLOUD = (
+    "cloud models run at ollama.com and wake no instance; ask again while one is up, "
+    "or ask ollama.com itself"
+)
+
+
+class RefusedError(Exception):
+    """The request was refused on the way; carries the response."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class SparedRequests:
+    """Tells which requests need no instance.
+
+    ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none either.
+    """
+
+    def __init__(self, spared: Collection[Need], clock: Clock) -> None:
+        self._spared = frozenset(spared)
+        self._clock = clock
+
+    def fields(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> BodyFields | None:
+        """Look at a JSON body; None if it can't be looked at.
+
+        Raises `RefusedError` if it is a broken one.
+        """
+        if not body.complete or "Content-Encoding" in request.headers:
+            return None
+        if not exchange.route.takes_json:
+            return None
+        try:
+            return read_fields(body.head)
+        except ValueError as error:
+            raise RefusedError(_refusal(exchange, 400, str(error))) from error
+
+    def wants_none(
+        self, request: web.Request, exchange: Exchange, body: RequestBody
+    ) -> bool:
+        """Tell whether a request is no use of the instance that is up.
+
+        To be asked of every request, so it looks closely only where it may be so.
+        """
+        if exchange.route.kind is not Kind.INFERENCE or not body.complete:
+            return False
+        may_be_cloud = Need.CLOUD in self._spared and b"cloud" in body.head
+        may_be_load = Need.LOAD in self._spared and len(body.head) < _LOAD_BYTES
+        if not may_be_cloud and not may_be_load:
+            return False
+        fields = self.fields(request, exchange, body)
+        if fields is None:
+            return False
+        return need_of(exchange.route.name, fields) in self._spared
+
+    def answer(self, exchange: Exchange, fields: BodyFields) -> web.Response | None:
+        """Answer what needs no instance; None for what does."""
+        if exchange.route.kind is not Kind.INFERENCE:
+            return None
+        need = need_of(exchange.route.name, fields)
+        if need not in self._spared | {Need.NO_MODEL, Need.UNLOAD}:
+            return None
+        match need:
+            case Need.NO_MODEL if exchange.route.name == "/api/generate":
+                return _refusal(exchange, 404, "model '' not found")
+            case Need.NO_MODEL:
+                return _refusal(exchange, 400, "model is required")
+            case Need.CLOUD:
+                return _refusal(exchange, 503, _NO_CLOUD)
+            case _:
+                return self._empty(exchange, fields, need.value)
+
+    def _empty(
+        self, exchange: Exchange, fields: BodyFields, reason: str
+    ) -> web.Response:
+        exchange.outcome = "asleep"
+        created_at = rfc3339(self._clock.now())
+        body = empty_answer(exchange.route.name, fields.model_name, created_at, reason)
+        return json_reply(body, family=Family.NATIVE)
+
+
+def _refusal(exchange: Exchange, status: int, message: str) -> web.Response:
+    exchange.outcome = "refused"
+    family = exchange.route.family
+    body = error_body(family, status, message, request_id=exchange.request_id)
+    return json_reply(body, status=status, family=family)

@@ -1,0 +1,216 @@
+"""The models that clients put on an instance, so that the next one has them too.
+
+What was pulled or copied is pulled again on a fresh instance. What was created
+there exists nowhere else: once its disk is gone it is lost, and said to be.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.errors import StoreError
+from ollama_proxy.routing import full_model_name
+
+
+class Origin(StrEnum):
+    """How a model came to be, or not to be, where it is."""
+
+    PULLED = "pulled"
+    CREATED = "created"
+    DELETED = "deleted"
+
+
+class StickyModel(msgspec.Struct, frozen=True):
+    """One model, by its full name.
+
+    ``source``: the name to pull; a copy has that of the model it came from.
+    ``insecure``: the registry was allowed to be one without TLS.
+    ``lost``: why the last fresh instance is without it; None if it is not.
+    """
+
+    name: str
+    origin: Origin
+    source: str = ""
+    insecure: bool = False
+    lost: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulling:
+    """Pull a model."""
+
+    name: str
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Copy a model that is there."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removing:
+    """Delete a model that was pulled only to be copied."""
+
+    name: str
+
+
+Step = Pulling | Copying | Removing
+
+
+def steps_to(
+    wanted: Mapping[str, StickyModel], configured: Collection[str], present: set[str]
+) -> list[Step]:
+    """Return what makes a fresh instance have what clients put on the last one.
+
+    All names are full. ``present`` includes what is configured and just pulled.
+    """
+    missing = [
+        model
+        for model in wanted.values()
+        if model.origin is Origin.PULLED and model.name not in present
+    ]
+    steps: list[Step] = []
+    there, borrowed = set(present), []
+    for model in sorted(missing, key=lambda one: one.name != one.source):
+        if model.source not in there:
+            steps.append(Pulling(model.source, model.insecure))
+            there.add(model.source)
+            if not _is_wanted(model.source, wanted, configured):
+                borrowed.append(model.source)
+        if model.name != model.source:
+            steps.append(Copying(model.source, model.name))
+    return steps + [Removing(name) for name in borrowed]
+
+
+def _is_wanted(
+    name: str, wanted: Mapping[str, StickyModel], configured: Collection[str]
+) -> bool:
+    """Tell whether a model is to be there for its own sake."""
+    model = wanted.get(name)
+    return name in configured if model is None else model.origin is not Origin.DELETED
+
+
+class StickyStore(Protocol):
+    """The part of the store that remembers models."""
+
+    def sticky_models(self) -> list[StickyModel]:
+        """Return every model that is remembered."""
+
+    def put_sticky(self, model: StickyModel) -> None:
+        """Remember a model."""
+
+    def drop_sticky(self, name: str) -> None:
+        """Forget a model."""
+
+
+class StickyModels:
+    """Remembers what clients do to the models; ``restores`` what is missing."""
+
+    def __init__(
+        self, store: StickyStore, configured: Collection[str], *, restores: bool
+    ) -> None:
+        self._store = store
+        self._configured = frozenset(full_model_name(name) for name in configured)
+        self._restores = restores
+        self._log = structlog.get_logger()
+        self._models = {model.name: model for model in store.sticky_models()}
+
+    def without_deleted(self, names: Collection[str]) -> list[str]:
+        """Return the configured models but for those that a client deleted."""
+        return [name for name in names if not self._is_deleted(full_model_name(name))]
+
+    def _is_deleted(self, name: str) -> bool:
+        model = self._models.get(name)
+        return model is not None and model.origin is Origin.DELETED
+
+    def steps(self, present: set[str]) -> list[Step]:
+        """Return what a fresh instance with these models still needs."""
+        if not self._restores:
+            return []
+        return steps_to(self._models, self._configured, present)
+
+    def settle(self, present: set[str], failed: Mapping[str, str]) -> None:
+        """Take in what a fresh instance has, and why it lacks the rest."""
+        if not self._restores:
+            return
+        for model in list(self._models.values()):
+            if model.origin is Origin.DELETED:
+                continue
+            self._put(msgspec.structs.replace(model, lost=_why(model, present, failed)))
+
+    def lost(self) -> Iterator[StickyModel]:
+        """Yield the models that could not be brought back."""
+        return (model for model in self._models.values() if model.lost is not None)
+
+    def pulled(self, name: str, *, insecure: bool) -> None:
+        """Remember a model that a client pulled."""
+        full = full_model_name(name)
+        if full in self._configured and not insecure:
+            self._drop(full)
+        else:
+            self._put(StickyModel(full, Origin.PULLED, full, insecure))
+
+    def copied(self, source: str, destination: str) -> None:
+        """Remember a copy: by what it was pulled as, or as created if it was."""
+        old, new = full_model_name(source), full_model_name(destination)
+        root = self._models.get(old)
+        if root is None or root.origin is Origin.DELETED:
+            root = StickyModel(old, Origin.PULLED, old)
+        self._put(msgspec.structs.replace(root, name=new, lost=None))
+
+    def created(self, name: str) -> None:
+        """Remember that a model exists on its instance alone."""
+        self._put(StickyModel(full_model_name(name), Origin.CREATED))
+
+    def deleted(self, name: str) -> None:
+        """Forget a model; a configured one is remembered as unwanted."""
+        full = full_model_name(name)
+        if full in self._configured:
+            self._put(StickyModel(full, Origin.DELETED))
+        else:
+            self._drop(full)
+
+    def missed(self, name: str) -> None:
+        """Forget a lost model that a client tried to delete."""
+        model = self._models.get(full_model_name(name))
+        if model is not None and model.lost is not None:
+            self._drop(model.name)
+
+    def _put(self, model: StickyModel) -> None:
+        before = self._models.get(model.name)
+        if before == model:
+            return
+        self._models[model.name] = model
+        if model.lost is not None and (before is None or before.lost is None):
+            self._log.warning(log.MODEL_LOST, model=model.name, reason=model.lost)
+        try:
+            self._store.put_sticky(model)
+        except StoreError as error:
+            self._log.error(log.STORE_FAILED, error=str(error))
+
+    def _drop(self, name: str) -> None:
+        if self._models.pop(name, None) is None:
+            return
+        try:
+            self._store.drop_sticky(name)
+        except StoreError as error:
+            self._log.error(log.STORE_FAILED, error=str(error))
+
+
+def _why(
+    model: StickyModel, present: set[str], failed: Mapping[str, str]
+) -> str | None:
+    if model.name in present:
+        return None
+    if model.origin is Origin.CREATED:
+        return "it was created on an instance whose disk is gone; create it again"
+    return failed.get(model.source, "it could not be brought back")

@@ -1,0 +1,234 @@
+"""What clients put on an instance, and how the next one gets it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import LogCapture
+
+from ollama_proxy.sticky import (
+    Copying,
+    Origin,
+    Pulling,
+    Removing,
+    Step,
+    StickyModel,
+    StickyModels,
+    steps_to,
+)
+from ollama_proxy.store import Store
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import RunningProxy, running_proxy
+
+
+def pulled(name: str, source: str | None = None) -> StickyModel:
+    return StickyModel(name, Origin.PULLED, source or name)
+
+
+@pytest.mark.parametrize(
+    ("models", "configured", "present", "steps"),
+    [
+        ([pulled("a:1")], [], [], [Pulling("a:1", insecure=False)]),
+        ([pulled("a:1")], [], ["a:1"], []),
+        (
+            [pulled("b:1", "a:1"), pulled("a:1")],
+            [],
+            [],
+            [Pulling("a:1", insecure=False), Copying("a:1", "b:1")],
+        ),
+        (
+            [pulled("b:1", "a:1")],
+            [],
+            [],
+            [
+                Pulling("a:1", insecure=False),
+                Copying("a:1", "b:1"),
+                Removing("a:1"),
+            ],
+        ),
+        ([pulled("b:1", "a:1")], ["a:1"], ["a:1"], [Copying("a:1", "b:1")]),
+        (
+            [pulled("b:1", "a:1"), StickyModel("a:1", Origin.DELETED)],
+            ["a:1"],
+            [],
+            [
+                Pulling("a:1", insecure=False),
+                Copying("a:1", "b:1"),
+                Removing("a:1"),
+            ],
+        ),
+        ([StickyModel("mine:1", Origin.CREATED)], [], [], []),
+    ],
+)
+def test_a_fresh_instance_gets_what_the_last_one_had(
+    models: list[StickyModel],
+    configured: list[str],
+    present: list[str],
+    steps: list[Step],
+) -> None:
+    wanted = {model.name: model for model in models}
+
+    assert steps_to(wanted, configured, set(present)) == steps
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sticky(store: Store) -> StickyModels:
+    return StickyModels(store, ("tiny",), restores=True)
+
+
+def test_a_copy_of_a_created_model_is_lost_with_it(sticky: StickyModels) -> None:
+    sticky.created("mine")
+    sticky.copied("mine", "yours")
+    sticky.settle(set(), {})
+
+    assert [model.name for model in sticky.lost()] == ["mine:latest", "yours:latest"]
+
+
+def test_a_copy_of_a_copy_is_pulled_by_the_first_name(sticky: StickyModels) -> None:
+    sticky.pulled("a", insecure=True)
+    sticky.copied("a", "b")
+    sticky.copied("b", "c")
+    sticky.deleted("a")
+    sticky.deleted("b")
+
+    assert sticky.steps(set()) == [
+        Pulling("a:latest", insecure=True),
+        Copying("a:latest", "c:latest"),
+        Removing("a:latest"),
+    ]
+
+
+def test_a_configured_model_that_was_deleted_is_not_pulled_until_it_is_again(
+    sticky: StickyModels,
+) -> None:
+    sticky.deleted("tiny")
+    without = sticky.without_deleted(["tiny"])
+    sticky.pulled("tiny:latest", insecure=False)
+
+    assert (without, sticky.without_deleted(["tiny"])) == ([], ["tiny"])
+
+
+def test_a_loss_is_warned_of_once(
+    sticky: StickyModels, errors_logged: LogCapture
+) -> None:
+    sticky.created("mine")
+    for _ in range(3):
+        sticky.settle(set(), {})
+
+    assert [line["event"] for line in errors_logged.entries] == ["model.lost"]
+
+
+def test_a_model_that_came_back_is_not_lost(sticky: StickyModels) -> None:
+    sticky.created("mine")
+    sticky.settle(set(), {})
+    sticky.settle({"mine:latest"}, {})
+
+    assert list(sticky.lost()) == []
+
+
+def test_what_is_remembered_outlives_the_process(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sticky = StickyModels(store, (), restores=True)
+    sticky.pulled("a", insecure=False)
+    sticky.pulled("b", insecure=False)
+    sticky.deleted("b")
+    store.close()
+    again = Store(tmp_path)
+    steps = StickyModels(again, (), restores=True).steps(set())
+    again.close()
+
+    assert steps == [Pulling("a:latest", insecure=False)]
+
+
+async def models_of(proxy: RunningProxy) -> set[str]:
+    async with proxy.session.get(f"{proxy.url}/api/tags") as answer:
+        return {model["name"] for model in (await answer.json())["models"]}
+
+
+async def change(proxy: RunningProxy, method: str, path: str, **body: object) -> None:
+    async with proxy.session.request(method, proxy.url + path, json=body) as answer:
+        assert answer.status == 200, await answer.text()
+        await answer.read()
+
+
+async def on_a_fresh_instance(proxy: RunningProxy) -> None:
+    proxy.parts.pool.stop()
+    await proxy.until(lambda: proxy.state == "cold")
+    await proxy.wake()
+
+
+@pytest.mark.parametrize("detached", ["true", "false"])
+async def test_what_clients_did_is_so_on_the_next_instance(
+    tmp_path: Path, detached: str
+) -> None:
+    async with running_proxy(
+        tmp_path,
+        backend=InProcessBackend(models=()),
+        OLLAMA_MODEL="one,two",
+        OLLAMA_PROXY_DETACHED_PULLS=detached,
+    ) as proxy:
+        await proxy.wake()
+        await change(proxy, "POST", "/api/pull", model="new")
+        await change(proxy, "POST", "/api/pull", name="whole", stream=False)
+        await change(proxy, "POST", "/api/copy", source="new", destination="mine")
+        await change(proxy, "POST", "/api/create", model="made", **{"from": "one"})
+        await change(proxy, "DELETE", "/api/delete", model="two")
+        await change(proxy, "DELETE", "/api/delete", model="new")
+        await on_a_fresh_instance(proxy)
+        found = await models_of(proxy)
+        status = await proxy.status()
+
+    assert found == {"one:latest", "whole:latest", "mine:latest"}
+    assert [lost["model"] for lost in status["lost_models"]] == ["made:latest"]
+    assert "create it again" in status["lost_models"][0]["reason"]
+
+
+async def test_a_lost_model_that_is_deleted_is_forgotten(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        await change(proxy, "POST", "/api/create", model="made", **{"from": "tiny"})
+        await on_a_fresh_instance(proxy)
+        async with proxy.session.delete(
+            f"{proxy.url}/api/delete", json={"model": "made"}
+        ) as answer:
+            assert answer.status == 404
+        status = await proxy.status()
+
+    assert status["lost_models"] == []
+
+
+async def test_a_model_that_the_registry_lost_fails_no_launch(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put_sticky(pulled("missing:latest"))
+    store.close()
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        status = await proxy.status()
+
+    assert status["lost_models"][0]["model"] == "missing:latest"
+    assert "does not exist" in status["lost_models"][0]["reason"]
+
+
+async def test_nothing_is_remembered_if_told_so(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_STICKY_MODELS="false") as proxy:
+        await proxy.wake()
+        await change(proxy, "POST", "/api/pull", model="new")
+        await on_a_fresh_instance(proxy)
+
+        assert await models_of(proxy) == {"tiny:latest"}
+        assert proxy.store.sticky_models() == []
+
+
+async def test_a_pull_that_fails_is_not_remembered(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        await change(proxy, "POST", "/api/pull", model="missing")
+
+        assert proxy.store.sticky_models() == []
