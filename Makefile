@@ -53,9 +53,11 @@ $(VENV)/run: requirements/run.lock requirements/build.lock pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run requirements/dev.lock
+$(VENV)/dev: $(VENV)/run requirements/dev.lock tests/js/package-lock.json
 	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@if command -v npm >/dev/null; then npm ci --prefix tests/js --no-audit --no-fund --loglevel=error; \
+		else echo "no npm: the tests of ollama-js will be skipped"; fi
 	@touch $@
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/js/node_modules

@@ -1,4 +1,4 @@
-"""The simulator's inference routes: native, OpenAI and Anthropic."""
+"""The simulator's inference routes: native and OpenAI."""
 
 import asyncio
 import base64
@@ -15,7 +15,6 @@ from ollama_proxy.simulator.faults import requested
 from ollama_proxy.simulator.models import Model, go_time
 from ollama_proxy.simulator.server import (
     Simulator,
-    anthropic_error,
     model_name,
     openai_error,
     read_json,
@@ -25,7 +24,7 @@ from ollama_proxy.simulator.words import embedding, tool_arguments, tool_call, w
 
 
 @dataclass(frozen=True, slots=True)
-class _Chat:
+class Chat:
     """What a chat is answered with."""
 
     tokens: list[str]
@@ -52,10 +51,9 @@ class Inference:
             web.post("/v1/embeddings", self.openai_embeddings),
             web.post("/v1/responses", self.responses),
             web.post("/v1/audio/transcriptions", self.transcriptions),
-            web.post("/v1/messages", self.messages),
         ]
 
-    async def _loaded(self, body: dict[str, Any]) -> Model | None:
+    async def loaded(self, body: dict[str, Any]) -> Model | None:
         """Return the model of a request once it is in memory; None if unknown."""
         model = self._simulator.store.get(model_name(body))
         if model is not None:
@@ -63,7 +61,7 @@ class Inference:
             self._simulator.store.keep(model, _keep_alive_s(body))
         return model
 
-    async def _paced(self, tokens: list[str]) -> AsyncIterator[str]:
+    async def paced(self, tokens: list[str]) -> AsyncIterator[str]:
         """Yield tokens at the set rate, by the clock and not by the sum of naps."""
         loop = asyncio.get_running_loop()
         begun, rate = loop.time(), self._simulator.manners.rate
@@ -72,10 +70,12 @@ class Inference:
                 await asyncio.sleep(max(0.0, begun + number / rate - loop.time()))
             yield token
 
-    def _stream(self, request: web.Request, kind: str) -> Stream:
+    def stream(self, request: web.Request, kind: str) -> Stream:
+        """Begin an answer in pieces."""
         return Stream(request, kind, requested(request, self._simulator.manners.faults))
 
-    def _id(self, prefix: str) -> str:
+    def new_id(self, prefix: str) -> str:
+        """Return an id that was not used before."""
         self._number += 1
         return f"{prefix}{self._number}"
 
@@ -95,7 +95,7 @@ class Inference:
         body = await read_json(request)
         if not body.get("prompt") and _keep_alive_s(body) == 0:
             return self._unloaded(body, {"response": ""})
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             return reply({"error": f"model '{model_name(body)}' not found"}, 404)
         stamp = self._stamp(model_name(body))
         if not body.get("prompt"):
@@ -103,10 +103,10 @@ class Inference:
         tokens = words(body.get("options"), body.get("format"))
         done = _done(tokens, body.get("options"), with_context=not body.get("raw"))
         if not body.get("stream", True):
-            text = "".join([token async for token in self._paced(tokens)])
+            text = "".join([token async for token in self.paced(tokens)])
             return reply(stamp | {"response": text} | done)
-        stream = self._stream(request, NDJSON)
-        async for token in self._paced(tokens):
+        stream = self.stream(request, NDJSON)
+        async for token in self.paced(tokens):
             stamp = self._stamp(model_name(body))
             await stream.line(stamp | {"response": token, "done": False})
         await stream.line(stamp | {"response": ""} | done)
@@ -120,35 +120,35 @@ class Inference:
             return reply({"error": "model is required"}, 400)
         if not body.get("messages") and _keep_alive_s(body) == 0:
             return self._unloaded(body, nothing)
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             return reply({"error": f"model '{model_name(body)}' not found"}, 404)
         stamp = self._stamp(model_name(body))
         if not body.get("messages"):
             return reply(stamp | nothing | {"done": True, "done_reason": "load"})
-        chat = _chat(body, body.get("options"), body.get("format"))
+        chat = decide(body, body.get("options"), body.get("format"))
         done = _done(chat.tokens, body.get("options"))
         if not body.get("stream", True):
             message = await self._whole(chat)
             return reply(stamp | {"message": message} | done)
-        stream = self._stream(request, NDJSON)
+        stream = self.stream(request, NDJSON)
         async for message in self._messages(chat):
             stamp = self._stamp(model_name(body))
             await stream.line(stamp | {"message": message, "done": False})
         await stream.line(stamp | nothing | done)
         return await stream.end()
 
-    async def _messages(self, chat: _Chat) -> AsyncIterator[dict[str, Any]]:
+    async def _messages(self, chat: Chat) -> AsyncIterator[dict[str, Any]]:
         """Yield the parts of a native answer."""
-        async for token in self._paced(chat.thinking):
+        async for token in self.paced(chat.thinking):
             yield {"role": "assistant", "content": "", "thinking": token}
         if chat.call is not None:
             calls = [{"function": chat.call}]
             yield {"role": "assistant", "content": "", "tool_calls": calls}
             return
-        async for token in self._paced(chat.tokens):
+        async for token in self.paced(chat.tokens):
             yield {"role": "assistant", "content": token}
 
-    async def _whole(self, chat: _Chat) -> dict[str, Any]:
+    async def _whole(self, chat: Chat) -> dict[str, Any]:
         whole: dict[str, Any] = {"role": "assistant", "content": ""}
         async for message in self._messages(chat):
             whole["content"] += message["content"]
@@ -162,7 +162,7 @@ class Inference:
         """Embed one text or many."""
         body = await read_json(request)
         texts = _texts(body.get("input"))
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             text = f'model "{model_name(body)}" not found, try pulling it first'
             return reply({"error": text}, 404)
         counts = {"total_duration": 1_000_000, "load_duration": 1000}
@@ -173,7 +173,7 @@ class Inference:
     async def old_embeddings(self, request: web.Request) -> web.Response:
         """Embed one text the old way."""
         body = await read_json(request)
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             text = f'model "{model_name(body)}" not found, try pulling it first'
             return reply({"error": text}, 404)
         return reply({"embedding": embedding(str(body.get("prompt", "")))})
@@ -181,7 +181,7 @@ class Inference:
     async def openai_embeddings(self, request: web.Request) -> web.Response:
         """Embed as OpenAI does, as numbers or base64."""
         body = await read_json(request)
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             return _openai_unknown(body)
         data = []
         for index, text in enumerate(_texts(body.get("input"))):
@@ -197,9 +197,9 @@ class Inference:
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
         """Answer a conversation as OpenAI does."""
         body = await read_json(request)
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             return _openai_unknown(body)
-        chat = _chat(body, _openai_options(body), body.get("response_format"))
+        chat = decide(body, _openai_options(body), body.get("response_format"))
         head = self._openai_head(body, "chat.completion")
         calls = _openai_calls(chat.call)
         reason = "tool_calls" if calls else "stop"
@@ -208,19 +208,19 @@ class Inference:
             if calls:
                 message["tool_calls"] = calls
             else:
-                paced = self._paced(chat.tokens)
+                paced = self.paced(chat.tokens)
                 message["content"] = "".join([token async for token in paced])
             choice = {"index": 0, "message": message, "finish_reason": reason}
             return reply(
                 head | {"choices": [choice], "usage": _usage(chat.tokens)}, native=False
             )
         head["object"] = "chat.completion.chunk"
-        stream = self._stream(request, SSE)
+        stream = self.stream(request, SSE)
         delta: dict[str, Any] = {"role": "assistant", "content": ""}
         if calls:
             delta["tool_calls"] = calls
             await stream.event(head | {"choices": [_delta(delta, None)]})
-        async for token in self._paced(chat.tokens):
+        async for token in self.paced(chat.tokens):
             delta["content"] = token
             await stream.event(head | {"choices": [_delta(delta, None)]})
             delta = {}
@@ -235,7 +235,7 @@ class Inference:
         self, body: dict[str, Any], kind: str, prefix: str = "chatcmpl-"
     ) -> dict[str, Any]:
         return {
-            "id": self._id(prefix),
+            "id": self.new_id(prefix),
             "object": kind,
             "created": int(self._simulator.now()),
             "model": model_name(body),
@@ -245,18 +245,18 @@ class Inference:
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """Complete a prompt as OpenAI does."""
         body = await read_json(request)
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             return _openai_unknown(body)
         tokens = words(_openai_options(body), None)
         head = self._openai_head(body, "text_completion", "cmpl-")
         if not body.get("stream"):
-            text = "".join([token async for token in self._paced(tokens)])
+            text = "".join([token async for token in self.paced(tokens)])
             choice = {"text": text, "index": 0, "finish_reason": "stop"}
             return reply(
                 head | {"choices": [choice], "usage": _usage(tokens)}, native=False
             )
-        stream = self._stream(request, SSE)
-        async for token in self._paced(tokens):
+        stream = self.stream(request, SSE)
+        async for token in self.paced(tokens):
             choice = {"text": token, "index": 0, "finish_reason": None}
             await stream.event(head | {"choices": [choice]})
         choice = {"text": "", "index": 0, "finish_reason": "stop"}
@@ -266,12 +266,12 @@ class Inference:
     async def responses(self, request: web.Request) -> web.StreamResponse:
         """Answer as OpenAI's Responses API does."""
         body = await read_json(request)
-        if await self._loaded(body) is None:
+        if await self.loaded(body) is None:
             return _openai_unknown(body)
         tokens = words({"num_predict": body.get("max_output_tokens")}, None)
-        item_id = self._id("msg_")
+        item_id = self.new_id("msg_")
         response = {
-            "id": self._id("resp_"),
+            "id": self.new_id("resp_"),
             "object": "response",
             "created_at": int(self._simulator.now()),
             "model": model_name(body),
@@ -286,9 +286,9 @@ class Inference:
         item |= {"status": "completed", "role": "assistant", "content": [part]}
         done = response | {"status": "completed", "output": [item]}
         if not body.get("stream"):
-            _ = [token async for token in self._paced(tokens)]
+            _ = [token async for token in self.paced(tokens)]
             return reply(done, native=False)
-        stream = self._stream(request, SSE)
+        stream = self.stream(request, SSE)
         number = 0
         for name, value in (
             ("response.created", {"response": response}),
@@ -301,7 +301,7 @@ class Inference:
             await stream.event(event, name)
             number += 1
         place = {"item_id": item_id, "output_index": 0, "content_index": 0}
-        async for token in self._paced(tokens):
+        async for token in self.paced(tokens):
             name = "response.output_text.delta"
             event = {"type": name, "sequence_number": number, "delta": token}
             await stream.event(event | place | {"logprobs": []}, name)
@@ -319,72 +319,6 @@ class Inference:
             size += len(data)
         return reply({"text": f"{size} simulated bytes"}, native=False)
 
-    async def messages(self, request: web.Request) -> web.StreamResponse:
-        """Answer as Anthropic does."""
-        body = await read_json(request)
-        if await self._loaded(body) is None:
-            return anthropic_error(404, f"model '{model_name(body)}' not found")
-        chat = _chat(body, {"num_predict": body.get("max_tokens", 0)}, None)
-        head: dict[str, Any] = {
-            "id": self._id("msg_"),
-            "type": "message",
-            "role": "assistant",
-            "model": model_name(body),
-            "content": [],
-            "usage": {"input_tokens": 1, "output_tokens": 0},
-        }
-        reason = "tool_use" if chat.call else "end_turn"
-        usage = {"input_tokens": 1, "output_tokens": len(chat.tokens)}
-        if not body.get("stream"):
-            text = "".join([token async for token in self._paced(chat.tokens)])
-            block: dict[str, Any] = {"type": "text", "text": text}
-            if chat.call:
-                block = self._tool_use(chat.call) | {"input": chat.call["arguments"]}
-            end = {"content": [block], "stop_reason": reason, "usage": usage}
-            return reply(head | end, native=False)
-        stream = self._stream(request, SSE)
-        await _anthropic(stream, "message_start", {"message": head})
-        await self._anthropic_block(stream, chat)
-        delta = {"stop_reason": reason}
-        await _anthropic(stream, "message_delta", {"delta": delta, "usage": usage})
-        await _anthropic(stream, "message_stop", {})
-        return await stream.end()
-
-    def _tool_use(self, call: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "type": "tool_use",
-            "id": self._id("toolu_"),
-            "name": call["name"],
-            "input": {},
-        }
-
-    async def _anthropic_block(self, stream: Stream, chat: _Chat) -> None:
-        if chat.call:
-            block = self._tool_use(chat.call)
-            delta: dict[str, Any] = {"type": "input_json_delta"}
-            delta["partial_json"] = tool_arguments(chat.call)
-            await _anthropic(
-                stream, "content_block_start", {"index": 0, "content_block": block}
-            )
-            await _anthropic(
-                stream, "content_block_delta", {"index": 0, "delta": delta}
-            )
-        else:
-            block = {"type": "text", "text": ""}
-            await _anthropic(
-                stream, "content_block_start", {"index": 0, "content_block": block}
-            )
-            async for token in self._paced(chat.tokens):
-                delta = {"type": "text_delta", "text": token}
-                await _anthropic(
-                    stream, "content_block_delta", {"index": 0, "delta": delta}
-                )
-        await _anthropic(stream, "content_block_stop", {"index": 0})
-
-
-async def _anthropic(stream: Stream, name: str, value: dict[str, Any]) -> None:
-    await stream.event({"type": name} | value, name)
-
 
 def _keep_alive_s(body: dict[str, Any]) -> float | None:
     if body.get("keep_alive") is None:
@@ -392,16 +326,16 @@ def _keep_alive_s(body: dict[str, Any]) -> float | None:
     return go_duration_s(msgspec.json.encode(body["keep_alive"]))
 
 
-def _chat(
+def decide(
     body: dict[str, Any], options: dict[str, Any] | None, wanted: object
-) -> _Chat:
+) -> Chat:
     """Decide the answer: a call if there are tools and a person asks, else words."""
     messages = body.get("messages") or [{}]
     asked = messages[-1].get("role") == "user"
     tools = body.get("tools") or []
     call = tool_call(tools) if tools and asked else None
     thinking = ["Let", " me", " simulate", " that."] if body.get("think") else []
-    return _Chat([] if call else words(options, wanted), thinking, call)
+    return Chat([] if call else words(options, wanted), thinking, call)
 
 
 def _done(

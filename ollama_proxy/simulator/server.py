@@ -434,7 +434,8 @@ def build_simulator(
     now: Callable[[], float] = time.time,  # noqa: TID251 - its edge
 ) -> web.Application:
     """Return the stand-in, with ``models`` in its store from the start."""
-    from ollama_proxy.simulator.inference import Inference  # noqa: PLC0415 - it needs us
+    from ollama_proxy.simulator.anthropic import Messages  # noqa: PLC0415 - it needs us
+    from ollama_proxy.simulator.inference import Inference  # noqa: PLC0415 - likewise
 
     app = web.Application(middlewares=[_behave])
     simulator = Simulator(manners, now)
@@ -442,6 +443,8 @@ def build_simulator(
         simulator.store.add(name)
     app[SIMULATOR] = simulator
     app.add_routes(simulator.routes())
-    app.add_routes(Inference(simulator).routes())
+    inference = Inference(simulator)
+    app.add_routes(inference.routes())
+    app.add_routes(Messages(inference).routes())
     app.on_response_prepare.append(_no_server_header)
     return app

@@ -7,17 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import ollama
 import openai
 import pytest
+from langchain_ollama import ChatOllama, OllamaEmbeddings
 
 from ollama_proxy.simulator.server import Manners
+from tests.clients.kits import NODE, JsError, OllamaJsKit
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
 
 WAIT = {"Prefer": "wait=20"}
-HELLO = [{"role": "user", "content": "hello"}]
-TOOL: dict[str, Any] = {
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+PICTURE: Any = {
+    "role": "user",
+    "content": [
+        {"type": "text", "text": "what is this?"},
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64," + "A" * 2_000_000},
+        },
+    ],
+}
+TOOL: Any = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -28,6 +41,13 @@ TOOL: dict[str, Any] = {
             "properties": {"city": {"type": "string"}},
         },
     },
+}
+
+
+ANTHROPIC_TOOL: Any = {
+    "name": "weather",
+    "description": "d",
+    "input_schema": TOOL["function"]["parameters"],
 }
 
 
@@ -61,14 +81,16 @@ async def test_ollama_async_from_cold(client: ollama.AsyncClient) -> None:
     thought = await client.chat("tiny", HELLO, think=True)
     called = await client.chat("tiny", HELLO, tools=[TOOL])
     shaped = await client.chat("tiny", HELLO, format="json")
-    embedded = await client.embed("tiny", ["a", "b"])
+    seen = await client.chat("tiny", [{**HELLO[0], "images": [bytes(2_000_000)]}])
+    embedded = await client.embed("tiny", ["a"] * 2000)
 
     assert "".join(part or "" for part in streamed) == whole.response
     assert "simulator" in (chat.message.content or "")
     assert thought.message.thinking
     assert (called.message.tool_calls or [])[0].function.name == "weather"
     assert json.loads(shaped.message.content or "") == {"simulated": True}
-    assert len(embedded.embeddings) == 2
+    assert "simulator" in (seen.message.content or "")
+    assert len(embedded.embeddings) == 2000
 
 
 async def test_ollama_manages_models(client: ollama.AsyncClient) -> None:
@@ -146,14 +168,24 @@ async def test_openai_from_cold(proxy: RunningProxy) -> None:
             model="tiny", messages=[{"role": "user", "content": "hi"}]
         )
         completed = await client.completions.create(model="tiny", prompt="hi")
-        embedded = await client.embeddings.create(model="tiny", input=["a", "b"])
+        embedded = await client.embeddings.create(model="tiny", input=["a"] * 2000)
+        called = await client.chat.completions.create(
+            model="tiny", messages=HELLO, tools=[TOOL]
+        )
+        shaped = await client.chat.completions.create(
+            model="tiny", messages=HELLO, response_format={"type": "json_object"}
+        )
+        seen = await client.chat.completions.create(model="tiny", messages=[PICTURE])
         responded = await client.responses.create(model="tiny", input="hi")
         models = [model.id async for model in client.models.list()]
         one = await client.models.retrieve("tiny")
 
     assert said == whole.choices[0].message.content
     assert completed.choices[0].text
-    assert len(embedded.data) == 2
+    assert len(embedded.data) == 2000
+    assert called.choices[0].message.tool_calls
+    assert json.loads(shaped.choices[0].message.content or "") == {"simulated": True}
+    assert "simulator" in (seen.choices[0].message.content or "")
     assert "simulator" in responded.output_text
     assert models == ["tiny:latest"]
     assert one.id == "tiny"
@@ -183,7 +215,18 @@ async def test_anthropic_from_cold(proxy: RunningProxy) -> None:
         whole = await client.messages.create(
             model="tiny", max_tokens=20, messages=[{"role": "user", "content": "hi"}]
         )
+        called = await client.messages.create(
+            model="tiny", max_tokens=20, messages=HELLO, tools=[ANTHROPIC_TOOL]
+        )
+        thought = await client.messages.create(
+            model="tiny",
+            max_tokens=2000,
+            messages=HELLO,
+            thinking={"type": "enabled", "budget_tokens": 1024},
+        )
 
+    assert called.content[-1].type == "tool_use"
+    assert thought.content[0].type == "thinking"
     assert whole.content[0].type == "text"
     assert said == whole.content[0].text
     assert whole.stop_reason == "end_turn"
@@ -202,3 +245,63 @@ async def test_anthropic_is_told_that_it_is_provisioning(proxy: RunningProxy) ->
             )
 
     assert caught.value.status_code == 503
+
+
+async def test_langchain_from_cold(proxy: RunningProxy) -> None:
+    kwargs: dict[str, Any] = {"client_kwargs": {"headers": WAIT}}
+    async with httpx.AsyncHTTPTransport() as transport:
+        kwargs["async_client_kwargs"] = {"transport": transport}
+        chat = ChatOllama(model="tiny", base_url=proxy.url, **kwargs)
+        thinking = ChatOllama(
+            model="tiny", base_url=proxy.url, reasoning=True, **kwargs
+        )
+        shaping = ChatOllama(model="tiny", base_url=proxy.url, format="json", **kwargs)
+        said = await chat.ainvoke("hello")
+        called = await chat.bind_tools([TOOL]).ainvoke("hello")
+        thought = await thinking.ainvoke("hello")
+        shaped = await shaping.ainvoke("hello")
+        embedding = OllamaEmbeddings(model="tiny", base_url=proxy.url, **kwargs)
+        embedded = await embedding.aembed_documents(["a"] * 2000)
+        with pytest.raises(ollama.ResponseError, match="not found"):
+            await ChatOllama(model="nope", base_url=proxy.url, **kwargs).ainvoke("hi")
+
+    assert "simulator" in str(said.content)
+    assert called.tool_calls[0]["name"] == "weather"
+    assert thought.additional_kwargs["reasoning_content"]
+    assert json.loads(str(shaped.content)) == {"simulated": True}
+    assert len(embedded) == 2000
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node, or no `npm ci` in tests/js")
+async def test_ollama_js_from_cold(proxy: RunningProxy) -> None:
+    told = [line async for line in OllamaJsKit().lines(proxy.url, WAIT, "features")]
+
+    assert told[0].pop("thinking")
+    assert "simulator" in told[0].pop("seen")
+    assert told[0].pop("capabilities")
+    assert told == [
+        {
+            "tool": "weather",
+            "shaped": {"simulated": True},
+            "embeddings": 2000,
+            "pulled": "success",
+            "models": ["tiny:latest", "mine:latest"],
+            "running": ["tiny:latest"],
+        }
+    ]
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node, or no `npm ci` in tests/js")
+async def test_ollama_js_is_told_of_an_unknown_model(proxy: RunningProxy) -> None:
+    with pytest.raises(JsError, match="model 'nope' not found"):
+        await anext(OllamaJsKit().lines(proxy.url, WAIT, "unknown"))
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node, or no `npm ci` in tests/js")
+async def test_ollama_js_cancels_by_its_own_means(proxy: RunningProxy) -> None:
+    headers = WAIT | {"X-Simulator-Fault": "stall-after=3"}
+    with pytest.raises(JsError, match="abort"):
+        async for _ in OllamaJsKit().lines(proxy.url, headers, "cancel"):
+            pass
+
+    assert proxy.parts.pool.in_flight == 0
