@@ -57,15 +57,16 @@ class Parts:
 PARTS = web.AppKey("parts", Parts)
 
 
-def open_backend(settings: Settings, store: Store) -> Backend:
+def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     """Build the backend that the settings mean."""
     options = {
         "upstream_url": settings.upstream_url,
         "ollama_bin": settings.ollama_bin,
         "simulator": settings.simulator,
+        "exoscale": settings.exoscale,
         **settings.backend_options,
     }
-    context = BackendContext(store.owner_id, settings.state_dir, options)
+    context = BackendContext(store.owner_id, settings.state_dir, store, clock, options)
     return load_backend(backend_name(settings))(context)
 
 

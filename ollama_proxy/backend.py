@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ollama_proxy.clock import Clock
+from ollama_proxy.link import Link
 from ollama_proxy.record import LaunchId
 
 
@@ -20,6 +22,7 @@ class Phase(StrEnum):
 
     PENDING = "pending"
     RUNNING = "running"
+    FAILED = "failed"
     GONE = "gone"
 
 
@@ -27,10 +30,12 @@ class Phase(StrEnum):
 class Upstream:
     """The Ollama server of an instance.
 
-    ``url`` is its base without a trailing slash.
+    ``url`` is its base without a trailing slash; ``link`` how it and the proxy
+    know each other, None on a machine or network of one's own.
     """
 
     url: str
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Observation:
 
     ``upstream`` is there as soon as the address is known, and always with
     `Phase.RUNNING`. A state that the backend has never heard of is `PENDING`:
-    it exists and is paid for. `GONE` is only ever the cloud's own clear word.
+    it exists and is paid for. `FAILED` exists as well, and will never serve: it is
+    stopped. `GONE` is only ever the cloud's own clear word.
     ``detail`` is for people: the cloud's name of the state, say.
     """
 
@@ -57,7 +63,8 @@ class Traits:
     when the proxy does. ``keeps_models``: what is on the disk of one instance is
     there on the next. ``simulated``: what answers is the stand-in, and no model.
     ``poll_s``: the pause between two looks at an instance
-    that is coming or going; ``watch_s``: at one that is ready. ``location`` and
+    that is coming or going; ``watch_s``: at one that is ready; ``renew_s``: between
+    two words to an instance that ends without them. ``location`` and
     ``instance_type`` are shown in ``/status``.
     """
 
@@ -67,6 +74,7 @@ class Traits:
     simulated: bool = False
     poll_s: float = 5.0
     watch_s: float = 30.0
+    renew_s: float = 60.0
     location: str | None = None
     instance_type: str | None = None
 
@@ -124,16 +132,51 @@ class Checkable(Protocol):
         """Examine settings, key and quota without creating what costs."""
 
 
+@runtime_checkable
+class Renewable(Protocol):
+    """A backend whose instances end by themselves when the proxy falls silent."""
+
+    async def renew(self, launch_id: LaunchId) -> None:
+        """Say that the instance is wanted still; asked every ``traits.renew_s``."""
+
+
+@runtime_checkable
+class Leased(Protocol):
+    """A backend that marks until when an instance is wanted, for anybody to see."""
+
+    async def sweep_expired(self, *, dry_run: bool) -> list[str]:
+        """Delete what this product made, under any owner, and nobody wants any more.
+
+        Returns what it was, in words. For a key and a machine of its own: it needs
+        no state of the proxy.
+        """
+
+
+class Notes(Protocol):
+    """What a backend has to know of a launch after a crash: on disk at once."""
+
+    def notes(self) -> dict[LaunchId, bytes]:
+        """Return every note."""
+
+    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
+        """Write a note. Raises `StoreError` if it is not on disk afterwards."""
+
+    def drop_note(self, launch_id: LaunchId) -> None:
+        """Forget a note."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackendContext:
     """What a backend is built from.
 
     ``options`` are the backend's own settings: for a plug-in the table
-    ``[backend_options]`` of the settings file.
+    ``[backend_options]`` of the settings file. ``notes`` outlive the process.
     """
 
     owner_id: str
     state_dir: Path
+    notes: Notes
+    clock: Clock
     options: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -17,10 +17,14 @@ _TEMPLATES = Environment(
 )
 
 
+def source(name: str) -> str:
+    """Return the file ``cloud-init/<name>`` as it is."""
+    return (files("ollama_proxy") / "cloud_init" / name).read_text("utf-8")
+
+
 def render(name: str, **values: Any) -> str:
     """Return the template ``cloud-init/<name>`` with its gaps filled."""
-    source = (files("ollama_proxy") / "cloud_init" / name).read_text("utf-8")
-    return _TEMPLATES.from_string(source).render(**values)
+    return _TEMPLATES.from_string(source(name)).render(**values)
 
 
 def ollama_environment(

@@ -139,9 +139,17 @@ def sweep(
     config: Config = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only list")] = False,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="any deployment's, past their lease")
+    ] = False,
 ) -> None:
-    """Stop instances of ours that no record names."""
+    """Stop instances of ours that no record names, or that nobody wants any more."""
     settings = _settings(config)
+    if expired:
+        from ollama_proxy.doctor import sweep_expired  # noqa: PLC0415 - slow to import
+
+        _print_swept(asyncio.run(sweep_expired(settings, dry_run=dry_run)))
+        return
     try:
         found = _client(settings).post("/-/sweep", dry_run="1" if dry_run else "0")
     except ProxyUnreachableError:
@@ -156,7 +164,7 @@ def _print_swept(found: dict[str, Any]) -> None:
     for launch_id in found["swept"]:
         _out.print(f"{verb} {launch_id}")
     if not found["swept"]:
-        _out.print("nothing of ours runs that no record names")
+        _out.print("nothing of ours runs that should not")
 
 
 @app.command()

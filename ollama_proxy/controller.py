@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backend import Backend, Observation, Phase, Upstream
+from ollama_proxy.backend import Backend, Observation, Phase, Renewable, Upstream
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -369,6 +369,24 @@ class Controller:
 
     async def _follow(self, launch_id: LaunchId) -> None:
         """Bring an accepted launch to readiness, and watch it until it is lost."""
+        renewing = asyncio.get_running_loop().create_task(self._renew(launch_id))
+        try:
+            await self._bring_up_and_watch(launch_id)
+        finally:
+            await _end(renewing)
+
+    async def _renew(self, launch_id: LaunchId) -> None:
+        """Tell the instance again and again that it is wanted."""
+        backend = self.offer.backend
+        while isinstance(backend, Renewable):
+            try:
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    await backend.renew(launch_id)
+            except (BackendError, TimeoutError) as error:
+                self._note_call("renew", launch_id, error)
+            await asyncio.sleep(self._jittered(self._traits.renew_s))
+
+    async def _bring_up_and_watch(self, launch_id: LaunchId) -> None:
         if self._record.state is State.STARTING:
             upstream = await self._until_running(launch_id)
             if upstream is None:
@@ -385,6 +403,9 @@ class Controller:
             if seen is not None:
                 if seen.phase is Phase.GONE:
                     self.apply(Gone(launch_id))
+                    return None
+                if seen.phase is Phase.FAILED:
+                    self.apply(Failed(launch_id, Fault("instance", seen.detail)))
                     return None
                 if seen.phase is Phase.RUNNING and seen.upstream is not None:
                     return seen.upstream
@@ -411,8 +432,7 @@ class Controller:
             await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 return ready.result()
-            gone.result()
-            self.apply(Gone(launch_id))
+            self.apply(_end_of(launch_id, gone.result()))
             return False
         finally:
             await _end(gone)
@@ -430,12 +450,13 @@ class Controller:
         self.apply(Ready(launch_id))
         return True
 
-    async def _until_gone(self, launch_id: LaunchId) -> None:
+    async def _until_gone(self, launch_id: LaunchId) -> Observation:
+        """Look until the instance is gone or will never serve; say which."""
         while True:
             await asyncio.sleep(self._jittered(self._traits.poll_s))
             seen = await self._look(launch_id)
-            if seen is not None and seen.phase is Phase.GONE:
-                return
+            if seen is not None and seen.phase in {Phase.GONE, Phase.FAILED}:
+                return seen
 
     async def _watch(self, launch_id: LaunchId) -> None:
         """Look at a ready instance until it is lost: the cloud's word, or silence."""
@@ -448,8 +469,8 @@ class Controller:
             if nudged or misses or now - looked_at >= self._traits.watch_s:
                 looked_at = now
                 seen = await self._look(launch_id)
-                if seen is not None and seen.phase is Phase.GONE:
-                    self.apply(Gone(launch_id))
+                if seen is not None and seen.phase in {Phase.GONE, Phase.FAILED}:
+                    self.apply(_end_of(launch_id, seen))
                     return
             misses = 0 if await self._answers() else misses + 1
         message = f"the instance did not answer {misses} probes in a row"
@@ -488,6 +509,13 @@ class Controller:
             reason=getattr(error, "reason", "timeout"),
             error=_said(error),
         )
+
+
+def _end_of(launch_id: LaunchId, seen: Observation) -> Gone | Lost:
+    """Return the end of an instance: gone, or to be stopped for it is of no use."""
+    if seen.phase is Phase.GONE:
+        return Gone(launch_id)
+    return Lost(launch_id, seen.detail or "the instance can't serve any more")
 
 
 def _differs_on_disk(stored: Record, after: Record) -> bool:

@@ -7,7 +7,8 @@ by the proxy's own request, which no client can abort → ready.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import aiohttp
@@ -17,6 +18,8 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
+from ollama_proxy.link import connection_options, credentials
+from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.record import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.sticky import Copying, Pulling, Removing, Step, StickyModels
@@ -26,42 +29,6 @@ _CONNECT_PAUSE_MAX_S = 2.0
 _SHOWN_MODELS = 50
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024
-
-
-class ProbeTimeout:
-    """A time-out scaled to what was measured, as TCP does it (RFC 6298).
-
-    The smoothed answer time plus four times its variation, doubled after each
-    miss, between ``floor_s`` and ``ceiling_s``.
-    """
-
-    def __init__(self, *, floor_s: float = 2.0, ceiling_s: float = 30.0) -> None:
-        self._floor_s = floor_s
-        self._ceiling_s = ceiling_s
-        self._smoothed_s: float | None = None
-        self._variation_s = 0.0
-        self._misses = 0
-
-    @property
-    def seconds(self) -> float:
-        """How long to wait for the next answer."""
-        measured_s = (self._smoothed_s or 0.0) + 4.0 * self._variation_s
-        scaled_s = max(measured_s, self._floor_s) * 2.0 ** min(self._misses, 8)
-        return min(self._ceiling_s, scaled_s)
-
-    def answered(self, took_s: float) -> None:
-        """Take in how long an answer took."""
-        self._misses = 0
-        if self._smoothed_s is None:
-            self._smoothed_s, self._variation_s = took_s, took_s / 2.0
-            return
-        deviation_s = abs(self._smoothed_s - took_s)
-        self._variation_s = 0.75 * self._variation_s + 0.25 * deviation_s
-        self._smoothed_s = 0.875 * self._smoothed_s + 0.125 * took_s
-
-    def missed(self) -> None:
-        """Take in that no answer came in time."""
-        self._misses += 1
 
 
 class PreparationError(Exception):
@@ -143,14 +110,8 @@ class HttpProbe:
             pause_s = min(_CONNECT_PAUSE_MAX_S, pause_s * 1.5)
         if self._sticky is not None:
             wanted = self._sticky.without_deleted(wanted)
-        present = await self._present(upstream)
-        for name in wanted:
-            if full_model_name(name) not in present:
-                async for progress in self._pull(upstream, name):
-                    yield progress
-        if self._sticky is not None:
-            async for progress in self._restore(upstream, self._sticky):
-                yield progress
+        async for progress in self._fill(upstream, wanted):
+            yield progress
         if wanted:
             yield Progress(Stage.LOADING, detail=wanted[0])
             await self._load(upstream, wanted[0])
@@ -162,8 +123,43 @@ class HttpProbe:
         reply = await self._request_ok(upstream, "GET", "/api/tags", None)
         return {full_model_name(model.name) for model in _listed(reply.body)}
 
+    async def _fill(
+        self, upstream: Upstream, wanted: Sequence[str]
+    ) -> AsyncIterator[Progress]:
+        """Give the instance the models that it lacks, those of clients last.
+
+        The fraction told is that of all pulls together, and never falls.
+        """
+        present = await self._present(upstream)
+        steps: list[Step] = [
+            Pulling(name, insecure=False)
+            for name in wanted
+            if full_model_name(name) not in present
+        ]
+        needed = len(steps)
+        if self._sticky is not None:
+            coming = present | {full_model_name(name) for name in wanted}
+            steps += self._sticky.steps(coming)
+        count = sum(isinstance(step, Pulling) for step in steps)
+        furthest, done = 0.0, 0
+        failed: dict[str, str] = {}
+        for number, step in enumerate(steps):
+            try:
+                async for progress in self._take(upstream, step, failed):
+                    if progress.fraction is not None:
+                        told = round((done + progress.fraction) / count, 3)
+                        furthest = max(furthest, told)
+                    yield replace(progress, fraction=furthest)
+            except PreparationError as error:
+                if number < needed or error.fault.reason == "lost":
+                    raise
+                failed[step.name] = error.fault.message  # a client's: no launch fails
+            done += isinstance(step, Pulling)
+        if self._sticky is not None:
+            self._sticky.settle(await self._present(upstream), failed)
+
     async def _pull(
-        self, upstream: Upstream, model: str, *, insecure: bool = False
+        self, upstream: Upstream, model: str, *, insecure: bool
     ) -> AsyncIterator[Progress]:
         """Pull a model and tell how far it is; ``success`` must be the last word."""
         yield Progress(Stage.PULLING, 0.0, model)
@@ -171,7 +167,7 @@ class HttpProbe:
         body: dict[str, Any] = {"model": model, "stream": True}
         if insecure:
             body["insecure"] = True
-        request = self._session.post(f"{upstream.url}/api/pull", json=body)
+        request = self._open(upstream, "POST", "/api/pull", body)
         try:
             async with request as response:
                 async for line in _lines(response):
@@ -183,25 +179,6 @@ class HttpProbe:
             raise PreparationError(_broken("pulling", model, error)) from error
         if status != "success":
             raise PreparationError(_pull_fault(model, f"it ended with {status!r}"))
-
-    async def _restore(
-        self, upstream: Upstream, sticky: StickyModels
-    ) -> AsyncIterator[Progress]:
-        """Bring back what clients put on the last instance, as far as it can be.
-
-        A model that can't be had fails no launch: it is reported as lost.
-        """
-        present = await self._present(upstream)
-        failed: dict[str, str] = {}
-        for step in sticky.steps(present):
-            try:
-                async for progress in self._take(upstream, step, failed):
-                    yield progress
-            except PreparationError as error:
-                if error.fault.reason == "lost":
-                    raise
-                failed[step.name] = error.fault.message
-        sticky.settle(await self._present(upstream), failed)
 
     async def _take(
         self, upstream: Upstream, step: Step, failed: Mapping[str, str]
@@ -251,8 +228,20 @@ class HttpProbe:
                 shows[full_model_name(model.name)] = reply.body
         return Contents(tags.body, version, shows)
 
+    def _open(
+        self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Begin a request over the link of the instance."""
+        return self._session.request(
+            method,
+            upstream.url + path,
+            json=body,
+            headers=credentials(upstream.link),
+            **connection_options(upstream.link),
+        )
+
     async def _get(self, upstream: Upstream, path: str) -> _Reply:
-        async with self._session.get(upstream.url + path) as response:
+        async with self._open(upstream, "GET", path, None) as response:
             return _Reply(response.status, await _read(response))
 
     async def _request_ok(
@@ -267,7 +256,7 @@ class HttpProbe:
     async def _request(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
     ) -> _Reply:
-        request = self._session.request(method, upstream.url + path, json=body)
+        request = self._open(upstream, method, path, body)
         try:
             async with request as response:
                 return _Reply(response.status, await _read(response))

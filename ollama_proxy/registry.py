@@ -10,6 +10,7 @@ from ollama_proxy.errors import SettingsError
 GROUP = "ollama_proxy.backends"
 
 _BUILT_IN = {
+    "exoscale": "ollama_proxy.backends.exoscale.backend",
     "local": "ollama_proxy.backends.local",
     "static": "ollama_proxy.backends.static",
 }

@@ -30,6 +30,7 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.bodies import reset
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import raw_target
+from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.routing import Family
 
 UNTYPED = web.ResponseKey("untyped", bool)
@@ -189,14 +190,19 @@ class Relay:
         expect100: bool = False,
     ) -> aiohttp.ClientResponse:
         session = self._kept if request.body.complete else self._fresh
+        to_send = request.headers
+        if upstream.link is not None:
+            to_send = to_send.copy()
+            to_send.update(credentials(upstream.link))
         return await session.request(
             request.method,
             URL(upstream.url + request.target, encoded=True),
-            headers=request.headers,
+            headers=to_send,
             data=request.body.payload(),
             allow_redirects=False,
             trace_request_ctx=seen,
             expect100=expect100,
+            **connection_options(upstream.link),
         )
 
 

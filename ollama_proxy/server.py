@@ -69,11 +69,12 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         bound.close()
         raise
     try:
-        backend = open_backend(settings, store)
+        clock = SystemClock()
+        backend = open_backend(settings, store, clock)
         try:
             app = build_app(
                 settings,
-                clock=SystemClock(),
+                clock=clock,
                 store=store,
                 backend=backend,
                 dice=random.Random(),  # noqa: S311 - spreads load, guards nothing

@@ -16,14 +16,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import ValidationError as PydanticValidationError
 from pydantic.fields import FieldInfo
 
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.origins import OriginRules
+from ollama_proxy.setting import Duration, Names, Size, environment_names, setting
 from ollama_proxy.values import (
     Listen,
-    parse_duration,
     parse_listen,
-    parse_names,
-    parse_size,
     parse_url,
 )
 
@@ -33,24 +32,12 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
-
-
 def _state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base, "ollama-proxy").expanduser()
 
 
-def _setting(default: Any, *env: str, text: str, shown: str | None = None) -> Any:
-    """Declare a setting: its default, its environment variables, its meaning.
-
-    ``shown`` is the default as the documentation writes it.
-    """
-    extra: dict[str, Any] = {"env": env, "shown": shown}
-    kind = "default_factory" if callable(default) else "default"
-    return Field(**{kind: default}, description=text, json_schema_extra=extra)
+_UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 
 
 class Settings(BaseModel):
@@ -58,31 +45,31 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _setting(
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = setting(
         "127.0.0.1:11434",
         "OLLAMA_HOST",
         text="listen address, read as Ollama's server reads it",
         shown="127.0.0.1:11434",
     )
-    backend: str = _setting(
+    backend: str = setting(
         "",
         "OLLAMA_PROXY_BACKEND",
-        text="`local`, `static` or the name of a plug-in",
-        shown="`static` with an upstream URL, else `local`",
+        text="`exoscale`, `local`, `static` or the name of a plug-in",
+        shown="found from credentials or an upstream URL, else `local`",
     )
-    origins: Annotated[Names, AfterValidator(_check_origins)] = _setting(
+    origins: Annotated[Names, AfterValidator(_check_origins)] = setting(
         (),
         "OLLAMA_ORIGINS",
         text="comma-separated origins that may ask besides Ollama's own; `*` = all",
         shown="–",
     )
-    upstream_url: Annotated[str, BeforeValidator(parse_url)] | None = _setting(
+    upstream_url: Annotated[str, BeforeValidator(parse_url)] | None = setting(
         None,
         "OLLAMA_PROXY_UPSTREAM_URL",
         text="the Ollama server that `static` points at",
         shown="–",
     )
-    models: Names = _setting(
+    models: Names = setting(
         (),
         "OLLAMA_MODEL",
         "OLLAMA_PRELOAD_MODELS",
@@ -90,140 +77,135 @@ class Settings(BaseModel):
         text="comma-separated; pulled before an instance is ready, the first is loaded",
         shown="–",
     )
-    idle_timeout: Duration = _setting(
+    idle_timeout: Duration = setting(
         "30m",
         "OLLAMA_PROXY_IDLE_TIMEOUT",
+        "EXOSCALE_IDLE_TIMEOUT",
         text="without in-flight work, then the instance goes",
         shown="30m",
     )
-    hold: Duration = _setting(
+    hold: Duration = setting(
         "0",
         "OLLAMA_PROXY_HOLD",
         text="how long a request may wait for readiness before 503",
         shown="0",
     )
-    max_hold: Duration = _setting(
+    max_hold: Duration = setting(
         "10m",
         "OLLAMA_PROXY_MAX_HOLD",
         text="the longest wait that a client's `Prefer: wait=N` gets",
         shown="10m",
     )
-    max_waiting: Annotated[int, Field(ge=1)] = _setting(
+    max_waiting: Annotated[int, Field(ge=1)] = setting(
         10_000,
         "OLLAMA_PROXY_MAX_WAITING",
         text="how many requests may wait at once; more get 503 at once",
         shown="10000",
     )
-    max_waiting_bytes: Size = _setting(
+    max_waiting_bytes: Size = setting(
         "256m",
         "OLLAMA_PROXY_MAX_WAITING_BYTES",
         text="how many bytes of bodies the waiting requests may have together",
         shown="256m",
     )
-    start_timeout: Duration = _setting(
+    start_timeout: Duration = setting(
         "30m",
         "OLLAMA_PROXY_START_TIMEOUT",
         text="without progress, then a launch is given up, stopped and reported",
         shown="30m",
     )
-    drain_timeout: Duration = _setting(
+    drain_timeout: Duration = setting(
         "10m",
         "OLLAMA_PROXY_DRAIN_TIMEOUT",
         text="how long streams may go on after a stop was asked for",
         shown="10m",
     )
-    stall_timeout: Duration = _setting(
+    stall_timeout: Duration = setting(
         "10m",
         "OLLAMA_PROXY_STALL_TIMEOUT",
         text="without a byte sent or taken, then a client is taken for gone",
         shown="10m",
     )
-    sticky_models: bool = _setting(
+    sticky_models: bool = setting(
         "true",
         "OLLAMA_PROXY_STICKY_MODELS",
         text="pull again, on a fresh instance, what clients pulled on the last one",
         shown="true",
     )
-    detached_pulls: bool = _setting(
+    detached_pulls: bool = setting(
         "true",
         "OLLAMA_PROXY_DETACHED_PULLS",
         text="a pull goes on when its client leaves, and others can join it",
         shown="true",
     )
-    loads_keep_awake: bool = _setting(
+    loads_keep_awake: bool = setting(
         "true",
         "OLLAMA_PROXY_LOADS_KEEP_AWAKE",
         text="whether a request that only loads a model wakes an instance and keeps it",
         shown="true",
     )
-    backoff: Duration = _setting(
+    backoff: Duration = setting(
         "10s",
         "OLLAMA_PROXY_BACKOFF",
         text="pause after a failed launch; it doubles with each failure in a row",
         shown="10s",
     )
-    max_backoff: Duration = _setting(
+    max_backoff: Duration = setting(
         "15m",
         "OLLAMA_PROXY_MAX_BACKOFF",
         text="the longest such pause",
         shown="15m",
     )
-    failure_limit: Annotated[int, Field(ge=1)] = _setting(
+    failure_limit: Annotated[int, Field(ge=1)] = setting(
         3,
         "OLLAMA_PROXY_FAILURE_LIMIT",
         text="failures in a row after which held requests are given up too",
         shown="3",
     )
-    state_dir: Path = _setting(
+    state_dir: Path = setting(
         _state_dir,
         "OLLAMA_PROXY_STATE_DIR",
         text="SQLite file, owner id and lock: one proxy per folder",
         shown="~/.local/state/ollama-proxy, /state in the image",
     )
-    stop_on_exit: bool = _setting(
+    stop_on_exit: bool = setting(
         "false",
         "OLLAMA_PROXY_STOP_ON_EXIT",
         text="stop the instance when the proxy ends (`local` always does)",
         shown="false",
     )
-    ollama_bin: str | None = _setting(
+    ollama_bin: str | None = setting(
         None,
         "OLLAMA_PROXY_OLLAMA_BIN",
         text="the `ollama` program that `local` runs",
         shown="`ollama` on the PATH",
     )
-    simulator: Literal["auto", "always", "never"] = _setting(
+    simulator: Literal["auto", "always", "never"] = setting(
         "auto",
         "OLLAMA_PROXY_SIMULATOR",
         text="whether `local` runs the simulator: `auto` = if there is no `ollama`",
         shown="auto",
     )
-    asleep_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = _setting(
+    asleep_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = setting(
         "0.32.15",
         "OLLAMA_PROXY_ASLEEP_VERSION",
         text="what `/api/version` says before the first instance ever",
         shown="0.32.15",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info",
         "LOG_LEVEL",
         text="debug, info, warning or error",
         shown="info",
     )
-    backend_options: dict[str, Any] = _setting(
+    exoscale: ExoscaleSettings = Field(
+        default_factory=ExoscaleSettings, description="settings of `exoscale`"
+    )
+    backend_options: dict[str, Any] = setting(
         dict,
         text="settings of a plug-in: a table in the settings file",
         shown="–",
     )
-
-
-def environment_names(field: FieldInfo) -> tuple[str, ...]:
-    """Return the environment variables of a setting, the first one preferred."""
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)  # noqa: S101 - `_setting` put it there
-    names = extra["env"]
-    assert isinstance(names, tuple | list)  # noqa: S101 - likewise
-    return tuple(str(name) for name in names)
 
 
 def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -234,8 +216,11 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     faults: list[str] = []
     values, origin = _read_file(file, faults)
     for name, (text, variable) in _read_environment(env, faults).items():
-        values[name] = text
-        origin[name] = variable
+        group, _, key = name.rpartition(".")
+        table = values.setdefault(group, {}) if group else values
+        if isinstance(table, dict):
+            table[key] = text
+            origin[name] = variable
     for key in ("backend", "log_level", "simulator"):
         if isinstance(values.get(key), str):
             values[key] = str(values[key]).strip().lower()
@@ -274,7 +259,7 @@ def _read_environment(
     """Return the settings that the environment has, and from which variable."""
     found: dict[str, tuple[str, str]] = {}
     known: set[str] = set()
-    for name, field in Settings.model_fields.items():
+    for name, field in every_setting().items():
         variables = environment_names(field)
         known.update(variables)
         given = [
@@ -293,6 +278,25 @@ def _read_environment(
     return found
 
 
+def every_setting() -> dict[str, FieldInfo]:
+    """Return each setting by its name; those of a group as ``group.name``."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in Settings.model_fields.items():
+        if (group := group_of(field)) is None:
+            found[name] = field
+        else:
+            found |= {f"{name}.{key}": one for key, one in group.model_fields.items()}
+    return found
+
+
+def group_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the settings that a field groups; None if it is one setting."""
+    kind = field.annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Listen:
+        return kind
+    return None
+
+
 def _guess(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
@@ -305,12 +309,12 @@ def _validated(
         return Settings.model_validate(values)
     except PydanticValidationError as error:
         for fault in error.errors():
-            name = str(fault["loc"][0]) if fault["loc"] else "settings"
+            name = ".".join(str(part) for part in fault["loc"][:2]) or "settings"
+            name = name if name in every_setting() else name.partition(".")[0]
             message = fault["msg"].removeprefix("Value error, ")
             where = origin.get(name, name)
-            shown = (
-                "" if repr(fault["input"]) in message else f" (got {fault['input']!r})"
-            )
+            told = repr(fault["input"]) in message or fault["type"] == _UNKNOWN
+            shown = "" if told else f" (got {fault['input']!r})"
             faults.append(f"{where}: {message}{shown}")
         return None
 
@@ -318,6 +322,16 @@ def _validated(
 def _contradictions(settings: Settings) -> list[str]:
     """Name what is wrong between settings that are right one by one."""
     faults = []
+    if not settings.backend and len(meant := _meant(settings)) > 1:
+        faults.append(
+            f"OLLAMA_PROXY_BACKEND: there are settings for {' and '.join(meant)};"
+            " name the one that is meant"
+        )
+    if settings.backend == "exoscale" and not settings.exoscale.has_credentials:
+        faults.append(
+            "EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both;"
+            " make a key in the portal under IAM"
+        )
     if settings.backend == "static" and settings.upstream_url is None:
         faults.append(
             "OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs the URL of a server;"
@@ -346,7 +360,14 @@ def _has_ollama(settings: Settings) -> bool:
 
 
 def backend_name(settings: Settings) -> str:
-    """Return the backend that is meant: `static` if there is a URL, else `local`."""
-    if settings.backend:
-        return settings.backend
-    return "static" if settings.upstream_url else "local"
+    """Return the backend that is meant: what there is a key or a URL for."""
+    return settings.backend or next(iter(_meant(settings)), "local")
+
+
+def _meant(settings: Settings) -> list[str]:
+    """Return the backends that the other settings speak of."""
+    meant = {
+        "static": settings.upstream_url is not None,
+        "exoscale": settings.exoscale.has_credentials,
+    }
+    return [name for name, is_meant in meant.items() if is_meant]

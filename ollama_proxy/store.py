@@ -43,6 +43,7 @@ MIGRATIONS: Final = (
     );
     """,
     "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
+    "CREATE TABLE note (launch_id TEXT PRIMARY KEY, note BLOB NOT NULL);",
 )
 """One script per version of the schema; the position is the version before it."""
 
@@ -179,6 +180,21 @@ class Store:
         """Forget a model."""
         with self._writing() as db:
             db.execute("DELETE FROM sticky_model WHERE name = ?", (name,))
+
+    def notes(self) -> dict[LaunchId, bytes]:
+        """Return what the backend noted of each launch."""
+        rows = self._db.execute("SELECT launch_id, note FROM note")
+        return {LaunchId(row[0]): row[1] for row in rows}
+
+    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
+        """Write down what the backend has to know of a launch after a crash."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (launch_id, note))
+
+    def drop_note(self, launch_id: LaunchId) -> None:
+        """Forget a launch."""
+        with self._writing() as db:
+            db.execute("DELETE FROM note WHERE launch_id = ?", (launch_id,))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

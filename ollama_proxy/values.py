@@ -1,5 +1,6 @@
 """Values that people write: lengths of time, sizes, names, addresses."""
 
+import ipaddress
 import re
 
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +42,18 @@ def parse_names(value: object) -> tuple[str, ...]:
         raise TypeError(f"{value!r} is not a list of names")
     names = [str(name).strip() for name in value]
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def parse_networks(value: object) -> tuple[str, ...]:
+    """Return networks in CIDR notation from a list; a bare address is one of one."""
+    networks = []
+    for name in parse_names(value):
+        try:
+            networks.append(str(ipaddress.ip_network(name, strict=False)))
+        except ValueError:
+            message = f"{name!r} is not a network; write 203.0.113.7/32"
+            raise ValueError(message) from None
+    return tuple(networks)
 
 
 class Listen(BaseModel):

@@ -48,9 +48,7 @@ def test_sweep_finds_nothing_where_nothing_is_lost(tmp_path: Path) -> None:
         asked = run_cli("sweep", OLLAMA_HOST=proxy.url)
 
     assert (alone.returncode, asked.returncode) == (0, 0)
-    assert (
-        alone.stdout == asked.stdout == ("nothing of ours runs that no record names\n")
-    )
+    assert alone.stdout == asked.stdout == ("nothing of ours runs that should not\n")
 
 
 def test_check_examines_without_creating(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings, their documentation and what people copy stay in step."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -9,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.record import Stage, State
-from ollama_proxy.settings import Settings, environment_names, load_settings
+from ollama_proxy.setting import environment_names
+from ollama_proxy.settings import Settings, every_setting, load_settings
 from tests.proxy import running_proxy
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+
+
+GROUPS = sorted({name.partition(".")[0] for name in every_setting() if "." in name})
 
 
 def rows(page: str) -> list[list[str]]:
@@ -33,8 +38,9 @@ def variables(cell: str) -> tuple[str, ...]:
 def test_the_settings_page_lists_every_setting_as_it_is() -> None:
     documented = {row[0].strip("`"): row[1:] for row in rows("docs/settings.md")}
 
-    assert list(documented) == list(Settings.model_fields)
-    for name, field in Settings.model_fields.items():
+    single = {n: f for n, f in every_setting().items() if "." not in n}
+    assert list(documented) == list(single)
+    for name, field in single.items():
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
         expected = [environment_names(field), extra["shown"], field.description]
@@ -48,11 +54,27 @@ def test_the_readme_lists_every_variable_as_it_is() -> None:
         for row in rows("README.md")
         if len(row) == 3 and variables(row[0])
     }
-    for field in Settings.model_fields.values():
+    for name, field in every_setting().items():
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
-        if names := environment_names(field):
+        if "." not in name and (names := environment_names(field)):
             assert documented.pop(names) == [extra["shown"], field.description]
+
+    assert not documented
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_page_of_a_backend_lists_its_settings_as_they_are(group: str) -> None:
+    table_rows = [row for row in rows(f"docs/{group}.md") if len(row) == 4]
+    documented = {row[0].strip("`"): row[1:] for row in table_rows}
+    for name, field in every_setting().items():
+        table, _, key = name.partition(".")
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        if table == group:
+            env, default, meaning = documented.pop(key)
+            expected = [environment_names(field), extra["shown"], field.description]
+            assert [variables(env), default, meaning] == expected
 
     assert not documented
 
@@ -78,7 +100,8 @@ def _without_url(path: Path) -> Path:
 def test_every_example_default_is_the_default() -> None:
     text = (ROOT / "config.example.toml").read_text()
     lines = [line.removeprefix("# ") for line in text.splitlines()]
-    given = tomllib.loads("\n".join(ln for ln in lines if re.match(r"\w+ = ", ln)))
+    single = itertools.takewhile(lambda line: not line.startswith("["), lines)
+    given = tomllib.loads("\n".join(ln for ln in single if re.match(r"\w+ = ", ln)))
     examples = {
         "backend",
         "upstream_url",

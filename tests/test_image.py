@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ollama_proxy.settings import Settings, environment_names
+from ollama_proxy.setting import environment_names
+from ollama_proxy.settings import every_setting
 from tests.black_box import clean_environment, free_port
 
 ROOT = Path(__file__).parents[1]
@@ -139,9 +140,7 @@ def test_the_compose_file_sets_what_is_known() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     service = compose["services"]["ollama-proxy"]
     known = {
-        name
-        for field in Settings.model_fields.values()
-        for name in environment_names(field)
+        name for field in every_setting().values() for name in environment_names(field)
     }
 
     assert set(service["environment"]) <= known

@@ -34,8 +34,10 @@ TESTED_WITH = {
     "log": "server",
     "metrics": "own",
     "middleware": "own",
+    "probe_timeout": "probe",
     "record": "lifecycle",
     "screen": "cli",
+    "setting": "settings",
     "status": "handlers",
     "values": "settings",
 }

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.backend import Upstream
-from ollama_proxy.probe import HttpProbe, PreparationError, ProbeTimeout
+from ollama_proxy.probe import HttpProbe, PreparationError
+from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.record import Progress, Stage
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import (
@@ -56,6 +57,17 @@ async def test_missing_models_are_pulled_with_progress_and_the_first_is_loaded()
         assert fractions == sorted(fractions)
         assert fractions[-1] == 1.0
         assert list(simulator.store.running()) == ["new:latest"]
+
+
+async def test_the_fraction_of_several_pulls_never_falls() -> None:
+    async with probed(Manners()) as (probe, upstream, _):
+        seen = await steps(probe, upstream, ["one", "two", "three"])
+        fractions = [step.fraction for step in seen if step.stage is Stage.PULLING]
+        known = [fraction for fraction in fractions if fraction is not None]
+
+        assert len(known) == len(fractions)
+        assert known == sorted(known)
+        assert known[-1] == 1.0
 
 
 async def test_without_wanted_models_the_asked_one_is_loaded_if_present() -> None:

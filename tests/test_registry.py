@@ -8,8 +8,10 @@ import pytest
 from ollama_proxy import registry
 from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import SettingsError
 from tests.fakes.cloud import FakeCloud
+from tests.fakes.store import MemoryNotes
 
 
 def open_fake(_context: BackendContext) -> FakeCloud:
@@ -33,17 +35,21 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
     factory = registry.load_backend("scaleway")
 
-    assert isinstance(factory(BackendContext("o", tmp_path)), FakeCloud)
-    assert registry.known_backends() == ["local", "scaleway", "static"]
+    assert isinstance(
+        factory(BackendContext("o", tmp_path, MemoryNotes(), SystemClock())), FakeCloud
+    )
+    assert registry.known_backends() == ["exoscale", "local", "scaleway", "static"]
 
 
 def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
     factory = registry.load_backend("static")
-    context = BackendContext("o", tmp_path, {"upstream_url": "http://h:1"})
+    context = BackendContext(
+        "o", tmp_path, MemoryNotes(), SystemClock(), {"upstream_url": "http://h:1"}
+    )
 
     assert isinstance(factory(context), StaticBackend)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="no backend 'exo'; known: local, static"):
+    with pytest.raises(SettingsError, match="known: exoscale, local, static"):
         registry.load_backend("exo")

@@ -40,3 +40,19 @@ class MemoryStore:
 
     def launch_durations_s(self, offer: str) -> list[float]:
         return list(self.durations.get(offer, []))
+
+
+@dataclass(slots=True)
+class MemoryNotes:
+    """A backend's notes; survive the backend, not the test."""
+
+    kept: dict[LaunchId, bytes] = field(default_factory=dict)
+
+    def notes(self) -> dict[LaunchId, bytes]:
+        return dict(self.kept)
+
+    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
+        self.kept[launch_id] = note
+
+    def drop_note(self, launch_id: LaunchId) -> None:
+        self.kept.pop(launch_id, None)

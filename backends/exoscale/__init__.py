@@ -1,0 +1,1 @@
+"""Instances in Exoscale's cloud: created when asked, deleted when idle."""

@@ -1,0 +1,220 @@
+"""Exoscale's API through the official SDK, made fit for an event loop.
+
+The SDK blocks, has no time-outs and repeats nothing, which is kept: a repeated
+``create-instance`` buys a second machine. Each call runs in a thread, each thread
+has a client of its own, and every failure is named after what to do next.
+"""
+
+import asyncio
+import email.utils
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+from exoscale.api.exceptions import (
+    ExoscaleAPIAuthException,
+    ExoscaleAPIException,
+)
+from exoscale.api.v2 import Client
+
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    CredentialsError,
+    OutcomeUnknownError,
+    SpecError,
+    TransientError,
+)
+
+ENDPOINT = "https://api-{zone}.exoscale.com/v2"
+_TIMEOUT_S = (5.0, 30.0)
+_THREADS = 4
+_MAX_SKEW_S = 300.0
+_SHOWN = 200
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 3.0
+_READING = ("get_", "list_")
+
+
+class NotFoundError(BackendError):
+    """There is nothing of that id in that zone."""
+
+    reason = "not_found"
+
+
+class ConflictError(TransientError):
+    """The thing is in use, or in a state that does not allow this now."""
+
+    reason = "conflict"
+
+
+class ExoscaleApi:
+    """The API of one zone. Every id but that of a security group belongs to it."""
+
+    def __init__(
+        self, zone: str, *, endpoint: str, key: str, secret: str, clock: Clock
+    ) -> None:
+        self.zone = zone
+        self.key = key
+        self._url = endpoint.replace("{zone}", zone)
+        self._secret = secret
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(_THREADS, f"exoscale {zone}")
+        self._local = threading.local()
+        self._clients: list[Client] = []
+
+    def close(self) -> None:
+        """Start no more calls; those under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients:
+            client.http_client.close()
+
+    async def call(self, operation: str, **arguments: Any) -> Any:
+        """Return the answer of one operation, named as in the SDK.
+
+        Raises `BackendError`s; `OutcomeUnknownError` if a call that changes
+        something may have arrived.
+        """
+        loop = asyncio.get_running_loop()
+        call = functools.partial(self._call, operation, arguments)
+        return await loop.run_in_executor(self._threads, call)
+
+    def _call(self, operation: str, arguments: dict[str, Any]) -> Any:
+        method: Callable[..., Any] = getattr(self._client(), operation)
+        try:
+            return method(**arguments)
+        except ExoscaleAPIException as error:
+            raise self._named(operation, error) from None
+        except requests.exceptions.RequestException as error:
+            raise _broken(operation, error) from None
+
+    def _client(self) -> Client:
+        """Return this thread's client: `requests` promises no thread safety."""
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = Client(self.key, self._secret, url=self._url)
+            session = client.http_client
+            session.request = functools.partial(session.request, timeout=_TIMEOUT_S)
+            self._local.client = client
+            self._clients.append(client)
+        return client
+
+    def _named(self, operation: str, error: ExoscaleAPIException) -> BackendError:
+        """Return the error by what to do next; by the status, never by the text."""
+        response = error.response
+        status = response.status_code if response is not None else 0
+        said = f"{operation} in {self.zone} got {status}: {_text(error)}"
+        if isinstance(error, ExoscaleAPIAuthException) or status in {401, 403}:
+            return self._denied(operation, response, said)
+        if status >= 500:  # noqa: PLR2004
+            if operation.startswith(_READING):
+                return TransientError(said)
+            return OutcomeUnknownError(said)
+        return _BY_STATUS.get(status, _refusal)(operation, said)
+
+    def _denied(
+        self, operation: str, response: requests.Response | None, said: str
+    ) -> BackendError:
+        skew_s = self._skew_s(response)
+        if abs(skew_s) > _MAX_SKEW_S:
+            return CredentialsError(
+                f"this machine's clock is {skew_s:+.0f} s off Exoscale's, so every "
+                "signature is refused; set the clock"
+            )
+        if "protect" in said:
+            return ConflictError(f"{said}; remove the protection in the portal")
+        return CredentialsError(
+            f"{said}; check EXOSCALE_API_KEY and EXOSCALE_API_SECRET, and that the "
+            f"key's role allows {operation.replace('_', '-')}"
+        )
+
+    def _skew_s(self, response: requests.Response | None) -> float:
+        """Return how far our clock is ahead of the server's."""
+        stamp = response.headers.get("Date") if response is not None else None
+        try:
+            server = email.utils.parsedate_to_datetime(stamp or "")
+        except ValueError:
+            return 0.0
+        return self._clock.now() - server.timestamp()
+
+
+def _refusal(_operation: str, said: str) -> BackendError:
+    return SpecError(said)
+
+
+def _conflict(operation: str, said: str) -> BackendError:
+    """Return what a 409 or 412 means: of a purchase, that there is no more."""
+    if operation in {"create_instance", "start_instance"}:
+        return CapacityError(f"{said}; ask Exoscale for a higher quota, or wait")
+    return ConflictError(said)
+
+
+def _missing(_operation: str, said: str) -> BackendError:
+    return NotFoundError(said)
+
+
+def _later(_operation: str, said: str) -> BackendError:
+    return TransientError(said)
+
+
+_BY_STATUS: dict[int, Callable[[str, str], BackendError]] = {
+    404: _missing,
+    408: _later,
+    409: _conflict,
+    412: _conflict,
+    429: _later,
+}
+
+
+def _text(error: ExoscaleAPIException) -> str:
+    """Return the beginning of what the server said, on one line."""
+    return " ".join(str(error).split())[:_SHOWN]
+
+
+def _broken(
+    operation: str, error: requests.exceptions.RequestException
+) -> BackendError:
+    """Return the error of a call without an answer that can be read."""
+    said = f"{operation}: {type(error).__name__}"
+    if operation.startswith(_READING) or _never_sent(error):
+        return TransientError(said)
+    return OutcomeUnknownError(said)
+
+
+def _never_sent(error: requests.exceptions.RequestException) -> bool:
+    """Tell whether no connection came about, so nothing can have arrived."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return True
+    cause = error.args[0] if error.args else None
+    return type(getattr(cause, "reason", None)).__name__ == "NewConnectionError"
+
+
+async def settled(
+    api: ExoscaleApi, operation: dict[str, Any], *, limit_s: float
+) -> dict[str, Any]:
+    """Wait until an operation is over and return it; the SDK's own wait may not end.
+
+    An operation that was just begun may be unknown for a moment, and a failed look
+    says nothing. Raises `TransientError` if it takes longer than ``limit_s``.
+    """
+    pause_s = _FIRST_PAUSE_S
+    try:
+        async with asyncio.timeout(limit_s):
+            while operation.get("state", "pending") == "pending":
+                await asyncio.sleep(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)
+                try:
+                    operation = await api.call("get_operation", id=operation["id"])
+                except (NotFoundError, TransientError):
+                    continue
+    except TimeoutError:
+        message = f"an operation in {api.zone} takes longer than {limit_s:.0f} s"
+        raise TransientError(message) from None
+    if operation["state"] != "success":
+        why = operation.get("reason") or operation.get("message") or "no reason given"
+        raise TransientError(f"an operation in {api.zone} failed: {why}")
+    return operation

@@ -1,0 +1,457 @@
+"""The backend: one launch is one instance, bought once and deleted for certain.
+
+A create call has no key against repetition. So the purchase is noted before the
+call, and after a lost answer the instance is looked for by its labels, until so
+much time has passed that the call can't have arrived.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+import msgspec
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.backend import (
+    BackendContext,
+    Finding,
+    Observation,
+    Phase,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi, NotFoundError
+from ollama_proxy.backends.exoscale.choices import (
+    check_disk,
+    find_template,
+    find_type,
+    read_templates,
+    read_types,
+)
+from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
+from ollama_proxy.backends.exoscale.guard import FAILED, READY, Guard
+from ollama_proxy.backends.exoscale.instances import (
+    LEAVING,
+    Instance,
+    Labels,
+    is_made_by_us,
+    oldest_first,
+    read_instance,
+    read_instances,
+)
+from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.exoscale.userdata import user_data
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    OutcomeUnknownError,
+    SettingsError,
+    SpecError,
+    TransientError,
+)
+from ollama_proxy.link import Authority
+from ollama_proxy.record import LaunchId
+
+SETTLE_S = 150.0
+"""After so long a create call whose answer was lost can't have arrived any more."""
+
+_NO_ROOM_S = 600.0
+_USELESS = {
+    "error": "Exoscale reports an error of the instance",
+    "stopped": "the instance was powered off",
+    "stopping": "the instance is being powered off",
+    "destroying": "the instance is being destroyed",
+    "expunging": "the instance is being destroyed",
+}
+
+
+class ExoscaleBackend:
+    """Instances of one deployment. ``api_of`` opens the API of a zone."""
+
+    def __init__(
+        self,
+        settings: ExoscaleSettings,
+        *,
+        owner_id: str,
+        ledger: Ledger,
+        authority: Authority,
+        clock: Clock,
+        api_of: Callable[[str], ExoscaleApi],
+        port: int,
+        poll_s: float,
+    ) -> None:
+        self._settings = settings
+        self._labels = Labels(owner_id)
+        self._ledger = ledger
+        self._authority = authority
+        self._clock = clock
+        self._api_of = api_of
+        self._port = port
+        self._apis: dict[str, ExoscaleApi] = {}
+        self._firewall = Firewall(owner_id, settings.allowed_cidr)
+        self._guard = Guard()
+        self._without_room: dict[Offer, float] = {}
+        self._heard: dict[LaunchId, Upstream] = {}
+        self._log = structlog.get_logger()
+        self.traits = Traits(
+            poll_s=poll_s,
+            watch_s=30.0,
+            renew_s=60.0,
+            location=settings.zone,
+            instance_type=settings.instance_type,
+        )
+
+    def api(self, zone: str) -> ExoscaleApi:
+        """Return the API of a zone."""
+        if zone not in self._apis:
+            self._apis[zone] = self._api_of(zone)
+        return self._apis[zone]
+
+    def zones(self) -> list[str]:
+        """Return every zone in which there may be something of ours."""
+        configured = [self._settings.zone, *self._settings.fallback_zones]
+        return [*dict.fromkeys([*configured, *sorted(self._ledger.zones())])]
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Buy the instance of a launch, unless it was bought already."""
+        purchase = self._ledger.get(launch_id)
+        if purchase is not None and purchase.instance_id is not None:
+            return
+        if purchase is None:
+            self._ledger.put(launch_id, Purchase(self._offers()[0]))
+        for _ in range(2):  # lists may trail: two looks before "there is none"
+            if await self._adopted(launch_id):
+                return
+        if purchase is not None and self._is_unsettled(purchase):
+            raise OutcomeUnknownError(
+                "the answer to a purchase was lost; it is looked for by its labels"
+            )
+        await self._buy_somewhere(launch_id)
+
+    def _is_unsettled(self, purchase: Purchase) -> bool:
+        """Tell whether a purchase may still turn up."""
+        sent_at = purchase.attempted_at
+        return sent_at is not None and self._clock.now() - sent_at < SETTLE_S
+
+    async def _adopted(self, launch_id: LaunchId) -> bool:
+        """Note the instance that carries a launch's labels; False if there is none.
+
+        Of several the oldest stays: the others were bought by mistake.
+        """
+        found = await self._find(launch_id)
+        if not found:
+            return False
+        (zone, first), *rest = found
+        offer = Offer(zone, self._settings.instance_type)
+        sent_at = self._clock.now()
+        self._ledger.put(launch_id, Purchase(offer, sent_at, first.id))
+        for other_zone, other in rest:
+            self._log.error(log.INSTANCE_DOUBLE, launch_id=launch_id, instance=other.id)
+            await self._delete(other_zone, other)
+        return True
+
+    async def _find(self, launch_id: LaunchId) -> list[tuple[str, Instance]]:
+        """Return a launch's instances that are not leaving, in all zones."""
+        found = []
+        for zone in self.zones():
+            ours = await self._ours_in(zone)
+            of_launch = [i for i in ours if self._labels.launch_of(i) == launch_id]
+            found += [(zone, instance) for instance in oldest_first(of_launch)]
+        return found
+
+    async def _ours_in(self, zone: str) -> list[Instance]:
+        answer = await self.api(zone).call("list_instances")
+        return [
+            instance
+            for instance in read_instances(answer)
+            if self._labels.is_ours(instance) and instance.state not in LEAVING
+        ]
+
+    async def _buy_somewhere(self, launch_id: LaunchId) -> None:
+        """Buy the first offer that there is room for.
+
+        One that a zone does not sell is passed over, if there is another.
+        """
+        problems: list[BackendError] = []
+        for offer in self._offers():
+            try:
+                await self._buy(launch_id, offer)
+            except (CapacityError, SpecError) as error:
+                problems.append(error)
+                self._without_room[offer] = self._clock.now()
+            else:
+                return
+        full = [error for error in problems if isinstance(error, CapacityError)]
+        raise (full or problems)[0]
+
+    def _offers(self) -> list[Offer]:
+        """Return what to try, in order; what had no room lately comes last."""
+        settings = self._settings
+        offers = [
+            Offer(zone, type_name)
+            for zone in (settings.zone, *settings.fallback_zones)
+            for type_name in (settings.instance_type, *settings.fallback_types)
+        ]
+        lately = self._clock.now() - _NO_ROOM_S
+        return sorted(
+            offers, key=lambda offer: self._without_room.get(offer, 0.0) > lately
+        )
+
+    async def _buy(self, launch_id: LaunchId, offer: Offer) -> None:
+        """Send the one create call, with the purchase noted before and after."""
+        order = await self._order(launch_id, offer)
+        sent = Purchase(offer, attempted_at=self._clock.now())
+        self._ledger.put(launch_id, sent)
+        try:
+            begun = await self.api(offer.zone).call("create_instance", **order)
+        except OutcomeUnknownError:
+            raise
+        except BackendError:
+            self._ledger.put(launch_id, Purchase(offer))  # refused: nothing was made
+            raise
+        bought = Purchase(
+            offer,
+            sent.attempted_at,
+            begun.get("reference", {}).get("id"),
+            begun.get("id"),
+        )
+        self._ledger.put(launch_id, bought)
+
+    async def _order(self, launch_id: LaunchId, offer: Offer) -> dict[str, Any]:
+        """Return the arguments of the create call."""
+        api, settings = self.api(offer.zone), self._settings
+        types = read_types(await api.call("list_instance_types"))
+        chosen = find_type(types, offer.type_name, offer.zone)
+        private = read_templates(await api.call("list_templates", visibility="private"))
+        public = read_templates(await api.call("list_templates", visibility="public"))
+        template = find_template(private, public, settings.template, offer.zone)
+        check_disk(template, settings.disk_size)
+        group = await self._firewall.ensure(api)
+        lease_end = self._clock.now() + settings.lease
+        return {
+            "name": f"ollama-proxy-{launch_id}",
+            "disk_size": settings.disk_size,
+            "instance_type": {"id": chosen.id},
+            "template": {"id": template.id},
+            "security_groups": [{"id": group}],
+            "public_ip_assignment": "inet4",
+            "labels": self._labels.of(launch_id, lease_end),
+            "user_data": user_data(
+                self._authority.issue(launch_id),
+                token=self._authority.token(launch_id),
+                driver=chosen.driver,
+                ollama_version=settings.ollama_version,
+                dead_man_s=settings.dead_man_timeout,
+            ),
+            "auto_start": True,
+        }
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        """Look once, at the API and then at the instance itself."""
+        purchase = self._ledger.get(launch_id)
+        if purchase is not None and purchase.was_never_sent:
+            return self._forgotten(launch_id)
+        if purchase is None or purchase.instance_id is None:
+            if not await self._adopted(launch_id):
+                return self._absent(launch_id, purchase)
+            purchase = self._ledger.get(launch_id)
+        assert purchase is not None  # noqa: S101 - it was adopted
+        instance = await self._look(launch_id, purchase)
+        if instance is None:
+            return await self._vanished(launch_id, purchase)
+        if instance.state == "destroyed":
+            return self._forgotten(launch_id)
+        if (useless := _USELESS.get(instance.state)) is not None:
+            await self._note_room(purchase)
+            return Observation(Phase.FAILED, detail=useless)
+        return await self._boot(launch_id, instance)
+
+    async def _look(self, launch_id: LaunchId, purchase: Purchase) -> Instance | None:
+        """Return what was bought, as its zone shows it; None if it knows no such id."""
+        api = self.api(purchase.offer.zone)
+        try:
+            answer = await api.call("get_instance", id=purchase.instance_id)
+        except NotFoundError:
+            return None
+        if not purchase.seen:
+            self._ledger.put(launch_id, msgspec.structs.replace(purchase, seen=True))
+        return read_instance(answer)
+
+    def _absent(self, launch_id: LaunchId, purchase: Purchase | None) -> Observation:
+        """Tell of a launch of which nothing is found."""
+        if purchase is not None and self._is_unsettled(purchase):
+            return Observation(Phase.PENDING, detail="looking for a lost purchase")
+        return self._forgotten(launch_id)
+
+    async def _vanished(self, launch_id: LaunchId, purchase: Purchase) -> Observation:
+        """Tell of an instance that the zone it was bought in does not know.
+
+        One that was just bought may be unknown for a moment.
+        """
+        operation = await self._note_room(purchase)
+        is_new = self._is_unsettled(purchase) and operation in {"pending", "success"}
+        if is_new and not purchase.seen:
+            return Observation(Phase.PENDING, detail="bought, not yet listed")
+        return self._forgotten(launch_id)
+
+    def _forgotten(self, launch_id: LaunchId) -> Observation:
+        self._ledger.drop(launch_id)
+        self._heard.pop(launch_id, None)
+        return Observation(Phase.GONE)
+
+    async def _note_room(self, purchase: Purchase) -> str:
+        """Return the state of the create operation; remember that it found no room."""
+        if purchase.operation_id is None:
+            return "unknown"
+        api = self.api(purchase.offer.zone)
+        try:
+            operation = await api.call("get_operation", id=purchase.operation_id)
+        except NotFoundError:
+            return "pending"
+        state = str(operation.get("state", "pending"))
+        if state in {"failure", "timeout"}:
+            self._without_room[purchase.offer] = self._clock.now()
+        return state
+
+    async def _boot(self, launch_id: LaunchId, instance: Instance) -> Observation:
+        """Tell how far a running instance is."""
+        if instance.state != "running" or not instance.public_ip:
+            return Observation(Phase.PENDING, detail=instance.state)
+        host = instance.public_ip
+        address = f"[{host}]" if ":" in host else host
+        url = f"https://{address}:{self._port}"
+        if launch_id in self._heard and self._heard[launch_id].url == url:
+            return Observation(Phase.RUNNING, self._heard[launch_id], host)
+        upstream = Upstream(url, self._authority.link(launch_id))
+        stage = await self._guard.stage(upstream)
+        if stage is None:
+            return Observation(Phase.PENDING, upstream, "running, not yet heard of")
+        if stage.startswith(FAILED):
+            step = stage.removeprefix(FAILED)
+            detail = f"the instance could not set up its {step}"
+            return Observation(Phase.FAILED, upstream, detail)
+        if stage != READY:
+            return Observation(Phase.PENDING, upstream, f"setting up {stage}")
+        self._heard[launch_id] = upstream
+        return Observation(Phase.RUNNING, upstream, host)
+
+    async def renew(self, launch_id: LaunchId) -> None:
+        """Put off the dead-man's switch, and now and then the end of the lease."""
+        if (upstream := self._heard.get(launch_id)) is None:
+            return
+        await self._guard.renew(upstream)
+        purchase = self._ledger.get(launch_id)
+        if purchase is None or purchase.instance_id is None:
+            return
+        api = self.api(purchase.offer.zone)
+        answer = await api.call("get_instance", id=purchase.instance_id)
+        lease_end = read_instance(answer).lease_end or 0.0
+        now = self._clock.now()
+        if lease_end - now < self._settings.lease / 2.0:
+            labels = self._labels.of(launch_id, now + self._settings.lease)
+            await api.call("update_instance", id=purchase.instance_id, labels=labels)
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        """Delete every instance of a launch; `inspect` tells when they are gone."""
+        self._heard.pop(launch_id, None)
+        purchase = self._ledger.get(launch_id)
+        if purchase is not None and purchase.was_never_sent:
+            return
+        bought_id = None
+        if purchase is not None and purchase.instance_id is not None:
+            bought_id = purchase.instance_id
+            instance = await self._look(launch_id, purchase)
+            if instance is not None and instance.state not in LEAVING:
+                await self._delete(purchase.offer.zone, instance)
+        for zone, instance in await self._find(launch_id):
+            if instance.id != bought_id:
+                await self._delete(zone, instance)
+
+    async def _delete(self, zone: str, instance: Instance) -> None:
+        """Delete one instance, if its labels say that it is ours."""
+        if not self._labels.is_ours(instance):
+            raise TransientError(
+                f"the instance {instance.id} in {zone} does not carry our labels any "
+                "more, so it is left alone; delete it in the portal"
+            )
+        try:
+            await self.api(zone).call("delete_instance", id=instance.id)
+        except NotFoundError:
+            return
+
+    async def owned(self) -> Collection[LaunchId]:
+        """Name every launch that has an instance, in every zone."""
+        looks: list[Awaitable[list[Instance]]] = [
+            self._ours_in(zone) for zone in self.zones()
+        ]
+        found = await asyncio.gather(*looks)
+        return {self._labels.launch_of(one) for zone in found for one in zone}
+
+    async def sweep_expired(self, *, dry_run: bool) -> list[str]:
+        """Delete each instance of any deployment whose lease is over."""
+        swept = []
+        for zone in self.zones():
+            answer = await self.api(zone).call("list_instances")
+            for instance in read_instances(answer):
+                if self._is_expired(instance):
+                    swept.append(f"{instance.name} in {zone} ({instance.state})")
+                    if not dry_run:
+                        await self.api(zone).call("delete_instance", id=instance.id)
+        return swept
+
+    def _is_expired(self, instance: Instance) -> bool:
+        """Tell whether nobody has said for a lease's length that it is wanted."""
+        if not is_made_by_us(instance) or instance.state in LEAVING:
+            return False
+        return (instance.lease_end or 0.0) < self._clock.now()
+
+    async def aclose(self) -> None:
+        """Close connections; instances stay as they are."""
+        await self._guard.aclose()
+        for api in self._apis.values():
+            api.close()
+
+    async def check(self) -> list[Finding]:
+        """Examine key, rights, type, quota, template and disk; buy nothing."""
+        from ollama_proxy.backends.exoscale.check import examine  # noqa: PLC0415 - rare
+
+        return await examine(self.api(self._settings.zone), self._settings)
+
+
+def open_backend(
+    context: BackendContext, *, port: int = PORT, poll_s: float = 5.0
+) -> ExoscaleBackend:
+    """Build the backend from the settings ``exoscale``.
+
+    ``port`` is where guards listen, ``poll_s`` the pause between two looks.
+    """
+    settings = context.options.get("exoscale")
+    if not isinstance(settings, ExoscaleSettings) or not settings.has_credentials:
+        raise SettingsError(
+            ["EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both"]
+        )
+    key, secret = settings.api_key or "", settings.api_secret
+    assert secret is not None  # noqa: S101 - has_credentials
+
+    def api_of(zone: str) -> ExoscaleApi:
+        return ExoscaleApi(
+            zone,
+            endpoint=settings.api_endpoint or ENDPOINT,
+            key=key,
+            secret=secret.get_secret_value(),
+            clock=context.clock,
+        )
+
+    return ExoscaleBackend(
+        settings,
+        owner_id=context.owner_id,
+        ledger=Ledger(context.notes),
+        authority=Authority(context.state_dir / "authority", context.clock),
+        clock=context.clock,
+        api_of=api_of,
+        port=port,
+        poll_s=poll_s,
+    )

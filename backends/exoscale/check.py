@@ -1,0 +1,122 @@
+"""The doctor: what a purchase would need, looked at without making one."""
+
+from collections.abc import Awaitable, Callable
+
+from ollama_proxy.backend import Finding
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.choices import (
+    InstanceType,
+    check_disk,
+    find_template,
+    find_type,
+    read_templates,
+    read_types,
+)
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.errors import BackendError, CredentialsError
+
+RIGHTS = (
+    "list-zones",
+    "get-operation",
+    "list-instance-types",
+    "list-templates",
+    "list-quotas",
+    "list-instances",
+    "get-instance",
+    "create-instance",
+    "update-instance",
+    "delete-instance",
+    "list-security-groups",
+    "get-security-group",
+    "create-security-group",
+    "add-rule-to-security-group",
+    "delete-rule-from-security-group",
+    "delete-security-group",
+    "list-events",
+)
+"""Every operation that the backend calls, for the key's role, besides zones."""
+
+
+def role() -> str:
+    """Return the rule that allows what is needed, as a role's policy writes it."""
+    names = ", ".join(f"'{name}'" for name in RIGHTS)
+    return f"operation in [{names}]"
+
+
+async def examine(api: ExoscaleApi, settings: ExoscaleSettings) -> list[Finding]:
+    """Look at key, type, quota, template, disk and price, in that order."""
+    try:
+        types = read_types(await api.call("list_instance_types"))
+    except BackendError as error:
+        hint = ""
+        if isinstance(error, CredentialsError):
+            hint = f"; a role that is enough: default deny, allow {role()}"
+        return [Finding("key", ok=False, detail=f"{error}{hint}")]
+    findings = [Finding("key", ok=True, detail=f"accepted in {api.zone}")]
+    found: list[InstanceType] = []
+
+    async def look_at_type() -> str:
+        found.append(find_type(types, settings.instance_type, api.zone))
+        kind = found[0]
+        cards = f"{kind.gpus} GPU(s)" if kind.gpus else "no GPU"
+        return f"{kind.name}: {kind.cpus} CPUs, {cards}"
+
+    async def look_at_quota() -> str:
+        return await _quota(api, found)
+
+    async def look_at_template() -> str:
+        return await _template(api, settings)
+
+    async def look_at_group() -> str:
+        await api.call("list_security_groups", visibility="private")
+        networks = ", ".join(settings.allowed_cidr)
+        return networks or "found from Exoscale's events when an instance is made"
+
+    looks: dict[str, Callable[[], Awaitable[str]]] = {
+        "instance type": look_at_type,
+        "quota": look_at_quota,
+        "template and disk": look_at_template,
+        "who may connect": look_at_group,
+    }
+    for subject, look in looks.items():
+        findings.append(await _finding(subject, look))
+    price = settings.price_per_hour
+    told = f"{price:.2f} per hour while it runs" if price is not None else "unknown"
+    findings.append(Finding("price", ok=True, detail=told))
+    return findings
+
+
+async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(subject, ok=True, detail=await look())
+    except BackendError as error:
+        return Finding(subject, ok=False, detail=str(error))
+
+
+async def _quota(api: ExoscaleApi, found: list[InstanceType]) -> str:
+    """Return what is left; a family without an entry is unknown, not refused."""
+    answer = await api.call("list_quotas")
+    quotas = {quota.get("resource"): quota for quota in answer.get("quotas", [])}
+    names = ["instance", *(kind.family for kind in found if kind.gpus)]
+    told = []
+    for name in names:
+        limit = quotas.get(name, {}).get("limit")
+        used = quotas.get(name, {}).get("usage", 0)
+        if limit is None:
+            told.append(f"{name} unknown")
+        elif 0 <= limit <= used:
+            raise CredentialsError(
+                f"the quota {name!r} is {limit} and {used} are in use; ask Exoscale's "
+                "support for more (GPU quotas are 0 on a new organisation)"
+            )
+        else:
+            told.append(f"{name} {used} of {'∞' if limit < 0 else limit}")
+    return ", ".join(told)
+
+
+async def _template(api: ExoscaleApi, settings: ExoscaleSettings) -> str:
+    private = read_templates(await api.call("list_templates", visibility="private"))
+    public = read_templates(await api.call("list_templates", visibility="public"))
+    template = find_template(private, public, settings.template, api.zone)
+    check_disk(template, settings.disk_size)
+    return f"{template.name} of {template.created_at[:10]}, {settings.disk_size} GiB"

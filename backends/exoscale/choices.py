@@ -1,0 +1,131 @@
+"""What to buy: names that people write, resolved to ids of a zone. Pure.
+
+The API's types have a family and a size, and no name; templates have names that
+are not unique and ids that change with each rebuild and differ between zones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ollama_proxy.errors import SpecError
+
+_OPEN_ONLY = frozenset({"gpurtx6000pro", "gpub300"})
+_DRIVER_BRANCH = "570"
+_GIB = 1 << 30
+
+
+class InstanceType(msgspec.Struct, frozen=True, rename="kebab"):
+    """One type as the API lists it; ``memory`` in bytes."""
+
+    id: str
+    family: str = ""
+    size: str = ""
+    cpus: int = 0
+    gpus: int = 0
+    memory: int = 0
+    authorized: bool | None = None
+    zones: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Family and size, as the official tools write them."""
+        return f"{self.family}.{self.size}"
+
+    def is_for_us(self, zone: str) -> bool:
+        """Whether it may be bought there; what is not said is not refused."""
+        offered = self.zones is None or zone in self.zones
+        return offered and self.authorized is not False
+
+    @property
+    def driver(self) -> str | None:
+        """The branch of NVIDIA's driver that its cards need; None without cards.
+
+        The newest cards work with the open modules only, the oldest with the
+        proprietary ones only.
+        """
+        if not self.gpus:
+            return None
+        kind = "server-open" if self.family in _OPEN_ONLY else "server"
+        return f"{_DRIVER_BRANCH}-{kind}"
+
+
+class Template(msgspec.Struct, frozen=True, rename="kebab"):
+    """One template as the API lists it; ``size`` in bytes."""
+
+    id: str
+    name: str = ""
+    created_at: str = ""
+    size: int = 0
+
+
+def read_types(answer: dict[str, Any]) -> list[InstanceType]:
+    """Return the types of ``list-instance-types``."""
+    return msgspec.convert(answer.get("instance-types", []), list[InstanceType])
+
+
+def read_templates(answer: dict[str, Any]) -> list[Template]:
+    """Return the templates of ``list-templates``."""
+    return msgspec.convert(answer.get("templates", []), list[Template])
+
+
+def find_type(types: Sequence[InstanceType], wanted: str, zone: str) -> InstanceType:
+    """Return the type that a person means by ``a5000.small`` in a zone.
+
+    Tried in order: the family as written, the same with ``gpu`` before it, an id;
+    a bare size is one of the family ``standard``. Raises `SpecError`.
+    """
+    text = wanted.strip().lower()
+    family, dot, size = text.rpartition(".")
+    names = [f"{family or 'standard'}.{size}"]
+    if dot:
+        names.append(f"gpu{family}.{size}")
+    for name in names:
+        for found in types:
+            if found.name == name:
+                return _allowed(found, zone, types)
+    for found in types:
+        if found.id == text:
+            return _allowed(found, zone, types)
+    raise SpecError(
+        f"there is no instance type {wanted!r} in {zone}, or it is not for this "
+        f"organisation; with GPUs there are: {_gpu_names(types, zone)}"
+    )
+
+
+def _allowed(
+    found: InstanceType, zone: str, types: Sequence[InstanceType]
+) -> InstanceType:
+    if not found.is_for_us(zone):
+        raise SpecError(
+            f"the instance type {found.name!r} is not offered to this organisation in "
+            f"{zone}; ask Exoscale's support for it, or take one of: "
+            f"{_gpu_names(types, zone)}"
+        )
+    return found
+
+
+def _gpu_names(types: Sequence[InstanceType], zone: str) -> str:
+    names = sorted(t.name for t in types if t.gpus and t.is_for_us(zone))
+    return ", ".join(names) or "none"
+
+
+def find_template(
+    private: Sequence[Template], public: Sequence[Template], wanted: str, zone: str
+) -> Template:
+    """Return the newest template of a name: an own one before a public one."""
+    for templates in (private, public):
+        named = [one for one in templates if one.name == wanted]
+        if named:
+            return max(named, key=lambda one: one.created_at)
+    raise SpecError(f"there is no template {wanted!r} in {zone}; see its list of names")
+
+
+def check_disk(template: Template, disk_gib: int) -> None:
+    """Raise `SpecError` if a template does not fit on the disk."""
+    if template.size > disk_gib * _GIB:
+        raise SpecError(
+            f"the template {template.name!r} needs {template.size / _GIB:.0f} GiB, the "
+            f"disk has {disk_gib}; raise EXOSCALE_DISK_SIZE"
+        )

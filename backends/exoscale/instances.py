@@ -1,0 +1,76 @@
+"""The instances of a deployment, told from everybody else's by their labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ollama_proxy.record import LaunchId
+
+_MANAGER = "ollama-proxy"
+LEAVING = frozenset({"destroying", "destroyed", "expunging"})
+"""States of what does not have to be deleted any more."""
+
+
+class Instance(msgspec.Struct, frozen=True, rename="kebab"):
+    """One instance as the API shows it; nearly every key may be missing."""
+
+    id: str
+    name: str = ""
+    state: str = "unknown"
+    labels: dict[str, str] = {}
+    public_ip: str | None = None
+    created_at: str = ""
+    manager: dict[str, Any] | None = None
+
+    @property
+    def lease_end(self) -> float | None:
+        """Until when it is marked as wanted, in epoch seconds."""
+        text = self.labels.get("lease", "").removeprefix("t")
+        return float(text) if text.isdecimal() else None
+
+
+class Labels:
+    """The labels of one owner. Values begin with a letter and hold no ``:``."""
+
+    def __init__(self, owner_id: str) -> None:
+        self.owner = f"o{owner_id}"
+
+    def of(self, launch_id: LaunchId, lease_end: float) -> dict[str, str]:
+        """Return the labels of a launch: the whole map, as an update wants it."""
+        return {
+            "managed-by": _MANAGER,
+            "owner": self.owner,
+            "launch": str(launch_id),
+            "lease": f"t{lease_end:.0f}",
+        }
+
+    def is_ours(self, instance: Instance) -> bool:
+        """Tell whether we made it; what a pool manages is never touched."""
+        labels = instance.labels
+        marked = labels.get("managed-by") == _MANAGER
+        return marked and labels.get("owner") == self.owner and not instance.manager
+
+    def launch_of(self, instance: Instance) -> LaunchId:
+        """Return the launch that one of ours belongs to."""
+        return LaunchId(instance.labels.get("launch", f"unlabelled-{instance.id}"))
+
+
+def is_made_by_us(instance: Instance) -> bool:
+    """Tell whether any deployment of this product made it."""
+    return instance.labels.get("managed-by") == _MANAGER and not instance.manager
+
+
+def read_instances(answer: dict[str, Any]) -> list[Instance]:
+    """Return the instances of ``list-instances``."""
+    return msgspec.convert(answer.get("instances", []), list[Instance])
+
+
+def read_instance(answer: dict[str, Any]) -> Instance:
+    """Return the instance of ``get-instance``."""
+    return msgspec.convert(answer, Instance)
+
+
+def oldest_first(instances: Sequence[Instance]) -> list[Instance]:
+    """Return instances in the order in which they were made."""
+    return sorted(instances, key=lambda one: (one.created_at, one.id))

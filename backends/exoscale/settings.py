@@ -1,0 +1,92 @@
+"""The settings of Exoscale: ``EXOSCALE_*``, or the table ``[exoscale]``."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from ollama_proxy.setting import Duration, Names, setting
+from ollama_proxy.values import parse_networks, parse_url
+
+
+class ExoscaleSettings(BaseModel):
+    """Where an instance is made, what it is, and who may reach it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    api_key: str | None = setting(
+        None, "EXOSCALE_API_KEY", text="the key's id", shown="–"
+    )
+    api_secret: SecretStr | None = setting(
+        None, "EXOSCALE_API_SECRET", text="the key's secret", shown="–"
+    )
+    zone: str = setting(
+        "at-vie-2", "EXOSCALE_ZONE", text="where instances are made", shown="at-vie-2"
+    )
+    fallback_zones: Names = setting(
+        (),
+        "EXOSCALE_FALLBACK_ZONES",
+        text="comma-separated zones to try next when the first has no room",
+        shown="–",
+    )
+    instance_type: str = setting(
+        "a5000.small",
+        "EXOSCALE_INSTANCE_TYPE",
+        text="family and size: `gpua5000.small`, or shorter `a5000.small`",
+        shown="a5000.small",
+    )
+    fallback_types: Names = setting(
+        (),
+        "EXOSCALE_FALLBACK_TYPES",
+        text="comma-separated types to try next when there is none of the first",
+        shown="–",
+    )
+    template: str = setting(
+        "Linux Ubuntu 24.04 LTS 64-bit",
+        "EXOSCALE_TEMPLATE",
+        text="name of the template, own before public; the newest of several",
+        shown="Linux Ubuntu 24.04 LTS 64-bit",
+    )
+    disk_size: Annotated[int, Field(ge=10, le=51200)] = setting(
+        100, "EXOSCALE_DISK_SIZE", text="of the instance, in GiB", shown="100"
+    )
+    allowed_cidr: Annotated[Names, BeforeValidator(parse_networks)] = setting(
+        (),
+        "EXOSCALE_ALLOWED_CIDR",
+        text="comma-separated networks that may reach the instance: the proxy's own",
+        shown="the address that Exoscale sees, if its events tell",
+    )
+    ollama_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = setting(
+        "0.32.15",
+        "EXOSCALE_OLLAMA_VERSION",
+        text="the Ollama that is installed on an instance",
+        shown="0.32.15",
+    )
+    dead_man_timeout: Duration = setting(
+        "20m",
+        "EXOSCALE_DEAD_MAN_TIMEOUT",
+        text="after so long without a word of the proxy an instance powers itself off",
+        shown="20m",
+    )
+    lease: Duration = setting(
+        "1h",
+        "EXOSCALE_LEASE",
+        text="how far ahead an instance is marked as wanted, for `sweep --expired`",
+        shown="1h",
+    )
+    price_per_hour: Annotated[float, Field(ge=0)] | None = setting(
+        None,
+        "EXOSCALE_PRICE_PER_HOUR",
+        text="what the instance costs, for `/status` and `check`; unknown if not set",
+        shown="–",
+    )
+    api_endpoint: Annotated[str, BeforeValidator(parse_url)] | None = setting(
+        None,
+        "EXOSCALE_API_ENDPOINT",
+        text="base of the API; `{zone}` in it is filled in",
+        shown="https://api-{zone}.exoscale.com/v2",
+    )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether both halves of a key are there."""
+        return bool(self.api_key and self.api_secret)

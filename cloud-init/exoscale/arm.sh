@@ -1,0 +1,53 @@
+#!/bin/sh
+# Arm the dead-man's switch: arm SECONDS DEAD_MAN_SCRIPT HEARTBEAT_SCRIPT.
+# Runs at every boot, first of all. ROOT is a folder in tests.
+set -eu
+root="${ROOT:-}"
+units="$root/etc/systemd/system"
+sbin="$root/usr/local/sbin"
+mkdir -p "$units" "$sbin" "$root/etc/ollama-proxy" "$root/run/ollama-proxy"
+printf 'DEAD_MAN_S=%s\n' "$1" > "$root/etc/ollama-proxy/dead-man.env"
+printf '%s' "$2" > "$sbin/ollama-proxy-dead-man"
+printf '%s' "$3" > "$sbin/ollama-proxy-heartbeat"
+chmod 0755 "$sbin/ollama-proxy-dead-man" "$sbin/ollama-proxy-heartbeat"
+[ -e "$root/run/ollama-proxy/stage" ] || printf 'booting\n' > "$root/run/ollama-proxy/stage"
+
+cat > "$units/ollama-proxy-dead-man.service" <<UNIT
+[Unit]
+Description=Power off when the proxy has fallen silent
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/ollama-proxy-dead-man
+UNIT
+cat > "$units/ollama-proxy-dead-man.timer" <<UNIT
+[Unit]
+Description=Look every 30 s whether the proxy is heard
+[Timer]
+OnBootSec=30
+OnUnitActiveSec=30
+[Install]
+WantedBy=timers.target
+UNIT
+cat > "$units/ollama-proxy-heartbeat.socket" <<UNIT
+[Unit]
+Description=Heartbeats of the proxy, handed on by Caddy
+[Socket]
+ListenStream=/run/ollama-proxy/heartbeat.sock
+SocketMode=0666
+Accept=yes
+MaxConnections=16
+[Install]
+WantedBy=sockets.target
+UNIT
+cat > "$units/ollama-proxy-heartbeat@.service" <<UNIT
+[Unit]
+Description=Take one heartbeat
+[Service]
+ExecStart=-/usr/local/sbin/ollama-proxy-heartbeat
+StandardInput=socket
+StandardOutput=socket
+TimeoutStartSec=10
+RuntimeMaxSec=10
+UNIT
+systemctl daemon-reload
+systemctl enable --now ollama-proxy-dead-man.timer ollama-proxy-heartbeat.socket

@@ -1,0 +1,31 @@
+"""How a setting is declared: its default, its environment variables, its meaning."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+from pydantic.fields import FieldInfo
+
+from ollama_proxy.values import parse_duration, parse_names, parse_size
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
+
+
+def setting(default: Any, *env: str, text: str, shown: str | None = None) -> Any:
+    """Declare a setting: its default, its environment variables, its meaning.
+
+    ``shown`` is the default as the documentation writes it.
+    """
+    extra: dict[str, Any] = {"env": env, "shown": shown}
+    kind = "default_factory" if callable(default) else "default"
+    return Field(**{kind: default}, description=text, json_schema_extra=extra)
+
+
+def environment_names(field: FieldInfo) -> tuple[str, ...]:
+    """Return the environment variables of a setting, the first one preferred."""
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)  # noqa: S101 - `_setting` put it there
+    names = extra["env"]
+    assert isinstance(names, tuple | list)  # noqa: S101 - likewise
+    return tuple(str(name) for name in names)

@@ -1,0 +1,177 @@
+"""Our Caddyfile in a real Caddy, before the simulator."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ollama_proxy.backend import Upstream
+from ollama_proxy.backends.exoscale.guard import Guard
+from ollama_proxy.clock import SystemClock
+from ollama_proxy.link import Authority, Link, connection_options, credentials
+from ollama_proxy.record import LaunchId
+from ollama_proxy.simulator.server import (
+    SIMULATOR,
+    Manners,
+    Simulator,
+    build_simulator,
+)
+from tests.black_box import free_port
+from tests.fakes.exoscale.caddy import heartbeat_socket, run_caddy
+
+CADDYFILE = Path(__file__).parents[3] / "cloud-init" / "exoscale" / "Caddyfile"
+LAUNCH = LaunchId("l0123456789abcdef")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("caddy") is None, reason="there is no `caddy` on the PATH"
+)
+
+
+@dataclass(slots=True)
+class Instance:
+    """An instance's inside, with the real guard before it."""
+
+    upstream: Upstream
+    behind: str
+    simulator: Simulator
+    run: Path
+
+
+@pytest.fixture
+async def instance(tmp_path: Path) -> AsyncIterator[Instance]:
+    run, link = tmp_path / "run/ollama-proxy", tmp_path / "link"
+    for folder in (run, link, tmp_path / "proc"):
+        folder.mkdir(parents=True)
+    (run / "stage").write_text("driver\n")
+    (tmp_path / "proc/uptime").write_text("77.00 1.00\n")
+    authority = Authority(tmp_path / "authority", SystemClock())
+    issued = authority.issue(LAUNCH)
+    (link / "server.crt").write_text(issued.certificate)
+    (link / "server.key").write_text(issued.key)
+    app = build_simulator(Manners(rate=40.0), models=["tiny"])
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = free_port()
+    process = await run_caddy(
+        CADDYFILE,
+        port=port,
+        ollama_port=runner.addresses[0][1],
+        folder=tmp_path,
+        token=authority.token(LAUNCH),
+    )
+    upstream = Upstream(f"https://127.0.0.1:{port}", authority.link(LAUNCH))
+    guard = Guard()
+    try:
+        async with heartbeat_socket(run):
+            async with asyncio.timeout(20):
+                while await guard.stage(upstream) is None:
+                    assert process.returncode is None, "Caddy refused our Caddyfile"
+                    await asyncio.sleep(0.05)
+            behind = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield Instance(upstream, behind, app[SIMULATOR], run)
+    finally:
+        await guard.aclose()
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        await runner.cleanup()
+
+
+async def ask(
+    instance: Instance, path: str, *, token: str | None = None, **options: object
+) -> tuple[int, bytes]:
+    link = instance.upstream.link
+    headers = credentials(link) if token is None else {"Authorization": token}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            instance.upstream.url + path,
+            headers=headers,
+            json={"model": "tiny", "prompt": "hi"},
+            **connection_options(link),
+        ) as answer,
+    ):
+        return answer.status, await answer.read()
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/-/stage", "/-/heartbeat", "/"])
+@pytest.mark.parametrize("token", ["", "Bearer wrong", "Basic eDp4"])
+async def test_nobody_gets_in_without_the_token(
+    instance: Instance, path: str, token: str
+) -> None:
+    status, _ = await ask(instance, path, token=token)
+
+    assert status == 401
+    assert instance.simulator.counters.requests == {}
+    assert not (instance.run / "heartbeat").exists()
+
+
+async def test_the_guard_tells_the_stage_and_takes_heartbeats(
+    instance: Instance,
+) -> None:
+    guard = Guard()
+    stage = await guard.stage(instance.upstream)
+    await guard.renew(instance.upstream)
+    await guard.aclose()
+
+    assert stage == "driver"
+    assert (instance.run / "heartbeat").read_text() == "77\n"
+
+
+async def test_tokens_pass_one_by_one(instance: Instance) -> None:
+    loop = asyncio.get_running_loop()
+    link = instance.upstream.link
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{instance.upstream.url}/api/generate",
+            headers=credentials(link),
+            json={"model": "tiny", "prompt": "hi", "options": {"num_predict": 20}},
+            **connection_options(link),
+        ) as answer,
+    ):
+        arrivals = [loop.time() async for _ in answer.content]
+
+    assert len(arrivals) == 21
+    assert arrivals[-1] - arrivals[0] > 0.3
+
+
+async def test_a_client_that_leaves_is_noticed_behind_the_guard(
+    instance: Instance,
+) -> None:
+    asking = asyncio.ensure_future(ask(instance, "/api/generate"))
+    counters = instance.simulator.counters
+    async with asyncio.timeout(5):
+        while not counters.in_flight:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+    async with asyncio.timeout(1):
+        while not counters.cancelled:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/show", "/api/none"])
+async def test_an_answer_has_the_headers_that_ollama_gave_it(
+    instance: Instance, path: str
+) -> None:
+    async def headers(url: str, link: Link | None) -> dict[str, str]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                url + path,
+                headers=credentials(link),
+                json={"model": "tiny", "prompt": "hi"},
+                **connection_options(link),
+            ) as answer,
+        ):
+            return {n: v for n, v in answer.headers.items() if n != "Date"}
+
+    straight = await headers(instance.behind, None)
+
+    assert await headers(instance.upstream.url, instance.upstream.link) == straight

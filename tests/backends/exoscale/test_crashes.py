@@ -1,0 +1,128 @@
+"""A proxy that is killed between any two calls buys one instance and leaves none."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.backend import Phase
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.backend import SETTLE_S
+from ollama_proxy.errors import OutcomeUnknownError
+from ollama_proxy.record import LaunchId
+from tests.backends.exoscale.rig import Rig, exoscale_rig
+
+LAUNCH = LaunchId("l0123456789abcdef")
+CALLS_OF_A_START = 12
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def killer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Kill before or after the call of a number, counted from one."""
+    plan = {"before": 0, "after": 0, "seen": 0}
+    call = ExoscaleApi.call
+
+    async def killing(api: ExoscaleApi, operation: str, **arguments: Any) -> Any:
+        plan["seen"] += 1
+        if plan["seen"] == plan["before"]:
+            raise Killed
+        answer = await call(api, operation, **arguments)
+        if plan["seen"] == plan["after"]:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(ExoscaleApi, "call", killing)
+    return plan
+
+
+async def started_again(rig: Rig) -> None:
+    """Let the next process begin, with the clock past the time of doubt."""
+    rig.clock.ahead_s += SETTLE_S + 1.0
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    async with asyncio.timeout(5):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+    await backend.stop(LAUNCH)
+    assert (await backend.inspect(LAUNCH)).phase is Phase.GONE
+    assert list(await backend.owned()) == []
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, CALLS_OF_A_START + 1))
+async def test_a_start_that_is_killed_buys_one_in_the_end(
+    tmp_path: Path, killer: dict[str, int], moment: str, number: int
+) -> None:
+    async with exoscale_rig(tmp_path) as rig:
+        killer[moment] = number
+        backend = rig.open()
+        with pytest.raises(Killed):
+            await backend.start(LAUNCH)
+        await backend.aclose()
+        killer[moment] = 0
+        await started_again(rig)
+
+        assert rig.cloud.bought == 1
+        assert rig.cloud.paid == []
+
+
+async def test_a_start_takes_the_calls_that_are_counted_here(tmp_path: Path) -> None:
+    async with exoscale_rig(tmp_path) as rig:
+        backend = rig.open()
+        await backend.start(LAUNCH)
+        await backend.stop(LAUNCH)
+        await backend.aclose()
+
+        assert rig.server.calls.index("create-instance") + 1 == CALLS_OF_A_START
+
+
+async def test_while_a_purchase_may_still_arrive_nothing_else_is_bought(
+    tmp_path: Path, killer: dict[str, int]
+) -> None:
+    async with exoscale_rig(tmp_path) as rig:
+        rig.cloud.timing.list_lag_s = 60.0
+        killer["after"] = CALLS_OF_A_START
+        backend = rig.open()
+        with pytest.raises(Killed):
+            await backend.start(LAUNCH)
+        await backend.aclose()
+        again = rig.open()
+        with pytest.raises(OutcomeUnknownError):
+            await again.start(LAUNCH)
+        seen = await again.inspect(LAUNCH)
+        rig.clock.ahead_s += 61.0
+        await again.start(LAUNCH)
+        await again.stop(LAUNCH)
+        await again.aclose()
+
+        assert seen.phase is Phase.PENDING
+        assert rig.cloud.bought == 1
+        assert rig.cloud.paid == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, 4))
+async def test_a_stop_that_is_killed_is_carried_out_by_the_next_process(
+    tmp_path: Path, killer: dict[str, int], moment: str, number: int
+) -> None:
+    async with exoscale_rig(tmp_path) as rig:
+        backend = rig.open()
+        await backend.start(LAUNCH)
+        killer |= {"seen": 0, moment: number}
+        with pytest.raises(Killed):
+            await backend.stop(LAUNCH)
+        await backend.aclose()
+        killer[moment] = 0
+        again = rig.open()
+        await again.stop(LAUNCH)
+        seen = await again.inspect(LAUNCH)
+        await again.aclose()
+
+        assert seen.phase is Phase.GONE
+        assert rig.cloud.paid == []

@@ -1,0 +1,214 @@
+"""Everything that may go wrong at Exoscale: one purchase at most, none left."""
+
+import asyncio
+import collections
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy import controller
+from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.fakes.exoscale.cloud import Timing
+from tests.proxy import RunningProxy, generate, running_proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Misfortune:
+    """One fault: what is arranged, what happens once ready, how it comes out.
+
+    ``serves``: requests that wait are answered by an instance in the end.
+    """
+
+    arrange: Callable[[Rig], None] = lambda _rig: None
+    strike: Callable[[Rig], None] = lambda _rig: None
+    serves: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
+    says: str = ""
+
+    @property
+    def strikes(self) -> bool:
+        """Whether it comes when an instance is up, which some requests may see."""
+        return self.strike in {dies, powers_off}
+
+    @property
+    def statuses(self) -> set[int]:
+        """How requests may be answered."""
+        return {200, 503} if self.strikes else {200 if self.serves else 503}
+
+
+def script(**calls: list[str]) -> Callable[[Rig], None]:
+    """Return what makes the next calls of some operations go wrong."""
+    planned = {name.replace("_", "-"): list(faults) for name, faults in calls.items()}
+    return lambda rig: rig.server.script.update(planned)
+
+
+def always(operation: str, fault: str) -> Callable[[Rig], None]:
+    return lambda rig: rig.server.always.update({operation: fault})
+
+
+def cloud(**values: object) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for name, value in values.items():
+            setattr(rig.cloud, name, value)
+
+    return arrange
+
+
+def timing(**values: float) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for name, value in values.items():
+            setattr(rig.cloud.timing, name, value)
+
+    return arrange
+
+
+def skewed(rig: Rig) -> None:
+    rig.clock.ahead_s -= 7200.0
+    rig.server.skew_s = 7200.0
+
+
+def dies(rig: Rig) -> None:
+    for one in rig.cloud.paid:
+        one.gone_at = rig.cloud.now()
+
+
+def powers_off(rig: Rig) -> None:
+    for one in rig.cloud.paid:
+        one.stopped_at = rig.cloud.now()
+
+
+FALL_BACK = {"fallback_zones": "de-fra-1", "fallback_types": "gpu3.small"}
+MISFORTUNES = {
+    "none": Misfortune(),
+    "the key lacks the right": Misfortune(
+        always("create-instance", "403"), serves=False, says="create-instance"
+    ),
+    "the answer to the purchase is lost": Misfortune(
+        script(create_instance=["lost-after"])
+    ),
+    "the purchase is lost on its way": Misfortune(
+        script(create_instance=["lost-before"])
+    ),
+    "500 after the purchase": Misfortune(script(create_instance=["500-after"])),
+    "a gateway's 502 after the purchase": Misfortune(
+        script(create_instance=["html-502-after"])
+    ),
+    "the lists trail and the answer is lost": Misfortune(
+        lambda rig: (
+            timing(list_lag_s=60.0)(rig),
+            script(create_instance=["lost-after"])(rig),
+        )[0]
+    ),
+    "it boots slowly": Misfortune(timing(boot_s=200.0)),
+    "it never boots": Misfortune(timing(boot_s=1e9), serves=False, says="no progress"),
+    "it can't be set up": Misfortune(
+        lambda rig: rig.guests.stages.__setitem__(slice(None), ["failed:driver"]),
+        serves=False,
+        says="could not set up its driver",
+    ),
+    "it dies when ready": Misfortune(strike=dies),
+    "it powers off when ready": Misfortune(strike=powers_off),
+    "three deletions fail": Misfortune(
+        script(delete_instance=["500", "lost-before", "429"])
+    ),
+    "a deletion is lost after it acted": Misfortune(
+        script(delete_instance=["lost-after"])
+    ),
+    "the lists are down for a while": Misfortune(
+        script(list_instances=["503", "503", "lost-before"])
+    ),
+    "calls are limited": Misfortune(script(create_instance=["429", "429"])),
+    "there is no quota": Misfortune(
+        cloud(quotas={"gpua5000": (0, 0)}), serves=False, says="quota"
+    ),
+    "there is no room": Misfortune(
+        cloud(create_fails="409"), serves=False, says="no capacity"
+    ),
+    "there is no room, but elsewhere": Misfortune(
+        cloud(quotas={"gpua5000": (0, 0)}), settings=FALL_BACK
+    ),
+    "the type is not authorised": Misfortune(
+        cloud(authorized=False), serves=False, says="not offered"
+    ),
+    "the zone has no such type": Misfortune(
+        settings={"zone": "de-fra-1"}, serves=False, says="not offered"
+    ),
+    "the clock is wrong": Misfortune(skewed, serves=False, says="clock"),
+    "looks fail while it is up": Misfortune(
+        script(get_instance=["500", "429", "lost-before", "html-502-after"])
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between repeated calls: these run in real time."""
+    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
+    monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
+
+
+async def hasten(rig: Rig) -> None:
+    """Let time pass a thousand times faster for cloud and proxy."""
+    while True:
+        await asyncio.sleep(0.01)
+        rig.clock.ahead_s += 10.0
+
+
+async def ask(proxy: RunningProxy) -> tuple[int, str]:
+    async with proxy.session.post(
+        f"{proxy.url}/api/generate", json=generate()
+    ) as answer:
+        return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 50])
+@pytest.mark.parametrize("name", MISFORTUNES)
+async def test_one_is_bought_at_most_and_none_is_left(
+    tmp_path: Path, name: str, waiting: int
+) -> None:
+    misfortune = MISFORTUNES[name]
+    async with exoscale_rig(tmp_path, Timing(operation_s=1.0, leave_s=20.0)) as rig:
+        stranger = rig.cloud.stranger()
+        misfortune.arrange(rig)
+        hastening = asyncio.ensure_future(hasten(rig))
+        async with running_proxy(
+            tmp_path / "proxy",
+            backend=rig.open(**misfortune.settings),
+            clock=rig.clock,
+            OLLAMA_MODEL="tiny",
+            OLLAMA_PROXY_HOLD="8s",
+            OLLAMA_PROXY_FAILURE_LIMIT="1",
+            OLLAMA_PROXY_IDLE_TIMEOUT="2h",
+        ) as proxy:
+            answers = await _live_through(rig, proxy, misfortune, waiting)
+            proxy.parts.pool.stop()
+            await proxy.until(lambda: not rig.cloud.paid, within_s=10.0)
+            await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 10.0)
+        hastening.cancel()
+        ours = [i for i in rig.cloud.instances.values() if i is not stranger]
+        launches = collections.Counter(one.labels["launch"] for one in ours)
+
+    assert set(launches.values()) <= {1}
+    assert rig.cloud.exists(stranger)
+    assert {status for status, _ in answers} <= misfortune.statuses
+    assert all(misfortune.says in text for _, text in answers)
+
+
+async def _live_through(
+    rig: Rig, proxy: RunningProxy, misfortune: Misfortune, waiting: int
+) -> list[tuple[int, str]]:
+    """Ask, let the fault strike once it is ready, and ask again."""
+    if waiting == 0:
+        proxy.parts.pool.wake()
+    answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
+    over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
+    await proxy.until(lambda: proxy.state in over, within_s=10.0)
+    misfortune.strike(rig)
+    if misfortune.strikes:
+        proxy.parts.pool.nudge()
+        await proxy.until(lambda: proxy.state != "ready", within_s=10.0)
+        answers += await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
+    return answers

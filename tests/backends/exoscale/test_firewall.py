@@ -1,0 +1,89 @@
+"""The security group: exactly the rules that are meant, whatever was there."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.firewall import Firewall
+from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.fakes.exoscale.server import KEY, SECRET
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with exoscale_rig(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def api(rig: Rig) -> AsyncIterator[ExoscaleApi]:
+    opened = ExoscaleApi(
+        "at-vie-2", endpoint=rig.server.url, key=KEY, secret=SECRET, clock=rig.clock
+    )
+    yield opened
+    opened.close()
+
+
+def networks(rig: Rig) -> list[str]:
+    (group,) = rig.cloud.groups.values()
+    return sorted(str(rule.get("network")) for rule in group["rules"])
+
+
+async def test_the_address_comes_from_the_events_of_our_own_key(
+    rig: Rig, api: ExoscaleApi
+) -> None:
+    await Firewall("o", ()).ensure(api)
+
+    assert networks(rig) == ["198.51.100.7/32"]
+
+
+async def test_a_named_network_wins(rig: Rig, api: ExoscaleApi) -> None:
+    await Firewall("o", ("203.0.113.0/24",)).ensure(api)
+
+    assert networks(rig) == ["203.0.113.0/24"]
+
+
+async def test_without_the_right_to_see_events_tls_and_token_stand_alone(
+    rig: Rig, api: ExoscaleApi
+) -> None:
+    rig.server.always["list-events"] = "403"
+    await Firewall("o", ()).ensure(api)
+
+    assert networks(rig) == ["0.0.0.0/0", "::/0"]
+
+
+async def test_rules_that_are_not_meant_are_removed(rig: Rig, api: ExoscaleApi) -> None:
+    firewall = Firewall("o", ("203.0.113.0/24",))
+    group_id = await firewall.ensure(api)
+    open_ssh = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0"}
+    await api.call(
+        "add_rule_to_security_group",
+        id=group_id,
+        flow_direction="ingress",
+        protocol="tcp",
+        network="0.0.0.0/0",
+        start_port=22,
+        end_port=22,
+    )
+    before = networks(rig)
+    moved = Firewall("o", ("198.51.100.9/32",))
+    again = await moved.ensure(api)
+
+    assert open_ssh["network"] in before
+    assert again == group_id
+    assert networks(rig) == ["198.51.100.9/32"]
+
+
+async def test_a_group_in_use_is_removed_later(rig: Rig, api: ExoscaleApi) -> None:
+    firewall = Firewall("o", ("203.0.113.0/24",))
+    group_id = await firewall.ensure(api)
+    user = rig.cloud.stranger()
+    user.body["security-groups"] = [{"id": group_id}]
+    in_use = await firewall.remove(api)
+    user.gone_at = rig.cloud.now()
+    removed = await firewall.remove(api)
+
+    assert (in_use, removed) == (False, True)
+    assert rig.cloud.groups == {}

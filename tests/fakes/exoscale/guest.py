@@ -1,0 +1,193 @@
+"""What runs on the fake's instances: a guard as user data has it, and the simulator."""
+
+import asyncio
+import base64
+import contextlib
+import gzip
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from ollama_proxy.clock import SystemClock
+from ollama_proxy.link import Authority
+from ollama_proxy.record import LaunchId
+from ollama_proxy.simulator.server import (
+    SIMULATOR,
+    Manners,
+    Simulator,
+    build_simulator,
+)
+from tests.fakes.exoscale.caddy import run_caddy
+from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance
+
+
+def read_user_data(text: str) -> dict[str, Any]:
+    """Return the cloud-config of an instance, as cloud-init would read it."""
+    config: dict[str, Any] = yaml.safe_load(gzip.decompress(base64.b64decode(text)))
+    return config
+
+
+def files_of(config: dict[str, Any]) -> dict[str, str]:
+    """Return what a cloud-config writes, by path."""
+    return {one["path"]: one["content"] for one in config["write_files"]}
+
+
+@dataclass(slots=True)
+class Guest:
+    """One instance's inside. ``stages``: what its guard says, in turn."""
+
+    instance: FakeInstance
+    stages: list[str]
+    runner: web.AppRunner
+    simulator: Simulator
+    token: str
+    process: asyncio.subprocess.Process | None = None
+    heartbeats: int = 0
+    strangers: int = 0
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            self.strangers += 1
+            return web.Response(status=401)
+        if request.path == "/-/heartbeat":
+            self.heartbeats += 1
+            return web.Response(status=204)
+        if request.path == "/-/stage":
+            stage = self.stages.pop(0) if len(self.stages) > 1 else self.stages[0]
+            return web.Response(text=stage + "\n")
+        return await handler(request)
+
+
+@dataclass(slots=True)
+class Guests:
+    """Boots a guest in each instance that runs, and ends it when that does not.
+
+    With ``caddy``, a folder, the guard is a real Caddy, set up by the user data.
+    """
+
+    cloud: FakeExoscale
+    manners: Manners = field(default_factory=Manners)
+    stages: list[str] = field(default_factory=lambda: ["ready"])
+    models: tuple[str, ...] = ("tiny",)
+    port: int = 0
+    caddy: Path | None = None
+    inside: dict[str, Guest] = field(default_factory=dict)
+
+    async def follow(self) -> None:
+        while True:
+            for one in list(self.cloud.instances.values()):
+                runs = self.cloud.state(one) == "running" and "user-data" in one.body
+                if runs and one.id not in self.inside:
+                    self.inside[one.id] = await self._boot(one)
+                elif not runs and one.id in self.inside:
+                    await self._end(one.id)
+            await asyncio.sleep(0.01)
+
+    async def _end(self, instance_id: str) -> None:
+        guest = self.inside.pop(instance_id)
+        if guest.process is not None:
+            guest.process.kill()
+            await guest.process.wait()
+        runner = guest.runner
+        if runner.server is not None:
+            for connection in runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+        await runner.cleanup()
+
+    async def usurp(self, instance_id: str) -> list[bytes]:
+        """Give an instance's address to a stranger; return what that one is told."""
+        guest = self.inside[instance_id]
+        address = guest.instance.address
+        await self._end(instance_id)
+        clock = SystemClock()
+        with tempfile.TemporaryDirectory() as folder:
+            issued = Authority(Path(folder), clock).issue(LaunchId("stranger"))
+        told: list[bytes] = []
+
+        async def listen(request: web.Request) -> web.Response:
+            told.append(await request.read())
+            return web.Response(text="thank you")
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", listen)
+        runner = web.AppRunner(app, shutdown_timeout=0.0)
+        await runner.setup()
+        files = {
+            "/etc/ollama-proxy/server.crt": issued.certificate,
+            "/etc/ollama-proxy/server.key": issued.key,
+        }
+        context = _server_context(files)
+        await web.TCPSite(runner, address, self.port, ssl_context=context).start()
+        self.inside[instance_id] = Guest(
+            guest.instance, [], runner, guest.simulator, ""
+        )
+        return told
+
+    async def _boot(self, one: FakeInstance) -> Guest:
+        files = files_of(read_user_data(one.body["user-data"]))
+        app = build_simulator(self.manners, models=self.models)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.0)
+        link = files["/etc/ollama-proxy/link.env"]
+        token = link.strip().removeprefix("LINK_TOKEN=")
+        guest = Guest(one, list(self.stages), runner, app[SIMULATOR], token)
+        if self.caddy is not None:
+            await runner.setup()
+            guest.process = await self._run_caddy(files, guest, self.caddy)
+            return guest
+        app.middlewares.insert(0, guest.guard)
+        await runner.setup()
+        context = _server_context(files)
+        site = web.TCPSite(runner, one.address, self.port, ssl_context=context)
+        await site.start()
+        return guest
+
+    async def _run_caddy(
+        self, files: dict[str, str], guest: Guest, folder: Path
+    ) -> asyncio.subprocess.Process:
+        """Put the files where the installation does, and start Caddy."""
+        await web.TCPSite(guest.runner, "127.0.0.1", 0).start()
+        for part in ("link", "run/ollama-proxy"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        for name in ("server.crt", "server.key"):
+            (folder / "link" / name).write_text(files[f"/etc/ollama-proxy/{name}"])
+        (folder / "Caddyfile").write_text(files["/etc/ollama-proxy/Caddyfile"])
+        (folder / "run/ollama-proxy/stage").write_text("ready\n")
+        return await run_caddy(
+            folder / "Caddyfile",
+            port=self.port,
+            ollama_port=guest.runner.addresses[0][1],
+            folder=folder,
+            token=guest.token,
+        )
+
+
+def _server_context(files: dict[str, str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("server.crt", "server.key"):
+            Path(folder, name).write_text(files[f"/etc/ollama-proxy/{name}"])
+        context.load_cert_chain(Path(folder, "server.crt"), Path(folder, "server.key"))
+    return context
+
+
+@contextlib.asynccontextmanager
+async def guests_of(cloud: FakeExoscale, port: int) -> AsyncIterator[Guests]:
+    """Have guests in the instances of a cloud, all on one port of their addresses."""
+    guests = Guests(cloud, port=port)
+    following = asyncio.ensure_future(guests.follow())
+    try:
+        yield guests
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        for instance_id in list(guests.inside):
+            await guests._end(instance_id)

@@ -1,0 +1,90 @@
+"""Exoscale's own description of its API, from the SDK: routes, and strict shapes.
+
+Requests are refused for anything that the description does not know, although the
+real API drops some unknown fields in silence: a typing error shows at once.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from openapi_schema_validator import OAS30Validator
+
+SPEC: dict[str, Any] = json.loads((files("exoscale") / "openapi.json").read_text())
+_COMPONENTS = {"components": SPEC["components"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the description."""
+
+    name: str
+    request: dict[str, Any] | None
+    response: dict[str, Any]
+    query: frozenset[str]
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return what matches a path; an id holds no slash, and no action's colon."""
+    parts = [re.escape(part) for part in re.split(r"\{[\w-]+\}", path)]
+    return re.compile("([^/:]+)".join(parts) + r"\Z")
+
+
+def _routes() -> list[tuple[str, re.Pattern[str], Operation]]:
+    routes = []
+    for path in sorted(SPEC["paths"], key=lambda p: p.count("{")):  # literals first
+        for method, told in SPEC["paths"][path].items():
+            content = told["responses"].get("200", {}).get("content", {})
+            body = told.get("requestBody", {}).get("content", {})
+            operation = Operation(
+                name=told["operationId"],
+                request=body.get("application/json", {}).get("schema"),
+                response=content.get("application/json", {}).get("schema", {}),
+                query=frozenset(
+                    one["name"]
+                    for one in told.get("parameters", [])
+                    if one["in"] == "query"
+                ),
+            )
+            routes.append((method.upper(), _pattern(path), operation))
+    return routes
+
+
+_ROUTES = _routes()
+
+
+def find(method: str, path: str) -> tuple[Operation, list[str]] | None:
+    """Return the operation of a request, and the ids in its path."""
+    for verb, pattern, operation in _ROUTES:
+        if verb == method and (match := pattern.match(path)):
+            return operation, list(match.groups())
+    return None
+
+
+def faults(schema: dict[str, Any], value: object) -> list[str]:
+    """Return what is wrong with a body: its shape, and every unknown key."""
+    validator = OAS30Validator({**schema, **_COMPONENTS})
+    wrong = [error.message for error in validator.iter_errors(value)]
+    return wrong + _unknown(schema, value, "")
+
+
+def _unknown(schema: dict[str, Any], value: object, where: str) -> list[str]:
+    schema = _resolved(schema)
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return [fault for one in value for fault in _unknown(items, one, where)]
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or properties is None:
+        return []
+    wrong = [f"unknown key {where}{key}" for key in value if key not in properties]
+    for key, one in value.items():
+        wrong += _unknown(properties.get(key, {}), one, f"{where}{key}.")
+    return wrong
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = SPEC["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema

@@ -1,0 +1,104 @@
+"""The private link: only the launch that was meant is spoken to."""
+
+import asyncio
+import ssl
+import stat
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ollama_proxy.clock import SystemClock
+from ollama_proxy.errors import StartupError
+from ollama_proxy.link import Authority, Certificate, connection_options
+from ollama_proxy.record import LaunchId
+
+OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority", SystemClock())
+
+
+async def _hello(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def speaks_to(authority: Authority, server: Certificate, folder: Path) -> bool:
+    """Tell whether the link of our launch accepts a server with that certificate."""
+    (folder / "s.crt").write_text(server.certificate)
+    (folder / "s.key").write_text(server.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "s.crt", folder / "s.key")
+    app = web.Application()
+    app.router.add_get("/", _hello)
+    runner = web.AppRunner(app, shutdown_timeout=0.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}/"
+    options = connection_options(authority.link(OURS))
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url, **options):
+            return True
+    except aiohttp.ClientConnectorCertificateError:
+        return False
+    finally:
+        await runner.cleanup()
+        await asyncio.sleep(0)
+
+
+async def test_the_launch_itself_is_spoken_to(
+    authority: Authority, tmp_path: Path
+) -> None:
+    assert await speaks_to(authority, authority.issue(OURS), tmp_path)
+
+
+async def test_another_launch_is_not(authority: Authority, tmp_path: Path) -> None:
+    assert not await speaks_to(authority, authority.issue(THEIRS), tmp_path)
+
+
+async def test_the_same_name_by_another_authority_is_not(
+    authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other", SystemClock())
+
+    assert not await speaks_to(authority, other.issue(OURS), tmp_path)
+
+
+async def test_the_authority_outlives_the_process(tmp_path: Path) -> None:
+    first = Authority(tmp_path / "authority", SystemClock())
+    second = Authority(tmp_path / "authority", SystemClock())
+
+    assert first.token(OURS) == second.token(OURS)
+    assert await speaks_to(second, first.issue(OURS), tmp_path)
+
+
+def test_each_launch_and_each_deployment_has_a_token_of_its_own(
+    authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other", SystemClock())
+    tokens = {authority.token(OURS), authority.token(THEIRS), other.token(OURS)}
+
+    assert len(tokens) == 3
+    assert all(len(token) >= 43 for token in tokens)
+
+
+def test_only_the_owner_reads_the_keys(authority: Authority, tmp_path: Path) -> None:
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "authority").iterdir()}
+
+    assert modes == {0o600}
+
+
+def test_a_broken_authority_is_named(tmp_path: Path) -> None:
+    (tmp_path / "authority.key").write_text("not a key")
+    with pytest.raises(StartupError, match="certificate authority"):
+        Authority(tmp_path, SystemClock())
+
+
+def test_no_secret_is_in_a_repr(authority: Authority) -> None:
+    link, certificate = authority.link(OURS), authority.issue(OURS)
+
+    assert link.token not in repr(link)
+    assert "PRIVATE KEY" not in repr(certificate)
