@@ -36,6 +36,8 @@ fix: $(VENV)/dev ## format, and mend what the linter can
 wheel: $(VENV)/dev ## build the wheel into dist/
 	$(BIN)/python -m hatchling build
 
+TOOLS = caddy cloud-init   # Debian packages, installed by root in a container only
+
 COMPILE = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock'
 
@@ -55,6 +57,9 @@ $(VENV)/run: requirements/run.lock requirements/build.lock pyproject.toml
 
 $(VENV)/dev: $(VENV)/run requirements/dev.lock tests/js/package-lock.json
 	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ]; then \
+		(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(TOOLS)) >/dev/null \
+		|| echo "no $(TOOLS): the tests with them will be skipped"; fi
 	@if command -v npm >/dev/null; then npm ci --prefix tests/js --no-audit --no-fund --loglevel=error; \
 		else echo "no npm: the tests of ollama-js will be skipped"; fi
 	@touch $@

@@ -28,7 +28,7 @@ def clean_environment(**env: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OLLAMA_", "LOG_LEVEL", "PRELOAD_"))
+        if not name.startswith(("OLLAMA_", "LOG_LEVEL", "PRELOAD_", "EXOSCALE_"))
     }
     return kept | {"PYTHONPATH": str(ROOT)} | env
 

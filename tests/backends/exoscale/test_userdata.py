@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ollama_proxy.link import Certificate
 from tests.fakes.exoscale.guest import files_of, read_user_data
 
 SCRIPTS = Path(__file__).parents[3] / "cloud-init" / "exoscale"
+SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
 NASTY = "a\"b'c\n- d: {{ e }} $(f) `g` \\h #i\n"
 VARIANTS = {"GPU": "570-server", "open modules": "570-server-open", "CPU": None}
 
@@ -44,11 +46,10 @@ def test_cloud_init_accepts_every_variant(tmp_path: Path, variant: str) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="there is no shellcheck")
 @pytest.mark.parametrize("script", [path.name for path in SCRIPTS.glob("*.sh")])
 def test_shellcheck_finds_nothing(script: str) -> None:
     checked = subprocess.run(
-        ["shellcheck", "--severity=style", str(SCRIPTS / script)],
+        [SHELLCHECK, "--severity=style", str(SCRIPTS / script)],
         capture_output=True,
         text=True,
         timeout=60,
