@@ -141,6 +141,36 @@ class Renewable(Protocol):
 
 
 @runtime_checkable
+class Tidied(Protocol):
+    """A backend that leaves things behind which cost nothing: firewall rules, say."""
+
+    async def tidy(self) -> None:
+        """Remove what no instance needs; what is in use stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What instances cost per hour, in the account's currency; None: unknown.
+
+    ``per_hour``: one that runs. ``parked``: how many are stopped and kept;
+    ``parked_per_hour``: what these cost together.
+    """
+
+    per_hour: float | None = None
+    parked: int = 0
+    parked_per_hour: float | None = None
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A backend that knows what its instances cost."""
+
+    @property
+    def prices(self) -> Prices:
+        """What they cost, as far as anybody said."""
+
+
+@runtime_checkable
 class Leased(Protocol):
     """A backend that marks until when an instance is wanted, for anybody to see."""
 

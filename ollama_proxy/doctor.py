@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_proxy.app import open_backend
-from ollama_proxy.backend import Backend, Checkable, Finding, Leased
+from ollama_proxy.backend import Backend, Checkable, Finding, Leased, Tidied
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.pool import sweep
@@ -82,6 +82,8 @@ async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
         backend = open_backend(settings, store, SystemClock())
         try:
             found = await sweep(backend, store, dry_run=dry_run)
+            if not dry_run and isinstance(backend, Tidied):
+                await backend.tidy()
         finally:
             await backend.aclose()
     finally:

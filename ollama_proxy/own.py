@@ -72,7 +72,7 @@ class OwnHandlers:
         _refuse_browsers(request)
         dry_run = request.query.get("dry_run") == "1"
         try:
-            found = await self._pool.sweep(dry_run=dry_run)
+            found = await self._pool.sweep(dry_run=dry_run, thorough=True)
         except (TimeoutError, BackendError) as error:
             message = f"the cloud could not be asked what is ours: {error}"
             return _json({"error": message}, status=502)

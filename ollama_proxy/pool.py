@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backend import Backend, Upstream
+from ollama_proxy.backend import Backend, Tidied, Upstream
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
@@ -358,12 +358,19 @@ class Pool:
                 self._log.exception(log.TASK_CRASHED, task="sweep")
             await asyncio.sleep(_SWEEP_EVERY_S)
 
-    async def sweep(self, *, dry_run: bool = False) -> list[LaunchId]:
-        """Stop what is ours and no record names; return it."""
+    async def sweep(
+        self, *, dry_run: bool = False, thorough: bool = False
+    ) -> list[LaunchId]:
+        """Stop what is ours and no record names; return it.
+
+        If ``thorough``, what costs nothing is removed too.
+        """
         found: list[LaunchId] = []
         backends = {id(c.offer.backend): c.offer.backend for c in self.controllers}
         for backend in backends.values():
             found += await sweep(backend, self._store, dry_run=dry_run)
+            if thorough and not dry_run and isinstance(backend, Tidied):
+                await backend.tidy()
         return found
 
 

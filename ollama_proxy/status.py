@@ -1,11 +1,12 @@
 """What is going on, for people and for clients: ``/status`` and the 503s."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ollama_proxy import __version__
 from ollama_proxy.answers import Waiting, retry_after_s
+from ollama_proxy.backend import Priced
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
@@ -140,9 +141,14 @@ class Status:
             "simulated": self.simulated,
             "pulls": [_pull(pull) for pull in self.pulls.under_way()],
             "lost_models": self._lost_models(),
+            "price": self._price(),
             "error": _error(record),
             "pools": [self._pool()],
         }
+
+    def _price(self) -> dict[str, float | None] | None:
+        backend = self._foremost().offer.backend
+        return asdict(backend.prices) if isinstance(backend, Priced) else None
 
     def _lost_models(self) -> list[dict[str, Any]]:
         lost = self.sticky.lost() if self.sticky is not None else ()

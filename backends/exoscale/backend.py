@@ -6,8 +6,8 @@ much time has passed that the call can't have arrived.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
 
 import msgspec
 import structlog
@@ -18,15 +18,14 @@ from ollama_proxy.backend import (
     Finding,
     Observation,
     Phase,
+    Prices,
     Traits,
     Upstream,
 )
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi, NotFoundError
+from ollama_proxy.backends.exoscale.buyer import Buyer
 from ollama_proxy.backends.exoscale.choices import (
-    check_disk,
-    find_template,
     find_type,
-    read_templates,
     read_types,
 )
 from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
@@ -40,13 +39,11 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instance,
     read_instances,
 )
+from ollama_proxy.backends.exoscale.parking import Parking, served
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.backends.exoscale.userdata import user_data
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
-    BackendError,
-    CapacityError,
     OutcomeUnknownError,
     SettingsError,
     SpecError,
@@ -58,7 +55,7 @@ from ollama_proxy.record import LaunchId
 SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""
 
-_NO_ROOM_S = 600.0
+_PARKED = "parked-"
 _USELESS = {
     "error": "Exoscale reports an error of the instance",
     "stopped": "the instance was powered off",
@@ -91,9 +88,18 @@ class ExoscaleBackend:
         self._api_of = api_of
         self._port = port
         self._apis: dict[str, ExoscaleApi] = {}
-        self._firewall = Firewall(owner_id, settings.allowed_cidr)
         self._guard = Guard()
-        self._without_room: dict[Offer, float] = {}
+        self._firewall = Firewall(owner_id, settings.allowed_cidr)
+        self._parking = Parking(settings, labels=self._labels, clock=clock)
+        self._buyer = Buyer(
+            settings,
+            labels=self._labels,
+            firewall=self._firewall,
+            ledger=ledger,
+            authority=authority,
+            clock=clock,
+            api_of=self.api,
+        )
         self._heard: dict[LaunchId, Upstream] = {}
         self._log = structlog.get_logger()
         self.traits = Traits(
@@ -119,17 +125,62 @@ class ExoscaleBackend:
         """Buy the instance of a launch, unless it was bought already."""
         purchase = self._ledger.get(launch_id)
         if purchase is not None and purchase.instance_id is not None:
+            await self._start_parked(launch_id, purchase)
             return
         if purchase is None:
-            self._ledger.put(launch_id, Purchase(self._offers()[0]))
+            self._ledger.put(launch_id, Purchase(self._buyer.offers()[0]))
         for _ in range(2):  # lists may trail: two looks before "there is none"
             if await self._adopted(launch_id):
-                return
+                adopted = self._ledger.get(launch_id)
+                if adopted is None or await self._start_parked(launch_id, adopted):
+                    return
         if purchase is not None and self._is_unsettled(purchase):
             raise OutcomeUnknownError(
                 "the answer to a purchase was lost; it is looked for by its labels"
             )
-        await self._buy_somewhere(launch_id)
+        if not await self._unparked(launch_id):
+            await self._buyer.buy(launch_id)
+
+    async def _unparked(self, launch_id: LaunchId) -> bool:
+        """Take a stopped instance for a launch; False if none is kept that fits."""
+        for zone in self.zones() if self._parking.is_open else ():
+            ours = await self._ours_in(zone)
+            for instance in oldest_first([one for one in ours if one.is_parked]):
+                if instance.state != "stopped" or not await self._fits(zone, instance):
+                    continue
+                offer = Offer(zone, self._settings.instance_type)
+                api = self.api(zone)
+                purchase = await self._parking.wake(api, instance, launch_id, offer)
+                self._ledger.put(launch_id, purchase)
+                return await self._start_parked(launch_id, purchase)
+        return False
+
+    async def _fits(self, zone: str, instance: Instance) -> bool:
+        """Tell whether a parked instance is of a type that is configured now."""
+        api = self.api(zone)
+        whole = read_instance(await api.call("get_instance", id=instance.id))
+        types = read_types(await api.call("list_instance_types"))
+        names = (self._settings.instance_type, *self._settings.fallback_types)
+        fitting = set()
+        for name in names:
+            with contextlib.suppress(SpecError):
+                fitting.add(find_type(types, name, zone).id)
+        return whole.instance_type.get("id") in fitting
+
+    async def _start_parked(self, launch_id: LaunchId, purchase: Purchase) -> bool:
+        """Start what was stopped; one that can't be is deleted, and one is bought."""
+        if purchase.identity is None:
+            return True
+        api = self.api(purchase.offer.zone)
+        instance = await self._look(launch_id, purchase)
+        if instance is not None and instance.state != "stopped":
+            return True
+        if instance is not None and await self._parking.start(api, purchase):
+            return True
+        if instance is not None:
+            await self._delete(purchase.offer.zone, instance)
+        self._ledger.put(launch_id, Purchase(purchase.offer))
+        return False
 
     def _is_unsettled(self, purchase: Purchase) -> bool:
         """Tell whether a purchase may still turn up."""
@@ -147,7 +198,9 @@ class ExoscaleBackend:
         (zone, first), *rest = found
         offer = Offer(zone, self._settings.instance_type)
         sent_at = self._clock.now()
-        self._ledger.put(launch_id, Purchase(offer, sent_at, first.id))
+        identity = first.labels.get("identity")
+        purchase = Purchase(offer, sent_at, first.id, identity=identity)
+        self._ledger.put(launch_id, purchase)
         for other_zone, other in rest:
             self._log.error(log.INSTANCE_DOUBLE, launch_id=launch_id, instance=other.id)
             await self._delete(other_zone, other)
@@ -170,85 +223,6 @@ class ExoscaleBackend:
             if self._labels.is_ours(instance) and instance.state not in LEAVING
         ]
 
-    async def _buy_somewhere(self, launch_id: LaunchId) -> None:
-        """Buy the first offer that there is room for.
-
-        One that a zone does not sell is passed over, if there is another.
-        """
-        problems: list[BackendError] = []
-        for offer in self._offers():
-            try:
-                await self._buy(launch_id, offer)
-            except (CapacityError, SpecError) as error:
-                problems.append(error)
-                self._without_room[offer] = self._clock.now()
-            else:
-                return
-        full = [error for error in problems if isinstance(error, CapacityError)]
-        raise (full or problems)[0]
-
-    def _offers(self) -> list[Offer]:
-        """Return what to try, in order; what had no room lately comes last."""
-        settings = self._settings
-        offers = [
-            Offer(zone, type_name)
-            for zone in (settings.zone, *settings.fallback_zones)
-            for type_name in (settings.instance_type, *settings.fallback_types)
-        ]
-        lately = self._clock.now() - _NO_ROOM_S
-        return sorted(
-            offers, key=lambda offer: self._without_room.get(offer, 0.0) > lately
-        )
-
-    async def _buy(self, launch_id: LaunchId, offer: Offer) -> None:
-        """Send the one create call, with the purchase noted before and after."""
-        order = await self._order(launch_id, offer)
-        sent = Purchase(offer, attempted_at=self._clock.now())
-        self._ledger.put(launch_id, sent)
-        try:
-            begun = await self.api(offer.zone).call("create_instance", **order)
-        except OutcomeUnknownError:
-            raise
-        except BackendError:
-            self._ledger.put(launch_id, Purchase(offer))  # refused: nothing was made
-            raise
-        bought = Purchase(
-            offer,
-            sent.attempted_at,
-            begun.get("reference", {}).get("id"),
-            begun.get("id"),
-        )
-        self._ledger.put(launch_id, bought)
-
-    async def _order(self, launch_id: LaunchId, offer: Offer) -> dict[str, Any]:
-        """Return the arguments of the create call."""
-        api, settings = self.api(offer.zone), self._settings
-        types = read_types(await api.call("list_instance_types"))
-        chosen = find_type(types, offer.type_name, offer.zone)
-        private = read_templates(await api.call("list_templates", visibility="private"))
-        public = read_templates(await api.call("list_templates", visibility="public"))
-        template = find_template(private, public, settings.template, offer.zone)
-        check_disk(template, settings.disk_size)
-        group = await self._firewall.ensure(api)
-        lease_end = self._clock.now() + settings.lease
-        return {
-            "name": f"ollama-proxy-{launch_id}",
-            "disk_size": settings.disk_size,
-            "instance_type": {"id": chosen.id},
-            "template": {"id": template.id},
-            "security_groups": [{"id": group}],
-            "public_ip_assignment": "inet4",
-            "labels": self._labels.of(launch_id, lease_end),
-            "user_data": user_data(
-                self._authority.issue(launch_id),
-                token=self._authority.token(launch_id),
-                driver=chosen.driver,
-                ollama_version=settings.ollama_version,
-                dead_man_s=settings.dead_man_timeout,
-            ),
-            "auto_start": True,
-        }
-
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the API and then at the instance itself."""
         purchase = self._ledger.get(launch_id)
@@ -262,7 +236,7 @@ class ExoscaleBackend:
         instance = await self._look(launch_id, purchase)
         if instance is None:
             return await self._vanished(launch_id, purchase)
-        if instance.state == "destroyed":
+        if instance.state == "destroyed" or instance.is_parked:
             return self._forgotten(launch_id)
         if (useless := _USELESS.get(instance.state)) is not None:
             await self._note_room(purchase)
@@ -313,7 +287,7 @@ class ExoscaleBackend:
             return "pending"
         state = str(operation.get("state", "pending"))
         if state in {"failure", "timeout"}:
-            self._without_room[purchase.offer] = self._clock.now()
+            self._buyer.note_full(purchase.offer)
         return state
 
     async def _boot(self, launch_id: LaunchId, instance: Instance) -> Observation:
@@ -325,7 +299,10 @@ class ExoscaleBackend:
         url = f"https://{address}:{self._port}"
         if launch_id in self._heard and self._heard[launch_id].url == url:
             return Observation(Phase.RUNNING, self._heard[launch_id], host)
-        upstream = Upstream(url, self._authority.link(launch_id))
+        purchase = self._ledger.get(launch_id)
+        identity = purchase.identity if purchase is not None else None
+        named = LaunchId(identity) if identity else launch_id
+        upstream = Upstream(url, self._authority.link(named))
         stage = await self._guard.stage(upstream)
         if stage is None:
             return Observation(Phase.PENDING, upstream, "running, not yet heard of")
@@ -336,6 +313,8 @@ class ExoscaleBackend:
         if stage != READY:
             return Observation(Phase.PENDING, upstream, f"setting up {stage}")
         self._heard[launch_id] = upstream
+        if purchase is not None and not purchase.served:
+            self._ledger.put(launch_id, served(purchase))
         return Observation(Phase.RUNNING, upstream, host)
 
     async def renew(self, launch_id: LaunchId) -> None:
@@ -352,6 +331,8 @@ class ExoscaleBackend:
         now = self._clock.now()
         if lease_end - now < self._settings.lease / 2.0:
             labels = self._labels.of(launch_id, now + self._settings.lease)
+            if purchase.identity:
+                labels["identity"] = purchase.identity
             await api.call("update_instance", id=purchase.instance_id, labels=labels)
 
     async def stop(self, launch_id: LaunchId) -> None:
@@ -360,15 +341,37 @@ class ExoscaleBackend:
         purchase = self._ledger.get(launch_id)
         if purchase is not None and purchase.was_never_sent:
             return
+        if launch_id.startswith(_PARKED):
+            await self._delete_parked(launch_id.removeprefix(_PARKED))
+            return
         bought_id = None
         if purchase is not None and purchase.instance_id is not None:
             bought_id = purchase.instance_id
             instance = await self._look(launch_id, purchase)
             if instance is not None and instance.state not in LEAVING:
-                await self._delete(purchase.offer.zone, instance)
+                await self._end(launch_id, purchase, instance)
         for zone, instance in await self._find(launch_id):
             if instance.id != bought_id:
                 await self._delete(zone, instance)
+
+    async def _end(
+        self, launch_id: LaunchId, purchase: Purchase, instance: Instance
+    ) -> None:
+        """Park what served well, if it is to be kept; delete anything else."""
+        zone = purchase.offer.zone
+        if instance.is_parked:
+            return
+        keep = self._parking.is_open and purchase.served
+        if keep and instance.state in {"running", "stopping", "stopped"}:
+            await self._parking.park(self.api(zone), instance, purchase, launch_id)
+        else:
+            await self._delete(zone, instance)
+
+    async def _delete_parked(self, instance_id: str) -> None:
+        for zone in self.zones():
+            for instance in await self._ours_in(zone):
+                if instance.id == instance_id and instance.is_parked:
+                    await self._delete(zone, instance)
 
     async def _delete(self, zone: str, instance: Instance) -> None:
         """Delete one instance, if its labels say that it is ours."""
@@ -383,12 +386,32 @@ class ExoscaleBackend:
             return
 
     async def owned(self) -> Collection[LaunchId]:
-        """Name every launch that has an instance, in every zone."""
+        """Name every launch that has an instance, in every zone.
+
+        A parked one belongs to none, and is named only when it has been kept
+        long enough: so it is stopped as a stray, which deletes it.
+        """
         looks: list[Awaitable[list[Instance]]] = [
             self._ours_in(zone) for zone in self.zones()
         ]
-        found = await asyncio.gather(*looks)
-        return {self._labels.launch_of(one) for zone in found for one in zone}
+        found = [one for zone in await asyncio.gather(*looks) for one in zone]
+        self._parking.count(found)
+        parked = [one for one in found if one.is_parked]
+        over = {_PARKED + one.id for one in parked if self._parking.is_over(one)}
+        launches = {self._labels.launch_of(one) for one in found if one not in parked}
+        return launches | {LaunchId(name) for name in over}
+
+    async def tidy(self) -> None:
+        """Delete the security group, unless an instance of ours needs it."""
+        for zone in self.zones():
+            if await self._ours_in(zone):
+                return
+        await self._firewall.remove(self.api(self._settings.zone))
+
+    @property
+    def prices(self) -> Prices:
+        """What instances cost, as the settings have it."""
+        return self._parking.prices
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Delete each instance of any deployment whose lease is over."""

@@ -8,6 +8,9 @@ import msgspec
 from ollama_proxy.record import LaunchId
 
 _MANAGER = "ollama-proxy"
+PARKED = "parked"
+"""The launch of an instance that is stopped, and kept for the next one."""
+
 LEAVING = frozenset({"destroying", "destroyed", "expunging"})
 """States of what does not have to be deleted any more."""
 
@@ -22,6 +25,12 @@ class Instance(msgspec.Struct, frozen=True, rename="kebab"):
     public_ip: str | None = None
     created_at: str = ""
     manager: dict[str, Any] | None = None
+    instance_type: dict[str, Any] = {}
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it is kept for the next launch."""
+        return self.labels.get("launch") == PARKED
 
     @property
     def lease_end(self) -> float | None:
@@ -50,6 +59,10 @@ class Labels:
         labels = instance.labels
         marked = labels.get("managed-by") == _MANAGER
         return marked and labels.get("owner") == self.owner and not instance.manager
+
+    def parked(self, identity: str, until: float) -> dict[str, str]:
+        """Return the labels of a stopped instance that is kept for the next launch."""
+        return self.of(LaunchId(PARKED), until) | {"identity": identity}
 
     def launch_of(self, instance: Instance) -> LaunchId:
         """Return the launch that one of ours belongs to."""

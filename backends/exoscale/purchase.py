@@ -19,6 +19,8 @@ class Purchase(msgspec.Struct, frozen=True):
     ``attempted_at``: when a create call was sent whose answer is not known to be a
     refusal; None if none was. ``instance_id`` is known from the answer. ``seen``:
     Exoscale has shown it once, so from then on its absence means that it is gone.
+    ``served``: it was ready once, so it may be kept for the next launch. ``identity``:
+    the launch that its certificate names, if it was kept from that one.
     """
 
     offer: Offer
@@ -26,6 +28,8 @@ class Purchase(msgspec.Struct, frozen=True):
     instance_id: str | None = None
     operation_id: str | None = None
     seen: bool = False
+    served: bool = False
+    identity: str | None = None
 
     @property
     def was_never_sent(self) -> bool:

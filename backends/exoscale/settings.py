@@ -1,6 +1,6 @@
 """The settings of Exoscale: ``EXOSCALE_*``, or the table ``[exoscale]``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -72,6 +72,24 @@ class ExoscaleSettings(BaseModel):
         "EXOSCALE_LEASE",
         text="how far ahead an instance is marked as wanted, for `sweep --expired`",
         shown="1h",
+    )
+    idle_action: Literal["destroy", "stop"] = setting(
+        "destroy",
+        "EXOSCALE_IDLE_ACTION",
+        text="`stop` keeps the disk, which costs on, and its models for the next start",
+        shown="destroy",
+    )
+    destroy_after: Duration = setting(
+        "1d",
+        "EXOSCALE_DESTROY_AFTER",
+        text="a stopped instance that nobody needed for so long is deleted",
+        shown="1d",
+    )
+    disk_price: Annotated[float, Field(ge=0)] | None = setting(
+        None,
+        "EXOSCALE_DISK_PRICE",
+        text="per GiB and hour, for what a stopped instance costs; unknown if not set",
+        shown="–",
     )
     price_per_hour: Annotated[float, Field(ge=0)] | None = setting(
         None,

@@ -10,7 +10,9 @@ printf 'DEAD_MAN_S=%s\n' "$1" > "$root/etc/ollama-proxy/dead-man.env"
 printf '%s' "$2" > "$sbin/ollama-proxy-dead-man"
 printf '%s' "$3" > "$sbin/ollama-proxy-heartbeat"
 chmod 0755 "$sbin/ollama-proxy-dead-man" "$sbin/ollama-proxy-heartbeat"
-[ -e "$root/run/ollama-proxy/stage" ] || printf 'booting\n' > "$root/run/ollama-proxy/stage"
+stage=booting
+[ ! -e "$root/etc/ollama-proxy/installed" ] || stage=ready # a later boot installs nothing
+printf '%s\n' "$stage" > "$root/run/ollama-proxy/stage"
 
 cat > "$units/ollama-proxy-dead-man.service" <<UNIT
 [Unit]

@@ -123,4 +123,5 @@ if [ -n "$DRIVER" ]; then
 fi
 stage ollama
 start_ollama
+touch "$config/installed"
 stage ready

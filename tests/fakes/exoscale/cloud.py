@@ -74,6 +74,7 @@ class FakeExoscale:
     touched: list[str] = field(default_factory=list)
     authorized: bool | None = None
     create_fails: str | None = None
+    start_fails: bool = False
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(2))
 
     def state(self, one: FakeInstance) -> str:
@@ -83,7 +84,7 @@ class FakeExoscale:
         if one.forced is not None:
             return one.forced
         if one.stopped_at is not None:
-            return "stopped"
+            return "stopped" if now >= one.stopped_at else "stopping"
         return "starting" if now < one.boots_at else "running"
 
     def exists(self, one: FakeInstance) -> bool:

@@ -209,6 +209,7 @@ class ExoscaleServer:
             shown["public-ip"] = one.address
         if whole:
             shown["disk-size"] = one.body["disk-size"]
+            shown["instance-type"] = one.body.get("instance-type", {})
         return shown
 
     def _get_operation(self, _zone: str, ids: list[str], _b: Any, _q: Any) -> Answer:
@@ -280,6 +281,23 @@ class ExoscaleServer:
         one = self._ours(zone, ids[0], "delete")
         if one.gone_at is None:
             one.gone_at = self.cloud.now() + self.cloud.timing.leave_s
+        return self._operation(one.id)
+
+    def _stop_instance(self, zone: str, ids: list[str], _b: Any, _q: Any) -> Answer:
+        one = self._ours(zone, ids[0], "stop")
+        if self.cloud.state(one) != "running":
+            raise RefusedError(409, "not running")
+        one.stopped_at = self.cloud.now() + self.cloud.timing.leave_s
+        return self._operation(one.id)
+
+    def _start_instance(self, zone: str, ids: list[str], _b: Any, _q: Any) -> Answer:
+        one = self._ours(zone, ids[0], "start")
+        if self.cloud.state(one) != "stopped":
+            raise RefusedError(409, "not stopped")
+        if self.cloud.start_fails:
+            raise RefusedError(409, "no capacity")
+        one.stopped_at = None
+        one.boots_at = self.cloud.now() + self.cloud.timing.boot_s
         return self._operation(one.id)
 
     def _ours(self, zone: str, instance_id: str, what: str) -> FakeInstance:

@@ -1,0 +1,136 @@
+"""How an instance is bought: what to try, in which order, and the one call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.choices import (
+    check_disk,
+    find_template,
+    find_type,
+    read_templates,
+    read_types,
+)
+from ollama_proxy.backends.exoscale.firewall import Firewall
+from ollama_proxy.backends.exoscale.instances import Labels
+from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.exoscale.userdata import user_data
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    OutcomeUnknownError,
+    SpecError,
+)
+from ollama_proxy.link import Authority
+from ollama_proxy.record import LaunchId
+
+_NO_ROOM_S = 600.0
+
+
+class Buyer:
+    """Buys instances, each with its purchase in the ledger before and after."""
+
+    def __init__(
+        self,
+        settings: ExoscaleSettings,
+        *,
+        labels: Labels,
+        firewall: Firewall,
+        ledger: Ledger,
+        authority: Authority,
+        clock: Clock,
+        api_of: Callable[[str], ExoscaleApi],
+    ) -> None:
+        self._settings = settings
+        self._labels = labels
+        self._firewall = firewall
+        self._ledger = ledger
+        self._authority = authority
+        self._clock = clock
+        self._api_of = api_of
+        self._without_room: dict[Offer, float] = {}
+
+    def note_full(self, offer: Offer) -> None:
+        """Remember that there was no room for an offer."""
+        self._without_room[offer] = self._clock.now()
+
+    async def buy(self, launch_id: LaunchId) -> None:
+        """Buy the first offer that there is room for.
+
+        One that a zone does not sell is passed over, if there is another.
+        """
+        problems: list[BackendError] = []
+        for offer in self.offers():
+            try:
+                await self._send(launch_id, offer)
+            except (CapacityError, SpecError) as error:
+                problems.append(error)
+                self.note_full(offer)
+            else:
+                return
+        full = [error for error in problems if isinstance(error, CapacityError)]
+        raise (full or problems)[0]
+
+    def offers(self) -> list[Offer]:
+        """Return what to try, in order; what had no room lately comes last."""
+        settings = self._settings
+        offers = [
+            Offer(zone, type_name)
+            for zone in (settings.zone, *settings.fallback_zones)
+            for type_name in (settings.instance_type, *settings.fallback_types)
+        ]
+        lately = self._clock.now() - _NO_ROOM_S
+        return sorted(
+            offers, key=lambda offer: self._without_room.get(offer, 0.0) > lately
+        )
+
+    async def _send(self, launch_id: LaunchId, offer: Offer) -> None:
+        """Send the one create call, with the purchase noted before and after."""
+        order = await self._order(launch_id, offer)
+        sent = Purchase(offer, attempted_at=self._clock.now())
+        self._ledger.put(launch_id, sent)
+        try:
+            begun = await self._api_of(offer.zone).call("create_instance", **order)
+        except OutcomeUnknownError:
+            raise
+        except BackendError:
+            self._ledger.put(launch_id, Purchase(offer))  # refused: nothing was made
+            raise
+        bought = Purchase(
+            offer,
+            sent.attempted_at,
+            begun.get("reference", {}).get("id"),
+            begun.get("id"),
+        )
+        self._ledger.put(launch_id, bought)
+
+    async def _order(self, launch_id: LaunchId, offer: Offer) -> dict[str, Any]:
+        """Return the arguments of the create call."""
+        api, settings = self._api_of(offer.zone), self._settings
+        types = read_types(await api.call("list_instance_types"))
+        chosen = find_type(types, offer.type_name, offer.zone)
+        private = read_templates(await api.call("list_templates", visibility="private"))
+        public = read_templates(await api.call("list_templates", visibility="public"))
+        template = find_template(private, public, settings.template, offer.zone)
+        check_disk(template, settings.disk_size)
+        group = await self._firewall.ensure(api)
+        lease_end = self._clock.now() + settings.lease
+        return {
+            "name": f"ollama-proxy-{launch_id}",
+            "disk_size": settings.disk_size,
+            "instance_type": {"id": chosen.id},
+            "template": {"id": template.id},
+            "security_groups": [{"id": group}],
+            "public_ip_assignment": "inet4",
+            "labels": self._labels.of(launch_id, lease_end),
+            "user_data": user_data(
+                self._authority.issue(launch_id),
+                token=self._authority.token(launch_id),
+                driver=chosen.driver,
+                ollama_version=settings.ollama_version,
+                dead_man_s=settings.dead_man_timeout,
+            ),
+            "auto_start": True,
+        }

@@ -1,0 +1,101 @@
+"""Stopped instances, kept with their disk for the next launch.
+
+A parked instance has the certificate of the launch that it was bought for: its
+label ``identity`` says which. Its lease says until when it is kept.
+"""
+
+import msgspec
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.backend import Prices
+from ollama_proxy.backends.exoscale.api import ExoscaleApi, NotFoundError, settled
+from ollama_proxy.backends.exoscale.instances import Instance, Labels
+from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import BackendError
+from ollama_proxy.record import LaunchId
+
+_START_LIMIT_S = 60.0
+
+
+class Parking:
+    """Stops instances instead of deleting them, and starts them again."""
+
+    def __init__(
+        self, settings: ExoscaleSettings, *, labels: Labels, clock: Clock
+    ) -> None:
+        self.is_open = settings.idle_action == "stop"
+        self._settings = settings
+        self._labels = labels
+        self._clock = clock
+        self._kept = 0
+        self._log = structlog.get_logger()
+
+    @property
+    def prices(self) -> Prices:
+        """What runs costs per hour, and what is kept; None where nobody said."""
+        settings = self._settings
+        each = settings.disk_price
+        kept = None if each is None else each * settings.disk_size * self._kept
+        return Prices(settings.price_per_hour, self._kept, kept)
+
+    def count(self, instances: list[Instance]) -> None:
+        """Take note of how many are kept, as the last look at all zones had it."""
+        self._kept = sum(instance.is_parked for instance in instances)
+
+    def is_over(self, instance: Instance) -> bool:
+        """Tell whether a parked instance was kept long enough, or is not wanted."""
+        kept_until = instance.lease_end or 0.0
+        return not self.is_open or kept_until < self._clock.now()
+
+    async def park(
+        self, api: ExoscaleApi, instance: Instance, purchase: Purchase, launch: LaunchId
+    ) -> None:
+        """Go one step: stop what runs, and once it is stopped, keep it.
+
+        It is labelled last: until then it belongs to its launch, and is paid for.
+        """
+        if instance.state == "running":
+            await api.call("stop_instance", id=instance.id)
+        elif instance.state == "stopped":
+            until = self._clock.now() + self._settings.destroy_after
+            labels = self._labels.parked(purchase.identity or str(launch), until)
+            await api.call("update_instance", id=instance.id, labels=labels)
+            self._kept += 1
+
+    async def wake(
+        self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Offer
+    ) -> Purchase:
+        """Give a parked instance to a launch; it is started by `start`."""
+        lease_end = self._clock.now() + self._settings.lease
+        identity = instance.labels.get("identity", "")
+        labels = self._labels.of(launch, lease_end) | {"identity": identity}
+        await api.call("update_instance", id=instance.id, labels=labels)
+        self._kept = max(0, self._kept - 1)
+        return Purchase(
+            offer, self._clock.now(), instance.id, seen=True, identity=identity
+        )
+
+    async def start(self, api: ExoscaleApi, purchase: Purchase) -> bool:
+        """Start an instance that was parked; False if it can't be, and has to go."""
+        try:
+            begun = await api.call("start_instance", id=purchase.instance_id)
+            await settled(api, begun, limit_s=_START_LIMIT_S)
+        except NotFoundError:
+            return False
+        except BackendError as error:
+            self._log.warning(
+                log.INSTANCE_CALL_FAILED,
+                call="start of a stopped instance",
+                reason=error.reason,
+                error=str(error),
+            )
+            return False
+        return True
+
+
+def served(purchase: Purchase) -> Purchase:
+    """Return the purchase of an instance that became ready."""
+    return msgspec.structs.replace(purchase, served=True)

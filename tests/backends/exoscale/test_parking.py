@@ -1,0 +1,220 @@
+"""Instances that are stopped for idleness, and started again by the next launch."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.backend import Phase
+from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
+from ollama_proxy.record import LaunchId
+from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.fakes.exoscale.cloud import Timing
+from tests.proxy import generate, lines, running_proxy
+
+FIRST, SECOND = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
+WAIT = {"Prefer": "wait=20"}
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    timing = Timing(operation_s=0.02, boot_s=0.05, leave_s=0.05)
+    async with exoscale_rig(tmp_path, timing) as made:
+        yield made
+        assert not made.cloud.paid
+
+
+@pytest.fixture
+async def backend(rig: Rig) -> AsyncIterator[ExoscaleBackend]:
+    opened = rig.open(idle_action="stop", disk_price="0.0001")
+    yield opened
+    await opened.aclose()
+
+
+async def until(
+    backend: ExoscaleBackend, launch_id: LaunchId, phase: Phase, *, stops: bool = False
+) -> None:
+    async with asyncio.timeout(5):
+        while (await backend.inspect(launch_id)).phase is not phase:
+            if stops:
+                await backend.stop(launch_id)
+            await asyncio.sleep(0.01)
+
+
+async def parked(backend: ExoscaleBackend, launch_id: LaunchId = FIRST) -> None:
+    await backend.start(launch_id)
+    await until(backend, launch_id, Phase.RUNNING)
+    await until(backend, launch_id, Phase.GONE, stops=True)
+
+
+async def test_what_served_is_stopped_and_kept(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    (instance,) = rig.cloud.instances.values()
+
+    assert rig.cloud.state(instance) == "stopped"
+    assert instance.labels["launch"] == "parked"
+    assert list(await backend.owned()) == []
+    assert backend.prices.parked == 1
+    assert backend.prices.parked_per_hour == pytest.approx(0.01)
+
+
+async def test_the_next_launch_starts_it_again_and_trusts_its_certificate(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    await parked(backend, SECOND)
+
+    assert rig.cloud.bought == 1
+    assert "start-instance" in rig.server.calls
+
+
+async def test_through_the_proxy_a_second_cycle_needs_no_purchase(
+    rig: Rig, tmp_path: Path
+) -> None:
+    async with running_proxy(
+        tmp_path / "proxy",
+        backend=rig.open(idle_action="stop"),
+        OLLAMA_MODEL="tiny",
+        OLLAMA_PROXY_IDLE_TIMEOUT="200ms",
+    ) as proxy:
+        for _ in range(2):
+            async with proxy.session.post(
+                f"{proxy.url}/api/generate", json=generate(), headers=WAIT
+            ) as answer:
+                assert lines(await answer.read())[-1]["done"]
+            await proxy.until(lambda: proxy.state == "cold")
+        status = await proxy.status()
+
+    assert rig.cloud.bought == 1
+    assert status["price"] == {
+        "per_hour": None,
+        "parked": 1,
+        "parked_per_hour": None,
+    }
+
+
+async def test_one_that_does_not_start_is_deleted_and_another_is_bought(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    rig.cloud.start_fails = True
+    await parked(backend, SECOND)
+    states = [rig.cloud.state(one) for one in rig.cloud.instances.values()]
+
+    assert states == ["destroyed", "stopped"]
+    assert rig.cloud.bought == 2
+
+
+async def test_one_of_another_type_is_left_to_its_time(rig: Rig) -> None:
+    before = rig.open(idle_action="stop")
+    await parked(before)
+    await before.aclose()
+    after = rig.open(idle_action="stop", instance_type="standard.small")
+    await parked(after, SECOND)
+    await after.aclose()
+
+    assert rig.cloud.bought == 2
+
+
+async def test_what_never_served_is_deleted(rig: Rig, backend: ExoscaleBackend) -> None:
+    rig.guests.stages = ["failed:driver"]
+    await backend.start(FIRST)
+    await until(backend, FIRST, Phase.FAILED)
+    await until(backend, FIRST, Phase.GONE, stops=True)
+    (instance,) = rig.cloud.instances.values()
+
+    assert not rig.cloud.exists(instance)
+
+
+async def test_what_nobody_needed_for_long_is_swept(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    kept = await backend.owned()
+    rig.clock.ahead_s += 86_401.0
+    over = await backend.owned()
+    for launch_id in over:
+        await backend.stop(launch_id)
+    rig.clock.ahead_s += 1.0
+    (instance,) = rig.cloud.instances.values()
+
+    assert (list(kept), len(over)) == ([], 1)
+    assert not rig.cloud.exists(instance)
+
+
+async def test_a_stop_that_is_cut_short_leaves_nothing_that_runs(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await backend.start(FIRST)
+    await until(backend, FIRST, Phase.RUNNING)
+    await backend.stop(FIRST)
+    again = rig.open(idle_action="stop")
+    await until(again, FIRST, Phase.GONE, stops=True)
+    await again.aclose()
+    (instance,) = rig.cloud.instances.values()
+
+    assert instance.labels["launch"] == "parked"
+
+
+async def test_if_stopped_ones_are_not_wanted_any_more_they_are_swept(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    changed = rig.open(idle_action="destroy")
+    over = await changed.owned()
+    for launch_id in over:
+        await changed.stop(launch_id)
+    await changed.aclose()
+
+    assert len(over) == 1
+
+
+async def test_the_sweep_of_expired_leases_needs_no_state(rig: Rig) -> None:
+    forgotten = rig.open("feedfacefeedface")
+    await forgotten.start(FIRST)
+    await forgotten.aclose()
+    stranger = rig.cloud.stranger()
+    sweeper = rig.open("0000000000000000")
+    early = await sweeper.sweep_expired(dry_run=False)
+    rig.clock.ahead_s += 3601.0
+    listed = await sweeper.sweep_expired(dry_run=True)
+    swept = await sweeper.sweep_expired(dry_run=False)
+    rig.clock.ahead_s += 1.0
+    await sweeper.aclose()
+
+    assert early == []
+    assert listed == swept
+    assert len(swept) == 1
+    assert rig.cloud.exists(stranger)
+
+
+async def test_a_proxy_that_dies_while_it_wakes_one_starts_it_all_the_same(
+    rig: Rig, backend: ExoscaleBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await parked(backend)
+    monkeypatch.setattr(backend._ledger, "put", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await backend._unparked(SECOND)
+    again = rig.open(idle_action="stop")
+    await parked(again, SECOND)
+    await again.aclose()
+
+    assert rig.cloud.bought == 1
+
+
+async def test_a_thorough_sweep_removes_the_group_once_nothing_needs_it(
+    rig: Rig,
+) -> None:
+    backend = rig.open()
+    await backend.start(FIRST)
+    await backend.tidy()
+    in_use = len(rig.cloud.groups)
+    await backend.stop(FIRST)
+    await until(backend, FIRST, Phase.GONE)
+    await backend.tidy()
+    await backend.aclose()
+
+    assert (in_use, rig.cloud.groups) == (1, {})
