@@ -65,7 +65,8 @@ class Traits:
     ``poll_s``: the pause between two looks at an instance
     that is coming or going; ``watch_s``: at one that is ready; ``renew_s``: between
     two words to an instance that ends without them. ``location`` and
-    ``instance_type`` are shown in ``/status``.
+    ``instance_type`` are shown in ``/status``; ``disk_gib`` is what models have to
+    fit on, None if that is not the backend's affair.
     """
 
     always_on: bool = False
@@ -77,6 +78,7 @@ class Traits:
     renew_s: float = 60.0
     location: str | None = None
     instance_type: str | None = None
+    disk_gib: int | None = None
 
 
 class Backend(Protocol):

@@ -31,6 +31,7 @@ class ListedModel(msgspec.Struct):
     name: str
     modified_at: str = ""
     digest: str = ""
+    size: int = 0
 
 
 class Tags(msgspec.Struct):
@@ -137,6 +138,14 @@ class Catalogue:
             "digest": hashlib.sha256(full.encode()).hexdigest(),
             "details": NO_DETAILS,
         }
+
+
+def sizes_of(contents: Contents | None) -> dict[str, int]:
+    """Return how many bytes each model had on the last instance, by full name."""
+    if contents is None:
+        return {}
+    listed = msgspec.json.decode(contents.tags, type=Tags).models
+    return {full_model_name(model.name): model.size for model in listed}
 
 
 def rfc3339(moment: float) -> str:

@@ -1,17 +1,23 @@
 """Examine a deployment without serving: for ``check`` and a ``sweep`` alone."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ollama_proxy.app import open_backend
 from ollama_proxy.backend import Backend, Checkable, Finding, Leased, Tidied
+from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.pool import sweep
+from ollama_proxy.routing import full_model_name
 from ollama_proxy.server import bind
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store import Store
+
+_SYSTEM_GIB = 20
+"""What driver, Docker and image take on an instance."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -31,6 +37,7 @@ async def examine(settings: Settings) -> list[Finding]:
         backend = open_backend(settings, store, SystemClock())
         try:
             findings += await _backend(backend)
+            findings += _disk(settings, backend, sizes_of(store.catalogue()))
         finally:
             await backend.aclose()
     finally:
@@ -53,6 +60,23 @@ async def _backend(backend: Backend) -> list[Finding]:
     except BackendError as error:
         return [Finding("backend", ok=False, detail=str(error))]
     return [*found, Finding("instances of ours", ok=True, detail=str(len(owned)))]
+
+
+def _disk(
+    settings: Settings, backend: Backend, sizes: Mapping[str, int]
+) -> list[Finding]:
+    """Compare the disk with the models, as far as an instance told their sizes."""
+    disk_gib = backend.traits.disk_gib
+    if disk_gib is None or not settings.models:
+        return []
+    names = [full_model_name(name) for name in settings.models]
+    models_gib = sum(sizes.get(name, 0) for name in names) / (1 << 30)
+    unknown = [name for name in names if not sizes.get(name)]
+    fits = models_gib + _SYSTEM_GIB <= disk_gib
+    told = f"models {models_gib:.1f} GiB, system about {_SYSTEM_GIB}, disk {disk_gib}"
+    if unknown:
+        told += f"; not known before an instance has had them: {', '.join(unknown)}"
+    return [Finding("disk and models", ok=fits, detail=told)]
 
 
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:

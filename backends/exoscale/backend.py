@@ -108,6 +108,7 @@ class ExoscaleBackend:
             renew_s=60.0,
             location=settings.zone,
             instance_type=settings.instance_type,
+            disk_gib=settings.disk_size,
         )
 
     def api(self, zone: str) -> ExoscaleApi:

@@ -135,6 +135,7 @@ async def test_a_wrong_clock_is_named_as_the_cause(rig: Rig, api: ExoscaleApi) -
         ("create_security_group", "429", TransientError),
         ("create_security_group", "409", ConflictError),
         ("create_security_group", "412", ConflictError),
+        ("create_security_group", "protected", ConflictError),
         ("create_instance", "409", CapacityError),
     ],
 )

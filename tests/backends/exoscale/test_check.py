@@ -3,9 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.doctor import examine
+from ollama_proxy.settings import load_settings
+from ollama_proxy.store import Store
 from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.fakes.exoscale.server import KEY, SECRET
 
 
 @pytest.fixture
@@ -73,3 +79,29 @@ async def test_what_is_wrong_is_named(
 
 async def test_a_price_that_nobody_named_is_unknown(rig: Rig) -> None:
     assert (await findings(rig))["price"] == (True, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("gib", "fits", "says"),
+    [(60, True, "models 60.0 GiB"), (90, False, "disk 100"), (0, True, "not known")],
+)
+async def test_the_disk_is_compared_with_the_models(
+    rig: Rig, tmp_path: Path, gib: int, fits: bool, says: str
+) -> None:
+    environment = {
+        "EXOSCALE_API_KEY": KEY,
+        "EXOSCALE_API_SECRET": SECRET,
+        "EXOSCALE_API_ENDPOINT": rig.server.url,
+        "OLLAMA_PROXY_STATE_DIR": str(tmp_path / "state"),
+        "OLLAMA_MODEL": "big",
+        "OLLAMA_HOST": "127.0.0.1:0",
+    }
+    if gib:
+        store = Store(tmp_path / "state")
+        tags = {"models": [{"name": "big:latest", "size": gib << 30}]}
+        store.put_catalogue(Contents(msgspec.json.encode(tags), "0.33.0"))
+        store.close()
+    found = {one.subject: one for one in await examine(load_settings(environment))}
+
+    assert found["disk and models"].ok is fits
+    assert says in found["disk and models"].detail

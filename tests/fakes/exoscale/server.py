@@ -51,7 +51,7 @@ class ExoscaleServer:
 
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
-    ``slow``, or a status. ``always``: the same for every call.
+    ``slow``, ``protected``, or a status. ``always``: the same for every call.
     """
 
     cloud: FakeExoscale
@@ -76,6 +76,9 @@ class ExoscaleServer:
             await self.closing.wait()
         if fault == "lost-before":
             return self._cut(request)
+        if fault == "protected":
+            message = "is forbidden - reason: manual instance protection"
+            return self._refusal(403, message)
         if fault.isdecimal():
             return self._refusal(int(fault), "as the test wants it")
         try:
