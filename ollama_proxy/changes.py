@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ollama_proxy.errors import UpstreamError
+from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.pulls import Pull, PullHead, PullRequest, Pulls, read_pull
 from ollama_proxy.pulls import read_progress as read_line
@@ -100,7 +100,10 @@ class ModelChanges:
         if streams:
             async with aclosing(pull.follow(joins=joins)) as chunks:
                 return await handover.run(head, chunks, lease.touch)
-        await pull.outcome()
+        try:
+            await pull.outcome()
+        except InstanceLostError as error:
+            raise UpstreamError(str(error), arrived=True) from error
         head, chunks_once = _whole(pull, head)
         return await handover.run(head, chunks_once, lease.touch)
 

@@ -84,6 +84,12 @@ class HoldLimitError(ProxyError):
     reason = "hold_limit"
 
 
+class InstanceLostError(ProxyError):
+    """The instance broke off in the middle of an answer."""
+
+    reason = "lost"
+
+
 class UpstreamError(ProxyError):
     """No byte of an answer has come from the instance.
 

@@ -10,14 +10,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-import aiohttp
 import msgspec
 import structlog
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy import log
 from ollama_proxy.clock import Clock
-from ollama_proxy.errors import UpstreamError
+from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.pool import Lease
 from ollama_proxy.relay import Outgoing, Relay, chunks_of
 from ollama_proxy.routing import full_model_name
@@ -148,7 +147,7 @@ class Pull:
             event.set()
 
     async def follow(self, *, joins: bool) -> AsyncGenerator[bytes, None]:
-        """Yield what it says, to its end; raises `OSError` if it is not whole.
+        """Yield what it says, to its end; `InstanceLostError` if it is not whole.
 
         One who ``joins`` is told in short what was said before.
         """
@@ -171,13 +170,13 @@ class Pull:
                     break
                 await news.wait()
             if self._error is not None:
-                raise ConnectionResetError(str(self._error)) from self._error
+                raise InstanceLostError(str(self._error)) from self._error
         finally:
             self._news.discard(news)
             self.followers -= 1
 
     async def outcome(self) -> None:
-        """Wait for its end; raises `OSError` if it is not whole."""
+        """Wait for its end; raises `InstanceLostError` if it is not whole."""
         async for _ in self.follow(joins=True):
             pass
 
@@ -273,7 +272,7 @@ class Pulls:
             error = broken
         except TimeoutError:
             error = UpstreamError("the instance was lost", arrived=True)
-        except (aiohttp.ClientError, OSError) as broken:
+        except InstanceLostError as broken:
             error = UpstreamError(f"the instance broke off: {broken}", arrived=True)
         finally:
             del self._pulls[key]

@@ -28,7 +28,7 @@ from ollama_proxy import headers
 from ollama_proxy.answers import in_band_error
 from ollama_proxy.backend import Upstream
 from ollama_proxy.bodies import reset
-from ollama_proxy.errors import UpstreamError
+from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.exchange import raw_target
 from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.routing import Family
@@ -40,6 +40,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _INVITATION_S = 5.0
 _ERROR_BODY = 64 * 1024
 _FIRST_ERROR = 400
+_SMALL_WRITE = 16 * 1024
 _AUTO_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
 
@@ -232,16 +233,16 @@ class Head(Protocol):
 async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Yield an answer's body as it comes, a chunk as a chunk.
 
-    Raises `ClientError` or `OSError` if the instance breaks off; the connection is
-    of no use then.
+    Raises `InstanceLostError` if the instance breaks off; the connection is of no use
+    then.
     """
     content = answer.content
     while True:
         try:
             data, is_chunk = await content.readchunk()
-        except (aiohttp.ClientError, OSError):
+        except (aiohttp.ClientError, OSError) as error:
             answer.close()
-            raise
+            raise InstanceLostError(str(error) or type(error).__name__) from error
         if data:
             yield data
         elif not is_chunk or content.at_eof():  # else: the end of a chunk passed on
@@ -285,23 +286,37 @@ class Handover:
         if self.response is not None and head.status >= _FIRST_ERROR:
             return await self._tell(self.response, await _error_of(head, chunks))
         response = self.response or await self._begin(head)
-        while True:
-            try:
-                data = await anext(chunks, b"")
-            except (aiohttp.ClientError, OSError) as error:
-                return await self.break_off(error)
-            touch()
-            if not data:
-                break
-            try:
-                async with asyncio.timeout(self._stall_s):
+        try:
+            async for data in chunks:
+                touch()
+                if self._takes_at_once(data):
                     await response.write(data)
-            except TimeoutError as error:
-                reset(self._request)
-                raise ConnectionResetError("the client takes nothing") from error
-            self._last = data
+                else:
+                    await self._write_bounded(response, data)
+                self._last = data
+        except InstanceLostError as error:
+            return await self.break_off(error)
         await response.write_eof()
         return response
+
+    def _takes_at_once(self, data: bytes) -> bool:
+        """Tell whether a write can't wait: nothing is queued, and this is little.
+
+        It spares each token the price of a timer.
+        """
+        transport = self._request.transport
+        if transport is None or len(data) > _SMALL_WRITE:
+            return False
+        return transport.get_write_buffer_size() == 0
+
+    async def _write_bounded(self, response: web.StreamResponse, data: bytes) -> None:
+        """Write to a client that may be slow; reset one that takes nothing."""
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await response.write(data)
+        except TimeoutError as error:
+            reset(self._request)
+            raise ConnectionResetError("the client takes nothing") from error
 
     async def _begin(self, head: Head) -> web.StreamResponse:
         response = web.StreamResponse(
@@ -351,7 +366,7 @@ class Handover:
 async def _error_of(head: Head, chunks: AsyncIterator[bytes]) -> str:
     """Return the error text of an instance's answer."""
     raw = b""
-    with contextlib.suppress(aiohttp.ClientError, OSError):
+    with contextlib.suppress(InstanceLostError):
         async for data in chunks:
             raw += data
             if len(raw) > _ERROR_BODY:

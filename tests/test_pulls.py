@@ -122,6 +122,22 @@ async def test_a_pull_whose_instance_is_lost_ends_in_an_error_for_all(
         assert last == {"error": "the instance was lost in the middle of the answer"}
 
 
+async def test_a_whole_answer_to_a_pull_whose_instance_is_lost_is_no_success(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    async def pull() -> int:
+        body = PULL | {"stream": False}
+        async with proxy.session.post(f"{proxy.url}/api/pull", json=body) as answer:
+            return answer.status
+
+    pulling = asyncio.ensure_future(pull())
+    await proxy.until(lambda: bool(proxy.parts.pulls.under_way()))
+    await asyncio.sleep(0.1)
+    await backend.preempt()
+
+    assert await pulling == 503
+
+
 async def test_a_pull_that_nobody_follows_and_that_is_stuck_is_given_up(
     tmp_path: Path,
 ) -> None:

@@ -1,8 +1,6 @@
 """The SDK's traps, each pinned, and every failure named after what to do next."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import exoscale.api.v2
 import pytest
@@ -22,26 +20,11 @@ from ollama_proxy.errors import (
     SpecError,
     TransientError,
 )
-from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET, signature
 from tests.fakes.exoscale.spec import SPEC
 
 NOWHERE = "11111111-1111-4111-8111-111111111111"
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with exoscale_rig(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def api(rig: Rig) -> AsyncIterator[ExoscaleApi]:
-    opened = ExoscaleApi(
-        "at-vie-2", endpoint=rig.server.url, key=KEY, secret=SECRET, clock=rig.clock
-    )
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The doctor for Exoscale: every cause by name, nothing bought."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,14 +10,8 @@ from ollama_proxy.catalogue import Contents
 from ollama_proxy.doctor import examine
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
-from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with exoscale_rig(tmp_path) as made:
-        yield made
 
 
 async def findings(rig: Rig, **settings: str) -> dict[str, tuple[bool, str]]:
