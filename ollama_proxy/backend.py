@@ -138,8 +138,11 @@ class Checkable(Protocol):
 class Renewable(Protocol):
     """A backend whose instances end by themselves when the proxy falls silent."""
 
-    async def renew(self, launch_id: LaunchId) -> None:
-        """Say that the instance is wanted still; asked every ``traits.renew_s``."""
+    async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
+        """Say that the instance is wanted still; asked every ``traits.renew_s``.
+
+        ``serves``: its launch became ready, which is told at once.
+        """
 
 
 @runtime_checkable

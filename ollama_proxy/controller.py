@@ -377,14 +377,20 @@ class Controller:
 
     async def _renew(self, launch_id: LaunchId) -> None:
         """Tell the instance again and again that it is wanted."""
-        backend = self.offer.backend
-        while isinstance(backend, Renewable):
-            try:
-                async with asyncio.timeout(_CALL_TIMEOUT_S):
-                    await backend.renew(launch_id)
-            except (BackendError, TimeoutError) as error:
-                self._note_call("renew", launch_id, error)
+        while isinstance(self.offer.backend, Renewable):
+            await self._renew_once(launch_id)
             await asyncio.sleep(self._jittered(self._traits.renew_s))
+
+    async def _renew_once(self, launch_id: LaunchId) -> None:
+        backend = self.offer.backend
+        if not isinstance(backend, Renewable):
+            return
+        serves = self._record.state is not State.STARTING
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                await backend.renew(launch_id, serves=serves)
+        except (BackendError, StoreError, TimeoutError) as error:
+            self._note_call("renew", launch_id, error)
 
     async def _bring_up_and_watch(self, launch_id: LaunchId) -> None:
         if self._record.state is State.STARTING:
@@ -394,6 +400,7 @@ class Controller:
             self.upstream = upstream
             if not await self._prepare(launch_id, upstream):
                 return
+            await self._renew_once(launch_id)
         await self._watch(launch_id)
 
     async def _until_running(self, launch_id: LaunchId) -> Upstream | None:

@@ -27,7 +27,7 @@ from ollama_proxy.errors import StartupError
 from ollama_proxy.record import LaunchId
 
 _AUTHORITY_LIFE = timedelta(days=3650)
-_CERTIFICATE_LIFE = timedelta(days=90)
+_CERTIFICATE_LIFE = timedelta(days=1825)
 _SKEW = timedelta(hours=1)
 
 

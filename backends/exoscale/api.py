@@ -161,9 +161,15 @@ def _later(_operation: str, said: str) -> BackendError:
     return TransientError(said)
 
 
+def _timed_out(operation: str, said: str) -> BackendError:
+    if operation.startswith(_READING):
+        return TransientError(said)
+    return OutcomeUnknownError(said)
+
+
 _BY_STATUS: dict[int, Callable[[str, str], BackendError]] = {
     404: _missing,
-    408: _later,
+    408: _timed_out,
     409: _conflict,
     412: _conflict,
     429: _later,
@@ -208,13 +214,13 @@ async def settled(
                 await asyncio.sleep(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)
                 try:
-                    operation = await api.call("get_operation", id=operation["id"])
+                    operation = await api.call("get_operation", id=operation.get("id"))
                 except (NotFoundError, TransientError):
                     continue
     except TimeoutError:
         message = f"an operation in {api.zone} takes longer than {limit_s:.0f} s"
         raise TransientError(message) from None
-    if operation["state"] != "success":
+    if operation.get("state") != "success":
         why = operation.get("reason") or operation.get("message") or "no reason given"
         raise TransientError(f"an operation in {api.zone} failed: {why}")
     return operation

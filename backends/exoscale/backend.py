@@ -24,10 +24,6 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi, NotFoundError
 from ollama_proxy.backends.exoscale.buyer import Buyer
-from ollama_proxy.backends.exoscale.choices import (
-    find_type,
-    read_types,
-)
 from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
 from ollama_proxy.backends.exoscale.guard import FAILED, READY, Guard
 from ollama_proxy.backends.exoscale.instances import (
@@ -44,9 +40,10 @@ from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
+    BackendError,
     OutcomeUnknownError,
     SettingsError,
-    SpecError,
+    StoreError,
     TransientError,
 )
 from ollama_proxy.link import Authority
@@ -101,6 +98,7 @@ class ExoscaleBackend:
             api_of=self.api,
         )
         self._heard: dict[LaunchId, Upstream] = {}
+        self._reached: dict[LaunchId, Upstream] = {}
         self._log = structlog.get_logger()
         self.traits = Traits(
             poll_s=poll_s,
@@ -126,8 +124,9 @@ class ExoscaleBackend:
         """Buy the instance of a launch, unless it was bought already."""
         purchase = self._ledger.get(launch_id)
         if purchase is not None and purchase.instance_id is not None:
-            await self._start_parked(launch_id, purchase)
-            return
+            if await self._start_parked(launch_id, purchase):
+                return
+            purchase = self._ledger.get(launch_id)
         if purchase is None:
             self._ledger.put(launch_id, Purchase(self._buyer.offers()[0]))
         for _ in range(2):  # lists may trail: two looks before "there is none"
@@ -144,44 +143,43 @@ class ExoscaleBackend:
 
     async def _unparked(self, launch_id: LaunchId) -> bool:
         """Take a stopped instance for a launch; False if none is kept that fits."""
+        settings = self._settings
+        types = (settings.instance_type, *settings.fallback_types)
+        specs = {settings.spec_of(type_name) for type_name in types}
         for zone in self.zones() if self._parking.is_open else ():
-            ours = await self._ours_in(zone)
-            for instance in oldest_first([one for one in ours if one.is_parked]):
-                if instance.state != "stopped" or not await self._fits(zone, instance):
+            for instance in oldest_first(await self._ours_in(zone)):
+                fits = instance.labels.get("spec") in specs and instance.is_parked
+                stopped = instance.state == "stopped"
+                if not fits or not stopped or self._parking.is_over(instance):
                     continue
-                offer = Offer(zone, self._settings.instance_type)
-                api = self.api(zone)
+                offer, api = Offer(zone, settings.instance_type), self.api(zone)
+                await self._firewall.ensure(api)
                 purchase = await self._parking.wake(api, instance, launch_id, offer)
                 self._ledger.put(launch_id, purchase)
                 return await self._start_parked(launch_id, purchase)
         return False
 
-    async def _fits(self, zone: str, instance: Instance) -> bool:
-        """Tell whether a parked instance is of a type that is configured now."""
-        api = self.api(zone)
-        whole = read_instance(await api.call("get_instance", id=instance.id))
-        types = read_types(await api.call("list_instance_types"))
-        names = (self._settings.instance_type, *self._settings.fallback_types)
-        fitting = set()
-        for name in names:
-            with contextlib.suppress(SpecError):
-                fitting.add(find_type(types, name, zone).id)
-        return whole.instance_type.get("id") in fitting
-
     async def _start_parked(self, launch_id: LaunchId, purchase: Purchase) -> bool:
-        """Start what was stopped; one that can't be is deleted, and one is bought."""
+        """Start what was stopped; False once one that can't be is gone.
+
+        Raises `TransientError` while it is still being deleted.
+        """
         if purchase.identity is None:
             return True
-        api = self.api(purchase.offer.zone)
+        zone = purchase.offer.zone
         instance = await self._look(launch_id, purchase)
-        if instance is not None and instance.state != "stopped":
-            return True
-        if instance is not None and await self._parking.start(api, purchase):
-            return True
-        if instance is not None:
-            await self._delete(purchase.offer.zone, instance)
-        self._ledger.put(launch_id, Purchase(purchase.offer))
-        return False
+        if instance is None or instance.state in LEAVING:
+            self._ledger.put(launch_id, Purchase(purchase.offer))
+            return False
+        if not purchase.doomed:
+            if instance.state != "stopped":
+                return True
+            if await self._parking.start(self.api(zone), purchase):
+                return True
+            doomed = msgspec.structs.replace(purchase, doomed=True)
+            self._ledger.put(launch_id, doomed)
+        await self._delete(zone, instance)
+        raise TransientError("a stopped instance that does not start is being deleted")
 
     def _is_unsettled(self, purchase: Purchase) -> bool:
         """Tell whether a purchase may still turn up."""
@@ -237,7 +235,8 @@ class ExoscaleBackend:
         instance = await self._look(launch_id, purchase)
         if instance is None:
             return await self._vanished(launch_id, purchase)
-        if instance.state == "destroyed" or instance.is_parked:
+        kept = purchase.parked and instance.is_parked and instance.state == "stopped"
+        if instance.state == "destroyed" or kept:
             return self._forgotten(launch_id)
         if (useless := _USELESS.get(instance.state)) is not None:
             await self._note_room(purchase)
@@ -252,7 +251,9 @@ class ExoscaleBackend:
         except NotFoundError:
             return None
         if not purchase.seen:
-            self._ledger.put(launch_id, msgspec.structs.replace(purchase, seen=True))
+            seen = msgspec.structs.replace(purchase, seen=True)
+            with contextlib.suppress(StoreError):  # a full disk keeps nothing running
+                self._ledger.put(launch_id, seen)
         return read_instance(answer)
 
     def _absent(self, launch_id: LaunchId, purchase: Purchase | None) -> Observation:
@@ -275,6 +276,7 @@ class ExoscaleBackend:
     def _forgotten(self, launch_id: LaunchId) -> Observation:
         self._ledger.drop(launch_id)
         self._heard.pop(launch_id, None)
+        self._reached.pop(launch_id, None)
         return Observation(Phase.GONE)
 
     async def _note_room(self, purchase: Purchase) -> str:
@@ -307,6 +309,7 @@ class ExoscaleBackend:
         stage = await self._guard.stage(upstream)
         if stage is None:
             return Observation(Phase.PENDING, upstream, "running, not yet heard of")
+        self._reached[launch_id] = upstream
         if stage.startswith(FAILED):
             step = stage.removeprefix(FAILED)
             detail = f"the instance could not set up its {step}"
@@ -314,65 +317,75 @@ class ExoscaleBackend:
         if stage != READY:
             return Observation(Phase.PENDING, upstream, f"setting up {stage}")
         self._heard[launch_id] = upstream
-        if purchase is not None and not purchase.served:
-            self._ledger.put(launch_id, served(purchase))
         return Observation(Phase.RUNNING, upstream, host)
 
-    async def renew(self, launch_id: LaunchId) -> None:
+    async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
         """Put off the dead-man's switch, and now and then the end of the lease."""
-        if (upstream := self._heard.get(launch_id)) is None:
-            return
-        await self._guard.renew(upstream)
         purchase = self._ledger.get(launch_id)
         if purchase is None or purchase.instance_id is None:
             return
+        if serves and not purchase.served:
+            self._ledger.put(launch_id, served(purchase))
+        if (upstream := self._reached.get(launch_id)) is None:
+            return
+        await self._guard.renew(upstream)
         api = self.api(purchase.offer.zone)
         answer = await api.call("get_instance", id=purchase.instance_id)
-        lease_end = read_instance(answer).lease_end or 0.0
-        now = self._clock.now()
+        instance = read_instance(answer)
+        lease_end, now = instance.lease_end or 0.0, self._clock.now()
         if lease_end - now < self._settings.lease / 2.0:
-            labels = self._labels.of(launch_id, now + self._settings.lease)
-            if purchase.identity:
-                labels["identity"] = purchase.identity
+            lease_end = now + self._settings.lease
+            labels = self._labels.changed(instance, launch_id, lease_end)
             await api.call("update_instance", id=purchase.instance_id, labels=labels)
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Delete every instance of a launch; `inspect` tells when they are gone."""
         self._heard.pop(launch_id, None)
+        self._reached.pop(launch_id, None)
         purchase = self._ledger.get(launch_id)
         if purchase is not None and purchase.was_never_sent:
             return
         if launch_id.startswith(_PARKED):
             await self._delete_parked(launch_id.removeprefix(_PARKED))
             return
-        bought_id = None
         if purchase is not None and purchase.instance_id is not None:
-            bought_id = purchase.instance_id
-            instance = await self._look(launch_id, purchase)
-            if instance is not None and instance.state not in LEAVING:
-                await self._end(launch_id, purchase, instance)
+            bought = await self._look(launch_id, purchase)
+            if bought is not None and bought.state not in LEAVING:
+                await self._end(launch_id, purchase, bought)
+            return
         for zone, instance in await self._find(launch_id):
-            if instance.id != bought_id:
-                await self._delete(zone, instance)
+            await self._delete(zone, instance)
 
     async def _end(
         self, launch_id: LaunchId, purchase: Purchase, instance: Instance
     ) -> None:
         """Park what served well, if it is to be kept; delete anything else."""
         zone = purchase.offer.zone
-        if instance.is_parked:
+        if purchase.parked and instance.is_parked and instance.state == "stopped":
             return
         keep = self._parking.is_open and purchase.served
         if keep and instance.state in {"running", "stopping", "stopped"}:
-            await self._parking.park(self.api(zone), instance, purchase, launch_id)
-        else:
-            await self._delete(zone, instance)
+            if not purchase.parked:
+                purchase = msgspec.structs.replace(purchase, parked=True)
+                self._ledger.put(launch_id, purchase)
+            api = self.api(zone)
+            if await self._parking.park(api, instance, purchase, launch_id):
+                return
+        await self._delete(zone, instance)
 
     async def _delete_parked(self, instance_id: str) -> None:
+        """Delete what is still parked when it is looked at once more, by its id."""
         for zone in self.zones():
-            for instance in await self._ours_in(zone):
-                if instance.id == instance_id and instance.is_parked:
+            for listed in await self._ours_in(zone):
+                if listed.id != instance_id or self._is_used(listed):
+                    continue
+                answer = await self.api(zone).call("get_instance", id=instance_id)
+                if (instance := read_instance(answer)).is_parked:
                     await self._delete(zone, instance)
+
+    def _is_used(self, instance: Instance) -> bool:
+        """Tell whether a launch that is known has it, whatever its label still says."""
+        return instance.id in self._ledger.instance_ids()
 
     async def _delete(self, zone: str, instance: Instance) -> None:
         """Delete one instance, if its labels say that it is ours."""
@@ -398,7 +411,12 @@ class ExoscaleBackend:
         found = [one for zone in await asyncio.gather(*looks) for one in zone]
         self._parking.count(found)
         parked = [one for one in found if one.is_parked]
-        over = {_PARKED + one.id for one in parked if self._parking.is_over(one)}
+        unwanted = [
+            one
+            for one in parked
+            if self._parking.is_over(one) or one.state not in {"stopping", "stopped"}
+        ]
+        over = {_PARKED + one.id for one in unwanted if not self._is_used(one)}
         launches = {self._labels.launch_of(one) for one in found if one not in parked}
         return launches | {LaunchId(name) for name in over}
 
@@ -416,15 +434,28 @@ class ExoscaleBackend:
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Delete each instance of any deployment whose lease is over."""
-        swept = []
+        swept: list[str] = []
+        problem: BackendError | None = None
         for zone in self.zones():
-            answer = await self.api(zone).call("list_instances")
-            for instance in read_instances(answer):
-                if self._is_expired(instance):
-                    swept.append(f"{instance.name} in {zone} ({instance.state})")
-                    if not dry_run:
-                        await self.api(zone).call("delete_instance", id=instance.id)
+            try:
+                await self._sweep_expired_in(zone, swept, dry_run=dry_run)
+            except BackendError as error:
+                problem = error  # the other zones are swept all the same
+        if problem is not None:
+            raise problem
         return swept
+
+    async def _sweep_expired_in(
+        self, zone: str, swept: list[str], *, dry_run: bool
+    ) -> None:
+        answer = await self.api(zone).call("list_instances")
+        for instance in read_instances(answer):
+            if not self._is_expired(instance):
+                continue
+            swept.append(f"{instance.name} in {zone} ({instance.state})")
+            if not dry_run:
+                with contextlib.suppress(NotFoundError):
+                    await self.api(zone).call("delete_instance", id=instance.id)
 
     def _is_expired(self, instance: Instance) -> bool:
         """Tell whether nobody has said for a lease's length that it is wanted."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.api import ExoscaleApi, NotFoundError
 from ollama_proxy.backends.exoscale.choices import (
     check_disk,
     find_template,
@@ -65,7 +65,7 @@ class Buyer:
         for offer in self.offers():
             try:
                 await self._send(launch_id, offer)
-            except (CapacityError, SpecError) as error:
+            except (CapacityError, NotFoundError, SpecError) as error:
                 problems.append(error)
                 self.note_full(offer)
             else:
@@ -124,7 +124,9 @@ class Buyer:
             "template": {"id": template.id},
             "security_groups": [{"id": group}],
             "public_ip_assignment": "inet4",
-            "labels": self._labels.of(launch_id, lease_end),
+            "labels": self._labels.of(
+                launch_id, lease_end, settings.spec_of(offer.type_name)
+            ),
             "user_data": user_data(
                 self._authority.issue(launch_id),
                 token=self._authority.token(launch_id),

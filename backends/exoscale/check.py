@@ -26,6 +26,8 @@ RIGHTS = (
     "create-instance",
     "update-instance",
     "delete-instance",
+    "start-instance",
+    "stop-instance",
     "list-security-groups",
     "get-security-group",
     "create-security-group",

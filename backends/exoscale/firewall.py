@@ -14,7 +14,7 @@ from ollama_proxy.errors import BackendError
 
 PORT = 443
 _LIMIT_S = 60.0
-_ANYWHERE = ("0.0.0.0/0", "::/0")
+_ANYWHERE = ("0.0.0.0/0",)
 
 
 class Firewall:
@@ -28,8 +28,9 @@ class Firewall:
     async def ensure(self, api: ExoscaleApi) -> str:
         """Return the id of the group, with exactly the rules that are meant."""
         group = await self._find(api) or await self._create(api)
-        wanted = set(self._allowed or await self._seen_from(api))
-        present = {_network(rule): rule for rule in group.get("rules", [])}
+        present = {_network(rule): rule for rule in group.get("rules") or []}
+        kept = [name for name in present if "/" in name]
+        wanted = set(self._allowed or await self._seen_from(api, kept))
         for network in sorted(wanted - set(present)):
             await self._add(api, group["id"], network)
         for network in set(present) - wanted:
@@ -42,7 +43,8 @@ class Firewall:
 
     async def _find(self, api: ExoscaleApi) -> dict[str, Any] | None:
         answer = await api.call("list_security_groups", visibility="private")
-        named = [g for g in answer["security-groups"] if g.get("name") == self.name]
+        listed = answer.get("security-groups") or []
+        named = [group for group in listed if group.get("name") == self.name]
         if not named:
             return None
         group: dict[str, Any] = await api.call("get_security_group", id=named[0]["id"])
@@ -68,20 +70,24 @@ class Firewall:
         )
         await settled(api, begun, limit_s=_LIMIT_S)
 
-    async def _seen_from(self, api: ExoscaleApi) -> Sequence[str]:
+    async def _seen_from(self, api: ExoscaleApi, kept: Sequence[str]) -> Sequence[str]:
         """Return the address that our own calls come from, as Exoscale's log has it.
 
-        If the log does not tell, everybody may connect: the link's TLS and token
-        are then all that keeps strangers out.
+        If the log does not tell, what is ``kept`` of an earlier time stays; if there
+        is nothing, everybody may connect: the link's TLS and token are then all that
+        keeps strangers out. Instances have IPv4 addresses only.
         """
         try:
             events = await api.call("list_events")
         except BackendError:
             events = []
-        for event in sorted(events, key=lambda e: e.get("timestamp", ""), reverse=True):
-            source = event.get("source-ip")
-            if source and event.get("iam-api-key", {}).get("key") == api.key:
-                return (f"{source}/{128 if ':' in source else 32}",)
+        for event in sorted(events, key=_moment, reverse=True):
+            source = event.get("source-ip") or ":"
+            by = (event.get("iam-api-key") or {}).get("key")
+            if by == api.key and ":" not in source:
+                return (f"{source}/32",)
+        if kept:
+            return kept
         self._log.warning(log.FIREWALL_OPEN, group=self.name)
         return _ANYWHERE
 
@@ -96,6 +102,10 @@ class Firewall:
         except ConflictError:
             return False
         return True
+
+
+def _moment(event: dict[str, Any]) -> str:
+    return str(event.get("timestamp") or "")
 
 
 def _network(rule: dict[str, Any]) -> str:

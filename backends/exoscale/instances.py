@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from ollama_proxy.errors import TransientError
 from ollama_proxy.record import LaunchId
 
 _MANAGER = "ollama-proxy"
@@ -45,13 +46,17 @@ class Labels:
     def __init__(self, owner_id: str) -> None:
         self.owner = f"o{owner_id}"
 
-    def of(self, launch_id: LaunchId, lease_end: float) -> dict[str, str]:
-        """Return the labels of a launch: the whole map, as an update wants it."""
+    def of(self, launch_id: LaunchId, lease_end: float, spec: str) -> dict[str, str]:
+        """Return the labels of a launch: the whole map, as an update wants it.
+
+        ``spec`` tells instances apart that were made by different settings.
+        """
         return {
             "managed-by": _MANAGER,
             "owner": self.owner,
             "launch": str(launch_id),
             "lease": f"t{lease_end:.0f}",
+            "spec": spec,
         }
 
     def is_ours(self, instance: Instance) -> bool:
@@ -60,9 +65,16 @@ class Labels:
         marked = labels.get("managed-by") == _MANAGER
         return marked and labels.get("owner") == self.owner and not instance.manager
 
-    def parked(self, identity: str, until: float) -> dict[str, str]:
+    def changed(
+        self, instance: Instance, launch_id: LaunchId, lease_end: float
+    ) -> dict[str, str]:
+        """Return the labels of an instance for another launch, or a later lease."""
+        moved = {"launch": str(launch_id), "lease": f"t{lease_end:.0f}"}
+        return instance.labels | moved
+
+    def parked(self, instance: Instance, identity: str, until: float) -> dict[str, str]:
         """Return the labels of a stopped instance that is kept for the next launch."""
-        return self.of(LaunchId(PARKED), until) | {"identity": identity}
+        return self.changed(instance, LaunchId(PARKED), until) | {"identity": identity}
 
     def launch_of(self, instance: Instance) -> LaunchId:
         """Return the launch that one of ours belongs to."""
@@ -75,13 +87,29 @@ def is_made_by_us(instance: Instance) -> bool:
 
 
 def read_instances(answer: dict[str, Any]) -> list[Instance]:
-    """Return the instances of ``list-instances``."""
-    return msgspec.convert(answer.get("instances", []), list[Instance])
+    """Return the instances of ``list-instances`` that can be read.
+
+    What is nobody's business of ours may look as it likes; raises `TransientError`
+    for one that we made.
+    """
+    found = []
+    for raw in answer.get("instances") or []:
+        try:
+            found.append(read_instance(raw))
+        except TransientError:
+            if (raw.get("labels") or {}).get("managed-by") == _MANAGER:
+                raise
+    return found
 
 
 def read_instance(answer: dict[str, Any]) -> Instance:
-    """Return the instance of ``get-instance``."""
-    return msgspec.convert(answer, Instance)
+    """Return the instance of ``get-instance``; a null is as good as no key."""
+    given = {key: value for key, value in answer.items() if value is not None}
+    try:
+        return msgspec.convert(given, Instance)
+    except msgspec.ValidationError as error:
+        message = f"Exoscale's answer about an instance can't be read: {error}"
+        raise TransientError(message) from error
 
 
 def oldest_first(instances: Sequence[Instance]) -> list[Instance]:

@@ -14,10 +14,16 @@ from ollama_proxy.backends.exoscale.instances import Instance, Labels
 from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.clock import Clock
-from ollama_proxy.errors import BackendError
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    CredentialsError,
+    SpecError,
+)
 from ollama_proxy.record import LaunchId
 
-_START_LIMIT_S = 60.0
+_LIMIT_S = 60.0
+_STOP_LIMIT_S = 900.0
 
 
 class Parking:
@@ -31,6 +37,7 @@ class Parking:
         self._labels = labels
         self._clock = clock
         self._kept = 0
+        self._stopping_since: dict[str, float] = {}
         self._log = structlog.get_logger()
 
     @property
@@ -52,48 +59,62 @@ class Parking:
 
     async def park(
         self, api: ExoscaleApi, instance: Instance, purchase: Purchase, launch: LaunchId
-    ) -> None:
+    ) -> bool:
         """Go one step: stop what runs, and once it is stopped, keep it.
 
         It is labelled last: until then it belongs to its launch, and is paid for.
+        False if it can't be stopped, or not in time: it has to be deleted.
         """
-        if instance.state == "running":
-            await api.call("stop_instance", id=instance.id)
-        elif instance.state == "stopped":
-            until = self._clock.now() + self._settings.destroy_after
-            labels = self._labels.parked(purchase.identity or str(launch), until)
-            await api.call("update_instance", id=instance.id, labels=labels)
-            self._kept += 1
+        now = self._clock.now()
+        begun_at = self._stopping_since.setdefault(instance.id, now)
+        if instance.state != "stopped" and now - begun_at > _STOP_LIMIT_S:
+            return False
+        try:
+            if instance.state == "running":
+                await api.call("stop_instance", id=instance.id)
+            elif instance.state == "stopped":
+                identity = purchase.identity or str(launch)
+                until = now + self._settings.destroy_after
+                labels = self._labels.parked(instance, identity, until)
+                await api.call("update_instance", id=instance.id, labels=labels)
+                del self._stopping_since[instance.id]
+                self._kept += 1
+        except (CredentialsError, SpecError) as error:
+            self._note("stop of an idle instance", error)
+            return False
+        return True
 
     async def wake(
         self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Offer
     ) -> Purchase:
         """Give a parked instance to a launch; it is started by `start`."""
         lease_end = self._clock.now() + self._settings.lease
-        identity = instance.labels.get("identity", "")
-        labels = self._labels.of(launch, lease_end) | {"identity": identity}
-        await api.call("update_instance", id=instance.id, labels=labels)
+        labels = self._labels.changed(instance, launch, lease_end)
+        begun = await api.call("update_instance", id=instance.id, labels=labels)
+        await settled(api, begun, limit_s=_LIMIT_S)
         self._kept = max(0, self._kept - 1)
+        identity = instance.labels.get("identity", "")
         return Purchase(
             offer, self._clock.now(), instance.id, seen=True, identity=identity
         )
 
     async def start(self, api: ExoscaleApi, purchase: Purchase) -> bool:
-        """Start an instance that was parked; False if it can't be, and has to go."""
+        """Start an instance that was parked; False if it is refused, and has to go.
+
+        Raises what may pass by itself: it is tried again, and not replaced.
+        """
         try:
             begun = await api.call("start_instance", id=purchase.instance_id)
-            await settled(api, begun, limit_s=_START_LIMIT_S)
-        except NotFoundError:
+        except (CapacityError, NotFoundError, SpecError) as error:
+            self._note("start of a stopped instance", error)
             return False
-        except BackendError as error:
-            self._log.warning(
-                log.INSTANCE_CALL_FAILED,
-                call="start of a stopped instance",
-                reason=error.reason,
-                error=str(error),
-            )
-            return False
+        await settled(api, begun, limit_s=_LIMIT_S)
         return True
+
+    def _note(self, call: str, error: BackendError) -> None:
+        self._log.warning(
+            log.INSTANCE_CALL_FAILED, call=call, reason=error.reason, error=str(error)
+        )
 
 
 def served(purchase: Purchase) -> Purchase:

@@ -5,6 +5,9 @@ import msgspec
 from ollama_proxy.backend import Notes
 from ollama_proxy.record import LaunchId
 
+_ZONES = LaunchId("zones")
+"""Under this name the notes keep every zone in which something was ever bought."""
+
 
 class Offer(msgspec.Struct, frozen=True):
     """A type of instance, by the name that a person gave it, in a zone."""
@@ -20,7 +23,9 @@ class Purchase(msgspec.Struct, frozen=True):
     refusal; None if none was. ``instance_id`` is known from the answer. ``seen``:
     Exoscale has shown it once, so from then on its absence means that it is gone.
     ``served``: it was ready once, so it may be kept for the next launch. ``identity``:
-    the launch that its certificate names, if it was kept from that one.
+    the launch that its certificate names, if it was kept from that one. ``parked``:
+    it is being kept for the next one. ``doomed``: it has to be gone before another
+    is bought.
     """
 
     offer: Offer
@@ -30,6 +35,8 @@ class Purchase(msgspec.Struct, frozen=True):
     seen: bool = False
     served: bool = False
     identity: str | None = None
+    parked: bool = False
+    doomed: bool = False
 
     @property
     def was_never_sent(self) -> bool:
@@ -42,9 +49,12 @@ class Ledger:
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
+        kept = notes.notes()
+        zones = kept.pop(_ZONES, b"[]")
+        self._zones = set(msgspec.json.decode(zones, type=list[str]))
         self._kept = {
             launch_id: msgspec.json.decode(note, type=Purchase)
-            for launch_id, note in notes.notes().items()
+            for launch_id, note in kept.items()
         }
 
     def get(self, launch_id: LaunchId) -> Purchase | None:
@@ -52,11 +62,19 @@ class Ledger:
         return self._kept.get(launch_id)
 
     def zones(self) -> set[str]:
-        """Return every zone in which there may be something of ours."""
-        return {purchase.offer.zone for purchase in self._kept.values()}
+        """Return every zone in which anything of ours ever was."""
+        return set(self._zones)
+
+    def instance_ids(self) -> set[str]:
+        """Return the instances of the launches that are known."""
+        return {one.instance_id for one in self._kept.values() if one.instance_id}
 
     def put(self, launch_id: LaunchId, purchase: Purchase) -> None:
         """Write a purchase; raises `StoreError` if it is not on disk afterwards."""
+        if purchase.offer.zone not in self._zones:
+            zones = sorted({*self._zones, purchase.offer.zone})
+            self._notes.put_note(_ZONES, msgspec.json.encode(zones))
+            self._zones = set(zones)
         self._notes.put_note(launch_id, msgspec.json.encode(purchase))
         self._kept[launch_id] = purchase
 

@@ -1,5 +1,6 @@
 """The settings of Exoscale: ``EXOSCALE_*``, or the table ``[exoscale]``."""
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -19,7 +20,7 @@ class ExoscaleSettings(BaseModel):
     api_secret: SecretStr | None = setting(
         None, "EXOSCALE_API_SECRET", text="the key's secret", shown="–"
     )
-    zone: str = setting(
+    zone: Annotated[str, Field(pattern=r"^[a-z]{2}-[a-z]+-\d+$")] = setting(
         "at-vie-2", "EXOSCALE_ZONE", text="where instances are made", shown="at-vie-2"
     )
     fallback_zones: Names = setting(
@@ -61,13 +62,13 @@ class ExoscaleSettings(BaseModel):
         text="the Ollama that is installed on an instance",
         shown="0.32.15",
     )
-    dead_man_timeout: Duration = setting(
+    dead_man_timeout: Annotated[Duration, Field(ge=600)] = setting(
         "20m",
         "EXOSCALE_DEAD_MAN_TIMEOUT",
         text="after so long without a word of the proxy an instance powers itself off",
         shown="20m",
     )
-    lease: Duration = setting(
+    lease: Annotated[Duration, Field(ge=600)] = setting(
         "1h",
         "EXOSCALE_LEASE",
         text="how far ahead an instance is marked as wanted, for `sweep --expired`",
@@ -103,6 +104,11 @@ class ExoscaleSettings(BaseModel):
         text="base of the API; `{zone}` in it is filled in",
         shown="https://api-{zone}.exoscale.com/v2",
     )
+
+    def spec_of(self, type_name: str) -> str:
+        """Return a label value that changes with what an instance is made of."""
+        parts = (type_name, self.template, str(self.disk_size), self.ollama_version)
+        return f"h{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
 
     @property
     def has_credentials(self) -> bool:

@@ -17,6 +17,7 @@ printf '%s\n' "$stage" > "$root/run/ollama-proxy/stage"
 cat > "$units/ollama-proxy-dead-man.service" <<UNIT
 [Unit]
 Description=Power off when the proxy has fallen silent
+DefaultDependencies=no
 [Service]
 Type=oneshot
 ExecStart=/usr/local/sbin/ollama-proxy-dead-man
@@ -24,6 +25,7 @@ UNIT
 cat > "$units/ollama-proxy-dead-man.timer" <<UNIT
 [Unit]
 Description=Look every 30 s whether the proxy is heard
+DefaultDependencies=no
 [Timer]
 OnBootSec=30
 OnUnitActiveSec=30
@@ -52,4 +54,6 @@ TimeoutStartSec=10
 RuntimeMaxSec=10
 UNIT
 systemctl daemon-reload
-systemctl enable --now ollama-proxy-dead-man.timer ollama-proxy-heartbeat.socket
+systemctl enable ollama-proxy-dead-man.timer ollama-proxy-heartbeat.socket
+# This runs before sysinit.target, which the units would be waited for after: do not wait.
+systemctl start --no-block ollama-proxy-dead-man.timer ollama-proxy-heartbeat.socket

@@ -63,17 +63,29 @@ start_caddy() {
     mkdir -p "$root/etc/caddy/link" "$root/etc/systemd/system/caddy.service.d"
     install -m 0644 "$config/Caddyfile" "$root/etc/caddy/Caddyfile"
     install -o caddy -g caddy -m 0400 "$config/server.crt" "$config/server.key" "$root/etc/caddy/link/"
-    printf '[Service]\nEnvironmentFile=/etc/ollama-proxy/link.env\nRestart=always\n' \
-        > "$root/etc/systemd/system/caddy.service.d/link.conf"
+    # Its own ExecStart prints the environment, and so the token, into the journal.
+    cat > "$root/etc/systemd/system/caddy.service.d/link.conf" <<UNIT
+[Service]
+EnvironmentFile=/etc/ollama-proxy/link.env
+ExecStart=
+ExecStart=$(command -v caddy) run --config /etc/caddy/Caddyfile
+Restart=always
+UNIT
     systemctl daemon-reload
     systemctl enable caddy
     systemctl restart caddy
 }
 
+# No update may replace the kernel, the driver or Docker under a running model.
+hold_updates() {
+    systemctl mask --now apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service || true
+}
+
 install_driver() {
     if ! has nvidia-smi; then
-        packages "linux-modules-nvidia-$DRIVER-$(uname -r)" \
-            "nvidia-headless-no-dkms-$DRIVER" "nvidia-utils-${DRIVER%-open}"
+        utils="nvidia-utils-${DRIVER%-open}"
+        packages "linux-modules-nvidia-$DRIVER-$(uname -r)" "nvidia-headless-no-dkms-$DRIVER" "$utils" ||
+            packages "linux-headers-$(uname -r)" "nvidia-headless-$DRIVER" "$utils" # built here: slower
     fi
     modprobe nvidia
     modprobe nvidia_uvm
@@ -108,6 +120,7 @@ start_ollama() {
     retry curl -fsS -o /dev/null http://127.0.0.1:11434/api/version
 }
 
+hold_updates
 stage guard
 install_caddy
 start_caddy

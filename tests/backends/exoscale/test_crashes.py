@@ -107,7 +107,7 @@ async def test_while_a_purchase_may_still_arrive_nothing_else_is_bought(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, 4))
+@pytest.mark.parametrize("number", [1, 2])
 async def test_a_stop_that_is_killed_is_carried_out_by_the_next_process(
     tmp_path: Path, killer: dict[str, int], moment: str, number: int
 ) -> None:

@@ -77,7 +77,7 @@ async def test_the_instance_hears_the_proxy_and_its_lease_is_renewed(rig: Rig) -
     (instance,) = rig.cloud.paid
     before = dict(instance.labels)
     rig.clock.ahead_s += 2400.0
-    await backend.renew(LAUNCH)
+    await backend.renew(LAUNCH, serves=True)
     after = dict(instance.labels)
     heard = rig.guests.inside[instance.id].heartbeats
     await backend.stop(LAUNCH)

@@ -8,6 +8,8 @@ import pytest
 
 from ollama_proxy.backend import Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
+from ollama_proxy.backends.exoscale.instances import read_instances
+from ollama_proxy.errors import TransientError
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
@@ -42,9 +44,22 @@ async def until(
             await asyncio.sleep(0.01)
 
 
+async def started(backend: ExoscaleBackend, launch_id: LaunchId) -> None:
+    """Start as the controller does: again, while that may help."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await backend.start(launch_id)
+            except TransientError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
 async def parked(backend: ExoscaleBackend, launch_id: LaunchId = FIRST) -> None:
-    await backend.start(launch_id)
+    await started(backend, launch_id)
     await until(backend, launch_id, Phase.RUNNING)
+    await backend.renew(launch_id, serves=True)
     await until(backend, launch_id, Phase.GONE, stops=True)
 
 
@@ -150,6 +165,7 @@ async def test_a_stop_that_is_cut_short_leaves_nothing_that_runs(
 ) -> None:
     await backend.start(FIRST)
     await until(backend, FIRST, Phase.RUNNING)
+    await backend.renew(FIRST, serves=True)
     await backend.stop(FIRST)
     again = rig.open(idle_action="stop")
     await until(again, FIRST, Phase.GONE, stops=True)
@@ -218,3 +234,60 @@ async def test_a_thorough_sweep_removes_the_group_once_nothing_needs_it(
     await backend.aclose()
 
     assert (in_use, rig.cloud.groups) == (1, {})
+
+
+async def test_what_became_no_launch_is_deleted_though_it_was_set_up(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await backend.start(FIRST)
+    await until(backend, FIRST, Phase.RUNNING)
+    await until(backend, FIRST, Phase.GONE, stops=True)
+    (instance,) = rig.cloud.instances.values()
+
+    assert not rig.cloud.exists(instance)
+
+
+async def test_one_that_may_not_be_stopped_is_deleted(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    rig.server.always["stop-instance"] = "403"
+    await parked(backend)
+    (instance,) = rig.cloud.instances.values()
+
+    assert not rig.cloud.exists(instance)
+
+
+async def test_one_that_does_not_stop_is_deleted(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    rig.cloud.timing.leave_s = 1e6
+    await backend.start(FIRST)
+    await until(backend, FIRST, Phase.RUNNING)
+    await backend.renew(FIRST, serves=True)
+    await backend.stop(FIRST)
+    rig.cloud.timing.leave_s = 0.0
+    rig.clock.ahead_s += 901.0
+    await until(backend, FIRST, Phase.GONE, stops=True)
+    (instance,) = rig.cloud.instances.values()
+
+    assert not rig.cloud.exists(instance)
+
+
+async def test_a_zone_that_left_the_settings_is_still_looked_into(rig: Rig) -> None:
+    before = rig.open(idle_action="stop")
+    await parked(before)
+    await before.aclose()
+    moved = rig.open(idle_action="stop", zone="de-fra-1")
+    rig.clock.ahead_s += 86_401.0
+    over = await moved.owned()
+    for launch_id in over:
+        await moved.stop(launch_id)
+    await moved.aclose()
+
+    assert len(over) == 1
+
+
+def test_odd_answers_about_strangers_are_nobodys_business() -> None:
+    answer = {"instances": [{"id": "x", "labels": None, "name": None, "state": 7}]}
+
+    assert read_instances(answer) == []
