@@ -12,6 +12,7 @@ from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.pulls import Pull, PullHead, PullRequest, Pulls, read_pull
 from ollama_proxy.pulls import read_progress as read_line
 from ollama_proxy.relay import Handover, Outgoing, Relay, chunks_of
+from ollama_proxy.routing import read_loosely
 from ollama_proxy.sticky import StickyModels
 
 _OK = 200
@@ -67,7 +68,7 @@ class ModelChanges:
         try:
             if name == "/api/pull" and self._pulls is not None:
                 wanted = read_pull(body) if to_send.body.complete else None
-                if wanted is not None and wanted.model_name:
+                if wanted is not None:
                     return await self._pull(
                         self._pulls, wanted, to_send, body, lease, handover
                     )
@@ -94,6 +95,22 @@ class ModelChanges:
         if own is None:
             raise UpstreamError("the instance is stopping", arrived=False)
         pull, joins = pulls.join(wanted, to_send, body, own, self._pulled)
+        pull.followers += 1
+        try:
+            return await self._follow(pull, wanted, lease, handover, joins=joins)
+        finally:
+            pull.followers -= 1
+
+    async def _follow(
+        self,
+        pull: Pull,
+        wanted: PullRequest,
+        lease: Lease,
+        handover: Handover,
+        *,
+        joins: bool,
+    ) -> web.StreamResponse:
+        """Hand on what a pull says, from now on or as a whole."""
         head = await pull.answered()
         joins = joins and "Content-Length" not in head.headers
         streams = wanted.stream is not False or head.status != _OK
@@ -104,6 +121,8 @@ class ModelChanges:
             await pull.outcome()
         except InstanceLostError as error:
             raise UpstreamError(str(error), arrived=True) from error
+        if not pull.last:
+            raise UpstreamError("the instance said nothing of the pull", arrived=True)
         head, chunks_once = _whole(pull, head)
         return await handover.run(head, chunks_once, lease.touch)
 
@@ -117,9 +136,8 @@ class ModelChanges:
         """Remember what a request did, as far as its answer says that it did."""
         if self._sticky is None:
             return
-        try:
-            change = msgspec.json.decode(body, type=_Change)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        change = read_loosely(body, _Change)
+        if change is None:
             return
         done = status == _OK and read_line(tail).status == "success"
         match name:

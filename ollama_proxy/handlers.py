@@ -7,7 +7,6 @@ from aiohttp import web
 
 from ollama_proxy.answers import JSON_TYPE, SPOKE, waiting_body
 from ollama_proxy.asleep import AsleepAnswers, json_reply, root
-from ollama_proxy.backend import Upstream
 from ollama_proxy.bodies import BodyBudget, RequestBody
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
@@ -21,6 +20,7 @@ from ollama_proxy.status import Status
 
 _RETRY_PAUSE_S = 0.25
 _READ_TIMEOUT_S = 5.0
+_PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})
 
 
 class OllamaHandler:
@@ -84,10 +84,11 @@ class OllamaHandler:
     ) -> web.StreamResponse:
         """Serve what needs no instance from one that is up, else from memory."""
         await body.keep()
-        upstream = self._pool.ready_upstream()
-        if upstream is not None and body.complete:
+        lease = self._pool.glance() if body.complete else None
+        if lease is not None:
+            limit_s = None if exchange.route.asleep in _PATIENT else _READ_TIMEOUT_S
             try:
-                return await self._read_from(request, exchange, body, upstream)
+                return await self._read_from(request, exchange, body, lease, limit_s)
             except UpstreamError:
                 self._pool.nudge()
         exchange.outcome = "asleep"
@@ -106,12 +107,9 @@ class OllamaHandler:
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Relay what is no use of an instance if one is up, else do without."""
-        upstream = self._pool.ready_upstream()
-        if upstream is not None:
+        if (lease := self._pool.glance()) is not None:
             try:
-                return await self._read_from(
-                    request, exchange, body, upstream, limit_s=None
-                )
+                return await self._read_from(request, exchange, body, lease, None)
             except UpstreamError:
                 self._pool.nudge()
         hold = await self._begin_hold(request, exchange, body)
@@ -122,21 +120,26 @@ class OllamaHandler:
         request: web.Request,
         exchange: Exchange,
         body: RequestBody,
-        upstream: Upstream,
-        *,
-        limit_s: float | None = _READ_TIMEOUT_S,
+        lease: Lease,
+        limit_s: float | None,
     ) -> web.StreamResponse:
-        """Relay a read; an instance that says nothing is as good as none."""
+        """Relay what is no use of an instance; one that says nothing is as none."""
         handover = self._handover(request, exchange, None)
+        to_send = outgoing(request, body)
         try:
-            async with asyncio.timeout(limit_s) as limit:
-                async with self._relay.answer(
-                    outgoing(request, body), upstream
-                ) as answer:
+            with lease:
+                async with (
+                    lease.until_cut(),
+                    asyncio.timeout(limit_s) as limit,
+                    self._relay.answer(to_send, lease.upstream) as answer,
+                ):
                     limit.reschedule(None)
                     exchange.outcome = "relayed"
-                    return await handover.run(answer, chunks_of(answer), _touch_nothing)
+                    chunks = chunks_of(answer)
+                    return await handover.run(answer, chunks, _touch_nothing)
         except TimeoutError as error:
+            if handover.response is not None:
+                return await handover.break_off(error)
             raise UpstreamError("the instance says nothing", arrived=True) from error
 
     def _handover(

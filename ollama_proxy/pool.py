@@ -43,11 +43,15 @@ class Lease:
         upstream: Upstream,
         launch_id: LaunchId,
         forget: Callable[["Lease"], None],
+        *,
+        counts: bool = True,
     ) -> None:
         self._controller = controller
         self._forget = forget
-        self._launch_id = launch_id
+        self._counts = counts
         self._held = True
+        self._was_cut = False
+        self.launch_id = launch_id
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
         self.touch = controller.touch
@@ -55,11 +59,12 @@ class Lease:
 
     def until_cut(self) -> asyncio.Timeout:
         """Return a scope that ends in `TimeoutError` if the instance is lost."""
-        self._scope = asyncio.timeout(None)
+        self._scope = asyncio.timeout(0.0 if self._was_cut else None)
         return self._scope
 
     def cut(self) -> None:
         """End the request: the instance will not answer it any more."""
+        self._was_cut = True
         if self._scope is not None:
             with contextlib.suppress(RuntimeError):  # the scope was left already
                 self._scope.reschedule(asyncio.get_running_loop().time())
@@ -69,7 +74,8 @@ class Lease:
         if self._held:
             self._held = False
             self._forget(self)
-            self._controller.apply(Released(self._launch_id))
+            if self._counts:
+                self._controller.apply(Released(self.launch_id))
 
     def __enter__(self) -> "Lease":
         return self
@@ -186,12 +192,21 @@ class Pool:
                 return self._claim(controller)
         return None
 
-    def _claim(self, chosen: Controller) -> Lease | None:
+    def glance(self) -> Lease | None:
+        """Return a lease that is no use of a ready instance, and ends with it."""
+        for controller in self.controllers:
+            if controller.record.state is State.READY:
+                return self._claim(controller, counts=False)
+        return None
+
+    def _claim(self, chosen: Controller, *, counts: bool = True) -> Lease | None:
         launch_id = chosen.record.launch_id
         if chosen.upstream is None or launch_id is None:
             return None
-        chosen.apply(Leased(launch_id))
-        lease = Lease(chosen, chosen.upstream, launch_id, self._leases[chosen].discard)
+        if counts:
+            chosen.apply(Leased(launch_id))
+        forget = self._leases[chosen].discard
+        lease = Lease(chosen, chosen.upstream, launch_id, forget, counts=counts)
         self._leases[chosen].add(lease)
         return lease
 

@@ -6,6 +6,7 @@ by the proxy's own request, which no client can abort → ready.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ _CONNECT_PAUSE_MAX_S = 2.0
 _SHOWN_MODELS = 50
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024
+_STICKY_STALL_S = 120.0
 
 
 class PreparationError(Exception):
@@ -144,16 +146,20 @@ class HttpProbe:
         furthest, done = 0.0, 0
         failed: dict[str, str] = {}
         for number, step in enumerate(steps):
+            is_needed = number < needed
+            moving = _Movement(math.inf if is_needed else _STICKY_STALL_S)
             try:
                 async for progress in self._take(upstream, step, failed):
+                    moving.check(progress)
                     if progress.fraction is not None:
                         told = round((done + progress.fraction) / count, 3)
                         furthest = max(furthest, told)
                     yield replace(progress, fraction=furthest)
-            except PreparationError as error:
-                if number < needed or error.fault.reason == "lost":
+            except PreparationError as error:  # of a client's model: no launch fails
+                lost = error.fault.reason == "lost" and not await self.alive(upstream)
+                if is_needed or lost:
                     raise
-                failed[step.name] = error.fault.message  # a client's: no launch fails
+                failed[step.name] = error.fault.message
             done += isinstance(step, Pulling)
         if self._sticky is not None:
             self._sticky.settle(await self._present(upstream), failed)
@@ -174,7 +180,9 @@ class HttpProbe:
                     status = _field(line, "status") or status
                     if error := _error_text(line):
                         raise PreparationError(_pull_fault(model, error))
-                    yield Progress(Stage.PULLING, _fraction(line), model)
+                    done = _object(line).get("completed")
+                    moved = done if isinstance(done, int) else 0
+                    yield Progress(Stage.PULLING, _fraction(line), model, moved)
         except (aiohttp.ClientError, OSError) as error:
             raise PreparationError(_broken("pulling", model, error)) from error
         if status != "success":
@@ -262,6 +270,24 @@ class HttpProbe:
                 return _Reply(response.status, await _read(response))
         except (aiohttp.ClientError, OSError) as error:
             raise PreparationError(_broken("asking", path, error)) from error
+
+
+class _Movement:
+    """Notices a pull that says the same for ``limit_s`` seconds."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._last: Progress | None = None
+        self._at = asyncio.get_running_loop().time()
+
+    def check(self, progress: Progress) -> None:
+        """Take in a line of progress; raises `PreparationError` if nothing moves."""
+        now = asyncio.get_running_loop().time()
+        if progress != self._last:
+            self._last, self._at = progress, now
+        elif now - self._at > self._limit_s:
+            message = f"it got no further for {self._limit_s:.0f} s"
+            raise PreparationError(_pull_fault(progress.detail, message))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

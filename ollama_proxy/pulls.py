@@ -19,7 +19,7 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.pool import Lease
 from ollama_proxy.relay import Outgoing, Relay, chunks_of
-from ollama_proxy.routing import full_model_name
+from ollama_proxy.routing import full_model_name, read_loosely
 from ollama_proxy.tasks import TaskOwner
 
 _HISTORY_BYTES = 4 * 1024 * 1024
@@ -63,25 +63,21 @@ class PullHead:
 
 def read_pull(body: bytes) -> PullRequest | None:
     """Return what is asked for; None if the body is not of that shape."""
-    try:
-        return msgspec.json.decode(body, type=PullRequest)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    request = read_loosely(body, PullRequest)
+    return request if request is not None and request.model_name else None
 
 
 def read_progress(line: bytes) -> ProgressLine:
     """Return one line of progress; an empty one if it is nothing of the kind."""
-    try:
-        return msgspec.json.decode(line, type=ProgressLine)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ProgressLine()
+    return read_loosely(line, ProgressLine) or ProgressLine()
 
 
 class Pull:
     """One pull under way: its answer's head, and what it said so far.
 
-    ``last`` is its last line. What it says is kept up to 4 MiB: a follower that
-    is further behind takes nothing, and is let go.
+    ``followers``: the clients that wait for it. ``last`` is its last line. What it
+    says is kept up to 4 MiB: a follower that is further behind takes nothing, and is
+    let go.
     """
 
     def __init__(self, request: PullRequest) -> None:
@@ -153,7 +149,6 @@ class Pull:
         """
         news = asyncio.Event()
         self._news.add(news)
-        self.followers += 1
         try:
             at = self._first
             if joins:
@@ -173,7 +168,6 @@ class Pull:
                 raise InstanceLostError(str(self._error)) from self._error
         finally:
             self._news.discard(news)
-            self.followers -= 1
 
     async def outcome(self) -> None:
         """Wait for its end; raises `InstanceLostError` if it is not whole."""
@@ -238,7 +232,7 @@ class Pulls:
         old one is joined. ``pulled`` is called if it succeeds.
         """
         model = full_model_name(request.model_name)
-        key = (lease.upstream.url, model, request.insecure)
+        key = (lease.launch_id, model, request.insecure)
         if (pull := self._pulls.get(key)) is not None:
             lease.release()
             return pull, True
@@ -333,8 +327,12 @@ def _without_framing(headers: CIMultiDict[str]) -> CIMultiDict[str]:
 
 
 def _streamed(body: bytes, request: PullRequest) -> bytes:
-    """Return a body that asks for progress, so that others can see it."""
+    """Return a body that asks for progress, so that others can see it.
+
+    `read_pull` has read it before, so it can be read.
+    """
     if request.stream is not False:
         return body
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode(fields | {"stream": msgspec.Raw(b"true")})
+    kept = {key: value for key, value in fields.items() if key.lower() != "stream"}
+    return msgspec.json.encode(kept | {"stream": msgspec.Raw(b"true")})

@@ -48,11 +48,15 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a launch is doing: a stage, its fraction done (0–1), and words."""
+    """What a launch is doing: a stage, its fraction done (0–1), and words.
+
+    ``moved`` changes with anything that moves, be it too little for the fraction.
+    """
 
     stage: Stage = Stage.CREATING
     fraction: float | None = None
     detail: str = ""
+    moved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

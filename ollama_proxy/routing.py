@@ -11,6 +11,7 @@ clock. What is only read is answered from the catalogue while no instance is up.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -212,9 +213,8 @@ class BodyFields(msgspec.Struct):
     """The few fields of a JSON body that routing needs; the rest is skipped."""
 
     model: str | None = None
-    name: str | None = None
+    name: msgspec.Raw = msgspec.Raw()
     stream: bool | None = None
-    verbose: bool | None = None
     prompt: msgspec.Raw = msgspec.Raw()
     messages: msgspec.Raw = msgspec.Raw()
     keep_alive: msgspec.Raw = msgspec.Raw()
@@ -224,7 +224,38 @@ class BodyFields(msgspec.Struct):
     @property
     def model_name(self) -> str:
         """The model: ``model``, else the older ``name``."""
-        return self.model or self.name or ""
+        return self.model or self._older_name()
+
+    def _older_name(self) -> str:
+        try:
+            value = msgspec.json.decode(self.name) if bytes(self.name) else ""
+        except UNREADABLE:
+            return ""
+        return value if isinstance(value, str) else ""
+
+
+UNREADABLE = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    RecursionError,
+    OverflowError,
+)
+"""What looking at a client's JSON may raise."""
+
+_Shape = TypeVar("_Shape")
+
+
+def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
+    """Return a JSON object as Go reads it: keys in any case, nulls as if not there.
+
+    None if it is not of that shape.
+    """
+    try:
+        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        given = {k.lower(): v for k, v in raw.items() if bytes(v) != b"null"}
+        return msgspec.json.decode(msgspec.json.encode(given), type=shape)
+    except UNREADABLE:
+        return None
 
 
 _FIELDS = msgspec.json.Decoder(BodyFields)
@@ -246,7 +277,7 @@ def read_fields(body: bytes) -> BodyFields:
         raise ValueError(f"invalid request body: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError("invalid request body: not UTF-8") from error
-    except RecursionError as error:
+    except (RecursionError, OverflowError) as error:
         raise ValueError("invalid request body: nested too deep") from error
 
 
@@ -301,6 +332,7 @@ def _compact(raw: bytes) -> bytes:
     return raw.translate(None, b" \t\r\n")
 
 
+_LONGEST_S = 1e10
 _GO_UNITS_S = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -322,12 +354,12 @@ def go_duration_s(raw: bytes) -> float | None:  # noqa: PLR0911
     """
     try:
         value = msgspec.json.decode(raw) if raw else None
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
-        return float(value)
+        return float(value) if abs(value) < _LONGEST_S else _LONGEST_S
     if not isinstance(value, str):
         return None
     if value in {"0", "+0", "-0"}:
@@ -347,7 +379,20 @@ def wants_stream(route: Route, fields: BodyFields | None) -> bool:
     return fields.stream
 
 
+_DEFAULT_PARTS = ("https://", "http://", "registry.ollama.ai/", "library/")
+
+
 def full_model_name(name: str) -> str:
-    """Return ``name`` as the store resolves it: lower case, with a tag."""
-    lowered = name.lower()
-    return lowered if ":" in lowered.rpartition("/")[2] else f"{lowered}:latest"
+    """Return ``name`` as the store resolves it: lower case, short, with a tag.
+
+    ``:local`` says nothing; a cloud model's suffix becomes part of its tag
+    (``NormalizePullName`` in ``internal/modelref/modelref.go``).
+    """
+    short = name.strip().lower()
+    for part in _DEFAULT_PARTS:
+        short = short.removeprefix(part)
+    short = short.removesuffix(":local")
+    base = short.removesuffix(":cloud")
+    if base != short and ":" in base.rpartition("/")[2]:
+        short = f"{base}-cloud"
+    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"

@@ -28,7 +28,8 @@ class Origin(StrEnum):
 class StickyModel(msgspec.Struct, frozen=True):
     """One model, by its full name.
 
-    ``source``: the name to pull; a copy has that of the model it came from.
+    ``source``: the name to pull, as the client wrote it; a copy has that of the model
+    it came from. ``written``: its own name, as the client wrote it.
     ``insecure``: the registry was allowed to be one without TLS.
     ``lost``: why the last fresh instance is without it; None if it is not.
     """
@@ -36,8 +37,16 @@ class StickyModel(msgspec.Struct, frozen=True):
     name: str
     origin: Origin
     source: str = ""
+    written: str = ""
     insecure: bool = False
     lost: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is another model under a name of its own."""
+        return (
+            self.origin is Origin.PULLED and full_model_name(self.source) != self.name
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +89,15 @@ def steps_to(
     ]
     steps: list[Step] = []
     there, borrowed = set(present), []
-    for model in sorted(missing, key=lambda one: one.name != one.source):
-        if model.source not in there:
+    for model in sorted(missing, key=lambda one: one.is_copy):
+        source = full_model_name(model.source)
+        if source not in there:
             steps.append(Pulling(model.source, model.insecure))
-            there.add(model.source)
-            if not _is_wanted(model.source, wanted, configured):
+            there.add(source)
+            if not _is_wanted(source, wanted, configured):
                 borrowed.append(model.source)
-        if model.name != model.source:
-            steps.append(Copying(model.source, model.name))
+        if model.is_copy:
+            steps.append(Copying(model.source, model.written or model.name))
     return steps + [Removing(name) for name in borrowed]
 
 
@@ -125,12 +135,18 @@ class StickyModels:
         self._models = {model.name: model for model in store.sticky_models()}
 
     def without_deleted(self, names: Collection[str]) -> list[str]:
-        """Return the configured models but for those that a client deleted."""
-        return [name for name in names if not self._is_deleted(full_model_name(name))]
+        """Return the configured models but for those that a client deleted.
 
-    def _is_deleted(self, name: str) -> bool:
+        One that a client made anew under that name is not pulled either: it would be
+        another model than the one that was there.
+        """
+        return [name for name in names if not self._is_replaced(full_model_name(name))]
+
+    def _is_replaced(self, name: str) -> bool:
         model = self._models.get(name)
-        return model is not None and model.origin is Origin.DELETED
+        return model is not None and (
+            model.origin is not Origin.PULLED or model.is_copy
+        )
 
     def steps(self, present: set[str]) -> list[Step]:
         """Return what a fresh instance with these models still needs."""
@@ -156,25 +172,30 @@ class StickyModels:
         full = full_model_name(name)
         if full in self._configured and not insecure:
             self._drop(full)
-        else:
-            self._put(StickyModel(full, Origin.PULLED, full, insecure))
+        elif name:
+            self._put(StickyModel(full, Origin.PULLED, name, name, insecure))
 
     def copied(self, source: str, destination: str) -> None:
         """Remember a copy: by what it was pulled as, or as created if it was."""
-        old, new = full_model_name(source), full_model_name(destination)
-        root = self._models.get(old)
+        if not source or not destination:
+            return
+        root = self._models.get(full_model_name(source))
         if root is None or root.origin is Origin.DELETED:
-            root = StickyModel(old, Origin.PULLED, old)
-        self._put(msgspec.structs.replace(root, name=new, lost=None))
+            root = StickyModel(full_model_name(source), Origin.PULLED, source, source)
+        name = full_model_name(destination)
+        self._put(
+            msgspec.structs.replace(root, name=name, written=destination, lost=None)
+        )
 
     def created(self, name: str) -> None:
         """Remember that a model exists on its instance alone."""
-        self._put(StickyModel(full_model_name(name), Origin.CREATED))
+        if name:
+            self._put(StickyModel(full_model_name(name), Origin.CREATED, written=name))
 
     def deleted(self, name: str) -> None:
         """Forget a model; a configured one is remembered as unwanted."""
         full = full_model_name(name)
-        if full in self._configured:
+        if full in self._configured and name:
             self._put(StickyModel(full, Origin.DELETED))
         else:
             self._drop(full)

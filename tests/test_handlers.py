@@ -508,3 +508,24 @@ async def test_a_read_of_an_instance_that_is_up_is_no_use_of_it(tmp_path: Path) 
         await _get(proxy.session, f"{proxy.url}/api/ps")
 
         assert proxy.parts.pool.controllers[0].record.last_used == before
+
+
+async def test_a_read_whose_instance_is_lost_is_not_left_hanging(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await proxy.wake()
+        stalled = {"X-Simulator-Fault": "delay=30"}
+        asking = asyncio.ensure_future(
+            proxy.session.post(
+                f"{proxy.url}/api/show", json={"model": "tiny"}, headers=stalled
+            )
+        )
+        counters = backend.simulator.counters
+        await proxy.until(lambda: counters.requests.get("/api/show", 0) > 1)
+        proxy.parts.pool.stop()
+        answer = await asyncio.wait_for(asking, 3.0)
+        answer.close()
+
+    assert answer.headers["X-Ollama-Proxy"] == "asleep"

@@ -198,3 +198,36 @@ async def test_who_joins_in_the_middle_of_a_line_gets_whole_lines() -> None:
     rest = b"".join([data async for data in following])
 
     assert lines(first + rest) == [{"status": "one"}, {"status": "success"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"new","stream":false,"\xff":1}',
+        b'{"model":"new","x":' + b"[" * 2000 + b"]" * 2000 + b"}",
+        b'{"model":7}',
+        b"[1]",
+        b"",
+    ],
+)
+async def test_a_body_that_can_not_be_read_leaves_no_pull_behind(
+    proxy: RunningProxy, body: bytes
+) -> None:
+    async with proxy.session.post(f"{proxy.url}/api/pull", data=body) as answer:
+        await answer.read()
+    await proxy.until(lambda: proxy.parts.pool.in_flight == 0, within_s=2.0)
+
+    assert answer.status in {200, 400}
+    assert proxy.parts.pulls.under_way() == []
+
+
+async def test_a_client_that_waits_for_a_late_answer_follows(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_STALL_TIMEOUT="100ms") as proxy:
+        await proxy.wake()
+        late = {"X-Simulator-Fault": "delay=0.5"}
+        async with proxy.session.post(
+            f"{proxy.url}/api/pull", json=PULL, headers=late
+        ) as answer:
+            assert lines(await answer.read())[-1] == {"status": "success"}

@@ -125,6 +125,8 @@ def test_labels_never_hold_what_a_client_made_up() -> None:
         (b"true", None),
         (b'"soon"', None),
         (b"[]", None),
+        (b'"\xff"', None),
+        (b"9" * 401, 1e10),
     ],
 )
 def test_keep_alive_is_read_as_go_reads_it(raw: bytes, seconds: float | None) -> None:
@@ -197,3 +199,31 @@ def test_each_family_has_its_own_default_for_streams(
 )
 def test_names_are_resolved_with_tag_and_without_case(name: str, full: str) -> None:
     assert full_model_name(name) == full
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("Tiny", "tiny:latest"),
+        ("registry.ollama.ai/library/tiny:1b", "tiny:1b"),
+        ("library/tiny", "tiny:latest"),
+        ("https://hf.co/A/B", "hf.co/a/b:latest"),
+        ("localhost:5000/me/tiny", "localhost:5000/me/tiny:latest"),
+        ("tiny:local", "tiny:latest"),
+        ("gpt-oss:120b:cloud", "gpt-oss:120b-cloud"),
+        ("gpt-oss:cloud", "gpt-oss:cloud"),
+    ],
+)
+def test_names_are_resolved_as_the_store_does(name: str, full: str) -> None:
+    assert full_model_name(name) == full
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[{}],"verbose":1,"name":{}}',
+        b'{"model":"m","messages":[{}],"keep_alive":"\xff"}',
+    ],
+)
+def test_what_a_route_does_not_know_is_not_looked_at(body: bytes) -> None:
+    assert need_of("/api/chat", read_fields(body)) is Need.INSTANCE

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
+from ollama_proxy.simulator.faults import Faults
+from ollama_proxy.simulator.server import Manners
 from ollama_proxy.sticky import (
     Copying,
     Origin,
@@ -99,9 +101,9 @@ def test_a_copy_of_a_copy_is_pulled_by_the_first_name(sticky: StickyModels) -> N
     sticky.deleted("b")
 
     assert sticky.steps(set()) == [
-        Pulling("a:latest", insecure=True),
-        Copying("a:latest", "c:latest"),
-        Removing("a:latest"),
+        Pulling("a", insecure=True),
+        Copying("a", "c"),
+        Removing("a"),
     ]
 
 
@@ -113,6 +115,35 @@ def test_a_configured_model_that_was_deleted_is_not_pulled_until_it_is_again(
     sticky.pulled("tiny:latest", insecure=False)
 
     assert (without, sticky.without_deleted(["tiny"])) == ([], ["tiny"])
+
+
+def test_names_are_sent_as_they_were_written(sticky: StickyModels) -> None:
+    sticky.pulled("hf.co/Bartowski/Llama-GGUF:Q4_K_M", insecure=False)
+    sticky.copied("hf.co/bartowski/llama-gguf:q4_k_m", "MyModel")
+
+    assert sticky.steps(set()) == [
+        Pulling("hf.co/Bartowski/Llama-GGUF:Q4_K_M", insecure=False),
+        Copying("hf.co/Bartowski/Llama-GGUF:Q4_K_M", "MyModel"),
+    ]
+
+
+def test_a_long_name_means_the_short_one(sticky: StickyModels) -> None:
+    sticky.pulled("registry.ollama.ai/library/qwen3", insecure=False)
+    there = sticky.steps({"qwen3:latest"})
+    sticky.deleted("library/qwen3:latest")
+
+    assert (there, sticky.steps(set())) == ([], [])
+
+
+def test_a_configured_model_that_a_client_made_anew_is_not_replaced_in_silence(
+    sticky: StickyModels,
+) -> None:
+    sticky.created("tiny")
+    wanted = sticky.without_deleted(["tiny"])
+    sticky.settle(set(), {})
+
+    assert wanted == []
+    assert [model.name for model in sticky.lost()] == ["tiny:latest"]
 
 
 def test_a_loss_is_warned_of_once(
@@ -144,7 +175,7 @@ def test_what_is_remembered_outlives_the_process(tmp_path: Path) -> None:
     steps = StickyModels(again, (), restores=True).steps(set())
     again.close()
 
-    assert steps == [Pulling("a:latest", insecure=False)]
+    assert steps == [Pulling("a", insecure=False)]
 
 
 async def models_of(proxy: RunningProxy) -> set[str]:
@@ -232,3 +263,33 @@ async def test_a_pull_that_fails_is_not_remembered(tmp_path: Path) -> None:
         await change(proxy, "POST", "/api/pull", model="missing")
 
         assert proxy.store.sticky_models() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Model":"new","Stream":false}',
+        b'{"model":"new","name":null,"stream":false}',
+    ],
+)
+async def test_keys_are_read_as_go_reads_them(tmp_path: Path, body: bytes) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        url = f"{proxy.url}/api/pull"
+        async with proxy.session.post(url, data=body) as answer:
+            await answer.read()
+        remembered = [model.name for model in proxy.store.sticky_models()]
+
+    assert set(remembered) <= {"new:latest"}
+
+
+async def test_a_sticky_pull_that_is_cut_fails_no_launch(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put_sticky(pulled("gone:latest"))
+    store.close()
+    backend = InProcessBackend(Manners(faults=Faults(reset_after=2)))
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await proxy.wake()
+        status = await proxy.status()
+
+    assert [lost["model"] for lost in status["lost_models"]] == ["gone:latest"]

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.routing import classify, full_model_name
+from ollama_proxy.routing import UNREADABLE, classify, full_model_name
 from ollama_proxy.simulator.faults import Faults, requested
 from ollama_proxy.simulator.models import ModelStore, listed, running, shown
 from ollama_proxy.simulator.wire import reply, stream_lines
@@ -323,7 +323,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
         raise web.HTTPBadRequest(text="missing request body")
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise web.HTTPBadRequest(text=f"invalid character: {error}") from error
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="json: cannot unmarshal into Go value")
