@@ -88,7 +88,7 @@ class FakeExoscale:
         return "starting" if now < one.boots_at else "running"
 
     def exists(self, one: FakeInstance) -> bool:
-        return self.state(one) != "destroyed"
+        return self.state(one) != "destroyed" or one.forced == "destroyed"
 
     @property
     def paid(self) -> list[FakeInstance]:
