@@ -52,7 +52,9 @@ from ollama_proxy.record import LaunchId
 SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""
 
-_PARKED = "parked-"
+_UNWANTED = "instance-"
+"""Before an instance's id: the name under which the sweep deletes it alone."""
+
 _USELESS = {
     "error": "Exoscale reports an error of the instance",
     "stopped": "the instance was powered off",
@@ -345,8 +347,8 @@ class ExoscaleBackend:
         purchase = self._ledger.get(launch_id)
         if purchase is not None and purchase.was_never_sent:
             return
-        if launch_id.startswith(_PARKED):
-            await self._delete_parked(launch_id.removeprefix(_PARKED))
+        if launch_id.startswith(_UNWANTED):
+            await self._delete_unwanted(launch_id.removeprefix(_UNWANTED))
             return
         if purchase is not None and purchase.instance_id is not None:
             bought = await self._look(launch_id, purchase)
@@ -365,22 +367,20 @@ class ExoscaleBackend:
             return
         keep = self._parking.is_open and purchase.served
         if keep and instance.state in {"running", "stopping", "stopped"}:
-            if not purchase.parked:
-                purchase = msgspec.structs.replace(purchase, parked=True)
-                self._ledger.put(launch_id, purchase)
-            api = self.api(zone)
-            if await self._parking.park(api, instance, purchase, launch_id):
-                return
+            parked = msgspec.structs.replace(purchase, parked=True, seen=True)
+            with contextlib.suppress(StoreError):  # what can't be noted is deleted
+                if not purchase.parked:
+                    self._ledger.put(launch_id, parked)
+                api = self.api(zone)
+                if await self._parking.park(api, instance, parked, launch_id):
+                    return
         await self._delete(zone, instance)
 
-    async def _delete_parked(self, instance_id: str) -> None:
-        """Delete what is still parked when it is looked at once more, by its id."""
+    async def _delete_unwanted(self, instance_id: str) -> None:
+        """Delete an instance that no launch has, if that is still so."""
         for zone in self.zones():
-            for listed in await self._ours_in(zone):
-                if listed.id != instance_id or self._is_used(listed):
-                    continue
-                answer = await self.api(zone).call("get_instance", id=instance_id)
-                if (instance := read_instance(answer)).is_parked:
+            for instance in await self._ours_in(zone):
+                if instance.id == instance_id and not self._is_used(instance):
                     await self._delete(zone, instance)
 
     def _is_used(self, instance: Instance) -> bool:
@@ -402,8 +402,9 @@ class ExoscaleBackend:
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has an instance, in every zone.
 
-        A parked one belongs to none, and is named only when it has been kept
-        long enough: so it is stopped as a stray, which deletes it.
+        An instance that is parked belongs to none, and is named, by its own id, only
+        when it was kept long enough or runs; likewise a second one of a launch. So
+        these are stopped as strays, which deletes them.
         """
         looks: list[Awaitable[list[Instance]]] = [
             self._ours_in(zone) for zone in self.zones()
@@ -416,9 +417,17 @@ class ExoscaleBackend:
             for one in parked
             if self._parking.is_over(one) or one.state not in {"stopping", "stopped"}
         ]
-        over = {_PARKED + one.id for one in unwanted if not self._is_used(one)}
-        launches = {self._labels.launch_of(one) for one in found if one not in parked}
-        return launches | {LaunchId(name) for name in over}
+        launched = [one for one in found if one not in parked]
+        unwanted += [one for one in launched if self._is_double(one)]
+        strays = {_UNWANTED + one.id for one in unwanted if not self._is_used(one)}
+        launches = {self._labels.launch_of(one) for one in launched}
+        return launches | {LaunchId(name) for name in strays}
+
+    def _is_double(self, instance: Instance) -> bool:
+        """Tell whether its launch has another one: a lost purchase came very late."""
+        purchase = self._ledger.get(self._labels.launch_of(instance))
+        known = purchase.instance_id if purchase is not None else None
+        return known is not None and known != instance.id
 
     async def tidy(self) -> None:
         """Delete the security group, unless an instance of ours needs it."""

@@ -126,3 +126,21 @@ async def test_a_stop_that_is_killed_is_carried_out_by_the_next_process(
 
         assert seen.phase is Phase.GONE
         assert rig.cloud.paid == []
+
+
+async def test_a_purchase_that_arrives_after_all_is_swept(tmp_path: Path) -> None:
+    async with exoscale_rig(tmp_path) as rig:
+        backend = rig.open()
+        await backend.start(LAUNCH)
+        (bought,) = rig.cloud.paid
+        rig.cloud.add(bought.zone, dict(bought.body))
+        strays = set(await backend.owned()) - {LAUNCH}
+        for launch_id in strays:
+            await backend.stop(launch_id)
+        left = rig.cloud.paid
+        await backend.stop(LAUNCH)
+        await backend.aclose()
+
+        assert len(strays) == 1
+        assert left == [bought]
+        assert rig.cloud.paid == []

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.backend import Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.backends.exoscale.instances import read_instances
-from ollama_proxy.errors import TransientError
+from ollama_proxy.errors import StoreError, TransientError
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
@@ -291,3 +291,20 @@ def test_odd_answers_about_strangers_are_nobodys_business() -> None:
     answer = {"instances": [{"id": "x", "labels": None, "name": None, "state": 7}]}
 
     assert read_instances(answer) == []
+
+
+async def test_a_full_disk_keeps_nothing_running(
+    rig: Rig, backend: ExoscaleBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await backend.start(FIRST)
+    await until(backend, FIRST, Phase.RUNNING)
+    await backend.renew(FIRST, serves=True)
+
+    def full(*_: object) -> None:
+        raise StoreError("the state can't be written: disk full")
+
+    monkeypatch.setattr(backend._ledger, "put", full)
+    await backend.stop(FIRST)
+    (instance,) = rig.cloud.instances.values()
+
+    assert rig.cloud.state(instance) == "destroying"
