@@ -22,6 +22,7 @@ TESTED_WITH = {
     "app": "handlers",
     "asleep": "handlers",
     "backend": "registry",
+    "authority": "link",
     "changes": "sticky",
     "client": "cli",
     "controller": "pool",

@@ -9,9 +9,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ollama_proxy.authority import Authority, Certificate
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import StartupError
-from ollama_proxy.link import Authority, Certificate, connection_options
+from ollama_proxy.link import connection_options
 from ollama_proxy.record import LaunchId
 
 OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")

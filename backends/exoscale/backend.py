@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from ollama_proxy import log
+from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
     Finding,
@@ -46,7 +47,6 @@ from ollama_proxy.errors import (
     StoreError,
     TransientError,
 )
-from ollama_proxy.link import Authority
 from ollama_proxy.record import LaunchId
 
 SETTLE_S = 150.0

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ollama_proxy.authority import Authority
 from ollama_proxy.backends.exoscale.api import ExoscaleApi, NotFoundError
 from ollama_proxy.backends.exoscale.choices import (
     check_disk,
@@ -23,7 +24,6 @@ from ollama_proxy.errors import (
     OutcomeUnknownError,
     SpecError,
 )
-from ollama_proxy.link import Authority
 from ollama_proxy.record import LaunchId
 
 _NO_ROOM_S = 600.0

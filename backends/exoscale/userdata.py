@@ -4,9 +4,9 @@ import base64
 import gzip
 import json
 
+from ollama_proxy.authority import Certificate
 from ollama_proxy.boot import render, source
 from ollama_proxy.errors import SpecError
-from ollama_proxy.link import Certificate
 
 LIMIT = 32767
 """Characters of base64 that Exoscale's own tools send at most."""

@@ -10,10 +10,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.exoscale.guard import Guard
 from ollama_proxy.clock import SystemClock
-from ollama_proxy.link import Authority, Link, connection_options, credentials
+from ollama_proxy.link import Link, connection_options, credentials
 from ollama_proxy.record import LaunchId
 from ollama_proxy.simulator.server import (
     SIMULATOR,

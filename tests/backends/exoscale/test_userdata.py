@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ollama_proxy.authority import Certificate
 from ollama_proxy.backends.exoscale import userdata
 from ollama_proxy.backends.exoscale.userdata import LIMIT, cloud_config, user_data
 from ollama_proxy.errors import SpecError
-from ollama_proxy.link import Certificate
 from tests.fakes.exoscale.guest import files_of, read_user_data
 
 SCRIPTS = Path(__file__).parents[3] / "cloud-init" / "exoscale"

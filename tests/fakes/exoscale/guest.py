@@ -15,8 +15,8 @@ import yaml
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ollama_proxy.authority import Authority
 from ollama_proxy.clock import SystemClock
-from ollama_proxy.link import Authority
 from ollama_proxy.record import LaunchId
 from ollama_proxy.simulator.server import (
     SIMULATOR,
@@ -80,12 +80,13 @@ class Guests:
     port: int = 0
     caddy: Path | None = None
     inside: dict[str, Guest] = field(default_factory=dict)
+    usurped: set[str] = field(default_factory=set)
 
     async def follow(self) -> None:
         while True:
             for one in list(self.cloud.instances.values()):
                 runs = self.cloud.state(one) == "running" and "user-data" in one.body
-                if runs and one.id not in self.inside:
+                if runs and one.id not in self.usurped | self.inside.keys():
                     self.inside[one.id] = await self._boot(one)
                 elif not runs and one.id in self.inside:
                     await self._end(one.id)
@@ -105,6 +106,7 @@ class Guests:
 
     async def usurp(self, instance_id: str) -> list[bytes]:
         """Give an instance's address to a stranger; return what that one is told."""
+        self.usurped.add(instance_id)
         guest = self.inside[instance_id]
         address = guest.instance.address
         await self._end(instance_id)

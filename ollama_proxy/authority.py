@@ -1,0 +1,168 @@
+"""The certificate authority of a deployment, made at its first start.
+
+Each launch gets a certificate in its name and a token, and the proxy a link that
+trusts nobody but that launch.
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import StartupError
+from ollama_proxy.link import Link
+from ollama_proxy.record import LaunchId
+
+_AUTHORITY_LIFE = timedelta(days=3650)
+_CERTIFICATE_LIFE = timedelta(days=1825)
+_SKEW = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its private key, both PEM."""
+
+    certificate: str
+    key: str = field(repr=False)
+
+
+class Authority:
+    """Signs the certificates of one deployment's instances."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._clock = clock
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._key = self._load_key(folder / "authority.key")
+            self._certificate = self._load_certificate(folder / "authority.crt")
+        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+            raise StartupError(
+                f"the certificate authority in {str(folder)!r} can't be used: {error}; "
+                "mend the folder, or remove it while no instance is up"
+            ) from error
+
+    def _load_key(self, path: Path) -> ec.EllipticCurvePrivateKey:
+        if not path.exists():
+            _write_private(path, _pem_of(ec.generate_private_key(ec.SECP256R1())))
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{path} holds no elliptic-curve key")  # noqa: TRY004
+        return key
+
+    def _load_certificate(self, path: Path) -> x509.Certificate:
+        if not path.exists():
+            made = self._self_signed().public_bytes(serialization.Encoding.PEM)
+            _write_private(path, made)
+        return x509.load_pem_x509_certificate(path.read_bytes())
+
+    def _self_signed(self) -> x509.Certificate:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ollama-proxy")])
+        usage = x509.KeyUsage(
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        public = self._key.public_key()
+        return (
+            self._builder(name, name, public, _AUTHORITY_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(public), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def _builder(
+        self,
+        subject: x509.Name,
+        issuer: x509.Name,
+        public: ec.EllipticCurvePublicKey,
+        life: timedelta,
+    ) -> x509.CertificateBuilder:
+        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _SKEW)
+            .not_valid_after(now + life)
+        )
+
+    def issue(self, launch_id: LaunchId) -> Certificate:
+        """Return a new certificate in the name of a launch."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, launch_id)])
+        names = x509.SubjectAlternativeName([x509.DNSName(launch_id)])
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(
+            self._key.public_key()
+        )
+        made = (
+            self._builder(
+                name, self._certificate.subject, key.public_key(), _CERTIFICATE_LIFE
+            )
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)  # noqa: FBT003
+            .add_extension(names, critical=False)
+            .add_extension(usage, critical=False)
+            .add_extension(authority, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        pem = made.public_bytes(serialization.Encoding.PEM).decode()
+        return Certificate(pem, _pem_of(key).decode())
+
+    def token(self, launch_id: LaunchId) -> str:
+        """Return the token of a launch: drawn from the key, so never stored."""
+        secret = self._key.private_numbers().private_value.to_bytes(32, "big")
+        mac = hmac.new(secret, b"token of " + launch_id.encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(mac.digest()).decode().rstrip("=")
+
+    def link(self, launch_id: LaunchId) -> Link:
+        """Return the link to the one server that is this launch."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        context.load_verify_locations(cadata=pem.decode())
+        return Link(self.token(launch_id), str(launch_id), context)
+
+
+def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    fresh = path.with_suffix(".new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    with os.fdopen(
+        os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+    ) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
