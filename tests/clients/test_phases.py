@@ -56,12 +56,14 @@ async def test_asleep_it_is_told_to_come_back(proxy: RunningProxy, kit: Kit) -> 
 
 
 async def test_while_it_starts_it_is_told_how_far_that_is(
-    proxy: RunningProxy, kit: Kit
+    proxy: RunningProxy, backend: InProcessBackend, kit: Kit
 ) -> None:
+    backend.boot_s = 60.0
     proxy.parts.pool.wake()
     with pytest.raises(kit.errors, match=r"is starting \(.+\), please retry"):
         async with aclosing(kit.stream(proxy.url, {})) as pieces:
             await anext(pieces)
+    backend.boot_s = 0.0
 
 
 async def test_from_cold_it_waits_if_it_said_so(proxy: RunningProxy, kit: Kit) -> None:
@@ -129,10 +131,12 @@ async def test_a_whole_answer_that_is_left_ends_at_the_instance(
 async def test_a_held_request_that_is_left_never_reaches_the_instance(
     proxy: RunningProxy, backend: InProcessBackend, kit: Kit
 ) -> None:
+    backend.boot_s = 60.0
     asking = asyncio.ensure_future(kit.whole(proxy.url, WAIT))
     await proxy.until(lambda: proxy.parts.pool.waiting == 1)
     asking.cancel()
     await proxy.until(lambda: proxy.parts.pool.waiting == 0, within_s=AT_ONCE_S)
+    backend.boot_s = 0.0
     await proxy.until(lambda: proxy.state == "ready")
 
     asked = backend.simulator.counters.requests

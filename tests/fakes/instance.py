@@ -16,7 +16,10 @@ from ollama_proxy.simulator.server import (
 
 
 class InProcessBackend:
-    """Starts a simulator per launch; ``simulator`` is the one that runs now."""
+    """Starts a simulator per launch; ``simulator`` is the one that runs now.
+
+    ``boot_s`` may be changed while one boots.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,9 @@ class InProcessBackend:
             max_field_size=1024 * 1024,
         )
         self._runners[launch_id], self._apps[launch_id] = runner, app
-        await asyncio.sleep(self.boot_s)
+        begun_at = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - begun_at < self.boot_s:
+            await asyncio.sleep(min(0.01, self.boot_s))
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
