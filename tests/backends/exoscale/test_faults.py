@@ -2,7 +2,7 @@
 
 import asyncio
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Misfortune:
     """
 
     arrange: Callable[[Rig], None] = lambda _rig: None
-    strike: Callable[[Rig], None] = lambda _rig: None
+    strike: Callable[[Rig], Awaitable[None]] | None = None
     serves: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     says: str = ""
@@ -30,7 +30,7 @@ class Misfortune:
     @property
     def strikes(self) -> bool:
         """Whether it comes when an instance is up, which some requests may see."""
-        return self.strike in {dies, powers_off}
+        return self.strike is not None
 
     @property
     def statuses(self) -> set[int]:
@@ -69,14 +69,20 @@ def skewed(rig: Rig) -> None:
     rig.server.skew_s = 7200.0
 
 
-def dies(rig: Rig) -> None:
+async def dies(rig: Rig) -> None:
     for one in rig.cloud.paid:
         one.gone_at = rig.cloud.now()
 
 
-def powers_off(rig: Rig) -> None:
+async def powers_off(rig: Rig) -> None:
     for one in rig.cloud.paid:
         one.stopped_at = rig.cloud.now()
+
+
+async def is_usurped(rig: Rig) -> None:
+    """The machine goes, and its address answers for a stranger."""
+    for one in rig.cloud.paid:
+        await rig.guests.usurp(one.id)
 
 
 FALL_BACK = {"fallback_zones": "de-fra-1", "fallback_types": "gpu3.small"}
@@ -110,6 +116,7 @@ MISFORTUNES = {
     ),
     "it dies when ready": Misfortune(strike=dies),
     "it powers off when ready": Misfortune(strike=powers_off),
+    "its address is a stranger's": Misfortune(strike=is_usurped),
     "three deletions fail": Misfortune(
         script(delete_instance=["500", "lost-before", "429"])
     ),
@@ -191,6 +198,7 @@ async def test_one_is_bought_at_most_and_none_is_left(
         ours = [i for i in rig.cloud.instances.values() if i is not stranger]
         launches = collections.Counter(one.labels["launch"] for one in ours)
 
+    assert rig.guests.told_to_strangers == []
     assert set(launches.values()) <= {1}
     assert rig.cloud.exists(stranger)
     assert {status for status, _ in answers} <= misfortune.statuses
@@ -206,8 +214,8 @@ async def _live_through(
     answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
     over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
     await proxy.until(lambda: proxy.state in over, within_s=10.0)
-    misfortune.strike(rig)
-    if misfortune.strikes:
+    if misfortune.strike is not None:
+        await misfortune.strike(rig)
         proxy.parts.pool.nudge()
         await proxy.until(lambda: proxy.state != "ready", within_s=10.0)
         answers += await asyncio.gather(*(ask(proxy) for _ in range(waiting)))

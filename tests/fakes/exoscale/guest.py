@@ -81,6 +81,7 @@ class Guests:
     caddy: Path | None = None
     inside: dict[str, Guest] = field(default_factory=dict)
     usurped: set[str] = field(default_factory=set)
+    told_to_strangers: list[bytes] = field(default_factory=list)
 
     async def follow(self) -> None:
         while True:
@@ -104,8 +105,8 @@ class Guests:
                     connection.transport.abort()
         await runner.cleanup()
 
-    async def usurp(self, instance_id: str) -> list[bytes]:
-        """Give an instance's address to a stranger; return what that one is told."""
+    async def usurp(self, instance_id: str) -> None:
+        """Give an instance's address to a stranger, who keeps what he is told."""
         self.usurped.add(instance_id)
         guest = self.inside[instance_id]
         address = guest.instance.address
@@ -113,7 +114,7 @@ class Guests:
         clock = SystemClock()
         with tempfile.TemporaryDirectory() as folder:
             issued = Authority(Path(folder), clock).issue(LaunchId("stranger"))
-        told: list[bytes] = []
+        told = self.told_to_strangers
 
         async def listen(request: web.Request) -> web.Response:
             told.append(await request.read())
@@ -132,7 +133,6 @@ class Guests:
         self.inside[instance_id] = Guest(
             guest.instance, [], runner, guest.simulator, ""
         )
-        return told
 
     async def _boot(self, one: FakeInstance) -> Guest:
         files = files_of(read_user_data(one.body["user-data"]))
