@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
-import msgspec
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.progress import read_progress
 from ollama_proxy.pulls import Pull, PullHead, PullRequest, Pulls, read_pull
-from ollama_proxy.pulls import read_progress as read_line
 from ollama_proxy.relay import Handover, Outgoing, Relay, chunks_of
 from ollama_proxy.routing import read_loosely
 from ollama_proxy.sticky import StickyModels
@@ -20,18 +19,11 @@ _NOT_FOUND = 404
 _TAIL_BYTES = 4096
 
 
-class _Change(msgspec.Struct, frozen=True):
-    """The names in the body of a request that changes models."""
+class _Change(PullRequest, frozen=True):
+    """The names in the body of any request that changes models."""
 
-    model: str = ""
-    name: str = ""
     source: str = ""
     destination: str = ""
-    insecure: bool = False
-
-    @property
-    def model_name(self) -> str:
-        return self.model or self.name
 
 
 class ModelChanges:
@@ -139,7 +131,7 @@ class ModelChanges:
         change = read_loosely(body, _Change)
         if change is None:
             return
-        done = status == _OK and read_line(tail).status == "success"
+        done = status == _OK and read_progress(tail).status == "success"
         match name:
             case "/api/pull" if done:
                 self._sticky.pulled(change.model_name, insecure=change.insecure)

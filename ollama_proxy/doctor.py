@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,11 @@ async def examine(settings: Settings) -> list[Finding]:
         store = Store(settings.state_dir)
     except StartupError as error:
         return [*findings, Finding("state folder", ok=False, detail=str(error))]
-    try:
-        findings.append(
-            Finding("state folder", ok=True, detail=str(settings.state_dir))
-        )
-        backend = open_backend(settings, store, SystemClock())
-        try:
+    findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
+    with closing(store):
+        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
             findings += await _backend(backend)
             findings += _disk(settings, backend, sizes_of(store.catalogue()))
-        finally:
-            await backend.aclose()
-    finally:
-        store.close()
     return findings
 
 
@@ -81,35 +75,22 @@ def _disk(
 
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Delete what no proxy has wanted for a lease's length, with no state at all."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        try:
-            alone = settings.model_copy(update={"state_dir": Path(folder)})
-            backend = open_backend(alone, store, SystemClock())
-            try:
-                if not isinstance(backend, Leased):
-                    name = backend_name(settings)
-                    message = f"the backend {name!r} has no leases that could expire"
-                    raise StartupError(message)
-                found = await backend.sweep_expired(dry_run=dry_run)
-            finally:
-                await backend.aclose()
-        finally:
-            store.close()
+    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
+        alone = settings.model_copy(update={"state_dir": Path(folder)})
+        async with aclosing(open_backend(alone, store, SystemClock())) as backend:
+            if not isinstance(backend, Leased):
+                name = backend_name(settings)
+                message = f"the backend {name!r} has no leases that could expire"
+                raise StartupError(message)
+            found = await backend.sweep_expired(dry_run=dry_run)
     return {"swept": found, "dry_run": dry_run}
 
 
 async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Sweep while no proxy runs on this state folder."""
-    store = Store(settings.state_dir)
-    try:
-        backend = open_backend(settings, store, SystemClock())
-        try:
+    with closing(Store(settings.state_dir)) as store:
+        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
             found = await sweep(backend, store, dry_run=dry_run)
             if not dry_run and isinstance(backend, Tidied):
                 await backend.tidy()
-        finally:
-            await backend.aclose()
-    finally:
-        store.close()
     return {"swept": found, "dry_run": dry_run}

@@ -21,6 +21,7 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
 from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.probe_timeout import ProbeTimeout
+from ollama_proxy.progress import read_progress
 from ollama_proxy.record import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.sticky import Copying, Pulling, Removing, Step, StickyModels
@@ -67,7 +68,7 @@ class _Reply:
 
     def error(self) -> str:
         """Return the error text of a native answer, or its beginning."""
-        return _error_text(self.body) or f"status {self.status}"
+        return _field(self.body, "error") or f"status {self.status}"
 
 
 class HttpProbe:
@@ -177,12 +178,12 @@ class HttpProbe:
         try:
             async with request as response:
                 async for line in _lines(response):
-                    status = _field(line, "status") or status
-                    if error := _error_text(line):
-                        raise PreparationError(_pull_fault(model, error))
-                    done = _object(line).get("completed")
-                    moved = done if isinstance(done, int) else 0
-                    yield Progress(Stage.PULLING, _fraction(line), model, moved)
+                    told = read_progress(line)
+                    status = told.status or status
+                    if told.error:
+                        raise PreparationError(_pull_fault(model, told.error))
+                    moved = int(told.completed)
+                    yield Progress(Stage.PULLING, told.fraction, model, moved)
         except (aiohttp.ClientError, OSError) as error:
             raise PreparationError(_broken("pulling", model, error)) from error
         if status != "success":
@@ -323,29 +324,13 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         yield rest
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _field(body: bytes, name: str) -> str | None:
-    value = _object(body).get(name)
-    return value if isinstance(value, str) else None
-
-
-def _error_text(body: bytes) -> str | None:
-    return _field(body, "error")
-
-
-def _fraction(line: bytes) -> float | None:
-    progress = _object(line)
-    total, completed = progress.get("total"), progress.get("completed", 0)
-    if not isinstance(total, int) or not isinstance(completed, int) or total <= 0:
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return round(min(1.0, completed / total), 3)
+    value = fields.get(name) if isinstance(fields, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _pull_fault(model: str, error: str) -> Fault:

@@ -18,6 +18,7 @@ from ollama_proxy import log
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.pool import Lease
+from ollama_proxy.progress import ProgressLine, read_progress
 from ollama_proxy.relay import Outgoing, Relay, chunks_of
 from ollama_proxy.routing import full_model_name, read_loosely
 from ollama_proxy.tasks import TaskOwner
@@ -42,16 +43,6 @@ class PullRequest(msgspec.Struct, frozen=True):
         return self.model or self.name
 
 
-class ProgressLine(msgspec.Struct, frozen=True):
-    """One line of a pull's progress, or its error."""
-
-    status: str = ""
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
-    error: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class PullHead:
     """Status line and headers of a pull's answer."""
@@ -65,11 +56,6 @@ def read_pull(body: bytes) -> PullRequest | None:
     """Return what is asked for; None if the body is not of that shape."""
     request = read_loosely(body, PullRequest)
     return request if request is not None and request.model_name else None
-
-
-def read_progress(line: bytes) -> ProgressLine:
-    """Return one line of progress; an empty one if it is nothing of the kind."""
-    return read_loosely(line, ProgressLine) or ProgressLine()
 
 
 class Pull:

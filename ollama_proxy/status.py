@@ -186,12 +186,10 @@ def _doing(record: Record) -> str:
 
 def _pull(pull: Pull) -> dict[str, Any]:
     """Return how far a pull is; its fraction is that of the layer under way."""
-    progress = pull.progress
-    fraction = progress.completed / progress.total if progress.total > 0 else None
     return {
         "model": pull.request.model_name,
-        "status": progress.status,
-        "progress": round(fraction, 3) if fraction is not None else None,
+        "status": pull.progress.status,
+        "progress": pull.progress.fraction,
         "followers": pull.followers,
     }
 

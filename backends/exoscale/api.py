@@ -35,6 +35,7 @@ _TIMEOUT_S = (5.0, 30.0)
 _THREADS = 4
 _MAX_SKEW_S = 300.0
 _SHOWN = 200
+_SETTLED_S = 60.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 3.0
 _READING = ("get_", "list_")
@@ -83,6 +84,14 @@ class ExoscaleApi:
         call = functools.partial(self._call, operation, arguments)
         return await loop.run_in_executor(self._threads, call)
 
+    async def carry_out(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Begin an operation, wait until it is over, and return it.
+
+        Raises as `call` and `settled` do.
+        """
+        begun = await self.call(operation, **arguments)
+        return await settled(self, begun)
+
     def _call(self, operation: str, arguments: dict[str, Any]) -> Any:
         method: Callable[..., Any] = getattr(self._client(), operation)
         try:
@@ -111,9 +120,7 @@ class ExoscaleApi:
         if isinstance(error, ExoscaleAPIAuthException) or status in {401, 403}:
             return self._denied(operation, response, said)
         if status >= 500:  # noqa: PLR2004
-            if operation.startswith(_READING):
-                return TransientError(said)
-            return OutcomeUnknownError(said)
+            return _unanswered(operation, said)
         return _BY_STATUS.get(status, _refusal)(operation, said)
 
     def _denied(
@@ -161,7 +168,8 @@ def _later(_operation: str, said: str) -> BackendError:
     return TransientError(said)
 
 
-def _timed_out(operation: str, said: str) -> BackendError:
+def _unanswered(operation: str, said: str) -> BackendError:
+    """Return the error of a call that may have acted, if it was one to act."""
     if operation.startswith(_READING):
         return TransientError(said)
     return OutcomeUnknownError(said)
@@ -169,7 +177,7 @@ def _timed_out(operation: str, said: str) -> BackendError:
 
 _BY_STATUS: dict[int, Callable[[str, str], BackendError]] = {
     404: _missing,
-    408: _timed_out,
+    408: _unanswered,
     409: _conflict,
     412: _conflict,
     429: _later,
@@ -186,9 +194,9 @@ def _broken(
 ) -> BackendError:
     """Return the error of a call without an answer that can be read."""
     said = f"{operation}: {type(error).__name__}"
-    if operation.startswith(_READING) or _never_sent(error):
+    if _never_sent(error):
         return TransientError(said)
-    return OutcomeUnknownError(said)
+    return _unanswered(operation, said)
 
 
 def _never_sent(error: requests.exceptions.RequestException) -> bool:
@@ -200,7 +208,7 @@ def _never_sent(error: requests.exceptions.RequestException) -> bool:
 
 
 async def settled(
-    api: ExoscaleApi, operation: dict[str, Any], *, limit_s: float
+    api: ExoscaleApi, operation: dict[str, Any], *, limit_s: float = _SETTLED_S
 ) -> dict[str, Any]:
     """Wait until an operation is over and return it; the SDK's own wait may not end.
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection
 
-import msgspec
 import structlog
 
 from ollama_proxy import log
@@ -36,7 +35,7 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instance,
     read_instances,
 )
-from ollama_proxy.backends.exoscale.parking import Parking, served
+from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.clock import Clock
@@ -178,8 +177,7 @@ class ExoscaleBackend:
                 return True
             if await self._parking.start(self.api(zone), purchase):
                 return True
-            doomed = msgspec.structs.replace(purchase, doomed=True)
-            self._ledger.put(launch_id, doomed)
+            self._ledger.mark(launch_id, doomed=True)
         await self._delete(zone, instance)
         raise TransientError("a stopped instance that does not start is being deleted")
 
@@ -253,9 +251,8 @@ class ExoscaleBackend:
         except NotFoundError:
             return None
         if not purchase.seen:
-            seen = msgspec.structs.replace(purchase, seen=True)
             with contextlib.suppress(StoreError):  # a full disk keeps nothing running
-                self._ledger.put(launch_id, seen)
+                self._ledger.mark(launch_id, seen=True)
         return read_instance(answer)
 
     def _absent(self, launch_id: LaunchId, purchase: Purchase | None) -> Observation:
@@ -327,7 +324,7 @@ class ExoscaleBackend:
         if purchase is None or purchase.instance_id is None:
             return
         if serves and not purchase.served:
-            self._ledger.put(launch_id, served(purchase))
+            self._ledger.mark(launch_id, served=True)
         if (upstream := self._reached.get(launch_id)) is None:
             return
         await self._guard.renew(upstream)
@@ -367,12 +364,11 @@ class ExoscaleBackend:
             return
         keep = self._parking.is_open and purchase.served
         if keep and instance.state in {"running", "stopping", "stopped"}:
-            parked = msgspec.structs.replace(purchase, parked=True, seen=True)
             with contextlib.suppress(StoreError):  # what can't be noted is deleted
                 if not purchase.parked:
-                    self._ledger.put(launch_id, parked)
+                    purchase = self._ledger.mark(launch_id, parked=True, seen=True)
                 api = self.api(zone)
-                if await self._parking.park(api, instance, parked, launch_id):
+                if await self._parking.park(api, instance, purchase, launch_id):
                     return
         await self._delete(zone, instance)
 

@@ -6,6 +6,7 @@ from typing import Any
 from ollama_proxy.authority import Authority
 from ollama_proxy.backends.exoscale.api import ExoscaleApi, NotFoundError
 from ollama_proxy.backends.exoscale.choices import (
+    Template,
     check_disk,
     find_template,
     find_type,
@@ -27,6 +28,15 @@ from ollama_proxy.errors import (
 from ollama_proxy.record import LaunchId
 
 _NO_ROOM_S = 600.0
+
+
+async def template_in(api: ExoscaleApi, settings: ExoscaleSettings) -> Template:
+    """Return the template that is meant; raises `SpecError` if it won't do."""
+    private = read_templates(await api.call("list_templates", visibility="private"))
+    public = read_templates(await api.call("list_templates", visibility="public"))
+    template = find_template(private, public, settings.template, api.zone)
+    check_disk(template, settings.disk_size)
+    return template
 
 
 class Buyer:
@@ -111,10 +121,7 @@ class Buyer:
         api, settings = self._api_of(offer.zone), self._settings
         types = read_types(await api.call("list_instance_types"))
         chosen = find_type(types, offer.type_name, offer.zone)
-        private = read_templates(await api.call("list_templates", visibility="private"))
-        public = read_templates(await api.call("list_templates", visibility="public"))
-        template = find_template(private, public, settings.template, offer.zone)
-        check_disk(template, settings.disk_size)
+        template = await template_in(api, settings)
         group = await self._firewall.ensure(api)
         lease_end = self._clock.now() + settings.lease
         return {

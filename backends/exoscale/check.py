@@ -4,12 +4,10 @@ from collections.abc import Awaitable, Callable
 
 from ollama_proxy.backend import Finding
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.buyer import template_in
 from ollama_proxy.backends.exoscale.choices import (
     InstanceType,
-    check_disk,
-    find_template,
     find_type,
-    read_templates,
     read_types,
 )
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
@@ -117,8 +115,5 @@ async def _quota(api: ExoscaleApi, found: list[InstanceType]) -> str:
 
 
 async def _template(api: ExoscaleApi, settings: ExoscaleSettings) -> str:
-    private = read_templates(await api.call("list_templates", visibility="private"))
-    public = read_templates(await api.call("list_templates", visibility="public"))
-    template = find_template(private, public, settings.template, api.zone)
-    check_disk(template, settings.disk_size)
+    template = await template_in(api, settings)
     return f"{template.name} of {template.created_at[:10]}, {settings.disk_size} GiB"

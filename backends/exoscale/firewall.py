@@ -9,11 +9,10 @@ from typing import Any
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backends.exoscale.api import ConflictError, ExoscaleApi, settled
+from ollama_proxy.backends.exoscale.api import ConflictError, ExoscaleApi
 from ollama_proxy.errors import BackendError
 
 PORT = 443
-_LIMIT_S = 60.0
 _ANYWHERE = ("0.0.0.0/0",)
 
 
@@ -51,14 +50,13 @@ class Firewall:
         return group
 
     async def _create(self, api: ExoscaleApi) -> dict[str, Any]:
-        begun = await api.call(
+        made = await api.carry_out(
             "create_security_group", name=self.name, description="made by ollama-proxy"
         )
-        await settled(api, begun, limit_s=_LIMIT_S)
-        return await self._find(api) or {"id": begun["reference"]["id"]}
+        return await self._find(api) or {"id": made["reference"]["id"]}
 
     async def _add(self, api: ExoscaleApi, group_id: str, network: str) -> None:
-        begun = await api.call(
+        await api.carry_out(
             "add_rule_to_security_group",
             id=group_id,
             flow_direction="ingress",
@@ -68,7 +66,6 @@ class Firewall:
             end_port=PORT,
             description="the proxy",
         )
-        await settled(api, begun, limit_s=_LIMIT_S)
 
     async def _seen_from(self, api: ExoscaleApi, kept: Sequence[str]) -> Sequence[str]:
         """Return the address that our own calls come from, as Exoscale's log has it.
@@ -97,8 +94,7 @@ class Firewall:
         if group is None:
             return True
         try:
-            begun = await api.call("delete_security_group", id=group["id"])
-            await settled(api, begun, limit_s=_LIMIT_S)
+            await api.carry_out("delete_security_group", id=group["id"])
         except ConflictError:
             return False
         return True

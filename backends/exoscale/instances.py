@@ -61,9 +61,7 @@ class Labels:
 
     def is_ours(self, instance: Instance) -> bool:
         """Tell whether we made it; what a pool manages is never touched."""
-        labels = instance.labels
-        marked = labels.get("managed-by") == _MANAGER
-        return marked and labels.get("owner") == self.owner and not instance.manager
+        return is_made_by_us(instance) and instance.labels.get("owner") == self.owner
 
     def changed(
         self, instance: Instance, launch_id: LaunchId, lease_end: float

@@ -4,7 +4,6 @@ A parked instance has the certificate of the launch that it was bought for: its
 label ``identity`` says which. Its lease says until when it is kept.
 """
 
-import msgspec
 import structlog
 
 from ollama_proxy import log
@@ -22,7 +21,6 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.record import LaunchId
 
-_LIMIT_S = 60.0
 _STOP_LIMIT_S = 900.0
 
 
@@ -90,8 +88,7 @@ class Parking:
         """Give a parked instance to a launch; it is started by `start`."""
         lease_end = self._clock.now() + self._settings.lease
         labels = self._labels.changed(instance, launch, lease_end)
-        begun = await api.call("update_instance", id=instance.id, labels=labels)
-        await settled(api, begun, limit_s=_LIMIT_S)
+        await api.carry_out("update_instance", id=instance.id, labels=labels)
         self._kept = max(0, self._kept - 1)
         identity = instance.labels.get("identity", "")
         return Purchase(
@@ -108,15 +105,10 @@ class Parking:
         except (CapacityError, NotFoundError, SpecError) as error:
             self._note("start of a stopped instance", error)
             return False
-        await settled(api, begun, limit_s=_LIMIT_S)
+        await settled(api, begun)
         return True
 
     def _note(self, call: str, error: BackendError) -> None:
         self._log.warning(
             log.INSTANCE_CALL_FAILED, call=call, reason=error.reason, error=str(error)
         )
-
-
-def served(purchase: Purchase) -> Purchase:
-    """Return the purchase of an instance that became ready."""
-    return msgspec.structs.replace(purchase, served=True)

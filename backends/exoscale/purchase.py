@@ -78,6 +78,12 @@ class Ledger:
         self._notes.put_note(launch_id, msgspec.json.encode(purchase))
         self._kept[launch_id] = purchase
 
+    def mark(self, launch_id: LaunchId, **changes: bool) -> Purchase:
+        """Change what is known of a purchase, as `put` does; return it."""
+        changed = msgspec.structs.replace(self._kept[launch_id], **changes)
+        self.put(launch_id, changed)
+        return changed
+
     def drop(self, launch_id: LaunchId) -> None:
         """Forget a launch of which nothing is left."""
         if launch_id in self._kept:
