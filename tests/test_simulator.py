@@ -147,3 +147,16 @@ async def test_a_status_on_demand(base: str) -> None:
             503,
             {"error": "simulated failure"},
         )
+
+
+async def test_its_models_are_no_embedding_models_to_ollamas_command(
+    base: str,
+) -> None:
+    """``ollama run`` asks those for a vector, and shows it instead of words."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{base}/api/show", json={"model": "tiny"}) as answer,
+    ):
+        shown = await answer.json()
+
+    assert shown["capabilities"] == ["completion", "tools", "thinking"]

@@ -146,7 +146,7 @@ def shown(model: Model) -> dict[str, Any]:
             "general.basename": model.name.partition(":")[0],
             "llama.context_length": 4096,
         },
-        "capabilities": ["completion", "tools", "thinking", "embedding"],
+        "capabilities": ["completion", "tools", "thinking"],
         "modified_at": go_time(model.modified_at),
     }
 
