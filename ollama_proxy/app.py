@@ -1,5 +1,6 @@
 """The composition root: everything is built here, once, and handed its parts."""
 
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -182,6 +183,9 @@ def _policy(settings: Settings) -> Policy:
         backoff_s=settings.backoff,
         backoff_max_s=settings.max_backoff,
         failure_limit=settings.failure_limit,
+        max_lifetime_s=(
+            math.inf if settings.max_lifetime is None else settings.max_lifetime
+        ),
     )
 
 

@@ -9,6 +9,7 @@ something else.
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -108,7 +109,9 @@ class Controller:
         self.slot = slot
         self.offer = offer
         self.policy = (
-            replace(policy, idle_timeout_s=float("inf")) if traits.always_on else policy
+            replace(policy, idle_timeout_s=math.inf, max_lifetime_s=math.inf)
+            if traits.always_on
+            else policy
         )
         self.upstream: Upstream | None = None
         self._traits = traits

@@ -95,11 +95,13 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
     """Return the moment at which a `Tick` next changes the record, if any."""
     match record.state:
         case State.STARTING:
-            return record.progress_at + policy.start_timeout_s
+            given_up_at = record.progress_at + policy.start_timeout_s
+            return min(given_up_at, _end_of_life(record, policy))
         case State.READY:
             idle_at = record.last_used + policy.idle_timeout_s
             stable_at = record.since + policy.stable_s
-            moments = [] if record.leases else [idle_at]
+            moments = [_end_of_life(record, policy)]
+            moments += [] if record.leases else [idle_at]
             moments += [stable_at] if record.failures else []
             return min(moments, default=None)
         case State.DRAINING:
@@ -124,6 +126,14 @@ def backoff_s(failures: int, policy: Policy) -> float:
     return float(min(policy.backoff_max_s, policy.backoff_s * 2.0**doublings))
 
 
+def _end_of_life(record: Record, policy: Policy) -> float:
+    """Return the moment at which an instance goes, used or not.
+
+    A record of an older version does not tell when it was launched.
+    """
+    return (record.launched_at or record.since) + policy.max_lifetime_s
+
+
 Rule = Callable[[Record, Event, float, Policy], Record]
 
 
@@ -141,6 +151,7 @@ def _launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
         launch_id=event.launch_id,
         model=event.model,
         woken_at=now,
+        launched_at=now,
         progress_at=now,
         last_used=now,
         failures=min(rec.failures, policy.failure_limit),
@@ -264,6 +275,8 @@ def _note_stop_failure(
 
 
 def _tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    if now >= _end_of_life(rec, policy):
+        return _stopping(rec, now)
     if now < rec.progress_at + policy.start_timeout_s:
         return rec
     message = (
@@ -274,7 +287,9 @@ def _tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Re
     return _fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
 
 
-def _tick_ready(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+def _tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    if now >= _end_of_life(rec, policy):
+        return _drain(rec, event, now, policy)
     if not rec.leases and now >= rec.last_used + policy.idle_timeout_s:
         return _stopping(rec, now, failures=0)
     if rec.failures and now >= rec.since + policy.stable_s:
@@ -300,6 +315,7 @@ def _restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
         rec,
         leases=0,
         since=min(rec.since, now),
+        launched_at=min(rec.launched_at, now),
         last_used=min(rec.last_used, now),
         retry_at=min(rec.retry_at, now + policy.backoff_max_s),
         progress_at=now,

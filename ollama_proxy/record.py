@@ -3,6 +3,7 @@
 Plain values: `lifecycle.step` alone decides how one follows another.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
@@ -65,6 +66,7 @@ class Record:
 
     ``accepted``: the cloud took the start call, so it is never made again.
     ``adopted``: the instance was up before this proxy process was.
+    ``launched_at``: when it was first asked for, which no restart changes.
     ``furthest``: the last stage reached; one that comes again is no progress.
     ``failed``: what is being stopped counts as a failed launch.
     ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
@@ -78,6 +80,7 @@ class Record:
     adopted: bool = False
     failed: bool = False
     woken_at: float = 0.0
+    launched_at: float = 0.0
     progress: Progress = Progress()
     progress_at: float = 0.0
     furthest: Stage = Stage.CREATING
@@ -100,3 +103,4 @@ class Policy:
     backoff_max_s: float = 900.0
     failure_limit: int = 3
     stable_s: float = 60.0
+    max_lifetime_s: float = math.inf

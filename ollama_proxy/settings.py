@@ -114,6 +114,12 @@ class Settings(BaseModel):
         text="without progress, then a launch is given up, stopped and reported",
         shown="30m",
     )
+    max_lifetime: Annotated[Duration, Field(ge=60)] | None = setting(
+        None,
+        "OLLAMA_PROXY_MAX_LIFETIME",
+        text="so long after its launch an instance goes, in use or not",
+        shown="–",
+    )
     drain_timeout: Duration = setting(
         "10m",
         "OLLAMA_PROXY_DRAIN_TIMEOUT",

@@ -109,6 +109,7 @@ def test_every_example_default_is_the_default() -> None:
         "state_dir",
         "ollama_bin",
         "origins",
+        "max_lifetime",
     }
     examples.add("anything")
     defaults = {name: value for name, value in given.items() if name not in examples}

@@ -79,6 +79,28 @@ def test_a_ready_instance_is_idle_from_the_end_of_its_last_lease() -> None:
     assert after(released, Tick(), now=9300.0).state is State.STOPPING
 
 
+def test_an_instance_in_use_drains_when_its_life_is_over() -> None:
+    policy = replace(POLICY, max_lifetime_s=1000.0)
+    woken = step(Record(), Wake(ONE), now=500.0, policy=policy).record
+    used = after(woken, Accepted(ONE), Ready(ONE), Leased(ONE), now=1400.0)
+    before = step(used, Tick(), now=1499.0, policy=policy).record
+    over = step(used, Tick(), now=1500.0, policy=policy).record
+
+    assert next_deadline(used, policy) == 1500.0
+    assert before.state is State.READY
+    assert over.state is State.DRAINING
+
+
+def test_a_restart_of_the_proxy_does_not_prolong_an_instances_life() -> None:
+    policy = replace(POLICY, max_lifetime_s=1000.0)
+    ready = make_record(State.READY, launched_at=500.0)
+    adopted = step(ready, Restored(), now=1400.0, policy=policy).record
+    over = step(adopted, Tick(), now=1500.0, policy=policy).record
+
+    assert adopted.state is State.STARTING
+    assert over.state is State.STOPPING
+
+
 def test_a_wake_while_stopping_changes_nothing_until_it_is_cold() -> None:
     stopping = make_record(State.STOPPING)
 
