@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from ollama_proxy.link import GUARD_TOKEN, MARK
+
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -22,7 +24,8 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_NOT_FOR_UPSTREAM = frozenset({"host", "expect", "origin"})
+_NOT_FOR_UPSTREAM = frozenset({"host", "expect", "origin", GUARD_TOKEN.lower()})
+_NOT_FOR_CLIENT = frozenset({MARK.lower()})
 _CORS = "access-control-"
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
@@ -39,7 +42,7 @@ def for_upstream(headers: Headers) -> CIMultiDict[str]:
 def for_client(headers: Headers) -> CIMultiDict[str]:
     """Return the instance's headers as the client gets them, without its CORS."""
     cors = {name.lower() for name in headers if name.lower().startswith(_CORS)}
-    return _without(headers, frozenset(cors))
+    return _without(headers, _NOT_FOR_CLIENT | cors)
 
 
 def _without(headers: Headers, more: frozenset[str]) -> CIMultiDict[str]:

@@ -6,8 +6,15 @@ servers have a certificate of their own.
 """
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
+
+MARK = "X-Ollama-Proxy-Guard"
+"""The header by which a guard marks the answers of its Ollama."""
+
+GUARD_TOKEN = "X-Ollama-Proxy-Token"  # noqa: S105 - a header's name
+"""The header that carries ``guard_token``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +24,16 @@ class Link:
     ``token`` goes out as ``Authorization: Bearer``, in place of the client's own.
     ``server_name`` is what its certificate must name, ``context`` whom to trust;
     without these, the address and the system's authorities decide.
+    ``guard_token`` is for a guard behind a platform's gateway that wants ``token``
+    for itself. ``is_marked``: every answer of its Ollama carries `MARK`, so one
+    without it is the gateway's own.
     """
 
     token: str = field(repr=False)
     server_name: str | None = None
     context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    guard_token: str | None = field(default=None, repr=False)
+    is_marked: bool = False
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -40,4 +52,14 @@ def connection_options(link: Link | None) -> ConnectionOptions:
 
 def credentials(link: Link | None) -> dict[str, str]:
     """Return the headers by which the server knows the proxy."""
-    return {} if link is None else {"Authorization": f"Bearer {link.token}"}
+    if link is None:
+        return {}
+    known = {"Authorization": f"Bearer {link.token}"}
+    if link.guard_token is not None:
+        known[GUARD_TOKEN] = link.guard_token
+    return known
+
+
+def is_foreign(link: Link | None, answer: Mapping[str, str]) -> bool:
+    """Tell whether an answer with these headers is not the instance's own."""
+    return link is not None and link.is_marked and MARK not in answer

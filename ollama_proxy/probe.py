@@ -19,7 +19,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
-from ollama_proxy.link import connection_options, credentials
+from ollama_proxy.link import connection_options, credentials, is_foreign
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.progress import read_progress
 from ollama_proxy.record import Fault, Progress, Stage
@@ -168,8 +168,31 @@ class HttpProbe:
     async def _pull(
         self, upstream: Upstream, model: str, *, insecure: bool
     ) -> AsyncIterator[Progress]:
-        """Pull a model and tell how far it is; ``success`` must be the last word."""
+        """Pull a model and tell how far it is; ``success`` must be the last word.
+
+        A gateway may cut every long answer: as long as the pull gets further, it is
+        asked for again, and the server goes on where it was.
+        """
         yield Progress(Stage.PULLING, 0.0, model)
+        cut_at: Progress | None = None
+        while True:
+            last: Progress | None = None
+            try:
+                async for last in self._pull_once(upstream, model, insecure=insecure):
+                    yield last
+            except PreparationError as error:
+                got_further = last is not None and last != cut_at
+                if error.fault.reason != "lost" or not got_further:
+                    raise
+                if not await self.alive(upstream):
+                    raise
+                cut_at = last
+            else:
+                return
+
+    async def _pull_once(
+        self, upstream: Upstream, model: str, *, insecure: bool
+    ) -> AsyncIterator[Progress]:
         status = ""
         body: dict[str, Any] = {"model": model, "stream": True}
         if insecure:
@@ -177,6 +200,7 @@ class HttpProbe:
         request = self._open(upstream, "POST", "/api/pull", body)
         try:
             async with request as response:
+                _own(response, upstream)
                 async for line in _lines(response):
                     told = read_progress(line)
                     status = told.status or status
@@ -251,7 +275,7 @@ class HttpProbe:
 
     async def _get(self, upstream: Upstream, path: str) -> _Reply:
         async with self._open(upstream, "GET", path, None) as response:
-            return _Reply(response.status, await _read(response))
+            return await _reply(response, upstream)
 
     async def _request_ok(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
@@ -268,7 +292,7 @@ class HttpProbe:
         request = self._open(upstream, method, path, body)
         try:
             async with request as response:
-                return _Reply(response.status, await _read(response))
+                return await _reply(response, upstream)
         except (aiohttp.ClientError, OSError) as error:
             raise PreparationError(_broken("asking", path, error)) from error
 
@@ -289,6 +313,18 @@ class _Movement:
         elif now - self._at > self._limit_s:
             message = f"it got no further for {self._limit_s:.0f} s"
             raise PreparationError(_pull_fault(progress.detail, message))
+
+
+async def _reply(response: aiohttp.ClientResponse, upstream: Upstream) -> _Reply:
+    """Return an answer; one that is not the instance's own is as good as none."""
+    _own(response, upstream)
+    return _Reply(response.status, await _read(response))
+
+
+def _own(response: aiohttp.ClientResponse, upstream: Upstream) -> None:
+    if is_foreign(upstream.link, response.headers):
+        said = f"the gateway before the instance answered {response.status}"
+        raise aiohttp.ClientPayloadError(said)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -30,7 +30,7 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.bodies import reset
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.exchange import raw_target
-from ollama_proxy.link import connection_options, credentials
+from ollama_proxy.link import connection_options, credentials, is_foreign
 from ollama_proxy.routing import Family
 
 UNTYPED = web.ResponseKey("untyped", bool)
@@ -40,6 +40,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _INVITATION_S = 5.0
 _ERROR_BODY = 64 * 1024
 _FIRST_ERROR = 400
+_TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
 _SMALL_WRITE = 16 * 1024
 _AUTO_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
@@ -156,8 +157,10 @@ class Relay:
             seen = SimpleNamespace(reused=False)
             try:
                 if request.body.expects:
-                    return await self._send_if_wanted(request, upstream, seen)
-                return await self._send_once(request, upstream, seen)
+                    response = await self._send_if_wanted(request, upstream, seen)
+                else:
+                    response = await self._send_once(request, upstream, seen)
+                return _own(response, upstream)
             except (aiohttp.ClientError, OSError) as error:
                 arrived = not _never_arrived(error, seen)
                 if is_retry or arrived or not request.body.complete:
@@ -205,6 +208,18 @@ class Relay:
             expect100=expect100,
             **connection_options(upstream.link),
         )
+
+
+def _own(
+    response: aiohttp.ClientResponse, upstream: Upstream
+) -> aiohttp.ClientResponse:
+    """Return an instance's answer; raises `UpstreamError` for its platform's own."""
+    if not is_foreign(upstream.link, response.headers):
+        return response
+    response.close()
+    said = f"{response.status} {response.reason or ''}".strip()
+    message = f"the gateway before the instance answered {said!r}"
+    raise UpstreamError(message, arrived=response.status not in _TURNED_AWAY)
 
 
 def _never_arrived(error: Exception, seen: SimpleNamespace) -> bool:

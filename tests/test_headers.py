@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from ollama_proxy.headers import for_client, for_upstream, preferred_wait_s
+from ollama_proxy.link import GUARD_TOKEN, MARK
 
 HOP_BY_HOP = [
     "Connection",
@@ -18,6 +19,13 @@ HOP_BY_HOP = [
     "Transfer-Encoding",
     "Upgrade",
 ]
+
+
+def test_what_proxy_and_guard_tell_each_other_is_not_for_clients() -> None:
+    headers = CIMultiDict({MARK: "1", GUARD_TOKEN: "secret", "X-Kept": "y"})
+
+    assert MARK not in for_client(headers)
+    assert GUARD_TOKEN not in for_upstream(headers)
 
 
 @pytest.mark.parametrize("name", HOP_BY_HOP)

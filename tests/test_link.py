@@ -12,7 +12,14 @@ from aiohttp import web
 from ollama_proxy.authority import Authority, Certificate
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import StartupError
-from ollama_proxy.link import connection_options
+from ollama_proxy.link import (
+    GUARD_TOKEN,
+    MARK,
+    Link,
+    connection_options,
+    credentials,
+    is_foreign,
+)
 from ollama_proxy.record import LaunchId
 
 OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
@@ -96,6 +103,25 @@ def test_a_broken_authority_is_named(tmp_path: Path) -> None:
     (tmp_path / "authority.key").write_text("not a key")
     with pytest.raises(StartupError, match="certificate authority"):
         Authority(tmp_path, SystemClock())
+
+
+def test_a_guard_behind_a_gateway_gets_a_token_of_its_own() -> None:
+    link = Link("for the gateway", guard_token="for the guard")
+
+    assert credentials(link) == {
+        "Authorization": "Bearer for the gateway",
+        GUARD_TOKEN: "for the guard",
+    }
+    assert "for the" not in repr(link)
+
+
+def test_only_a_marked_links_unmarked_answer_is_foreign() -> None:
+    marked = Link("token", is_marked=True)
+
+    assert is_foreign(marked, {})
+    assert not is_foreign(marked, {MARK: "1"})
+    assert not is_foreign(Link("token"), {})
+    assert not is_foreign(None, {})
 
 
 def test_no_secret_is_in_a_repr(authority: Authority) -> None:

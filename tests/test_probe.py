@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.backend import Upstream
+from ollama_proxy.link import MARK, Link
 from ollama_proxy.probe import HttpProbe, PreparationError
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.record import Progress, Stage
@@ -39,6 +41,68 @@ async def steps(
     probe: HttpProbe, upstream: Upstream, wanted: list[str], model: str | None = None
 ) -> list[Progress]:
     return [step async for step in probe.prepare(upstream, wanted, model)]
+
+
+@contextlib.asynccontextmanager
+async def behind_a_cutting_gateway(
+    steps_per_answer: int, marks: bool = True
+) -> AsyncIterator[tuple[HttpProbe, Upstream, list[int]]]:
+    """Serve a pull of ten steps, of which each answer tells so many before it ends."""
+    done = [0]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        marked = {MARK: "1"} if marks else {}
+        match request.path:
+            case "/api/version":
+                return web.json_response({"version": "0.33.0"}, headers=marked)
+            case "/api/tags":
+                return web.json_response({"models": []}, headers=marked)
+            case "/api/generate":
+                return web.json_response({}, headers=marked)
+        response = web.StreamResponse(headers=marked)
+        await response.prepare(request)
+        for _ in range(steps_per_answer):
+            done[0] += 1
+            line = {"status": "pulling", "completed": done[0], "total": 10}
+            last = {"status": "success"} if done[0] > 10 else line
+            await response.write(json.dumps(last).encode() + b"\n")
+            if done[0] > 10:
+                return response
+        await asyncio.sleep(0.02)
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with aiohttp.ClientSession() as session:
+        link = Link("token", is_marked=True)
+        yield HttpProbe(session), Upstream(url, link), done
+    await runner.cleanup()
+
+
+async def test_a_pull_that_a_gateway_cuts_goes_on_as_long_as_it_gets_further() -> None:
+    async with behind_a_cutting_gateway(4) as (probe, upstream, done):
+        seen = await steps(probe, upstream, ["new"])
+
+    assert seen[-1].stage is Stage.LOADING
+    assert done == [11]
+
+
+async def test_a_pull_that_a_gateway_cuts_at_once_is_given_up() -> None:
+    async with behind_a_cutting_gateway(0) as (probe, upstream, _):
+        with pytest.raises(PreparationError, match="broke off while pulling"):
+            async with asyncio.timeout(5):
+                await steps(probe, upstream, ["new"])
+
+
+async def test_a_gateway_that_answers_for_the_instance_is_not_the_instance() -> None:
+    async with behind_a_cutting_gateway(4, marks=False) as (probe, upstream, _):
+        assert not await probe.alive(upstream)
 
 
 async def test_missing_models_are_pulled_with_progress_and_the_first_is_loaded() -> (
