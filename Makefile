@@ -24,7 +24,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell .
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile cloud-init/container/Dockerfile
 
 types: $(VENV)/dev
 	$(BIN)/mypy

@@ -25,7 +25,6 @@ from ollama_proxy.backend import (
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi, NotFoundError
 from ollama_proxy.backends.exoscale.buyer import Buyer
 from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
-from ollama_proxy.backends.exoscale.guard import FAILED, READY, Guard
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
     Instance,
@@ -38,6 +37,7 @@ from ollama_proxy.backends.exoscale.instances import (
 from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.guard import FAILED, READY, Guard
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -305,7 +305,7 @@ class ExoscaleBackend:
         identity = purchase.identity if purchase is not None else None
         named = LaunchId(identity) if identity else launch_id
         upstream = Upstream(url, self._authority.link(named))
-        stage = await self._guard.stage(upstream)
+        stage = (await self._guard.look(upstream)).stage
         if stage is None:
             return Observation(Phase.PENDING, upstream, "running, not yet heard of")
         self._reached[launch_id] = upstream

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Upstream
-from ollama_proxy.backends.exoscale.guard import Guard
+from ollama_proxy.backends.guard import Guard
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.link import Link, connection_options, credentials
 from ollama_proxy.record import LaunchId
@@ -71,7 +71,7 @@ async def instance(tmp_path: Path) -> AsyncIterator[Instance]:
     try:
         async with heartbeat_socket(run):
             async with asyncio.timeout(20):
-                while await guard.stage(upstream) is None:
+                while (await guard.look(upstream)).stage is None:
                     assert process.returncode is None, "Caddy refused our Caddyfile"
                     await asyncio.sleep(0.05)
             behind = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -117,7 +117,7 @@ async def test_the_guard_tells_the_stage_and_takes_heartbeats(
     instance: Instance,
 ) -> None:
     guard = Guard()
-    stage = await guard.stage(instance.upstream)
+    stage = (await guard.look(instance.upstream)).stage
     await guard.renew(instance.upstream)
     await guard.aclose()
 

@@ -1,10 +1,11 @@
 """The server before Ollama on an instance: it tells its stage and hears the proxy.
 
-Caddy, as ``cloud-init/exoscale/Caddyfile`` sets it up: TLS in the name of the
-launch, nothing without the launch's token.
+Caddy, as a ``Caddyfile`` of ``cloud-init/`` sets it up: nothing without the token of
+the launch.
 """
 
 import asyncio
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -18,6 +19,14 @@ _TIMEOUT_S = 5.0
 _STAGE_BYTES = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How far a guard says that its boot is, or why that is not known."""
+
+    stage: str | None
+    problem: str = ""
+
+
 class Guard:
     """Speaks to the guards of instances, each over its own link."""
 
@@ -29,13 +38,15 @@ class Guard:
         if self._session is not None:
             await self._session.close()
 
-    async def stage(self, upstream: Upstream) -> str | None:
-        """Return how far the boot is; None if the guard does not answer yet."""
+    async def look(self, upstream: Upstream) -> Sight:
+        """Return how far the boot is; a platform's gateway may answer first."""
         try:
             status, said = await self._ask(upstream, "GET", "/-/stage")
-        except TransientError:
-            return None
-        return said if status == 200 else None  # noqa: PLR2004
+        except TransientError as error:
+            return Sight(None, str(error))
+        if status == 200:  # noqa: PLR2004
+            return Sight(said)
+        return Sight(None, f"the instance's address answers {status}")
 
     async def renew(self, upstream: Upstream) -> None:
         """Put off the instance's dead-man's switch."""

@@ -1,0 +1,116 @@
+#!/bin/sh
+# Start Ollama and the guard before it, hand signals on, and end when either ends or
+# when the proxy has fallen silent.
+#   GUARD_TOKEN     what a caller has to know; nothing starts without it
+#   PORT            where the guard listens, 8080
+#   DEAD_MAN_S      silence of the proxy, in seconds, after which nobody wants this; 0: never
+#   MAX_LIFETIME_S  the same for the time since the start; 0: never
+#   DEAD_MAN        what happens then. exit: the container ends. metric: /-/wanted tells 0, for
+#                   a platform that starts again what ended, and scales down what is unwanted
+set -eu
+user=42420
+etc="${ETC:-/etc/ollama-proxy}"
+models="${OLLAMA_MODELS:-$HOME/models}"
+
+say() {
+    echo "entrypoint: $*" >&2
+}
+
+case "${GUARD_TOKEN:-}" in
+    *[!A-Za-z0-9_-]*) say "GUARD_TOKEN may hold letters, digits, - and _ only"; exit 64 ;;
+    ????????????????*) ;;
+    *) say "GUARD_TOKEN is missing or shorter than 16 characters; set a long random word"; exit 64 ;;
+esac
+case "${DEAD_MAN:=exit}" in
+    exit | metric) ;;
+    *) say "DEAD_MAN is exit or metric, not $DEAD_MAN"; exit 64 ;;
+esac
+
+if [ "$(id -u)" = 0 ]; then # a fresh volume belongs to root
+    mkdir -p "$models"
+    find "$models" "$HOME" -xdev ! -user "$user" -exec chown -h "$user:$user" {} +
+    exec setpriv --reuid="$user" --regid="$user" --clear-groups -- "$0" "$@"
+fi
+
+run="$(mktemp -d "${TMPDIR:-/tmp}/ollama-proxy.XXXXXX")"
+export RUN_DIR="$run" PORT="${PORT:-8080}" OLLAMA_PORT="${OLLAMA_PORT:-11434}"
+[ -w "$models" ] || mkdir -p "$models" 2> /dev/null || true
+if [ ! -w "$models" ]; then
+    say "$models can only be read: nothing in it is pruned, and no pull will work"
+    export OLLAMA_NOPRUNE=1
+fi
+echo 1 > "$run/wanted"
+
+env -u GUARD_TOKEN OLLAMA_HOST="127.0.0.1:$OLLAMA_PORT" OLLAMA_MODELS="$models" ollama serve &
+ollama=$!
+HOME="$run" caddy run --adapter caddyfile --config "$etc/Caddyfile" &
+guard=$!
+preload=""
+
+uptime_s() {
+    read -r up _ < /proc/uptime
+    echo "${up%%.*}"
+}
+
+end() { # end STATUS: no child is left, whatever it does with signals
+    trap '' TERM INT
+    for child in $ollama $guard $preload; do
+        kill -TERM "$child" 2> /dev/null || true
+    done
+    tries=0
+    while kill -0 "$ollama" 2> /dev/null || kill -0 "$guard" 2> /dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt "${GRACE_TENTHS:-100}" ] || kill -KILL "$ollama" "$guard" 2> /dev/null || true
+        sleep 0.1
+    done
+    wait "$ollama" "$guard" 2> /dev/null || true
+    rm -rf "$run"
+    exit "$1"
+}
+trap 'say "told to end"; end 0' TERM INT
+
+preload_models() {
+    export OLLAMA_HOST="127.0.0.1:$OLLAMA_PORT"
+    until ollama list > /dev/null 2>&1; do sleep 1; done
+    grep -Ev '^[[:space:]]*(#|$)' "$etc/preload-models.txt" | while read -r model _; do
+        ollama pull "$model" > /dev/null 2>&1 || say "$model could not be pulled"
+    done
+}
+if grep -Eqsv '^[[:space:]]*(#|$)' "$etc/preload-models.txt"; then
+    (unset GUARD_TOKEN; preload_models) &
+    preload=$!
+fi
+
+begun="$(uptime_s)" heard="$(uptime_s)" mark=""
+unwanted() { # tell why nobody wants this any more, if so
+    now="$(uptime_s)"
+    seen="$(stat -c '%i %s' "$run/heartbeats.log" 2> /dev/null || true)"
+    if [ "$seen" != "$mark" ]; then
+        mark="$seen" heard="$now" # the guard writes a line for each heartbeat
+    fi
+    why=""
+    if [ "${DEAD_MAN_S:-0}" -gt 0 ] && [ $((now - heard)) -ge "$DEAD_MAN_S" ]; then
+        why="the proxy was not heard of for $((now - heard)) s"
+    elif [ "${MAX_LIFETIME_S:-0}" -gt 0 ] && [ $((now - begun)) -ge "$MAX_LIFETIME_S" ]; then
+        why="its longest life of $MAX_LIFETIME_S s is over"
+    fi
+    [ -n "$why" ]
+}
+
+while :; do
+    sleep "${POLL_S:-5}" &
+    wait $! || true # a signal ends the wait, and its trap runs
+    kill -0 "$ollama" 2> /dev/null || { say "Ollama has ended"; end 1; }
+    kill -0 "$guard" 2> /dev/null || { say "the guard has ended"; end 1; }
+    wanted=1
+    if unwanted; then
+        wanted=0
+    fi
+    [ "$(cat "$run/wanted")" = "$wanted" ] || say "${why:-wanted again}"
+    if [ "$wanted" = 0 ] && [ "$DEAD_MAN" = exit ]; then
+        say "$why: it ends"
+        end 0
+    fi
+    echo "$wanted" > "$run/wanted.new"
+    mv "$run/wanted.new" "$run/wanted"
+done

@@ -1,0 +1,238 @@
+"""The entrypoint of the container image, run here with a real Caddy."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.container.rig import SOURCE, TOKEN, USER, container
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("caddy") is None or not Path("/proc/self/stat").exists(),
+    reason="there is no `caddy` on the PATH, or no /proc",
+)
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root changes its user")
+SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
+
+
+@needs_root
+@pytest.mark.parametrize("as_root", [True, False])
+async def test_everything_runs_as_the_one_user(as_root: bool) -> None:
+    async with container(as_root=as_root) as inside:
+        await inside.until_it_serves()
+        users = inside.users()
+
+    assert users == {str(USER)}
+
+
+@pytest.mark.parametrize("token", ["", "short", "no spaces in a token", "*" * 20])
+async def test_without_a_good_token_nothing_starts(token: str) -> None:
+    async with container(GUARD_TOKEN=token) as inside:
+        status = await inside.ended()
+        told = (inside.folder / "stderr").read_text()
+
+        assert status == 64
+        assert "GUARD_TOKEN" in told
+        assert not (inside.folder / "told/calls").exists()
+
+
+@pytest.mark.parametrize("path", ["/", "/api/tags", "/-/stage", "/-/heartbeat", "/v1/"])
+@pytest.mark.parametrize("token", ["", "Bearer wrong", f"Basic {TOKEN}"])
+async def test_nobody_gets_in_without_the_token(path: str, token: str) -> None:
+    async with container() as inside:
+        await inside.until_it_serves()
+        status, _ = await inside.ask(path, Authorization=token)
+        other, _ = await inside.ask(path, X_Ollama_Proxy_Token="wrong")
+
+    assert (status, other) == (401, 401)
+
+
+@pytest.mark.parametrize(
+    "known", [{"Authorization": f"Bearer {TOKEN}"}, {"X_Ollama_Proxy_Token": TOKEN}]
+)
+async def test_the_token_opens_in_either_header(known: dict[str, str]) -> None:
+    async with container() as inside:
+        await inside.until_it_serves()
+        stage = await inside.ask("/-/stage", **known)
+        answer = await inside.ask("/", **known)
+
+    assert stage == (200, "ready")
+    assert answer == (200, "Ollama is running")
+
+
+@pytest.mark.parametrize("ollama", ["", "trap '' TERM\nsleep 60 & wait $!; sleep 60"])
+async def test_a_term_ends_everything_and_leaves_nothing(ollama: str) -> None:
+    stub = ollama or "exec caddy respond --listen $OLLAMA_HOST x"
+    async with container(ollama=stub, GRACE_TENTHS="5") as inside:
+        await inside.until((inside.folder / "told/env").exists)
+        await asyncio.sleep(0.3)
+        inside.process.terminate()
+        status = await inside.ended()
+        left = inside.members()
+
+    assert status == 0
+    assert [pid for pid in left if _is_ours(pid)] == []
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"caddy" in command or b"entrypoint" in command
+
+
+async def test_when_ollama_ends_the_container_ends() -> None:
+    async with container(ollama="exit 3") as inside:
+        assert await inside.ended() == 1
+        assert "Ollama has ended" in (inside.folder / "stderr").read_text()
+
+
+async def test_when_the_proxy_falls_silent_the_container_ends() -> None:
+    async with container(DEAD_MAN_S="1") as inside:
+        assert await inside.ended() == 0
+        assert "not heard of" in (inside.folder / "stderr").read_text()
+
+
+async def test_heartbeats_keep_it() -> None:
+    async with container(DEAD_MAN_S="2") as inside:
+        await inside.until_it_serves()
+        statuses = set()
+        for _ in range(15):
+            statuses.add(await inside.beat())
+            await asyncio.sleep(0.2)
+        still_there = inside.process.returncode is None
+        status = await inside.ended()
+
+    assert statuses == {204}
+    assert still_there
+    assert status == 0
+
+
+async def test_its_longest_life_ends_in_spite_of_heartbeats() -> None:
+    async with container(DEAD_MAN_S="60", MAX_LIFETIME_S="1") as inside:
+        assert await inside.ended() == 0
+        assert "longest life" in (inside.folder / "stderr").read_text()
+
+
+async def test_a_platform_that_starts_again_what_ended_is_told_by_the_metric() -> None:
+    async with container(DEAD_MAN_S="1", DEAD_MAN="metric") as inside:
+        await inside.until_it_serves()
+        await inside.beat()
+        before = await _wanted(inside.ask)
+        async with asyncio.timeout(10):
+            while await _wanted(inside.ask):
+                await asyncio.sleep(0.05)
+        await inside.beat()
+        async with asyncio.timeout(10):
+            while not await _wanted(inside.ask):
+                await asyncio.sleep(0.05)
+
+        assert before == 1
+        assert inside.process.returncode is None
+
+
+async def _wanted(ask: object) -> int:
+    assert callable(ask)
+    status, told = await ask("/-/wanted")
+    assert status == 200
+    assert told.replace("\n", "") in {'{"wanted":0}', '{"wanted":1}'}
+    return int("1" in told)
+
+
+@needs_root
+async def test_a_store_that_can_only_be_read_is_not_pruned() -> None:
+    async with container(read_only=True) as inside:
+        await inside.until_it_serves()
+        environment = (inside.folder / "told/env").read_text()
+
+    assert "OLLAMA_NOPRUNE=1" in environment
+
+
+async def test_ollama_does_not_know_the_token_and_may_write_its_store() -> None:
+    async with container() as inside:
+        await inside.until_it_serves()
+        environment = (inside.folder / "told/env").read_text()
+
+    assert TOKEN not in environment
+    assert "NOPRUNE" not in environment
+    assert "OLLAMA_HOST=127.0.0.1:" in environment
+
+
+async def test_the_models_of_the_list_are_pulled() -> None:
+    preload = "# mine\n\nllama3.2:1b\n  nomic-embed-text  # small\n"
+    async with container(preload=preload) as inside:
+        calls = inside.folder / "told/calls"
+        await inside.until(
+            lambda: calls.exists() and "nomic" in calls.read_text(),
+        )
+        told = calls.read_text().splitlines()
+
+    assert [line for line in told if line.startswith("pull")] == [
+        "pull llama3.2:1b",
+        "pull nomic-embed-text",
+    ]
+
+
+def _bake(folder: Path, stub: str, *models: str) -> "subprocess.CompletedProcess[str]":
+    program = folder / "ollama"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n{stub}\n')
+    program.chmod(0o755)
+    return subprocess.run(
+        ["sh", str(SOURCE / "bake.sh"), *models],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+
+
+def test_models_are_baked_one_by_one(tmp_path: Path) -> None:
+    serve = '[ "$1" != serve ] || exec sleep 60'
+    done = _bake(tmp_path, serve, "llama3.2", "qwen3:4b")
+    calls = (tmp_path / "calls").read_text().splitlines()
+
+    assert done.returncode == 0, done.stderr
+    assert calls[-2:] == ["pull llama3.2", "pull qwen3:4b"]
+
+
+def test_a_model_that_cannot_be_pulled_fails_the_build(tmp_path: Path) -> None:
+    stub = '[ "$1" != pull ] || exit 1\n[ "$1" != serve ] || exec sleep 60'
+
+    assert _bake(tmp_path, stub, "none").returncode == 1
+
+
+def test_without_models_nothing_is_started(tmp_path: Path) -> None:
+    assert _bake(tmp_path, "exit 1").returncode == 0
+    assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("script", ["entrypoint.sh", "bake.sh"])
+def test_shellcheck_finds_nothing(script: str) -> None:
+    done = subprocess.run(
+        [SHELLCHECK, "--shell=sh", str(SOURCE / script)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_everything_that_the_dockerfile_copies_is_there() -> None:
+    lines = (SOURCE / "Dockerfile").read_text().splitlines()
+    copied = [
+        name
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for name in line.split()[1:-1]
+        if not name.startswith("--")
+    ]
+
+    assert set(copied) == {path.name for path in SOURCE.iterdir()} - {"Dockerfile"}
