@@ -65,6 +65,8 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
         "ollama_bin": settings.ollama_bin,
         "simulator": settings.simulator,
         "exoscale": settings.exoscale,
+        "ovh": settings.ovh,
+        "max_lifetime": settings.max_lifetime,
         **settings.backend_options,
     }
     context = BackendContext(store.owner_id, settings.state_dir, store, clock, options)

@@ -6,7 +6,7 @@ and not to each backend. `docs/backends.md` tells how to write one;
 `ollama_proxy.backends.contract` is the suite that checks it.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -185,6 +185,23 @@ class Leased(Protocol):
         Returns what it was, in words. For a key and a machine of its own: it needs
         no state of the proxy.
         """
+
+
+@runtime_checkable
+class Deployable(Protocol):
+    """A backend that has something to be set up once, by hand.
+
+    Both orders tell their steps, and raise `BackendError`s.
+    """
+
+    def deploy(self, image: str) -> AsyncIterator[str]:
+        """Make what launches only start; nothing costs anything afterwards."""
+
+    def remove(self) -> AsyncIterator[str]:
+        """Delete everything of this deployment."""
+
+    async def deployed(self) -> list[str]:
+        """Return what there is of this deployment, in words."""
 
 
 class Notes(Protocol):

@@ -115,11 +115,20 @@ def status(
     ] = False,
 ) -> None:
     """Show what the running proxy is doing."""
-    client = _client(_settings(config))
+    settings = _settings(config)
+    client = _client(settings)
     if watch:
         watch_status(client, _out)
-    else:
+        return
+    try:
         _out.print(render_status(client.get("/status")))
+    except ProxyUnreachableError as error:
+        from ollama_proxy.doctor import look_alone  # noqa: PLC0415 - slow to import
+
+        _err.print(f"ollama-proxy: {escape(str(error))}")
+        for line in asyncio.run(look_alone(settings)) or ["nothing of ours is there"]:
+            _out.print(escape(line))
+        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -129,9 +138,51 @@ def wake(config: Config = None) -> None:
 
 
 @app.command()
+def start(config: Config = None) -> None:
+    """Do the same as `wake`, in the word of the controller script."""
+    wake(config)
+
+
+@app.command()
 def stop(config: Config = None) -> None:
-    """Stop the instance once its streams have ended."""
-    _out.print(render_status(_client(_settings(config)).post("/-/stop")))
+    """Stop the instance once its streams have ended; without a proxy, at once."""
+    settings = _settings(config)
+    try:
+        _out.print(render_status(_client(settings).post("/-/stop")))
+    except ProxyUnreachableError:
+        from ollama_proxy.doctor import stop_alone  # noqa: PLC0415 - slow to import
+
+        stopped = asyncio.run(stop_alone(settings))
+        for launch_id in stopped:
+            _out.print(f"stopped {launch_id}")
+        if not stopped:
+            _out.print("no proxy runs, and nothing of ours does")
+
+
+@app.command()
+def deploy(image: str, config: Config = None) -> None:
+    """Make, once, what launches only start: the app that runs IMAGE."""
+    asyncio.run(_set_up(_settings(config), image))
+
+
+@app.command()
+def delete(
+    config: Config = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete everything of this deployment in its cloud."""
+    settings = _settings(config)
+    if not yes:
+        typer.confirm("Delete everything of this deployment in its cloud?", abort=True)
+    asyncio.run(_set_up(settings, None))
+
+
+async def _set_up(settings: Settings, image: str | None) -> None:
+    from ollama_proxy.doctor import set_up  # noqa: PLC0415 - slow to import
+
+    async for step in set_up(settings, image):
+        _out.print(escape(step))
 
 
 @app.command()

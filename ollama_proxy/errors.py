@@ -54,6 +54,18 @@ class TransientError(BackendError):
     reason = "transient"
 
 
+class ConflictError(TransientError):
+    """The thing is in use, or in a state that does not allow this now."""
+
+    reason = "conflict"
+
+
+class NotFoundError(BackendError):
+    """The cloud says that there is nothing of that id."""
+
+    reason = "not_found"
+
+
 class OutcomeUnknownError(BackendError):
     """The call may or may not have acted: look before anything else."""
 

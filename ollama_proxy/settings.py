@@ -17,6 +17,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic.fields import FieldInfo
 
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.setting import Duration, Names, Size, environment_names, setting
@@ -54,7 +55,7 @@ class Settings(BaseModel):
     backend: str = setting(
         "",
         "OLLAMA_PROXY_BACKEND",
-        text="`exoscale`, `local`, `static` or the name of a plug-in",
+        text="`exoscale`, `ovh`, `local`, `static` or the name of a plug-in",
         shown="found from credentials or an upstream URL, else `local`",
     )
     origins: Annotated[Names, AfterValidator(_check_origins)] = setting(
@@ -207,6 +208,9 @@ class Settings(BaseModel):
     exoscale: ExoscaleSettings = Field(
         default_factory=ExoscaleSettings, description="settings of `exoscale`"
     )
+    ovh: OvhSettings = Field(
+        default_factory=OvhSettings, description="settings of `ovh`"
+    )
     backend_options: dict[str, Any] = setting(
         dict,
         text="settings of a plug-in: a table in the settings file",
@@ -338,6 +342,8 @@ def _contradictions(settings: Settings) -> list[str]:
             "EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both;"
             " make a key in the portal under IAM"
         )
+    if backend_name(settings) == "ovh":
+        faults += settings.ovh.faults()
     if settings.backend == "static" and settings.upstream_url is None:
         faults.append(
             "OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs the URL of a server;"
@@ -375,5 +381,6 @@ def _meant(settings: Settings) -> list[str]:
     meant = {
         "static": settings.upstream_url is not None,
         "exoscale": settings.exoscale.has_credentials,
+        "ovh": settings.ovh.has_credentials,
     }
     return [name for name, is_meant in meant.items() if is_meant]

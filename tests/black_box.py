@@ -21,6 +21,15 @@ from tests.processes import living
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "ollama_proxy")
+_SETTINGS = (
+    "OLLAMA_",
+    "LOG_LEVEL",
+    "PRELOAD_",
+    "EXOSCALE_",
+    "OVH",
+    "GPU_",
+    "FLY_",
+)
 
 
 def clean_environment(**env: str) -> dict[str, str]:
@@ -28,7 +37,7 @@ def clean_environment(**env: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OLLAMA_", "LOG_LEVEL", "PRELOAD_", "EXOSCALE_"))
+        if not name.startswith(_SETTINGS)
     }
     return kept | {"PYTHONPATH": str(ROOT)} | env
 

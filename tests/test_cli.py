@@ -15,7 +15,16 @@ def test_version() -> None:
 def test_help_names_every_command() -> None:
     done = run_cli("--help")
 
-    for command in ("serve", "status", "wake", "stop", "sweep", "check"):
+    for command in (
+        "serve",
+        "status",
+        "wake",
+        "stop",
+        "sweep",
+        "check",
+        "start",
+        "deploy",
+    ):
         assert command in done.stdout
 
 
@@ -36,6 +45,13 @@ def test_without_a_proxy_a_command_says_so() -> None:
     assert done.returncode == 1
     assert "no ollama-proxy answers at http://127.0.0.1:" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_backend_without_anything_to_deploy_says_so(tmp_path: Path) -> None:
+    done = run_cli("deploy", "x:1", OLLAMA_PROXY_STATE_DIR=str(tmp_path))
+
+    assert done.returncode == 2
+    assert "the backend 'local' has nothing to be deployed" in done.stderr
 
 
 def test_sweep_finds_nothing_where_nothing_is_lost(tmp_path: Path) -> None:

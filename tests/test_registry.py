@@ -38,7 +38,13 @@ def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
     assert isinstance(
         factory(BackendContext("o", tmp_path, MemoryNotes(), SystemClock())), FakeCloud
     )
-    assert registry.known_backends() == ["exoscale", "local", "scaleway", "static"]
+    assert registry.known_backends() == [
+        "exoscale",
+        "local",
+        "ovh",
+        "scaleway",
+        "static",
+    ]
 
 
 def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
@@ -51,5 +57,5 @@ def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="known: exoscale, local, static"):
+    with pytest.raises(SettingsError, match="known: exoscale, local, ovh, static"):
         registry.load_backend("exo")

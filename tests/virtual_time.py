@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_proxy.clock import SystemClock
+
 
 class _JumpingSelector(selectors.SelectSelector):
     def __init__(self) -> None:
@@ -53,6 +55,16 @@ class SetClock:
 
     def now(self) -> float:
         return self.moment
+
+
+@dataclass(slots=True)
+class JumpingClock:
+    """The real time, moved on by hand."""
+
+    ahead_s: float = 0.0
+
+    def now(self) -> float:
+        return SystemClock().now() + self.ahead_s
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:

@@ -24,7 +24,9 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
     CapacityError,
+    ConflictError,
     CredentialsError,
+    NotFoundError,
     OutcomeUnknownError,
     SpecError,
     TransientError,
@@ -39,18 +41,6 @@ _SETTLED_S = 60.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 3.0
 _READING = ("get_", "list_")
-
-
-class NotFoundError(BackendError):
-    """There is nothing of that id in that zone."""
-
-    reason = "not_found"
-
-
-class ConflictError(TransientError):
-    """The thing is in use, or in a state that does not allow this now."""
-
-    reason = "conflict"
 
 
 class ExoscaleApi:

@@ -22,7 +22,7 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi, NotFoundError
+from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Buyer
 from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
 from ollama_proxy.backends.exoscale.instances import (
@@ -41,6 +41,7 @@ from ollama_proxy.backends.guard import FAILED, READY, Guard
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
+    NotFoundError,
     OutcomeUnknownError,
     SettingsError,
     StoreError,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ollama_proxy.authority import Authority
-from ollama_proxy.backends.exoscale.api import ExoscaleApi, NotFoundError
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.choices import (
     Template,
     check_disk,
@@ -22,6 +22,7 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
     CapacityError,
+    NotFoundError,
     OutcomeUnknownError,
     SpecError,
 )

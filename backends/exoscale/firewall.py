@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backends.exoscale.api import ConflictError, ExoscaleApi
-from ollama_proxy.errors import BackendError
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.errors import BackendError, ConflictError
 
 PORT = 443
 _ANYWHERE = ("0.0.0.0/0",)

@@ -8,7 +8,7 @@ import structlog
 
 from ollama_proxy import log
 from ollama_proxy.backend import Prices
-from ollama_proxy.backends.exoscale.api import ExoscaleApi, NotFoundError, settled
+from ollama_proxy.backends.exoscale.api import ExoscaleApi, settled
 from ollama_proxy.backends.exoscale.instances import Instance, Labels
 from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
@@ -17,6 +17,7 @@ from ollama_proxy.errors import (
     BackendError,
     CapacityError,
     CredentialsError,
+    NotFoundError,
     SpecError,
 )
 from ollama_proxy.record import LaunchId

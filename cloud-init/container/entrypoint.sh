@@ -2,6 +2,7 @@
 # Start Ollama and the guard before it, hand signals on, and end when either ends or
 # when the proxy has fallen silent.
 #   GUARD_TOKEN     what a caller has to know; nothing starts without it
+#   GUARD           token, or platform: a gateway before this has checked the caller
 #   PORT            where the guard listens, 8080
 #   DEAD_MAN_S      silence of the proxy, in seconds, after which nobody wants this; 0: never
 #   MAX_LIFETIME_S  the same for the time since the start; 0: never
@@ -16,9 +17,10 @@ say() {
     echo "entrypoint: $*" >&2
 }
 
-case "${GUARD_TOKEN:-}" in
-    *[!A-Za-z0-9_-]*) say "GUARD_TOKEN may hold letters, digits, - and _ only"; exit 64 ;;
-    ????????????????*) ;;
+case "${GUARD:=token} ${GUARD_TOKEN:=none}" in
+    "platform "*) ;;
+    "token "*[!A-Za-z0-9_-]*) say "GUARD_TOKEN may hold letters, digits, - and _ only"; exit 64 ;;
+    "token "????????????????*) ;;
     *) say "GUARD_TOKEN is missing or shorter than 16 characters; set a long random word"; exit 64 ;;
 esac
 case "${DEAD_MAN:=exit}" in
@@ -33,7 +35,7 @@ if [ "$(id -u)" = 0 ]; then # a fresh volume belongs to root
 fi
 
 run="$(mktemp -d "${TMPDIR:-/tmp}/ollama-proxy.XXXXXX")"
-export RUN_DIR="$run" PORT="${PORT:-8080}" OLLAMA_PORT="${OLLAMA_PORT:-11434}"
+export RUN_DIR="$run" GUARD GUARD_TOKEN PORT="${PORT:-8080}" OLLAMA_PORT="${OLLAMA_PORT:-11434}"
 [ -w "$models" ] || mkdir -p "$models" 2> /dev/null || true
 if [ ! -w "$models" ]; then
     say "$models can only be read: nothing in it is pruned, and no pull will work"

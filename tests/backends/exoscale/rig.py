@@ -9,23 +9,13 @@ from pathlib import Path
 from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.clock import SystemClock
 from tests.fakes.exoscale.cloud import FakeExoscale, Timing
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server
 from tests.fakes.store import MemoryNotes
+from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"
-
-
-@dataclass(slots=True)
-class JumpingClock:
-    """The real time, moved on by hand."""
-
-    ahead_s: float = 0.0
-
-    def now(self) -> float:
-        return SystemClock().now() + self.ahead_s
 
 
 @dataclass(slots=True)

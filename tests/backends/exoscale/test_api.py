@@ -5,17 +5,14 @@ import asyncio
 import exoscale.api.v2
 import pytest
 
-from ollama_proxy.backends.exoscale.api import (
-    ConflictError,
-    ExoscaleApi,
-    NotFoundError,
-    settled,
-)
+from ollama_proxy.backends.exoscale.api import ExoscaleApi, settled
 from ollama_proxy.backends.exoscale.check import RIGHTS
 from ollama_proxy.errors import (
     BackendError,
     CapacityError,
+    ConflictError,
     CredentialsError,
+    NotFoundError,
     OutcomeUnknownError,
     SpecError,
     TransientError,

@@ -1,0 +1,135 @@
+"""What a registry says of an image, without fetching it."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import requests
+from dxf import DXF, DXFBase
+from dxf.exceptions import DXFError, DXFPlatformDataNotFound
+
+from ollama_proxy.errors import (
+    BackendError,
+    CredentialsError,
+    SpecError,
+    TransientError,
+)
+
+GUARDED = "ollama-proxy.guard"
+"""The label of images that are built from ``cloud-init/container/``."""
+
+_PLATFORM = "linux/amd64"
+_HUB = "registry-1.docker.io"
+_TIMEOUT_S = 15.0
+_MAX_CONFIG = 4 * 1024 * 1024
+_LOCAL = ("localhost", "127.")  # which the engines speak to without TLS, too
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where an image is: registry, repository, and its tag or digest."""
+
+    host: str
+    repository: str
+    alias: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its registry is on this machine."""
+        return self.host.startswith(_LOCAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image for ``linux/amd64``: ``size`` is what is fetched, in bytes."""
+
+    digest: str
+    size: int
+    user: str
+    labels: Mapping[str, str]
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it is built from ``cloud-init/container/``."""
+        return self.labels.get(GUARDED) == "1"
+
+
+def parse_reference(text: str) -> Reference:
+    """Return what ``[registry/]repository[:tag][@digest]`` says.
+
+    Raises `SpecError` for a name without tag and digest: what it means changes.
+    """
+    name, _, digest = text.strip().partition("@")
+    head, found, rest = name.partition("/")
+    if not found or not ("." in head or ":" in head or head == "localhost"):
+        head, rest = _HUB, name
+    repository, _, tag = rest.partition(":")
+    if head == _HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    if not repository or not (tag or digest):
+        raise SpecError(
+            f"the image {text!r} has no tag and no digest; write registry/name:tag"
+        )
+    return Reference(head, repository, digest or tag)
+
+
+async def look_at(text: str) -> Image:
+    """Ask an image's registry about it, as anybody may.
+
+    Raises `SpecError` if it is not there or not for ``linux/amd64``,
+    `CredentialsError` if it is private, `TransientError` otherwise.
+    """
+    reference = parse_reference(text)
+    try:
+        return await asyncio.to_thread(_look_at, reference)
+    except DXFPlatformDataNotFound as error:
+        raise SpecError(f"the image {text!r} is not built for {_PLATFORM}") from error
+    except requests.HTTPError as error:
+        raise _named(text, error) from error
+    except (requests.RequestException, DXFError, ValueError, KeyError) as error:
+        message = f"the registry of {text!r} can't be read: {type(error).__name__}"
+        raise TransientError(message) from error
+
+
+def _look_at(reference: Reference) -> Image:
+    registry = DXF(
+        reference.host,
+        reference.repository,
+        _log_in,
+        insecure=reference.is_local,
+        timeout=_TIMEOUT_S,
+    )
+    with registry:
+        digest, _ = registry.head_manifest_and_response(reference.alias)
+        found = registry.get_manifest(reference.alias, _PLATFORM)
+        manifest = json.loads(found if isinstance(found, str) else found[_PLATFORM])
+        wanted = manifest["config"]
+        if wanted["size"] > _MAX_CONFIG:
+            raise ValueError("the image's configuration is too large")
+        blob = cast("Iterable[bytes]", registry.pull_blob(wanted["digest"]))
+        told = json.loads(b"".join(blob))
+    if told.get("architecture") != "amd64":
+        raise SpecError(f"the image is for {told.get('architecture')}, not for amd64")
+    config: dict[str, Any] = told.get("config") or {}
+    return Image(
+        digest=str(digest),
+        size=sum(int(layer["size"]) for layer in manifest["layers"]),
+        user=str(config.get("User") or "root"),
+        labels=config.get("Labels") or {},
+    )
+
+
+def _log_in(registry: DXFBase, response: requests.Response) -> None:
+    """Log in as nobody, which registries want of everybody."""
+    registry.authenticate(actions=["pull"], response=response)
+
+
+def _named(text: str, error: requests.HTTPError) -> BackendError:
+    status = error.response.status_code if error.response is not None else 0
+    if status in {401, 403}:
+        return CredentialsError(f"the image {text!r} is private, or not there")
+    if status == 404:  # noqa: PLR2004
+        return SpecError(f"there is no image {text!r}")
+    return TransientError(f"the registry of {text!r} answered {status}")

@@ -1,0 +1,519 @@
+"""The backend: one app that is started and stopped, or one per launch.
+
+Names of apps repeat, and a creation has no key against repetition. So the attempt is
+noted before the call, and after a lost answer the app is looked for by its labels,
+until so much time has passed that the call can't have arrived. An app that is kept
+is only started, which may be asked for twice.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.authority import Authority
+from ollama_proxy.backend import (
+    BackendContext,
+    Finding,
+    Observation,
+    Phase,
+    Prices,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.images import parse_reference
+from ollama_proxy.backends.ovh.apps import (
+    LEAVING,
+    App,
+    Labels,
+    described,
+    label_name,
+    launch_of,
+)
+from ollama_proxy.backends.ovh.attempts import Attempt, Attempts
+from ollama_proxy.backends.ovh.cli import CliDriver
+from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.backends.ovh.fleet import Fleet
+from ollama_proxy.backends.ovh.maker import Maker
+from ollama_proxy.backends.ovh.rest import RestDriver
+from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    NotFoundError,
+    OutcomeUnknownError,
+    SettingsError,
+    SpecError,
+    StoreError,
+    TransientError,
+)
+from ollama_proxy.link import Link
+from ollama_proxy.record import LaunchId
+
+SETTLE_S = 150.0
+"""After so long a call whose answer was lost can't have arrived any more."""
+
+_DEPLOYED = LaunchId("deployed")
+"""The launch by which `deploy` makes an app that it stops at once."""
+
+_STOP_LIMIT_S = 900.0
+_UNWANTED = "app-"
+"""Before an app's id: the name under which the sweep deletes it alone."""
+
+
+class OvhBackend:
+    """Apps of one deployment. ``driver_of`` opens the driver of a region."""
+
+    def __init__(
+        self,
+        settings: OvhSettings,
+        *,
+        owner_id: str,
+        attempts: Attempts,
+        authority: Authority,
+        clock: Clock,
+        driver_of: Callable[[str], Driver],
+        max_lifetime_s: float | None,
+        poll_s: float,
+    ) -> None:
+        self._settings = settings
+        self._labels = Labels(owner_id)
+        self._attempts = attempts
+        self._authority = authority
+        self._clock = clock
+        self._fleet = Fleet(self._labels, regions=self.regions, driver_of=driver_of)
+        self._guard = Guard()
+        self._keeps = settings.idle_action == "stop"
+        self._maker = Maker(
+            settings,
+            labels=self._labels,
+            attempts=attempts,
+            authority=authority,
+            clock=clock,
+            driver_of=self._fleet.driver,
+            max_lifetime_s=max_lifetime_s,
+        )
+        self._heard: dict[LaunchId, Upstream] = {}
+        self._told_to_stop: set[LaunchId] = set()
+        self._resting = 0
+        self._log = structlog.get_logger()
+        self.traits = Traits(
+            poll_s=poll_s,
+            watch_s=30.0,
+            renew_s=60.0,
+            location=settings.region,
+            instance_type=settings.flavor or settings.gpu_model,
+        )
+
+    def regions(self) -> list[str]:
+        """Return every region in which there may be something of ours."""
+        return [*dict.fromkeys([*self._settings.regions, *self._attempts.book.regions])]
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Have the app of a launch run: the one that it has, one that rests, or new."""
+        self._told_to_stop.discard(launch_id)
+        attempt = self._attempts.get(launch_id)
+        if attempt is not None and attempt.app_id is not None:
+            app = await self._look(launch_id, attempt)
+            if app is None or app.state in LEAVING:
+                message = "the app of this launch is not shown, or is being deleted"
+                raise TransientError(message)
+            await self._run(launch_id, attempt, app)
+            return
+        if attempt is None:
+            self._attempts.put(launch_id, Attempt(self._settings.region))
+        for _ in range(2):  # lists may trail: two looks before "there is none"
+            if (found := await self._adopted(launch_id)) is not None:
+                await self._run(launch_id, *found)
+                return
+        if attempt is not None and self._is_unsettled(attempt):
+            raise OutcomeUnknownError(
+                "the answer to the making of an app was lost; it is looked for by its"
+                " labels"
+            )
+        if (resting := await self._one_that_rests()) is not None:
+            region, app = resting
+            identity = app.label("identity")
+            attempt = Attempt(region, app_id=app.id, identity=identity, seen=True)
+            self._attempts.put(launch_id, attempt)
+            await self._run(launch_id, attempt, app)
+            return
+        await self._maker.make(launch_id)
+
+    async def _run(self, launch_id: LaunchId, attempt: Attempt, app: App) -> None:
+        """Start an app for a launch, unless it runs."""
+        driver = self._fleet.driver(attempt.region)
+        if launch_of(app) != launch_id:
+            await driver.label(app.id, label_name("launch"), str(launch_id))
+        if not app.is_resting:
+            return
+        now = self._clock.now()
+        self._attempts.mark(launch_id, started_at=now, seen_live=False)
+        lease_end = f"{now + self._settings.lease:.0f}"
+        await driver.label(app.id, label_name("lease"), lease_end)
+        await driver.start(app.id)
+
+    async def _one_that_rests(self) -> tuple[str, App] | None:
+        """Return the app that is kept for the next launch, and its region.
+
+        One in a region that had no room lately is left alone, if there is another
+        region in which one can be made.
+        """
+        for region in self._maker.regions() if self._keeps else ():
+            if self._maker.is_full(region) and not self._maker.is_full_everywhere():
+                return None
+            for app in await self._fleet.in_region(region):
+                if self._is_kept(app) and app.id not in self._attempts.app_ids():
+                    return region, app
+        return None
+
+    def _is_kept(self, app: App) -> bool:
+        """Tell whether an app is one to be started again: it rests, and is as meant."""
+        fits = app.label("spec") == self._maker.spec
+        return self._keeps and app.is_resting and fits
+
+    def _is_unsettled(self, attempt: Attempt) -> bool:
+        """Tell whether an attempt may still turn up."""
+        sent_at = attempt.attempted_at
+        return sent_at is not None and self._clock.now() - sent_at < SETTLE_S
+
+    async def _adopted(self, launch_id: LaunchId) -> tuple[Attempt, App] | None:
+        """Note the app that carries a launch's labels; None if there is none.
+
+        Of several the oldest stays: the others were made by mistake.
+        """
+        found = await self._fleet.of_launch(launch_id)
+        if not found:
+            return None
+        (region, first), *rest = sorted(found, key=lambda one: one[1].created_at)
+        attempt = Attempt(
+            region,
+            attempted_at=self._clock.now(),
+            app_id=first.id,
+            identity=first.label("identity"),
+        )
+        self._attempts.put(launch_id, attempt)
+        for other_region, other in rest:
+            self._log.error(log.INSTANCE_DOUBLE, launch_id=launch_id, instance=other.id)
+            await self._fleet.end(other_region, other, keep=False)
+        return attempt, first
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        """Look once, at the platform and then at the app itself."""
+        attempt = self._attempts.get(launch_id)
+        if attempt is not None and attempt.was_never_sent:
+            return self._forgotten(launch_id)
+        if attempt is None or attempt.app_id is None:
+            return await self._inspect_unknown(launch_id, attempt)
+        app = await self._look(launch_id, attempt)
+        if app is None:
+            is_new = self._is_unsettled(attempt) and not attempt.seen
+            if is_new:
+                return Observation(Phase.PENDING, detail="made, not yet shown")
+            return self._forgotten(launch_id)
+        return await self._inspect_app(launch_id, attempt, app)
+
+    async def _inspect_unknown(
+        self, launch_id: LaunchId, attempt: Attempt | None
+    ) -> Observation:
+        """Tell of a launch whose app is not known: it may be found by its labels."""
+        found = await self._fleet.of_launch(launch_id)
+        if any(not (self._keeps and app.is_resting) for _, app in found):
+            adopted = await self._adopted(launch_id)
+            if adopted is not None:
+                return await self._inspect_app(launch_id, *adopted)
+        if attempt is not None and self._is_unsettled(attempt):
+            return Observation(Phase.PENDING, detail="looking for a lost app")
+        return self._forgotten(launch_id)
+
+    async def _look(self, launch_id: LaunchId, attempt: Attempt) -> App | None:
+        """Return a launch's app as its region shows it; None if it knows no such id."""
+        assert attempt.app_id is not None  # noqa: S101 - the callers looked
+        try:
+            app = await self._fleet.driver(attempt.region).app(attempt.app_id)
+        except NotFoundError:
+            return None
+        live = not app.is_resting
+        if not attempt.seen or (live and not attempt.seen_live):
+            with contextlib.suppress(StoreError):  # a full disk keeps nothing running
+                seen_live = live or attempt.seen_live
+                self._attempts.mark(launch_id, seen=True, seen_live=seen_live)
+        return app
+
+    async def _inspect_app(
+        self, launch_id: LaunchId, attempt: Attempt, app: App
+    ) -> Observation:
+        """Tell what an app's state means for its launch."""
+        known = Circumstances(
+            keeps=self._keeps,
+            told_to_stop=launch_id in self._told_to_stop,
+            is_unshown=self._is_unshown(launch_id),
+            waited_s=self._waited_s(attempt),
+            queue_timeout_s=self._settings.queue_timeout,
+            served=attempt.served,
+        )
+        thought, why = verdict(app, known)
+        match thought:
+            case Verdict.GONE:
+                return self._forgotten(launch_id)
+            case Verdict.PERHAPS_SERVING:
+                return await self._boot(launch_id, attempt, app)
+            case Verdict.WITHOUT_ROOM:
+                self._maker.note_full(attempt.region)
+        phase = Phase.PENDING if thought is Verdict.COMING else Phase.FAILED
+        return Observation(phase, detail=why)
+
+    def _is_unshown(self, launch_id: LaunchId) -> bool:
+        """Tell whether the platform may not yet show that an app was started."""
+        attempt = self._attempts.get(launch_id)
+        if attempt is None or attempt.seen_live:
+            return False
+        return self._waited_s(attempt) < SETTLE_S
+
+    def _waited_s(self, attempt: Attempt) -> float:
+        return self._clock.now() - attempt.begun_at
+
+    def _forgotten(self, launch_id: LaunchId) -> Observation:
+        self._attempts.drop(launch_id)
+        self._heard.pop(launch_id, None)
+        self._told_to_stop.discard(launch_id)
+        return Observation(Phase.GONE)
+
+    async def _boot(
+        self, launch_id: LaunchId, attempt: Attempt, app: App
+    ) -> Observation:
+        """Tell whether an app's guard is heard; until then its gateway answers."""
+        url = self._checked_url(app)
+        if url is None:
+            return Observation(Phase.PENDING, detail=app.state.lower())
+        heard = self._heard.get(launch_id)
+        if heard is not None and heard.url == url:
+            return Observation(Phase.RUNNING, heard, app.id)
+        upstream = Upstream(url, self._link(attempt.identity))
+        sight = await self._guard.look(upstream)
+        if sight.stage is None:
+            detail = f"{app.state.lower()}; {sight.problem}"
+            return Observation(Phase.PENDING, upstream, detail)
+        self._heard[launch_id] = upstream
+        return Observation(Phase.RUNNING, upstream, app.id)
+
+    def _checked_url(self, app: App) -> str | None:
+        """Return an app's URL; the AI token is sent over TLS alone."""
+        url = (app.status.url or "").rstrip("/")
+        private = (self._settings.api_url or "").startswith("http://")
+        if url.startswith("https://") or (url and private):
+            return url
+        return None
+
+    def _link(self, identity: str | None) -> Link:
+        """Return the link to an app: the gateway's token, and its guard's own."""
+        token = self._settings.call_token or self._settings.ai_token
+        assert token is not None  # noqa: S101 - the settings were checked
+        guard = self._authority.token(LaunchId(identity)) if identity else None
+        return Link(token.get_secret_value(), guard_token=guard, is_marked=True)
+
+    async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
+        """Put off the dead-man's switch, and now and then the end of the lease."""
+        attempt = self._attempts.get(launch_id)
+        if attempt is None or attempt.app_id is None:
+            return
+        if serves and not attempt.served:
+            attempt = self._attempts.mark(launch_id, served=True)
+        if (upstream := self._heard.get(launch_id)) is None:
+            return
+        await self._guard.renew(upstream)
+        driver = self._fleet.driver(attempt.region)
+        assert attempt.app_id is not None  # noqa: S101 - it was heard
+        app = await driver.app(attempt.app_id)
+        now = self._clock.now()
+        if app.lease_end - now < self._settings.lease / 2.0:
+            lease_end = f"{now + self._settings.lease:.0f}"
+            await driver.label(app.id, label_name("lease"), lease_end)
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        """Go one step towards an app that costs nothing; `inspect` tells when."""
+        self._heard.pop(launch_id, None)
+        attempt = self._attempts.get(launch_id)
+        if attempt is not None and attempt.was_never_sent:
+            return
+        if launch_id.startswith(_UNWANTED):
+            await self._end_unwanted(launch_id.removeprefix(_UNWANTED))
+            return
+        self._told_to_stop.add(launch_id)
+        if attempt is not None and attempt.app_id is not None:
+            app = await self._look(launch_id, attempt)
+            if app is not None:
+                unshown = self._is_unshown(launch_id)
+                await self._fleet.end(
+                    attempt.region, app, keep=self._keeps, again=unshown
+                )
+            return
+        for region, app in await self._fleet.of_launch(launch_id):
+            await self._fleet.end(region, app, keep=self._keeps)
+
+    async def _end_unwanted(self, app_id: str) -> None:
+        """End an app that no launch has, if that is still so."""
+        for region, app in await self._fleet.everything():
+            if app.id == app_id and app.id not in self._attempts.app_ids():
+                await self._fleet.end(region, app, keep=False)
+
+    async def owned(self) -> Collection[LaunchId]:
+        """Name every launch that has an app which may cost something.
+
+        One app per region that rests for the next launch belongs to none. One that
+        rests and won't be started again is named by its own id, and likewise a second
+        one of a launch: these are stopped as strays, which deletes them.
+        """
+        names: set[LaunchId] = set()
+        kept: set[str] = set()
+        for region, app in await self._fleet.everything():
+            is_used = app.id in self._attempts.app_ids()
+            if self._is_kept(app) and not is_used and region not in kept:
+                kept.add(region)
+            elif is_used or not (app.is_resting or self._is_double(app)):
+                names.add(self._launch_in_use(app))
+            else:
+                names.add(LaunchId(_UNWANTED + app.id))
+        self._resting = len(kept)
+        return names
+
+    def _launch_in_use(self, app: App) -> LaunchId:
+        """Return the launch that an app belongs to: as noted, else as labelled."""
+        return self._attempts.launch_of(app.id) or launch_of(app)
+
+    def _is_double(self, app: App) -> bool:
+        """Tell whether its launch has another one: a lost creation came very late."""
+        attempt = self._attempts.get(launch_of(app))
+        known = attempt.app_id if attempt is not None else None
+        return known is not None and known != app.id
+
+    @property
+    def prices(self) -> Prices:
+        """What the app costs, as the settings have it; one that rests is free."""
+        return Prices(self._settings.price_per_hour, self._resting, 0.0)
+
+    async def sweep_expired(self, *, dry_run: bool) -> list[str]:
+        """Stop each app of any deployment whose lease is over."""
+        return await self._fleet.sweep_expired(self._clock.now(), dry_run=dry_run)
+
+    async def deploy(self, image: str) -> AsyncIterator[str]:
+        """Make the app that launches start, and stop it again; tell each step."""
+        if not self._keeps:
+            raise SpecError(
+                "OVH_IDLE_ACTION=delete makes an app per launch, so there is nothing to"
+                " deploy; set OVH_IMAGE to the image"
+            )
+        parse_reference(image)
+        self._attempts.put_image(image)
+        resting = await self._one_that_rests()
+        if resting is not None:
+            yield f"{described(*resting)}: it is there already, and waits to be started"
+            return
+        yield f"an app is made of {image}"
+        await self.start(_DEPLOYED)
+        async for detail in self._until_gone(_DEPLOYED):
+            yield detail
+        for line in await self.deployed():
+            yield f"{line}: it waits to be started, and costs nothing"
+
+    async def _until_gone(self, launch_id: LaunchId) -> AsyncIterator[str]:
+        """Stop an app until it is seen to be stopped; tell what is seen meanwhile."""
+        begun_at, told = self._clock.now(), ""
+        while True:
+            with contextlib.suppress(TransientError):
+                await self.stop(launch_id)
+            seen = await self.inspect(launch_id)
+            if seen.phase is Phase.GONE:
+                return
+            if self._clock.now() - begun_at > _STOP_LIMIT_S:
+                raise TransientError(
+                    f"the app is not stopped after {_STOP_LIMIT_S:.0f} s"
+                    f" ({seen.detail}), and may cost money; look into the control panel"
+                )
+            if seen.detail != told:
+                told = seen.detail
+                yield f"stopping: {told}"
+            await asyncio.sleep(self.traits.poll_s)
+
+    async def remove(self) -> AsyncIterator[str]:
+        """Stop and delete every app of this deployment; tell each step."""
+        begun_at, told = self._clock.now(), set[str]()
+        while left := await self._fleet.everything():
+            for region, app in left:
+                line = described(region, app)
+                if line not in told:
+                    told.add(line)
+                    yield f"deleting {line}"
+                with contextlib.suppress(TransientError):
+                    await self._fleet.end(region, app, keep=False)
+            if self._clock.now() - begun_at > _STOP_LIMIT_S:
+                raise TransientError(
+                    f"not everything is deleted after {_STOP_LIMIT_S:.0f} s; try again"
+                )
+            await asyncio.sleep(self.traits.poll_s)
+        self._attempts.put_image(None)
+        yield "nothing of this deployment is left"
+
+    async def deployed(self) -> list[str]:
+        """Return each app of this deployment, in words."""
+        return [
+            described(region, app) for region, app in await self._fleet.everything()
+        ]
+
+    async def aclose(self) -> None:
+        """Close connections; apps stay as they are."""
+        await self._guard.aclose()
+        await self._fleet.aclose()
+
+    async def check(self) -> list[Finding]:
+        """Examine log-in, region, quota, flavour, image and volume; make nothing."""
+        from ollama_proxy.backends.ovh.check import examine  # noqa: PLC0415 - rare
+
+        region = self._settings.region
+        return await examine(
+            self._fleet.driver(region), self._settings, image=self._maker.image
+        )
+
+
+def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
+    """Build the backend from the settings ``ovh``.
+
+    ``poll_s`` is the pause between two looks.
+    """
+    settings = context.options.get("ovh")
+    if not isinstance(settings, OvhSettings):
+        raise SettingsError(["ovh: the backend 'ovh' needs its settings"])
+    if faults := settings.faults():
+        raise SettingsError(faults)
+    lifetime = context.options.get("max_lifetime")
+    return OvhBackend(
+        settings,
+        owner_id=context.owner_id,
+        attempts=Attempts(context.notes),
+        authority=Authority(context.state_dir / "authority", context.clock),
+        clock=context.clock,
+        driver_of=partial(_open_driver, settings, context.state_dir),
+        max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
+        poll_s=poll_s,
+    )
+
+
+def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
+    token = settings.ai_token
+    if settings.speaks_rest and token is not None:
+        url = settings.url_of(region)
+        return RestDriver(region, url=url, token=token.get_secret_value())
+    password = settings.password
+    return CliDriver(
+        region,
+        program=settings.ovhai_bin,
+        home=state_dir / "ovhai" / region,
+        template=Path.home(),
+        username=settings.username,
+        password=password.get_secret_value() if password is not None else None,
+    )

@@ -1,0 +1,83 @@
+"""The doctor: what an app would need, looked at without making one."""
+
+from collections.abc import Awaitable, Callable
+
+from ollama_proxy.backend import Finding
+from ollama_proxy.backends.images import look_at
+from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.backends.ovh.maker import flavor_in
+from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
+from ollama_proxy.errors import BackendError, CredentialsError, SpecError
+
+_GIB = 1 << 30
+
+
+async def examine(
+    driver: Driver, settings: OvhSettings, *, image: str | None
+) -> list[Finding]:
+    """Look at log-in, region, flavour, image, volume and price, in that order."""
+    region = settings.region
+    try:
+        account = await driver.whoami()
+    except BackendError as error:
+        return [Finding("log-in", ok=False, detail=f"{error}{_world(region, error)}")]
+    told = "the API" if settings.speaks_rest else f"`{settings.ovhai_bin}`"
+    findings = [Finding("log-in", ok=True, detail=f"{account}, by {told} in {region}")]
+
+    async def look_at_flavor() -> str:
+        flavor = await flavor_in(driver, region, settings)
+        most = "" if flavor.max is None else f", up to {flavor.max}"
+        return f"{flavor.id} × {settings.gpu_count}{most}"
+
+    async def look_at_image() -> str:
+        return await _image(image)
+
+    async def look_at_volume() -> str:
+        if settings.volume is None:
+            return "none; models are in the image, or pulled at each start"
+        volume = parse_volume(settings.volume)
+        return f"bucket {volume.bucket} of {volume.alias} at {volume.path}, read only"
+
+    looks: dict[str, Callable[[], Awaitable[str]]] = {
+        "flavour": look_at_flavor,
+        "image": look_at_image,
+        "volume": look_at_volume,
+    }
+    for subject, look in looks.items():
+        findings.append(await _finding(subject, look))
+    price = settings.price_per_hour
+    told = f"{price:.2f} per hour while it runs" if price is not None else "unknown"
+    return [*findings, Finding("price", ok=True, detail=told)]
+
+
+async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(subject, ok=True, detail=await look())
+    except BackendError as error:
+        return Finding(subject, ok=False, detail=str(error))
+
+
+def _world(region: str, error: BackendError) -> str:
+    """Return a hint at the other half of OVHcloud, which has accounts of its own."""
+    if region.startswith("US-"):
+        return f"; {region} is for accounts of OVHcloud US only, others use GRA or BHS"
+    if isinstance(error, CredentialsError):
+        return "; an account of OVHcloud US uses OVH_REGION=US-EAST-VA"
+    return ""
+
+
+async def _image(name: str | None) -> str:
+    """Look whether an image can run as user 42420 behind its guard."""
+    if name is None:
+        raise SpecError("none; run `ollama-proxy deploy IMAGE` once, or set OVH_IMAGE")
+    try:
+        image = await look_at(name)
+    except CredentialsError as error:
+        hint = "`ovhai registry list` shows what AI Deploy may read"
+        return f"{error}: it can't be examined; {hint}"
+    if not image.is_guarded:
+        raise SpecError(
+            f"{name!r} is not built from cloud-init/container: as AI Deploy's user"
+            f" 42420 it would not start (its own is {image.user}); see docs/ovh.md"
+        )
+    return f"{name}, linux/amd64, {image.size / _GIB:.1f} GiB to fetch"

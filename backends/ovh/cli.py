@@ -1,0 +1,247 @@
+"""The ``ovhai`` command as a subprocess, with a home folder of its own.
+
+The command keeps region and log-in in its home, so each region has one that belongs
+to this deployment. It gets no terminal, a time limit, and a process group that is
+killed as a whole. A change that was cut short may have been made.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
+from ollama_proxy.backends.ovh.driver import explain_account
+from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
+from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
+from ollama_proxy.backends.ovh.order import Order
+from ollama_proxy.errors import (
+    BackendError,
+    CredentialsError,
+    OutcomeUnknownError,
+    SpecError,
+    TransientError,
+)
+
+_TIMEOUT_S = 60.0
+_SHOWN = 200
+_PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
+_STATUS = re.compile(r"request error: (\d{3})\b")
+_PASSED_ON = (
+    "PATH",
+    "LANG",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_FILE",
+)
+
+
+class CliDriver:
+    """The command for one region. ``home`` is the folder that it takes for its home.
+
+    ``template`` is a home in which somebody has logged in; it is copied once if there
+    are no ``username`` and ``password`` to log in with.
+    """
+
+    hides_environment = False
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        program: str,
+        home: Path,
+        template: Path | None,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._region = region
+        self._program = program
+        self._home = home
+        self._template = template
+        self._username = username
+        self._password = password
+        self._entered: asyncio.Task[None] | None = None
+
+    async def aclose(self) -> None:
+        """Wait for nothing: each call ends its own process."""
+        if self._entered is not None:
+            self._entered.cancel()
+            await asyncio.gather(self._entered, return_exceptions=True)
+
+    async def apps(self) -> list[App]:
+        """Return every app."""
+        answer = await self._read("app", "list")
+        items = answer.get("items") if isinstance(answer, dict) else answer
+        if not isinstance(items, list):
+            raise TransientError("`ovhai app list` did not print a list")
+        return read_apps(items)
+
+    async def app(self, app_id: str) -> App:
+        """Return one app."""
+        return read_app(await self._read("app", "get", app_id))
+
+    async def create(self, order: Order) -> App:
+        """Make an app."""
+        text = await self._call(["app", "run"], ["-o", "json", *order.arguments()])
+        try:
+            return read_app(_decoded(text))
+        except TransientError as error:
+            raise OutcomeUnknownError(f"`ovhai app run`: {error}") from error
+
+    async def start(self, app_id: str) -> None:
+        """Start an app that rests."""
+        await self._call(["app", "start"], [app_id])
+
+    async def stop(self, app_id: str) -> None:
+        """Ask for an app to stop."""
+        await self._call(["app", "stop"], [app_id])
+
+    async def delete(self, app_id: str, *, force: bool) -> None:
+        """Ask for an app to be deleted."""
+        forced = ["--force"] if force else []
+        await self._call(["app", "delete"], [*forced, app_id])
+
+    async def label(self, app_id: str, name: str, value: str) -> None:
+        """Set a label of an app."""
+        await self._call(["app", "set-label"], [app_id, name, value])
+
+    async def flavors(self) -> list[Flavor]:
+        """Return what the region sells."""
+        return read_flavors(await self._read("capabilities", "flavor", "list"))
+
+    async def whoami(self) -> str:
+        """Return who is logged in."""
+        return explain_account(await self._read("me"))
+
+    async def _read(self, *command: str) -> object:
+        return _decoded(await self._call(command, ["-o", "json"]))
+
+    async def _call(self, command: Sequence[str], options: Sequence[str]) -> str:
+        """Return what the command printed; it logs in if it is not."""
+        await self._enter()
+        try:
+            return await self._run(command, options)
+        except CredentialsError:
+            if self._username is None:
+                raise
+        await self._log_in()
+        return await self._run(command, options)
+
+    async def _enter(self) -> None:
+        """Make the home once, with region and log-in."""
+        if self._entered is None or self._entered.cancelled() or _failed(self._entered):
+            loop = asyncio.get_running_loop()
+            self._entered = loop.create_task(self._make_home(), name="ovhai home")
+        await asyncio.shield(self._entered)
+
+    async def _make_home(self) -> None:
+        config = self._home / ".config" / "ovhai"
+        if not config.exists():
+            await asyncio.to_thread(_make_config, config, self._template)
+        await self._run(["config", "set"], [self._region])
+
+    async def _log_in(self) -> None:
+        words = ["--username", self._username or "", "--password-from-env", _PASSWORD]
+        await self._run(["login"], words, {_PASSWORD: self._password or ""})
+
+    async def _run(
+        self,
+        command: Sequence[str],
+        options: Sequence[str],
+        more: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run the command once; raises the error that its failure means."""
+        named = " ".join(("ovhai", *command))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._program,
+                *command,
+                "--no-color",
+                *options,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment() | dict(more or {}),
+                start_new_session=True,
+            )
+        except OSError as error:
+            message = f"`{self._program}` can't be run: {error.strerror}; set OVHAI_BIN"
+            raise SpecError(message) from error
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                out, err = await process.communicate()
+        except TimeoutError as error:
+            message = f"`{named}` took longer than {_TIMEOUT_S:.0f} s and was killed"
+            raise unanswered(_aim(command), message) from error
+        finally:
+            await _end(process)
+        if process.returncode:
+            raise _named(command, f"`{named}` failed: {_text(err)}")
+        return out.decode("utf-8", "replace")
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        home = str(self._home)
+        return kept | {"HOME": home, "XDG_CONFIG_HOME": f"{home}/.config"}
+
+
+def _failed(task: "asyncio.Task[None]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+def _make_config(config: Path, template: Path | None) -> None:
+    """Make the command's folder, for us alone; copy a log-in if there is one."""
+    config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    source = template / ".config" / "ovhai" if template is not None else None
+    if source is not None and source.is_dir():
+        shutil.copytree(source, config)
+    config.mkdir(exist_ok=True)
+    config.chmod(0o700)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill the whole group of a process that has not ended; see it end."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _decoded(text: str) -> object:
+    """Return printed JSON; raises `TransientError` for anything else, a prompt say."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError as error:
+        message = f"the command printed no JSON: {' '.join(text.split())[:_SHOWN]!r}"
+        raise TransientError(message) from error
+
+
+def _named(command: Sequence[str], said: str) -> BackendError:
+    """Return the error by what to do next; exit codes are not documented."""
+    if "not authenticated" in said:
+        return CredentialsError(
+            f"{said}; run `ovhai login`, or set OVH_AI_USERNAME and OVH_AI_PASSWORD"
+        )
+    match = _STATUS.search(said)
+    return failure(_aim(command), int(match[1]) if match else None, said)
+
+
+def _aim(command: Sequence[str]) -> Aim:
+    if tuple(command) == ("app", "run"):
+        return Aim.CREATE
+    reads = command[0] != "app" or command[1] in {"list", "get"}
+    return Aim.READ if reads else Aim.CHANGE
+
+
+def _text(err: bytes) -> str:
+    """Return the beginning of what the command complained of, on one line."""
+    return " ".join(err.decode("utf-8", "replace").split())[:_SHOWN] or "no word why"

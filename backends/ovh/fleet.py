@@ -1,0 +1,142 @@
+"""Every app of a deployment, in every region, and how one is ended."""
+
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.backends.ovh.apps import (
+    LEAVING,
+    App,
+    Labels,
+    described,
+    is_made_by_us,
+    launch_of,
+    oldest_first,
+)
+from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.errors import (
+    BackendError,
+    ConflictError,
+    NotFoundError,
+    TransientError,
+)
+from ollama_proxy.record import LaunchId
+
+Found = tuple[str, App]
+"""An app, after the region in which it is."""
+
+
+class Fleet:
+    """The apps of one owner. ``regions`` names where there may be any."""
+
+    def __init__(
+        self,
+        labels: Labels,
+        *,
+        regions: Callable[[], list[str]],
+        driver_of: Callable[[str], Driver],
+    ) -> None:
+        self._labels = labels
+        self._regions = regions
+        self._driver_of = driver_of
+        self._drivers: dict[str, Driver] = {}
+        self._log = structlog.get_logger()
+
+    def driver(self, region: str) -> Driver:
+        """Return the driver of a region."""
+        if region not in self._drivers:
+            self._drivers[region] = self._driver_of(region)
+        return self._drivers[region]
+
+    async def aclose(self) -> None:
+        """Close every driver."""
+        for driver in self._drivers.values():
+            await driver.aclose()
+
+    async def in_region(self, region: str) -> list[App]:
+        """Return our apps of a region that are not leaving, the oldest first."""
+        apps = await self.driver(region).apps()
+        ours = [app for app in apps if self._labels.is_ours(app)]
+        return oldest_first([app for app in ours if app.state not in LEAVING])
+
+    async def everything(self) -> list[Found]:
+        """Return our apps of all regions."""
+        return [
+            (region, app)
+            for region in self._regions()
+            for app in await self.in_region(region)
+        ]
+
+    async def of_launch(self, launch_id: LaunchId) -> list[Found]:
+        """Return the apps that carry a launch's label."""
+        everything = await self.everything()
+        return [
+            (region, app) for region, app in everything if launch_of(app) == launch_id
+        ]
+
+    async def end(
+        self, region: str, app: App, *, keep: bool, again: bool = False
+    ) -> None:
+        """Stop an app that is kept; delete any other, which kills what runs.
+
+        ``again``: it is stopped even if it is shown as stopped, for it was just
+        started. What has failed, and may still run something, is never kept.
+        """
+        if not self._labels.is_ours(app):
+            raise TransientError(
+                f"the app {app.id} in {region} does not carry our labels any more, so"
+                " it is left alone; delete it in the control panel"
+            )
+        if app.state == "ERROR":
+            self._log.error(log.INSTANCE_BROKEN, instance=app.id, error=app.why())
+        with contextlib.suppress(NotFoundError):
+            is_lost = app.state == "ERROR" or (
+                app.state == "FAILED" and not app.is_resting
+            )
+            if is_lost or not keep:
+                await self._delete(region, app)
+            elif app.state == "FAILED" and app.is_resting:
+                with contextlib.suppress(ConflictError):  # there is nothing to stop
+                    await self.driver(region).stop(app.id)
+            elif again or app.state not in LEAVING | {"STOPPING", "STOPPED"}:
+                await self.driver(region).stop(app.id)
+
+    async def _delete(self, region: str, app: App) -> None:
+        """Delete an app; one whose state does not allow it is stopped first."""
+        if app.state in LEAVING:
+            return
+        try:
+            await self.driver(region).delete(app.id, force=app.state != "STOPPED")
+        except ConflictError:
+            await self.driver(region).stop(app.id)
+
+    async def sweep_expired(self, now: float, *, dry_run: bool) -> list[str]:
+        """Stop each app of any deployment whose lease was over at ``now``."""
+        swept: list[str] = []
+        problem: BackendError | None = None
+        for region in self._regions():
+            try:
+                expired = await self._expired_in(region, now)
+            except BackendError as error:
+                problem = error  # the other regions are swept all the same
+                continue
+            for app in expired:
+                swept.append(described(region, app))
+                if not dry_run:
+                    with contextlib.suppress(NotFoundError):
+                        await self.driver(region).stop(app.id)
+        if problem is not None:
+            raise problem
+        return swept
+
+    async def _expired_in(self, region: str, now: float) -> list[App]:
+        """Return what this product made, and nobody has wanted for a lease's length."""
+        free = LEAVING | {"STOPPING"}
+        return [
+            app
+            for app in await self.driver(region).apps()
+            if is_made_by_us(app) and not app.is_resting and app.state not in free
+            if app.lease_end < now
+        ]

@@ -1,0 +1,102 @@
+"""What an app is made of, as the API and as the command want it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ollama_proxy.backends.ovh.settings import Volume
+
+PORT = 8080
+"""Where the guard of the image listens."""
+
+_METRIC = (
+    ("format", "metric-format", "JSON"),
+    ("valueLocation", "value-location", "wanted"),
+    ("targetValue", "target-value", 1),
+    ("aggregationType", "metric-aggregation-type", "MAX"),
+)
+"""How the guard's answer is read: name in the API, option of the command, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One app to be made. ``units`` are GPUs, or CPUs of a flavour without.
+
+    ``scales_to_zero``: the platform ends its one replica as soon as its guard says
+    that nobody wants it. ``environment`` may hold a secret.
+    """
+
+    name: str
+    region: str
+    image: str
+    flavor: str
+    units: int
+    has_gpu: bool
+    labels: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
+    volume: Volume | None = None
+    scales_to_zero: bool = True
+
+    @property
+    def metric_url(self) -> str:
+        """Where the platform asks whether the app is wanted."""
+        return f"http://<SELF>:{PORT}/-/wanted"
+
+    def body(self) -> dict[str, Any]:
+        """Return the body of ``POST /v1/app``."""
+        unit = "gpu" if self.has_gpu else "cpu"
+        body: dict[str, Any] = {
+            "name": self.name,
+            "region": self.region,
+            "image": self.image,
+            "resources": {"flavor": self.flavor, unit: self.units},
+            "defaultHttpPort": PORT,
+            "unsecureHttp": False,
+            "envVars": [{"name": k, "value": v} for k, v in self.environment.items()],
+            "labels": dict(self.labels),
+            "probe": {"path": "/-/health", "port": PORT},
+            "scalingStrategy": self._strategy(),
+        }
+        if self.volume is not None:
+            body["volumes"] = [_volume(self.volume)]
+        return body
+
+    def _strategy(self) -> dict[str, Any]:
+        if not self.scales_to_zero:
+            return {"fixed": {"replicas": 1}}
+        metric = {"apiUrl": self.metric_url} | {key: v for key, _, v in _METRIC}
+        automatic = {"replicasMin": 0, "replicasMax": 1, "customMetrics": metric}
+        return {"automatic": automatic}
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of ``ovhai app run``, which other users can read."""
+        unit = "--gpu" if self.has_gpu else "--cpu"
+        words = ["--name", self.name, "--flavor", self.flavor, unit, str(self.units)]
+        words += ["--default-http-port", str(PORT)]
+        words += ["--probe-path", "/-/health", "--probe-port", str(PORT)]
+        for name, value in self.environment.items():
+            words += ["--env", f"{name}={value}"]
+        for name, value in self.labels.items():
+            words += ["--label", f"{name}={value}"]
+        if self.volume is not None:
+            words += ["--volume", self.volume.argument]
+        if self.scales_to_zero:
+            words += ["--auto-min-replicas", "0", "--auto-max-replicas", "1"]
+            words += ["--auto-custom-api-url", self.metric_url]
+            for _, option, wanted in _METRIC:
+                words += [f"--auto-custom-{option}", str(wanted)]
+        else:
+            words += ["--replicas", "1"]
+        return [*words, self.image]
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    store = {"alias": volume.alias, "container": volume.bucket}
+    if volume.prefix:
+        store["prefix"] = volume.prefix
+    return {
+        "mountPath": volume.path,
+        "permission": "RO",
+        "cache": volume.cache,
+        "dataStore": store,
+    }

@@ -1,0 +1,255 @@
+"""The settings of AI Deploy: ``OVH_*`` and its users' own words, or ``[ovh]``."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+)
+
+from ollama_proxy.setting import Duration, Names, setting
+from ollama_proxy.values import parse_url
+
+_VOLUME = re.compile(
+    r"(?P<bucket>[^@/:\s]+)@(?P<alias>[^@/:\s]+)(?:/(?P<prefix>[^@:\s]+))?"
+    r":(?P<path>/[^:\s]+)(?::(?P<permission>\w+))?(?::(?P<cache>[\w-]+))?\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A bucket that holds models and is mounted to be read."""
+
+    bucket: str
+    alias: str
+    prefix: str
+    path: str
+    cache: bool
+
+    @property
+    def argument(self) -> str:
+        """The value of ``--volume``."""
+        prefix = f"/{self.prefix}" if self.prefix else ""
+        cache = "cache" if self.cache else "no-cache"
+        return f"{self.bucket}@{self.alias}{prefix}:{self.path}:ro:{cache}"
+
+
+def parse_volume(text: str) -> Volume:
+    """Return what ``bucket@alias[/prefix]:/path[:ro][:cache]`` says.
+
+    What follows ``@`` is the alias of a data store; the names of regions are only the
+    aliases that each account has. Raises `ValueError` for what AI Deploy can't do.
+    """
+    match = _VOLUME.match(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a volume; write bucket@ALIAS:/path:ro:cache, the alias as"
+            " `ovhai datastore list` has it"
+        )
+    if (match["permission"] or "ro").lower() != "ro":
+        raise ValueError(
+            f"{text!r}: AI Deploy does not write a volume back to its bucket, so every"
+            f" pull into it would be lost; fill the bucket once with `ovhai bucket"
+            f" object upload` and write {match['bucket']}@{match['alias']}:"
+            f"{match['path']}:ro:cache"
+        )
+    if match["cache"] not in {None, "cache", "no-cache"}:
+        raise ValueError(f"{text!r}: after ro comes cache or no-cache")
+    return Volume(
+        match["bucket"],
+        match["alias"],
+        match["prefix"] or "",
+        match["path"],
+        match["cache"] != "no-cache",
+    )
+
+
+def _checked_volume(text: str) -> str:
+    parse_volume(text)
+    return text
+
+
+def _region(value: object) -> str:
+    text = str(value).strip().upper()
+    if not re.fullmatch(r"[A-Z]+(-[A-Z0-9]+)*", text):
+        raise ValueError(f"{value!r} is not a region; write GRA, BHS or US-EAST-VA")
+    return text
+
+
+class OvhSettings(BaseModel):
+    """Where an app runs, what it is, and who starts it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    ai_token: SecretStr | None = setting(
+        None,
+        "OVH_AI_TOKEN",
+        text="AI token with the role operator, for the API; not for the command",
+        shown="–",
+    )
+    call_token: SecretStr | None = setting(
+        None,
+        "OVH_AI_CALL_TOKEN",
+        text="AI token with the role read, with which the app's URL is called",
+        shown="`OVH_AI_TOKEN`",
+    )
+    driver: Literal["auto", "cli", "rest"] = setting(
+        "auto",
+        "OVH_DRIVER",
+        text="`cli` for the `ovhai` command, `rest` for the API; `auto`: the command if"
+        " it is there and no `OVH_AI_TOKEN` is",
+        shown="auto",
+    )
+    ovhai_bin: str = setting(
+        "ovhai",
+        "OVHAI_BIN",
+        text="the `ovhai` program",
+        shown="`ovhai` on the PATH",
+    )
+    username: str | None = setting(
+        None,
+        "OVH_AI_USERNAME",
+        text="AI user that the command logs in as; else your own log-in is copied",
+        shown="–",
+    )
+    password: SecretStr | None = setting(
+        None, "OVH_AI_PASSWORD", text="that user's password", shown="–"
+    )
+    region: Annotated[str, BeforeValidator(_region)] = setting(
+        "GRA",
+        "OVH_REGION",
+        text="GRA or BHS; US-EAST-VA for accounts of OVHcloud US only",
+        shown="GRA",
+    )
+    fallback_regions: Names = setting(
+        (),
+        "OVH_FALLBACK_REGIONS",
+        text="comma-separated regions to try next when an app waits too long for room",
+        shown="–",
+    )
+    image: str | None = setting(
+        None,
+        "OVH_IMAGE",
+        text="the image of `cloud-init/container/`, with a tag or digest",
+        shown="what was given to `deploy`",
+    )
+    gpu_model: str = setting(
+        "L4",
+        "GPU_MODEL",
+        text="L4, L40S, A100-80GB, H100 …: whatever the region's list of flavours has",
+        shown="L4",
+    )
+    gpu_count: Annotated[int, Field(ge=1)] = setting(
+        1, "GPU_COUNT", text="how many of them", shown="1"
+    )
+    flavor: str | None = setting(
+        None,
+        "OVH_FLAVOR",
+        text="a flavour by its id, `l4-1-gpu` say",
+        shown="found from `GPU_MODEL`",
+    )
+    volume: Annotated[str, AfterValidator(_checked_volume)] | None = setting(
+        None,
+        "OLLAMA_VOLUME",
+        text="bucket with models, `bucket@ALIAS:/path:ro:cache`; it is only read",
+        shown="–",
+    )
+    idle_action: Literal["stop", "delete"] = setting(
+        "stop",
+        "OVH_IDLE_ACTION",
+        text="`stop` keeps one app, which costs nothing stopped; `delete` makes one per"
+        " launch",
+        shown="stop",
+    )
+    dead_man: Literal["metric", "off"] = setting(
+        "metric",
+        "OVH_DEAD_MAN",
+        text="whether the platform scales the app to zero when the proxy falls silent",
+        shown="metric",
+    )
+    dead_man_timeout: Annotated[Duration, Field(ge=300)] = setting(
+        "20m",
+        "OVH_DEAD_MAN_TIMEOUT",
+        text="the silence after which the app says that nobody wants it",
+        shown="20m",
+    )
+    lease: Annotated[Duration, Field(ge=600)] = setting(
+        "1h",
+        "OVH_LEASE",
+        text="how far ahead an app is marked as wanted, for `sweep --expired`",
+        shown="1h",
+    )
+    queue_timeout: Annotated[Duration, Field(ge=60)] = setting(
+        "15m",
+        "OVH_QUEUE_TIMEOUT",
+        text="an app that waits so long for room is stopped",
+        shown="15m",
+    )
+    price_per_hour: Annotated[float, Field(ge=0)] | None = setting(
+        None,
+        "OVH_PRICE_PER_HOUR",
+        text="what the app costs, for `/status` and `check`; unknown if not set",
+        shown="–",
+    )
+    api_url: Annotated[str, BeforeValidator(parse_url)] | None = setting(
+        None,
+        "OVH_AI_API_URL",
+        text="base of the API; `{region}` in it is filled in",
+        shown="https://{region}.ai.cloud.ovh.net",
+    )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether there is a token of any kind."""
+        return self.ai_token is not None or self.call_token is not None
+
+    @property
+    def speaks_rest(self) -> bool:
+        """Whether the API is spoken to, and not the command."""
+        if self.driver != "auto":
+            return self.driver == "rest"
+        return self.ai_token is not None or shutil.which(self.ovhai_bin) is None
+
+    def faults(self) -> list[str]:
+        """Name what is wrong between settings that are right one by one."""
+        faults = []
+        if self.speaks_rest and self.ai_token is None:
+            faults.append(
+                "OVH_AI_TOKEN: the API needs an AI token with the role operator; make"
+                " one in the control panel, or install `ovhai` and log in"
+            )
+        if not self.speaks_rest and self.ai_token is not None:
+            faults.append(
+                "OVH_AI_TOKEN: `ovhai` takes a token only as an argument, which others"
+                " on this machine can read; set OVH_DRIVER=rest, or log in instead and"
+                " put a token with the role read into OVH_AI_CALL_TOKEN"
+            )
+        if not self.speaks_rest and shutil.which(self.ovhai_bin) is None:
+            faults.append(f"OVHAI_BIN: there is no program {self.ovhai_bin!r}")
+        if not self.has_credentials:
+            faults.append(
+                "OVH_AI_CALL_TOKEN: the app's URL wants an AI token; make one with"
+                " `ovhai token create ollama-proxy --role read`"
+            )
+        if (self.username is None) != (self.password is None):
+            faults.append("OVH_AI_USERNAME, OVH_AI_PASSWORD: one needs the other")
+        return faults
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Every region that is meant, in the order in which they are tried."""
+        others = (_region(name) for name in self.fallback_regions)
+        return tuple(dict.fromkeys((self.region, *others)))
+
+    def url_of(self, region: str) -> str:
+        """Return the base of a region's API."""
+        world = "us" if region.startswith("US-") else "net"
+        template = self.api_url or f"https://{{region}}.ai.cloud.ovh.{world}"
+        return template.replace("{region}", region.lower())

@@ -1,0 +1,74 @@
+"""A fake AI Deploy with guests, and backends on it, for tests."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ollama_proxy.backend import BackendContext
+from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
+from ollama_proxy.backends.ovh.settings import OvhSettings
+from tests.fakes.ovh.cloud import FakeOvh, Timing
+from tests.fakes.ovh.command import OvhCommand, install
+from tests.fakes.ovh.guest import Guests, guests_of
+from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN, OvhServer, ovh_server
+from tests.fakes.store import MemoryNotes
+from tests.virtual_time import JumpingClock
+
+OWNER = "0123456789abcdef"
+IMAGE = "registry.example/ollama:0.32.15"
+DRIVERS = ("rest", "cli")
+
+
+@dataclass(slots=True)
+class Rig:
+    """A cloud, and what a deployment keeps on its disk."""
+
+    cloud: FakeOvh
+    server: OvhServer
+    command: OvhCommand
+    guests: Guests
+    clock: JumpingClock
+    folder: Path
+    program: Path
+    driver: str
+    notes: dict[str, MemoryNotes] = field(default_factory=dict)
+
+    def settings(self, **more: object) -> OvhSettings:
+        own: dict[str, object] = {"ai_token": AI_TOKEN}
+        if self.driver == "cli":
+            own = {"call_token": CALL_TOKEN, "ovhai_bin": str(self.program)}
+        common = {
+            "driver": self.driver,
+            "api_url": f"{self.server.url}/{{region}}",
+            "image": IMAGE,
+        }
+        return OvhSettings.model_validate(common | own | more)
+
+    def open(self, owner_id: str = OWNER, /, **more: object) -> OvhBackend:
+        """Open the backend as a new process of that deployment would."""
+        context = BackendContext(
+            owner_id,
+            self.folder / owner_id,
+            self.notes.setdefault(owner_id, MemoryNotes()),
+            self.clock,
+            {"ovh": self.settings(**more)},
+        )
+        return open_backend(context, poll_s=0.02)
+
+
+@contextlib.asynccontextmanager
+async def ovh_rig(
+    folder: Path, driver: str = "rest", timing: Timing | None = None
+) -> AsyncIterator[Rig]:
+    """Run a fake AI Deploy and its guests."""
+    clock = JumpingClock()
+    cloud = FakeOvh(clock.now, timing or Timing())
+    async with ovh_server(cloud) as server, guests_of(server) as guests:
+        command = OvhCommand(server)
+        program, runner = await install(command, folder / "bin")
+        try:
+            yield Rig(cloud, server, command, guests, clock, folder, program, driver)
+        finally:
+            server.closing.set()
+            await runner.cleanup()

@@ -1,0 +1,66 @@
+"""What a user types to set an app up, against the strict fakes."""
+
+import asyncio
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.backends.ovh.rig import IMAGE, Rig
+from tests.black_box import free_port, run_cli
+from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN
+
+
+async def typed(rig: Rig, *words: str) -> "CompletedProcess[str]":
+    """Run the command line while the fakes answer."""
+    env = {
+        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_PROXY_STATE_DIR": str(rig.folder / "state"),
+        "OVH_AI_API_URL": f"{rig.server.url}/{{region}}",
+        "OVH_DRIVER": rig.driver,
+    }
+    env |= (
+        {"OVH_AI_CALL_TOKEN": CALL_TOKEN, "OVHAI_BIN": str(rig.program)}
+        if rig.driver == "cli"
+        else {"OVH_AI_TOKEN": AI_TOKEN}
+    )
+    return await asyncio.to_thread(run_cli, *words, **env)
+
+
+async def test_an_app_is_deployed_shown_and_deleted(rig: Rig) -> None:
+    made = await typed(rig, "deploy", IMAGE)
+    shown = await typed(rig, "status")
+    refused = await typed(rig, "delete")
+    there = len(rig.cloud.apps)
+    gone = await typed(rig, "delete", "--yes")
+
+    assert (made.returncode, gone.returncode) == (0, 0), made.stderr + gone.stderr
+    assert made.stdout.splitlines()[-1].endswith("costs nothing")
+    assert "l4-1-gpu, STOPPED, http://" in shown.stdout
+    assert (refused.returncode, there) == (1, 1)
+    assert gone.stdout.splitlines()[-1] == "nothing of this deployment is left"
+    assert not [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)]
+
+
+async def test_stop_without_a_proxy_stops_what_runs(rig: Rig) -> None:
+    await typed(rig, "deploy", IMAGE)
+    (app,) = rig.cloud.apps.values()
+    app.changes.append((rig.cloud.now(), "start"))
+    running = len(rig.cloud.paid)
+    stopped = await typed(rig, "stop")
+    again = await typed(rig, "stop")
+
+    assert running == 1
+    assert stopped.stdout == "stopped deployed\n"
+    assert again.stdout == "no proxy runs, and nothing of ours does\n"
+    assert rig.cloud.paid == []
+
+
+@pytest.mark.parametrize("command", ["check", "sweep"])
+async def test_a_log_in_that_fails_is_one_sentence(rig: Rig, command: str) -> None:
+    rig.server.always = {"me": "401", "list": "401"}
+    done = await typed(rig, command)
+
+    told = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "one that manages apps has the role operator" in told
+    assert "Traceback" not in told

@@ -1,0 +1,174 @@
+"""The whole life of an app through the proxy, over HTTP, on the strict fake."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.backend import Phase
+from ollama_proxy.link import GUARD_TOKEN
+from ollama_proxy.record import LaunchId
+from ollama_proxy.simulator.server import Manners
+from tests.backends.ovh.rig import Rig
+from tests.fakes.ovh.cloud import Timing
+from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN
+from tests.proxy import RunningProxy, generate, lines, running_proxy
+
+WAIT = {"Prefer": "wait=20"}
+LAUNCH = LaunchId("l0123456789abcdef")
+
+
+@pytest.fixture
+async def proxy(rig: Rig, tmp_path: Path) -> AsyncIterator[RunningProxy]:
+    rig.cloud.timing = Timing(0.1, 0.1, 0.1, stop_s=0.1)
+    async with running_proxy(
+        tmp_path / "proxy",
+        backend=rig.open(),
+        clock=rig.clock,
+        OLLAMA_MODEL="tiny",
+        OLLAMA_PROXY_IDLE_TIMEOUT="1s",
+    ) as running:
+        yield running
+
+
+async def test_from_nothing_to_tokens_to_nothing_and_again(
+    rig: Rig, proxy: RunningProxy
+) -> None:
+    url = f"{proxy.url}/api/generate"
+    async with proxy.session.post(url, json=generate()) as cold:
+        assert cold.status == 503
+    said = []
+    for _ in range(2):
+        async with proxy.session.post(url, json=generate(), headers=WAIT) as answer:
+            said.append(lines(await answer.read())[-1])
+        paid = len(rig.cloud.paid)
+        await proxy.until(lambda: proxy.state == "cold", within_s=10.0)
+
+        assert paid == 1
+        assert rig.cloud.paid == []
+    assert [line["done"] for line in said] == [True, True]
+    assert (rig.cloud.made, rig.cloud.starts) == (1, 1)
+
+
+async def test_an_app_per_launch_is_deleted(rig: Rig, tmp_path: Path) -> None:
+    async with running_proxy(
+        tmp_path / "p",
+        backend=rig.open(idle_action="delete"),
+        OLLAMA_MODEL="tiny",
+        OLLAMA_PROXY_IDLE_TIMEOUT="200ms",
+    ) as proxy:
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate", json=generate(), headers=WAIT
+        ) as answer:
+            status = answer.status
+        await proxy.until(lambda: proxy.state == "cold", within_s=10.0)
+
+    assert status == 200
+    assert rig.server.calls.count("create") == 1
+    assert [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)] == []
+
+
+async def test_the_app_is_called_with_the_ai_token_and_never_the_clients(
+    rig: Rig, proxy: RunningProxy
+) -> None:
+    async with proxy.session.post(
+        f"{proxy.url}/api/generate",
+        json=generate(),
+        headers=WAIT | {"Authorization": "Bearer sk-of-the-client", GUARD_TOKEN: "x"},
+    ) as answer:
+        headers = set(answer.headers)
+        body = await answer.read()
+    told = {one.get("Authorization") for one in rig.server.told_apps}
+    token = CALL_TOKEN if rig.driver == "cli" else AI_TOKEN
+
+    assert told == {f"Bearer {token}"}
+    assert "x" not in {one.get(GUARD_TOKEN) for one in rig.server.told_apps}
+    assert not any(name.startswith("X-Ollama-Proxy-Guard") for name in headers)
+    assert token.encode() not in body
+
+
+async def test_what_the_gateway_says_before_it_is_ready_is_still_provisioning(
+    rig: Rig, proxy: RunningProxy
+) -> None:
+    rig.server.gateway = [401, 502, 503, 504] * 3
+    async with proxy.session.post(f"{proxy.url}/api/generate", json=generate()) as cold:
+        assert cold.status == 503
+    details = set()
+    while proxy.state == "starting":
+        details.add((await proxy.status())["detail"])
+        await asyncio.sleep(0.005)
+
+    assert proxy.state == "ready"
+    assert rig.server.gateway == []
+    assert any("answers 401" in text for text in details if text)
+
+
+@pytest.mark.parametrize("status", [401, 404, 502, 503])
+async def test_a_gateway_that_answers_for_a_ready_app_is_not_ollama(
+    rig: Rig, proxy: RunningProxy, status: int
+) -> None:
+    await proxy.wake()
+    rig.server.gateway_by_path["/api/generate"] = status
+    async with proxy.session.post(
+        f"{proxy.url}/api/generate", json=generate()
+    ) as answer:
+        body = await answer.json()
+
+    assert answer.status == 503
+    assert f"gateway before the instance answered '{status}" in body["error"]
+
+
+async def test_a_gateway_that_cuts_a_stream_is_told_in_the_stream(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.guests.manners = Manners(rate=20.0)
+    async with running_proxy(
+        tmp_path / "p", backend=rig.open(), OLLAMA_MODEL="tiny"
+    ) as proxy:
+        await proxy.wake()
+        rig.server.cut_after_s = 0.3
+        body = generate(options={"num_predict": 100})
+        async with proxy.session.post(f"{proxy.url}/api/generate", json=body) as answer:
+            said = lines(await answer.read())
+
+    assert len(said) > 2
+    assert not any(line.get("done") for line in said)
+    assert "lost in the middle" in said[-1]["error"]
+
+
+async def test_the_app_hears_the_proxy_and_its_lease_is_renewed(rig: Rig) -> None:
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    async with asyncio.timeout(10):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+    (app,) = rig.cloud.paid
+    before = dict(app.labels)
+    rig.clock.ahead_s += 2400.0
+    await backend.renew(LAUNCH, serves=True)
+    after = dict(app.labels)
+    heard = rig.guests.inside[app.id].heartbeats
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    lease = "ollama-proxy-lease"
+    assert heard == 1
+    assert int(after[lease]) - int(before[lease]) >= 2399
+    assert after | {lease: ""} == before | {lease: ""}
+
+
+async def test_the_guards_token_is_hidden_or_not_used(rig: Rig) -> None:
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    (app,) = rig.cloud.paid
+    printed = " ".join(word for words in rig.command.argv for word in words)
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    if rig.driver == "cli":
+        assert app.environment["GUARD"] == "platform"
+        assert "GUARD_TOKEN" not in printed
+    else:
+        assert len(app.environment["GUARD_TOKEN"]) >= 43
+    assert app.environment["DEAD_MAN_S"] == "1200"

@@ -1,0 +1,229 @@
+"""Everything that may go wrong at AI Deploy: one app, none left running."""
+
+import asyncio
+import collections
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy import controller
+from ollama_proxy.backends.ovh import cli
+from tests.backends.ovh.rig import DRIVERS, Rig, ovh_rig
+from tests.fakes.ovh.cloud import Timing
+from tests.proxy import RunningProxy, generate, running_proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Misfortune:
+    """One fault: what is arranged, what happens once ready, how it comes out.
+
+    ``serves``: requests that wait are answered by an app in the end.
+    """
+
+    arrange: Callable[[Rig], None] = lambda _rig: None
+    strike: Callable[[Rig], None] | None = None
+    serves: bool = True
+    settings: Mapping[str, object] = field(default_factory=dict)
+    says: str = ""
+
+    @property
+    def statuses(self) -> set[int]:
+        """How requests may be answered."""
+        if self.strike is not None:
+            return {200, 503}
+        return {200} if self.serves else {503}
+
+
+def script(**calls: list[str]) -> Callable[[Rig], None]:
+    """Return what makes the next calls of some operations go wrong."""
+    return lambda rig: rig.server.script.update({k: list(v) for k, v in calls.items()})
+
+
+def timing(**values: float) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for name, value in values.items():
+            setattr(rig.cloud.timing, name, value)
+
+    return arrange
+
+
+def forced(state: str, replicas: int | None = None) -> Callable[[Rig], None]:
+    """Return what puts every app of ours into a state that time does not change."""
+
+    def strike(rig: Rig) -> None:
+        for app in rig.cloud.paid:
+            app.forced, app.replicas = state, replicas
+            app.info = {"code": "APP_INTERRUPTED_BY_PLATFORM", "message": "sorry"}
+
+    return strike
+
+
+def deleted(rig: Rig) -> None:
+    for app in rig.cloud.paid:
+        app.changes.append((rig.cloud.now(), "delete"))
+
+
+def stopped(rig: Rig) -> None:
+    for app in rig.cloud.paid:
+        app.changes.append((rig.cloud.now(), "stop"))
+
+
+def both(*arrangements: Callable[[Rig], None]) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for one in arrangements:
+            one(rig)
+
+    return arrange
+
+
+def full(rig: Rig) -> None:
+    rig.cloud.full = {"GRA"}
+
+
+FALL_BACK: dict[str, object] = {"fallback_regions": "BHS", "gpu_model": "L40S"}
+MISFORTUNES = {
+    "none": Misfortune(),
+    "the answer to the creation is lost": Misfortune(script(create=["lost-after"])),
+    "the creation is lost on its way": Misfortune(script(create=["lost-before"])),
+    "a gateway's 502 after the creation": Misfortune(script(create=["html-502-after"])),
+    "the lists trail and the answer is lost": Misfortune(
+        both(timing(lag_s=60.0), script(create=["lost-after"]))
+    ),
+    "payment is missing": Misfortune(
+        script(create=["402"]), serves=False, says="payment"
+    ),
+    "the project is suspended": Misfortune(
+        script(create=["403"]), serves=False, says="do not allow"
+    ),
+    "the lists are down for a while": Misfortune(
+        script(list=["503", "503", "lost-before"])
+    ),
+    "looks fail while it is up": Misfortune(script(get=["500", "429", "lost-before"])),
+    "calls are limited": Misfortune(script(create=["429", "429"])),
+    "it waits in line for ever": Misfortune(full, serves=False, says="no room"),
+    "it starts slowly": Misfortune(timing(queue_s=300.0, scale_s=300.0)),
+    "it is stopped slowly": Misfortune(timing(stop_s=400.0)),
+    "what is deleted shows for long": Misfortune(timing(deleted_s=600.0)),
+    "three stops fail": Misfortune(
+        script(stop=["500", "lost-before", "429"], delete=["500", "lost-before", "429"])
+    ),
+    "a stop is lost after it acted": Misfortune(
+        script(stop=["lost-after"], delete=["lost-after"])
+    ),
+    "it fails when ready": Misfortune(strike=forced("FAILED", 0)),
+    "it fails and something is left": Misfortune(strike=forced("FAILED", 1)),
+    "the platform has an error when ready": Misfortune(strike=forced("ERROR")),
+    "the platform stops it": Misfortune(strike=stopped),
+    "somebody deletes it": Misfortune(strike=deleted),
+    "it is scaled to zero": Misfortune(strike=forced("STANDBY")),
+    "the gateway does not know the token": Misfortune(
+        strike=lambda rig: rig.server.gateway_tokens.clear()
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between repeated calls: these run in real time."""
+    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
+    monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
+    monkeypatch.setattr(controller, "_PROBE_EVERY_S", 0.1)
+    monkeypatch.setattr(cli, "_TIMEOUT_S", 1.0)
+
+
+async def hasten(rig: Rig, step_s: float) -> None:
+    """Let time pass faster for cloud and proxy."""
+    while True:
+        await asyncio.sleep(0.01)
+        rig.clock.ahead_s += step_s
+
+
+async def ask(proxy: RunningProxy) -> tuple[int, str]:
+    async with proxy.session.post(
+        f"{proxy.url}/api/generate", json=generate()
+    ) as answer:
+        return answer.status, await answer.text()
+
+
+CASES = [
+    (name, driver, waiting)
+    for name in MISFORTUNES
+    for driver, waiting in (("rest", 0), ("rest", 1), ("rest", 50), ("cli", 1))
+]
+
+
+@pytest.mark.parametrize(("name", "driver", "waiting"), CASES)
+@pytest.mark.parametrize("idle_action", ["stop", "delete"])
+async def test_one_app_runs_at_most_and_none_is_left(
+    tmp_path: Path, name: str, driver: str, waiting: int, idle_action: str
+) -> None:
+    assert driver in DRIVERS
+    misfortune = MISFORTUNES[name]
+    async with ovh_rig(tmp_path, driver, Timing(scale_s=5.0, stop_s=20.0)) as rig:
+        stranger = rig.cloud.stranger()
+        misfortune.arrange(rig)
+        step_s = 3.0 if driver == "cli" else 10.0
+        hastening = asyncio.ensure_future(hasten(rig, step_s))
+        async with running_proxy(
+            tmp_path / "proxy",
+            backend=rig.open(idle_action=idle_action, **misfortune.settings),
+            clock=rig.clock,
+            OLLAMA_MODEL="tiny",
+            OLLAMA_PROXY_HOLD="15s",
+            OLLAMA_PROXY_FAILURE_LIMIT="1",
+            OLLAMA_PROXY_IDLE_TIMEOUT="5h",
+            OLLAMA_PROXY_START_TIMEOUT="2h",
+        ) as proxy:
+            answers = await _live_through(rig, proxy, misfortune, waiting)
+            proxy.parts.pool.stop()
+            await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
+            await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 15.0)
+        hastening.cancel()
+        ours = [app for app in rig.cloud.apps.values() if app is not stranger]
+        launches = collections.Counter(a.labels["ollama-proxy-launch"] for a in ours)
+
+    assert set(launches.values()) <= {1}
+    assert [what for _, what in stranger.changes] == ["start"]
+    assert {status for status, _ in answers} <= misfortune.statuses
+    assert all(misfortune.says in text for _, text in answers)
+
+
+async def _live_through(
+    rig: Rig, proxy: RunningProxy, misfortune: Misfortune, waiting: int
+) -> list[tuple[int, str]]:
+    """Ask, let the fault strike once it is ready, and ask again."""
+    if waiting == 0:
+        proxy.parts.pool.wake()
+    answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
+    over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
+    await proxy.until(lambda: proxy.state in over, within_s=15.0)
+    if misfortune.strike is not None:
+        misfortune.strike(rig)
+        proxy.parts.pool.nudge()
+        await proxy.until(lambda: proxy.state != "ready", within_s=15.0)
+        answers += await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
+    return answers
+
+
+async def test_without_room_another_region_is_tried_next(tmp_path: Path) -> None:
+    async with ovh_rig(tmp_path, "rest", Timing(scale_s=5.0, stop_s=20.0)) as rig:
+        rig.cloud.full = {"GRA"}
+        hastening = asyncio.ensure_future(hasten(rig, 10.0))
+        async with running_proxy(
+            tmp_path / "proxy",
+            backend=rig.open(**FALL_BACK),
+            clock=rig.clock,
+            OLLAMA_PROXY_HOLD="15s",
+            OLLAMA_PROXY_IDLE_TIMEOUT="5h",
+            OLLAMA_MODEL="tiny",
+        ) as proxy:
+            status, _ = await ask(proxy)
+            paid = [app.region for app in rig.cloud.paid]
+            proxy.parts.pool.stop()
+            await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
+        hastening.cancel()
+
+    assert (status, paid) == (200, ["BHS"])
