@@ -14,7 +14,7 @@ MARK = "X-Ollama-Proxy-Guard"
 """The header by which a guard marks the answers of its Ollama."""
 
 GUARD_TOKEN = "X-Ollama-Proxy-Token"  # noqa: S105 - a header's name
-"""The header that carries ``guard_token``."""
+"""The header for a guard's token where a gateway wants ``Authorization``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,15 @@ class Link:
     ``token`` goes out as ``Authorization: Bearer``, in place of the client's own.
     ``server_name`` is what its certificate must name, ``context`` whom to trust;
     without these, the address and the system's authorities decide.
-    ``guard_token`` is for a guard behind a platform's gateway that wants ``token``
-    for itself. ``is_marked``: every answer of its Ollama carries `MARK`, so one
-    without it is the gateway's own.
+    ``headers`` go out with every request, in place of the client's own: a second token
+    for a guard behind a platform's gateway, say. ``is_marked``: every answer of its
+    Ollama carries `MARK`, so one without it is the gateway's own.
     """
 
     token: str = field(repr=False)
     server_name: str | None = None
     context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
-    guard_token: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_marked: bool = False
 
 
@@ -54,10 +54,7 @@ def credentials(link: Link | None) -> dict[str, str]:
     """Return the headers by which the server knows the proxy."""
     if link is None:
         return {}
-    known = {"Authorization": f"Bearer {link.token}"}
-    if link.guard_token is not None:
-        known[GUARD_TOKEN] = link.guard_token
-    return known
+    return {"Authorization": f"Bearer {link.token}", **link.headers}
 
 
 def is_foreign(link: Link | None, answer: Mapping[str, str]) -> bool:

@@ -106,7 +106,7 @@ def test_a_broken_authority_is_named(tmp_path: Path) -> None:
 
 
 def test_a_guard_behind_a_gateway_gets_a_token_of_its_own() -> None:
-    link = Link("for the gateway", guard_token="for the guard")
+    link = Link("for the gateway", headers={GUARD_TOKEN: "for the guard"})
 
     assert credentials(link) == {
         "Authorization": "Bearer for the gateway",

@@ -25,6 +25,7 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
+from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.images import parse_reference
 from ollama_proxy.backends.ovh.apps import (
@@ -35,7 +36,6 @@ from ollama_proxy.backends.ovh.apps import (
     label_name,
     launch_of,
 )
-from ollama_proxy.backends.ovh.attempts import Attempt, Attempts
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import Fleet
@@ -52,7 +52,7 @@ from ollama_proxy.errors import (
     StoreError,
     TransientError,
 )
-from ollama_proxy.link import Link
+from ollama_proxy.link import GUARD_TOKEN, Link
 from ollama_proxy.record import LaunchId
 
 SETTLE_S = 150.0
@@ -118,7 +118,7 @@ class OvhBackend:
         """Have the app of a launch run: the one that it has, one that rests, or new."""
         self._told_to_stop.discard(launch_id)
         attempt = self._attempts.get(launch_id)
-        if attempt is not None and attempt.app_id is not None:
+        if attempt is not None and attempt.instance_id is not None:
             app = await self._look(launch_id, attempt)
             if app is None or app.state in LEAVING:
                 message = "the app of this launch is not shown, or is being deleted"
@@ -139,7 +139,7 @@ class OvhBackend:
         if (resting := await self._one_that_rests()) is not None:
             region, app = resting
             identity = app.label("identity")
-            attempt = Attempt(region, app_id=app.id, identity=identity, seen=True)
+            attempt = Attempt(region, instance_id=app.id, identity=identity, seen=True)
             self._attempts.put(launch_id, attempt)
             await self._run(launch_id, attempt, app)
             return
@@ -168,7 +168,7 @@ class OvhBackend:
             if self._maker.is_full(region) and not self._maker.is_full_everywhere():
                 return None
             for app in await self._fleet.in_region(region):
-                if self._is_kept(app) and app.id not in self._attempts.app_ids():
+                if self._is_kept(app) and app.id not in self._attempts.instance_ids():
                     return region, app
         return None
 
@@ -194,7 +194,7 @@ class OvhBackend:
         attempt = Attempt(
             region,
             attempted_at=self._clock.now(),
-            app_id=first.id,
+            instance_id=first.id,
             identity=first.label("identity"),
         )
         self._attempts.put(launch_id, attempt)
@@ -208,7 +208,7 @@ class OvhBackend:
         attempt = self._attempts.get(launch_id)
         if attempt is not None and attempt.was_never_sent:
             return self._forgotten(launch_id)
-        if attempt is None or attempt.app_id is None:
+        if attempt is None or attempt.instance_id is None:
             return await self._inspect_unknown(launch_id, attempt)
         app = await self._look(launch_id, attempt)
         if app is None:
@@ -233,9 +233,9 @@ class OvhBackend:
 
     async def _look(self, launch_id: LaunchId, attempt: Attempt) -> App | None:
         """Return a launch's app as its region shows it; None if it knows no such id."""
-        assert attempt.app_id is not None  # noqa: S101 - the callers looked
+        assert attempt.instance_id is not None  # noqa: S101 - the callers looked
         try:
-            app = await self._fleet.driver(attempt.region).app(attempt.app_id)
+            app = await self._fleet.driver(attempt.region).app(attempt.instance_id)
         except NotFoundError:
             return None
         live = not app.is_resting
@@ -314,13 +314,15 @@ class OvhBackend:
         """Return the link to an app: the gateway's token, and its guard's own."""
         token = self._settings.call_token or self._settings.ai_token
         assert token is not None  # noqa: S101 - the settings were checked
-        guard = self._authority.token(LaunchId(identity)) if identity else None
-        return Link(token.get_secret_value(), guard_token=guard, is_marked=True)
+        headers = {}
+        if identity:
+            headers[GUARD_TOKEN] = self._authority.token(LaunchId(identity))
+        return Link(token.get_secret_value(), headers=headers, is_marked=True)
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
         """Put off the dead-man's switch, and now and then the end of the lease."""
         attempt = self._attempts.get(launch_id)
-        if attempt is None or attempt.app_id is None:
+        if attempt is None or attempt.instance_id is None:
             return
         if serves and not attempt.served:
             attempt = self._attempts.mark(launch_id, served=True)
@@ -328,8 +330,8 @@ class OvhBackend:
             return
         await self._guard.renew(upstream)
         driver = self._fleet.driver(attempt.region)
-        assert attempt.app_id is not None  # noqa: S101 - it was heard
-        app = await driver.app(attempt.app_id)
+        assert attempt.instance_id is not None  # noqa: S101 - it was heard
+        app = await driver.app(attempt.instance_id)
         now = self._clock.now()
         if app.lease_end - now < self._settings.lease / 2.0:
             lease_end = f"{now + self._settings.lease:.0f}"
@@ -345,7 +347,7 @@ class OvhBackend:
             await self._end_unwanted(launch_id.removeprefix(_UNWANTED))
             return
         self._told_to_stop.add(launch_id)
-        if attempt is not None and attempt.app_id is not None:
+        if attempt is not None and attempt.instance_id is not None:
             app = await self._look(launch_id, attempt)
             if app is not None:
                 unshown = self._is_unshown(launch_id)
@@ -359,7 +361,7 @@ class OvhBackend:
     async def _end_unwanted(self, app_id: str) -> None:
         """End an app that no launch has, if that is still so."""
         for region, app in await self._fleet.everything():
-            if app.id == app_id and app.id not in self._attempts.app_ids():
+            if app.id == app_id and app.id not in self._attempts.instance_ids():
                 await self._fleet.end(region, app, keep=False)
 
     async def owned(self) -> Collection[LaunchId]:
@@ -372,7 +374,7 @@ class OvhBackend:
         names: set[LaunchId] = set()
         kept: set[str] = set()
         for region, app in await self._fleet.everything():
-            is_used = app.id in self._attempts.app_ids()
+            is_used = app.id in self._attempts.instance_ids()
             if self._is_kept(app) and not is_used and region not in kept:
                 kept.add(region)
             elif is_used or not (app.is_resting or self._is_double(app)):
@@ -389,7 +391,7 @@ class OvhBackend:
     def _is_double(self, app: App) -> bool:
         """Tell whether its launch has another one: a lost creation came very late."""
         attempt = self._attempts.get(launch_of(app))
-        known = attempt.app_id if attempt is not None else None
+        known = attempt.instance_id if attempt is not None else None
         return known is not None and known != app.id
 
     @property
@@ -409,7 +411,7 @@ class OvhBackend:
                 " deploy; set OVH_IMAGE to the image"
             )
         parse_reference(image)
-        self._attempts.put_image(image)
+        self._attempts.note(image=image)
         resting = await self._one_that_rests()
         if resting is not None:
             yield f"{described(*resting)}: it is there already, and waits to be started"
@@ -456,7 +458,7 @@ class OvhBackend:
                     f"not everything is deleted after {_STOP_LIMIT_S:.0f} s; try again"
                 )
             await asyncio.sleep(self.traits.poll_s)
-        self._attempts.put_image(None)
+        self._attempts.note(image=None)
         yield "nothing of this deployment is left"
 
     async def deployed(self) -> list[str]:

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable
 
 from ollama_proxy.authority import Authority
+from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.ovh.apps import Labels
-from ollama_proxy.backends.ovh.attempts import Attempt, Attempts
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.flavors import Flavor, find_flavor
 from ollama_proxy.backends.ovh.order import PORT, Order
@@ -122,7 +122,7 @@ class Maker:
         except BackendError:
             self._attempts.put(launch_id, Attempt(region))  # refused: nothing was made
             raise
-        self._attempts.mark(launch_id, app_id=app.id)
+        self._attempts.mark(launch_id, instance_id=app.id)
 
     def _order(
         self, launch_id: LaunchId, region: str, flavor: Flavor, identity: str | None

@@ -5,21 +5,16 @@ named after what to do next, by its status. Shapes as in ovh/ovhcloud-cli's
 ``api-schemas/cloud.json`` and ovh/ovhai-python-sdk.
 """
 
-import asyncio
 from typing import Any
-
-import aiohttp
-import msgspec
 
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
 from ollama_proxy.backends.ovh.driver import explain_account
-from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
+from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
-from ollama_proxy.errors import OutcomeUnknownError, TransientError
+from ollama_proxy.backends.rest import RestClient
+from ollama_proxy.errors import BackendError, OutcomeUnknownError, TransientError
 
-_TIMEOUT_S = 30.0
-_SHOWN = 200
 _PAGE = 100
 _MAX_PAGES = 200
 _AIMS = {"POST /v1/app": Aim.CREATE}
@@ -32,20 +27,17 @@ class RestDriver:
 
     def __init__(self, region: str, *, url: str, token: str) -> None:
         self._region = region
-        self._url = url
-        self._token = token
-        self._session: aiohttp.ClientSession | None = None
+        self._client = RestClient(url, token)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        await self._client.aclose()
 
     async def apps(self) -> list[App]:
         """Return every app, page by page: nothing is absent before the last."""
         found: list[Any] = []
         for page in range(1, _MAX_PAGES + 1):
-            query = {"page": page, "size": _PAGE}
+            query: dict[str, str | int] = {"page": page, "size": _PAGE}
             answer = await self._call("GET", "/v1/app", query=query)
             items = answer.get("items") if isinstance(answer, dict) else answer
             if not isinstance(items, list):
@@ -78,7 +70,7 @@ class RestDriver:
 
     async def delete(self, app_id: str, *, force: bool) -> None:
         """Ask for an app to be deleted."""
-        query = {"force": "true"} if force else {}
+        query: dict[str, str | int] = {"force": "true"} if force else {}
         await self._call("DELETE", f"/v1/app/{app_id}", query=query)
 
     async def label(self, app_id: str, name: str, value: str) -> None:
@@ -99,49 +91,17 @@ class RestDriver:
         method: str,
         path: str,
         *,
-        query: dict[str, Any] | None = None,
+        query: dict[str, str | int] | None = None,
         body: dict[str, Any] | None = None,
     ) -> Any:
-        """Return the answer of one call, decoded; None if it has no body."""
-        call = f"{method} {path} in {self._region}"
-        aim = _AIMS.get(f"{method} {path}", Aim.CHANGE if method != "GET" else Aim.READ)
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                status, raw = await self._exchange(method, path, query or {}, body)
-        except aiohttp.ClientConnectorError as error:
-            raise TransientError(f"{call}: {error}") from error
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise unanswered(aim, f"{call}: {type(error).__name__}") from error
-        if not 200 <= status < 300:  # noqa: PLR2004
-            said = f"{call} got {status}: {_text(raw)}"
-            raise failure(aim, status, said)
-        if not raw.strip():
-            return None
-        try:
-            return msgspec.json.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            message = f"{call} got an answer that can't be read: {error}"
-            raise unanswered(aim, message) from error
+        """Return the answer of one call; raises what its failure means."""
+        default = Aim.READ if method == "GET" else Aim.CHANGE
+        aim = _AIMS.get(f"{method} {path}", default)
 
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, Any],
-        body: dict[str, Any] | None,
-    ) -> tuple[int, bytes]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
-        request = self._session.request(
-            method,
-            self._url + path,
-            params=query,
-            json=body,
-            headers={"Authorization": f"Bearer {self._token}"},
-            allow_redirects=False,
-        )
-        async with request as response:
-            return response.status, await response.read()
+        def named(status: int, said: str, _body: object) -> BackendError:
+            return failure(aim, status, f"{said}, in {self._region}")
+
+        return await self._client.call(method, path, named, query=query, body=body)
 
 
 def _goes_on(metadata: object, page: int) -> bool:
@@ -153,15 +113,3 @@ def _goes_on(metadata: object, page: int) -> bool:
         return True
     count = metadata.get("pageCount")
     return isinstance(count, int) and page < count
-
-
-def _text(raw: bytes) -> str:
-    """Return the beginning of what the server said, on one line."""
-    text = raw.decode("utf-8", "replace")
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        body = None
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        text = body["message"]
-    return " ".join(text.split())[:_SHOWN]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.ovh import cli, rest
+from ollama_proxy.backends import rest
+from ollama_proxy.backends.ovh import cli
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.failures import Aim, failure

@@ -1,28 +1,29 @@
-"""What is known of each launch's app: on disk before anything is asked for."""
+"""What a backend knows of each launch: on disk before anything is asked for."""
 
 import msgspec
 
 from ollama_proxy.backend import Notes
 from ollama_proxy.record import LaunchId
 
-_BOOK = LaunchId("ovh")
+_BOOK = LaunchId("book")
 """Under this name the notes keep what belongs to no launch."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
     """One launch. Moments are epoch seconds.
 
-    ``attempted_at``: when an app was asked for whose making is not known to have been
-    refused; ``started_at``: when one that rested was told to start. ``app_id`` is known
-    from the answer. ``identity``: the launch whose token its guard knows. ``seen``:
-    the platform has shown it once, so from then on its absence means that it is gone.
-    ``seen_live``: it did not rest since it was started. ``served``: it was ready once.
+    ``attempted_at``: when an instance was asked for whose making is not known to have
+    been refused; ``started_at``: when one that rested was told to start.
+    ``instance_id`` is known from the answer. ``identity``: the launch whose token its
+    guard knows. ``seen``: the cloud has shown it once, so from then on its absence
+    means that it is gone. ``seen_live``: it did not rest since it was started.
+    ``served``: it was ready once.
     """
 
     region: str
     attempted_at: float | None = None
     started_at: float | None = None
-    app_id: str | None = None
+    instance_id: str | None = None
     identity: str | None = None
     seen: bool = False
     seen_live: bool = False
@@ -31,19 +32,23 @@ class Attempt(msgspec.Struct, frozen=True):
     @property
     def was_never_sent(self) -> bool:
         """Whether nothing can have been made: no call was sent, or it was refused."""
-        return self.attempted_at is None and self.app_id is None
+        return self.attempted_at is None and self.instance_id is None
 
     @property
     def begun_at(self) -> float:
-        """When the app was last asked to run; 0 if nobody knows."""
+        """When the instance was last asked to run; 0 if nobody knows."""
         return self.started_at or self.attempted_at or 0.0
 
 
 class Book(msgspec.Struct, frozen=True):
-    """What outlives launches: the image that was deployed, and regions ever used."""
+    """What outlives launches: the image that was deployed, and regions ever used.
+
+    ``app``: one that was made by `deploy`, and so goes with `delete`.
+    """
 
     image: str | None = None
     regions: tuple[str, ...] = ()
+    app: str | None = None
 
 
 class Attempts:
@@ -62,20 +67,22 @@ class Attempts:
         """Return what is known of a launch."""
         return self._kept.get(launch_id)
 
-    def app_ids(self) -> set[str]:
-        """Return the apps of the launches that are known."""
-        return {one.app_id for one in self._kept.values() if one.app_id}
+    def instance_ids(self) -> set[str]:
+        """Return the instances of the launches that are known."""
+        return {one.instance_id for one in self._kept.values() if one.instance_id}
 
-    def launch_of(self, app_id: str) -> LaunchId | None:
-        """Return the launch that is known to have an app."""
-        found = (name for name, one in self._kept.items() if one.app_id == app_id)
+    def launch_of(self, instance_id: str) -> LaunchId | None:
+        """Return the launch that is known to have an instance."""
+        found = (
+            name for name, one in self._kept.items() if one.instance_id == instance_id
+        )
         return next(found, None)
 
     def put(self, launch_id: LaunchId, attempt: Attempt) -> None:
         """Write an attempt; raises `StoreError` if it is not on disk afterwards."""
         if attempt.region not in self.book.regions:
             regions = (*self.book.regions, attempt.region)
-            self._put_book(msgspec.structs.replace(self.book, regions=regions))
+            self.note(regions=regions)
         self._notes.put_note(launch_id, msgspec.json.encode(attempt))
         self._kept[launch_id] = attempt
 
@@ -91,10 +98,8 @@ class Attempts:
             self._notes.drop_note(launch_id)
             del self._kept[launch_id]
 
-    def put_image(self, image: str | None) -> None:
-        """Remember which image was deployed."""
-        self._put_book(msgspec.structs.replace(self.book, image=image))
-
-    def _put_book(self, book: Book) -> None:
+    def note(self, **changes: str | tuple[str, ...] | None) -> None:
+        """Change what outlives launches, as `put` does."""
+        book = msgspec.structs.replace(self.book, **changes)
         self._notes.put_note(_BOOK, msgspec.json.encode(book))
         self.book = book

@@ -1,0 +1,111 @@
+"""A small client of a cloud's JSON API: no repeats, and failures that have a name."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from ollama_proxy.errors import BackendError, OutcomeUnknownError, TransientError
+
+_SHOWN = 200
+_TIMEOUT_S = 30.0
+
+
+Named = Callable[[int, str, object], BackendError]
+"""Makes an error of an answer's status, words, and body; None if it is not JSON."""
+
+
+def unanswered(*, reads: bool, said: str) -> BackendError:
+    """Return the error of a call that may have acted, if it was one to act."""
+    return TransientError(said) if reads else OutcomeUnknownError(said)
+
+
+class RestClient:
+    """One API at ``url``, called with a bearer token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        named: Named,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Return the answer of one call, decoded; None if it has no body.
+
+        Raises what ``named`` makes of any status that is not of success, and
+        `TransientError` or `OutcomeUnknownError` if there is no answer.
+        """
+        reads = method == "GET"
+        told = f"{method} {path}"
+        try:
+            async with asyncio.timeout(timeout_s or _TIMEOUT_S):
+                status, raw = await self._exchange(method, path, query, body, headers)
+        except aiohttp.ClientConnectorError as error:
+            raise TransientError(f"{told}: {error}") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            said = f"{told}: {type(error).__name__}"
+            raise unanswered(reads=reads, said=said) from error
+        answer, is_json = _decoded(raw)
+        if not 200 <= status < 300:  # noqa: PLR2004
+            said = f"{told} got {status}: {_words(answer if is_json else None, raw)}"
+            raise named(status, said, answer if is_json else None)
+        if not is_json:
+            said = f"{told} got an answer that can't be read"
+            raise unanswered(reads=reads, said=said)
+        return answer
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None,
+        body: object,
+        headers: Mapping[str, str] | None,
+    ) -> tuple[int, bytes]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        request = self._session.request(
+            method,
+            self._url + path,
+            params=query,
+            json=body,
+            headers={"Authorization": f"Bearer {self._token}", **(headers or {})},
+            allow_redirects=False,
+        )
+        async with request as response:
+            return response.status, await response.read()
+
+
+def _decoded(raw: bytes) -> tuple[Any, bool]:
+    """Return a body, and whether it is JSON; none at all is good as JSON, too."""
+    if not raw.strip():
+        return None, True
+    try:
+        return msgspec.json.decode(raw), True
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None, False
+
+
+def _words(body: object, raw: bytes) -> str:
+    """Return the beginning of what the server said, on one line."""
+    text = raw.decode("utf-8", "replace")
+    for key in ("message", "error"):
+        if isinstance(body, dict) and isinstance(body.get(key), str):
+            text = body[key]
+    return " ".join(text.split())[:_SHOWN]
