@@ -42,7 +42,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes 
 	--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock'
 
 lock: $(VENV)/dev ## bring the locked dependencies up to date
-	$(COMPILE) --extra exoscale --extra ovh --output-file requirements/run.lock pyproject.toml
+	$(COMPILE) --extra exoscale --extra fly --extra ovh --output-file requirements/run.lock pyproject.toml
 	$(COMPILE) --constraint requirements/run.lock \
 		--output-file requirements/build.lock requirements/build.in
 	$(COMPILE) --constraint requirements/run.lock --constraint requirements/build.lock \

@@ -71,6 +71,10 @@ class Attempts:
         """Return the instances of the launches that are known."""
         return {one.instance_id for one in self._kept.values() if one.instance_id}
 
+    def launches(self) -> set[LaunchId]:
+        """Return every launch that is known."""
+        return set(self._kept)
+
     def launch_of(self, instance_id: str) -> LaunchId | None:
         """Return the launch that is known to have an instance."""
         found = (

@@ -11,7 +11,7 @@ import aiohttp
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.errors import TransientError
-from ollama_proxy.link import connection_options, credentials
+from ollama_proxy.link import connection_options, credentials, is_foreign
 
 READY = "ready"
 FAILED = "failed:"
@@ -61,10 +61,14 @@ class Guard:
             method,
             upstream.url + path,
             headers=credentials(upstream.link),
+            allow_redirects=False,
             **connection_options(upstream.link),
         )
         try:
             async with asyncio.timeout(_TIMEOUT_S), request as response:
+                if is_foreign(upstream.link, response.headers):
+                    message = f"the instance's address answers {response.status}"
+                    raise TransientError(message)
                 said = await response.content.read(_STAGE_BYTES)
                 return response.status, said.decode("utf-8", "replace").strip()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

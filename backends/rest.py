@@ -1,7 +1,7 @@
 """A small client of a cloud's JSON API: no repeats, and failures that have a name."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp

@@ -4,8 +4,10 @@ import math
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from ollama_proxy.asleep import AsleepAnswers
@@ -15,6 +17,7 @@ from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
 from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
@@ -27,7 +30,7 @@ from ollama_proxy.own import OwnHandlers
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
 from ollama_proxy.pulls import Pulls
-from ollama_proxy.record import Policy
+from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay, strip_own_headers
 from ollama_proxy.routing import Need
@@ -65,12 +68,25 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
         "ollama_bin": settings.ollama_bin,
         "simulator": settings.simulator,
         "exoscale": settings.exoscale,
+        "fly": settings.fly,
         "ovh": settings.ovh,
         "max_lifetime": settings.max_lifetime,
         **settings.backend_options,
     }
-    context = BackendContext(store.owner_id, settings.state_dir, store, clock, options)
-    return load_backend(backend_name(settings))(context)
+    name = backend_name(settings)
+    factory = load_backend(name)
+    notes, folder = store.notes_of(name), settings.state_dir
+    context = BackendContext(store.owner_id, folder, notes, clock, options)
+    try:
+        backend = factory(context)
+    except msgspec.ValidationError as error:
+        raise StartupError(
+            f"the notes of the backend {name!r} in {str(folder)!r} can't be read"
+            f" ({error}); run the version that wrote them"
+        ) from error
+    traits = backend.traits
+    store.claim(name, costs=not (traits.always_on or traits.stops_with_proxy))
+    return backend
 
 
 def build_app(
@@ -128,6 +144,7 @@ def build_app(
     )
     keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, store=store)
     relay = Relay()
+    controller.observe(partial(_forget_connections, relay))
     pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout)
     changes = ModelChanges(
         pool=pool,
@@ -166,6 +183,12 @@ def build_app(
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
     return app
+
+
+def _forget_connections(relay: Relay, _before: Record, after: Record) -> None:
+    """Keep no connection to an instance that is being stopped."""
+    if after.state is State.STOPPING:
+        relay.forget()
 
 
 def _spared(settings: Settings, backend: Backend) -> set[Need]:

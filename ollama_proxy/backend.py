@@ -65,8 +65,9 @@ class Traits:
     ``poll_s``: the pause between two looks at an instance
     that is coming or going; ``watch_s``: at one that is ready; ``renew_s``: between
     two words to an instance that ends without them. ``location`` and
-    ``instance_type`` are shown in ``/status``; ``disk_gib`` is what models have to
-    fit on, None if that is not the backend's affair.
+    ``instance_type`` are shown in ``/status``; ``models_gib`` is the room for
+    all models on disk, ``memory_gb`` the memory for one; None: not the backend's
+    affair.
     """
 
     always_on: bool = False
@@ -78,7 +79,8 @@ class Traits:
     renew_s: float = 60.0
     location: str | None = None
     instance_type: str | None = None
-    disk_gib: int | None = None
+    models_gib: int | None = None
+    memory_gb: float | None = None
 
 
 class Backend(Protocol):
@@ -185,6 +187,14 @@ class Leased(Protocol):
         Returns what it was, in words. For a key and a machine of its own: it needs
         no state of the proxy.
         """
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A backend that keeps things which cost while nothing runs."""
+
+    async def kept(self) -> list[str]:
+        """Return each of them, in words, with its price."""
 
 
 @runtime_checkable

@@ -216,6 +216,8 @@ def _print_swept(found: dict[str, Any]) -> None:
         _out.print(f"{verb} {launch_id}")
     if not found["swept"]:
         _out.print("nothing of ours runs that should not")
+    for line in found.get("kept", ()):
+        _out.print(f"kept: {escape(line)}")
 
 
 @app.command()

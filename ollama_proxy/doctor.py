@@ -1,9 +1,8 @@
 """Examine a deployment without serving: for ``check`` and a ``sweep`` alone."""
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,21 @@ from ollama_proxy.backend import (
     Checkable,
     Deployable,
     Finding,
+    Keeping,
     Leased,
-    Phase,
     Tidied,
 )
 from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import SystemClock
-from ollama_proxy.errors import BackendError, StartupError, TransientError
+from ollama_proxy.errors import BackendError, StartupError
+from ollama_proxy.fitting import needed_gb
 from ollama_proxy.pool import sweep
-from ollama_proxy.record import LaunchId
+from ollama_proxy.record import LaunchId, is_launch
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.server import bind
 from ollama_proxy.settings import Settings, backend_name
+from ollama_proxy.stopping import until_gone
 from ollama_proxy.store import Store
-
-_STOP_LIMIT_S = 900.0
-_SYSTEM_GIB = 20
-"""What driver, Docker and image take on an instance."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -46,7 +43,7 @@ async def examine(settings: Settings) -> list[Finding]:
     with closing(store):
         async with aclosing(open_backend(settings, store, SystemClock())) as backend:
             findings += await _backend(backend)
-            findings += _disk(settings, backend, sizes_of(store.catalogue()))
+            findings += _room(settings, backend, sizes_of(store.catalogue()))
     return findings
 
 
@@ -67,21 +64,28 @@ async def _backend(backend: Backend) -> list[Finding]:
     return [*found, Finding("instances of ours", ok=True, detail=str(len(owned)))]
 
 
-def _disk(
+def _room(
     settings: Settings, backend: Backend, sizes: Mapping[str, int]
 ) -> list[Finding]:
-    """Compare the disk with the models, as far as an instance told their sizes."""
-    disk_gib = backend.traits.disk_gib
-    if disk_gib is None or not settings.models:
-        return []
+    """Compare disk and memory with the models, as far as anybody knows their sizes."""
+    room_gib, memory_gb = backend.traits.models_gib, backend.traits.memory_gb
     names = [full_model_name(name) for name in settings.models]
-    models_gib = sum(sizes.get(name, 0) for name in names) / (1 << 30)
-    unknown = [name for name in names if not sizes.get(name)]
-    fits = models_gib + _SYSTEM_GIB <= disk_gib
-    told = f"models {models_gib:.1f} GiB, system about {_SYSTEM_GIB}, disk {disk_gib}"
-    if unknown:
-        told += f"; not known before an instance has had them: {', '.join(unknown)}"
-    return [Finding("disk and models", ok=fits, detail=told)]
+    findings = []
+    if room_gib is not None and names:
+        models_gib = sum(sizes.get(name, 0) for name in names) / (1 << 30)
+        unknown = [name for name in names if not sizes.get(name)]
+        told = f"models {models_gib:.1f} GiB, room for {room_gib}"
+        if unknown:
+            told += f"; not known before an instance has had them: {', '.join(unknown)}"
+        fits = models_gib <= room_gib
+        findings.append(Finding("disk and models", ok=fits, detail=told))
+    for name in names if memory_gb is not None else ():
+        needed = needed_gb(name, sizes.get(name))
+        wants = "unknown" if needed is None else f"about {needed:.1f} GB"
+        told = f"{name} wants {wants}, the machine has {memory_gb:.1f}"
+        fits = needed is None or needed <= (memory_gb or 0.0)
+        findings.append(Finding("memory and model", ok=fits, detail=told))
+    return findings
 
 
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
@@ -122,33 +126,24 @@ async def look_alone(settings: Settings) -> list[str]:
 
 
 async def stop_alone(settings: Settings) -> list[LaunchId]:
-    """Stop every instance of this deployment while no proxy runs; return them.
+    """Stop every launch of this deployment while no proxy runs; return them.
 
-    The next proxy sees each of them gone. Raises `BackendError` if one does not go.
+    Those on record count, whatever the cloud lists. What rests stays. The next proxy
+    sees each of them gone. Raises `BackendError` once all were tried if one stays.
     """
+    problem: BackendError | None = None
     with closing(Store(settings.state_dir)) as store:
         async with aclosing(open_backend(settings, store, SystemClock())) as backend:
-            found = sorted(await backend.owned())
+            owned = {name for name in await backend.owned() if is_launch(name)}
+            found = sorted(owned | store.launch_ids())
             for launch_id in found:
-                await _until_gone(backend, launch_id)
+                try:
+                    await until_gone(backend, launch_id)
+                except BackendError as error:
+                    problem = error
+    if problem is not None:
+        raise problem
     return found
-
-
-async def _until_gone(backend: Backend, launch_id: LaunchId) -> None:
-    """Stop an instance until it is seen to be gone."""
-    try:
-        async with asyncio.timeout(_STOP_LIMIT_S):
-            while True:
-                with suppress(TransientError):
-                    await backend.stop(launch_id)
-                    if (await backend.inspect(launch_id)).phase is Phase.GONE:
-                        return
-                await asyncio.sleep(backend.traits.poll_s)
-    except TimeoutError:
-        raise TransientError(
-            f"the instance of launch {launch_id} is still there after"
-            f" {_STOP_LIMIT_S:.0f} s and may cost money; look into the cloud's portal"
-        ) from None
 
 
 async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
@@ -158,4 +153,5 @@ async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
             found = await sweep(backend, store, dry_run=dry_run)
             if not dry_run and isinstance(backend, Tidied):
                 await backend.tidy()
-    return {"swept": found, "dry_run": dry_run}
+            kept = await backend.kept() if isinstance(backend, Keeping) else []
+    return {"swept": found, "kept": kept, "dry_run": dry_run}

@@ -73,10 +73,11 @@ class OwnHandlers:
         dry_run = request.query.get("dry_run") == "1"
         try:
             found = await self._pool.sweep(dry_run=dry_run, thorough=True)
+            kept = await self._pool.kept()
         except (TimeoutError, BackendError) as error:
             message = f"the cloud could not be asked what is ours: {error}"
             return _json({"error": message}, status=502)
-        return _json({"swept": found, "dry_run": dry_run})
+        return _json({"swept": found, "kept": kept, "dry_run": dry_run})
 
 
 def _refuse_browsers(request: web.Request) -> None:

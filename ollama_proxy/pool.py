@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backend import Backend, Tidied, Upstream
+from ollama_proxy.backend import Backend, Keeping, Tidied, Upstream
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
@@ -381,12 +381,25 @@ class Pool:
         If ``thorough``, what costs nothing is removed too.
         """
         found: list[LaunchId] = []
-        backends = {id(c.offer.backend): c.offer.backend for c in self.controllers}
-        for backend in backends.values():
+        for backend in self._backends():
             found += await sweep(backend, self._store, dry_run=dry_run)
             if thorough and not dry_run and isinstance(backend, Tidied):
                 await backend.tidy()
         return found
+
+    async def kept(self) -> list[str]:
+        """Return what costs while nothing runs, in words."""
+        kept: list[str] = []
+        for backend in self._backends():
+            if isinstance(backend, Keeping):
+                async with asyncio.timeout(_SWEEP_CALL_S):
+                    kept += await backend.kept()
+        return kept
+
+    def _backends(self) -> list[Backend]:
+        """Return each backend once."""
+        backends = {id(c.offer.backend): c.offer.backend for c in self.controllers}
+        return list(backends.values())
 
 
 async def sweep(

@@ -32,6 +32,8 @@ _SHOWN_MODELS = 50
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024
 _STICKY_STALL_S = 120.0
+_TRIES = 5
+_TRY_PAUSE_S = 1.0
 
 
 class PreparationError(Exception):
@@ -270,6 +272,7 @@ class HttpProbe:
             upstream.url + path,
             json=body,
             headers=credentials(upstream.link),
+            allow_redirects=False,
             **connection_options(upstream.link),
         )
 
@@ -289,12 +292,16 @@ class HttpProbe:
     async def _request(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
     ) -> _Reply:
-        request = self._open(upstream, method, path, body)
-        try:
-            async with request as response:
-                return await _reply(response, upstream)
-        except (aiohttp.ClientError, OSError) as error:
-            raise PreparationError(_broken("asking", path, error)) from error
+        tries = _TRIES if upstream.link is not None and upstream.link.is_marked else 1
+        for left in reversed(range(tries)):
+            try:
+                async with self._open(upstream, method, path, body) as response:
+                    return await _reply(response, upstream)
+            except (aiohttp.ClientError, OSError) as error:
+                if not left:
+                    raise PreparationError(_broken("asking", path, error)) from error
+            await asyncio.sleep(_TRY_PAUSE_S)  # a gateway had its say, or its limit
+        raise AssertionError("the last try returns or raises")
 
 
 class _Movement:

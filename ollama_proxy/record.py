@@ -12,6 +12,11 @@ LaunchId = NewType("LaunchId", str)
 """One attempt to have an instance; the tag it carries in its cloud."""
 
 
+def is_launch(name: LaunchId) -> bool:
+    """Tell a launch from a thing that has none, which backends name ``kind-id``."""
+    return "-" not in name
+
+
 class State(StrEnum):
     """Where an instance is in its life."""
 

@@ -11,6 +11,7 @@ GROUP = "ollama_proxy.backends"
 
 _BUILT_IN = {
     "exoscale": "ollama_proxy.backends.exoscale.backend",
+    "fly": "ollama_proxy.backends.fly.backend",
     "ovh": "ollama_proxy.backends.ovh.backend",
     "local": "ollama_proxy.backends.local",
     "static": "ollama_proxy.backends.static",

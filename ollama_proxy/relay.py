@@ -32,12 +32,14 @@ from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.exchange import raw_target
 from ollama_proxy.link import connection_options, credentials, is_foreign
 from ollama_proxy.routing import Family
+from ollama_proxy.tasks import TaskOwner
 
 UNTYPED = web.ResponseKey("untyped", bool)
 """Key on a response whose instance named no content type."""
 
 _CONNECT_TIMEOUT_S = 10.0
 _INVITATION_S = 5.0
+_LEFT_OPEN_S = 1.0
 _ERROR_BODY = 64 * 1024
 _FIRST_ERROR = 400
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
@@ -127,11 +129,29 @@ class Relay:
     def __init__(self) -> None:
         self._kept = open_session(keep_connections=True)
         self._fresh = open_session(keep_connections=False)
+        self._left: list[aiohttp.ClientSession] = []
+        self._closing = TaskOwner()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._kept.close()
-        await self._fresh.close()
+        await self._closing.aclose()
+        for session in (*self._left, self._kept, self._fresh):
+            await session.close()
+
+    def forget(self) -> None:
+        """Keep no connection: what they led to is gone, or asleep and silent.
+
+        A machine that was suspended wakes up with its connections dead, and nobody
+        on the way says so. What is under way now may end.
+        """
+        self._left.append(self._kept)
+        self._kept = open_session(keep_connections=True)
+        self._closing.spawn(self._close_left(), name="close kept connections")
+
+    async def _close_left(self) -> None:
+        await asyncio.sleep(_LEFT_OPEN_S)
+        await self._left[0].close()
+        self._left.pop(0)
 
     @contextlib.asynccontextmanager
     async def answer(

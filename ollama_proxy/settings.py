@@ -17,8 +17,10 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic.fields import FieldInfo
 
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.errors import SettingsError
+from ollama_proxy.fitting import needed_gb
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.setting import Duration, Names, Size, environment_names, setting
 from ollama_proxy.values import (
@@ -38,6 +40,7 @@ def _state_dir() -> Path:
     return Path(base, "ollama-proxy").expanduser()
 
 
+_HOPELESS = 1.3  # an estimate may be wrong by so much
 _UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 
 
@@ -55,7 +58,7 @@ class Settings(BaseModel):
     backend: str = setting(
         "",
         "OLLAMA_PROXY_BACKEND",
-        text="`exoscale`, `ovh`, `local`, `static` or the name of a plug-in",
+        text="`exoscale`, `fly`, `ovh`, `local`, `static` or the name of a plug-in",
         shown="found from credentials or an upstream URL, else `local`",
     )
     origins: Annotated[Names, AfterValidator(_check_origins)] = setting(
@@ -208,6 +211,9 @@ class Settings(BaseModel):
     exoscale: ExoscaleSettings = Field(
         default_factory=ExoscaleSettings, description="settings of `exoscale`"
     )
+    fly: FlySettings = Field(
+        default_factory=FlySettings, description="settings of `fly`"
+    )
     ovh: OvhSettings = Field(
         default_factory=OvhSettings, description="settings of `ovh`"
     )
@@ -342,6 +348,8 @@ def _contradictions(settings: Settings) -> list[str]:
             "EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both;"
             " make a key in the portal under IAM"
         )
+    if backend_name(settings) == "fly":
+        faults += settings.fly.faults() + _models_too_large(settings)
     if backend_name(settings) == "ovh":
         faults += settings.ovh.faults()
     if settings.backend == "static" and settings.upstream_url is None:
@@ -367,6 +375,20 @@ def _contradictions(settings: Settings) -> list[str]:
     return faults
 
 
+def _models_too_large(settings: Settings) -> list[str]:
+    """Name the models that can't fit into the memory of the machine that is meant."""
+    memory_gb = settings.fly.guest.memory_mb / 1024.0
+    faults = []
+    for model in settings.models:
+        needed = needed_gb(model, None)
+        if needed is not None and needed > memory_gb * _HOPELESS:
+            faults.append(
+                f"OLLAMA_MODEL: {model!r} wants about {needed:.1f} GB of memory, and"
+                f" {settings.fly.size} has {memory_gb:.1f}; choose a larger FLY_VM_SIZE"
+            )
+    return faults
+
+
 def _has_ollama(settings: Settings) -> bool:
     return shutil.which(settings.ollama_bin or "ollama") is not None
 
@@ -381,6 +403,7 @@ def _meant(settings: Settings) -> list[str]:
     meant = {
         "static": settings.upstream_url is not None,
         "exoscale": settings.exoscale.has_credentials,
+        "fly": settings.fly.api_token is not None,
         "ovh": settings.ovh.has_credentials,
     }
     return [name for name, is_meant in meant.items() if is_meant]

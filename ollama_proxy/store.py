@@ -10,7 +10,8 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,13 @@ MIGRATIONS: Final = (
     """,
     "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
     "CREATE TABLE note (launch_id TEXT PRIMARY KEY, note BLOB NOT NULL);",
+    """
+    CREATE TABLE backend_note (
+        backend TEXT, name TEXT, note BLOB NOT NULL, PRIMARY KEY (backend, name)
+    );
+    INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
+    DROP TABLE note;
+    """,
 )
 """One script per version of the schema; the position is the version before it."""
 
@@ -181,20 +189,29 @@ class Store:
         with self._writing() as db:
             db.execute("DELETE FROM sticky_model WHERE name = ?", (name,))
 
-    def notes(self) -> dict[LaunchId, bytes]:
-        """Return what the backend noted of each launch."""
-        rows = self._db.execute("SELECT launch_id, note FROM note")
-        return {LaunchId(row[0]): row[1] for row in rows}
+    def notes_of(self, backend: str) -> "BackendNotes":
+        """Return the notes of one backend."""
+        return BackendNotes(self._db, self._writing, backend)
 
-    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
-        """Write down what the backend has to know of a launch after a crash."""
-        with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (launch_id, note))
+    def claim(self, backend: str, *, costs: bool) -> None:
+        """Let the records belong to a backend; ``costs``: its instances outlive us.
 
-    def drop_note(self, launch_id: LaunchId) -> None:
-        """Forget a launch."""
+        Raises `StartupError` if a record names an instance of another backend: it
+        would be forgotten, and nobody would stop it.
+        """
+        query = "SELECT value FROM meta WHERE key = 'backend'"
+        row = self._db.execute(query).fetchone()
+        launches = self.launch_ids()
+        if row is not None and row[0] != backend and launches:
+            raise StartupError(
+                f"there is still an instance of the backend {row[0]!r}"
+                f" ({', '.join(sorted(launches))}); run `ollama-proxy stop` with"
+                f" OLLAMA_PROXY_BACKEND={row[0]} and its settings first"
+            )
         with self._writing() as db:
-            db.execute("DELETE FROM note WHERE launch_id = ?", (launch_id,))
+            db.execute("DELETE FROM meta WHERE key = 'backend'")
+            if costs:
+                db.execute("INSERT INTO meta VALUES ('backend', ?)", (backend,))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -203,6 +220,39 @@ class Store:
                 yield self._db
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"the state can't be written: {error}") from error
+
+
+class BackendNotes:
+    """What one backend has to know of its launches after a crash."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        writing: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        backend: str,
+    ) -> None:
+        self._db = db
+        self._writing = writing
+        self._backend = backend
+
+    def notes(self) -> dict[LaunchId, bytes]:
+        """Return every note."""
+        rows = self._db.execute(
+            "SELECT name, note FROM backend_note WHERE backend = ?", (self._backend,)
+        )
+        return {LaunchId(row[0]): row[1] for row in rows}
+
+    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
+        """Write a note. Raises `StoreError` if it is not on disk afterwards."""
+        row = (self._backend, launch_id, note)
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO backend_note VALUES (?, ?, ?)", row)
+
+    def drop_note(self, launch_id: LaunchId) -> None:
+        """Forget a note."""
+        row = (self._backend, launch_id)
+        with self._writing() as db:
+            db.execute("DELETE FROM backend_note WHERE backend = ? AND name = ?", row)
 
 
 def _lock_folder(folder: Path) -> FileLock:

@@ -40,6 +40,7 @@ TESTED_WITH = {
     "screen": "cli",
     "setting": "settings",
     "status": "handlers",
+    "stopping": "cli",
     "values": "settings",
 }
 

@@ -40,6 +40,7 @@ def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
     )
     assert registry.known_backends() == [
         "exoscale",
+        "fly",
         "local",
         "ovh",
         "scaleway",
@@ -57,5 +58,5 @@ def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="known: exoscale, local, ovh, static"):
+    with pytest.raises(SettingsError, match="known: exoscale, fly, local, ovh, static"):
         registry.load_backend("exo")

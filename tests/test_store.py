@@ -1,6 +1,7 @@
 """The state on disk: written before it counts, read back as it was."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,31 @@ def test_every_version_of_the_schema_is_migrated_to_the_newest(tmp_path: Path) -
 
         assert db.execute("PRAGMA user_version").fetchone() == (len(module.MIGRATIONS),)
         db.close()
+
+
+def test_the_notes_of_two_backends_are_kept_apart(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        one, two = store.notes_of("exoscale"), store.notes_of("ovh")
+        one.put_note(LaunchId("l1"), b"one")
+        two.put_note(LaunchId("l1"), b"two")
+        two.drop_note(LaunchId("l1"))
+
+        assert one.notes() == {LaunchId("l1"): b"one"}
+        assert two.notes() == {}
+
+
+def test_an_instance_of_another_backend_is_not_forgotten(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        store.claim("exoscale", costs=True)
+        store.put("slot", Record(launch_id=LaunchId("l1")), None)
+        with pytest.raises(StartupError, match="an instance of the backend 'exoscale'"):
+            store.claim("ovh", costs=True)
+        store.put("slot", Record(), None)
+        store.claim("ovh", costs=True)
+
+
+def test_what_costs_nothing_binds_no_record(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        store.claim("static", costs=False)
+        store.put("slot", Record(launch_id=LaunchId("l1")), None)
+        store.claim("exoscale", costs=True)

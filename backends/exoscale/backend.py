@@ -52,6 +52,7 @@ from ollama_proxy.record import LaunchId
 SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""
 
+_SYSTEM_GIB = 20  # driver, Docker and image
 _UNWANTED = "instance-"
 """Before an instance's id: the name under which the sweep deletes it alone."""
 
@@ -108,7 +109,7 @@ class ExoscaleBackend:
             renew_s=60.0,
             location=settings.zone,
             instance_type=settings.instance_type,
-            disk_gib=settings.disk_size,
+            models_gib=settings.disk_size - _SYSTEM_GIB,
         )
 
     def api(self, zone: str) -> ExoscaleApi:
@@ -324,11 +325,11 @@ class ExoscaleBackend:
         purchase = self._ledger.get(launch_id)
         if purchase is None or purchase.instance_id is None:
             return
+        if (upstream := self._reached.get(launch_id)) is not None:
+            await self._guard.renew(upstream)
         if serves and not purchase.served:
-            self._ledger.mark(launch_id, served=True)
-        if (upstream := self._reached.get(launch_id)) is None:
-            return
-        await self._guard.renew(upstream)
+            with contextlib.suppress(StoreError):  # a full disk silences no heartbeat
+                self._ledger.mark(launch_id, served=True)
         api = self.api(purchase.offer.zone)
         answer = await api.call("get_instance", id=purchase.instance_id)
         instance = read_instance(answer)

@@ -6,7 +6,6 @@ until so much time has passed that the call can't have arrived. An app that is k
 is only started, which may be asked for twice.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
@@ -27,7 +26,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.guard import Guard
-from ollama_proxy.backends.images import parse_reference
+from ollama_proxy.backends.images import look_at
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
@@ -45,6 +44,7 @@ from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
+    CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
     SettingsError,
@@ -54,14 +54,11 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.link import GUARD_TOKEN, Link
 from ollama_proxy.record import LaunchId
+from ollama_proxy.stopping import until_gone
 
 SETTLE_S = 150.0
 """After so long a call whose answer was lost can't have arrived any more."""
 
-_DEPLOYED = LaunchId("deployed")
-"""The launch by which `deploy` makes an app that it stops at once."""
-
-_STOP_LIMIT_S = 900.0
 _UNWANTED = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""
 
@@ -120,11 +117,12 @@ class OvhBackend:
         attempt = self._attempts.get(launch_id)
         if attempt is not None and attempt.instance_id is not None:
             app = await self._look(launch_id, attempt)
-            if app is None or app.state in LEAVING:
-                message = "the app of this launch is not shown, or is being deleted"
-                raise TransientError(message)
-            await self._run(launch_id, attempt, app)
-            return
+            if app is not None and app.state not in LEAVING:
+                await self._run(launch_id, attempt, app)
+                return
+            if app is None and self._is_unsettled(attempt) and not attempt.seen:
+                raise TransientError("the app of this launch is not shown yet")
+            attempt = None  # it went before it was started: another one is taken
         if attempt is None:
             self._attempts.put(launch_id, Attempt(self._settings.region))
         for _ in range(2):  # lists may trail: two looks before "there is none"
@@ -164,12 +162,18 @@ class OvhBackend:
         One in a region that had no room lately is left alone, if there is another
         region in which one can be made.
         """
-        for region in self._maker.regions() if self._keeps else ():
+        if not self._keeps:
+            return None
+        used = self._attempts.instance_ids()
+        resting: dict[str, App] = {}
+        for region, app in await self._fleet.everything(surely=self._settings.region):
+            if self._is_kept(app) and app.id not in used:
+                resting.setdefault(region, app)
+        for region in self._maker.regions():
             if self._maker.is_full(region) and not self._maker.is_full_everywhere():
                 return None
-            for app in await self._fleet.in_region(region):
-                if self._is_kept(app) and app.id not in self._attempts.instance_ids():
-                    return region, app
+            if region in resting:
+                return region, resting[region]
         return None
 
     def _is_kept(self, app: App) -> bool:
@@ -187,7 +191,7 @@ class OvhBackend:
 
         Of several the oldest stays: the others were made by mistake.
         """
-        found = await self._fleet.of_launch(launch_id)
+        found = await self._fleet.of_launch(launch_id, surely=self._sent_to(launch_id))
         if not found:
             return None
         (region, first), *rest = sorted(found, key=lambda one: one[1].created_at)
@@ -203,8 +207,16 @@ class OvhBackend:
             await self._fleet.end(other_region, other, keep=False)
         return attempt, first
 
+    def _sent_to(self, launch_id: LaunchId) -> str | None:
+        """Return the region in which an app of a launch may have been made."""
+        attempt = self._attempts.get(launch_id)
+        sent = attempt is not None and attempt.attempted_at is not None
+        return attempt.region if attempt is not None and sent else None
+
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the platform and then at the app itself."""
+        if launch_id.startswith(_UNWANTED):
+            return await self._inspect_unwanted(launch_id.removeprefix(_UNWANTED))
         attempt = self._attempts.get(launch_id)
         if attempt is not None and attempt.was_never_sent:
             return self._forgotten(launch_id)
@@ -222,7 +234,7 @@ class OvhBackend:
         self, launch_id: LaunchId, attempt: Attempt | None
     ) -> Observation:
         """Tell of a launch whose app is not known: it may be found by its labels."""
-        found = await self._fleet.of_launch(launch_id)
+        found = await self._fleet.of_launch(launch_id, surely=self._sent_to(launch_id))
         if any(not (self._keeps and app.is_resting) for _, app in found):
             adopted = await self._adopted(launch_id)
             if adopted is not None:
@@ -231,12 +243,22 @@ class OvhBackend:
             return Observation(Phase.PENDING, detail="looking for a lost app")
         return self._forgotten(launch_id)
 
+    async def _inspect_unwanted(self, app_id: str) -> Observation:
+        """Tell whether an app that no launch has is gone."""
+        for _, app in await self._fleet.everything():
+            if app.id == app_id:
+                return Observation(Phase.PENDING, detail=app.state.lower())
+        return Observation(Phase.GONE)
+
     async def _look(self, launch_id: LaunchId, attempt: Attempt) -> App | None:
-        """Return a launch's app as its region shows it; None if it knows no such id."""
+        """Return a launch's app; None if its region neither knows nor lists it."""
         assert attempt.instance_id is not None  # noqa: S101 - the callers looked
         try:
             app = await self._fleet.driver(attempt.region).app(attempt.instance_id)
-        except NotFoundError:
+        except NotFoundError as error:
+            listed = await self._fleet.in_region(attempt.region)
+            if any(app.id == attempt.instance_id for app in listed):
+                raise TransientError(f"{error}, and yet it is in the list") from error
             return None
         live = not app.is_resting
         if not attempt.seen or (live and not attempt.seen_live):
@@ -294,7 +316,7 @@ class OvhBackend:
         heard = self._heard.get(launch_id)
         if heard is not None and heard.url == url:
             return Observation(Phase.RUNNING, heard, app.id)
-        upstream = Upstream(url, self._link(attempt.identity))
+        upstream = Upstream(url, self._link(attempt.region, attempt.identity))
         sight = await self._guard.look(upstream)
         if sight.stage is None:
             detail = f"{app.state.lower()}; {sight.problem}"
@@ -310,27 +332,27 @@ class OvhBackend:
             return url
         return None
 
-    def _link(self, identity: str | None) -> Link:
+    def _link(self, region: str, identity: str | None) -> Link:
         """Return the link to an app: the gateway's token, and its guard's own."""
-        token = self._settings.call_token or self._settings.ai_token
-        assert token is not None  # noqa: S101 - the settings were checked
+        token = self._settings.url_token(region)
+        if token is None:
+            raise CredentialsError(f"there is no token for {region}")
         headers = {}
         if identity:
             headers[GUARD_TOKEN] = self._authority.token(LaunchId(identity))
-        return Link(token.get_secret_value(), headers=headers, is_marked=True)
+        return Link(token, headers=headers, is_marked=True)
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
         """Put off the dead-man's switch, and now and then the end of the lease."""
         attempt = self._attempts.get(launch_id)
         if attempt is None or attempt.instance_id is None:
             return
+        if (upstream := self._heard.get(launch_id)) is not None:
+            await self._guard.renew(upstream)
         if serves and not attempt.served:
-            attempt = self._attempts.mark(launch_id, served=True)
-        if (upstream := self._heard.get(launch_id)) is None:
-            return
-        await self._guard.renew(upstream)
+            with contextlib.suppress(StoreError):  # a full disk silences no heartbeat
+                self._attempts.mark(launch_id, served=True)
         driver = self._fleet.driver(attempt.region)
-        assert attempt.instance_id is not None  # noqa: S101 - it was heard
         app = await driver.app(attempt.instance_id)
         now = self._clock.now()
         if app.lease_end - now < self._settings.lease / 2.0:
@@ -405,59 +427,50 @@ class OvhBackend:
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
         """Make the app that launches start, and stop it again; tell each step."""
+        await self._check_deployment(image)
+        with self._maker.trying(image):
+            for region, app in await self._fleet.everything():
+                if app.label("spec") == self._maker.spec:
+                    self._attempts.note(image=image)
+                    yield f"{described(region, app)}: it is there already"
+                    return
+            yield f"an app is made of {image}"
+            launch_id = LaunchId(f"deployed{self._clock.now() * 1000.0:.0f}")
+            try:
+                await self.start(launch_id)
+            finally:
+                yield "it is stopped at once; until then it is billed"
+                await until_gone(self, launch_id)
+            self._attempts.note(image=image)
+        for line in await self.deployed():
+            yield line
+
+    async def _check_deployment(self, image: str) -> None:
+        """Raise `SpecError` for what can't be deployed, before anything is made."""
         if not self._keeps:
             raise SpecError(
                 "OVH_IDLE_ACTION=delete makes an app per launch, so there is nothing to"
                 " deploy; set OVH_IMAGE to the image"
             )
-        parse_reference(image)
-        self._attempts.note(image=image)
-        resting = await self._one_that_rests()
-        if resting is not None:
-            yield f"{described(*resting)}: it is there already, and waits to be started"
-            return
-        yield f"an app is made of {image}"
-        await self.start(_DEPLOYED)
-        async for detail in self._until_gone(_DEPLOYED):
-            yield detail
-        for line in await self.deployed():
-            yield f"{line}: it waits to be started, and costs nothing"
-
-    async def _until_gone(self, launch_id: LaunchId) -> AsyncIterator[str]:
-        """Stop an app until it is seen to be stopped; tell what is seen meanwhile."""
-        begun_at, told = self._clock.now(), ""
-        while True:
-            with contextlib.suppress(TransientError):
-                await self.stop(launch_id)
-            seen = await self.inspect(launch_id)
-            if seen.phase is Phase.GONE:
-                return
-            if self._clock.now() - begun_at > _STOP_LIMIT_S:
-                raise TransientError(
-                    f"the app is not stopped after {_STOP_LIMIT_S:.0f} s"
-                    f" ({seen.detail}), and may cost money; look into the control panel"
-                )
-            if seen.detail != told:
-                told = seen.detail
-                yield f"stopping: {told}"
-            await asyncio.sleep(self.traits.poll_s)
+        if self._settings.image not in {None, image}:
+            raise SpecError(
+                f"OVH_IMAGE is {self._settings.image!r}, which launches would use and"
+                f" not {image!r}; remove the setting, or deploy that image"
+            )
+        with contextlib.suppress(CredentialsError, TransientError):  # a private one
+            await look_at(image)
 
     async def remove(self) -> AsyncIterator[str]:
-        """Stop and delete every app of this deployment; tell each step."""
-        begun_at, told = self._clock.now(), set[str]()
-        while left := await self._fleet.everything():
-            for region, app in left:
-                line = described(region, app)
-                if line not in told:
-                    told.add(line)
-                    yield f"deleting {line}"
-                with contextlib.suppress(TransientError):
-                    await self._fleet.end(region, app, keep=False)
-            if self._clock.now() - begun_at > _STOP_LIMIT_S:
-                raise TransientError(
-                    f"not everything is deleted after {_STOP_LIMIT_S:.0f} s; try again"
-                )
-            await asyncio.sleep(self.traits.poll_s)
+        """Stop and delete every app of this deployment; tell each step.
+
+        Launches that are noted are waited for, whatever the lists say.
+        """
+        for launch_id in sorted(self._attempts.launches()):
+            yield f"stopping the app of launch {launch_id}"
+            await until_gone(self, launch_id)
+        for region, app in await self._fleet.everything():
+            yield f"deleting {described(region, app)}"
+            await until_gone(self, LaunchId(_UNWANTED + app.id))
         self._attempts.note(image=None)
         yield "nothing of this deployment is left"
 
@@ -506,10 +519,13 @@ def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
 
 
 def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
-    token = settings.ai_token
-    if settings.speaks_rest and token is not None:
-        url = settings.url_of(region)
-        return RestDriver(region, url=url, token=token.get_secret_value())
+    if settings.speaks_rest:
+        token = settings.api_token(region)
+        if token is None:
+            raise CredentialsError(
+                f"there is no token for {region}; set OVH_AI_REGION_TOKENS={region}=…"
+            )
+        return RestDriver(region, url=settings.url_of(region), token=token)
     password = settings.password
     return CliDriver(
         region,

@@ -44,11 +44,15 @@ _PASSED_ON = (
 )
 
 
+class NotLoggedInError(CredentialsError):
+    """The command is not logged in, or not any more; nothing was done."""
+
+
 class CliDriver:
     """The command for one region. ``home`` is the folder that it takes for its home.
 
-    ``template`` is a home in which somebody has logged in; it is copied once if there
-    are no ``username`` and ``password`` to log in with.
+    ``template`` is a home in which somebody has logged in; it is copied, and again once
+    it is newer, if there are no ``username`` and ``password`` to log in with.
     """
 
     hides_environment = False
@@ -130,10 +134,9 @@ class CliDriver:
         await self._enter()
         try:
             return await self._run(command, options)
-        except CredentialsError:
-            if self._username is None:
+        except NotLoggedInError:
+            if not await self._log_in():
                 raise
-        await self._log_in()
         return await self._run(command, options)
 
     async def _enter(self) -> None:
@@ -144,14 +147,23 @@ class CliDriver:
         await asyncio.shield(self._entered)
 
     async def _make_home(self) -> None:
-        config = self._home / ".config" / "ovhai"
-        if not config.exists():
-            await asyncio.to_thread(_make_config, config, self._template)
+        await self._copy_log_in()
         await self._run(["config", "set"], [self._region])
 
-    async def _log_in(self) -> None:
-        words = ["--username", self._username or "", "--password-from-env", _PASSWORD]
+    async def _log_in(self) -> bool:
+        """Log in again; False if there is nothing new to do it with."""
+        if self._username is None:
+            return await self._copy_log_in()
+        words = ["--username", self._username, "--password-from-env", _PASSWORD]
         await self._run(["login"], words, {_PASSWORD: self._password or ""})
+        return True
+
+    async def _copy_log_in(self) -> bool:
+        """Take over the user's own log-in, if it is newer than what is here."""
+        if self._username is not None or self._template is None:
+            return False
+        source = self._template / ".config" / "ovhai"
+        return await asyncio.to_thread(_copy_newer, source, self._home)
 
     async def _run(
         self,
@@ -180,10 +192,12 @@ class CliDriver:
             async with asyncio.timeout(_TIMEOUT_S):
                 out, err = await process.communicate()
         except TimeoutError as error:
+            await _end(process)
             message = f"`{named}` took longer than {_TIMEOUT_S:.0f} s and was killed"
             raise unanswered(_aim(command), message) from error
-        finally:
+        except BaseException:
             await _end(process)
+            raise
         if process.returncode:
             raise _named(command, f"`{named}` failed: {_text(err)}")
         return out.decode("utf-8", "replace")
@@ -198,22 +212,28 @@ def _failed(task: "asyncio.Task[None]") -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 
-def _make_config(config: Path, template: Path | None) -> None:
-    """Make the command's folder, for us alone; copy a log-in if there is one."""
-    config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    source = template / ".config" / "ovhai" if template is not None else None
-    if source is not None and source.is_dir():
-        shutil.copytree(source, config)
-    config.mkdir(exist_ok=True)
-    config.chmod(0o700)
+def _copy_newer(source: Path, home: Path) -> bool:
+    """Copy a log-in into a home, for us alone; False if it is no newer."""
+    target = home / ".config" / "ovhai"
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    is_new = False
+    for file in sorted(source.glob("*.json")) if source.is_dir() else ():
+        own = target / file.name
+        if own.exists() and own.stat().st_mtime >= file.stat().st_mtime:
+            continue
+        fresh = own.with_suffix(".new")
+        shutil.copy2(file, fresh)
+        fresh.chmod(0o600)
+        fresh.rename(own)
+        is_new = True
+    return is_new
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the whole group of a process that has not ended; see it end."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    """Kill the whole group of a process, whose children may outlive it; see it end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _decoded(text: str) -> object:
@@ -228,7 +248,7 @@ def _decoded(text: str) -> object:
 def _named(command: Sequence[str], said: str) -> BackendError:
     """Return the error by what to do next; exit codes are not documented."""
     if "not authenticated" in said:
-        return CredentialsError(
+        return NotLoggedInError(
             f"{said}; run `ovhai login`, or set OVH_AI_USERNAME and OVH_AI_PASSWORD"
         )
     match = _STATUS.search(said)

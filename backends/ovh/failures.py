@@ -30,8 +30,16 @@ def unanswered(aim: Aim, said: str) -> BackendError:
     return TransientError(said) if aim is Aim.READ else OutcomeUnknownError(said)
 
 
-def failure(aim: Aim, status: int | None, said: str) -> BackendError:
-    """Return the error by what to do next; without a status nothing is known."""
+def failure(
+    aim: Aim, status: int | None, said: str, *, is_api: bool = True
+) -> BackendError:
+    """Return the error by what to do next; without a status nothing is known.
+
+    ``is_api``: the API itself has spoken, and nothing on the way to it, whose 404
+    says nothing of an app.
+    """
+    if status == 404 and not is_api:  # noqa: PLR2004
+        return unanswered(aim, said)
     if status is None or status >= _FIRST_SERVER_ERROR:
         return unanswered(aim, said)
     if status == 400 and aim is Aim.CHANGE:  # noqa: PLR2004 - of the app's state

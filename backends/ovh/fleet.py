@@ -61,17 +61,33 @@ class Fleet:
         ours = [app for app in apps if self._labels.is_ours(app)]
         return oldest_first([app for app in ours if app.state not in LEAVING])
 
-    async def everything(self) -> list[Found]:
-        """Return our apps of all regions."""
-        return [
-            (region, app)
-            for region in self._regions()
-            for app in await self.in_region(region)
-        ]
+    async def everything(self, *, surely: str | None = None) -> list[Found]:
+        """Return our apps of all regions that can be asked.
 
-    async def of_launch(self, launch_id: LaunchId) -> list[Found]:
-        """Return the apps that carry a launch's label."""
-        everything = await self.everything()
+        One that can't be is passed over, with a word in the log, unless it is the
+        region ``surely``, or none can.
+        """
+        found: dict[str, Found] = {}
+        failures: list[BackendError] = []
+        regions = self._regions()
+        for region in regions:
+            try:
+                for app in await self.in_region(region):
+                    found.setdefault(app.id, (region, app))
+            except BackendError as error:
+                if region == surely:
+                    raise
+                failures.append(error)
+                self._log.warning(log.SWEEP_FAILED, region=region, error=str(error))
+        if failures and len(failures) == len(regions):
+            raise failures[0]
+        return list(found.values())
+
+    async def of_launch(
+        self, launch_id: LaunchId, *, surely: str | None = None
+    ) -> list[Found]:
+        """Return the apps that carry a launch's label, as `everything` does."""
+        everything = await self.everything(surely=surely)
         return [
             (region, app) for region, app in everything if launch_of(app) == launch_id
         ]
@@ -124,12 +140,22 @@ class Fleet:
                 continue
             for app in expired:
                 swept.append(described(region, app))
-                if not dry_run:
-                    with contextlib.suppress(NotFoundError):
-                        await self.driver(region).stop(app.id)
+                try:
+                    await self._end_expired(region, app, dry_run=dry_run)
+                except BackendError as error:
+                    problem = error  # and so are the other apps
         if problem is not None:
             raise problem
         return swept
+
+    async def _end_expired(self, region: str, app: App, *, dry_run: bool) -> None:
+        if dry_run:
+            return
+        with contextlib.suppress(NotFoundError):
+            if app.state in {"FAILED", "ERROR"}:
+                await self._delete(region, app)
+            else:
+                await self.driver(region).stop(app.id)
 
     async def _expired_in(self, region: str, now: float) -> list[App]:
         """Return what this product made, and nobody has wanted for a lease's length."""

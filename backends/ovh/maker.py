@@ -1,7 +1,8 @@
 """How an app is made: of what, where, and the one call."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ollama_proxy.authority import Authority
 from ollama_proxy.backends.attempts import Attempt, Attempts
@@ -54,12 +55,22 @@ class Maker:
         self._clock = clock
         self._driver_of = driver_of
         self._max_lifetime_s = max_lifetime_s or 0.0
+        self._tried: str | None = None
         self._without_room: dict[str, float] = {}
 
     @property
     def image(self) -> str | None:
         """The image that is meant: of the settings, else what was deployed."""
-        return self._settings.image or self._attempts.book.image
+        return self._tried or self._settings.image or self._attempts.book.image
+
+    @contextlib.contextmanager
+    def trying(self, image: str) -> Iterator[None]:
+        """Let an image be the one that is meant, for the time being."""
+        self._tried = image
+        try:
+            yield
+        finally:
+            self._tried = None
 
     @property
     def spec(self) -> str:

@@ -98,8 +98,9 @@ class RestDriver:
         default = Aim.READ if method == "GET" else Aim.CHANGE
         aim = _AIMS.get(f"{method} {path}", default)
 
-        def named(status: int, said: str, _body: object) -> BackendError:
-            return failure(aim, status, f"{said}, in {self._region}")
+        def named(status: int, said: str, answer: object) -> BackendError:
+            is_api = isinstance(answer, dict)
+            return failure(aim, status, f"{said}, in {self._region}", is_api=is_api)
 
         return await self._client.call(method, path, named, query=query, body=body)
 

@@ -76,11 +76,28 @@ def _checked_volume(text: str) -> str:
     return text
 
 
+def _tokens(value: object) -> dict[str, object]:
+    """Return tokens by region, from ``GRA=…,BHS=…`` or a table."""
+    if isinstance(value, dict):
+        return {_region(name): token for name, token in value.items()}
+    tokens: dict[str, object] = {}
+    for pair in str(value).split(","):
+        name, found, token = pair.strip().partition("=")
+        if not found:
+            raise ValueError("write REGION=token, separated by commas")
+        tokens[_region(name)] = token.strip()
+    return tokens
+
+
 def _region(value: object) -> str:
     text = str(value).strip().upper()
     if not re.fullmatch(r"[A-Z]+(-[A-Z0-9]+)*", text):
         raise ValueError(f"{value!r} is not a region; write GRA, BHS or US-EAST-VA")
     return text
+
+
+def _regions(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_region(name) for name in value)
 
 
 class OvhSettings(BaseModel):
@@ -92,6 +109,12 @@ class OvhSettings(BaseModel):
         None,
         "OVH_AI_TOKEN",
         text="AI token with the role operator, for the API; not for the command",
+        shown="–",
+    )
+    region_tokens: Annotated[dict[str, SecretStr], BeforeValidator(_tokens)] = setting(
+        dict,
+        "OVH_AI_REGION_TOKENS",
+        text="`REGION=token` for each further region: a token belongs to one",
         shown="–",
     )
     call_token: SecretStr | None = setting(
@@ -128,7 +151,7 @@ class OvhSettings(BaseModel):
         text="GRA or BHS; US-EAST-VA for accounts of OVHcloud US only",
         shown="GRA",
     )
-    fallback_regions: Names = setting(
+    fallback_regions: Annotated[Names, AfterValidator(_regions)] = setting(
         (),
         "OVH_FALLBACK_REGIONS",
         text="comma-separated regions to try next when an app waits too long for room",
@@ -238,6 +261,14 @@ class OvhSettings(BaseModel):
                 "OVH_AI_CALL_TOKEN: the app's URL wants an AI token; make one with"
                 " `ovhai token create ollama-proxy --role read`"
             )
+        lacking = [one for one in self.regions if self.url_token(one) is None]
+        if self.has_credentials and lacking:
+            faults.append(
+                f"OVH_AI_REGION_TOKENS: there is no token for {', '.join(lacking)}, and"
+                " one belongs to one region; write REGION=token"
+            )
+        if self.api_url and "{region}" not in self.api_url and len(self.regions) > 1:
+            faults.append("OVH_AI_API_URL: with several regions it needs {region}")
         if (self.username is None) != (self.password is None):
             faults.append("OVH_AI_USERNAME, OVH_AI_PASSWORD: one needs the other")
         return faults
@@ -245,8 +276,19 @@ class OvhSettings(BaseModel):
     @property
     def regions(self) -> tuple[str, ...]:
         """Every region that is meant, in the order in which they are tried."""
-        others = (_region(name) for name in self.fallback_regions)
-        return tuple(dict.fromkeys((self.region, *others)))
+        return tuple(dict.fromkeys((self.region, *self.fallback_regions)))
+
+    def api_token(self, region: str) -> str | None:
+        """Return the token that manages apps of a region."""
+        own = self.ai_token if region == self.region else None
+        token = self.region_tokens.get(region, own)
+        return None if token is None else token.get_secret_value()
+
+    def url_token(self, region: str) -> str | None:
+        """Return the token with which the URL of an app of a region is called."""
+        own = self.call_token if region == self.region else None
+        token = own or self.region_tokens.get(region)
+        return self.api_token(region) if token is None else token.get_secret_value()
 
     def url_of(self, region: str) -> str:
         """Return the base of a region's API."""

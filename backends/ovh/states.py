@@ -43,7 +43,7 @@ def verdict(app: App, known: Circumstances) -> tuple[Verdict, str]:
     match app.state:
         case "DELETED":
             thought = Verdict.GONE
-        case "STOPPED" if known.is_unshown:
+        case "STOPPED" | "FAILED" if known.is_unshown and app.is_resting:
             why = "started, not yet shown"
         case "STOPPED" if known.keeps:
             thought = Verdict.GONE
@@ -51,6 +51,9 @@ def verdict(app: App, known: Circumstances) -> tuple[Verdict, str]:
             thought = Verdict.GONE
         case "FAILED" | "ERROR" | "STOPPED" | "STOPPING" | "DELETING":
             thought, why = Verdict.USELESS, app.why()
+        case "QUEUED" | "INITIALIZING" if known.served:
+            thought = Verdict.USELESS
+            why = "the platform has taken the app's hardware away"
         case "QUEUED" if known.waited_s > known.queue_timeout_s:
             thought = Verdict.WITHOUT_ROOM
             why = f"there is no room: the app has waited {known.waited_s:.0f} s in line"

@@ -28,9 +28,14 @@ case "${DEAD_MAN:=exit}" in
     *) say "DEAD_MAN is exit or metric, not $DEAD_MAN"; exit 64 ;;
 esac
 
+case "${DEAD_MAN_S:=0}${MAX_LIFETIME_S:=0}" in
+    *[!0-9]*) say "DEAD_MAN_S and MAX_LIFETIME_S are seconds, without a unit"; exit 64 ;;
+esac
+
 if [ "$(id -u)" = 0 ]; then # a fresh volume belongs to root
-    mkdir -p "$models"
-    find "$models" "$HOME" -xdev ! -user "$user" -exec chown -h "$user:$user" {} +
+    mkdir -p "$models" || true
+    find "$models" "$HOME" -xdev ! -user "$user" -exec chown -h "$user:$user" {} + 2> /dev/null ||
+        say "not everything in $models can be given to user $user"
     exec setpriv --reuid="$user" --regid="$user" --clear-groups -- "$0" "$@"
 fi
 
@@ -83,22 +88,23 @@ if grep -Eqsv '^[[:space:]]*(#|$)' "$etc/preload-models.txt"; then
     preload=$!
 fi
 
-begun="$(uptime_s)" heard="$(uptime_s)" mark=""
+begun="$(uptime_s)" heard="$(uptime_s)" mark="" last="$(uptime_s)"
 unwanted() { # tell why nobody wants this any more, if so
     now="$(uptime_s)"
     seen="$(stat -c '%i %s' "$run/heartbeats.log" 2> /dev/null || true)"
-    if [ "$seen" != "$mark" ]; then
+    if [ "$seen" != "$mark" ] || [ $((now - last)) -gt 60 ]; then # or it was suspended
         mark="$seen" heard="$now" # the guard writes a line for each heartbeat
     fi
-    why=""
-    if [ "${DEAD_MAN_S:-0}" -gt 0 ] && [ $((now - heard)) -ge "$DEAD_MAN_S" ]; then
+    last="$now" why=""
+    if [ "$DEAD_MAN_S" -gt 0 ] && [ $((now - heard)) -ge "$DEAD_MAN_S" ]; then
         why="the proxy was not heard of for $((now - heard)) s"
-    elif [ "${MAX_LIFETIME_S:-0}" -gt 0 ] && [ $((now - begun)) -ge "$MAX_LIFETIME_S" ]; then
+    elif [ "$MAX_LIFETIME_S" -gt 0 ] && [ $((now - begun)) -ge "$MAX_LIFETIME_S" ]; then
         why="its longest life of $MAX_LIFETIME_S s is over"
     fi
     [ -n "$why" ]
 }
 
+told=1
 while :; do
     sleep "${POLL_S:-5}" &
     wait $! || true # a signal ends the wait, and its trap runs
@@ -108,11 +114,14 @@ while :; do
     if unwanted; then
         wanted=0
     fi
-    [ "$(cat "$run/wanted")" = "$wanted" ] || say "${why:-wanted again}"
     if [ "$wanted" = 0 ] && [ "$DEAD_MAN" = exit ]; then
         say "$why: it ends"
         end 0
     fi
-    echo "$wanted" > "$run/wanted.new"
-    mv "$run/wanted.new" "$run/wanted"
+    if [ "$wanted" != "$told" ]; then
+        say "${why:-wanted again}"
+        if echo "$wanted" > "$run/wanted.new" && mv "$run/wanted.new" "$run/wanted"; then
+            told="$wanted"
+        fi
+    fi
 done

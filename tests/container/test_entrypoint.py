@@ -1,14 +1,18 @@
 """The entrypoint of the container image, run here with a real Caddy."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from ollama_proxy.backends.fly.sizes import SIZES
 from tests.container.rig import SOURCE, TOKEN, USER, container
 
 pytestmark = pytest.mark.skipif(
@@ -38,6 +42,39 @@ async def test_without_a_good_token_nothing_starts(token: str) -> None:
         assert status == 64
         assert "GUARD_TOKEN" in told
         assert not (inside.folder / "told/calls").exists()
+
+
+@pytest.mark.parametrize("name", ["DEAD_MAN_S", "MAX_LIFETIME_S"])
+async def test_a_length_with_a_unit_is_refused_and_not_taken_for_never(
+    name: str,
+) -> None:
+    length = {name: "20m"}
+    async with container(ollama="exit 1", **length) as inside:  # type: ignore[arg-type]  # an environment
+        assert await inside.ended() == 64
+        assert "without a unit" in (inside.folder / "stderr").read_text()
+
+
+async def test_behind_a_gateway_that_checks_callers_there_is_no_second_check() -> None:
+    async with container(GUARD="platform", GUARD_TOKEN="") as inside:
+        await inside.until_it_serves()
+
+        assert await inside.ask("/") == (200, "Ollama is running")
+        assert await inside.ask("/-/stage") == (200, "ready")
+
+
+async def test_no_log_tells_the_token() -> None:
+    async with container(ollama="sleep 60") as inside:
+        known = {"X_Ollama_Proxy_Token": TOKEN, "Authorization": f"Bearer {TOKEN}"}
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    if (await inside.ask("/api/tags", **known))[0] == 502:
+                        break
+                await asyncio.sleep(0.05)
+        told = (inside.folder / "stderr").read_text()
+
+    assert "connection refused" in told
+    assert TOKEN not in told
 
 
 @pytest.mark.parametrize("path", ["/", "/api/tags", "/-/stage", "/-/heartbeat", "/v1/"])
@@ -72,18 +109,17 @@ async def test_a_term_ends_everything_and_leaves_nothing(ollama: str) -> None:
         await asyncio.sleep(0.3)
         inside.process.terminate()
         status = await inside.ended()
-        left = inside.members()
+        left = [_command(pid) for pid in inside.members()]
 
     assert status == 0
-    assert [pid for pid in left if _is_ours(pid)] == []
+    assert [command for command in left if not command.startswith("sleep")] == []
 
 
-def _is_ours(pid: int) -> bool:
+def _command(pid: int) -> str:
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
-        return False
-    return b"caddy" in command or b"entrypoint" in command
+        return "sleep"  # it has ended under the look
 
 
 async def test_when_ollama_ends_the_container_ends() -> None:
@@ -235,4 +271,20 @@ def test_everything_that_the_dockerfile_copies_is_there() -> None:
         if not name.startswith("--")
     ]
 
-    assert set(copied) == {path.name for path in SOURCE.iterdir()} - {"Dockerfile"}
+    others = {"Dockerfile", "fly.toml"}
+    assert set(copied) == {path.name for path in SOURCE.iterdir()} - others
+
+
+def test_the_sidecar_on_fly_reaches_the_guard_and_keeps_its_models() -> None:
+    config = tomllib.loads((SOURCE / "fly.toml").read_text())
+    service, (machine,) = config["http_service"], config["vm"]
+    dockerfile = (SOURCE / "Dockerfile").read_text()
+
+    assert f"EXPOSE {service['internal_port']}\n" in dockerfile
+    assert service["min_machines_running"] == 0
+    assert service["auto_stop_machines"] == "stop"
+    assert config["env"]["OLLAMA_MODELS"] == config["mounts"]["destination"]
+    assert machine["size"] in SIZES
+    assert "GUARD_TOKEN" not in config["env"]
+    for name in config["build"]["args"]:
+        assert f"ARG {name}" in dockerfile

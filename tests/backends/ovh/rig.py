@@ -11,12 +11,12 @@ from ollama_proxy.backends.ovh.settings import OvhSettings
 from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
 from tests.fakes.ovh.guest import Guests, guests_of
-from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN, OvhServer, ovh_server
+from tests.fakes.ovh.server import CALL_TOKEN, OvhServer, ovh_server, token_of
 from tests.fakes.store import MemoryNotes
 from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"
-IMAGE = "registry.example/ollama:0.32.15"
+IMAGE = "127.0.0.1:9/team/ollama:0.32.15"  # nothing answers there
 DRIVERS = ("rest", "cli")
 
 
@@ -35,7 +35,8 @@ class Rig:
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
 
     def settings(self, **more: object) -> OvhSettings:
-        own: dict[str, object] = {"ai_token": AI_TOKEN}
+        region = str(more.get("region", "GRA"))
+        own: dict[str, object] = {"ai_token": token_of(region)}
         if self.driver == "cli":
             own = {"call_token": CALL_TOKEN, "ovhai_bin": str(self.program)}
         common = {

@@ -31,7 +31,8 @@ async def test_an_app_is_deployed_once_and_rests(rig: Rig) -> None:
     told = await backend.deployed()
     await backend.aclose()
 
-    assert "costs nothing" in first[-1]
+    assert "STOPPED" in first[-1]
+    assert "STOPPED" in second[-1]
     assert "there already" in second[-1]
     assert rig.cloud.made == 1
     assert rig.cloud.paid == []

@@ -12,6 +12,7 @@ from ollama_proxy import controller
 from ollama_proxy.backends.ovh import cli
 from tests.backends.ovh.rig import DRIVERS, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
+from tests.fakes.ovh.server import token_of
 from tests.proxy import RunningProxy, generate, running_proxy
 
 
@@ -82,7 +83,11 @@ def full(rig: Rig) -> None:
     rig.cloud.full = {"GRA"}
 
 
-FALL_BACK: dict[str, object] = {"fallback_regions": "BHS", "gpu_model": "L40S"}
+FALL_BACK: dict[str, object] = {
+    "fallback_regions": "BHS",
+    "gpu_model": "L40S",
+    "region_tokens": {"BHS": token_of("BHS")},
+}
 MISFORTUNES = {
     "none": Misfortune(),
     "the answer to the creation is lost": Misfortune(script(create=["lost-after"])),
@@ -101,6 +106,9 @@ MISFORTUNES = {
         script(list=["503", "503", "lost-before"])
     ),
     "looks fail while it is up": Misfortune(script(get=["500", "429", "lost-before"])),
+    "an ingress on the way knows no app": Misfortune(
+        script(get=["html-404", "html-404"])
+    ),
     "calls are limited": Misfortune(script(create=["429", "429"])),
     "it waits in line for ever": Misfortune(full, serves=False, says="no room"),
     "it starts slowly": Misfortune(timing(queue_s=300.0, scale_s=300.0)),
@@ -119,7 +127,7 @@ MISFORTUNES = {
     "somebody deletes it": Misfortune(strike=deleted),
     "it is scaled to zero": Misfortune(strike=forced("STANDBY")),
     "the gateway does not know the token": Misfortune(
-        strike=lambda rig: rig.server.gateway_tokens.clear()
+        strike=lambda rig: setattr(rig.server, "knows_tokens", False)
     ),
 }
 
@@ -148,17 +156,19 @@ async def ask(proxy: RunningProxy) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-CASES = [
-    (name, driver, waiting)
-    for name in MISFORTUNES
-    for driver, waiting in (("rest", 0), ("rest", 1), ("rest", 50), ("cli", 1))
+WAYS = [
+    ("stop", "rest", 0),
+    ("stop", "rest", 1),
+    ("stop", "rest", 50),
+    ("stop", "cli", 1),
+    ("delete", "rest", 1),
 ]
+CASES = [(name, *way) for name in MISFORTUNES for way in WAYS]
 
 
-@pytest.mark.parametrize(("name", "driver", "waiting"), CASES)
-@pytest.mark.parametrize("idle_action", ["stop", "delete"])
+@pytest.mark.parametrize(("name", "idle_action", "driver", "waiting"), CASES)
 async def test_one_app_runs_at_most_and_none_is_left(
-    tmp_path: Path, name: str, driver: str, waiting: int, idle_action: str
+    tmp_path: Path, name: str, idle_action: str, driver: str, waiting: int
 ) -> None:
     assert driver in DRIVERS
     misfortune = MISFORTUNES[name]

@@ -52,6 +52,16 @@ def test_an_app_that_was_just_started_may_still_be_shown_stopped() -> None:
     assert thought("STOPPED", is_unshown=True) is Verdict.COMING
 
 
+def test_an_app_that_was_just_started_may_still_be_shown_failed() -> None:
+    assert thought("FAILED", is_unshown=True, replicas=0) is Verdict.COMING
+    assert thought("FAILED", is_unshown=True, replicas=1) is Verdict.USELESS
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "INITIALIZING"])
+def test_what_served_and_waits_in_line_again_is_of_no_use(state: str) -> None:
+    assert thought(state, served=True, waited_s=9999.0) is Verdict.USELESS
+
+
 def test_a_failed_app_is_over_once_stopped_and_without_replicas() -> None:
     assert thought("FAILED", told_to_stop=True, replicas=0) is Verdict.GONE
     assert thought("FAILED", told_to_stop=True, replicas=1) is Verdict.USELESS

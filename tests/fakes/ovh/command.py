@@ -86,11 +86,13 @@ class OvhCommand:
 
     ``server``'s script holds for it too: ``lost-after`` and ``slow`` then hang until
     the program is killed; ``prompt`` prints a question instead of JSON.
-    ``logged_in``: whether homes are logged in from the start.
+    ``logged_in``: whether homes are logged in from the start; ``wanted_context``: only
+    those are whose log-in is this.
     """
 
     server: OvhServer
     logged_in: bool = True
+    wanted_context: str | None = None
     homes: dict[str, str] = field(default_factory=dict)
     entered: set[str] = field(default_factory=set)
     argv: list[list[str]] = field(default_factory=list)
@@ -130,9 +132,15 @@ class OvhCommand:
             return Said()
         if command == ("login",):
             return self._login(options, home, environment)
-        if not self.logged_in and home not in self.entered:
+        if not self._is_logged_in(home):
             return Said(err="AI Training error: not authenticated", code=1)
         return await self._asked(command, options, words, home)
+
+    def _is_logged_in(self, home: str) -> bool:
+        if self.wanted_context is not None:
+            context = Path(home, ".config/ovhai/context.json")
+            return context.read_text() == self.wanted_context
+        return self.logged_in or home in self.entered
 
     async def _asked(
         self,

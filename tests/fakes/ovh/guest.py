@@ -40,7 +40,7 @@ class Guest:
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
-    if not request.path.startswith("/-/"):
+    if response.status != 401:
         response.headers[MARK] = "1"
 
 

@@ -14,6 +14,13 @@ from tests.fakes.ovh.cloud import ME, FakeApp, FakeOvh
 from tests.fakes.ovh.shapes import APP_SPEC, LABEL
 
 AI_TOKEN, CALL_TOKEN = "ai-token-operator-0001", "ai-token-read-0002"
+
+
+def token_of(region: str, token: str = AI_TOKEN) -> str:
+    """Return the token of a region; each has one of its own."""
+    return token if region.upper() == "GRA" else f"{token}-{region.lower()}"
+
+
 _PAGE = 2
 
 
@@ -44,7 +51,7 @@ class OvhServer:
     inside: dict[str, str] = field(default_factory=dict)
     gateway: list[int] = field(default_factory=list)
     gateway_by_path: dict[str, int] = field(default_factory=dict)
-    gateway_tokens: set[str] = field(default_factory=lambda: {AI_TOKEN, CALL_TOKEN})
+    knows_tokens: bool = True
     cut_after_s: float | None = None
     told_apps: list[dict[str, str]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,8 +73,10 @@ class OvhServer:
             await self.closing.wait()
         if fault == "lost-before":
             return _cut(request)
+        if fault == "html-404":
+            return web.Response(status=404, text="<html>default backend</html>")
         try:
-            _admit(request, fault)
+            _admit(request, region, fault)
             body = await request.json() if request.can_read_body else None
             answer = self.act(name, region, path, body, dict(request.query))
         except RefusedError as error:
@@ -161,7 +170,8 @@ class OvhServer:
     ) -> web.StreamResponse:
         """Hand a request to an app, as the platform's own front does."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token not in self.gateway_tokens:
+        known = {token_of(app.region), token_of(app.region, CALL_TOKEN)}
+        if token not in known or not self.knows_tokens:
             return web.Response(status=401, text="<html>Unauthorized</html>")
         if path in self.gateway_by_path:
             status = self.gateway_by_path[path]
@@ -198,10 +208,10 @@ class OvhServer:
         return response
 
 
-def _admit(request: web.Request, fault: str) -> None:
+def _admit(request: web.Request, region: str, fault: str) -> None:
     if fault.isdecimal():
         raise RefusedError(int(fault), "as the test wants it")
-    if request.headers.get("Authorization") != f"Bearer {AI_TOKEN}":
+    if request.headers.get("Authorization") != f"Bearer {token_of(region)}":
         raise RefusedError(401, "unauthorized")
 
 

@@ -1,0 +1,255 @@
+"""The Machines API of one app: reads repeat nothing, writes are paced and leased.
+
+Limits are kept on our side: per action and machine one call a second, three in a
+burst; five a second for looks at one machine.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiolimiter import AsyncLimiter
+
+from ollama_proxy.backends.fly.failures import NotYetError, failure
+from ollama_proxy.backends.fly.machines import (
+    Machine,
+    Volume,
+    read_machine,
+    read_machines,
+    read_volume,
+    read_volumes,
+)
+from ollama_proxy.backends.rest import RestClient
+from ollama_proxy.errors import BackendError, NotFoundError, TransientError
+
+_NONCE = "fly-machine-lease-nonce"
+_LEASE_S = 15
+_WAIT_S = 20
+_LOOKS = (10, 2.0)
+_ACTIONS = (3, 3.0)
+_MAX_LIMITERS = 200
+
+
+class FlyApi:
+    """Machines, volumes and addresses of one app."""
+
+    def __init__(self, app: str, *, url: str, token: str) -> None:
+        self.app = app
+        self._client = RestClient(url.removesuffix("/v1") + "/v1", token)
+        self._limiters: dict[str, AsyncLimiter] = {}
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def machines(self) -> list[Machine]:
+        """Return every machine of the app, ours or not; none is no proof of absence."""
+        return read_machines(await self._call("GET", "/machines"))
+
+    async def machine(self, machine_id: str) -> Machine:
+        """Return one machine."""
+        return read_machine(await self._call("GET", f"/machines/{machine_id}"))
+
+    async def create(self, name: str, region: str, config: dict[str, Any]) -> Machine:
+        """Make a machine that does not run yet, leased to us for some seconds.
+
+        Asked twice, it makes one: raises `NameTakenError` for the second.
+        """
+        body = {
+            "name": name,
+            "region": region,
+            "config": config,
+            "skip_launch": True,
+            "lease_ttl": _LEASE_S,
+        }
+        return read_machine(await self._call("POST", "/machines", body=body))
+
+    async def update(
+        self, machine: Machine, config: dict[str, Any], nonce: str
+    ) -> Machine:
+        """Give a resting machine another configuration, if nobody changed it since."""
+        body = {
+            "config": config,
+            "current_version": machine.instance_id,
+            "skip_launch": True,
+        }
+        path = f"/machines/{machine.id}"
+        return read_machine(await self._call("POST", path, body=body, nonce=nonce))
+
+    async def start(self, machine_id: str, nonce: str) -> None:
+        """Start a machine."""
+        await self._call("POST", f"/machines/{machine_id}/start", body={}, nonce=nonce)
+
+    async def stop(self, machine_id: str, nonce: str) -> None:
+        """Ask for a machine to stop."""
+        body = {"signal": "SIGTERM", "timeout": "30s"}
+        await self._call("POST", f"/machines/{machine_id}/stop", body=body, nonce=nonce)
+
+    async def suspend(self, machine_id: str, nonce: str) -> None:
+        """Ask for a machine's memory to be kept on disk."""
+        await self._call(
+            "POST", f"/machines/{machine_id}/suspend", body={}, nonce=nonce
+        )
+
+    async def destroy(self, machine_id: str, nonce: str | None) -> None:
+        """Ask for a machine to be destroyed, running or not."""
+        path = f"/machines/{machine_id}"
+        query: dict[str, str | int] = {"force": "true"}
+        await self._call("DELETE", path, query=query, nonce=nonce)
+
+    async def mark(self, machine_id: str, name: str, value: str) -> None:
+        """Set a key of a machine's metadata; it goes on running."""
+        path = f"/machines/{machine_id}/metadata/{name}"
+        await self._call("POST", path, body={"value": value})
+
+    async def reaches(self, machine: Machine, state: str) -> bool:
+        """Wait a while for a state of this version; False if it is not there yet."""
+        query: dict[str, str | int] = {"state": state, "timeout": _WAIT_S}
+        if machine.instance_id:
+            query["version"] = machine.instance_id
+        path = f"/machines/{machine.id}/wait"
+        try:
+            answer = await self._call(
+                "GET", path, query=query, timeout_s=_WAIT_S + 15.0
+            )
+        except NotFoundError:
+            return state == "destroyed"
+        except NotYetError:
+            return False
+        return bool(isinstance(answer, dict) and answer.get("ok"))
+
+    @contextlib.asynccontextmanager
+    async def leased(self, machine_id: str) -> AsyncIterator[str]:
+        """Hold a machine's lease for a change; raises `ConflictError` if it is held."""
+        path = f"/machines/{machine_id}/lease"
+        body = {"description": "ollama-proxy", "ttl": _LEASE_S}
+        answer = await self._call("POST", path, query={"ttl": _LEASE_S}, body=body)
+        nonce = _nonce_of(answer)
+        try:
+            yield nonce
+        finally:
+            await self.release(machine_id, nonce)
+
+    async def release(self, machine_id: str, nonce: str) -> None:
+        """Give a lease back; if that fails it ends by itself."""
+        with contextlib.suppress(BackendError):
+            await self._call("DELETE", f"/machines/{machine_id}/lease", nonce=nonce)
+
+    async def volumes(self) -> list[Volume]:
+        """Return the volumes of the app."""
+        return read_volumes(await self._call("GET", "/volumes"))
+
+    async def create_volume(
+        self, name: str, region: str, size_gb: int, *, source: str | None = None
+    ) -> Volume:
+        """Make a volume, or a copy of one elsewhere; asked twice, it makes two."""
+        body: dict[str, Any] = {
+            "name": name,
+            "region": region,
+            "auto_backup_enabled": False,
+            "encrypted": True,
+        }
+        body |= {"source_volume_id": source} if source else {"size_gb": size_gb}
+        return read_volume(await self._call("POST", "/volumes", body=body))
+
+    async def delete_volume(self, volume_id: str) -> None:
+        """Destroy a volume that no machine has."""
+        await self._call("DELETE", f"/volumes/{volume_id}")
+
+    async def snapshots(self, volume_id: str) -> list[dict[str, Any]]:
+        """Return the snapshots of a volume, which outlive it."""
+        found = await self._call("GET", f"/volumes/{volume_id}/snapshots")
+        return found if isinstance(found, list) else []
+
+    async def addresses(self) -> list[dict[str, Any]]:
+        """Return the addresses of the app."""
+        found = await self._call("GET", "/ip_assignments")
+        return list(found.get("ips") or []) if isinstance(found, dict) else []
+
+    async def assign(self, kind: str) -> None:
+        """Give the app an address: ``shared_v4``, ``v6`` or ``private_v6``."""
+        await self._call("POST", "/ip_assignments", body={"type": kind})
+
+    async def release_address(self, address: str) -> None:
+        """Take an address from the app."""
+        await self._call("DELETE", f"/ip_assignments/{address}")
+
+    async def show_app(self) -> dict[str, Any]:
+        """Return the app."""
+        found = await self._call("GET", "")
+        return found if isinstance(found, dict) else {}
+
+    async def create_app(self, org: str) -> None:
+        """Make the app."""
+        body = {"name": self.app, "org_slug": org}
+        await self._call("POST", "/apps", body=body, whole=True)
+
+    async def delete_app(self) -> None:
+        """Delete the app."""
+        await self._call("DELETE", "")
+
+    async def token(self) -> list[dict[str, Any]]:
+        """Return what the token is for."""
+        found = await self._call("GET", "/tokens/current", whole=True)
+        return list(found.get("tokens") or []) if isinstance(found, dict) else []
+
+    async def all_regions(self) -> list[dict[str, Any]]:
+        """Return every region of Fly."""
+        found = await self._call("GET", "/platform/regions", whole=True)
+        return list(found.get("regions") or []) if isinstance(found, dict) else []
+
+    async def placements(
+        self, org: str, region: str, guest: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return where there is room for one machine, without making it."""
+        body = {"org_slug": org, "region": region, "count": 1, "compute": guest}
+        found = await self._call("POST", "/platform/placements", body=body, whole=True)
+        return list(found.get("regions") or []) if isinstance(found, dict) else []
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str | int] | None = None,
+        body: object = None,
+        nonce: str | None = None,
+        whole: bool = False,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Return the answer of one call; ``whole`` paths are not the app's."""
+        place = path if whole else f"/apps/{self.app}{path}"
+        reads = method == "GET" or path == "/platform/placements"
+        await self._limiter(method, place).acquire()
+
+        def named(status: int, said: str, told: object) -> BackendError:
+            return failure(reads=reads, status=status, said=said, body=told)
+
+        return await self._client.call(
+            method,
+            place,
+            named,
+            query=query,
+            body=body,
+            headers={_NONCE: nonce} if nonce else None,
+            timeout_s=timeout_s,
+        )
+
+    def _limiter(self, method: str, place: str) -> AsyncLimiter:
+        """Return what paces an action on a thing."""
+        if len(self._limiters) > _MAX_LIMITERS:
+            self._limiters.clear()
+        key = f"{method} {place}"
+        if key not in self._limiters:
+            is_look = method == "GET" and "/machines/" in place
+            self._limiters[key] = AsyncLimiter(*(_LOOKS if is_look else _ACTIONS))
+        return self._limiters[key]
+
+
+def _nonce_of(answer: object) -> str:
+    """Return the nonce of a new lease, bare or wrapped as older servers have it."""
+    data = answer.get("data", answer) if isinstance(answer, dict) else {}
+    nonce = data.get("nonce") if isinstance(data, dict) else None
+    if not isinstance(nonce, str):
+        raise TransientError("a lease came without its nonce; it ends by itself")
+    return nonce

@@ -1,0 +1,554 @@
+"""The backend: one machine per slot of the app, started and stopped, or thrown away.
+
+Names of machines are unique within an app, and so a name is both the key against
+repetition and the lock against a second proxy: the first free of ``ollama-proxy-0``,
+``-1`` … is asked for, and whoever is answered 409 looks whose it is. A machine is
+made without running, and started by a call of its own.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Collection
+
+import structlog
+
+from ollama_proxy.authority import Authority
+from ollama_proxy.backend import (
+    BackendContext,
+    Finding,
+    Observation,
+    Phase,
+    Prices,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.backends.attempts import Attempt, Attempts
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.failures import NameTakenError
+from ollama_proxy.backends.fly.machines import (
+    LEAVING,
+    RESTING,
+    Machine,
+    Marks,
+    is_made_by_us,
+    mark_name,
+    oldest_first,
+)
+from ollama_proxy.backends.fly.maker import Maker
+from ollama_proxy.backends.fly.premises import Premises
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.guard import Guard
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    SettingsError,
+    SpecError,
+    StoreError,
+    TransientError,
+)
+from ollama_proxy.link import Link
+from ollama_proxy.record import LaunchId
+from ollama_proxy.stopping import until_gone
+
+SETTLE_S = 150.0
+"""After so long a call whose answer was lost can't have arrived any more."""
+
+_NAME = "ollama-proxy-"
+_MAX_SLOTS = 10
+_UNWANTED = "machine-"
+"""Before a machine's id: the name under which the sweep destroys it alone."""
+
+
+class FlyBackend:
+    """Machines of one deployment, in an app of its own."""
+
+    def __init__(
+        self,
+        settings: FlySettings,
+        *,
+        api: FlyApi,
+        owner_id: str,
+        attempts: Attempts,
+        authority: Authority,
+        clock: Clock,
+        max_lifetime_s: float | None,
+        poll_s: float,
+    ) -> None:
+        self._settings = settings
+        self._api = api
+        self._marks = Marks(owner_id)
+        self._attempts = attempts
+        self._clock = clock
+        self._guard = Guard()
+        self._keeps = settings.idle_action != "destroy"
+        self._maker = Maker(
+            settings,
+            api=api,
+            marks=self._marks,
+            attempts=attempts,
+            authority=authority,
+            clock=clock,
+            max_lifetime_s=max_lifetime_s,
+        )
+        self._premises = Premises(
+            settings, api=api, attempts=attempts, maker=self._maker, clock=clock
+        )
+        self._heard: dict[LaunchId, Upstream] = {}
+        self._told_to_stop: set[LaunchId] = set()
+        self._resting = 0
+        self._log = structlog.get_logger()
+        self.traits = Traits(
+            poll_s=poll_s,
+            watch_s=30.0,
+            renew_s=60.0,
+            keeps_models=self._keeps and settings.volume_gb > 0,
+            location=settings.region,
+            instance_type=settings.size,
+            models_gib=settings.volume_gb or None,
+            memory_gb=settings.guest.memory_mb / 1024.0,
+        )
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Have the machine of a launch run: its own, one at rest, or a new one."""
+        self._told_to_stop.discard(launch_id)
+        attempt = self._attempts.get(launch_id)
+        if attempt is not None and attempt.instance_id is not None:
+            machine = await self._look(launch_id, attempt)
+            if machine is not None and machine.state not in LEAVING:
+                await self._run(launch_id, machine)
+                return
+            if self._is_unsettled(attempt) and not attempt.seen:
+                raise TransientError("the machine of this launch is not shown yet")
+            self._attempts.put(launch_id, Attempt(self._settings.region))
+        elif attempt is None:
+            self._attempts.put(launch_id, Attempt(self._settings.region))
+        machines = await self._api.machines()
+        found = [one for one in self._ours(machines) if one.launch == launch_id]
+        if found:
+            await self._take(launch_id, oldest_first(found)[0])
+            return
+        await self._take_a_slot(launch_id, machines)
+
+    async def _take_a_slot(self, launch_id: LaunchId, machines: list[Machine]) -> None:
+        """Take the machine of the first slot that is free, or make one for it."""
+        by_name = {one.name: one for one in machines if one.state not in LEAVING}
+        used = self._attempts.instance_ids()
+        for number in range(_MAX_SLOTS):
+            name = f"{_NAME}{number}"
+            machine = by_name.get(name)
+            if machine is None:
+                try:
+                    made = await self._maker.make(launch_id, name)
+                except NameTakenError as error:
+                    machine = await self._api.machine(error.machine_id)
+                else:
+                    self._log.debug("machine made", machine=made.id)
+                    return
+            self._refuse_strangers(machine)
+            if machine.launch == launch_id or (
+                machine.is_resting and machine.id not in used
+            ):
+                await self._take(launch_id, machine)
+                return
+            if machine.id not in used:
+                await self._end(machine, keep=self._keeps)
+                raise ConflictError(
+                    f"the machine {machine.id} is {machine.state} for a launch that"
+                    " nobody knows, and is ended first"
+                )
+        raise CapacityError(f"the app has {_MAX_SLOTS} machines already")
+
+    def _refuse_strangers(self, machine: Machine) -> None:
+        """Raise `SpecError` for a machine of somebody else: the app is taken."""
+        if machine.host_status == "unreachable" and not machine.config:
+            raise TransientError(
+                f"the host of the machine {machine.id} can't be reached, so nobody can"
+                " tell whose it is"
+            )
+        if not self._marks.is_ours(machine):
+            raise SpecError(
+                f"the app {self._api.app!r} has a machine {machine.name!r} of another"
+                " deployment; give each an app of its own (FLY_APP), or end the other:"
+                " `ollama-proxy sweep --expired` does, once its lease is over"
+            )
+
+    async def _take(self, launch_id: LaunchId, machine: Machine) -> None:
+        """Note a machine for a launch, and have it run."""
+        attempt = Attempt(
+            machine.region or self._settings.region,
+            attempted_at=self._clock.now(),
+            instance_id=machine.id,
+            identity=machine.mark("identity"),
+            seen=True,
+        )
+        self._attempts.put(launch_id, attempt)
+        await self._run(launch_id, machine)
+
+    async def _run(self, launch_id: LaunchId, machine: Machine) -> None:
+        """Start a machine for a launch, unless it runs; replace one without room."""
+        if machine.launch != launch_id:
+            await self._api.mark(machine.id, mark_name("launch"), str(launch_id))
+        if not (machine.is_resting or machine.state == "created"):
+            return
+        now = self._clock.now()
+        self._attempts.mark(launch_id, started_at=now, seen_live=False)
+        lease_end = f"{now + self._settings.lease:.0f}"
+        await self._api.mark(machine.id, mark_name("lease"), lease_end)
+        try:
+            async with self._api.leased(machine.id) as nonce:
+                if machine.mark("spec") != self._maker.spec:
+                    identity = machine.mark("identity") or str(launch_id)
+                    volume = machine.volume
+                    config = self._maker.config(launch_id, identity, volume)
+                    machine = await self._api.update(machine, config, nonce)
+                await self._api.start(machine.id, nonce)
+        except CapacityError:
+            # Its volume holds it to a full host: it is made again elsewhere.
+            with contextlib.suppress(NotFoundError):
+                await self._api.destroy(machine.id, None)
+            self._attempts.put(launch_id, Attempt(self._settings.region))
+            raise
+
+    def _ours(self, machines: list[Machine]) -> list[Machine]:
+        return [
+            one
+            for one in machines
+            if self._marks.is_ours(one) and one.state not in LEAVING
+        ]
+
+    def _is_unsettled(self, attempt: Attempt) -> bool:
+        """Tell whether an attempt may still turn up."""
+        sent_at = attempt.attempted_at
+        return sent_at is not None and self._clock.now() - sent_at < SETTLE_S
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        """Look once, at the API and then at the machine itself."""
+        if launch_id.startswith(_UNWANTED):
+            return await self._inspect_unwanted(launch_id.removeprefix(_UNWANTED))
+        attempt = self._attempts.get(launch_id)
+        if attempt is not None and attempt.was_never_sent:
+            return self._forgotten(launch_id)
+        if attempt is None or attempt.instance_id is None:
+            return await self._inspect_unknown(launch_id, attempt)
+        machine = await self._look(launch_id, attempt)
+        if machine is None:
+            if self._is_unsettled(attempt) and not attempt.seen:
+                return Observation(Phase.PENDING, detail="made, not yet shown")
+            return await self._inspect_rest(launch_id)
+        return await self._inspect_machine(launch_id, attempt, machine)
+
+    async def _inspect_unknown(
+        self, launch_id: LaunchId, attempt: Attempt | None
+    ) -> Observation:
+        """Tell of a launch whose machine is not known: it may be found by its marks."""
+        ours = self._ours(await self._api.machines())
+        found = [one for one in ours if one.launch == launch_id]
+        for machine in oldest_first(found):
+            if self._keeps and machine.is_resting:
+                continue
+            noted = Attempt(
+                machine.region,
+                attempted_at=self._clock.now(),
+                instance_id=machine.id,
+                identity=machine.mark("identity"),
+                seen=True,
+            )
+            self._attempts.put(launch_id, noted)
+            return await self._inspect_machine(launch_id, noted, machine)
+        if attempt is not None and self._is_unsettled(attempt):
+            return Observation(Phase.PENDING, detail="looking for a lost machine")
+        return await self._inspect_rest(launch_id)
+
+    async def _inspect_rest(self, launch_id: LaunchId) -> Observation:
+        """Tell of a launch without a machine: what it leaves may have to go first."""
+        clears = not self._settings.keep_volume and launch_id in self._told_to_stop
+        if clears and await self._maker.our_volumes():
+            return Observation(Phase.PENDING, detail="its volume is there still")
+        return self._forgotten(launch_id)
+
+    async def _inspect_unwanted(self, machine_id: str) -> Observation:
+        """Tell whether a machine that no launch has is gone."""
+        try:
+            machine = await self._api.machine(machine_id)
+        except NotFoundError:
+            return Observation(Phase.GONE)
+        phase = Phase.GONE if machine.state in LEAVING else Phase.PENDING
+        return Observation(phase, detail=machine.state)
+
+    async def _look(self, launch_id: LaunchId, attempt: Attempt) -> Machine | None:
+        """Return a launch's machine; None if Fly neither knows nor lists it."""
+        assert attempt.instance_id is not None  # noqa: S101 - the callers looked
+        try:
+            machine = await self._api.machine(attempt.instance_id)
+        except NotFoundError as error:
+            listed = await self._api.machines()
+            if any(one.id == attempt.instance_id for one in listed):
+                raise TransientError(f"{error}, and yet it is in the list") from error
+            return None
+        live = machine.state not in RESTING | {"created"}
+        if not attempt.seen or (live and not attempt.seen_live):
+            with contextlib.suppress(StoreError):  # a full disk keeps nothing running
+                seen_live = live or attempt.seen_live
+                self._attempts.mark(launch_id, seen=True, seen_live=seen_live)
+        return machine
+
+    async def _inspect_machine(
+        self, launch_id: LaunchId, attempt: Attempt, machine: Machine
+    ) -> Observation:
+        """Tell what a machine's state means for its launch."""
+        known = Circumstances(keeps=self._keeps, is_unshown=self._is_unshown(launch_id))
+        thought, why = verdict(machine, known)
+        match thought:
+            case Verdict.GONE:
+                return await self._inspect_rest(launch_id)
+            case Verdict.PERHAPS_SERVING:
+                return await self._boot(launch_id, attempt, machine)
+        phase = Phase.PENDING if thought is Verdict.COMING else Phase.FAILED
+        return Observation(phase, detail=why)
+
+    def _is_unshown(self, launch_id: LaunchId) -> bool:
+        """Tell whether the API may not yet show that a machine was started."""
+        attempt = self._attempts.get(launch_id)
+        if attempt is None or attempt.seen_live or attempt.started_at is None:
+            return False
+        return self._clock.now() - attempt.started_at < SETTLE_S
+
+    def _forgotten(self, launch_id: LaunchId) -> Observation:
+        self._attempts.drop(launch_id)
+        self._heard.pop(launch_id, None)
+        self._told_to_stop.discard(launch_id)
+        return Observation(Phase.GONE)
+
+    async def _boot(
+        self, launch_id: LaunchId, attempt: Attempt, machine: Machine
+    ) -> Observation:
+        """Tell whether a machine's guard is heard; until then Fly's edge answers."""
+        heard = self._heard.get(launch_id)
+        if heard is not None:
+            return Observation(Phase.RUNNING, heard, machine.id)
+        link = Link(
+            self._maker.token(attempt.identity or str(launch_id)),
+            headers={"fly-force-instance-id": machine.id},
+            is_marked=True,
+        )
+        upstream = Upstream(self._settings.url_of(machine.id), link)
+        sight = await self._guard.look(upstream)
+        if sight.stage is None:
+            detail = f"{machine.state}; {sight.problem}"
+            return Observation(Phase.PENDING, upstream, detail)
+        self._heard[launch_id] = upstream
+        return Observation(Phase.RUNNING, upstream, machine.id)
+
+    async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
+        """Put off the dead-man's switch, and now and then the end of the lease."""
+        attempt = self._attempts.get(launch_id)
+        if attempt is None or attempt.instance_id is None:
+            return
+        if (upstream := self._heard.get(launch_id)) is not None:
+            await self._guard.renew(upstream)
+        is_first = serves and not attempt.served
+        if is_first:
+            with contextlib.suppress(StoreError):  # a full disk silences no heartbeat
+                self._attempts.mark(launch_id, served=True)
+        machine = await self._api.machine(attempt.instance_id)
+        now = self._clock.now()
+        if machine.lease_end - now < self._settings.lease / 2.0:
+            lease_end = f"{now + self._settings.lease:.0f}"
+            await self._api.mark(machine.id, mark_name("lease"), lease_end)
+        if is_first and self._attempts.launches() == {launch_id}:
+            await self._premises.drop_spare_volumes(keep=0)
+
+    async def stop(self, launch_id: LaunchId) -> None:
+        """Go one step towards a machine that costs no compute; `inspect` tells when."""
+        self._heard.pop(launch_id, None)
+        attempt = self._attempts.get(launch_id)
+        if attempt is not None and attempt.was_never_sent:
+            return
+        if launch_id.startswith(_UNWANTED):
+            await self._end_unwanted(launch_id.removeprefix(_UNWANTED))
+            return
+        self._told_to_stop.add(launch_id)
+        for machine in await self._of_launch(launch_id, attempt):
+            keep = self._keeps and (attempt is None or attempt.served)
+            await self._end(machine, keep=keep, again=self._is_unshown(launch_id))
+        if not self._settings.keep_volume:
+            await self._premises.drop_spare_volumes(keep=0)
+
+    async def _of_launch(
+        self, launch_id: LaunchId, attempt: Attempt | None
+    ) -> list[Machine]:
+        """Return the machines of a launch: the one that is noted, else by its marks."""
+        if attempt is not None and attempt.instance_id is not None:
+            machine = await self._look(launch_id, attempt)
+            return [] if machine is None else [machine]
+        ours = self._ours(await self._api.machines())
+        return [one for one in ours if one.launch == launch_id]
+
+    async def _end(self, machine: Machine, *, keep: bool, again: bool = False) -> None:
+        """Stop or suspend a machine that is kept; destroy any other.
+
+        What never ran may start by itself hours later, and what failed may still be
+        paid for: these are destroyed. ``again``: it is stopped even if it is shown at
+        rest, for it was just started.
+        """
+        if not self._marks.is_ours(machine):
+            raise TransientError(
+                f"the machine {machine.id} does not carry our marks any more, so it is"
+                " left alone; destroy it with `fly machine destroy`"
+            )
+        if machine.state in LEAVING:
+            return
+        is_kept = keep and machine.state not in {"created", "failed", "launch_failed"}
+        with contextlib.suppress(NotFoundError):
+            if not is_kept:
+                async with self._api.leased(machine.id) as nonce:
+                    await self._api.destroy(machine.id, nonce)
+            elif machine.state not in RESTING | {"stopping", "suspending"} or again:
+                async with self._api.leased(machine.id) as nonce:
+                    await self._rest(machine, nonce)
+
+    async def _rest(self, machine: Machine, nonce: str) -> None:
+        """Suspend a machine if that is wanted and possible, else stop it."""
+        if self._settings.idle_action == "suspend":
+            with contextlib.suppress(SpecError, ConflictError):
+                await self._api.suspend(machine.id, nonce)
+                return
+        await self._api.stop(machine.id, nonce)
+
+    async def _end_unwanted(self, machine_id: str) -> None:
+        """Destroy a machine that no launch has, if that is still so."""
+        for machine in self._ours(await self._api.machines()):
+            used = self._attempts.instance_ids()
+            if machine.id == machine_id and machine.id not in used:
+                await self._end(machine, keep=False)
+
+    async def owned(self) -> Collection[LaunchId]:
+        """Name every launch that has a machine which may cost more than its disk.
+
+        A machine that rests for the next launch belongs to none. More of them than
+        one are named by their own ids, and so is a second one of a launch: these are
+        stopped as strays, which destroys them.
+        """
+        names: set[LaunchId] = set()
+        kept = 0
+        for machine in oldest_first(self._ours(await self._api.machines())):
+            is_used = machine.id in self._attempts.instance_ids()
+            launch_id = self._attempts.launch_of(machine.id) or machine.launch
+            if self._keeps and machine.is_resting and not is_used and not kept:
+                kept += 1
+            elif is_used or not (machine.is_resting or self._is_double(machine)):
+                names.add(launch_id)
+            else:
+                names.add(LaunchId(_UNWANTED + machine.id))
+        self._resting = kept
+        return names
+
+    def _is_double(self, machine: Machine) -> bool:
+        """Tell whether its launch has another one."""
+        attempt = self._attempts.get(machine.launch)
+        known = attempt.instance_id if attempt is not None else None
+        return known is not None and known != machine.id
+
+    @property
+    def prices(self) -> Prices:
+        """What the machine costs, running as the settings have it, and at rest."""
+        rest = self._premises.idle_price_per_hour(machines=self._resting)
+        return Prices(self._settings.price_per_hour, self._resting, rest)
+
+    async def sweep_expired(self, *, dry_run: bool) -> list[str]:
+        """Stop each machine of any deployment in this app whose lease is over."""
+        swept: list[str] = []
+        problem: BackendError | None = None
+        for machine in await self._api.machines():
+            over = machine.lease_end < self._clock.now()
+            rests = machine.is_resting or machine.state in LEAVING
+            if not is_made_by_us(machine) or rests or not over:
+                continue
+            swept.append(f"machine {machine.id} in {machine.region} ({machine.state})")
+            try:
+                if not dry_run:
+                    await self._end_expired(machine)
+            except BackendError as error:
+                problem = error  # the others are ended all the same
+        if problem is not None:
+            raise problem
+        return swept
+
+    async def _end_expired(self, machine: Machine) -> None:
+        with contextlib.suppress(NotFoundError):
+            async with self._api.leased(machine.id) as nonce:
+                if machine.state == "started":
+                    await self._api.stop(machine.id, nonce)
+                else:
+                    await self._api.destroy(machine.id, nonce)
+
+    async def tidy(self) -> None:
+        """Destroy volumes that no machine has, but for one for the next launch."""
+        ours = self._ours(await self._api.machines())
+        is_needed = self._settings.keep_volume and not any(one.volume for one in ours)
+        if self._attempts.launches():
+            return  # one that is being made has no machine yet
+        await self._premises.drop_spare_volumes(keep=int(is_needed))
+
+    async def kept(self) -> list[str]:
+        """Return what costs while nothing runs, in words, with its monthly price."""
+        return await self._premises.kept(self._ours(await self._api.machines()))
+
+    async def deploy(self, image: str) -> AsyncIterator[str]:
+        """Make app, addresses and volume for an image; tell each step."""
+        async for step in self._premises.deploy(image):
+            yield step
+
+    async def remove(self) -> AsyncIterator[str]:
+        """Delete machines, volumes, addresses and the app, in this order."""
+        for launch_id in sorted(self._attempts.launches()):
+            yield f"stopping the machine of launch {launch_id}"
+            await until_gone(self, launch_id)
+        for machine in self._ours(await self._api.machines()):
+            yield f"destroying machine {machine.id} ({machine.state})"
+            await until_gone(self, LaunchId(_UNWANTED + machine.id))
+            await self._api.reaches(machine, "destroyed")
+        async for step in self._premises.remove():
+            yield step
+
+    async def deployed(self) -> list[str]:
+        """Return what there is of this deployment, in words."""
+        return await self.kept()
+
+    async def aclose(self) -> None:
+        """Close connections; machines stay as they are."""
+        await self._guard.aclose()
+        await self._api.aclose()
+
+    async def check(self) -> list[Finding]:
+        """Examine token, app, region, size, image, addresses; make nothing."""
+        from ollama_proxy.backends.fly.check import examine  # noqa: PLC0415 - rare
+
+        return await examine(self._api, self._settings, image=self._maker.image)
+
+
+def open_backend(context: BackendContext, *, poll_s: float = 3.0) -> FlyBackend:
+    """Build the backend from the settings ``fly``.
+
+    ``poll_s`` is the pause between two looks.
+    """
+    settings = context.options.get("fly")
+    if not isinstance(settings, FlySettings):
+        raise SettingsError(["fly: the backend 'fly' needs its settings"])
+    token, app = settings.api_token, settings.app
+    if (faults := settings.faults()) or token is None or app is None:
+        raise SettingsError(faults)
+    lifetime = context.options.get("max_lifetime")
+    return FlyBackend(
+        settings,
+        api=FlyApi(app, url=settings.api_url, token=token.get_secret_value()),
+        owner_id=context.owner_id,
+        attempts=Attempts(context.notes),
+        authority=Authority(context.state_dir / "authority", context.clock),
+        clock=context.clock,
+        max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
+        poll_s=poll_s,
+    )

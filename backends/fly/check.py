@@ -1,0 +1,137 @@
+"""The doctor: what a machine would need, looked at without making one."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ollama_proxy.backend import Finding
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.config import guest_of
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.images import look_at
+from ollama_proxy.errors import BackendError, CredentialsError, SpecError
+
+_GIB = 1 << 30
+_MAX_IMAGE_GIB = 8.0
+
+
+async def examine(
+    api: FlyApi, settings: FlySettings, *, image: str | None
+) -> list[Finding]:
+    """Look at token, app, region, room, image, exposure and price, in that order."""
+    try:
+        scope = _scope(await api.token())
+    except BackendError as error:
+        return [Finding("token", ok=False, detail=str(error))]
+    findings = [Finding("token", ok=True, detail=scope)]
+    app: dict[str, Any] = {}
+
+    async def look_at_app() -> str:
+        app.update(await api.show_app())
+        return f"{api.app}, {app.get('machine_count', 'unknown')} machine(s)"
+
+    async def look_at_region() -> str:
+        return _regions(await api.all_regions(), settings)
+
+    async def look_at_room() -> str:
+        org = str((app.get("organization") or {}).get("slug") or settings.org)
+        regions = ",".join(settings.regions)
+        found = await api.placements(org, regions, guest_of(settings))
+        rooms = [str(one.get("region")) for one in found if one.get("count")]
+        if not rooms:
+            raise SpecError(f"no room for {settings.size} in {regions} just now")
+        return f"{settings.size}, {settings.guest.memory_mb} MB in {', '.join(rooms)}"
+
+    async def look_at_image() -> str:
+        return await _image(image)
+
+    async def look_at_exposure() -> str:
+        return _exposure(await api.addresses(), settings)
+
+    looks: dict[str, Callable[[], Awaitable[str]]] = {
+        "app": look_at_app,
+        "regions": look_at_region,
+        "room": look_at_room,
+        "image": look_at_image,
+        "exposure": look_at_exposure,
+    }
+    for subject, look in looks.items():
+        findings.append(await _finding(subject, look))
+    trial = "not told by the API; on a free trial machines end after 5 minutes"
+    price = settings.price_per_hour
+    told = f"{price:.3f} per hour while it runs" if price is not None else "unknown"
+    idle = f"volume {settings.volume_gb * settings.storage_price:.2f} a month"
+    return [
+        *findings,
+        Finding("free trial", ok=True, detail=trial),
+        Finding("price", ok=True, detail=f"{told}; idle: {idle}, and a stopped disk"),
+    ]
+
+
+async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(subject, ok=True, detail=await look())
+    except BackendError as error:
+        return Finding(subject, ok=False, detail=str(error))
+
+
+def _scope(tokens: list[dict[str, Any]]) -> str:
+    """Return what the token is for, and whether that is more than needed."""
+    apps = [app for one in tokens for app in one.get("apps") or []]
+    if apps:
+        return f"for the app(s) {', '.join(apps)}"
+    orgs = [str(one.get("org_slug") or one.get("organization")) for one in tokens]
+    return (
+        f"for the whole organisation {', '.join(orgs)}: more than is needed once the"
+        " app is there; `fly tokens create deploy` makes one of the app alone"
+    )
+
+
+def _regions(known: list[dict[str, Any]], settings: FlySettings) -> str:
+    by_code = {str(one.get("code")): one for one in known}
+    for region in settings.regions:
+        found = by_code.get(region)
+        if found is None or found.get("deprecated"):
+            there = ", ".join(sorted(by_code))
+            raise SpecError(f"there is no region {region!r}; regions: {there}")
+    paid = [
+        code for code in settings.regions if by_code[code].get("requires_paid_plan")
+    ]
+    told = f"; {', '.join(paid)} want a paid plan" if paid else ""
+    return f"{', '.join(settings.regions)}{told}"
+
+
+async def _image(name: str | None) -> str:
+    """Look whether an image is ours and small enough."""
+    if name is None:
+        raise SpecError("none; run `ollama-proxy deploy IMAGE` once, or set FLY_IMAGE")
+    try:
+        image = await look_at(name)
+    except CredentialsError as error:
+        return f"{error}: it can't be examined; Fly takes images of up to 8 GB"
+    fetched = image.size / _GIB
+    if fetched > _MAX_IMAGE_GIB:
+        raise SpecError(f"{name} has {fetched:.1f} GiB, and Fly takes 8 GB unpacked")
+    if not image.is_guarded:
+        raise SpecError(
+            f"{name!r} is not built from cloud-init/container, so Ollama would be open"
+            " to everybody; see docs/fly.md"
+        )
+    return f"{name}, {fetched:.1f} GiB to fetch, up to 8 GB unpacked"
+
+
+def _exposure(addresses: list[dict[str, Any]], settings: FlySettings) -> str:
+    """Return who can reach the guard; raises `SpecError` if more than is meant."""
+    ips = [str(one.get("ip")) for one in addresses]
+    public = [ip for ip in ips if not ip.lower().startswith("fdaa")]
+    if settings.access != "public" and public:
+        raise SpecError(
+            f"FLY_ACCESS={settings.access}, and the app has public addresses"
+            f" ({', '.join(public)}); release them: `fly ips release`"
+        )
+    if settings.access == "public" and not public:
+        raise SpecError(
+            "the app has no public address; run `ollama-proxy deploy IMAGE`"
+        )
+    if settings.access == "public":
+        return "public, over TLS, and nothing without the machine's token"
+    return "from inside Fly's private network, and nothing without the machine's token"

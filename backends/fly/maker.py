@@ -1,0 +1,171 @@
+"""How a machine is made: where, with which volume, and the one call."""
+
+import contextlib
+from typing import Any
+
+from ollama_proxy.authority import Authority
+from ollama_proxy.backends.attempts import Attempt, Attempts
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.config import machine_config, spec_of
+from ollama_proxy.backends.fly.failures import NameTakenError
+from ollama_proxy.backends.fly.machines import Machine, Marks, Volume
+from ollama_proxy.backends.fly.places import Place, places
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    NotFoundError,
+    OutcomeUnknownError,
+    SpecError,
+)
+from ollama_proxy.record import LaunchId
+
+_NO_ROOM_S = 600.0
+
+
+class Maker:
+    """Makes machines, each with its attempt on disk before and after the call."""
+
+    def __init__(
+        self,
+        settings: FlySettings,
+        *,
+        api: FlyApi,
+        marks: Marks,
+        attempts: Attempts,
+        authority: Authority,
+        clock: Clock,
+        max_lifetime_s: float | None,
+    ) -> None:
+        self._settings = settings
+        self._api = api
+        self._marks = marks
+        self._attempts = attempts
+        self._authority = authority
+        self._clock = clock
+        self._max_lifetime_s = max_lifetime_s or 0.0
+        self._without_room: dict[Place, float] = {}
+
+    @property
+    def image(self) -> str | None:
+        """The image that is meant: of the settings, else what was deployed."""
+        return self._settings.image or self._attempts.book.image
+
+    @property
+    def spec(self) -> str:
+        """A mark that changes with what a machine is made of."""
+        return spec_of(self._settings, self.image, self._max_lifetime_s)
+
+    def token(self, identity: str) -> str:
+        """Return what the guard of a machine wants."""
+        return self._authority.token(LaunchId(identity))
+
+    def config(
+        self, launch_id: LaunchId, identity: str, volume: str | None
+    ) -> dict[str, Any]:
+        """Return the configuration of a machine for a launch."""
+        if self.image is None:
+            raise SpecError(
+                "no image is known; run `ollama-proxy deploy IMAGE` once, with that of"
+                " cloud-init/container, or set FLY_IMAGE"
+            )
+        metadata = self._marks.of(
+            launch_id,
+            lease_end=self._clock.now() + self._settings.lease,
+            spec=self.spec,
+            identity=identity,
+        )
+        return machine_config(
+            self._settings,
+            self.image,
+            token=self.token(identity),
+            metadata=metadata,
+            volume=volume,
+            max_lifetime_s=self._max_lifetime_s,
+        )
+
+    async def make(self, launch_id: LaunchId, name: str) -> Machine:
+        """Make a machine and start it, in the first place that has room.
+
+        Raises `NameTakenError` if one of that name is there.
+        """
+        self.config(launch_id, launch_id, None)  # an image is known, or nothing begins
+        problems: list[BackendError] = []
+        for place in await self._places():
+            try:
+                return await self._make_at(launch_id, name, place)
+            except CapacityError as error:
+                problems.append(error)
+                self._without_room[place] = self._clock.now()
+        raise problems[0]
+
+    async def _places(self) -> list[Place]:
+        """Return where to try; what had no room lately comes last."""
+        with_volume = self._settings.volume_gb > 0
+        volumes = await self.spare_volumes() if with_volume else []
+        found = places(self._settings.regions, volumes, with_volume=with_volume)
+        lately = self._clock.now() - _NO_ROOM_S
+        return sorted(found, key=lambda p: self._without_room.get(p, 0.0) > lately)
+
+    async def our_volumes(self) -> list[Volume]:
+        """Return the volumes of this deployment that are not leaving, oldest first."""
+        name = self._marks.volume_name
+        volumes = await self._api.volumes()
+        ours = [one for one in volumes if one.name == name and not one.is_leaving]
+        return sorted(ours, key=lambda one: (one.created_at, one.id))
+
+    async def spare_volumes(self) -> list[Volume]:
+        """Return those of our volumes that no machine has."""
+        return [one for one in await self.our_volumes() if not one.attached_machine_id]
+
+    async def _make_at(self, launch_id: LaunchId, name: str, place: Place) -> Machine:
+        """Make a machine in one place and start it; leave none behind without room.
+
+        Raises `ConflictError` if it is being prepared still: it is started later.
+        """
+        volume = await self._volume_at(place)
+        config = self.config(launch_id, launch_id, volume)
+        sent = Attempt(
+            place.region, attempted_at=self._clock.now(), identity=str(launch_id)
+        )
+        self._attempts.put(launch_id, sent)
+        try:
+            machine = await self._api.create(name, place.region, config)
+        except (OutcomeUnknownError, NameTakenError):
+            raise
+        except BackendError:
+            self._attempts.put(launch_id, Attempt(place.region))  # nothing was made
+            raise
+        self._attempts.mark(
+            launch_id, instance_id=machine.id, started_at=self._clock.now()
+        )
+        try:
+            await self._api.start(machine.id, machine.nonce or "")
+        except CapacityError:
+            await self._unmake(launch_id, machine, place)
+            raise
+        finally:
+            if machine.nonce:
+                await self._api.release(machine.id, machine.nonce)
+        return machine
+
+    async def _unmake(
+        self, launch_id: LaunchId, machine: Machine, place: Place
+    ) -> None:
+        """Destroy what was made where there is no room after all."""
+        with contextlib.suppress(NotFoundError):
+            await self._api.destroy(machine.id, machine.nonce)
+        self._attempts.put(launch_id, Attempt(place.region))
+
+    async def new_volume(self, region: str, *, copy_of: str | None = None) -> str:
+        """Make a volume and return its id."""
+        name, size = self._marks.volume_name, self._settings.volume_gb
+        made = await self._api.create_volume(name, region, size, source=copy_of)
+        return made.id
+
+    async def _volume_at(self, place: Place) -> str | None:
+        """Return the volume of a place, made if need be."""
+        if not place.needs_new_volume:
+            return place.volume
+        return await self.new_volume(place.region, copy_of=place.copy_of)

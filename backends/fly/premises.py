@@ -1,0 +1,204 @@
+"""What a machine needs around it: the app, its addresses, and volumes for models."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from ollama_proxy.backends.attempts import Attempts
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.machines import RESTING, Machine
+from ollama_proxy.backends.fly.maker import Maker
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.images import look_at, parse_reference
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    ConflictError,
+    CredentialsError,
+    NotFoundError,
+    SpecError,
+    TransientError,
+)
+
+_DISK_GB = 8.0  # the most that an image may have, which a stopped machine keeps
+_HOURS_A_MONTH = 730.0
+_ADDRESSES = {"public": ("shared_v4", "v6"), "flycast": ("private_v6",), "6pn": ()}
+_DEDICATED_V4 = 2.0
+_LIMIT_S = 600.0
+_PAUSE_S = 2.0
+_SHOWN_LATE_S = 60.0
+
+
+class Premises:
+    """Sets up and clears what costs little and stays."""
+
+    def __init__(
+        self,
+        settings: FlySettings,
+        *,
+        api: FlyApi,
+        attempts: Attempts,
+        maker: Maker,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._api = api
+        self._attempts = attempts
+        self._maker = maker
+        self._clock = clock
+
+    def idle_price_per_hour(self, *, machines: int) -> float:
+        """Return what is kept costs, at most: disks of machines, and the volume."""
+        settings = self._settings
+        volume_gb = settings.volume_gb if machines or settings.keep_volume else 0
+        per_month = (machines * _DISK_GB + volume_gb) * settings.storage_price
+        return per_month / _HOURS_A_MONTH
+
+    async def kept(self, machines: Sequence[Machine]) -> list[str]:
+        """Return each thing of ours, in words, with what it costs a month."""
+        price = self._settings.storage_price
+        lines = []
+        for machine in machines:
+            rests = machine.state in RESTING
+            cost = (
+                f"at most {_DISK_GB * price:.2f} a month" if rests else "by the second"
+            )
+            named = f"machine {machine.id} in {machine.region}"
+            lines.append(f"{named}, {self._settings.size}, {machine.state}: {cost}")
+        for volume in await self._maker.our_volumes():
+            cost = f"{volume.size_gb * price:.2f} a month"
+            lines.append(
+                f"volume {volume.id} in {volume.region}, {volume.size_gb} GB: {cost}"
+            )
+            for snapshot in await self._api.snapshots(volume.id):
+                days = snapshot.get("retention_days", "unknown")
+                named = f"snapshot {snapshot.get('id')} of volume {volume.id}"
+                lines.append(f"{named}: kept for {days} days, 0.08 per GB and month")
+        addresses = await self._api.addresses()
+        return lines + [_address_in_words(address) for address in addresses]
+
+    async def drop_spare_volumes(self, *, keep: int) -> None:
+        """Destroy the volumes that no machine has, but for so many of the newest."""
+        spare = await self._maker.spare_volumes()
+        for volume in spare[: max(0, len(spare) - keep)]:
+            with contextlib.suppress(NotFoundError, ConflictError):
+                await self._api.delete_volume(volume.id)
+
+    async def deploy(self, image: str) -> AsyncIterator[str]:
+        """Make app, addresses and volume, each only if it is not there."""
+        if self._settings.image not in {None, image}:
+            raise SpecError(
+                f"FLY_IMAGE is {self._settings.image!r}, which launches would use and"
+                f" not {image!r}; remove the setting, or deploy that image"
+            )
+        pinned = await _pinned(image)
+        async for step in self._ensure_app():
+            yield step
+        has = {_kind_of(address) for address in await self._api.addresses()}
+        for kind in _ADDRESSES[self._settings.access]:
+            if kind not in has:
+                yield f"address {kind}"
+                await self._api.assign(kind)
+        if self._settings.volume_gb and not await self._maker.our_volumes():
+            size, region = self._settings.volume_gb, self._settings.region
+            yield f"volume of {size} GB in {region}"
+            await self._maker.new_volume(region)
+        self._attempts.note(image=pinned)
+        price = self.idle_price_per_hour(machines=1) * _HOURS_A_MONTH
+        yield f"{pinned} is deployed; while idle it costs at most {price:.2f} a month"
+
+    async def _ensure_app(self) -> AsyncIterator[str]:
+        try:
+            await self._api.show_app()
+        except NotFoundError:
+            yield f"app {self._api.app} in {self._settings.org}"
+            await self._api.create_app(self._settings.org)
+            self._attempts.note(app=self._api.app)
+            await self._until_shown()
+        except CredentialsError as error:
+            raise CredentialsError(
+                f"{error}; if the app is not yours, choose another FLY_APP"
+            ) from error
+
+    async def _until_shown(self) -> None:
+        """Wait until a new app is known to all of Fly."""
+        begun_at = self._clock.now()
+        while True:
+            try:
+                await self._api.show_app()
+            except (NotFoundError, CredentialsError):
+                if self._clock.now() - begun_at > _SHOWN_LATE_S:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return
+
+    async def remove(self) -> AsyncIterator[str]:
+        """Delete volumes, addresses and the app, if we made it; each is looked for."""
+        begun_at = self._clock.now()
+        while volumes := await self._maker.our_volumes():
+            if self._clock.now() - begun_at > _LIMIT_S:
+                raise TransientError("a volume is still there; try again")
+            for volume in volumes:
+                yield f"deleting volume {volume.id}"
+                snapshots = await self._api.snapshots(volume.id)
+                if snapshots:
+                    yield f"{len(snapshots)} snapshot(s) go when their days are over"
+                with contextlib.suppress(NotFoundError, ConflictError):
+                    await self._api.delete_volume(volume.id)
+            await asyncio.sleep(_PAUSE_S)
+        if self._attempts.book.app != self._api.app:
+            yield f"the app {self._api.app} was not made here, so it stays"
+        else:
+            async for step in self._remove_app():
+                yield step
+        self._attempts.note(image=None, app=None)
+        yield "nothing of this deployment is left"
+
+    async def _remove_app(self) -> AsyncIterator[str]:
+        if others := await self._api.machines():
+            left = [one.id for one in others if one.state != "destroyed"]
+            if left:
+                raise SpecError(
+                    f"the app {self._api.app} has machines that are not ours"
+                    f" ({', '.join(left)}), so it stays; destroy them first"
+                )
+        for address in await self._api.addresses():
+            yield f"releasing {address.get('ip')}"
+            await self._api.release_address(str(address.get("ip")))
+        yield f"deleting app {self._api.app}"
+        await self._api.delete_app()
+        begun_at = self._clock.now()
+        while self._clock.now() - begun_at < _LIMIT_S:
+            try:
+                await self._api.show_app()
+            except (NotFoundError, CredentialsError):
+                return
+            await asyncio.sleep(_PAUSE_S)
+        raise TransientError(f"the app {self._api.app} is still there; try again")
+
+
+async def _pinned(image: str) -> str:
+    """Return an image by its digest, if its registry tells it to anybody."""
+    reference = parse_reference(image)
+    name = image.partition("@")[0]
+    if reference.alias.startswith("sha256:"):
+        return image
+    try:
+        found = await look_at(image)
+    except (CredentialsError, TransientError):
+        return image  # a private registry: Fly itself reads it
+    return f"{name}@{found.digest}"
+
+
+def _kind_of(address: dict[str, object]) -> str:
+    """Return the kind by which an address was asked for."""
+    ip = str(address.get("ip", ""))
+    if ":" not in ip:
+        return "shared_v4" if address.get("shared") else "v4"
+    return "private_v6" if ip.lower().startswith("fdaa") else "v6"
+
+
+def _address_in_words(address: dict[str, object]) -> str:
+    kind = _kind_of(address)
+    cost = f"{_DEDICATED_V4:.2f} a month" if kind == "v4" else "free"
+    return f"address {address.get('ip')} ({kind}): {cost}"

@@ -1,0 +1,43 @@
+"""Stop an instance by hand, until the cloud says that it is gone."""
+
+import asyncio
+
+from ollama_proxy.backend import Backend, Phase
+from ollama_proxy.errors import (
+    BackendError,
+    CredentialsError,
+    SpecError,
+    TransientError,
+)
+from ollama_proxy.record import LaunchId
+
+_LIMIT_S = 900.0
+
+
+async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
+    """Stop a launch again and again until it is gone, whatever fails meanwhile.
+
+    Raises `TransientError` if it is there after a quarter of an hour, and at once
+    what only a person can mend.
+    """
+    said = "nothing was heard"
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            while True:
+                try:
+                    await backend.stop(launch_id)
+                    seen = await backend.inspect(launch_id)
+                except (CredentialsError, SpecError):
+                    raise
+                except BackendError as error:
+                    said = str(error)
+                else:
+                    if seen.phase is Phase.GONE:
+                        return
+                    said = seen.detail
+                await asyncio.sleep(backend.traits.poll_s)
+    except TimeoutError:
+        raise TransientError(
+            f"the instance of launch {launch_id} is still there after {_LIMIT_S:.0f} s"
+            f" ({said}) and may cost money; look into the cloud's portal"
+        ) from None

@@ -1,0 +1,67 @@
+"""A fake Fly with guests, and backends on it, for tests."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ollama_proxy.backend import BackendContext
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.backend import FlyBackend, open_backend
+from ollama_proxy.backends.fly.settings import FlySettings
+from tests.fakes.fly.cloud import FakeApp, FakeFly, Timing
+from tests.fakes.fly.guest import Guests, guests_of
+from tests.fakes.fly.server import TOKEN, FlyServer, fly_server
+from tests.fakes.store import MemoryNotes
+from tests.virtual_time import JumpingClock
+
+OWNER = "0123456789abcdef"
+IMAGE = "127.0.0.1:9/team/ollama:0.32.15"  # nothing answers there
+APP = "llm"
+
+
+@dataclass(slots=True)
+class Rig:
+    """A cloud, and what a deployment keeps on its disk."""
+
+    cloud: FakeFly
+    server: FlyServer
+    guests: Guests
+    clock: JumpingClock
+    folder: Path
+    app: FakeApp
+    notes: dict[str, MemoryNotes] = field(default_factory=dict)
+
+    def settings(self, **more: object) -> FlySettings:
+        common: dict[str, object] = {
+            "api_token": TOKEN,
+            "app": APP,
+            "api_url": self.server.url,
+            "app_url": f"{self.server.url}/edge/{{app}}",
+            "image": IMAGE,
+        }
+        return FlySettings.model_validate(common | more)
+
+    def open(self, owner_id: str = OWNER, /, **more: object) -> FlyBackend:
+        """Open the backend as a new process of that deployment would."""
+        context = BackendContext(
+            owner_id,
+            self.folder / owner_id,
+            self.notes.setdefault(owner_id, MemoryNotes()),
+            self.clock,
+            {"fly": self.settings(**more)},
+        )
+        return open_backend(context, poll_s=0.05)
+
+    def api(self) -> FlyApi:
+        return FlyApi(APP, url=self.server.url, token=TOKEN)
+
+
+@contextlib.asynccontextmanager
+async def fly_rig(folder: Path, timing: Timing | None = None) -> AsyncIterator[Rig]:
+    """Run a fake Fly with one empty app, and its guests."""
+    clock = JumpingClock()
+    cloud = FakeFly(clock.now, timing or Timing())
+    app = cloud.add_app(APP)
+    async with fly_server(cloud) as server, guests_of(server) as guests:
+        yield Rig(cloud, server, guests, clock, folder, app)

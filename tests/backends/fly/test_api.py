@@ -1,0 +1,170 @@
+"""The API's meanings of one status, its leases, its versions and its limits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.failures import NameTakenError, NotYetError, failure
+from ollama_proxy.backends.fly.machines import Machine
+from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    ConflictError,
+    CredentialsError,
+    NotFoundError,
+    OutcomeUnknownError,
+    SpecError,
+    TransientError,
+)
+from tests.backends.fly.rig import Rig
+
+CONFIG = {"image": "x:1", "guest": {"cpus": 1, "memory_mb": 256}}
+
+
+@pytest.fixture
+async def api(rig: Rig) -> AsyncIterator[FlyApi]:
+    opened = rig.api()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "body", "expected"),
+    [
+        (400, "bad config", {}, SpecError),
+        (401, "token validation error", {}, CredentialsError),
+        (403, "another organisation", {}, CredentialsError),
+        (404, "not found", {}, NotFoundError),
+        (404, "<html>", None, TransientError),
+        (408, "deadline_exceeded", {}, NotYetError),
+        (409, "lease currently held by x expires at 1", {}, ConflictError),
+        (409, "machine ID abc123 already exists with name", {}, NameTakenError),
+        (409, "failed due to concurrent update", {}, ConflictError),
+        (409, "could not reserve resource for machine", {}, CapacityError),
+        (409, "governor policy blocked start", {}, CapacityError),
+        (412, "machine still active, refusing to start", {}, ConflictError),
+        (412, "no room on the host of the volume", {}, CapacityError),
+        (422, "no", {"status": "insufficient_capacity"}, CapacityError),
+        (422, "Name has already been taken", {}, SpecError),
+        (422, "payment method missing", {}, CredentialsError),
+        (429, "rate", {}, TransientError),
+        (502, "<html>", None, OutcomeUnknownError),
+    ],
+)
+def test_each_answer_has_one_meaning(
+    status: int, said: str, body: object, expected: type[BackendError]
+) -> None:
+    error = failure(reads=False, status=status, said=said, body=body)
+
+    assert type(error) is expected
+
+
+def test_a_name_that_is_taken_tells_by_whom() -> None:
+    told = "unique machine name violation, machine ID 0a1b2c already exists with name"
+    error = failure(reads=False, status=409, said=told, body={})
+
+    assert isinstance(error, NameTakenError)
+    assert error.machine_id == "0a1b2c"
+
+
+async def test_a_name_is_taken_once(rig: Rig, api: FlyApi) -> None:
+    first = await api.create("one", "fra", CONFIG)
+    with pytest.raises(NameTakenError) as caught:
+        await api.create("one", "fra", CONFIG)
+
+    assert caught.value.machine_id == first.id
+    assert rig.cloud.state(rig.cloud.machines()[0]) == "created"
+
+
+async def test_what_is_leased_is_changed_by_the_holder_alone(
+    rig: Rig, api: FlyApi
+) -> None:
+    machine = await api.create("one", "fra", CONFIG)
+    assert machine.nonce
+    await api.release(machine.id, machine.nonce)
+    async with api.leased(machine.id) as nonce:
+        with pytest.raises(ConflictError):
+            await api.start(machine.id, "another")
+        with pytest.raises(ConflictError):
+            async with api.leased(machine.id):
+                raise AssertionError("two hold one lease")
+        await api.start(machine.id, nonce)
+
+    assert rig.cloud.machines()[0].nonce is None
+
+
+async def test_an_update_of_what_changed_meanwhile_is_refused(
+    rig: Rig, api: FlyApi
+) -> None:
+    machine = await api.create("one", "fra", CONFIG)
+    nonce = machine.nonce or ""
+    await api.update(machine, CONFIG, nonce)
+    with pytest.raises(ConflictError):
+        await api.update(machine, CONFIG, nonce)
+
+
+async def test_a_wait_that_runs_out_is_no_failure(rig: Rig, api: FlyApi) -> None:
+    machine = await api.create("one", "fra", CONFIG)
+
+    assert not await api.reaches(machine, "started")
+    await api.start(machine.id, machine.nonce or "")
+    assert await api.reaches(machine, "started")
+
+
+async def test_calls_keep_to_flys_pace(rig: Rig, api: FlyApi) -> None:
+    machine = await api.create("one", "fra", CONFIG)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    for number in range(5):
+        await api.mark(machine.id, "key", str(number))
+    took_s = loop.time() - begun
+
+    assert took_s >= 1.9
+    assert rig.server.violations == []
+
+
+def thought(state: str, *, host: str = "ok", **known: bool) -> Verdict:
+    circumstances = {"keeps": True, "is_unshown": False} | known
+    machine = Machine("a", state=state, host_status=host)
+    return verdict(machine, Circumstances(**circumstances))[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("created", Verdict.COMING),
+        ("creating", Verdict.COMING),
+        ("starting", Verdict.COMING),
+        ("started", Verdict.PERHAPS_SERVING),
+        ("restarting", Verdict.COMING),
+        ("updating", Verdict.COMING),
+        ("replacing", Verdict.COMING),
+        ("stopping", Verdict.USELESS),
+        ("stopped", Verdict.GONE),
+        ("suspending", Verdict.USELESS),
+        ("suspended", Verdict.GONE),
+        ("failed", Verdict.USELESS),
+        ("launch_failed", Verdict.USELESS),
+        ("destroying", Verdict.USELESS),
+        ("destroyed", Verdict.GONE),
+        ("migrated", Verdict.GONE),
+        ("dreaming", Verdict.COMING),
+    ],
+)
+def test_each_state_of_a_kept_machine(state: str, expected: Verdict) -> None:
+    assert thought(state) is expected
+
+
+def test_a_machine_on_a_host_out_of_reach_is_not_gone() -> None:
+    assert thought("stopped", host="unreachable") is Verdict.COMING
+
+
+def test_a_machine_of_one_launch_has_to_be_destroyed_still() -> None:
+    assert thought("stopped", keeps=False) is Verdict.USELESS
+
+
+def test_a_machine_that_was_just_started_may_still_be_shown_at_rest() -> None:
+    assert thought("suspended", is_unshown=True) is Verdict.COMING

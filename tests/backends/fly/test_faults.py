@@ -1,0 +1,226 @@
+"""Everything that may go wrong at Fly: one machine at most, none left running."""
+
+import asyncio
+import collections
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy import controller
+from tests.backends.fly.rig import Rig, fly_rig
+from tests.fakes.fly.cloud import Timing
+from tests.proxy import RunningProxy, generate, running_proxy
+
+pytestmark = pytest.mark.usefixtures("without_pace")
+
+
+@dataclass(frozen=True, slots=True)
+class Misfortune:
+    """One fault: what is arranged, what happens once ready, how it comes out.
+
+    ``serves``: requests that wait are answered by a machine in the end.
+    """
+
+    arrange: Callable[[Rig], None] = lambda _rig: None
+    strike: Callable[[Rig], None] | None = None
+    serves: bool = True
+    settings: Mapping[str, object] = field(default_factory=dict)
+    says: str = ""
+
+    @property
+    def statuses(self) -> set[int]:
+        """How requests may be answered."""
+        if self.strike is not None:
+            return {200, 503}
+        return {200} if self.serves else {503}
+
+
+def script(**calls: list[str]) -> Callable[[Rig], None]:
+    """Return what makes the next calls of some operations go wrong."""
+    named = {f"Machines_{k}": list(v) for k, v in calls.items()}
+    return lambda rig: rig.server.script.update({k: list(v) for k, v in named.items()})
+
+
+def timing(**values: float) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for name, value in values.items():
+            setattr(rig.cloud.timing, name, value)
+
+    return arrange
+
+
+def forced(state: str) -> Callable[[Rig], None]:
+    """Return what puts every machine of ours into a state."""
+
+    def strike(rig: Rig) -> None:
+        for machine in rig.cloud.paid:
+            machine.forced = state
+
+    return strike
+
+
+def changed(what: str) -> Callable[[Rig], None]:
+    def strike(rig: Rig) -> None:
+        for machine in rig.cloud.paid:
+            rig.cloud.change(machine, what)
+
+    return strike
+
+
+def both(*arrangements: Callable[[Rig], None]) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for one in arrangements:
+            one(rig)
+
+    return arrange
+
+
+def full(*regions: str) -> Callable[[Rig], None]:
+    return lambda rig: rig.cloud.full.update(regions)
+
+
+def never_boots(rig: Rig) -> None:
+    rig.guests.boots = False
+
+
+def payment(rig: Rig) -> None:
+    rig.server.always["Machines_create"] = "422:payment method missing"
+
+
+def no_right(rig: Rig) -> None:
+    rig.server.always["Machines_create"] = "403:token is of another organisation"
+
+
+def no_token(rig: Rig) -> None:
+    rig.server.always.update(
+        {"Machines_show": "401", "Machines_list": "401", "Machines_create_lease": "401"}
+    )
+
+
+MISFORTUNES = {
+    "none": Misfortune(),
+    "the answer to the creation is lost": Misfortune(script(create=["lost-after"])),
+    "the creation is lost on its way": Misfortune(script(create=["lost-before"])),
+    "a gateway's 502 after the creation": Misfortune(script(create=["html-502-after"])),
+    "the lists trail and the answer is lost": Misfortune(
+        both(timing(lag_s=60.0), script(create=["lost-after"]))
+    ),
+    "the list is empty": Misfortune(script(list=["empty", "empty", "empty"])),
+    "payment is missing": Misfortune(payment, serves=False, says="billing"),
+    "the token lacks the right": Misfortune(no_right, serves=False, says="FLY_API_"),
+    "it is prepared for a while": Misfortune(timing(prepare_s=9.0)),
+    "a start is lost after it acted": Misfortune(script(start=["lost-after"])),
+    "the lease is held by another": Misfortune(
+        script(create_lease=["409:lease currently held by x, expires at 1"] * 3)
+    ),
+    "there is no room": Misfortune(full("fra"), serves=False, says="no room"),
+    "there is room elsewhere": Misfortune(
+        full("fra"), settings={"fallback_regions": "ams"}
+    ),
+    "there is no room when it starts": Misfortune(
+        script(start=["409:could not reserve resource for machine"]),
+        settings={"fallback_regions": "ams"},
+    ),
+    "calls are limited": Misfortune(script(create=["429", "429"], show=["429"])),
+    "looks fail while it is up": Misfortune(
+        script(show=["500", "html-404", "lost-before", "lost-before"])
+    ),
+    "it never answers": Misfortune(never_boots, serves=False, says="no progress"),
+    "it stops slowly": Misfortune(timing(stop_s=400.0)),
+    "three stops fail": Misfortune(
+        script(stop=["500", "lost-before", "429"], delete=["500", "409:lease", "429"])
+    ),
+    "a stop is lost after it acted": Misfortune(
+        script(stop=["lost-after"], delete=["lost-after"])
+    ),
+    "what is destroyed shows for long": Misfortune(timing(destroyed_s=600.0)),
+    "Fly's proxy stops it": Misfortune(strike=changed("stop")),
+    "it fails when ready": Misfortune(strike=forced("failed")),
+    "it is destroyed by somebody": Misfortune(strike=changed("destroy")),
+    "it is in a state that nobody knows": Misfortune(strike=forced("dreaming")),
+    "the token is revoked for a while": Misfortune(
+        strike=script(show=["401"] * 3, create_lease=["401"] * 2)
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between repeated calls: these run in real time."""
+    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
+    monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
+    monkeypatch.setattr(controller, "_PROBE_EVERY_S", 0.1)
+
+
+async def hasten(rig: Rig) -> None:
+    """Let time pass faster for cloud and proxy."""
+    while True:
+        await asyncio.sleep(0.01)
+        rig.clock.ahead_s += 2.0
+
+
+async def ask(proxy: RunningProxy) -> tuple[int, str]:
+    async with proxy.session.post(
+        f"{proxy.url}/api/generate", json=generate()
+    ) as answer:
+        return answer.status, await answer.text()
+
+
+WAYS = [("stop", 0), ("stop", 1), ("stop", 50), ("destroy", 1)]
+CASES = [(name, *way) for name in MISFORTUNES for way in WAYS]
+
+
+@pytest.mark.parametrize(("name", "idle_action", "waiting"), CASES)
+async def test_one_machine_runs_at_most_and_none_is_left(
+    tmp_path: Path, name: str, idle_action: str, waiting: int
+) -> None:
+    misfortune = MISFORTUNES[name]
+    async with fly_rig(tmp_path, Timing(start_s=2.0, stop_s=5.0)) as rig:
+        rig.server.limits = False
+        stranger = rig.cloud.stranger(rig.app)
+        misfortune.arrange(rig)
+        hastening = asyncio.ensure_future(hasten(rig))
+        async with running_proxy(
+            tmp_path / "proxy",
+            backend=rig.open(idle_action=idle_action, **misfortune.settings),
+            clock=rig.clock,
+            OLLAMA_MODEL="tiny",
+            OLLAMA_PROXY_HOLD="15s",
+            OLLAMA_PROXY_FAILURE_LIMIT="1",
+            OLLAMA_PROXY_IDLE_TIMEOUT="5h",
+            OLLAMA_PROXY_START_TIMEOUT="20m" if misfortune.serves else "5m",
+        ) as proxy:
+            answers = await _live_through(rig, proxy, misfortune, waiting)
+            proxy.parts.pool.stop()
+            await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
+            await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 15.0)
+        hastening.cancel()
+        ours = [one for one in rig.cloud.machines() if one is not stranger]
+        names = collections.Counter(one.name for one in ours if rig.cloud.is_there(one))
+
+    assert rig.cloud.most_at_once <= 1
+    assert set(names.values()) <= {1}
+    assert stranger.doing == "start"
+    assert {status for status, _ in answers} <= misfortune.statuses
+    assert all(misfortune.says in text for _, text in answers)
+    assert len(rig.cloud.volumes()) <= 2
+
+
+async def _live_through(
+    rig: Rig, proxy: RunningProxy, misfortune: Misfortune, waiting: int
+) -> list[tuple[int, str]]:
+    """Ask, let the fault strike once it is ready, and ask again."""
+    if waiting == 0:
+        proxy.parts.pool.wake()
+    answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
+    over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
+    await proxy.until(lambda: proxy.state in over, within_s=15.0)
+    if misfortune.strike is not None:
+        misfortune.strike(rig)
+        proxy.parts.pool.nudge()
+        await asyncio.sleep(0.3)
+        answers += await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
+    return answers
