@@ -43,12 +43,14 @@ class Attempt(msgspec.Struct, frozen=True):
 class Book(msgspec.Struct, frozen=True):
     """What outlives launches: the image that was deployed, and regions ever used.
 
-    ``app``: one that was made by `deploy`, and so goes with `delete`.
+    ``app``: one that was made by `deploy`, and so goes with `delete`. ``doomed``:
+    volumes that were copied, and go once the copy serves.
     """
 
     image: str | None = None
     regions: tuple[str, ...] = ()
     app: str | None = None
+    doomed: tuple[str, ...] = ()
 
 
 class Attempts:

@@ -56,7 +56,9 @@ class Guard:
 
     async def _ask(self, upstream: Upstream, method: str, path: str) -> tuple[int, str]:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            # A kept connection to an instance that slept is dead, and nobody says so.
+            connector = aiohttp.TCPConnector(force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector)
         request = self._session.request(
             method,
             upstream.url + path,

@@ -56,12 +56,14 @@ def _address(settings: Settings) -> Finding:
 
 
 async def _backend(backend: Backend) -> list[Finding]:
+    found: list[Finding] = []
     try:
-        owned = await backend.owned()
-        found = await backend.check() if isinstance(backend, Checkable) else []
+        if isinstance(backend, Checkable):
+            found = await backend.check()
+        owned = str(len(await backend.owned()))
     except BackendError as error:
-        return [Finding("backend", ok=False, detail=str(error))]
-    return [*found, Finding("instances of ours", ok=True, detail=str(len(owned)))]
+        return [*found, Finding("instances of ours", ok=False, detail=str(error))]
+    return [*found, Finding("instances of ours", ok=True, detail=owned)]
 
 
 def _room(
@@ -114,6 +116,8 @@ async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
             steps = backend.remove() if image is None else backend.deploy(image)
             async for step in steps:
                 yield step
+            if image is None:
+                store.forget(store.launch_ids())
 
 
 async def look_alone(settings: Settings) -> list[str]:
@@ -141,6 +145,8 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
                     await until_gone(backend, launch_id)
                 except BackendError as error:
                     problem = error
+                else:
+                    store.forget([launch_id])
     if problem is not None:
         raise problem
     return found

@@ -41,3 +41,19 @@ async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
             f"the instance of launch {launch_id} is still there after {_LIMIT_S:.0f} s"
             f" ({said}) and may cost money; look into the cloud's portal"
         ) from None
+
+
+async def surely_gone(backend: Backend, launch_id: LaunchId) -> None:
+    """Do as `until_gone`, to its end, even if it is cancelled meanwhile.
+
+    What was made and is not wanted costs money: who leaves has to wait for that.
+    """
+    stopping = asyncio.get_running_loop().create_task(until_gone(backend, launch_id))
+    cancelled: asyncio.CancelledError | None = None
+    while not stopping.done():
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

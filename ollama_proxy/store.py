@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -132,6 +132,13 @@ class Store:
         )
         return {LaunchId(row[0]) for row in rows}
 
+    def forget(self, launch_ids: Collection[LaunchId]) -> None:
+        """Let no record name launches that were seen to be gone."""
+        rows = self._db.execute("SELECT slot, launch_id FROM instance").fetchall()
+        for slot, launch_id in rows:
+            if launch_id in launch_ids:
+                self.put(slot, Record(), None)
+
     def journal(self, limit: int = 50) -> list[Transition]:
         """Return the newest transitions, newest first."""
         rows = self._db.execute(
@@ -206,7 +213,8 @@ class Store:
             raise StartupError(
                 f"there is still an instance of the backend {row[0]!r}"
                 f" ({', '.join(sorted(launches))}); run `ollama-proxy stop` with"
-                f" OLLAMA_PROXY_BACKEND={row[0]} and its settings first"
+                f" OLLAMA_PROXY_BACKEND={row[0]} and its settings first, or set"
+                " OLLAMA_PROXY_STATE_DIR to another folder"
             )
         with self._writing() as db:
             db.execute("DELETE FROM meta WHERE key = 'backend'")

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiolimiter import AsyncLimiter
 
-from ollama_proxy.backends.fly.failures import NotYetError, failure
+from ollama_proxy.backends.fly.failures import NoAppError, NotYetError, failure
 from ollama_proxy.backends.fly.machines import (
     Machine,
     Volume,
@@ -43,8 +43,15 @@ class FlyApi:
         await self._client.aclose()
 
     async def machines(self) -> list[Machine]:
-        """Return every machine of the app, ours or not; none is no proof of absence."""
-        return read_machines(await self._call("GET", "/machines"))
+        """Return every machine of the app, ours or not; none is no proof of absence.
+
+        Raises `NoAppError` if there is no such app.
+        """
+        try:
+            return read_machines(await self._call("GET", "/machines"))
+        except NotFoundError as error:
+            message = f"there is no app {self.app!r}; `ollama-proxy deploy` makes it"
+            raise NoAppError(message) from error
 
     async def machine(self, machine_id: str) -> Machine:
         """Return one machine."""

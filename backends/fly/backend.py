@@ -23,7 +23,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.fly.api import FlyApi
-from ollama_proxy.backends.fly.failures import NameTakenError
+from ollama_proxy.backends.fly.failures import NameTakenError, NoAppError
 from ollama_proxy.backends.fly.machines import (
     LEAVING,
     RESTING,
@@ -104,11 +104,10 @@ class FlyBackend:
             poll_s=poll_s,
             watch_s=30.0,
             renew_s=60.0,
-            keeps_models=self._keeps and settings.volume_gb > 0,
             location=settings.region,
             instance_type=settings.size,
             models_gib=settings.volume_gb or None,
-            memory_gb=settings.guest.memory_mb / 1024.0,
+            memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
         )
 
     async def start(self, launch_id: LaunchId) -> None:
@@ -125,7 +124,10 @@ class FlyBackend:
             self._attempts.put(launch_id, Attempt(self._settings.region))
         elif attempt is None:
             self._attempts.put(launch_id, Attempt(self._settings.region))
-        machines = await self._api.machines()
+        try:
+            machines = await self._api.machines()
+        except NoAppError as error:
+            raise SpecError(str(error)) from error
         found = [one for one in self._ours(machines) if one.launch == launch_id]
         if found:
             await self._take(launch_id, oldest_first(found)[0])
@@ -148,6 +150,10 @@ class FlyBackend:
                     self._log.debug("machine made", machine=made.id)
                     return
             self._refuse_strangers(machine)
+            if machine.state in LEAVING:
+                raise ConflictError(f"the machine {machine.id} is being destroyed")
+            if machine.host_status == "unreachable" and machine.id not in used:
+                continue  # nobody can start it now
             if machine.launch == launch_id or (
                 machine.is_resting and machine.id not in used
             ):
@@ -163,7 +169,8 @@ class FlyBackend:
 
     def _refuse_strangers(self, machine: Machine) -> None:
         """Raise `SpecError` for a machine of somebody else: the app is taken."""
-        if machine.host_status == "unreachable" and not machine.config:
+        is_told = bool(machine.config or machine.incomplete_config)
+        if machine.host_status == "unreachable" and not is_told:
             raise TransientError(
                 f"the host of the machine {machine.id} can't be reached, so nobody can"
                 " tell whose it is"
@@ -171,8 +178,8 @@ class FlyBackend:
         if not self._marks.is_ours(machine):
             raise SpecError(
                 f"the app {self._api.app!r} has a machine {machine.name!r} of another"
-                " deployment; give each an app of its own (FLY_APP), or end the other:"
-                " `ollama-proxy sweep --expired` does, once its lease is over"
+                " deployment; give each an app of its own (FLY_APP), or destroy that"
+                f" machine: `fly machine destroy {machine.id}`"
             )
 
     async def _take(self, launch_id: LaunchId, machine: Machine) -> None:
@@ -193,7 +200,13 @@ class FlyBackend:
             await self._api.mark(machine.id, mark_name("launch"), str(launch_id))
         if not (machine.is_resting or machine.state == "created"):
             return
+        if bool(machine.volume) != (self._settings.volume_gb > 0):
+            await self._end(machine, keep=False)
+            self._attempts.put(launch_id, Attempt(self._settings.region))
+            told = "with" if self._settings.volume_gb else "without"
+            raise ConflictError(f"the machine is made anew, {told} a volume")
         now = self._clock.now()
+        self._resting = max(0, self._resting - machine.is_resting)
         self._attempts.mark(launch_id, started_at=now, seen_live=False)
         lease_end = f"{now + self._settings.lease:.0f}"
         await self._api.mark(machine.id, mark_name("lease"), lease_end)
@@ -207,10 +220,19 @@ class FlyBackend:
                 await self._api.start(machine.id, nonce)
         except CapacityError:
             # Its volume holds it to a full host: it is made again elsewhere.
+            if machine.volume is not None:
+                self._maker.stuck.add(machine.volume)
             with contextlib.suppress(NotFoundError):
                 await self._api.destroy(machine.id, None)
             self._attempts.put(launch_id, Attempt(self._settings.region))
             raise
+
+    async def _machines(self) -> list[Machine]:
+        """Return every machine of the app; none if there is no such app."""
+        try:
+            return await self._api.machines()
+        except NoAppError:
+            return []
 
     def _ours(self, machines: list[Machine]) -> list[Machine]:
         return [
@@ -244,7 +266,7 @@ class FlyBackend:
         self, launch_id: LaunchId, attempt: Attempt | None
     ) -> Observation:
         """Tell of a launch whose machine is not known: it may be found by its marks."""
-        ours = self._ours(await self._api.machines())
+        ours = self._ours(await self._machines())
         found = [one for one in ours if one.launch == launch_id]
         for machine in oldest_first(found):
             if self._keeps and machine.is_resting:
@@ -284,7 +306,7 @@ class FlyBackend:
         try:
             machine = await self._api.machine(attempt.instance_id)
         except NotFoundError as error:
-            listed = await self._api.machines()
+            listed = await self._machines()
             if any(one.id == attempt.instance_id for one in listed):
                 raise TransientError(f"{error}, and yet it is in the list") from error
             return None
@@ -299,10 +321,15 @@ class FlyBackend:
         self, launch_id: LaunchId, attempt: Attempt, machine: Machine
     ) -> Observation:
         """Tell what a machine's state means for its launch."""
-        known = Circumstances(keeps=self._keeps, is_unshown=self._is_unshown(launch_id))
+        known = Circumstances(
+            keeps=self._keeps,
+            told_to_stop=launch_id in self._told_to_stop,
+            is_unshown=self._is_unshown(launch_id),
+        )
         thought, why = verdict(machine, known)
         match thought:
             case Verdict.GONE:
+                self._resting += machine.is_resting
                 return await self._inspect_rest(launch_id)
             case Verdict.PERHAPS_SERVING:
                 return await self._boot(launch_id, attempt, machine)
@@ -349,8 +376,7 @@ class FlyBackend:
             return
         if (upstream := self._heard.get(launch_id)) is not None:
             await self._guard.renew(upstream)
-        is_first = serves and not attempt.served
-        if is_first:
+        if serves and not attempt.served:
             with contextlib.suppress(StoreError):  # a full disk silences no heartbeat
                 self._attempts.mark(launch_id, served=True)
         machine = await self._api.machine(attempt.instance_id)
@@ -358,8 +384,8 @@ class FlyBackend:
         if machine.lease_end - now < self._settings.lease / 2.0:
             lease_end = f"{now + self._settings.lease:.0f}"
             await self._api.mark(machine.id, mark_name("lease"), lease_end)
-        if is_first and self._attempts.launches() == {launch_id}:
-            await self._premises.drop_spare_volumes(keep=0)
+        if serves and self._attempts.book.doomed:
+            await self._premises.drop_doomed_volumes()
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Go one step towards a machine that costs no compute; `inspect` tells when."""
@@ -372,10 +398,11 @@ class FlyBackend:
             return
         self._told_to_stop.add(launch_id)
         for machine in await self._of_launch(launch_id, attempt):
-            keep = self._keeps and (attempt is None or attempt.served)
+            keep = self._keeps and (attempt is None or _has_served(launch_id, attempt))
             await self._end(machine, keep=keep, again=self._is_unshown(launch_id))
-        if not self._settings.keep_volume:
-            await self._premises.drop_spare_volumes(keep=0)
+        is_alone = self._attempts.launches() <= {launch_id}
+        if is_alone and not self._settings.keep_volume:
+            await self._premises.drop_spare_volumes(keep=False)
 
     async def _of_launch(
         self, launch_id: LaunchId, attempt: Attempt | None
@@ -384,7 +411,7 @@ class FlyBackend:
         if attempt is not None and attempt.instance_id is not None:
             machine = await self._look(launch_id, attempt)
             return [] if machine is None else [machine]
-        ours = self._ours(await self._api.machines())
+        ours = self._ours(await self._machines())
         return [one for one in ours if one.launch == launch_id]
 
     async def _end(self, machine: Machine, *, keep: bool, again: bool = False) -> None:
@@ -420,7 +447,7 @@ class FlyBackend:
 
     async def _end_unwanted(self, machine_id: str) -> None:
         """Destroy a machine that no launch has, if that is still so."""
-        for machine in self._ours(await self._api.machines()):
+        for machine in self._ours(await self._machines()):
             used = self._attempts.instance_ids()
             if machine.id == machine_id and machine.id not in used:
                 await self._end(machine, keep=False)
@@ -434,7 +461,7 @@ class FlyBackend:
         """
         names: set[LaunchId] = set()
         kept = 0
-        for machine in oldest_first(self._ours(await self._api.machines())):
+        for machine in oldest_first(self._ours(await self._machines())):
             is_used = machine.id in self._attempts.instance_ids()
             launch_id = self._attempts.launch_of(machine.id) or machine.launch
             if self._keeps and machine.is_resting and not is_used and not kept:
@@ -462,7 +489,7 @@ class FlyBackend:
         """Stop each machine of any deployment in this app whose lease is over."""
         swept: list[str] = []
         problem: BackendError | None = None
-        for machine in await self._api.machines():
+        for machine in await self._machines():
             over = machine.lease_end < self._clock.now()
             rests = machine.is_resting or machine.state in LEAVING
             if not is_made_by_us(machine) or rests or not over:
@@ -486,16 +513,13 @@ class FlyBackend:
                     await self._api.destroy(machine.id, nonce)
 
     async def tidy(self) -> None:
-        """Destroy volumes that no machine has, but for one for the next launch."""
-        ours = self._ours(await self._api.machines())
-        is_needed = self._settings.keep_volume and not any(one.volume for one in ours)
-        if self._attempts.launches():
-            return  # one that is being made has no machine yet
-        await self._premises.drop_spare_volumes(keep=int(is_needed))
+        """Destroy volumes that no machine has, but for one per region."""
+        if not self._attempts.launches():  # one that is being made has no machine yet
+            await self._premises.drop_spare_volumes(keep=self._settings.keep_volume)
 
     async def kept(self) -> list[str]:
         """Return what costs while nothing runs, in words, with its monthly price."""
-        return await self._premises.kept(self._ours(await self._api.machines()))
+        return await self._premises.kept(self._ours(await self._machines()))
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
         """Make app, addresses and volume for an image; tell each step."""
@@ -507,7 +531,7 @@ class FlyBackend:
         for launch_id in sorted(self._attempts.launches()):
             yield f"stopping the machine of launch {launch_id}"
             await until_gone(self, launch_id)
-        for machine in self._ours(await self._api.machines()):
+        for machine in self._ours(await self._machines()):
             yield f"destroying machine {machine.id} ({machine.state})"
             await until_gone(self, LaunchId(_UNWANTED + machine.id))
             await self._api.reaches(machine, "destroyed")
@@ -528,6 +552,11 @@ class FlyBackend:
         from ollama_proxy.backends.fly.check import examine  # noqa: PLC0415 - rare
 
         return await examine(self._api, self._settings, image=self._maker.image)
+
+
+def _has_served(launch_id: LaunchId, attempt: Attempt) -> bool:
+    """Tell whether a machine was ready once: in this launch, or in one before."""
+    return attempt.served or attempt.identity not in {None, str(launch_id)}
 
 
 def open_backend(context: BackendContext, *, poll_s: float = 3.0) -> FlyBackend:

@@ -8,7 +8,7 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import guest_of
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.images import look_at
-from ollama_proxy.errors import BackendError, CredentialsError, SpecError
+from ollama_proxy.errors import BackendError, CredentialsError, NotFoundError, SpecError
 
 _GIB = 1 << 30
 _MAX_IMAGE_GIB = 8.0
@@ -26,7 +26,11 @@ async def examine(
     app: dict[str, Any] = {}
 
     async def look_at_app() -> str:
-        app.update(await api.show_app())
+        try:
+            app.update(await api.show_app())
+        except NotFoundError:
+            message = f"there is no app {api.app!r}; `ollama-proxy deploy` makes it"
+            raise SpecError(message) from None
         return f"{api.app}, {app.get('machine_count', 'unknown')} machine(s)"
 
     async def look_at_region() -> str:

@@ -24,13 +24,15 @@ def machine_config(
     max_lifetime_s: float,
 ) -> dict[str, Any]:
     """Return what a machine is made of; ``token`` is what its guard wants."""
+    suspends = settings.idle_action == "suspend"
     config = _fixed(settings, image) | {"metadata": dict(metadata)}
     config["env"] = {
         "PORT": str(PORT),
         "GUARD_TOKEN": token,
         "DEAD_MAN": "exit",
         "DEAD_MAN_S": f"{settings.dead_man_timeout:.0f}",
-        "MAX_LIFETIME_S": f"{max_lifetime_s:.0f}",
+        # One that is suspended counts its launches together: there the proxy counts.
+        "MAX_LIFETIME_S": "0" if suspends else f"{max_lifetime_s:.0f}",
     }
     if volume is not None:
         config["mounts"] = [{"volume": volume, "path": _MODELS}]

@@ -17,7 +17,7 @@ from ollama_proxy.errors import (
     TransientError,
 )
 
-_TAKEN = re.compile(r"machine ID (\w+) already exists", re.IGNORECASE)
+_TAKEN = re.compile(r"machine id (\w+) already exists")
 _NO_ROOM = (
     "could not reserve resource",
     "insufficient",
@@ -25,12 +25,15 @@ _NO_ROOM = (
     "temporarily disabled",
     "no capacity",
 )
-_BOUND = ("volume",)
 _UNPAID = ("payment", "billing", "machine limit", "machines limit", "credit card")
 
 
 class NotYetError(TransientError):
     """A wait ran out; nothing went wrong."""
+
+
+class NoAppError(NotFoundError):
+    """There is no such app, and so nothing in it."""
 
 
 class NameTakenError(ConflictError):
@@ -42,72 +45,66 @@ class NameTakenError(ConflictError):
 
 
 def failure(*, reads: bool, status: int, said: str, body: object) -> BackendError:
-    """Return the error by what to do next."""
+    """Return the error by what to do next; by the body's words, never by the path's."""
     if status >= 500:  # noqa: PLR2004
         return unanswered(reads=reads, said=said)
-    known: dict[int, Callable[[str, object], BackendError]] = {
+    if status == 404 and not isinstance(body, dict):  # noqa: PLR2004
+        return TransientError(said)  # something on the way, which knows no machine
+    text, code = _words(body)
+    known: dict[int, Callable[[str, str, str], BackendError]] = {
         401: _denied,
         403: _denied,
-        404: _missing,
-        408: _not_yet,
+        404: lambda said, _text, _code: NotFoundError(said),
+        408: lambda said, _text, _code: NotYetError(said),
         409: _conflict,
         412: _refused_now,
         422: _invalid,
-        429: _later,
+        429: lambda said, _text, _code: TransientError(said),
     }
-    return known.get(status, _refused)(said, body)
+    refused = known.get(status)
+    return SpecError(said) if refused is None else refused(said, text, code)
 
 
-def _denied(said: str, _body: object) -> BackendError:
+def _words(body: object) -> tuple[str, str]:
+    """Return what a body says, in small letters, and its own status."""
+    if not isinstance(body, dict):
+        return "", ""
+    text = str(body.get("error") or body.get("message") or "")
+    return text.lower(), str(body.get("status") or "")
+
+
+def _denied(said: str, _text: str, _code: str) -> BackendError:
     return CredentialsError(
         f"{said}; check FLY_API_TOKEN: it has to be a token of the app, or of its"
         " organisation"
     )
 
 
-def _missing(said: str, body: object) -> BackendError:
-    """Return what a 404 means; only the API's own says that nothing is there."""
-    return NotFoundError(said) if isinstance(body, dict) else TransientError(said)
-
-
-def _not_yet(said: str, _body: object) -> BackendError:
-    return NotYetError(said)
-
-
-def _later(said: str, _body: object) -> BackendError:
-    return TransientError(said)
-
-
-def _refused(said: str, _body: object) -> BackendError:
-    return SpecError(said)
-
-
-def _conflict(said: str, _body: object) -> BackendError:
+def _conflict(said: str, text: str, _code: str) -> BackendError:
     """Return what a 409 means; a held lease and a lost race pass by themselves."""
-    if (match := _TAKEN.search(said)) is not None:
+    if (match := _TAKEN.search(text)) is not None:
         return NameTakenError(said, match[1])
-    if any(words in said.lower() for words in _NO_ROOM):
+    if any(words in text for words in _NO_ROOM):
         return CapacityError(said)
     return ConflictError(said)
 
 
-def _refused_now(said: str, _body: object) -> BackendError:
+def _refused_now(said: str, text: str, _code: str) -> BackendError:
     """Return what a 412 means: no room beside the volume, else not yet."""
-    lowered = said.lower()
-    if any(words in lowered for words in (*_NO_ROOM, *_BOUND)):
+    if "bound to" in text:
+        return ConflictError(said)  # it is being detached
+    if any(words in text for words in (*_NO_ROOM, "volume")):
         return CapacityError(said)
     return ConflictError(said)
 
 
-def _invalid(said: str, body: object) -> BackendError:
-    status = body.get("status") if isinstance(body, dict) else None
-    lowered = said.lower()
-    if status == "insufficient_capacity" or any(w in lowered for w in _NO_ROOM):
+def _invalid(said: str, text: str, code: str) -> BackendError:
+    if code == "insufficient_capacity" or any(words in text for words in _NO_ROOM):
         return CapacityError(said)
-    if any(words in lowered for words in _UNPAID):
+    if any(words in text for words in _UNPAID):
         message = f"{said}; mend the organisation's billing or limits at fly.io"
         return CredentialsError(message)
-    if status == "name_taken" or "already been taken" in lowered:
+    if code == "name_taken" or "already been taken" in text:
         message = f"{said}; app names are global: choose another FLY_APP"
         return SpecError(message)
     return SpecError(said)

@@ -9,12 +9,13 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import machine_config, spec_of
 from ollama_proxy.backends.fly.failures import NameTakenError
 from ollama_proxy.backends.fly.machines import Machine, Marks, Volume
-from ollama_proxy.backends.fly.places import Place, places
+from ollama_proxy.backends.fly.places import Place, place_in
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
     CapacityError,
+    ConflictError,
     NotFoundError,
     OutcomeUnknownError,
     SpecError,
@@ -45,7 +46,8 @@ class Maker:
         self._authority = authority
         self._clock = clock
         self._max_lifetime_s = max_lifetime_s or 0.0
-        self._without_room: dict[Place, float] = {}
+        self._without_room: dict[str, float] = {}
+        self.stuck: set[str] = set()
 
     @property
     def image(self) -> str | None:
@@ -92,21 +94,28 @@ class Maker:
         """
         self.config(launch_id, launch_id, None)  # an image is known, or nothing begins
         problems: list[BackendError] = []
-        for place in await self._places():
-            try:
-                return await self._make_at(launch_id, name, place)
-            except CapacityError as error:
-                problems.append(error)
-                self._without_room[place] = self._clock.now()
+        for region in sorted(self._settings.regions, key=self._is_full):
+            for _ in range(2):  # a volume that is there, then a copy of it
+                place = await self._place_in(region)
+                try:
+                    return await self._make_at(launch_id, name, place)
+                except CapacityError as error:
+                    problems.append(error)
+                if place.volume is None:
+                    break
+                self.stuck.add(place.volume)
+            self._without_room[region] = self._clock.now()
         raise problems[0]
 
-    async def _places(self) -> list[Place]:
-        """Return where to try; what had no room lately comes last."""
-        with_volume = self._settings.volume_gb > 0
-        volumes = await self.spare_volumes() if with_volume else []
-        found = places(self._settings.regions, volumes, with_volume=with_volume)
+    def _is_full(self, region: str) -> bool:
+        """Tell whether there was no room in a region lately."""
         lately = self._clock.now() - _NO_ROOM_S
-        return sorted(found, key=lambda p: self._without_room.get(p, 0.0) > lately)
+        return self._without_room.get(region, 0.0) > lately
+
+    async def _place_in(self, region: str) -> Place:
+        if not self._settings.volume_gb:
+            return Place(region, with_volume=False)
+        return place_in(region, await self.spare_volumes(), self.stuck)
 
     async def our_volumes(self) -> list[Volume]:
         """Return the volumes of this deployment that are not leaving, oldest first."""
@@ -125,47 +134,74 @@ class Maker:
         Raises `ConflictError` if it is being prepared still: it is started later.
         """
         volume = await self._volume_at(place)
+        try:
+            machine = await self._make_with(launch_id, name, place.region, volume)
+        except OutcomeUnknownError:
+            raise
+        except BackendError:
+            if place.needs_new_volume and volume is not None:
+                await self._drop(volume)
+            raise
+        if place.copy_of is not None:
+            self._doom(place.copy_of)
+        return machine
+
+    async def _drop(self, volume: str) -> None:
+        """Destroy a volume that was made in vain, now or once a machine serves."""
+        try:
+            await self._api.delete_volume(volume)
+        except BackendError:
+            self._doom(volume)
+
+    def _doom(self, volume: str) -> None:
+        doomed = {*self._attempts.book.doomed, volume}
+        self._attempts.note(doomed=tuple(sorted(doomed)))
+
+    async def _make_with(
+        self, launch_id: LaunchId, name: str, region: str, volume: str | None
+    ) -> Machine:
         config = self.config(launch_id, launch_id, volume)
-        sent = Attempt(
-            place.region, attempted_at=self._clock.now(), identity=str(launch_id)
-        )
+        now = self._clock.now()
+        sent = Attempt(region, attempted_at=now, identity=str(launch_id))
         self._attempts.put(launch_id, sent)
         try:
-            machine = await self._api.create(name, place.region, config)
+            machine = await self._api.create(name, region, config)
         except (OutcomeUnknownError, NameTakenError):
             raise
         except BackendError:
-            self._attempts.put(launch_id, Attempt(place.region))  # nothing was made
+            self._attempts.put(launch_id, Attempt(region))  # nothing was made
             raise
-        self._attempts.mark(
-            launch_id, instance_id=machine.id, started_at=self._clock.now()
-        )
+        begun_at = self._clock.now()
+        self._attempts.mark(launch_id, instance_id=machine.id, started_at=begun_at)
         try:
             await self._api.start(machine.id, machine.nonce or "")
         except CapacityError:
-            await self._unmake(launch_id, machine, place)
+            await self._unmake(launch_id, machine)
             raise
         finally:
             if machine.nonce:
                 await self._api.release(machine.id, machine.nonce)
         return machine
 
-    async def _unmake(
-        self, launch_id: LaunchId, machine: Machine, place: Place
-    ) -> None:
-        """Destroy what was made where there is no room after all."""
+    async def _unmake(self, launch_id: LaunchId, machine: Machine) -> None:
+        """Destroy what was made where there is no room after all; see it gone.
+
+        Until then its name is taken, and its volume held.
+        """
         with contextlib.suppress(NotFoundError):
             await self._api.destroy(machine.id, machine.nonce)
-        self._attempts.put(launch_id, Attempt(place.region))
-
-    async def new_volume(self, region: str, *, copy_of: str | None = None) -> str:
-        """Make a volume and return its id."""
-        name, size = self._marks.volume_name, self._settings.volume_gb
-        made = await self._api.create_volume(name, region, size, source=copy_of)
-        return made.id
+            if not await self._api.reaches(machine, "destroyed"):
+                raise ConflictError(f"the machine {machine.id} is being destroyed")
+        self._attempts.put(launch_id, Attempt(machine.region))
 
     async def _volume_at(self, place: Place) -> str | None:
         """Return the volume of a place, made if need be."""
         if not place.needs_new_volume:
             return place.volume
         return await self.new_volume(place.region, copy_of=place.copy_of)
+
+    async def new_volume(self, region: str, *, copy_of: str | None = None) -> str:
+        """Make a volume and return its id."""
+        name, size = self._marks.volume_name, self._settings.volume_gb
+        made = await self._api.create_volume(name, region, size, source=copy_of)
+        return made.id

@@ -4,7 +4,7 @@ A volume sits on one host. If that host is full, a copy of it may sit on another
 if the region is full, the models are pulled again in the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ollama_proxy.backends.fly.machines import Volume
@@ -25,18 +25,13 @@ class Place:
         return self.with_volume and self.volume is None
 
 
-def places(
-    regions: Sequence[str], volumes: Sequence[Volume], *, with_volume: bool
-) -> list[Place]:
-    """Return where to try, in order; ``volumes`` are ours and attached to nothing."""
-    if not with_volume:
-        return [Place(region, with_volume=False) for region in regions]
-    found: list[Place] = []
-    for region in regions:
-        there = [one for one in volumes if one.region == region]
-        if not there:
-            found.append(Place(region))
-            continue
-        found += [Place(region, volume=one.id) for one in there]
-        found.append(Place(region, copy_of=there[0].id))
-    return found
+def place_in(region: str, volumes: Sequence[Volume], stuck: Collection[str]) -> Place:
+    """Return where to try in a region; ``volumes`` are ours and attached to nothing.
+
+    ``stuck``: volumes on hosts that were full. One of these is copied to another.
+    """
+    there = [one for one in volumes if one.region == region]
+    for volume in there:
+        if volume.id not in stuck:
+            return Place(region, volume=volume.id)
+    return Place(region, copy_of=there[0].id) if there else Place(region)

@@ -76,10 +76,22 @@ class Premises:
         addresses = await self._api.addresses()
         return lines + [_address_in_words(address) for address in addresses]
 
-    async def drop_spare_volumes(self, *, keep: int) -> None:
-        """Destroy the volumes that no machine has, but for so many of the newest."""
-        spare = await self._maker.spare_volumes()
-        for volume in spare[: max(0, len(spare) - keep)]:
+    async def drop_doomed_volumes(self) -> None:
+        """Destroy the volumes whose copies serve; what can't be is tried again."""
+        spare = {one.id for one in await self._maker.spare_volumes()}
+        for volume_id in self._attempts.book.doomed:
+            if volume_id in spare:
+                await self._api.delete_volume(volume_id)
+            left = {*self._attempts.book.doomed} - {volume_id}
+            self._attempts.note(doomed=tuple(sorted(left)))
+
+    async def drop_spare_volumes(self, *, keep: bool) -> None:
+        """Destroy the volumes that no machine has, but for the oldest per region."""
+        kept: set[str] = set()
+        for volume in await self._maker.spare_volumes():
+            if keep and volume.region not in kept:
+                kept.add(volume.region)
+                continue
             with contextlib.suppress(NotFoundError, ConflictError):
                 await self._api.delete_volume(volume.id)
 

@@ -60,7 +60,10 @@ class FlySettings(BaseModel):
         shown="personal",
     )
     region: Annotated[str, Field(pattern=r"^[a-z]{3}$")] = setting(
-        "fra", "FLY_REGION", text="where the machine runs", shown="fra"
+        "fra",
+        "FLY_MACHINE_REGION",
+        text="where the machine runs; `FLY_REGION` is Fly's own, of a proxy inside Fly",
+        shown="fra",
     )
     fallback_regions: Annotated[Names, AfterValidator(_checked_regions)] = setting(
         (),

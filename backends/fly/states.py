@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from ollama_proxy.backends.fly.machines import Machine
+from ollama_proxy.backends.fly.machines import RESTING, Machine
 
 
 class Verdict(Enum):
@@ -19,11 +19,13 @@ class Verdict(Enum):
 class Circumstances:
     """What is known besides the state.
 
-    ``keeps``: a machine that rests is the end of a launch. ``is_unshown``: it was
+    ``keeps``: a machine that rests is the end of a launch. ``told_to_stop``: by us.
+    ``is_unshown``: it was
     started so lately that the API may still show it at rest.
     """
 
     keeps: bool
+    told_to_stop: bool
     is_unshown: bool
 
 
@@ -34,7 +36,8 @@ def verdict(machine: Machine, known: Circumstances) -> tuple[Verdict, str]:
     So does one on a host that can't be reached, whatever its last state was.
     """
     thought, why = Verdict.COMING, machine.state
-    if machine.host_status == "unreachable":
+    rests = machine.state in RESTING
+    if machine.host_status == "unreachable" and not (known.told_to_stop and rests):
         return Verdict.COMING, f"{why}, as last known: its host can't be reached"
     match machine.state:
         case "destroyed" | "replaced" | "migrated":

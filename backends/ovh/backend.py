@@ -54,7 +54,7 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.link import GUARD_TOKEN, Link
 from ollama_proxy.record import LaunchId
-from ollama_proxy.stopping import until_gone
+from ollama_proxy.stopping import surely_gone, until_gone
 
 SETTLE_S = 150.0
 """After so long a call whose answer was lost can't have arrived any more."""
@@ -151,6 +151,7 @@ class OvhBackend:
         if not app.is_resting:
             return
         now = self._clock.now()
+        self._resting = max(0, self._resting - 1)
         self._attempts.mark(launch_id, started_at=now, seen_live=False)
         lease_end = f"{now + self._settings.lease:.0f}"
         await driver.label(app.id, label_name("lease"), lease_end)
@@ -245,7 +246,7 @@ class OvhBackend:
 
     async def _inspect_unwanted(self, app_id: str) -> Observation:
         """Tell whether an app that no launch has is gone."""
-        for _, app in await self._fleet.everything():
+        for _, app in await self._fleet.everything(strictly=True):
             if app.id == app_id:
                 return Observation(Phase.PENDING, detail=app.state.lower())
         return Observation(Phase.GONE)
@@ -282,6 +283,7 @@ class OvhBackend:
         thought, why = verdict(app, known)
         match thought:
             case Verdict.GONE:
+                self._resting += app.is_resting
                 return self._forgotten(launch_id)
             case Verdict.PERHAPS_SERVING:
                 return await self._boot(launch_id, attempt, app)
@@ -382,7 +384,7 @@ class OvhBackend:
 
     async def _end_unwanted(self, app_id: str) -> None:
         """End an app that no launch has, if that is still so."""
-        for region, app in await self._fleet.everything():
+        for region, app in await self._fleet.everything(strictly=True):
             if app.id == app_id and app.id not in self._attempts.instance_ids():
                 await self._fleet.end(region, app, keep=False)
 
@@ -434,13 +436,12 @@ class OvhBackend:
                     self._attempts.note(image=image)
                     yield f"{described(region, app)}: it is there already"
                     return
-            yield f"an app is made of {image}"
+            yield f"an app is made of {image}, and stopped; until then it is billed"
             launch_id = LaunchId(f"deployed{self._clock.now() * 1000.0:.0f}")
             try:
                 await self.start(launch_id)
             finally:
-                yield "it is stopped at once; until then it is billed"
-                await until_gone(self, launch_id)
+                await surely_gone(self, launch_id)
             self._attempts.note(image=image)
         for line in await self.deployed():
             yield line
@@ -468,7 +469,7 @@ class OvhBackend:
         for launch_id in sorted(self._attempts.launches()):
             yield f"stopping the app of launch {launch_id}"
             await until_gone(self, launch_id)
-        for region, app in await self._fleet.everything():
+        for region, app in await self._fleet.everything(strictly=True):
             yield f"deleting {described(region, app)}"
             await until_gone(self, LaunchId(_UNWANTED + app.id))
         self._attempts.note(image=None)

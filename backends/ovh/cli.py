@@ -153,7 +153,10 @@ class CliDriver:
     async def _log_in(self) -> bool:
         """Log in again; False if there is nothing new to do it with."""
         if self._username is None:
-            return await self._copy_log_in()
+            if not await self._copy_log_in():
+                return False
+            await self._run(["config", "set"], [self._region])  # theirs came with it
+            return True
         words = ["--username", self._username, "--password-from-env", _PASSWORD]
         await self._run(["login"], words, {_PASSWORD: self._password or ""})
         return True

@@ -61,11 +61,13 @@ class Fleet:
         ours = [app for app in apps if self._labels.is_ours(app)]
         return oldest_first([app for app in ours if app.state not in LEAVING])
 
-    async def everything(self, *, surely: str | None = None) -> list[Found]:
+    async def everything(
+        self, *, surely: str | None = None, strictly: bool = False
+    ) -> list[Found]:
         """Return our apps of all regions that can be asked.
 
         One that can't be is passed over, with a word in the log, unless it is the
-        region ``surely``, or none can.
+        region ``surely``, or none can, or it is looked for ``strictly``.
         """
         found: dict[str, Found] = {}
         failures: list[BackendError] = []
@@ -75,7 +77,7 @@ class Fleet:
                 for app in await self.in_region(region):
                     found.setdefault(app.id, (region, app))
             except BackendError as error:
-                if region == surely:
+                if strictly or region == surely:
                     raise
                 failures.append(error)
                 self._log.warning(log.SWEEP_FAILED, region=region, error=str(error))

@@ -95,6 +95,9 @@ unwanted() { # tell why nobody wants this any more, if so
     if [ "$seen" != "$mark" ] || [ $((now - last)) -gt 60 ]; then # or it was suspended
         mark="$seen" heard="$now" # the guard writes a line for each heartbeat
     fi
+    if [ $((now - last)) -gt 60 ]; then
+        begun=$((begun + now - last))
+    fi
     last="$now" why=""
     if [ "$DEAD_MAN_S" -gt 0 ] && [ $((now - heard)) -ge "$DEAD_MAN_S" ]; then
         why="the proxy was not heard of for $((now - heard)) s"

@@ -8,7 +8,7 @@ from structlog.testing import LogCapture
 
 from ollama_proxy.backends.fly import api
 from tests.backends.fly.rig import Rig, fly_rig
-from tests.fakes.fly.server import TOKEN
+from tests.fakes.fly.server import TOKEN, FlyServer
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 @pytest.fixture
 def without_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lift the limits on our side: for tests in which time is hastened."""
+    """Lift the limits on both sides: for tests in which time is hastened."""
+    monkeypatch.setattr(FlyServer, "_pace", lambda *_args: None)
     monkeypatch.setattr(api, "_ACTIONS", (10_000, 1.0))
     monkeypatch.setattr(api, "_LOOKS", (10_000, 1.0))

@@ -32,39 +32,59 @@ async def api(rig: Rig) -> AsyncIterator[FlyApi]:
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "body", "expected"),
+    ("status", "text", "expected"),
     [
-        (400, "bad config", {}, SpecError),
-        (401, "token validation error", {}, CredentialsError),
-        (403, "another organisation", {}, CredentialsError),
-        (404, "not found", {}, NotFoundError),
-        (404, "<html>", None, TransientError),
-        (408, "deadline_exceeded", {}, NotYetError),
-        (409, "lease currently held by x expires at 1", {}, ConflictError),
-        (409, "machine ID abc123 already exists with name", {}, NameTakenError),
-        (409, "failed due to concurrent update", {}, ConflictError),
-        (409, "could not reserve resource for machine", {}, CapacityError),
-        (409, "governor policy blocked start", {}, CapacityError),
-        (412, "machine still active, refusing to start", {}, ConflictError),
-        (412, "no room on the host of the volume", {}, CapacityError),
-        (422, "no", {"status": "insufficient_capacity"}, CapacityError),
-        (422, "Name has already been taken", {}, SpecError),
-        (422, "payment method missing", {}, CredentialsError),
-        (429, "rate", {}, TransientError),
-        (502, "<html>", None, OutcomeUnknownError),
+        (400, "bad config", SpecError),
+        (401, "token validation error", CredentialsError),
+        (403, "another organisation", CredentialsError),
+        (404, "not found", NotFoundError),
+        (408, "deadline_exceeded", NotYetError),
+        (409, "lease currently held by x expires at 1", ConflictError),
+        (409, "machine ID abc123 already exists with name", NameTakenError),
+        (409, "failed due to concurrent update", ConflictError),
+        (409, "could not reserve resource for machine", CapacityError),
+        (409, "governor policy blocked start", CapacityError),
+        (412, "machine still active, refusing to start", ConflictError),
+        (412, "no room on the host of the volume", CapacityError),
+        (412, "volume is currently bound to machine", ConflictError),
+        (422, "Name has already been taken", SpecError),
+        (422, "payment method missing", CredentialsError),
+        (429, "rate", TransientError),
     ],
 )
 def test_each_answer_has_one_meaning(
-    status: int, said: str, body: object, expected: type[BackendError]
+    status: int, text: str, expected: type[BackendError]
 ) -> None:
-    error = failure(reads=False, status=status, said=said, body=body)
+    body = {"error": text}
+    error = failure(
+        reads=False, status=status, said=f"POST /volumes: {text}", body=body
+    )
+
+    assert type(error) is expected
+
+
+def test_a_lack_of_room_may_be_told_by_the_bodys_own_status() -> None:
+    body = {"error": "no", "status": "insufficient_capacity"}
+
+    assert isinstance(
+        failure(reads=False, status=422, said="no", body=body), CapacityError
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(404, TransientError), (502, OutcomeUnknownError)]
+)
+def test_what_is_not_the_apis_own_answer_says_nothing(
+    status: int, expected: type[BackendError]
+) -> None:
+    error = failure(reads=False, status=status, said="<html>", body=None)
 
     assert type(error) is expected
 
 
 def test_a_name_that_is_taken_tells_by_whom() -> None:
     told = "unique machine name violation, machine ID 0a1b2c already exists with name"
-    error = failure(reads=False, status=409, said=told, body={})
+    error = failure(reads=False, status=409, said=told, body={"error": told})
 
     assert isinstance(error, NameTakenError)
     assert error.machine_id == "0a1b2c"
@@ -127,7 +147,8 @@ async def test_calls_keep_to_flys_pace(rig: Rig, api: FlyApi) -> None:
 
 
 def thought(state: str, *, host: str = "ok", **known: bool) -> Verdict:
-    circumstances = {"keeps": True, "is_unshown": False} | known
+    plain = {"keeps": True, "told_to_stop": False, "is_unshown": False}
+    circumstances = plain | known
     machine = Machine("a", state=state, host_status=host)
     return verdict(machine, Circumstances(**circumstances))[0]
 
@@ -158,8 +179,10 @@ def test_each_state_of_a_kept_machine(state: str, expected: Verdict) -> None:
     assert thought(state) is expected
 
 
-def test_a_machine_on_a_host_out_of_reach_is_not_gone() -> None:
+def test_a_machine_on_a_host_out_of_reach_is_not_gone_unless_it_was_stopped() -> None:
     assert thought("stopped", host="unreachable") is Verdict.COMING
+    assert thought("stopped", host="unreachable", told_to_stop=True) is Verdict.GONE
+    assert thought("started", host="unreachable", told_to_stop=True) is Verdict.COMING
 
 
 def test_a_machine_of_one_launch_has_to_be_destroyed_still() -> None:

@@ -24,7 +24,6 @@ class TestStop(BackendContract):
         with tempfile.TemporaryDirectory() as folder:
             timing = Timing(start_s=0.05, stop_s=0.05, destroy_s=0.05, destroyed_s=0.05)
             async with fly_rig(Path(folder), timing) as self.rig:
-                self.rig.server.limits = False
                 yield
                 async with asyncio.timeout(5):  # the last stop is not waited for
                     while self.rig.cloud.paid:

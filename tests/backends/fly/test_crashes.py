@@ -73,7 +73,6 @@ async def test_a_first_start_that_is_killed_makes_one_machine_in_the_end(
     idle_action: str,
 ) -> None:
     async with fly_rig(tmp_path) as rig:
-        rig.server.limits = False
         killer[moment] = number
         backend = rig.open(idle_action=idle_action)
         with pytest.raises(Killed):
@@ -93,7 +92,6 @@ async def test_a_later_start_that_is_killed_starts_the_same_machine(
     tmp_path: Path, killer: dict[str, int], moment: str, number: int
 ) -> None:
     async with fly_rig(tmp_path) as rig:
-        rig.server.limits = False
         await lived_through(rig, LAUNCH, later_s=0.0)
         killer |= {"seen": 0, moment: number}
         backend = rig.open()
@@ -112,7 +110,6 @@ async def test_the_starts_take_the_calls_that_are_counted_here(
     tmp_path: Path, killer: dict[str, int]
 ) -> None:
     async with fly_rig(tmp_path) as rig:
-        rig.server.limits = False
         backend = rig.open()
         await backend.start(LAUNCH)
         first = killer["seen"]

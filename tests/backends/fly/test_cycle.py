@@ -12,6 +12,7 @@ from tests.backends.fly.rig import OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import Timing
 from tests.proxy import RunningProxy, generate, lines, running_proxy
 
+pytestmark = pytest.mark.usefixtures("without_pace")
 WAIT = {"Prefer": "wait=20"}
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 

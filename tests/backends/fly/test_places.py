@@ -1,24 +1,22 @@
 """Room: another host, another region; and what is left behind."""
 
-from pathlib import Path
-
 import pytest
 
+from ollama_proxy.backend import Phase
 from ollama_proxy.backends.fly.machines import Volume
-from ollama_proxy.backends.fly.places import Place, places
-from ollama_proxy.errors import BackendError, CapacityError
+from ollama_proxy.backends.fly.places import Place, place_in
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    ConflictError,
+    SpecError,
+)
 from ollama_proxy.record import LaunchId
-from tests.backends.fly.rig import Rig, fly_rig
+from tests.backends.fly.rig import Rig
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 
 pytestmark = pytest.mark.usefixtures("without_pace")
-
-
-@pytest.fixture
-async def roomy(rig: Rig) -> Rig:
-    rig.server.limits = False
-    return rig
 
 
 async def until_started(rig: Rig, launch_id: LaunchId, **settings: object) -> None:
@@ -35,96 +33,217 @@ async def until_started(rig: Rig, launch_id: LaunchId, **settings: object) -> No
     await backend.aclose()
 
 
-async def test_a_region_without_room_is_passed_over(roomy: Rig) -> None:
-    roomy.cloud.full = {"fra"}
-    await until_started(roomy, LAUNCH, fallback_regions="ams")
+async def test_a_region_without_room_is_passed_over(rig: Rig) -> None:
+    rig.cloud.full = {"fra"}
+    await until_started(rig, LAUNCH, fallback_regions="ams")
 
-    assert [one.region for one in roomy.cloud.running()] == ["ams"]
-    assert [one.region for one in roomy.cloud.volumes()] == ["ams"]
+    assert [one.region for one in rig.cloud.running()] == ["ams"]
+    assert [one.region for one in rig.cloud.volumes()] == ["ams"]
 
 
-async def test_without_room_anywhere_nothing_is_left_but_a_volume(roomy: Rig) -> None:
-    roomy.cloud.full = {"fra"}
-    backend = roomy.open()
+async def test_without_room_anywhere_nothing_is_left(rig: Rig) -> None:
+    rig.cloud.full = {"fra"}
+    backend = rig.open()
     with pytest.raises(CapacityError):
         await backend.start(LAUNCH)
     await backend.stop(LAUNCH)
     await backend.aclose()
 
-    assert roomy.cloud.paid == []
-    assert len(roomy.cloud.volumes()) == 1
+    assert rig.cloud.paid == []
+    assert rig.cloud.volumes() == []
 
 
-async def test_a_volume_on_a_full_host_is_copied_to_another(roomy: Rig) -> None:
-    await until_started(roomy, LAUNCH)
-    backend = roomy.open()
+async def test_a_volume_on_a_full_host_is_copied_to_another(rig: Rig) -> None:
+    await until_started(rig, LAUNCH)
+    backend = rig.open()
     await backend.stop(LAUNCH)
     await backend.inspect(LAUNCH)
     await backend.aclose()
-    (first,) = roomy.cloud.volumes()
+    (first,) = rig.cloud.volumes()
     first.host_is_full = True
-    await until_started(roomy, NEXT)
-    (running,) = roomy.cloud.running()
-    (volume,) = roomy.cloud.volumes()
+    await until_started(rig, NEXT)
+    (running,) = rig.cloud.running()
+    (volume,) = rig.cloud.volumes()
 
     assert volume.source == first.id
     assert running.volume == volume.id
 
 
-async def test_a_start_that_is_refused_at_first_is_repeated(roomy: Rig) -> None:
-    roomy.cloud.timing.prepare_s = 9.0
-    backend = roomy.open()
+async def test_a_start_that_is_refused_at_first_is_repeated(rig: Rig) -> None:
+    rig.cloud.timing.prepare_s = 9.0
+    backend = rig.open()
     with pytest.raises(BackendError):
         await backend.start(LAUNCH)
-    roomy.clock.ahead_s += 10.0
+    rig.clock.ahead_s += 10.0
     await backend.start(LAUNCH)
-    running = len(roomy.cloud.running())
+    running = len(rig.cloud.running())
     await backend.stop(LAUNCH)
     await backend.aclose()
 
-    assert (running, roomy.cloud.made) == (1, 1)
+    assert (running, rig.cloud.made) == (1, 1)
 
 
 async def test_what_was_never_started_is_destroyed_and_not_forgotten(
-    roomy: Rig,
+    rig: Rig,
 ) -> None:
-    roomy.cloud.timing.prepare_s = 9.0
-    backend = roomy.open()
+    rig.cloud.timing.prepare_s = 9.0
+    backend = rig.open()
     with pytest.raises(BackendError):
         await backend.start(LAUNCH)
-    (machine,) = roomy.cloud.machines()
-    machine.starts_itself_at = roomy.cloud.now() + 7200.0
+    (machine,) = rig.cloud.machines()
+    machine.starts_itself_at = rig.cloud.now() + 7200.0
     await backend.stop(LAUNCH)
-    roomy.clock.ahead_s += 8000.0
+    rig.clock.ahead_s += 8000.0
     await backend.aclose()
 
-    assert roomy.cloud.paid == []
+    assert rig.cloud.paid == []
 
 
-async def test_spare_volumes_are_tidied_but_for_one(tmp_path: Path) -> None:
-    async with fly_rig(tmp_path) as rig:
-        rig.server.limits = False
-        backend = rig.open(idle_action="destroy")
-        api = rig.api()
-        for _ in range(3):
-            await api.create_volume("ollama_0123456789abcdef", "fra", 8)
-        await api.create_volume("theirs", "fra", 8)
-        await api.aclose()
-        await backend.tidy()
-        await backend.aclose()
+async def test_spare_volumes_are_tidied_but_for_the_oldest_of_a_region(
+    rig: Rig,
+) -> None:
+    backend = rig.open(idle_action="destroy")
+    api = rig.api()
+    made = []
+    for name, region in (("ollama_0123456789abcdef", "fra"),) * 3 + (("x", "fra"),):
+        made.append(await api.create_volume(name, region, 8))
+    await api.aclose()
+    await backend.tidy()
+    await backend.aclose()
 
-        names = sorted(volume.name for volume in rig.cloud.volumes())
-        assert names == ["ollama_0123456789abcdef", "theirs"]
+    left = {volume.id for volume in rig.cloud.volumes()}
+    assert left == {made[0].id, made[3].id}
 
 
-def test_places_are_tried_in_order() -> None:
+async def test_a_shortage_makes_no_volume_more_however_often_it_is_tried(
+    rig: Rig,
+) -> None:
+    rig.cloud.full = {"fra", "ams"}
+    backend = rig.open(fallback_regions="ams")
+    for number in range(5):
+        launch_id = LaunchId(f"l{number}")
+        with pytest.raises(CapacityError):
+            await backend.start(launch_id)
+        await backend.stop(launch_id)
+        await backend.inspect(launch_id)
+    await backend.aclose()
+
+    assert rig.cloud.volumes() == []
+    assert rig.cloud.paid == []
+
+
+async def test_models_in_a_region_that_is_full_for_once_are_kept(rig: Rig) -> None:
+    await until_started(rig, LAUNCH)
+    backend = rig.open()
+    await backend.stop(LAUNCH)
+    await backend.inspect(LAUNCH)
+    await backend.aclose()
+    (first,) = rig.cloud.volumes()
+    rig.cloud.full = {"fra"}
+    await until_started(rig, NEXT, fallback_regions="ams")
+    there = {volume.region: volume.id for volume in rig.cloud.volumes()}
+
+    assert there["fra"] == first.id
+    assert set(there) == {"fra", "ams"}
+    assert [one.region for one in rig.cloud.running()] == ["ams"]
+
+
+async def test_a_copied_volume_goes_even_if_its_first_deletion_fails(rig: Rig) -> None:
+    await until_started(rig, LAUNCH)
+    backend = rig.open()
+    await backend.stop(LAUNCH)
+    await backend.inspect(LAUNCH)
+    (first,) = rig.cloud.volumes()
+    first.host_is_full = True
+    for _ in range(3):
+        try:
+            await backend.start(NEXT)
+        except CapacityError:
+            continue
+        break
+    rig.server.script["Volume_delete"] = ["500"]
+    with pytest.raises(BackendError):
+        await backend.renew(NEXT, serves=True)
+    before = len(rig.cloud.volumes())
+    await backend.renew(NEXT, serves=True)
+    await backend.aclose()
+
+    assert (before, len(rig.cloud.volumes())) == (2, 1)
+    assert first.deleted_at is not None
+
+
+async def test_a_machine_without_a_volume_gets_one_when_that_is_wanted(
+    rig: Rig,
+) -> None:
+    await until_started(rig, LAUNCH, volume_gb=0)
+    backend = rig.open(volume_gb=0)
+    await backend.stop(LAUNCH)
+    await backend.inspect(LAUNCH)
+    await backend.aclose()
+    backend = rig.open()
+    for _ in range(3):
+        try:
+            await backend.start(NEXT)
+        except BackendError:
+            continue
+        break
+    (running,) = rig.cloud.running()
+    await backend.stop(NEXT)
+    await backend.aclose()
+
+    assert running.volume is not None
+    assert rig.cloud.most_at_once == 1
+
+
+async def test_a_passing_refusal_of_an_app_named_after_volumes_is_no_lack_of_room(
+    rig: Rig,
+) -> None:
+    rig.cloud.apps["ollama-volumes"] = rig.cloud.apps.pop("llm")
+    await until_started(rig, LAUNCH, app="ollama-volumes")
+    backend = rig.open(app="ollama-volumes")
+    await backend.stop(LAUNCH)
+    await backend.inspect(LAUNCH)
+    told = "412:machine still active, refusing to start"
+    rig.server.script["Machines_start"] = [told]
+    with pytest.raises(ConflictError):
+        await backend.start(NEXT)
+    await backend.start(NEXT)
+    await backend.stop(NEXT)
+    await backend.aclose()
+
+    assert rig.cloud.made == 1
+
+
+async def test_a_host_out_of_reach_keeps_no_launch_from_another(rig: Rig) -> None:
+    await until_started(rig, LAUNCH)
+    backend = rig.open()
+    await backend.stop(LAUNCH)
+    await backend.inspect(LAUNCH)
+    (lost,) = rig.cloud.machines()
+    lost.host_status = "unreachable"
+    await backend.start(NEXT)
+    running = [one.name for one in rig.cloud.running()]
+    await backend.stop(NEXT)
+    await backend.aclose()
+
+    assert running == ["ollama-proxy-1"]
+
+
+async def test_an_app_that_is_not_there_is_said_to_be_so(rig: Rig) -> None:
+    backend = rig.open(app="nobody")
+    with pytest.raises(SpecError, match="`ollama-proxy deploy` makes it"):
+        await backend.start(LAUNCH)
+    owned = await backend.owned()
+    await backend.stop(LAUNCH)
+    seen = await backend.inspect(LAUNCH)
+    await backend.aclose()
+
+    assert (list(owned), seen.phase) == ([], Phase.GONE)
+
+
+def test_a_volume_comes_first_and_its_copy_once_its_host_was_full() -> None:
     there = Volume("vol_1", "ollama_x", region="fra", size_gb=8)
 
-    assert places(["fra", "ams"], [there], with_volume=True) == [
-        Place("fra", volume="vol_1"),
-        Place("fra", copy_of="vol_1"),
-        Place("ams"),
-    ]
-    assert places(["fra"], [there], with_volume=False) == [
-        Place("fra", with_volume=False)
-    ]
+    assert place_in("fra", [there], set()) == Place("fra", volume="vol_1")
+    assert place_in("fra", [there], {"vol_1"}) == Place("fra", copy_of="vol_1")
+    assert place_in("ams", [there], set()) == Place("ams")

@@ -5,12 +5,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from ollama_proxy.record import LaunchId, Record
+from ollama_proxy.store import Store
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.black_box import free_port, run_cli
 from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN
 
 
-async def typed(rig: Rig, *words: str) -> "CompletedProcess[str]":
+async def typed(rig: Rig, *words: str, **more: str) -> "CompletedProcess[str]":
     """Run the command line while the fakes answer."""
     env = {
         "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
@@ -23,7 +25,7 @@ async def typed(rig: Rig, *words: str) -> "CompletedProcess[str]":
         if rig.driver == "cli"
         else {"OVH_AI_TOKEN": AI_TOKEN}
     )
-    return await asyncio.to_thread(run_cli, *words, **env)
+    return await asyncio.to_thread(run_cli, *words, **(env | more))
 
 
 async def test_an_app_is_deployed_shown_and_deleted(rig: Rig) -> None:
@@ -53,6 +55,21 @@ async def test_stop_without_a_proxy_stops_what_runs(rig: Rig) -> None:
     assert stopped.stdout.startswith("stopped deployed")
     assert again.stdout == "no proxy runs, and nothing of ours does\n"
     assert rig.cloud.paid == []
+
+
+async def test_what_was_stopped_by_hand_binds_the_folder_no_more(rig: Rig) -> None:
+    await typed(rig, "deploy", IMAGE)
+    store = Store(rig.folder / "state")
+    store.put("default-0", Record(launch_id=LaunchId("l1")), None)
+    store.close()
+    other = {"OLLAMA_PROXY_BACKEND": "local", "OVH_AI_TOKEN": "", "OVH_DRIVER": "auto"}
+    refused = await typed(rig, "check", **other)
+    await typed(rig, "stop")
+    taken = await typed(rig, "check", OLLAMA_PROXY_SIMULATOR="always", **other)
+
+    assert refused.returncode == 2
+    assert "an instance of the backend 'ovh'" in refused.stderr
+    assert taken.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["check", "sweep"])

@@ -185,7 +185,7 @@ async def test_one_app_runs_at_most_and_none_is_left(
             OLLAMA_PROXY_HOLD="15s",
             OLLAMA_PROXY_FAILURE_LIMIT="1",
             OLLAMA_PROXY_IDLE_TIMEOUT="5h",
-            OLLAMA_PROXY_START_TIMEOUT="2h",
+            OLLAMA_PROXY_START_TIMEOUT="40m",
         ) as proxy:
             answers = await _live_through(rig, proxy, misfortune, waiting)
             proxy.parts.pool.stop()

@@ -277,8 +277,43 @@ async def test_a_log_in_that_ran_out_is_copied_again_once_it_is_renewed(
         with pytest.raises(CredentialsError):
             await driver.apps()
         context.write_text("new")
-        os.utime(context, (2e9, 2e9))
+        config = folder / "config.json"
+        config.write_text('{"current": "BHS"}')
+        for file in (context, config):
+            os.utime(file, (2e9, 2e9))
+        stranger = rig.cloud.stranger("GRA")
         apps = await driver.apps()
         await driver.aclose()
 
-        assert apps == []
+        assert [app.id for app in apps] == [stranger.id]
+
+
+async def test_nothing_is_said_to_be_gone_from_a_region_that_is_silent(
+    tmp_path: Path,
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        backend = rig.open(
+            fallback_regions="BHS", region_tokens={"BHS": "revoked-token-0003"}
+        )
+        with pytest.raises(BackendError):
+            async with asyncio.timeout(5):
+                await _all(backend.remove())
+        with pytest.raises(BackendError):
+            await backend.inspect(LaunchId("app-0"))
+        await backend.aclose()
+
+
+async def test_a_deployment_whose_teller_leaves_stops_its_app(tmp_path: Path) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        backend = rig.open(image=None)
+        steps = backend.deploy(IMAGE)
+        await anext(steps)
+        starting = asyncio.ensure_future(anext(steps))
+        async with asyncio.timeout(5):
+            while not rig.cloud.made:
+                await asyncio.sleep(0.001)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await backend.aclose()
+
+        assert rig.cloud.paid == []

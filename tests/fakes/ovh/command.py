@@ -129,6 +129,7 @@ class OvhCommand:
     ) -> Said:
         if command == ("config", "set"):
             self.homes[home] = words[0]
+            _configure(home, words[0])
             return Said()
         if command == ("login",):
             return self._login(options, home, environment)
@@ -186,9 +187,8 @@ class OvhCommand:
     def _act(
         self, name: str, home: str, options: dict[str, list[str]], words: list[str]
     ) -> Any:
-        server, region = self.server, self.homes.get(home, "")
-        if not region:
-            raise RefusedError(400, "no region is configured")
+        server, config = self.server, Path(home, ".config/ovhai/config.json")
+        region = str(json.loads(config.read_text())["current"])
         server.calls.append(name)
         if name == "me":
             return ME
@@ -256,6 +256,13 @@ def _spec(
         "envVars": [{"name": k, "value": v} for k, _, v in pairs],
         "labels": {k: v for k, _, v in labels},
     }
+
+
+def _configure(home: str, region: str) -> None:
+    """Write the region where the command keeps it: in its home folder."""
+    config = Path(home, ".config/ovhai/config.json")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps({"current": region}))
 
 
 def _refuse(status: int) -> None:
