@@ -1,12 +1,19 @@
 """What a backend knows of each launch: on disk before anything is asked for."""
 
+import contextlib
+
 import msgspec
 
 from ollama_proxy.backend import Notes
+from ollama_proxy.errors import StoreError
 from ollama_proxy.record import LaunchId
 
 _BOOK = LaunchId("book")
 """Under this name the notes keep what belongs to no launch."""
+
+
+SETTLE_S = 150.0
+"""After so long a call whose answer was lost can't have arrived any more."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -33,6 +40,14 @@ class Attempt(msgspec.Struct, frozen=True):
     def was_never_sent(self) -> bool:
         """Whether nothing can have been made: no call was sent, or it was refused."""
         return self.attempted_at is None and self.instance_id is None
+
+    def is_unsettled(self, now: float) -> bool:
+        """Tell whether what was asked for may still turn up."""
+        return self.attempted_at is not None and now - self.attempted_at < SETTLE_S
+
+    def is_unshown(self, now: float) -> bool:
+        """Tell whether the cloud may not yet show that an instance was started."""
+        return not self.seen_live and now - self.begun_at < SETTLE_S
 
     @property
     def begun_at(self) -> float:
@@ -97,6 +112,35 @@ class Attempts:
         changed = msgspec.structs.replace(self._kept[launch_id], **changes)
         self.put(launch_id, changed)
         return changed
+
+    def note_look(self, launch_id: LaunchId, *, live: bool) -> None:
+        """Remember that the cloud showed an instance; ``live``: that it does not rest.
+
+        A full disk keeps nothing running, and so is passed over here.
+        """
+        attempt = self._kept[launch_id]
+        if attempt.seen and (attempt.seen_live or not live):
+            return
+        with contextlib.suppress(StoreError):
+            self.mark(launch_id, seen=True, seen_live=live or attempt.seen_live)
+
+    def note_found(self, launch_id: LaunchId, instance_id: str, *, live: bool) -> None:
+        """Remember the instance of a launch whose making was not answered."""
+        with contextlib.suppress(StoreError):
+            self.mark(launch_id, instance_id=instance_id)
+            self.note_look(launch_id, live=live)
+
+    def note_served(self, launch_id: LaunchId) -> None:
+        """Remember that an instance was ready; a full disk silences no heartbeat."""
+        if not self._kept[launch_id].served:
+            with contextlib.suppress(StoreError):
+                self.mark(launch_id, served=True)
+
+    def has_other(self, launch_id: LaunchId, instance_id: str) -> bool:
+        """Tell whether a launch is known to have another instance than this one."""
+        attempt = self._kept.get(launch_id)
+        known = attempt.instance_id if attempt is not None else None
+        return known is not None and known != instance_id
 
     def drop(self, launch_id: LaunchId) -> None:
         """Forget a launch of which nothing runs any more."""

@@ -108,10 +108,7 @@ def build_app(
     models = settings.models
     if not models and backend.traits.simulated:
         models = SIMULATED_MODELS
-    probing = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(force_close=True),  # kept ones may be dead
-        timeout=aiohttp.ClientTimeout(total=None),
-    )
+    probing = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
     sticky = (
         StickyModels(store, models, restores=not backend.traits.keeps_models)
         if settings.sticky_models

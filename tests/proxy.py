@@ -105,6 +105,9 @@ async def running_proxy(
             await runner.cleanup()
             await chosen.aclose()
             store.close()
+            await asyncio.sleep(
+                0.005
+            )  # what was closed is gone a turn of the loop later
 
 
 def generate(**fields: Any) -> dict[str, Any]:

@@ -46,15 +46,11 @@ from ollama_proxy.errors import (
     NotFoundError,
     SettingsError,
     SpecError,
-    StoreError,
     TransientError,
 )
 from ollama_proxy.link import Link
 from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import until_gone
-
-SETTLE_S = 150.0
-"""After so long a call whose answer was lost can't have arrived any more."""
 
 _NAME = "ollama-proxy-"
 _MAX_SLOTS = 10
@@ -119,7 +115,7 @@ class FlyBackend:
             if machine is not None and machine.state not in LEAVING:
                 await self._run(launch_id, machine)
                 return
-            if self._is_unsettled(attempt) and not attempt.seen:
+            if attempt.is_unsettled(self._clock.now()) and not attempt.seen:
                 raise TransientError("the machine of this launch is not shown yet")
             self._attempts.put(launch_id, Attempt(self._settings.region))
         elif attempt is None:
@@ -241,11 +237,6 @@ class FlyBackend:
             if self._marks.is_ours(one) and one.state not in LEAVING
         ]
 
-    def _is_unsettled(self, attempt: Attempt) -> bool:
-        """Tell whether an attempt may still turn up."""
-        sent_at = attempt.attempted_at
-        return sent_at is not None and self._clock.now() - sent_at < SETTLE_S
-
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the API and then at the machine itself."""
         if launch_id.startswith(_UNWANTED):
@@ -257,7 +248,7 @@ class FlyBackend:
             return await self._inspect_unknown(launch_id, attempt)
         machine = await self._look(launch_id, attempt)
         if machine is None:
-            if self._is_unsettled(attempt) and not attempt.seen:
+            if attempt.is_unsettled(self._clock.now()) and not attempt.seen:
                 return Observation(Phase.PENDING, detail="made, not yet shown")
             return await self._inspect_rest(launch_id)
         return await self._inspect_machine(launch_id, attempt, machine)
@@ -280,7 +271,7 @@ class FlyBackend:
             )
             self._attempts.put(launch_id, noted)
             return await self._inspect_machine(launch_id, noted, machine)
-        if attempt is not None and self._is_unsettled(attempt):
+        if attempt is not None and attempt.is_unsettled(self._clock.now()):
             return Observation(Phase.PENDING, detail="looking for a lost machine")
         return await self._inspect_rest(launch_id)
 
@@ -311,10 +302,7 @@ class FlyBackend:
                 raise TransientError(f"{error}, and yet it is in the list") from error
             return None
         live = machine.state not in RESTING | {"created"}
-        if not attempt.seen or (live and not attempt.seen_live):
-            with contextlib.suppress(StoreError):  # a full disk keeps nothing running
-                seen_live = live or attempt.seen_live
-                self._attempts.mark(launch_id, seen=True, seen_live=seen_live)
+        self._attempts.note_look(launch_id, live=live)
         return machine
 
     async def _inspect_machine(
@@ -337,11 +325,8 @@ class FlyBackend:
         return Observation(phase, detail=why)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
-        """Tell whether the API may not yet show that a machine was started."""
         attempt = self._attempts.get(launch_id)
-        if attempt is None or attempt.seen_live or attempt.started_at is None:
-            return False
-        return self._clock.now() - attempt.started_at < SETTLE_S
+        return attempt is not None and attempt.is_unshown(self._clock.now())
 
     def _forgotten(self, launch_id: LaunchId) -> Observation:
         self._attempts.drop(launch_id)
@@ -376,9 +361,8 @@ class FlyBackend:
             return
         if (upstream := self._heard.get(launch_id)) is not None:
             await self._guard.renew(upstream)
-        if serves and not attempt.served:
-            with contextlib.suppress(StoreError):  # a full disk silences no heartbeat
-                self._attempts.mark(launch_id, served=True)
+        if serves:
+            self._attempts.note_served(launch_id)
         machine = await self._api.machine(attempt.instance_id)
         now = self._clock.now()
         if machine.lease_end - now < self._settings.lease / 2.0:
@@ -412,7 +396,12 @@ class FlyBackend:
             machine = await self._look(launch_id, attempt)
             return [] if machine is None else [machine]
         ours = self._ours(await self._machines())
-        return [one for one in ours if one.launch == launch_id]
+        found = [one for one in ours if one.launch == launch_id]
+        for machine in found if attempt is not None else ():
+            # A creation whose answer was lost has turned up.
+            live = machine.state not in RESTING
+            self._attempts.note_found(launch_id, machine.id, live=live)
+        return found
 
     async def _end(self, machine: Machine, *, keep: bool, again: bool = False) -> None:
         """Stop or suspend a machine that is kept; destroy any other.
@@ -463,21 +452,16 @@ class FlyBackend:
         kept = 0
         for machine in oldest_first(self._ours(await self._machines())):
             is_used = machine.id in self._attempts.instance_ids()
+            is_double = self._attempts.has_other(machine.launch, machine.id)
             launch_id = self._attempts.launch_of(machine.id) or machine.launch
             if self._keeps and machine.is_resting and not is_used and not kept:
                 kept += 1
-            elif is_used or not (machine.is_resting or self._is_double(machine)):
+            elif is_used or not (machine.is_resting or is_double):
                 names.add(launch_id)
             else:
                 names.add(LaunchId(_UNWANTED + machine.id))
         self._resting = kept
         return names
-
-    def _is_double(self, machine: Machine) -> bool:
-        """Tell whether its launch has another one."""
-        attempt = self._attempts.get(machine.launch)
-        known = attempt.instance_id if attempt is not None else None
-        return known is not None and known != machine.id
 
     @property
     def prices(self) -> Prices:

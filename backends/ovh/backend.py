@@ -49,15 +49,11 @@ from ollama_proxy.errors import (
     OutcomeUnknownError,
     SettingsError,
     SpecError,
-    StoreError,
     TransientError,
 )
 from ollama_proxy.link import GUARD_TOKEN, Link
 from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import surely_gone, until_gone
-
-SETTLE_S = 150.0
-"""After so long a call whose answer was lost can't have arrived any more."""
 
 _UNWANTED = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""
@@ -120,7 +116,11 @@ class OvhBackend:
             if app is not None and app.state not in LEAVING:
                 await self._run(launch_id, attempt, app)
                 return
-            if app is None and self._is_unsettled(attempt) and not attempt.seen:
+            if (
+                app is None
+                and attempt.is_unsettled(self._clock.now())
+                and not attempt.seen
+            ):
                 raise TransientError("the app of this launch is not shown yet")
             attempt = None  # it went before it was started: another one is taken
         if attempt is None:
@@ -129,7 +129,7 @@ class OvhBackend:
             if (found := await self._adopted(launch_id)) is not None:
                 await self._run(launch_id, *found)
                 return
-        if attempt is not None and self._is_unsettled(attempt):
+        if attempt is not None and attempt.is_unsettled(self._clock.now()):
             raise OutcomeUnknownError(
                 "the answer to the making of an app was lost; it is looked for by its"
                 " labels"
@@ -182,11 +182,6 @@ class OvhBackend:
         fits = app.label("spec") == self._maker.spec
         return self._keeps and app.is_resting and fits
 
-    def _is_unsettled(self, attempt: Attempt) -> bool:
-        """Tell whether an attempt may still turn up."""
-        sent_at = attempt.attempted_at
-        return sent_at is not None and self._clock.now() - sent_at < SETTLE_S
-
     async def _adopted(self, launch_id: LaunchId) -> tuple[Attempt, App] | None:
         """Note the app that carries a launch's labels; None if there is none.
 
@@ -225,7 +220,7 @@ class OvhBackend:
             return await self._inspect_unknown(launch_id, attempt)
         app = await self._look(launch_id, attempt)
         if app is None:
-            is_new = self._is_unsettled(attempt) and not attempt.seen
+            is_new = attempt.is_unsettled(self._clock.now()) and not attempt.seen
             if is_new:
                 return Observation(Phase.PENDING, detail="made, not yet shown")
             return self._forgotten(launch_id)
@@ -240,7 +235,7 @@ class OvhBackend:
             adopted = await self._adopted(launch_id)
             if adopted is not None:
                 return await self._inspect_app(launch_id, *adopted)
-        if attempt is not None and self._is_unsettled(attempt):
+        if attempt is not None and attempt.is_unsettled(self._clock.now()):
             return Observation(Phase.PENDING, detail="looking for a lost app")
         return self._forgotten(launch_id)
 
@@ -262,10 +257,7 @@ class OvhBackend:
                 raise TransientError(f"{error}, and yet it is in the list") from error
             return None
         live = not app.is_resting
-        if not attempt.seen or (live and not attempt.seen_live):
-            with contextlib.suppress(StoreError):  # a full disk keeps nothing running
-                seen_live = live or attempt.seen_live
-                self._attempts.mark(launch_id, seen=True, seen_live=seen_live)
+        self._attempts.note_look(launch_id, live=live)
         return app
 
     async def _inspect_app(
@@ -293,11 +285,8 @@ class OvhBackend:
         return Observation(phase, detail=why)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
-        """Tell whether the platform may not yet show that an app was started."""
         attempt = self._attempts.get(launch_id)
-        if attempt is None or attempt.seen_live:
-            return False
-        return self._waited_s(attempt) < SETTLE_S
+        return attempt is not None and attempt.is_unshown(self._clock.now())
 
     def _waited_s(self, attempt: Attempt) -> float:
         return self._clock.now() - attempt.begun_at
@@ -351,9 +340,8 @@ class OvhBackend:
             return
         if (upstream := self._heard.get(launch_id)) is not None:
             await self._guard.renew(upstream)
-        if serves and not attempt.served:
-            with contextlib.suppress(StoreError):  # a full disk silences no heartbeat
-                self._attempts.mark(launch_id, served=True)
+        if serves:
+            self._attempts.note_served(launch_id)
         driver = self._fleet.driver(attempt.region)
         app = await driver.app(attempt.instance_id)
         now = self._clock.now()
@@ -380,6 +368,8 @@ class OvhBackend:
                 )
             return
         for region, app in await self._fleet.of_launch(launch_id):
+            if attempt is not None:  # a creation whose answer was lost has turned up
+                self._attempts.note_found(launch_id, app.id, live=not app.is_resting)
             await self._fleet.end(region, app, keep=self._keeps)
 
     async def _end_unwanted(self, app_id: str) -> None:
@@ -399,9 +389,10 @@ class OvhBackend:
         kept: set[str] = set()
         for region, app in await self._fleet.everything():
             is_used = app.id in self._attempts.instance_ids()
+            is_double = self._attempts.has_other(launch_of(app), app.id)
             if self._is_kept(app) and not is_used and region not in kept:
                 kept.add(region)
-            elif is_used or not (app.is_resting or self._is_double(app)):
+            elif is_used or not (app.is_resting or is_double):
                 names.add(self._launch_in_use(app))
             else:
                 names.add(LaunchId(_UNWANTED + app.id))
@@ -411,12 +402,6 @@ class OvhBackend:
     def _launch_in_use(self, app: App) -> LaunchId:
         """Return the launch that an app belongs to: as noted, else as labelled."""
         return self._attempts.launch_of(app.id) or launch_of(app)
-
-    def _is_double(self, app: App) -> bool:
-        """Tell whether its launch has another one: a lost creation came very late."""
-        attempt = self._attempts.get(launch_of(app))
-        known = attempt.instance_id if attempt is not None else None
-        return known is not None and known != app.id
 
     @property
     def prices(self) -> Prices:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backend import Phase
-from ollama_proxy.backends.ovh.backend import SETTLE_S
+from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.errors import OutcomeUnknownError
 from ollama_proxy.record import LaunchId

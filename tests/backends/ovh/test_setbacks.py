@@ -303,6 +303,22 @@ async def test_nothing_is_said_to_be_gone_from_a_region_that_is_silent(
         await backend.aclose()
 
 
+async def test_a_lost_creation_that_is_stopped_is_gone_without_delay(
+    tmp_path: Path,
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        rig.server.script["create"] = ["lost-after"]
+        backend = rig.open()
+        with pytest.raises(BackendError):
+            await backend.start(LAUNCH)
+        await backend.stop(LAUNCH)
+        seen = await backend.inspect(LAUNCH)
+        await backend.aclose()
+
+        assert seen.phase is Phase.GONE
+        assert rig.cloud.paid == []
+
+
 async def test_a_deployment_whose_teller_leaves_stops_its_app(tmp_path: Path) -> None:
     async with ovh_rig(tmp_path) as rig:
         backend = rig.open(image=None)
@@ -313,7 +329,8 @@ async def test_a_deployment_whose_teller_leaves_stops_its_app(tmp_path: Path) ->
             while not rig.cloud.made:
                 await asyncio.sleep(0.001)
         starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await asyncio.wait({starting})
         await backend.aclose()
 
         assert rig.cloud.paid == []
