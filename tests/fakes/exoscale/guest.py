@@ -80,11 +80,12 @@ class Guests:
     port: int = 0
     caddy: Path | None = None
     inside: dict[str, Guest] = field(default_factory=dict)
+    is_over: bool = False
     usurped: set[str] = field(default_factory=set)
     told_to_strangers: list[bytes] = field(default_factory=list)
 
     async def follow(self) -> None:
-        while True:
+        while not self.is_over:  # a boot that is cut short would leave its socket
             for one in list(self.cloud.instances.values()):
                 runs = self.cloud.state(one) == "running" and "user-data" in one.body
                 if runs and one.id not in self.usurped | self.inside.keys():
@@ -189,7 +190,7 @@ async def guests_of(cloud: FakeExoscale, port: int) -> AsyncIterator[Guests]:
     try:
         yield guests
     finally:
-        following.cancel()
+        guests.is_over = True
         await asyncio.gather(following, return_exceptions=True)
         for instance_id in list(guests.inside):
             await guests._end(instance_id)

@@ -54,10 +54,11 @@ class Guests:
     models: tuple[str, ...] = ("tiny",)
     boots: bool = True
     inside: dict[str, Guest] = field(default_factory=dict)
+    is_over: bool = False
 
     async def follow(self) -> None:
         cloud = self.server.cloud
-        while True:
+        while not self.is_over:  # a boot that is cut short would leave its socket
             for machine in cloud.machines():
                 state = cloud.state(machine)
                 runs = state == "started" and machine.environment and self.boots
@@ -105,7 +106,7 @@ async def guests_of(server: FlyServer) -> AsyncIterator[Guests]:
     try:
         yield guests
     finally:
-        following.cancel()
+        guests.is_over = True
         await asyncio.gather(following, return_exceptions=True)
         for machine_id in list(guests.inside):
             await guests.end(machine_id)

@@ -52,10 +52,11 @@ class Guests:
     manners: Manners = field(default_factory=Manners)
     models: tuple[str, ...] = ("tiny",)
     inside: dict[str, Guest] = field(default_factory=dict)
+    is_over: bool = False
 
     async def follow(self) -> None:
         cloud = self.server.cloud
-        while True:
+        while not self.is_over:  # a boot that is cut short would leave its socket
             for app in list(cloud.apps.values()):
                 runs = cloud.state(app) == "RUNNING"
                 if runs and app.id not in self.inside:
@@ -93,7 +94,7 @@ async def guests_of(server: OvhServer) -> AsyncIterator[Guests]:
     try:
         yield guests
     finally:
-        following.cancel()
+        guests.is_over = True
         await asyncio.gather(following, return_exceptions=True)
         for app_id in list(guests.inside):
             await guests.end(app_id)
