@@ -9,8 +9,6 @@ made without running, and started by a call of its own.
 import contextlib
 from collections.abc import AsyncIterator, Collection
 
-import structlog
-
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
@@ -95,7 +93,6 @@ class FlyBackend:
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
         self._resting = 0
-        self._log = structlog.get_logger()
         self.traits = Traits(
             poll_s=poll_s,
             watch_s=30.0,
@@ -139,16 +136,16 @@ class FlyBackend:
             machine = by_name.get(name)
             if machine is None:
                 try:
-                    made = await self._maker.make(launch_id, name)
+                    await self._maker.make(launch_id, name)
                 except NameTakenError as error:
                     machine = await self._api.machine(error.machine_id)
                 else:
-                    self._log.debug("machine made", machine=made.id)
                     return
             self._refuse_strangers(machine)
             if machine.state in LEAVING:
                 raise ConflictError(f"the machine {machine.id} is being destroyed")
-            if machine.host_status == "unreachable" and machine.id not in used:
+            rests = machine.state in RESTING
+            if machine.host_status == "unreachable" and rests:
                 continue  # nobody can start it now
             if machine.launch == launch_id or (
                 machine.is_resting and machine.id not in used
