@@ -234,7 +234,8 @@ def test_models_are_baked_one_by_one(tmp_path: Path) -> None:
     calls = (tmp_path / "calls").read_text().splitlines()
 
     assert done.returncode == 0, done.stderr
-    assert calls[-2:] == ["pull llama3.2", "pull qwen3:4b"]
+    pulls = [call for call in calls if call.startswith("pull")]
+    assert pulls == ["pull llama3.2", "pull qwen3:4b"]
 
 
 def test_a_model_that_cannot_be_pulled_fails_the_build(tmp_path: Path) -> None:
