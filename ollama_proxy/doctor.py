@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,19 @@ def _room(
     return findings
 
 
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[tuple[Store, Backend]]:
+    """Open the state folder and the backend, as no proxy has them meanwhile."""
+    with closing(Store(settings.state_dir)) as store:
+        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
+            yield store, backend
+
+
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Delete what no proxy has wanted for a lease's length, with no state at all."""
-    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
+    with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
-        async with aclosing(open_backend(alone, store, SystemClock())) as backend:
+        async with _opened(alone) as (_, backend):
             if not isinstance(backend, Leased):
                 name = backend_name(settings)
                 message = f"the backend {name!r} has no leases that could expire"
@@ -108,25 +116,23 @@ async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
 
     Raises `StartupError` while a proxy runs on the state folder.
     """
-    with closing(Store(settings.state_dir)) as store:
-        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
-            if not isinstance(backend, Deployable):
-                name = backend_name(settings)
-                raise StartupError(f"the backend {name!r} has nothing to be deployed")
-            steps = backend.remove() if image is None else backend.deploy(image)
-            async for step in steps:
-                yield step
-            if image is None:
-                store.forget(store.launch_ids())
+    async with _opened(settings) as (store, backend):
+        if not isinstance(backend, Deployable):
+            name = backend_name(settings)
+            raise StartupError(f"the backend {name!r} has nothing to be deployed")
+        steps = backend.remove() if image is None else backend.deploy(image)
+        async for step in steps:
+            yield step
+        if image is None:
+            store.forget(store.launch_ids())
 
 
 async def look_alone(settings: Settings) -> list[str]:
     """Return what there is of this deployment while no proxy runs, in words."""
-    with closing(Store(settings.state_dir)) as store:
-        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
-            if isinstance(backend, Deployable):
-                return await backend.deployed()
-            return [f"instance of launch {name}" for name in await backend.owned()]
+    async with _opened(settings) as (_, backend):
+        if isinstance(backend, Deployable):
+            return await backend.deployed()
+        return [f"instance of launch {name}" for name in await backend.owned()]
 
 
 async def stop_alone(settings: Settings) -> list[LaunchId]:
@@ -136,17 +142,16 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
     sees each of them gone. Raises `BackendError` once all were tried if one stays.
     """
     problem: BackendError | None = None
-    with closing(Store(settings.state_dir)) as store:
-        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
-            owned = {name for name in await backend.owned() if is_launch(name)}
-            found = sorted(owned | store.launch_ids())
-            for launch_id in found:
-                try:
-                    await until_gone(backend, launch_id)
-                except BackendError as error:
-                    problem = error
-                else:
-                    store.forget([launch_id])
+    async with _opened(settings) as (store, backend):
+        owned = {name for name in await backend.owned() if is_launch(name)}
+        found = sorted(owned | store.launch_ids())
+        for launch_id in found:
+            try:
+                await until_gone(backend, launch_id)
+            except BackendError as error:
+                problem = error
+            else:
+                store.forget([launch_id])
     if problem is not None:
         raise problem
     return found
@@ -154,10 +159,9 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
 
 async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Sweep while no proxy runs on this state folder."""
-    with closing(Store(settings.state_dir)) as store:
-        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
-            found = await sweep(backend, store, dry_run=dry_run)
-            if not dry_run and isinstance(backend, Tidied):
-                await backend.tidy()
-            kept = await backend.kept() if isinstance(backend, Keeping) else []
+    async with _opened(settings) as (store, backend):
+        found = await sweep(backend, store, dry_run=dry_run)
+        if not dry_run and isinstance(backend, Tidied):
+            await backend.tidy()
+        kept = await backend.kept() if isinstance(backend, Keeping) else []
     return {"swept": found, "kept": kept, "dry_run": dry_run}
