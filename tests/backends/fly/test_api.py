@@ -185,6 +185,11 @@ def test_a_machine_on_a_host_out_of_reach_is_not_gone_unless_it_was_stopped() ->
     assert thought("started", host="unreachable", told_to_stop=True) is Verdict.COMING
 
 
+def test_a_machine_on_a_host_out_of_reach_is_not_taken_to_rest() -> None:
+    assert Machine("a", state="stopped").is_resting
+    assert not Machine("a", state="stopped", host_status="unreachable").is_resting
+
+
 def test_a_machine_of_one_launch_has_to_be_destroyed_still() -> None:
     assert thought("stopped", keeps=False) is Verdict.USELESS
 

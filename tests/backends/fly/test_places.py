@@ -99,6 +99,17 @@ async def test_what_was_never_started_is_destroyed_and_not_forgotten(
     assert rig.cloud.paid == []
 
 
+async def test_a_machine_that_served_and_failed_is_not_kept(rig: Rig) -> None:
+    await until_started(rig, LAUNCH)
+    (machine,) = rig.cloud.machines()
+    machine.forced = "failed"
+    backend = rig.open()
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert machine.doing == "destroy"
+
+
 async def test_spare_volumes_are_tidied_but_for_the_oldest_of_a_region(
     rig: Rig,
 ) -> None:

@@ -144,6 +144,7 @@ async def test_an_app_whose_start_is_not_shown_yet_is_stopped_all_the_same(
 ) -> None:
     async with ovh_rig(tmp_path) as rig:
         await lived_through(rig, LAUNCH)
+        rig.clock.ahead_s += 100.0  # so that what trails shows it stopped
         rig.cloud.timing.lag_s = 60.0
         backend = rig.open()
         await backend.start(NEXT)

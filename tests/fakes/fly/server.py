@@ -42,8 +42,6 @@ class FlyServer:
     calls: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     inside: dict[str, str] = field(default_factory=dict)
-    asleep: set[str] = field(default_factory=set)
-    starts_started: bool = True
     token: dict[str, Any] = field(default_factory=lambda: {"apps": ["llm"]})
     seen: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     edge_connections: set[asyncio.Transport] = field(default_factory=set)
@@ -286,7 +284,7 @@ class FlyServer:
         machine, cloud = self._machine(names), self.cloud
         self._held(machine, r)
         state = cloud.state(machine)
-        if state == "started" and self.starts_started:
+        if state == "started":
             return
         if cloud.now() < machine.made_at + cloud.timing.prepare_s:
             told = "unable to start machine from current state: 'created'"
@@ -315,7 +313,7 @@ class FlyServer:
         if not self.cloud.suspends or machine.config["guest"]["memory_mb"] > 2048:
             raise RefusedError(400, "machine can't be suspended")
         self.cloud.change(machine, "suspend")
-        self._silence(machine.id)
+        self._silence()
 
     def _machines_wait(self, names: list[str], _b: Any, r: web.Request) -> Any:
         machine = self._machine(names)
@@ -429,9 +427,8 @@ class FlyServer:
             await response.write_eof()
             return response
 
-    def _silence(self, machine_id: str) -> None:
+    def _silence(self) -> None:
         """Let every connection to a machine that sleeps be dead, with nobody told."""
-        self.asleep.add(machine_id)
         for transport in self.edge_connections:
             if not transport.is_closing():
                 transport.pause_reading()

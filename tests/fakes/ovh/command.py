@@ -97,7 +97,6 @@ class OvhCommand:
     entered: set[str] = field(default_factory=set)
     argv: list[list[str]] = field(default_factory=list)
     logins: int = 0
-    hanging: int = 0
 
     async def handle(self, request: web.Request) -> web.Response:
         told = json.loads(await request.read())
@@ -171,7 +170,6 @@ class OvhCommand:
         return Said(out="" if answer is None else json.dumps(answer))
 
     async def _hang(self) -> None:
-        self.hanging += 1
         await self.server.closing.wait()
 
     def _login(
