@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,32 +11,15 @@ from ollama_proxy.backends.exoscale.backend import SETTLE_S
 from ollama_proxy.errors import OutcomeUnknownError
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import Rig, exoscale_rig
+from tests.crashes import Killed, kill_around
 
 LAUNCH = LaunchId("l0123456789abcdef")
 CALLS_OF_A_START = 12
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 @pytest.fixture
 def killer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Kill before or after the call of a number, counted from one."""
-    plan = {"before": 0, "after": 0, "seen": 0}
-    call = ExoscaleApi.call
-
-    async def killing(api: ExoscaleApi, operation: str, **arguments: Any) -> Any:
-        plan["seen"] += 1
-        if plan["seen"] == plan["before"]:
-            raise Killed
-        answer = await call(api, operation, **arguments)
-        if plan["seen"] == plan["after"]:
-            raise Killed
-        return answer
-
-    monkeypatch.setattr(ExoscaleApi, "call", killing)
-    return plan
+    return kill_around(monkeypatch, ExoscaleApi, "call")
 
 
 async def started_again(rig: Rig) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.record import LaunchId
 from tests.backends.fly.rig import Rig, fly_rig
+from tests.crashes import Killed, kill_around
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 CALLS_OF_A_CREATION = 6
@@ -19,27 +19,9 @@ CALLS_OF_A_RESTART = 6
 pytestmark = pytest.mark.usefixtures("without_pace")
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 @pytest.fixture
 def killer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Kill before or after the call of a number, counted from one."""
-    plan = {"before": 0, "after": 0, "seen": 0}
-    call = FlyApi._call
-
-    async def killing(api: FlyApi, method: str, path: str, **more: Any) -> Any:
-        plan["seen"] += 1
-        if plan["seen"] == plan["before"]:
-            raise Killed
-        answer = await call(api, method, path, **more)
-        if plan["seen"] == plan["after"]:
-            raise Killed
-        return answer
-
-    monkeypatch.setattr(FlyApi, "_call", killing)
-    return plan
+    return kill_around(monkeypatch, FlyApi, "_call")
 
 
 async def lived_through(

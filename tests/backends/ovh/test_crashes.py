@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,33 +11,16 @@ from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.errors import OutcomeUnknownError
 from ollama_proxy.record import LaunchId
 from tests.backends.ovh.rig import Rig, ovh_rig
+from tests.crashes import Killed, kill_around
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 CALLS_OF_A_CREATION = 5
 CALLS_OF_A_RESTART = 6
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 @pytest.fixture
 def killer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Kill before or after the call of a number, counted from one."""
-    plan = {"before": 0, "after": 0, "seen": 0}
-    call = RestDriver._call
-
-    async def killing(driver: RestDriver, method: str, path: str, **more: Any) -> Any:
-        plan["seen"] += 1
-        if plan["seen"] == plan["before"]:
-            raise Killed
-        answer = await call(driver, method, path, **more)
-        if plan["seen"] == plan["after"]:
-            raise Killed
-        return answer
-
-    monkeypatch.setattr(RestDriver, "_call", killing)
-    return plan
+    return kill_around(monkeypatch, RestDriver, "_call")
 
 
 async def lived_through(rig: Rig, launch_id: LaunchId, **settings: object) -> None:
