@@ -111,23 +111,25 @@ class LocalBackend:
             processes = await asyncio.to_thread(self._find, launch_id)
             leader = next((found for found in processes if found.leads), None)
             if leader is None:
-                self._children.pop(launch_id, None)
                 self._leaders.pop(launch_id, None)
-                return Observation(Phase.PENDING if processes else Phase.GONE)
+                if processes:
+                    return Observation(Phase.PENDING)
+                await self._reap(launch_id)
+                return Observation(Phase.GONE)
             self._leaders[launch_id] = leader.pid
         upstream = Upstream(f"http://{leader.host}")
         return Observation(Phase.RUNNING, upstream, f"process {leader.pid}")
 
     async def stop(self, launch_id: LaunchId) -> None:
         """End every process of the launch: asked first, then killed."""
-        if not await asyncio.to_thread(self._signal, launch_id, signal.SIGTERM):
-            return
+        await asyncio.to_thread(self._signal, launch_id, signal.SIGTERM)
         deadline = asyncio.get_running_loop().time() + self._stop_grace_s
         while await asyncio.to_thread(self._find, launch_id):
             if asyncio.get_running_loop().time() >= deadline:
                 await asyncio.to_thread(self._signal, launch_id, signal.SIGKILL)
-                return
+                break
             await asyncio.sleep(0.05)
+        await self._reap(launch_id)
 
     async def owned(self) -> Collection[LaunchId]:
         """Return the launches whose processes live on this machine."""
@@ -144,6 +146,16 @@ class LocalBackend:
         return [
             Finding("program", ok=True, detail=what or " ".join(self._program.command))
         ]
+
+    async def _reap(self, launch_id: LaunchId) -> None:
+        """Hear of our child's end, or asyncio warns when it forgets the child."""
+        child = self._children.get(launch_id)
+        if child is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._stop_grace_s):
+                await child.wait()
+            self._children.pop(launch_id, None)
 
     def _processes(self) -> "Iterator[_Process]":
         for process in psutil.process_iter():

@@ -30,6 +30,7 @@ from ollama_proxy.errors import (
 )
 
 _TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 5.0
 _SHOWN = 200
 _PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
 _STATUS = re.compile(r"request error: (\d{3})\b")
@@ -236,7 +237,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill the whole group of a process, whose children may outlive it; see it end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+    # Not `wait`: it does not wait for the pipes, and open ones are warned of.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_TIMEOUT_S):
+            await process.communicate()
 
 
 def _decoded(text: str) -> object:

@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -56,6 +56,44 @@ async def test_the_children_of_a_program_end_with_it(tmp_path: Path) -> None:
     assert tagged("owner-children") == []
 
 
+class LateChild:
+    """A child whose end is heard of a while after it is gone."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.was_waited_for = False
+
+    async def wait(self) -> None:
+        await self._process.wait()
+        await asyncio.sleep(0.05)
+        self.was_waited_for = True
+
+
+@pytest.mark.parametrize("ends", ["when stopped", "by itself"])
+async def test_a_child_is_waited_for_although_its_process_is_seen_to_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    spawn = asyncio.create_subprocess_exec
+    children: list[LateChild] = []
+
+    async def late(*command: str, **options: Any) -> LateChild:
+        children.append(LateChild(await spawn(*command, **options)))
+        return children[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", late)
+    seconds = 60 if ends == "when stopped" else 0
+    program = script(tmp_path, f"import time\ntime.sleep({seconds})\n")
+    backend = LocalBackend("owner-late", program)
+    await backend.start(LAUNCH)
+    if ends == "when stopped":
+        await backend.stop(LAUNCH)
+    async with asyncio.timeout(10):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.GONE:
+            await asyncio.sleep(0.02)
+
+    assert [child.was_waited_for for child in children] == [True]
+
+
 async def test_a_program_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,8 +129,9 @@ async def test_a_program_that_is_not_there_is_a_fault_of_the_settings() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux' own")
 async def test_on_linux_the_program_dies_with_the_proxy(tmp_path: Path) -> None:
-    pid = await _start_in_another_process(tmp_path, "owner-linux", dies=True)
-    os.kill(pid, signal.SIGKILL)
+    parent = await _start_in_another_process(tmp_path, "owner-linux", dies=True)
+    parent.kill()
+    await parent.wait()
     async with asyncio.timeout(5):
         while tagged("owner-linux"):
             await asyncio.sleep(0.02)
@@ -101,9 +140,9 @@ async def test_on_linux_the_program_dies_with_the_proxy(tmp_path: Path) -> None:
 async def test_a_program_that_outlived_its_proxy_is_adopted_or_stopped(
     tmp_path: Path,
 ) -> None:
-    pid = await _start_in_another_process(tmp_path, "owner-else", dies=False)
-    os.kill(pid, signal.SIGKILL)
-    await asyncio.sleep(0.1)
+    parent = await _start_in_another_process(tmp_path, "owner-else", dies=False)
+    parent.kill()
+    await parent.wait()
     backend = LocalBackend("owner-else", choose_program(None, "always"))
 
     assert list(await backend.owned()) == [LAUNCH]
@@ -116,8 +155,8 @@ async def test_a_program_that_outlived_its_proxy_is_adopted_or_stopped(
 
 async def _start_in_another_process(
     tmp_path: Path, owner_id: str, *, dies: bool
-) -> int:
-    """Have another process start the simulator; return that process' id."""
+) -> asyncio.subprocess.Process:
+    """Have another process start the simulator; return that process."""
     path = tmp_path / "parent.py"
     path.write_text(
         "import asyncio\n"
@@ -136,7 +175,7 @@ async def _start_in_another_process(
         while not tagged(owner_id):
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.3)
-    return parent.pid
+    return parent
 
 
 async def test_processes_of_other_owners_are_not_ours(tmp_path: Path) -> None:

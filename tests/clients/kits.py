@@ -160,7 +160,7 @@ class OllamaJsKit:
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.wait()
+            await process.communicate()
 
     async def stream(self, url: str, headers: Headers) -> AsyncGenerator[str, None]:
         async for told in self.lines(url, headers, "stream"):
