@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any, Protocol
 
 import structlog
@@ -536,14 +537,12 @@ def _differs_on_disk(stored: Record, after: Record) -> bool:
     """
     if abs(after.last_used - stored.last_used) >= _LAST_USED_GRAIN_S:
         return True
-    return any(
-        getattr(after, name) != getattr(stored, name) for name in _DURABLE_FIELDS
-    )
+    return _durable(after) != _durable(stored)
 
 
 _FLEETING = {"leases", "last_used", "progress", "progress_at", "furthest"}
-_DURABLE_FIELDS = tuple(
-    field.name for field in fields(Record) if field.name not in _FLEETING
+_durable = attrgetter(
+    *(field.name for field in fields(Record) if field.name not in _FLEETING)
 )
 
 

@@ -41,14 +41,20 @@ def for_upstream(headers: Headers) -> CIMultiDict[str]:
 
 def for_client(headers: Headers) -> CIMultiDict[str]:
     """Return the instance's headers as the client gets them, without its CORS."""
-    cors = {name.lower() for name in headers if name.lower().startswith(_CORS)}
-    return _without(headers, _NOT_FOR_CLIENT | cors)
+    lowered = (name.lower() for name in headers)
+    cors = [name for name in lowered if name.startswith(_CORS)]
+    return _without(headers, _NOT_FOR_CLIENT.union(cors) if cors else _NOT_FOR_CLIENT)
 
 
 def _without(headers: Headers, more: frozenset[str]) -> CIMultiDict[str]:
-    dropped = _HOP_BY_HOP | more | _named_by_connection(headers)
+    if "Connection" in headers:
+        more |= _named_by_connection(headers)
     return CIMultiDict(
-        (name, value) for name, value in headers.items() if name.lower() not in dropped
+        [
+            (name, value)
+            for name, value in headers.items()
+            if (lowered := name.lower()) not in _HOP_BY_HOP and lowered not in more
+        ]
     )
 
 

@@ -14,6 +14,7 @@ of the event that led there. So a repeated `Tick` repeats the duty, and work
 that was cut short by a crash is taken up again.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -80,13 +81,18 @@ def duty(record: Record) -> Command | None:
     """Return what has to be done as long as the record stays as it is."""
     if record.launch_id is None:
         return None
-    match record.state:
-        case State.STARTING if not record.accepted:
-            return Start(record.launch_id)
+    return _duty(record.state, record.launch_id, accepted=record.accepted)
+
+
+@functools.lru_cache(maxsize=64)  # asked for with each lease
+def _duty(state: State, launch_id: LaunchId, *, accepted: bool) -> Command | None:
+    match state:
+        case State.STARTING if not accepted:
+            return Start(launch_id)
         case State.STARTING | State.READY | State.DRAINING:
-            return Follow(record.launch_id)
+            return Follow(launch_id)
         case State.STOPPING:
-            return Stop(record.launch_id)
+            return Stop(launch_id)
         case _:
             return None
 

@@ -25,6 +25,7 @@ from ollama_proxy.lifecycle import is_given_up
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.tasks import TaskOwner
 
+_WAKE_GRAIN_S = 1.0
 _RAMP_FIRST = 8
 _RAMP_PAUSE_S = 0.01
 _JOIN_GRACE_S = 2.0
@@ -235,7 +236,14 @@ class Pool:
         if any(c.record.state in leaving for c in self.controllers):
             self._wakes_again = True
         for controller in woken or self.controllers[:1]:
-            controller.apply(Wake(self._draw_launch_id(), model, forced))
+            if forced or not self._was_just_woken(controller):
+                controller.apply(Wake(self._draw_launch_id(), model, forced))
+
+    def _was_just_woken(self, controller: Controller) -> bool:
+        """Tell whether one more wish, of thousands a second perhaps, is no news."""
+        record = controller.record
+        passed_s = self._clock.now() - record.last_used
+        return record.state is State.STARTING and 0 <= passed_s < _WAKE_GRAIN_S
 
     def stop(self) -> None:
         """Ask for every instance to end once its streams have.

@@ -25,6 +25,9 @@ _PROVISIONING_STATUS = {
 }
 
 
+_RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Tells the state of a pool; decides nothing and changes nothing."""
@@ -63,10 +66,8 @@ class Status:
 
     def _foremost(self) -> Controller:
         """Return the instance that is closest to serving."""
-        order = [State.READY, State.STARTING, State.DRAINING, State.STOPPING]
-        ranks = {state: rank for rank, state in enumerate(order)}
         return min(
-            self.pool.controllers, key=lambda c: ranks.get(c.record.state, len(order))
+            self.pool.controllers, key=lambda c: _RANKS.get(c.record.state, len(_RANKS))
         )
 
     def _elapsed_s(self, record: Record) -> float | None:

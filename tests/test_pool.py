@@ -515,3 +515,22 @@ async def test_an_owner_that_crashes_begins_again() -> None:
     assert crashed == ["owner"]
     assert deployment.cloud.paid == 0
     await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_wish_in_the_same_second_changes_nothing_and_a_later_one_counts() -> (
+    None
+):
+    deployment = Deployment()
+    deployment.pool.wake("m")
+    woken = deployment.pool.controllers[0].record
+    deployment.pool.wake("m")
+    at_once = deployment.pool.controllers[0].record
+    await asyncio.sleep(1.5)
+    deployment.pool.wake("m")
+    later = deployment.pool.controllers[0].record
+
+    assert woken.state is State.STARTING
+    assert at_once is woken
+    assert later.last_used == woken.last_used + 1.5
+    await deployment.pool.aclose()
