@@ -21,6 +21,7 @@ from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
 from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
+from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.metrics import Metrics
@@ -32,8 +33,8 @@ from ollama_proxy.probe import HttpProbe
 from ollama_proxy.pulls import Pulls
 from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
-from ollama_proxy.relay import Relay, strip_own_headers
-from ollama_proxy.routing import Need
+from ollama_proxy.relay import Relay
+from ollama_proxy.routing import Need, known_paths
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
 from ollama_proxy.status import Status
@@ -176,13 +177,19 @@ def build_app(
     app[PARTS] = Parts(pool, keeper, pulls, relay, probing)
     own = OwnHandlers(pool=pool, status=status, metrics=metrics, store=store)
     app.add_routes(own.routes())
-    app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=invite_later)
-    app.on_response_prepare.append(note_begun)
-    app.on_response_prepare.append(strip_own_headers)
-    app.on_response_prepare.append(add_cors_headers)
+    for path in (*known_paths(), "/{path:.*}"):  # a known one is found sooner
+        app.router.add_route("*", path, handler.handle, expect_handler=invite_later)
+    app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
     return app
+
+
+async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """See to the headers of an answer when it begins: one signal for all of it."""
+    note_begun(request)
+    strip_own_headers(response)
+    add_cors_headers(request, response)
 
 
 def _forget_connections(relay: Relay, _before: Record, after: Record) -> None:

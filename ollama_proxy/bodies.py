@@ -5,7 +5,6 @@ time. All that is kept at once comes out of one budget.
 """
 
 import asyncio
-import io
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -101,15 +100,16 @@ class RequestBody:
         await self.invite()
         parts = [self._head]
         size = len(self._head)
+        content = self._request.content
         while not self.complete and size <= HELD_BODY:
-            data = await self._next()
+            data = content.read_nowait() if content.is_eof() else await self._next()
             parts.append(data)
             size += len(data)
-            self.complete = not data and self._request.content.at_eof()
             if not self._budget.take(len(data)):
                 self._overdrawn = True
                 break
             self._taken += len(data)
+            self.complete = content.at_eof()
         self._head = b"".join(parts)
         return self.complete
 
@@ -131,13 +131,12 @@ class RequestBody:
             reset(self._request)
             raise ConnectionResetError("the client sends nothing") from error
 
-    def payload(self) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
+    def payload(self) -> bytes | AsyncIterator[bytes] | None:
         """Return the body to send, framed as it came."""
         if not self._request.body_exists:
             return None
         if self.complete and not self._chunked:
-            large = len(self._head) > SMALL_BODY
-            return io.BytesIO(self._head) if large else self._head
+            return self._head
         return self._parts()
 
     async def _parts(self) -> AsyncIterator[bytes]:

@@ -7,10 +7,12 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.errors import InstanceLostError, UpstreamError
+from ollama_proxy.handover import Handover
+from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.progress import read_progress
 from ollama_proxy.pulls import Pull, PullHead, PullRequest, Pulls, read_pull
-from ollama_proxy.relay import Handover, Outgoing, Relay, chunks_of
+from ollama_proxy.relay import Relay
 from ollama_proxy.routing import read_loosely
 from ollama_proxy.sticky import StickyModels
 
@@ -64,9 +66,9 @@ class ModelChanges:
                     return await self._pull(
                         self._pulls, wanted, to_send, body, lease, handover
                     )
-            async with self._relay.answer(to_send, lease.upstream) as answer:
+            async with await self._relay.ask(to_send, lease.upstream) as answer:
                 ending = _Ending()
-                chunks = ending.watch(chunks_of(answer))
+                chunks = ending.watch(answer.chunks())
                 response = await handover.run(answer, chunks, lease.touch)
                 self._note(name, body, answer.status, ending.tail)
                 return response

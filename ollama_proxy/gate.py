@@ -4,8 +4,8 @@ Answers preflights itself, awake and asleep, and gives every answer that passes
 the headers a browser needs to show it, our own 503s included.
 """
 
+import functools
 import socket
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import psutil
@@ -32,7 +32,7 @@ class HostRules:
     """Which ``Host`` is taken by a server that listens on loopback only."""
 
     machine: str
-    addresses: Collection[str]
+    addresses: frozenset[str]
 
     @classmethod
     def of_this_machine(cls) -> "HostRules":
@@ -66,7 +66,7 @@ def _check_host(
     request: web.Request, hosts: HostRules, host: str
 ) -> web.StreamResponse | None:
     name = host_name(host)
-    if is_own_address(name, hosts.addresses):
+    if _is_own(name, hosts.addresses):
         return None
     if not is_local_name(name, hosts.machine):
         return _empty(403)
@@ -76,6 +76,11 @@ def _check_host(
     return _empty(204, (("Allow", allowed),) if allowed else ())
 
 
+@functools.lru_cache(maxsize=256)  # asked for with each request
+def _is_own(name: str, addresses: frozenset[str]) -> bool:
+    return is_own_address(name, addresses)
+
+
 def _empty(status: int, headers: Headers = ()) -> web.Response:
     reply = web.Response(status=status)
     for name, value in headers:
@@ -83,9 +88,7 @@ def _empty(status: int, headers: Headers = ()) -> web.Response:
     return reply
 
 
-async def add_cors_headers(
-    request: web.BaseRequest, response: web.StreamResponse
-) -> None:
+def add_cors_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Give an answer the headers of its request's origin."""
     for name, value in request.get(CORS, ()):
         response.headers.add(name, value)

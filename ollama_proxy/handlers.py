@@ -11,9 +11,11 @@ from ollama_proxy.bodies import BodyBudget, RequestBody
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
+from ollama_proxy.handover import Handover
 from ollama_proxy.hold import Hold, HoldPolicy
+from ollama_proxy.outgoing import outgoing
 from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.relay import Handover, Relay, chunks_of, outgoing
+from ollama_proxy.relay import Relay
 from ollama_proxy.routing import Asleep, Kind, wants_stream
 from ollama_proxy.spared import RefusedError, SparedRequests
 from ollama_proxy.status import Status
@@ -131,12 +133,11 @@ class OllamaHandler:
                 async with (
                     lease.until_cut(),
                     asyncio.timeout(limit_s) as limit,
-                    self._relay.answer(to_send, lease.upstream) as answer,
+                    await self._relay.ask(to_send, lease.upstream) as answer,
                 ):
                     limit.reschedule(None)
                     exchange.outcome = "relayed"
-                    chunks = chunks_of(answer)
-                    return await handover.run(answer, chunks, _touch_nothing)
+                    return await handover.pour(answer, _touch_nothing)
         except TimeoutError as error:
             if handover.response is not None:
                 return await handover.break_off(error)
@@ -220,9 +221,9 @@ class OllamaHandler:
             )
             exchange.outcome = "relayed"
             return response
-        async with self._relay.answer(to_send, lease.upstream) as answer:
+        async with await self._relay.ask(to_send, lease.upstream) as answer:
             exchange.outcome = "relayed"
-            return await handover.run(answer, chunks_of(answer), lease.touch)
+            return await handover.pour(answer, lease.touch)
 
     async def _begin_hold(
         self, request: web.Request, exchange: Exchange, body: RequestBody

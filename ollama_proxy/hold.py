@@ -14,9 +14,9 @@ from typing import Any
 from aiohttp import web
 
 from ollama_proxy.answers import SPOKE, heartbeat, in_band_error, stream_type
+from ollama_proxy.handover import close_if_unframed
 from ollama_proxy.headers import preferred_wait_s
 from ollama_proxy.pool import Lease
-from ollama_proxy.relay import close_if_unframed
 from ollama_proxy.routing import Family
 
 

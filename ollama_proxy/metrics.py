@@ -46,9 +46,11 @@ class Metrics:
             buckets=_LAUNCH_BUCKETS,
             registry=self.registry,
         )
-        for kind in Kind:
-            for outcome in OUTCOMES:
-                self.requests.labels(kind.value, outcome)
+        self._request_counters = {
+            (kind, outcome): self.requests.labels(kind.value, outcome)
+            for kind in Kind
+            for outcome in OUTCOMES
+        }
         for state in State:
             self.transitions.labels(state.value)
 
@@ -67,6 +69,10 @@ class Metrics:
         ):
             gauge = Gauge(f"ollama_proxy_{name}", text, registry=self.registry)
             gauge.set_function(function)
+
+    def count_request(self, kind: Kind, outcome: str) -> None:
+        """Count one request; ``outcome`` is one of `OUTCOMES`."""
+        self._request_counters[kind, outcome].inc()
 
     def on_transition(self, _before: Record, after: Record) -> None:
         """Count a transition; an observer of every controller."""

@@ -1,7 +1,7 @@
 """Around every request: its id, its log line, its metric, and our own errors."""
 
 import asyncio
-import secrets
+import random
 
 import structlog
 from aiohttp import web
@@ -15,16 +15,16 @@ from ollama_proxy.errors import ProxyError
 from ollama_proxy.exchange import EXCHANGE, Exchange, begin
 from ollama_proxy.metrics import Metrics
 
+_EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 _OWN_PATHS = frozenset({"/status", "/healthz", "/metrics"})
 
 
 def observe(metrics: Metrics) -> Middleware:
     """Return the middleware that logs and counts each request once."""
-    logger = structlog.get_logger()
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = begin(request, f"req_{secrets.token_hex(12)}")
+        exchange = begin(request, f"req_{random.getrandbits(96):024x}")
         request[EXCHANGE] = exchange
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
@@ -41,9 +41,7 @@ def observe(metrics: Metrics) -> Middleware:
             raise
         finally:
             if exchange.path not in _OWN_PATHS:
-                _note(
-                    metrics, logger, request, exchange, status, loop.time() - begun_at
-                )
+                _note(metrics, request, exchange, status, loop.time() - begun_at)
         return response
 
     return middleware
@@ -51,26 +49,25 @@ def observe(metrics: Metrics) -> Middleware:
 
 def _note(
     metrics: Metrics,
-    logger: structlog.typing.FilteringBoundLogger,
     request: web.Request,
     exchange: Exchange,
     status: int,
     took_s: float,
 ) -> None:
     """Write the line of a request: never its body, its query or its headers."""
-    metrics.requests.labels(exchange.route.kind.value, exchange.outcome).inc()
-    events = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
-    logger.info(
-        events.get(exchange.outcome, log.REQUEST_ANSWERED),
-        request_id=exchange.request_id,
-        method=request.method,
-        route=exchange.route.name,
-        kind=exchange.route.kind.value,
-        outcome=exchange.outcome,
-        status=status,
-        wait_s=round(exchange.wait_s, 3),
-        took_s=round(took_s, 3),
-    )
+    metrics.count_request(exchange.route.kind, exchange.outcome)
+    event = _EVENTS.get(exchange.outcome, log.REQUEST_ANSWERED)
+    keys = {
+        "request_id": exchange.request_id,
+        "method": request.method,
+        "route": exchange.route.name,
+        "kind": exchange.route.kind.value,
+        "outcome": exchange.outcome,
+        "status": status,
+        "wait_s": round(exchange.wait_s, 3),
+        "took_s": round(took_s, 3),
+    }
+    log.REQUESTS.write(event, keys)
 
 
 @web.middleware
@@ -105,6 +102,6 @@ BEGUN = web.RequestKey("begun", bool)
 """Key on a request whose response has begun."""
 
 
-async def note_begun(request: web.BaseRequest, _response: web.StreamResponse) -> None:
+def note_begun(request: web.BaseRequest) -> None:
     """Take note that headers are about to leave."""
     request[BEGUN] = True

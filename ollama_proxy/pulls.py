@@ -17,9 +17,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from ollama_proxy import log
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import InstanceLostError, UpstreamError
+from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease
 from ollama_proxy.progress import ProgressLine, read_progress
-from ollama_proxy.relay import Outgoing, Relay, chunks_of
+from ollama_proxy.relay import Relay
 from ollama_proxy.routing import full_model_name, read_loosely
 from ollama_proxy.tasks import TaskOwner
 
@@ -139,7 +140,8 @@ class Pull:
             at = self._first
             if joins:
                 at += len(self._kept)
-                yield b"".join(self._said.values()) + self._rest
+                if said := b"".join(self._said.values()) + self._rest:
+                    yield said
             while True:
                 news.clear()
                 while at < self._first + len(self._kept):
@@ -266,10 +268,10 @@ class Pulls:
         limit = asyncio.timeout(None)
         watch = asyncio.get_running_loop().create_task(self._watch(pull, limit))
         try:
-            async with limit, self._relay.answer(to_send, lease.upstream) as answer:
+            async with limit, await self._relay.ask(to_send, lease.upstream) as answer:
                 head = PullHead(answer.status, answer.reason, answer.headers)
                 pull.head.set_result(head)
-                async for data in chunks_of(answer):
+                async for data in answer.chunks():
                     lease.touch()
                     pull.say(data)
         except TimeoutError as error:

@@ -160,6 +160,11 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
 )
 
 
+def known_paths() -> list[str]:
+    """Return the paths of Ollama's that hold no name of a model or file."""
+    return list(_EXACT)
+
+
 def classify(method: str, path: str) -> Route:
     """Return the route of a request; ``path`` is raw and has no query.
 

@@ -23,6 +23,7 @@ def errors_logged() -> Iterator[LogCapture]:
     )
     yield capture
     structlog.reset_defaults()
+    log.REQUESTS.configure(None, is_wanted=True)
     defects = [
         entry
         for entry in capture.entries

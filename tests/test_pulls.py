@@ -200,6 +200,19 @@ async def test_who_joins_in_the_middle_of_a_line_gets_whole_lines() -> None:
     assert lines(first + rest) == [{"status": "one"}, {"status": "success"}]
 
 
+async def test_who_joins_before_a_word_was_said_is_not_told_an_empty_one() -> None:
+    pull = Pull(PullRequest(model="new"))
+    followed = pull.follow(joins=True)
+    first = asyncio.ensure_future(anext(followed))
+    await asyncio.sleep(0)
+
+    pull.say(b'{"status":"pulling manifest"}\n')
+
+    assert await first == b'{"status":"pulling manifest"}\n'
+    await followed.aclose()
+    pull.end(None)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -1,0 +1,185 @@
+"""Read the answer of an instance to one request.
+
+No socket, no clock: bytes go in, a head and pieces of a body come out. httptools
+(llhttp, Node's parser) knows where an answer ends; what it leaves open is settled
+here: answers to HEAD, bodies that end with the connection, interim answers, and
+how much may come that is neither head nor body (RFC 9112 §6).
+"""
+
+from dataclasses import dataclass
+
+import httptools
+from multidict import CIMultiDict, CIMultiDictProxy
+
+MAX_HEAD = 1024 * 1024
+"""Bytes that may come in a row without a byte of a body: what Go's server takes."""
+
+_CONTINUE = 100
+_FIRST_FINAL = 200
+_BODILESS = frozenset({204, 304})
+
+
+_Parser = httptools.HttpResponseParser
+
+
+class AnswerError(Exception):
+    """What came is not an answer, or not a whole one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """Status line and headers of an answer; ``headers`` as they came."""
+
+    status: int
+    reason: str
+    headers: CIMultiDictProxy[str]
+
+
+class AnswerParser:
+    """What has come of the answer to one request, whose ``method`` it is.
+
+    It serves one answer: httptools would add a trailer of one to the next.
+    ``heard``: any byte came. ``invited``: the instance said ``100 Continue``.
+    ``head`` is set once it is whole. ``pieces`` are what came of the body and was
+    not taken yet; whoever takes them clears the list. ``complete``: all of it came.
+    ``reusable``: the connection may carry another request then. ``between_chunks``:
+    what comes next begins with the length of a chunk; whole chunks may then pass
+    without being fed.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.head: AnswerHead | None = None
+        self.pieces: list[bytes] = []
+        self.heard = False
+        self.invited = False
+        self.complete = False
+        self.reusable = False
+        self.between_chunks = False
+        self._is_bodiless = method == "HEAD"
+        self._ends_with_connection = False
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._reason = b""
+        self._barren = 0
+        self._is_chunk_over = False
+        self._whole: int | None = None
+        self._parser: _Parser | None = httptools.HttpResponseParser(_Callbacks(self))
+
+    def feed(self, data: bytes) -> None:
+        """Take in what came; raises `AnswerError` if it is no answer."""
+        self.heard = True
+        if self._parser is None:
+            self.reusable = False
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            raise AnswerError("it speaks another protocol") from error
+        except httptools.HttpParserError as error:
+            if not self.complete:  # else: what came after it is of no interest
+                raise AnswerError(f"it does not speak HTTP/1.1: {error}") from error
+            self.reusable = False
+        self.between_chunks = (
+            self._is_chunk_over and not self.complete and data.endswith(b"\r\n")
+        )
+        if self.pieces:
+            self._barren = 0
+            if self._whole is not None:
+                del self.pieces[self._whole :]
+        else:
+            self._barren += len(data)
+            if self._barren > MAX_HEAD:
+                raise AnswerError(f"it sent {MAX_HEAD} bytes of headers and no body")
+        if self._is_bodiless and self.head is not None:
+            self._end_bodiless()
+        if self.complete:
+            self._parser = None  # or they hold each other
+
+    def end(self) -> None:
+        """Take note of the connection's end; raises `AnswerError` if that is early."""
+        if self.head is None:
+            raise AnswerError("it closed the connection")
+        if not self.complete and not self._ends_with_connection:
+            raise AnswerError("it closed the connection in the middle of its answer")
+        self.complete, self.reusable = True, False
+
+    def close(self) -> None:
+        """Let go of what came; the parser and this object hold each other."""
+        self._parser = None
+        self.pieces.clear()
+
+    def _end_bodiless(self) -> None:
+        """End an answer to HEAD: whatever was taken for its body came after it."""
+        is_kept = self._parser is not None and self._parser.should_keep_alive()
+        self.reusable = is_kept and not self.pieces
+        self.complete = True
+        self.pieces.clear()
+
+    def on_field(self, name: bytes, value: bytes) -> None:
+        """Take in a header; one after the head is a trailer, which nobody reads."""
+        self._fields.append((name, value))
+
+    def on_reason(self, part: bytes) -> None:
+        """Take in a part of the words after the status."""
+        self._reason += part
+
+    def on_head(self) -> None:
+        """Take note that the head is whole; an interim one is forgotten."""
+        if self._parser is None or self.complete:
+            return
+        status = self._parser.get_status_code()
+        if status < _FIRST_FINAL:
+            self.invited = self.invited or status == _CONTINUE
+            return
+        headers = CIMultiDict(
+            (name.decode("ascii", "surrogateescape"), _text(value))
+            for name, value in self._fields
+        )
+        encodings = ",".join(headers.getall("Transfer-Encoding", ())).lower()
+        self._ends_with_connection = (
+            status not in _BODILESS
+            and not self._is_bodiless
+            and not encodings.rstrip().endswith("chunked")
+            and "Content-Length" not in headers
+        )
+        self.head = AnswerHead(status, _text(self._reason), CIMultiDictProxy(headers))
+
+    def on_begin(self) -> None:
+        """Take note that a message begins; one after the answer nobody asked for."""
+        if self.complete:
+            self._whole = len(self.pieces) if self._whole is None else self._whole
+            self.reusable = False
+        else:
+            self._fields.clear()
+            self._reason = b""
+
+    def on_chunk_begun(self) -> None:
+        """Take note that the length of a chunk has come."""
+        self._is_chunk_over = False
+
+    def on_chunk_over(self) -> None:
+        """Take note that a chunk is whole, with its line break."""
+        self._is_chunk_over = True
+
+    def on_complete(self) -> None:
+        """Take note that a message ended."""
+        if self._parser is not None and self.head is not None and not self.complete:
+            self.complete = True
+            self.reusable = self._parser.should_keep_alive()
+
+
+class _Callbacks:
+    """What httptools calls; it looks these names up once, when it is made."""
+
+    def __init__(self, parser: AnswerParser) -> None:
+        self.on_message_begin = parser.on_begin
+        self.on_status = parser.on_reason
+        self.on_header = parser.on_field
+        self.on_headers_complete = parser.on_head
+        self.on_body = parser.pieces.append
+        self.on_chunk_header = parser.on_chunk_begun
+        self.on_chunk_complete = parser.on_chunk_over
+        self.on_message_complete = parser.on_complete
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

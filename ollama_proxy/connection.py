@@ -1,0 +1,357 @@
+"""One connection to an instance, which carries one request at a time.
+
+What comes of an answer's body goes from here straight to whoever takes it: no
+queue, no task is woken for it. A `Sink` that is full has the connection read no
+further until there is room again, so a slow client never grows our memory.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, cast
+
+from ollama_proxy.answer_parser import AnswerError, AnswerHead, AnswerParser
+from ollama_proxy.chunks import framed, length_line
+from ollama_proxy.errors import InstanceLostError
+
+_READ_AHEAD = 64 * 1024
+_STALE_S = 1.0
+_SLICE = 256 * 1024
+
+
+class Sink(Protocol):
+    """Takes the body of an answer as it comes."""
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether it can `take_chunk`."""
+
+    def take(self, pieces: list[bytes]) -> bool:
+        """Take what came; True if it is full."""
+
+    def take_chunk(self, chunk: bytes) -> bool:
+        """Take one whole chunk, framed as on the wire; True if it is full."""
+
+    async def room(self) -> None:
+        """Wait until it is not full."""
+
+
+class Connection(asyncio.Protocol):
+    """An HTTP/1.1 connection; `ask` sends a request, then the body can be read.
+
+    ``gone`` is called once it is closed, by whom ever. ``used``: it has carried a
+    request before. ``idle_since`` and ``era`` belong to whoever keeps it.
+    """
+
+    def __init__(self, gone: Callable[["Connection"], None]) -> None:
+        self.used = False
+        self.idle_since = 0.0
+        self.era = 0
+        self._gone = gone
+        self._transport: asyncio.Transport | None = None
+        self._parser: AnswerParser | None = None
+        self._sink: Sink | None = None
+        self._take_chunk: Callable[[bytes], bool] | None = None
+        self._is_full = False
+        self._is_paused = False
+        self._read_ahead = 0
+        self._failure: Exception | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._owes_body = False
+        self._asked_at = 0.0
+        self._upload: asyncio.Task[None] | None = None
+        self._can_write: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be connected."""
+        self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on what came; a token passes here, so this is short."""
+        take_chunk = self._take_chunk
+        if (
+            take_chunk is not None
+            and data.startswith(length_line(len(data)))
+            and data.endswith(b"\r\n")
+        ):
+            if take_chunk(data):
+                self._is_full = True
+                self._pause()
+                self._tell()
+            return
+        parser = self._parser
+        if parser is None:  # nobody asked
+            self.close()
+            return
+        sink = self._sink
+        try:
+            parser.feed(data)
+        except AnswerError as error:
+            self._fail(error)
+            return
+        self._pass_chunks(parser)
+        if sink is None:
+            self._keep(len(data))
+        elif parser.pieces:
+            self._is_full = sink.take(parser.pieces)
+            parser.pieces.clear()
+            if self._is_full:
+                self._pause()
+        if sink is None or self._is_full or parser.complete:
+            self._tell()
+
+    def _pass_chunks(self, parser: AnswerParser) -> None:
+        """Let whole chunks pass unparsed, where what comes next is one."""
+        sink = self._sink
+        passes = sink is not None and sink.is_chunked and parser.between_chunks
+        self._take_chunk = sink.take_chunk if sink is not None and passes else None
+
+    def _keep(self, size: int) -> None:
+        """Leave what came to be read; read no further if that is much."""
+        self._read_ahead += size
+        if self._read_ahead > _READ_AHEAD:
+            self._pause()
+
+    def eof_received(self) -> bool:
+        """Close: a server that sends no more is of no more use.
+
+        At once, since it may never take what is still to be sent.
+        """
+        self._note_end(None)
+        self.close()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that it is closed; some answers end so."""
+        self._transport = None
+        self._note_end(exc)
+        self.resume_writing()
+        self._gone(self)
+
+    def _note_end(self, exc: Exception | None) -> None:
+        """Have whoever waits for the answer know that no more of it comes."""
+        parser = self._parser
+        if parser is not None and not parser.complete and self._failure is None:
+            self._failure = exc or _end(parser)
+        self._tell()
+
+    def pause_writing(self) -> None:
+        """Have an upload wait."""
+        self._can_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """Have an upload go on."""
+        if self._can_write is not None:
+            if not self._can_write.done():
+                self._can_write.set_result(None)
+            self._can_write = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can carry a request."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def was_stale(self) -> bool:
+        """Whether it was kept, and ended without a byte as soon as it was used.
+
+        Later an end may be that of an instance which had begun to work.
+        """
+        loop = asyncio.get_running_loop()
+        at_once = loop.time() - self._asked_at < _STALE_S
+        return self.used and at_once and not self._asked().heard
+
+    def close(self) -> None:
+        """Close it at once; what waits to be sent is not sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def ask(
+        self,
+        method: str,
+        head: bytes,
+        payload: bytes | AsyncIterator[bytes] | None,
+        *,
+        chunked: bool,
+        waits: bool,
+    ) -> AnswerHead:
+        """Send a request, and return the head of its answer once it has come.
+
+        A body that ``waits`` is sent when the instance invites it. A body in parts
+        goes on being sent after this returns. Raises `AnswerError` or `OSError` if
+        there is no answer, and what reading the body raises.
+        """
+        parser = self._parser = AnswerParser(method)
+        if self._transport is None:
+            raise ConnectionResetError("it is closed")
+        self._owes_body = True
+        self._asked_at = asyncio.get_running_loop().time()
+        if isinstance(payload, bytes) and len(payload) <= _SLICE and not waits:
+            self._transport.write(head + payload if payload else head)
+            payload = None
+        else:
+            self._transport.write(head)
+        while parser.head is None:
+            if payload is not None and (parser.invited or not waits):
+                self._begin_upload(payload, chunked=chunked)
+                payload = None
+            await self._hear()
+        self._owes_body = payload is not None
+        return parser.head
+
+    def _begin_upload(
+        self, payload: bytes | AsyncIterator[bytes], *, chunked: bool
+    ) -> None:
+        parts = _slices(payload) if isinstance(payload, bytes) else payload
+        upload = self._send_parts(parts, chunked=chunked)
+        self._upload = asyncio.get_running_loop().create_task(upload, name="upload")
+
+    async def _send_parts(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
+        """Send a body as it comes; one that is not whole ends the connection."""
+        try:
+            async for part in parts:
+                if self._transport is None:
+                    return
+                if not part:
+                    continue
+                self._transport.write(framed(part) if chunked else part)
+                if self._can_write is not None:
+                    await self._can_write
+            if chunked and self._transport is not None:
+                self._transport.write(b"0\r\n\r\n")
+        except Exception as error:
+            self._fail(error)
+
+    async def pour(self, sink: Sink) -> None:
+        """Hand the body to a sink, to its end.
+
+        Raises `InstanceLostError` if it is not whole.
+        """
+        parser = self._asked()
+        is_full = bool(parser.pieces) and sink.take(parser.pieces)
+        parser.pieces.clear()
+        self._sink, self._is_full = sink, is_full
+        self._pass_chunks(parser)
+        while self._is_full or not parser.complete:
+            if self._is_full:
+                await sink.room()
+                self._is_full = False
+            elif self._failure is not None:
+                raise _lost(self._failure)
+            else:
+                self._resume()
+                await self._wait()
+
+    def whole(self, most: int) -> bytes | None:
+        """Return the body if all of it is here and it is at most so many bytes."""
+        parser = self._asked()
+        size = sum(map(len, parser.pieces))
+        if not parser.complete or size > most:
+            return None
+        body = b"".join(parser.pieces)
+        parser.pieces.clear()
+        return body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes, a chunk as a chunk.
+
+        Raises `InstanceLostError` if it is not whole.
+        """
+        parser = self._asked()
+        while True:
+            pieces = parser.pieces.copy()
+            parser.pieces.clear()
+            self._read_ahead = 0
+            for piece in pieces:
+                yield piece
+            if parser.pieces:
+                continue
+            if parser.complete:
+                return
+            if self._failure is not None:
+                raise _lost(self._failure)
+            self._resume()
+            await self._wait()
+
+    async def end(self) -> bool:
+        """End the exchange; True if the connection can carry another request."""
+        parser = self._asked()
+        upload, self._upload = self._upload, None
+        is_sent = not self._owes_body and (upload is None or upload.done())
+        reusable = is_sent and parser.reusable and not parser.pieces
+        has_failed, self._failure = self._failure is not None, None
+        parser.close()
+        self._sink = self._parser = self._take_chunk = None
+        self.used = True
+        if not reusable or has_failed or not self.is_open:
+            self.close()
+            if upload is not None and not upload.done():
+                upload.cancel()
+                await asyncio.wait({upload})
+            return False
+        self._read_ahead = 0
+        self._resume()
+        return True
+
+    async def drop(self) -> None:
+        """Close it in the middle of an exchange."""
+        self.close()
+        await self.end()
+
+    def _asked(self) -> AnswerParser:
+        assert self._parser is not None  # noqa: S101 - `ask` came first
+        return self._parser
+
+    async def _hear(self) -> None:
+        """Wait for news of the answer's head; raises what went wrong."""
+        if self._failure is None:
+            await self._wait()
+        if self._failure is not None and self._asked().head is None:
+            raise self._failure
+
+    async def _wait(self) -> None:
+        self._news = asyncio.get_running_loop().create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+        self.close()
+        self._tell()
+
+    def _pause(self) -> None:
+        if not self._is_paused and self.is_open and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            if self.is_open and self._transport is not None:
+                self._transport.resume_reading()
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), _SLICE):
+        yield body[at : at + _SLICE]
+
+
+def _end(parser: AnswerParser) -> AnswerError | None:
+    """Return what is wrong with an answer that ends now."""
+    try:
+        parser.end()
+    except AnswerError as error:
+        return error
+    return None
+
+
+def _lost(failure: Exception) -> InstanceLostError:
+    error = InstanceLostError(str(failure) or type(failure).__name__)
+    error.__cause__ = failure
+    return error

@@ -1,0 +1,192 @@
+"""Connections to instances: opened, kept for a while, handed out again.
+
+There is no limit on open ones: each belongs to a request of a client, and Ollama
+queues by itself. How many are kept idle, and how long, is limited.
+"""
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import socket
+import ssl
+from functools import partial
+from typing import NamedTuple
+
+import aiohappyeyeballs
+from yarl import URL
+
+from ollama_proxy.backend import Upstream
+from ollama_proxy.connection import Connection
+
+_CONNECT_TIMEOUT_S = 10.0
+_HAPPY_EYEBALLS_S = 0.25
+_RESOLVED_FOR_S = 10.0
+_CLOSE_S = 1.0
+
+_AddressInfo = aiohappyeyeballs.AddrInfoType
+
+
+class Address(NamedTuple):
+    """Where to connect, and whom to trust there; connections are kept by it."""
+
+    host: str
+    port: int
+    server_name: str | None
+    context: ssl.SSLContext | None
+
+
+class Connector:
+    """Opens connections; keeps idle ones for a while, and only so many per address."""
+
+    def __init__(self, *, kept_for_s: float = 15.0, kept_most: int = 256) -> None:
+        self._kept_for_s = kept_for_s
+        self._kept_most = kept_most
+        self._idle: dict[Address, dict[Connection, None]] = {}
+        self._open: set[Connection] = set()
+        self._resolved: dict[Address, tuple[float, list[_AddressInfo]]] = {}
+        self._default_context: ssl.SSLContext | None = None
+        self._era = 0
+        self._all_gone = asyncio.Event()
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def aclose(self) -> None:
+        """Close every connection, and see them gone."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._all_gone.clear()
+        for connection in tuple(self._open):
+            connection.close()
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._all_gone.wait()
+
+    def forget(self) -> None:
+        """Keep no connection: what they led to is gone, or asleep and silent.
+
+        A machine that was suspended wakes up with its connections dead, and nobody
+        on the way says so. What is under way now may end.
+        """
+        self._resolved.clear()
+        self._era += 1
+        for kept in tuple(self._idle.values()):
+            for connection in tuple(kept):
+                connection.close()
+
+    def address_of(self, upstream: Upstream) -> Address:
+        """Return where an upstream is."""
+        url, link = URL(upstream.url), upstream.link
+        if url.scheme == "https":
+            context = (link.context if link else None) or self._system_context()
+        else:
+            context = None
+        server_name = link.server_name if link is not None else None
+        return Address(url.raw_host or "", url.port or 80, server_name, context)
+
+    def _system_context(self) -> ssl.SSLContext:
+        """Return whom the system trusts; it is slow to load."""
+        if self._default_context is None:
+            self._default_context = ssl.create_default_context()
+        return self._default_context
+
+    async def connect(self, address: Address, *, fresh: bool) -> Connection:
+        """Return a connection: a kept one if there is, unless it must be ``fresh``.
+
+        Raises `OSError` if there is none to be had.
+        """
+        while not fresh and (kept := self._idle.get(address)):
+            connection, _ = kept.popitem()
+            if connection.is_open:
+                return connection
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                return await self._open_one(address)
+        except TimeoutError as error:
+            where = f"{address.host}:{address.port}"
+            message = f"no connection to {where} in {_CONNECT_TIMEOUT_S:.0f} s"
+            raise TimeoutError(message) from error
+
+    async def _open_one(self, address: Address) -> Connection:
+        loop = asyncio.get_running_loop()
+        era = self._era
+        named = address.server_name or address.host
+        connect = partial(
+            loop.create_connection,
+            lambda: Connection(partial(self._gone, address)),
+            ssl=address.context,
+            server_hostname=named if address.context is not None else None,
+        )
+        if _is_written_out(address.host):
+            _, opened = await connect(address.host, address.port)
+        else:
+            bound = await aiohappyeyeballs.start_connection(
+                await self._resolve(address), happy_eyeballs_delay=_HAPPY_EYEBALLS_S
+            )
+            try:
+                _, opened = await connect(sock=bound)
+            except BaseException:
+                bound.close()
+                raise
+        connection: Connection = opened
+        connection.era = era
+        if connection.is_open:
+            self._open.add(connection)
+        return connection
+
+    async def _resolve(self, address: Address) -> list[_AddressInfo]:
+        """Return the addresses of a host, as asked for a moment ago."""
+        loop = asyncio.get_running_loop()
+        found = self._resolved.get(address)
+        if found is not None and loop.time() - found[0] < _RESOLVED_FOR_S:
+            return found[1]
+        infos = await loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )
+        too_old = loop.time() - _RESOLVED_FOR_S
+        for old in [old for old, (at, _) in self._resolved.items() if at < too_old]:
+            del self._resolved[old]
+        self._resolved[address] = (loop.time(), list(infos))
+        return list(infos)
+
+    def keep(self, address: Address, connection: Connection) -> None:
+        """Keep a connection for another request, if it is worth it."""
+        kept = self._idle.get(address, {})
+        if connection.era != self._era or len(kept) >= self._kept_most:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(address, kept)[connection] = None
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(self._kept_for_s, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was idle for long; come again while anything is kept."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._kept_for_s
+        for address, kept in tuple(self._idle.items()):
+            for connection in tuple(kept):
+                if connection.idle_since <= oldest:
+                    del kept[connection]
+                    connection.close()
+            if not kept:
+                del self._idle[address]
+        again = loop.call_later(self._kept_for_s, self._sweep) if self._idle else None
+        self._sweeping = again
+
+    def _gone(self, address: Address, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._idle.get(address, {}).pop(connection, None)
+        if not self._open:
+            self._all_gone.set()
+
+
+@functools.lru_cache(maxsize=64)
+def _is_written_out(host: str) -> bool:
+    """Tell whether a host is an address itself, which needs no resolver."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

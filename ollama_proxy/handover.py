@@ -1,0 +1,290 @@
+"""One answer on its way to the client, byte for byte.
+
+Nothing is compressed, decompressed or re-encoded. The first byte of an answer
+passes while the instance works on the second.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol
+
+import msgspec
+from aiohttp import HttpVersion11, hdrs, web
+from multidict import CIMultiDictProxy
+
+from ollama_proxy import headers
+from ollama_proxy.answers import in_band_error
+from ollama_proxy.bodies import reset
+from ollama_proxy.chunks import framed
+from ollama_proxy.errors import InstanceLostError
+from ollama_proxy.relay import Answer
+from ollama_proxy.routing import Family
+
+UNTYPED = web.ResponseKey("untyped", bool)
+"""Key on a response whose instance named no content type."""
+
+_ERROR_BODY = 64 * 1024
+_FIRST_ERROR = 400
+_WHOLE = 16 * 1024
+_STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
+
+
+class Head(Protocol):
+    """Status line and headers of an answer."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def reason(self) -> str | None:
+        """The words after the status."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers as they came."""
+
+
+class ClientSink:
+    """Writes an answer's body to its client's connection, framed as its head says.
+
+    It does what ``StreamResponse.write`` does, less what only counts with other
+    bodies; that would be a task woken for each token.
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        touch: Callable[[], None],
+        stall_s: float,
+    ) -> None:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        self._last = b"\n"
+        self._last_chunk: bytes | None = None
+        self._request = request
+        self._touch = touch
+        self._stall_s = stall_s
+        self._write = transport.write
+        self._queued = transport.get_write_buffer_size
+        self._is_closing = transport.is_closing
+        self._most = transport.get_write_buffer_limits()[1]
+        self.is_chunked = response.headers.get("Transfer-Encoding") == "chunked"
+
+    @property
+    def last(self) -> bytes:
+        """What came last of the body."""
+        return self._last if self._last_chunk is None else self._last_chunk[:-2]
+
+    def take_chunk(self, chunk: bytes) -> bool:
+        """Write a chunk as it came; True if the client is too slow for more."""
+        if self._is_closing():
+            return True
+        self._touch()
+        self._last_chunk = chunk
+        self._write(chunk)
+        return self._queued() > self._most
+
+    def take(self, pieces: list[bytes]) -> bool:
+        """Write what came; True if the client is too slow for more."""
+        if self._is_closing():
+            return True
+        self._touch()
+        pieces = [piece for piece in pieces if piece]  # an empty chunk is the last
+        if not pieces:
+            return False
+        self._last, self._last_chunk = pieces[-1], None
+        if self.is_chunked:
+            pieces = [framed(piece) for piece in pieces]
+        self._write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return self._queued() > self._most
+
+    async def room(self) -> None:
+        """Wait for a slow client; reset one that takes nothing.
+
+        The wait itself is never cut short: aiohttp would take that for the end of
+        its next one.
+        """
+        left = self._queued()
+        loop = asyncio.get_running_loop()
+        draining = loop.create_task(self._request.writer.drain(), name="drain")
+        try:
+            while not (await asyncio.wait({draining}, timeout=self._stall_s))[0]:
+                before, left = left, self._queued()
+                if left >= before:
+                    reset(self._request)
+                    raise ConnectionResetError("the client takes nothing")
+            draining.result()
+        finally:
+            draining.cancel()
+        if self._is_closing():
+            raise ConnectionResetError("the client has gone")
+
+
+class Handover:
+    """One answer on its way to the client; ``response`` is set once it began.
+
+    ``begun`` is a response under way, if heartbeats have opened one already;
+    ``added`` are headers of our own, ``request_id`` names the request in errors.
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        family: Family,
+        *,
+        begun: web.StreamResponse | None,
+        stall_s: float,
+        added: Mapping[str, str],
+        request_id: str,
+    ) -> None:
+        self.response = begun
+        self._request_id = request_id
+        self._added = added
+        self._request = request
+        self._family = family
+        self._stall_s = stall_s
+        self._sink: ClientSink | None = None
+
+    async def pour(
+        self, answer: Answer, touch: Callable[[], None]
+    ) -> web.StreamResponse:
+        """Pass an answer on as it comes, a chunk as a chunk.
+
+        If the instance breaks off, the client is told in the words of the
+        stream, or its connection is reset: a clean early end would look like
+        success. A client that takes nothing for ``stall_s`` is reset too.
+        """
+        if self._takes_whole(answer) and (body := answer.whole(_WHOLE)) is not None:
+            touch()
+            response = await self._begin(answer, body)
+            await response.write_eof()
+            return response
+        return await self._pass(answer, answer.chunks(), answer.pour, touch)
+
+    async def run(
+        self, head: Head, chunks: AsyncIterator[bytes], touch: Callable[[], None]
+    ) -> web.StreamResponse:
+        """Pass on, in the same way, an answer that somebody else looks at first."""
+
+        async def pour(sink: ClientSink) -> None:
+            async for data in chunks:
+                if sink.take([data]):
+                    await sink.room()
+
+        return await self._pass(head, chunks, pour, touch)
+
+    async def _pass(
+        self,
+        head: Head,
+        chunks: AsyncIterator[bytes],
+        pour: Callable[[ClientSink], Awaitable[None]],
+        touch: Callable[[], None],
+    ) -> web.StreamResponse:
+        """Pour a body out to the client, after its head and with its end."""
+        if self.response is not None and head.status >= _FIRST_ERROR:
+            return await self._tell(self.response, await _error_of(head, chunks))
+        response = self.response or await self._begin(head)
+        self._sink = ClientSink(self._request, response, touch, self._stall_s)
+        try:
+            await pour(self._sink)
+        except InstanceLostError as error:
+            return await self.break_off(error)
+        await response.write_eof()
+        return response
+
+    def _takes_whole(self, head: Head) -> bool:
+        """Tell whether head and body may leave in one write, which can't wait."""
+        transport = self._request.transport
+        return (
+            self.response is None
+            and "Content-Length" in head.headers
+            and self._request.method != hdrs.METH_HEAD
+            and transport is not None
+            and transport.get_write_buffer_size() == 0
+        )
+
+    async def _begin(self, head: Head, body: bytes = b"") -> web.StreamResponse:
+        """Send the head of an answer; with a ``body``, when that is sent."""
+        fields = headers.for_client(head.headers)
+        response = (
+            web.Response(
+                status=head.status, reason=head.reason, headers=fields, body=body
+            )
+            if body
+            else web.StreamResponse(
+                status=head.status, reason=head.reason, headers=fields
+            )
+        )
+        close_if_unframed(self._request, response)
+        if not self._request.content.is_eof():
+            response.force_close()  # what is left of an unwanted upload is not read
+        kept = head.headers.get("Connection", "").lower() == "keep-alive"
+        if kept and self._request.keep_alive and response.keep_alive is not False:
+            response.headers["Connection"] = "keep-alive"  # some routes say so
+        response.headers.update(self._added)
+        response[UNTYPED] = "Content-Type" not in head.headers
+        await response.prepare(self._request)
+        self.response = response
+        return response
+
+    async def break_off(self, error: Exception) -> web.StreamResponse:
+        """End a stream whose instance was lost, so that nobody takes it for whole.
+
+        Raises `ConnectionResetError` after a reset, where nothing can be told.
+        """
+        message = "the instance was lost in the middle of the answer"
+        response = self.response
+        can_tell = response is not None and response.content_type in _STREAM_TYPES
+        if response is None or not can_tell or "Content-Length" in response.headers:
+            reset(self._request)
+            raise ConnectionResetError(f"{message}: {error}") from error
+        last = self._sink.last if self._sink is not None else b"\n"
+        fresh_line = b"" if last.endswith(b"\n") else b"\n"
+        is_sse = response.content_type == "text/event-stream"
+        fresh_event = b"\n" if is_sse else b""
+        return await self._tell(response, message, fresh_line + fresh_event)
+
+    async def _tell(
+        self, response: web.StreamResponse, message: str, before: bytes = b""
+    ) -> web.StreamResponse:
+        """End a response that has begun with an error in its stream."""
+        told = in_band_error(self._family, message, request_id=self._request_id)
+        async with asyncio.timeout(self._stall_s):
+            await response.write(before + told)
+            await response.write_eof()
+        return response
+
+
+async def _error_of(head: Head, chunks: AsyncIterator[bytes]) -> str:
+    """Return the error text of an instance's answer."""
+    raw = b""
+    with contextlib.suppress(InstanceLostError):
+        async for data in chunks:
+            raw += data
+            if len(raw) > _ERROR_BODY:
+                break
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return f"the instance answered with status {head.status}"
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else f"status {head.status}"
+
+
+def close_if_unframed(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """End a body without a length by a close, for clients that know no chunks."""
+    if request.version < HttpVersion11 and "Content-Length" not in response.headers:
+        response.force_close()
+
+
+def strip_own_headers(response: web.StreamResponse) -> None:
+    """Remove what aiohttp adds: Ollama names no server and invents no type."""
+    response.headers.pop("Server", None)
+    if response.get(UNTYPED):
+        response.headers.popall("Content-Type", None)

@@ -1,0 +1,629 @@
+"""An instance's answer to the byte: where it ends, and what may be sent after it."""
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from ollama_proxy import connection
+from ollama_proxy.answer_parser import MAX_HEAD, AnswerError, AnswerParser
+from ollama_proxy.authority import Authority
+from ollama_proxy.backend import Upstream
+from ollama_proxy.chunks import framed
+from ollama_proxy.clock import SystemClock
+from ollama_proxy.connection import Connection
+from ollama_proxy.connector import Connector
+from ollama_proxy.errors import InstanceLostError, UpstreamError
+from ollama_proxy.outgoing import Outgoing
+from ollama_proxy.pulls import KeptBody
+from ollama_proxy.record import LaunchId
+from ollama_proxy.relay import Answer, Relay
+from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream, reply
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+MEASURED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
+
+
+def parsed(method: str, *parts: bytes, ends: bool = False) -> AnswerParser:
+    parser = AnswerParser(method)
+    for part in parts:
+        parser.feed(part)
+    if ends:
+        parser.end()
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("method", "raw", "body"),
+    [
+        ("GET", MEASURED + b"hi", b"hi"),
+        ("GET", CHUNKED + framed(b"hi") + LAST, b"hi"),
+        ("HEAD", MEASURED, b""),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b""),
+        ("POST", b"HTTP/1.1 100 Continue\r\n\r\n" + MEASURED + b"hi", b"hi"),
+        ("POST", b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + MEASURED + b"hi", b"hi"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_ends_where_its_framing_says(
+    method: str, raw: bytes, body: bytes, *, at_once: bool
+) -> None:
+    parts = [raw] if at_once else [raw[at : at + 1] for at in range(len(raw))]
+    answer = parsed(method, *parts)
+
+    assert b"".join(answer.pieces) == body
+    assert (answer.complete, answer.reusable) == (True, True)
+    assert not answer.between_chunks
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        MEASURED + b"hi" + MEASURED + b"no",
+        MEASURED + b"hi and more",
+        CHUNKED + framed(b"hi") + LAST + b"junk",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    ],
+)
+def test_what_comes_after_an_answer_is_dropped_with_its_connection(raw: bytes) -> None:
+    answer = parsed("GET", raw)
+
+    assert answer.head is not None
+    assert b"".join(answer.pieces) == b"hi"
+    assert (answer.complete, answer.reusable) == (True, False)
+
+
+def test_a_body_after_an_answer_to_head_is_not_taken_for_the_next_answer() -> None:
+    answer = parsed("HEAD", MEASURED + b"h")
+
+    assert answer.pieces == []
+    assert not answer.reusable
+
+
+def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    answer = parsed("GET", b"HTTP/1.1 200 OK\r\n\r\nhi", ends=True)
+
+    assert answer.pieces == [b"hi"]
+    assert (answer.complete, answer.reusable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "closed the connection"),
+        (MEASURED + b"h", "in the middle"),
+        (CHUNKED + framed(b"hi"), "in the middle"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
+        (CHUNKED + b"zz\r\nhi\r\n", "does not speak HTTP"),
+        (
+            b"HTTP/1.1 101 Switch\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            "another",
+        ),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_HEAD, "headers and no body"),
+        (CHUNKED + b"0\r\nX: " + b"y" * MAX_HEAD, "headers and no body"),
+    ],
+)
+def test_what_is_no_whole_answer_is_an_error(raw: bytes, said: str) -> None:
+    with pytest.raises(AnswerError, match=said):
+        parsed(
+            "GET",
+            *(raw[at : at + 65536] for at in range(0, len(raw), 65536)),
+            ends=True,
+        )
+
+
+def test_a_trailer_does_not_become_a_header() -> None:
+    answer = parsed("GET", CHUNKED + framed(b"hi") + b"0\r\nX-Late: 1\r\n\r\n")
+
+    assert answer.head is not None
+    assert "X-Late" not in answer.head.headers
+
+
+class WireSink:
+    """Keeps what a client's connection would be sent."""
+
+    is_chunked = True
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.wire = b""
+        self.whole_chunks = 0
+        self.waits = 0
+        self._full = full
+
+    def take(self, pieces: list[bytes]) -> bool:
+        self.wire += b"".join(framed(piece) for piece in pieces)
+        return self._full
+
+    def take_chunk(self, chunk: bytes) -> bool:
+        self.whole_chunks += 1
+        self.wire += chunk
+        return self._full
+
+    async def room(self) -> None:
+        self.waits += 1
+        await asyncio.sleep(0)
+
+
+class StillTransport(asyncio.Transport):
+    """A transport that goes nowhere; it remembers whether it is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = True
+        self.closed = False
+
+    def write(self, data: object) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+async def passed_on(sink: WireSink, parts: list[bytes]) -> bytes:
+    """Return what reaches a client of an answer that comes in these parts."""
+    to_instance = Connection(lambda _gone: None)
+    transport = StillTransport()
+    to_instance.connection_made(transport)
+    asking = asyncio.ensure_future(
+        to_instance.ask("POST", b"", None, chunked=False, waits=False)
+    )
+    await asyncio.sleep(0)
+    to_instance.data_received(CHUNKED)
+    await asking
+    pouring = asyncio.ensure_future(to_instance.pour(sink))
+    await asyncio.sleep(0)
+    for part in parts:
+        while not transport.reads:
+            await asyncio.sleep(0)
+        to_instance.data_received(part)
+    await pouring
+    return sink.wire
+
+
+def split(raw: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    return [raw[a:b] for a, b in itertools.pairwise(places)]
+
+
+@given(
+    chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=8),
+    cuts=st.lists(st.integers(min_value=0, max_value=400), max_size=12),
+    full=st.booleans(),
+)
+def test_however_an_answer_is_cut_up_its_body_is_the_same(
+    chunks: list[bytes], cuts: list[int], *, full: bool
+) -> None:
+    raw = b"".join(framed(chunk) for chunk in chunks) + LAST
+    sink = WireSink(full=full)
+
+    wire = asyncio.run(passed_on(sink, split(raw, cuts)))
+
+    assert b"".join(parsed("GET", CHUNKED + wire + LAST).pieces) == b"".join(chunks)
+
+
+def test_a_token_that_comes_as_a_whole_chunk_passes_as_it_is() -> None:
+    sink = WireSink()
+    tokens = [framed(b'{"response":"%d"}\n' % n) for n in range(5)]
+
+    wire = asyncio.run(passed_on(sink, [*tokens, LAST]))
+
+    assert wire == b"".join(tokens)
+    assert sink.whole_chunks == 4  # the first tells where chunks begin
+
+
+def test_the_end_of_a_length_is_not_taken_for_a_chunk() -> None:
+    inner = b"d\r\n" + b"x" * 13 + b"\r\n"
+    body = b"y" * 13 + b"\r\n" + b"z" * 14
+    raw = framed(b"ab"), b"1", b"d\r\n" + body[:15], body[15:] + b"\r\n" + LAST
+    assert len(body) == 0x1D
+    assert len(raw[2]) == len(inner)
+
+    sink = WireSink()
+    wire = asyncio.run(passed_on(sink, list(raw)))
+
+    assert b"".join(parsed("GET", CHUNKED + wire + LAST).pieces) == b"ab" + body
+    assert sink.whole_chunks == 0
+
+
+@pytest.mark.parametrize("broken", [b"5\r\nhelloXX", b"5\rXhello\r\n", b"5\nhello\r\n"])
+def test_a_chunk_that_is_broken_ends_the_answer(broken: bytes) -> None:
+    sink = WireSink()
+
+    with pytest.raises(InstanceLostError, match="does not speak HTTP"):
+        asyncio.run(passed_on(sink, [framed(b"hello"), broken]))
+
+    assert sink.whole_chunks == 0
+
+
+def test_nothing_is_read_while_a_client_has_no_room() -> None:
+    sink = WireSink(full=True)
+    tokens = [framed(b"token") for _ in range(4)]
+
+    asyncio.run(passed_on(sink, [*tokens, LAST]))
+
+    assert sink.waits == 4
+
+
+def to_send(body: bytes = b"{}") -> Outgoing:
+    return Outgoing("POST", "/api/x", CIMultiDict(), KeptBody(body))
+
+
+async def whole(answer: Answer) -> bytes:
+    async with answer:
+        return b"".join([chunk async for chunk in answer.chunks()])
+
+
+async def asked(one: Relay, there: RawUpstream, body: bytes = b"{}") -> bytes:
+    return await whole(await one.ask(to_send(body), Upstream(there.url)))
+
+
+@contextlib.asynccontextmanager
+async def relay() -> AsyncIterator[Relay]:
+    one = Relay()
+    try:
+        yield one
+    finally:
+        await one.aclose()
+
+
+def answers(raw: bytes, *, then: Callable[[asyncio.StreamWriter], None]) -> Script:
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readexactly(2)
+        writer.write(raw)
+        then(writer)
+
+    return script
+
+
+def nothing(_writer: asyncio.StreamWriter) -> None: ...
+
+
+OK = answers(reply(b"ok"), then=nothing)
+
+
+async def test_a_connection_is_kept_for_the_next_request() -> None:
+    async with (
+        raw_upstream(OK) as there,
+        relay() as one,
+    ):
+        said = [await asked(one, there) for _ in "123"]
+
+    assert said == [b"ok"] * 3
+    assert there.connections == 1
+
+
+async def test_one_that_was_closed_meanwhile_is_not_used() -> None:
+    script = answers(reply(b"ok"), then=lambda writer: writer.close())
+    async with raw_upstream(script) as there, relay() as one:
+        for _ in range(3):
+            await asked(one, there)
+            await asyncio.sleep(0.02)
+
+    assert there.connections == len(there.heads) == 3
+
+
+async def test_one_that_speaks_unasked_is_not_used() -> None:
+    async def chatty(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await OK(reader, writer)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(reply(b"a stranger's"))
+
+    async with raw_upstream(chatty) as there, relay() as one:
+        for _ in range(2):
+            said = await asked(one, there)
+            assert said == b"ok"
+            await asyncio.sleep(0.1)
+
+    assert there.connections == 2
+
+
+async def test_one_whose_answer_was_not_read_is_not_used() -> None:
+    async with (
+        raw_upstream(OK) as there,
+        relay() as one,
+    ):
+        for _ in range(2):
+            async with await one.ask(to_send(), Upstream(there.url)):
+                pass
+
+    assert there.connections == 2
+
+
+async def test_one_that_is_to_be_closed_is_not_used() -> None:
+    script = answers(reply(b"ok", b"Connection: close"), then=nothing)
+    async with raw_upstream(script) as there, relay() as one:
+        assert [await asked(one, there) for _ in "12"] == [b"ok", b"ok"]
+
+    assert there.connections == 2
+
+
+async def test_one_that_is_being_closed_is_not_used() -> None:
+    async with raw_upstream(OK) as there:
+        connector = Connector()
+        address = connector.address_of(Upstream(there.url))
+        first = await connector.connect(address, fresh=False)
+        connector.keep(address, first)
+        first.close()
+
+        assert await connector.connect(address, fresh=False) is not first
+        await connector.aclose()
+
+
+class UninvitedBody(KeptBody):
+    """A body that its client sends only when it is invited."""
+
+    expects = True
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+        self.complete = False
+
+    def payload(self) -> Any:
+        return self._parts()
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        yield b"never sent"
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_one_that_was_promised_a_body_and_got_none_is_not_used(
+    before: bytes,
+) -> None:
+    async def script(
+        _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(before + reply(b"no need"))
+
+    length = CIMultiDict({"Content-Length": "30"})
+    uninvited = Outgoing("POST", "/api/blobs/x", length, UninvitedBody())
+    async with raw_upstream(script) as there, relay() as one:
+        assert await whole(await one.ask(uninvited, Upstream(there.url))) == b"no need"
+        assert await asked(one, there, b"") == b"no need"
+
+    assert there.connections == 2
+    assert len(there.heads) == 2
+
+
+async def test_what_an_instance_has_worked_on_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "_STALE_S", 0.05)
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if len(there.heads) > 1:
+            await reader.readexactly(2)
+            await asyncio.sleep(0.1)
+            raise ConnectionResetError
+        await OK(reader, writer)
+
+    async with raw_upstream(script) as there, relay() as one:
+        assert await asked(one, there) == b"ok"
+        with pytest.raises(UpstreamError) as caught:
+            await asked(one, there)
+
+    assert caught.value.arrived
+    assert len(there.heads) == 2
+
+
+async def test_an_answer_that_ends_with_half_the_connection_ends_at_once() -> None:
+    async def script(
+        _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"HTTP/1.1 413 Too Large\r\n\r\nno")
+        writer.write_eof()
+        await asyncio.sleep(60)
+
+    async with raw_upstream(script) as there, relay() as one, asyncio.timeout(5):
+        assert await asked(one, there, bytes(20_000_000)) == b"no"
+
+
+async def test_a_failed_request_leaves_nothing_for_the_collector() -> None:
+    async def script(_r: asyncio.StreamReader, _w: asyncio.StreamWriter) -> None:
+        raise ConnectionResetError
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with raw_upstream(script) as there, relay() as one:
+            body = KeptBody(b"{}")
+            seen = weakref.ref(body)
+            request = Outgoing("POST", "/", CIMultiDict(), body)
+            with contextlib.suppress(UpstreamError):
+                await one.ask(request, Upstream(there.url))
+            del body, request
+            await asyncio.sleep(0)
+
+            assert seen() is None
+    finally:
+        gc.enable()
+
+
+class UnendingBody(UninvitedBody):
+    """A body whose client is slow to be stopped."""
+
+    expects = False
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        yield b"some"
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+
+
+async def test_a_request_that_is_cancelled_while_it_ends_leaves_no_connection() -> None:
+    left = asyncio.Event()
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(reply(b"early"))
+        await reader.read()
+        left.set()
+
+    length = CIMultiDict({"Content-Length": "30"})
+    uploading = Outgoing("POST", "/", length, UnendingBody())
+    async with raw_upstream(script) as there, relay() as one:
+        answer = await one.ask(uploading, Upstream(there.url))
+        ending = asyncio.ensure_future(whole(answer))
+        await asyncio.sleep(0.05)
+        ending.cancel()
+
+        async with asyncio.timeout(5):
+            await left.wait()
+        await asyncio.wait({ending})
+
+
+async def test_what_is_forgotten_is_not_used_but_may_end() -> None:
+    goes_on = asyncio.Event()
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readexactly(2)
+        writer.write(MEASURED)
+        await goes_on.wait()
+        writer.write(b"ok")
+
+    async with raw_upstream(script) as there, relay() as one:
+        under_way = await one.ask(to_send(), Upstream(there.url))
+        one.forget()
+        goes_on.set()
+        assert await whole(under_way) == b"ok"
+        assert await asked(one, there) == b"ok"
+
+    assert there.connections == 2
+
+
+async def test_idle_ones_are_closed_after_a_while() -> None:
+    async with raw_upstream(OK) as there:
+        connector = Connector(kept_for_s=0.05)
+        address = connector.address_of(Upstream(there.url))
+        kept = await connector.connect(address, fresh=False)
+        connector.keep(address, kept)
+        async with asyncio.timeout(5):
+            while kept.is_open:
+                await asyncio.sleep(0.01)
+        await connector.aclose()
+
+
+async def test_only_so_many_are_kept() -> None:
+    async with raw_upstream(OK) as there:
+        connector = Connector(kept_most=2)
+        address = connector.address_of(Upstream(there.url))
+        opened = [await connector.connect(address, fresh=True) for _ in range(3)]
+        for one in opened:
+            connector.keep(address, one)
+
+        assert [one.is_open for one in opened] == [True, True, False]
+        await connector.aclose()
+
+
+async def test_a_lost_answer_is_told_from_a_whole_one() -> None:
+    script = answers(MEASURED + b"o", then=lambda writer: writer.close())
+    async with raw_upstream(script) as there, relay() as one:
+        with pytest.raises(InstanceLostError, match="in the middle"):
+            await asked(one, there)
+
+
+async def test_nobody_there_is_told_as_such() -> None:
+    async with raw_upstream(answers(b"", then=nothing)) as there:
+        pass
+    async with relay() as one:
+        with pytest.raises(UpstreamError, match="did not answer") as caught:
+            await one.ask(to_send(), Upstream(there.url))
+
+    assert not caught.value.arrived
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 5_000_000])
+async def test_a_body_arrives_whole(body: bytes) -> None:
+    got = b""
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        nonlocal got
+        got = await reader.readexactly(len(body))
+        writer.write(reply(b"ok"))
+
+    async with raw_upstream(script) as there, relay() as one:
+        assert await asked(one, there, body) == b"ok"
+
+    assert got == body
+
+
+async def test_a_header_with_a_line_break_is_not_sent() -> None:
+    request = Outgoing("GET", "/", CIMultiDict({"X": "a\r\nY: b"}), KeptBody(b""))
+    async with raw_upstream(answers(b"", then=nothing)) as there, relay() as one:
+        with pytest.raises(ValueError, match="line break"):
+            await one.ask(request, Upstream(there.url))
+
+    assert there.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("issuer", "launch", "is_spoken_to"),
+    [("ours", OURS, True), ("ours", THEIRS, False), ("other", OURS, False)],
+)
+async def test_a_request_goes_only_to_the_launch_that_was_meant(
+    tmp_path: Path, issuer: str, launch: LaunchId, *, is_spoken_to: bool
+) -> None:
+    authority = Authority(tmp_path / "ours", SystemClock())
+    issued = Authority(tmp_path / issuer, SystemClock()).issue(launch)
+    (tmp_path / "crt").write_text(issued.certificate)
+    (tmp_path / "key").write_text(issued.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    heard = b""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        heard = await reader.readuntil(b"{}")
+        writer.write(CHUNKED + framed(b"one "))
+        await writer.drain()
+        writer.write(framed(b"two") + LAST)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    upstream = Upstream(url, authority.link(OURS))
+    async with relay() as one, server:
+        if is_spoken_to:
+            assert await whole(await one.ask(to_send(), upstream)) == b"one two"
+        else:
+            with pytest.raises(UpstreamError, match="certificate"):
+                await one.ask(to_send(), upstream)
+
+    assert bool(heard) == is_spoken_to
+    assert (authority.token(OURS).encode() in heard) == is_spoken_to
