@@ -1,6 +1,7 @@
 """Run the proxy as a process: bind, serve, and end in good order on a signal."""
 
 import asyncio
+import gc
 import ipaddress
 import random
 import signal
@@ -14,6 +15,7 @@ from aiohttp import web
 from ollama_proxy import __version__, log
 from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
 from ollama_proxy.clock import SystemClock
+from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
 from ollama_proxy.settings import Settings, backend_name
@@ -21,6 +23,8 @@ from ollama_proxy.store import Store
 from ollama_proxy.values import Listen
 
 _BACKLOG = 1024
+_FEW_REQUESTS = 1000
+_COLLECT_AFTER = 10_000
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -110,10 +114,17 @@ async def _run(
     await runner.setup()
     try:
         await web.SockSite(runner, bound, backlog=_BACKLOG).start()
+        _spare_collections()
         port = bound.getsockname()[1]
         url = settings.listen.model_copy(update={"port": port}).url
         name = backend_name(settings)
-        logger.info(log.PROXY_STARTED, version=__version__, url=url, backend=name)
+        logger.info(
+            log.PROXY_STARTED,
+            version=__version__,
+            url=url,
+            backend=name,
+            requests_at_once=_raise_descriptors(),
+        )
         if simulated:
             logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
         model = settings.models[0] if settings.models else SIMULATED_MODELS[0]
@@ -122,6 +133,28 @@ async def _run(
         logger.info(log.PROXY_STOPPING)
     finally:
         await _end(runner, signals)
+
+
+def _raise_descriptors() -> int | None:
+    """Have as many descriptors as may be; return for how many requests they do."""
+    descriptors = raise_limit()
+    if descriptors is None:
+        return None
+    fit = requests_at_once(descriptors)
+    if fit < _FEW_REQUESTS:
+        structlog.get_logger().warning(
+            log.FEW_DESCRIPTORS,
+            descriptors=descriptors,
+            reason=f"only {fit} requests fit at once; raise it with `ulimit -n`",
+        )
+    return fit
+
+
+def _spare_collections() -> None:
+    """Have the collector leave alone what is here for good, and come less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 async def _end(runner: web.AppRunner, signals: "asyncio.Queue[int]") -> None:
