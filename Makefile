@@ -7,10 +7,10 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test check fix lint types wheel lock clean help
+.PHONY: run test check fix lint types bench bench-smoke wheel lock clean help
 
 help: ## list the tasks
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 run: $(VENV)/run ## serve on :11434, with the embedded backend
 	$(BIN)/ollama-proxy serve
@@ -33,10 +33,17 @@ fix: $(VENV)/dev ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/bench ## measure beside nginx, haproxy and others; writes bench/results
+	$(BIN)/python -m bench
+
+bench-smoke: $(VENV)/dev ## a little of it, for correctness
+	$(BIN)/python -m bench --smoke
+
 wheel: $(VENV)/dev ## build the wheel into dist/
 	$(BIN)/python -m hatchling build
 
 TOOLS = caddy cloud-init   # Debian packages, installed by root in a container only
+BENCH_TOOLS = nginx-light haproxy
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock'
@@ -47,6 +54,9 @@ lock: $(VENV)/dev ## bring the locked dependencies up to date
 		--output-file requirements/build.lock requirements/build.in
 	$(COMPILE) --constraint requirements/run.lock --constraint requirements/build.lock \
 		--group dev --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --constraint requirements/run.lock --constraint requirements/build.lock \
+		--constraint requirements/dev.lock \
+		--group bench --output-file requirements/bench.lock pyproject.toml
 
 $(VENV)/run: requirements/run.lock requirements/build.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -62,6 +72,13 @@ $(VENV)/dev: $(VENV)/run requirements/dev.lock tests/js/package-lock.json
 		|| echo "no $(TOOLS): the tests with them will be skipped"; fi
 	@if command -v npm >/dev/null; then npm ci --prefix tests/js --no-audit --no-fund --loglevel=error; \
 		else echo "no npm: the tests of ollama-js will be skipped"; fi
+	@touch $@
+
+$(VENV)/bench: requirements/bench.lock $(VENV)/dev
+	$(PIP) install --require-hashes --requirement requirements/bench.lock
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ]; then \
+		(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(BENCH_TOOLS)) >/dev/null \
+		|| echo "no $(BENCH_TOOLS): they will not be measured"; fi
 	@touch $@
 
 clean: ## remove what the tasks made
