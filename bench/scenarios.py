@@ -46,6 +46,7 @@ class Load:
     asleep_s: float = 4.0
     upload: int = 2 * 1024**3
     line: int = 500 * 1000**2
+    held_s: float = 3.0
     soak_s: float = 3600.0
 
 
@@ -59,6 +60,7 @@ SMOKE = Load(
     asleep_s=0.5,
     upload=32 * 1024**2,
     line=16 * 1000**2,
+    held_s=0.5,
     soak_s=2.0,
 )
 """A little of everything, where only correctness counts."""
@@ -252,14 +254,14 @@ async def floor(folder: Path, load: Load) -> Figures:
         }
 
 
-async def ready(folder: Path) -> Figures:
+async def ready(folder: Path, load: Load) -> Figures:
     """From the moment the upstream answers to the first byte of a held request."""
     port = free_port()
     async with running("ours", port, folder / "held") as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         request = ask(proxy, 1, 1.0)
         writer.write(request.replace(b"\r\n", b"\r\nPrefer: wait=60\r\n", 1))
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(load.held_s)
         async with process(upstream_command(port), folder / "late"):
             answers_at = await _answers(port)
             async with asyncio.timeout(_GRACE_S):
