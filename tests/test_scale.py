@@ -2,10 +2,12 @@
 
 import asyncio
 import functools
+import random
+from dataclasses import replace
 from pathlib import Path
 
 from bench.measure import alone
-from bench.scenarios import open_streams
+from bench.scenarios import SMOKE, open_streams, soak
 from ollama_proxy.pool import Lease
 from tests.test_pool import Deployment
 from tests.virtual_time import in_virtual_time
@@ -38,3 +40,12 @@ async def test_an_open_stream_takes_less_than_forty_kilobytes(tmp_path: Path) ->
 
     assert figures["streams_of_400"] == 400
     assert 0 < figures["kib_per_stream_of_400"] <= 40
+
+
+async def test_memory_stays_flat_under_load(tmp_path: Path) -> None:
+    load = replace(SMOKE, soak_s=3.0)
+    scenario = functools.partial(soak, load=load, dice=random.Random(1))
+    figures = await alone("ours", tmp_path / "soak", scenario)
+
+    assert figures["soak_requests"] > 0
+    assert figures["soak_grows_mib"] < 8
