@@ -181,10 +181,10 @@ class Connection(asyncio.Protocol):
         there is no answer, and what reading the body raises.
         """
         parser = self._parser = AnswerParser(method)
+        self._asked_at = asyncio.get_running_loop().time()
         if self._transport is None:
             raise ConnectionResetError("it is closed")
         self._owes_body = True
-        self._asked_at = asyncio.get_running_loop().time()
         if isinstance(payload, bytes) and len(payload) <= _SLICE and not waits:
             self._transport.write(head + payload if payload else head)
             payload = None

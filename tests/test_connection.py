@@ -302,6 +302,7 @@ def answers(raw: bytes, *, then: Callable[[asyncio.StreamWriter], None]) -> Scri
 def nothing(_writer: asyncio.StreamWriter) -> None: ...
 
 
+ASK = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 OK = answers(reply(b"ok"), then=nothing)
 
 
@@ -432,6 +433,24 @@ async def test_what_an_instance_has_worked_on_is_not_sent_again(
 
     assert caught.value.arrived
     assert len(there.heads) == 2
+
+
+async def test_one_that_closed_before_it_was_asked_again_was_stale() -> None:
+    async with raw_upstream(OK) as there:
+        connector = Connector()
+        address = connector.address_of(Upstream(there.url))
+        kept = await connector.connect(address, fresh=True)
+        await kept.ask("POST", ASK, b"{}", chunked=False, waits=False)
+        assert [chunk async for chunk in kept.chunks()] == [b"ok"]
+        assert await kept.end()
+        kept.connection_lost(None)
+        kept._asked_at -= 60  # it was used a minute ago
+
+        with pytest.raises(ConnectionResetError):
+            await kept.ask("POST", ASK, b"{}", chunked=False, waits=False)
+
+        assert kept.was_stale
+        await connector.aclose()
 
 
 async def test_an_answer_that_ends_with_half_the_connection_ends_at_once() -> None:
