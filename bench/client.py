@@ -14,7 +14,7 @@ from typing import Self, cast
 _STAMP = re.compile(rb' t=(\d+)"')
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _LAST_CHUNK = b"0\r\n\r\n"
-_SPREAD_BYTES = 64
+_SHOWN_BYTES = 64
 
 Samples = list[int]
 """Nanoseconds, one number per token or request."""
@@ -78,7 +78,7 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that the answer is not whole."""
         if not self.done.done():
-            seen = self._rest[-_SPREAD_BYTES:]
+            seen = self._rest[-_SHOWN_BYTES:]
             message = f"broken off after {self._count} tokens, at {seen!r}: {exc}"
             self.done.set_exception(ConnectionError(message))
 

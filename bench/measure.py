@@ -111,7 +111,8 @@ async def _ours(load: Load, rounds: int, folder: Path, results: Results) -> None
 async def _floor(load: Load, rounds: int, folder: Path, results: Results) -> None:
     """Measure what aiohttp's server costs by itself."""
     for number in range(rounds):
-        figures = await scenarios.floor(folder / f"floor-{number}", load)
+        scenario = partial(scenarios.floor, load=load)
+        figures = await alone("aiohttp", folder / f"floor-{number}", scenario)
         results.add("aiohttp", figures)
         _say("aiohttp", number, figures)
 

@@ -6,7 +6,6 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,7 +60,7 @@ SMOKE = Load(
     upload=32 * 1024**2,
     line=16 * 1000**2,
     held_s=0.5,
-    soak_s=2.0,
+    soak_s=3.0,
 )
 """A little of everything, where only correctness counts."""
 
@@ -156,8 +155,7 @@ def _again(caller: Caller, request: bytes, deadline: float) -> None:
 def _see_no_failure(callers: list[Caller]) -> None:
     for caller in callers:
         caller.close()
-        if caller.failure is not None:
-            raise caller.failure
+    _raise_failure(callers)
 
 
 async def open_streams(proxy: Running, count: int) -> Figures:
@@ -204,13 +202,13 @@ async def paced(port: int, request: bytes, status: bytes, load: Load) -> Samples
         await asyncio.sleep(0.001)
     async with asyncio.timeout(_GRACE_S):
         while sum(len(caller.samples) for caller in callers) < total:
-            _raise_early(callers)
+            _raise_failure(callers)
             await asyncio.sleep(0.01)
     _see_no_failure(callers)
     return [sample for caller in callers for sample in caller.samples]
 
 
-def _raise_early(callers: list[Caller]) -> None:
+def _raise_failure(callers: list[Caller]) -> None:
     for caller in callers:
         if caller.failure is not None:
             raise caller.failure
@@ -228,30 +226,26 @@ async def asleep(folder: Path, load: Load) -> Figures:
             ("503", generate, b"503"),
             ("tags", get("/api/tags"), b"200"),
         ):
-            cpu_s = proxy.cpu_s()
-            samples = await paced(proxy.port, request, status, load)
-            spent = proxy.cpu_s() - cpu_s
-            figures[f"asleep_{name}_p50_ms"] = quantile(samples, 0.50) / 1e6
-            figures[f"asleep_{name}_p99_ms"] = quantile(samples, 0.99) / 1e6
-            figures[f"asleep_{name}_cpu_us"] = spent / len(samples) * 1e6
+            figures |= await _asleep_figures(proxy, name, request, status, load)
     return figures
 
 
-async def floor(folder: Path, load: Load) -> Figures:
+async def floor(proxy: Running, load: Load) -> Figures:
     """Answers by aiohttp alone, as often: what its server costs by itself."""
-    async with AsyncExitStack() as stack:
-        port = free_port()
-        upstream = process(upstream_command(port), folder / "upstream")
-        await stack.enter_async_context(upstream)
-        proxy = await stack.enter_async_context(
-            running("aiohttp", port, folder / "floor")
-        )
-        cpu_s = proxy.cpu_s()
-        samples = await paced(proxy.port, get("/floor"), b"200", load)
-        return {
-            "asleep_floor_p99_ms": quantile(samples, 0.99) / 1e6,
-            "asleep_floor_cpu_us": (proxy.cpu_s() - cpu_s) / len(samples) * 1e6,
-        }
+    return await _asleep_figures(proxy, "floor", get("/floor"), b"200", load)
+
+
+async def _asleep_figures(
+    proxy: Running, name: str, request: bytes, status: bytes, load: Load
+) -> Figures:
+    cpu_s = proxy.cpu_s()
+    samples = await paced(proxy.port, request, status, load)
+    spent = proxy.cpu_s() - cpu_s
+    return {
+        f"asleep_{name}_p50_ms": quantile(samples, 0.50) / 1e6,
+        f"asleep_{name}_p99_ms": quantile(samples, 0.99) / 1e6,
+        f"asleep_{name}_cpu_us": spent / len(samples) * 1e6,
+    }
 
 
 async def ready(folder: Path, load: Load) -> Figures:
