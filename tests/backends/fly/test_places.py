@@ -13,6 +13,7 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.record import LaunchId
 from tests.backends.fly.rig import Rig
+from tests.fakes.fly.cloud import FakeVolume
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 
@@ -53,13 +54,19 @@ async def test_without_room_anywhere_nothing_is_left(rig: Rig) -> None:
     assert rig.cloud.volumes() == []
 
 
-async def test_a_volume_on_a_full_host_is_copied_to_another(rig: Rig) -> None:
+async def the_volume_at_rest(rig: Rig) -> FakeVolume:
+    """Start and stop an instance; return the volume that it leaves."""
     await until_started(rig, LAUNCH)
     backend = rig.open()
     await backend.stop(LAUNCH)
     await backend.inspect(LAUNCH)
     await backend.aclose()
     (first,) = rig.cloud.volumes()
+    return first
+
+
+async def test_a_volume_on_a_full_host_is_copied_to_another(rig: Rig) -> None:
+    first = await the_volume_at_rest(rig)
     first.host_is_full = True
     await until_started(rig, NEXT)
     (running,) = rig.cloud.running()
@@ -144,12 +151,7 @@ async def test_a_shortage_makes_no_volume_more_however_often_it_is_tried(
 
 
 async def test_models_in_a_region_that_is_full_for_once_are_kept(rig: Rig) -> None:
-    await until_started(rig, LAUNCH)
-    backend = rig.open()
-    await backend.stop(LAUNCH)
-    await backend.inspect(LAUNCH)
-    await backend.aclose()
-    (first,) = rig.cloud.volumes()
+    first = await the_volume_at_rest(rig)
     rig.cloud.full = {"fra"}
     await until_started(rig, NEXT, fallback_regions="ams")
     there = {volume.region: volume.id for volume in rig.cloud.volumes()}
