@@ -24,7 +24,6 @@ TESTED_WITH = {
     "backend": "registry",
     "authority": "link",
     "changes": "sticky",
-    "answer_parser": "connection",
     "chunks": "connection",
     "connector": "connection",
     "outgoing": "relay",

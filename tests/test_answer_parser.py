@@ -1,0 +1,114 @@
+"""What has come of an answer: where it ends, and what may be sent after it."""
+
+import itertools
+
+import pytest
+
+from ollama_proxy.answer_parser import MAX_HEAD, AnswerError, AnswerParser
+from ollama_proxy.chunks import framed
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+MEASURED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+
+
+def split(raw: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    return [raw[a:b] for a, b in itertools.pairwise(places)]
+
+
+def parsed(method: str, *parts: bytes, ends: bool = False) -> AnswerParser:
+    parser = AnswerParser(method)
+    for part in parts:
+        parser.feed(part)
+    if ends:
+        parser.end()
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("method", "raw", "body"),
+    [
+        ("GET", MEASURED + b"hi", b"hi"),
+        ("GET", CHUNKED + framed(b"hi") + LAST, b"hi"),
+        ("HEAD", MEASURED, b""),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b""),
+        ("POST", b"HTTP/1.1 100 Continue\r\n\r\n" + MEASURED + b"hi", b"hi"),
+        ("POST", b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + MEASURED + b"hi", b"hi"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_ends_where_its_framing_says(
+    method: str, raw: bytes, body: bytes, *, at_once: bool
+) -> None:
+    parts = [raw] if at_once else [raw[at : at + 1] for at in range(len(raw))]
+    answer = parsed(method, *parts)
+
+    assert b"".join(answer.pieces) == body
+    assert (answer.complete, answer.reusable) == (True, True)
+    assert not answer.between_chunks
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        MEASURED + b"hi" + MEASURED + b"no",
+        MEASURED + b"hi and more",
+        CHUNKED + framed(b"hi") + LAST + b"junk",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    ],
+)
+def test_what_comes_after_an_answer_is_dropped_with_its_connection(raw: bytes) -> None:
+    answer = parsed("GET", raw)
+
+    assert answer.head is not None
+    assert b"".join(answer.pieces) == b"hi"
+    assert (answer.complete, answer.reusable) == (True, False)
+
+
+def test_a_body_after_an_answer_to_head_is_not_taken_for_the_next_answer() -> None:
+    answer = parsed("HEAD", MEASURED + b"h")
+
+    assert answer.pieces == []
+    assert not answer.reusable
+
+
+def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    answer = parsed("GET", b"HTTP/1.1 200 OK\r\n\r\nhi", ends=True)
+
+    assert answer.pieces == [b"hi"]
+    assert (answer.complete, answer.reusable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "closed the connection"),
+        (MEASURED + b"h", "in the middle"),
+        (CHUNKED + framed(b"hi"), "in the middle"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
+        (CHUNKED + b"zz\r\nhi\r\n", "does not speak HTTP"),
+        (
+            b"HTTP/1.1 101 Switch\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            "another",
+        ),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_HEAD, "headers and no body"),
+        (CHUNKED + b"0\r\nX: " + b"y" * MAX_HEAD, "headers and no body"),
+    ],
+)
+def test_what_is_no_whole_answer_is_an_error(raw: bytes, said: str) -> None:
+    with pytest.raises(AnswerError, match=said):
+        parsed(
+            "GET",
+            *(raw[at : at + 65536] for at in range(0, len(raw), 65536)),
+            ends=True,
+        )
+
+
+def test_a_trailer_does_not_become_a_header() -> None:
+    answer = parsed("GET", CHUNKED + framed(b"hi") + b"0\r\nX-Late: 1\r\n\r\n")
+
+    assert answer.head is not None
+    assert "X-Late" not in answer.head.headers
