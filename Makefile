@@ -16,7 +16,7 @@ run: $(VENV)/run ## serve on :11434, with the embedded backend
 	$(BIN)/ollama-proxy serve
 
 test: $(VENV)/dev ## run every test
-	$(BIN)/python -m pytest --numprocesses=2
+	$(BIN)/python -m pytest --numprocesses=3
 
 check: lint types test ## what CI runs: format, lint, types, tests
 

@@ -19,6 +19,7 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
+from ollama_proxy.fast_path import FastPath
 from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
@@ -35,6 +36,7 @@ from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay
 from ollama_proxy.routing import Need, known_paths
+from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
 from ollama_proxy.status import Status
@@ -57,6 +59,7 @@ class Parts:
     pulls: Pulls
     relay: Relay
     probing: aiohttp.ClientSession
+    fast_path: FastPath
 
 
 PARTS = web.AppKey("parts", Parts)
@@ -155,15 +158,32 @@ def build_app(
         changed=keeper.models_changed,
     )
     status = Status(pool, estimates, clock, dice, models, offer.name, pulls, sticky)
+    answers = AsleepAnswers(catalogue)
+    spared = SparedRequests(_spared(settings, backend), clock)
+    budget = BodyBudget(settings.max_waiting_bytes)
+    hold = hold or HoldPolicy(settings.hold, settings.max_hold)
+    fast_path = FastPath(
+        pool=pool,
+        relay=relay,
+        answers=answers,
+        status=status,
+        spared=spared,
+        budget=budget,
+        stall_s=settings.stall_timeout,
+        holds=hold.hold_s > 0,
+        hosts=hosts,
+        metrics=metrics,
+        clock=clock,
+    )
     handler = OllamaHandler(
         pool=pool,
         relay=relay,
-        answers=AsleepAnswers(catalogue),
+        answers=answers,
         status=status,
-        spared=SparedRequests(_spared(settings, backend), clock),
-        budget=BodyBudget(settings.max_waiting_bytes),
+        spared=spared,
+        budget=budget,
         stall_s=settings.stall_timeout,
-        hold=hold or HoldPolicy(settings.hold, settings.max_hold),
+        hold=hold,
         changes=changes,
         observe_wait=metrics.wait.observe,
     )
@@ -174,7 +194,7 @@ def build_app(
             tell_errors,
         ]
     )
-    app[PARTS] = Parts(pool, keeper, pulls, relay, probing)
+    app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path)
     own = OwnHandlers(pool=pool, status=status, metrics=metrics, store=store)
     app.add_routes(own.routes())
     for path in (*known_paths(), "/{path:.*}"):  # a known one is found sooner
@@ -242,18 +262,18 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
     return run
 
 
-def open_runner(app: web.Application, *, drain_timeout_s: float) -> web.AppRunner:
+def open_runner(app: web.Application, *, drain_timeout_s: float) -> Runner:
     """Return the server: nothing decompressed, large headers, clients watched.
 
     Header lines may have what Go's server takes, 1 MB in all.
     """
-    return web.AppRunner(
+    return Runner(
         app,
+        app[PARTS].fast_path,
+        drain_timeout_s=drain_timeout_s,
         handler_cancellation=True,
         auto_decompress=False,
         access_log=None,
-        shutdown_timeout=drain_timeout_s,
-        keepalive_timeout=3600.0,
         lingering_time=2.0,
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,

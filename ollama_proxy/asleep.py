@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from ollama_proxy.answers import JSON_TYPE, SPOKE, error_body
+from ollama_proxy.answers import JSON_TYPE, SPOKE, Waiting, error_body, waiting_body
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.routing import (
     Asleep,
@@ -48,6 +48,18 @@ def json_reply(body: bytes, *, status: int = 200, family: Family) -> web.Respons
     kind = JSON_TYPE if family is Family.NATIVE else "application/json"
     headers = {"Content-Type": kind, SPOKE: "asleep"}
     return web.Response(status=status, body=body, headers=headers)
+
+
+def waiting_reply(family: Family, waiting: Waiting, request_id: str) -> web.Response:
+    """Answer what needs an instance: there is none, and when to ask again."""
+    body = waiting_body(family, waiting, request_id=request_id)
+    headers = {
+        "Content-Type": JSON_TYPE,
+        "Retry-After": str(waiting.retry_after),
+        "Cache-Control": "no-store",
+        SPOKE: waiting.status,
+    }
+    return web.Response(status=503, body=body, headers=headers)
 
 
 class AsleepAnswers:

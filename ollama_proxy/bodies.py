@@ -8,6 +8,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
@@ -37,7 +38,15 @@ class BodyBudget:
         self.taken -= size
 
 
-def reset(request: web.BaseRequest) -> None:
+class OnTransport(Protocol):
+    """Whatever came over a connection."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection; None if it is closed."""
+
+
+def reset(request: OnTransport) -> None:
     """Reset the client's connection: a mere close would be a clean end to some."""
     transport = request.transport
     if transport is None:
@@ -71,6 +80,11 @@ class RequestBody:
     def head(self) -> bytes:
         """What was read into memory so far."""
         return self._head
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it is compressed, say, so that nobody here can look at it."""
+        return "Content-Encoding" in self._request.headers
 
     @property
     def expects(self) -> bool:

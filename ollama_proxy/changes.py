@@ -56,7 +56,7 @@ class ModelChanges:
         to_send: Outgoing,
         body: bytes,
         lease: Lease,
-        handover: Handover,
+        handover: Handover[web.StreamResponse],
     ) -> web.StreamResponse:
         """Serve one request of the route ``name`` under a lease."""
         try:
@@ -82,7 +82,7 @@ class ModelChanges:
         to_send: Outgoing,
         body: bytes,
         lease: Lease,
-        handover: Handover,
+        handover: Handover[web.StreamResponse],
     ) -> web.StreamResponse:
         """Follow a pull: the one that is under way, or a new one."""
         own = self._pool.share(lease)
@@ -100,7 +100,7 @@ class ModelChanges:
         pull: Pull,
         wanted: PullRequest,
         lease: Lease,
-        handover: Handover,
+        handover: Handover[web.StreamResponse],
         *,
         joins: bool,
     ) -> web.StreamResponse:

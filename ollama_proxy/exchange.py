@@ -1,5 +1,6 @@
 """What is known of one request while it is handled: for its log line and metric."""
 
+import random
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -21,6 +22,11 @@ class Exchange:
 
 EXCHANGE = web.RequestKey("exchange", Exchange)
 """Key under which the middleware keeps the exchange on the request."""
+
+
+def draw_request_id() -> str:
+    """Return an id for a request, for its log line and its errors."""
+    return f"req_{random.getrandbits(96):024x}"
 
 
 def raw_target(request: web.BaseRequest) -> str:

@@ -41,6 +41,11 @@ class HostRules:
         addresses = {address.address for interface in found for address in interface}
         return cls(socket.gethostname(), frozenset(addresses))
 
+    def takes(self, host: str) -> bool:
+        """Tell whether a request with this ``Host`` is taken."""
+        name = host_name(host)
+        return _is_own(name, self.addresses) or is_local_name(name, self.machine)
+
 
 def guard(origins: OriginRules, hosts: HostRules | None) -> Middleware:
     """Return the gate; without ``hosts`` any host is taken, as on a public bind."""

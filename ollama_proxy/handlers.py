@@ -2,21 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 
-from ollama_proxy.answers import JSON_TYPE, SPOKE, waiting_body
-from ollama_proxy.asleep import AsleepAnswers, json_reply, root
+from ollama_proxy.asleep import AsleepAnswers, root, waiting_reply
 from ollama_proxy.bodies import BodyBudget, RequestBody
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
-from ollama_proxy.handover import Handover
+from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold, HoldPolicy
 from ollama_proxy.outgoing import outgoing
+from ollama_proxy.passage import pass_on, touch_nothing, under
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.relay import Relay
-from ollama_proxy.routing import Asleep, Kind, wants_stream
+from ollama_proxy.routing import Asleep, Kind, Route, wants_stream
 from ollama_proxy.spared import RefusedError, SparedRequests
 from ollama_proxy.status import Status
 
@@ -75,7 +76,7 @@ class OllamaHandler:
             if not exchange.route.counts_as_use:
                 return await self._read(request, exchange, body)
             await body.keep_small()
-            if self._spared.wants_none(request, exchange, body):
+            if self._spared.wants_none(exchange, body):
                 return await self._spare(request, exchange, body)
             return await self._use(request, exchange, body)
         except RefusedError as refused:
@@ -88,7 +89,7 @@ class OllamaHandler:
         await body.keep()
         lease = self._pool.glance() if body.complete else None
         if lease is not None:
-            limit_s = None if exchange.route.asleep in _PATIENT else _READ_TIMEOUT_S
+            limit_s = read_limit_s(exchange.route)
             try:
                 return await self._read_from(request, exchange, body, lease, limit_s)
             except UpstreamError:
@@ -96,7 +97,7 @@ class OllamaHandler:
         exchange.outcome = "asleep"
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
-            fields = self._spared.fields(request, exchange, body)
+            fields = self._spared.fields(exchange, body)
         return self._answers.answer(
             exchange.route,
             request.method,
@@ -127,28 +128,23 @@ class OllamaHandler:
     ) -> web.StreamResponse:
         """Relay what is no use of an instance; one that says nothing is as none."""
         handover = self._handover(request, exchange, None)
-        to_send = outgoing(request, body)
-        try:
-            with lease:
-                async with (
-                    lease.until_cut(),
-                    asyncio.timeout(limit_s) as limit,
-                    await self._relay.ask(to_send, lease.upstream) as answer,
-                ):
-                    limit.reschedule(None)
-                    exchange.outcome = "relayed"
-                    return await handover.pour(answer, _touch_nothing)
-        except TimeoutError as error:
-            if handover.response is not None:
-                return await handover.break_off(error)
-            raise UpstreamError("the instance says nothing", arrived=True) from error
+        serving = pass_on(
+            self._relay,
+            outgoing(request, body),
+            lease,
+            handover,
+            exchange,
+            touch_nothing,
+        )
+        return await under(lease, handover, serving, limit_s=limit_s)
 
     def _handover(
         self, request: web.Request, exchange: Exchange, hold: Hold | None
-    ) -> Handover:
+    ) -> Handover[web.StreamResponse]:
         return Handover(
             request,
             exchange.route.family,
+            opening=partial(begin_response, request),
             begun=hold.response if hold is not None else None,
             stall_s=self._stall_s,
             added=hold.confirmation if hold is not None else {},
@@ -191,46 +187,27 @@ class OllamaHandler:
         lease: Lease,
         hold: Hold | None,
     ) -> web.StreamResponse:
-        """Relay one request under a lease, which ends with it.
-
-        A lease that is cut, because its instance was lost, ends the request.
-        """
+        """Relay one request under a lease, which ends with it."""
         handover = self._handover(request, exchange, hold)
-        with lease:
-            try:
-                async with lease.until_cut():
-                    return await self._relayed(request, exchange, body, lease, handover)
-            except TimeoutError as error:
-                if handover.response is None:
-                    message = "the instance was lost"
-                    raise UpstreamError(message, arrived=True) from error
-                return await handover.break_off(error)
-
-    async def _relayed(
-        self,
-        request: web.Request,
-        exchange: Exchange,
-        body: RequestBody,
-        lease: Lease,
-        handover: Handover,
-    ) -> web.StreamResponse:
         to_send = outgoing(request, body)
-        if exchange.route.kind is Kind.WRITE:
-            response = await self._changes.relay(
-                exchange.route.name, to_send, body.head, lease, handover
+        if exchange.route.kind is not Kind.WRITE:
+            serving = pass_on(
+                self._relay, to_send, lease, handover, exchange, lease.touch
             )
-            exchange.outcome = "relayed"
-            return response
-        async with await self._relay.ask(to_send, lease.upstream) as answer:
-            exchange.outcome = "relayed"
-            return await handover.pour(answer, lease.touch)
+            return await under(lease, handover, serving)
+        changing = self._changes.relay(
+            exchange.route.name, to_send, body.head, lease, handover
+        )
+        response = await under(lease, handover, changing)
+        exchange.outcome = "relayed"
+        return response
 
     async def _begin_hold(
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> Hold:
         """Look at a request that would wake an instance, and whether it has to."""
         await _keep_json(exchange, body)
-        fields = self._spared.fields(request, exchange, body)
+        fields = self._spared.fields(exchange, body)
         if fields is not None:
             answer = self._spared.answer(exchange, fields)
             if answer is not None:
@@ -269,22 +246,19 @@ class OllamaHandler:
     ) -> web.StreamResponse:
         """Say that there is no instance yet, and when to ask again."""
         exchange.outcome = "provisioning"
-        family = exchange.route.family
         waiting = self._status.waiting(problem)
         if hold is not None and hold.response is not None:
             return await hold.fail(waiting.message, exchange.request_id)
-        reply = json_reply(
-            waiting_body(family, waiting, request_id=exchange.request_id),
-            status=503,
-            family=family,
-        )
-        reply.headers["Content-Type"] = JSON_TYPE
-        reply.headers["Retry-After"] = str(waiting.retry_after)
-        reply.headers["Cache-Control"] = "no-store"
-        reply.headers[SPOKE] = waiting.status
+        family = exchange.route.family
+        reply = waiting_reply(family, waiting, exchange.request_id)
         if hold is not None:
             reply.headers.update(hold.confirmation)
         return reply
+
+
+def read_limit_s(route: Route) -> float | None:
+    """Return how long an instance may take to begin the answer to a mere read."""
+    return None if route.asleep in _PATIENT else _READ_TIMEOUT_S
 
 
 async def _keep_json(exchange: Exchange, body: RequestBody) -> None:
@@ -301,7 +275,3 @@ async def _end_uninvited(request: web.Request, response: web.StreamResponse) -> 
     await response.write_eof()
     if request.transport is not None:
         request.transport.close()
-
-
-def _touch_nothing() -> None:
-    """Do nothing: a read is no use of an instance."""

@@ -7,7 +7,7 @@ passes while the instance works on the second.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
@@ -46,6 +46,54 @@ class Head(Protocol):
         """The headers as they came."""
 
 
+class Writer(Protocol):
+    """What a client's connection writes with."""
+
+    async def drain(self) -> None:
+        """Wait until most of what was written is sent."""
+
+
+class Asked(Protocol):
+    """A client's request, as far as its answer has to know it."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The client's connection; None if it is closed."""
+
+    @property
+    def writer(self) -> Writer:
+        """How to wait for the client."""
+
+
+class Begun(Protocol):
+    """A response whose head has left."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers; names are found in any case."""
+
+    @property
+    def content_type(self) -> str:
+        """Its type, without parameters."""
+
+    async def write(self, data: bytes) -> None:
+        """Send more of its body."""
+
+    async def write_eof(self) -> None:
+        """End its body."""
+
+
+ResponseT = TypeVar("ResponseT", bound=Begun)
+
+Opening = Callable[[Head, Mapping[str, str], bytes], Awaitable[ResponseT]]
+"""Begins a response: from the answer's head, headers of our own and, if all of it
+is there, the body, which then leaves with `Begun.write_eof` at the latest."""
+
+
 class ClientSink:
     """Writes an answer's body to its client's connection, framed as its head says.
 
@@ -55,8 +103,8 @@ class ClientSink:
 
     def __init__(
         self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
+        request: Asked,
+        response: Begun,
         touch: Callable[[], None],
         stall_s: float,
     ) -> None:
@@ -124,34 +172,35 @@ class ClientSink:
             raise ConnectionResetError("the client has gone")
 
 
-class Handover:
+class Handover(Generic[ResponseT]):
     """One answer on its way to the client; ``response`` is set once it began.
 
-    ``begun`` is a response under way, if heartbeats have opened one already;
-    ``added`` are headers of our own, ``request_id`` names the request in errors.
+    ``begun`` is a response under way, if heartbeats have opened one already; else
+    ``opening`` begins it. ``added`` are headers of our own, ``request_id`` names the
+    request in errors.
     """
 
     def __init__(
         self,
-        request: web.BaseRequest,
+        request: Asked,
         family: Family,
         *,
-        begun: web.StreamResponse | None,
+        opening: Opening[ResponseT],
+        begun: ResponseT | None,
         stall_s: float,
         added: Mapping[str, str],
         request_id: str,
     ) -> None:
         self.response = begun
         self._request_id = request_id
+        self._opening = opening
         self._added = added
         self._request = request
         self._family = family
         self._stall_s = stall_s
         self._sink: ClientSink | None = None
 
-    async def pour(
-        self, answer: Answer, touch: Callable[[], None]
-    ) -> web.StreamResponse:
+    async def pour(self, answer: Answer, touch: Callable[[], None]) -> ResponseT:
         """Pass an answer on as it comes, a chunk as a chunk.
 
         If the instance breaks off, the client is told in the words of the
@@ -167,7 +216,7 @@ class Handover:
 
     async def run(
         self, head: Head, chunks: AsyncIterator[bytes], touch: Callable[[], None]
-    ) -> web.StreamResponse:
+    ) -> ResponseT:
         """Pass on, in the same way, an answer that somebody else looks at first."""
 
         async def pour(sink: ClientSink) -> None:
@@ -183,7 +232,7 @@ class Handover:
         chunks: AsyncIterator[bytes],
         pour: Callable[[ClientSink], Awaitable[None]],
         touch: Callable[[], None],
-    ) -> web.StreamResponse:
+    ) -> ResponseT:
         """Pour a body out to the client, after its head and with its end."""
         if self.response is not None and head.status >= _FIRST_ERROR:
             return await self._tell(self.response, await _error_of(head, chunks))
@@ -207,31 +256,11 @@ class Handover:
             and transport.get_write_buffer_size() == 0
         )
 
-    async def _begin(self, head: Head, body: bytes = b"") -> web.StreamResponse:
-        """Send the head of an answer; with a ``body``, when that is sent."""
-        fields = headers.for_client(head.headers)
-        response = (
-            web.Response(
-                status=head.status, reason=head.reason, headers=fields, body=body
-            )
-            if body
-            else web.StreamResponse(
-                status=head.status, reason=head.reason, headers=fields
-            )
-        )
-        close_if_unframed(self._request, response)
-        if not self._request.content.is_eof():
-            response.force_close()  # what is left of an unwanted upload is not read
-        kept = head.headers.get("Connection", "").lower() == "keep-alive"
-        if kept and self._request.keep_alive and response.keep_alive is not False:
-            response.headers["Connection"] = "keep-alive"  # some routes say so
-        response.headers.update(self._added)
-        response[UNTYPED] = "Content-Type" not in head.headers
-        await response.prepare(self._request)
-        self.response = response
-        return response
+    async def _begin(self, head: Head, body: bytes = b"") -> ResponseT:
+        self.response = await self._opening(head, self._added, body)
+        return self.response
 
-    async def break_off(self, error: Exception) -> web.StreamResponse:
+    async def break_off(self, error: Exception) -> ResponseT:
         """End a stream whose instance was lost, so that nobody takes it for whole.
 
         Raises `ConnectionResetError` after a reset, where nothing can be told.
@@ -249,8 +278,8 @@ class Handover:
         return await self._tell(response, message, fresh_line + fresh_event)
 
     async def _tell(
-        self, response: web.StreamResponse, message: str, before: bytes = b""
-    ) -> web.StreamResponse:
+        self, response: ResponseT, message: str, before: bytes = b""
+    ) -> ResponseT:
         """End a response that has begun with an error in its stream."""
         told = in_band_error(self._family, message, request_id=self._request_id)
         async with asyncio.timeout(self._stall_s):
@@ -275,6 +304,29 @@ async def _error_of(head: Head, chunks: AsyncIterator[bytes]) -> str:
     if isinstance(error, dict):
         error = error.get("message")
     return error if isinstance(error, str) else f"status {head.status}"
+
+
+async def begin_response(
+    request: web.BaseRequest, head: Head, added: Mapping[str, str], body: bytes
+) -> web.StreamResponse:
+    """Begin a response through aiohttp: an `Opening`."""
+    fields = headers.for_client(head.headers)
+    status, reason = head.status, head.reason
+    response = (
+        web.Response(status=status, reason=reason, headers=fields, body=body)
+        if body
+        else web.StreamResponse(status=status, reason=reason, headers=fields)
+    )
+    close_if_unframed(request, response)
+    if not request.content.is_eof():
+        response.force_close()  # what is left of an unwanted upload is not read
+    kept = head.headers.get("Connection", "").lower() == "keep-alive"
+    if kept and request.keep_alive and response.keep_alive is not False:
+        response.headers["Connection"] = "keep-alive"  # some routes say so
+    response.headers.update(added)
+    response[UNTYPED] = "Content-Type" not in head.headers
+    await response.prepare(request)
+    return response
 
 
 def close_if_unframed(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -24,7 +24,9 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_NOT_FOR_UPSTREAM = frozenset({"host", "expect", "origin", GUARD_TOKEN.lower()})
+NOT_FOR_UPSTREAM = _HOP_BY_HOP | {"host", "expect", "origin", GUARD_TOKEN.lower()}
+"""Headers of a client's that an instance does not get, in lower case."""
+
 _NOT_FOR_CLIENT = frozenset({MARK.lower()})
 _CORS = "access-control-"
 
@@ -36,7 +38,7 @@ def for_upstream(headers: Headers) -> CIMultiDict[str]:
 
     ``Host`` is the instance's own; ``Expect`` and ``Origin`` are dealt with here.
     """
-    return _without(headers, _NOT_FOR_UPSTREAM)
+    return _without(headers, NOT_FOR_UPSTREAM)
 
 
 def for_client(headers: Headers) -> CIMultiDict[str]:

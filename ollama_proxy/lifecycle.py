@@ -233,7 +233,7 @@ def _lease(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
             f"event 'Leased' of launch {event.launch_id!r} can't happen in state "
             f"{rec.state.value!r} of launch {rec.launch_id!r}"
         )
-    return replace(rec, leases=rec.leases + 1, last_used=now)
+    return rec.used(rec.leases + 1, now)
 
 
 def _release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
@@ -242,7 +242,7 @@ def _release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
             f"event {type(event).__name__!r} can't happen in state "
             f"{rec.state.value!r} without a lease"
         )
-    return replace(rec, leases=rec.leases - 1, last_used=now)
+    return rec.used(rec.leases - 1, now)
 
 
 def _release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:

@@ -4,10 +4,13 @@ One line per request, one per transition. Never a prompt, an answer, a key or a
 token. Lines are JSON where nobody looks at a terminal.
 """
 
+import asyncio
 import contextlib
+import functools
 import json
 import logging
 import sys
+import time
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -52,7 +55,6 @@ class RequestLog:
     """
 
     def __init__(self) -> None:
-        self._stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         self._logger = structlog.get_logger()
         self._out: _ForgivingLogger | None = None
         self._is_wanted = True
@@ -66,8 +68,8 @@ class RequestLog:
         if self._out is None:
             self._logger.info(event, **keys)
         elif self._is_wanted:
-            keys.update(event=event, level="info")
-            self._out.msg(_json(self._stamp(None, "info", keys)))
+            keys.update(event=event, level="info", timestamp=_now())
+            self._out.soon(_json(keys))
 
 
 REQUESTS = RequestLog()
@@ -100,6 +102,17 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), stream=out, force=True)
 
 
+def _now() -> str:
+    """Return the time as structlog's `TimeStamper` writes it."""
+    now_ns = time.time_ns()
+    return f"{_second(now_ns // 10**9)}.{now_ns % 10**9 // 1000:06d}Z"
+
+
+@functools.lru_cache(maxsize=2)  # most lines are of the same second as the last
+def _second(since_epoch: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_epoch))
+
+
 def _json(event: object, **_options: object) -> str:
     """Return an event as JSON; what JSON does not know as text."""
     try:
@@ -117,11 +130,33 @@ class _ForgivingLogger(structlog.PrintLogger):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._out = out
+        self._lines: list[str] = []
 
     def msg(self, message: str) -> None:
-        """Write one line at once, if it can be written."""
+        """Write one line at once, if it can be written, and what was to be soon."""
+        self._lines.append(message)
+        self.flush()
+
+    def soon(self, message: str) -> None:
+        """Write one line before the event loop looks at a socket again.
+
+        So requests that are answered together share a call of the system's.
+        """
+        self._lines.append(message)
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:  # nothing runs
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is to be written."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        lines.append("")
         with contextlib.suppress(OSError, ValueError):
-            self._out.write(message + "\n")
+            self._out.write("\n".join(lines))
             self._out.flush()
 
     debug = info = warning = error = critical = exception = msg

@@ -1,7 +1,6 @@
 """Around every request: its id, its log line, its metric, and our own errors."""
 
 import asyncio
-import random
 
 import structlog
 from aiohttp import web
@@ -12,7 +11,7 @@ from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
 from ollama_proxy.bodies import reset
 from ollama_proxy.errors import ProxyError
-from ollama_proxy.exchange import EXCHANGE, Exchange, begin
+from ollama_proxy.exchange import EXCHANGE, Exchange, begin, draw_request_id
 from ollama_proxy.metrics import Metrics
 
 _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
@@ -24,7 +23,7 @@ def observe(metrics: Metrics) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = begin(request, f"req_{random.getrandbits(96):024x}")
+        exchange = begin(request, draw_request_id())
         request[EXCHANGE] = exchange
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
@@ -41,15 +40,16 @@ def observe(metrics: Metrics) -> Middleware:
             raise
         finally:
             if exchange.path not in _OWN_PATHS:
-                _note(metrics, request, exchange, status, loop.time() - begun_at)
+                took_s = loop.time() - begun_at
+                note(metrics, request.method, exchange, status, took_s)
         return response
 
     return middleware
 
 
-def _note(
+def note(
     metrics: Metrics,
-    request: web.Request,
+    method: str,
     exchange: Exchange,
     status: int,
     took_s: float,
@@ -59,7 +59,7 @@ def _note(
     event = _EVENTS.get(exchange.outcome, log.REQUEST_ANSWERED)
     keys = {
         "request_id": exchange.request_id,
-        "method": request.method,
+        "method": method,
         "route": exchange.route.name,
         "kind": exchange.route.kind.value,
         "outcome": exchange.outcome,
@@ -75,22 +75,28 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     """Answer our own faults in the caller's words, never with a bare 500."""
     try:
         return await handler(request)
-    except ProxyError as error:
-        return _tell(request, str(error), error.reason)
     except (web.HTTPException, ConnectionError):
         raise
-    except Exception:
-        structlog.get_logger().exception(log.REQUEST_FAILED)
-        return _tell(request, "the proxy failed; its log says why", "internal")
+    except Exception as error:
+        exchange = request[EXCHANGE]
+        reply = failure(exchange, error)
+        if BEGUN in request:
+            reset(request)
+            raise ConnectionResetError(str(error)) from error
+        return reply
 
 
-def _tell(request: web.Request, message: str, reason: str) -> web.Response:
-    """Return a 500; a response that has begun is reset instead."""
-    exchange = request[EXCHANGE]
+def failure(exchange: Exchange, error: Exception) -> web.Response:
+    """Return the 500 that a fault of our own is told as; logs one that is a surprise.
+
+    To be sent if the response has not begun; else the client is to be reset.
+    """
     exchange.outcome = "broken"
-    if BEGUN in request:
-        reset(request)
-        raise ConnectionResetError(message)
+    message, reason = "the proxy failed; its log says why", "internal"
+    if isinstance(error, ProxyError):
+        message, reason = str(error), error.reason
+    else:
+        structlog.get_logger().error(log.REQUEST_FAILED, exc_info=error)
     family = exchange.route.family
     body = error_body(family, 500, message, request_id=exchange.request_id)
     reply = json_reply(body, status=500, family=family)

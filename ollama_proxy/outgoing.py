@@ -1,7 +1,8 @@
 """A client's request as an instance gets it: headers, framing, bytes."""
 
+import functools
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,9 @@ from ollama_proxy import headers
 from ollama_proxy.exchange import raw_target
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
-_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+
+BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose request tells a length although it has no body."""
 
 
 class Body(Protocol):
@@ -37,6 +40,34 @@ class Body(Protocol):
         """Return what is to be sent, framed as it came."""
 
 
+class Sendable(Protocol):
+    """A request that can be handed to an instance."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+
+    @property
+    def body(self) -> Body:
+        """The body."""
+
+    def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
+        """Tell whether a body goes out in chunks, since nobody knows its length."""
+
+    def head(
+        self,
+        payload: bytes | AsyncIterator[bytes] | None,
+        base_url: str,
+        *,
+        added: Mapping[str, str],
+        expect100: bool,
+    ) -> bytes:
+        """Return request line and headers.
+
+        ``added`` headers replace the client's own; ``expect100``: see RFC 9110 §10.1.1.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A request as an instance gets it; ``target`` is the raw path and query."""
@@ -46,6 +77,50 @@ class Outgoing:
     headers: CIMultiDict[str]
     body: Body
 
+    def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
+        """Tell whether a body goes out in chunks, since nobody knows its length."""
+        in_parts = payload is not None and not isinstance(payload, bytes)
+        return in_parts and "Content-Length" not in self.headers
+
+    def head(
+        self,
+        payload: bytes | AsyncIterator[bytes] | None,
+        base_url: str,
+        *,
+        added: Mapping[str, str],
+        expect100: bool,
+    ) -> bytes:
+        """Return request line and headers, as `Sendable` says.
+
+        Raises `ValueError` if a line break would let one header become two.
+        """
+        host, prefix = base_of(base_url)
+        fields = [("Host", host), *without(self.headers.items(), added)]
+        fields += self._framing(payload)
+        if expect100:
+            fields.append(("Expect", "100-continue"))
+        parts = [self.method, prefix, self.target]
+        for field in fields:
+            parts += field
+        if _BREAKS_LINES.search("".join(parts)):
+            raise ValueError("a header of the request contains a line break")
+        lines = [f"{name}: {value}\r\n" for name, value in fields]
+        start = f"{self.method} {prefix}{self.target} HTTP/1.1\r\n"
+        text = f"{start}{''.join(lines)}\r\n"
+        return text.encode("utf-8", "surrogateescape")
+
+    def _framing(
+        self, payload: bytes | AsyncIterator[bytes] | None
+    ) -> list[tuple[str, str]]:
+        """Return the header that tells where the body ends, if none does yet."""
+        if self.in_chunks(payload):
+            return [("Transfer-Encoding", "chunked")]
+        if "Content-Length" in self.headers:
+            return []
+        if isinstance(payload, bytes):
+            return [("Content-Length", str(len(payload)))]
+        return [("Content-Length", "0")] if self.method in BODY_EXPECTED else []
+
 
 def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
     """Return a client's request as an instance gets it."""
@@ -53,49 +128,19 @@ def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
     return Outgoing(request.method, target, to_send, body)
 
 
-def is_chunked(request: Outgoing, payload: bytes | AsyncIterator[bytes] | None) -> bool:
-    """Tell whether a body goes out in chunks, since nobody knows its length."""
-    in_parts = payload is not None and not isinstance(payload, bytes)
-    return in_parts and "Content-Length" not in request.headers
+@functools.lru_cache(maxsize=64)  # asked for with each request
+def base_of(url: str) -> tuple[str, str]:
+    """Return an upstream's ``Host``, and the path before all of its paths."""
+    parsed = URL(url)
+    return parsed.host_port_subcomponent or "", parsed.raw_path.rstrip("/")
 
 
-def head_of(
-    request: Outgoing,
-    payload: bytes | AsyncIterator[bytes] | None,
-    base_url: str,
-    *,
-    added: Mapping[str, str],
-    expect100: bool,
-) -> bytes:
-    """Return request line and headers.
-
-    ``added`` headers replace the client's own; ``expect100``: see RFC 9110 §10.1.1.
-    Raises `ValueError` if a line break would let one header become two.
-    """
-    url = URL(base_url)
-    prefix = url.raw_path.rstrip("/")
-    fields = [("Host", url.host_port_subcomponent or "")]
-    if added:
-        replaced = {name.lower() for name in added}
-        passed_on = request.headers.items()
-        fields += [field for field in passed_on if field[0].lower() not in replaced]
-        fields += added.items()
-    else:
-        fields += request.headers.items()
-    if is_chunked(request, payload):
-        fields.append(("Transfer-Encoding", "chunked"))
-    elif "Content-Length" not in request.headers:
-        if isinstance(payload, bytes):
-            fields.append(("Content-Length", str(len(payload))))
-        elif request.method in _BODY_EXPECTED:
-            fields.append(("Content-Length", "0"))
-    if expect100:
-        fields.append(("Expect", "100-continue"))
-    parts = [request.method, prefix, request.target]
-    for field in fields:
-        parts += field
-    if _BREAKS_LINES.search("".join(parts)):
-        raise ValueError("a header of the request contains a line break")
-    lines = [f"{name}: {value}\r\n" for name, value in fields]
-    text = f"{request.method} {prefix}{request.target} HTTP/1.1\r\n{''.join(lines)}\r\n"
-    return text.encode("utf-8", "surrogateescape")
+def without(
+    fields: Iterable[tuple[str, str]], replaced: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return headers less those that are replaced, and the replacements."""
+    if not replaced:
+        return list(fields)
+    names = {name.lower() for name in replaced}
+    kept = [field for field in fields if field[0].lower() not in names]
+    return [*kept, *replaced.items()]

@@ -36,7 +36,10 @@ _SWEEP_CALL_S = 120.0
 
 
 class Lease:
-    """One request's claim on a ready instance, until it is released."""
+    """One request's claim on a ready instance, until it is released.
+
+    ``was_cut``: the instance was lost meanwhile.
+    """
 
     def __init__(
         self,
@@ -51,21 +54,29 @@ class Lease:
         self._forget = forget
         self._counts = counts
         self._held = True
-        self._was_cut = False
+        self.was_cut = False
         self.launch_id = launch_id
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
         self.touch = controller.touch
         self.nudge = controller.nudge
 
-    def until_cut(self) -> asyncio.Timeout:
-        """Return a scope that ends in `TimeoutError` if the instance is lost."""
-        self._scope = asyncio.timeout(0.0 if self._was_cut else None)
+    def until_cut(self, limit_s: float | None = None) -> asyncio.Timeout:
+        """Return a scope that ends in `TimeoutError` if the instance is lost.
+
+        Or, until `lift_limit` is called, if ``limit_s`` passes.
+        """
+        self._scope = asyncio.timeout(0.0 if self.was_cut else limit_s)
         return self._scope
+
+    def lift_limit(self) -> None:
+        """Let the request take what time it takes from now on."""
+        if self._scope is not None and not self.was_cut:
+            self._scope.reschedule(None)
 
     def cut(self) -> None:
         """End the request: the instance will not answer it any more."""
-        self._was_cut = True
+        self.was_cut = True
         if self._scope is not None:
             with contextlib.suppress(RuntimeError):  # the scope was left already
                 self._scope.reschedule(asyncio.get_running_loop().time())
@@ -264,12 +275,19 @@ class Pool:
         """
         if (lease := self.try_lease()) is not None:
             return lease
+        wait_s = self.wish(model, wait_s=wait_s)
+        return await self._wait(wait_s) if wait_s > 0 else None
+
+    def wish(self, model: str | None, *, wait_s: float) -> float:
+        """Wake an instance for a request that may wait for it.
+
+        Returns how many seconds it is to wait: none if that is known to be in vain.
+        Raises `StoreError` if the wake could not be written down.
+        """
         self._wanted_model = model
         self.wake(model)
-        wait_s = max(wait_s, self._joining_s())
-        if wait_s <= 0 or self._in_vain() or not self._accepts_wakes:
-            return None
-        return await self._wait(wait_s)
+        is_in_vain = self._in_vain() or not self._accepts_wakes
+        return 0.0 if is_in_vain else max(wait_s, self._joining_s(), 0.0)
 
     def _joining_s(self) -> float:
         """How much longer a server that is there anyway may take to be joined.

@@ -65,7 +65,7 @@ class Progress:
     moved: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """What is known and intended about one instance. Moments are epoch seconds.
 
@@ -95,6 +95,15 @@ class Record:
     retry_at: float = 0.0
     fault: Fault | None = None
     stop_error: str | None = None
+
+    def used(self, leases: int, now: float) -> "Record":
+        """Return the record with so many leases, last used now.
+
+        As `dataclasses.replace` would, for less: each request does it twice.
+        """
+        new = object.__new__(Record)
+        vars(new).update(vars(self), leases=leases, last_used=now)
+        return new
 
 
 @dataclass(frozen=True, slots=True)

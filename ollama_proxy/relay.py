@@ -19,7 +19,7 @@ from ollama_proxy.connection import Connection, Sink
 from ollama_proxy.connector import Address, Connector
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.link import credentials, is_foreign
-from ollama_proxy.outgoing import Outgoing, head_of, is_chunked
+from ollama_proxy.outgoing import Sendable
 
 _INVITATION_S = 5.0
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
@@ -84,7 +84,7 @@ class Relay:
         self.forget = self._connector.forget
         self.aclose = self._connector.aclose
 
-    async def ask(self, request: Outgoing, upstream: Upstream) -> Answer:
+    async def ask(self, request: Sendable, upstream: Upstream) -> Answer:
         """Send a request; raises `UpstreamError` if there is no answer."""
         fresh = not request.body.complete
         try:
@@ -100,7 +100,7 @@ class Relay:
             raise await _foreign(answer)
         return answer
 
-    async def _ask_if_wanted(self, request: Outgoing, upstream: Upstream) -> Answer:
+    async def _ask_if_wanted(self, request: Sendable, upstream: Upstream) -> Answer:
         """Let the instance invite the body, or answer without having seen it.
 
         A server that does neither in time knows no ``Expect``: it is asked again,
@@ -116,24 +116,19 @@ class Relay:
         return await self._ask_once(request, upstream, fresh=True)
 
     async def _ask_once(
-        self, request: Outgoing, upstream: Upstream, *, fresh: bool, waits: bool = False
+        self, request: Sendable, upstream: Upstream, *, fresh: bool, waits: bool = False
     ) -> Answer:
         """Send a request, with a body that ``waits`` to be invited perhaps."""
         payload = request.body.payload()
         address = self._connector.address_of(upstream)
-        head = head_of(
-            request,
-            payload,
-            upstream.url,
-            added=credentials(upstream.link),
-            expect100=waits,
-        )
+        added = credentials(upstream.link)
+        head = request.head(payload, upstream.url, added=added, expect100=waits)
         try:
             connection = await self._connector.connect(address, fresh=fresh)
         except OSError as error:
             arrived = not isinstance(error, ConnectionRefusedError)
             raise _unanswered(error, arrived=arrived) from error
-        chunked = is_chunked(request, payload)
+        chunked = request.in_chunks(payload)
         try:
             answered = await connection.ask(
                 request.method, head, payload, chunked=chunked, waits=waits

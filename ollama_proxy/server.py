@@ -18,6 +18,7 @@ from ollama_proxy.clock import SystemClock
 from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
+from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store import Store
 from ollama_proxy.values import Listen
@@ -113,7 +114,7 @@ async def _run(
     signals = _watch_signals()
     await runner.setup()
     try:
-        await web.SockSite(runner, bound, backlog=_BACKLOG).start()
+        await runner.listen(bound, backlog=_BACKLOG)
         _spare_collections()
         port = bound.getsockname()[1]
         url = settings.listen.model_copy(update={"port": port}).url
@@ -157,16 +158,15 @@ def _spare_collections() -> None:
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
-async def _end(runner: web.AppRunner, signals: "asyncio.Queue[int]") -> None:
+async def _end(runner: Runner, signals: "asyncio.Queue[int]") -> None:
     """Stop accepting, let streams end, then close; a second signal cuts them."""
     loop = asyncio.get_running_loop()
     ending = loop.create_task(runner.cleanup(), name="cleanup")
     again = loop.create_task(signals.get(), name="second signal")
     try:
         await asyncio.wait({ending, again}, return_when=asyncio.FIRST_COMPLETED)
-        if not ending.done() and runner.server is not None:
-            for connection in runner.server.connections:
-                connection.force_close()
+        if not ending.done():
+            runner.cut()
         await ending
     finally:
         again.cancel()

@@ -5,12 +5,12 @@ request for a model that runs at ollama.com.
 """
 
 from collections.abc import Collection
+from typing import Protocol
 
 from aiohttp import web
 
 from ollama_proxy.answers import empty_answer, error_body
 from ollama_proxy.asleep import json_reply
-from ollama_proxy.bodies import RequestBody
 from ollama_proxy.catalogue import rfc3339
 from ollama_proxy.clock import Clock
 from ollama_proxy.exchange import Exchange
@@ -28,6 +28,22 @@ _NO_CLOUD = (
     "cloud models run at ollama.com and wake no instance; ask again while one is up, "
     "or ask ollama.com itself"
 )
+
+
+class Looked(Protocol):
+    """A body that can be looked at, as far as it is here."""
+
+    @property
+    def head(self) -> bytes:
+        """What was read into memory so far."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether that is all."""
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it is compressed, say."""
 
 
 class RefusedError(Exception):
@@ -48,14 +64,12 @@ class SparedRequests:
         self._spared = frozenset(spared)
         self._clock = clock
 
-    def fields(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
-    ) -> BodyFields | None:
+    def fields(self, exchange: Exchange, body: Looked) -> BodyFields | None:
         """Look at a JSON body; None if it can't be looked at.
 
         Raises `RefusedError` if it is a broken one.
         """
-        if not body.complete or "Content-Encoding" in request.headers:
+        if not body.complete or body.is_encoded:
             return None
         if not exchange.route.takes_json:
             return None
@@ -64,9 +78,7 @@ class SparedRequests:
         except ValueError as error:
             raise RefusedError(_refusal(exchange, 400, str(error))) from error
 
-    def wants_none(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
-    ) -> bool:
+    def wants_none(self, exchange: Exchange, body: Looked) -> bool:
         """Tell whether a request is no use of the instance that is up.
 
         To be asked of every request, so it looks closely only where it may be so.
@@ -77,7 +89,7 @@ class SparedRequests:
         may_be_load = Need.LOAD in self._spared and len(body.head) < _LOAD_BYTES
         if not may_be_cloud and not may_be_load:
             return False
-        fields = self.fields(request, exchange, body)
+        fields = self.fields(exchange, body)
         if fields is None:
             return False
         return need_of(exchange.route.name, fields) in self._spared

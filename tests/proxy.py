@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backend import Backend
 from ollama_proxy.clock import Clock, SystemClock
 from ollama_proxy.gate import HostRules
 from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.runner import Runner
+from ollama_proxy.server import bind
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
+from ollama_proxy.values import Listen
 from tests.fakes.instance import InProcessBackend
 
 
@@ -31,10 +33,17 @@ class RunningProxy:
     parts: Parts
     session: aiohttp.ClientSession
     store: Store
+    runner: Runner
 
     @property
     def state(self) -> str:
         return self.parts.pool.controllers[0].record.state.value
+
+    @property
+    def behind(self) -> int:
+        """How many connections aiohttp's server has."""
+        server = self.runner.server
+        return len(server.connections) if server is not None else 0
 
     async def status(self) -> dict[str, Any]:
         async with self.session.get(f"{self.url}/status") as reply:
@@ -71,6 +80,7 @@ async def running_proxy(
     clock: Clock | None = None,
     hold: HoldPolicy | None = None,
     hosts: HostRules | None = None,
+    drain_timeout_s: float = 0.2,
     **env: str,
 ) -> AsyncIterator[RunningProxy]:
     """Run a proxy with its state in ``folder``; ``env`` are settings."""
@@ -92,15 +102,15 @@ async def running_proxy(
         hold=hold,
         hosts=hosts,
     )
-    runner = open_runner(app, drain_timeout_s=0.2)
+    runner = open_runner(app, drain_timeout_s=drain_timeout_s)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
+    bound = bind(Listen(host="127.0.0.1", port=0))
+    await runner.listen(bound, backlog=128)
+    port = bound.getsockname()[1]
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         url = f"http://127.0.0.1:{port}"
         try:
-            yield RunningProxy(url, port, app[PARTS], session, store)
+            yield RunningProxy(url, port, app[PARTS], session, store, runner)
         finally:
             await runner.cleanup()
             await chosen.aclose()

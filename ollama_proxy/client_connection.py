@@ -1,0 +1,208 @@
+"""One connection of a client: plain requests are served from here, others behind.
+
+Where a request is not plain, or the fast path does not take it, the connection and
+what came on it go to aiohttp's server, whose it is from then on. That can be done
+as long as nothing of an answer has left.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
+
+from ollama_proxy.request_parser import PlainRequest, RequestParser
+
+_REST_S = 1.0
+
+
+class FastPath(Protocol):
+    """Serves plain requests."""
+
+    def take(self, client: "ClientConnection", request: PlainRequest) -> bool:
+        """Serve a request, or see to it; False if the server behind is to."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """A client's connection; it is its own writer, as aiohttp's requests have one.
+
+    ``behind`` makes the protocol that takes it over. ``gone`` is called once it is
+    closed or taken over. ``transport`` is None then; ``method`` is that of the
+    request that is served.
+    """
+
+    def __init__(
+        self,
+        fast_path: FastPath,
+        behind: Callable[[], asyncio.Protocol],
+        gone: Callable[["ClientConnection"], None],
+    ) -> None:
+        self.idle_since = asyncio.get_running_loop().time()
+        self.method = ""
+        self._transport: asyncio.Transport | None = None
+        self._fast_path = fast_path
+        self._behind = behind
+        self._gone = gone
+        self._parser = RequestParser()
+        self._came: list[bytes] = []
+        self._early: list[bytes] = []
+        self._serving: asyncio.Task[None] | None = None
+        self._rest_due: asyncio.TimerHandle | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._is_last = False
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection below; None once it is closed or taken over."""
+        return self._transport
+
+    @property
+    def writer(self) -> "ClientConnection":
+        """How to wait for the client."""
+        return self
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._serving is None and not self._came
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be connected; a client that vanishes without a word is noticed in the end."""
+        self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        bound = transport.get_extra_info("socket")
+        if bound is not None:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came; what comes before its turn has to wait."""
+        if self._serving is None:
+            self._read(data)
+        else:
+            self._early.append(data)
+            if self._transport is not None:
+                self._transport.pause_reading()
+
+    def _read(self, data: bytes) -> None:
+        self._came.append(data)
+        parser = self._parser
+        parser.feed(data)
+        request = parser.take() if parser.is_plain else None
+        if request is not None:
+            self._serve(request)
+        elif not parser.is_plain or not parser.has_head:
+            self.hand_over()
+        elif self._rest_due is None:
+            loop = asyncio.get_running_loop()
+            self._rest_due = loop.call_later(_REST_S, self.hand_over)
+
+    def _serve(self, request: PlainRequest) -> None:
+        self._stop_timer()
+        self.method = request.method
+        if not self._fast_path.take(self, request):
+            self.hand_over()
+        elif self._serving is None:
+            self._end_request()
+
+    def send(self, data: bytes) -> None:
+        """Write a whole answer, or the beginning of one."""
+        self._came.clear()
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self._transport.write(data)
+
+    def run(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve the request by a coroutine, which ends if the client leaves.
+
+        If it raises, the connection is of no more use.
+        """
+        self._serving = asyncio.get_running_loop().create_task(self._run(serving))
+
+    async def _run(self, serving: Coroutine[Any, Any, None]) -> None:
+        """See a request to its end; the next may come as soon as it is answered."""
+        try:
+            await serving
+        except ConnectionError:
+            self.abort()
+        except BaseException:
+            self.abort()
+            raise
+        self._serving = None
+        if self._transport is not None:
+            self._end_request()
+
+    def _end_request(self) -> None:
+        """Be ready for the next, which may have come already."""
+        self._came.clear()
+        if self._is_last:
+            self.end()
+            return
+        self.idle_since = asyncio.get_running_loop().time()
+        if self._early and self._transport is not None:
+            data = b"".join(self._early)
+            self._early.clear()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+            self._read(data)
+
+    def hand_over(self) -> None:
+        """Leave the connection, and the request that came on it, to aiohttp."""
+        transport, data = self._transport, b"".join(self._came + self._early)
+        is_full = self._room is not None
+        self._let_go()
+        if transport is None or transport.is_closing():
+            return
+        protocol = self._behind()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if is_full:
+            protocol.pause_writing()
+        if not transport.is_reading():
+            transport.resume_reading()
+        protocol.data_received(data)
+
+    def end(self) -> None:
+        """Close it, after the answer that is under way."""
+        self._is_last = True
+        if self._serving is None and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what was served: nobody waits for it."""
+        del exc
+        if self._serving is not None:
+            self._serving.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._transport = None
+        self._stop_timer()
+        self.resume_writing()
+        self._parser.close()
+        self._came.clear()
+        self._early.clear()
+        self._gone(self)
+
+    def _stop_timer(self) -> None:
+        if self._rest_due is not None:
+            self._rest_due.cancel()
+            self._rest_due = None
+
+    def pause_writing(self) -> None:
+        """Have `drain` wait."""
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """Have `drain` go on."""
+        if self._room is not None:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
+
+    async def drain(self) -> None:
+        """Wait until most of what was written is sent, or the client has gone."""
+        if self._room is not None:
+            await self._room

@@ -1,0 +1,95 @@
+"""Answers to plain requests, as bytes."""
+
+import functools
+from collections.abc import Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from ollama_proxy import headers
+from ollama_proxy.chunks import framed
+from ollama_proxy.client_connection import ClientConnection
+from ollama_proxy.handover import Head
+
+_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+
+
+class ClientResponse:
+    """An answer whose head has left."""
+
+    def __init__(
+        self, client: ClientConnection, status: int, fields: CIMultiDict[str]
+    ) -> None:
+        self.status = status
+        self.headers = fields
+        self._client = client
+        self._is_chunked = "Transfer-Encoding" in fields
+
+    @property
+    def content_type(self) -> str:
+        """Its type, without parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    async def write(self, data: bytes) -> None:
+        """Send more of its body; raises `ConnectionResetError` without a client."""
+        self._client.send(framed(data) if self._is_chunked else data)
+
+    async def write_eof(self) -> None:
+        """End its body; raises `ConnectionResetError` without a client."""
+        if self._is_chunked:
+            self._client.send(b"0\r\n\r\n")
+
+
+async def begin(
+    client: ClientConnection,
+    now: float,
+    head: Head,
+    added: Mapping[str, str],
+    body: bytes,
+) -> ClientResponse:
+    """Begin the answer to a plain request: an `Opening`, bound to client and time."""
+    fields = headers.for_client(head.headers)
+    is_bodiless = head.status in _BODILESS
+    if not is_bodiless and "Content-Length" not in fields:
+        fields["Transfer-Encoding"] = "chunked"
+    if "Date" not in fields:
+        fields["Date"] = _date(int(now))
+    if head.headers.get("Connection", "").lower() == "keep-alive":
+        fields["Connection"] = "keep-alive"  # some routes say so
+    fields.update(added)
+    client.send(_head(head.status, head.reason, tuple(fields.items())) + body)
+    return ClientResponse(client, head.status, fields)
+
+
+def encoded(reply: web.Response, method: str, now: float) -> bytes:
+    """Return a reply of our own as aiohttp would send it."""
+    body = reply.body if isinstance(reply.body, bytes) else b""
+    fields = reply.headers.copy()
+    fields["Content-Length"] = str(len(body))
+    fields["Date"] = _date(int(now))
+    head = _head(reply.status, reply.reason, tuple(fields.items()))
+    return head if method == "HEAD" else head + body
+
+
+@functools.lru_cache(maxsize=256)  # many answers begin alike
+def _head(
+    status: int, reason: str | None, fields: tuple[tuple[str, str], ...]
+) -> bytes:
+    """Return status line and headers.
+
+    Raises `ValueError` if a line break would let one header become two.
+    """
+    lines = [f"{name}: {value}\r\n" for name, value in fields]
+    text = f"HTTP/1.1 {status} {reason or ''}\r\n{''.join(lines)}\r\n"
+    breaks = len(lines) + 2
+    if text.count("\r") != breaks or text.count("\n") != breaks:
+        raise ValueError("a header of the answer contains a line break")
+    return text.encode("utf-8", "surrogateescape")
+
+
+@functools.lru_cache(maxsize=2)
+def _date(now_s: int) -> str:
+    """Return a time as HTTP writes it (RFC 9110 §5.6.7)."""
+    return formatdate(now_s, usegmt=True)

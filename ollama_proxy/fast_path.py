@@ -1,0 +1,270 @@
+"""Serve plain requests straight from their connection: answered at once, or relayed.
+
+Everything is decided by the same parts as behind, and nothing else is done: what
+has to wait for an instance, changes models or is out of the ordinary is left to the
+server behind.
+"""
+
+import asyncio
+from functools import partial
+
+from aiohttp import web
+
+from ollama_proxy import client_response
+from ollama_proxy.asleep import AsleepAnswers, waiting_reply
+from ollama_proxy.bodies import BodyBudget, reset
+from ollama_proxy.client_connection import ClientConnection
+from ollama_proxy.client_response import ClientResponse
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import StoreError, UpstreamError
+from ollama_proxy.exchange import Exchange, draw_request_id
+from ollama_proxy.gate import HostRules
+from ollama_proxy.handlers import read_limit_s
+from ollama_proxy.handover import Handover
+from ollama_proxy.metrics import Metrics
+from ollama_proxy.middleware import failure, note
+from ollama_proxy.passage import pass_on, touch_nothing, under
+from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.relay import Relay
+from ollama_proxy.request_parser import PlainRequest
+from ollama_proxy.routing import Asleep, Kind, Route, classify
+from ollama_proxy.spared import RefusedError, SparedRequests
+from ollama_proxy.status import Status
+
+_KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
+
+
+class FastPath:
+    """Serves plain requests. ``holds``: requests wait although nobody asked for it."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        relay: Relay,
+        answers: AsleepAnswers,
+        status: Status,
+        spared: SparedRequests,
+        budget: BodyBudget,
+        stall_s: float,
+        holds: bool,
+        hosts: HostRules | None,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._pool = pool
+        self._relay = relay
+        self._answers = answers
+        self._status = status
+        self._spared = spared
+        self._budget = budget
+        self._stall_s = stall_s
+        self._holds = holds
+        self._hosts = hosts
+        self._metrics = metrics
+        self._clock = clock
+
+    def take(self, client: ClientConnection, request: PlainRequest) -> bool:
+        """Serve a request, or see to it; False if the server behind is to."""
+        if self._hosts is not None and not self._hosts.takes(request.host):
+            return False
+        route = classify(request.method, request.path)
+        if not _is_simple(route):
+            return False
+        exchange = Exchange(draw_request_id(), route, request.path)
+        if route.asleep is Asleep.ROOT or self._pool.ready_upstream() is None:
+            return self._answer(client, request, exchange)
+        return request.method != "HEAD" and self._begin(client, request, exchange)
+
+    def _answer(
+        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+    ) -> bool:
+        """Answer at once, if that is all there is to do."""
+        begun_at = asyncio.get_running_loop().time()
+        try:
+            reply = self._reply(request, exchange)
+        except StoreError:  # told behind
+            reply = None
+        if reply is None:
+            return False
+        self._send(client, request, reply)
+        self._note(request, exchange, reply.status, begun_at)
+        return True
+
+    def _reply(self, request: PlainRequest, exchange: Exchange) -> web.Response | None:
+        """Return an answer without an instance; None if there is more to do."""
+        try:
+            if exchange.route.counts_as_use:
+                return self._refusal(request, exchange)
+            return self._asleep(request, exchange)
+        except RefusedError as refused:
+            reply = refused.response
+            return reply if isinstance(reply, web.Response) else None
+
+    def _asleep(self, request: PlainRequest, exchange: Exchange) -> web.Response:
+        """Answer what only reads, from memory."""
+        exchange.outcome = "asleep"
+        fields = None
+        if exchange.route.asleep is Asleep.SHOW:
+            fields = self._spared.fields(exchange, request.body)
+        return self._answers.answer(
+            exchange.route, request.method, request.target, fields, request.agent
+        )
+
+    def _refusal(
+        self, request: PlainRequest, exchange: Exchange
+    ) -> web.Response | None:
+        """Wake an instance, and say that there is none yet; None if it may wait."""
+        if self._holds:
+            return None
+        fields = self._spared.fields(exchange, request.body)
+        if fields is not None:
+            if (answer := self._spared.answer(exchange, fields)) is not None:
+                return answer
+            exchange.model = fields.model_name
+        if self._pool.wish(exchange.model, wait_s=0.0) > 0:
+            return None
+        self._metrics.wait.observe(0.0)
+        return self._unserved(exchange, None)
+
+    def _unserved(self, exchange: Exchange, problem: str | None) -> web.Response:
+        exchange.outcome = "provisioning"
+        waiting = self._status.waiting(problem)
+        return waiting_reply(exchange.route.family, waiting, exchange.request_id)
+
+    def _begin(
+        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+    ) -> bool:
+        """Begin to relay a request to the instance that is ready."""
+        uses = exchange.route.counts_as_use
+        if uses and self._spared.wants_none(exchange, request.body):
+            return False
+        if not self._budget.take(len(request.body.head)):
+            return False
+        lease: Lease | None = None
+        try:
+            lease = self._pool.try_lease() if uses else self._pool.glance()
+        except StoreError:  # told behind
+            pass
+        finally:
+            if lease is None:
+                self._budget.give_back(len(request.body.head))
+        if lease is None:
+            return False
+        client.run(self._relayed(client, request, exchange, lease))
+        return True
+
+    async def _relayed(
+        self,
+        client: ClientConnection,
+        request: PlainRequest,
+        exchange: Exchange,
+        lease: Lease,
+    ) -> None:
+        """Relay a request to its end, however that is."""
+        begun_at = asyncio.get_running_loop().time()
+        status: int | None = 0
+        try:
+            status = await self._relay_or_tell(client, request, exchange, lease)
+        except (asyncio.CancelledError, ConnectionError):
+            if exchange.outcome != "broken":
+                exchange.outcome = "abandoned"
+            raise
+        finally:
+            lease.release()
+            self._budget.give_back(len(request.body.head))
+            if status is not None:
+                self._note(request, exchange, status, begun_at)
+        if status is None:
+            client.hand_over()
+
+    async def _relay_or_tell(
+        self,
+        client: ClientConnection,
+        request: PlainRequest,
+        exchange: Exchange,
+        lease: Lease,
+    ) -> int | None:
+        """Return the status that was told; None if the server behind is to serve."""
+        handover: Handover[ClientResponse] = Handover(
+            client,
+            exchange.route.family,
+            opening=partial(client_response.begin, client, self._clock.now()),
+            begun=None,
+            stall_s=self._stall_s,
+            added={},
+            request_id=exchange.request_id,
+        )
+        try:
+            response = await self._pass_on(request, exchange, lease, handover)
+        except UpstreamError as error:
+            reply = self._instead(request, exchange, lease, error)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            reply = self._failure(client, exchange, error, handover)
+        else:
+            return response.status
+        if reply is None:
+            return None
+        self._send(client, request, reply)
+        return reply.status
+
+    async def _pass_on(
+        self,
+        request: PlainRequest,
+        exchange: Exchange,
+        lease: Lease,
+        handover: Handover[ClientResponse],
+    ) -> ClientResponse:
+        uses = exchange.route.counts_as_use
+        touch = lease.touch if uses else touch_nothing
+        serving = pass_on(self._relay, request, lease, handover, exchange, touch)
+        limit_s = None if uses else read_limit_s(exchange.route)
+        return await under(lease, handover, serving, limit_s=limit_s)
+
+    def _instead(
+        self,
+        request: PlainRequest,
+        exchange: Exchange,
+        lease: Lease,
+        error: UpstreamError,
+    ) -> web.Response | None:
+        """Return an answer in place of one that did not come.
+
+        None if the request can be sent again, which is done behind.
+        """
+        lease.nudge()
+        if not exchange.route.counts_as_use:
+            return self._reply(request, exchange)
+        return self._unserved(exchange, str(error)) if error.arrived else None
+
+    def _failure(
+        self,
+        client: ClientConnection,
+        exchange: Exchange,
+        error: Exception,
+        handover: Handover[ClientResponse],
+    ) -> web.Response:
+        """Return what a fault of our own is told as; resets an answer that began."""
+        reply = failure(exchange, error)
+        if handover.response is not None:
+            reset(client)
+            raise ConnectionResetError(str(error)) from error
+        return reply
+
+    def _send(
+        self, client: ClientConnection, request: PlainRequest, reply: web.Response
+    ) -> None:
+        client.send(client_response.encoded(reply, request.method, self._clock.now()))
+
+    def _note(
+        self, request: PlainRequest, exchange: Exchange, status: int, begun_at: float
+    ) -> None:
+        took_s = asyncio.get_running_loop().time() - begun_at
+        note(self._metrics, request.method, exchange, status, took_s)
+
+
+def _is_simple(route: Route) -> bool:
+    """Tell whether a route's requests may be served without more ado."""
+    return route.kind in _KINDS and (route.takes_json or not route.counts_as_use)

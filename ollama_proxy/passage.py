@@ -1,0 +1,58 @@
+"""One request handed to an instance under a lease, and its answer handed back."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.handover import Handover, ResponseT
+from ollama_proxy.outgoing import Sendable
+from ollama_proxy.pool import Lease
+from ollama_proxy.relay import Relay
+
+
+def touch_nothing() -> None:
+    """Do nothing: a read is no use of an instance."""
+
+
+async def pass_on(
+    relay: Relay,
+    to_send: Sendable,
+    lease: Lease,
+    handover: Handover[ResponseT],
+    exchange: Exchange,
+    touch: Callable[[], None],
+) -> ResponseT:
+    """Send a request and hand its answer over; raises `UpstreamError` without one."""
+    async with await relay.ask(to_send, lease.upstream) as answer:
+        lease.lift_limit()
+        exchange.outcome = "relayed"
+        return await handover.pour(answer, touch)
+
+
+async def under(
+    lease: Lease,
+    handover: Handover[ResponseT],
+    serving: Coroutine[Any, Any, ResponseT],
+    *,
+    limit_s: float | None = None,
+) -> ResponseT:
+    """Serve a request under a lease, which ends with it.
+
+    A lease that is cut, because its instance was lost, ends the request; so does an
+    instance that says nothing for ``limit_s``. Raises `UpstreamError` if no answer
+    has begun by then.
+    """
+    with lease:
+        try:
+            async with lease.until_cut(limit_s):
+                return await serving
+        except TimeoutError as error:
+            if handover.response is not None:
+                return await handover.break_off(error)
+            message = (
+                "the instance was lost"
+                if lease.was_cut
+                else "the instance says nothing"
+            )
+            raise UpstreamError(message, arrived=True) from error

@@ -1,0 +1,215 @@
+"""Read a client's requests, as far as they are plain.
+
+No socket, no clock. A plain request is one whose body, if any, is small and framed
+by its length, and that asks nothing of the connection but to be kept: no upgrade,
+no ``Expect``, no ``Origin`` to be judged. Whatever is not is left to a server that
+knows all of HTTP. httptools (llhttp, Node's parser) reads strictly: what it does
+not take is not plain either.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+import httptools
+
+from ollama_proxy.bodies import SMALL_BODY
+from ollama_proxy.headers import NOT_FOR_UPSTREAM
+from ollama_proxy.outgoing import BODY_EXPECTED, base_of
+
+_METHODS = frozenset({"GET", "HEAD", "POST"})
+_ASKS_FOR_MORE = frozenset(
+    {
+        b"content-encoding",
+        b"expect",
+        b"origin",
+        b"prefer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_LOOKED_AT = (
+    frozenset(name.encode() for name in NOT_FOR_UPSTREAM)
+    | _ASKS_FOR_MORE
+    | {b"content-length", b"user-agent"}
+)
+
+
+class KeptBody:
+    """A body that is all here, sent as often as need be."""
+
+    __slots__ = ("_is_sent", "head", "on_invited")
+
+    complete = True
+    expects = False
+    is_encoded = False
+
+    def __init__(self, body: bytes, *, is_sent: bool) -> None:
+        self.head = body
+        self.on_invited: Callable[[], None] | None = None
+        self._is_sent = is_sent
+
+    async def invite(self) -> None:
+        """Do nothing: it has come."""
+
+    def payload(self) -> bytes | AsyncIterator[bytes] | None:
+        """Return it; None if the request has none."""
+        return self.head if self._is_sent else None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A plain request, whole.
+
+    ``target`` is the raw path and query, ``agent`` the client's program; ``fields``
+    are the headers that an instance gets, as they came, besides ``Host``.
+    """
+
+    method: str
+    target: str
+    host: str
+    agent: str
+    fields: list[tuple[bytes, bytes]]
+    body: KeptBody
+
+    @property
+    def path(self) -> str:
+        """The raw path, without the query."""
+        return self.target.partition("?")[0]
+
+    def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
+        """Return False: the length is known."""
+        del payload
+        return False
+
+    def head(
+        self,
+        payload: bytes | AsyncIterator[bytes] | None,
+        base_url: str,
+        *,
+        added: Mapping[str, str],
+        expect100: bool,
+    ) -> bytes:
+        """Return request line and headers, as `Sendable` says."""
+        del payload, expect100
+        host, prefix = base_of(base_url)
+        fields = self.fields
+        if added:
+            names = {name.lower().encode() for name in added}
+            fields = [field for field in fields if field[0].lower() not in names]
+            fields += [(name.encode(), value.encode()) for name, value in added.items()]
+        start = f"{self.method} {prefix}{self.target} HTTP/1.1\r\nHost: {host}\r\n"
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        return b"%b%b\r\n" % (start.encode(), b"".join(lines))
+
+
+class RequestParser:
+    """Reads the requests of one connection, one at a time.
+
+    After `feed`, ``is_plain`` tells whether it still may be one, ``has_head`` whether
+    that is known, and `take` returns it if it is whole.
+    """
+
+    def __init__(self) -> None:
+        self.is_plain = True
+        self._request: PlainRequest | None = None
+        self._reset()
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(
+            self
+        )
+
+    def _reset(self) -> None:
+        self.has_head = False
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._hosts: list[bytes] = []
+        self._agent = b""
+        self._length: int | None = None
+        self._body: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take in what came."""
+        if self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.is_plain = False
+
+    def take(self) -> PlainRequest | None:
+        """Return the request if it is whole, and make room for the next."""
+        request, self._request = self._request, None
+        return request
+
+    def close(self) -> None:
+        """Let go: the parser and this object hold each other."""
+        self._parser = None
+
+    def on_message_begin(self) -> None:
+        """Take note that a request begins; one right behind another is not plain."""
+        if self._request is not None:
+            self.is_plain = False
+        self._reset()
+
+    def on_url(self, part: bytes) -> None:
+        """Take in a part of the target."""
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take in a header: most are for the instance alone."""
+        lowered = name.lower()
+        if lowered not in _LOOKED_AT:
+            self._fields.append((name, value.rstrip(b" \t")))
+        elif lowered == b"host":
+            self._hosts.append(value.rstrip(b" \t"))
+        elif lowered == b"content-length":
+            self._length = int(value)
+            self._fields.append((name, value))
+        elif lowered == b"user-agent":
+            self._agent = value
+            self._fields.append((name, value))
+        elif lowered in _ASKS_FOR_MORE or not _is_kept(lowered, value):
+            self.is_plain = False
+
+    def on_headers_complete(self) -> None:
+        """Judge the request by its head."""
+        parser = self._parser
+        if parser is None:
+            return
+        method = parser.get_method().decode()
+        has_length = self._length is not None or method not in BODY_EXPECTED
+        self.is_plain = (
+            self.is_plain
+            and method in _METHODS
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and self._target.startswith(b"/")
+            and len(self._hosts) == 1
+            and has_length
+            and (self._length or 0) <= SMALL_BODY
+        )
+        self._method = method
+        self.has_head = True
+
+    def on_body(self, part: bytes) -> None:
+        """Take in a part of the body."""
+        if self.is_plain:
+            self._body.append(part)
+
+    def on_message_complete(self) -> None:
+        """Take note that the request is whole."""
+        if not self.is_plain:
+            return
+        body = b"".join(self._body)
+        self._request = PlainRequest(
+            self._method,
+            self._target.decode(),
+            self._hosts[0].decode("utf-8", "surrogateescape"),
+            self._agent.decode("utf-8", "surrogateescape"),
+            self._fields,
+            KeptBody(body, is_sent=bool(self._length)),
+        )
+
+
+def _is_kept(name: bytes, value: bytes) -> bool:
+    """Tell whether a header that ends here leaves the connection as it is."""
+    return name != b"connection" or value.strip().lower() == b"keep-alive"

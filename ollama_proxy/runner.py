@@ -1,0 +1,109 @@
+"""The server: takes connections, and ends them in good order."""
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+from aiohttp import web
+
+from ollama_proxy.client_connection import ClientConnection, FastPath
+
+_IDLE_S = 3600.0
+_SWEEP_S = 60.0
+_ABORTED_S = 1.0
+
+
+class Runner(web.AppRunner):
+    """Serves connections by the fast path, and by an application behind it.
+
+    ``drain_timeout_s`` is how long requests under way may take when it ends.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        fast_path: FastPath,
+        *,
+        drain_timeout_s: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            app,
+            shutdown_timeout=drain_timeout_s,
+            keepalive_timeout=_IDLE_S,
+            **options,
+        )
+        self._fast_path = fast_path
+        self._drain_timeout_s = drain_timeout_s
+        self._clients: set[ClientConnection] = set()
+        self._all_gone = asyncio.Event()
+        self._listening: asyncio.Server | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def listen(self, bound: socket.socket, *, backlog: int) -> None:
+        """Take connections on a bound socket, after `setup`."""
+        server = self.server
+        assert server is not None  # noqa: S101 - `setup` came first
+
+        def connect() -> ClientConnection:
+            client = ClientConnection(self._fast_path, server, self._gone)
+            self._clients.add(client)
+            return client
+
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(connect, sock=bound, backlog=backlog)
+        self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
+
+    def _gone(self, client: ClientConnection) -> None:
+        self._clients.discard(client)
+        if not self._clients:
+            self._all_gone.set()
+
+    def _sweep(self) -> None:
+        self.close_idle(_IDLE_S)
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
+
+    def close_idle(self, longer_than_s: float) -> None:
+        """Close the connections on which nothing was asked for so long."""
+        oldest = asyncio.get_running_loop().time() - longer_than_s
+        for client in tuple(self._clients):
+            if client.is_idle and client.idle_since < oldest:
+                client.end()
+
+    async def cleanup(self) -> None:
+        """Take no more connections, let requests end, then end everything."""
+        if self._listening is not None:
+            self._listening.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await super().cleanup()
+
+    async def shutdown(self) -> None:
+        """Let requests end, here and behind, as long as they may take together."""
+        for client in tuple(self._clients):
+            client.end()
+        await super().shutdown()
+        endings = [self._drain()]
+        if self.server is not None:
+            endings.append(self.server.shutdown(self._drain_timeout_s))
+        await asyncio.gather(*endings)
+
+    async def _drain(self) -> None:
+        for wait_s in (self._drain_timeout_s, _ABORTED_S):
+            if not self._clients:
+                return
+            self._all_gone.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._all_gone.wait()
+            for client in tuple(self._clients):
+                client.abort()
+
+    def cut(self) -> None:
+        """End every request now."""
+        for client in tuple(self._clients):
+            client.abort()
+        for connection in self.server.connections if self.server else ():
+            connection.force_close()

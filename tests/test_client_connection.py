@@ -1,0 +1,264 @@
+"""A client's connection: served here, handed over, in order, and given up in time."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.client_connection import ClientConnection
+from ollama_proxy.request_parser import PlainRequest
+from tests.fakes.instance import InProcessBackend
+from tests.fakes.raw_upstream import raw_upstream
+from tests.proxy import running_proxy
+from tests.virtual_time import in_virtual_time
+
+GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is done with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.written: list[bytes] = []
+        self.reads = True
+        self.is_closed = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def is_reading(self) -> bool:
+        return self.reads
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+class Behind(asyncio.Protocol):
+    """What a connection is handed over to."""
+
+    def __init__(self) -> None:
+        self.came = b""
+        self.is_full = False
+
+    def data_received(self, data: bytes) -> None:
+        self.came += data
+
+    def pause_writing(self) -> None:
+        self.is_full = True
+
+
+class Slow:
+    """Serves each request when it is told to; refuses what ``refuses`` says."""
+
+    def __init__(self, refuses: Callable[[str], bool] = lambda _path: False) -> None:
+        self.asked: list[str] = []
+        self.may_end: list[asyncio.Event] = []
+        self._refuses = refuses
+
+    def take(self, client: ClientConnection, request: PlainRequest) -> bool:
+        self.asked.append(request.path)
+        if self._refuses(request.path):
+            return False
+        client.run(self._serve(client, request.path))
+        return True
+
+    async def _serve(self, client: ClientConnection, path: str) -> None:
+        self.may_end.append(asyncio.Event())
+        await self.may_end[-1].wait()
+        client.send(path.encode())
+
+
+class Case:
+    """A connection with everything around it."""
+
+    def __init__(self, fast_path: Slow) -> None:
+        self.wire, self.behind = Wire(), Behind()
+        self.gone: list[ClientConnection] = []
+        self.client = ClientConnection(fast_path, lambda: self.behind, self.gone.append)
+        self.client.connection_made(self.wire)
+
+
+async def test_a_request_that_comes_early_waits_for_its_turn() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.data_received(GET % 2)
+
+    assert slow.asked == ["/1"]
+    assert not case.wire.is_reading()
+
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+    assert slow.asked == ["/1", "/2"]
+    assert case.wire.is_reading()
+    slow.may_end[1].set()
+    await asyncio.sleep(0.01)
+    assert case.wire.written == [b"/1", b"/2"]
+
+
+async def test_what_is_not_taken_is_handed_over_with_all_that_came() -> None:
+    case = Case(Slow(refuses=lambda _path: True))
+    case.client.data_received(POST[:-1])
+    case.client.data_received(POST[-1:])
+
+    assert case.behind.came == POST
+    assert case.wire.protocol is case.behind
+    assert case.gone == [case.client]
+
+
+async def test_a_client_that_is_slow_is_handed_over_as_that() -> None:
+    case = Case(Slow(refuses=lambda _path: True))
+    case.client.pause_writing()
+    case.client.data_received(POST)
+
+    assert case.behind.is_full
+
+
+async def test_early_requests_are_handed_over_together_with_one_that_fails() -> None:
+    class Failing(Slow):
+        async def _serve(self, client: ClientConnection, path: str) -> None:
+            await super()._serve(Case(self).client, path)
+            client.hand_over()
+
+    slow = Failing()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.data_received(GET % 2)
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+
+    assert case.behind.came == GET % 1 + GET % 2
+    assert case.wire.is_reading()
+
+
+@in_virtual_time
+async def test_a_body_whose_rest_does_not_come_is_waited_for_elsewhere() -> None:
+    case = Case(Slow())
+    case.client.data_received(POST[:-1])
+    await asyncio.sleep(0.9)
+    assert case.behind.came == b""
+    assert not case.client.is_idle
+
+    await asyncio.sleep(0.2)
+    assert case.behind.came == POST[:-1]
+
+
+async def test_a_client_that_leaves_ends_its_request() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.connection_lost(None)
+    await asyncio.sleep(0)
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+
+    assert case.wire.written == []
+    assert case.client.transport is None
+    with pytest.raises(ConnectionResetError):
+        case.client.send(b"")
+
+
+async def test_a_wait_for_room_ends_when_there_is_some_or_nobody() -> None:
+    for ending in ("resume_writing", "connection_lost"):
+        case = Case(Slow())
+        case.client.pause_writing()
+        draining = asyncio.ensure_future(case.client.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()
+
+        getattr(case.client, ending)(*([None] if ending == "connection_lost" else []))
+        await asyncio.wait_for(draining, 1.0)
+
+
+async def test_the_last_answer_is_whole_before_a_connection_ends() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.end()
+    assert not case.wire.is_closed
+
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+    assert case.wire.written == [b"/1"]
+    assert case.wire.is_closed
+
+
+async def test_one_connection_may_carry_both_kinds_of_requests(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, backend=InProcessBackend()) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        told = []
+        for raw in (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A:" + b"a" * 300_000 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        ):
+            writer.write(raw)
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            told.append((head.split()[1], await reader.readexactly(size)))
+        rest = await reader.read()
+        writer.close()
+
+    assert [status for status, _ in told] == [b"200"] * 4
+    assert told[0] == told[2] == told[3]
+    assert rest == b""
+
+
+async def test_a_client_that_leaves_a_stream_gives_its_lease_back(
+    tmp_path: Path,
+) -> None:
+    left = asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: Any) -> None:
+        await reader.readexactly(2)
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+        )
+        try:
+            await reader.readexactly(1)
+        finally:
+            left.set()
+
+    async with (
+        raw_upstream(endless) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(POST.replace(b"/0", b"/api/embed"))
+        await reader.readuntil(b"ab\r\n")
+        assert proxy.parts.pool.in_flight == 1
+        assert proxy.behind == 0
+
+        writer.close()
+        await asyncio.wait_for(left.wait(), 5.0)
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
+        async with proxy.session.get(f"{proxy.url}/metrics") as metrics:
+            counted = await metrics.text()
+
+    assert '{kind="inference",outcome="abandoned"} 1.0' in counted

@@ -1,0 +1,251 @@
+"""A plain request is answered in the same way whichever server reads it.
+
+A head that comes in two pieces is read by aiohttp; one that comes whole is not.
+"""
+
+import asyncio
+import contextlib
+import re
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.gate import HostRules
+from tests.fakes.instance import InProcessBackend
+from tests.fakes.raw_upstream import Script, raw_upstream
+from tests.proxy import RunningProxy, running_proxy
+from tests.wire import Answer, read_answer
+
+
+def get(path: str, method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def post(path: str, body: str) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: me/1\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+ASK = '{"model":"tiny","prompt":"hi","options":{"num_predict":3},"stream":false}'
+CHAT = '{"model":"tiny","messages":[{"role":"user","content":"hi"}],"max_tokens":3}'
+READS = {
+    "root": get("/"),
+    "root, head alone": get("/", "HEAD"),
+    "version": get("/api/version"),
+    "version, head alone": get("/api/version", "HEAD"),
+    "tags": get("/api/tags"),
+    "ps": get("/api/ps"),
+    "models": get("/v1/models"),
+    "model": get("/v1/models/tiny"),
+    "no such model": get("/v1/models/none"),
+    "show": post("/api/show", '{"model":"tiny"}'),
+    "show of nothing": post("/api/show", "{}"),
+    "account": post("/api/me", "{}"),
+}
+USES = {
+    "generate": post("/api/generate", ASK),
+    "stream": post("/api/generate", ASK.replace("false", "true")),
+    "openai": post("/v1/chat/completions", CHAT),
+    "openai stream": post("/v1/chat/completions", CHAT[:-1] + ',"stream":true}'),
+    "anthropic": post("/v1/messages", CHAT),
+    "embed": post("/api/embed", '{"model":"tiny","input":"hi"}'),
+    "broken JSON": post("/api/generate", "{"),
+    "no model": post("/api/generate", "{}"),
+    "unload": post("/api/generate", '{"model":"tiny","keep_alive":0}'),
+    "a cloud model": post("/api/chat", CHAT.replace("tiny", "big:cloud")),
+}
+_CHANGING = re.compile(
+    rb'"(?:created_at|created|id|request_id|[a-z_]*duration|t|retry_after|elapsed_s|'
+    rb'eta_s|progress|modified_at|expires_at|message_id)":\s?("[^"]*"|[\d.]+|null)'
+)
+
+
+async def ask(
+    proxy: RunningProxy, raw: bytes, *, split: bool = False
+) -> tuple[Answer, bool]:
+    """Send a request on a connection of its own, in two pieces perhaps.
+
+    Returns the answer, and whether aiohttp read the request.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    method = raw.partition(b" ")[0].decode()
+    try:
+        async with asyncio.timeout(10.0):
+            if split:
+                writer.write(raw[:10])
+                await asyncio.sleep(0.02)
+                raw = raw[10:]
+            writer.write(raw)
+            answering = asyncio.ensure_future(read_answer(reader, method))
+            await asyncio.sleep(0.05)
+            behind = bool(proxy.behind)
+            return await answering, behind
+    finally:
+        writer.close()
+
+
+def shape(answer: Answer) -> tuple[bytes, list[tuple[str, str]], bytes, bool]:
+    """Return an answer without what differs from one to the next."""
+    varies = {"date", "retry-after", "content-length"}
+    headers = [(n, v) for n, v in answer.headers if n.lower() not in varies]
+    body = re.sub(rb"req_[0-9a-f]+|chatcmpl-\w+|msg_\w+", b"", answer.body)
+    names = sorted(headers) + [(n.lower(), "") for n, _ in answer.headers]
+    return answer.status, sorted(names), _CHANGING.sub(b"", body), bool(answer.chunks)
+
+
+@contextlib.asynccontextmanager
+async def proxy_in(folder: Path, state: str) -> AsyncIterator[RunningProxy]:
+    backend = InProcessBackend(boot_s=0.0 if state == "ready" else 1000.0)
+    async with running_proxy(folder, backend=backend) as proxy:
+        if state == "ready":
+            await proxy.wake()
+        yield proxy
+        backend.boot_s = 0.0
+
+
+async def counts(proxy: RunningProxy) -> list[str]:
+    """Return what is counted of requests."""
+    async with proxy.session.get(f"{proxy.url}/metrics") as told:
+        lines = (await told.text()).splitlines()
+    return [line for line in lines if "_requests_total{" in line]
+
+
+CASES = [(state, name) for state in ("asleep", "ready") for name in (*READS, *USES)]
+LEFT_TO_AIOHTTP = [("ready", "version, head alone"), ("ready", "a cloud model")]
+
+
+@pytest.mark.parametrize(
+    ("state", "name"), [case for case in CASES if case not in LEFT_TO_AIOHTTP]
+)
+async def test_both_servers_answer_alike(tmp_path: Path, state: str, name: str) -> None:
+    raw = (READS | USES)[name]
+    async with proxy_in(tmp_path / "fast", state) as proxy:
+        fast, fast_was_behind = await ask(proxy, raw)
+        counted = await counts(proxy)
+    async with proxy_in(tmp_path / "behind", state) as proxy:
+        behind, was_behind = await ask(proxy, raw, split=True)
+
+        assert (fast_was_behind, was_behind) == (False, True)
+        assert shape(fast) == shape(behind)
+        assert counted == await counts(proxy)
+
+
+@pytest.mark.parametrize(("state", "name"), LEFT_TO_AIOHTTP)
+async def test_what_is_rare_is_left_to_aiohttp(
+    tmp_path: Path, state: str, name: str
+) -> None:
+    async with proxy_in(tmp_path, state) as proxy:
+        _, was_behind = await ask(proxy, (READS | USES)[name])
+
+    assert was_behind
+
+
+async def test_a_foreign_host_is_refused_as_behind(tmp_path: Path) -> None:
+    rules = HostRules("me", frozenset())
+    raw = get("/api/tags").replace(b"localhost", b"evil.example")
+    async with running_proxy(tmp_path, hosts=rules) as proxy:
+        answer, _ = await ask(proxy, raw)
+
+    assert answer.status == b"HTTP/1.1 403 Forbidden"
+
+
+async def test_a_local_name_is_taken_at_once(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, hosts=HostRules("me", frozenset())) as proxy:
+        answer, was_behind = await ask(proxy, get("/"))
+
+    assert (answer.body, was_behind) == (b"Ollama is running", False)
+
+
+async def test_a_request_that_is_to_be_held_is_left_to_aiohttp(tmp_path: Path) -> None:
+    backend = InProcessBackend(boot_s=0.2)
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_HOLD="20s"
+    ) as proxy:
+        answer, was_behind = await ask(proxy, USES["generate"])
+
+    assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", True)
+
+
+async def served(folder: Path, script: Script) -> tuple[Answer, bool, list[bytes]]:
+    """Ask an instance that does what ``script`` says; return what it was sent too."""
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(folder, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        answer, was_behind = await ask(proxy, USES["generate"])
+        assert proxy.parts.pool.in_flight == 0
+        return answer, was_behind, upstream.heads
+
+
+async def hang_up(reader: StreamReader, _writer: StreamWriter) -> None:
+    await reader.readexactly(len(ASK))
+    raise ConnectionResetError
+
+
+async def test_a_request_that_an_instance_dropped_is_not_sent_twice(
+    tmp_path: Path,
+) -> None:
+    answer, was_behind, sent = await served(tmp_path, hang_up)
+
+    assert answer.status.startswith(b"HTTP/1.1 503 ")
+    assert b"did not answer" in answer.body
+    assert (was_behind, len(sent)) == (False, 1)
+
+
+async def test_a_fault_of_our_own_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("ollama_proxy.fast_path.pass_on", fail)
+    async with proxy_in(tmp_path, "ready") as proxy:
+        answer, _ = await ask(proxy, USES["generate"])
+        assert proxy.parts.pool.in_flight == 0
+
+    assert answer.status.startswith(b"HTTP/1.1 500 ")
+    assert b"its log says why" in answer.body
+    assert b"secret" not in answer.body
+
+
+async def test_a_request_that_never_arrived_is_served_behind(tmp_path: Path) -> None:
+    async def refuse(*_: object) -> None:
+        raise UpstreamError("refused", arrived=False)
+
+    async with proxy_in(tmp_path, "ready") as proxy:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
+            answer, was_behind = await ask(proxy, USES["generate"])
+
+    assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", True)
+
+
+async def test_a_read_of_an_instance_that_can_not_be_reached_is_answered_from_memory(
+    tmp_path: Path,
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise UpstreamError("refused", arrived=False)
+
+    async with proxy_in(tmp_path, "ready") as proxy:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
+            answer, was_behind = await ask(proxy, READS["tags"])
+
+    assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", False)
+    assert answer.header("X-Ollama-Proxy") == "asleep"
+
+
+async def test_bodies_that_are_kept_come_out_of_the_budget(tmp_path: Path) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_MAX_WAITING_BYTES="10"
+    ) as proxy:
+        await proxy.wake()
+        answer, was_behind = await ask(proxy, USES["generate"])
+
+    assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", True)

@@ -1,0 +1,126 @@
+"""The end of the server: in good order, in bounded time."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ollama_proxy.backends.static import StaticBackend
+from tests.fakes.raw_upstream import raw_upstream
+from tests.proxy import RunningProxy, running_proxy
+
+ASK = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Stream:
+    """An answer that begins at once and ends when it may."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: Any) -> None:
+        await reader.readexactly(2)
+        writer.write(HEAD + b"1\r\na\r\n")
+        await self.may_end.wait()
+        writer.write(b"1\r\nb\r\n0\r\n\r\n")
+
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def begin(proxy: RunningProxy, *, behind: bool) -> Ends:
+    """Have a stream under way, read by either server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    if behind:
+        writer.write(ASK[:5])
+        await asyncio.sleep(0.02)
+    writer.write(ASK[5:] if behind else ASK)
+    await reader.readuntil(b"1\r\na\r\n")
+    return reader, writer
+
+
+def leave(clients: list[Ends]) -> None:
+    for _, writer in clients:
+        writer.close()
+
+
+async def test_streams_of_both_servers_may_end_before_it_ends(tmp_path: Path) -> None:
+    stream = Stream()
+    async with (
+        raw_upstream(stream) as upstream,
+        running_proxy(
+            tmp_path, backend=StaticBackend(upstream.url), drain_timeout_s=5.0
+        ) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        idle, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        clients = [await begin(proxy, behind=behind) for behind in (False, True)]
+        ending = asyncio.ensure_future(proxy.runner.cleanup())
+
+        assert await idle.read() == b""
+        stream.may_end.set()
+        rests = [await reader.read() for reader, _ in clients]
+        async with asyncio.timeout(2.0):
+            await ending
+        writer.close()
+        leave(clients)
+
+    assert rests == [b"1\r\nb\r\n0\r\n\r\n"] * 2
+
+
+async def test_streams_that_do_not_end_are_cut(tmp_path: Path) -> None:
+    loop, stream = asyncio.get_running_loop(), Stream()
+    async with (
+        raw_upstream(stream) as upstream,
+        running_proxy(
+            tmp_path, backend=StaticBackend(upstream.url), drain_timeout_s=0.5
+        ) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        clients = [await begin(proxy, behind=behind) for behind in (False, True)]
+        begun_at = loop.time()
+        await proxy.runner.cleanup()
+        took_s = loop.time() - begun_at
+        rests = [await reader.read() for reader, _ in clients]
+        stream.may_end.set()
+        leave(clients)
+
+    assert 0.4 < took_s < 5.0
+    assert [rest.endswith(b"0\r\n\r\n") for rest in rests] == [False, False]
+
+
+async def test_a_second_signal_cuts_at_once(tmp_path: Path) -> None:
+    stream = Stream()
+    async with (
+        raw_upstream(stream) as upstream,
+        running_proxy(
+            tmp_path, backend=StaticBackend(upstream.url), drain_timeout_s=60.0
+        ) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        clients = [await begin(proxy, behind=behind) for behind in (False, True)]
+        ending = asyncio.ensure_future(proxy.runner.cleanup())
+        await asyncio.sleep(0.1)
+        assert not ending.done()
+
+        proxy.runner.cut()
+        async with asyncio.timeout(5.0):
+            await ending
+            rests = [await reader.read() for reader, _ in clients]
+        stream.may_end.set()
+        leave(clients)
+
+    assert rests == [b"", b""]
+
+
+async def test_a_connection_that_is_idle_for_an_hour_is_closed(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"running")
+        proxy.runner.close_idle(3600.0)
+        assert not reader.at_eof()
+
+        proxy.runner.close_idle(0.0)
+        assert await reader.read() == b""
+        writer.close()
