@@ -4,8 +4,7 @@ Shapes are those of Ollama's own server (v0.33), on one line: its clients print
 them as they come. Pure: numbers and randomness come in as arguments.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,8 +26,7 @@ _ANTHROPIC_TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """Why there is no ready instance, for a client.
 
     ``status`` is ``provisioning`` or ``error``; the lengths are in seconds.

@@ -9,9 +9,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ollama_proxy import headers
+from ollama_proxy.answers import Waiting
+from ollama_proxy.asleep import waiting_reply
 from ollama_proxy.chunks import framed
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.handover import Head
+from ollama_proxy.routing import Family
 
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
@@ -61,6 +64,12 @@ async def begin(
     fields.update(added)
     client.send(_head(head.status, head.reason, tuple(fields.items())) + body)
     return ClientResponse(client, head.status, fields)
+
+
+@functools.lru_cache(maxsize=128)  # while an instance starts, many ask again and again
+def unserved(family: Family, waiting: Waiting, request_id: str, now_s: int) -> bytes:
+    """Return the 503 while there is no instance; ``request_id`` where it is told."""
+    return encoded(waiting_reply(family, waiting, request_id), "POST", now_s)
 
 
 def encoded(reply: web.Response, method: str, now: float) -> bytes:

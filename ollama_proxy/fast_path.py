@@ -7,11 +7,12 @@ server behind.
 
 import asyncio
 from functools import partial
+from typing import NamedTuple
 
 from aiohttp import web
 
 from ollama_proxy import client_response
-from ollama_proxy.asleep import AsleepAnswers, waiting_reply
+from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.bodies import BodyBudget, reset
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
@@ -27,11 +28,18 @@ from ollama_proxy.passage import pass_on, touch_nothing, under
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.relay import Relay
 from ollama_proxy.request_parser import PlainRequest
-from ollama_proxy.routing import Asleep, Kind, Route, classify
+from ollama_proxy.routing import Asleep, Family, Kind, Route, classify
 from ollama_proxy.spared import RefusedError, SparedRequests
 from ollama_proxy.status import Status
 
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
+
+
+class Reply(NamedTuple):
+    """An answer of our own, as bytes."""
+
+    status: int
+    data: bytes
 
 
 class FastPath:
@@ -87,19 +95,24 @@ class FastPath:
             reply = None
         if reply is None:
             return False
-        self._send(client, request, reply)
+        client.send(reply.data)
         self._note(request, exchange, reply.status, begun_at)
         return True
 
-    def _reply(self, request: PlainRequest, exchange: Exchange) -> web.Response | None:
+    def _reply(self, request: PlainRequest, exchange: Exchange) -> Reply | None:
         """Return an answer without an instance; None if there is more to do."""
         try:
             if exchange.route.counts_as_use:
                 return self._refusal(request, exchange)
-            return self._asleep(request, exchange)
+            return self._encoded(request, self._asleep(request, exchange))
         except RefusedError as refused:
-            reply = refused.response
-            return reply if isinstance(reply, web.Response) else None
+            if isinstance(refused.response, web.Response):
+                return self._encoded(request, refused.response)
+            raise
+
+    def _encoded(self, request: PlainRequest, reply: web.Response) -> Reply:
+        now = self._clock.now()
+        return Reply(reply.status, client_response.encoded(reply, request.method, now))
 
     def _asleep(self, request: PlainRequest, exchange: Exchange) -> web.Response:
         """Answer what only reads, from memory."""
@@ -111,26 +124,26 @@ class FastPath:
             exchange.route, request.method, request.target, fields, request.agent
         )
 
-    def _refusal(
-        self, request: PlainRequest, exchange: Exchange
-    ) -> web.Response | None:
+    def _refusal(self, request: PlainRequest, exchange: Exchange) -> Reply | None:
         """Wake an instance, and say that there is none yet; None if it may wait."""
         if self._holds:
             return None
         fields = self._spared.fields(exchange, request.body)
         if fields is not None:
             if (answer := self._spared.answer(exchange, fields)) is not None:
-                return answer
+                return self._encoded(request, answer)
             exchange.model = fields.model_name
         if self._pool.wish(exchange.model, wait_s=0.0) > 0:
             return None
         self._metrics.wait.observe(0.0)
         return self._unserved(exchange, None)
 
-    def _unserved(self, exchange: Exchange, problem: str | None) -> web.Response:
+    def _unserved(self, exchange: Exchange, problem: str | None) -> Reply:
         exchange.outcome = "provisioning"
+        family, now_s = exchange.route.family, int(self._clock.now())
+        told_id = exchange.request_id if family is Family.ANTHROPIC else ""
         waiting = self._status.waiting(problem)
-        return waiting_reply(exchange.route.family, waiting, exchange.request_id)
+        return Reply(503, client_response.unserved(family, waiting, told_id, now_s))
 
     def _begin(
         self, client: ClientConnection, request: PlainRequest, exchange: Exchange
@@ -202,12 +215,13 @@ class FastPath:
         except ConnectionError:
             raise
         except Exception as error:
-            reply = self._failure(client, exchange, error, handover)
+            failed = self._failure(client, exchange, error, handover)
+            reply = self._encoded(request, failed)
         else:
             return response.status
         if reply is None:
             return None
-        self._send(client, request, reply)
+        client.send(reply.data)
         return reply.status
 
     async def _pass_on(
@@ -229,7 +243,7 @@ class FastPath:
         exchange: Exchange,
         lease: Lease,
         error: UpstreamError,
-    ) -> web.Response | None:
+    ) -> Reply | None:
         """Return an answer in place of one that did not come.
 
         None if the request can be sent again, which is done behind.
@@ -252,11 +266,6 @@ class FastPath:
             reset(client)
             raise ConnectionResetError(str(error)) from error
         return reply
-
-    def _send(
-        self, client: ClientConnection, request: PlainRequest, reply: web.Response
-    ) -> None:
-        client.send(client_response.encoded(reply, request.method, self._clock.now()))
 
     def _note(
         self, request: PlainRequest, exchange: Exchange, status: int, begun_at: float

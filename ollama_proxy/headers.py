@@ -4,7 +4,8 @@ Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection
 names; everything else passes, in order and as often as it came.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -27,7 +28,7 @@ _HOP_BY_HOP = frozenset(
 NOT_FOR_UPSTREAM = _HOP_BY_HOP | {"host", "expect", "origin", GUARD_TOKEN.lower()}
 """Headers of a client's that an instance does not get, in lower case."""
 
-_NOT_FOR_CLIENT = frozenset({MARK.lower()})
+_NOT_FOR_CLIENT = _HOP_BY_HOP | {MARK.lower()}
 _CORS = "access-control-"
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
@@ -38,31 +39,36 @@ def for_upstream(headers: Headers) -> CIMultiDict[str]:
 
     ``Host`` is the instance's own; ``Expect`` and ``Origin`` are dealt with here.
     """
-    return _without(headers, NOT_FOR_UPSTREAM)
+    return _passed(headers, _is_for_upstream)
 
 
 def for_client(headers: Headers) -> CIMultiDict[str]:
     """Return the instance's headers as the client gets them, without its CORS."""
-    lowered = (name.lower() for name in headers)
-    cors = [name for name in lowered if name.startswith(_CORS)]
-    return _without(headers, _NOT_FOR_CLIENT.union(cors) if cors else _NOT_FOR_CLIENT)
+    return _passed(headers, _is_for_client)
 
 
-def _without(headers: Headers, more: frozenset[str]) -> CIMultiDict[str]:
+def _passed(headers: Headers, passes: Callable[[str], bool]) -> CIMultiDict[str]:
+    kept = [(name, value) for name, value in headers.items() if passes(name)]
     if "Connection" in headers:
-        more |= _named_by_connection(headers)
-    return CIMultiDict(
-        [
-            (name, value)
-            for name, value in headers.items()
-            if (lowered := name.lower()) not in _HOP_BY_HOP and lowered not in more
-        ]
-    )
+        named = _named_by_connection(headers)
+        kept = [field for field in kept if field[0].lower() not in named]
+    return CIMultiDict(kept)
 
 
 def _named_by_connection(headers: Headers) -> set[str]:
     values: Iterable[str] = headers.getall("Connection", ())
     return {name.strip().lower() for value in values for name in value.split(",")}
+
+
+@functools.lru_cache(maxsize=1024)  # there are few names, and each comes often
+def _is_for_upstream(name: str) -> bool:
+    return name.lower() not in NOT_FOR_UPSTREAM
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_for_client(name: str) -> bool:
+    lowered = name.lower()
+    return lowered not in _NOT_FOR_CLIENT and not lowered.startswith(_CORS)
 
 
 def preferred_wait_s(headers: Headers) -> float | None:

@@ -64,8 +64,8 @@ def step(record: Record, event: Event, *, now: float, policy: Policy) -> Step:
     Raises `IllegalTransition` for a pair of state and event that can't happen.
     """
     launch_id = getattr(event, "launch_id", None)
-    is_news = not isinstance(event, Wake | Leased) and launch_id is not None
-    if is_news and launch_id != record.launch_id:
+    is_of_another = launch_id != record.launch_id and launch_id is not None
+    if is_of_another and not isinstance(event, (Wake, Leased)):
         return Step(record, duty(record))
     rule = _TABLE.get((record.state, type(event)))
     if rule is None:
@@ -104,12 +104,12 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
             given_up_at = record.progress_at + policy.start_timeout_s
             return min(given_up_at, _end_of_life(record, policy))
         case State.READY:
-            idle_at = record.last_used + policy.idle_timeout_s
-            stable_at = record.since + policy.stable_s
-            moments = [_end_of_life(record, policy)]
-            moments += [] if record.leases else [idle_at]
-            moments += [stable_at] if record.failures else []
-            return min(moments, default=None)
+            deadline = _end_of_life(record, policy)
+            if not record.leases:
+                deadline = min(deadline, record.last_used + policy.idle_timeout_s)
+            if record.failures:
+                deadline = min(deadline, record.since + policy.stable_s)
+            return deadline
         case State.DRAINING:
             return record.since + policy.drain_timeout_s
         case State.COOLDOWN if record.failures < policy.failure_limit:

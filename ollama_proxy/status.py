@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ollama_proxy import __version__
 from ollama_proxy.answers import Waiting, retry_after_s
@@ -28,7 +28,19 @@ _PROVISIONING_STATUS = {
 _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
 
 
-@dataclass(frozen=True, slots=True)
+class _Situation(NamedTuple):
+    """What is told to all who ask in the same tenth of a second, of the same record.
+
+    ``wait_s`` is when it is worth asking again, as far as is known.
+    """
+
+    record: Record
+    tenth: int
+    waiting: Waiting
+    wait_s: float | None
+
+
+@dataclass(slots=True)
 class Status:
     """Tells the state of a pool; decides nothing and changes nothing."""
 
@@ -40,13 +52,23 @@ class Status:
     backend: str
     pulls: Pulls
     sticky: StickyModels | None
+    _last: _Situation | None = None
 
     def waiting(self, problem: str | None = None) -> Waiting:
         """Return why there is no instance to serve a request right now.
 
-        ``problem`` is what stood in the way of this one request, if anything.
+        ``problem`` is what stood in the way of this one request, if anything. Each
+        is told another time to come back.
         """
-        controller = self._foremost()
+        controller, tenth = self._foremost(), int(self.clock.now() * 10)
+        last = self._last
+        if last is None or last.record is not controller.record or last.tenth != tenth:
+            last = self._last = self._situation(controller, tenth)
+        retry_after = retry_after_s(last.wait_s, self.dice.random())
+        message = problem or last.waiting.message
+        return last.waiting._replace(message=message, retry_after=retry_after)
+
+    def _situation(self, controller: Controller, tenth: int) -> _Situation:
         record = controller.record
         failed = _is_error(record)
         starting = record.state is State.STARTING
@@ -54,15 +76,16 @@ class Status:
         total_s = self.estimates.total_s(controller.offer.name)
         eta_s = remaining_s(total_s, elapsed_s or 0.0) if not failed else None
         wait_s = max(1.0, record.retry_at - self.clock.now()) if failed else eta_s
-        return Waiting(
+        waiting = Waiting(
             status="error" if failed else "provisioning",
-            message=problem or self._message(controller, eta_s),
+            message=self._message(controller, eta_s),
             stage=record.progress.stage.value if starting else None,
             progress=self._progress(controller),
             elapsed_s=elapsed_s,
             eta_s=round(eta_s, 1) if eta_s is not None else None,
-            retry_after=retry_after_s(wait_s, self.dice.random()),
+            retry_after=0,
         )
+        return _Situation(record, tenth, waiting, wait_s)
 
     def _foremost(self) -> Controller:
         """Return the instance that is closest to serving."""

@@ -249,3 +249,16 @@ async def test_bodies_that_are_kept_come_out_of_the_budget(tmp_path: Path) -> No
         answer, was_behind = await ask(proxy, USES["generate"])
 
     assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", True)
+
+
+async def test_clients_that_ask_at_once_are_told_different_times_to_come_back(
+    tmp_path: Path,
+) -> None:
+    async with proxy_in(tmp_path, "asleep") as proxy:
+        asked = [ask(proxy, USES["generate"]) for _ in range(20)]
+        answers = [answer for answer, _ in await asyncio.gather(*asked)]
+
+    times = [answer.header("Retry-After") for answer in answers]
+    assert len(set(times)) > 1
+    for answer, told in zip(answers, times, strict=True):
+        assert b'"retry_after":%b}' % str(told).encode() in answer.body
