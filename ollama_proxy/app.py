@@ -29,6 +29,7 @@ from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import note_begun, observe, tell_errors
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
+from ollama_proxy.passage import Common
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
 from ollama_proxy.pulls import Pulls
@@ -158,35 +159,19 @@ def build_app(
         changed=keeper.models_changed,
     )
     status = Status(pool, estimates, clock, dice, models, offer.name, pulls, sticky)
-    answers = AsleepAnswers(catalogue)
-    spared = SparedRequests(_spared(settings, backend), clock)
-    budget = BodyBudget(settings.max_waiting_bytes)
-    hold = hold or HoldPolicy(settings.hold, settings.max_hold)
-    fast_path = FastPath(
+    common = Common(
         pool=pool,
         relay=relay,
-        answers=answers,
+        answers=AsleepAnswers(catalogue),
         status=status,
-        spared=spared,
-        budget=budget,
-        stall_s=settings.stall_timeout,
-        holds=hold.hold_s > 0,
-        hosts=hosts,
+        spared=SparedRequests(_spared(settings, backend), clock),
+        budget=BodyBudget(settings.max_waiting_bytes),
+        hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=metrics,
-        clock=clock,
-    )
-    handler = OllamaHandler(
-        pool=pool,
-        relay=relay,
-        answers=answers,
-        status=status,
-        spared=spared,
-        budget=budget,
         stall_s=settings.stall_timeout,
-        hold=hold,
-        changes=changes,
-        observe_wait=metrics.wait.observe,
     )
+    fast_path = FastPath(common, hosts=hosts, clock=clock)
+    handler = OllamaHandler(common, changes)
     app = web.Application(
         middlewares=[
             observe(metrics),

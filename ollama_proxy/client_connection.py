@@ -109,17 +109,18 @@ class ClientConnection(asyncio.Protocol):
             raise ConnectionResetError("the client has gone")
         self._transport.write(data)
 
-    def run(self, serving: Coroutine[Any, Any, None]) -> None:
+    def run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serve the request by a coroutine, which ends if the client leaves.
 
-        If it raises, the connection is of no more use.
+        It is not even made if the client leaves at once. If it raises, the connection
+        is of no more use.
         """
-        self._serving = asyncio.get_running_loop().create_task(self._run(serving))
+        self._serving = asyncio.get_running_loop().create_task(self._run(serve))
 
-    async def _run(self, serving: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """See a request to its end; the next may come as soon as it is answered."""
         try:
-            await serving
+            await serve()
         except ConnectionError:
             self.abort()
         except BaseException:

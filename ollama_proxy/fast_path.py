@@ -12,25 +12,21 @@ from typing import NamedTuple
 from aiohttp import web
 
 from ollama_proxy import client_response
-from ollama_proxy.asleep import AsleepAnswers
-from ollama_proxy.bodies import BodyBudget, reset
+from ollama_proxy.bodies import reset
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
 from ollama_proxy.clock import Clock
-from ollama_proxy.errors import StoreError, UpstreamError
+from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import Exchange, draw_request_id
 from ollama_proxy.gate import HostRules
 from ollama_proxy.handlers import read_limit_s
 from ollama_proxy.handover import Handover
-from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import failure, note
-from ollama_proxy.passage import pass_on, touch_nothing, under
-from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.relay import Relay
+from ollama_proxy.passage import Common, pass_on, touch_nothing, under
+from ollama_proxy.pool import Lease
 from ollama_proxy.request_parser import PlainRequest
 from ollama_proxy.routing import Asleep, Family, Kind, Route, classify
-from ollama_proxy.spared import RefusedError, SparedRequests
-from ollama_proxy.status import Status
+from ollama_proxy.spared import RefusedError
 
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 
@@ -43,33 +39,13 @@ class Reply(NamedTuple):
 
 
 class FastPath:
-    """Serves plain requests. ``holds``: requests wait although nobody asked for it."""
+    """Serves plain requests. ``hosts``: see `ollama_proxy.gate.guard`."""
 
     def __init__(
-        self,
-        *,
-        pool: Pool,
-        relay: Relay,
-        answers: AsleepAnswers,
-        status: Status,
-        spared: SparedRequests,
-        budget: BodyBudget,
-        stall_s: float,
-        holds: bool,
-        hosts: HostRules | None,
-        metrics: Metrics,
-        clock: Clock,
+        self, common: Common, *, hosts: HostRules | None, clock: Clock
     ) -> None:
-        self._pool = pool
-        self._relay = relay
-        self._answers = answers
-        self._status = status
-        self._spared = spared
-        self._budget = budget
-        self._stall_s = stall_s
-        self._holds = holds
+        self._common = common
         self._hosts = hosts
-        self._metrics = metrics
         self._clock = clock
 
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
@@ -80,7 +56,7 @@ class FastPath:
         if not _is_simple(route):
             return False
         exchange = Exchange(draw_request_id(), route, request.path)
-        if route.asleep is Asleep.ROOT or self._pool.ready_upstream() is None:
+        if route.asleep is Asleep.ROOT or self._common.pool.ready_upstream() is None:
             return self._answer(client, request, exchange)
         return request.method != "HEAD" and self._begin(client, request, exchange)
 
@@ -91,8 +67,8 @@ class FastPath:
         begun_at = asyncio.get_running_loop().time()
         try:
             reply = self._reply(request, exchange)
-        except StoreError:  # told behind
-            reply = None
+        except Exception as error:
+            reply = self._encoded(request, failure(exchange, error))
         if reply is None:
             return False
         client.send(reply.data)
@@ -119,30 +95,30 @@ class FastPath:
         exchange.outcome = "asleep"
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
-            fields = self._spared.fields(exchange, request.body)
-        return self._answers.answer(
+            fields = self._common.spared.fields(exchange, request.body)
+        return self._common.answers.answer(
             exchange.route, request.method, request.target, fields, request.agent
         )
 
     def _refusal(self, request: PlainRequest, exchange: Exchange) -> Reply | None:
         """Wake an instance, and say that there is none yet; None if it may wait."""
-        if self._holds:
+        if self._common.hold.hold_s > 0:
             return None
-        fields = self._spared.fields(exchange, request.body)
+        fields = self._common.spared.fields(exchange, request.body)
         if fields is not None:
-            if (answer := self._spared.answer(exchange, fields)) is not None:
+            if (answer := self._common.spared.answer(exchange, fields)) is not None:
                 return self._encoded(request, answer)
             exchange.model = fields.model_name
-        if self._pool.wish(exchange.model, wait_s=0.0) > 0:
+        if self._common.pool.wish(exchange.model, wait_s=0.0) > 0:
             return None
-        self._metrics.wait.observe(0.0)
+        self._common.metrics.wait.observe(0.0)
         return self._unserved(exchange, None)
 
     def _unserved(self, exchange: Exchange, problem: str | None) -> Reply:
         exchange.outcome = "provisioning"
         family, now_s = exchange.route.family, int(self._clock.now())
         told_id = exchange.request_id if family is Family.ANTHROPIC else ""
-        waiting = self._status.waiting(problem)
+        waiting = self._common.status.waiting(problem)
         return Reply(503, client_response.unserved(family, waiting, told_id, now_s))
 
     def _begin(
@@ -150,32 +126,31 @@ class FastPath:
     ) -> bool:
         """Begin to relay a request to the instance that is ready."""
         uses = exchange.route.counts_as_use
-        if uses and self._spared.wants_none(exchange, request.body):
+        if uses and self._common.spared.wants_none(exchange, request.body):
             return False
-        if not self._budget.take(len(request.body.head)):
-            return False
-        lease: Lease | None = None
-        try:
-            lease = self._pool.try_lease() if uses else self._pool.glance()
-        except StoreError:  # told behind
-            pass
-        finally:
-            if lease is None:
-                self._budget.give_back(len(request.body.head))
-        if lease is None:
-            return False
-        client.run(self._relayed(client, request, exchange, lease))
+        client.run(partial(self._relayed, client, request, exchange))
         return True
 
     async def _relayed(
-        self,
-        client: ClientConnection,
-        request: PlainRequest,
-        exchange: Exchange,
-        lease: Lease,
+        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
     ) -> None:
-        """Relay a request to its end, however that is."""
-        begun_at = asyncio.get_running_loop().time()
+        """Relay a request to its end, or leave it to the server behind."""
+        size, is_served = len(request.body.head), False
+        if self._common.budget.take(size):
+            try:
+                is_served = await self._serve(client, request, exchange)
+            finally:
+                self._common.budget.give_back(size)
+        if not is_served:
+            client.hand_over()
+
+    async def _serve(
+        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+    ) -> bool:
+        """Serve a request under a lease; False if the server behind is to."""
+        begun_at, lease = asyncio.get_running_loop().time(), self._lease(exchange)
+        if lease is None:
+            return False
         status: int | None = 0
         try:
             status = await self._relay_or_tell(client, request, exchange, lease)
@@ -185,11 +160,13 @@ class FastPath:
             raise
         finally:
             lease.release()
-            self._budget.give_back(len(request.body.head))
             if status is not None:
                 self._note(request, exchange, status, begun_at)
-        if status is None:
-            client.hand_over()
+        return status is not None
+
+    def _lease(self, exchange: Exchange) -> Lease | None:
+        pool = self._common.pool
+        return pool.try_lease() if exchange.route.counts_as_use else pool.glance()
 
     async def _relay_or_tell(
         self,
@@ -204,7 +181,7 @@ class FastPath:
             exchange.route.family,
             opening=partial(client_response.begin, client, self._clock.now()),
             begun=None,
-            stall_s=self._stall_s,
+            stall_s=self._common.stall_s,
             added={},
             request_id=exchange.request_id,
         )
@@ -233,7 +210,7 @@ class FastPath:
     ) -> ClientResponse:
         uses = exchange.route.counts_as_use
         touch = lease.touch if uses else touch_nothing
-        serving = pass_on(self._relay, request, lease, handover, exchange, touch)
+        serving = pass_on(self._common.relay, request, lease, handover, exchange, touch)
         limit_s = None if uses else read_limit_s(exchange.route)
         return await under(lease, handover, serving, limit_s=limit_s)
 
@@ -271,7 +248,7 @@ class FastPath:
         self, request: PlainRequest, exchange: Exchange, status: int, begun_at: float
     ) -> None:
         took_s = asyncio.get_running_loop().time() - begun_at
-        note(self._metrics, request.method, exchange, status, took_s)
+        note(self._common.metrics, request.method, exchange, status, took_s)
 
 
 def _is_simple(route: Route) -> bool:

@@ -1,25 +1,22 @@
 """Everything that belongs to Ollama: serve, wake, or answer for it."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
 from aiohttp import web
 
-from ollama_proxy.asleep import AsleepAnswers, root, waiting_reply
-from ollama_proxy.bodies import BodyBudget, RequestBody
+from ollama_proxy.asleep import root, waiting_reply
+from ollama_proxy.bodies import RequestBody
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
 from ollama_proxy.handover import Handover, begin_response
-from ollama_proxy.hold import Hold, HoldPolicy
+from ollama_proxy.hold import Hold
 from ollama_proxy.outgoing import outgoing
-from ollama_proxy.passage import pass_on, touch_nothing, under
-from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.relay import Relay
+from ollama_proxy.passage import Common, pass_on, touch_nothing, under
+from ollama_proxy.pool import Lease
 from ollama_proxy.routing import Asleep, Kind, Route, wants_stream
-from ollama_proxy.spared import RefusedError, SparedRequests
-from ollama_proxy.status import Status
+from ollama_proxy.spared import RefusedError
 
 _RETRY_PAUSE_S = 0.25
 _READ_TIMEOUT_S = 5.0
@@ -29,30 +26,9 @@ _PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})
 class OllamaHandler:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(
-        self,
-        *,
-        pool: Pool,
-        relay: Relay,
-        answers: AsleepAnswers,
-        status: Status,
-        spared: SparedRequests,
-        budget: BodyBudget,
-        stall_s: float,
-        hold: HoldPolicy,
-        changes: ModelChanges,
-        observe_wait: Callable[[float], None],
-    ) -> None:
-        self._observe_wait = observe_wait
+    def __init__(self, common: Common, changes: ModelChanges) -> None:
+        self._common = common
         self._changes = changes
-        self._pool = pool
-        self._relay = relay
-        self._answers = answers
-        self._status = status
-        self._spared = spared
-        self._budget = budget
-        self._stall_s = stall_s
-        self._hold = hold
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
@@ -60,7 +36,7 @@ class OllamaHandler:
         if exchange.route.asleep is Asleep.ROOT:
             exchange.outcome = "asleep"
             return root()
-        body = RequestBody(request, self._budget, stall_s=self._stall_s)
+        body = RequestBody(request, self._common.budget, stall_s=self._common.stall_s)
         try:
             response = await self._answer(request, exchange, body)
             if body.expects:
@@ -76,7 +52,7 @@ class OllamaHandler:
             if not exchange.route.counts_as_use:
                 return await self._read(request, exchange, body)
             await body.keep_small()
-            if self._spared.wants_none(exchange, body):
+            if self._common.spared.wants_none(exchange, body):
                 return await self._spare(request, exchange, body)
             return await self._use(request, exchange, body)
         except RefusedError as refused:
@@ -87,18 +63,18 @@ class OllamaHandler:
     ) -> web.StreamResponse:
         """Serve what needs no instance from one that is up, else from memory."""
         await body.keep()
-        lease = self._pool.glance() if body.complete else None
+        lease = self._common.pool.glance() if body.complete else None
         if lease is not None:
             limit_s = read_limit_s(exchange.route)
             try:
                 return await self._read_from(request, exchange, body, lease, limit_s)
             except UpstreamError:
-                self._pool.nudge()
+                self._common.pool.nudge()
         exchange.outcome = "asleep"
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
-            fields = self._spared.fields(exchange, body)
-        return self._answers.answer(
+            fields = self._common.spared.fields(exchange, body)
+        return self._common.answers.answer(
             exchange.route,
             request.method,
             raw_target(request),
@@ -110,11 +86,11 @@ class OllamaHandler:
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Relay what is no use of an instance if one is up, else do without."""
-        if (lease := self._pool.glance()) is not None:
+        if (lease := self._common.pool.glance()) is not None:
             try:
                 return await self._read_from(request, exchange, body, lease, None)
             except UpstreamError:
-                self._pool.nudge()
+                self._common.pool.nudge()
         hold = await self._begin_hold(request, exchange, body)
         return await self._refuse_waiting(exchange, hold, None)
 
@@ -129,7 +105,7 @@ class OllamaHandler:
         """Relay what is no use of an instance; one that says nothing is as none."""
         handover = self._handover(request, exchange, None)
         serving = pass_on(
-            self._relay,
+            self._common.relay,
             outgoing(request, body),
             lease,
             handover,
@@ -146,7 +122,7 @@ class OllamaHandler:
             exchange.route.family,
             opening=partial(begin_response, request),
             begun=hold.response if hold is not None else None,
-            stall_s=self._stall_s,
+            stall_s=self._common.stall_s,
             added=hold.confirmation if hold is not None else {},
             request_id=exchange.request_id,
         )
@@ -157,7 +133,7 @@ class OllamaHandler:
         """Serve what needs an instance; wake it and perhaps wait if there is none."""
         if exchange.route.kind is Kind.WRITE:
             await _keep_json(exchange, body)
-        lease = self._pool.try_lease()
+        lease = self._common.pool.try_lease()
         hold: Hold | None = None
         problem: str | None = None
         while True:
@@ -192,7 +168,7 @@ class OllamaHandler:
         to_send = outgoing(request, body)
         if exchange.route.kind is not Kind.WRITE:
             serving = pass_on(
-                self._relay, to_send, lease, handover, exchange, lease.touch
+                self._common.relay, to_send, lease, handover, exchange, lease.touch
             )
             return await under(lease, handover, serving)
         changing = self._changes.relay(
@@ -207,14 +183,14 @@ class OllamaHandler:
     ) -> Hold:
         """Look at a request that would wake an instance, and whether it has to."""
         await _keep_json(exchange, body)
-        fields = self._spared.fields(exchange, body)
+        fields = self._common.spared.fields(exchange, body)
         if fields is not None:
-            answer = self._spared.answer(exchange, fields)
+            answer = self._common.spared.answer(exchange, fields)
             if answer is not None:
                 raise RefusedError(answer)
         streams = wants_stream(exchange.route, fields)
         exchange.model = fields.model_name if fields is not None else None
-        hold = Hold(request, exchange.route.family, self._hold, streams=streams)
+        hold = Hold(request, exchange.route.family, self._common.hold, streams=streams)
         if hold.wait_s > 0:
             await body.keep()
         return hold
@@ -227,7 +203,9 @@ class OllamaHandler:
         begun_at = loop.time()
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
         try:
-            return await hold.wait(self._pool.lease(exchange.model, wait_s=wait_s))
+            return await hold.wait(
+                self._common.pool.lease(exchange.model, wait_s=wait_s)
+            )
         except StoreError:
             if hold.response is None:
                 raise
@@ -239,14 +217,14 @@ class OllamaHandler:
             raise RefusedError(refusal) from error
         finally:
             exchange.wait_s += loop.time() - begun_at
-            self._observe_wait(exchange.wait_s)
+            self._common.metrics.wait.observe(exchange.wait_s)
 
     async def _refuse_waiting(
         self, exchange: Exchange, hold: Hold | None, problem: str | None
     ) -> web.StreamResponse:
         """Say that there is no instance yet, and when to ask again."""
         exchange.outcome = "provisioning"
-        waiting = self._status.waiting(problem)
+        waiting = self._common.status.waiting(problem)
         if hold is not None and hold.response is not None:
             return await hold.fail(waiting.message, exchange.request_id)
         family = exchange.route.family

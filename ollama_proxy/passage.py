@@ -1,18 +1,43 @@
 """One request handed to an instance under a lease, and its answer handed back."""
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
+from ollama_proxy.asleep import AsleepAnswers
+from ollama_proxy.bodies import BodyBudget
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.handover import Handover, ResponseT
+from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.metrics import Metrics
 from ollama_proxy.outgoing import Sendable
-from ollama_proxy.pool import Lease
+from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.relay import Relay
+from ollama_proxy.spared import SparedRequests
+from ollama_proxy.status import Status
 
 
 def touch_nothing() -> None:
     """Do nothing: a read is no use of an instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every way of serving a request stands on.
+
+    ``stall_s`` is how long a client may send or take nothing.
+    """
+
+    pool: Pool
+    relay: Relay
+    answers: AsleepAnswers
+    status: Status
+    spared: SparedRequests
+    budget: BodyBudget
+    hold: HoldPolicy
+    metrics: Metrics
+    stall_s: float
 
 
 async def pass_on(

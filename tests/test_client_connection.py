@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Slow:
         self.asked.append(request.path)
         if self._refuses(request.path):
             return False
-        client.run(self._serve(client, request.path))
+        client.run(partial(self._serve, client, request.path))
         return True
 
     async def _serve(self, client: ClientConnection, path: str) -> None:
@@ -179,6 +180,17 @@ async def test_a_client_that_leaves_ends_its_request() -> None:
     assert case.client.transport is None
     with pytest.raises(ConnectionResetError):
         case.client.send(b"")
+
+
+async def test_a_client_that_leaves_at_once_is_not_served() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    case.client.connection_lost(None)
+    await asyncio.sleep(0.01)
+
+    assert slow.asked == ["/1"]
+    assert slow.may_end == []
 
 
 async def test_a_wait_for_room_ends_when_there_is_some_or_nobody() -> None:

@@ -213,14 +213,20 @@ async def test_a_fault_of_our_own_is_told_in_words(
     assert b"secret" not in answer.body
 
 
-async def test_a_request_that_never_arrived_is_served_behind(tmp_path: Path) -> None:
+async def ask_unreachable(folder: Path, raw: bytes) -> tuple[Answer, bool]:
+    """Ask while an instance takes no connections of the fast path's."""
+
     async def refuse(*_: object) -> None:
         raise UpstreamError("refused", arrived=False)
 
-    async with proxy_in(tmp_path, "ready") as proxy:
+    async with proxy_in(folder, "ready") as proxy:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
-            answer, was_behind = await ask(proxy, USES["generate"])
+            return await ask(proxy, raw)
+
+
+async def test_a_request_that_never_arrived_is_served_behind(tmp_path: Path) -> None:
+    answer, was_behind = await ask_unreachable(tmp_path, USES["generate"])
 
     assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", True)
 
@@ -228,27 +234,24 @@ async def test_a_request_that_never_arrived_is_served_behind(tmp_path: Path) -> 
 async def test_a_read_of_an_instance_that_can_not_be_reached_is_answered_from_memory(
     tmp_path: Path,
 ) -> None:
-    async def refuse(*_: object) -> None:
-        raise UpstreamError("refused", arrived=False)
-
-    async with proxy_in(tmp_path, "ready") as proxy:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
-            answer, was_behind = await ask(proxy, READS["tags"])
+    answer, was_behind = await ask_unreachable(tmp_path, READS["tags"])
 
     assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", False)
     assert answer.header("X-Ollama-Proxy") == "asleep"
 
 
-async def test_bodies_that_are_kept_come_out_of_the_budget(tmp_path: Path) -> None:
-    backend = InProcessBackend()
+@pytest.mark.parametrize(("limit", "fits"), [("10", False), ("100", True)])
+async def test_a_body_that_is_kept_comes_out_of_the_budget_as_long_as_it_is(
+    tmp_path: Path, limit: str, *, fits: bool
+) -> None:
     async with running_proxy(
-        tmp_path, backend=backend, OLLAMA_PROXY_MAX_WAITING_BYTES="10"
+        tmp_path, backend=InProcessBackend(), OLLAMA_PROXY_MAX_WAITING_BYTES=limit
     ) as proxy:
         await proxy.wake()
-        answer, was_behind = await ask(proxy, USES["generate"])
+        told = [await ask(proxy, USES["generate"]) for _ in range(3)]
 
-    assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", True)
+    assert {answer.status for answer, _ in told} == {b"HTTP/1.1 200 OK"}
+    assert [was_behind for _, was_behind in told] == [not fits] * 3
 
 
 async def test_clients_that_ask_at_once_are_told_different_times_to_come_back(
@@ -262,3 +265,15 @@ async def test_clients_that_ask_at_once_are_told_different_times_to_come_back(
     assert len(set(times)) > 1
     for answer, told in zip(answers, times, strict=True):
         assert b'"retry_after":%b}' % str(told).encode() in answer.body
+
+
+async def test_clients_that_leave_at_once_leave_no_lease_behind(tmp_path: Path) -> None:
+    async with proxy_in(tmp_path, "ready") as proxy:
+        for _ in range(50):
+            _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            writer.write(USES["stream"])
+            writer.transport.abort()
+        answer, was_behind = await ask(proxy, USES["embed"])
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
+
+    assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", False)

@@ -1,6 +1,8 @@
 """The end of the server: in good order, in bounded time."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,66 +41,57 @@ async def begin(proxy: RunningProxy, *, behind: bool) -> Ends:
     return reader, writer
 
 
-def leave(clients: list[Ends]) -> None:
-    for _, writer in clients:
-        writer.close()
-
-
-async def test_streams_of_both_servers_may_end_before_it_ends(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def streaming(
+    folder: Path, drain_timeout_s: float
+) -> AsyncIterator[tuple[RunningProxy, list[asyncio.StreamReader], Stream]]:
+    """Run a proxy with a stream through each server."""
     stream = Stream()
     async with (
         raw_upstream(stream) as upstream,
         running_proxy(
-            tmp_path, backend=StaticBackend(upstream.url), drain_timeout_s=5.0
+            folder,
+            backend=StaticBackend(upstream.url),
+            drain_timeout_s=drain_timeout_s,
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")
-        idle, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         clients = [await begin(proxy, behind=behind) for behind in (False, True)]
+        yield proxy, [reader for reader, _ in clients], stream
+        stream.may_end.set()
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_streams_of_both_servers_may_end_before_it_ends(tmp_path: Path) -> None:
+    async with streaming(tmp_path, 5.0) as (proxy, readers, stream):
+        idle, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         ending = asyncio.ensure_future(proxy.runner.cleanup())
 
         assert await idle.read() == b""
         stream.may_end.set()
-        rests = [await reader.read() for reader, _ in clients]
+        rests = [await reader.read() for reader in readers]
         async with asyncio.timeout(2.0):
             await ending
         writer.close()
-        leave(clients)
 
     assert rests == [b"1\r\nb\r\n0\r\n\r\n"] * 2
 
 
 async def test_streams_that_do_not_end_are_cut(tmp_path: Path) -> None:
-    loop, stream = asyncio.get_running_loop(), Stream()
-    async with (
-        raw_upstream(stream) as upstream,
-        running_proxy(
-            tmp_path, backend=StaticBackend(upstream.url), drain_timeout_s=0.5
-        ) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
-        clients = [await begin(proxy, behind=behind) for behind in (False, True)]
+    loop = asyncio.get_running_loop()
+    async with streaming(tmp_path, 0.5) as (proxy, readers, _):
         begun_at = loop.time()
         await proxy.runner.cleanup()
         took_s = loop.time() - begun_at
-        rests = [await reader.read() for reader, _ in clients]
-        stream.may_end.set()
-        leave(clients)
+        rests = [await reader.read() for reader in readers]
 
     assert 0.4 < took_s < 5.0
     assert [rest.endswith(b"0\r\n\r\n") for rest in rests] == [False, False]
 
 
 async def test_a_second_signal_cuts_at_once(tmp_path: Path) -> None:
-    stream = Stream()
-    async with (
-        raw_upstream(stream) as upstream,
-        running_proxy(
-            tmp_path, backend=StaticBackend(upstream.url), drain_timeout_s=60.0
-        ) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
-        clients = [await begin(proxy, behind=behind) for behind in (False, True)]
+    async with streaming(tmp_path, 60.0) as (proxy, readers, _):
         ending = asyncio.ensure_future(proxy.runner.cleanup())
         await asyncio.sleep(0.1)
         assert not ending.done()
@@ -106,9 +99,7 @@ async def test_a_second_signal_cuts_at_once(tmp_path: Path) -> None:
         proxy.runner.cut()
         async with asyncio.timeout(5.0):
             await ending
-            rests = [await reader.read() for reader, _ in clients]
-        stream.may_end.set()
-        leave(clients)
+            rests = [await reader.read() for reader in readers]
 
     assert rests == [b"", b""]
 
