@@ -197,15 +197,20 @@ async def test_a_request_that_an_instance_dropped_is_not_sent_twice(
     assert (was_behind, len(sent)) == (False, 1)
 
 
+@pytest.mark.parametrize(
+    ("state", "part"),
+    [("ready", "fast_path.pass_on"), ("asleep", "status.Status.waiting")],
+)
 async def test_a_fault_of_our_own_is_told_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, part: str
 ) -> None:
-    async def fail(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("ollama_proxy.fast_path.pass_on", fail)
-    async with proxy_in(tmp_path, "ready") as proxy:
-        answer, _ = await ask(proxy, USES["generate"])
+    async with proxy_in(tmp_path, state) as proxy:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ollama_proxy.{part}", fail)
+            answer, _ = await ask(proxy, USES["generate"])
         assert proxy.parts.pool.in_flight == 0
 
     assert answer.status.startswith(b"HTTP/1.1 500 ")
