@@ -159,7 +159,6 @@ class FastPath:
                 exchange.outcome = "abandoned"
             raise
         finally:
-            lease.release()
             if status is not None:
                 self._note(request, exchange, status, begun_at)
         return status is not None

@@ -111,7 +111,11 @@ async def counts(proxy: RunningProxy) -> list[str]:
     """Return what is counted of requests."""
     async with proxy.session.get(f"{proxy.url}/metrics") as told:
         lines = (await told.text()).splitlines()
-    return [line for line in lines if "_requests_total{" in line]
+    counted = (
+        "ollama_proxy_requests_total{",
+        "ollama_proxy_request_wait_seconds_count",
+    )
+    return [line for line in lines if line.startswith(counted)]
 
 
 CASES = [(state, name) for state in ("asleep", "ready") for name in (*READS, *USES)]
