@@ -159,6 +159,7 @@ class FastPath:
                 exchange.outcome = "abandoned"
             raise
         finally:
+            lease.release()
             if status is not None:
                 self._note(request, exchange, status, begun_at)
         return status is not None
