@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from ollama_proxy.request_parser import PlainRequest, RequestParser
 
 _REST_S = 1.0
+_READ_AHEAD = 64 * 1024
 
 
 class FastPath(Protocol):
@@ -68,18 +69,24 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected; a client that vanishes without a word is noticed in the end."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        if self._is_last:  # the server ends
+            self.abort()
+            return
         bound = transport.get_extra_info("socket")
         if bound is not None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came; what comes before its turn has to wait."""
+        """Take in what came; what comes before its turn has to wait.
+
+        It is read on a while: who reads nothing is not told that the client left.
+        """
         if self._serving is None:
             self._read(data)
-        else:
-            self._early.append(data)
-            if self._transport is not None:
-                self._transport.pause_reading()
+            return
+        self._early.append(data)
+        if sum(map(len, self._early)) > _READ_AHEAD and self._transport is not None:
+            self._transport.pause_reading()
 
     def _read(self, data: bytes) -> None:
         self._came.append(data)
@@ -97,7 +104,10 @@ class ClientConnection(asyncio.Protocol):
     def _serve(self, request: PlainRequest) -> None:
         self._stop_timer()
         self.method = request.method
-        if not self._fast_path.take(self, request):
+        is_full = (
+            self._room is not None
+        )  # aiohttp waits for a client that reads nothing
+        if is_full or not self._fast_path.take(self, request):
             self.hand_over()
         elif self._serving is None:
             self._end_request()
@@ -137,20 +147,26 @@ class ClientConnection(asyncio.Protocol):
             self.end()
             return
         self.idle_since = asyncio.get_running_loop().time()
-        if self._early and self._transport is not None:
-            data = b"".join(self._early)
-            self._early.clear()
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+        if not self._early:
+            return
+        data = b"".join(self._early).lstrip(b"\r\n")  # RFC 9112 §2.2
+        self._early.clear()
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        if data:
             self._read(data)
 
-    def hand_over(self) -> None:
-        """Leave the connection, and the request that came on it, to aiohttp."""
+    def hand_over(self) -> bool:
+        """Leave the connection, and the request that came on it, to aiohttp.
+
+        Returns False if the client has gone, so that nobody serves it.
+        """
         transport, data = self._transport, b"".join(self._came + self._early)
         is_full = self._room is not None
         self._let_go()
         if transport is None or transport.is_closing():
-            return
+            return False
         protocol = self._behind()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -159,6 +175,7 @@ class ClientConnection(asyncio.Protocol):
         if not transport.is_reading():
             transport.resume_reading()
         protocol.data_received(data)
+        return True
 
     def end(self) -> None:
         """Close it, after the answer that is under way."""
@@ -206,4 +223,4 @@ class ClientConnection(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait until most of what was written is sent, or the client has gone."""
         if self._room is not None:
-            await self._room
+            await asyncio.shield(self._room)

@@ -54,8 +54,12 @@ async def begin(
 ) -> ClientResponse:
     """Begin the answer to a plain request: an `Opening`, bound to client and time."""
     fields = headers.for_client(head.headers)
-    is_bodiless = head.status in _BODILESS
-    if not is_bodiless and "Content-Length" not in fields:
+    fields.popall("Server", None)
+    if head.status in _BODILESS:
+        fields.popall("Content-Length", None)  # RFC 9110 §8.6
+    elif body:
+        fields["Content-Length"] = str(len(body))
+    elif "Content-Length" not in fields:
         fields["Transfer-Encoding"] = "chunked"
     if "Date" not in fields:
         fields["Date"] = _date(int(now))
@@ -78,11 +82,10 @@ def encoded(reply: web.Response, method: str, now: float) -> bytes:
     fields = reply.headers.copy()
     fields["Content-Length"] = str(len(body))
     fields["Date"] = _date(int(now))
-    head = _head(reply.status, reply.reason, tuple(fields.items()))
+    head = _own_head(reply.status, reply.reason, tuple(fields.items()))
     return head if method == "HEAD" else head + body
 
 
-@functools.lru_cache(maxsize=256)  # many answers begin alike
 def _head(
     status: int, reason: str | None, fields: tuple[tuple[str, str], ...]
 ) -> bytes:
@@ -96,6 +99,9 @@ def _head(
     if text.count("\r") != breaks or text.count("\n") != breaks:
         raise ValueError("a header of the answer contains a line break")
     return text.encode("utf-8", "surrogateescape")
+
+
+_own_head = functools.lru_cache(maxsize=256)(_head)  # there are few, often asked for
 
 
 @functools.lru_cache(maxsize=2)

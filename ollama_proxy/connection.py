@@ -106,7 +106,12 @@ class Connection(asyncio.Protocol):
         self._take_chunk = sink.take_chunk if sink is not None and passes else None
 
     def _keep(self, size: int) -> None:
-        """Leave what came to be read; read no further if that is much."""
+        """Leave what came to be read; read no further if that is much.
+
+        A head does not count: it is taken whole, up to a limit of its own.
+        """
+        if self._asked().head is None:
+            return
         self._read_ahead += size
         if self._read_ahead > _READ_AHEAD:
             self._pause()

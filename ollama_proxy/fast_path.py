@@ -71,8 +71,12 @@ class FastPath:
             reply = self._encoded(request, failure(exchange, error))
         if reply is None:
             return False
-        client.send(reply.data)
-        self._note(request, exchange, reply.status, begun_at)
+        status = reply.status
+        try:
+            client.send(reply.data)
+        except ConnectionError:
+            exchange.outcome, status = "abandoned", 0
+        self._note(request, exchange, status, begun_at)
         return True
 
     def _reply(self, request: PlainRequest, exchange: Exchange) -> Reply | None:
@@ -126,7 +130,10 @@ class FastPath:
     ) -> bool:
         """Begin to relay a request to the instance that is ready."""
         uses = exchange.route.counts_as_use
-        if uses and self._common.spared.wants_none(exchange, request.body):
+        try:
+            if uses and self._common.spared.wants_none(exchange, request.body):
+                return False
+        except RefusedError:  # told behind
             return False
         client.run(partial(self._relayed, client, request, exchange))
         return True
@@ -135,14 +142,16 @@ class FastPath:
         self, client: ClientConnection, request: PlainRequest, exchange: Exchange
     ) -> None:
         """Relay a request to its end, or leave it to the server behind."""
-        size, is_served = len(request.body.head), False
+        begun_at, size = asyncio.get_running_loop().time(), len(request.body.head)
+        is_served = False
         if self._common.budget.take(size):
             try:
                 is_served = await self._serve(client, request, exchange)
             finally:
                 self._common.budget.give_back(size)
-        if not is_served:
-            client.hand_over()
+        if not is_served and not client.hand_over():
+            exchange.outcome = "abandoned"
+            self._note(request, exchange, 0, begun_at)
 
     async def _serve(
         self, client: ClientConnection, request: PlainRequest, exchange: Exchange
@@ -186,16 +195,17 @@ class FastPath:
             request_id=exchange.request_id,
         )
         try:
-            response = await self._pass_on(request, exchange, lease, handover)
-        except UpstreamError as error:
-            reply = self._instead(request, exchange, lease, error)
+            try:
+                response = await self._pass_on(request, exchange, lease, handover)
+            except UpstreamError as error:
+                reply = self._instead(request, exchange, lease, error)
+            else:
+                return response.status
         except ConnectionError:
             raise
         except Exception as error:
             failed = self._failure(client, exchange, error, handover)
             reply = self._encoded(request, failed)
-        else:
-            return response.status
         if reply is None:
             return None
         client.send(reply.data)

@@ -79,6 +79,7 @@ REQUESTS = RequestLog()
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Set up logging for the process: ``level`` is a name such as ``info``."""
     out = stream if stream is not None else sys.stderr
+    lines = _ForgivingLogger(out)
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Any = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -94,11 +95,12 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: _ForgivingLogger(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    direct = None if out.isatty() else _ForgivingLogger(out)
-    REQUESTS.configure(direct, is_wanted=number <= logging.INFO)
+    REQUESTS.configure(
+        None if out.isatty() else lines, is_wanted=number <= logging.INFO
+    )
     logging.basicConfig(level=max(number, logging.WARNING), stream=out, force=True)
 
 

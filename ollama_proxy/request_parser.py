@@ -138,6 +138,8 @@ class RequestParser:
     def take(self) -> PlainRequest | None:
         """Return the request if it is whole, and make room for the next."""
         request, self._request = self._request, None
+        if request is not None:
+            self._reset()  # nothing of it is kept while the connection is idle
         return request
 
     def close(self) -> None:
@@ -156,11 +158,11 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take in a header: most are for the instance alone."""
-        lowered = name.lower()
+        lowered, value = name.lower(), value.rstrip(b" \t")
         if lowered not in _LOOKED_AT:
-            self._fields.append((name, value.rstrip(b" \t")))
+            self._fields.append((name, value))
         elif lowered == b"host":
-            self._hosts.append(value.rstrip(b" \t"))
+            self._hosts.append(value)
         elif lowered == b"content-length":
             self._length = int(value)
             self._fields.append((name, value))
@@ -181,7 +183,6 @@ class RequestParser:
             self.is_plain
             and method in _METHODS
             and parser.get_http_version() == "1.1"
-            and parser.should_keep_alive()
             and self._target.startswith(b"/")
             and len(self._hosts) == 1
             and has_length

@@ -85,12 +85,15 @@ class Runner(web.AppRunner):
         for client in tuple(self._clients):
             client.end()
         await super().shutdown()
-        endings = [self._drain()]
-        if self.server is not None:
-            endings.append(self.server.shutdown(self._drain_timeout_s))
-        await asyncio.gather(*endings)
+        server, loop = self.server, asyncio.get_running_loop()
+        assert server is not None  # noqa: S101 - `cleanup` calls this if there is one
+        deadline = loop.time() + self._drain_timeout_s
+        await asyncio.gather(self._drain(), server.shutdown(self._drain_timeout_s))
+        if server.connections:  # handed over meanwhile
+            await server.shutdown(max(0.0, deadline - loop.time()))
 
     async def _drain(self) -> None:
+        """Wait for what is under way, and cut what takes too long."""
         for wait_s in (self._drain_timeout_s, _ABORTED_S):
             if not self._clients:
                 return

@@ -104,15 +104,14 @@ async def test_a_request_that_comes_early_waits_for_its_turn() -> None:
     case = Case(slow)
     case.client.data_received(GET % 1)
     await asyncio.sleep(0)
-    case.client.data_received(GET % 2)
+    case.client.data_received(b"\r\n" + GET % 2)
 
     assert slow.asked == ["/1"]
-    assert not case.wire.is_reading()
+    assert case.wire.is_reading()
 
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
     assert slow.asked == ["/1", "/2"]
-    assert case.wire.is_reading()
     slow.may_end[1].set()
     await asyncio.sleep(0.01)
     assert case.wire.written == [b"/1", b"/2"]
@@ -128,12 +127,88 @@ async def test_what_is_not_taken_is_handed_over_with_all_that_came() -> None:
     assert case.gone == [case.client]
 
 
-async def test_a_client_that_is_slow_is_handed_over_as_that() -> None:
-    case = Case(Slow(refuses=lambda _path: True))
+async def test_a_client_that_reads_nothing_is_handed_over_as_that() -> None:
+    slow = Slow()
+    case = Case(slow)
     case.client.pause_writing()
     case.client.data_received(POST)
 
     assert case.behind.is_full
+    assert case.behind.came == POST
+    assert slow.asked == []
+
+
+async def test_who_sends_much_before_its_turn_is_read_no_further() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.data_received(bytes(70_000))
+    assert not case.wire.is_reading()
+
+    case.client.connection_lost(None)
+    await asyncio.sleep(0)
+
+
+async def test_a_line_break_after_a_request_is_nothing() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.data_received(b"\r\n")
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+
+    assert case.behind.came == b""
+    assert case.client.is_idle
+
+
+async def test_nothing_is_begun_for_a_client_that_is_being_closed() -> None:
+    class Failing(Slow):
+        async def _serve(self, client: ClientConnection, path: str) -> None:
+            await super()._serve(client, path)
+            raise ConnectionResetError
+
+    slow = Failing()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.data_received(GET % 2)
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+
+    assert case.wire.is_closed
+    assert slow.asked == ["/1"]
+
+
+async def test_a_connection_that_is_made_when_the_server_ends_is_closed() -> None:
+    wire = Wire()
+    client = ClientConnection(Slow(), Behind, lambda _client: None)
+    client.end()
+    client.connection_made(wire)
+
+    assert wire.is_closed
+
+
+async def test_a_wait_for_room_that_is_given_up_ends_no_other() -> None:
+    case = Case(Slow())
+    case.client.pause_writing()
+    first, second = (asyncio.ensure_future(case.client.drain()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not second.done()
+
+    case.client.resume_writing()
+    await asyncio.wait_for(second, 1.0)
+
+
+async def test_it_is_told_when_there_is_nobody_to_hand_over() -> None:
+    case = Case(Slow())
+    case.wire.is_closed = True
+
+    assert not case.client.hand_over()
+    assert case.behind.came == b""
 
 
 async def test_early_requests_are_handed_over_together_with_one_that_fails() -> None:
@@ -146,11 +221,12 @@ async def test_early_requests_are_handed_over_together_with_one_that_fails() -> 
     case = Case(slow)
     case.client.data_received(GET % 1)
     await asyncio.sleep(0)
-    case.client.data_received(GET % 2)
+    case.client.data_received(GET % 2 + bytes(70_000))
+    assert not case.wire.is_reading()
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
 
-    assert case.behind.came == GET % 1 + GET % 2
+    assert case.behind.came == GET % 1 + GET % 2 + bytes(70_000)
     assert case.wire.is_reading()
 
 

@@ -540,3 +540,11 @@ async def test_a_request_goes_only_to_the_launch_that_was_meant(
 
     assert bool(heard) == is_spoken_to
     assert (authority.token(OURS).encode() in heard) == is_spoken_to
+
+
+async def test_a_large_head_that_comes_in_pieces_is_taken_whole() -> None:
+    fields = b"".join(b"X-%d: %b\r\n" % (n, b"a" * 10_000) for n in range(30))
+    raw = b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok"
+    async with raw_upstream(answers(raw, then=nothing)) as there, relay() as one:
+        async with asyncio.timeout(5.0):
+            assert await asked(one, there) == b"ok"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.gate import HostRules
 from tests.fakes.instance import InProcessBackend
@@ -157,9 +158,10 @@ async def test_a_foreign_host_is_refused_as_behind(tmp_path: Path) -> None:
     assert answer.status == b"HTTP/1.1 403 Forbidden"
 
 
-async def test_a_local_name_is_taken_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", [b"localhost:11434", b"127.0.0.1:11434", b"[::1]"])
+async def test_a_local_name_is_taken_at_once(tmp_path: Path, host: bytes) -> None:
     async with running_proxy(tmp_path, hosts=HostRules("me", frozenset())) as proxy:
-        answer, was_behind = await ask(proxy, get("/"))
+        answer, was_behind = await ask(proxy, get("/").replace(b"localhost", host))
 
     assert (answer.body, was_behind) == (b"Ollama is running", False)
 
@@ -286,3 +288,152 @@ async def test_clients_that_leave_at_once_leave_no_lease_behind(tmp_path: Path) 
         await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
 
     assert (answer.status, was_behind) == (b"HTTP/1.1 200 OK", False)
+
+
+async def test_an_early_request_behind_one_that_breaks_off_leaves_no_lease(
+    tmp_path: Path,
+) -> None:
+    async def break_off(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readexactly(len(ASK))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        raise ConnectionResetError
+
+    async with (
+        raw_upstream(break_off) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(USES["generate"])
+        await reader.readuntil(b"abc")
+        writer.write(USES["generate"])
+        with pytest.raises(ConnectionError):
+            await reader.read()
+        writer.close()
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
+
+    assert len(upstream.heads) == 1
+
+
+@pytest.mark.parametrize("early", [b"\r\n", USES["embed"]])
+async def test_a_client_that_sent_early_and_left_is_noticed(
+    tmp_path: Path, early: bytes
+) -> None:
+    left = asyncio.Event()
+
+    async def say_nothing(reader: StreamReader, _writer: StreamWriter) -> None:
+        await reader.readexactly(len(ASK))
+        await reader.read()
+        left.set()
+
+    async with (
+        raw_upstream(say_nothing) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(USES["generate"])
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+        writer.write(early)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.wait_for(left.wait(), 5.0)
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
+
+
+@pytest.mark.parametrize("body", ['{"model":"big:cloud",', "{"])
+async def test_broken_json_is_refused_while_an_instance_is_up(
+    tmp_path: Path, body: str
+) -> None:
+    async with running_proxy(
+        tmp_path, backend=InProcessBackend(), OLLAMA_PROXY_LOADS_KEEP_AWAKE="false"
+    ) as proxy:
+        await proxy.wake()
+        answer, _ = await ask(proxy, post("/api/chat", body))
+
+    assert answer.status == b"HTTP/1.1 400 Bad Request"
+
+
+def undated(answer: Answer) -> list[tuple[str, str]]:
+    return sorted((n, "" if n == "Date" else value) for n, value in answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"200 OK\r\nConnection: keep-alive\r\nContent-Length: 5", b"hello"),
+        (b"200 OK\r\nConnection: Content-Length\r\nContent-Length: 5", b"hello"),
+        (b"200 OK\r\nServer: its own\r\nContent-Length: 5", b"hello"),
+        (b"204 No Content\r\nContent-Length: 5", b""),
+        (b"304 Not Modified\r\nETag: x\r\nContent-Length: 5", b""),
+        (b"200 OK\r\nContent-Length: 0", b""),
+    ],
+)
+async def test_answers_are_framed_alike(
+    tmp_path: Path, head: bytes, body: bytes
+) -> None:
+    async def script(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readexactly(len(ASK))
+        writer.write(b"HTTP/1.1 " + head + b"\r\n\r\n" + body)
+
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        fast, was_behind = await ask(proxy, USES["generate"])
+        behind, _ = await ask(proxy, USES["generate"], split=True)
+
+    assert not was_behind
+    assert fast.body == behind.body == body
+    assert fast.status == behind.status
+    assert undated(fast) == undated(behind)
+
+
+async def test_a_client_that_left_before_its_hand_over_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    async def refuse(*_: object) -> None:
+        raise UpstreamError("refused", arrived=False)
+
+    def find_nobody(_client: ClientConnection) -> bool:
+        tried.set()
+        return False
+
+    async with proxy_in(tmp_path, "ready") as proxy:
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        with monkeypatch.context() as patch:
+            patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
+            patch.setattr(ClientConnection, "hand_over", find_nobody)
+            writer.write(USES["generate"])
+            await asyncio.wait_for(tried.wait(), 5.0)
+        counted = await counts(proxy)
+        writer.close()
+
+    abandoned = 'ollama_proxy_requests_total{kind="inference",outcome="abandoned"} 1.0'
+    assert abandoned in counted
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_a_read_may_take_long_once_it_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, split: bool
+) -> None:
+    async def slow(_reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        writer.write(b"}")
+
+    monkeypatch.setattr("ollama_proxy.handlers._READ_TIMEOUT_S", 0.1)
+    async with (
+        raw_upstream(slow) as upstream,
+        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        answer, _ = await ask(proxy, get("/api/ps"), split=split)
+
+    assert answer.body == b"{}"

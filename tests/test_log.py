@@ -1,9 +1,11 @@
 """The line of a request: there when it is wanted, in the shape of every other."""
 
+import asyncio
 import io
 import json
 
 import pytest
+import structlog
 
 from ollama_proxy import log
 
@@ -40,6 +42,18 @@ def test_half_a_character_ends_nothing() -> None:
     log.REQUESTS.write(log.REQUEST_RELAYED, {"route": "\udc80"})
 
     assert json.loads(told.getvalue())["route"] == "\udc80"
+
+
+async def test_lines_are_in_the_order_of_what_happened() -> None:
+    told = io.StringIO()
+    log.configure("info", told)
+    log.REQUESTS.write(log.REQUEST_RELAYED, {"n": 1})
+    structlog.get_logger().info(log.PROXY_STOPPING, n=2)
+    log.REQUESTS.write(log.REQUEST_RELAYED, {"n": 3})
+    assert told.getvalue().count("\n") == 2
+
+    await asyncio.sleep(0)
+    assert [json.loads(line)["n"] for line in told.getvalue().splitlines()] == [1, 2, 3]
 
 
 def test_a_log_that_is_closed_ends_nothing() -> None:

@@ -99,7 +99,7 @@ def test_a_head_that_is_not_whole_is_nothing_yet() -> None:
 def test_an_instance_gets_the_headers_as_they_came() -> None:
     raw = (
         b"POST /api/chat HTTP/1.1\r\nhOsT: localhost\r\nConnection: Keep-Alive\r\n"
-        b"X-Twice: a\r\nTE: trailers\r\nx-twice:  \xff \r\ncontent-length: 2\r\n\r\n{}"
+        b"X-Twice: a\r\nTE: trailers\r\nx-twice:  \xff \r\ncontent-length: 2 \r\n\r\n{}"
     )
 
     assert sent(read(raw)) == (
@@ -122,6 +122,15 @@ def test_a_request_without_a_body_has_none_at_the_instance() -> None:
 
     assert request is not None
     assert request.body.payload() is None
+
+
+def test_nothing_of_a_request_is_kept_when_it_is_taken() -> None:
+    parser = RequestParser()
+    parser.feed(POST.replace(b"{}", b"ab"))
+    assert "b'ab'" in repr(vars(parser))
+
+    assert parser.take() is not None
+    assert "b'ab'" not in repr(vars(parser))
 
 
 def test_a_closed_parser_takes_no_more() -> None:
