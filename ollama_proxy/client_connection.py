@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from ollama_proxy.request_parser import PlainRequest, RequestParser
 
 _REST_S = 1.0
+_LINGER_S = 2.0
 _READ_AHEAD = 64 * 1024
 
 
@@ -26,15 +27,17 @@ class FastPath(Protocol):
 class ClientConnection(asyncio.Protocol):
     """A client's connection; it is its own writer, as aiohttp's requests have one.
 
-    ``behind`` makes the protocol that takes it over. ``gone`` is called once it is
-    closed or taken over. ``transport`` is None then; ``method`` is that of the
-    request that is served.
+    ``behind`` makes the protocol that takes it over. ``made`` is called once it is
+    open, ``gone`` once it is closed or taken over; ``transport`` is None then.
+    ``method`` is that of the request that is served.
     """
 
     def __init__(
         self,
         fast_path: FastPath,
         behind: Callable[[], asyncio.Protocol],
+        *,
+        made: Callable[["ClientConnection"], None],
         gone: Callable[["ClientConnection"], None],
     ) -> None:
         self.idle_since = asyncio.get_running_loop().time()
@@ -42,7 +45,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._fast_path = fast_path
         self._behind = behind
-        self._gone = gone
+        self._made, self._gone = made, gone
         self._parser = RequestParser()
         self._came: list[bytes] = []
         self._early: list[bytes] = []
@@ -69,12 +72,10 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected; a client that vanishes without a word is noticed in the end."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
-        if self._is_last:  # the server ends
-            self.abort()
-            return
         bound = transport.get_extra_info("socket")
         if bound is not None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._made(self)
 
     def data_received(self, data: bytes) -> None:
         """Take in what came; what comes before its turn has to wait.
@@ -82,7 +83,8 @@ class ClientConnection(asyncio.Protocol):
         It is read on a while: who reads nothing is not told that the client left.
         """
         if self._serving is None:
-            self._read(data)
+            if not self._is_last:
+                self._read(data)
             return
         self._early.append(data)
         if sum(map(len, self._early)) > _READ_AHEAD and self._transport is not None:
@@ -180,8 +182,16 @@ class ClientConnection(asyncio.Protocol):
     def end(self) -> None:
         """Close it, after the answer that is under way."""
         self._is_last = True
-        if self._serving is None and self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if self._serving is not None or transport is None:
+            return
+        if transport.is_reading():
+            transport.close()
+        else:  # what is left unread would have the system drop the end of the answer
+            transport.write_eof()
+            transport.resume_reading()
+            loop = asyncio.get_running_loop()
+            self._rest_due = loop.call_later(_LINGER_S, self.abort)
 
     def abort(self) -> None:
         """Close it at once."""

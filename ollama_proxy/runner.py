@@ -38,6 +38,7 @@ class Runner(web.AppRunner):
         self._drain_timeout_s = drain_timeout_s
         self._clients: set[ClientConnection] = set()
         self._all_gone = asyncio.Event()
+        self._is_ending = False
         self._listening: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -47,13 +48,18 @@ class Runner(web.AppRunner):
         assert server is not None  # noqa: S101 - `setup` came first
 
         def connect() -> ClientConnection:
-            client = ClientConnection(self._fast_path, server, self._gone)
-            self._clients.add(client)
-            return client
+            return ClientConnection(
+                self._fast_path, server, made=self._made, gone=self._gone
+            )
 
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(connect, sock=bound, backlog=backlog)
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
+
+    def _made(self, client: ClientConnection) -> None:
+        self._clients.add(client)
+        if self._is_ending:  # it was accepted just before
+            client.end()
 
     def _gone(self, client: ClientConnection) -> None:
         self._clients.discard(client)
@@ -82,6 +88,7 @@ class Runner(web.AppRunner):
 
     async def shutdown(self) -> None:
         """Let requests end, here and behind, as long as they may take together."""
+        self._is_ending = True
         for client in tuple(self._clients):
             client.end()
         await super().shutdown()

@@ -36,6 +36,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.is_closed
 
+    def write_eof(self) -> None:
+        self.written.append(b"EOF")
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -95,7 +98,13 @@ class Case:
     def __init__(self, fast_path: Slow) -> None:
         self.wire, self.behind = Wire(), Behind()
         self.gone: list[ClientConnection] = []
-        self.client = ClientConnection(fast_path, lambda: self.behind, self.gone.append)
+        self.made: list[ClientConnection] = []
+        self.client = ClientConnection(
+            fast_path,
+            lambda: self.behind,
+            made=self.made.append,
+            gone=self.gone.append,
+        )
         self.client.connection_made(self.wire)
 
 
@@ -124,6 +133,7 @@ async def test_what_is_not_taken_is_handed_over_with_all_that_came() -> None:
 
     assert case.behind.came == POST
     assert case.wire.protocol is case.behind
+    assert case.made == [case.client]
     assert case.gone == [case.client]
 
 
@@ -179,15 +189,6 @@ async def test_nothing_is_begun_for_a_client_that_is_being_closed() -> None:
 
     assert case.wire.is_closed
     assert slow.asked == ["/1"]
-
-
-async def test_a_connection_that_is_made_when_the_server_ends_is_closed() -> None:
-    wire = Wire()
-    client = ClientConnection(Slow(), Behind, lambda _client: None)
-    client.end()
-    client.connection_made(wire)
-
-    assert wire.is_closed
 
 
 async def test_a_wait_for_room_that_is_given_up_ends_no_other() -> None:
@@ -292,6 +293,25 @@ async def test_the_last_answer_is_whole_before_a_connection_ends() -> None:
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
     assert case.wire.written == [b"/1"]
+    assert case.wire.is_closed
+
+
+@in_virtual_time
+async def test_the_end_of_the_last_answer_is_not_lost_for_what_was_not_read() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    await asyncio.sleep(0)
+    case.client.data_received(bytes(70_000))
+    case.client.end()
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
+    assert case.wire.written == [b"/1", b"EOF"]
+    assert not case.wire.is_closed
+
+    case.client.data_received(GET % 2)
+    await asyncio.sleep(2.1)
+    assert slow.asked == ["/1"]
     assert case.wire.is_closed
 
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+import uvloop
 
 from ollama_proxy.backends.static import StaticBackend
 from tests.fakes.raw_upstream import raw_upstream
@@ -115,3 +119,20 @@ async def test_a_connection_that_is_idle_for_an_hour_is_closed(tmp_path: Path) -
         proxy.runner.close_idle(0.0)
         assert await reader.read() == b""
         writer.close()
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_connection_that_comes_while_it_ends_does_not_hold_it_up(
+    tmp_path: Path, turns: int
+) -> None:
+    async def end_meanwhile() -> None:
+        async with running_proxy(tmp_path, drain_timeout_s=60.0) as proxy:
+            with socket.socket() as client:
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", proxy.port))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(5.0):
+                    await proxy.runner.cleanup()
+
+    uvloop.run(end_meanwhile())  # asyncio forgets the socket of such a connection
