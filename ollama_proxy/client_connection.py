@@ -48,7 +48,7 @@ class ClientConnection(asyncio.Protocol):
         self._made, self._gone = made, gone
         self._parser = RequestParser()
         self._came: list[bytes] = []
-        self._early: list[bytes] = []
+        self._early = bytearray()
         self._serving: asyncio.Task[None] | None = None
         self._rest_due: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
@@ -86,8 +86,8 @@ class ClientConnection(asyncio.Protocol):
             if not self._is_last:
                 self._read(data)
             return
-        self._early.append(data)
-        if sum(map(len, self._early)) > _READ_AHEAD and self._transport is not None:
+        self._early += data
+        if len(self._early) > _READ_AHEAD and self._transport is not None:
             self._transport.pause_reading()
 
     def _read(self, data: bytes) -> None:
@@ -106,9 +106,7 @@ class ClientConnection(asyncio.Protocol):
     def _serve(self, request: PlainRequest) -> None:
         self._stop_timer()
         self.method = request.method
-        is_full = (
-            self._room is not None
-        )  # aiohttp waits for a client that reads nothing
+        is_full = self._room is not None  # aiohttp waits until the client reads
         if is_full or not self._fast_path.take(self, request):
             self.hand_over()
         elif self._serving is None:
@@ -151,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
         self.idle_since = asyncio.get_running_loop().time()
         if not self._early:
             return
-        data = b"".join(self._early).lstrip(b"\r\n")  # RFC 9112 §2.2
+        data = bytes(self._early).lstrip(b"\r\n")  # RFC 9112 §2.2
         self._early.clear()
         if self._transport is None or self._transport.is_closing():
             return
@@ -164,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
 
         Returns False if the client has gone, so that nobody serves it.
         """
-        transport, data = self._transport, b"".join(self._came + self._early)
+        transport, data = self._transport, b"".join(self._came) + self._early
         is_full = self._room is not None
         self._let_go()
         if transport is None or transport.is_closing():
@@ -183,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
         """Close it, after the answer that is under way."""
         self._is_last = True
         transport = self._transport
-        if self._serving is not None or transport is None:
+        if self._serving is not None or transport is None or transport.is_closing():
             return
         if transport.is_reading():
             transport.close()
