@@ -6,6 +6,7 @@ as long as nothing of an answer has left.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
@@ -53,6 +54,7 @@ class ClientConnection(asyncio.Protocol):
         self._rest_due: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._is_last = False
+        self._drops = False
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -80,15 +82,22 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in what came; what comes before its turn has to wait.
 
-        It is read on a while: who reads nothing is not told that the client left.
+        It is read on in any case: who reads nothing is not told that the client left.
+        So what is too much is dropped, and the connection ends after this answer.
         """
         if self._serving is None:
             if not self._is_last:
                 self._read(data)
-            return
-        self._early += data
-        if len(self._early) > _READ_AHEAD and self._transport is not None:
-            self._transport.pause_reading()
+        elif len(self._early) + len(data) > _READ_AHEAD:
+            self._early.clear()
+            self._drops = self._is_last = True
+        elif not self._drops:
+            self._early += data
+
+    def eof_received(self) -> None:
+        """End what is served, as aiohttp does: who sends no more has left."""
+        if self._serving is not None:
+            self._serving.cancel()
 
     def _read(self, data: bytes) -> None:
         self._came.append(data)
@@ -153,7 +162,6 @@ class ClientConnection(asyncio.Protocol):
         self._early.clear()
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.resume_reading()
         if data:
             self._read(data)
 
@@ -163,17 +171,18 @@ class ClientConnection(asyncio.Protocol):
         Returns False if the client has gone, so that nobody serves it.
         """
         transport, data = self._transport, b"".join(self._came) + self._early
-        is_full = self._room is not None
-        self._let_go()
         if transport is None or transport.is_closing():
             return False
+        if self._drops:  # it can't be served behind without what is missing
+            transport.abort()
+            return False
+        is_full = self._room is not None
+        self._let_go()
         protocol = self._behind()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if is_full:
             protocol.pause_writing()
-        if not transport.is_reading():
-            transport.resume_reading()
         protocol.data_received(data)
         return True
 
@@ -183,13 +192,13 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if self._serving is not None or transport is None or transport.is_closing():
             return
-        if transport.is_reading():
+        if not self._drops:
             transport.close()
-        else:  # what is left unread would have the system drop the end of the answer
-            transport.write_eof()
-            transport.resume_reading()
-            loop = asyncio.get_running_loop()
-            self._rest_due = loop.call_later(_LINGER_S, self.abort)
+            return
+        with contextlib.suppress(OSError):  # else what is left unread would have the
+            transport.write_eof()  # system drop the end of the answer
+        loop = asyncio.get_running_loop()
+        self._rest_due = loop.call_later(_LINGER_S, self.abort)
 
     def abort(self) -> None:
         """Close it at once."""

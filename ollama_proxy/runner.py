@@ -76,7 +76,7 @@ class Runner(web.AppRunner):
         oldest = asyncio.get_running_loop().time() - longer_than_s
         for client in tuple(self._clients):
             if client.is_idle and client.idle_since < oldest:
-                client.end()
+                client.abort()
 
     async def cleanup(self) -> None:
         """Take no more connections, let requests end, then end everything."""
@@ -92,15 +92,20 @@ class Runner(web.AppRunner):
         for client in tuple(self._clients):
             client.end()
         await super().shutdown()
-        server, loop = self.server, asyncio.get_running_loop()
-        assert server is not None  # noqa: S101 - `cleanup` calls this if there is one
+        loop = asyncio.get_running_loop()
         deadline = loop.time() + self._drain_timeout_s
-        await asyncio.gather(self._drain(), server.shutdown(self._drain_timeout_s))
-        if server.connections:  # handed over meanwhile
-            await server.shutdown(max(0.0, deadline - loop.time()))
+        await self._drain()
+        left_s = max(0.0, deadline - loop.time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_s + _ABORTED_S):  # it may take twice left_s
+                if self.server is not None:
+                    await self.server.shutdown(left_s)
 
     async def _drain(self) -> None:
-        """Wait for what is under way, and cut what takes too long."""
+        """Wait for what is under way here, and cut what takes too long.
+
+        This comes first: until it is over, requests may be handed over.
+        """
         for wait_s in (self._drain_timeout_s, _ABORTED_S):
             if not self._clients:
                 return

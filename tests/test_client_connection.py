@@ -27,7 +27,6 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.protocol: asyncio.BaseProtocol | None = None
         self.written: list[bytes] = []
-        self.reads = True
         self.is_closed = False
 
     def write(self, data: Any) -> None:
@@ -43,15 +42,6 @@ class Wire(asyncio.Transport):
         self.is_closed = True
 
     abort = close
-
-    def is_reading(self) -> bool:
-        return self.reads
-
-    def pause_reading(self) -> None:
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        self.reads = True
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
@@ -116,7 +106,6 @@ async def test_a_request_that_comes_early_waits_for_its_turn() -> None:
     case.client.data_received(b"\r\n" + GET % 2)
 
     assert slow.asked == ["/1"]
-    assert case.wire.is_reading()
 
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
@@ -148,16 +137,34 @@ async def test_a_client_that_reads_nothing_is_handed_over_as_that() -> None:
     assert slow.asked == []
 
 
-async def test_who_sends_much_before_its_turn_is_read_no_further() -> None:
-    slow = Slow()
+async def test_who_sends_much_before_its_turn_is_not_handed_over() -> None:
+    class Failing(Slow):
+        async def _serve(self, client: ClientConnection, path: str) -> None:
+            await super()._serve(Case(self).client, path)
+            assert not client.hand_over()
+
+    slow = Failing()
     case = Case(slow)
     case.client.data_received(GET % 1)
     await asyncio.sleep(0)
     case.client.data_received(bytes(70_000))
-    assert not case.wire.is_reading()
+    slow.may_end[0].set()
+    await asyncio.sleep(0.01)
 
-    case.client.connection_lost(None)
+    assert case.behind.came == b""
+    assert case.wire.is_closed
+
+
+async def test_who_sends_no_more_has_left() -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
     await asyncio.sleep(0)
+    case.client.eof_received()
+    await asyncio.sleep(0.01)
+
+    assert case.wire.is_closed
+    assert case.wire.written == []
 
 
 async def test_a_line_break_after_a_request_is_nothing() -> None:
@@ -222,13 +229,11 @@ async def test_early_requests_are_handed_over_together_with_one_that_fails() -> 
     case = Case(slow)
     case.client.data_received(GET % 1)
     await asyncio.sleep(0)
-    case.client.data_received(GET % 2 + bytes(70_000))
-    assert not case.wire.is_reading()
+    case.client.data_received(GET % 2)
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
 
-    assert case.behind.came == GET % 1 + GET % 2 + bytes(70_000)
-    assert case.wire.is_reading()
+    assert case.behind.came == GET % 1 + GET % 2
 
 
 @in_virtual_time
@@ -303,7 +308,6 @@ async def test_the_end_of_the_last_answer_is_not_lost_for_what_was_not_read() ->
     case.client.data_received(GET % 1)
     await asyncio.sleep(0)
     case.client.data_received(bytes(70_000))
-    case.client.end()
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
     assert case.wire.written == [b"/1", b"EOF"]

@@ -317,7 +317,7 @@ async def test_an_early_request_behind_one_that_breaks_off_leaves_no_lease(
     assert len(upstream.heads) == 1
 
 
-@pytest.mark.parametrize("early", [b"\r\n", USES["embed"]])
+@pytest.mark.parametrize("early", [b"\r\n", USES["embed"], b"\r\n" * 50_000])
 async def test_a_client_that_sent_early_and_left_is_noticed(
     tmp_path: Path, early: bytes
 ) -> None:
