@@ -78,13 +78,11 @@ async def ask(
         async with asyncio.timeout(10.0):
             if split:
                 writer.write(raw[:10])
-                await asyncio.sleep(0.02)
+                await proxy.until(lambda: proxy.behind > 0)
                 raw = raw[10:]
             writer.write(raw)
-            answering = asyncio.ensure_future(read_answer(reader, method))
-            await asyncio.sleep(0.05)
-            behind = bool(proxy.behind)
-            return await answering, behind
+            answer = await read_answer(reader, method)
+            return answer, bool(proxy.behind)
     finally:
         writer.close()
 

@@ -39,7 +39,7 @@ async def begin(proxy: RunningProxy, *, behind: bool) -> Ends:
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     if behind:
         writer.write(ASK[:5])
-        await asyncio.sleep(0.02)
+        await proxy.until(lambda: proxy.behind > 0)
     writer.write(ASK[5:] if behind else ASK)
     await reader.readuntil(b"1\r\na\r\n")
     return reader, writer
