@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         self._came: list[bytes] = []
         self._early = bytearray()
         self._serving: asyncio.Task[None] | None = None
-        self._rest_due: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._is_last = False
         self._drops = False
@@ -108,9 +108,9 @@ class ClientConnection(asyncio.Protocol):
             self._serve(request)
         elif not parser.is_plain or not parser.has_head:
             self.hand_over()
-        elif self._rest_due is None:
+        elif self._timer is None:
             loop = asyncio.get_running_loop()
-            self._rest_due = loop.call_later(_REST_S, self.hand_over)
+            self._timer = loop.call_later(_REST_S, self.hand_over)
 
     def _serve(self, request: PlainRequest) -> None:
         self._stop_timer()
@@ -198,7 +198,7 @@ class ClientConnection(asyncio.Protocol):
         with contextlib.suppress(OSError):  # else what is left unread would have the
             transport.write_eof()  # system drop the end of the answer
         loop = asyncio.get_running_loop()
-        self._rest_due = loop.call_later(_LINGER_S, self.abort)
+        self._timer = loop.call_later(_LINGER_S, self.abort)
 
     def abort(self) -> None:
         """Close it at once."""
@@ -222,9 +222,9 @@ class ClientConnection(asyncio.Protocol):
         self._gone(self)
 
     def _stop_timer(self) -> None:
-        if self._rest_due is not None:
-            self._rest_due.cancel()
-            self._rest_due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def pause_writing(self) -> None:
         """Have `drain` wait."""

@@ -19,6 +19,11 @@ class Exchange:
     wait_s: float = 0.0
     model: str | None = None
 
+    def abandon(self) -> None:
+        """Take note that the client left, unless it was reset for a fault of ours."""
+        if self.outcome != "broken":
+            self.outcome = "abandoned"
+
 
 EXCHANGE = web.RequestKey("exchange", Exchange)
 """Key under which the middleware keeps the exchange on the request."""

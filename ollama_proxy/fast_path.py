@@ -12,7 +12,6 @@ from typing import NamedTuple
 from aiohttp import web
 
 from ollama_proxy import client_response
-from ollama_proxy.bodies import reset
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
 from ollama_proxy.clock import Clock
@@ -68,14 +67,16 @@ class FastPath:
         try:
             reply = self._reply(request, exchange)
         except Exception as error:
-            reply = self._encoded(request, failure(exchange, error))
+            failed = failure(client, exchange, error, has_begun=False)
+            reply = self._encoded(request, failed)
         if reply is None:
             return False
         status = reply.status
         try:
             client.send(reply.data)
         except ConnectionError:
-            exchange.outcome, status = "abandoned", 0
+            exchange.abandon()
+            status = 0
         self._note(request, exchange, status, begun_at)
         return True
 
@@ -150,7 +151,7 @@ class FastPath:
             finally:
                 self._common.budget.give_back(size)
         if not is_served and not client.hand_over():
-            exchange.outcome = "abandoned"
+            exchange.abandon()
             self._note(request, exchange, 0, begun_at)
 
     async def _serve(
@@ -164,8 +165,7 @@ class FastPath:
         try:
             status = await self._relay_or_tell(client, request, exchange, lease)
         except (asyncio.CancelledError, ConnectionError):
-            if exchange.outcome != "broken":
-                exchange.outcome = "abandoned"
+            exchange.abandon()
             raise
         finally:
             lease.release()
@@ -195,21 +195,16 @@ class FastPath:
             request_id=exchange.request_id,
         )
         try:
-            try:
-                response = await self._pass_on(request, exchange, lease, handover)
-            except UpstreamError as error:
-                reply = self._instead(request, exchange, lease, error)
-            else:
-                return response.status
+            answer = await self._pass_on(request, exchange, lease, handover)
         except ConnectionError:
             raise
         except Exception as error:
-            failed = self._failure(client, exchange, error, handover)
-            reply = self._encoded(request, failed)
-        if reply is None:
-            return None
-        client.send(reply.data)
-        return reply.status
+            has_begun = handover.response is not None
+            failed = failure(client, exchange, error, has_begun=has_begun)
+            answer = self._encoded(request, failed)
+        if isinstance(answer, Reply):
+            client.send(answer.data)
+        return answer.status if answer is not None else None
 
     async def _pass_on(
         self,
@@ -217,12 +212,19 @@ class FastPath:
         exchange: Exchange,
         lease: Lease,
         handover: Handover[ClientResponse],
-    ) -> ClientResponse:
+    ) -> ClientResponse | Reply | None:
+        """Return the instance's answer, handed over, or one to be sent in its place.
+
+        None if the request can be sent again, which is done behind.
+        """
         uses = exchange.route.counts_as_use
         touch = lease.touch if uses else touch_nothing
         serving = pass_on(self._common.relay, request, lease, handover, exchange, touch)
         limit_s = None if uses else read_limit_s(exchange.route)
-        return await under(lease, handover, serving, limit_s=limit_s)
+        try:
+            return await under(lease, handover, serving, limit_s=limit_s)
+        except UpstreamError as error:
+            return self._instead(request, exchange, lease, error)
 
     def _instead(
         self,
@@ -231,28 +233,11 @@ class FastPath:
         lease: Lease,
         error: UpstreamError,
     ) -> Reply | None:
-        """Return an answer in place of one that did not come.
-
-        None if the request can be sent again, which is done behind.
-        """
+        """Return an answer in place of one that did not come, if there is to be one."""
         lease.nudge()
         if not exchange.route.counts_as_use:
             return self._reply(request, exchange)
         return self._unserved(exchange, str(error)) if error.arrived else None
-
-    def _failure(
-        self,
-        client: ClientConnection,
-        exchange: Exchange,
-        error: Exception,
-        handover: Handover[ClientResponse],
-    ) -> web.Response:
-        """Return what a fault of our own is told as; resets an answer that began."""
-        reply = failure(exchange, error)
-        if handover.response is not None:
-            reset(client)
-            raise ConnectionResetError(str(error)) from error
-        return reply
 
     def _note(
         self, request: PlainRequest, exchange: Exchange, status: int, begun_at: float

@@ -70,12 +70,10 @@ def guard(origins: OriginRules, hosts: HostRules | None) -> Middleware:
 def _check_host(
     request: web.Request, hosts: HostRules, host: str
 ) -> web.StreamResponse | None:
-    name = host_name(host)
-    if _is_own(name, hosts.addresses):
-        return None
-    if not is_local_name(name, hosts.machine):
+    if not hosts.takes(host):
         return _empty(403)
-    if request.method != hdrs.METH_OPTIONS:
+    is_preflight = request.method == hdrs.METH_OPTIONS
+    if not is_preflight or _is_own(host_name(host), hosts.addresses):
         return None
     allowed = allow_header(raw_path(request))
     return _empty(204, (("Allow", allowed),) if allowed else ())

@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ollama_proxy import log
 from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
-from ollama_proxy.bodies import reset
+from ollama_proxy.bodies import OnTransport, reset
 from ollama_proxy.errors import ProxyError
 from ollama_proxy.exchange import EXCHANGE, Exchange, begin, draw_request_id
 from ollama_proxy.metrics import Metrics
@@ -32,8 +32,7 @@ def observe(metrics: Metrics) -> Middleware:
             response = await handler(request)
             status = response.status
         except (asyncio.CancelledError, ConnectionError):
-            if exchange.outcome not in {"broken"}:
-                exchange.outcome = "abandoned"
+            exchange.abandon()
             raise
         except web.HTTPException as error:
             status = error.status
@@ -78,18 +77,15 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except (web.HTTPException, ConnectionError):
         raise
     except Exception as error:
-        exchange = request[EXCHANGE]
-        reply = failure(exchange, error)
-        if BEGUN in request:
-            reset(request)
-            raise ConnectionResetError(str(error)) from error
-        return reply
+        return failure(request, request[EXCHANGE], error, has_begun=BEGUN in request)
 
 
-def failure(exchange: Exchange, error: Exception) -> web.Response:
+def failure(
+    client: OnTransport, exchange: Exchange, error: Exception, *, has_begun: bool
+) -> web.Response:
     """Return the 500 that a fault of our own is told as; logs one that is a surprise.
 
-    To be sent if the response has not begun; else the client is to be reset.
+    If a response has begun, the client is reset: raises `ConnectionResetError`.
     """
     exchange.outcome = "broken"
     message, reason = "the proxy failed; its log says why", "internal"
@@ -97,6 +93,9 @@ def failure(exchange: Exchange, error: Exception) -> web.Response:
         message, reason = str(error), error.reason
     else:
         structlog.get_logger().error(log.REQUEST_FAILED, exc_info=error)
+    if has_begun:
+        reset(client)
+        raise ConnectionResetError(str(error)) from error
     family = exchange.route.family
     body = error_body(family, 500, message, request_id=exchange.request_id)
     reply = json_reply(body, status=500, family=family)
