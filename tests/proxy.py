@@ -13,6 +13,7 @@ import aiohttp
 
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backend import Backend
+from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.clock import Clock, SystemClock
 from ollama_proxy.gate import HostRules
 from ollama_proxy.hold import HoldPolicy
@@ -22,6 +23,7 @@ from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
 from ollama_proxy.values import Listen
 from tests.fakes.instance import InProcessBackend
+from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream
 
 
 @dataclass(slots=True)
@@ -118,6 +120,23 @@ async def running_proxy(
             await asyncio.sleep(
                 0.005
             )  # what was closed is gone a turn of the loop later
+
+
+@contextlib.asynccontextmanager
+async def relaying_proxy(
+    folder: Path, script: Script, *, drain_timeout_s: float = 0.2
+) -> AsyncIterator[tuple[RawUpstream, RunningProxy]]:
+    """Run a proxy before a ready instance that does what ``script`` says."""
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(
+            folder,
+            backend=StaticBackend(upstream.url),
+            drain_timeout_s=drain_timeout_s,
+        ) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        yield upstream, proxy
 
 
 def generate(**fields: Any) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.request_parser import PlainRequest
 from tests.fakes.instance import InProcessBackend
-from tests.fakes.raw_upstream import raw_upstream
-from tests.proxy import running_proxy
+from tests.proxy import relaying_proxy, running_proxy
 from tests.virtual_time import in_virtual_time
 
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -98,11 +96,17 @@ class Case:
         self.client.connection_made(self.wire)
 
 
-async def test_a_request_that_comes_early_waits_for_its_turn() -> None:
-    slow = Slow()
+async def serving(slow: Slow) -> Case:
+    """Return a connection whose first request is being served."""
     case = Case(slow)
     case.client.data_received(GET % 1)
     await asyncio.sleep(0)
+    return case
+
+
+async def test_a_request_that_comes_early_waits_for_its_turn() -> None:
+    slow = Slow()
+    case = await serving(slow)
     case.client.data_received(b"\r\n" + GET % 2)
 
     assert slow.asked == ["/1"]
@@ -144,9 +148,7 @@ async def test_who_sends_much_before_its_turn_is_not_handed_over() -> None:
             assert not client.hand_over()
 
     slow = Failing()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.data_received(bytes(70_000))
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
@@ -157,9 +159,7 @@ async def test_who_sends_much_before_its_turn_is_not_handed_over() -> None:
 
 async def test_who_sends_no_more_has_left() -> None:
     slow = Slow()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.eof_received()
     await asyncio.sleep(0.01)
 
@@ -169,9 +169,7 @@ async def test_who_sends_no_more_has_left() -> None:
 
 async def test_a_line_break_after_a_request_is_nothing() -> None:
     slow = Slow()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.data_received(b"\r\n")
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
@@ -187,9 +185,7 @@ async def test_nothing_is_begun_for_a_client_that_is_being_closed() -> None:
             raise ConnectionResetError
 
     slow = Failing()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.data_received(GET % 2)
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
@@ -226,9 +222,7 @@ async def test_early_requests_are_handed_over_together_with_one_that_fails() -> 
             client.hand_over()
 
     slow = Failing()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.data_received(GET % 2)
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
@@ -250,9 +244,7 @@ async def test_a_body_whose_rest_does_not_come_is_waited_for_elsewhere() -> None
 
 async def test_a_client_that_leaves_ends_its_request() -> None:
     slow = Slow()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.connection_lost(None)
     await asyncio.sleep(0)
     slow.may_end[0].set()
@@ -289,9 +281,7 @@ async def test_a_wait_for_room_ends_when_there_is_some_or_nobody() -> None:
 
 async def test_the_last_answer_is_whole_before_a_connection_ends() -> None:
     slow = Slow()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.end()
     assert not case.wire.is_closed
 
@@ -304,9 +294,7 @@ async def test_the_last_answer_is_whole_before_a_connection_ends() -> None:
 @in_virtual_time
 async def test_the_end_of_the_last_answer_is_not_lost_for_what_was_not_read() -> None:
     slow = Slow()
-    case = Case(slow)
-    case.client.data_received(GET % 1)
-    await asyncio.sleep(0)
+    case = await serving(slow)
     case.client.data_received(bytes(70_000))
     slow.may_end[0].set()
     await asyncio.sleep(0.01)
@@ -356,11 +344,7 @@ async def test_a_client_that_leaves_a_stream_gives_its_lease_back(
         finally:
             left.set()
 
-    async with (
-        raw_upstream(endless) as upstream,
-        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    async with relaying_proxy(tmp_path, endless) as (_upstream, proxy):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(POST.replace(b"/0", b"/api/embed"))
         await reader.readuntil(b"ab\r\n")

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.gate import HostRules
 from tests.fakes.instance import InProcessBackend
-from tests.fakes.raw_upstream import Script, raw_upstream
-from tests.proxy import RunningProxy, running_proxy
+from tests.fakes.raw_upstream import Script
+from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 from tests.wire import Answer, read_answer
 
 
@@ -176,11 +175,7 @@ async def test_a_request_that_is_to_be_held_is_left_to_aiohttp(tmp_path: Path) -
 
 async def served(folder: Path, script: Script) -> tuple[Answer, bool, list[bytes]]:
     """Ask an instance that does what ``script`` says; return what it was sent too."""
-    async with (
-        raw_upstream(script) as upstream,
-        running_proxy(folder, backend=StaticBackend(upstream.url)) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    async with relaying_proxy(folder, script) as (upstream, proxy):
         answer, was_behind = await ask(proxy, USES["generate"])
         assert proxy.parts.pool.in_flight == 0
         return answer, was_behind, upstream.heads
@@ -298,11 +293,7 @@ async def test_an_early_request_behind_one_that_breaks_off_leaves_no_lease(
         await asyncio.sleep(0.2)
         raise ConnectionResetError
 
-    async with (
-        raw_upstream(break_off) as upstream,
-        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    async with relaying_proxy(tmp_path, break_off) as (upstream, proxy):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(USES["generate"])
         await reader.readuntil(b"abc")
@@ -326,11 +317,7 @@ async def test_a_client_that_sent_early_and_left_is_noticed(
         await reader.read()
         left.set()
 
-    async with (
-        raw_upstream(say_nothing) as upstream,
-        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    async with relaying_proxy(tmp_path, say_nothing) as (_upstream, proxy):
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(USES["generate"])
         await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
@@ -376,11 +363,7 @@ async def test_answers_are_framed_alike(
         await reader.readexactly(len(ASK))
         writer.write(b"HTTP/1.1 " + head + b"\r\n\r\n" + body)
 
-    async with (
-        raw_upstream(script) as upstream,
-        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    async with relaying_proxy(tmp_path, script) as (_upstream, proxy):
         fast, was_behind = await ask(proxy, USES["generate"])
         behind, _ = await ask(proxy, USES["generate"], split=True)
 
@@ -427,11 +410,7 @@ async def test_a_read_may_take_long_once_it_has_begun(
         writer.write(b"}")
 
     monkeypatch.setattr("ollama_proxy.handlers._READ_TIMEOUT_S", 0.1)
-    async with (
-        raw_upstream(slow) as upstream,
-        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    async with relaying_proxy(tmp_path, slow) as (_upstream, proxy):
         answer, _ = await ask(proxy, get("/api/ps"), split=split)
 
     assert answer.body == b"{}"

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from ollama_proxy.backends.static import StaticBackend
-from tests.fakes.raw_upstream import raw_upstream
-from tests.proxy import RunningProxy, running_proxy
+from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 
 ASK = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -51,15 +49,8 @@ async def streaming(
 ) -> AsyncIterator[tuple[RunningProxy, list[asyncio.StreamReader], Stream]]:
     """Run a proxy with a stream through each server."""
     stream = Stream()
-    async with (
-        raw_upstream(stream) as upstream,
-        running_proxy(
-            folder,
-            backend=StaticBackend(upstream.url),
-            drain_timeout_s=drain_timeout_s,
-        ) as proxy,
-    ):
-        await proxy.until(lambda: proxy.state == "ready")
+    running = relaying_proxy(folder, stream, drain_timeout_s=drain_timeout_s)
+    async with running as (_, proxy):
         clients = [await begin(proxy, behind=behind) for behind in (False, True)]
         yield proxy, [reader for reader, _ in clients], stream
         stream.may_end.set()
