@@ -123,7 +123,7 @@ class OllamaHandler:
             opening=partial(begin_response, request),
             begun=hold.response if hold is not None else None,
             stall_s=self._common.stall_s,
-            added=hold.confirmation if hold is not None else {},
+            added=hold.added_headers if hold is not None else {},
             request_id=exchange.request_id,
         )
 

@@ -49,6 +49,7 @@ class Hold:
             self.applied = int(self.wait_s)
         self.deadline = asyncio.get_running_loop().time() + self.wait_s
         self._beats = preferred_s is not None and streams
+        self._streams = streams
         self._request = request
         self._family = family
         self._policy = policy
@@ -80,8 +81,19 @@ class Hold:
             "Content-Type": stream_type(self._family),
             "Cache-Control": "no-store",
             SPOKE: "held",
-            **self.confirmation,
+            **self.added_headers,
         }
+
+    @property
+    def added_headers(self) -> dict[str, str]:
+        """The headers of ours on the answer to a request that was held.
+
+        nginx, and what speaks its language, would gather a stream in its buffers,
+        heartbeats and all.
+        """
+        if self.wait_s <= 0 or not self._streams:
+            return self.confirmation
+        return {**self.confirmation, "X-Accel-Buffering": "no"}
 
     @property
     def confirmation(self) -> dict[str, str]:

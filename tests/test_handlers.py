@@ -375,6 +375,28 @@ async def test_a_held_stream_gets_heartbeats_and_then_the_answer(
         assert b"simulator" in raw or b"message_stop" in raw
 
 
+@pytest.mark.parametrize("policy", [BEATING, HoldPolicy(max_hold_s=10)])
+@pytest.mark.parametrize(("streams", "told"), [(True, "no"), (False, None)])
+async def test_no_proxy_before_us_is_to_gather_a_held_stream_in_its_buffers(
+    tmp_path: Path, policy: HoldPolicy, *, streams: bool, told: str | None
+) -> None:
+    backend = InProcessBackend(boot_s=0.2)
+    async with running_proxy(tmp_path, backend=backend, hold=policy) as proxy:
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate",
+            json=generate(stream=streams),
+            headers={"Prefer": "wait=9"},
+        ) as held:
+            await held.read()
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate", json=generate(stream=streams)
+        ) as relayed:
+            await relayed.read()
+
+        assert held.headers.get("X-Accel-Buffering") == told
+        assert "X-Accel-Buffering" not in relayed.headers
+
+
 async def test_a_failure_after_heartbeats_is_told_in_the_stream(tmp_path: Path) -> None:
     backend = InProcessBackend(boot_s=9.0)
     hold = HoldPolicy(hold_s=0, max_hold_s=0.3, silent_s=0.05, beat_s=0.05)
