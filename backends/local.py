@@ -32,6 +32,7 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
+from ollama_proxy.backends.ollama_store import models_folder
 from ollama_proxy.boot import ollama_environment
 from ollama_proxy.errors import SpecError, TransientError
 from ollama_proxy.record import LaunchId
@@ -71,6 +72,10 @@ class LocalBackend:
         self.traits = Traits(
             stops_with_proxy=True,
             keeps_models=not program.simulated,
+            starts_empty=program.simulated,
+            models_place="simulator"
+            if program.simulated
+            else str(models_folder(os.environ)),
             simulated=program.simulated,
             poll_s=0.1,
             watch_s=1.0,

@@ -21,7 +21,11 @@ class StaticBackend:
         self._url = url
         self._launches: set[LaunchId] = set()
         self.traits = Traits(
-            always_on=True, keeps_models=True, poll_s=1.0, watch_s=60.0
+            always_on=True,
+            keeps_models=True,
+            models_place=url,
+            poll_s=1.0,
+            watch_s=60.0,
         )
 
     async def start(self, launch_id: LaunchId) -> None:

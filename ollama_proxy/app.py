@@ -30,6 +30,7 @@ from ollama_proxy.middleware import note_begun, observe, tell_errors
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
+from ollama_proxy.places import place_of
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
 from ollama_proxy.pulls import Pulls
@@ -141,13 +142,15 @@ def build_app(
         waiting=lambda: pool.waiting,
         ready=lambda: pool.ready_upstream() is not None,
     )
+    place = store.place(place_of(offer.name, backend.traits))
     catalogue = Catalogue(
         models,
         version=settings.asleep_version,
         since=clock.now(),
-        contents=store.catalogue(),
+        contents=place.contents(),
+        restored=sticky,
     )
-    keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, store=store)
+    keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, place=place)
     relay = Relay()
     controller.observe(partial(_forget_connections, relay))
     pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout)

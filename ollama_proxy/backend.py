@@ -61,10 +61,14 @@ class Traits:
     ``always_on``: the server is there anyway and costs nothing, so it is joined
     at once, never for idleness left. ``stops_with_proxy``: the instances end
     when the proxy does. ``keeps_models``: what is on the disk of one instance is
-    there on the next. ``simulated``: what answers is the stand-in, and no model.
-    ``poll_s``: the pause between two looks at an instance
-    that is coming or going; ``watch_s``: at one that is ready; ``renew_s``: between
-    two words to an instance that ends without them. ``location`` and
+    there on the next. ``starts_empty``: every launch begins with an empty disk, or an
+    image that is always the same, so a model that no instance ever had is not there.
+    ``models_place`` names that disk, volume, bucket or image: what is remembered of the
+    models holds as long as it stays the same; None: ``location`` does.
+    ``simulated``: what answers is the stand-in, and no model.
+    ``poll_s``: the pause between two looks at an instance that is coming or going;
+    ``watch_s``: at one that is ready; ``renew_s``: between two words to an instance
+    that ends without them. ``location`` and
     ``instance_type`` are shown in ``/status``; ``models_gib`` is the room for
     all models on disk, ``memory_gb`` the memory for one; None: not the backend's
     affair.
@@ -73,6 +77,8 @@ class Traits:
     always_on: bool = False
     stops_with_proxy: bool = False
     keeps_models: bool = False
+    starts_empty: bool = False
+    models_place: str | None = None
     simulated: bool = False
     poll_s: float = 5.0
     watch_s: float = 30.0

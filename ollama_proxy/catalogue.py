@@ -2,14 +2,14 @@
 
 Filled from every instance that comes up, kept in the store, and served in
 Ollama's shapes. Bodies that came from an instance are given out byte for byte.
-Before the first instance ever, it holds the configured models.
+Models that the next instance will have are in it whatever the last one said.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -49,8 +49,18 @@ class Contents:
     shows: Mapping[str, bytes] = field(default_factory=dict)
 
 
+class Restored(Protocol):
+    """What clients put on the instances."""
+
+    def expected(self, configured: Sequence[str]) -> Sequence[str]:
+        """Return the models that the next instance will have, by name."""
+
+
 class Catalogue:
-    """Answers about models while no instance is up."""
+    """Answers about models while no instance is up.
+
+    ``restored``: what changes which models the next instance will have.
+    """
 
     def __init__(
         self,
@@ -59,12 +69,15 @@ class Catalogue:
         version: str,
         since: float,
         contents: Contents | None = None,
+        restored: Restored | None = None,
     ) -> None:
         self._configured = tuple(configured)
+        self._restored = restored
         self._default_version = version
         self._since = since
         self._contents = contents
-        self._models = self._read_models()
+        self._view = _View((), b"", {})
+        self._look()
 
     @property
     def contents(self) -> Contents | None:
@@ -72,13 +85,31 @@ class Catalogue:
         return self._contents
 
     def replace(self, contents: Contents) -> None:
-        """Take over what an instance said."""
+        """Take over what an instance said; raises `ValueError` if it is no list."""
+        self._view = self._make_view(self._expected(), contents)
         self._contents = contents
-        self._models = self._read_models()
 
-    def _read_models(self) -> dict[str, ListedModel]:
-        tags = msgspec.json.decode(self.tags(), type=Tags)
-        return {full_model_name(model.name): model for model in tags.models}
+    def _expected(self) -> tuple[str, ...]:
+        if self._restored is None:
+            return self._configured
+        return tuple(self._restored.expected(self._configured))
+
+    def _look(self) -> "_View":
+        """Return what there is, made anew if other models are expected by now."""
+        expected = self._expected()
+        if self._view.expected != expected or not self._view.tags:
+            self._view = self._make_view(expected, self._contents)
+        return self._view
+
+    def _make_view(
+        self, expected: tuple[str, ...], contents: Contents | None
+    ) -> "_View":
+        tags = contents.tags if contents is not None else _NO_TAGS
+        models = _by_name(tags)
+        lacking = [name for name in expected if full_model_name(name) not in models]
+        if lacking:
+            tags = _with_more(tags, [self._placeholder(name) for name in lacking])
+        return _View(expected, tags, _by_name(tags))
 
     def version(self) -> bytes:
         """Return the body of ``/api/version``: the last one seen."""
@@ -87,17 +118,14 @@ class Catalogue:
 
     def tags(self) -> bytes:
         """Return the body of ``/api/tags``."""
-        if self._contents is not None:
-            return self._contents.tags
-        models = [self._placeholder(name) for name in self._configured]
-        return msgspec.json.encode({"models": models})
+        return self._look().tags
 
     def show(self, model: str) -> bytes | None:
         """Return the body of ``/api/show``, or None for a model not listed."""
         name = full_model_name(model)
         if self._contents is not None and name in self._contents.shows:
             return self._contents.shows[name]
-        listed = self._models.get(name)
+        listed = self._look().models.get(name)
         if listed is None:
             return None
         body = {
@@ -114,12 +142,12 @@ class Catalogue:
 
     def openai_models(self) -> bytes:
         """Return the body of ``/v1/models``."""
-        data = [_openai_model(model) for model in self._models.values()] or None
+        data = [_openai_model(model) for model in self._look().models.values()] or None
         return msgspec.json.encode({"object": "list", "data": data})
 
     def openai_model(self, model: str) -> bytes | None:
         """Return the body of ``/v1/models/:model``, or None if not listed."""
-        listed = self._models.get(full_model_name(model))
+        listed = self._look().models.get(full_model_name(model))
         if listed is None:
             return None
         return msgspec.json.encode(_openai_model(listed, model))
@@ -140,12 +168,40 @@ class Catalogue:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is told of the models, as long as the same are ``expected``."""
+
+    expected: tuple[str, ...]
+    tags: bytes
+    models: Mapping[str, ListedModel]
+
+
+_NO_TAGS = b'{"models":[]}'
+
+
+def _by_name(tags: bytes) -> dict[str, ListedModel]:
+    """Return the models of a body of ``/api/tags`` by their full names."""
+    listed = msgspec.json.decode(tags, type=Tags).models or []
+    return {full_model_name(model.name): model for model in listed}
+
+
+def _with_more(tags: bytes, added: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a body of ``/api/tags`` with more entries; the others as they came."""
+    raw = msgspec.json.decode(tags, type=_RawTags).models
+    entries = [*raw, *(msgspec.Raw(msgspec.json.encode(one)) for one in added)]
+    return msgspec.json.encode({"models": entries})
+
+
+class _RawTags(msgspec.Struct):
+    models: list[msgspec.Raw] = []
+
+
 def sizes_of(contents: Contents | None) -> dict[str, int]:
     """Return how many bytes each model had on the last instance, by full name."""
     if contents is None:
         return {}
-    listed = msgspec.json.decode(contents.tags, type=Tags).models
-    return {full_model_name(model.name): model.size for model in listed}
+    return {name: model.size for name, model in _by_name(contents.tags).items()}
 
 
 def rfc3339(moment: float) -> str:

@@ -20,6 +20,7 @@ from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.fitting import needed_gb
+from ollama_proxy.places import place_of
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
 from ollama_proxy.routing import full_model_name
@@ -43,7 +44,8 @@ async def examine(settings: Settings) -> list[Finding]:
     with closing(store):
         async with aclosing(open_backend(settings, store, SystemClock())) as backend:
             findings += await _backend(backend)
-            findings += _room(settings, backend, sizes_of(store.catalogue()))
+            place = store.place(place_of(backend_name(settings), backend.traits))
+            findings += _room(settings, backend, sizes_of(place.contents()))
     return findings
 
 

@@ -1,31 +1,39 @@
 """Keep the catalogue true: ask each instance that comes up, and after changes."""
 
 import asyncio
+import contextlib
 
 import structlog
 
 from ollama_proxy import log
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.errors import StoreError
+from ollama_proxy.places import Place
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import PreparationError, Probe
 from ollama_proxy.record import Record, State
-from ollama_proxy.store import Store
+from ollama_proxy.routing import UNREADABLE
 from ollama_proxy.tasks import TaskOwner
 
 _ASK_TIMEOUT_S = 60.0
+_PAUSE_S = 1.0
+_PAUSE_MAX_S = 60.0
 
 
 class CatalogueKeeper:
-    """Refreshes the catalogue in the background, one refresh at a time."""
+    """Refreshes the catalogue in the background, one refresh at a time.
+
+    One that failed is tried again, after pauses of 1 to 60 s, as long as an instance
+    is ready.
+    """
 
     def __init__(
-        self, pool: Pool, *, probe: Probe, catalogue: Catalogue, store: Store
+        self, pool: Pool, *, probe: Probe, catalogue: Catalogue, place: Place
     ) -> None:
         self._pool = pool
         self._probe = probe
         self._catalogue = catalogue
-        self._store = store
+        self._place = place
         self._stale = asyncio.Event()
         self._tasks = TaskOwner()
         self._log = structlog.get_logger()
@@ -49,18 +57,31 @@ class CatalogueKeeper:
             self._stale.set()
 
     async def _run(self) -> None:
+        pause_s = _PAUSE_S
         while True:
             await self._stale.wait()
             self._stale.clear()
-            upstream = self._pool.ready_upstream()
-            if upstream is None:
+            if await self._refresh():
+                pause_s = _PAUSE_S
                 continue
-            try:
-                async with asyncio.timeout(_ASK_TIMEOUT_S):
-                    contents = await self._probe.contents(upstream)
-                self._catalogue.replace(contents)
-                self._store.put_catalogue(contents)
-            except (PreparationError, StoreError, TimeoutError, ValueError) as error:
-                self._log.warning(log.CATALOGUE_FAILED, error=str(error))
-            else:
-                self._log.debug(log.CATALOGUE_REFRESHED, models=len(contents.shows))
+            with contextlib.suppress(TimeoutError):  # a change is asked for at once
+                async with asyncio.timeout(pause_s):
+                    await self._stale.wait()
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+            self._stale.set()
+
+    async def _refresh(self) -> bool:
+        """Ask the instance that is ready, if one is; False if that failed."""
+        upstream = self._pool.ready_upstream()
+        if upstream is None:
+            return True
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT_S):
+                contents = await self._probe.contents(upstream)
+            self._catalogue.replace(contents)
+            self._place.put_contents(contents)
+        except (PreparationError, StoreError, TimeoutError, *UNREADABLE) as error:
+            self._log.warning(log.CATALOGUE_FAILED, error=str(error))
+            return False
+        self._log.debug(log.CATALOGUE_REFRESHED, models=len(contents.shows))
+        return True

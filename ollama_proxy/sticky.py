@@ -4,7 +4,7 @@ What was pulled or copied is pulled again on a fresh instance. What was created
 there exists nowhere else: once its disk is gone it is lost, and said to be.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -141,6 +141,20 @@ class StickyModels:
         another model than the one that was there.
         """
         return [name for name in names if not self._is_replaced(full_model_name(name))]
+
+    def expected(self, configured: Sequence[str]) -> list[str]:
+        """Return the models that the next instance will have: configured, restored."""
+        names = self.without_deleted(configured)
+        if not self._restores:
+            return names
+        there = {full_model_name(name) for name in names}
+        return names + [
+            model.written or model.name
+            for model in self._models.values()
+            if model.origin is Origin.PULLED
+            and model.lost is None
+            and model.name not in there
+        ]
 
     def _is_replaced(self, name: str) -> bool:
         model = self._models.get(name)

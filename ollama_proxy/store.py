@@ -1,7 +1,7 @@
 """What has to outlive the process: one SQLite file in the state folder.
 
 It holds the owner id, the record of every slot (what is intended and known of
-its instance), a journal of transitions, the catalogue, how long launches took, and
+its instance), a journal of transitions, the catalogues, how long launches took, and
 the models that clients put there. Writes are synchronous and few: a record is on
 disk before its cloud is called, or the call is not made.
 """
@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 from filelock import FileLock, Timeout
 
-from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import StartupError, StoreError
+from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.sticky import StickyModel
 
@@ -51,6 +51,13 @@ MIGRATIONS: Final = (
     );
     INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
     DROP TABLE note;
+    """,
+    # The one catalogue of before may be any backend's: nobody can tell whose.
+    """
+    CREATE TABLE place (
+        name TEXT PRIMARY KEY, written INTEGER NOT NULL, contents BLOB, lessons BLOB
+    );
+    DROP TABLE catalogue;
     """,
 )
 """One script per version of the schema; the position is the version before it."""
@@ -148,18 +155,9 @@ class Store:
         )
         return [Transition(*row) for row in rows]
 
-    def put_catalogue(self, contents: Contents) -> None:
-        """Write what the newest instance said of its models."""
-        with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO catalogue VALUES (1, ?)",
-                (msgspec.msgpack.encode(contents),),
-            )
-
-    def catalogue(self) -> Contents | None:
-        """Return what the newest instance said of its models."""
-        row = self._db.execute("SELECT contents FROM catalogue").fetchone()
-        return msgspec.msgpack.decode(row[0], type=Contents) if row else None
+    def place(self, name: str) -> Place:
+        """Return what is known of the models of one place."""
+        return Place(self._db, self._writing, name)
 
     def add_launch(self, offer: str, duration_s: float) -> None:
         """Remember how long a launch took from wake to ready."""

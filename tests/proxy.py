@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import aiohttp
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backend import Backend
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.catalogue import Contents
 from ollama_proxy.clock import Clock, SystemClock
 from ollama_proxy.gate import HostRules
 from ollama_proxy.hold import HoldPolicy
@@ -36,6 +38,7 @@ class RunningProxy:
     session: aiohttp.ClientSession
     store: Store
     runner: Runner
+    folder: Path
 
     @property
     def state(self) -> str:
@@ -46,6 +49,14 @@ class RunningProxy:
         """How many connections aiohttp's server has."""
         server = self.runner.server
         return len(server.connections) if server is not None else 0
+
+    @property
+    def catalogued(self) -> Contents | None:
+        """What an instance said of its models, as it is on disk."""
+        query = "SELECT name FROM place ORDER BY written DESC"
+        with contextlib.closing(sqlite3.connect(self.folder / "state.sqlite3")) as db:
+            row = db.execute(query).fetchone()
+        return self.store.place(row[0]).contents() if row is not None else None
 
     async def status(self) -> dict[str, Any]:
         async with self.session.get(f"{self.url}/status") as reply:
@@ -112,7 +123,7 @@ async def running_proxy(
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         url = f"http://127.0.0.1:{port}"
         try:
-            yield RunningProxy(url, port, app[PARTS], session, store, runner)
+            yield RunningProxy(url, port, app[PARTS], session, store, runner, folder)
         finally:
             await runner.cleanup()
             await chosen.aclose()

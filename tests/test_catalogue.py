@@ -1,10 +1,11 @@
 """What is told of the models while nothing runs."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
-from ollama_proxy.catalogue import Catalogue, Contents, rfc3339
+from ollama_proxy.catalogue import Catalogue, Contents, Restored, rfc3339
 
 TAGS = json.dumps(
     {
@@ -23,9 +24,22 @@ TAGS = json.dumps(
 ).encode()
 
 
-def filled() -> Catalogue:
+def filled(*configured: str, restored: Restored | None = None) -> Catalogue:
     contents = Contents(TAGS, "0.33.1", {"tiny:latest": b'{"model_info":{"a":1}}'})
-    return Catalogue(["other"], version="0.1.0", since=0.0, contents=contents)
+    return Catalogue(
+        configured, version="0.1.0", since=0.0, contents=contents, restored=restored
+    )
+
+
+class Clients:
+    """Clients that deleted some models and pulled others."""
+
+    def __init__(self) -> None:
+        self.deleted: set[str] = set()
+        self.pulled: list[str] = []
+
+    def expected(self, configured: Sequence[str]) -> Sequence[str]:
+        return [name for name in configured if name not in self.deleted] + self.pulled
 
 
 def test_before_the_first_instance_the_configured_models_are_listed() -> None:
@@ -49,6 +63,42 @@ def test_what_an_instance_said_is_given_out_byte_for_byte() -> None:
 
     assert catalogue.tags() == TAGS
     assert catalogue.show("TINY") == b'{"model_info":{"a":1}}'
+    assert json.loads(catalogue.version()) == {"version": "0.33.1"}
+
+
+def test_configured_models_are_listed_whatever_an_instance_said() -> None:
+    catalogue = filled("TINY", "wanted:7b")
+    models = json.loads(catalogue.tags())["models"]
+
+    assert [m["name"] for m in models] == [
+        "tiny:latest",
+        "hf.co/user/repo:Q4",
+        "wanted:7b",
+    ]
+    assert models[:2] == json.loads(TAGS)["models"]
+    assert json.loads(catalogue.show("wanted:7B") or b"")["model_info"] == {}
+    assert catalogue.openai_model("wanted:7b") is not None
+    assert b'"wanted:7b"' in catalogue.openai_models()
+
+
+def test_what_clients_deleted_is_not_listed_and_what_they_pulled_is() -> None:
+    clients = Clients()
+    catalogue = filled("wanted", restored=clients)
+    assert b"wanted:latest" in catalogue.tags()
+    clients.deleted, clients.pulled = {"wanted"}, ["fetched"]
+
+    assert b"wanted:latest" not in catalogue.tags()
+    assert catalogue.show("wanted") is None
+    assert catalogue.show("fetched") is not None
+
+
+@pytest.mark.parametrize("tags", [b"<html>", b"", b"[]", b'{"models":[{"name":1}]}'])
+def test_what_is_no_list_replaces_nothing(tags: bytes) -> None:
+    catalogue = filled()
+    with pytest.raises(ValueError, match=r"."):
+        catalogue.replace(Contents(tags, "0.33.2"))
+
+    assert catalogue.tags() == TAGS
     assert json.loads(catalogue.version()) == {"version": "0.33.1"}
 
 

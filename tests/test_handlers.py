@@ -196,7 +196,7 @@ async def test_the_catalogue_of_the_last_instance_is_served_asleep_and_after_res
     backend = InProcessBackend(models=["tiny", "big"])
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await proxy.wake()
-        await proxy.until(lambda: proxy.store.catalogue() is not None)
+        await proxy.until(lambda: proxy.catalogued is not None)
         awake = await _get(proxy.session, f"{proxy.url}/api/tags")
         proxy.parts.pool.stop()
         await proxy.until(lambda: proxy.state == "cold")
@@ -222,7 +222,7 @@ async def test_a_pulled_model_is_in_the_catalogue_afterwards(tmp_path: Path) -> 
             assert lines(await reply.read())[-1] == {"status": "success"}
 
         def listed() -> bool:
-            contents = proxy.store.catalogue()
+            contents = proxy.catalogued
             return contents is not None and b"new:latest" in contents.tags
 
         await proxy.until(listed)

@@ -36,7 +36,6 @@ TESTED_WITH = {
     "events": "lifecycle",
     "exchange": "handlers",
     "hold": "handlers",
-    "keeper": "handlers",
     "metrics": "own",
     "middleware": "own",
     "probe_timeout": "probe",

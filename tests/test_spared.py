@@ -91,7 +91,7 @@ async def test_copilot_is_shown_a_model_under_the_name_it_asked_for(
 ) -> None:
     async with running_proxy(tmp_path) as proxy:
         await proxy.wake()
-        await proxy.until(lambda: proxy.store.catalogue() is not None)
+        await proxy.until(lambda: proxy.catalogued is not None)
         proxy.parts.pool.stop()
         await proxy.until(lambda: proxy.state == "cold")
         names = []

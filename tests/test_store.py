@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_proxy import store as module
-from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import StartupError
 from ollama_proxy.record import Fault, LaunchId, Progress, Record, Stage, State
 from ollama_proxy.store import Store, Transition
@@ -84,18 +83,6 @@ def test_the_journal_is_newest_first_and_bounded(
         store.put("s", Record(), line)
 
     assert [line.at for line in store.journal()] == [4.0, 3.0, 2.0]
-    store.close()
-
-
-def test_the_catalogue_is_kept(tmp_path: Path) -> None:
-    contents = Contents(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
-    store = Store(tmp_path)
-    assert store.catalogue() is None
-    store.put_catalogue(contents)
-    store.close()
-    store = Store(tmp_path)
-
-    assert store.catalogue() == contents
     store.close()
 
 

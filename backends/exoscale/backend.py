@@ -104,6 +104,8 @@ class ExoscaleBackend:
         self._reached: dict[LaunchId, Upstream] = {}
         self._log = structlog.get_logger()
         self.traits = Traits(
+            starts_empty=settings.idle_action == "destroy",
+            models_place=f"{settings.zone} {settings.template}",
             poll_s=poll_s,
             watch_s=30.0,
             renew_s=60.0,

@@ -94,6 +94,11 @@ class FlyBackend:
         self._told_to_stop: set[LaunchId] = set()
         self._resting = 0
         self.traits = Traits(
+            starts_empty=not settings.keeps_disk,
+            models_place=(
+                f"{settings.app} {settings.region}"
+                f" {'volume' if settings.volume_gb else self._maker.image}"
+            ),
             poll_s=poll_s,
             watch_s=30.0,
             renew_s=60.0,

@@ -180,6 +180,17 @@ class FlySettings(BaseModel):
         """Every region that is meant, in the order in which they are tried."""
         return tuple(dict.fromkeys((self.region, *self.fallback_regions)))
 
+    @property
+    def keeps_disk(self) -> bool:
+        """Whether what is pulled outlives the machine's rest.
+
+        Fly restores a stopped machine's disk from its image, and a suspended one's
+        from a snapshot.
+        """
+        if self.volume_gb:
+            return self.idle_action != "destroy" or self.keep_volume
+        return self.idle_action == "suspend"
+
     def url_of(self, machine_id: str) -> str:
         """Return where a machine of the app is reached."""
         by_access = {

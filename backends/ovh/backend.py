@@ -96,6 +96,8 @@ class OvhBackend:
         self._resting = 0
         self._log = structlog.get_logger()
         self.traits = Traits(
+            starts_empty=settings.volume is None,
+            models_place=f"{settings.region} {settings.volume or self._maker.image}",
             poll_s=poll_s,
             watch_s=30.0,
             renew_s=60.0,

@@ -93,7 +93,8 @@ async def test_the_disk_is_compared_with_the_models(
     if gib:
         store = Store(tmp_path / "state")
         tags = {"models": [{"name": "big:latest", "size": gib << 30}]}
-        store.put_catalogue(Contents(msgspec.json.encode(tags), "0.33.0"))
+        place = store.place("exoscale at-vie-2 Linux Ubuntu 24.04 LTS 64-bit")
+        place.put_contents(Contents(msgspec.json.encode(tags), "0.33.0"))
         store.close()
     found = {one.subject: one for one in await examine(load_settings(environment))}
 

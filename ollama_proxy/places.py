@@ -1,0 +1,71 @@
+"""What is known of the models of one place, on disk.
+
+A place is what models outlive an instance on: a disk, a volume, a bucket, or the
+image that each instance begins with. What the instances of one place said is not
+true of another, so each has a row of its own.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final
+
+import msgspec
+
+from ollama_proxy.backend import Traits
+from ollama_proxy.catalogue import Contents
+
+PLACES: Final = 16
+"""How many places are remembered: those that were written last."""
+
+_NAME_LENGTH = 500
+
+
+def place_of(backend: str, traits: Traits) -> str:
+    """Return the name of the place where a backend's models are."""
+    where = traits.models_place or traits.location or ""
+    return f"{backend} {where}".strip()[:_NAME_LENGTH]
+
+
+class Place:
+    """The row of one place."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        writing: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        name: str,
+    ) -> None:
+        self.name = name
+        self._db = db
+        self._writing = writing
+
+    def contents(self) -> Contents | None:
+        """Return what the newest instance said of its models."""
+        raw = self._read("contents")
+        return msgspec.msgpack.decode(raw, type=Contents) if raw else None
+
+    def put_contents(self, contents: Contents) -> None:
+        """Write what the newest instance said. Raises `StoreError`."""
+        self._write("contents", msgspec.msgpack.encode(contents))
+
+    def _read(self, column: str) -> bytes | None:
+        query = f"SELECT {column} FROM place WHERE name = ?"  # noqa: S608 - our own
+        row = self._db.execute(query, (self.name,)).fetchone()
+        return row[0] if row else None
+
+    def _write(self, column: str, value: bytes) -> None:
+        """Write one column, and forget the places that were written long ago."""
+        with self._writing() as db:
+            db.execute(
+                f"INSERT INTO place (name, written, {column})"  # noqa: S608 - our own
+                " VALUES (?, (SELECT 1 + coalesce(max(written), 0) FROM place), ?)"
+                " ON CONFLICT (name) DO UPDATE SET written = excluded.written,"
+                f" {column} = excluded.{column}",
+                (self.name, value),
+            )
+            db.execute(
+                "DELETE FROM place WHERE name NOT IN"
+                " (SELECT name FROM place ORDER BY written DESC LIMIT ?)",
+                (PLACES,),
+            )

@@ -1,0 +1,66 @@
+"""The catalogue is asked for until it is there."""
+
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy import keeper as module
+from ollama_proxy.backend import Upstream
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.probe import HttpProbe, PreparationError
+from ollama_proxy.record import Fault
+from tests.proxy import running_proxy
+
+
+class StammeringProbe:
+    """Can't tell of its models the first ``failures`` times, and then can."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.asked = 0
+
+    async def contents(self, _upstream: Upstream) -> Contents:
+        self.asked += 1
+        if self.asked == 1:
+            return Contents(b"<html>", "0.33.0")
+        if self.asked <= self.failures:
+            raise PreparationError(Fault("probe", "not now"))
+        return Contents(b'{"models":[{"name":"late:latest"}]}', "0.33.0")
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+async def test_a_refresh_that_failed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    probe = StammeringProbe(failures)
+    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(HttpProbe, "contents", lambda _, up: probe.contents(up))
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        await proxy.until(lambda: proxy.catalogued is not None)
+        proxy.parts.pool.stop()
+        await proxy.until(lambda: proxy.state == "cold")
+        async with proxy.session.get(f"{proxy.url}/api/tags") as answer:
+            listed = await answer.json()
+
+    assert probe.asked == failures + 1
+    assert [model["name"] for model in listed["models"]] == ["late:latest"]
+
+
+async def test_nobody_is_asked_once_there_is_no_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = StammeringProbe(10_000)
+    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(module, "_PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr(HttpProbe, "contents", lambda _, up: probe.contents(up))
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        await proxy.until(lambda: probe.asked > 2)
+        proxy.parts.pool.stop()
+        await proxy.until(lambda: proxy.state == "cold")
+        asked = probe.asked
+        for _ in range(20):
+            await proxy.status()
+
+    assert probe.asked <= asked + 1

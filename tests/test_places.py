@@ -1,0 +1,107 @@
+"""What is remembered of one place's models is told of no other."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ollama_proxy import store as module
+from ollama_proxy.backend import Traits
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.places import PLACES, place_of
+from ollama_proxy.store import Store
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import running_proxy
+
+CONTENTS = Contents(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store(tmp_path)) as store:
+        yield store
+
+
+def test_what_an_instance_said_is_kept_by_place(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        assert store.place("local simulator").contents() is None
+        store.place("local simulator").put_contents(CONTENTS)
+    with closing(Store(tmp_path)) as store:
+        assert store.place("local simulator").contents() == CONTENTS
+        assert store.place("exoscale at-vie-2 Ubuntu").contents() is None
+
+
+def test_the_places_written_last_are_remembered(store: Store) -> None:
+    for number in range(PLACES + 3):
+        store.place("first").put_contents(CONTENTS)
+        store.place(f"place {number}").put_contents(CONTENTS)
+    kept = [n for n in range(PLACES + 3) if store.place(f"place {n}").contents()]
+
+    assert kept == list(range(4, PLACES + 3))
+    assert store.place("first").contents() == CONTENTS
+
+
+def test_a_place_is_what_the_models_are_on_else_where_the_instance_is() -> None:
+    assert place_of("fly", Traits(models_place="app fra", location="fra")) == (
+        "fly app fra"
+    )
+    assert place_of("lab", Traits(location="attic")) == "lab attic"
+    assert place_of("lab", Traits()) == "lab"
+    assert len(place_of("static", Traits(models_place="x" * 9999))) == 500
+
+
+def test_a_catalogue_whose_place_nobody_noted_is_dropped(tmp_path: Path) -> None:
+    before = 4
+    db = sqlite3.connect(tmp_path / "state.sqlite3")
+    for script in module.MIGRATIONS[:before]:
+        db.executescript(script)
+    raw = msgspec.msgpack.encode(CONTENTS)
+    db.execute("INSERT INTO catalogue VALUES (1, ?)", (raw,))
+    db.execute("INSERT INTO meta VALUES ('backend', 'exoscale')")
+    db.execute("INSERT INTO meta VALUES ('owner_id', 'kept')")
+    db.execute(f"PRAGMA user_version = {before}")
+    db.commit()
+    db.close()
+    with closing(Store(tmp_path)) as store:
+        assert store.owner_id == "kept"
+        assert store.place("exoscale at-vie-2 Ubuntu").contents() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "keeps"),
+    [
+        ({}, True),
+        ({"volume_gb": 0}, False),
+        ({"volume_gb": 0, "idle_action": "suspend"}, True),
+        ({"idle_action": "destroy"}, True),
+        ({"idle_action": "destroy", "keep_volume": False}, False),
+    ],
+)
+def test_a_disk_of_fly_is_kept_on_a_volume_or_while_suspended(
+    settings: dict[str, object], *, keeps: bool
+) -> None:
+    assert FlySettings.model_validate(settings).keeps_disk is keeps
+
+
+def test_who_says_nothing_of_the_disk_is_taken_to_keep_it() -> None:
+    assert not Traits().starts_empty
+    assert not StaticBackend("http://there:1").traits.starts_empty
+
+
+async def test_another_server_does_not_inherit_the_list_of_the_last(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path, backend=InProcessBackend()) as proxy:
+        await proxy.wake()
+        await proxy.until(lambda: proxy.catalogued is not None)
+    dead = StaticBackend("http://127.0.0.1:9")
+    async with (
+        running_proxy(tmp_path, backend=dead) as proxy,
+        proxy.session.get(f"{proxy.url}/api/tags") as answer,
+    ):
+        assert await answer.json() == {"models": []}
