@@ -126,6 +126,8 @@ async def _run(
             backend=name,
             requests_at_once=_raise_descriptors(),
         )
+        if notice := settings.selection.notice:
+            logger.warning(log.SETTINGS_UNUSED, reason=notice)
         if simulated:
             logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
         model = settings.models[0] if settings.models else SIMULATED_MODELS[0]

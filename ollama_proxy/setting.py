@@ -1,8 +1,9 @@
 """How a setting is declared: its default, its environment variables, its meaning."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from ollama_proxy.values import parse_duration, parse_names, parse_size
@@ -10,6 +11,25 @@ from ollama_proxy.values import parse_duration, parse_names, parse_size
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
+
+
+class BackendSettings(BaseModel):
+    """The settings of one backend: a table in the file, variables of its own.
+
+    ``credentials``: sets of settings, of which one complete set lets the backend be
+    found without being named. ``pairs``: settings of which each needs the others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    pairs: ClassVar[tuple[tuple[str, ...], ...]] = ()
+
+
+def is_given(table: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a setting has a value that is not empty."""
+    value = table.get(name)
+    return value is not None and bool(str(value).strip())
 
 
 def setting(default: Any, *env: str, text: str, shown: str | None = None) -> Any:

@@ -8,11 +8,19 @@ import difflib
 import os
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+)
 from pydantic import ValidationError as PydanticValidationError
 from pydantic.fields import FieldInfo
 
@@ -21,8 +29,25 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.fitting import needed_gb
+from ollama_proxy.misspellings import misspelt_names
 from ollama_proxy.origins import OriginRules
-from ollama_proxy.setting import Duration, Names, Size, environment_names, setting
+from ollama_proxy.selection import (
+    Groups,
+    Selection,
+    gather_evidence,
+    half_pairs,
+    select_backend,
+    set_aside,
+    unused_notice,
+)
+from ollama_proxy.setting import (
+    BackendSettings,
+    Duration,
+    Names,
+    Size,
+    environment_names,
+    setting,
+)
 from ollama_proxy.values import (
     Listen,
     parse_listen,
@@ -41,6 +66,7 @@ def _state_dir() -> Path:
 
 
 _HOPELESS = 1.3  # an estimate may be wrong by so much
+_OWN_PREFIX = "OLLAMA_PROXY_"
 _UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 
 
@@ -60,6 +86,13 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_BACKEND",
         text="`exoscale`, `fly`, `ovh`, `local`, `static` or the name of a plug-in",
         shown="found from credentials or an upstream URL, else `local`",
+    )
+    default_backend: str = setting(
+        "",
+        "OLLAMA_PROXY_DEFAULT_BACKEND",
+        text="the backend if neither `OLLAMA_PROXY_BACKEND`, an upstream URL nor the"
+        " settings file names one; credentials alone then choose none",
+        shown="–; `make run` sets `local`",
     )
     origins: Annotated[Names, AfterValidator(_check_origins)] = setting(
         (),
@@ -222,6 +255,22 @@ class Settings(BaseModel):
         text="settings of a plug-in: a table in the settings file",
         shown="–",
     )
+    _selection: Selection = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep which backend was selected when the settings were read.
+
+        ``context`` is that `Selection`; without one it is selected from the values.
+        """
+        if not isinstance(context, Selection):
+            values = self.model_dump(exclude_unset=True)
+            context = select_backend(gather_evidence(values, {}, backend_groups(), ()))
+        self._selection = context
+
+    @property
+    def selection(self) -> Selection:
+        """Which backend is used, and why."""
+        return self._selection
 
 
 def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -231,21 +280,63 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     """
     faults: list[str] = []
     values, origin = _read_file(file, faults)
+    tables = frozenset(values)
     for name, (text, variable) in _read_environment(env, faults).items():
         group, _, key = name.rpartition(".")
         table = values.setdefault(group, {}) if group else values
         if isinstance(table, dict):
             table[key] = text
             origin[name] = variable
-    for key in ("backend", "log_level", "simulator"):
+    for key in ("backend", "default_backend", "log_level", "simulator"):
         if isinstance(values.get(key), str):
             values[key] = str(values[key]).strip().lower()
-    settings = _validated(values, origin, faults)
+    groups = backend_groups()
+    selection = select_backend(gather_evidence(values, origin, groups, tables))
+    selection = _heed(selection, values, origin, env, faults)
+    settings = _validated(values, origin, selection, faults)
     if settings is not None:
         faults += _contradictions(settings)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
+
+
+def _heed(
+    selection: Selection,
+    values: dict[str, Any],
+    origin: dict[str, str],
+    env: Mapping[str, str],
+    faults: list[str],
+) -> Selection:
+    """Check the names of the backend that is meant; set those of the others aside.
+
+    Where none is named any may be meant, so the names of all are checked. Returns the
+    selection with the notice on what is not used.
+    """
+    groups = backend_groups()
+    checked = groups if not selection.is_named else _only(groups, selection.meant)
+    faults += half_pairs(values, origin, checked)
+    others = {name: groups[name] for name in groups if name not in selection.meant}
+    unused = set_aside(values, origin, others)
+    given = [name for name, text in env.items() if text.strip()]
+    for name, meant, group in misspelt_names(given, _variables_by_group()):
+        if group in others and group not in checked:
+            unused.setdefault(group, []).append(f"{name} ({meant}?)")
+        elif not name.startswith(_OWN_PREFIX):
+            faults.append(f"{name}: unknown setting; did you mean {meant}?")
+    return replace(selection, notice=unused_notice(selection, unused))
+
+
+def _only(groups: Groups, names: Collection[str]) -> Groups:
+    return {name: group for name, group in groups.items() if name in names}
+
+
+def _variables_by_group() -> dict[str, list[str]]:
+    """Return every environment variable that is read, by group; "" has the rest."""
+    found: dict[str, list[str]] = {}
+    for name, one in every_setting().items():
+        found.setdefault(name.rpartition(".")[0], []).extend(environment_names(one))
+    return found
 
 
 def _read_file(
@@ -288,7 +379,7 @@ def _read_environment(
         elif given:
             found[name] = (given[0][1], given[0][0])
     for variable in sorted(env):
-        if variable.startswith("OLLAMA_PROXY_") and variable not in known:
+        if variable.startswith(_OWN_PREFIX) and variable not in known:
             guess = _guess(variable, sorted(known))
             faults.append(f"{variable}: unknown setting{guess}")
     return found
@@ -305,10 +396,16 @@ def every_setting() -> dict[str, FieldInfo]:
     return found
 
 
-def group_of(field: FieldInfo) -> type[BaseModel] | None:
+def backend_groups() -> Groups:
+    """Return the settings of each backend that has some of its own."""
+    fields = Settings.model_fields.items()
+    return {name: group for name, one in fields if (group := group_of(one)) is not None}
+
+
+def group_of(field: FieldInfo) -> type[BackendSettings] | None:
     """Return the settings that a field groups; None if it is one setting."""
     kind = field.annotation
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Listen:
+    if isinstance(kind, type) and issubclass(kind, BackendSettings):
         return kind
     return None
 
@@ -319,10 +416,13 @@ def _guess(name: str, known: Sequence[str]) -> str:
 
 
 def _validated(
-    values: dict[str, Any], origin: dict[str, str], faults: list[str]
+    values: dict[str, Any],
+    origin: dict[str, str],
+    selection: Selection,
+    faults: list[str],
 ) -> Settings | None:
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(values, context=selection)
     except PydanticValidationError as error:
         for fault in error.errors():
             name = ".".join(str(part) for part in fault["loc"][:2]) or "settings"
@@ -338,21 +438,23 @@ def _validated(
 def _contradictions(settings: Settings) -> list[str]:
     """Name what is wrong between settings that are right one by one."""
     faults = []
-    if not settings.backend and len(meant := _meant(settings)) > 1:
+    backend, exoscale = backend_name(settings), settings.exoscale
+    if settings.selection.rivals:
+        meant = " and ".join(settings.selection.meant)
         faults.append(
-            f"OLLAMA_PROXY_BACKEND: there are settings for {' and '.join(meant)};"
+            f"OLLAMA_PROXY_BACKEND: there are settings for {meant};"
             " name the one that is meant"
         )
-    if settings.backend == "exoscale" and not settings.exoscale.has_credentials:
+    if backend == "exoscale" and not (exoscale.api_key or exoscale.api_secret):
         faults.append(
             "EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both;"
             " make a key in the portal under IAM"
         )
-    if backend_name(settings) == "fly":
+    if backend == "fly":
         faults += settings.fly.faults() + _models_too_large(settings)
-    if backend_name(settings) == "ovh":
+    if backend == "ovh":
         faults += settings.ovh.faults()
-    if settings.backend == "static" and settings.upstream_url is None:
+    if backend == "static" and settings.upstream_url is None:
         faults.append(
             "OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs the URL of a server;"
             " write http://host:11434"
@@ -394,16 +496,5 @@ def _has_ollama(settings: Settings) -> bool:
 
 
 def backend_name(settings: Settings) -> str:
-    """Return the backend that is meant: what there is a key or a URL for."""
-    return settings.backend or next(iter(_meant(settings)), "local")
-
-
-def _meant(settings: Settings) -> list[str]:
-    """Return the backends that the other settings speak of."""
-    meant = {
-        "static": settings.upstream_url is not None,
-        "exoscale": settings.exoscale.has_credentials,
-        "fly": settings.fly.api_token is not None,
-        "ovh": settings.ovh.has_credentials,
-    }
-    return [name for name, is_meant in meant.items() if is_meant]
+    """Return the backend that is used; `Settings.selection` says why."""
+    return settings.selection.backend

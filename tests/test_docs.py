@@ -104,6 +104,7 @@ def test_every_example_default_is_the_default() -> None:
     given = tomllib.loads("\n".join(ln for ln in single if re.match(r"\w+ = ", ln)))
     examples = {
         "backend",
+        "default_backend",
         "upstream_url",
         "models",
         "state_dir",

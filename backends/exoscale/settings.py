@@ -3,16 +3,17 @@
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
-from ollama_proxy.setting import Duration, Names, setting
+from ollama_proxy.setting import BackendSettings, Duration, Names, setting
 from ollama_proxy.values import parse_networks, parse_url
 
 
-class ExoscaleSettings(BaseModel):
+class ExoscaleSettings(BackendSettings):
     """Where an instance is made, what it is, and who may reach it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    credentials = (("api_key", "api_secret"),)
+    pairs = (("api_key", "api_secret"),)
 
     api_key: str | None = setting(
         None, "EXOSCALE_API_KEY", text="the key's id", shown="–"

@@ -5,15 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
 )
 
 from ollama_proxy.backends.fly.sizes import NO_GPUS, SIZES, Size, refuse_gpus
-from ollama_proxy.setting import Duration, Names, setting
+from ollama_proxy.setting import BackendSettings, Duration, Names, setting
 from ollama_proxy.values import parse_url
 
 _APP = r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"
@@ -35,10 +33,10 @@ def _checked_size(value: str) -> str:
     return value
 
 
-class FlySettings(BaseModel):
+class FlySettings(BackendSettings):
     """Where a machine runs, what it is, and who may reach it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    credentials = (("api_token",),)
 
     api_token: SecretStr | None = setting(
         None,

@@ -7,14 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
 )
 
-from ollama_proxy.setting import Duration, Names, setting
+from ollama_proxy.setting import BackendSettings, Duration, Names, setting
 from ollama_proxy.values import parse_url
 
 _VOLUME = re.compile(
@@ -100,10 +98,11 @@ def _regions(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_region(name) for name in value)
 
 
-class OvhSettings(BaseModel):
+class OvhSettings(BackendSettings):
     """Where an app runs, what it is, and who starts it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    credentials = (("ai_token",), ("call_token",))
+    pairs = (("username", "password"),)
 
     ai_token: SecretStr | None = setting(
         None,
@@ -269,8 +268,6 @@ class OvhSettings(BaseModel):
             )
         if self.api_url and "{region}" not in self.api_url and len(self.regions) > 1:
             faults.append("OVH_AI_API_URL: with several regions it needs {region}")
-        if (self.username is None) != (self.password is None):
-            faults.append("OVH_AI_USERNAME, OVH_AI_PASSWORD: one needs the other")
         return faults
 
     @property

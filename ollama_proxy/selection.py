@@ -1,0 +1,188 @@
+"""Which backend is used, and why: the part of the settings that decides who is billed.
+
+Pure: it is told what the settings hold before any value is validated, so that a wrong
+value of a backend that is not used stops nothing.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ollama_proxy.setting import BackendSettings, environment_names, is_given
+
+_NO_CLOUD = "local"
+
+Groups = Mapping[str, type[BackendSettings]]
+"""The settings of each backend that has a table of its own, by the backend's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the settings hold that speaks for a backend.
+
+    ``backend`` and ``default`` are names, empty if not set. ``named_by`` and ``url_by``
+    say where the backend's name and an upstream URL stand; ``credentials`` has, per
+    cloud, where its complete credentials stand, in words. ``tables`` are the clouds
+    that have a table in the settings file, and where it stands.
+    """
+
+    backend: str = ""
+    named_by: str = ""
+    default: str = ""
+    url_by: str = ""
+    credentials: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which backend is used and why, in words.
+
+    ``is_named``: somebody named it, gave it a URL or a table in the settings file, or
+    made it the default; False if it was found from credentials, or from nothing.
+    ``rivals`` have as good a claim as ``backend``: a person must name one. ``notice``
+    is one sentence on settings that are set and not used; empty if there are none.
+    """
+
+    backend: str
+    reason: str
+    is_named: bool
+    rivals: tuple[str, ...] = ()
+    notice: str = ""
+
+    @property
+    def meant(self) -> tuple[str, ...]:
+        """Every backend that may be the one that is meant."""
+        return (self.backend, *self.rivals)
+
+
+def select_backend(evidence: Evidence) -> Selection:
+    """Return the backend that is meant, and why.
+
+    A name decides; else an upstream URL or a cloud's table in the settings file; else
+    the default. Only where there is no default do credentials alone choose a cloud.
+    """
+    if evidence.backend:
+        reason = f"{evidence.named_by} names it"
+        return Selection(evidence.backend, reason, is_named=True)
+    meant = {"static": f"{evidence.url_by} is set"} if evidence.url_by else {}
+    for cloud, where in evidence.credentials.items():
+        if cloud in evidence.tables:
+            table = evidence.tables[cloud]
+            meant[cloud] = f"its table is there ({table}), and credentials in {where}"
+    named = frozenset(meant)
+    if evidence.default and not meant:
+        reason = f"it is the default ({evidence.default!r}) and no other is named"
+        return Selection(evidence.default, reason, is_named=True)
+    if not evidence.default:
+        for cloud, where in evidence.credentials.items():
+            reason = f"its credentials are in {where} and no backend is named"
+            meant.setdefault(cloud, reason)
+    if not meant:
+        reason = "no backend is named and there are no credentials of a cloud"
+        return Selection(_NO_CLOUD, reason, is_named=False)
+    name, *rivals = meant
+    return Selection(name, meant[name], name in named, tuple(rivals))
+
+
+def gather_evidence(
+    values: Mapping[str, Any],
+    origin: Mapping[str, str],
+    groups: Groups,
+    tables: Collection[str],
+) -> Evidence:
+    """Return what speaks for a backend in settings that nobody has validated yet.
+
+    ``origin`` says where a value stands; ``tables`` are the groups of the settings
+    file.
+    """
+
+    def given(name: str) -> str:
+        return str(values[name]).strip() if is_given(values, name) else ""
+
+    return Evidence(
+        backend=given("backend"),
+        named_by=origin.get("backend", "backend"),
+        default=given("default_backend"),
+        url_by=origin.get("upstream_url", "upstream_url")
+        if given("upstream_url")
+        else "",
+        credentials={
+            name: " and ".join(dict.fromkeys(where))
+            for name, group in groups.items()
+            if (where := _credentials(name, group, values, origin))
+        },
+        tables={name: origin.get(name, name) for name in groups if name in tables},
+    )
+
+
+def _credentials(
+    name: str,
+    group: type[BackendSettings],
+    values: Mapping[str, Any],
+    origin: Mapping[str, str],
+) -> list[str]:
+    """Return where the first complete credentials of a backend stand; none: empty."""
+    table = _table(values, name)
+    for keys in group.credentials:
+        if all(is_given(table, key) for key in keys):
+            return [_place(name, key, origin) for key in keys]
+    return []
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = values.get(name)
+    return table if isinstance(table, Mapping) else {}
+
+
+def _place(group: str, key: str, origin: Mapping[str, str]) -> str:
+    """Return where a setting of a group stands: a variable, or a table of the file."""
+    return origin.get(f"{group}.{key}", origin.get(group, f"{group}.{key}"))
+
+
+def half_pairs(
+    values: Mapping[str, Any], origin: Mapping[str, str], groups: Groups
+) -> Iterator[str]:
+    """Yield a sentence for each setting that lacks the ones that it needs."""
+    for name, group in groups.items():
+        table = _table(values, name)
+        for keys in group.pairs:
+            there = [key for key in keys if is_given(table, key)]
+            lacking = [key for key in keys if key not in there]
+            if there and lacking:
+                fields = group.model_fields
+                names = ", ".join(environment_names(fields[key])[0] for key in lacking)
+                places = ", ".join(_place(name, key, origin) for key in there)
+                verb = "is" if len(lacking) == 1 else "are"
+                yield (
+                    f"{names}: {verb} not set, and {places} is; one needs the other:"
+                    " set both, or neither"
+                )
+
+
+def set_aside(
+    values: dict[str, Any], origin: Mapping[str, str], groups: Groups
+) -> dict[str, list[str]]:
+    """Remove the settings of some backends; return where each stood, by backend."""
+    unused: dict[str, list[str]] = {}
+    for name in groups:
+        if name in values:
+            table = values.pop(name)
+            keys = list(table) if isinstance(table, Mapping) else [""]
+            unused[name] = list(dict.fromkeys(_place(name, k, origin) for k in keys))
+    return unused
+
+
+def unused_notice(selection: Selection, unused: Mapping[str, Sequence[str]]) -> str:
+    """Return the one sentence on settings of backends that are not used, or nothing.
+
+    ``unused`` has their names by backend; values are never shown.
+    """
+    if not unused:
+        return ""
+    names = ", ".join(name for given in unused.values() for name in given)
+    uses = " or ".join(f"OLLAMA_PROXY_BACKEND={backend}" for backend in unused)
+    return (
+        f"the backend is {selection.backend!r}, so these are not used: {names};"
+        f" to use them set {uses}"
+    )
