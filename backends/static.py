@@ -15,10 +15,11 @@ from ollama_proxy.record import LaunchId
 
 
 class StaticBackend:
-    """Points every launch at one URL."""
+    """Points every launch at one URL, which may be that of a gateway before Ollama."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_gateway: bool = False) -> None:
         self._url = url
+        self._is_gateway = is_gateway
         self._launches: set[LaunchId] = set()
         self.traits = Traits(
             always_on=True,
@@ -36,7 +37,9 @@ class StaticBackend:
         """Return the URL for a launch that was started and not stopped."""
         if launch_id not in self._launches:
             return Observation(Phase.GONE)
-        return Observation(Phase.RUNNING, Upstream(self._url))
+        return Observation(
+            Phase.RUNNING, Upstream(self._url, is_gateway=self._is_gateway)
+        )
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Forget the launch; the server stays as it is."""
@@ -61,4 +64,6 @@ def open_backend(context: BackendContext) -> StaticBackend:
         raise SettingsError(
             ["OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs a server's URL"]
         )
-    return StaticBackend(url)
+    return StaticBackend(
+        url, is_gateway=bool(context.options.get("upstream_is_gateway"))
+    )

@@ -71,6 +71,7 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     """Build the backend that the settings mean."""
     options = {
         "upstream_url": settings.upstream_url,
+        "upstream_is_gateway": settings.upstream_is_gateway,
         "ollama_bin": settings.ollama_bin,
         "simulator": settings.simulator,
         "exoscale": settings.exoscale,

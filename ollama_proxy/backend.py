@@ -31,11 +31,18 @@ class Upstream:
     """The Ollama server of an instance.
 
     ``url`` is its base without a trailing slash; ``link`` how it and the proxy
-    know each other, None on a machine or network of one's own.
+    know each other, None on a machine or network of one's own. ``is_gateway``: what
+    listens there passes requests on to the server; whatever has a link does.
     """
 
     url: str
     link: Link | None = None
+    is_gateway: bool = False
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether a guard or gateway may end an answer that its server broke off."""
+        return self.is_gateway or self.link is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
+import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
-from ollama_proxy import headers
+from ollama_proxy import headers, log
 from ollama_proxy.answers import in_band_error
 from ollama_proxy.bodies import reset
 from ollama_proxy.chunks import framed
@@ -266,6 +267,11 @@ class Handover(Generic[ResponseT]):
         Raises `ConnectionResetError` after a reset, where nothing can be told.
         """
         message = "the instance was lost in the middle of the answer"
+        structlog.get_logger().warning(
+            log.ANSWER_LOST,
+            request_id=self._request_id,
+            error=str(error) or "nothing came any more",
+        )
         response = self.response
         can_tell = response is not None and response.content_type in _STREAM_TYPES
         if response is None or not can_tell or "Content-Length" in response.headers:

@@ -39,6 +39,7 @@ MODEL_NOT_LOADED: Final = "model.not_loaded"
 MODEL_LOST: Final = "model.lost"
 PULL_ENDED: Final = "pull.ended"
 FIREWALL_OPEN: Final = "firewall.open"
+ANSWER_LOST: Final = "answer.lost"
 REQUEST_FAILED: Final = "request.failed"
 
 

@@ -48,6 +48,10 @@ class Sendable(Protocol):
         """The method."""
 
     @property
+    def target(self) -> str:
+        """The raw path and query."""
+
+    @property
     def body(self) -> Body:
         """The body."""
 

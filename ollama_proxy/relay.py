@@ -13,13 +13,15 @@ from types import TracebackType
 
 from multidict import CIMultiDictProxy
 
+from ollama_proxy.answer_end import EndCheck, check_of
 from ollama_proxy.answer_parser import AnswerError, AnswerHead
 from ollama_proxy.backend import Upstream
 from ollama_proxy.connection import Connection, Sink
 from ollama_proxy.connector import Address, Connector
-from ollama_proxy.errors import UpstreamError
+from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.link import credentials, is_foreign
 from ollama_proxy.outgoing import Sendable
+from ollama_proxy.routing import classify
 
 _INVITATION_S = 5.0
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
@@ -28,7 +30,9 @@ _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
 class Answer:
     """An instance's answer, of which the head has come. To be used with ``async with``.
 
-    The connection is kept if the body was read to its end, and closed if not.
+    The connection is kept if the body was read to its end, and closed if not. With a
+    ``check`` a body that ends too early for its protocol counts as broken off, however
+    cleanly it ends.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Answer:
         address: Address,
         connection: Connection,
         connector: Connector,
+        check: EndCheck | None,
     ) -> None:
         self.status: int = head.status
         self.reason: str | None = head.reason
@@ -44,10 +49,15 @@ class Answer:
         self._address = address
         self._connection = connection
         self._connector = connector
+        self._check = check
 
     async def pour(self, sink: Sink) -> None:
         """Hand the body to a sink as it comes; raises `InstanceLostError`."""
-        await self._connection.pour(sink)
+        if self._check is None:
+            await self._connection.pour(sink)
+        else:
+            await self._connection.pour(_CheckedSink(sink, self._check))
+            _end(self._check)
 
     def whole(self, most: int) -> bytes | None:
         """Return the body if all of it is here and it is at most so many bytes."""
@@ -55,7 +65,8 @@ class Answer:
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body, a chunk as a chunk; raises `InstanceLostError`."""
-        return self._connection.chunks()
+        chunks = self._connection.chunks()
+        return chunks if self._check is None else _checked(chunks, self._check)
 
     async def __aenter__(self) -> "Answer":
         return self
@@ -70,6 +81,45 @@ class Answer:
             await self._connection.drop()
         elif await self._connection.end():
             self._connector.keep(self._address, self._connection)
+
+
+class _CheckedSink:
+    """Has a check look at all that goes to a sink."""
+
+    def __init__(self, sink: Sink, check: EndCheck) -> None:
+        self.is_chunked = sink.is_chunked
+        self.room = sink.room
+        self._take = sink.take
+        self._take_chunk = sink.take_chunk
+        self._look = check.add
+        self._look_at_chunk = check.add_chunk
+
+    def take(self, pieces: list[bytes]) -> bool:
+        """Take what came; True if the sink is full."""
+        for piece in pieces:
+            self._look(piece)
+        return self._take(pieces)
+
+    def take_chunk(self, chunk: bytes) -> bool:
+        """Take one whole chunk; True if the sink is full."""
+        self._look_at_chunk(chunk)
+        return self._take_chunk(chunk)
+
+
+async def _checked(
+    chunks: AsyncIterator[bytes], check: EndCheck
+) -> AsyncIterator[bytes]:
+    """Have a check look at a body, and at its end."""
+    async for data in chunks:
+        check.add(data)
+        yield data
+    _end(check)
+
+
+def _end(check: EndCheck) -> None:
+    """Take note of a clean end; raises `InstanceLostError` if that is early."""
+    if not check.is_whole():
+        raise InstanceLostError("the answer ended cleanly, but is not whole")
 
 
 class Relay:
@@ -140,7 +190,11 @@ class Relay:
         except BaseException:
             await connection.drop()
             raise
-        return Answer(answered, address, connection, self._connector)
+        check = None
+        if upstream.has_gateway:
+            route = classify(request.method, request.target.partition("?")[0])
+            check = check_of(route, request.method, answered)
+        return Answer(answered, address, connection, self._connector, check)
 
 
 def _unanswered(error: Exception, *, arrived: bool) -> UpstreamError:

@@ -106,6 +106,12 @@ class Settings(BaseModel):
         text="the Ollama server that `static` points at",
         shown="–",
     )
+    upstream_is_gateway: bool = setting(
+        "false",
+        "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY",
+        text="there is a gateway before that server: a clean early end is a loss",
+        shown="false",
+    )
     models: Names = setting(
         (),
         "OLLAMA_MODEL",
@@ -463,6 +469,11 @@ def _contradictions(settings: Settings) -> list[str]:
         faults.append(
             f"OLLAMA_PROXY_UPSTREAM_URL: the backend {settings.backend!r} takes no URL;"
             " remove it, or set OLLAMA_PROXY_BACKEND=static"
+        )
+    if backend_name(settings) != "static" and settings.upstream_is_gateway:
+        faults.append(
+            "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY: only the backend 'static' takes it, not"
+            f" for {backend_name(settings)!r}; remove it"
         )
     if settings.ollama_bin and shutil.which(settings.ollama_bin) is None:
         faults.append(
