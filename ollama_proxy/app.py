@@ -19,12 +19,14 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
+from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
 from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.keeper import CatalogueKeeper
+from ollama_proxy.lessons import LessonBook
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import note_begun, observe, tell_errors
 from ollama_proxy.origins import OriginRules
@@ -172,6 +174,7 @@ def build_app(
         budget=BodyBudget(settings.max_waiting_bytes),
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=metrics,
+        extra_routes=ExtraRoutes(settings.extra_routes, LessonBook(place)),
         stall_s=settings.stall_timeout,
     )
     fast_path = FastPath(common, hosts=hosts, clock=clock)

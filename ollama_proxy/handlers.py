@@ -33,6 +33,9 @@ class OllamaHandler:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
         exchange: Exchange = request[EXCHANGE]
+        exchange.route = self._common.extra_routes.resolve(
+            exchange.route, request.method, exchange.path
+        )
         if exchange.route.asleep is Asleep.ROOT:
             exchange.outcome = "asleep"
             return root()
@@ -62,14 +65,18 @@ class OllamaHandler:
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs no instance from one that is up, else from memory."""
-        await body.keep()
-        lease = self._common.pool.glance() if body.complete else None
+        is_unknown = exchange.route.kind is Kind.UNKNOWN
+        await (body.keep_small() if is_unknown else body.keep())
+        can_go = body.complete or is_unknown
+        lease = self._common.pool.glance() if can_go else None
         if lease is not None:
             limit_s = read_limit_s(exchange.route)
             try:
                 return await self._read_from(request, exchange, body, lease, limit_s)
-            except UpstreamError:
+            except UpstreamError as error:
                 self._common.pool.nudge()
+                if is_unknown and error.arrived:  # it may have been carried out
+                    return await self._refuse_waiting(exchange, None, str(error))
         exchange.outcome = "asleep"
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
@@ -105,7 +112,7 @@ class OllamaHandler:
         """Relay what is no use of an instance; one that says nothing is as none."""
         handover = self._handover(request, exchange, None)
         serving = pass_on(
-            self._common.relay,
+            self._common,
             outgoing(request, body),
             lease,
             handover,
@@ -168,7 +175,7 @@ class OllamaHandler:
         to_send = outgoing(request, body)
         if exchange.route.kind is not Kind.WRITE:
             serving = pass_on(
-                self._common.relay, to_send, lease, handover, exchange, lease.touch
+                self._common, to_send, lease, handover, exchange, lease.touch
             )
             return await under(lease, handover, serving)
         changing = self._changes.relay(

@@ -8,6 +8,7 @@ from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.bodies import BodyBudget
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.handover import Handover, ResponseT
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.metrics import Metrics
@@ -37,11 +38,12 @@ class Common:
     budget: BodyBudget
     hold: HoldPolicy
     metrics: Metrics
+    extra_routes: ExtraRoutes
     stall_s: float
 
 
 async def pass_on(
-    relay: Relay,
+    common: Common,
     to_send: Sendable,
     lease: Lease,
     handover: Handover[ResponseT],
@@ -49,8 +51,11 @@ async def pass_on(
     touch: Callable[[], None],
 ) -> ResponseT:
     """Send a request and hand its answer over; raises `UpstreamError` without one."""
-    async with await relay.ask(to_send, lease.upstream) as answer:
+    async with await common.relay.ask(to_send, lease.upstream) as answer:
         lease.lift_limit()
+        common.extra_routes.heard(
+            exchange.route, to_send.method, exchange.path, answer.status
+        )
         exchange.outcome = "relayed"
         return await handover.pour(answer, touch)
 

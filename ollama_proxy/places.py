@@ -14,6 +14,7 @@ import msgspec
 
 from ollama_proxy.backend import Traits
 from ollama_proxy.catalogue import Contents
+from ollama_proxy.lessons import Lessons
 
 PLACES: Final = 16
 """How many places are remembered: those that were written last."""
@@ -48,6 +49,15 @@ class Place:
     def put_contents(self, contents: Contents) -> None:
         """Write what the newest instance said. Raises `StoreError`."""
         self._write("contents", msgspec.msgpack.encode(contents))
+
+    def lessons(self) -> Lessons:
+        """Return what the instances taught besides."""
+        raw = self._read("lessons")
+        return msgspec.msgpack.decode(raw, type=Lessons) if raw else Lessons()
+
+    def put_lessons(self, lessons: Lessons) -> None:
+        """Write what the instances taught. Raises `StoreError`."""
+        self._write("lessons", msgspec.msgpack.encode(lessons))
 
     def _read(self, column: str) -> bytes | None:
         query = f"SELECT {column} FROM place WHERE name = ?"  # noqa: S608 - our own

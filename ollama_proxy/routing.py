@@ -15,17 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-_WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
-_NOT_THERE = frozenset(
-    {
-        "/v1/images/generations",
-        "/v1/images/edits",
-        "/v1/messages/count_tokens",
-        "/api/web_search",
-        "/api/web_fetch",
-    }
-)
 
 
 class Family(StrEnum):
@@ -169,8 +159,7 @@ def classify(method: str, path: str) -> Route:
     """Return the route of a request; ``path`` is raw and has no query.
 
     A path or method that Ollama does not know passes through while an instance
-    is up. It wakes one only if its method writes and it may be a route of a later
-    Ollama: one below ``/api/`` or ``/v1/`` that is not known to be missing.
+    is up, and wakes none; see `ollama_proxy.extra_routes` for those that do.
     """
     if (methods := _EXACT.get(path)) is not None:
         return _named(methods, method, path)
@@ -181,9 +170,7 @@ def classify(method: str, path: str) -> Route:
     cleaned = clean_path(path)
     if cleaned != path and classify(method, cleaned).name != "other":
         return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)
-    writes = method in _WRITING_METHODS and path.startswith(("/api/", "/v1/"))
-    may_come = writes and path not in _NOT_THERE
-    return Route(Kind.UNKNOWN, Asleep.WAKE if may_come else Asleep.NOT_FOUND, family)
+    return Route(Kind.UNKNOWN, Asleep.NOT_FOUND, family)
 
 
 def clean_path(path: str) -> str:

@@ -28,6 +28,7 @@ from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.errors import SettingsError
+from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fitting import needed_gb
 from ollama_proxy.misspellings import misspelt_names
 from ollama_proxy.origins import OriginRules
@@ -192,6 +193,12 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_LOADS_KEEP_AWAKE",
         text="whether a request that only loads a model wakes an instance and keeps it",
         shown="true",
+    )
+    extra_routes: Annotated[tuple[str, ...], BeforeValidator(parse_routes)] = setting(
+        (),
+        "OLLAMA_PROXY_EXTRA_ROUTES",
+        text="comma-separated routes besides Ollama's that wake: `POST /v1/rerank`",
+        shown="–",
     )
     backoff: Duration = setting(
         "10s",

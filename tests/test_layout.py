@@ -36,6 +36,7 @@ TESTED_WITH = {
     "events": "lifecycle",
     "exchange": "handlers",
     "hold": "handlers",
+    "lessons": "extra_routes",
     "metrics": "own",
     "middleware": "own",
     "probe_timeout": "probe",

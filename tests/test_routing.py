@@ -35,7 +35,6 @@ WAKING = [
     ("POST", "/api/copy"),
     ("DELETE", "/api/delete"),
     ("POST", "/api/blobs/sha256:00"),
-    ("POST", "/api/of/the/future"),
 ]
 QUIET = [
     ("GET", "/"),
@@ -56,6 +55,8 @@ QUIET = [
     ("GET", "/favicon.ico"),
     ("OPTIONS", "/api/chat"),
     ("POST", "/api/experimental/web_search"),
+    ("POST", "/api/of/the/future"),
+    ("POST", "/v1/rerank"),
 ]
 
 

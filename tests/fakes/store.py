@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ollama_proxy.errors import StoreError
+from ollama_proxy.lessons import Lessons
 from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.store import Transition
 
@@ -56,3 +59,20 @@ class MemoryNotes:
 
     def drop_note(self, launch_id: LaunchId) -> None:
         self.kept.pop(launch_id, None)
+
+
+@dataclass(slots=True)
+class MemoryLessons:
+    """What a place taught; survives the book, not the test."""
+
+    kept: Lessons = field(default_factory=Lessons)
+    is_full: bool = False
+
+    def lessons(self) -> Lessons:
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(self.kept), type=Lessons)
+
+    def put_lessons(self, lessons: Lessons) -> None:
+        if self.is_full:
+            raise StoreError("the state can't be written: disk full")
+        raw = msgspec.msgpack.encode(lessons)
+        self.kept = msgspec.msgpack.decode(raw, type=Lessons)

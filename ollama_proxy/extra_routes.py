@@ -1,0 +1,86 @@
+"""Routes outside of Ollama's table that wake an instance all the same.
+
+Anybody can ask for any path, so a path that nobody knows wakes nothing. Two kinds
+are known: those that the settings list, and those that an instance of this place
+once answered with a status that tells that they are there.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from ollama_proxy.lessons import LessonBook
+from ollama_proxy.routing import Asleep, Kind, Route, classify
+from ollama_proxy.values import parse_names
+
+LEARNT_ROUTES: Final = 100
+"""How many routes are learnt at most; later ones have to be listed."""
+
+ROUTE_BYTES: Final = 200
+"""How long a route may be that is learnt: method, space and path."""
+
+_LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no blank, no query
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_UNKNOWN = frozenset({Asleep.NOT_FOUND, Asleep.METHOD})
+_NOT_THERE = frozenset({404, 405})
+_GATEWAYS = frozenset({502, 503, 504})
+_REDIRECTS = range(300, 400)
+
+
+def parse_routes(value: object) -> tuple[str, ...]:
+    """Return routes as ``METHOD /path`` from a comma-separated text, or a list.
+
+    A path may end in ``*``, for every path that begins so.
+    """
+    return tuple(_parse_route(text) for text in parse_names(value))
+
+
+def _parse_route(text: str) -> str:
+    match = _LISTED.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no route; write POST /v1/rerank, or POST /v1/x/*"
+        )
+    method, path = match[1], match[2]
+    if classify(method, path).kind is not Kind.UNKNOWN:
+        raise ValueError(f"{text!r} is a route of Ollama's own; leave it out")
+    return f"{method} {path}"
+
+
+class ExtraRoutes:
+    """Tells which unknown routes wake, and learns them from answers."""
+
+    def __init__(self, listed: Sequence[str], book: LessonBook) -> None:
+        self._book = book
+        self._exact = frozenset(one for one in listed if not one.endswith("*"))
+        self._begun = tuple(one[:-1] for one in listed if one.endswith("*"))
+
+    def resolve(self, route: Route, method: str, path: str) -> Route:
+        """Return what a request is, now that the listed and the learnt are known.
+
+        ``path`` is raw and has no query.
+        """
+        if route.kind is not Kind.UNKNOWN or route.asleep not in _UNKNOWN:
+            return route
+        asked = f"{method} {path}"
+        is_listed = asked in self._exact or asked.startswith(self._begun)
+        if is_listed or asked in self._book.lessons.routes:
+            return replace(route, asleep=Asleep.WAKE)
+        return route
+
+    def heard(self, route: Route, method: str, path: str, status: int) -> None:
+        """Learn from an instance's own answer that it has a route.
+
+        What only reads is no use of an instance, and is not learnt. Statuses of
+        gateways and redirects tell nothing of what is behind.
+        """
+        if route.kind is not Kind.UNKNOWN or route.asleep not in _UNKNOWN:
+            return
+        if method in _SAFE or status in _REDIRECTS or status in _NOT_THERE | _GATEWAYS:
+            return
+        learnt, asked = self._book.lessons.routes, f"{method} {path}"
+        fits = asked.isascii() and len(asked) <= ROUTE_BYTES
+        if fits and len(learnt) < LEARNT_ROUTES and asked not in learnt:
+            learnt.append(asked)
+            self._book.save()
