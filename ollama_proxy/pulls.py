@@ -17,6 +17,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from ollama_proxy import log
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import InstanceLostError, UpstreamError
+from ollama_proxy.go_json import UnreadBodyError, read_members
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease
 from ollama_proxy.progress import ProgressLine, read_progress
@@ -317,10 +318,12 @@ def _without_framing(headers: CIMultiDict[str]) -> CIMultiDict[str]:
 def _streamed(body: bytes, request: PullRequest) -> bytes:
     """Return a body that asks for progress, so that others can see it.
 
-    `read_pull` has read it before, so it can be read.
+    One that is too much to look at is left as it is.
     """
     if request.stream is not False:
         return body
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    kept = {key: value for key, value in fields.items() if key.lower() != "stream"}
-    return msgspec.json.encode(kept | {"stream": msgspec.Raw(b"true")})
+    try:
+        members = read_members(body)
+    except UnreadBodyError:
+        return body
+    return msgspec.json.encode(members | {"stream": msgspec.Raw(b"true")})

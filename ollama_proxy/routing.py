@@ -15,6 +15,14 @@ from typing import TypeVar
 
 import msgspec
 
+from ollama_proxy.go_json import (
+    EmptyBodyError,
+    GoSyntaxError,
+    UnreadBodyError,
+    folded,
+    read_members,
+)
+
 _NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
 
 
@@ -243,14 +251,19 @@ def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
     None if it is not of that shape.
     """
     try:
-        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        given = {k.lower(): v for k, v in raw.items() if bytes(v) != b"null"}
-        return msgspec.json.decode(msgspec.json.encode(given), type=shape)
+        if _is_as_go_reads_it(members := _MEMBERS.decode(body)):
+            given = {k: v for k, v in members.items() if bytes(v) != b"null"}
+            return msgspec.json.decode(msgspec.json.encode(given), type=shape)
     except UNREADABLE:
+        pass
+    try:
+        return msgspec.json.decode(msgspec.json.encode(read_members(body)), type=shape)
+    except (*UNREADABLE, GoSyntaxError, UnreadBodyError):
         return None
 
 
 _FIELDS = msgspec.json.Decoder(BodyFields)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NO_PROMPT = {b"", b"null", b'""'}
 _NO_MESSAGES = {b"", b"null", b"[]"}
 
@@ -258,25 +271,33 @@ _NO_MESSAGES = {b"", b"null", b"[]"}
 def read_fields(body: bytes) -> BodyFields:
     """Look at a JSON body without building the rest of it.
 
-    Raises `ValueError` with a sentence if it is not a JSON object of that shape.
+    Raises `ValueError` with a sentence if it is not a JSON object of that shape, and
+    `UnreadBodyError` if it is too much to look at.
     """
-    if not body.strip():
-        raise ValueError("missing request body")
     try:
-        fields = _FIELDS.decode(body)
-        return fields if fields.model_name else _FIELDS.decode(_lower_keys(body))
+        if _is_as_go_reads_it(_MEMBERS.decode(body)):
+            return _FIELDS.decode(body)
+    except UNREADABLE:
+        pass
+    try:
+        members = read_members(body, BodyFields.__struct_fields__)
+        return _FIELDS.decode(msgspec.json.encode(members))
+    except EmptyBodyError as error:
+        raise ValueError("missing request body") from error
+    except RecursionError as error:
+        raise UnreadBodyError from error
     except msgspec.MsgspecError as error:
         raise ValueError(f"invalid request body: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError("invalid request body: not UTF-8") from error
-    except (RecursionError, OverflowError) as error:
-        raise ValueError("invalid request body: nested too deep") from error
 
 
-def _lower_keys(body: bytes) -> bytes:
-    """Return the object with its keys in lower case: Go takes them in any."""
-    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({key.lower(): value for key, value in raw.items()})
+def _is_as_go_reads_it(members: dict[str, msgspec.Raw]) -> bool:
+    """Tell whether Go takes an object's keys as they are.
+
+    A ``model`` that is null may come after one that is not, and is nothing then.
+    """
+    if bytes(members.get("model", b"")) == b"null":
+        return False
+    return all(key == folded(key) for key in members)
 
 
 class Need(StrEnum):

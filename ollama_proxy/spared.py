@@ -14,6 +14,7 @@ from ollama_proxy.asleep import json_reply
 from ollama_proxy.catalogue import rfc3339
 from ollama_proxy.clock import Clock
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.go_json import UnreadBodyError
 from ollama_proxy.routing import (
     BodyFields,
     Family,
@@ -75,6 +76,8 @@ class SparedRequests:
             return None
         try:
             return read_fields(body.head)
+        except UnreadBodyError:
+            return None
         except ValueError as error:
             raise RefusedError(_refusal(exchange, 400, str(error))) from error
 

