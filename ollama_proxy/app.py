@@ -35,7 +35,7 @@ from ollama_proxy.passage import Common
 from ollama_proxy.places import place_of
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
-from ollama_proxy.pulls import Pulls
+from ollama_proxy.pulls import MOST_DETACHED, Pulls
 from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay
@@ -156,11 +156,12 @@ def build_app(
     keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, place=place)
     relay = Relay()
     controller.observe(partial(_forget_connections, relay))
-    pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout)
+    most = MOST_DETACHED if settings.detached_pulls else 0
+    pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout, most=most)
     changes = ModelChanges(
         pool=pool,
         relay=relay,
-        pulls=pulls if settings.detached_pulls else None,
+        pulls=pulls,
         sticky=sticky,
         changed=keeper.models_changed,
     )
@@ -187,7 +188,9 @@ def build_app(
         ]
     )
     app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path)
-    own = OwnHandlers(pool=pool, status=status, metrics=metrics, store=store)
+    own = OwnHandlers(
+        pool=pool, status=status, metrics=metrics, store=store, pulls=pulls
+    )
     app.add_routes(own.routes())
     for path in (*known_paths(), "/{path:.*}"):  # a known one is found sooner
         app.router.add_route("*", path, handler.handle, expect_handler=invite_later)

@@ -7,11 +7,19 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.errors import InstanceLostError, UpstreamError
-from ollama_proxy.handover import Handover
+from ollama_proxy.handover import Handover, Head
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.progress import read_progress
-from ollama_proxy.pulls import Pull, PullHead, PullRequest, Pulls, read_pull
+from ollama_proxy.pull import (
+    Pull,
+    PullHead,
+    PullRequest,
+    ended_line,
+    failed_head,
+    read_pull,
+)
+from ollama_proxy.pulls import Pulls
 from ollama_proxy.relay import Relay
 from ollama_proxy.routing import read_loosely
 from ollama_proxy.sticky import StickyModels
@@ -19,6 +27,7 @@ from ollama_proxy.sticky import StickyModels
 _OK = 200
 _NOT_FOUND = 404
 _TAIL_BYTES = 4096
+_DELETED = PullHead(_OK, "OK", CIMultiDictProxy(CIMultiDict({"Content-Length": "0"})))
 
 
 class _Change(PullRequest, frozen=True):
@@ -31,8 +40,7 @@ class _Change(PullRequest, frozen=True):
 class ModelChanges:
     """Relays such requests, and takes note of those that succeed.
 
-    ``pulls`` is None if a pull ends with its client, as it does with Ollama;
-    ``sticky`` if nothing is to be remembered.
+    ``sticky`` is None if nothing is to be remembered.
     """
 
     def __init__(
@@ -40,7 +48,7 @@ class ModelChanges:
         *,
         pool: Pool,
         relay: Relay,
-        pulls: Pulls | None,
+        pulls: Pulls,
         sticky: StickyModels | None,
         changed: Callable[[], None],
     ) -> None:
@@ -60,24 +68,65 @@ class ModelChanges:
     ) -> web.StreamResponse:
         """Serve one request of the route ``name`` under a lease."""
         try:
-            if name == "/api/pull" and self._pulls is not None:
-                wanted = read_pull(body) if to_send.body.complete else None
-                if wanted is not None:
-                    return await self._pull(
-                        self._pulls, wanted, to_send, body, lease, handover
-                    )
-            async with await self._relay.ask(to_send, lease.upstream) as answer:
-                ending = _Ending()
-                chunks = ending.watch(answer.chunks())
-                response = await handover.run(answer, chunks, lease.touch)
-                self._note(name, body, answer.status, ending.tail)
-                return response
+            wanted = read_pull(body) if to_send.body.complete else None
+            if name == "/api/pull" and wanted is not None:
+                return await self._pull(wanted, to_send, body, lease, handover)
+            if name == "/api/delete":
+                return await self._delete(to_send, body, lease, handover)
+            return await self._pass_on(name, to_send, body, lease, handover)
         finally:
             self._changed()
 
+    async def _pass_on(
+        self,
+        name: str,
+        to_send: Outgoing,
+        body: bytes,
+        lease: Lease,
+        handover: Handover[web.StreamResponse],
+        *,
+        stopped: bool = False,
+    ) -> web.StreamResponse:
+        """Relay one request, and note what it did.
+
+        ``stopped``: it deletes a model whose pull was stopped for it, so it did so
+        even where Ollama never knew of the model.
+        """
+        async with await self._relay.ask(to_send, lease.upstream) as answer:
+            head: Head = answer
+            ending = _Ending()
+            chunks = ending.watch(answer.chunks())
+            if stopped and answer.status == _NOT_FOUND:
+                async for _ in chunks:
+                    pass
+                head, chunks = _DELETED, _once(b"")
+            response = await handover.run(head, chunks, lease.touch)
+            self._note(name, body, head.status, ending.tail)
+            return response
+
+    async def _delete(
+        self,
+        to_send: Outgoing,
+        body: bytes,
+        lease: Lease,
+        handover: Handover[web.StreamResponse],
+    ) -> web.StreamResponse:
+        """Delete a model; if it is being pulled, that ends first.
+
+        Ollama knows nothing of a model that is not whole, so its 404 would say that
+        there was nothing to do.
+        """
+        change = read_loosely(body, _Change)
+        stopped = False
+        if change is not None and change.model_name:
+            by = "a request to delete the model"
+            stopped = bool(await self._pulls.stop(change.model_name, by))
+        return await self._pass_on(
+            "/api/delete", to_send, body, lease, handover, stopped=stopped
+        )
+
     async def _pull(
         self,
-        pulls: Pulls,
         wanted: PullRequest,
         to_send: Outgoing,
         body: bytes,
@@ -88,12 +137,40 @@ class ModelChanges:
         own = self._pool.share(lease)
         if own is None:
             raise UpstreamError("the instance is stopping", arrived=False)
-        pull, joins = pulls.join(wanted, to_send, body, own, self._pulled)
+        joined = self._pulls.join(wanted, to_send, body, own, self._pulled)
+        if joined is None:
+            return await self._attached(wanted, to_send, body, lease, handover)
+        pull, joins = joined
         pull.followers += 1
         try:
             return await self._follow(pull, wanted, lease, handover, joins=joins)
         finally:
             pull.followers -= 1
+
+    async def _attached(
+        self,
+        wanted: PullRequest,
+        to_send: Outgoing,
+        body: bytes,
+        lease: Lease,
+        handover: Handover[web.StreamResponse],
+    ) -> web.StreamResponse:
+        """Relay a pull that ends with its client, or when it is stopped."""
+        with self._pulls.attached(wanted) as pull:
+            try:
+                async with pull.until_stopped():
+                    return await self._pass_on(
+                        "/api/pull", to_send, body, lease, handover
+                    )
+            except TimeoutError as error:
+                if pull.ended_by is None:
+                    raise
+                line = ended_line(wanted, pull.ended_by)
+                if handover.response is None:
+                    head = failed_head(len(line))
+                    return await handover.run(head, _once(line), lease.touch)
+                told = read_progress(line).error or ""
+                return await handover.end_early(told, error)
 
     async def _follow(
         self,

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.markup import escape
 from ollama_proxy import __version__, log
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
-from ollama_proxy.screen import render_status, watch_status
+from ollama_proxy.screen import pull_line, render_status, watch_status
 from ollama_proxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -157,6 +158,27 @@ def stop(config: Config = None) -> None:
             _out.print(f"stopped {launch_id}")
         if not stopped:
             _out.print("no proxy runs, and nothing of ours does")
+
+
+@app.command()
+def pulls(
+    config: Config = None,
+    *,
+    end: Annotated[
+        str | None, typer.Option("--end", metavar="MODEL", help="end this one's pull")
+    ] = None,
+) -> None:
+    """List the pulls that go on, or end one that nobody wants any more."""
+    client = _client(_settings(config))
+    if end is not None:
+        for pull in client.delete(f"/-/pulls/{quote(end, safe='')}")["ended"]:
+            _out.print(f"ended {escape(pull_line(pull))}")
+        return
+    under_way = client.get("/status")["pulls"]
+    for pull in under_way:
+        _out.print(escape(pull_line(pull)))
+    if not under_way:
+        _out.print("no pull goes on")
 
 
 @app.command()

@@ -33,6 +33,11 @@ class ProxyClient:
         target = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         return self._ask(urllib.request.Request(target, method="POST"))  # noqa: S310 - http only
 
+    def delete(self, path: str) -> dict[str, Any]:
+        """Return the answer to a DELETE."""
+        asked = urllib.request.Request(self.url + path, method="DELETE")  # noqa: S310 - http only
+        return self._ask(asked)
+
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
         try:
             with self._opener.open(request, timeout=_TIMEOUT_S) as reply:

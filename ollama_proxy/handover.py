@@ -266,12 +266,19 @@ class Handover(Generic[ResponseT]):
 
         Raises `ConnectionResetError` after a reset, where nothing can be told.
         """
-        message = "the instance was lost in the middle of the answer"
         structlog.get_logger().warning(
             log.ANSWER_LOST,
             request_id=self._request_id,
             error=str(error) or "nothing came any more",
         )
+        message = "the instance was lost in the middle of the answer"
+        return await self.end_early(message, error)
+
+    async def end_early(self, message: str, error: Exception) -> ResponseT:
+        """End a stream in the middle with an error that tells why.
+
+        Raises `ConnectionResetError` after a reset, where nothing can be told.
+        """
         response = self.response
         can_tell = response is not None and response.content_type in _STREAM_TYPES
         if response is None or not can_tell or "Content-Length" in response.headers:

@@ -1,24 +1,36 @@
 """The proxy's own endpoints: ``/status``, ``/healthz``, ``/metrics`` and ``/-/``."""
 
+from urllib.parse import unquote
+
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ollama_proxy.errors import BackendError
+from ollama_proxy.exchange import raw_path
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.pool import Pool
-from ollama_proxy.status import Status
+from ollama_proxy.pulls import Pulls
+from ollama_proxy.status import Status, pull_body
 from ollama_proxy.store import Store
 
 _JOURNAL_ROWS = 50
+_PULLS = "/-/pulls/"
 
 
 class OwnHandlers:
     """Answers about the proxy, and orders to it."""
 
     def __init__(
-        self, *, pool: Pool, status: Status, metrics: Metrics, store: Store
+        self,
+        *,
+        pool: Pool,
+        status: Status,
+        metrics: Metrics,
+        store: Store,
+        pulls: Pulls,
     ) -> None:
+        self._pulls = pulls
         self._pool = pool
         self._status = status
         self._metrics = metrics
@@ -34,6 +46,7 @@ class OwnHandlers:
             web.post("/-/wake", self.wake),
             web.post("/-/stop", self.stop),
             web.post("/-/sweep", self.sweep),
+            web.delete(f"{_PULLS}{{model:.*}}", self.end_pull),
         ]
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -78,6 +91,19 @@ class OwnHandlers:
             message = f"the cloud could not be asked what is ours: {error}"
             return _json({"error": message}, status=502)
         return _json({"swept": found, "kept": kept, "dry_run": dry_run})
+
+    async def end_pull(self, request: web.Request) -> web.Response:
+        """End the pulls of a model that nobody wants any more; tell which these were.
+
+        Its name may hold ``/`` and ``:``, as it is or percent-encoded.
+        """
+        _refuse_browsers(request)
+        model = unquote(raw_path(request).removeprefix(_PULLS))
+        ended = await self._pulls.stop(model, "an order to the proxy")
+        if not ended:
+            message = f"no pull of {model!r} is under way; see pulls in /status"
+            return _json({"error": message}, status=404)
+        return _json({"ended": [pull_body(pull) for pull in ended]})
 
 
 def _refuse_browsers(request: web.Request) -> None:

@@ -2,17 +2,17 @@
 
 Ollama ends a pull with its client. Here each pull has a task of its own: clients
 follow what it says, and may go. A client that asks for a model that is being
-pulled joins, and is told first what was said so far, a line per layer.
+pulled joins, and is told first what was said so far, a line per layer. There are
+so many at once; one more is attached to its client, as in Ollama.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from ollama_proxy import log
 from ollama_proxy.clock import Clock
@@ -20,148 +20,16 @@ from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.go_json import UnreadBodyError, read_members
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease
-from ollama_proxy.progress import ProgressLine, read_progress
+from ollama_proxy.progress import ProgressLine
+from ollama_proxy.pull import Pull, PullHead, PullRequest
 from ollama_proxy.relay import Relay
-from ollama_proxy.routing import full_model_name, read_loosely
+from ollama_proxy.routing import full_model_name
 from ollama_proxy.tasks import TaskOwner
 
-_HISTORY_BYTES = 4 * 1024 * 1024
-_LAYERS = 512
-_LINE_BYTES = 64 * 1024
+MOST_DETACHED = 8
+"""How many pulls go on without a client at once: each keeps 4 MiB of what it said."""
+
 _LOOK_EVERY_S = 5.0
-
-
-class PullRequest(msgspec.Struct, frozen=True):
-    """What a client asks for with ``POST /api/pull``."""
-
-    model: str = ""
-    name: str = ""
-    insecure: bool = False
-    stream: bool | None = None
-
-    @property
-    def model_name(self) -> str:
-        """The model: ``model``, else the older ``name``."""
-        return self.model or self.name
-
-
-@dataclass(frozen=True, slots=True)
-class PullHead:
-    """Status line and headers of a pull's answer."""
-
-    status: int
-    reason: str | None
-    headers: CIMultiDictProxy[str]
-
-
-def read_pull(body: bytes) -> PullRequest | None:
-    """Return what is asked for; None if the body is not of that shape."""
-    request = read_loosely(body, PullRequest)
-    return request if request is not None and request.model_name else None
-
-
-class Pull:
-    """One pull under way: its answer's head, and what it said so far.
-
-    ``followers``: the clients that wait for it. ``last`` is its last line. What it
-    says is kept up to 4 MiB: a follower that is further behind takes nothing, and is
-    let go.
-    """
-
-    def __init__(self, request: PullRequest) -> None:
-        self.request = request
-        self.last = b""
-        self.progress = ProgressLine()
-        self.head: asyncio.Future[PullHead] = asyncio.get_running_loop().create_future()
-        self.head.add_done_callback(_note_seen)
-        self.followers = 0
-        self.moved = False
-        self._kept: deque[bytes] = deque()
-        self._kept_bytes = 0
-        self._first = 0
-        self._said: dict[tuple[str, str], bytes] = {}
-        self._rest = b""
-        self._news: set[asyncio.Event] = set()
-        self._ended = False
-        self._error: Exception | None = None
-
-    async def answered(self) -> PullHead:
-        """Wait for the head of its answer; raises `UpstreamError` if there is none."""
-        return await asyncio.shield(self.head)
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether its last word was ``success``."""
-        return self._ended and self.progress.status == "success"
-
-    def say(self, data: bytes) -> None:
-        """Take in a piece of the answer as it came."""
-        self._kept.append(data)
-        self._kept_bytes += len(data)
-        while self._kept_bytes > _HISTORY_BYTES and len(self._kept) > 1:
-            self._kept_bytes -= len(self._kept.popleft())
-            self._first += 1
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._read(line)
-        self._rest = self._rest[-_LINE_BYTES:]
-        self._tell()
-
-    def _read(self, line: bytes) -> None:
-        """Remember the last line of each layer."""
-        progress = read_progress(line)
-        self.moved = self.moved or progress != self.progress
-        self.last, self.progress = line, progress
-        key = (progress.status, progress.digest)
-        if key in self._said or len(self._said) < _LAYERS:
-            self._said[key] = line + b"\n"
-
-    def end(self, error: Exception | None) -> None:
-        """Say nothing more; with an error if the answer is not whole."""
-        if self._rest.strip():
-            self._read(self._rest)
-        self._ended, self._error = True, error
-        if not self.head.done():
-            lost = error or UpstreamError("the pull was ended", arrived=True)
-            self.head.set_exception(lost)
-        self._tell()
-
-    def _tell(self) -> None:
-        for event in self._news:
-            event.set()
-
-    async def follow(self, *, joins: bool) -> AsyncGenerator[bytes, None]:
-        """Yield what it says, to its end; `InstanceLostError` if it is not whole.
-
-        One who ``joins`` is told in short what was said before.
-        """
-        news = asyncio.Event()
-        self._news.add(news)
-        try:
-            at = self._first
-            if joins:
-                at += len(self._kept)
-                if said := b"".join(self._said.values()) + self._rest:
-                    yield said
-            while True:
-                news.clear()
-                while at < self._first + len(self._kept):
-                    if at < self._first:
-                        raise ConnectionResetError("the client takes nothing")
-                    yield self._kept[at - self._first]
-                    at += 1
-                if self._ended:
-                    break
-                await news.wait()
-            if self._error is not None:
-                raise InstanceLostError(str(self._error)) from self._error
-        finally:
-            self._news.discard(news)
-
-    async def outcome(self) -> None:
-        """Wait for its end; raises `InstanceLostError` if it is not whole."""
-        async for _ in self.follow(joins=True):
-            pass
 
 
 class KeptBody:
@@ -182,8 +50,29 @@ class KeptBody:
         return self._data
 
 
+class AttachedPull:
+    """A pull that its client waits for, and that ends with it."""
+
+    def __init__(self, request: PullRequest) -> None:
+        self.request = request
+        self.progress = ProgressLine()
+        self.followers = 1
+        self.ended_by: str | None = None
+        self._scope = asyncio.timeout(None)
+
+    def until_stopped(self) -> asyncio.Timeout:
+        """Return a scope that ends in `TimeoutError` once the pull is stopped."""
+        return self._scope
+
+    def stop(self, by: str) -> None:
+        """Have it end soon: nobody wants it any more; ``by`` says who found so."""
+        self.ended_by = by
+        with contextlib.suppress(RuntimeError):  # the scope was left already
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+
 class Pulls:
-    """The pulls under way, by instance and model."""
+    """The pulls under way, by instance and model; ``most`` of them detached."""
 
     def __init__(
         self,
@@ -191,7 +80,10 @@ class Pulls:
         *,
         clock: Clock,
         stall_s: float,
+        most: int = MOST_DETACHED,
     ) -> None:
+        self._most = most
+        self._attached: set[AttachedPull] = set()
         self._relay = relay
         self._clock = clock
         self._stall_s = stall_s
@@ -200,7 +92,7 @@ class Pulls:
         self._log = structlog.get_logger()
 
     def under_way(self) -> list[Pull]:
-        """Return the pulls that have not ended."""
+        """Return the detached pulls that have not ended."""
         return list(self._pulls.values())
 
     async def aclose(self) -> None:
@@ -214,18 +106,22 @@ class Pulls:
         body: bytes,
         lease: Lease,
         pulled: Callable[[PullRequest], None],
-    ) -> tuple[Pull, bool]:
+    ) -> tuple[Pull, bool] | None:
         """Return the pull of a model, begun now if need be, and whether it was.
 
-        ``lease`` is what a new one holds of its instance; it is released if an
-        old one is joined. ``pulled`` is called if it succeeds.
+        None if there are as many as there may be. ``lease`` is what a new one holds
+        of its instance; it is released if none begins. ``pulled`` is called if it
+        succeeds.
         """
         model = full_model_name(request.model_name)
         key = (lease.launch_id, model, request.insecure)
         if (pull := self._pulls.get(key)) is not None:
             lease.release()
             return pull, True
-        pull = self._pulls[key] = Pull(request)
+        if len(self._pulls) >= self._most:
+            lease.release()
+            return None
+        pull = self._pulls[key] = Pull(request, lease.cut)
         sent = Outgoing(
             to_send.method,
             to_send.target,
@@ -235,6 +131,37 @@ class Pulls:
         running = self._run(key, pull, sent, lease, pulled)
         self._tasks.spawn(running, name=f"pull {model}")
         return pull, False
+
+    @contextlib.contextmanager
+    def attached(self, request: PullRequest) -> Iterator[AttachedPull]:
+        """Have a pull that its client waits for among those that can be stopped."""
+        pull = AttachedPull(request)
+        self._attached.add(pull)
+        try:
+            yield pull
+        finally:
+            self._attached.discard(pull)
+
+    async def stop(self, model: str, by: str) -> "list[Pull | AttachedPull]":
+        """End every pull of a model, on whatever instance; return them.
+
+        What goes on without a client has ended when this returns. ``by``: who wants
+        it so, in words for those who follow.
+        """
+        name = full_model_name(model)
+        detached = [pull for key, pull in self._pulls.items() if key[1] == name]
+        attached = [
+            pull
+            for pull in self._attached
+            if full_model_name(pull.request.model_name) == name
+        ]
+        for waited in attached:
+            waited.stop(by)
+        for pull in detached:
+            pull.stop(by)
+            with contextlib.suppress(InstanceLostError):
+                await pull.outcome()
+        return [*detached, *attached]
 
     async def _run(
         self,
@@ -296,16 +223,10 @@ class Pulls:
     def _note_end(self, pull: Pull, error: Exception | None) -> None:
         model = pull.request.model_name
         if not pull.followers:
-            failure = error or pull.progress.error
+            failure = pull.progress.error or error
             self._log.info(
                 log.PULL_ENDED, model=model, error=str(failure) if failure else None
             )
-
-
-def _note_seen(head: "asyncio.Future[PullHead]") -> None:
-    """Take note of a failure that no follower is there to hear of."""
-    if not head.cancelled():
-        head.exception()
 
 
 def _without_framing(headers: CIMultiDict[str]) -> CIMultiDict[str]:

@@ -52,6 +52,14 @@ def _times(status: dict[str, Any]) -> str:
     return f"{status['elapsed_s']:.0f} s so far, {left}"
 
 
+def pull_line(pull: dict[str, Any]) -> str:
+    """Return one of ``pulls`` in words: ``llama3.2  pulling 6a0746a1ec1a  42 %``."""
+    words = [pull["model"], pull["status"]]
+    if pull["progress"] is not None:
+        words.append(f"{pull['progress']:.0%}")
+    return "  ".join(word for word in words if word)
+
+
 def watch_status(client: ProxyClient, console: Console) -> None:
     """Show the status live until interrupted."""
     with Live(console=console, refresh_per_second=4) as live:

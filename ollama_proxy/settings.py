@@ -185,7 +185,7 @@ class Settings(BaseModel):
     detached_pulls: bool = setting(
         "true",
         "OLLAMA_PROXY_DETACHED_PULLS",
-        text="a pull goes on when its client leaves, and others can join it",
+        text="a pull goes on when its client leaves, eight at once; others can join it",
         shown="true",
     )
     loads_keep_awake: bool = setting(

@@ -11,7 +11,8 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
 from ollama_proxy.pool import Pool
-from ollama_proxy.pulls import Pull, Pulls
+from ollama_proxy.pull import Pull
+from ollama_proxy.pulls import AttachedPull, Pulls
 from ollama_proxy.record import Record, Stage, State
 from ollama_proxy.sticky import StickyModels
 
@@ -163,7 +164,7 @@ class Status:
             "idle_for_s": self._idle_for_s(record),
             "stops_in_s": self._stops_in_s(controller),
             "simulated": self.simulated,
-            "pulls": [_pull(pull) for pull in self.pulls.under_way()],
+            "pulls": [pull_body(pull) for pull in self.pulls.under_way()],
             "lost_models": self._lost_models(),
             "price": self._price(),
             "error": _error(record),
@@ -208,7 +209,7 @@ def _doing(record: Record) -> str:
     return " ".join(word for word in words if word)
 
 
-def _pull(pull: Pull) -> dict[str, Any]:
+def pull_body(pull: Pull | AttachedPull) -> dict[str, Any]:
     """Return how far a pull is; its fraction is that of the layer under way."""
     return {
         "model": pull.request.model_name,

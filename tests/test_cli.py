@@ -1,5 +1,7 @@
 """The commands, as a user types them."""
 
+import json
+import urllib.request
 from pathlib import Path
 
 from ollama_proxy import __version__
@@ -21,6 +23,7 @@ def test_help_names_every_command() -> None:
         "wake",
         "stop",
         "sweep",
+        "pulls",
         "check",
         "start",
         "deploy",
@@ -37,6 +40,27 @@ def test_wake_status_and_stop_talk_to_the_running_proxy(tmp_path: Path) -> None:
         assert "ready (ready, simulated)" in run_cli("status", **host).stdout
         assert "stopping" in run_cli("stop", **host).stdout
         proxy.until(lambda: proxy.get("/status")["instance_status"] == "cold")
+
+
+def test_pulls_are_listed_and_ended_by_a_command(tmp_path: Path) -> None:
+    with proxy_process(
+        tmp_path / "s", OLLAMA_SIMULATOR_PULL="60", OLLAMA_SIMULATOR_MODELS="llama3.2"
+    ) as proxy:
+        host = {"OLLAMA_HOST": proxy.url}
+        assert run_cli("pulls", **host).stdout == "no pull goes on\n"
+        run_cli("wake", **host)
+        proxy.until(lambda: proxy.get("/status")["provisioning_status"] == "ready")
+        body = json.dumps({"model": "hf.co/a/b:Q4"}).encode()
+        with urllib.request.urlopen(proxy.url + "/api/pull", body, timeout=10):
+            proxy.until(lambda: bool(proxy.get("/status")["pulls"]))
+        listed = run_cli("pulls", **host)
+        ended = run_cli("pulls", "--end", "hf.co/a/b:Q4", **host)
+        again = run_cli("pulls", "--end", "hf.co/a/b:Q4", **host)
+
+    assert listed.stdout.startswith("hf.co/a/b:Q4  pulling ")
+    assert ended.stdout.startswith("ended hf.co/a/b:Q4")
+    assert again.returncode == 1
+    assert "no pull of 'hf.co/a/b:Q4' is under way" in again.stderr
 
 
 def test_without_a_proxy_a_command_says_so() -> None:

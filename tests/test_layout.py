@@ -40,6 +40,7 @@ TESTED_WITH = {
     "metrics": "own",
     "middleware": "own",
     "probe_timeout": "probe",
+    "pull": "pulls",
     "record": "lifecycle",
     "screen": "cli",
     "setting": "settings",

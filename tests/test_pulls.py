@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
-from ollama_proxy import pulls
-from ollama_proxy.pulls import Pull, PullRequest
+from ollama_proxy import pull as pull_module
+from ollama_proxy.pull import Pull, PullRequest
+from ollama_proxy.pulls import MOST_DETACHED
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, lines, running_proxy
@@ -176,7 +178,7 @@ async def test_pulls_end_with_their_client_if_told_so(
 async def test_a_follower_that_is_too_far_behind_is_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pulls, "_HISTORY_BYTES", 100)
+    monkeypatch.setattr(pull_module, "_HISTORY_BYTES", 100)
     pull = Pull(PullRequest("m"))
     pull.say(b'{"status":"pulling manifest"}\n')
     following = pull.follow(joins=False)
@@ -244,3 +246,241 @@ async def test_a_client_that_waits_for_a_late_answer_follows(
             f"{proxy.url}/api/pull", json=PULL, headers=late
         ) as answer:
             assert lines(await answer.read())[-1] == {"status": "success"}
+
+
+async def end(proxy: RunningProxy, path: str) -> tuple[int, dict[str, Any]]:
+    """Order the end of a pull, by its name as it stands in the path."""
+    raw = await proxy.raw(
+        b"DELETE /-/pulls/%b HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: close\r\n\r\n" % path.encode()
+    )
+    head, _, body = raw.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+async def test_a_pull_that_nobody_wants_any_more_is_ended_by_an_order(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    answer = await begin(proxy)
+    answer.close()
+    status, told = await end(proxy, "NEW")
+
+    assert (status, told["ended"][0]["model"]) == (200, "new")
+    assert proxy.parts.pulls.under_way() == []
+    await proxy.until(lambda: backend.simulator.counters.cancelled == 1)
+    assert backend.simulator.store.get("new") is None
+    assert proxy.parts.pool.in_flight == 0
+
+
+async def test_those_who_follow_a_pull_are_told_who_ended_it(
+    proxy: RunningProxy,
+) -> None:
+    async def whole() -> tuple[int, bytes]:
+        body = PULL | {"stream": False}
+        async with proxy.session.post(f"{proxy.url}/api/pull", json=body) as answer:
+            return answer.status, await answer.read()
+
+    first, second = await begin(proxy), await begin(proxy)
+    third = asyncio.ensure_future(whole())
+    await proxy.until(lambda: proxy.parts.pulls.under_way()[0].followers == 3)
+    await end(proxy, "new")
+
+    error = {"error": "the pull of 'new' was ended by an order to the proxy"}
+    for answer in (first, second):
+        assert lines(await answer.read())[-1] == error
+    status, body = await third
+    assert (status, json.loads(body)) == (500, error)
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("hf.co/some/model:Q4_K_M", "hf.co/some/model:Q4_K_M"),
+        ("hf.co/some/model:Q4_K_M", "hf.co%2Fsome%2Fmodel%3AQ4_K_M"),
+        ("new", "library%2FNEW:latest"),
+        ("library/new:latest", "new"),
+        ("http://127.0.0.1:5000/a/b", "http://127.0.0.1:5000/a/b"),
+        ("http://127.0.0.1:5000/a/b", "127.0.0.1:5000%2fa/b"),
+    ],
+)
+async def test_the_name_in_an_order_may_hold_slashes_and_colons(
+    proxy: RunningProxy, backend: InProcessBackend, model: str, path: str
+) -> None:
+    backend.manners.pull_s = 30.0
+    answer = await begin(proxy, model=model)
+    other = await begin(proxy, model="other")
+    status, told = await end(proxy, path)
+    answer.close()
+    other.close()
+
+    assert (status, [pull["model"] for pull in told["ended"]]) == (200, [model])
+    assert [pull.request.model for pull in proxy.parts.pulls.under_way()] == ["other"]
+
+
+async def test_a_pull_of_either_kind_of_registry_is_ended(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    backend.manners.pull_s = 30.0
+    secure, insecure = await begin(proxy), await begin(proxy, insecure=True)
+    _, told = await end(proxy, "new")
+    secure.close()
+    insecure.close()
+
+    assert len(told["ended"]) == 2
+    assert proxy.parts.pulls.under_way() == []
+
+
+@pytest.mark.parametrize("path", ["other", "", "%ff%00", "new/"])
+async def test_an_order_to_end_a_pull_that_is_not_there_says_so(
+    proxy: RunningProxy, path: str
+) -> None:
+    answer = await begin(proxy)
+    status, told = await end(proxy, path)
+    answer.close()
+
+    assert status == 404
+    assert "is under way" in told["error"]
+    assert len(proxy.parts.pulls.under_way()) == 1
+
+
+async def test_the_end_of_a_pull_is_not_ordered_by_a_web_page(
+    proxy: RunningProxy,
+) -> None:
+    answer = await begin(proxy)
+    async with proxy.session.delete(
+        f"{proxy.url}/-/pulls/new", headers={"Origin": "http://localhost:1"}
+    ) as order:
+        assert order.status == 403
+    answer.close()
+
+    assert len(proxy.parts.pulls.under_way()) == 1
+
+
+async def test_deleting_a_model_that_is_being_pulled_ends_the_pull(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    backend.manners.pull_s = 30.0
+    answer = await begin(proxy)
+    async with proxy.session.delete(
+        f"{proxy.url}/api/delete", json={"name": "NEW:latest"}
+    ) as deleted:
+        body = await deleted.read()
+    told = lines(await answer.read())
+    async with proxy.session.delete(
+        f"{proxy.url}/api/delete", json={"name": "new"}
+    ) as again:
+        await again.read()
+
+    assert (deleted.status, body, again.status) == (200, b"", 404)
+    assert told[-1] == {
+        "error": "the pull of 'new' was ended by a request to delete the model"
+    }
+    assert backend.simulator.counters.requests["/api/delete"] == 2
+
+
+async def test_deleting_an_old_model_that_is_pulled_anew_deletes_it_too(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    backend.manners.pull_s = 30.0
+    answer = await begin(proxy, model="tiny")
+    answer.close()
+    async with proxy.session.delete(
+        f"{proxy.url}/api/delete", json={"model": "tiny"}
+    ) as deleted:
+        assert deleted.status == 200
+
+    assert backend.simulator.store.get("tiny") is None
+    assert proxy.parts.pulls.under_way() == []
+
+
+async def test_of_hundreds_of_pulls_eight_outlive_their_clients(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    backend.manners.pull_s = 60.0
+    unlimited = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=unlimited) as session:
+        asked = [
+            session.post(f"{proxy.url}/api/pull", json={"model": f"m{number}"})
+            for number in range(600)
+        ]
+        answers = await asyncio.gather(*asked)
+        going_on = len(proxy.parts.pulls.under_way())
+        served = sum(answer.status == 200 for answer in answers)
+        in_flight = proxy.parts.pool.in_flight
+        for answer in answers:
+            answer.close()
+    await proxy.until(lambda: backend.simulator.counters.in_flight == MOST_DETACHED)
+
+    assert going_on == MOST_DETACHED == 8
+    assert served == 600 <= in_flight
+    assert proxy.parts.pool.in_flight == MOST_DETACHED
+
+
+async def test_when_a_pull_has_ended_another_may_outlive_its_client(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    backend.manners.pull_s = 30.0
+    answers = [await begin(proxy, model=f"m{number}") for number in range(8)]
+    await end(proxy, "m3")
+    answers.append(await begin(proxy, model="late"))
+    for answer in answers:
+        answer.close()
+    pulled = {pull.request.model for pull in proxy.parts.pulls.under_way()}
+
+    assert pulled == {"late", *(f"m{number}" for number in range(8))} - {"m3"}
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"),
+    [(True, 200), (False, 500)],
+)
+async def test_a_pull_that_is_attached_to_its_client_is_ended_too(
+    tmp_path: Path, *, stream: bool, status: int
+) -> None:
+    backend = InProcessBackend(Manners(pull_s=30.0))
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_DETACHED_PULLS="false"
+    ) as proxy:
+        await proxy.wake()
+        body = PULL | {"stream": stream}
+        asking = asyncio.ensure_future(
+            proxy.session.post(f"{proxy.url}/api/pull", json=body)
+        )
+        await proxy.until(lambda: backend.simulator.counters.in_flight == 1)
+        await asyncio.sleep(0.05)
+        ended, _ = await end(proxy, "new")
+        answer = await asking
+        last = lines(await answer.read())[-1]
+
+        assert (ended, answer.status) == (200, status)
+        assert last == {"error": "the pull of 'new' was ended by an order to the proxy"}
+        await proxy.until(lambda: backend.simulator.counters.cancelled == 1)
+
+
+async def test_a_pull_that_was_ended_is_not_brought_back(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    answer = await begin(proxy)
+    answer.close()
+    await end(proxy, "new")
+
+    assert proxy.store.sticky_models() == []
+
+
+async def test_a_pull_is_ended_before_its_instance_has_said_a_word(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        late = {"X-Simulator-Fault": "delay=30"}
+        asking = asyncio.ensure_future(
+            proxy.session.post(f"{proxy.url}/api/pull", json=PULL, headers=late)
+        )
+        await proxy.until(lambda: bool(proxy.parts.pulls.under_way()))
+        await end(proxy, "new")
+        answer = await asking
+
+        assert answer.status == 500
+        assert lines(await answer.read()) == [
+            {"error": "the pull of 'new' was ended by an order to the proxy"}
+        ]

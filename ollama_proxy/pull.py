@@ -1,0 +1,199 @@
+"""One pull under way: what was asked for, what it said so far, who follows it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from ollama_proxy.errors import InstanceLostError, UpstreamError
+from ollama_proxy.progress import ProgressLine, read_progress
+from ollama_proxy.routing import read_loosely
+
+_HISTORY_BYTES = 4 * 1024 * 1024
+_LAYERS = 512
+_LINE_BYTES = 64 * 1024
+
+
+class PullRequest(msgspec.Struct, frozen=True):
+    """What a client asks for with ``POST /api/pull``."""
+
+    model: str = ""
+    name: str = ""
+    insecure: bool = False
+    stream: bool | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The model: ``model``, else the older ``name``."""
+        return self.model or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class PullHead:
+    """Status line and headers of a pull's answer."""
+
+    status: int
+    reason: str | None
+    headers: CIMultiDictProxy[str]
+
+
+def read_pull(body: bytes) -> PullRequest | None:
+    """Return what is asked for; None if the body is not of that shape."""
+    request = read_loosely(body, PullRequest)
+    return request if request is not None and request.model_name else None
+
+
+class Pull:
+    """One pull under way: its answer's head, and what it said so far.
+
+    ``followers``: the clients that wait for it; ``stop`` ends what asks for it.
+    ``last`` is its last line. What it
+    says is kept up to 4 MiB: a follower that is further behind takes nothing, and is
+    let go.
+    """
+
+    def __init__(
+        self, request: PullRequest, stop: Callable[[], None] = lambda: None
+    ) -> None:
+        self.request = request
+        self.last = b""
+        self.progress = ProgressLine()
+        self.head: asyncio.Future[PullHead] = asyncio.get_running_loop().create_future()
+        self.head.add_done_callback(_note_seen)
+        self.followers = 0
+        self.moved = False
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._first = 0
+        self._said: dict[tuple[str, str], bytes] = {}
+        self._rest = b""
+        self._news: set[asyncio.Event] = set()
+        self._ended = False
+        self._error: Exception | None = None
+        self._stop = stop
+        self._ended_by: str | None = None
+
+    def stop(self, by: str) -> None:
+        """Have it end soon: nobody wants it any more; ``by`` says who found so."""
+        self._ended_by = by
+        self._stop()
+
+    async def answered(self) -> PullHead:
+        """Wait for the head of its answer; raises `UpstreamError` if there is none."""
+        return await asyncio.shield(self.head)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether its last word was ``success``."""
+        return self._ended and self.progress.status == "success"
+
+    def say(self, data: bytes) -> None:
+        """Take in a piece of the answer as it came."""
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        while self._kept_bytes > _HISTORY_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= len(self._kept.popleft())
+            self._first += 1
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._read(line)
+        self._rest = self._rest[-_LINE_BYTES:]
+        self._tell()
+
+    def _read(self, line: bytes) -> None:
+        """Remember the last line of each layer."""
+        progress = read_progress(line)
+        self.moved = self.moved or progress != self.progress
+        self.last, self.progress = line, progress
+        key = (progress.status, progress.digest)
+        if key in self._said or len(self._said) < _LAYERS:
+            self._said[key] = line + b"\n"
+
+    def end(self, error: Exception | None) -> None:
+        """Say nothing more; with an error if the answer is not whole.
+
+        One that was stopped is whole: its last word says by whom.
+        """
+        if self._ended_by is not None and not self._is_over() and self._takes_lines():
+            self.say((b"\n" if self._rest else b"") + self._told_end())
+            error = None
+        if self._rest.strip():
+            self._read(self._rest)
+        self._ended, self._error = True, error
+        if not self.head.done():
+            lost = error or UpstreamError("the pull was ended", arrived=True)
+            self.head.set_exception(lost)
+        self._tell()
+
+    def _is_over(self) -> bool:
+        """Tell whether it came to its end by itself."""
+        return self.progress.status == "success" or self.progress.error is not None
+
+    def _takes_lines(self) -> bool:
+        """Tell whether more can be said than its head announced."""
+        return not (self.head.done() and "Content-Length" in self.head.result().headers)
+
+    def _told_end(self) -> bytes:
+        """Return the line that tells who stopped it, with a head if there is none."""
+        line = ended_line(self.request, self._ended_by or "")
+        if not self.head.done():
+            self.head.set_result(failed_head(len(line)))
+        return line
+
+    def _tell(self) -> None:
+        for event in self._news:
+            event.set()
+
+    async def follow(self, *, joins: bool) -> AsyncGenerator[bytes, None]:
+        """Yield what it says, to its end; `InstanceLostError` if it is not whole.
+
+        One who ``joins`` is told in short what was said before.
+        """
+        news = asyncio.Event()
+        self._news.add(news)
+        try:
+            at = self._first
+            if joins:
+                at += len(self._kept)
+                if said := b"".join(self._said.values()) + self._rest:
+                    yield said
+            while True:
+                news.clear()
+                while at < self._first + len(self._kept):
+                    if at < self._first:
+                        raise ConnectionResetError("the client takes nothing")
+                    yield self._kept[at - self._first]
+                    at += 1
+                if self._ended:
+                    break
+                await news.wait()
+            if self._error is not None:
+                raise InstanceLostError(str(self._error)) from self._error
+        finally:
+            self._news.discard(news)
+
+    async def outcome(self) -> None:
+        """Wait for its end; raises `InstanceLostError` if it is not whole."""
+        async for _ in self.follow(joins=True):
+            pass
+
+
+def ended_line(request: PullRequest, by: str) -> bytes:
+    """Return the last line of a pull that was stopped."""
+    message = f"the pull of {request.model_name!r} was ended by {by}"
+    return msgspec.json.encode({"error": message}) + b"\n"
+
+
+def failed_head(length: int) -> PullHead:
+    """Return the head of an answer of ours, to a pull that has none."""
+    fields = {"Content-Type": "application/json", "Content-Length": str(length)}
+    return PullHead(500, "Internal Server Error", CIMultiDictProxy(CIMultiDict(fields)))
+
+
+def _note_seen(head: "asyncio.Future[PullHead]") -> None:
+    """Take note of a failure that no follower is there to hear of."""
+    if not head.cancelled():
+        head.exception()
