@@ -15,6 +15,8 @@ from ollama_proxy.link import connection_options, credentials, is_foreign
 
 READY = "ready"
 FAILED = "failed:"
+REASONS = frozenset({"driver", "disk"})
+"""Steps of a boot whose failure is the reason of an `Observation`, by this name."""
 _TIMEOUT_S = 5.0
 _STAGE_BYTES = 200
 

@@ -34,7 +34,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.ollama_store import models_folder
 from ollama_proxy.boot import ollama_environment
-from ollama_proxy.errors import SpecError, TransientError
+from ollama_proxy.errors import ProgramError, TransientError
 from ollama_proxy.record import LaunchId
 
 OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"
@@ -100,7 +100,7 @@ class LocalBackend:
                 preexec_fn=self._prepare_child,
             )
         except FileNotFoundError as error:
-            raise SpecError(
+            raise ProgramError(
                 f"there is no program {self._program.command[0]!r} any more; install it"
             ) from error
         except OSError as error:

@@ -125,7 +125,7 @@ def build_app(
     )
     probe = HttpProbe(probing, sticky)
     metrics, estimates = Metrics(), Estimates(store)
-    offer = Offer(backend_name(settings), backend, models)
+    offer = Offer(backend_name(settings), backend, models, _spec(settings))
     controller = Controller(
         "default-0",
         offer,
@@ -222,6 +222,18 @@ def _spared(settings: Settings, backend: Backend) -> set[Need]:
     return spared if backend.traits.keeps_models else spared | {Need.CLOUD}
 
 
+def _spec(settings: Settings) -> object:
+    """Return the settings from which the backend makes instances."""
+    known: dict[str, object] = {
+        "exoscale": settings.exoscale,
+        "fly": settings.fly,
+        "ovh": settings.ovh,
+        "local": [settings.ollama_bin, settings.simulator],
+        "static": settings.upstream_url,
+    }
+    return known.get(backend_name(settings), settings.backend_options)
+
+
 def _policy(settings: Settings) -> Policy:
     return Policy(
         idle_timeout_s=settings.idle_timeout,
@@ -230,6 +242,7 @@ def _policy(settings: Settings) -> Policy:
         backoff_s=settings.backoff,
         backoff_max_s=settings.max_backoff,
         failure_limit=settings.failure_limit,
+        launch_limit=settings.launch_limit,
         max_lifetime_s=(
             math.inf if settings.max_lifetime is None else settings.max_lifetime
         ),

@@ -53,12 +53,16 @@ class Observation:
     `Phase.RUNNING`. A state that the backend has never heard of is `PENDING`:
     it exists and is paid for. `FAILED` exists as well, and will never serve: it is
     stopped. `GONE` is only ever the cloud's own clear word.
-    ``detail`` is for people: the cloud's name of the state, say.
+    ``detail`` is for people: the cloud's name of the state, say. ``reason`` is one of
+    a few words on why it has failed, or is gone, if the backend knows: ``capacity``,
+    as `CapacityError`; ``image`` or ``spec``, as `SpecError`; ``driver`` or ``disk``,
+    which stay if they come twice in a row.
     """
 
     phase: Phase
     upstream: Upstream | None = None
     detail: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,8 @@ class Traits:
     that ends without them. ``location`` and
     ``instance_type`` are shown in ``/status``; ``models_gib`` is the room for
     all models on disk, ``memory_gb`` the memory for one; None: not the backend's
-    affair.
+    affair. ``spec`` names what instances are made from besides the settings, such as
+    an image that was deployed: when it changes, what failed for good is tried again.
     """
 
     always_on: bool = False
@@ -94,6 +99,7 @@ class Traits:
     instance_type: str | None = None
     models_gib: int | None = None
     memory_gb: float | None = None
+    spec: str = ""
 
 
 class Backend(Protocol):

@@ -21,6 +21,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Backend, Observation, Phase, Renewable, Upstream
 from ollama_proxy.clock import Clock
+from ollama_proxy.endings import ended, failed, refused
 from ollama_proxy.errors import (
     BackendError,
     CapacityError,
@@ -45,6 +46,7 @@ from ollama_proxy.events import (
     StopFailed,
     Tick,
 )
+from ollama_proxy.fingerprint import fingerprint
 from ollama_proxy.lifecycle import duty, next_deadline, step
 from ollama_proxy.probe import PreparationError, Probe
 from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Record, Stage, State
@@ -84,11 +86,15 @@ Observer = Callable[[Record, Record], None]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A backend under a name, and the models that its instances must have."""
+    """A backend under a name, and the models that its instances must have.
+
+    ``spec``: the settings from which its instances are made.
+    """
 
     name: str
     backend: Backend
     models: Sequence[str] = ()
+    spec: object = None
 
 
 class Controller:
@@ -109,11 +115,7 @@ class Controller:
         traits = offer.backend.traits
         self.slot = slot
         self.offer = offer
-        self.policy = (
-            replace(policy, idle_timeout_s=math.inf, max_lifetime_s=math.inf)
-            if traits.always_on
-            else policy
-        )
+        self.policy = _policy_for(offer, policy)
         self.upstream: Upstream | None = None
         self._traits = traits
         self._store = store
@@ -125,8 +127,10 @@ class Controller:
         self._changed = asyncio.Event()
         self._nudged = asyncio.Event()
         self._heard = False
+        self._is_restored = False
         self._crashes = 0
         self._wakes_at = 0.0
+        self._last_words = ""
         self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
         self._record = store.get(slot) or Record(since=clock.now())
         self._stored = self._record
@@ -230,13 +234,19 @@ class Controller:
         else:
             self._log.info(log.INSTANCE_TRANSITION, **keys)
 
+    def restore(self) -> None:
+        """Take up what an earlier process left, once, before anything is asked."""
+        if not self._is_restored:
+            self._is_restored = True
+            self.apply(Restored())
+
     async def run(self) -> None:
         """Own the instance until cancelled. The instance outlives this task.
 
         Whatever goes wrong inside is told and begun again: an instance without
         an owner would never be stopped.
         """
-        self.apply(Restored())
+        self.restore()
         while True:
             try:
                 await self._own()
@@ -331,16 +341,12 @@ class Controller:
 
     async def _start(self, launch_id: LaunchId) -> None:
         """Repeat the start call until the cloud accepts or refuses for good."""
+        self._last_words = ""
         for pause_s in _growing_pauses(self._dice):
             try:
                 await self._call_start(launch_id)
-            except (CredentialsError, SpecError) as error:
-                self.apply(
-                    Failed(launch_id, Fault(error.reason, str(error), final=True))
-                )
-                return
-            except CapacityError as error:
-                self.apply(Failed(launch_id, Fault(error.reason, str(error))))
+            except (CapacityError, CredentialsError, SpecError) as error:
+                self.apply(refused(launch_id, error))
                 return
             except (BackendError, TimeoutError) as error:
                 self._note_call("start", launch_id, error)
@@ -413,10 +419,10 @@ class Controller:
             seen = await self._look(launch_id)
             if seen is not None:
                 if seen.phase is Phase.GONE:
-                    self.apply(Gone(launch_id))
+                    self.apply(ended(launch_id, seen, self._last_words))
                     return None
                 if seen.phase is Phase.FAILED:
-                    self.apply(Failed(launch_id, Fault("instance", seen.detail)))
+                    self.apply(failed(launch_id, seen))
                     return None
                 if seen.phase is Phase.RUNNING and seen.upstream is not None:
                     return seen.upstream
@@ -428,10 +434,13 @@ class Controller:
         """Inspect once; None if the look failed, which says nothing."""
         try:
             async with asyncio.timeout(_CALL_TIMEOUT_S):
-                return await self.offer.backend.inspect(launch_id)
+                seen = await self.offer.backend.inspect(launch_id)
         except (BackendError, TimeoutError) as error:
             self._note_call("inspect", launch_id, error)
             return None
+        if seen.phase in {Phase.PENDING, Phase.RUNNING}:
+            self._last_words = seen.detail if seen.phase is Phase.PENDING else ""
+        return seen
 
     async def _prepare(self, launch_id: LaunchId, upstream: Upstream) -> bool:
         """Make the instance ready while watching that it does not vanish."""
@@ -443,7 +452,12 @@ class Controller:
             await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 return ready.result()
-            self.apply(_end_of(launch_id, gone.result()))
+            seen = gone.result()
+            is_gone = seen.phase is Phase.GONE
+            words = self._last_words
+            self.apply(
+                ended(launch_id, seen, words) if is_gone else failed(launch_id, seen)
+            )
             return False
         finally:
             await _end(gone)
@@ -481,7 +495,7 @@ class Controller:
                 looked_at = now
                 seen = await self._look(launch_id)
                 if seen is not None and seen.phase in {Phase.GONE, Phase.FAILED}:
-                    self.apply(_end_of(launch_id, seen))
+                    self.apply(ended(launch_id, seen, self._last_words))
                     return
             misses = 0 if await self._answers() else misses + 1
         message = f"the instance did not answer {misses} probes in a row"
@@ -522,11 +536,22 @@ class Controller:
         )
 
 
-def _end_of(launch_id: LaunchId, seen: Observation) -> Gone | Lost:
-    """Return the end of an instance: gone, or to be stopped for it is of no use."""
-    if seen.phase is Phase.GONE:
-        return Gone(launch_id)
-    return Lost(launch_id, seen.detail or "the instance can't serve any more")
+def _policy_for(offer: Offer, policy: Policy) -> Policy:
+    """Return the policy for the instances of an offer, by what they are."""
+    traits = offer.backend.traits
+    spec = [traits.spec, offer.spec]
+    policy = replace(
+        policy,
+        fingerprint=fingerprint(offer.name, offer.models, spec),
+        ends_with_proxy=traits.stops_with_proxy or traits.always_on,
+    )
+    if traits.always_on or traits.stops_with_proxy:
+        policy = replace(policy, launch_limit=None)
+    if traits.always_on:
+        policy = replace(
+            policy, idle_timeout_s=math.inf, max_lifetime_s=math.inf, final_s=0.0
+        )
+    return policy
 
 
 def _differs_on_disk(stored: Record, after: Record) -> bool:

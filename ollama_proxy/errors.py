@@ -43,9 +43,13 @@ class IllegalTransition(ProxyError):  # noqa: N818 - named after the pair, not t
 
 
 class BackendError(ProxyError):
-    """A call to a cloud did not do what it was asked."""
+    """A call to a cloud did not do what it was asked.
+
+    A ``final`` one comes again as long as nobody changes anything.
+    """
 
     reason = "backend"
+    final: ClassVar[bool] = False
 
 
 class TransientError(BackendError):
@@ -88,6 +92,14 @@ class SpecError(BackendError):
     """What is configured can never work: no such type, image or model."""
 
     reason = "spec"
+    final = True
+
+
+class ProgramError(SpecError):
+    """A program of this machine is not there; it may be back at any moment."""
+
+    reason = "program"
+    final = False
 
 
 class HoldLimitError(ProxyError):

@@ -50,13 +50,19 @@ class Lost:
 
     launch_id: LaunchId
     message: str
+    reason: str = "lost"
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The cloud said clearly that nothing of this launch exists."""
+    """The cloud said clearly that nothing of this launch exists.
+
+    ``message``: why, as far as anybody said.
+    """
 
     launch_id: LaunchId
+    message: str = "the cloud says that the instance does not exist any more"
+    reason: str = "lost"
 
 
 @dataclass(frozen=True, slots=True)

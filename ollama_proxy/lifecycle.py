@@ -39,6 +39,17 @@ from ollama_proxy.events import (
     Tick,
     Wake,
 )
+from ollama_proxy.launch_limit import (
+    failures_after,
+    is_locked_out,
+    judged,
+    restored,
+    with_doubtful_launch,
+    with_launch,
+    with_lockout,
+    with_service,
+    without_late_lockout,
+)
 from ollama_proxy.record import (
     Fault,
     LaunchId,
@@ -112,6 +123,8 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
             return deadline
         case State.DRAINING:
             return record.since + policy.drain_timeout_s
+        case State.COOLDOWN if record.lockout is not None:
+            return record.lockout.until
         case State.COOLDOWN if record.failures < policy.failure_limit:
             return record.retry_at
         case _:
@@ -120,6 +133,8 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
 
 def is_given_up(record: Record, policy: Policy) -> bool:
     """Tell whether no launch comes by itself any more: a person has to act."""
+    if record.lockout is not None:
+        return True
     ended = record.state is State.COOLDOWN or (
         record.state is State.STOPPING and record.failed
     )
@@ -147,9 +162,10 @@ def _stay(rec: Record, _event: Event, _now: float, _policy: Policy) -> Record:
     return rec
 
 
-def _launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+def _launch(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
     assert isinstance(event, Wake)  # noqa: S101 - the table pairs them
-    if rec.state is State.COOLDOWN and now < rec.retry_at and not event.forced:
+    is_too_soon = rec.state is State.COOLDOWN and now < rec.retry_at
+    if not event.forced and (is_too_soon or is_locked_out(rec, now)):
         return rec
     return Record(
         state=State.STARTING,
@@ -160,18 +176,30 @@ def _launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
         launched_at=now,
         progress_at=now,
         last_used=now,
-        failures=min(rec.failures, policy.failure_limit),
+        failures=rec.failures,
         fault=rec.fault,
+        paid_launches=rec.paid_launches,
     )
+
+
+def _unlock(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
+    """Let an order count that comes while a failed launch is being stopped."""
+    assert isinstance(event, Wake)  # noqa: S101 - the table pairs them
+    if rec.lockout is None or not event.forced:
+        return rec
+    return replace(rec, failed=False, lockout=None)
 
 
 def _join(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
     return replace(rec, last_used=now)
 
 
-def _accept(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+def _accept(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     return replace(
-        rec, accepted=True, progress=Progress(Stage.BOOTING), progress_at=now
+        with_launch(rec, now, policy),
+        accepted=True,
+        progress=Progress(Stage.BOOTING),
+        progress_at=now,
     )
 
 
@@ -202,28 +230,28 @@ def _ready(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
 
 def _fail(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     assert isinstance(event, Failed)  # noqa: S101 - the table pairs them
-    failures = rec.failures + 1
-    if event.fault.final:
-        failures = max(failures, policy.failure_limit)
-    return _stopping(rec, now, failures=failures, fault=event.fault, failed=True)
+    fault = judged(event.fault, rec.fault)
+    failures = failures_after(rec, fault, policy)
+    return _stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
 
 
 def _lose_launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    fault = Fault("lost", _loss(event))
-    if rec.adopted:
-        return _stopping(rec, now, fault=fault)
+    fault = _loss(event)
+    if rec.adopted and fault.reason == "lost":
+        return _stopping(rec, now, policy, fault=fault)
     return _fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
 
 
 def _lose(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    fault = Fault("lost", _loss(event))
+    fault = _loss(event)
     if now - rec.since >= policy.stable_s:
-        return _stopping(rec, now, failures=0, fault=fault)
-    return _stopping(rec, now, failures=rec.failures + 1, fault=fault, failed=True)
+        return _stopping(rec, now, policy, failures=0, fault=fault)
+    failures = rec.failures + 1
+    return _stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
 
 
-def _lose_drained(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
-    return _stopping(rec, now, fault=Fault("lost", _loss(event)))
+def _lose_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    return _stopping(rec, now, policy, fault=_loss(event))
 
 
 def _lease(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
@@ -242,21 +270,21 @@ def _release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
             f"event {type(event).__name__!r} can't happen in state "
             f"{rec.state.value!r} without a lease"
         )
-    return rec.used(rec.leases - 1, now)
+    return with_service(rec.used(rec.leases - 1, now))
 
 
 def _release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     new = _release(rec, event, now, policy)
-    return new if new.leases else _stopping(new, now)
+    return new if new.leases else _stopping(new, now, policy)
 
 
-def _stop(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
-    return _stopping(rec, now)
+def _stop(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    return _stopping(rec, now, policy)
 
 
-def _drain(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+def _drain(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     if not rec.leases:
-        return _stopping(rec, now)
+        return _stopping(rec, now, policy)
     return replace(rec, state=State.DRAINING, since=now)
 
 
@@ -266,8 +294,10 @@ def _vanish(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
         last_used=rec.last_used,
         failures=rec.failures,
         fault=rec.fault,
+        paid_launches=rec.paid_launches,
+        lockout=rec.lockout,
     )
-    if not rec.failed:
+    if not rec.failed and rec.lockout is None:
         return kept
     retry_at = now + backoff_s(rec.failures, policy)
     return replace(kept, state=State.COOLDOWN, retry_at=retry_at)
@@ -282,7 +312,7 @@ def _note_stop_failure(
 
 def _tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     if now >= _end_of_life(rec, policy):
-        return _stopping(rec, now)
+        return _stopping(rec, now, policy)
     if now < rec.progress_at + policy.start_timeout_s:
         return rec
     message = (
@@ -297,7 +327,7 @@ def _tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record
     if now >= _end_of_life(rec, policy):
         return _drain(rec, event, now, policy)
     if not rec.leases and now >= rec.last_used + policy.idle_timeout_s:
-        return _stopping(rec, now, failures=0)
+        return _stopping(rec, now, policy, failures=0)
     if rec.failures and now >= rec.since + policy.stable_s:
         return replace(rec, failures=0)
     return rec
@@ -306,10 +336,12 @@ def _tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record
 def _tick_draining(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     if rec.leases and now < rec.since + policy.drain_timeout_s:
         return rec
-    return _stopping(rec, now)
+    return _stopping(rec, now, policy)
 
 
 def _tick_cooldown(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
+    if rec.lockout is not None:
+        return without_late_lockout(rec, now, policy)
     if now < rec.retry_at or rec.failures >= policy.failure_limit:
         return rec
     return replace(rec, state=State.COLD, since=now, retry_at=0.0)
@@ -318,7 +350,7 @@ def _tick_cooldown(rec: Record, _event: Event, now: float, policy: Policy) -> Re
 def _restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     """Forget what died with the old process, and mistrust moments to come."""
     return replace(
-        rec,
+        restored(rec, now, policy),
         leases=0,
         since=min(rec.since, now),
         launched_at=min(rec.launched_at, now),
@@ -328,8 +360,26 @@ def _restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     )
 
 
+def _resume(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    """Go on with a launch, unless it ended with the process that began it."""
+    if policy.ends_with_proxy:
+        return _clear_up(rec, event, now, policy)
+    return _restore(rec, event, now, policy)
+
+
+def _clear_up(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    """Remove what is left of an instance that ended with the process before.
+
+    That is no failure. The next request finds the server being joined anew.
+    """
+    over = _stopping(_restore(rec, event, now, policy), now, policy)
+    return replace(over, woken_at=now)
+
+
 def _adopt(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Take over an instance: it has to prove itself before it serves again."""
+    if policy.ends_with_proxy:
+        return _clear_up(rec, event, now, policy)
     return replace(
         _restore(rec, event, now, policy),
         state=State.STARTING,
@@ -341,31 +391,32 @@ def _adopt(rec: Record, event: Event, now: float, policy: Policy) -> Record:
 
 
 def _restore_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    return _stopping(_restore(rec, event, now, policy), now)
+    return _stopping(_restore(rec, event, now, policy), now, policy)
 
 
 def _stopping(
     rec: Record,
     now: float,
+    policy: Policy,
     *,
     failures: int | None = None,
     fault: Fault | None = None,
     failed: bool = False,
 ) -> Record:
-    return replace(
-        rec,
+    stopping = replace(
+        with_doubtful_launch(rec, fault, now, policy),
         state=State.STOPPING,
         since=now,
         failed=failed,
         failures=rec.failures if failures is None else failures,
         fault=fault,
     )
+    return with_lockout(stopping, now, policy)
 
 
-def _loss(event: Event) -> str:
-    if isinstance(event, Lost):
-        return event.message
-    return "the cloud says that the instance does not exist any more"
+def _loss(event: Event) -> Fault:
+    assert isinstance(event, Gone | Lost)  # noqa: S101 - the table pairs them
+    return Fault(event.reason, event.message)
 
 
 _TABLE: dict[tuple[State, type[Event]], Rule] = {
@@ -381,7 +432,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STARTING, Lost): _lose_launch,
     (State.STARTING, Gone): _lose_launch,
     (State.STARTING, StopRequested): _stop,
-    (State.STARTING, Restored): _restore,
+    (State.STARTING, Restored): _resume,
     (State.STARTING, Tick): _tick_starting,
     (State.READY, Wake): _join,
     (State.READY, Lost): _lose,
@@ -398,7 +449,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.DRAINING, StopRequested): _stay,
     (State.DRAINING, Restored): _restore_drained,
     (State.DRAINING, Tick): _tick_draining,
-    (State.STOPPING, Wake): _stay,  # the waiter still waits when it is cold
+    (State.STOPPING, Wake): _unlock,  # the waiter still waits when it is cold
     (State.STOPPING, Accepted): _stay,  # what was under way when the stop came
     (State.STOPPING, Progressed): _stay,
     (State.STOPPING, Ready): _stay,

@@ -162,6 +162,7 @@ class Pool:
     def start(self) -> None:
         """Begin to own the instances: adopt what runs, sweep what nobody knows."""
         for controller in self.controllers:
+            controller.restore()
             self._tasks.spawn(controller.run(), name=f"owner of {controller.slot}")
             if controller.offer.backend.traits.always_on:
                 self._tasks.spawn(self._keep_joined(controller), name="join")

@@ -7,6 +7,7 @@ by the proxy's own request, which no client can abort → ready.
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -34,6 +35,12 @@ _MAX_LINE = 1024 * 1024
 _STICKY_STALL_S = 120.0
 _TRIES = 5
 _TRY_PAUSE_S = 1.0
+_NO_MODEL = re.compile(
+    r"^pull model manifest: (file does not exist|.*\bmanifest unknown)"
+    r"|^invalid model name"
+)
+"""What Ollama v0.33 says of a name for which the registry has nothing
+(``server/images.go``, ``PullModel``)."""
 
 
 class PreparationError(Exception):
@@ -377,9 +384,10 @@ def _field(body: bytes, name: str) -> str | None:
 
 
 def _pull_fault(model: str, error: str) -> Fault:
-    """Return the fault of a pull; that a model does not exist is final."""
-    final = "does not exist" in error or "not found" in error
-    return Fault("pull", f"the model {model!r} could not be pulled: {error}", final)
+    """Return the fault of a pull; that the registry has no such model is final."""
+    message = f"the model {model!r} could not be pulled: {error}"
+    reason = "disk" if "no space left on device" in error else "pull"
+    return Fault(reason, message, final=_NO_MODEL.search(error) is not None)
 
 
 def _broken(doing: str, what: str, error: Exception) -> Fault:

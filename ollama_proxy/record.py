@@ -43,13 +43,27 @@ class Fault:
     """Why a launch failed.
 
     ``reason`` is a metric label, ``message`` a sentence for people. A ``final``
-    fault can't go away by itself: trying again is left to a person, or to the
-    next request past the longest back-off.
+    fault does not go away by itself, so no request tries again: see `Lockout`.
     """
 
     reason: str
     message: str
     final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lockout:
+    """Why requests launch nothing any more, and for how long.
+
+    ``reason``: ``final`` or ``launch_limit``; ``message``: the same in words.
+    ``until``: epoch seconds; None: until a person wakes the instance, or changes the
+    settings. ``fingerprint``: those settings, as they were.
+    """
+
+    reason: str
+    message: str
+    until: float | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,9 @@ class Record:
     ``furthest``: the last stage reached; one that comes again is no progress.
     ``failed``: what is being stopped counts as a failed launch.
     ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
+    ``paid_launches``: when those of the last hour were accepted that cost something,
+    the newest last; none since a request was served. ``lockout``: why no request
+    launches any more.
     """
 
     state: State = State.COLD
@@ -95,6 +112,8 @@ class Record:
     retry_at: float = 0.0
     fault: Fault | None = None
     stop_error: str | None = None
+    paid_launches: tuple[float, ...] = ()
+    lockout: Lockout | None = None
 
     def used(self, leases: int, now: float) -> "Record":
         """Return the record with so many leases, last used now.
@@ -108,7 +127,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long things may take, in seconds, and how often they may fail."""
+    """How long things may take, in seconds, and how often they may fail.
+
+    ``launch_limit``: how many launches within an hour may serve no request; None:
+    any number, for they cost nothing. ``final_s``: how long a final fault keeps
+    requests from launching. ``fingerprint`` names the settings that launches depend
+    on. ``ends_with_proxy``: no instance outlives the proxy process.
+    """
 
     idle_timeout_s: float = 1800.0
     start_timeout_s: float = 1800.0
@@ -118,3 +143,7 @@ class Policy:
     failure_limit: int = 3
     stable_s: float = 60.0
     max_lifetime_s: float = math.inf
+    launch_limit: int | None = None
+    final_s: float = 86_400.0
+    fingerprint: str = ""
+    ends_with_proxy: bool = False

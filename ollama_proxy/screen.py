@@ -29,6 +29,8 @@ def render_status(status: dict[str, Any]) -> RenderableType:
     )
     if status["stops_in_s"] is not None:
         table.add_row("stops in", f"{status['stops_in_s']:.0f} s without a request")
+    if status.get("launches_unserved") and status.get("launch_limit"):
+        table.add_row("launches", _launches(status))
     if status["error"]:
         table.add_row("error", Text(str(status["error"]), style="red"))
     if status["progress"] is None:
@@ -44,6 +46,12 @@ def _state(status: dict[str, Any]) -> str:
 def _backend(status: dict[str, Any]) -> str:
     where = status["remote_url"] or status["zone"] or ""
     return f"{status['backend']} {where}".strip()
+
+
+def _launches(status: dict[str, Any]) -> str:
+    """Return how many launches of the last hour are left to chance."""
+    count, limit = status["launches_unserved"], status["launch_limit"]
+    return f"{count} in the last hour without a request served, of {limit} at most"
 
 
 def _times(status: dict[str, Any]) -> str:

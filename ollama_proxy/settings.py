@@ -218,6 +218,12 @@ class Settings(BaseModel):
         text="failures in a row after which held requests are given up too",
         shown="3",
     )
+    launch_limit: Annotated[int, Field(ge=1)] = setting(
+        5,
+        "OLLAMA_PROXY_LAUNCH_LIMIT",
+        text="paid launches in an hour that may serve no request; then a person acts",
+        shown="5",
+    )
     state_dir: Path = setting(
         _state_dir,
         "OLLAMA_PROXY_STATE_DIR",

@@ -1,5 +1,6 @@
 """What is going on, for people and for clients: ``/status`` and the 503s."""
 
+import math
 import random
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,13 @@ from ollama_proxy.backend import Priced
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
+from ollama_proxy.fault_words import (
+    error_of,
+    failure_words,
+    is_error,
+    lockout_words,
+)
+from ollama_proxy.launch_limit import recent
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
@@ -71,12 +79,12 @@ class Status:
 
     def _situation(self, controller: Controller, tenth: int) -> _Situation:
         record = controller.record
-        failed = _is_error(record)
+        failed = is_error(record)
         starting = record.state is State.STARTING
         elapsed_s = self._elapsed_s(record)
         total_s = self.estimates.total_s(controller.offer.name)
         eta_s = remaining_s(total_s, elapsed_s or 0.0) if not failed else None
-        wait_s = max(1.0, record.retry_at - self.clock.now()) if failed else eta_s
+        wait_s = self._pause_s(record) if failed else eta_s
         waiting = Waiting(
             status="error" if failed else "provisioning",
             message=self._message(controller, eta_s),
@@ -87,6 +95,13 @@ class Status:
             retry_after=0,
         )
         return _Situation(record, tenth, waiting, wait_s)
+
+    def _pause_s(self, record: Record) -> float:
+        """Return when it is worth asking again after a failed launch."""
+        ends_at = record.retry_at
+        if record.lockout is not None:
+            ends_at = math.inf if record.lockout.until is None else record.lockout.until
+        return max(1.0, ends_at - self.clock.now())
 
     def _foremost(self) -> Controller:
         """Return the instance that is closest to serving."""
@@ -109,15 +124,10 @@ class Status:
 
     def _message(self, controller: Controller, eta_s: float | None) -> str:
         record = controller.record
-        if record.state is State.STOPPING and _is_error(record):
-            return _error(record) or "the instance can't be stopped"
-        if record.state is State.COOLDOWN and record.fault is not None:
-            pause_s = max(0.0, record.retry_at - self.clock.now())
-            when = f"in {pause_s:.0f} s" if pause_s else "with the next request"
-            return (
-                f"the instance could not be started: {record.fault.message} "
-                f"(next try {when})"
-            )
+        if record.state is State.STOPPING and is_error(record):
+            return self._error(record) or "the instance can't be stopped"
+        if is_error(record) and (record.fault or record.lockout):
+            return failure_words(record, self.clock.now())
         left = "" if eta_s is None else f", about {eta_s:.0f} s left"
         kind = "simulated instance" if self.simulated else "instance"
         if record.state is State.STARTING:
@@ -143,7 +153,7 @@ class Status:
             "version": __version__,
             "backend": self.backend,
             "provisioning_status": "error"
-            if _is_error(record)
+            if is_error(record)
             else _PROVISIONING_STATUS[record.state],
             "instance_status": record.state.value,
             "stage": waiting.stage,
@@ -167,8 +177,27 @@ class Status:
             "pulls": [pull_body(pull) for pull in self.pulls.under_way()],
             "lost_models": self._lost_models(),
             "price": self._price(),
-            "error": _error(record),
+            "error": self._error(record),
+            "launches_unserved": len(recent(record.paid_launches, self.clock.now())),
+            "launch_limit": controller.policy.launch_limit,
+            "lockout": self._lockout(record),
             "pools": [self._pool()],
+        }
+
+    def _error(self, record: Record) -> str | None:
+        return error_of(record, self.clock.now())
+
+    def _lockout(self, record: Record) -> dict[str, Any] | None:
+        """Return why no request launches, and in how many seconds one may again."""
+        lockout = record.lockout
+        if lockout is None:
+            return None
+        now = self.clock.now()
+        ends_in_s = None if lockout.until is None else max(0.0, lockout.until - now)
+        return {
+            "reason": lockout.reason,
+            "message": lockout_words(lockout, now),
+            "ends_in_s": None if ends_in_s is None else round(ends_in_s, 1),
         }
 
     def _price(self) -> dict[str, float | None] | None:
@@ -196,7 +225,20 @@ class Status:
             "name": "default",
             "models": list(self.models),
             "waiting": self.pool.waiting,
-            "instances": [_instance(c) for c in self.pool.controllers],
+            "instances": [self._instance(c) for c in self.pool.controllers],
+        }
+
+    def _instance(self, controller: Controller) -> dict[str, Any]:
+        record = controller.record
+        return {
+            "slot": controller.slot,
+            "backend": controller.offer.name,
+            "state": record.state.value,
+            "launch_id": record.launch_id,
+            "url": controller.upstream.url if controller.upstream else None,
+            "in_flight": record.leases,
+            "failures": record.failures,
+            "error": self._error(record),
         }
 
 
@@ -217,35 +259,6 @@ def pull_body(pull: Pull | AttachedPull) -> dict[str, Any]:
         "progress": pull.progress.fraction,
         "followers": pull.followers,
     }
-
-
-def _instance(controller: Controller) -> dict[str, Any]:
-    record = controller.record
-    return {
-        "slot": controller.slot,
-        "backend": controller.offer.name,
-        "state": record.state.value,
-        "launch_id": record.launch_id,
-        "url": controller.upstream.url if controller.upstream else None,
-        "in_flight": record.leases,
-        "failures": record.failures,
-        "error": _error(record),
-    }
-
-
-def _is_error(record: Record) -> bool:
-    """Tell whether asking again soon is no use: a launch failed, or a stop does."""
-    if record.state is State.STOPPING:
-        return record.failed or record.stop_error is not None
-    return record.state is State.COOLDOWN
-
-
-def _error(record: Record) -> str | None:
-    words = [record.fault.message] if record.fault is not None else []
-    if record.stop_error is not None:
-        stuck = "the instance can't be stopped and may cost money"
-        words.append(f"{stuck}: {record.stop_error}")
-    return "; ".join(words) or None
 
 
 def _finite(length_s: float) -> float | None:

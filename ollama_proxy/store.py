@@ -19,6 +19,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from ollama_proxy.errors import StartupError, StoreError
+from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.sticky import StickyModel
@@ -144,7 +145,7 @@ class Store:
         rows = self._db.execute("SELECT slot, launch_id FROM instance").fetchall()
         for slot, launch_id in rows:
             if launch_id in launch_ids:
-                self.put(slot, Record(), None)
+                self.put(slot, without_launch(self.get(slot) or Record()), None)
 
     def journal(self, limit: int = 50) -> list[Transition]:
         """Return the newest transitions, newest first."""

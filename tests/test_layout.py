@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PURE = ("lifecycle", "record", "events", "routing", "headers", "answers", "origins")
+PURE = (
+    "lifecycle",
+    "launch_limit",
+    "record",
+    "events",
+    "endings",
+    "fault_words",
+    "routing",
+    "headers",
+    "answers",
+    "origins",
+)
 IMPURE = {
     "asyncio",
     "aiohttp",
@@ -32,9 +43,11 @@ TESTED_WITH = {
     "client_response": "fast_path",
     "controller": "pool",
     "doctor": "cli",
+    "endings": "pool",
     "errors": "settings",
     "events": "lifecycle",
     "exchange": "handlers",
+    "fault_words": "launch_limit",
     "hold": "handlers",
     "lessons": "extra_routes",
     "metrics": "own",

@@ -160,6 +160,32 @@ async def test_a_model_that_does_not_exist_is_a_final_fault() -> None:
     assert caught.value.fault.final
 
 
+@pytest.mark.parametrize(
+    ("said", "reason", "final"),
+    [
+        ("pull model manifest: file does not exist", "pull", True),
+        ("invalid model name", "pull", True),
+        ("pull model manifest: Get https://x: dial tcp: host not found", "pull", False),
+        ("lookup registry.ollama.ai: does not exist", "pull", False),
+        ("write /root/.ollama/x: no space left on device", "disk", False),
+        ("max retries exceeded: EOF", "pull", False),
+    ],
+)
+async def test_only_what_the_registry_says_is_final(
+    said: str, reason: str, final: bool
+) -> None:
+    async with (
+        picky_server("there", 400, said) as asked,
+        aiohttp.ClientSession() as session,
+    ):
+        with pytest.raises(PreparationError) as caught:
+            await steps(HttpProbe(session), Upstream(asked[0]), ["new"])
+
+    fault = caught.value.fault
+    assert (fault.reason, fault.final) == (reason, final)
+    assert said in fault.message
+
+
 async def test_a_pull_that_ends_without_success_is_a_fault() -> None:
     manners = Manners()
     async with probed(manners) as (probe, upstream, _):

@@ -37,7 +37,7 @@ from ollama_proxy.backends.exoscale.instances import (
 from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.backends.guard import FAILED, READY, Guard
+from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -316,7 +316,8 @@ class ExoscaleBackend:
         if stage.startswith(FAILED):
             step = stage.removeprefix(FAILED)
             detail = f"the instance could not set up its {step}"
-            return Observation(Phase.FAILED, upstream, detail)
+            reason = step if step in REASONS else ""
+            return Observation(Phase.FAILED, upstream, detail, reason)
         if stage != READY:
             return Observation(Phase.PENDING, upstream, f"setting up {stage}")
         self._heard[launch_id] = upstream

@@ -106,6 +106,7 @@ class FlyBackend:
             instance_type=settings.size,
             models_gib=settings.volume_gb or None,
             memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
+            spec=self._maker.spec,
         )
 
     async def start(self, launch_id: LaunchId) -> None:

@@ -103,6 +103,7 @@ class OvhBackend:
             renew_s=60.0,
             location=settings.region,
             instance_type=settings.flavor or settings.gpu_model,
+            spec=self._maker.spec,
         )
 
     def regions(self) -> list[str]:

@@ -40,6 +40,8 @@ class FakeCloud:
     """A backend whose cloud lives as long as the test, whatever the proxy does.
 
     ``paid`` is what costs money now; ``most_paid`` the most there ever was.
+    ``end`` is what is seen of each instance that has booted, in place of a running one.
+    ``made_at`` are the moments at which the launches were first made.
     """
 
     dice: random.Random = field(default_factory=lambda: random.Random(0))
@@ -48,8 +50,10 @@ class FakeCloud:
     instances: dict[LaunchId, CloudInstance] = field(default_factory=dict)
     most_paid: int = 0
     launches: int = 0
+    made_at: dict[LaunchId, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     start_error: Exception | None = None
+    end: Observation | None = None
     interrupt: Callable[[str], None] = lambda _where: None
 
     @property
@@ -95,6 +99,7 @@ class FakeCloud:
             visible_at=now + self.faults.list_lag_s * self.dice.random(),
         )
         self.launches += 1
+        self.made_at.setdefault(launch_id, now)
         self.most_paid = max(self.most_paid, self.paid)
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
@@ -110,6 +115,8 @@ class FakeCloud:
             raise TransientError("the list does not show it yet")
         if now < instance.boots_at:
             return Observation(Phase.PENDING, detail="booting")
+        if self.end is not None:
+            return self.end
         return Observation(Phase.RUNNING, Upstream(f"http://{launch_id}.test"))
 
     async def stop(self, launch_id: LaunchId) -> None:

@@ -27,7 +27,9 @@ POLICY = Policy(
     drain_timeout_s=120.0,
     backoff_s=10.0,
     backoff_max_s=300.0,
+    launch_limit=5,
 )
+_HOUR_S = 3600.0
 _LONGEST_WAIT_S = 900.0
 
 
@@ -46,6 +48,8 @@ class World:
         self.probe = FakeProbe()
         self.answered = 0
         self.asked = 0
+        self._ordered_at: list[float] = []
+        self._served_at = 0.0
         self._launch_number = 0
         self._requests: set[asyncio.Task[None]] = set()
         self._crash_likelihood = 0.0
@@ -110,10 +114,34 @@ class World:
                 with contextlib.suppress(HoldLimitError):
                     lease = await self.pool.lease("m", wait_s=wait_s)
                     if lease is not None:
-                        with lease:
-                            await asyncio.sleep(stream_s)
+                        try:
+                            with lease:
+                                await asyncio.sleep(stream_s)
+                        finally:
+                            self._served_at = asyncio.get_running_loop().time()
         finally:
             self.answered += 1
+
+    def order(self) -> None:
+        """Let a person wake the instance."""
+        self._ordered_at.append(asyncio.get_running_loop().time())
+        self.pool.wake(forced=True)
+
+    @property
+    def is_locked_out(self) -> bool:
+        """Whether a person has to act before a request launches anything."""
+        return self.pool.controllers[0].record.lockout is not None
+
+    @property
+    def bought_in_vain(self) -> int:
+        """How many launches of the last hour served nobody, but for those ordered.
+
+        An order may be carried out once what is being stopped is gone.
+        """
+        begin = max(asyncio.get_running_loop().time() - _HOUR_S, self._served_at)
+        made = self.cloud.made_at.values()  # one that was taken away is made again
+        bought = sum(at > begin for at in made)
+        return bought - sum(at > begin - _HOUR_S for at in self._ordered_at)
 
     def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coro, name=str(self.asked))
@@ -160,7 +188,7 @@ class World:
             elif roll < 0.78:
                 self.pool.stop()
             elif roll < 0.82:
-                self.pool.wake(forced=True)
+                self.order()
             elif roll < 0.87:
                 await self.crash()
         except Crash:

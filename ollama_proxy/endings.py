@@ -1,0 +1,38 @@
+"""Tell why an instance ended, by what its backend saw or raised."""
+
+from ollama_proxy.backend import Observation, Phase
+from ollama_proxy.errors import BackendError
+from ollama_proxy.events import Failed, Gone, Lost
+from ollama_proxy.record import Fault, LaunchId
+
+_FINAL = frozenset({"image", "spec"})
+"""Reasons of an observation that stay until somebody changes something."""
+
+
+def refused(launch_id: LaunchId, error: BackendError) -> Failed:
+    """Return the end of a launch that the cloud refused."""
+    return Failed(launch_id, Fault(error.reason, str(error), error.final))
+
+
+def failed(launch_id: LaunchId, seen: Observation) -> Failed:
+    """Return the end of a launch that is there and will never serve."""
+    reason = seen.reason or "instance"
+    message = seen.detail or "the instance has failed"
+    return Failed(launch_id, Fault(reason, message, reason in _FINAL))
+
+
+def ended(launch_id: LaunchId, seen: Observation, last_words: str) -> Gone | Lost:
+    """Return the end of an instance: gone, or to be stopped for it is of no use.
+
+    ``last_words``: what the backend said of it when it was there still.
+    """
+    if seen.phase is Phase.GONE:
+        message = seen.detail or _gone(last_words)
+        return Gone(launch_id, message, seen.reason or "lost")
+    message = seen.detail or "the instance can't serve any more"
+    return Lost(launch_id, message, seen.reason or "lost")
+
+
+def _gone(last_words: str) -> str:
+    said = "the cloud says that the instance does not exist any more"
+    return f"{said}; before that it said: {last_words}" if last_words else said
