@@ -12,6 +12,8 @@ from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
+from ollama_proxy.encoding import encoding_of
+
 SMALL_BODY = 256 * 1024
 """Bytes up to which a body is kept although nobody has to look at it."""
 
@@ -83,8 +85,8 @@ class RequestBody:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether it is compressed, say, so that nobody here can look at it."""
-        return "Content-Encoding" in self._request.headers
+        """Whether it is compressed, so that nobody here can look at it."""
+        return bool(encoding_of(self._request.headers))
 
     @property
     def expects(self) -> bool:

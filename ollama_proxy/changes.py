@@ -2,16 +2,19 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from ollama_proxy.encoding import encoding_of, without_body_facts
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.handover import Handover, Head
-from ollama_proxy.outgoing import Outgoing
+from ollama_proxy.outgoing import Outgoing, in_the_clear
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.progress import read_progress
 from ollama_proxy.pull import (
+    EncodedPullError,
     Pull,
     PullHead,
     PullRequest,
@@ -68,11 +71,15 @@ class ModelChanges:
     ) -> web.StreamResponse:
         """Serve one request of the route ``name`` under a lease."""
         try:
-            wanted = read_pull(body) if to_send.body.complete else None
+            if not to_send.body.complete or encoding_of(to_send.headers):
+                body = b""  # nobody can look at it
+            wanted = read_pull(body)
             if name == "/api/pull" and wanted is not None:
                 return await self._pull(wanted, to_send, body, lease, handover)
             if name == "/api/delete":
                 return await self._delete(to_send, body, lease, handover)
+            if name == "/api/create":
+                to_send = in_the_clear(to_send)
             return await self._pass_on(name, to_send, body, lease, handover)
         finally:
             self._changed()
@@ -101,7 +108,8 @@ class ModelChanges:
                     pass
                 head, chunks = _DELETED, _once(b"")
             response = await handover.run(head, chunks, lease.touch)
-            self._note(name, body, head.status, ending.tail)
+            tail = b"" if encoding_of(answer.headers) else ending.tail
+            self._note(name, body, head.status, tail)
             return response
 
     async def _delete(
@@ -139,11 +147,14 @@ class ModelChanges:
             raise UpstreamError("the instance is stopping", arrived=False)
         joined = self._pulls.join(wanted, to_send, body, own, self._pulled)
         if joined is None:
-            return await self._attached(wanted, to_send, body, lease, handover)
+            clear = in_the_clear(to_send)
+            return await self._attached(wanted, clear, body, lease, handover)
         pull, joins = joined
         pull.followers += 1
         try:
             return await self._follow(pull, wanted, lease, handover, joins=joins)
+        except EncodedPullError:  # so it is this client's alone, as it comes
+            return await self._attached(wanted, to_send, body, lease, handover)
         finally:
             pull.followers -= 1
 
@@ -185,6 +196,9 @@ class ModelChanges:
         head = await pull.answered()
         joins = joins and "Content-Length" not in head.headers
         streams = wanted.stream is not False or head.status != _OK
+        if joins:
+            told = CIMultiDictProxy(without_body_facts(head.headers))
+            head = replace(head, headers=told)
         if streams:
             async with aclosing(pull.follow(joins=joins)) as chunks:
                 return await handover.run(head, chunks, lease.touch)
@@ -248,7 +262,7 @@ def _whole(pull: Pull, head: PullHead) -> tuple[PullHead, AsyncIterator[bytes]]:
     error, and a type without a charset.
     """
     failed = pull.progress.error is not None
-    fields = CIMultiDict(head.headers)
+    fields = without_body_facts(head.headers)
     fields["Content-Type"] = "application/json"
     fields["Content-Length"] = str(len(pull.last))
     reason = "Internal Server Error" if failed else head.reason

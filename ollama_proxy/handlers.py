@@ -12,7 +12,7 @@ from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
 from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold
-from ollama_proxy.outgoing import outgoing
+from ollama_proxy.outgoing import in_the_clear, outgoing
 from ollama_proxy.passage import Common, pass_on, touch_nothing, under
 from ollama_proxy.pool import Lease
 from ollama_proxy.routing import Asleep, Kind, Route, wants_stream
@@ -173,6 +173,8 @@ class OllamaHandler:
         """Relay one request under a lease, which ends with it."""
         handover = self._handover(request, exchange, hold)
         to_send = outgoing(request, body)
+        if hold is not None and hold.response is not None:
+            to_send = in_the_clear(to_send)
         if exchange.route.kind is not Kind.WRITE:
             serving = pass_on(
                 self._common, to_send, lease, handover, exchange, lease.touch

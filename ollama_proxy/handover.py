@@ -18,6 +18,7 @@ from ollama_proxy import headers, log
 from ollama_proxy.answers import in_band_error
 from ollama_proxy.bodies import reset
 from ollama_proxy.chunks import framed
+from ollama_proxy.encoding import encoding_of
 from ollama_proxy.errors import InstanceLostError
 from ollama_proxy.relay import Answer
 from ollama_proxy.routing import Family
@@ -235,8 +236,12 @@ class Handover(Generic[ResponseT]):
         touch: Callable[[], None],
     ) -> ResponseT:
         """Pour a body out to the client, after its head and with its end."""
-        if self.response is not None and head.status >= _FIRST_ERROR:
-            return await self._tell(self.response, await _error_of(head, chunks))
+        if self.response is not None:
+            if encoding := encoding_of(head.headers):
+                told = f"the instance's answer is compressed ({encoding}): the stream"
+                return await self._tell(self.response, f"{told} that began is not")
+            if head.status >= _FIRST_ERROR:
+                return await self._tell(self.response, await _error_of(head, chunks))
         response = self.response or await self._begin(head)
         self._sink = ClientSink(self._request, response, touch, self._stall_s)
         try:
@@ -280,8 +285,7 @@ class Handover(Generic[ResponseT]):
         Raises `ConnectionResetError` after a reset, where nothing can be told.
         """
         response = self.response
-        can_tell = response is not None and response.content_type in _STREAM_TYPES
-        if response is None or not can_tell or "Content-Length" in response.headers:
+        if response is None or not _takes_words(response):
             reset(self._request)
             raise ConnectionResetError(f"{message}: {error}") from error
         last = self._sink.last if self._sink is not None else b"\n"
@@ -299,6 +303,13 @@ class Handover(Generic[ResponseT]):
             await response.write(before + told)
             await response.write_eof()
         return response
+
+
+def _takes_words(response: Begun) -> bool:
+    """Tell whether words of our own fit into a body: a stream, and in the clear."""
+    fields = response.headers
+    is_bound = "Content-Length" in fields or "Content-Encoding" in fields
+    return response.content_type in _STREAM_TYPES and not is_bound
 
 
 async def _error_of(head: Head, chunks: AsyncIterator[bytes]) -> str:

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ollama_proxy import headers
+from ollama_proxy.encoding import CLEAR
 from ollama_proxy.exchange import raw_target
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
@@ -124,6 +125,12 @@ class Outgoing:
         if isinstance(payload, bytes):
             return [("Content-Length", str(len(payload)))]
         return [("Content-Length", "0")] if self.method in BODY_EXPECTED else []
+
+
+def in_the_clear(to_send: Outgoing) -> Outgoing:
+    """Return a request whose answer is to be one that can be read, or joined."""
+    fields = CIMultiDict(without(to_send.headers.items(), CLEAR))
+    return replace(to_send, headers=fields)
 
 
 def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:

@@ -20,6 +20,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
+from ollama_proxy.encoding import CLEAR, Unpacker, UnreadableBodyError, encoding_of
 from ollama_proxy.link import connection_options, credentials, is_foreign
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.progress import read_progress
@@ -93,9 +94,16 @@ class HttpProbe:
 
     async def alive(self, upstream: Upstream) -> bool:
         """Tell whether ``/api/version`` answers within the scaled time-out."""
-        return await self._version(upstream) is not None
+        try:
+            return await self._version(upstream) is not None
+        except PreparationError:
+            return False
 
     async def _version(self, upstream: Upstream) -> str | None:
+        """Return the version; None without an answer.
+
+        Raises `PreparationError` if an answer that came can't be unpacked.
+        """
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
@@ -117,7 +125,7 @@ class HttpProbe:
         """Go through the levels, telling each."""
         yield Progress(Stage.CONNECTING)
         pause_s = _CONNECT_PAUSE_S
-        while not await self.alive(upstream):
+        while await self._version(upstream) is None:
             await asyncio.sleep(pause_s)
             pause_s = min(_CONNECT_PAUSE_MAX_S, pause_s * 1.5)
         if self._sticky is not None:
@@ -210,7 +218,7 @@ class HttpProbe:
         try:
             async with request as response:
                 _own(response, upstream)
-                async for line in _lines(response):
+                async for line in _lines(response, "/api/pull"):
                     told = read_progress(line)
                     status = told.status or status
                     if told.error:
@@ -278,14 +286,15 @@ class HttpProbe:
             method,
             upstream.url + path,
             json=body,
-            headers=credentials(upstream.link),
+            headers={**CLEAR, **credentials(upstream.link)},
             allow_redirects=False,
+            auto_decompress=False,
             **connection_options(upstream.link),
         )
 
     async def _get(self, upstream: Upstream, path: str) -> _Reply:
         async with self._open(upstream, "GET", path, None) as response:
-            return await _reply(response, upstream)
+            return await _reply(response, upstream, path)
 
     async def _request_ok(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
@@ -303,7 +312,7 @@ class HttpProbe:
         for left in reversed(range(tries)):
             try:
                 async with self._open(upstream, method, path, body) as response:
-                    return await _reply(response, upstream)
+                    return await _reply(response, upstream, path)
             except (aiohttp.ClientError, OSError) as error:
                 if not left:
                     raise PreparationError(_broken("asking", path, error)) from error
@@ -329,10 +338,17 @@ class _Movement:
             raise PreparationError(_pull_fault(progress.detail, message))
 
 
-async def _reply(response: aiohttp.ClientResponse, upstream: Upstream) -> _Reply:
+async def _reply(
+    response: aiohttp.ClientResponse, upstream: Upstream, path: str
+) -> _Reply:
     """Return an answer; one that is not the instance's own is as good as none."""
     _own(response, upstream)
-    return _Reply(response.status, await _read(response))
+    try:
+        return _Reply(response.status, await _read(response, path))
+    except PreparationError:
+        if response.status == 200:  # noqa: PLR2004
+            raise
+        return _Reply(response.status, b"")
 
 
 def _own(response: aiohttp.ClientResponse, upstream: Upstream) -> None:
@@ -341,10 +357,30 @@ def _own(response: aiohttp.ClientResponse, upstream: Upstream) -> None:
         raise aiohttp.ClientPayloadError(said)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _unpacked(
+    response: aiohttp.ClientResponse, path: str
+) -> AsyncIterator[bytes]:
+    """Yield a body in the clear; raises `PreparationError` if that can't be done."""
+    encoding = encoding_of(response.headers)
+    if not encoding:
+        async for data in response.content.iter_any():
+            yield data
+        return
+    try:
+        unpacker = Unpacker(encoding)
+        async for data in response.content.iter_any():
+            for piece in unpacker.feed(data):
+                yield piece
+        unpacker.end()
+    except UnreadableBodyError as error:
+        message = f"the instance's answer to {path} can't be read: {error}"
+        raise PreparationError(Fault("encoding", message)) from error
+
+
+async def _read(response: aiohttp.ClientResponse, path: str) -> bytes:
     """Read a whole body of bounded length."""
     body = bytearray()
-    async for data in response.content.iter_any():
+    async for data in _unpacked(response, path):
         body += data
         if len(body) > _MAX_BODY:
             raise aiohttp.ClientPayloadError(f"an answer is over {_MAX_BODY} bytes")
@@ -360,10 +396,10 @@ def _listed(body: bytes) -> list[ListedModel]:
         raise PreparationError(Fault("probe", message)) from error
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[bytes]:
     """Split a stream into lines of bounded length."""
     rest = b""
-    async for data in response.content.iter_any():
+    async for data in _unpacked(response, path):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             if line.strip():

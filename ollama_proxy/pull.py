@@ -31,6 +31,13 @@ class PullRequest(msgspec.Struct, frozen=True):
         return self.model or self.name
 
 
+class EncodedPullError(UpstreamError):
+    """What a pull says is compressed, so it can be neither read nor joined."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"what the pull says is compressed ({encoding})", arrived=True)
+
+
 @dataclass(frozen=True, slots=True)
 class PullHead:
     """Status line and headers of a pull's answer."""

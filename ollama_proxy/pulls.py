@@ -16,12 +16,13 @@ from multidict import CIMultiDict
 
 from ollama_proxy import log
 from ollama_proxy.clock import Clock
+from ollama_proxy.encoding import CLEAR, encoding_of, without_body_facts
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.go_json import UnreadBodyError, read_members
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease
 from ollama_proxy.progress import ProgressLine
-from ollama_proxy.pull import Pull, PullHead, PullRequest
+from ollama_proxy.pull import EncodedPullError, Pull, PullHead, PullRequest
 from ollama_proxy.relay import Relay
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.tasks import TaskOwner
@@ -122,11 +123,12 @@ class Pulls:
             lease.release()
             return None
         pull = self._pulls[key] = Pull(request, lease.cut)
+        sent_body = _streamed(body, request)
         sent = Outgoing(
             to_send.method,
             to_send.target,
-            _without_framing(to_send.headers),
-            KeptBody(_streamed(body, request)),
+            _own_headers(to_send.headers, is_same=sent_body == body),
+            KeptBody(sent_body),
         )
         running = self._run(key, pull, sent, lease, pulled)
         self._tasks.spawn(running, name=f"pull {model}")
@@ -197,6 +199,8 @@ class Pulls:
         watch = asyncio.get_running_loop().create_task(self._watch(pull, limit))
         try:
             async with limit, await self._relay.ask(to_send, lease.upstream) as answer:
+                if encoding := encoding_of(answer.headers):
+                    raise EncodedPullError(encoding)
                 head = PullHead(answer.status, answer.reason, answer.headers)
                 pull.head.set_result(head)
                 async for data in answer.chunks():
@@ -229,10 +233,15 @@ class Pulls:
             )
 
 
-def _without_framing(headers: CIMultiDict[str]) -> CIMultiDict[str]:
-    """Return headers for a body whose length may have changed."""
-    kept = headers.copy()
+def _own_headers(headers: CIMultiDict[str], *, is_same: bool) -> CIMultiDict[str]:
+    """Return the headers of a request that is ours from here on.
+
+    Its answer is read, and told to clients that take this or that encoding. Unless
+    its body ``is_same`` as the client's, what was said of that is left out.
+    """
+    kept = CIMultiDict(headers) if is_same else without_body_facts(headers)
     kept.popall("Content-Length", None)
+    kept.update(CLEAR)
     return kept
 
 
