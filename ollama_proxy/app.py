@@ -165,7 +165,17 @@ def build_app(
         sticky=sticky,
         changed=keeper.models_changed,
     )
-    status = Status(pool, estimates, clock, dice, models, offer.name, pulls, sticky)
+    status = Status(
+        pool,
+        estimates,
+        clock,
+        dice,
+        models,
+        offer.name,
+        pulls,
+        sticky,
+        settings.selection.reason,
+    )
     common = Common(
         pool=pool,
         relay=relay,

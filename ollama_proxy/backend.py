@@ -80,7 +80,8 @@ class Traits:
     ``poll_s``: the pause between two looks at an instance that is coming or going;
     ``watch_s``: at one that is ready; ``renew_s``: between two words to an instance
     that ends without them. ``location`` and
-    ``instance_type`` are shown in ``/status``; ``models_gib`` is the room for
+    ``instance_type`` are shown in ``/status``; ``alternatives`` are the types and
+    places that are tried where these have no room; ``models_gib`` is the room for
     all models on disk, ``memory_gb`` the memory for one; None: not the backend's
     affair. ``spec`` names what instances are made from besides the settings, such as
     an image that was deployed: when it changes, what failed for good is tried again.
@@ -97,6 +98,7 @@ class Traits:
     renew_s: float = 60.0
     location: str | None = None
     instance_type: str | None = None
+    alternatives: tuple[str, ...] = ()
     models_gib: int | None = None
     memory_gb: float | None = None
     spec: str = ""

@@ -22,7 +22,7 @@ from ollama_proxy.screen import pull_line, render_status, watch_status
 from ollama_proxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from ollama_proxy.server import Serving
+    from ollama_proxy.announcement import Serving
 
 _USAGE = 2
 
@@ -83,27 +83,11 @@ def serve(config: Config = None) -> None:
 
 
 def _announce(serving: "Serving") -> None:
-    """Print what to type next."""
-    url, model = serving.url, serving.model
-    host = url.removeprefix("http://")
-    body = f'{{"model":"{model}","prompt":"hi"}}'
-    kind = (
-        "A simulator stands in for Ollama: its words are made up."
-        if serving.simulated
-        else "The first request that needs a model starts an instance."
-    )
-    lines = (
-        f"ollama-proxy {__version__} listens on {url}. {kind}",
-        "Type next, in another terminal:",
-        f"  curl {url}/api/generate -d '{body}'",
-        "      -> 503 while the instance is provisioned; a little later -> tokens",
-        f"  curl -H 'Prefer: wait=120' {url}/api/generate -d '{body}'",
-        "      -> waits for the instance instead",
-        f"  OLLAMA_HOST={host} {sys.argv[0]} status --watch",
-        f"  OLLAMA_HOST={host} ollama run {model}     # or any client of Ollama",
-    )
+    """Print what will be started, and what to type next."""
+    from ollama_proxy.announcement import announcement  # noqa: PLC0415 - slow to import
+
     with contextlib.suppress(OSError):  # nobody has to read it
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write(announcement(serving, sys.argv[0]))
         sys.stdout.flush()
 
 
@@ -127,6 +111,7 @@ def status(
         from ollama_proxy.doctor import look_alone  # noqa: PLC0415 - slow to import
 
         _err.print(f"ollama-proxy: {escape(str(error))}")
+        _out.print(escape(settings.selection.sentence))
         for line in asyncio.run(look_alone(settings)) or ["nothing of ours is there"]:
             _out.print(escape(line))
         raise typer.Exit(1) from error
@@ -184,7 +169,9 @@ def pulls(
 @app.command()
 def deploy(image: str, config: Config = None) -> None:
     """Make, once, what launches only start: the app that runs IMAGE."""
-    asyncio.run(_set_up(_settings(config), image))
+    settings = _settings(config)
+    _out.print(escape(settings.selection.sentence))
+    asyncio.run(_set_up(settings, image))
 
 
 @app.command()
@@ -196,7 +183,9 @@ def delete(
     """Delete everything of this deployment in its cloud."""
     settings = _settings(config)
     if not yes:
-        typer.confirm("Delete everything of this deployment in its cloud?", abort=True)
+        name = settings.selection.backend
+        question = f"Delete everything of this deployment in its cloud, {name!r}?"
+        typer.confirm(question, abort=True)
     asyncio.run(_set_up(settings, None))
 
 

@@ -20,6 +20,7 @@ from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.fitting import needed_gb
+from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.places import place_of
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
@@ -33,9 +34,12 @@ from ollama_proxy.store import Store
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything that `serve` would need; create nothing that costs."""
     findings = [
-        Finding("settings", ok=True, detail=f"backend {backend_name(settings)!r}"),
+        Finding("settings", ok=True, detail=settings.selection.sentence),
         _address(settings),
     ]
+    if settings.selection.notice:
+        note = Finding("settings of others", ok=True, detail=settings.selection.notice)
+        findings.append(note)
     try:
         store = Store(settings.state_dir)
     except StartupError as error:
@@ -43,6 +47,8 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     with closing(store):
         async with aclosing(open_backend(settings, store, SystemClock())) as backend:
+            sentence = launch_plan(settings, backend).sentence
+            findings.append(Finding("what is started", ok=True, detail=sentence))
             findings += await _backend(backend)
             place = store.place(place_of(backend_name(settings), backend.traits))
             findings += _room(settings, backend, sizes_of(place.contents()))

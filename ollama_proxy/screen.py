@@ -21,6 +21,8 @@ def render_status(status: dict[str, Any]) -> RenderableType:
     state = str(status["provisioning_status"])
     table.add_row("status", Text(_state(status), style=_COLOURS.get(state, "")))
     table.add_row("backend", Text(_backend(status)))
+    if reason := status.get("backend_reason"):  # an older proxy does not tell
+        table.add_row("chosen", Text(f"because {reason}"))
     if status["stage"]:
         words = f"{status['stage']} {status['detail'] or ''}".strip()
         table.add_row("stage", Text(f"{words} ({_times(status)})"))

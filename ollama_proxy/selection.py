@@ -51,6 +51,11 @@ class Selection:
     notice: str = ""
 
     @property
+    def sentence(self) -> str:
+        """The backend and why, for people."""
+        return f"backend {self.backend!r}, because {self.reason}"
+
+    @property
     def meant(self) -> tuple[str, ...]:
         """Every backend that may be the one that is meant."""
         return (self.backend, *self.rivals)

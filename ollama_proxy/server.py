@@ -7,19 +7,23 @@ import random
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import partial
 
 import structlog
 from aiohttp import web
 
 from ollama_proxy import __version__, log
+from ollama_proxy.announcement import Serving
 from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
+from ollama_proxy.backend import Backend
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
+from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.runner import Runner
-from ollama_proxy.settings import Settings, backend_name
+from ollama_proxy.settings import Settings
 from ollama_proxy.store import Store
 from ollama_proxy.values import Listen
 
@@ -53,19 +57,10 @@ def bind(listen: Listen) -> socket.socket:
     return bound
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What is told once requests are taken: where, and a model to try."""
-
-    url: str
-    model: str
-    simulated: bool
-
-
 async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None:
     """Serve until SIGINT or SIGTERM; streams may end first, a second signal ends all.
 
-    ``announce`` is called once requests are taken.
+    ``announce`` is called before requests are taken: nothing is bought unannounced.
     """
     bound = bind(settings.listen)
     try:
@@ -85,9 +80,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 dice=random.Random(),  # noqa: S311 - spreads load, guards nothing
                 hosts=_host_rules(bound),
             )
-            await _run(
-                app, bound, settings, announce, simulated=backend.traits.simulated
-            )
+            await _run(app, bound, settings, partial(_tell, announce, backend))
         finally:
             await backend.aclose()
     finally:
@@ -105,37 +98,47 @@ async def _run(
     app: web.Application,
     bound: socket.socket,
     settings: Settings,
-    announce: Callable[[Serving], None],
-    *,
-    simulated: bool,
+    tell: Callable[[Settings, str], None],
 ) -> None:
-    logger = structlog.get_logger()
     runner = open_runner(app, drain_timeout_s=settings.drain_timeout)
     signals = _watch_signals()
+    port = bound.getsockname()[1]
+    tell(settings, settings.listen.model_copy(update={"port": port}).url)
     await runner.setup()
     try:
         await runner.listen(bound, backlog=_BACKLOG)
         _spare_collections()
-        port = bound.getsockname()[1]
-        url = settings.listen.model_copy(update={"port": port}).url
-        name = backend_name(settings)
-        logger.info(
-            log.PROXY_STARTED,
-            version=__version__,
-            url=url,
-            backend=name,
-            requests_at_once=_raise_descriptors(),
-        )
-        if notice := settings.selection.notice:
-            logger.warning(log.SETTINGS_UNUSED, reason=notice)
-        if simulated:
-            logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
-        model = settings.models[0] if settings.models else SIMULATED_MODELS[0]
-        announce(Serving(url, model, simulated))
         await signals.get()
-        logger.info(log.PROXY_STOPPING)
+        structlog.get_logger().info(log.PROXY_STOPPING)
     finally:
         await _end(runner, signals)
+
+
+def _tell(
+    announce: Callable[[Serving], None],
+    backend: Backend,
+    settings: Settings,
+    url: str,
+) -> None:
+    """Log and announce what is served, and what the first request will start.
+
+    Clients that come at once wait in the kernel's line: the address is bound.
+    """
+    logger, notice = structlog.get_logger(), settings.selection.notice
+    plan, simulated = launch_plan(settings, backend), backend.traits.simulated
+    logger.info(
+        log.PROXY_STARTED,
+        version=__version__,
+        url=url,
+        **asdict(plan),
+        requests_at_once=_raise_descriptors(),
+    )
+    if notice:
+        logger.warning(log.SETTINGS_UNUSED, reason=notice)
+    if simulated:
+        logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
+    model = settings.models[0] if settings.models else SIMULATED_MODELS[0]
+    announce(Serving(url, model, simulated, plan, notice, settings.default_backend))
 
 
 def _raise_descriptors() -> int | None:

@@ -61,6 +61,7 @@ class Status:
     backend: str
     pulls: Pulls
     sticky: StickyModels | None
+    backend_reason: str
     _last: _Situation | None = None
 
     def waiting(self, problem: str | None = None) -> Waiting:
@@ -152,6 +153,7 @@ class Status:
             "service": "ollama-proxy",
             "version": __version__,
             "backend": self.backend,
+            "backend_reason": self.backend_reason,
             "provisioning_status": "error"
             if is_error(record)
             else _PROVISIONING_STATUS[record.state],

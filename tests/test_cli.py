@@ -100,8 +100,33 @@ def test_check_examines_without_creating(tmp_path: Path) -> None:
     done = run_cli("check", **env)
 
     assert done.returncode == 0
-    assert "settings: backend 'local'" in done.stdout
+    assert "settings: backend 'local', because no backend is named" in done.stdout
+    assert "what is started: local: simulator (this machine), at no" in done.stdout
     assert "instances of ours: 0" in done.stdout
+
+
+def test_check_names_what_is_not_used(tmp_path: Path) -> None:
+    env = {
+        "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
+        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_PROXY_BACKEND": "local",
+        "EXOSCALE_DISK_SIZE": "a lot",
+    }
+    done = run_cli("check", **env)
+
+    assert done.returncode == 0
+    assert "these are not used: EXOSCALE_DISK_SIZE; to use them" in done.stdout
+
+
+def test_status_without_a_proxy_names_the_backend_and_why(tmp_path: Path) -> None:
+    env = {
+        "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
+        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_PROXY_BACKEND": "local",
+    }
+    done = run_cli("status", **env)
+
+    assert "backend 'local', because OLLAMA_PROXY_BACKEND names it" in done.stdout
 
 
 def test_check_finds_a_busy_port(tmp_path: Path) -> None:

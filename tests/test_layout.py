@@ -30,6 +30,7 @@ IMPURE = {
 }
 TESTED_WITH = {
     "__main__": "cli",
+    "announcement": "server",
     "app": "handlers",
     "asleep": "handlers",
     "backend": "registry",

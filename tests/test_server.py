@@ -182,6 +182,52 @@ def test_what_to_type_next_is_printed(tmp_path: Path) -> None:
     assert "simulator" in text
 
 
+def test_what_is_started_where_at_what_price_and_why_is_told(tmp_path: Path) -> None:
+    with proxy_process(
+        tmp_path / "s",
+        OLLAMA_PROXY_DEFAULT_BACKEND="local",
+        EXOSCALE_API_KEY="EXOmine",
+        EXOSCALE_API_SECRET="my-secret",
+    ) as proxy:
+        proxy.until(lambda: "ollama run llama3.2" in proxy.log.read_text())
+        text = proxy.log.read_text()
+        reason = proxy.get("/status")["backend_reason"]
+        shown = run_cli("status", OLLAMA_HOST=proxy.url).stdout
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    started = next(line for line in lines if line["event"] == "proxy.started")
+    unused = [line for line in lines if line["event"] == "settings.unused"]
+
+    assert reason == "it is the default ('local') and no other is named"
+    assert started["backend"] == "local"
+    assert started["instance_type"] == "simulator"
+    assert started["location"] == "this machine"
+    assert started["price"] == "at no price"
+    assert started["reason"] == reason
+    assert (
+        "Backend local: simulator (this machine), at no price; chosen because it is the"
+        " default ('local') and no other is named.\n" in text
+    )
+    assert "not used: EXOSCALE_API_KEY, EXOSCALE_API_SECRET; to use them" in text
+    assert "OLLAMA_PROXY_DEFAULT_BACKEND=local " in text
+    assert len(unused) == 1
+    assert "EXOmine" not in text
+    assert "my-secret" not in text
+    assert f"because {reason}" in shown
+
+
+def test_it_is_told_before_a_cloud_is_asked_for_anything(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as first:
+        first.post("/api/generate", HELLO)
+        until_ready(first)
+        first.kill()
+    with proxy_process(tmp_path / "s") as second:
+        second.until(lambda: "instance.transition" in second.log.read_text())
+        text = second.log.read_text()
+
+    told = text.index("proxy.started"), text.index("Backend local: ")
+    assert max(told) < text.index("instance.")
+
+
 def test_no_prompt_and_no_key_reaches_the_log(tmp_path: Path) -> None:
     with proxy_process(tmp_path / "s", LOG_LEVEL="debug") as proxy:
         body = {"model": "llama3.2", "prompt": "my-secret-prompt"}

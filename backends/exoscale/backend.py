@@ -111,6 +111,7 @@ class ExoscaleBackend:
             renew_s=60.0,
             location=settings.zone,
             instance_type=settings.instance_type,
+            alternatives=(*settings.fallback_types, *settings.fallback_zones),
             models_gib=settings.disk_size - _SYSTEM_GIB,
         )
 

@@ -104,6 +104,7 @@ class FlyBackend:
             renew_s=60.0,
             location=settings.region,
             instance_type=settings.size,
+            alternatives=settings.fallback_regions,
             models_gib=settings.volume_gb or None,
             memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
             spec=self._maker.spec,

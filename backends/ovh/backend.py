@@ -104,6 +104,7 @@ class OvhBackend:
             location=settings.region,
             instance_type=settings.flavor or settings.gpu_model,
             spec=self._maker.spec,
+            alternatives=settings.fallback_regions,
         )
 
     def regions(self) -> list[str]:

@@ -1,0 +1,64 @@
+"""What a launch would start, where, at what price and why: known without a cloud."""
+
+from dataclasses import dataclass
+
+from ollama_proxy.backend import Backend, Priced
+from ollama_proxy.setting import environment_names
+from ollama_proxy.settings import Settings, backend_groups
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """What the first request that needs a model will start.
+
+    ``reason`` says why this backend was chosen; ``instance_type`` and ``location`` are
+    None where the backend does not tell. ``price`` is in words.
+    """
+
+    backend: str
+    reason: str
+    instance_type: str | None
+    location: str | None
+    alternatives: tuple[str, ...]
+    price: str
+
+    @property
+    def sentence(self) -> str:
+        """The plan for people: ``exoscale: a5000.small (at-vie-2), price …``."""
+        where = f" ({self.location})" if self.location else ""
+        what = f"{self.instance_type or 'an instance'}{where}"
+        if self.alternatives:
+            what += f", without room there {' or '.join(self.alternatives)}"
+        return f"{self.backend}: {what}, {self.price}; chosen because {self.reason}"
+
+
+def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
+    """Return what the backend would start, from the settings alone."""
+    traits, selection = backend.traits, settings.selection
+    location, instance_type = traits.location, traits.instance_type
+    if traits.always_on:
+        instance_type = "a server that is there anyway"
+        location = settings.upstream_url or location
+    return LaunchPlan(
+        backend=selection.backend,
+        reason=selection.reason,
+        instance_type=instance_type,
+        location=location,
+        alternatives=traits.alternatives,
+        price=_price(selection.backend, backend),
+    )
+
+
+def _price(name: str, backend: Backend) -> str:
+    """Return the price in words, as far as the settings have it."""
+    traits = backend.traits
+    if traits.always_on or traits.stops_with_proxy:
+        return "at no price"
+    per_hour = backend.prices.per_hour if isinstance(backend, Priced) else None
+    if per_hour is not None:
+        return f"{per_hour:g} per hour as configured"
+    group = backend_groups().get(name)
+    field = group.model_fields.get("price_per_hour") if group is not None else None
+    if field is None:
+        return "price unknown"
+    return f"price unknown ({environment_names(field)[0]} is not set)"
