@@ -46,6 +46,7 @@ from ollama_proxy.spared import SparedRequests
 from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import Store
+from ollama_proxy.unknown_models import UnknownModels, WakeRule
 
 SIMULATED_MODELS = ("llama3.2",)
 """What a simulated instance serves when nobody named a model."""
@@ -153,11 +154,32 @@ def build_app(
         contents=place.contents(),
         restored=sticky,
     )
-    keeper = CatalogueKeeper(pool, probe=probe, catalogue=catalogue, place=place)
     relay = Relay()
     controller.observe(partial(_forget_connections, relay))
     most = MOST_DETACHED if settings.detached_pulls else 0
     pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout, most=most)
+    book = LessonBook(place)
+
+    def being_fetched() -> list[str]:
+        named = [pull.request.model_name for pull in pulls.under_way()]
+        return named + (sticky.names() if sticky is not None else [])
+
+    unknown = UnknownModels(
+        _wake_rule(settings, backend),
+        listing=catalogue,
+        launches=pool,
+        book=book,
+        clock=clock,
+        starts_empty=backend.traits.starts_empty,
+        also_known=being_fetched,
+    )
+    keeper = CatalogueKeeper(
+        pool,
+        probe=probe,
+        catalogue=catalogue,
+        place=place,
+        refreshed=unknown.refreshed,
+    )
     changes = ModelChanges(
         pool=pool,
         relay=relay,
@@ -181,11 +203,11 @@ def build_app(
         relay=relay,
         answers=AsleepAnswers(catalogue),
         status=status,
-        spared=SparedRequests(_spared(settings, backend), clock),
+        spared=SparedRequests(_spared(settings, backend), unknown, clock),
         budget=BodyBudget(settings.max_waiting_bytes),
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=metrics,
-        extra_routes=ExtraRoutes(settings.extra_routes, LessonBook(place)),
+        extra_routes=ExtraRoutes(settings.extra_routes, book),
         stall_s=settings.stall_timeout,
     )
     fast_path = FastPath(common, hosts=hosts, clock=clock)
@@ -242,6 +264,13 @@ def _spec(settings: Settings) -> object:
         "static": settings.upstream_url,
     }
     return known.get(backend_name(settings), settings.backend_options)
+
+
+def _wake_rule(settings: Settings, backend: Backend) -> WakeRule:
+    """Return whether unknown models wake: a server that is there anyway may as well."""
+    rule = WakeRule(settings.wake_for_unknown_models)
+    is_free = backend.traits.always_on and rule is WakeRule.AUTO
+    return WakeRule.TRUE if is_free else rule
 
 
 def _policy(settings: Settings) -> Policy:

@@ -106,10 +106,22 @@ class Catalogue:
     ) -> "_View":
         tags = contents.tags if contents is not None else _NO_TAGS
         models = _by_name(tags)
+        list_id = hashlib.sha256(
+            "\n".join(sorted(models)).encode("utf-8", "replace")
+        ).hexdigest()
         lacking = [name for name in expected if full_model_name(name) not in models]
         if lacking:
             tags = _with_more(tags, [self._placeholder(name) for name in lacking])
-        return _View(expected, tags, _by_name(tags))
+        return _View(expected, tags, _by_name(tags), list_id)
+
+    @property
+    def list_id(self) -> str | None:
+        """What the last instance's list is known by; None before the first."""
+        return self._look().list_id if self._contents is not None else None
+
+    def knows(self, full_name: str) -> bool:
+        """Tell whether a model is listed, by its full name."""
+        return full_name in self._look().models
 
     def version(self) -> bytes:
         """Return the body of ``/api/version``: the last one seen."""
@@ -170,11 +182,15 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What is told of the models, as long as the same are ``expected``."""
+    """What is told of the models, as long as the same are ``expected``.
+
+    ``list_id`` tells one list of names that an instance gave from another.
+    """
 
     expected: tuple[str, ...]
     tags: bytes
     models: Mapping[str, ListedModel]
+    list_id: str = ""
 
 
 _NO_TAGS = b'{"models":[]}'

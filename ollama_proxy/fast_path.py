@@ -219,7 +219,9 @@ class FastPath:
         """
         uses = exchange.route.counts_as_use
         touch = lease.touch if uses else touch_nothing
-        serving = pass_on(self._common, request, lease, handover, exchange, touch)
+        serving = pass_on(
+            self._common, request, request.body, lease, handover, exchange, touch
+        )
         limit_s = None if uses else read_limit_s(exchange.route)
         try:
             return await under(lease, handover, serving, limit_s=limit_s)

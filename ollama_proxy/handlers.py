@@ -114,6 +114,7 @@ class OllamaHandler:
         serving = pass_on(
             self._common,
             outgoing(request, body),
+            body,
             lease,
             handover,
             exchange,
@@ -177,13 +178,15 @@ class OllamaHandler:
             to_send = in_the_clear(to_send)
         if exchange.route.kind is not Kind.WRITE:
             serving = pass_on(
-                self._common, to_send, lease, handover, exchange, lease.touch
+                self._common, to_send, body, lease, handover, exchange, lease.touch
             )
             return await under(lease, handover, serving)
         changing = self._changes.relay(
             exchange.route.name, to_send, body.head, lease, handover
         )
         response = await under(lease, handover, changing)
+        kind = response.headers.get("Content-Type")
+        self._common.spared.hear(exchange, body, response.status, kind)
         exchange.outcome = "relayed"
         return response
 

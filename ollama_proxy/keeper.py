@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
@@ -24,16 +25,23 @@ class CatalogueKeeper:
     """Refreshes the catalogue in the background, one refresh at a time.
 
     One that failed is tried again, after pauses of 1 to 60 s, as long as an instance
-    is ready.
+    is ready. ``refreshed`` is called after one that succeeded.
     """
 
     def __init__(
-        self, pool: Pool, *, probe: Probe, catalogue: Catalogue, place: Place
+        self,
+        pool: Pool,
+        *,
+        probe: Probe,
+        catalogue: Catalogue,
+        place: Place,
+        refreshed: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._probe = probe
         self._catalogue = catalogue
         self._place = place
+        self._refreshed = refreshed
         self._stale = asyncio.Event()
         self._tasks = TaskOwner()
         self._log = structlog.get_logger()
@@ -79,6 +87,7 @@ class CatalogueKeeper:
             async with asyncio.timeout(_ASK_TIMEOUT_S):
                 contents = await self._probe.contents(upstream)
             self._catalogue.replace(contents)
+            self._refreshed()
             self._place.put_contents(contents)
         except (PreparationError, StoreError, TimeoutError, *UNREADABLE) as error:
             self._log.warning(log.CATALOGUE_FAILED, error=str(error))

@@ -15,7 +15,7 @@ from ollama_proxy.metrics import Metrics
 from ollama_proxy.outgoing import Sendable
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.relay import Relay
-from ollama_proxy.spared import SparedRequests
+from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
 
 
@@ -45,6 +45,7 @@ class Common:
 async def pass_on(
     common: Common,
     to_send: Sendable,
+    body: Looked,
     lease: Lease,
     handover: Handover[ResponseT],
     exchange: Exchange,
@@ -56,6 +57,8 @@ async def pass_on(
         common.extra_routes.heard(
             exchange.route, to_send.method, exchange.path, answer.status
         )
+        kind = answer.headers.get("Content-Type")
+        common.spared.hear(exchange, body, answer.status, kind)
         exchange.outcome = "relayed"
         return await handover.pour(answer, touch)
 

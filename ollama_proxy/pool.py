@@ -21,7 +21,7 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
 from ollama_proxy.events import Leased, Released, StopRequested, Wake
-from ollama_proxy.lifecycle import is_given_up
+from ollama_proxy.lifecycle import is_given_up, step
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.tasks import TaskOwner
 
@@ -229,6 +229,27 @@ class Pool:
             if controller.record.state is State.READY:
                 return controller.upstream
         return None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an instance serves."""
+        return self.ready_upstream() is not None
+
+    @property
+    def would_launch(self) -> bool:
+        """Whether a wake would begin a launch, now or once what stops is gone.
+
+        Not if one is under way, is to come anyway, or would not come for a wake.
+        """
+        states = {c.record.state for c in self.controllers}
+        if states & {State.STARTING, State.READY} or not self._accepts_wakes:
+            return False
+        if states & {State.DRAINING, State.STOPPING}:
+            return not self._wakes_again
+        first, now = self.controllers[0], self._clock.now()
+        wake = Wake(self._draw_launch_id())
+        woken = step(first.record, wake, now=now, policy=first.policy)
+        return woken.record.launch_id == wake.launch_id
 
     def nudge(self) -> None:
         """Look at the instances now: one could not be reached."""

@@ -220,18 +220,26 @@ class BodyFields(msgspec.Struct):
     keep_alive: msgspec.Raw = msgspec.Raw()
     system: msgspec.Raw = msgspec.Raw()
     options: msgspec.Raw = msgspec.Raw()
+    source: msgspec.Raw = msgspec.Raw()
 
     @property
     def model_name(self) -> str:
         """The model: ``model``, else the older ``name``."""
-        return self.model or self._older_name()
+        return self.model or _text(self.name)
 
-    def _older_name(self) -> str:
-        try:
-            value = msgspec.json.decode(self.name) if bytes(self.name) else ""
-        except UNREADABLE:
-            return ""
-        return value if isinstance(value, str) else ""
+    @property
+    def source_name(self) -> str:
+        """The model that is to be copied."""
+        return _text(self.source)
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """Return a raw text; "" if it is none."""
+    try:
+        value = msgspec.json.decode(raw) if bytes(raw) else ""
+    except UNREADABLE:
+        return ""
+    return value if isinstance(value, str) else ""
 
 
 UNREADABLE = (

@@ -61,6 +61,10 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _lower(value: object) -> str:
+    return str(value).strip().lower()
+
+
 def _state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base, "ollama-proxy").expanduser()
@@ -193,6 +197,15 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_LOADS_KEEP_AWAKE",
         text="whether a request that only loads a model wakes an instance and keeps it",
         shown="true",
+    )
+    wake_for_unknown_models: Annotated[
+        Literal["auto", "true", "false"], BeforeValidator(_lower)
+    ] = setting(
+        "auto",
+        "OLLAMA_PROXY_WAKE_FOR_UNKNOWN_MODELS",
+        text="whether a model that no list names wakes: `auto` = once, where models are"
+        " kept",
+        shown="auto",
     )
     extra_routes: Annotated[tuple[str, ...], BeforeValidator(parse_routes)] = setting(
         (),

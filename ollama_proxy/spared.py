@@ -1,7 +1,7 @@
 """Requests on inference paths that need no instance, answered without one.
 
-An unload, a request for no model, and, as the settings have it, a load and a
-request for a model that runs at ollama.com.
+An unload, a request for no model or for one that is not there, and, as the settings
+have it, a load and a request for a model that runs at ollama.com.
 """
 
 from collections.abc import Collection
@@ -23,8 +23,12 @@ from ollama_proxy.routing import (
     need_of,
     read_fields,
 )
+from ollama_proxy.unknown_models import Fate, UnknownModels, absence, sought_name
 
 _LOAD_BYTES = 4096
+_OK = 200
+_NOT_FOUND = 404
+_LATER = "; no list names it yet, and it is looked for again in {} min"
 _NO_CLOUD = (
     "cloud models run at ollama.com and wake no instance; ask again while one is up, "
     "or ask ollama.com itself"
@@ -59,10 +63,14 @@ class SparedRequests:
     """Tells which requests need no instance.
 
     ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none either.
+    ``unknown`` tells which models are not there.
     """
 
-    def __init__(self, spared: Collection[Need], clock: Clock) -> None:
+    def __init__(
+        self, spared: Collection[Need], unknown: UnknownModels, clock: Clock
+    ) -> None:
         self._spared = frozenset(spared)
+        self._unknown = unknown
         self._clock = clock
 
     def fields(self, exchange: Exchange, body: Looked) -> BodyFields | None:
@@ -99,11 +107,10 @@ class SparedRequests:
 
     def answer(self, exchange: Exchange, fields: BodyFields) -> web.Response | None:
         """Answer what needs no instance; None for what does."""
-        if exchange.route.kind is not Kind.INFERENCE:
-            return None
-        need = need_of(exchange.route.name, fields)
+        is_inference = exchange.route.kind is Kind.INFERENCE
+        need = need_of(exchange.route.name, fields) if is_inference else Need.INSTANCE
         if need not in self._spared | {Need.NO_MODEL, Need.UNLOAD}:
-            return None
+            return self._unless_known(exchange, fields)
         match need:
             case Need.NO_MODEL if exchange.route.name == "/api/generate":
                 return _refusal(exchange, 404, "model '' not found")
@@ -111,8 +118,46 @@ class SparedRequests:
                 return _refusal(exchange, 400, "model is required")
             case Need.CLOUD:
                 return _refusal(exchange, 503, _NO_CLOUD)
+            case _ if self._unknown.judge(fields.model_name) is Fate.ABSENT:
+                return _absence(exchange, fields.model_name)
             case _:
                 return self._empty(exchange, fields, need.value)
+
+    def _unless_known(
+        self, exchange: Exchange, fields: BodyFields
+    ) -> web.Response | None:
+        """Answer a request for a model that is not there; None for any other."""
+        name = sought_name(exchange.route, fields)
+        match self._unknown.admit(name):
+            case Fate.ABSENT:
+                return _absence(exchange, name)
+            case Fate.LATER:
+                minutes = max(1, round(self._unknown.next_look_s() / 60.0))
+                return _absence(exchange, name, _LATER.format(minutes))
+            case _:
+                return None
+
+    def hear(
+        self, exchange: Exchange, body: Looked, status: int, kind: str | None
+    ) -> None:
+        """Learn from an instance's own answer whether it has a model.
+
+        ``kind`` is its content type: an older Ollama answers a route that it does not
+        know with 404 and plain text. To be told of every answer, so it looks closely
+        only where there may be something to learn.
+        """
+        is_absent = status == _NOT_FOUND and "json" in (kind or "")
+        is_there = status == _OK and self._unknown.awaits
+        if not is_absent and not is_there:
+            return
+        if not body.complete or body.is_encoded or not exchange.route.takes_json:
+            return
+        try:
+            name = sought_name(exchange.route, read_fields(body.head))
+        except (ValueError, UnreadBodyError):
+            return
+        if name:
+            self._unknown.heard(name, is_there=is_there)
 
     def _empty(
         self, exchange: Exchange, fields: BodyFields, reason: str
@@ -121,6 +166,11 @@ class SparedRequests:
         created_at = rfc3339(self._clock.now())
         body = empty_answer(exchange.route.name, fields.model_name, created_at, reason)
         return json_reply(body, family=Family.NATIVE)
+
+
+def _absence(exchange: Exchange, name: str, more: str = "") -> web.Response:
+    """Tell that a model is not there, in the words that its route has for that."""
+    return _refusal(exchange, 404, absence(exchange.route.name, name) + more)
 
 
 def _refusal(exchange: Exchange, status: int, message: str) -> web.Response:

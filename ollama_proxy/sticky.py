@@ -156,6 +156,14 @@ class StickyModels:
             and model.name not in there
         ]
 
+    def names(self) -> list[str]:
+        """Return the models that clients put there, and that are not lost."""
+        return [
+            model.name
+            for model in self._models.values()
+            if model.origin is not Origin.DELETED and model.lost is None
+        ]
+
     def _is_replaced(self, name: str) -> bool:
         model = self._models.get(name)
         return model is not None and (

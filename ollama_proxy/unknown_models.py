@@ -1,0 +1,255 @@
+"""What becomes of a request for a model that nobody here knows.
+
+A model that is not there would start a machine only to say so. A name is known if it
+is configured, brought back, being pulled, or in the last instance's list. Where
+every launch begins with an empty disk, any other is not there. Where models are kept,
+somebody may have put it there meanwhile: it wakes once, and what the instance said
+of it is remembered until that list changes.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final, Protocol
+
+from ollama_proxy.clock import Clock
+from ollama_proxy.lessons import LessonBook, Lessons
+from ollama_proxy.routing import (
+    BodyFields,
+    Kind,
+    Route,
+    full_model_name,
+    is_cloud_model,
+)
+
+WAKES_PER_HOUR: Final = 3
+"""How many launches in an hour unknown names may cause together."""
+
+_HOUR_S = 3600.0
+_NAMES = 64
+_NAME_LENGTH = 593  # host 350, namespace, model and tag 80 each (types/model/name.go)
+
+
+class WakeRule(StrEnum):
+    """Whether an unknown model wakes: as told above, always, never."""
+
+    AUTO = "auto"
+    TRUE = "true"
+    FALSE = "false"
+
+
+class Fate(Enum):
+    """What becomes of the request.
+
+    ``PASS``: what becomes of any request. ``WAKE``: the same, and its name had its
+    one launch. ``ABSENT``: the model is not there. ``LATER``: nobody knows, and it is
+    looked for another time.
+    """
+
+    PASS = "pass"  # noqa: S105 - no password
+    WAKE = "wake"
+    ABSENT = "absent"
+    LATER = "later"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the name, while no instance serves.
+
+    ``listed``: whether there is a list at all. ``launches``: whether the request would
+    begin a launch. ``wakes``: how many launches unknown names caused lately.
+    """
+
+    known: bool
+    absent: bool
+    listed: bool
+    starts_empty: bool
+    launches: bool
+    wakes: int
+
+
+def fate_of(rule: WakeRule, facts: Facts) -> Fate:
+    """Return what becomes of a request for a model."""
+    if facts.known or rule is WakeRule.TRUE:
+        return Fate.PASS
+    if rule is WakeRule.FALSE:
+        return Fate.ABSENT
+    if not facts.listed:
+        return Fate.PASS
+    if facts.starts_empty or facts.absent:
+        return Fate.ABSENT
+    if not facts.launches:
+        return Fate.PASS
+    return Fate.WAKE if facts.wakes < WAKES_PER_HOUR else Fate.LATER
+
+
+_WRITES = frozenset({"/api/push", "/api/delete"})
+
+
+def sought_name(route: Route, fields: BodyFields) -> str:
+    """Return the model that a request can't do without; "" if there is none.
+
+    A pull or a create is what brings a model.
+    """
+    if route.name == "/api/copy":
+        return fields.source_name
+    seeks = route.kind is Kind.INFERENCE or route.name in _WRITES
+    return fields.model_name if seeks else ""
+
+
+def absence(route_name: str, name: str) -> str:
+    """Return how Ollama says that a model is not there (``server/routes.go``)."""
+    match route_name:
+        case "/api/embed" | "/api/embeddings" | "/v1/embeddings":
+            return f'model "{name}" not found, try pulling it first'
+        case "/api/copy":
+            return f'model "{name}" not found'
+        case _:
+            return f"model '{name}' not found"
+
+
+class Listing(Protocol):
+    """The part of the catalogue that tells which models there are."""
+
+    @property
+    def list_id(self) -> str | None:
+        """What the list is known by while it names the same; None: there is none."""
+
+    def knows(self, full_name: str) -> bool:
+        """Tell whether a model is listed or expected."""
+
+
+class Launches(Protocol):
+    """The part of the pool that tells what a wake would do."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an instance serves."""
+
+    @property
+    def would_launch(self) -> bool:
+        """Whether a wake would begin a launch, now or once what stops is gone."""
+
+
+class UnknownModels:
+    """Judges names, and learns from instances which models are not there.
+
+    ``also_known`` returns names besides the listed ones.
+    """
+
+    def __init__(
+        self,
+        rule: WakeRule,
+        *,
+        listing: Listing,
+        launches: Launches,
+        book: LessonBook,
+        clock: Clock,
+        starts_empty: bool,
+        also_known: Callable[[], Collection[str]],
+    ) -> None:
+        self._rule = rule
+        self._listing = listing
+        self._launches = launches
+        self._book = book
+        self._clock = clock
+        self._starts_empty = starts_empty
+        self._also_known = also_known
+        self._awaited: list[str] = []
+
+    @property
+    def awaits(self) -> bool:
+        """Whether an instance was woken for a name of which it said nothing yet."""
+        return bool(self._awaited)
+
+    def judge(self, name: str) -> Fate:
+        """Return what becomes of a request for a model; changes nothing."""
+        if not name or is_cloud_model(name) or self._launches.is_ready:
+            return Fate.PASS
+        full = full_model_name(name)
+        if self._listing.knows(full):
+            return Fate.PASS
+        lessons = self._lessons()
+        facts = Facts(
+            known=self._is_known_besides(full, lessons),
+            absent=full in lessons.absent or len(full) > _NAME_LENGTH,
+            listed=self._listing.list_id is not None,
+            starts_empty=self._starts_empty,
+            launches=self._launches.would_launch,
+            wakes=len(self._recent_wakes(lessons)),
+        )
+        return fate_of(self._rule, facts)
+
+    def admit(self, name: str) -> Fate:
+        """Return what becomes of a request, and note the launch that it causes."""
+        fate = self.judge(name)
+        if fate is Fate.WAKE:
+            full, lessons = full_model_name(name), self._lessons()
+            lessons.wakes = [*self._recent_wakes(lessons), self._clock.now()]
+            _add(lessons.woken, full)
+            _add(self._awaited, full)
+            self._book.save()
+        return fate
+
+    def next_look_s(self) -> float:
+        """Return in how many seconds an unknown name may wake again."""
+        wakes = self._recent_wakes(self._lessons())
+        if len(wakes) < WAKES_PER_HOUR:
+            return 0.0
+        return max(0.0, wakes[-WAKES_PER_HOUR] + _HOUR_S - self._clock.now())
+
+    def heard(self, name: str, *, is_there: bool) -> None:
+        """Take in what an instance said of a model that was asked for."""
+        full, lessons = full_model_name(name), self._lessons()
+        was_awaited = full in self._awaited
+        _drop(self._awaited, full)
+        if self._listing.knows(full) or len(full) > _NAME_LENGTH:
+            return
+        before = (full in lessons.absent, full in lessons.served)
+        if is_there and (was_awaited or before[0]):
+            _drop(lessons.absent, full)
+            _add(lessons.served, full)
+        elif not is_there:
+            _drop(lessons.served, full)
+            _add(lessons.absent, full)
+        _drop(lessons.woken, full)
+        if before != (full in lessons.absent, full in lessons.served):
+            self._book.save()
+
+    def refreshed(self) -> None:
+        """Take in that an instance told its list: it lacks what it was woken for."""
+        lessons = self._lessons()
+        for full in [*lessons.woken]:
+            _drop(lessons.woken, full)
+            if not self._listing.knows(full) and full not in lessons.served:
+                _add(lessons.absent, full)
+            self._book.save()
+
+    def _is_known_besides(self, full: str, lessons: Lessons) -> bool:
+        if full in lessons.served:
+            return True
+        return any(full_model_name(name) == full for name in self._also_known())
+
+    def _lessons(self) -> Lessons:
+        """Return the lessons, of which some hold only for the list as it is."""
+        lessons, list_id = self._book.lessons, self._listing.list_id or ""
+        if lessons.list_id != list_id:
+            lessons.list_id = list_id
+            lessons.absent.clear()
+        return lessons
+
+    def _recent_wakes(self, lessons: Lessons) -> list[float]:
+        now = self._clock.now()
+        return [moment for moment in lessons.wakes if 0 <= now - moment < _HOUR_S]
+
+
+def _add(names: list[str], name: str) -> None:
+    """Add a name as the newest; the oldest goes if there are too many."""
+    _drop(names, name)
+    names.append(name)
+    del names[:-_NAMES]
+
+
+def _drop(names: list[str], name: str) -> None:
+    if name in names:
+        names.remove(name)

@@ -1,0 +1,481 @@
+"""A model that is not there starts no machine only to say so."""
+
+import json
+import shutil
+from asyncio import StreamReader, StreamWriter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.lessons import LessonBook
+from ollama_proxy.routing import classify, read_fields
+from ollama_proxy.simulator.server import Manners
+from ollama_proxy.unknown_models import (
+    WAKES_PER_HOUR,
+    Facts,
+    Fate,
+    UnknownModels,
+    WakeRule,
+    absence,
+    fate_of,
+    sought_name,
+)
+from tests.fakes.instance import InProcessBackend
+from tests.fakes.ollama import real_ollama
+from tests.fakes.store import MemoryLessons
+from tests.proxy import RunningProxy, relaying_proxy, running_proxy
+from tests.virtual_time import SetClock
+
+KEPT = Facts(
+    known=False, absent=False, listed=True, starts_empty=False, launches=True, wakes=0
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts", "fate"),
+    [
+        ("auto", KEPT, Fate.WAKE),
+        ("auto", replace(KEPT, known=True, starts_empty=True), Fate.PASS),
+        ("auto", replace(KEPT, listed=False), Fate.PASS),
+        ("auto", replace(KEPT, listed=False, starts_empty=True), Fate.PASS),
+        ("auto", replace(KEPT, starts_empty=True), Fate.ABSENT),
+        ("auto", replace(KEPT, starts_empty=True, launches=False), Fate.ABSENT),
+        ("auto", replace(KEPT, absent=True), Fate.ABSENT),
+        ("auto", replace(KEPT, launches=False), Fate.PASS),
+        ("auto", replace(KEPT, wakes=WAKES_PER_HOUR - 1), Fate.WAKE),
+        ("auto", replace(KEPT, wakes=WAKES_PER_HOUR), Fate.LATER),
+        ("true", replace(KEPT, absent=True, starts_empty=True), Fate.PASS),
+        ("false", KEPT, Fate.ABSENT),
+        ("false", replace(KEPT, listed=False), Fate.ABSENT),
+        ("false", replace(KEPT, known=True), Fate.PASS),
+    ],
+)
+def test_a_name_wakes_only_if_its_model_may_be_there(
+    rule: str, facts: Facts, fate: Fate
+) -> None:
+    assert fate_of(WakeRule(rule), facts) is fate
+
+
+class Models:
+    """A list of models that somebody may change."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    @property
+    def list_id(self) -> str | None:
+        return " ".join(self.names) or None
+
+    def knows(self, full_name: str) -> bool:
+        return full_name in self.names
+
+
+class Instances:
+    """What a wake would do, as the test has it."""
+
+    is_ready = False
+    would_launch = True
+
+
+class Rig:
+    """`UnknownModels` with everything around it in the test's hands."""
+
+    def __init__(self) -> None:
+        self.models, self.instances = Models("there:latest"), Instances()
+        self.clock, self.store = SetClock(), MemoryLessons()
+        self.fetched: list[str] = []
+        self.open()
+
+    def open(self) -> None:
+        """Begin as a new process does."""
+        self.unknown = UnknownModels(
+            WakeRule.AUTO,
+            listing=self.models,
+            launches=self.instances,
+            book=LessonBook(self.store),
+            clock=self.clock,
+            starts_empty=False,
+            also_known=lambda: self.fetched,
+        )
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.mark.parametrize("name", ["THERE", "there", "registry.ollama.ai/library/there"])
+def test_names_compare_as_the_store_resolves_them(rig: Rig, name: str) -> None:
+    assert rig.unknown.admit(name) is Fate.PASS
+
+
+def test_a_name_wakes_once(rig: Rig) -> None:
+    assert rig.unknown.admit("nope") is Fate.WAKE
+    rig.instances.would_launch = False
+    assert rig.unknown.admit("nope") is Fate.PASS  # it joins the launch under way
+    rig.unknown.refreshed()
+    rig.instances.would_launch = True
+    assert rig.unknown.admit("Nope:latest") is Fate.ABSENT
+    rig.open()
+
+    assert rig.unknown.admit("nope") is Fate.ABSENT
+
+
+def test_a_launch_that_came_to_nothing_is_no_answer(rig: Rig) -> None:
+    assert rig.unknown.admit("nope") is Fate.WAKE
+    assert rig.unknown.admit("nope") is Fate.WAKE
+
+
+def test_what_an_instance_said_holds_until_the_list_changes(rig: Rig) -> None:
+    rig.unknown.heard("nope", is_there=False)
+    assert rig.unknown.judge("nope") is Fate.ABSENT
+    rig.models.names.append("other:latest")
+
+    assert rig.unknown.judge("nope") is Fate.WAKE
+
+
+def test_a_list_that_changed_by_a_launch_still_lacks_what_it_was_woken_for(
+    rig: Rig,
+) -> None:
+    rig.unknown.admit("nope")
+    rig.models.names.append("other:latest")
+    rig.unknown.refreshed()
+
+    assert rig.unknown.judge("nope") is Fate.ABSENT
+
+
+def test_three_wakes_an_hour_are_for_all_names_together(rig: Rig) -> None:
+    fates = []
+    for number in range(5):
+        fates.append(rig.unknown.admit(f"nope{number}"))
+        rig.unknown.refreshed()
+        rig.clock.moment += 60.0
+
+    assert fates == [Fate.WAKE] * 3 + [Fate.LATER] * 2
+    assert rig.unknown.next_look_s() == 3600.0 - 5 * 60.0
+    rig.open()
+    assert rig.unknown.admit("nope9") is Fate.LATER
+    rig.clock.moment += 3600.0 - 5 * 60.0
+    assert rig.unknown.next_look_s() == 0.0
+    assert rig.unknown.admit("nope9") is Fate.WAKE
+
+
+def test_a_clock_that_was_set_back_leaves_nobody_asleep(rig: Rig) -> None:
+    for number in range(3):
+        rig.unknown.admit(f"nope{number}")
+    rig.clock.moment -= 86400.0
+
+    assert rig.unknown.admit("nope9") is Fate.WAKE
+
+
+def test_a_name_that_was_served_though_no_list_has_it_wakes_as_any(rig: Rig) -> None:
+    rig.unknown.admit("alias")
+    rig.unknown.refreshed()
+    awaited = [rig.unknown.awaits]
+    rig.unknown.heard("alias", is_there=True)
+    awaited.append(rig.unknown.awaits)
+    assert awaited == [True, False]
+    rig.open()
+    assert rig.unknown.admit("alias") is Fate.PASS
+    rig.unknown.heard("alias", is_there=False)
+
+    assert rig.unknown.admit("alias") is Fate.ABSENT
+
+
+def test_what_is_being_fetched_is_known(rig: Rig) -> None:
+    rig.unknown.heard("coming", is_there=False)
+    rig.fetched.append("COMING")
+
+    assert rig.unknown.judge("coming") is Fate.PASS
+
+
+@pytest.mark.parametrize("name", ["", "nope:cloud", "nope:120b-cloud"])
+def test_no_name_and_cloud_models_are_judged_elsewhere(rig: Rig, name: str) -> None:
+    assert rig.unknown.admit(name) is Fate.PASS
+
+
+def test_what_clients_ask_for_fills_nothing(rig: Rig) -> None:
+    for number in range(1000):
+        rig.unknown.heard(f"{number}" + "x" * 400, is_there=False)
+    rig.unknown.heard("y" * 10_000, is_there=False)
+    lessons = rig.store.lessons()
+
+    assert len(lessons.absent) == 64
+    assert max(map(len, lessons.absent)) < 500
+    assert rig.unknown.judge("z" * 10_000) is Fate.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "name"),
+    [
+        ("POST", "/api/chat", {"model": "a"}, "a"),
+        ("POST", "/v1/responses", {"model": "a"}, "a"),
+        ("POST", "/api/copy", {"source": "a", "destination": "b"}, "a"),
+        ("POST", "/api/copy", {"source": 5}, ""),
+        ("DELETE", "/api/delete", {"name": "a"}, "a"),
+        ("POST", "/api/push", {"model": "a"}, "a"),
+        ("POST", "/api/pull", {"model": "a"}, ""),
+        ("POST", "/api/create", {"model": "a", "from": "b"}, ""),
+        ("POST", "/api/show", {"model": "a"}, ""),
+    ],
+)
+def test_only_what_needs_a_model_to_be_there_seeks_one(
+    method: str, path: str, body: object, name: str
+) -> None:
+    fields = read_fields(json.dumps(body).encode())
+
+    assert sought_name(classify(method, path), fields) == name
+
+
+SAY = [{"role": "user", "content": "hi"}]
+ASKED = [
+    ("POST", "/api/generate", {"model": "Nope", "prompt": "hi"}),
+    ("POST", "/api/generate", {"model": "Nope"}),
+    ("POST", "/api/generate", {"model": "Nope", "keep_alive": 0}),
+    ("POST", "/api/chat", {"model": "Nope", "messages": SAY}),
+    ("POST", "/api/embed", {"model": "Nope", "input": "hi"}),
+    ("POST", "/api/embeddings", {"model": "Nope", "prompt": "hi"}),
+    ("POST", "/v1/chat/completions", {"model": "Nope", "messages": SAY}),
+    ("POST", "/v1/completions", {"model": "Nope", "prompt": "hi"}),
+    ("POST", "/v1/embeddings", {"model": "Nope", "input": "hi"}),
+    ("POST", "/v1/responses", {"model": "Nope", "input": "hi"}),
+    ("POST", "/v1/messages", {"model": "Nope", "max_tokens": 9, "messages": SAY}),
+    ("POST", "/api/copy", {"source": "Nope", "destination": "b"}),
+    ("DELETE", "/api/delete", {"model": "Nope"}),
+    ("POST", "/api/push", {"model": "Nope"}),
+]
+
+
+async def ask(
+    proxy: RunningProxy, method: str, path: str, body: object, **headers: str
+) -> tuple[int, dict[str, object]]:
+    async with proxy.session.request(
+        method, proxy.url + path, json=body, headers=headers
+    ) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def chat(proxy: RunningProxy, model: str, **headers: str) -> int:
+    body = {"model": model, "messages": SAY}
+    return (await ask(proxy, "POST", "/api/chat", body, **headers))[0]
+
+
+async def go_cold(proxy: RunningProxy) -> None:
+    proxy.parts.pool.stop()
+    await proxy.until(lambda: proxy.state == "cold")
+
+
+async def be_listed(proxy: RunningProxy) -> None:
+    """Have an instance tell its models, and go."""
+    await proxy.wake()
+    await proxy.until(lambda: proxy.catalogued is not None)
+    await go_cold(proxy)
+
+
+def empty_disk(*models: str) -> InProcessBackend:
+    backend = InProcessBackend(Manners(), models=models)
+    backend.traits = replace(backend.traits, starts_empty=True)
+    return backend
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ASKED)
+@pytest.mark.parametrize("wait", ["", "5"])
+async def test_where_every_disk_begins_empty_a_model_nobody_has_is_a_404_asleep(
+    tmp_path: Path, method: str, path: str, body: object, wait: str
+) -> None:
+    backend = empty_disk("tiny")
+    headers = {"Prefer": f"wait={wait}"} if wait else {}
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await be_listed(proxy)
+        status, said = await ask(proxy, method, path, body, **headers)
+
+        assert (status, proxy.state, backend.launches) == (404, "cold", 1)
+    error = said["error"]
+    message = error["message"] if isinstance(error, dict) else error
+    assert message == absence(path, "Nope")
+    assert ("type" in said) is (path == "/v1/messages")
+
+
+async def test_what_is_listed_configured_or_pulled_wakes(tmp_path: Path) -> None:
+    for model in ("TINY:latest", "wanted", "fetched"):
+        async with running_proxy(
+            tmp_path / model, backend=empty_disk("tiny"), OLLAMA_MODEL="wanted"
+        ) as proxy:
+            await proxy.wake()
+            await ask(proxy, "POST", "/api/pull", {"model": "fetched", "stream": False})
+            await go_cold(proxy)
+            assert await chat(proxy, model) == 503
+            assert proxy.state == "starting"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/pull", {"model": "nope"}),
+        ("POST", "/api/create", {"model": "nope", "from": "tiny"}),
+        ("POST", "/api/blobs/sha256:00", {}),
+        ("POST", "/v1/audio/transcriptions", {"model": "nope"}),
+    ],
+)
+async def test_what_brings_a_model_or_can_not_be_read_wakes_as_before(
+    tmp_path: Path, method: str, path: str, body: object
+) -> None:
+    async with running_proxy(tmp_path, backend=empty_disk("tiny")) as proxy:
+        await be_listed(proxy)
+
+        assert (await ask(proxy, method, path, body))[0] == 503
+
+
+async def test_a_body_that_is_compressed_wakes_as_before(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, backend=empty_disk("tiny")) as proxy:
+        await be_listed(proxy)
+        headers = {"Content-Encoding": "zstd"}
+
+        assert await chat(proxy, "nope", **headers) == 503
+
+
+async def test_before_any_instance_everything_wakes(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, backend=empty_disk("tiny")) as proxy:
+        assert await chat(proxy, "nope") == 503
+
+
+async def test_where_models_are_kept_an_unknown_one_wakes_once(tmp_path: Path) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await be_listed(proxy)
+        statuses = [await chat(proxy, "nope") for _ in range(20)]
+        assert set(statuses) <= {503, 404}
+        assert statuses[0] == 503
+        await proxy.until(lambda: proxy.state == "ready")
+        assert await chat(proxy, "nope") == 404
+        await go_cold(proxy)
+        assert await chat(proxy, "nope") == 404
+        assert backend.launches == 2
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        assert await chat(proxy, "nope") == 404
+        assert backend.launches == 2
+
+
+async def test_whoever_does_not_come_back_has_woken_once_all_the_same(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await be_listed(proxy)
+        assert await chat(proxy, "nope") == 503
+        await proxy.until(lambda: proxy.state == "ready")
+        lessons = proxy.store.place("local").lessons
+        await proxy.until(lambda: lessons().absent == ["nope:latest"])
+        await go_cold(proxy)
+
+        assert await chat(proxy, "nope") == 404
+    assert backend.launches == 2
+
+
+async def test_a_held_request_for_it_is_told_by_the_instance(tmp_path: Path) -> None:
+    backend = InProcessBackend(boot_s=0.1)
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await be_listed(proxy)
+        assert await chat(proxy, "nope", Prefer="wait=5") == 404
+        await go_cold(proxy)
+        assert await chat(proxy, "nope", Prefer="wait=5") == 404
+
+    assert backend.launches == 2
+
+
+async def test_the_fourth_name_in_an_hour_is_told_when_it_is_looked_for(
+    tmp_path: Path,
+) -> None:
+    backend, clock = InProcessBackend(), SetClock()
+    async with running_proxy(tmp_path, backend=backend, clock=clock) as proxy:
+        await be_listed(proxy)
+        for number in range(3):
+            assert await chat(proxy, f"nope{number}") == 503
+            await proxy.until(lambda: proxy.state == "ready")
+            await go_cold(proxy)
+        body = {"model": "nope9", "messages": SAY}
+        status, said = await ask(proxy, "POST", "/api/chat", body)
+
+    assert status == 404
+    assert said["error"] == (
+        "model 'nope9' not found; no list names it yet, and it is looked for again"
+        " in 60 min"
+    )
+    assert backend.launches == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "learnt"),
+    [(b"application/json", ["nope:latest"]), (b"text/plain", [])],
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/copy"])
+async def test_a_404_in_plain_text_is_of_the_route_and_not_of_the_model(
+    tmp_path: Path, path: str, kind: bytes, learnt: list[str]
+) -> None:
+    async def refuse(_reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 404 Not Found\r\nContent-Type: %b\r\n"
+            b"Content-Length: 2\r\n\r\n{}" % kind
+        )
+
+    async with relaying_proxy(tmp_path, refuse) as (upstream, proxy):
+        body = {"model": "nope", "source": "nope", "messages": SAY}
+        assert (await ask(proxy, "POST", path, body))[0] == 404
+        lessons = proxy.store.place(f"local {upstream.url}").lessons()
+
+    assert lessons.absent == learnt
+
+
+@pytest.mark.parametrize(("rule", "status"), [("true", 503), ("false", 404)])
+async def test_the_setting_decides_for_all_places(
+    tmp_path: Path, rule: str, status: int
+) -> None:
+    for name, backend in (("a", empty_disk("tiny")), ("b", InProcessBackend())):
+        async with running_proxy(
+            tmp_path / name,
+            backend=backend,
+            OLLAMA_PROXY_WAKE_FOR_UNKNOWN_MODELS=rule,
+        ) as proxy:
+            await be_listed(proxy)
+
+            assert await chat(proxy, "nope") == status
+
+
+async def test_while_it_stops_an_unknown_model_counts_once(tmp_path: Path) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await be_listed(proxy)
+        await proxy.wake()
+        proxy.parts.pool.stop()
+        assert proxy.state in {"draining", "stopping"}
+        for _ in range(10):
+            assert await chat(proxy, "nope") == 503
+        lessons = proxy.store.place("local").lessons()
+
+        assert len(lessons.wakes) == 1
+
+
+@pytest.mark.real_ollama
+@pytest.mark.skipif(shutil.which("ollama") is None, reason="there is no `ollama`")
+async def test_asleep_a_model_is_as_absent_as_from_a_real_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "no-models"))
+    names = ("Nope", "Nope:1B", "hf.co/User/Repo", "nope:local", "me/Nope:q4")
+    async with (
+        real_ollama() as url,
+        running_proxy(tmp_path / "state", backend=empty_disk("tiny")) as proxy,
+    ):
+        await be_listed(proxy)
+        real = replace(proxy, url=url)
+        for method, path, fields in ASKED:
+            if path == "/api/push":  # says so in a stream, with a path of its disk
+                continue
+            for name in names:
+                body = json.loads(json.dumps(fields).replace("Nope", name))
+                said = [await ask(one, method, path, body) for one in (proxy, real)]
+                for _, answer in said:
+                    answer.pop("request_id", None)
+
+                assert said[0] == said[1], (path, name)
