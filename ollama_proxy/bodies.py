@@ -99,15 +99,19 @@ class RequestBody:
         length = self._request.content_length
         return length is not None and length <= SMALL_BODY
 
-    async def keep_small(self) -> None:
+    async def keep_small(self, *, is_json: bool = False) -> None:
         """Read a small body into memory, so that it can be sent twice.
 
-        One that has to be invited is left to the instance to invite.
+        One that has to be invited is left to the instance to invite. JSON of unknown
+        length is read as far as a small body goes: no instance acts on half of it.
         """
-        if self.is_small and not self.complete and not self.expects:
-            await self.keep()
+        may_be_small = self.is_small or (
+            is_json and self._request.content_length is None
+        )
+        if may_be_small and not self.complete and not self.expects:
+            await self.keep(SMALL_BODY)
 
-    async def keep(self) -> bool:
+    async def keep(self, most: int = HELD_BODY) -> bool:
         """Read the body into memory as far as limits allow; True if that is all."""
         length = self._request.content_length
         too_long = length is not None and length > HELD_BODY
@@ -117,7 +121,7 @@ class RequestBody:
         parts = [self._head]
         size = len(self._head)
         content = self._request.content
-        while not self.complete and size <= HELD_BODY:
+        while not self.complete and size <= most:
             data = content.read_nowait() if content.is_eof() else await self._next()
             parts.append(data)
             size += len(data)

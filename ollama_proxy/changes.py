@@ -26,6 +26,7 @@ from ollama_proxy.pulls import Pulls
 from ollama_proxy.relay import Relay
 from ollama_proxy.routing import read_loosely
 from ollama_proxy.sticky import StickyModels
+from ollama_proxy.use import NO_USE, watch
 
 _OK = 200
 _NOT_FOUND = 404
@@ -107,7 +108,8 @@ class ModelChanges:
                 async for _ in chunks:
                     pass
                 head, chunks = _DELETED, _once(b"")
-            response = await handover.run(head, chunks, lease.touch)
+            use = watch(name, head, lease)
+            response = await handover.run(head, chunks, lease.touch, use)
             tail = b"" if encoding_of(answer.headers) else ending.tail
             self._note(name, body, head.status, tail)
             return response
@@ -179,7 +181,7 @@ class ModelChanges:
                 line = ended_line(wanted, pull.ended_by)
                 if handover.response is None:
                     head = failed_head(len(line))
-                    return await handover.run(head, _once(line), lease.touch)
+                    return await handover.run(head, _once(line), lease.touch, NO_USE)
                 told = read_progress(line).error or ""
                 return await handover.end_early(told, error)
 
@@ -199,9 +201,10 @@ class ModelChanges:
         if joins:
             told = CIMultiDictProxy(without_body_facts(head.headers))
             head = replace(head, headers=told)
+        use = watch("/api/pull", head, lease)
         if streams:
             async with aclosing(pull.follow(joins=joins)) as chunks:
-                return await handover.run(head, chunks, lease.touch)
+                return await handover.run(head, chunks, lease.touch, use)
         try:
             await pull.outcome()
         except InstanceLostError as error:
@@ -209,7 +212,7 @@ class ModelChanges:
         if not pull.last:
             raise UpstreamError("the instance said nothing of the pull", arrived=True)
         head, chunks_once = _whole(pull, head)
-        return await handover.run(head, chunks_once, lease.touch)
+        return await handover.run(head, chunks_once, lease.touch, use)
 
     def _pulled(self, request: PullRequest) -> None:
         """Remember a pull that succeeded."""

@@ -45,6 +45,7 @@ from ollama_proxy.events import (
     Stop,
     StopFailed,
     Tick,
+    Used,
 )
 from ollama_proxy.fingerprint import fingerprint
 from ollama_proxy.lifecycle import duty, next_deadline, step
@@ -147,6 +148,14 @@ class Controller:
     def touch(self) -> None:
         """Take note that the instance just sent bytes, so it is alive."""
         self._heard = True
+
+    def note_use(self, launch_id: LaunchId) -> None:
+        """Have the disk know that a request is at work, in case we end before it.
+
+        In steps, so that a request does not cost a write; its end counts anyway.
+        """
+        if self._clock.now() - self._stored.last_used >= _LAST_USED_GRAIN_S:
+            self.apply(Used(launch_id))
 
     def nudge(self) -> None:
         """Look at the instance now: a request could not reach it."""

@@ -81,10 +81,21 @@ class Leased:
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
-    """A request that was handed to the instance has ended."""
+class Used:
+    """The instance works on a request: a word of its answer came, or bytes moved."""
 
     launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A request that was handed to the instance has ended.
+
+    ``used``: it had succeeded, or begun to, so its end is use of the instance.
+    """
+
+    launch_id: LaunchId
+    used: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,7 @@ Event = (
     | Gone
     | StopFailed
     | Leased
+    | Used
     | Released
     | StopRequested
     | Restored

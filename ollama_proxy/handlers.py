@@ -54,7 +54,9 @@ class OllamaHandler:
         try:
             if not exchange.route.counts_as_use:
                 return await self._read(request, exchange, body)
-            await body.keep_small()
+            is_inference = exchange.route.kind is Kind.INFERENCE
+            is_json = is_inference and exchange.route.takes_json
+            await body.keep_small(is_json=is_json)
             if self._common.spared.wants_none(exchange, body):
                 return await self._spare(request, exchange, body)
             return await self._use(request, exchange, body)
@@ -93,7 +95,7 @@ class OllamaHandler:
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Relay what is no use of an instance if one is up, else do without."""
-        if (lease := self._common.pool.glance()) is not None:
+        if (lease := self._common.pool.glance(holds=True)) is not None:
             try:
                 return await self._read_from(request, exchange, body, lease, None)
             except UpstreamError:

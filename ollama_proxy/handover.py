@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
-import msgspec
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
@@ -22,6 +21,7 @@ from ollama_proxy.encoding import encoding_of
 from ollama_proxy.errors import InstanceLostError
 from ollama_proxy.relay import Answer
 from ollama_proxy.routing import Family
+from ollama_proxy.use import UseWatch, error_text
 
 UNTYPED = web.ResponseKey("untyped", bool)
 """Key on a response whose instance named no content type."""
@@ -100,7 +100,8 @@ class ClientSink:
     """Writes an answer's body to its client's connection, framed as its head says.
 
     It does what ``StreamResponse.write`` does, less what only counts with other
-    bodies; that would be a task woken for each token.
+    bodies; that would be a task woken for each token. Until its use is settled, no
+    chunk passes unread; ``is_chunked`` tells.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ClientSink:
         request: Asked,
         response: Begun,
         touch: Callable[[], None],
+        use: UseWatch,
         stall_s: float,
     ) -> None:
         transport = request.transport
@@ -117,12 +119,15 @@ class ClientSink:
         self._last_chunk: bytes | None = None
         self._request = request
         self._touch = touch
+        self._use = use
         self._stall_s = stall_s
         self._write = transport.write
         self._queued = transport.get_write_buffer_size
         self._is_closing = transport.is_closing
         self._most = transport.get_write_buffer_limits()[1]
-        self.is_chunked = response.headers.get("Transfer-Encoding") == "chunked"
+        self._frames = response.headers.get("Transfer-Encoding") == "chunked"
+        self._is_watched = not use.is_settled
+        self.is_chunked = self._frames and not self._is_watched
 
     @property
     def last(self) -> bytes:
@@ -140,6 +145,8 @@ class ClientSink:
 
     def take(self, pieces: list[bytes]) -> bool:
         """Write what came; True if the client is too slow for more."""
+        if self._is_watched:
+            self._watch(pieces)
         if self._is_closing():
             return True
         self._touch()
@@ -147,10 +154,17 @@ class ClientSink:
         if not pieces:
             return False
         self._last, self._last_chunk = pieces[-1], None
-        if self.is_chunked:
+        if self._frames:
             pieces = [framed(piece) for piece in pieces]
         self._write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return self._queued() > self._most
+
+    def _watch(self, pieces: list[bytes]) -> None:
+        """Look at the beginning of the body, until it tells whether it is use."""
+        for piece in pieces:
+            self._use.take(piece)
+        if self._use.is_settled:
+            self._is_watched, self.is_chunked = False, self._frames
 
     async def room(self) -> None:
         """Wait for a slow client; reset one that takes nothing.
@@ -202,7 +216,9 @@ class Handover(Generic[ResponseT]):
         self._stall_s = stall_s
         self._sink: ClientSink | None = None
 
-    async def pour(self, answer: Answer, touch: Callable[[], None]) -> ResponseT:
+    async def pour(
+        self, answer: Answer, touch: Callable[[], None], use: UseWatch
+    ) -> ResponseT:
         """Pass an answer on as it comes, a chunk as a chunk.
 
         If the instance breaks off, the client is told in the words of the
@@ -211,13 +227,19 @@ class Handover(Generic[ResponseT]):
         """
         if self._takes_whole(answer) and (body := answer.whole(_WHOLE)) is not None:
             touch()
+            use.take(body)
+            use.end(is_whole=True)
             response = await self._begin(answer, body)
             await response.write_eof()
             return response
-        return await self._pass(answer, answer.chunks(), answer.pour, touch)
+        return await self._pass(answer, answer.chunks(), answer.pour, touch, use)
 
     async def run(
-        self, head: Head, chunks: AsyncIterator[bytes], touch: Callable[[], None]
+        self,
+        head: Head,
+        chunks: AsyncIterator[bytes],
+        touch: Callable[[], None],
+        use: UseWatch,
     ) -> ResponseT:
         """Pass on, in the same way, an answer that somebody else looks at first."""
 
@@ -226,7 +248,7 @@ class Handover(Generic[ResponseT]):
                 if sink.take([data]):
                     await sink.room()
 
-        return await self._pass(head, chunks, pour, touch)
+        return await self._pass(head, chunks, pour, touch, use)
 
     async def _pass(
         self,
@@ -234,20 +256,26 @@ class Handover(Generic[ResponseT]):
         chunks: AsyncIterator[bytes],
         pour: Callable[[ClientSink], Awaitable[None]],
         touch: Callable[[], None],
+        use: UseWatch,
     ) -> ResponseT:
         """Pour a body out to the client, after its head and with its end."""
         if self.response is not None:
             if encoding := encoding_of(head.headers):
+                use.end(is_whole=True)
                 told = f"the instance's answer is compressed ({encoding}): the stream"
                 return await self._tell(self.response, f"{told} that began is not")
             if head.status >= _FIRST_ERROR:
-                return await self._tell(self.response, await _error_of(head, chunks))
+                message = await _error_of(head, chunks, use)
+                return await self._tell(self.response, message)
         response = self.response or await self._begin(head)
-        self._sink = ClientSink(self._request, response, touch, self._stall_s)
+        self._sink = ClientSink(self._request, response, touch, use, self._stall_s)
         try:
             await pour(self._sink)
+            use.end(is_whole=True)
         except InstanceLostError as error:
             return await self.break_off(error)
+        finally:
+            use.end(is_whole=False)
         await response.write_eof()
         return response
 
@@ -312,22 +340,19 @@ def _takes_words(response: Begun) -> bool:
     return response.content_type in _STREAM_TYPES and not is_bound
 
 
-async def _error_of(head: Head, chunks: AsyncIterator[bytes]) -> str:
+async def _error_of(head: Head, chunks: AsyncIterator[bytes], use: UseWatch) -> str:
     """Return the error text of an instance's answer."""
-    raw = b""
+    raw, is_whole = b"", False
     with contextlib.suppress(InstanceLostError):
         async for data in chunks:
             raw += data
             if len(raw) > _ERROR_BODY:
                 break
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return f"the instance answered with status {head.status}"
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        error = error.get("message")
-    return error if isinstance(error, str) else f"status {head.status}"
+        else:
+            is_whole = True
+    use.take(raw)
+    use.end(is_whole=is_whole)
+    return error_text(raw) or f"the instance answered with status {head.status}"
 
 
 async def begin_response(

@@ -37,6 +37,7 @@ from ollama_proxy.events import (
     StopFailed,
     StopRequested,
     Tick,
+    Used,
     Wake,
 )
 from ollama_proxy.launch_limit import (
@@ -254,23 +255,45 @@ def _lose_drained(rec: Record, event: Event, now: float, policy: Policy) -> Reco
     return _stopping(rec, now, policy, fault=_loss(event))
 
 
-def _lease(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+def _lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
     assert isinstance(event, Leased)  # noqa: S101 - the table pairs them
     if event.launch_id != rec.launch_id:
         raise IllegalTransition(
             f"event 'Leased' of launch {event.launch_id!r} can't happen in state "
             f"{rec.state.value!r} of launch {rec.launch_id!r}"
         )
-    return rec.used(rec.leases + 1, now)
+    return rec.leased(rec.leases + 1, rec.last_used)
+
+
+def _use(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    return with_service(rec.leased(rec.leases, now))
 
 
 def _release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+    assert isinstance(event, Released)  # noqa: S101 - the table pairs them
     if not rec.leases:
         raise IllegalTransition(
             f"event {type(event).__name__!r} can't happen in state "
             f"{rec.state.value!r} without a lease"
         )
-    return with_service(rec.used(rec.leases - 1, now))
+    if event.used:
+        return with_service(rec.leased(rec.leases - 1, now))
+    return rec.leased(rec.leases - 1, rec.last_used)
+
+
+def _release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    """End a lease; one that was no use leaves the instance as idle as it was.
+
+    Its idle time may be over by then. It goes at once, or the next such request,
+    if there is always one, would keep it.
+    """
+    new = _release(rec, event, now, policy)
+    is_idle = _is_idle(new, now, policy)
+    return _stopping(new, now, policy, failures=0) if is_idle else new
+
+
+def _is_idle(rec: Record, now: float, policy: Policy) -> bool:
+    return not rec.leases and now >= rec.last_used + policy.idle_timeout_s
 
 
 def _release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
@@ -326,7 +349,7 @@ def _tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Re
 def _tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     if now >= _end_of_life(rec, policy):
         return _drain(rec, event, now, policy)
-    if not rec.leases and now >= rec.last_used + policy.idle_timeout_s:
+    if _is_idle(rec, now, policy):
         return _stopping(rec, now, policy, failures=0)
     if rec.failures and now >= rec.since + policy.stable_s:
         return replace(rec, failures=0)
@@ -434,17 +457,19 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STARTING, StopRequested): _stop,
     (State.STARTING, Restored): _resume,
     (State.STARTING, Tick): _tick_starting,
-    (State.READY, Wake): _join,
+    (State.READY, Wake): _stay,  # only what is answered is use
     (State.READY, Lost): _lose,
     (State.READY, Gone): _lose,
     (State.READY, Leased): _lease,
-    (State.READY, Released): _release,
+    (State.READY, Used): _use,
+    (State.READY, Released): _release_ready,
     (State.READY, StopRequested): _drain,
     (State.READY, Restored): _adopt,
     (State.READY, Tick): _tick_ready,
     (State.DRAINING, Wake): _stay,  # the waiter still waits when it is cold
     (State.DRAINING, Lost): _lose_drained,
     (State.DRAINING, Gone): _lose_drained,
+    (State.DRAINING, Used): _stay,
     (State.DRAINING, Released): _release_drained,
     (State.DRAINING, StopRequested): _stay,
     (State.DRAINING, Restored): _restore_drained,
@@ -457,6 +482,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STOPPING, Lost): _stay,
     (State.STOPPING, Gone): _vanish,
     (State.STOPPING, StopFailed): _note_stop_failure,
+    (State.STOPPING, Used): _stay,
     (State.STOPPING, Released): _release,
     (State.STOPPING, StopRequested): _stay,
     (State.STOPPING, Restored): _restore,

@@ -17,6 +17,7 @@ from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.relay import Relay
 from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
+from ollama_proxy.use import watch
 
 
 def touch_nothing() -> None:
@@ -60,7 +61,8 @@ async def pass_on(
         kind = answer.headers.get("Content-Type")
         common.spared.hear(exchange, body, answer.status, kind)
         exchange.outcome = "relayed"
-        return await handover.pour(answer, touch)
+        use = watch(exchange.route.name, answer, lease)
+        return await handover.pour(answer, touch, use)
 
 
 async def under(

@@ -20,7 +20,7 @@ from ollama_proxy.backend import Backend, Keeping, Tidied, Upstream
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
-from ollama_proxy.events import Leased, Released, StopRequested, Wake
+from ollama_proxy.events import Leased, Released, StopRequested, Used, Wake
 from ollama_proxy.lifecycle import is_given_up, step
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.tasks import TaskOwner
@@ -33,12 +33,15 @@ _JOIN_PAUSE_S = 0.5
 _STOP_POLL_S = 0.02
 _SWEEP_EVERY_S = 600.0
 _SWEEP_CALL_S = 120.0
+_USE_BEAT_S = 15.0
 
 
 class Lease:
     """One request's claim on a ready instance, until it is released.
 
-    ``was_cut``: the instance was lost meanwhile.
+    ``holds``: the instance does not go for idleness meanwhile; ``counts``: what
+    comes of it may be use. ``is_used``: it was, so its end will be. ``was_cut``: the
+    instance was lost meanwhile.
     """
 
     def __init__(
@@ -48,12 +51,15 @@ class Lease:
         launch_id: LaunchId,
         forget: Callable[["Lease"], None],
         *,
+        holds: bool = True,
         counts: bool = True,
     ) -> None:
         self._controller = controller
         self._forget = forget
+        self._holds = holds
         self._counts = counts
         self._held = True
+        self.is_used = False
         self.was_cut = False
         self.launch_id = launch_id
         self._scope: asyncio.Timeout | None = None
@@ -81,13 +87,24 @@ class Lease:
             with contextlib.suppress(RuntimeError):  # the scope was left already
                 self._scope.reschedule(asyncio.get_running_loop().time())
 
+    def mark_used(self) -> None:
+        """Take note that the instance works on it: so does it until it is released."""
+        if self._counts and not self.is_used:
+            self.is_used = True
+            self._controller.note_use(self.launch_id)
+
+    def mark_moving(self) -> None:
+        """Take note that the instance worked on it just now."""
+        if self._counts:
+            self._controller.apply(Used(self.launch_id))
+
     def release(self) -> None:
         """Give the claim back; a second time changes nothing."""
         if self._held:
             self._held = False
             self._forget(self)
-            if self._counts:
-                self._controller.apply(Released(self.launch_id))
+            if self._holds:
+                self._controller.apply(Released(self.launch_id, self.is_used))
 
     def __enter__(self) -> "Lease":
         return self
@@ -167,6 +184,7 @@ class Pool:
             if controller.offer.backend.traits.always_on:
                 self._tasks.spawn(self._keep_joined(controller), name="join")
         self._tasks.spawn(self._sweep_forever(), name="sweep")
+        self._tasks.spawn(self._note_use_forever(), name="use")
 
     def end_waiting(self) -> None:
         """Wake nothing more, and let nobody wait any longer: the proxy ends."""
@@ -205,23 +223,39 @@ class Pool:
                 return self._claim(controller)
         return None
 
-    def glance(self) -> Lease | None:
-        """Return a lease that is no use of a ready instance, and ends with it."""
+    def glance(self, *, holds: bool = False) -> Lease | None:
+        """Return a lease that is no use of a ready instance, and ends with it.
+
+        One that ``holds`` it is not ended for idleness, as an answer must not be.
+        """
         for controller in self.controllers:
             if controller.record.state is State.READY:
-                return self._claim(controller, counts=False)
+                return self._claim(controller, holds=holds, counts=False)
         return None
 
-    def _claim(self, chosen: Controller, *, counts: bool = True) -> Lease | None:
+    def _claim(
+        self, chosen: Controller, *, holds: bool = True, counts: bool = True
+    ) -> Lease | None:
         launch_id = chosen.record.launch_id
         if chosen.upstream is None or launch_id is None:
             return None
-        if counts:
+        if holds:
             chosen.apply(Leased(launch_id))
         forget = self._leases[chosen].discard
-        lease = Lease(chosen, chosen.upstream, launch_id, forget, counts=counts)
+        lease = Lease(
+            chosen, chosen.upstream, launch_id, forget, holds=holds, counts=counts
+        )
         self._leases[chosen].add(lease)
         return lease
+
+    async def _note_use_forever(self) -> None:
+        """Have the disk know of long answers that they go on."""
+        while True:
+            await asyncio.sleep(_USE_BEAT_S)
+            for controller, leases in self._leases.items():
+                used = next((lease for lease in leases if lease.is_used), None)
+                if used is not None:
+                    controller.note_use(used.launch_id)
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance for a request that is no use of it."""

@@ -26,6 +26,7 @@ from ollama_proxy.pull import EncodedPullError, Pull, PullHead, PullRequest
 from ollama_proxy.relay import Relay
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.tasks import TaskOwner
+from ollama_proxy.use import watch
 
 MOST_DETACHED = 8
 """How many pulls go on without a client at once: each keeps 4 MiB of what it said."""
@@ -196,21 +197,24 @@ class Pulls:
     async def _take(self, pull: Pull, to_send: Outgoing, lease: Lease) -> None:
         """Read the answer to its end, or until nobody waits and nothing moves."""
         limit = asyncio.timeout(None)
-        watch = asyncio.get_running_loop().create_task(self._watch(pull, limit))
+        watcher = asyncio.get_running_loop().create_task(self._watch(pull, limit))
         try:
             async with limit, await self._relay.ask(to_send, lease.upstream) as answer:
                 if encoding := encoding_of(answer.headers):
                     raise EncodedPullError(encoding)
                 head = PullHead(answer.status, answer.reason, answer.headers)
                 pull.head.set_result(head)
+                use = watch("/api/pull", head, lease)
                 async for data in answer.chunks():
                     lease.touch()
+                    use.take(data)
                     pull.say(data)
+                use.end(is_whole=True)
         except TimeoutError as error:
             stuck = "nobody waits for it, and it gets no further"
             raise UpstreamError(stuck, arrived=True) from error
         finally:
-            watch.cancel()
+            watcher.cancel()
 
     async def _watch(self, pull: Pull, limit: asyncio.Timeout) -> None:
         """End a pull that nobody follows and that gets no further."""

@@ -115,13 +115,13 @@ class Record:
     paid_launches: tuple[float, ...] = ()
     lockout: Lockout | None = None
 
-    def used(self, leases: int, now: float) -> "Record":
-        """Return the record with so many leases, last used now.
+    def leased(self, leases: int, last_used: float) -> "Record":
+        """Return the record with so many leases, last used at that moment.
 
         As `dataclasses.replace` would, for less: each request does it twice.
         """
         new = object.__new__(Record)
-        vars(new).update(vars(self), leases=leases, last_used=now)
+        vars(new).update(vars(self), leases=leases, last_used=last_used)
         return new
 
 

@@ -87,12 +87,17 @@ class _CheckedSink:
     """Has a check look at all that goes to a sink."""
 
     def __init__(self, sink: Sink, check: EndCheck) -> None:
-        self.is_chunked = sink.is_chunked
+        self._sink = sink
         self.room = sink.room
         self._take = sink.take
         self._take_chunk = sink.take_chunk
         self._look = check.add
         self._look_at_chunk = check.add_chunk
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the sink takes whole chunks, which may change."""
+        return self._sink.is_chunked
 
     def take(self, pieces: list[bytes]) -> bool:
         """Take what came; True if the sink is full."""

@@ -354,6 +354,7 @@ def _compact(raw: bytes) -> bytes:
 
 
 _LONGEST_S = 1e10
+_SHORTEST_S = 1e-9  # Go counts whole nanoseconds: what is less is none
 _GO_UNITS_S = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -364,7 +365,7 @@ _GO_UNITS_S = {
     "m": 60.0,
     "h": 3600.0,
 }
-_GO_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_GO_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _GO_DURATION = re.compile(rf"[+-]?(?:{_GO_PART.pattern})+\Z")
 
 
@@ -380,6 +381,8 @@ def go_duration_s(raw: bytes) -> float | None:  # noqa: PLR0911
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
+        if 0 < value < _SHORTEST_S:
+            return 0.0
         return float(value) if abs(value) < _LONGEST_S else _LONGEST_S
     if not isinstance(value, str):
         return None
@@ -387,7 +390,8 @@ def go_duration_s(raw: bytes) -> float | None:  # noqa: PLR0911
         return 0.0
     if not _GO_DURATION.match(value):
         return None
-    total = sum(float(n) * _GO_UNITS_S[unit] for n, unit in _GO_PART.findall(value))
+    parts = [float(n) * _GO_UNITS_S[unit] for n, unit in _GO_PART.findall(value)]
+    total = sum(part for part in parts if part >= _SHORTEST_S)
     return -total if value.startswith("-") else total
 
 

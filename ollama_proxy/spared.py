@@ -92,18 +92,27 @@ class SparedRequests:
     def wants_none(self, exchange: Exchange, body: Looked) -> bool:
         """Tell whether a request is no use of the instance that is up.
 
-        To be asked of every request, so it looks closely only where it may be so.
+        To be asked of every request, so it looks closely only where it may be so. A
+        body that can't be read is left to the instance to refuse.
         """
         if exchange.route.kind is not Kind.INFERENCE or not body.complete:
             return False
-        may_be_cloud = Need.CLOUD in self._spared and b"cloud" in body.head
-        may_be_load = Need.LOAD in self._spared and len(body.head) < _LOAD_BYTES
-        if not may_be_cloud and not may_be_load:
+        if not self._may_be_spared(body.head):
             return False
-        fields = self.fields(exchange, body)
+        try:
+            fields = self.fields(exchange, body)
+        except RefusedError:
+            return False
         if fields is None:
             return False
-        return need_of(exchange.route.name, fields) in self._spared
+        need = need_of(exchange.route.name, fields)
+        return need in self._spared or need is Need.UNLOAD
+
+    def _may_be_spared(self, body: bytes) -> bool:
+        """Tell whether a body is worth to be read for what it needs."""
+        may_be_cloud = Need.CLOUD in self._spared and b"cloud" in body
+        may_be_load = Need.LOAD in self._spared and len(body) < _LOAD_BYTES
+        return may_be_cloud or may_be_load or b"keep_alive" in body.lower()
 
     def answer(self, exchange: Exchange, fields: BodyFields) -> web.Response | None:
         """Answer what needs no instance; None for what does."""

@@ -117,7 +117,11 @@ async def counts(proxy: RunningProxy) -> list[str]:
 
 
 CASES = [(state, name) for state in ("asleep", "ready") for name in (*READS, *USES)]
-LEFT_TO_AIOHTTP = [("ready", "version, head alone"), ("ready", "a cloud model")]
+LEFT_TO_AIOHTTP = [
+    ("ready", "version, head alone"),
+    ("ready", "a cloud model"),
+    ("ready", "unload"),
+]
 
 
 @pytest.mark.parametrize(

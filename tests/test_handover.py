@@ -13,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.handover import ClientSink
+from ollama_proxy.use import NO_USE
 from tests.fakes.raw_upstream import Script, raw_upstream
 from tests.proxy import RunningProxy, running_proxy
 from tests.virtual_time import in_virtual_time
@@ -134,7 +135,7 @@ def sink_of(transport: Draining) -> ClientSink:
         "GET", "/", transport=transport, writer=DrainedAtLast(transport)
     )
     response = web.StreamResponse(headers={"Transfer-Encoding": "chunked"})
-    return ClientSink(request, response, lambda: None, stall_s=1.0)
+    return ClientSink(request, response, lambda: None, NO_USE, stall_s=1.0)
 
 
 @in_virtual_time

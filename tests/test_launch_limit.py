@@ -28,6 +28,7 @@ from ollama_proxy.events import (
     Restored,
     StopRequested,
     Tick,
+    Used,
     Wake,
 )
 from ollama_proxy.fault_words import error_of, failure_words
@@ -138,6 +139,7 @@ async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> No
     deployment.pool.wake(forced=True)
     lease = await deployment.pool.lease("m", wait_s=60)
     assert lease is not None
+    lease.mark_used()
     lease.release()
     assert deployment.record.paid_launches == ()
     deployment.pool.stop()
@@ -364,10 +366,12 @@ def test_the_fifth_launch_within_an_hour_locks_out_and_the_fifth_in_two_does_not
 def test_a_served_request_begins_the_count_anew() -> None:
     record = limited()
     woken = play(record, Wake(ONE, forced=True), Accepted(ONE), Ready(ONE), now=400.0)
-    used = play(woken, Leased(ONE), Released(ONE), now=401.0)
+    used = play(woken, Leased(ONE), Released(ONE, used=True), now=401.0)
 
     assert len(woken.paid_launches) == 5
     assert used.paid_launches == ()
+    assert len(play(woken, Leased(ONE), Released(ONE), now=401.0).paid_launches) == 5
+    assert play(woken, Leased(ONE), Used(ONE), now=401.0).paid_launches == ()
     assert play(used, Lost(ONE, "silent"), now=402.0).lockout is None
 
 
@@ -376,7 +380,8 @@ def test_a_request_that_ends_with_its_instance_counts_as_served() -> None:
     broken = play(woken, Leased(ONE), Lost(ONE, "silent"), now=401.0)
 
     assert broken.lockout is not None
-    assert play(broken, Released(ONE), now=401.0).lockout is None
+    assert play(broken, Released(ONE, used=True), now=401.0).lockout is None
+    assert play(broken, Released(ONE), now=401.0).lockout is not None
 
 
 def test_an_order_that_comes_while_the_failed_launch_is_being_stopped_counts() -> None:

@@ -26,6 +26,7 @@ from ollama_proxy.events import (
     StopFailed,
     StopRequested,
     Tick,
+    Used,
     Wake,
 )
 from ollama_proxy.lifecycle import next_deadline, step
@@ -72,11 +73,64 @@ def test_an_accepted_launch_is_followed_and_never_started_again() -> None:
 def test_a_ready_instance_is_idle_from_the_end_of_its_last_lease() -> None:
     busy = after(make_record(State.READY), Leased(ONE), now=1000.0)
     long_after = after(busy, Tick(), now=9000.0)
-    released = after(long_after, Released(ONE), now=9000.0)
+    released = after(long_after, Released(ONE, used=True), now=9000.0)
 
     assert long_after.state is State.READY
     assert after(released, Tick(), now=9299.0).state is State.READY
     assert after(released, Tick(), now=9300.0).state is State.STOPPING
+
+
+def test_a_request_that_was_no_use_leaves_the_idle_clock_as_it_was() -> None:
+    ready = make_record(State.READY)
+    failed = after(after(ready, Leased(ONE), now=1200.0), Released(ONE), now=1250.0)
+
+    assert failed == ready
+    assert next_deadline(failed, POLICY) == 1300.0
+
+
+def test_requests_that_are_no_use_hold_the_instance_only_while_they_run() -> None:
+    busy = after(make_record(State.READY), Leased(ONE), Leased(ONE), now=1299.0)
+    one_left = after(busy, Tick(), Released(ONE), Tick(), now=2000.0)
+
+    assert one_left.state is State.READY
+    assert after(one_left, Released(ONE), now=2000.0).state is State.STOPPING
+
+
+def test_an_end_that_was_use_counts_beside_one_that_was_none() -> None:
+    busy = after(make_record(State.READY), Leased(ONE), Leased(ONE), now=1100.0)
+    one_left = after(busy, Released(ONE, used=True), now=1200.0)
+
+    assert after(one_left, Released(ONE), now=1250.0).last_used == 1200.0
+
+
+def test_use_counts_when_it_happens_however_its_request_ends() -> None:
+    busy = after(make_record(State.READY), Leased(ONE), now=1100.0)
+    used = after(busy, Used(ONE), now=1200.0)
+
+    assert (used.last_used, used.leases) == (1200.0, 1)
+    assert after(used, Released(ONE), now=1499.0).state is State.READY
+    assert after(used, Released(ONE), now=1500.0).state is State.STOPPING
+
+
+@pytest.mark.parametrize("state", [State.DRAINING, State.STOPPING])
+def test_use_keeps_nothing_that_is_going(state: State) -> None:
+    going = make_record(state, leases=1)
+
+    assert after(going, Used(ONE), now=1200.0) == going
+
+
+def test_a_wish_is_no_use_of_a_ready_instance() -> None:
+    ready = make_record(State.READY)
+
+    assert after(ready, Wake(TWO, forced=True), now=1299.0) == ready
+
+
+def test_a_wish_for_an_instance_that_is_adopted_is_not_in_vain() -> None:
+    adopted = after(make_record(State.READY), Restored(), now=1290.0)
+    wished = after(adopted, Wake(TWO), now=1295.0)
+    ready = after(wished, Ready(ONE), Tick(), now=1310.0)
+
+    assert (ready.state, ready.last_used) == (State.READY, 1295.0)
 
 
 def test_an_instance_in_use_drains_when_its_life_is_over() -> None:
@@ -315,7 +369,10 @@ EVENTS: tuple[Event, ...] = (
     StopFailed(ONE, "denied"),
     Leased(ONE),
     Leased(TWO),
+    Used(ONE),
+    Used(TWO),
     Released(ONE),
+    Released(ONE, used=True),
     Released(TWO),
     StopRequested(),
     Restored(),
@@ -389,6 +446,24 @@ def test_leases_are_never_negative_and_only_ready_grants_them(
         assert record.leases >= 0
         if record.leases > before.leases:
             assert before.state is State.READY
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCRIPTS)
+def test_only_use_and_the_beginning_put_off_the_end_of_a_ready_instance(
+    script: list[tuple[Event, float]],
+) -> None:
+    record, now = Record(), 0.0
+    for event, pause_s in script:
+        now += pause_s
+        try:
+            new = step(record, event, now=now, policy=POLICY).record
+        except IllegalTransition:
+            continue
+        is_use = isinstance(event, Used) or getattr(event, "used", False)
+        if record.state is new.state is State.READY and not is_use:
+            assert new.last_used == record.last_used
+        record = new
 
 
 def test_every_state_knows_wake_tick_stop_and_restore() -> None:

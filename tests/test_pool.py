@@ -150,9 +150,123 @@ async def test_an_idle_instance_goes_at_its_timeout_and_not_before() -> None:
     lease = await _leased(deployment)
     await asyncio.sleep(10_000)
     assert deployment.cloud.paid == 1
+    lease.mark_used()
     lease.release()
     await asyncio.sleep(299)
     assert deployment.cloud.paid == 1
+    await asyncio.sleep(5)
+
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_requests_that_are_no_use_keep_no_instance() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    begun = asyncio.get_running_loop().time()
+    while (lease := deployment.pool.try_lease()) is not None:
+        await asyncio.sleep(0.5)
+        lease.release()
+        await asyncio.sleep(0.2)
+
+    assert 290 < asyncio.get_running_loop().time() - begun < 301
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_requests_without_a_pause_between_them_keep_no_instance() -> None:
+    deployment = Deployment()
+    lease: Lease | None = await _leased(deployment)
+    begun = asyncio.get_running_loop().time()
+    while lease is not None:
+        await asyncio.sleep(0.5)
+        lease.release()
+        lease = deployment.pool.try_lease()
+
+    assert asyncio.get_running_loop().time() - begun < 301
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_request_that_was_use_keeps_it_from_its_end_on() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    lease.mark_used()
+    await asyncio.sleep(1000)
+    lease.release()
+    await asyncio.sleep(299)
+
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_bytes_that_move_are_use_when_they_move_and_not_later() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    await asyncio.sleep(1000)
+    lease.mark_moving()
+    await asyncio.sleep(200)
+    lease.release()
+    assert deployment.state is State.READY
+    await asyncio.sleep(101)
+
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_lease_that_only_holds_is_no_use_whatever_comes_of_it() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    lease = deployment.pool.glance(holds=True)
+    assert lease is not None
+    lease.mark_used()
+    lease.mark_moving()
+    await asyncio.sleep(1000)
+    assert deployment.state is State.READY
+    lease.release()
+    await asyncio.sleep(1)
+
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_crash_in_mid_stream_leaves_no_instance_that_seems_idle() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    lease.mark_used()
+    await asyncio.sleep(3600)
+    await deployment.restart()  # nothing released the lease
+    await asyncio.sleep(5)
+
+    assert deployment.state is State.READY
+    assert deployment.cloud.launches == 1
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_crash_right_after_the_first_token_is_one_in_mid_stream() -> None:
+    deployment = Deployment()
+    lease = await _leased(deployment)
+    await asyncio.sleep(299)
+    lease.mark_used()
+    await asyncio.sleep(2)
+    await deployment.restart()
+    await asyncio.sleep(5)
+
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_crash_while_requests_come_to_nothing_prolongs_nothing() -> None:
+    deployment = Deployment()
+    await _leased(deployment)
+    await asyncio.sleep(3600)
+    await deployment.restart()
     await asyncio.sleep(5)
 
     assert deployment.cloud.paid == 0

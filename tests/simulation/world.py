@@ -31,6 +31,7 @@ POLICY = Policy(
 )
 _HOUR_S = 3600.0
 _LONGEST_WAIT_S = 900.0
+_SUCCEEDING = 0.7
 
 
 class Crash(BaseException):
@@ -109,6 +110,7 @@ class World:
 
     async def _request(self, wait_s: float) -> None:
         stream_s = self.dice.choice((0.0, 1.0, 20.0, 700.0))
+        is_use = self.dice.random() < _SUCCEEDING
         try:
             async with asyncio.timeout(wait_s + stream_s + 60.0):
                 with contextlib.suppress(HoldLimitError):
@@ -116,9 +118,12 @@ class World:
                     if lease is not None:
                         try:
                             with lease:
+                                if is_use:
+                                    lease.mark_used()
                                 await asyncio.sleep(stream_s)
                         finally:
-                            self._served_at = asyncio.get_running_loop().time()
+                            if is_use:
+                                self._served_at = asyncio.get_running_loop().time()
         finally:
             self.answered += 1
 
