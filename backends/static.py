@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+import aiohttp
+
 from ollama_proxy.backend import (
     BackendContext,
     Finding,
@@ -10,8 +12,12 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
+from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.errors import SettingsError
+from ollama_proxy.probe import HttpProbe
 from ollama_proxy.record import LaunchId
+
+_LOOKS = 3
 
 
 class StaticBackend:
@@ -53,8 +59,16 @@ class StaticBackend:
         """Do nothing: nothing is open."""
 
     async def check(self) -> list[Finding]:
-        """Name the URL; whether it answers is seen when it is joined."""
-        return [Finding("upstream", ok=True, detail=self._url)]
+        """Ask the URL as a launch does; one that is slow is asked again."""
+        fault: ConnectFault | None = None
+        async with aiohttp.ClientSession() as session:
+            probe = HttpProbe(session)
+            for _ in range(_LOOKS):
+                fault = await probe.look(Upstream(self._url))
+                if fault is None or not fault.passes:
+                    break
+        detail = self._url if fault is None else fault.message
+        return [Finding("upstream", ok=fault is None, detail=detail)]
 
 
 def open_backend(context: BackendContext) -> StaticBackend:

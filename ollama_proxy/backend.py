@@ -56,13 +56,15 @@ class Observation:
     ``detail`` is for people: the cloud's name of the state, say. ``reason`` is one of
     a few words on why it has failed, or is gone, if the backend knows: ``capacity``,
     as `CapacityError`; ``image`` or ``spec``, as `SpecError`; ``driver`` or ``disk``,
-    which stay if they come twice in a row.
+    which stay if they come twice in a row. ``problem`` is why it can't be spoken to
+    yet, which is told if it stays so.
     """
 
     phase: Phase
     upstream: Upstream | None = None
     detail: str = ""
     reason: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Backend, Observation, Phase, Renewable, Upstream
 from ollama_proxy.clock import Clock
+from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.endings import ended, failed, refused
 from ollama_proxy.errors import (
     BackendError,
@@ -435,7 +436,9 @@ class Controller:
                     return None
                 if seen.phase is Phase.RUNNING and seen.upstream is not None:
                     return seen.upstream
-                booting = Progress(Stage.BOOTING, detail=seen.detail)
+                booting = Progress(
+                    Stage.BOOTING, detail=seen.detail, problem=seen.problem
+                )
                 self.apply(Progressed(launch_id, booting))
             await asyncio.sleep(self._jittered(self._traits.poll_s))
 
@@ -477,12 +480,18 @@ class Controller:
         try:
             async with contextlib.aclosing(steps):
                 async for progress in steps:
-                    self.apply(Progressed(launch_id, progress))
+                    told = self._alarming(progress)
+                    self.apply(Progressed(launch_id, told))
         except PreparationError as error:
             self.apply(Failed(launch_id, error.fault))
             return False
         self.apply(Ready(launch_id))
         return True
+
+    def _alarming(self, progress: Progress) -> Progress:
+        """Return how far a launch is; a server that is there anyway has no excuse."""
+        alarms = self._traits.always_on and bool(progress.problem)
+        return replace(progress, needs_person=True) if alarms else progress
 
     async def _until_gone(self, launch_id: LaunchId) -> Observation:
         """Look until the instance is gone or will never serve; say which."""
@@ -494,7 +503,7 @@ class Controller:
 
     async def _watch(self, launch_id: LaunchId) -> None:
         """Look at a ready instance until it is lost: the cloud's word, or silence."""
-        misses = 0
+        misses, fault = 0, None
         looked_at = self._clock.now()
         interval_s = min(_PROBE_EVERY_S, self._traits.watch_s)
         while misses < _PROBE_MISSES:
@@ -506,16 +515,19 @@ class Controller:
                 if seen is not None and seen.phase in {Phase.GONE, Phase.FAILED}:
                     self.apply(ended(launch_id, seen, self._last_words))
                     return
-            misses = 0 if await self._answers() else misses + 1
+            fault = await self._silence()
+            misses = 0 if fault is None else misses + 1
         message = f"the instance did not answer {misses} probes in a row"
+        if fault is not None:
+            message += f": {fault.message}"
         self.apply(Lost(launch_id, message))
 
-    async def _answers(self) -> bool:
-        """Tell whether the instance lives: it sent bytes lately, or answers now."""
+    async def _silence(self) -> ConnectFault | None:
+        """Return why the instance says nothing; None if it sent bytes, or answers."""
         heard, self._heard = self._heard, False
         if heard or self.upstream is None:
-            return True
-        return await self._probe.alive(self.upstream)
+            return None
+        return await self._probe.look(self.upstream)
 
     async def _nap(self, length_s: float, *, patient: bool) -> bool:
         """Sleep until the next look is due; True if somebody asked for one.
@@ -558,7 +570,11 @@ def _policy_for(offer: Offer, policy: Policy) -> Policy:
         policy = replace(policy, launch_limit=None)
     if traits.always_on:
         policy = replace(
-            policy, idle_timeout_s=math.inf, max_lifetime_s=math.inf, final_s=0.0
+            policy,
+            idle_timeout_s=math.inf,
+            max_lifetime_s=math.inf,
+            final_s=0.0,
+            is_always_on=True,
         )
     return policy
 

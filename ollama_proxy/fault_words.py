@@ -1,6 +1,6 @@
 """Say what is wrong with an instance, in one sentence, and what to do about it."""
 
-from ollama_proxy.record import Lockout, Record, State
+from ollama_proxy.record import Lockout, Progress, Record, Stage, State
 
 
 def is_error(record: Record) -> bool:
@@ -14,6 +14,8 @@ def is_error(record: Record) -> bool:
 
 def error_of(record: Record, now: float) -> str | None:
     """Return why the last launch failed, why none follows, or why a stop fails."""
+    if record.state is State.STARTING and record.progress.needs_person:
+        return record.progress.problem
     words = [record.fault.message] if record.fault is not None else []
     if record.lockout is not None:
         words.append(lockout_words(record.lockout, now))
@@ -21,6 +23,29 @@ def error_of(record: Record, now: float) -> str | None:
         stuck = "the instance can't be stopped and may cost money"
         words.append(f"{stuck}: {record.stop_error}")
     return "; ".join(words) or None
+
+
+def starting_words(progress: Progress, left: str) -> str:
+    """Return how far a launch is, for who may ask again; ``left``: how long, in words.
+
+    What only a person can mend is told first of all.
+    """
+    if progress.needs_person:
+        return f"can't be reached: {progress.problem}; it is tried again"
+    return f"is starting ({_doing(progress)}{left}), please retry"
+
+
+def detail_of(progress: Progress) -> str:
+    """Return what exactly a launch is at, or what is in its way."""
+    return "; ".join(words for words in (progress.detail, progress.problem) if words)
+
+
+def _doing(progress: Progress) -> str:
+    """Return the stage in words: ``pulling llama3.2 42 %``."""
+    words = [progress.stage.value, detail_of(progress)]
+    if progress.stage is Stage.PULLING and progress.fraction is not None:
+        words.append(f"{progress.fraction:.0%}")
+    return " ".join(word for word in words if word)
 
 
 def lockout_words(lockout: Lockout, now: float) -> str:

@@ -8,7 +8,7 @@ have changed, or at its own end, if it has one.
 
 from dataclasses import replace
 
-from ollama_proxy.record import Fault, Lockout, Policy, Record, State
+from ollama_proxy.record import Fault, Lockout, Policy, Progress, Record, State
 
 WINDOW_S = 3600.0
 """Within so long, only so many launches may serve nobody."""
@@ -38,6 +38,19 @@ def failures_after(rec: Record, fault: Fault, policy: Policy) -> int:
     if fault.final or fault.reason in _NEEDS_PERSON:
         return max(rec.failures + 1, policy.failure_limit)
     return rec.failures + 1
+
+
+def timed_out(progress: Progress, limit_s: float) -> Fault:
+    """Return the fault of a launch that got no further for ``limit_s`` seconds."""
+    if progress.problem:
+        message = f"the instance could not be reached for {limit_s:.0f} s"
+        return Fault("unreachable", f"{message}: {progress.problem}")
+    words = f" ({progress.detail})" if progress.detail else ""
+    message = (
+        f"the launch made no progress for {limit_s:.0f} s at stage"
+        f" {progress.stage.value!r}{words} and was given up"
+    )
+    return Fault("start_timeout", message)
 
 
 def recent(launches: tuple[float, ...], now: float) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ that was cut short by a crash is taken up again.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,7 @@ from ollama_proxy.launch_limit import (
     is_locked_out,
     judged,
     restored,
+    timed_out,
     with_doubtful_launch,
     with_launch,
     with_lockout,
@@ -113,8 +115,7 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
     """Return the moment at which a `Tick` next changes the record, if any."""
     match record.state:
         case State.STARTING:
-            given_up_at = record.progress_at + policy.start_timeout_s
-            return min(given_up_at, _end_of_life(record, policy))
+            return min(_given_up_at(record, policy), _end_of_life(record, policy))
         case State.READY:
             deadline = _end_of_life(record, policy)
             if not record.leases:
@@ -154,6 +155,13 @@ def _end_of_life(record: Record, policy: Policy) -> float:
     A record of an older version does not tell when it was launched.
     """
     return (record.launched_at or record.since) + policy.max_lifetime_s
+
+
+def _given_up_at(record: Record, policy: Policy) -> float:
+    """Return the moment at which a launch that gets no further is given up."""
+    if policy.is_always_on and record.progress.stage is Stage.CONNECTING:
+        return math.inf
+    return record.progress_at + policy.start_timeout_s
 
 
 Rule = Callable[[Record, Event, float, Policy], Record]
@@ -210,7 +218,11 @@ def _advance(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
         return rec
     stages = list(Stage)
     reached = max(rec.furthest, event.progress.stage, key=stages.index)
-    is_news = event.progress.stage == reached
+    told, before = (
+        replace(one, problem="", needs_person=False)
+        for one in (event.progress, rec.progress)
+    )
+    is_news = event.progress.stage == reached and told != before
     return replace(
         rec,
         progress=event.progress,
@@ -336,13 +348,9 @@ def _note_stop_failure(
 def _tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     if now >= _end_of_life(rec, policy):
         return _stopping(rec, now, policy)
-    if now < rec.progress_at + policy.start_timeout_s:
+    if now < _given_up_at(rec, policy):
         return rec
-    message = (
-        f"the launch made no progress for {policy.start_timeout_s:.0f} s at stage "
-        f"{rec.progress.stage.value!r} and was given up"
-    )
-    fault = Fault("start_timeout", message)
+    fault = timed_out(rec.progress, policy.start_timeout_s)
     return _fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
 
 

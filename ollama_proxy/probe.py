@@ -20,6 +20,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents, ListedModel, Tags
+from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error
 from ollama_proxy.encoding import CLEAR, Unpacker, UnreadableBodyError, encoding_of
 from ollama_proxy.link import connection_options, credentials, is_foreign
 from ollama_proxy.probe_timeout import ProbeTimeout
@@ -58,6 +59,9 @@ class Probe(Protocol):
     async def alive(self, upstream: Upstream) -> bool:
         """Tell whether the server answers now."""
 
+    async def look(self, upstream: Upstream) -> ConnectFault | None:
+        """Return why the server does not answer now; None if it does."""
+
     def prepare(
         self, upstream: Upstream, wanted: Sequence[str], model: str | None
     ) -> AsyncGenerator[Progress, None]:
@@ -74,6 +78,7 @@ class Probe(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Reply:
     status: int
+    headers: Mapping[str, str]
     body: bytes
 
     def error(self) -> str:
@@ -94,13 +99,18 @@ class HttpProbe:
 
     async def alive(self, upstream: Upstream) -> bool:
         """Tell whether ``/api/version`` answers within the scaled time-out."""
-        try:
-            return await self._version(upstream) is not None
-        except PreparationError:
-            return False
+        return await self.look(upstream) is None
 
-    async def _version(self, upstream: Upstream) -> str | None:
-        """Return the version; None without an answer.
+    async def look(self, upstream: Upstream) -> ConnectFault | None:
+        """Return why ``/api/version`` does not answer within the scaled time-out."""
+        try:
+            version = await self._version(upstream)
+        except PreparationError as error:
+            return ConnectFault(error.fault.message, passes=False)
+        return version if isinstance(version, ConnectFault) else None
+
+    async def _version(self, upstream: Upstream) -> str | ConnectFault:
+        """Return the version, or why there is no answer.
 
         Raises `PreparationError` if an answer that came can't be unpacked.
         """
@@ -109,14 +119,15 @@ class HttpProbe:
         try:
             async with asyncio.timeout(self._timeout.seconds):
                 reply = await self._get(upstream, "/api/version")
-        except TimeoutError:
+        except TimeoutError as error:
             self._timeout.missed()
-            return None
-        except (aiohttp.ClientError, OSError):
-            return None
+            return of_error(upstream, error)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return of_error(upstream, error)
         version = _field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
-        if version is not None:
-            self._timeout.answered(loop.time() - begun)
+        if version is None:
+            return of_answer(upstream, reply.status, reply.headers, reply.body)
+        self._timeout.answered(loop.time() - begun)
         return version
 
     async def prepare(
@@ -125,7 +136,10 @@ class HttpProbe:
         """Go through the levels, telling each."""
         yield Progress(Stage.CONNECTING)
         pause_s = _CONNECT_PAUSE_S
-        while await self._version(upstream) is None:
+        while isinstance(fault := await self._version(upstream), ConnectFault):
+            yield Progress(
+                Stage.CONNECTING, problem=fault.message, needs_person=not fault.passes
+            )
             await asyncio.sleep(pause_s)
             pause_s = min(_CONNECT_PAUSE_MAX_S, pause_s * 1.5)
         if self._sticky is not None:
@@ -268,7 +282,7 @@ class HttpProbe:
     async def contents(self, upstream: Upstream) -> Contents:
         """Ask for tags and version, and show for each model."""
         tags = await self._request_ok(upstream, "GET", "/api/tags", None)
-        version = await self._version(upstream) or ""
+        version = await self._version(upstream)
         shows: dict[str, bytes] = {}
         for model in _listed(tags.body)[:_SHOWN_MODELS]:
             reply = await self._request(
@@ -276,7 +290,8 @@ class HttpProbe:
             )
             if reply.status == 200:  # noqa: PLR2004
                 shows[full_model_name(model.name)] = reply.body
-        return Contents(tags.body, version, shows)
+        known = "" if isinstance(version, ConnectFault) else version
+        return Contents(tags.body, known, shows)
 
     def _open(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
@@ -343,12 +358,13 @@ async def _reply(
 ) -> _Reply:
     """Return an answer; one that is not the instance's own is as good as none."""
     _own(response, upstream)
+    headers = response.headers
     try:
-        return _Reply(response.status, await _read(response, path))
+        return _Reply(response.status, headers, await _read(response, path))
     except PreparationError:
         if response.status == 200:  # noqa: PLR2004
             raise
-        return _Reply(response.status, b"")
+        return _Reply(response.status, headers, b"")
 
 
 def _own(response: aiohttp.ClientResponse, upstream: Upstream) -> None:

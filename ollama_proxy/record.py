@@ -71,12 +71,16 @@ class Progress:
     """What a launch is doing: a stage, its fraction done (0–1), and words.
 
     ``moved`` changes with anything that moves, be it too little for the fraction.
+    ``problem`` is what stood in the way at the last try; it is no progress, whatever
+    it is. ``needs_person``: a server that is coming up never has that one.
     """
 
     stage: Stage = Stage.CREATING
     fraction: float | None = None
     detail: str = ""
     moved: int = 0
+    problem: str = ""
+    needs_person: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ class Policy:
     ``launch_limit``: how many launches within an hour may serve no request; None:
     any number, for they cost nothing. ``final_s``: how long a final fault keeps
     requests from launching. ``fingerprint`` names the settings that launches depend
-    on. ``ends_with_proxy``: no instance outlives the proxy process.
+    on. ``ends_with_proxy``: no instance outlives the proxy process. ``is_always_on``:
+    the server is there anyway, so it is never given up while it can't be reached.
     """
 
     idle_timeout_s: float = 1800.0
@@ -147,3 +152,4 @@ class Policy:
     final_s: float = 86_400.0
     fingerprint: str = ""
     ends_with_proxy: bool = False
+    is_always_on: bool = False

@@ -12,16 +12,18 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
 from ollama_proxy.fault_words import (
+    detail_of,
     error_of,
     failure_words,
     is_error,
     lockout_words,
+    starting_words,
 )
 from ollama_proxy.launch_limit import recent
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
-from ollama_proxy.record import Record, Stage, State
+from ollama_proxy.record import Record, State
 from ollama_proxy.sticky import StickyModels
 
 _PROVISIONING_STATUS = {
@@ -132,7 +134,7 @@ class Status:
         left = "" if eta_s is None else f", about {eta_s:.0f} s left"
         kind = "simulated instance" if self.simulated else "instance"
         if record.state is State.STARTING:
-            return f"the {kind} is starting ({_doing(record)}{left}), please retry"
+            return f"the {kind} {starting_words(record.progress, left)}"
         if record.state in {State.STOPPING, State.DRAINING}:
             return f"the {kind} is stopping and starts again after that, please retry"
         if record.state is State.READY:
@@ -160,7 +162,7 @@ class Status:
             "instance_status": record.state.value,
             "stage": waiting.stage,
             "progress": waiting.progress,
-            "detail": record.progress.detail or None if waiting.stage else None,
+            "detail": detail_of(record.progress) or None if waiting.stage else None,
             "elapsed_s": waiting.elapsed_s,
             "eta_s": waiting.eta_s if waiting.stage else None,
             "retry_after": waiting.retry_after
@@ -242,15 +244,6 @@ class Status:
             "failures": record.failures,
             "error": self._error(record),
         }
-
-
-def _doing(record: Record) -> str:
-    """Return the stage in words: ``pulling llama3.2 42 %``."""
-    progress = record.progress
-    words = [progress.stage.value, progress.detail]
-    if progress.stage is Stage.PULLING and progress.fraction is not None:
-        words.append(f"{progress.fraction:.0%}")
-    return " ".join(word for word in words if word)
 
 
 def pull_body(pull: Pull | AttachedPull) -> dict[str, Any]:

@@ -310,9 +310,10 @@ class ExoscaleBackend:
         identity = purchase.identity if purchase is not None else None
         named = LaunchId(identity) if identity else launch_id
         upstream = Upstream(url, self._authority.link(named))
-        stage = (await self._guard.look(upstream)).stage
-        if stage is None:
-            return Observation(Phase.PENDING, upstream, "running, not yet heard of")
+        sight = await self._guard.look(upstream)
+        if (stage := sight.stage) is None:
+            detail, problem = "running, not yet heard of", sight.problem
+            return Observation(Phase.PENDING, upstream, detail, problem=problem)
         self._reached[launch_id] = upstream
         if stage.startswith(FAILED):
             step = stage.removeprefix(FAILED)

@@ -353,8 +353,9 @@ class FlyBackend:
         upstream = Upstream(self._settings.url_of(machine.id), link)
         sight = await self._guard.look(upstream)
         if sight.stage is None:
-            detail = f"{machine.state}; {sight.problem}"
-            return Observation(Phase.PENDING, upstream, detail)
+            return Observation(
+                Phase.PENDING, upstream, machine.state, problem=sight.problem
+            )
         self._heard[launch_id] = upstream
         return Observation(Phase.RUNNING, upstream, machine.id)
 

@@ -314,8 +314,9 @@ class OvhBackend:
         upstream = Upstream(url, self._link(attempt.region, attempt.identity))
         sight = await self._guard.look(upstream)
         if sight.stage is None:
-            detail = f"{app.state.lower()}; {sight.problem}"
-            return Observation(Phase.PENDING, upstream, detail)
+            return Observation(
+                Phase.PENDING, upstream, app.state.lower(), problem=sight.problem
+            )
         self._heard[launch_id] = upstream
         return Observation(Phase.RUNNING, upstream, app.id)
 

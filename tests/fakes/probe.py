@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents
+from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.probe import PreparationError
 from ollama_proxy.record import Fault, Progress, Stage
 
@@ -24,6 +25,10 @@ class FakeProbe:
     async def alive(self, upstream: Upstream) -> bool:
         await asyncio.sleep(0)
         return self.answers
+
+    async def look(self, upstream: Upstream) -> ConnectFault | None:
+        alive = await self.alive(upstream)
+        return None if alive else ConnectFault("nothing listens there", passes=True)
 
     async def prepare(
         self, upstream: Upstream, wanted: Sequence[str], model: str | None
