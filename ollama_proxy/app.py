@@ -27,6 +27,7 @@ from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.lessons import LessonBook
+from ollama_proxy.load_wish import LoadWishes
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import note_begun, observe, tell_errors
 from ollama_proxy.origins import OriginRules
@@ -124,7 +125,8 @@ def build_app(
         if settings.sticky_models
         else None
     )
-    probe = HttpProbe(probing, sticky)
+    load_wishes = LoadWishes()
+    probe = HttpProbe(probing, sticky, load_wishes)
     metrics, estimates = Metrics(), Estimates(store)
     offer = Offer(backend_name(settings), backend, models, _spec(settings))
     controller = Controller(
@@ -139,7 +141,11 @@ def build_app(
     )
     controller.observe(metrics.on_transition)
     pool = Pool(
-        [controller], store=store, clock=clock, max_waiting=settings.max_waiting
+        [controller],
+        store=store,
+        clock=clock,
+        max_waiting=settings.max_waiting,
+        load_wishes=load_wishes,
     )
     metrics.watch(
         in_flight=lambda: pool.in_flight,

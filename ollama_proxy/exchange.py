@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from ollama_proxy.routing import Route, classify
+from ollama_proxy.load_wish import LoadWish, load_wish_of
+from ollama_proxy.routing import BodyFields, Route, classify
 
 
 @dataclass(slots=True)
@@ -18,6 +19,12 @@ class Exchange:
     outcome: str = "refused"
     wait_s: float = 0.0
     model: str | None = None
+    load: LoadWish | None = None
+
+    def note_wanted(self, fields: BodyFields) -> None:
+        """Take note of the model that is asked for, and how it is to be loaded."""
+        self.model = fields.model_name
+        self.load = load_wish_of(self.route, fields)
 
     def abandon(self) -> None:
         """Take note that the client left, unless it was reset for a fault of ours."""

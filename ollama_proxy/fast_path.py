@@ -113,8 +113,9 @@ class FastPath:
         if fields is not None:
             if (answer := self._common.spared.answer(exchange, fields)) is not None:
                 return self._encoded(request, answer)
-            exchange.model = fields.model_name
-        if self._common.pool.wish(exchange.model, wait_s=0.0) > 0:
+            exchange.note_wanted(fields)
+        pool, load = self._common.pool, exchange.load
+        if pool.wish(exchange.model, wait_s=0.0, load=load) > 0:
             return None
         self._common.metrics.wait.observe(0.0)
         return self._unserved(exchange, None)

@@ -202,8 +202,8 @@ class OllamaHandler:
             answer = self._common.spared.answer(exchange, fields)
             if answer is not None:
                 raise RefusedError(answer)
+            exchange.note_wanted(fields)
         streams = wants_stream(exchange.route, fields)
-        exchange.model = fields.model_name if fields is not None else None
         hold = Hold(request, exchange.route.family, self._common.hold, streams=streams)
         if hold.wait_s > 0:
             await body.keep()
@@ -218,7 +218,9 @@ class OllamaHandler:
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
         try:
             return await hold.wait(
-                self._common.pool.lease(exchange.model, wait_s=wait_s)
+                self._common.pool.lease(
+                    exchange.model, wait_s=wait_s, load=exchange.load
+                )
             )
         except StoreError:
             if hold.response is None:

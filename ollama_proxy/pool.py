@@ -22,6 +22,7 @@ from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
 from ollama_proxy.events import Leased, Released, StopRequested, Used, Wake
 from ollama_proxy.lifecycle import is_given_up, step
+from ollama_proxy.load_wish import LoadWish, LoadWishes
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.tasks import TaskOwner
 
@@ -148,6 +149,7 @@ class Pool:
         clock: Clock,
         max_waiting: int,
         draw_launch_id: LaunchIdSource = random_launch_id,
+        load_wishes: LoadWishes | None = None,
     ) -> None:
         self.controllers = tuple(controllers)
         self._accepts_wakes = True
@@ -157,6 +159,7 @@ class Pool:
         self._draw_launch_id = draw_launch_id
         self._waiters: dict[asyncio.Future[bool], None] = {}
         self._wanted_model: str | None = None
+        self._load_wishes = load_wishes if load_wishes is not None else LoadWishes()
         self._wakes_again = False
         self._tasks = TaskOwner()
         self._releasing = False
@@ -318,11 +321,14 @@ class Pool:
         Who waits for one is told that it waits in vain.
         """
         self._wakes_again = False
+        self._load_wishes.clear()
         self._give_up()
         for controller in self.controllers:
             controller.apply(StopRequested())
 
-    async def lease(self, model: str | None, *, wait_s: float) -> Lease | None:
+    async def lease(
+        self, model: str | None, *, wait_s: float, load: LoadWish | None = None
+    ) -> Lease | None:
         """Claim a ready instance, waking it and waiting for it if need be.
 
         Returns None if there is none after ``wait_s`` seconds, or as soon as
@@ -331,16 +337,20 @@ class Pool:
         """
         if (lease := self.try_lease()) is not None:
             return lease
-        wait_s = self.wish(model, wait_s=wait_s)
+        wait_s = self.wish(model, wait_s=wait_s, load=load)
         return await self._wait(wait_s) if wait_s > 0 else None
 
-    def wish(self, model: str | None, *, wait_s: float) -> float:
-        """Wake an instance for a request that may wait for it.
+    def wish(
+        self, model: str | None, *, wait_s: float, load: LoadWish | None = None
+    ) -> float:
+        """Wake an instance for a request that may wait for it, and needs ``load``.
 
         Returns how many seconds it is to wait: none if that is known to be in vain.
         Raises `StoreError` if the wake could not be written down.
         """
         self._wanted_model = model
+        if load is not None:
+            self._load_wishes.add(load)
         self.wake(model)
         is_in_vain = self._in_vain() or not self._accepts_wakes
         return 0.0 if is_in_vain else max(wait_s, self._joining_s(), 0.0)
@@ -396,7 +406,10 @@ class Pool:
                     lease.cut()
                 if self._in_vain():
                     self._give_up()
-            case State.READY if self._waiters and not self._releasing:
+            case State.READY:
+                self._load_wishes.clear()
+                if not self._waiters or self._releasing:
+                    return
                 self._releasing = True
                 self._tasks.spawn(self._release_in_a_ramp(), name="ramp")
             case State.COLD if self._waiters or self._wakes_again:

@@ -23,6 +23,7 @@ from ollama_proxy.catalogue import Contents, ListedModel, Tags
 from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error
 from ollama_proxy.encoding import CLEAR, Unpacker, UnreadableBodyError, encoding_of
 from ollama_proxy.link import connection_options, credentials, is_foreign
+from ollama_proxy.load_wish import LoadWish, LoadWishes, loads_to_try
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.progress import read_progress
 from ollama_proxy.record import Fault, Progress, Stage
@@ -67,8 +68,9 @@ class Probe(Protocol):
     ) -> AsyncGenerator[Progress, None]:
         """Go through the levels, telling each; end when the instance is ready.
 
-        ``wanted`` models are pulled if missing; the first of them, or else
-        ``model`` if it is present, is loaded. Raises `PreparationError`.
+        ``wanted`` models are pulled if missing. One model is loaded: what is waited
+        for if it is present, or the first of ``wanted``, or else ``model`` if that is
+        present. Raises `PreparationError`.
         """
 
     async def contents(self, upstream: Upstream) -> Contents:
@@ -90,9 +92,13 @@ class HttpProbe:
     """Speaks Ollama's API on the proxy's own behalf."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, sticky: StickyModels | None = None
+        self,
+        session: aiohttp.ClientSession,
+        sticky: StickyModels | None = None,
+        wishes: LoadWishes | None = None,
     ) -> None:
         self._session = session
+        self._wishes = wishes if wishes is not None else LoadWishes()
         self._sticky = sticky
         self._timeout = ProbeTimeout()
         self._log = structlog.get_logger()
@@ -146,12 +152,8 @@ class HttpProbe:
             wanted = self._sticky.without_deleted(wanted)
         async for progress in self._fill(upstream, wanted):
             yield progress
-        if wanted:
-            yield Progress(Stage.LOADING, detail=wanted[0])
-            await self._load(upstream, wanted[0])
-        elif model and full_model_name(model) in await self._present(upstream):
-            yield Progress(Stage.LOADING, detail=model)
-            await self._try_to_load(upstream, model)
+        async for progress in self._load_one(upstream, wanted, model):
+            yield progress
 
     async def _present(self, upstream: Upstream) -> set[str]:
         reply = await self._request_ok(upstream, "GET", "/api/tags", None)
@@ -259,25 +261,55 @@ class HttpProbe:
                     upstream, "DELETE", "/api/delete", {"model": name}
                 )
 
-    async def _try_to_load(self, upstream: Upstream, model: str) -> None:
-        """Load what one client asked for; its failure is that client's alone."""
-        try:
-            await self._load(upstream, model)
-        except PreparationError as error:
-            self._log.warning(log.MODEL_NOT_LOADED, error=str(error))
+    async def _load_one(
+        self, upstream: Upstream, wanted: Sequence[str], model: str | None
+    ) -> AsyncIterator[Progress]:
+        """Load one model; only that a configured one can't be loaded is a fault."""
+        first = wanted[0] if wanted else None
+        newest: LoadWish | None = None
+        if self._wishes or (model and not wanted):
+            present = await self._present(upstream)
+            newest = self._wishes.newest(present)
+            if newest is None and model and not wanted:
+                is_there = full_model_name(model) in present
+                newest = LoadWish(model) if is_there else None
+        tries = loads_to_try(newest, first)
+        for left, wish in zip(reversed(range(len(tries))), tries, strict=True):
+            yield Progress(Stage.LOADING, detail=wish.model)
+            try:
+                await self._load(upstream, wish)
+            except PreparationError as error:
+                if wanted and not left:
+                    raise
+                self._log.warning(log.MODEL_NOT_LOADED, error=str(error))
+            else:
+                return
 
-    async def _load(self, upstream: Upstream, model: str) -> None:
+    async def _load(self, upstream: Upstream, wish: LoadWish) -> None:
         """Load a model; one that only embeds is loaded by an empty embedding."""
-        reply = await self._request(
-            upstream, "POST", "/api/generate", {"model": model, "stream": False}
-        )
+        if wish.is_plain and await self._runs(upstream, wish.model):
+            return
+        path = "/api/embed" if wish.embeds else "/api/generate"
+        reply = await self._request(upstream, "POST", path, wish.body())
         if reply.status == 400 and "does not support generate" in reply.error():  # noqa: PLR2004
-            reply = await self._request(
-                upstream, "POST", "/api/embed", {"model": model, "input": []}
-            )
+            body = replace(wish, embeds=True).body()
+            reply = await self._request(upstream, "POST", "/api/embed", body)
         if reply.status != 200:  # noqa: PLR2004
-            message = f"the model {model!r} could not be loaded: {reply.error()}"
+            message = f"the model {wish.model!r} could not be loaded: {reply.error()}"
             raise PreparationError(Fault("load", message))
+
+    async def _runs(self, upstream: Upstream, model: str) -> bool:
+        """Tell whether a model is in memory already, loaded as somebody wanted it.
+
+        So it is where an instance was adopted: to load it plainly would be to load it
+        anew.
+        """
+        try:
+            reply = await self._request(upstream, "GET", "/api/ps", None)
+            loaded = _listed(reply.body) if reply.status == 200 else []  # noqa: PLR2004
+        except PreparationError:
+            return False
+        return full_model_name(model) in {full_model_name(one.name) for one in loaded}
 
     async def contents(self, upstream: Upstream) -> Contents:
         """Ask for tags and version, and show for each model."""

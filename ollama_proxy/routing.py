@@ -221,6 +221,7 @@ class BodyFields(msgspec.Struct):
     system: msgspec.Raw = msgspec.Raw()
     options: msgspec.Raw = msgspec.Raw()
     source: msgspec.Raw = msgspec.Raw()
+    shift: msgspec.Raw = msgspec.Raw()
 
     @property
     def model_name(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,10 +12,12 @@ from aiohttp import web
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.link import MARK, Link
+from ollama_proxy.load_wish import LoadWish
 from ollama_proxy.probe import HttpProbe, PreparationError
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.record import Progress, Stage
 from ollama_proxy.simulator.faults import Faults
+from ollama_proxy.simulator.models import Model, ModelStore
 from ollama_proxy.simulator.server import (
     SIMULATOR,
     Manners,
@@ -57,7 +60,7 @@ async def behind_a_cutting_gateway(
                 return web.json_response({"version": "0.33.0"}, headers=marked)
             case "/api/tags":
                 return web.json_response({"models": []}, headers=marked)
-            case "/api/generate":
+            case "/api/generate" | "/api/ps":
                 return web.json_response({}, headers=marked)
         response = web.StreamResponse(headers=marked)
         await response.prepare(request)
@@ -252,6 +255,40 @@ async def test_a_model_that_only_embeds_is_loaded_by_an_embedding() -> None:
         await steps(HttpProbe(session), Upstream(asked[0]), ["nomic"])
 
     assert asked[-2:] == ["/api/generate", "/api/embed"]
+
+
+async def test_a_configured_model_is_loaded_plainly_where_a_clients_options_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = ModelStore.load
+
+    async def load_small(
+        store: ModelStore, model: Model, runner: dict[str, Any]
+    ) -> None:
+        if runner:
+            raise web.HTTPBadRequest(text="model requires more system memory")
+        await load(store, model, runner)
+
+    monkeypatch.setattr(ModelStore, "load", load_small)
+    async with probed(Manners(), "big", "other") as (probe, upstream, simulator):
+        probe._wishes.add(LoadWish("big", b'{"num_ctx":1000000}'))
+        seen = await steps(probe, upstream, ["big"])
+
+        assert [step.detail for step in seen if step.stage is Stage.LOADING] == [
+            "big",
+            "big",
+        ]
+        assert simulator.store.loaded_with == {"big:latest": {}}
+
+
+async def test_a_model_that_is_loaded_as_somebody_wanted_it_stays_so() -> None:
+    async with probed(Manners(), "a", "b") as (probe, upstream, simulator):
+        model = simulator.store.models["a:latest"]
+        await simulator.store.load(model, {"num_ctx": 8192})
+        await steps(probe, upstream, ["a"])
+        await steps(probe, upstream, [], "a")
+
+        assert simulator.store.loads == 1
 
 
 async def test_the_contents_are_asked_byte_for_byte() -> None:

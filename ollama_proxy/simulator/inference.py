@@ -32,6 +32,17 @@ class Chat:
     call: dict[str, Any] | None
 
 
+_RUNNER_OPTIONS = (
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "num_thread",
+    "draft_num_predict",
+)
+
+
 class Inference:
     """Generates words at a set rate, in each family's shape."""
 
@@ -57,7 +68,7 @@ class Inference:
         """Return the model of a request once it is in memory; None if unknown."""
         model = self._simulator.store.get(model_name(body))
         if model is not None:
-            await self._simulator.store.load(model)
+            await self._simulator.store.load(model, runner_options(body))
             self._simulator.store.keep(model, _keep_alive_s(body))
         return model
 
@@ -318,6 +329,13 @@ class Inference:
         async for data in request.content.iter_any():
             size += len(data)
         return reply({"text": f"{size} simulated bytes"}, native=False)
+
+
+def runner_options(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model is loaded with, besides its name (``api/types.go``)."""
+    given = body.get("options") or {}
+    chosen = {key: given[key] for key in _RUNNER_OPTIONS if given.get(key) is not None}
+    return chosen | ({"shift": body["shift"]} if "shift" in body else {})
 
 
 def _keep_alive_s(body: dict[str, Any]) -> float | None:

@@ -45,6 +45,7 @@ class ModelStore:
     """Models on disk and in memory. Moments are epoch seconds.
 
     ``loads`` counts completed loads, ``aborted_loads`` those whose client left.
+    ``max_loaded``: how many are in memory at once; 0 is as many as there are.
     """
 
     now: Callable[[], float]
@@ -52,6 +53,8 @@ class ModelStore:
     keep_alive_s: float = 300.0
     models: dict[str, Model] = field(default_factory=dict)
     loaded: dict[str, float] = field(default_factory=dict)
+    loaded_with: dict[str, dict[str, Any]] = field(default_factory=dict)
+    max_loaded: int = 0
     blobs: dict[str, int] = field(default_factory=dict)
     loads: int = 0
     aborted_loads: int = 0
@@ -72,21 +75,30 @@ class ModelStore:
         self.loaded.pop(full, None)
         return self.models.pop(full, None) is not None
 
-    async def load(self, model: Model) -> None:
+    async def load(self, model: Model, runner: dict[str, Any]) -> None:
         """Load a model if it is not in memory; one at a time, as Ollama does.
 
-        A client that leaves meanwhile aborts the load.
+        One that is there with other ``runner`` options is loaded anew, and where it
+        has no room the oldest goes. A client that leaves meanwhile aborts the load.
         """
         async with self._loading:
-            if model.name in self.running():
+            if model.name in self.running() and self.loaded_with[model.name] == runner:
                 return
+            self._make_room(model)
             try:
                 await asyncio.sleep(self.load_s)
             except asyncio.CancelledError:
                 self.aborted_loads += 1
                 raise
             self.loads += 1
+            self.loaded_with[model.name] = runner
             self.keep(model, None)
+
+    def _make_room(self, model: Model) -> None:
+        """Drop what a model to be loaded has no room beside."""
+        self.loaded.pop(model.name, None)
+        while self.max_loaded and len(self.loaded) >= self.max_loaded:
+            self.loaded.pop(next(iter(self.loaded)))
 
     def keep(self, model: Model, keep_alive_s: float | None) -> None:
         """Keep a loaded model for a time; negative is for ever."""

@@ -24,11 +24,15 @@ _LAYER_BYTES = 1_321_082_688
 
 @dataclass(slots=True)
 class Manners:
-    """How the simulator behaves. ``rate``: tokens a second, 0 is unbounded."""
+    """How the simulator behaves. ``rate``: tokens a second, 0 is unbounded.
+
+    ``max_loaded``: how many models are in memory at once, 0 is unbounded.
+    """
 
     rate: float = 0.0
     load_s: float = 0.0
     pull_s: float = 0.0
+    max_loaded: int = 0
     faults: Faults = field(default_factory=Faults)
 
 
@@ -47,7 +51,9 @@ class Simulator:
     def __init__(self, manners: Manners, now: Callable[[], float]) -> None:
         self.manners = manners
         self.now = now
-        self.store = ModelStore(now, load_s=manners.load_s)
+        self.store = ModelStore(
+            now, load_s=manners.load_s, max_loaded=manners.max_loaded
+        )
         self.counters = Counters()
 
     def routes(self) -> list[web.RouteDef]:
