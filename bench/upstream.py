@@ -23,6 +23,7 @@ _EVENT = (
     b'"model":"bench","choices":[{"index":0,"delta":{"content":" t=%d"},'
     b'"finish_reason":null}]}\n\n'
 )
+_LAST = _LINE.replace(b"false", b"true")
 _DONE = b"data: [DONE]\n\n"
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
 _VERSION = b'{"version":"0.0.0-bench"}'
@@ -113,9 +114,10 @@ class Upstream(asyncio.Protocol):
         """Send a token, and see to the next; late ones do not shift the others."""
         left, pause_s = pace
         stamp = time.monotonic_ns()
-        line = (_EVENT if self._is_sse else _LINE) % stamp
-        if left == 1:
-            line += _DONE if self._is_sse else b""
+        plain = _LAST if left == 1 else _LINE
+        line = (_EVENT if self._is_sse else plain) % stamp
+        if left == 1 and self._is_sse:
+            line += _DONE
         end = b"0\r\n\r\n" if left == 1 else b""
         self._transport.write(b"%x\r\n%b\r\n%b" % (len(line), line, end))
         if left > 1:

@@ -42,8 +42,8 @@ class EndCheck(Protocol):
     def add(self, data: bytes) -> None:
         """Look at a piece; it may begin and end anywhere."""
 
-    def add_chunk(self, chunk: bytes) -> None:
-        """Look at one whole chunk, framed as on the wire."""
+    def add_chunks(self, chunks: list[bytes]) -> None:
+        """Look at whole chunks, framed as on the wire."""
 
     def is_whole(self) -> bool:
         """Tell whether the answer may end here."""
@@ -90,7 +90,7 @@ _RESPONSES = Marks(
     ),
 )
 _ANTHROPIC = Marks(
-    re.compile(rb'"type"\s{0,9}:\s{0,9}"(?:message_stop|error)"'),
+    re.compile(rb'"type"\s{0,9}:\s{0,9}"(?:message_stop|error)"|' + _ERROR),
     (b"message_stop", b"error"),
     is_sse=True,
     events=frozenset({b"message_stop", b"error"}),
@@ -137,9 +137,10 @@ class JsonCheck:
         self._first = self._first or data.lstrip(_JSON_SPACE)[:1]
         self._brackets.add(data)
 
-    def add_chunk(self, chunk: bytes) -> None:
-        """Look at one whole chunk, framed as on the wire."""
-        self.add(_unframed(chunk))
+    def add_chunks(self, chunks: list[bytes]) -> None:
+        """Look at whole chunks, framed as on the wire."""
+        for chunk in chunks:
+            self.add(_unframed(chunk))
 
     def is_whole(self) -> bool:
         """Tell whether there was a value, and it is closed."""
@@ -150,7 +151,7 @@ class StreamCheck:
     """Whether a stream of lines, or of events, said that it is over.
 
     Ollama sends a line or an event per chunk, so most chunks are whole lines without
-    a hint: they are done with after two or three searches.
+    a hint: many at once are done with after two or three searches.
     """
 
     def __init__(self, marks: Marks) -> None:
@@ -162,15 +163,14 @@ class StreamCheck:
         self._is_over = False
         self._may_skip = True
 
-    def add_chunk(self, chunk: bytes) -> None:
-        """Look at one whole chunk, framed as on the wire."""
-        if chunk[-3] == _LINE_BREAK and self._may_skip and not self._held:
-            for hint in self._hints:
-                if hint in chunk:
-                    break
-            else:
+    def add_chunks(self, chunks: list[bytes]) -> None:
+        """Look at whole chunks, framed as on the wire."""
+        if self._may_skip and not self._held:
+            are_lines = all(chunk[-3] == _LINE_BREAK for chunk in chunks)
+            if are_lines and not self._is_hinted(b"".join(chunks)):
                 return
-        self.add(_unframed(chunk))
+        for chunk in chunks:
+            self.add(_unframed(chunk))
 
     def add(self, data: bytes) -> None:
         """Look at a piece; it may begin and end anywhere.
@@ -179,12 +179,15 @@ class StreamCheck:
         """
         *ended, begun = (self._held + data).replace(b"\r", b"\n").split(b"\n")
         for line in ended:
-            if not self._may_skip or any(hint in line for hint in self._hints):
+            if not self._may_skip or self._is_hinted(line):
                 self._line.add(line)
                 self._end_line()
         self._held = begun
         if len(begun) > _SHORT:
             self._let_go()
+
+    def _is_hinted(self, data: bytes) -> bool:
+        return any(hint in data for hint in self._hints)
 
     def _let_go(self) -> None:
         """Look at what is held of a line as it comes from now on."""

@@ -24,6 +24,8 @@ from ollama_proxy.outgoing import Sendable
 from ollama_proxy.routing import classify
 
 _INVITATION_S = 5.0
+_SOME = 16
+_SMALL = 512
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
 
 
@@ -56,7 +58,9 @@ class Answer:
         if self._check is None:
             await self._connection.pour(sink)
         else:
-            await self._connection.pour(_CheckedSink(sink, self._check))
+            checked = _CheckedSink(sink, self._check)
+            await self._connection.pour(checked)
+            checked.look()
             _end(self._check)
 
     def whole(self, most: int) -> bytes | None:
@@ -84,15 +88,18 @@ class Answer:
 
 
 class _CheckedSink:
-    """Has a check look at all that goes to a sink."""
+    """Has a check look at all that goes to a sink.
+
+    Small chunks wait for others, up to sixteen: looking costs less for many at once.
+    """
 
     def __init__(self, sink: Sink, check: EndCheck) -> None:
         self._sink = sink
         self.room = sink.room
         self._take = sink.take
         self._take_chunk = sink.take_chunk
-        self._look = check.add
-        self._look_at_chunk = check.add_chunk
+        self._check = check
+        self._passed: list[bytes] = []
 
     @property
     def is_chunked(self) -> bool:
@@ -101,14 +108,24 @@ class _CheckedSink:
 
     def take(self, pieces: list[bytes]) -> bool:
         """Take what came; True if the sink is full."""
+        self.look()
         for piece in pieces:
-            self._look(piece)
+            self._check.add(piece)
         return self._take(pieces)
 
     def take_chunk(self, chunk: bytes) -> bool:
         """Take one whole chunk; True if the sink is full."""
-        self._look_at_chunk(chunk)
+        passed = self._passed
+        passed.append(chunk)
+        if len(passed) == _SOME or len(chunk) > _SMALL:
+            self.look()
         return self._take_chunk(chunk)
+
+    def look(self) -> None:
+        """Have the check look at what it has not seen."""
+        if self._passed:
+            self._check.add_chunks(self._passed)
+            self._passed.clear()
 
 
 async def _checked(

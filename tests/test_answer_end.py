@@ -57,7 +57,7 @@ def is_whole(answer: Whole, parts: list[bytes], *, in_chunks: bool = False) -> b
     one = check(answer)
     for part in parts:
         if in_chunks and part:
-            one.add_chunk(framed(part))
+            one.add_chunks([framed(part)])
         else:
             one.add(part)
     return one.is_whole()
@@ -154,6 +154,12 @@ ANSWERS = {
         event(None, type="message_stop", index=1),
         event(None, type="message_stop", index=1)[:-2],
     ),
+    "anthropic bare error": Whole(
+        "/v1/messages",
+        SSE,
+        BLOCK + event(None, error={"message": "x"}),
+        event(None, error={"message": "x"})[:-2],
+    ),
     "responses without names": Whole(
         "/v1/responses",
         SSE,
@@ -212,7 +218,7 @@ def test_a_mark_is_found_byte_by_byte(answer: Whole) -> None:
     for at, byte in enumerate(answer.body):
         if at == answer.over_at - 1:
             assert not one.is_whole()
-        one.add_chunk(framed(bytes([byte])))
+        one.add_chunks([framed(bytes([byte]))])
 
     assert one.is_whole()
 

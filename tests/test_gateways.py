@@ -109,6 +109,8 @@ def gateway(reply: Reply, *, breaks_off: bool) -> Script:
         await writer.drain()
         await asyncio.sleep(0.02)
         writer.write(b"" if breaks_off else framed(reply.rest))
+        await writer.drain()
+        await asyncio.sleep(0.02)
         writer.write(b"0\r\n\r\n")
 
     return script
@@ -269,6 +271,44 @@ async def test_the_log_says_how_the_loss_was_seen(tmp_path: Path) -> None:
     assert [event["error"] for event in lost] == [
         "the answer ended cleanly, but is not whole"
     ]
+
+
+async def streamed(tmp_path: Path, parts: list[bytes], *, breaks_off: bool) -> bytes:
+    """Return what reaches a client of a chat that comes in these chunks."""
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readexactly(len(BODY))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: " + NDJSON)
+        writer.write(b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for part in parts:
+            writer.write(framed(part))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        writer.write(b"" if breaks_off else framed(REPLIES["chat"].rest))
+        await asyncio.sleep(0.001)
+        writer.write(b"0\r\n\r\n")
+
+    async with (
+        raw_upstream(script) as there,
+        proxy_before(tmp_path, there.url) as proxy,
+    ):
+        return await told(proxy, "/api/chat")
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 18, 40])
+@pytest.mark.parametrize("size", [1, 600])
+async def test_the_end_is_seen_behind_any_number_of_tokens(
+    tmp_path: Path, count: int, size: int
+) -> None:
+    token = TOKEN.replace(b"hi", b"x" * size)
+    whole = await streamed(tmp_path / "a", [token] * count, breaks_off=False)
+    early = await streamed(tmp_path / "b", [token] * count, breaks_off=True)
+
+    assert whole == token * count + REPLIES["chat"].rest
+    assert early.startswith(token * count)
+    assert LOST in early
 
 
 async def test_the_connection_to_the_gateway_serves_on(tmp_path: Path) -> None:
