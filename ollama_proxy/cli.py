@@ -20,6 +20,7 @@ from ollama_proxy.client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
 from ollama_proxy.screen import pull_line, render_status, watch_status
 from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.standard_streams import discard_unwritten, open_missing_streams
 
 if TYPE_CHECKING:
     from ollama_proxy.announcement import Serving
@@ -86,7 +87,7 @@ def _announce(serving: "Serving") -> None:
     """Print what will be started, and what to type next."""
     from ollama_proxy.announcement import announcement  # noqa: PLC0415 - slow to import
 
-    with contextlib.suppress(OSError):  # nobody has to read it
+    with contextlib.suppress(OSError, ValueError):  # nobody has to read it
         sys.stdout.write(announcement(serving, sys.argv[0]))
         sys.stdout.flush()
 
@@ -246,6 +247,14 @@ def check(config: Config = None) -> None:
 
 def main() -> None:
     """Run the command line; a fault is one sentence on stderr, no traceback."""
+    open_missing_streams()
+    try:
+        _run()
+    finally:
+        discard_unwritten()
+
+
+def _run() -> None:
     try:
         app()
     except SettingsError as error:

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import ipaddress
 import random
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_run
 from ollama_proxy.backend import Backend
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.descriptors import raise_limit, requests_at_once
+from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
 from ollama_proxy.launch_plan import launch_plan
@@ -58,7 +58,7 @@ def bind(listen: Listen) -> socket.socket:
 
 
 async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None:
-    """Serve until SIGINT or SIGTERM; streams may end first, a second signal ends all.
+    """Serve until a signal ends it; streams may end first, a second signal cuts them.
 
     ``announce`` is called before requests are taken: nothing is bought unannounced.
     """
@@ -101,15 +101,16 @@ async def _run(
     tell: Callable[[Settings, str], None],
 ) -> None:
     runner = open_runner(app, drain_timeout_s=settings.drain_timeout)
-    signals = _watch_signals()
+    signals = EndSignals(has_terminal=has_controlling_terminal())
+    signals.watch(asyncio.get_running_loop())
     port = bound.getsockname()[1]
     tell(settings, settings.listen.model_copy(update={"port": port}).url)
     await runner.setup()
     try:
         await runner.listen(bound, backlog=_BACKLOG)
         _spare_collections()
-        await signals.get()
-        structlog.get_logger().info(log.PROXY_STOPPING)
+        number = await signals.next()
+        structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
     finally:
         await _end(runner, signals)
 
@@ -163,11 +164,11 @@ def _spare_collections() -> None:
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
-async def _end(runner: Runner, signals: "asyncio.Queue[int]") -> None:
+async def _end(runner: Runner, signals: EndSignals) -> None:
     """Stop accepting, let streams end, then close; a second signal cuts them."""
     loop = asyncio.get_running_loop()
     ending = loop.create_task(runner.cleanup(), name="cleanup")
-    again = loop.create_task(signals.get(), name="second signal")
+    again = loop.create_task(signals.next(), name="second signal")
     try:
         await asyncio.wait({ending, again}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
@@ -175,17 +176,3 @@ async def _end(runner: Runner, signals: "asyncio.Queue[int]") -> None:
         await ending
     finally:
         again.cancel()
-
-
-def _watch_signals() -> "asyncio.Queue[int]":
-    """Return a queue into which SIGINT and SIGTERM are put."""
-    queue: asyncio.Queue[int] = asyncio.Queue(maxsize=16)
-
-    def note(number: int) -> None:
-        if not queue.full():
-            queue.put_nowait(number)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, note, int(number))
-    return queue

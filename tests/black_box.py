@@ -10,14 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
 from tests.processes import living
+from tests.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "ollama_proxy")
@@ -99,6 +100,40 @@ def answers(proxy: ProxyProcess) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a proxy is begun: its output goes to a file if nothing else is said.
+
+    ``has_session``: in a session of its own, without a controlling terminal;
+    ``terminal``: with this one; ``shell``: by these words of a shell, in which "$@" is
+    the command.
+    """
+
+    pipe: bool = False
+    has_session: bool = False
+    terminal: Terminal | None = None
+    shell: str = ""
+
+    def begin(self, env: dict[str, str], out: TextIO) -> "subprocess.Popen[str]":
+        """Run the command."""
+        command, theirs = [*PROGRAM, "serve"], None
+        if self.terminal is not None:
+            theirs = self.terminal.theirs
+            command = [*self.terminal.command, *command]
+        if self.shell:
+            command = ["sh", "-c", self.shell, "sh", *command]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=theirs,
+            stdout=subprocess.PIPE if self.pipe else theirs or out,
+            stderr=subprocess.STDOUT,
+            start_new_session=self.has_session or self.terminal is not None,
+            text=True,
+        )
+
+
 @contextlib.contextmanager
 def proxy_process(
     state: Path, *, pipe: bool = False, **env: str
@@ -107,6 +142,15 @@ def proxy_process(
 
     Its output goes to a file beside it, or into a ``pipe``.
     """
+    with launched_proxy(state, Launch(pipe=pipe), env) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def launched_proxy(
+    state: Path, launch: Launch, env: Mapping[str, str]
+) -> Iterator[ProxyProcess]:
+    """Run the proxy as `proxy_process` does, begun in a way of its own."""
     port = free_port()
     settings = {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
@@ -118,14 +162,7 @@ def proxy_process(
     }
     log = state.parent / f"{state.name}-{port}.log"
     with log.open("w") as out:
-        process = subprocess.Popen(
-            [*PROGRAM, "serve"],
-            cwd=ROOT,
-            env=clean_environment(**(settings | env)),
-            stdout=subprocess.PIPE if pipe else out,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = launch.begin(clean_environment(**{**settings, **env}), out)
     proxy = ProxyProcess(process, f"http://127.0.0.1:{port}", log)
     try:
         proxy.until(lambda: answers(proxy))

@@ -58,6 +58,7 @@ TESTED_WITH = {
     "record": "lifecycle",
     "screen": "cli",
     "setting": "settings",
+    "standard_streams": "end_signals",
     "status": "handlers",
     "stopping": "cli",
     "values": "settings",

@@ -259,4 +259,4 @@ def test_a_log_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
         proxy.until(lambda: proxy.get("/status")["instance_status"] == "cold")
 
         assert simulators(tmp_path / "s") == []
-        assert proxy.terminate() in {0, 120}
+        assert proxy.terminate() == 0
