@@ -130,7 +130,7 @@ class ModelChanges:
         stopped = False
         if change is not None and change.model_name:
             by = "a request to delete the model"
-            stopped = bool(await self._pulls.stop(change.model_name, by))
+            stopped = await self._pulls.stop(change.model_name, by)
         return await self._pass_on(
             "/api/delete", to_send, body, lease, handover, stopped=stopped
         )

@@ -99,11 +99,11 @@ class OwnHandlers:
         """
         _refuse_browsers(request)
         model = unquote(raw_path(request).removeprefix(_PULLS))
-        ended = await self._pulls.stop(model, "an order to the proxy")
-        if not ended:
+        ending = [pull_body(pull) for pull in self._pulls.of(model)]
+        if not await self._pulls.stop(model, "an order to the proxy"):
             message = f"no pull of {model!r} is under way; see pulls in /status"
             return _json({"error": message}, status=404)
-        return _json({"ended": [pull_body(pull) for pull in ended]})
+        return _json({"ended": ending})
 
 
 def _refuse_browsers(request: web.Request) -> None:

@@ -145,26 +145,26 @@ class Pulls:
         finally:
             self._attached.discard(pull)
 
-    async def stop(self, model: str, by: str) -> "list[Pull | AttachedPull]":
-        """End every pull of a model, on whatever instance; return them.
+    def of(self, model: str) -> list[Pull | AttachedPull]:
+        """Return the pulls of a model, on whatever instance."""
+        name = full_model_name(model)
+        pulls: list[Pull | AttachedPull] = [*self._pulls.values(), *self._attached]
+        return [p for p in pulls if full_model_name(p.request.model_name) == name]
+
+    async def stop(self, model: str, by: str) -> bool:
+        """End the pulls of a model; True if there was any.
 
         What goes on without a client has ended when this returns. ``by``: who wants
         it so, in words for those who follow.
         """
-        name = full_model_name(model)
-        detached = [pull for key, pull in self._pulls.items() if key[1] == name]
-        attached = [
-            pull
-            for pull in self._attached
-            if full_model_name(pull.request.model_name) == name
-        ]
-        for waited in attached:
-            waited.stop(by)
-        for pull in detached:
+        stopped = self.of(model)
+        for pull in stopped:
             pull.stop(by)
-            with contextlib.suppress(InstanceLostError):
-                await pull.outcome()
-        return [*detached, *attached]
+        for pull in stopped:
+            if isinstance(pull, Pull):
+                with contextlib.suppress(InstanceLostError):
+                    await pull.outcome()
+        return bool(stopped)
 
     async def _run(
         self,

@@ -265,7 +265,9 @@ async def test_a_pull_that_nobody_wants_any_more_is_ended_by_an_order(
     answer.close()
     status, told = await end(proxy, "NEW")
 
-    assert (status, told["ended"][0]["model"]) == (200, "new")
+    (ended,) = told["ended"]
+    assert (status, ended["model"], ended["followers"]) == (200, "new", 0)
+    assert ended["status"].startswith("pulling")
     assert proxy.parts.pulls.under_way() == []
     await proxy.until(lambda: backend.simulator.counters.cancelled == 1)
     assert backend.simulator.store.get("new") is None
