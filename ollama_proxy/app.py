@@ -25,6 +25,7 @@ from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.load_wish import LoadWishes
@@ -209,7 +210,13 @@ def build_app(
         relay=relay,
         answers=AsleepAnswers(catalogue),
         status=status,
-        spared=SparedRequests(_spared(settings, backend), unknown, clock),
+        spared=SparedRequests(
+            _spared(settings, backend),
+            unknown,
+            IdleIgnores(settings.idle_ignores),
+            status.unwoken,
+            clock,
+        ),
         budget=BodyBudget(settings.max_waiting_bytes),
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=metrics,

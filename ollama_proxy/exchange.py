@@ -11,11 +11,12 @@ from ollama_proxy.routing import BodyFields, Route, classify
 
 @dataclass(slots=True)
 class Exchange:
-    """One request on its way through the proxy."""
+    """One request on its way through the proxy; ``agent`` is its client's program."""
 
     request_id: str
     route: Route
     path: str
+    agent: str
     outcome: str = "refused"
     wait_s: float = 0.0
     model: str | None = None
@@ -55,4 +56,5 @@ def raw_path(request: web.BaseRequest) -> str:
 def begin(request: web.BaseRequest, request_id: str) -> Exchange:
     """Return the exchange of a request that just came."""
     path = raw_path(request)
-    return Exchange(request_id, classify(request.method, path), path)
+    agent = request.headers.get("User-Agent", "")
+    return Exchange(request_id, classify(request.method, path), path, agent)

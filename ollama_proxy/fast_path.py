@@ -54,7 +54,7 @@ class FastPath:
         route = classify(request.method, request.path)
         if not _is_simple(route):
             return False
-        exchange = Exchange(draw_request_id(), route, request.path)
+        exchange = Exchange(draw_request_id(), route, request.path, request.agent)
         if route.asleep is Asleep.ROOT or self._common.pool.ready_upstream() is None:
             return self._answer(client, request, exchange)
         return request.method != "HEAD" and self._begin(client, request, exchange)
@@ -110,9 +110,9 @@ class FastPath:
         if self._common.hold.hold_s > 0:
             return None
         fields = self._common.spared.fields(exchange, request.body)
+        if (answer := self._common.spared.answer(exchange, fields)) is not None:
+            return self._encoded(request, answer)
         if fields is not None:
-            if (answer := self._common.spared.answer(exchange, fields)) is not None:
-                return self._encoded(request, answer)
             exchange.note_wanted(fields)
         pool, load = self._common.pool, exchange.load
         if pool.wish(exchange.model, wait_s=0.0, load=load) > 0:

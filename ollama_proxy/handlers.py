@@ -198,10 +198,9 @@ class OllamaHandler:
         """Look at a request that would wake an instance, and whether it has to."""
         await _keep_json(exchange, body)
         fields = self._common.spared.fields(exchange, body)
+        if (answer := self._common.spared.answer(exchange, fields)) is not None:
+            raise RefusedError(answer)
         if fields is not None:
-            answer = self._common.spared.answer(exchange, fields)
-            if answer is not None:
-                raise RefusedError(answer)
             exchange.note_wanted(fields)
         streams = wants_stream(exchange.route, fields)
         hold = Hold(request, exchange.route.family, self._common.hold, streams=streams)

@@ -222,6 +222,9 @@ class BodyFields(msgspec.Struct):
     options: msgspec.Raw = msgspec.Raw()
     source: msgspec.Raw = msgspec.Raw()
     shift: msgspec.Raw = msgspec.Raw()
+    max_tokens: msgspec.Raw = msgspec.Raw()
+    max_completion_tokens: msgspec.Raw = msgspec.Raw()
+    max_output_tokens: msgspec.Raw = msgspec.Raw()
 
     @property
     def model_name(self) -> str:

@@ -30,6 +30,7 @@ from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fitting import needed_gb
+from ollama_proxy.idle_ignores import IgnoreRule, parse_ignores
 from ollama_proxy.misspellings import misspelt_names
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.selection import (
@@ -197,6 +198,16 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_LOADS_KEEP_AWAKE",
         text="whether a request that only loads a model wakes an instance and keeps it",
         shown="true",
+    )
+    idle_ignores: Annotated[tuple[IgnoreRule, ...], BeforeValidator(parse_ignores)] = (
+        setting(
+            (),
+            "OLLAMA_PROXY_IDLE_IGNORES",
+            text="comma-separated health checks that neither wake nor count:"
+            " `agent=Uptime-Kuma*`, `path=/v1/completions`, `tokens<=5`,"
+            " or some joined by `&`",
+            shown="–",
+        )
     )
     wake_for_unknown_models: Annotated[
         Literal["auto", "true", "false"], BeforeValidator(_lower)

@@ -1,20 +1,21 @@
 """Requests on inference paths that need no instance, answered without one.
 
 An unload, a request for no model or for one that is not there, and, as the settings
-have it, a load and a request for a model that runs at ollama.com.
+have it, a load, a health check and a request for a model that runs at ollama.com.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from aiohttp import web
 
-from ollama_proxy.answers import empty_answer, error_body
-from ollama_proxy.asleep import json_reply
+from ollama_proxy.answers import Waiting, empty_answer, error_body
+from ollama_proxy.asleep import json_reply, waiting_reply
 from ollama_proxy.catalogue import rfc3339
 from ollama_proxy.clock import Clock
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.go_json import UnreadBodyError
+from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.routing import (
     BodyFields,
     Family,
@@ -63,14 +64,22 @@ class SparedRequests:
     """Tells which requests need no instance.
 
     ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none either.
-    ``unknown`` tells which models are not there.
+    ``unknown`` tells which models are not there. ``ignores`` names requests that wake
+    none; ``unwoken`` tells why there is none for them.
     """
 
     def __init__(
-        self, spared: Collection[Need], unknown: UnknownModels, clock: Clock
+        self,
+        spared: Collection[Need],
+        unknown: UnknownModels,
+        ignores: IdleIgnores,
+        unwoken: Callable[[], Waiting],
+        clock: Clock,
     ) -> None:
         self._spared = frozenset(spared)
         self._unknown = unknown
+        self._ignores = ignores
+        self._unwoken = unwoken
         self._clock = clock
 
     def fields(self, exchange: Exchange, body: Looked) -> BodyFields | None:
@@ -95,6 +104,8 @@ class SparedRequests:
         To be asked of every request, so it looks closely only where it may be so. A
         body that can't be read is left to the instance to refuse.
         """
+        if self._is_ignored(exchange, None):
+            return True
         if exchange.route.kind is not Kind.INFERENCE or not body.complete:
             return False
         if not self._may_be_spared(body.head):
@@ -106,20 +117,51 @@ class SparedRequests:
         if fields is None:
             return False
         need = need_of(exchange.route.name, fields)
-        return need in self._spared or need is Need.UNLOAD
+        is_spared = need in self._spared or need is Need.UNLOAD
+        return is_spared or self._is_ignored(exchange, fields)
 
     def _may_be_spared(self, body: bytes) -> bool:
         """Tell whether a body is worth to be read for what it needs."""
-        may_be_cloud = Need.CLOUD in self._spared and b"cloud" in body
-        may_be_load = Need.LOAD in self._spared and len(body) < _LOAD_BYTES
-        return may_be_cloud or may_be_load or b"keep_alive" in body.lower()
+        if Need.CLOUD in self._spared and b"cloud" in body:
+            return True
+        if Need.LOAD in self._spared and len(body) < _LOAD_BYTES:
+            return True
+        lower = body.lower()
+        if self._ignores.reads_bodies and (b"max_" in lower or b"num_pr" in lower):
+            return True
+        return b"keep_alive" in lower
 
-    def answer(self, exchange: Exchange, fields: BodyFields) -> web.Response | None:
-        """Answer what needs no instance; None for what does."""
+    def _is_ignored(self, exchange: Exchange, fields: BodyFields | None) -> bool:
+        """Tell whether the settings name a request as no use.
+
+        A change of models is use whoever makes it.
+        """
+        route = exchange.route
+        if route.kind is Kind.WRITE:
+            return False
+        ignores = self._ignores
+        return ignores.match(exchange.agent, exchange.path, route.family, fields)
+
+    def answer(
+        self, exchange: Exchange, fields: BodyFields | None
+    ) -> web.Response | None:
+        """Answer what needs no instance; None for what does.
+
+        ``fields`` are None if the body can't be looked at.
+        """
+        if fields is None:
+            is_ignored = self._is_ignored(exchange, None)
+            return self._unwoken_reply(exchange) if is_ignored else None
         is_inference = exchange.route.kind is Kind.INFERENCE
         need = need_of(exchange.route.name, fields) if is_inference else Need.INSTANCE
-        if need not in self._spared | {Need.NO_MODEL, Need.UNLOAD}:
-            return self._unless_known(exchange, fields)
+        if need in self._spared | {Need.NO_MODEL, Need.UNLOAD}:
+            return self._without_one(exchange, fields, need)
+        return self._unless_known(exchange, fields)
+
+    def _without_one(
+        self, exchange: Exchange, fields: BodyFields, need: Need
+    ) -> web.Response:
+        """Answer a request whose body tells that it needs no instance."""
         match need:
             case Need.NO_MODEL if exchange.route.name == "/api/generate":
                 return _refusal(exchange, 404, "model '' not found")
@@ -137,6 +179,11 @@ class SparedRequests:
     ) -> web.Response | None:
         """Answer a request for a model that is not there; None for any other."""
         name = sought_name(exchange.route, fields)
+        if self._is_ignored(exchange, fields):
+            is_absent = bool(name) and self._unknown.judge(name) is Fate.ABSENT
+            if not is_absent:
+                return self._unwoken_reply(exchange)
+            return _absence(exchange, name)
         match self._unknown.admit(name):
             case Fate.ABSENT:
                 return _absence(exchange, name)
@@ -167,6 +214,12 @@ class SparedRequests:
             return
         if name:
             self._unknown.heard(name, is_there=is_there)
+
+    def _unwoken_reply(self, exchange: Exchange) -> web.Response:
+        """Tell that there is no instance, and that this request brings none."""
+        exchange.outcome = "provisioning"
+        family = exchange.route.family
+        return waiting_reply(family, self._unwoken(), exchange.request_id)
 
     def _empty(
         self, exchange: Exchange, fields: BodyFields, reason: str

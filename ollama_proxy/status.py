@@ -80,6 +80,15 @@ class Status:
         message = problem or last.waiting.message
         return last.waiting._replace(message=message, retry_after=retry_after)
 
+    def unwoken(self) -> Waiting:
+        """Return why there is no instance for a request that is to wake none."""
+        waiting, state = self.waiting(), self._foremost().record.state
+        is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
+        if not is_down or waiting.status == "error":
+            return waiting
+        message = "no instance is up, and OLLAMA_PROXY_IDLE_IGNORES has this wake none"
+        return waiting._replace(status="idle", message=message, eta_s=None)
+
     def _situation(self, controller: Controller, tenth: int) -> _Situation:
         record = controller.record
         failed = is_error(record)

@@ -39,7 +39,7 @@ def parse_names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list | tuple):
-        raise TypeError(f"{value!r} is not a list of names")
+        raise ValueError(f"{value!r} is not a list of names")  # noqa: TRY004 - pydantic's
     names = [str(name).strip() for name in value]
     return tuple(dict.fromkeys(name for name in names if name))
 

@@ -111,6 +111,7 @@ def test_every_example_default_is_the_default() -> None:
         "ollama_bin",
         "origins",
         "max_lifetime",
+        "idle_ignores",
     }
     examples.add("anything")
     defaults = {name: value for name, value in given.items() if name not in examples}

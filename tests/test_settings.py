@@ -155,3 +155,13 @@ def test_empty_variables_are_not_set() -> None:
 
 def test_defaults_are_valid() -> None:
     assert Settings().idle_timeout == 1800
+
+
+def test_a_list_that_is_a_number_is_a_fault_that_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "ollama-proxy.toml"
+    file.write_text("origins = 7\nidle_ignores = 5\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, file)
+
+    assert "origins: 7 is not a list of names" in str(caught.value)
+    assert "idle_ignores: 5 is not a list of names" in str(caught.value)
