@@ -65,11 +65,12 @@ async def differences(
     return found
 
 
+@pytest.mark.parametrize("is_gateway", [False, True])
 @pytest.mark.parametrize("close", [False, True])
 async def test_nobody_can_tell_us_from_the_simulator(
-    tmp_path: Path, *, close: bool
+    tmp_path: Path, *, close: bool, is_gateway: bool
 ) -> None:
-    backend = InProcessBackend()
+    backend = InProcessBackend(is_gateway=is_gateway)
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await proxy.wake()
         port = int(backend.url.rpartition(":")[2])
@@ -83,12 +84,15 @@ async def test_nobody_can_tell_us_from_the_simulator(
 @pytest.mark.skipif(
     not os.environ.get("REAL_OLLAMA_MODEL"), reason="REAL_OLLAMA_MODEL names no model"
 )
-async def test_nobody_can_tell_us_from_a_real_ollama(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_gateway", [False, True])
+async def test_nobody_can_tell_us_from_a_real_ollama(
+    tmp_path: Path, *, is_gateway: bool
+) -> None:
     async with (
         real_ollama() as url,
         running_proxy(
             tmp_path,
-            backend=StaticBackend(url),
+            backend=StaticBackend(url, is_gateway=is_gateway),
             hosts=HostRules.of_this_machine(),
         ) as proxy,
     ):

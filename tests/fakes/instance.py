@@ -27,10 +27,12 @@ class InProcessBackend:
         *,
         models: Collection[str] = ("tiny",),
         boot_s: float = 0.0,
+        is_gateway: bool = False,
     ) -> None:
         self.manners = manners or Manners()
         self.traits = Traits(stops_with_proxy=True, poll_s=0.02, watch_s=0.2)
         self.boot_s = boot_s
+        self._is_gateway = is_gateway
         self.launches = 0
         self._models = list(models)
         self._runners: dict[LaunchId, web.AppRunner] = {}
@@ -77,7 +79,7 @@ class InProcessBackend:
         if launch_id not in self._ports:
             return Observation(Phase.PENDING)
         url = f"http://127.0.0.1:{self._ports[launch_id]}"
-        return Observation(Phase.RUNNING, Upstream(url))
+        return Observation(Phase.RUNNING, Upstream(url, is_gateway=self._is_gateway))
 
     async def stop(self, launch_id: LaunchId) -> None:
         runner = self._runners.pop(launch_id, None)
