@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import openai
 import pytest
 import structlog
 
@@ -323,6 +324,47 @@ async def test_the_connection_to_the_gateway_serves_on(tmp_path: Path) -> None:
         assert there.connections == before
 
 
+LONG = {
+    "context": Reply(
+        "/api/generate",
+        NDJSON,
+        TOKEN + b'{"done":true,"context":[' + b"12345," * 100_000,
+        b"1]}\n",
+    ),
+    "response": Reply(
+        "/v1/responses",
+        SSE,
+        b"event: response.completed\n"
+        b'data: {"type":"response.completed","response":{"text":"'
+        + b'say \\"}\\" '
+        * 100_000,
+        b'"}}\n\n',
+    ),
+    "whole": Reply("/api/show", JSON, b'{"a":[' + b'"}]",' * 200_000, b"1]}"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+async def test_an_end_that_is_a_megabyte_long_is_seen(
+    tmp_path: Path, name: str
+) -> None:
+    reply = LONG[name]
+    async with (
+        raw_upstream(gateway(reply, breaks_off=False)) as there,
+        proxy_before(tmp_path / "a", there.url) as proxy,
+    ):
+        assert await told(proxy, reply.path) == reply.begun + reply.rest
+    async with (
+        raw_upstream(gateway(reply, breaks_off=True)) as there,
+        proxy_before(tmp_path / "b", there.url) as proxy,
+    ):
+        if reply.streams:
+            assert LOST in (await told(proxy, reply.path))[-300:]
+        else:
+            with pytest.raises(aiohttp.ClientError):
+                await told(proxy, reply.path)
+
+
 @contextlib.asynccontextmanager
 async def caddy_before(folder: Path, url: str) -> AsyncIterator[str]:
     """Run a Caddy before a server as our guards do, and return its URL."""
@@ -421,3 +463,37 @@ async def test_a_client_behind_a_real_caddy_sees_an_error(
     ):
         with pytest.raises(kit.errors, match="the instance was lost"):
             _ = [piece async for piece in pieces]
+
+
+@pytest.mark.skipif(CADDY is None, reason="there is no `caddy` on the PATH")
+@pytest.mark.parametrize("name", KITS)
+async def test_a_client_that_wants_it_whole_behind_a_real_caddy_sees_an_error(
+    tmp_path: Path, name: str
+) -> None:
+    if name == "ollama-js" and NODE is None:
+        pytest.skip("there is no Node, or `npm ci` was not run in tests/js")
+    kit = KITS[name]
+    async with (
+        raw_upstream(ollama(REPLIES["whole chat"])) as there,
+        caddy_before(tmp_path, there.url) as url,
+        proxy_before(tmp_path, url) as proxy,
+    ):
+        with pytest.raises(kit.errors):
+            await kit.whole(proxy.url, {})
+
+
+@pytest.mark.skipif(CADDY is None, reason="there is no `caddy` on the PATH")
+async def test_a_reader_of_responses_behind_a_real_caddy_sees_an_error(
+    tmp_path: Path,
+) -> None:
+    async with (
+        raw_upstream(ollama(REPLIES["responses"])) as there,
+        caddy_before(tmp_path, there.url) as url,
+        proxy_before(tmp_path, url) as proxy,
+        openai.AsyncOpenAI(
+            base_url=f"{proxy.url}/v1", api_key="x", max_retries=0
+        ) as client,
+    ):
+        stream = await client.responses.create(model="tiny", input="hi", stream=True)
+        with pytest.raises(openai.APIError, match="the instance was lost"):
+            _ = [event async for event in stream]

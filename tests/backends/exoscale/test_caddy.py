@@ -11,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.authority import Authority
-from ollama_proxy.backend import Upstream
+from ollama_proxy.backend import Observation, Phase, Upstream
 from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.link import Link, connection_options, credentials
 from ollama_proxy.record import LaunchId
@@ -24,6 +25,7 @@ from ollama_proxy.simulator.server import (
 )
 from tests.black_box import free_port
 from tests.fakes.exoscale.caddy import heartbeat_socket, run_caddy
+from tests.proxy import lines, running_proxy
 
 CADDYFILE = Path(__file__).parents[3] / "cloud-init" / "exoscale" / "Caddyfile"
 LAUNCH = LaunchId("l0123456789abcdef")
@@ -99,6 +101,35 @@ async def ask(
         ) as answer,
     ):
         return answer.status, await answer.read()
+
+
+class Guarded(StaticBackend):
+    """Points every launch at the guard of an instance."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__(upstream.url)
+        self._upstream = upstream
+
+    async def inspect(self, launch_id: LaunchId) -> Observation:
+        del launch_id
+        return Observation(Phase.RUNNING, self._upstream)
+
+
+async def test_an_ollama_that_breaks_off_behind_the_guard_is_no_success(
+    instance: Instance, tmp_path: Path
+) -> None:
+    backend = Guarded(instance.upstream)
+    async with running_proxy(tmp_path / "state", backend=backend) as proxy:
+        await proxy.until(lambda: proxy.state == "ready")
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate",
+            json={"model": "tiny", "prompt": "hi"},
+            headers={"X-Simulator-Fault": "reset-after=3"},
+        ) as answer:
+            told = lines(await answer.read())
+
+    assert len(told) == 4
+    assert told[-1] == {"error": "the instance was lost in the middle of the answer"}
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/-/stage", "/-/heartbeat", "/"])
