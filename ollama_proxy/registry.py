@@ -34,4 +34,9 @@ def load_backend(name: str) -> BackendFactory:
     for point in entry_points(group=GROUP, name=name):
         return cast("BackendFactory", point.load())
     known = ", ".join(known_backends())
-    raise SettingsError([f"OLLAMA_PROXY_BACKEND: no backend {name!r}; known: {known}"])
+    raise SettingsError(
+        [
+            f"OLLAMA_PROXY_BACKEND, OLLAMA_PROXY_DEFAULT_BACKEND: no backend {name!r};"
+            f" known: {known}"
+        ]
+    )

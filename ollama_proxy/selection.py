@@ -4,11 +4,11 @@ Pure: it is told what the settings hold before any value is validated, so that a
 value of a backend that is not used stops nothing.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ollama_proxy.setting import BackendSettings, environment_names, is_given
+from ollama_proxy.setting import BackendSettings, is_given
 
 _NO_CLOUD = "local"
 
@@ -128,66 +128,19 @@ def _credentials(
     origin: Mapping[str, str],
 ) -> list[str]:
     """Return where the first complete credentials of a backend stand; none: empty."""
-    table = _table(values, name)
+    table = table_of(values, name)
     for keys in group.credentials:
         if all(is_given(table, key) for key in keys):
-            return [_place(name, key, origin) for key in keys]
+            return [place_of(name, key, origin) for key in keys]
     return []
 
 
-def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def table_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return what there is of a group; nothing if it is no table."""
     table = values.get(name)
     return table if isinstance(table, Mapping) else {}
 
 
-def _place(group: str, key: str, origin: Mapping[str, str]) -> str:
+def place_of(group: str, key: str, origin: Mapping[str, str]) -> str:
     """Return where a setting of a group stands: a variable, or a table of the file."""
     return origin.get(f"{group}.{key}", origin.get(group, f"{group}.{key}"))
-
-
-def half_pairs(
-    values: Mapping[str, Any], origin: Mapping[str, str], groups: Groups
-) -> Iterator[str]:
-    """Yield a sentence for each setting that lacks the ones that it needs."""
-    for name, group in groups.items():
-        table = _table(values, name)
-        for keys in group.pairs:
-            there = [key for key in keys if is_given(table, key)]
-            lacking = [key for key in keys if key not in there]
-            if there and lacking:
-                fields = group.model_fields
-                names = ", ".join(environment_names(fields[key])[0] for key in lacking)
-                places = ", ".join(_place(name, key, origin) for key in there)
-                verb = "is" if len(lacking) == 1 else "are"
-                yield (
-                    f"{names}: {verb} not set, and {places} is; one needs the other:"
-                    " set both, or neither"
-                )
-
-
-def set_aside(
-    values: dict[str, Any], origin: Mapping[str, str], groups: Groups
-) -> dict[str, list[str]]:
-    """Remove the settings of some backends; return where each stood, by backend."""
-    unused: dict[str, list[str]] = {}
-    for name in groups:
-        if name in values:
-            table = values.pop(name)
-            keys = list(table) if isinstance(table, Mapping) else [""]
-            unused[name] = list(dict.fromkeys(_place(name, k, origin) for k in keys))
-    return unused
-
-
-def unused_notice(selection: Selection, unused: Mapping[str, Sequence[str]]) -> str:
-    """Return the one sentence on settings of backends that are not used, or nothing.
-
-    ``unused`` has their names by backend; values are never shown.
-    """
-    if not unused:
-        return ""
-    names = ", ".join(name for given in unused.values() for name in given)
-    uses = " or ".join(f"OLLAMA_PROXY_BACKEND={backend}" for backend in unused)
-    return (
-        f"the backend is {selection.backend!r}, so these are not used: {names};"
-        f" to use them set {uses}"
-    )

@@ -13,6 +13,10 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 
 
+OWN_PREFIX = "OLLAMA_PROXY_"
+"""How the variables begin that are nobody else's."""
+
+
 class BackendSettings(BaseModel):
     """The settings of one backend: a table in the file, variables of its own.
 

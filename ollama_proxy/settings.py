@@ -8,8 +8,7 @@ import difflib
 import os
 import shutil
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,18 +30,15 @@ from ollama_proxy.errors import SettingsError
 from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fitting import needed_gb
 from ollama_proxy.idle_ignores import IgnoreRule, parse_ignores
-from ollama_proxy.misspellings import misspelt_names
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.selection import (
     Groups,
     Selection,
     gather_evidence,
-    half_pairs,
     select_backend,
-    set_aside,
-    unused_notice,
 )
 from ollama_proxy.setting import (
+    OWN_PREFIX,
     BackendSettings,
     Duration,
     Names,
@@ -50,6 +46,7 @@ from ollama_proxy.setting import (
     environment_names,
     setting,
 )
+from ollama_proxy.setting_names import check_names
 from ollama_proxy.values import (
     Listen,
     parse_listen,
@@ -72,7 +69,6 @@ def _state_dir() -> Path:
 
 
 _HOPELESS = 1.3  # an estimate may be wrong by so much
-_OWN_PREFIX = "OLLAMA_PROXY_"
 _UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 
 
@@ -335,43 +331,17 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
             values[key] = str(values[key]).strip().lower()
     groups = backend_groups()
     selection = select_backend(gather_evidence(values, origin, groups, tables))
-    selection = _heed(selection, values, origin, env, faults)
+    given = [name for name, text in env.items() if text.strip()]
+    selection, wrong = check_names(
+        selection, values, origin, groups, _variables_by_group(), given
+    )
+    faults += wrong
     settings = _validated(values, origin, selection, faults)
     if settings is not None:
         faults += _contradictions(settings)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
-
-
-def _heed(
-    selection: Selection,
-    values: dict[str, Any],
-    origin: dict[str, str],
-    env: Mapping[str, str],
-    faults: list[str],
-) -> Selection:
-    """Check the names of the backend that is meant; set those of the others aside.
-
-    Where none is named any may be meant, so the names of all are checked. Returns the
-    selection with the notice on what is not used.
-    """
-    groups = backend_groups()
-    checked = groups if not selection.is_named else _only(groups, selection.meant)
-    faults += half_pairs(values, origin, checked)
-    others = {name: groups[name] for name in groups if name not in selection.meant}
-    unused = set_aside(values, origin, others)
-    given = [name for name, text in env.items() if text.strip()]
-    for name, meant, group in misspelt_names(given, _variables_by_group()):
-        if group in others and group not in checked:
-            unused.setdefault(group, []).append(f"{name} ({meant}?)")
-        elif not name.startswith(_OWN_PREFIX):
-            faults.append(f"{name}: unknown setting; did you mean {meant}?")
-    return replace(selection, notice=unused_notice(selection, unused))
-
-
-def _only(groups: Groups, names: Collection[str]) -> Groups:
-    return {name: group for name, group in groups.items() if name in names}
 
 
 def _variables_by_group() -> dict[str, list[str]]:
@@ -422,7 +392,7 @@ def _read_environment(
         elif given:
             found[name] = (given[0][1], given[0][0])
     for variable in sorted(env):
-        if variable.startswith(_OWN_PREFIX) and variable not in known:
+        if variable.startswith(OWN_PREFIX) and variable not in known:
             guess = _guess(variable, sorted(known))
             faults.append(f"{variable}: unknown setting{guess}")
     return found

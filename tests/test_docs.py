@@ -148,6 +148,20 @@ def test_the_readme_has_the_two_commands_and_make_knows_them() -> None:
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
+def test_make_run_takes_no_cloud_from_credentials_alone() -> None:
+    done = subprocess.run(
+        ["make", "-n", "run", "OLLAMA_MODEL=llama3.2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    recipe = "OLLAMA_PROXY_DEFAULT_BACKEND=local .venv/bin/ollama-proxy serve"
+    assert recipe in done.stdout.splitlines()
+
+
 def test_the_plug_in_of_the_docs_keeps_the_contract(tmp_path: Path) -> None:
     text = (ROOT / "docs/backends.md").read_text("utf-8")
     for block in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL):

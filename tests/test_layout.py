@@ -58,6 +58,7 @@ TESTED_WITH = {
     "record": "lifecycle",
     "screen": "cli",
     "setting": "settings",
+    "setting_names": "selection",
     "standard_streams": "end_signals",
     "status": "handlers",
     "stopping": "cli",

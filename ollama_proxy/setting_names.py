@@ -1,0 +1,91 @@
+"""The names of backends' settings: half pairs, misspelt ones, and those not used.
+
+Pure, as `selection` is: values are neither validated nor shown.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ollama_proxy.misspellings import misspelt_names
+from ollama_proxy.selection import Groups, Selection, place_of, table_of
+from ollama_proxy.setting import OWN_PREFIX, environment_names, is_given
+
+
+def check_names(
+    selection: Selection,
+    values: dict[str, Any],
+    origin: Mapping[str, str],
+    groups: Groups,
+    variables: Mapping[str, Collection[str]],
+    given: Collection[str],
+) -> tuple[Selection, list[str]]:
+    """Check the names of the backend that is meant; set those of the others aside.
+
+    Where no backend is named any may be meant, so the names of all are checked.
+    ``variables`` are those that are read, by group; ``given`` those that are set.
+    Removes the other backends from ``values``. Returns the selection with the notice on
+    what is not used, and a sentence for each fault.
+    """
+    others = {name: groups[name] for name in groups if name not in selection.meant}
+    checked = (
+        {name: groups[name] for name in groups if name not in others}
+        if selection.is_named
+        else groups
+    )
+    faults = list(_half_pairs(values, origin, checked))
+    unused = _set_aside(values, origin, others)
+    for name, meant, group in misspelt_names(given, variables):
+        if group in groups and group not in checked:
+            unused.setdefault(group, []).append(f"{name} ({meant}?)")
+        elif not name.startswith(OWN_PREFIX):  # of these every unknown one is a fault
+            faults.append(f"{name}: unknown setting; did you mean {meant}?")
+    return replace(selection, notice=_notice(selection, unused)), faults
+
+
+def _half_pairs(
+    values: Mapping[str, Any], origin: Mapping[str, str], groups: Groups
+) -> Iterator[str]:
+    """Yield a sentence for each setting that lacks the ones that it needs."""
+    for name, group in groups.items():
+        table = table_of(values, name)
+        for keys in group.pairs:
+            there = [key for key in keys if is_given(table, key)]
+            lacking = [key for key in keys if key not in there]
+            if there and lacking:
+                fields = group.model_fields
+                names = ", ".join(environment_names(fields[key])[0] for key in lacking)
+                places = ", ".join(place_of(name, key, origin) for key in there)
+                verb = "is" if len(lacking) == 1 else "are"
+                yield (
+                    f"{names}: {verb} not set, and {places} is; one needs the other:"
+                    " set both, or neither"
+                )
+
+
+def _set_aside(
+    values: dict[str, Any], origin: Mapping[str, str], groups: Groups
+) -> dict[str, list[str]]:
+    """Remove the settings of some backends; return where each stood, by backend."""
+    unused: dict[str, list[str]] = {}
+    for name in groups:
+        if name in values:
+            table = values.pop(name)
+            keys = list(table) if isinstance(table, Mapping) else [""]
+            unused[name] = list(dict.fromkeys(place_of(name, k, origin) for k in keys))
+    return unused
+
+
+def _notice(selection: Selection, unused: Mapping[str, Sequence[str]]) -> str:
+    """Return the one sentence on settings of backends that are not used, or nothing.
+
+    ``unused`` has their names by backend; values are never shown.
+    """
+    if not unused:
+        return ""
+    names = ", ".join(name for given in unused.values() for name in given)
+    uses = " or ".join(f"OLLAMA_PROXY_BACKEND={backend}" for backend in unused)
+    return (
+        f"the backend is {selection.backend!r}, so these are not used: {names};"
+        f" to use them set {uses}"
+    )
