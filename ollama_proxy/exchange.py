@@ -19,12 +19,15 @@ class Exchange:
     agent: str
     outcome: str = "refused"
     wait_s: float = 0.0
-    model: str | None = None
     load: LoadWish | None = None
 
+    @property
+    def model(self) -> str | None:
+        """The model that is to be in memory, if any."""
+        return self.load.model if self.load is not None else None
+
     def note_wanted(self, fields: BodyFields) -> None:
-        """Take note of the model that is asked for, and how it is to be loaded."""
-        self.model = fields.model_name
+        """Take note of the model that is to be loaded, and how."""
         self.load = load_wish_of(self.route, fields)
 
     def abandon(self) -> None:

@@ -119,7 +119,8 @@ class Settings(BaseModel):
         "OLLAMA_MODEL",
         "OLLAMA_PRELOAD_MODELS",
         "PRELOAD_MODELS",
-        text="comma-separated; pulled before an instance is ready, the first is loaded",
+        text="comma-separated; pulled before an instance is ready;"
+        " the first is loaded, unless another is waited for",
         shown="–",
     )
     idle_timeout: Duration = setting(

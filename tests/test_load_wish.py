@@ -140,6 +140,28 @@ async def test_what_was_wanted_of_one_instance_is_not_loaded_on_the_next(
         assert backend.simulator.store.loads == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/api/delete", {"model": "tiny"}),
+        ("POST", "/api/pull", {"model": "tiny", "stream": False}),
+        ("POST", "/api/push", {"model": "tiny", "stream": False}),
+    ],
+)
+async def test_nothing_is_loaded_for_a_request_that_only_handles_a_model(
+    tmp_path: Path, method: str, path: str, body: dict[str, Any]
+) -> None:
+    backend = machine("tiny", "other")
+    async with (
+        running_proxy(tmp_path, backend=backend, OLLAMA_PROXY_HOLD="9s") as proxy,
+        proxy.session.request(method, proxy.url + path, json=body) as answer,
+    ):
+        await answer.read()
+
+        assert answer.status == 200
+        assert backend.simulator.store.loads == 0
+
+
 async def test_a_model_is_kept_as_long_as_its_client_wants(tmp_path: Path) -> None:
     backend = machine("tiny")
     async with running_proxy(tmp_path, backend=backend) as proxy:
