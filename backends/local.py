@@ -32,7 +32,8 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.backends.ollama_store import models_folder
+from ollama_proxy.backends.ollama_files import models_folder
+from ollama_proxy.backends.ollama_store import OllamaStore
 from ollama_proxy.boot import ollama_environment
 from ollama_proxy.errors import ProgramError, TransientError
 from ollama_proxy.record import LaunchId
@@ -69,19 +70,27 @@ class LocalBackend:
         # Only kept: a child whose object is collected is reaped with a warning.
         self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
         self._leaders: dict[LaunchId, int] = {}
+        folder = models_folder(os.environ)
+        self._models = None if program.simulated else OllamaStore(folder)
         self.traits = Traits(
             stops_with_proxy=True,
             keeps_models=not program.simulated,
             starts_empty=program.simulated,
-            models_place="simulator"
-            if program.simulated
-            else str(models_folder(os.environ)),
+            models_place="simulator" if program.simulated else str(folder),
             simulated=program.simulated,
             poll_s=0.1,
             watch_s=1.0,
             location="this machine",
             instance_type="simulator" if program.simulated else "process",
         )
+
+    def tags(self) -> bytes | None:
+        """Return what ``/api/tags`` would say; None for the simulator's empty disk."""
+        return None if self._models is None else self._models.tags()
+
+    def show(self, full_name: str) -> bytes | None:
+        """Return what ``/api/show`` would say, as far as the disk tells."""
+        return None if self._models is None else self._models.show(full_name)
 
     async def start(self, launch_id: LaunchId) -> None:
         """Run the program, unless a process of this launch already lives."""

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_proxy.asleep import AsleepAnswers
-from ollama_proxy.backend import Backend, BackendContext
+from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
@@ -160,6 +160,7 @@ def build_app(
         since=clock.now(),
         contents=place.contents(),
         restored=sticky,
+        stock=backend if isinstance(backend, SupportsModelListing) else None,
     )
     relay = Relay()
     controller.observe(partial(_forget_connections, relay))

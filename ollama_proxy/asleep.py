@@ -19,7 +19,7 @@ from ollama_proxy.routing import (
     Route,
     allow_header,
     clean_path,
-    full_model_name,
+    shown_model_name,
 )
 
 _ROOT = b"Ollama is running"
@@ -120,7 +120,7 @@ class AsleepAnswers:
             return _error(Family.NATIVE, 400, "model is required")
         body = self._catalogue.show(fields.model_name)
         if body is None:
-            name = full_model_name(fields.model_name)
+            name = shown_model_name(fields.model_name)
             return _error(Family.NATIVE, 404, f"model '{name}' not found")
         if agent.startswith(_COPILOT):
             body = _with_basename(body, fields.model_name)
@@ -129,7 +129,7 @@ class AsleepAnswers:
     def _model(self, name: str) -> web.Response:
         body = self._catalogue.openai_model(name)
         if body is None:
-            full = full_model_name(name)
+            full = shown_model_name(name)
             return _error(Family.OPENAI, 404, f"model '{full}' not found")
         return json_reply(body, family=Family.OPENAI)
 

@@ -213,6 +213,26 @@ class Leased(Protocol):
 
 
 @runtime_checkable
+class SupportsModelListing(Protocol):
+    """A backend that can tell of its models while nothing runs.
+
+    It is asked at each question of a client, so it has to be quick.
+    """
+
+    def tags(self) -> bytes | None:
+        """Return the body of ``/api/tags``, the same object while nothing changes.
+
+        None if it can't be told now.
+        """
+
+    def show(self, full_name: str) -> bytes | None:
+        """Return the body of ``/api/show`` of a model; None if it can't be told.
+
+        ``full_name`` is in lower case, with its tag.
+        """
+
+
+@runtime_checkable
 class Keeping(Protocol):
     """A backend that keeps things which cost while nothing runs."""
 

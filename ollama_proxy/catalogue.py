@@ -5,8 +5,9 @@ Ollama's shapes. Bodies that came from an instance are given out byte for byte.
 Models that the next instance will have are in it whatever the last one said.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -56,10 +57,21 @@ class Restored(Protocol):
         """Return the models that the next instance will have, by name."""
 
 
+class Stock(Protocol):
+    """Who can tell of the models while nothing runs: see `SupportsModelListing`."""
+
+    def tags(self) -> bytes | None:
+        """Return the body of ``/api/tags``, the same object while nothing changes."""
+
+    def show(self, full_name: str) -> bytes | None:
+        """Return the body of ``/api/show`` of a model."""
+
+
 class Catalogue:
     """Answers about models while no instance is up.
 
-    ``restored``: what changes which models the next instance will have.
+    ``restored``: what changes which models the next instance will have. ``stock``
+    knows better than the last instance which models there are now.
     """
 
     def __init__(
@@ -70,14 +82,16 @@ class Catalogue:
         since: float,
         contents: Contents | None = None,
         restored: Restored | None = None,
+        stock: Stock | None = None,
     ) -> None:
         self._configured = tuple(configured)
         self._restored = restored
+        self._stock = stock
         self._default_version = version
         self._since = since
         self._contents = contents
-        self._view = _View((), b"", {})
-        self._look()
+        said = contents.tags if contents is not None else None
+        self._view = _make_view(said, self._expected(), self._placeholder)
 
     @property
     def contents(self) -> Contents | None:
@@ -86,7 +100,7 @@ class Catalogue:
 
     def replace(self, contents: Contents) -> None:
         """Take over what an instance said; raises `ValueError` if it is no list."""
-        self._view = self._make_view(self._expected(), contents)
+        self._view = _make_view(contents.tags, self._expected(), self._placeholder)
         self._contents = contents
 
     def _expected(self) -> tuple[str, ...]:
@@ -95,29 +109,24 @@ class Catalogue:
         return tuple(self._restored.expected(self._configured))
 
     def _look(self) -> "_View":
-        """Return what there is, made anew if other models are expected by now."""
-        expected = self._expected()
-        if self._view.expected != expected or not self._view.tags:
-            self._view = self._make_view(expected, self._contents)
-        return self._view
+        """Return what there is, made anew if other models are by now."""
+        stock = self._stock.tags() if self._stock is not None else None
+        if stock is not None:
+            with contextlib.suppress(ValueError):  # of a plug-in, say: it is no list
+                return self._made(stock)
+        return self._made(self._contents.tags if self._contents is not None else None)
 
-    def _make_view(
-        self, expected: tuple[str, ...], contents: Contents | None
-    ) -> "_View":
-        tags = contents.tags if contents is not None else _NO_TAGS
-        models = _by_name(tags)
-        list_id = hashlib.sha256(
-            "\n".join(sorted(models)).encode("utf-8", "replace")
-        ).hexdigest()
-        lacking = [name for name in expected if full_model_name(name) not in models]
-        if lacking:
-            tags = _with_more(tags, [self._placeholder(name) for name in lacking])
-        return _View(expected, tags, _by_name(tags), list_id)
+    def _made(self, said: bytes | None) -> "_View":
+        expected = self._expected()
+        if self._view.said is not said or self._view.expected != expected:
+            self._view = _make_view(said, expected, self._placeholder)
+        return self._view
 
     @property
     def list_id(self) -> str | None:
-        """What the last instance's list is known by; None before the first."""
-        return self._look().list_id if self._contents is not None else None
+        """What the list is known by that somebody gave; None before the first."""
+        view = self._look()
+        return view.list_id if view.said is not None else None
 
     def knows(self, full_name: str) -> bool:
         """Tell whether a model is listed, by its full name."""
@@ -134,10 +143,10 @@ class Catalogue:
 
     def show(self, model: str) -> bytes | None:
         """Return the body of ``/api/show``, or None for a model not listed."""
-        name = full_model_name(model)
-        if self._contents is not None and name in self._contents.shows:
-            return self._contents.shows[name]
-        listed = self._look().models.get(name)
+        name, view = full_model_name(model), self._look()
+        listed = view.models.get(name)
+        if (said := self._said(name, view)) is not None:
+            return said
         if listed is None:
             return None
         body = {
@@ -151,6 +160,28 @@ class Catalogue:
             "modified_at": listed.modified_at,
         }
         return msgspec.json.encode(body)
+
+    def _said(self, name: str, view: "_View") -> bytes | None:
+        """Return what was said of a model, by the last instance or by its files.
+
+        An instance knows more, but it knew the model that was there then.
+        """
+        contents, listed = self._contents, view.models.get(name)
+        recorded = contents.shows.get(name) if contents is not None else None
+        is_of_instance = contents is not None and view.said is contents.tags
+        if self._stock is None or view.said is None or is_of_instance:
+            return recorded
+        if listed is None:
+            return None
+        if recorded is not None and self._was_listed(name, listed.digest):
+            return recorded
+        return self._stock.show(name)
+
+    def _was_listed(self, name: str, digest: str) -> bool:
+        """Tell whether the last instance listed this very model."""
+        contents = self._contents
+        models = _by_name(contents.tags) if contents is not None else {}
+        return name in models and models[name].digest == digest
 
     def openai_models(self) -> bytes:
         """Return the body of ``/v1/models``."""
@@ -182,15 +213,32 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What is told of the models, as long as the same are ``expected``.
+    """What is told of the models, as long as the same is ``said`` and ``expected``.
 
-    ``list_id`` tells one list of names that an instance gave from another.
+    ``said``: the body of ``/api/tags`` that somebody gave. ``list_id`` tells one list
+    of names in it from another.
     """
 
+    said: bytes | None
     expected: tuple[str, ...]
     tags: bytes
     models: Mapping[str, ListedModel]
-    list_id: str = ""
+    list_id: str
+
+
+def _make_view(
+    said: bytes | None,
+    expected: tuple[str, ...],
+    placeholder: Callable[[str], dict[str, Any]],
+) -> _View:
+    tags = said if said is not None else _NO_TAGS
+    models = _by_name(tags)
+    names = "\n".join(sorted(models)).encode("utf-8", "replace")
+    lacking = [name for name in expected if full_model_name(name) not in models]
+    if lacking:
+        tags = _with_more(tags, [placeholder(name) for name in lacking])
+        models = _by_name(tags)
+    return _View(said, expected, tags, models, hashlib.sha256(names).hexdigest())
 
 
 _NO_TAGS = b'{"models":[]}'

@@ -412,16 +412,26 @@ _DEFAULT_PARTS = ("https://", "http://", "registry.ollama.ai/", "library/")
 
 
 def full_model_name(name: str) -> str:
-    """Return ``name`` as the store resolves it: lower case, short, with a tag.
+    """Return ``name`` as the store resolves it: lower case, short, with a tag."""
+    return shown_model_name(name).lower()
+
+
+def shown_model_name(name: str) -> str:
+    """Return ``name`` as Ollama shows it: short, with a tag, in the client's letters.
 
     ``:local`` says nothing; a cloud model's suffix becomes part of its tag
     (``NormalizePullName`` in ``internal/modelref/modelref.go``).
     """
-    short = name.strip().lower()
+    short = name.strip()
     for part in _DEFAULT_PARTS:
-        short = short.removeprefix(part)
-    short = short.removesuffix(":local")
-    base = short.removesuffix(":cloud")
+        if short[: len(part)].lower() == part:
+            short = short[len(part) :]
+    short = _without_suffix(short, ":local")
+    base = _without_suffix(short, ":cloud")
     if base != short and ":" in base.rpartition("/")[2]:
         short = f"{base}-cloud"
     return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
+
+
+def _without_suffix(name: str, suffix: str) -> str:
+    return name[: -len(suffix)] if name.lower().endswith(suffix) else name

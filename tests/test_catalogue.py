@@ -131,3 +131,66 @@ def test_openai_lists_are_made_of_the_tags() -> None:
 def test_moments_are_written_as_rfc_3339(moment: float) -> None:
     assert rfc3339(moment).endswith("Z")
     assert "T" in rfc3339(moment)
+
+
+class Disk:
+    """A disk that tells what is on it."""
+
+    def __init__(self, tags: bytes | None) -> None:
+        self.said = tags
+
+    def tags(self) -> bytes | None:
+        return self.said
+
+    def show(self, full_name: str) -> bytes | None:
+        return b'{"from":"disk"}' if full_name == "tiny:latest" else None
+
+
+def on_disk(tags: bytes | None) -> Catalogue:
+    shows = {"tiny:latest": b'{"from":"instance"}'}
+    contents = Contents(TAGS, "0.33.1", shows)
+    return Catalogue(
+        ["wanted"], version="0.1.0", since=0.0, contents=contents, stock=Disk(tags)
+    )
+
+
+def test_what_is_on_the_disk_now_is_listed_and_not_what_was() -> None:
+    catalogue = on_disk(b'{"models":[{"name":"new:1b","digest":"1"}]}')
+
+    assert catalogue.knows("new:1b")
+    assert not catalogue.knows("tiny:latest")
+    assert catalogue.show("tiny") is None
+    assert b"wanted:latest" in catalogue.tags()
+
+
+@pytest.mark.parametrize(
+    ("digest", "who"), [("0" * 64, b"instance"), ("1" * 64, b"disk")]
+)
+def test_an_instance_described_the_model_that_was_there_then(
+    digest: str, who: bytes
+) -> None:
+    tags = json.dumps({"models": [{"name": "tiny:latest", "digest": digest}]}).encode()
+
+    assert who in (on_disk(tags).show("tiny") or b"")
+
+
+@pytest.mark.parametrize("tags", [None, b"<html>", b"[]"])
+def test_a_disk_that_tells_nothing_of_use_leaves_what_an_instance_said(
+    tags: bytes | None,
+) -> None:
+    catalogue = on_disk(tags)
+
+    assert catalogue.knows("tiny:latest")
+    assert catalogue.show("tiny") == b'{"from":"instance"}'
+
+
+def test_a_disk_is_a_list_before_any_instance() -> None:
+    disk = Disk(b'{"models":[]}')
+    listed = Catalogue([], version="0.1.0", since=0.0, stock=disk)
+    before = listed.list_id
+    disk.said = b'{"models":[{"name":"a"}]}'
+
+    assert before is not None
+    assert listed.list_id not in {None, before}
+    disk.said = None
+    assert listed.list_id is None
