@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-_MOST_TOKENS = 200_000
+MOST_TOKENS = 200_000
 """Tokens up to which a body is read: some 0.1 s of processor time, and 30 MB."""
 
 _DEEPEST = 10_000
@@ -126,19 +126,38 @@ def _encodable(value: Any) -> Any:
     return msgspec.Raw(value.encode()) if isinstance(value, Number) else value
 
 
+def read_whole(text: str) -> Any:
+    """Return the one value of a text, as Go's ``Unmarshal`` does: nothing may follow.
+
+    Raises as `read_value` does; what ends too early is told in other words.
+    """
+    body = text.encode("utf-8", "replace")
+    reader = _Reader(body)
+    try:
+        value = reader.read()
+    except GoSyntaxError as error:
+        if str(error) in {"EOF", "unexpected EOF"}:
+            raise GoSyntaxError("unexpected end of JSON input") from None
+        raise
+    rest = body[reader.at :].lstrip(b" \t\r\n")
+    if rest:
+        raise _unexpected(rest[0], "after top-level value")
+    return value
+
+
 class _Reader:
     """Reads one value with a stack of its own, so that depth costs no recursion."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self._at = 0
+        self.at = 0
         self._open: list[tuple[list[Any], str]] = []
         self._key = ""
 
     def read(self) -> Any:
         state = _AT_VALUE
-        for _ in range(_MOST_TOKENS):
-            token = _TOKEN.match(self._body, self._at)
+        for _ in range(MOST_TOKENS):
+            token = _TOKEN.match(self._body, self.at)
             if token is None:
                 raise self._fault(state)
             kind = token.lastindex
@@ -150,7 +169,7 @@ class _Reader:
                 state = self._add(_scalar(token))
             else:
                 raise self._fault(state)
-            self._at = token.end()
+            self.at = token.end()
             if not state:
                 return self._value
         raise UnreadBodyError
@@ -177,7 +196,7 @@ class _Reader:
 
     def _begin(self, container: list[Any], state: str) -> str:
         if len(self._open) == _DEEPEST:
-            at = _SKIPPED.match(self._body, self._at)
+            at = _SKIPPED.match(self._body, self.at)
             raise _unexpected(self._body[at.end() if at else 0], "exceeded max depth")
         self._open.append((container, self._key))
         return state
@@ -196,11 +215,11 @@ class _Reader:
 
     def _fault(self, state: str) -> GoSyntaxError:
         """Return what is wrong with the token that should begin here."""
-        skipped = _SKIPPED.match(self._body, self._at)
-        at = skipped.end() if skipped is not None else self._at
+        skipped = _SKIPPED.match(self._body, self.at)
+        at = skipped.end() if skipped is not None else self.at
         begun = self._body[at : at + 1]
         if not begun:
-            return _ended() if self._at or at < 0 else EmptyBodyError("EOF")
+            return _ended() if self.at or at < 0 else EmptyBodyError("EOF")
         takes_value = state in (_AT_VALUE, _AT_VALUE_OR_END)
         if begun == b'"' and (takes_value or state in (_AT_KEY, _AT_KEY_OR_END)):
             return _string_fault(self._body, at)

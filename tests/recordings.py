@@ -13,13 +13,23 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.asleep_requests import asleep_requests
 from tests.fakes.ollama import real_ollama
 from tests.odd_bodies import ODD_BODIES
 from tests.recorded import Recorded
+from tests.taken_requests import taken_requests
 from tests.wire import Answer, send
 
 FOLDER = Path(__file__).parent / "answers_of_ollama"
-KEPT_HEADERS = ("Content-Type", "Location", "Allow")
+KEPT_HEADERS = (
+    "Content-Type",
+    "Content-Length",
+    "Location",
+    "Allow",
+    "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Methods",
+    "Vary",
+)
 
 
 def odd_requests() -> list[Recorded]:
@@ -28,6 +38,13 @@ def odd_requests() -> list[Recorded]:
         Recorded(f"{at} {body[:60]!r}", "POST", "/api/generate", body)
         for at, body in enumerate(ODD_BODIES)
     ]
+
+
+TABLES = {
+    "odd_bodies": odd_requests(),
+    "asleep_requests": asleep_requests(),
+    "taken_requests": taken_requests(),
+}
 
 
 @contextlib.asynccontextmanager
@@ -71,12 +88,17 @@ def load(name: str) -> dict[str, Any]:
     return kept
 
 
+def _one_a_line(answers: dict[str, Any]) -> str:
+    """Return JSON with a line for each answer, so that a change of one is seen."""
+    lines = [f"{json.dumps(name)}: {json.dumps(a)}" for name, a in answers.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 async def _record() -> None:
     async with empty_ollama() as port:
-        for name, requests in {"odd_bodies": odd_requests()}.items():
+        for name, requests in TABLES.items():
             answers = await ask_all(port, requests)
-            text = json.dumps(answers, indent=1, ensure_ascii=True)
-            (FOLDER / f"{name}.json").write_text(text + "\n")
+            (FOLDER / f"{name}.json").write_text(_one_a_line(answers))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""What a real Ollama refuses without a model, we refuse; what it takes, we do not."""
+
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from ollama_proxy.cold_refusals import refusal
+from ollama_proxy.native_refusals import Refusal, digest_refusal
+from ollama_proxy.routing import classify
+from tests.recorded import ABSENT, Recorded
+from tests.recordings import load
+from tests.taken_requests import taken_requests
+
+TAKEN = load("taken_requests")
+
+
+def test_every_taken_request_misses_nothing_but_its_model() -> None:
+    assert [request.name for request in taken_requests()] == list(TAKEN)
+    assert {answer["status"] for answer in TAKEN.values()} == {404}
+
+
+@pytest.mark.parametrize("request_", taken_requests(), ids=lambda r: r.name)
+def test_a_request_that_ollama_takes_is_not_refused(request_: Recorded) -> None:
+    route = classify("POST", request_.target)
+
+    assert refusal(route.name, request_.body) is None
+
+
+@pytest.mark.parametrize("request_", taken_requests(), ids=lambda r: r.name)
+def test_nor_is_it_if_it_is_read_with_care(request_: Recorded) -> None:
+    route = classify("POST", request_.target)
+
+    assert refusal(route.name, request_.body + b"\x00") is None
+
+
+def test_a_refusal_of_a_native_handler_is_translated_on_v1() -> None:
+    body = {"model": "a//b", "messages": [{"role": "user", "content": "hi"}]}
+    raw = json.dumps(body).encode()
+
+    assert refusal("/api/chat", raw) == Refusal(400, "invalid model name")
+    assert refusal("/v1/chat/completions", raw) == Refusal(
+        400, "invalid model name", is_translated=True, has_charset=False
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_cloud_model_is_left_to_ollama_com_on_v1(path: str) -> None:
+    assert refusal(path, b'{"model":"m:cloud","messages":5}') is None
+
+
+def test_a_route_without_a_rule_refuses_nothing() -> None:
+    assert refusal("/v1/audio/transcriptions", b"") is None
+    assert refusal("other", b"{") is None
+
+
+@pytest.mark.parametrize(
+    ("digest", "is_one"),
+    [
+        (f"sha256:{ABSENT}", True),
+        (f"sha256-{ABSENT}", True),
+        (f"sha256%3A{ABSENT}", True),
+        (f"sha256:{ABSENT}0", False),
+        ("x", False),
+    ],
+)
+def test_a_digest_that_is_none_is_refused(digest: str, *, is_one: bool) -> None:
+    assert (digest_refusal(f"/api/blobs/{digest}") is None) is is_one
+
+
+def _nested(depth: int) -> bytes:
+    inner = b'{"properties":{"a":' * depth + b"{}" + b"}}" * depth
+    tool = b'{"function":{"parameters":%b}}' % inner
+    return b'{"model":"a//b","messages":[],"tools":[%b]}' % tool
+
+
+@pytest.mark.parametrize("depth", [100, 400, 4_000])
+def test_deep_nesting_breaks_nothing(depth: int) -> None:
+    assert refusal("/api/chat", _nested(depth)) in {
+        None,
+        Refusal(400, "invalid model name"),
+    }
+
+
+MANY = 1_000_000
+HOSTILE = {
+    "numbers": b'{"model":"a//b","options":{"a":[' + b"1," * MANY + b"1]}}",
+    "messages": b'{"model":"a//b","messages":[' + b"{}," * MANY + b"{}]}",
+    "broken": b'{"model":"m","messages":[' + b"{}," * MANY + b"]}",
+    "wrong": b'{"model":"m","messages":[' + b"5," * MANY + b"5]}",
+    "image": b'{"model":"a//b","images":["' + b"QUFB" * MANY + b'!"]}',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_body_is_judged_or_left_in_little_time(name: str) -> None:
+    begun_at = time.process_time()
+    refusal("/api/chat" if "messages" in name else "/api/generate", HOSTILE[name])
+
+    assert time.process_time() - begun_at < 1.5
+
+
+def test_a_hostile_body_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        refusal("/api/chat", HOSTILE["messages"])
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert most < 100 * 1024 * 1024
