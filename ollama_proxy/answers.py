@@ -15,6 +15,13 @@ SPOKE = "X-Ollama-Proxy"
 """The header by which an answer of the proxy is told from the instance's."""
 
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_HTML = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -46,6 +53,13 @@ def error_body(
 ) -> bytes:
     """Return an error body of ``family`` on one line."""
     return msgspec.json.encode(_error(family, status, message, None, request_id))
+
+
+def escape_html(body: bytes) -> bytes:
+    """Return JSON as Go writes it: without characters that mean something in HTML."""
+    for character, escaped in _HTML:
+        body = body.replace(character, escaped)
+    return body
 
 
 def waiting_body(family: Family, waiting: Waiting, *, request_id: str = "") -> bytes:

@@ -10,15 +10,24 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from ollama_proxy.answers import JSON_TYPE, SPOKE, Waiting, error_body, waiting_body
+from ollama_proxy.answers import (
+    JSON_TYPE,
+    SPOKE,
+    Waiting,
+    error_body,
+    escape_html,
+    waiting_body,
+)
 from ollama_proxy.catalogue import Catalogue
+from ollama_proxy.native_refusals import digest_refusal, name_refusal
+from ollama_proxy.ollama_requests import go_quoted
+from ollama_proxy.redirects import redirect_of
 from ollama_proxy.routing import (
     Asleep,
     BodyFields,
     Family,
     Route,
     allow_header,
-    clean_path,
     shown_model_name,
 )
 
@@ -90,7 +99,7 @@ class AsleepAnswers:
         """
         path = target.partition("?")[0]
         if (body := self._fixed.get(route.asleep)) is not None:
-            return json_reply(body(), family=route.family)
+            return json_reply(_written(body(), route.family), family=route.family)
         match route.asleep:
             case Asleep.ROOT:
                 return root()
@@ -105,7 +114,7 @@ class AsleepAnswers:
                     route.family, 503, "web search needs a running instance; none is up"
                 )
             case Asleep.BLOB:
-                return _error(route.family, 404, "blob not found")
+                return _blob(path)
             case Asleep.REDIRECT:
                 return _redirect(method, target)
             case Asleep.METHOD:
@@ -127,11 +136,27 @@ class AsleepAnswers:
         return json_reply(body, family=Family.NATIVE)
 
     def _model(self, name: str) -> web.Response:
+        if (refused := name_refusal(name)) is not None:
+            return _error(Family.OPENAI, refused.status, refused.message)
         body = self._catalogue.openai_model(name)
         if body is None:
             full = shown_model_name(name)
             return _error(Family.OPENAI, 404, f"model '{full}' not found")
-        return json_reply(body, family=Family.OPENAI)
+        return json_reply(_written(body, Family.OPENAI), family=Family.OPENAI)
+
+
+def _blob(path: str) -> web.Response:
+    """Say that a blob is not here: it may be on the instance's disk."""
+    refused = digest_refusal(path)
+    if refused is not None:
+        return _error(Family.NATIVE, refused.status, refused.message)
+    digest = go_quoted(unquote(path.rpartition("/")[2]))
+    return _error(Family.NATIVE, 404, f"blob {digest} not found")
+
+
+def _written(body: bytes, family: Family) -> bytes:
+    """Return a body as Ollama writes it: what it translates ends with a newline."""
+    return body if family is Family.NATIVE or body.endswith(b"\n") else body + b"\n"
 
 
 def _with_basename(show: bytes, name: str) -> bytes:
@@ -146,12 +171,14 @@ def _with_basename(show: bytes, name: str) -> bytes:
 
 
 def _redirect(method: str, target: str) -> web.Response:
-    """Send a path with too many slashes to the right one, as Go's router does."""
-    path, mark, query = target.partition("?")
-    moved = 301 if method == "GET" and "//" not in path else 307
-    location = clean_path(path) + mark + query
-    return web.Response(status=moved, headers={"Location": location, SPOKE: "asleep"})
+    to = redirect_of(method, target)
+    headers = {"Location": to.location, SPOKE: "asleep"}
+    if to.html is None:
+        return web.Response(status=to.status, headers=headers)
+    headers["Content-Type"] = "text/html; charset=utf-8"
+    return web.Response(status=to.status, text=to.html, headers=headers)
 
 
 def _error(family: Family, status: int, message: str) -> web.Response:
-    return json_reply(error_body(family, status, message), status=status, family=family)
+    body = _written(escape_html(error_body(family, status, message)), family)
+    return json_reply(body, status=status, family=family)

@@ -84,9 +84,9 @@ class RequestBody:
         return self._head
 
     @property
-    def is_encoded(self) -> bool:
-        """Whether it is compressed, so that nobody here can look at it."""
-        return bool(encoding_of(self._request.headers))
+    def encoding(self) -> str:
+        """How it is compressed, say; empty if it is not."""
+        return encoding_of(self._request.headers)
 
     @property
     def expects(self) -> bool:

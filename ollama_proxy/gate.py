@@ -58,7 +58,8 @@ def guard(origins: OriginRules, hosts: HostRules | None) -> Middleware:
             if not origins.allows(origin):
                 return _empty(403)
             if request.method == hdrs.METH_OPTIONS:
-                return _empty(204, origins.preflight_headers(origin))
+                allow = _allow_header(request)
+                return _empty(204, (*origins.preflight_headers(origin), *allow))
             request[CORS] = origins.headers(origin)
         if hosts is not None and (refusal := _check_host(request, hosts, host)):
             return refusal
@@ -75,8 +76,12 @@ def _check_host(
     is_preflight = request.method == hdrs.METH_OPTIONS
     if not is_preflight or _is_own(host_name(host), hosts.addresses):
         return None
+    return _empty(204, _allow_header(request))
+
+
+def _allow_header(request: web.Request) -> Headers:
     allowed = allow_header(raw_path(request))
-    return _empty(204, (("Allow", allowed),) if allowed else ())
+    return (("Allow", allowed),) if allowed else ()
 
 
 @functools.lru_cache(maxsize=256)  # asked for with each request

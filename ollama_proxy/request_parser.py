@@ -41,7 +41,7 @@ class KeptBody:
 
     complete = True
     expects = False
-    is_encoded = False
+    encoding = ""
 
     def __init__(self, body: bytes, *, is_sent: bool) -> None:
         self.head = body

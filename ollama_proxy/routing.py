@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
+from urllib.parse import unquote
 
 import msgspec
 
@@ -22,6 +23,7 @@ from ollama_proxy.go_json import (
     folded,
     read_members,
 )
+from ollama_proxy.redirects import clean_path
 
 _NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
 
@@ -147,7 +149,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
     ),
     (
         "/v1/models/:model",
-        re.compile(r"/v1/models/(?:(?!%2[Ff])[^/])+\Z"),
+        re.compile(r"/v1/models/[^/]+\Z"),
         {"GET": Route(_READ, Asleep.MODEL, Family.OPENAI)},
     ),
     (
@@ -171,19 +173,29 @@ def classify(method: str, path: str) -> Route:
     """
     if (methods := _EXACT.get(path)) is not None:
         return _named(methods, method, path)
-    for name, pattern, methods in _PATTERNS:
-        if pattern.match(path):
-            return _named(methods, method, name)
     family = family_of(path)
-    cleaned = clean_path(path)
-    if cleaned != path and classify(method, cleaned).name != "other":
+    if clean_path(path) != path:
+        return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)
+    name, methods = _known(path)
+    if methods:
+        return _named(methods, method, name)
+    if path.endswith("/") and method in _known(path[:-1])[1]:
         return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)
     return Route(Kind.UNKNOWN, Asleep.NOT_FOUND, family)
 
 
-def clean_path(path: str) -> str:
-    """Return a path as Go's router writes it: single slashes, none at the end."""
-    return re.sub("/+", "/", path).rstrip("/") or "/"
+def _known(path: str) -> tuple[str, dict[str, Route]]:
+    """Return the route that a path matches, by name and method; none by default.
+
+    Ollama's router looks at the path with its percent signs decoded.
+    """
+    decoded = unquote(path) if "%" in path else path
+    if decoded in _EXACT:
+        return decoded, _EXACT[decoded]
+    for name, pattern, methods in _PATTERNS:
+        if pattern.match(decoded):
+            return name, methods
+    return "", {}
 
 
 def _named(methods: dict[str, Route], method: str, name: str) -> Route:
@@ -202,11 +214,7 @@ def family_of(path: str) -> Family:
 
 def allow_header(path: str) -> str:
     """Return the methods that Ollama takes on a path, for ``Allow``; "" if none."""
-    methods = _EXACT.get(path, {})
-    for _, pattern, by_method in _PATTERNS:
-        if pattern.match(path):
-            methods = by_method
-    return ", ".join(sorted(methods, key=len, reverse=True))
+    return ", ".join(sorted(_known(path)[1], key=len, reverse=True))
 
 
 class BodyFields(msgspec.Struct):
@@ -293,6 +301,8 @@ def read_fields(body: bytes) -> BodyFields:
         pass
     try:
         members = read_members(body, BodyFields.__struct_fields__)
+        if bytes(members.get("stream", b"")) not in {b"true", b"false"}:
+            members.pop("stream", None)  # not every route has such a field
         return _FIELDS.decode(msgspec.json.encode(members))
     except EmptyBodyError as error:
         raise ValueError("missing request body") from error

@@ -9,13 +9,15 @@ from typing import Protocol
 
 from aiohttp import web
 
-from ollama_proxy.answers import Waiting, empty_answer, error_body
+from ollama_proxy.answers import Waiting, empty_answer, error_body, escape_html
 from ollama_proxy.asleep import json_reply, waiting_reply
 from ollama_proxy.catalogue import rfc3339
 from ollama_proxy.clock import Clock
+from ollama_proxy.cold_refusals import refusal
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.go_json import UnreadBodyError
 from ollama_proxy.idle_ignores import IdleIgnores
+from ollama_proxy.native_refusals import Refusal, digest_refusal
 from ollama_proxy.routing import (
     BodyFields,
     Family,
@@ -48,8 +50,8 @@ class Looked(Protocol):
         """Whether that is all."""
 
     @property
-    def is_encoded(self) -> bool:
-        """Whether it is compressed, say."""
+    def encoding(self) -> str:
+        """How it is compressed, say; empty if it is not."""
 
 
 class RefusedError(Exception):
@@ -83,20 +85,13 @@ class SparedRequests:
         self._clock = clock
 
     def fields(self, exchange: Exchange, body: Looked) -> BodyFields | None:
-        """Look at a JSON body; None if it can't be looked at.
+        """Look at a request that would wake an instance; None if it can't be looked at.
 
-        Raises `RefusedError` if it is a broken one.
+        Raises `RefusedError` if a real Ollama refuses it, whatever models it has.
         """
-        if not body.complete or body.is_encoded:
-            return None
-        if not exchange.route.takes_json:
-            return None
-        try:
-            return read_fields(body.head)
-        except UnreadBodyError:
-            return None
-        except ValueError as error:
-            raise RefusedError(_refusal(exchange, 400, str(error))) from error
+        if (refused := _refusal_of(exchange, body)) is not None:
+            raise RefusedError(_refused(exchange, refused))
+        return _look(exchange, body)
 
     def wants_none(self, exchange: Exchange, body: Looked) -> bool:
         """Tell whether a request is no use of the instance that is up.
@@ -110,10 +105,7 @@ class SparedRequests:
             return False
         if not self._may_be_spared(body.head):
             return False
-        try:
-            fields = self.fields(exchange, body)
-        except RefusedError:
-            return False
+        fields = _look(exchange, body)
         if fields is None:
             return False
         need = need_of(exchange.route.name, fields)
@@ -206,13 +198,8 @@ class SparedRequests:
         is_there = status == _OK and self._unknown.awaits
         if not is_absent and not is_there:
             return
-        if not body.complete or body.is_encoded or not exchange.route.takes_json:
-            return
-        try:
-            name = sought_name(exchange.route, read_fields(body.head))
-        except (ValueError, UnreadBodyError):
-            return
-        if name:
+        fields = _look(exchange, body)
+        if fields is not None and (name := sought_name(exchange.route, fields)):
             self._unknown.heard(name, is_there=is_there)
 
     def _unwoken_reply(self, exchange: Exchange) -> web.Response:
@@ -235,8 +222,43 @@ def _absence(exchange: Exchange, name: str, more: str = "") -> web.Response:
     return _refusal(exchange, 404, absence(exchange.route.name, name) + more)
 
 
-def _refusal(exchange: Exchange, status: int, message: str) -> web.Response:
+def _is_readable(exchange: Exchange, body: Looked) -> bool:
+    """Tell whether a body is here as Ollama reads it: it unpacks zstd on ``/v1``."""
+    is_packed = body.encoding == "zstd" and exchange.route.family is not Family.NATIVE
+    return body.complete and exchange.route.takes_json and not is_packed
+
+
+def _look(exchange: Exchange, body: Looked) -> BodyFields | None:
+    if not _is_readable(exchange, body):
+        return None
+    try:
+        return read_fields(body.head)
+    except (ValueError, UnreadBodyError):
+        return None
+
+
+def _refusal_of(exchange: Exchange, body: Looked) -> Refusal | None:
+    if exchange.route.name == "/api/blobs/:digest":
+        return digest_refusal(exchange.path)
+    if not _is_readable(exchange, body):
+        return None
+    return refusal(exchange.route.name, body.head)
+
+
+def _refused(exchange: Exchange, refused: Refusal) -> web.Response:
+    """Return a refusal as Ollama writes it: what it translates ends with a newline."""
     exchange.outcome = "refused"
     family = exchange.route.family
+    status, message = refused.status, refused.message
     body = error_body(family, status, message, request_id=exchange.request_id)
-    return json_reply(body, status=status, family=family)
+    body = escape_html(body) + (b"\n" if refused.is_translated else b"")
+    typed_as = Family.NATIVE if refused.has_charset else Family.OPENAI
+    return json_reply(body, status=status, family=typed_as)
+
+
+def _refusal(exchange: Exchange, status: int, message: str) -> web.Response:
+    is_native = exchange.route.family is Family.NATIVE
+    refused = Refusal(
+        status, message, is_translated=not is_native, has_charset=is_native
+    )
+    return _refused(exchange, refused)

@@ -55,7 +55,8 @@ async def test_the_first_request_gets_503_in_one_line_and_says_provisioning(
 async def test_each_family_is_told_in_its_own_words(
     tmp_path: Path, path: str, check: object
 ) -> None:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": "tiny", "max_tokens": 1, "messages": messages}
     async with (
         running_proxy(tmp_path) as proxy,
         proxy.session.post(f"{proxy.url}{path}", json=body) as reply,
@@ -269,8 +270,10 @@ async def test_an_unload_is_answered_asleep(
         ("/api/generate", b'{"model":', "unexpected EOF"),
         ("/api/generate", b"", "missing request body"),
         ("/api/chat", b'{"messages":[]}', "model is required"),
-        ("/api/generate", b'{"model":7}', "invalid request body"),
-        ("/v1/chat/completions", b"[]", "no JSON object"),
+        ("/api/generate", b'{"model":7}', "cannot unmarshal number into Go struct"),
+        ("/v1/chat/completions", b"[]", "cannot unmarshal array into Go value"),
+        ("/api/pull", b"{}", "invalid model name"),
+        ("/v1/messages", b'{"model":"tiny"}', "max_tokens is required"),
     ],
 )
 async def test_a_request_that_can_never_work_wakes_nothing(

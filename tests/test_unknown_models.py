@@ -314,7 +314,7 @@ async def test_what_is_listed_configured_or_pulled_wakes(tmp_path: Path) -> None
     [
         ("POST", "/api/pull", {"model": "nope"}),
         ("POST", "/api/create", {"model": "nope", "from": "tiny"}),
-        ("POST", "/api/blobs/sha256:00", {}),
+        ("POST", f"/api/blobs/sha256:{'0' * 64}", {}),
         ("POST", "/v1/audio/transcriptions", {"model": "nope"}),
     ],
 )
@@ -330,9 +330,10 @@ async def test_what_brings_a_model_or_can_not_be_read_wakes_as_before(
 async def test_a_body_that_is_compressed_wakes_as_before(tmp_path: Path) -> None:
     async with running_proxy(tmp_path, backend=empty_disk("tiny")) as proxy:
         await be_listed(proxy)
-        headers = {"Content-Encoding": "zstd"}
+        path, headers = "/v1/chat/completions", {"Content-Encoding": "zstd"}
+        body = {"model": "nope", "messages": SAY}
 
-        assert await chat(proxy, "nope", **headers) == 503
+        assert (await ask(proxy, "POST", path, body, **headers))[0] == 503
 
 
 async def test_before_any_instance_everything_wakes(tmp_path: Path) -> None:
