@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ollama_proxy.brackets import Brackets
-from ollama_proxy.routing import Kind, Route
+from ollama_proxy.routing import Kind, classify
 
 _NO_CONTENT = 204
 _LAST_GOOD = 299
@@ -109,13 +109,17 @@ _STREAMS: Mapping[tuple[str, str], Marks] = {
 }
 
 
-def check_of(route: Route, method: str, head: Head) -> EndCheck | None:
-    """Return what tells whether an answer is whole; None if only its framing can."""
-    if route.kind is Kind.UNKNOWN or method == "HEAD":
-        return None
-    if head.status > _LAST_GOOD or head.status == _NO_CONTENT:
-        return None
+def check_of(method: str, target: str, head: Head) -> EndCheck | None:
+    """Return what tells whether an answer is whole; None if only its framing can.
+
+    ``target`` is the raw path and query that were asked for.
+    """
     if "Content-Length" in head.headers or "Content-Encoding" in head.headers:
+        return None
+    if head.status > _LAST_GOOD or head.status == _NO_CONTENT or method == "HEAD":
+        return None
+    route = classify(method, target.partition("?")[0])
+    if route.kind is Kind.UNKNOWN:
         return None
     content_type = head.headers.get("Content-Type", "").partition(";")[0]
     content_type = content_type.strip().lower()

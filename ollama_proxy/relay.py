@@ -21,11 +21,10 @@ from ollama_proxy.connector import Address, Connector
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.link import credentials, is_foreign
 from ollama_proxy.outgoing import Sendable
-from ollama_proxy.routing import classify
 
 _INVITATION_S = 5.0
 _SOME = 16
-_SMALL = 512
+_SMALL = 320
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
 
 
@@ -214,8 +213,7 @@ class Relay:
             raise
         check = None
         if upstream.has_gateway:
-            route = classify(request.method, request.target.partition("?")[0])
-            check = check_of(route, request.method, answered)
+            check = check_of(request.method, request.target, answered)
         return Answer(answered, address, connection, self._connector, check)
 
 
