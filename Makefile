@@ -13,7 +13,7 @@ help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 run: $(VENV)/run ## serve on :11434, with the embedded backend
-	OLLAMA_PROXY_DEFAULT_BACKEND=local $(BIN)/ollama-proxy serve
+	env OLLAMA_PROXY_DEFAULT_BACKEND=local $(BIN)/ollama-proxy serve
 
 test: $(VENV)/dev ## run every test
 	$(BIN)/python -m pytest --numprocesses=3

@@ -20,15 +20,16 @@ Groups = Mapping[str, type[BackendSettings]]
 class Evidence:
     """What the settings hold that speaks for a backend.
 
-    ``backend`` and ``default`` are names, empty if not set. ``named_by`` and ``url_by``
-    say where the backend's name and an upstream URL stand; ``credentials`` has, per
-    cloud, where its complete credentials stand, in words. ``tables`` are the clouds
-    that have a table in the settings file, and where it stands.
+    ``backend`` and ``default`` are names, empty if not set; ``named_by``,
+    ``default_by`` and ``url_by`` say where these and an upstream URL stand.
+    ``credentials`` has, per cloud, where its complete credentials stand, in words;
+    ``tables``, per cloud that has a table in the settings file, where that stands.
     """
 
     backend: str = ""
     named_by: str = ""
     default: str = ""
+    default_by: str = ""
     url_by: str = ""
     credentials: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +78,7 @@ def select_backend(evidence: Evidence) -> Selection:
             meant[cloud] = f"its table is there ({table}), and credentials in {where}"
     named = frozenset(meant)
     if evidence.default and not meant:
-        reason = f"it is the default ({evidence.default!r}) and no other is named"
+        reason = f"{evidence.default_by} makes it the default and none is named"
         return Selection(evidence.default, reason, is_named=True)
     if not evidence.default:
         for cloud, where in evidence.credentials.items():
@@ -109,6 +110,7 @@ def gather_evidence(
         backend=given("backend"),
         named_by=origin.get("backend", "backend"),
         default=given("default_backend"),
+        default_by=origin.get("default_backend", "default_backend"),
         url_by=origin.get("upstream_url", "upstream_url")
         if given("upstream_url")
         else "",

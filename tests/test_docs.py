@@ -149,6 +149,7 @@ def test_the_readme_has_the_two_commands_and_make_knows_them() -> None:
 
 
 def test_make_run_takes_no_cloud_from_credentials_alone() -> None:
+    """By ``env``, and not a shell, which would take make's signals for the proxy."""
     done = subprocess.run(
         ["make", "-n", "run", "OLLAMA_MODEL=llama3.2"],
         cwd=ROOT,
@@ -158,7 +159,7 @@ def test_make_run_takes_no_cloud_from_credentials_alone() -> None:
         check=True,
     )
 
-    recipe = "OLLAMA_PROXY_DEFAULT_BACKEND=local .venv/bin/ollama-proxy serve"
+    recipe = "env OLLAMA_PROXY_DEFAULT_BACKEND=local .venv/bin/ollama-proxy serve"
     assert recipe in done.stdout.splitlines()
 
 

@@ -61,7 +61,9 @@ def test_with_a_default_credentials_alone_choose_no_cloud(
     selection = selected(BY_DEFAULT | credentials)
 
     assert selection.backend == "local"
-    assert "it is the default ('local')" in selection.reason
+    assert selection.reason == (
+        "OLLAMA_PROXY_DEFAULT_BACKEND makes it the default and none is named"
+    )
     assert all(name in selection.notice for name in credentials)
     assert "OLLAMA_PROXY_BACKEND=" in selection.notice
 

@@ -197,22 +197,24 @@ def test_what_is_started_where_at_what_price_and_why_is_told(tmp_path: Path) -> 
     started = next(line for line in lines if line["event"] == "proxy.started")
     unused = [line for line in lines if line["event"] == "settings.unused"]
 
-    assert reason == "it is the default ('local') and no other is named"
+    assert reason == (
+        "OLLAMA_PROXY_DEFAULT_BACKEND makes it the default and none is named"
+    )
     assert started["backend"] == "local"
     assert started["instance_type"] == "simulator"
     assert started["location"] == "this machine"
     assert started["price"] == "at no price"
     assert started["reason"] == reason
     assert (
-        "Backend local: simulator (this machine), at no price; chosen because it is the"
-        " default ('local') and no other is named.\n" in text
+        "Backend local: simulator (this machine), at no price; chosen because"
+        f" {reason}.\n" in text
     )
     assert "not used: EXOSCALE_API_KEY, EXOSCALE_API_SECRET; to use them" in text
     assert "OLLAMA_PROXY_DEFAULT_BACKEND=local " in text
     assert len(unused) == 1
     assert "EXOmine" not in text
     assert "my-secret" not in text
-    assert f"because {reason}" in shown
+    assert f"because {reason}" in " ".join(shown.split())
 
 
 def test_it_is_told_before_a_cloud_is_asked_for_anything(tmp_path: Path) -> None:
