@@ -109,17 +109,11 @@ class HttpProbe:
 
     async def look(self, upstream: Upstream) -> ConnectFault | None:
         """Return why ``/api/version`` does not answer within the scaled time-out."""
-        try:
-            version = await self._version(upstream)
-        except PreparationError as error:
-            return ConnectFault(error.fault.message, passes=False)
+        version = await self._version(upstream)
         return version if isinstance(version, ConnectFault) else None
 
     async def _version(self, upstream: Upstream) -> str | ConnectFault:
-        """Return the version, or why there is no answer.
-
-        Raises `PreparationError` if an answer that came can't be unpacked.
-        """
+        """Return the version, or why there is no answer that can be read."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
@@ -130,6 +124,8 @@ class HttpProbe:
             return of_error(upstream, error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return of_error(upstream, error)
+        except PreparationError as error:
+            return ConnectFault(error.fault.message, passes=False)
         version = _field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
         if version is None:
             return of_answer(upstream, reply.status, reply.headers, reply.body)

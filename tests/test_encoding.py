@@ -379,6 +379,19 @@ async def test_an_answer_that_can_not_be_unpacked_is_a_named_fault(
                 await asyncio.sleep(0.02)
 
 
+async def test_such_an_answer_ends_no_launch_for_it_may_heal(
+    tmp_path: Path, serve: Serve
+) -> None:
+    gateway = await serve(Gateway(obeys=False, encoding="br"))
+    async with before(gateway, tmp_path) as proxy:
+        await proxy.until(lambda: len(gateway.of("/api/version")) > 1)
+        launch_id = proxy.parts.pool.controllers[0].record.launch_id
+        gateway.obeys = True
+        await ready(proxy)
+
+        assert proxy.parts.pool.controllers[0].record.launch_id == launch_id
+
+
 @pytest.mark.parametrize(
     ("values", "encoding"),
     [
