@@ -130,6 +130,7 @@ async def serve() -> AsyncIterator[Callable[[Gateway], "asyncio.Future[Gateway]"
     yield lambda gateway: asyncio.ensure_future(start(gateway))
     for runner in runners:
         await runner.cleanup()
+    await asyncio.sleep(0.005)  # what was closed is gone a turn of the loop later
 
 
 Serve = Callable[[Gateway], "asyncio.Future[Gateway]"]

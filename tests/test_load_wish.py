@@ -131,8 +131,22 @@ async def test_what_was_wanted_of_one_instance_is_not_loaded_on_the_next(
     tmp_path: Path,
 ) -> None:
     backend = machine("tiny", "other")
-    async with running_proxy(tmp_path, backend=backend) as proxy:
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_IDLE_TIMEOUT="0.2s"
+    ) as proxy:
         await retried(proxy, options=WIDE)
+        await proxy.until(lambda: proxy.state == "cold")
+        await proxy.wake()
+
+        assert backend.simulator.store.loads == 0
+
+
+async def test_what_was_wanted_before_a_stop_is_not_loaded_after_it(
+    tmp_path: Path,
+) -> None:
+    backend = machine("tiny", "other", boot_s=0.2)
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await ask(proxy, options=WIDE)
         proxy.parts.pool.stop()
         await proxy.until(lambda: proxy.state == "cold")
         await proxy.wake()
