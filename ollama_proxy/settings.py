@@ -346,10 +346,18 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
 
 
 def _variables_by_group() -> dict[str, list[str]]:
-    """Return every environment variable that is read, by group; "" has the rest."""
+    """Return every environment variable that is read, by group; "" has the rest.
+
+    ``EXOSCALE_IDLE_TIMEOUT`` is a setting of the proxy by an older name: by that name
+    it is one of Exoscale's.
+    """
     found: dict[str, list[str]] = {}
+    prefixes = {f"{group.upper()}_": group for group in backend_groups()}
     for name, one in every_setting().items():
-        found.setdefault(name.rpartition(".")[0], []).extend(environment_names(one))
+        for variable in environment_names(one):
+            word = variable.partition("_")[0] + "_"
+            group = name.rpartition(".")[0] or prefixes.get(word, "")
+            found.setdefault(group, []).append(variable)
     return found
 
 

@@ -172,7 +172,7 @@ def test_a_second_signal_cuts_what_a_hang_up_lets_end(tmp_path: Path) -> None:
         time.sleep(0.2)
         assert proxy.process.poll() is None
         proxy.process.send_signal(TERM)
-        code = proxy.process.wait(10)
+        code = proxy.process.wait(30)
     terminal.hang_up()
 
     assert code == 0

@@ -17,6 +17,9 @@ PURE = (
     "headers",
     "answers",
     "origins",
+    "selection",
+    "setting_names",
+    "misspellings",
 )
 IMPURE = {
     "asyncio",

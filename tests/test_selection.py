@@ -188,6 +188,7 @@ def test_settings_of_other_backends_stop_nothing_and_give_one_notice(
         "EXOSCALE_API_KEY": "half a pair",
         "EXOSCALE_DISK_SIZE": "a lot",
         "EXOSCALE_ZNOE": "misspelt",
+        "EXOSCALE_IDLE_TIMEOT": "misspelt too",
         "FLY_VM_SIZE": "a100-40gb",
         "OVH_REGION": "no region",
     }
