@@ -41,6 +41,7 @@ from ollama_proxy.pulls import MOST_DETACHED, Pulls
 from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay
+from ollama_proxy.reports import secrets_in
 from ollama_proxy.routing import Need, known_paths
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
@@ -129,7 +130,13 @@ def build_app(
     load_wishes = LoadWishes()
     probe = HttpProbe(probing, sticky, load_wishes)
     metrics, estimates = Metrics(), Estimates(store)
-    offer = Offer(backend_name(settings), backend, models, _spec(settings))
+    offer = Offer(
+        backend_name(settings),
+        backend,
+        models,
+        _spec(settings),
+        secrets_in(settings),
+    )
     controller = Controller(
         "default-0",
         offer,
@@ -205,6 +212,7 @@ def build_app(
         pulls,
         sticky,
         settings.selection.reason,
+        store,
     )
     common = Common(
         pool=pool,

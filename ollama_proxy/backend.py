@@ -57,7 +57,9 @@ class Observation:
     a few words on why it has failed, or is gone, if the backend knows: ``capacity``,
     as `CapacityError`; ``image`` or ``spec``, as `SpecError`; ``driver`` or ``disk``,
     which stay if they come twice in a row. ``problem`` is why it can't be spoken to
-    yet, which is told if it stays so.
+    yet, which is told if it stays so. ``report`` is what there is to read of one that
+    has failed, or is gone: a log, say, of which up to 8 KB are kept, without secrets
+    of the settings.
     """
 
     phase: Phase
@@ -65,6 +67,7 @@ class Observation:
     detail: str = ""
     reason: str = ""
     problem: str = ""
+    report: str = ""
 
 
 @dataclass(frozen=True, slots=True)

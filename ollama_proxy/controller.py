@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -52,6 +52,7 @@ from ollama_proxy.fingerprint import fingerprint
 from ollama_proxy.lifecycle import duty, next_deadline, step
 from ollama_proxy.probe import PreparationError, Probe
 from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Record, Stage, State
+from ollama_proxy.reports import cleaned, without
 from ollama_proxy.store import Transition
 
 _LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then
@@ -90,13 +91,15 @@ Observer = Callable[[Record, Record], None]
 class Offer:
     """A backend under a name, and the models that its instances must have.
 
-    ``spec``: the settings from which its instances are made.
+    ``spec``: the settings from which its instances are made. ``secrets`` are kept out
+    of what is told of them.
     """
 
     name: str
     backend: Backend
     models: Sequence[str] = ()
     spec: object = None
+    secrets: Collection[str] = field(default=(), repr=False)
 
 
 class Controller:
@@ -219,6 +222,7 @@ class Controller:
                 after=after.state.value,
                 event=type(event).__name__,
                 fault=after.fault.message if after.fault else None,
+                report=getattr(event, "report", "") or None,
             )
         self._store.put(self.slot, after, transition)
         self._stored = after
@@ -328,7 +332,16 @@ class Controller:
         if isinstance(command, Stop):
             self.apply(StopFailed(command.launch_id, surprise))
         elif self._crashes >= _CRASH_LIMIT and self._record.state is State.STARTING:
-            self.apply(Failed(command.launch_id, Fault("internal", surprise)))
+            self._end_launch(Failed(command.launch_id, Fault("internal", surprise)))
+
+    def _end_launch(self, event: Failed | Gone | Lost) -> None:
+        """Take in how an instance ended, and log what else its backend says of it."""
+        told = cleaned(event, self.offer.secrets)
+        if told.report:
+            self._log.warning(
+                log.LAUNCH_REPORT, launch_id=told.launch_id, report=told.report
+            )
+        self.apply(told)
 
     async def _call_start(self, launch_id: LaunchId) -> None:
         """Call start and see it through, even if the launch is no longer wanted.
@@ -356,7 +369,7 @@ class Controller:
             try:
                 await self._call_start(launch_id)
             except (CapacityError, CredentialsError, SpecError) as error:
-                self.apply(refused(launch_id, error))
+                self._end_launch(refused(launch_id, error))
                 return
             except (BackendError, TimeoutError) as error:
                 self._note_call("start", launch_id, error)
@@ -429,10 +442,10 @@ class Controller:
             seen = await self._look(launch_id)
             if seen is not None:
                 if seen.phase is Phase.GONE:
-                    self.apply(ended(launch_id, seen, self._last_words))
+                    self._end_launch(ended(launch_id, seen, self._last_words))
                     return None
                 if seen.phase is Phase.FAILED:
-                    self.apply(failed(launch_id, seen))
+                    self._end_launch(failed(launch_id, seen))
                     return None
                 if seen.phase is Phase.RUNNING and seen.upstream is not None:
                     return seen.upstream
@@ -467,7 +480,7 @@ class Controller:
             seen = gone.result()
             is_gone = seen.phase is Phase.GONE
             words = self._last_words
-            self.apply(
+            self._end_launch(
                 ended(launch_id, seen, words) if is_gone else failed(launch_id, seen)
             )
             return False
@@ -483,7 +496,7 @@ class Controller:
                     told = self._alarming(progress)
                     self.apply(Progressed(launch_id, told))
         except PreparationError as error:
-            self.apply(Failed(launch_id, error.fault))
+            self._end_launch(Failed(launch_id, error.fault))
             return False
         self.apply(Ready(launch_id))
         return True
@@ -513,14 +526,14 @@ class Controller:
                 looked_at = now
                 seen = await self._look(launch_id)
                 if seen is not None and seen.phase in {Phase.GONE, Phase.FAILED}:
-                    self.apply(ended(launch_id, seen, self._last_words))
+                    self._end_launch(ended(launch_id, seen, self._last_words))
                     return
             fault = await self._silence()
             misses = 0 if fault is None else misses + 1
         message = f"the instance did not answer {misses} probes in a row"
         if fault is not None:
             message += f": {fault.message}"
-        self.apply(Lost(launch_id, message))
+        self._end_launch(Lost(launch_id, message))
 
     async def _silence(self) -> ConnectFault | None:
         """Return why the instance says nothing; None if it sent bytes, or answers."""
@@ -548,6 +561,7 @@ class Controller:
         return length_s * self._dice.uniform(0.9, 1.1)
 
     def _note_call(self, call: str, launch_id: LaunchId, error: Exception) -> None:
+        """Log a call that failed, and tell of it while a launch waits for it."""
         self._log.warning(
             log.INSTANCE_CALL_FAILED,
             call=call,
@@ -555,6 +569,13 @@ class Controller:
             reason=getattr(error, "reason", "timeout"),
             error=_said(error),
         )
+        if call in {"start", "inspect"} and self._record.state is State.STARTING:
+            needs_person = isinstance(error, CredentialsError | SpecError)
+            words = without(self.offer.secrets, _said(error))
+            hindered = replace(
+                self._record.progress, problem=words, needs_person=needs_person
+            )
+            self.apply(Progressed(launch_id, hindered))
 
 
 def _policy_for(offer: Offer, policy: Policy) -> Policy:

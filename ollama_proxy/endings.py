@@ -11,14 +11,15 @@ _FINAL = frozenset({"image", "spec"})
 
 def refused(launch_id: LaunchId, error: BackendError) -> Failed:
     """Return the end of a launch that the cloud refused."""
-    return Failed(launch_id, Fault(error.reason, str(error), error.final))
+    fault = Fault(error.reason, str(error) or type(error).__name__, error.final)
+    return Failed(launch_id, fault, error.report)
 
 
 def failed(launch_id: LaunchId, seen: Observation) -> Failed:
     """Return the end of a launch that is there and will never serve."""
     reason = seen.reason or "instance"
     message = seen.detail or "the instance has failed"
-    return Failed(launch_id, Fault(reason, message, reason in _FINAL))
+    return Failed(launch_id, Fault(reason, message, reason in _FINAL), seen.report)
 
 
 def ended(launch_id: LaunchId, seen: Observation, last_words: str) -> Gone | Lost:
@@ -28,9 +29,9 @@ def ended(launch_id: LaunchId, seen: Observation, last_words: str) -> Gone | Los
     """
     if seen.phase is Phase.GONE:
         message = seen.detail or _gone(last_words)
-        return Gone(launch_id, message, seen.reason or "lost")
+        return Gone(launch_id, message, seen.reason or "lost", seen.report)
     message = seen.detail or "the instance can't serve any more"
-    return Lost(launch_id, message, seen.reason or "lost")
+    return Lost(launch_id, message, seen.reason or "lost", seen.report)
 
 
 def _gone(last_words: str) -> str:

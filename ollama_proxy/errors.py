@@ -45,11 +45,16 @@ class IllegalTransition(ProxyError):  # noqa: N818 - named after the pair, not t
 class BackendError(ProxyError):
     """A call to a cloud did not do what it was asked.
 
-    A ``final`` one comes again as long as nobody changes anything.
+    A ``final`` one comes again as long as nobody changes anything. ``report`` is what
+    there is to read besides the message: up to 8 KB of it are logged and kept.
     """
 
     reason = "backend"
     final: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", *, report: str = "") -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class TransientError(BackendError):

@@ -38,10 +38,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The launch can't succeed any more."""
+    """The launch can't succeed any more.
+
+    ``report``: longer words of the backend, here and in the next two.
+    """
 
     launch_id: LaunchId
     fault: Fault
+    report: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Lost:
     launch_id: LaunchId
     message: str
     reason: str = "lost"
+    report: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Gone:
     launch_id: LaunchId
     message: str = "the cloud says that the instance does not exist any more"
     reason: str = "lost"
+    report: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ have changed, or at its own end, if it has one.
 
 from dataclasses import replace
 
-from ollama_proxy.record import Fault, Lockout, Policy, Progress, Record, State
+from ollama_proxy.record import Fault, Lockout, Policy, Progress, Record, Stage, State
 
 WINDOW_S = 3600.0
 """Within so long, only so many launches may serve nobody."""
@@ -42,6 +42,9 @@ def failures_after(rec: Record, fault: Fault, policy: Policy) -> int:
 
 def timed_out(progress: Progress, limit_s: float) -> Fault:
     """Return the fault of a launch that got no further for ``limit_s`` seconds."""
+    if progress.problem and progress.stage is Stage.CREATING:
+        message = f"the cloud took no launch for {limit_s:.0f} s: {progress.problem}"
+        return Fault("start_timeout", message)
     if progress.problem:
         message = f"the instance could not be reached for {limit_s:.0f} s"
         return Fault("unreachable", f"{message}: {progress.problem}")

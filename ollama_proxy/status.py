@@ -3,7 +3,7 @@
 import math
 import random
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ollama_proxy import __version__
 from ollama_proxy.answers import Waiting, retry_after_s
@@ -51,6 +51,14 @@ class _Situation(NamedTuple):
     wait_s: float | None
 
 
+class Disk(Protocol):
+    """Where the state is written."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last write failed, until one succeeds again."""
+
+
 @dataclass(slots=True)
 class Status:
     """Tells the state of a pool; decides nothing and changes nothing."""
@@ -64,6 +72,7 @@ class Status:
     pulls: Pulls
     sticky: StickyModels | None
     backend_reason: str
+    disk: Disk
     _last: _Situation | None = None
 
     def waiting(self, problem: str | None = None) -> Waiting:
@@ -165,9 +174,7 @@ class Status:
             "version": __version__,
             "backend": self.backend,
             "backend_reason": self.backend_reason,
-            "provisioning_status": "error"
-            if is_error(record)
-            else _PROVISIONING_STATUS[record.state],
+            "provisioning_status": self._provisioning_status(record),
             "instance_status": record.state.value,
             "stage": waiting.stage,
             "progress": waiting.progress,
@@ -197,8 +204,15 @@ class Status:
             "pools": [self._pool()],
         }
 
+    def _provisioning_status(self, record: Record) -> str:
+        can_not_start = record.state is State.COLD and self.disk.problem is not None
+        if is_error(record) or can_not_start:
+            return "error"
+        return _PROVISIONING_STATUS[record.state]
+
     def _error(self, record: Record) -> str | None:
-        return error_of(record, self.clock.now())
+        words = (error_of(record, self.clock.now()), self.disk.problem)
+        return "; ".join(said for said in words if said) or None
 
     def _lockout(self, record: Record) -> dict[str, Any] | None:
         """Return why no request launches, and in how many seconds one may again."""

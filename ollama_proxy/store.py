@@ -60,12 +60,16 @@ MIGRATIONS: Final = (
     );
     DROP TABLE catalogue;
     """,
+    "ALTER TABLE journal ADD COLUMN report TEXT;",
 )
 """One script per version of the schema; the position is the version before it."""
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A line of the journal; moments are epoch seconds."""
+    """A line of the journal; moments are epoch seconds.
+
+    ``fault``: why, in a sentence; ``report``: what else the backend said of it.
+    """
 
     at: float
     slot: str
@@ -74,12 +78,18 @@ class Transition(msgspec.Struct, frozen=True):
     after: str
     event: str
     fault: str | None
+    report: str | None = None
 
 
 class Store:
-    """The state of one deployment, owned by one process at a time."""
+    """The state of one deployment, owned by one process at a time.
+
+    ``problem``: why the last write failed, until one succeeds again.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.problem: str | None = None
         self._lock = _lock_folder(folder)
         try:
             self._db = _open_database(folder / "state.sqlite3")
@@ -118,7 +128,7 @@ class Store:
             )
             if transition is not None:
                 db.execute(
-                    "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
                     msgspec.structs.astuple(transition),
                 )
                 db.execute(
@@ -150,8 +160,8 @@ class Store:
     def journal(self, limit: int = 50) -> list[Transition]:
         """Return the newest transitions, newest first."""
         rows = self._db.execute(
-            "SELECT at, slot, launch_id, before, after, event, fault FROM journal"
-            " ORDER BY id DESC LIMIT ?",
+            "SELECT at, slot, launch_id, before, after, event, fault, report"
+            " FROM journal ORDER BY id DESC LIMIT ?",
             (limit,),
         )
         return [Transition(*row) for row in rows]
@@ -226,7 +236,13 @@ class Store:
             with self._db:
                 yield self._db
         except (sqlite3.Error, ValueError) as error:
-            raise StoreError(f"the state can't be written: {error}") from error
+            self.problem = (
+                f"the state can't be written: {error}; no instance is started until it"
+                f" can: make room in {str(self._folder)!r}, or set"
+                " OLLAMA_PROXY_STATE_DIR to another folder"
+            )
+            raise StoreError(self.problem) from error
+        self.problem = None
 
 
 class BackendNotes:

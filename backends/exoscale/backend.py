@@ -34,6 +34,7 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instance,
     read_instances,
 )
+from ollama_proxy.backends.exoscale.making import Making, read_making
 from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
@@ -244,8 +245,9 @@ class ExoscaleBackend:
         if instance.state == "destroyed" or kept:
             return self._forgotten(launch_id)
         if (useless := _USELESS.get(instance.state)) is not None:
-            await self._note_room(purchase)
-            return Observation(Phase.FAILED, detail=useless)
+            made = await self._note_room(purchase)
+            detail = made.words or useless
+            return Observation(Phase.FAILED, detail=detail, reason=made.reason)
         return await self._boot(launch_id, instance)
 
     async def _look(self, launch_id: LaunchId, purchase: Purchase) -> Instance | None:
@@ -271,31 +273,33 @@ class ExoscaleBackend:
 
         One that was just bought may be unknown for a moment.
         """
-        operation = await self._note_room(purchase)
-        is_new = self._is_unsettled(purchase) and operation in {"pending", "success"}
+        made = await self._note_room(purchase)
+        is_new = self._is_unsettled(purchase) and made.state in {"pending", "success"}
         if is_new and not purchase.seen:
             return Observation(Phase.PENDING, detail="bought, not yet listed")
-        return self._forgotten(launch_id)
+        return self._forgotten(launch_id, made.words, made.reason)
 
-    def _forgotten(self, launch_id: LaunchId) -> Observation:
+    def _forgotten(
+        self, launch_id: LaunchId, detail: str = "", reason: str = ""
+    ) -> Observation:
         self._ledger.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)
-        return Observation(Phase.GONE)
+        return Observation(Phase.GONE, detail=detail, reason=reason)
 
-    async def _note_room(self, purchase: Purchase) -> str:
-        """Return the state of the create operation; remember that it found no room."""
+    async def _note_room(self, purchase: Purchase) -> Making:
+        """Return what became of the making; remember that there was no room."""
         if purchase.operation_id is None:
-            return "unknown"
+            return Making("unknown")
         api = self.api(purchase.offer.zone)
         try:
             operation = await api.call("get_operation", id=purchase.operation_id)
         except NotFoundError:
-            return "pending"
-        state = str(operation.get("state", "pending"))
-        if state in {"failure", "timeout"}:
+            return Making("pending")
+        made = read_making(operation, purchase.offer)
+        if made.has_failed:
             self._buyer.note_full(purchase.offer)
-        return state
+        return made
 
     async def _boot(self, launch_id: LaunchId, instance: Instance) -> Observation:
         """Tell how far a running instance is."""

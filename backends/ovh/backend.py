@@ -286,7 +286,8 @@ class OvhBackend:
             case Verdict.WITHOUT_ROOM:
                 self._maker.note_full(attempt.region)
         phase = Phase.PENDING if thought is Verdict.COMING else Phase.FAILED
-        return Observation(phase, detail=why)
+        reason = "capacity" if thought is Verdict.WITHOUT_ROOM else ""
+        return Observation(phase, detail=why, reason=reason)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
         attempt = self._attempts.get(launch_id)

@@ -1,0 +1,43 @@
+"""What became of the making of an instance, as its operation tells afterwards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ollama_proxy.backends.exoscale.purchase import Offer
+
+_FAILED = frozenset({"failure", "timeout"})
+_OUR_FAULT = frozenset({"forbidden", "incorrect", "not-found", "unsupported"})
+"""Reasons of an operation that speak of the order; any other may be want of room.
+
+Inferred: Exoscale does not document how a lack of capacity is told.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The state of a create operation; for one that failed also why.
+
+    ``reason`` is that of an `Observation`.
+    """
+
+    state: str
+    words: str = ""
+    reason: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing will come of it any more."""
+        return self.state in _FAILED
+
+
+def read_making(operation: Mapping[str, Any], offer: Offer) -> Making:
+    """Return what an operation tells; any of its keys may be missing."""
+    state = str(operation.get("state") or "pending")
+    if state not in _FAILED:
+        return Making(state)
+    code = str(operation.get("reason") or "")
+    said = " ".join(str(operation.get("message") or "").split())[:200]
+    why = ": ".join(words for words in (code, said) if words) or "no reason given"
+    words = f"Exoscale made no {offer.type_name} in {offer.zone}: {why}"
+    return Making(state, words, "" if code in _OUR_FAULT else "capacity")
