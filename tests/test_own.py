@@ -64,7 +64,8 @@ async def test_our_own_faults_are_told_in_the_callers_words(tmp_path: Path) -> N
     async with running_proxy(tmp_path) as proxy:
         proxy.store._db.execute("PRAGMA query_only = ON")
         async with proxy.session.post(
-            f"{proxy.url}/v1/chat/completions", json={"model": "tiny", "messages": []}
+            f"{proxy.url}/v1/chat/completions",
+            json={"model": "tiny", "messages": [{"role": "user", "content": "hi"}]},
         ) as reply:
             said = await reply.json()
 
