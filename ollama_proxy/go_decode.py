@@ -18,6 +18,7 @@ import msgspec
 from ollama_proxy.go_json import Members, Number, folded
 
 _INT64 = range(-(2**63), 2**63)
+_UINT8 = range(256)
 _LONGEST_INT = 20
 _WHOLE = re.compile(r"-?[0-9]+\Z")
 FLOAT32_MAX = 3.4028235677973366e38
@@ -102,6 +103,7 @@ class Target:
         return {"string": "", "bool": False, "int": 0, "float": 0.0}.get(self.kind)
 
 
+_BYTE = Target("int", "uint8")
 _SCALARS = {
     str: Target("string", "string"),
     bool: Target("bool", "bool"),
@@ -226,6 +228,8 @@ class _Decoding:
         return made
 
     def _array(self, value: list[Any], target: Target, old: Any) -> Any:
+        if target.kind == "bytes":
+            return bytes(self.put(element, _BYTE, 0) for element in value)
         if target.kind != "slice":
             return self._mismatch("array", target, old)
         before = old or []
@@ -254,7 +258,7 @@ class _Decoding:
         if target.kind == "int":
             if _WHOLE.match(value) and len(value) <= _LONGEST_INT:
                 whole = int(value)
-                if whole in _INT64:
+                if whole in (_UINT8 if target is _BYTE else _INT64):
                     return whole
             return self._mismatch(f"number {value}", target, old)
         if target.kind != "float":

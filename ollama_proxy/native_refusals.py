@@ -161,10 +161,12 @@ def _files(files: dict[str, str] | None) -> Refusal | None:
 
 
 def _create_from(request: CreateRequest) -> Refusal | None:
+    if not request.from_ and not request.files:
+        neither = "neither 'from' or 'files' was specified"
+        said = neither if request.files is None else "unknown type"
+        return Refusal(400, said, has_charset=False)
     if not request.from_:
-        nothing = "neither 'from' or 'files' was specified"
-        is_nothing = request.files is None
-        return Refusal(400, nothing, has_charset=False) if is_nothing else None
+        return None
     try:
         parse_ref(request.from_)
     except ValueError:

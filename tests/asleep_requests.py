@@ -37,6 +37,7 @@ def _inference() -> Iterator[tuple[str, Any]]:
     yield "/api/generate", {"model": "m", "context": ["x"]}
     yield "/api/generate", {"model": "m", "stream": "yes"}
     yield "/api/generate", {"model": "m", "raw": 1, "prompt": []}
+    yield "/api/generate", {"model": "m", "Model": 5}
     yield "/api/chat", {"messages": USER}
     yield "/api/chat", {"model": "-m", "messages": USER}
     yield "/api/chat", {"model": "m", "messages": "hi"}
@@ -80,6 +81,7 @@ def _store() -> Iterator[tuple[str, Any]]:
     yield "/api/create", {}
     yield "/api/create", {"model": "x"}
     yield "/api/create", {"model": "x", "stream": False}
+    yield "/api/create", {"model": "x", "files": {}}
     yield "/api/create", {"model": "x", "from": "a//b"}
     yield "/api/create", {"model": "x", "files": {"../a": "sha256:0"}}
     yield "/api/create", {"model": "x", "files": {"a": ""}}

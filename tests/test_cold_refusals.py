@@ -1,6 +1,7 @@
 """What a real Ollama refuses without a model, we refuse; what it takes, we do not."""
 
 import json
+import shutil
 import time
 import tracemalloc
 
@@ -9,9 +10,11 @@ import pytest
 from ollama_proxy.cold_refusals import refusal
 from ollama_proxy.native_refusals import Refusal, digest_refusal
 from ollama_proxy.routing import classify
+from tests.mutations import mutated_requests
 from tests.recorded import ABSENT, Recorded
-from tests.recordings import load
+from tests.recordings import empty_ollama, load
 from tests.taken_requests import taken_requests
+from tests.wire import send
 
 TAKEN = load("taken_requests")
 
@@ -33,6 +36,24 @@ def test_nor_is_it_if_it_is_read_with_care(request_: Recorded) -> None:
     route = classify("POST", request_.target)
 
     assert refusal(route.name, request_.body + b"\x00") is None
+
+
+@pytest.mark.real_ollama
+@pytest.mark.skipif(shutil.which("ollama") is None, reason="there is no `ollama`")
+async def test_whatever_is_refused_a_real_ollama_refuses_in_the_same_words() -> None:
+    refused = [
+        (request, expected)
+        for request in mutated_requests(seed=12, count=1500)
+        if (expected := refusal(request.target, request.body)) is not None
+    ]
+    assert len(refused) > 500
+    async with empty_ollama() as port:
+        for request, expected in refused:
+            answer = await send(port, request.raw(close=False), method="POST")
+            error = json.loads(answer.body)["error"]
+            words = error if isinstance(error, str) else error["message"]
+            assert words == expected.message, request.name
+            assert int(answer.status.split()[1]) == expected.status, request.name
 
 
 def test_a_refusal_of_a_native_handler_is_translated_on_v1() -> None:

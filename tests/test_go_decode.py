@@ -99,6 +99,14 @@ def test_the_first_wrong_type_is_told_in_gos_words(text: str, words: str) -> Non
     assert str(raised.value) == f"json: cannot unmarshal {words}"
 
 
+def test_bytes_may_be_given_as_numbers() -> None:
+    got = read('{"model":"m","images":[[0,255,null],"aGk=",null]}', GenerateRequest)
+
+    assert got.images == [b"\x00\xff\x00", b"aGk=", None]
+    with pytest.raises(UnmarshalError, match=r"number 256 into .* of type uint8"):
+        read('{"images":[[256]]}', GenerateRequest)
+
+
 def test_an_error_of_a_type_that_reads_itself_comes_before_earlier_ones() -> None:
     with pytest.raises(UnmarshalError, match='time: invalid duration "soon"'):
         read('{"model":5,"keep_alive":"soon"}', GenerateRequest)
