@@ -56,7 +56,8 @@ from ollama_proxy.reports import cleaned, without
 from ollama_proxy.store import Transition
 
 _LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then
-_LAST_USED_GRAIN_S = 15.0
+_USE_GRAIN_S = 15.0
+_USE_GRAIN_LEAST_S = 1.0
 _CALL_TIMEOUT_S = 120.0
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
@@ -121,6 +122,7 @@ class Controller:
         self.slot = slot
         self.offer = offer
         self.policy = _policy_for(offer, policy)
+        self.use_grain_s = _use_grain_s(self.policy)
         self.upstream: Upstream | None = None
         self._traits = traits
         self._store = store
@@ -158,7 +160,7 @@ class Controller:
 
         In steps, so that a request does not cost a write; its end counts anyway.
         """
-        if self._clock.now() - self._stored.last_used >= _LAST_USED_GRAIN_S:
+        if self._clock.now() - self._stored.last_used >= self.use_grain_s:
             self.apply(Used(launch_id))
 
     def nudge(self) -> None:
@@ -210,7 +212,7 @@ class Controller:
         return deadline is not None and deadline < self._wakes_at
 
     def _write(self, before: Record, after: Record, event: Event, now: float) -> None:
-        if not _differs_on_disk(self._stored, after):
+        if not _differs_on_disk(self._stored, after, self.use_grain_s):
             return
         transition = None
         if after.state is not before.state:
@@ -600,13 +602,21 @@ def _policy_for(offer: Offer, policy: Policy) -> Policy:
     return policy
 
 
-def _differs_on_disk(stored: Record, after: Record) -> bool:
+def _use_grain_s(policy: Policy) -> float:
+    """Return in what steps the time of last use is written, in seconds.
+
+    What is idle for longer goes, so a short idle time has smaller steps.
+    """
+    return max(_USE_GRAIN_LEAST_S, min(_USE_GRAIN_S, policy.idle_timeout_s / 4.0))
+
+
+def _differs_on_disk(stored: Record, after: Record, use_grain_s: float) -> bool:
     """Tell whether the change matters to a later process.
 
     Leases and progress die with this one; the time of last use is written in
     steps, so that a request does not cost a write.
     """
-    if abs(after.last_used - stored.last_used) >= _LAST_USED_GRAIN_S:
+    if abs(after.last_used - stored.last_used) >= use_grain_s:
         return True
     return _durable(after) != _durable(stored)
 

@@ -34,7 +34,6 @@ _JOIN_PAUSE_S = 0.5
 _STOP_POLL_S = 0.02
 _SWEEP_EVERY_S = 600.0
 _SWEEP_CALL_S = 120.0
-_USE_BEAT_S = 15.0
 
 
 class Lease:
@@ -253,8 +252,9 @@ class Pool:
 
     async def _note_use_forever(self) -> None:
         """Have the disk know of long answers that they go on."""
+        beat_s = min(controller.use_grain_s for controller in self.controllers)
         while True:
-            await asyncio.sleep(_USE_BEAT_S)
+            await asyncio.sleep(beat_s)
             for controller, leases in self._leases.items():
                 used = next((lease for lease in leases if lease.is_used), None)
                 if used is not None:

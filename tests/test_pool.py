@@ -262,6 +262,20 @@ async def test_a_crash_right_after_the_first_token_is_one_in_mid_stream() -> Non
 
 
 @in_virtual_time
+async def test_a_crash_in_mid_stream_is_survived_with_a_short_idle_time_too() -> None:
+    deployment = Deployment(Policy(idle_timeout_s=6))
+    lease = await _leased(deployment)
+    await asyncio.sleep(3)
+    lease.mark_used()
+    await asyncio.sleep(7)
+    await deployment.restart()
+    await asyncio.sleep(3)
+
+    assert deployment.state is State.READY
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
 async def test_a_crash_while_requests_come_to_nothing_prolongs_nothing() -> None:
     deployment = Deployment()
     await _leased(deployment)
