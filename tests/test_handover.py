@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.handover import ClientSink
-from ollama_proxy.use import NO_USE
+from ollama_proxy.relay import _CheckedSink
+from ollama_proxy.use import NO_USE, UseWatch, watch
 from tests.fakes.raw_upstream import Script, raw_upstream
 from tests.proxy import RunningProxy, running_proxy
 from tests.virtual_time import in_virtual_time
@@ -130,12 +132,12 @@ class DrainedAtLast:
             await asyncio.sleep(0.1)
 
 
-def sink_of(transport: Draining) -> ClientSink:
+def sink_of(transport: Draining, use: UseWatch = NO_USE) -> ClientSink:
     request = make_mocked_request(
         "GET", "/", transport=transport, writer=DrainedAtLast(transport)
     )
     response = web.StreamResponse(headers={"Transfer-Encoding": "chunked"})
-    return ClientSink(request, response, lambda: None, NO_USE, stall_s=1.0)
+    return ClientSink(request, response, lambda: None, use, stall_s=1.0)
 
 
 @in_virtual_time
@@ -165,3 +167,45 @@ async def test_an_empty_piece_does_not_end_the_body() -> None:
     sink.take([b"one", b"", b"two"])
 
     assert transport.written == b"3\r\none\r\n3\r\ntwo\r\n"
+
+
+class Unclaimed:
+    """A claim that forgets what it is told, and the head of an answer."""
+
+    status = 200
+    headers = CIMultiDictProxy(CIMultiDict[str]())
+
+    def mark_used(self) -> None:
+        pass
+
+    def mark_moving(self) -> None:
+        pass
+
+
+class Unchecked:
+    """A check that never looks."""
+
+    def add(self, data: bytes) -> None:
+        pass
+
+    def add_chunk(self, chunk: bytes) -> None:
+        pass
+
+    def add_chunks(self, chunks: list[bytes]) -> None:
+        pass
+
+    def is_whole(self) -> bool:
+        return True
+
+
+async def test_chunks_pass_unread_once_the_first_word_has_come() -> None:
+    transport = Draining(lambda _gone_s: 0)
+    sink = sink_of(transport, watch("/api/chat", Unclaimed(), Unclaimed()))
+    checked = _CheckedSink(sink, Unchecked())
+    passes = [(sink.is_chunked, checked.is_chunked)]
+    for piece in (b"\n", b'{"model":', b'"tiny"}\n'):
+        checked.take([piece])
+        passes.append((sink.is_chunked, checked.is_chunked))
+
+    assert passes == [(False, False)] * 3 + [(True, True)]
+    assert transport.written.startswith(b"1\r\n\n\r\n9\r\n")

@@ -227,6 +227,22 @@ async def test_a_pull_is_use_while_it_moves_and_none_once_it_fails(
         assert await idle_s(proxy) == PASSED_S
 
 
+async def test_a_pull_that_nobody_follows_any_more_is_use_at_its_end(
+    tmp_path: Path,
+) -> None:
+    backend, clock = InProcessBackend(Manners(pull_s=0.5)), SetClock()
+    async with running_proxy(tmp_path, backend=backend, clock=clock) as proxy:
+        await proxy.wake()
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(request("/api/pull", '{"model":"other"}'))
+        await reader.readuntil(b"pulling manifest")
+        writer.close()
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+        clock.moment += PASSED_S
+
+        assert await idle_s(proxy) == 0.0
+
+
 @contextlib.asynccontextmanager
 async def script_proxy(
     folder: Path, script: Script, clock: SetClock, *, detached: str = "true"
@@ -274,13 +290,15 @@ async def leave_after(folder: Path, said: bytes, *, behind: bool) -> float:
         return await idle_s(proxy)
 
 
-@servers
-async def test_a_client_that_leaves_after_the_first_token_used_the_machine(
-    tmp_path: Path, *, behind: bool
-) -> None:
-    token = b'{"model":"tiny","response":"a","done":false}\n'
+TOKEN = b'{"model":"tiny","response":"a","done":false}\n'
 
-    assert await leave_after(tmp_path, token, behind=behind) == 0.0
+
+@servers
+@pytest.mark.parametrize("said", [TOKEN, TOKEN.strip(), TOKEN[:30]])
+async def test_a_client_that_leaves_after_the_first_token_used_the_machine(
+    tmp_path: Path, said: bytes, *, behind: bool
+) -> None:
+    assert await leave_after(tmp_path, said, behind=behind) == 0.0
 
 
 @servers
