@@ -68,6 +68,7 @@ class Parts:
     relay: Relay
     probing: aiohttp.ClientSession
     fast_path: FastPath
+    book: LessonBook
 
 
 PARTS = web.AppKey("parts", Parts)
@@ -173,7 +174,7 @@ def build_app(
     controller.observe(partial(_forget_connections, relay))
     most = MOST_DETACHED if settings.detached_pulls else 0
     pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout, most=most)
-    book = LessonBook(place)
+    book = LessonBook(place, clock)
 
     def being_fetched() -> list[str]:
         named = [pull.request.model_name for pull in pulls.under_way()]
@@ -241,7 +242,7 @@ def build_app(
             tell_errors,
         ]
     )
-    app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path)
+    app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path, book)
     own = OwnHandlers(
         pool=pool, status=status, metrics=metrics, store=store, pulls=pulls
     )
@@ -322,6 +323,7 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
         parts.keeper.start()
         yield
         await parts.keeper.aclose()
+        parts.book.close()
         await parts.pulls.aclose()
         await parts.pool.stop_on_exit(everything=stop_on_exit, limit_s=_STOP_ON_EXIT_S)
         await parts.pool.aclose()

@@ -11,7 +11,10 @@ from ollama_proxy.routing import BodyFields, Route, classify
 
 @dataclass(slots=True)
 class Exchange:
-    """One request on its way through the proxy; ``agent`` is its client's program."""
+    """One request on its way through the proxy; ``agent`` is its client's program.
+
+    ``joins``: it may wait for an instance that others woke, and wakes none itself.
+    """
 
     request_id: str
     route: Route
@@ -19,6 +22,7 @@ class Exchange:
     agent: str
     outcome: str = "refused"
     wait_s: float = 0.0
+    joins: bool = False
     load: LoadWish | None = None
 
     @property

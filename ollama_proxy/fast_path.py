@@ -114,8 +114,8 @@ class FastPath:
             return self._encoded(request, answer)
         if fields is not None:
             exchange.note_wanted(fields)
-        pool, load = self._common.pool, exchange.load
-        if pool.wish(exchange.model, wait_s=0.0, load=load) > 0:
+        pool, load, joins = self._common.pool, exchange.load, exchange.joins
+        if pool.wish(exchange.model, wait_s=0.0, load=load, joins=joins) > 0:
             return None
         self._common.metrics.wait.observe(0.0)
         return self._unserved(exchange, None)

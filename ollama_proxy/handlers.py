@@ -218,7 +218,10 @@ class OllamaHandler:
         try:
             return await hold.wait(
                 self._common.pool.lease(
-                    exchange.model, wait_s=wait_s, load=exchange.load
+                    exchange.model,
+                    wait_s=wait_s,
+                    load=exchange.load,
+                    joins=exchange.joins,
                 )
             )
         except StoreError:

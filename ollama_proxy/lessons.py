@@ -1,12 +1,16 @@
 """What the instances of one place taught that no table and no list says."""
 
-from typing import Protocol
+import math
+from typing import Final, Protocol
 
 import msgspec
 import structlog
 
 from ollama_proxy import log
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import StoreError
+
+_WRITE_EVERY_S: Final = 10.0
 
 
 class Lessons(msgspec.Struct):
@@ -41,14 +45,29 @@ class LessonStore(Protocol):
 class LessonBook:
     """The lessons of one place, in memory and on disk."""
 
-    def __init__(self, store: LessonStore) -> None:
+    def __init__(self, store: LessonStore, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
+        self._written_at = -math.inf
+        self._is_unwritten = False
         self._log = structlog.get_logger()
         self.lessons = store.lessons()
 
     def save(self) -> None:
         """Write the lessons down; without a disk they hold for this process."""
+        self._written_at, self._is_unwritten = self._clock.now(), False
         try:
             self._store.put_lessons(self.lessons)
         except StoreError as error:
             self._log.error(log.STORE_FAILED, error=str(error))
+
+    def save_soon(self) -> None:
+        """Write down what clients can cause as often as they like, now and then."""
+        self._is_unwritten = True
+        if abs(self._clock.now() - self._written_at) >= _WRITE_EVERY_S:
+            self.save()
+
+    def close(self) -> None:
+        """Write down what is not yet."""
+        if self._is_unwritten:
+            self.save()

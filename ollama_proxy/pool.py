@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from functools import partial
 from types import TracebackType
 from typing import Protocol
@@ -118,6 +119,13 @@ class Lease:
         self.release()
 
 
+class _Wants(Enum):
+    """What one who waits may do: have an instance woken, or wait for that of others."""
+
+    TO_WAKE = "wake"
+    TO_JOIN = "join"
+
+
 class LaunchIdSource(Protocol):
     """Draws launch ids."""
 
@@ -156,7 +164,7 @@ class Pool:
         self._clock = clock
         self._max_waiting = max_waiting
         self._draw_launch_id = draw_launch_id
-        self._waiters: dict[asyncio.Future[bool], None] = {}
+        self._waiters: dict[asyncio.Future[bool], _Wants] = {}
         self._wanted_model: str | None = None
         self._load_wishes = load_wishes if load_wishes is not None else LoadWishes()
         self._wakes_again = False
@@ -327,9 +335,16 @@ class Pool:
             controller.apply(StopRequested())
 
     async def lease(
-        self, model: str | None, *, wait_s: float, load: LoadWish | None = None
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None = None,
+        joins: bool = False,
     ) -> Lease | None:
         """Claim a ready instance, waking it and waiting for it if need be.
+
+        One who ``joins`` waits for what others woke, and wakes nothing.
 
         Returns None if there is none after ``wait_s`` seconds, or as soon as
         waiting is known to be in vain. Raises `HoldLimitError` if too many wait
@@ -337,22 +352,31 @@ class Pool:
         """
         if (lease := self.try_lease()) is not None:
             return lease
-        wait_s = self.wish(model, wait_s=wait_s, load=load)
-        return await self._wait(wait_s) if wait_s > 0 else None
+        wait_s = self.wish(model, wait_s=wait_s, load=load, joins=joins)
+        wants = _Wants.TO_JOIN if joins else _Wants.TO_WAKE
+        return await self._wait(wait_s, wants) if wait_s > 0 else None
 
     def wish(
-        self, model: str | None, *, wait_s: float, load: LoadWish | None = None
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None = None,
+        joins: bool = False,
     ) -> float:
         """Wake an instance for a request that may wait for it, and needs ``load``.
 
-        Returns how many seconds it is to wait: none if that is known to be in vain.
+        Nothing is woken or loaded for one that ``joins``. Returns how many seconds it
+        is to wait: none if that is known to be in vain.
         Raises `StoreError` if the wake could not be written down.
         """
-        self._wanted_model = model
-        if load is not None:
-            self._load_wishes.add(load)
-        self.wake(model)
+        if not joins:
+            self._wanted_model = model
+            if load is not None:
+                self._load_wishes.add(load)
+            self.wake(model)
         is_in_vain = self._in_vain() or not self._accepts_wakes
+        is_in_vain = is_in_vain or (joins and not self._is_coming())
         return 0.0 if is_in_vain else max(wait_s, self._joining_s(), 0.0)
 
     def _joining_s(self) -> float:
@@ -364,10 +388,19 @@ class Pool:
         woken_at = max((c.record.woken_at for c in joined), default=0.0)
         return woken_at + _JOIN_GRACE_S - self._clock.now()
 
-    async def _wait(self, wait_s: float) -> Lease | None:
+    def _is_coming(self) -> bool:
+        """Tell whether a launch is under way, or comes by itself after a stop."""
+        starting = any(c.record.state is State.STARTING for c in self.controllers)
+        return starting or self._wakes_again or self._is_wanted()
+
+    def _is_wanted(self) -> bool:
+        """Tell whether anybody waits who may have an instance woken."""
+        return _Wants.TO_WAKE in self._waiters.values()
+
+    async def _wait(self, wait_s: float, wants: "_Wants") -> Lease | None:
         deadline = asyncio.get_running_loop().time() + wait_s
         while True:
-            with self._waiting() as given:
+            with self._waiting(wants) as given:
                 try:
                     async with asyncio.timeout_at(deadline):
                         if not await given:
@@ -380,7 +413,7 @@ class Pool:
                 return None
 
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[asyncio.Future[bool]]:
+    def _waiting(self, wants: "_Wants") -> Iterator[asyncio.Future[bool]]:
         """Be among the waiting; forgotten however the wait ends.
 
         What is yielded becomes True once there may be a lease, False if there
@@ -391,7 +424,7 @@ class Pool:
                 f"{self._max_waiting} requests wait already; try again later"
             )
         given: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiters[given] = None
+        self._waiters[given] = wants
         try:
             yield given
         finally:
@@ -412,9 +445,11 @@ class Pool:
                     return
                 self._releasing = True
                 self._tasks.spawn(self._release_in_a_ramp(), name="ramp")
-            case State.COLD if self._waiters or self._wakes_again:
+            case State.COLD if self._is_wanted() or self._wakes_again:
                 self._tasks.spawn(self._wake_for_waiting(), name="wake again")
-            case State.COOLDOWN if self._in_vain():
+            case State.COLD:
+                self._give_up()
+            case State.COOLDOWN if self._in_vain() or not self._is_coming():
                 self._give_up()
 
     def _in_vain(self) -> bool:
@@ -436,7 +471,7 @@ class Pool:
 
     async def _wake_for_waiting(self) -> None:
         """Ask again, now that it is cold, for what was asked while it stopped."""
-        if not self._waiters and not self._wakes_again:
+        if not self._is_wanted() and not self._wakes_again:
             return
         self._wakes_again = False
         try:

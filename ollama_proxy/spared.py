@@ -177,6 +177,9 @@ class SparedRequests:
                 return self._unwoken_reply(exchange)
             return _absence(exchange, name)
         match self._unknown.admit(name):
+            case Fate.JOIN:
+                exchange.joins = True
+                return None
             case Fate.ABSENT:
                 return _absence(exchange, name)
             case Fate.LATER:

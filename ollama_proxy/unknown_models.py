@@ -42,12 +42,13 @@ class Fate(Enum):
     """What becomes of the request.
 
     ``PASS``: what becomes of any request. ``WAKE``: the same, and its name had its
-    one launch. ``ABSENT``: the model is not there. ``LATER``: nobody knows, and it is
-    looked for another time.
+    one launch. ``JOIN``: it may wait for the launch that others caused. ``ABSENT``: the
+    model is not there. ``LATER``: nobody knows, and it is looked for another time.
     """
 
     PASS = "pass"  # noqa: S105 - no password
     WAKE = "wake"
+    JOIN = "join"
     ABSENT = "absent"
     LATER = "later"
 
@@ -79,7 +80,7 @@ def fate_of(rule: WakeRule, facts: Facts) -> Fate:
     if facts.starts_empty or facts.absent:
         return Fate.ABSENT
     if not facts.launches:
-        return Fate.PASS
+        return Fate.JOIN
     return Fate.WAKE if facts.wakes < WAKES_PER_HOUR else Fate.LATER
 
 
@@ -214,7 +215,7 @@ class UnknownModels:
             _add(lessons.absent, full)
         _drop(lessons.woken, full)
         if before != (full in lessons.absent, full in lessons.served):
-            self._book.save()
+            self._book.save_soon()
 
     def refreshed(self) -> None:
         """Take in that an instance told its list: it lacks what it was woken for."""

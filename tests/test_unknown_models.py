@@ -1,13 +1,17 @@
 """A model that is not there starts no machine only to say so."""
 
+import asyncio
 import json
 import shutil
 from asyncio import StreamReader, StreamWriter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ollama_proxy.catalogue import Contents
+from ollama_proxy.errors import CapacityError
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.routing import classify, read_fields
 from ollama_proxy.simulator.server import Manners
@@ -42,7 +46,7 @@ KEPT = Facts(
         ("auto", replace(KEPT, starts_empty=True), Fate.ABSENT),
         ("auto", replace(KEPT, starts_empty=True, launches=False), Fate.ABSENT),
         ("auto", replace(KEPT, absent=True), Fate.ABSENT),
-        ("auto", replace(KEPT, launches=False), Fate.PASS),
+        ("auto", replace(KEPT, launches=False), Fate.JOIN),
         ("auto", replace(KEPT, wakes=WAKES_PER_HOUR - 1), Fate.WAKE),
         ("auto", replace(KEPT, wakes=WAKES_PER_HOUR), Fate.LATER),
         ("true", replace(KEPT, absent=True, starts_empty=True), Fate.PASS),
@@ -85,15 +89,18 @@ class Rig:
         self.models, self.instances = Models("there:latest"), Instances()
         self.clock, self.store = SetClock(), MemoryLessons()
         self.fetched: list[str] = []
+        self.book = LessonBook(self.store, self.clock)
         self.open()
 
     def open(self) -> None:
-        """Begin as a new process does."""
+        """Begin as a new process does, after the end of the last."""
+        self.book.close()
+        self.book = LessonBook(self.store, self.clock)
         self.unknown = UnknownModels(
             WakeRule.AUTO,
             listing=self.models,
             launches=self.instances,
-            book=LessonBook(self.store),
+            book=self.book,
             clock=self.clock,
             starts_empty=False,
             also_known=lambda: self.fetched,
@@ -113,7 +120,7 @@ def test_names_compare_as_the_store_resolves_them(rig: Rig, name: str) -> None:
 def test_a_name_wakes_once(rig: Rig) -> None:
     assert rig.unknown.admit("nope") is Fate.WAKE
     rig.instances.would_launch = False
-    assert rig.unknown.admit("nope") is Fate.PASS  # it joins the launch under way
+    assert rig.unknown.admit("nope") is Fate.JOIN
     rig.unknown.refreshed()
     rig.instances.would_launch = True
     assert rig.unknown.admit("Nope:latest") is Fate.ABSENT
@@ -199,8 +206,12 @@ def test_what_clients_ask_for_fills_nothing(rig: Rig) -> None:
     for number in range(1000):
         rig.unknown.heard(f"{number}" + "x" * 400, is_there=False)
     rig.unknown.heard("y" * 10_000, is_there=False)
+    writes = rig.store.writes
+    rig.book.close()
     lessons = rig.store.lessons()
 
+    assert writes == 1
+    assert lessons.absent[-1].startswith("999")
     assert len(lessons.absent) == 64
     assert max(map(len, lessons.absent)) < 500
     assert rig.unknown.judge("z" * 10_000) is Fate.ABSENT
@@ -257,13 +268,16 @@ async def ask(
 
 
 async def chat(proxy: RunningProxy, model: str, **headers: str) -> int:
-    body = {"model": model, "messages": SAY}
+    body = {"model": model, "messages": SAY, "stream": False}
     return (await ask(proxy, "POST", "/api/chat", body, **headers))[0]
 
 
 async def go_cold(proxy: RunningProxy) -> None:
     proxy.parts.pool.stop()
     await proxy.until(lambda: proxy.state == "cold")
+
+
+HELD: dict[str, Any] = {"OLLAMA_PROXY_HOLD": "20s", "OLLAMA_PROXY_BACKOFF": "0.1s"}
 
 
 async def be_listed(proxy: RunningProxy) -> None:
@@ -441,6 +455,53 @@ async def test_the_setting_decides_for_all_places(
             await be_listed(proxy)
 
             assert await chat(proxy, "nope") == status
+
+
+async def test_a_request_that_joins_a_launch_causes_no_other(tmp_path: Path) -> None:
+    backend = InProcessBackend(boot_s=0.2)
+    async with running_proxy(tmp_path, backend=backend, **HELD) as proxy:
+        await be_listed(proxy)
+        known = asyncio.ensure_future(chat(proxy, "tiny"))
+        await proxy.until(lambda: proxy.parts.pool.waiting == 1)
+        joined = asyncio.ensure_future(chat(proxy, "nope"))
+        await proxy.until(lambda: proxy.parts.pool.waiting == 2)
+        assert await known == 200
+        assert await joined == 404
+        assert proxy.store.place("local").lessons().wakes == []
+    assert backend.launches == 2
+
+
+async def test_who_joined_a_launch_that_failed_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend(boot_s=30.0)
+    async with running_proxy(tmp_path, backend=backend, **HELD) as proxy:
+        proxy.store.place("local").put_contents(Contents(b'{"models":[]}', "0.33.0"))
+    async with running_proxy(tmp_path, backend=backend, **HELD) as proxy:
+        proxy.parts.pool.wake()
+        joined = asyncio.ensure_future(chat(proxy, "nope"))
+        await proxy.until(lambda: proxy.parts.pool.waiting == 1)
+        backend.start_error = CapacityError("no room")
+        backend.boot_s = 0.0
+        assert await joined == 503
+        assert proxy.parts.pool.waiting == 0
+        launches = backend.launches
+        await asyncio.sleep(0.3)  # well past the back-off
+    assert backend.launches == launches == 1
+
+
+async def test_after_a_failed_launch_an_unknown_model_uses_none_of_its_wakes(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await be_listed(proxy)
+        backend.start_error = CapacityError("no room")
+        proxy.parts.pool.wake()
+        await proxy.until(lambda: proxy.state == "cool-down")
+        for _ in range(5):
+            assert await chat(proxy, "nope") == 503
+        assert proxy.store.place("local").lessons().wakes == []
 
 
 async def test_while_it_stops_an_unknown_model_counts_once(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ollama_proxy.simulator.server import (
 class InProcessBackend:
     """Starts a simulator per launch; ``simulator`` is the one that runs now.
 
-    ``boot_s`` may be changed while one boots.
+    ``boot_s`` may be changed while one boots; ``start_error`` ends its boot.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class InProcessBackend:
         self.manners = manners or Manners()
         self.traits = Traits(stops_with_proxy=True, poll_s=0.02, watch_s=0.2)
         self.boot_s = boot_s
+        self.start_error: Exception | None = None
         self._is_gateway = is_gateway
         self.launches = 0
         self._models = list(models)
@@ -55,6 +56,7 @@ class InProcessBackend:
         if launch_id in self._runners:
             return
         self.launches += 1
+        self._refuse()
         app = build_simulator(self.manners, models=self._models)
         runner = web.AppRunner(
             app,
@@ -68,10 +70,19 @@ class InProcessBackend:
         begun_at = asyncio.get_running_loop().time()
         while asyncio.get_running_loop().time() - begun_at < self.boot_s:
             await asyncio.sleep(min(0.01, self.boot_s))
+        try:
+            self._refuse()
+        except Exception:
+            await self.stop(launch_id)
+            raise
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         self._ports[launch_id] = runner.addresses[0][1]
+
+    def _refuse(self) -> None:
+        if self.start_error is not None:
+            raise self.start_error
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
         if launch_id not in self._runners:

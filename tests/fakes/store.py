@@ -67,6 +67,7 @@ class MemoryLessons:
 
     kept: Lessons = field(default_factory=Lessons)
     is_full: bool = False
+    writes: int = 0
 
     def lessons(self) -> Lessons:
         return msgspec.msgpack.decode(msgspec.msgpack.encode(self.kept), type=Lessons)
@@ -74,5 +75,6 @@ class MemoryLessons:
     def put_lessons(self, lessons: Lessons) -> None:
         if self.is_full:
             raise StoreError("the state can't be written: disk full")
+        self.writes += 1
         raw = msgspec.msgpack.encode(lessons)
         self.kept = msgspec.msgpack.decode(raw, type=Lessons)
