@@ -15,6 +15,7 @@ from ollama_proxy.routing import read_loosely
 _HISTORY_BYTES = 4 * 1024 * 1024
 _LAYERS = 512
 _LINE_BYTES = 64 * 1024
+_TOLD_LINE_BYTES = 4 * 1024
 
 
 class PullRequest(msgspec.Struct, frozen=True):
@@ -57,9 +58,9 @@ class Pull:
     """One pull under way: its answer's head, and what it said so far.
 
     ``followers``: the clients that wait for it; ``stop`` ends what asks for it.
-    ``last`` is its last line. What it
-    says is kept up to 4 MiB: a follower that is further behind takes nothing, and is
-    let go.
+    ``last`` is its last line. What it says is kept up to 4 MiB: a follower that is
+    further behind takes nothing, and is let go. The lines for those who join are up
+    to 2 MiB besides.
     """
 
     def __init__(
@@ -115,6 +116,8 @@ class Pull:
         progress = read_progress(line)
         self.moved = self.moved or progress != self.progress
         self.last, self.progress = line, progress
+        if len(line) > _TOLD_LINE_BYTES:
+            return
         key = (progress.status, progress.digest)
         if key in self._said or len(self._said) < _LAYERS:
             self._said[key] = line + b"\n"

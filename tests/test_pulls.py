@@ -190,6 +190,19 @@ async def test_a_follower_that_is_too_far_behind_is_let_go(
         await anext(following)
 
 
+async def test_what_is_kept_for_those_who_join_is_bounded() -> None:
+    pull = Pull(PullRequest("m"))
+    pull.say(b'{"status":"pulling manifest"}\n')
+    for number in range(1000):
+        pull.say(b'{"status":"%d %b"}\n' % (number, b"x" * 60_000))
+    following = pull.follow(joins=True)
+    told = await anext(following)
+    await following.aclose()
+    pull.end(None)
+
+    assert lines(told) == [{"status": "pulling manifest"}]
+
+
 async def test_who_joins_in_the_middle_of_a_line_gets_whole_lines() -> None:
     pull = Pull(PullRequest("m"))
     pull.say(b'{"status":"one"}\n{"sta')
