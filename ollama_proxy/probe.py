@@ -10,31 +10,39 @@ import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import aiohttp
-import msgspec
 import structlog
 
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
-from ollama_proxy.catalogue import Contents, ListedModel, Tags
+from ollama_proxy.catalogue import Contents
 from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error
-from ollama_proxy.encoding import CLEAR, Unpacker, UnreadableBodyError, encoding_of
-from ollama_proxy.link import connection_options, credentials, is_foreign
+from ollama_proxy.encoding import CLEAR
+from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.load_wish import LoadWish, LoadWishes, loads_to_try
+from ollama_proxy.probe_reply import (
+    PreparationError,
+    ProbeReply,
+    check_own,
+    listed_models,
+    read_lines,
+    read_reply,
+    text_field,
+)
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.progress import read_progress
 from ollama_proxy.record import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.sticky import Copying, Pulling, Removing, Step, StickyModels
 
+__all__ = ["HttpProbe", "PreparationError", "Probe"]
+
 _CONNECT_PAUSE_S = 0.1
 _CONNECT_PAUSE_MAX_S = 2.0
 _SHOWN_MODELS = 50
-_MAX_BODY = 16 * 1024 * 1024
-_MAX_LINE = 1024 * 1024
 _STICKY_STALL_S = 120.0
 _TRIES = 5
 _TRY_PAUSE_S = 1.0
@@ -44,14 +52,6 @@ _NO_MODEL = re.compile(
 )
 """What Ollama v0.33 says of a name for which the registry has nothing
 (``server/images.go``, ``PullModel``)."""
-
-
-class PreparationError(Exception):
-    """The instance can't be made ready; ``fault`` says why."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
 
 
 class Probe(Protocol):
@@ -75,17 +75,6 @@ class Probe(Protocol):
 
     async def contents(self, upstream: Upstream) -> Contents:
         """Return what the server says of its models."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def error(self) -> str:
-        """Return the error text of a native answer, or its beginning."""
-        return _field(self.body, "error") or f"status {self.status}"
 
 
 class HttpProbe:
@@ -126,7 +115,7 @@ class HttpProbe:
             return of_error(upstream, error)
         except PreparationError as error:
             return ConnectFault(error.fault.message, passes=False)
-        version = _field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
+        version = text_field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
         if version is None:
             return of_answer(upstream, reply.status, reply.headers, reply.body)
         self._timeout.answered(loop.time() - begun)
@@ -153,7 +142,7 @@ class HttpProbe:
 
     async def _present(self, upstream: Upstream) -> set[str]:
         reply = await self._request_ok(upstream, "GET", "/api/tags", None)
-        return {full_model_name(model.name) for model in _listed(reply.body)}
+        return {full_model_name(model.name) for model in listed_models(reply.body)}
 
     async def _fill(
         self, upstream: Upstream, wanted: Sequence[str]
@@ -229,8 +218,8 @@ class HttpProbe:
         request = self._open(upstream, "POST", "/api/pull", body)
         try:
             async with request as response:
-                _own(response, upstream)
-                async for line in _lines(response, "/api/pull"):
+                check_own(response, upstream)
+                async for line in read_lines(response, "/api/pull"):
                     told = read_progress(line)
                     status = told.status or status
                     if told.error:
@@ -302,7 +291,7 @@ class HttpProbe:
         """
         try:
             reply = await self._request(upstream, "GET", "/api/ps", None)
-            loaded = _listed(reply.body) if reply.status == 200 else []  # noqa: PLR2004
+            loaded = listed_models(reply.body) if reply.status == 200 else []  # noqa: PLR2004
         except PreparationError:
             return False
         return full_model_name(model) in {full_model_name(one.name) for one in loaded}
@@ -312,7 +301,7 @@ class HttpProbe:
         tags = await self._request_ok(upstream, "GET", "/api/tags", None)
         version = await self._version(upstream)
         shows: dict[str, bytes] = {}
-        for model in _listed(tags.body)[:_SHOWN_MODELS]:
+        for model in listed_models(tags.body)[:_SHOWN_MODELS]:
             reply = await self._request(
                 upstream, "POST", "/api/show", {"model": model.name}
             )
@@ -335,13 +324,13 @@ class HttpProbe:
             **connection_options(upstream.link),
         )
 
-    async def _get(self, upstream: Upstream, path: str) -> _Reply:
+    async def _get(self, upstream: Upstream, path: str) -> ProbeReply:
         async with self._open(upstream, "GET", path, None) as response:
-            return await _reply(response, upstream, path)
+            return await read_reply(response, upstream, path)
 
     async def _request_ok(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
-    ) -> _Reply:
+    ) -> ProbeReply:
         reply = await self._request(upstream, method, path, body)
         if reply.status != 200:  # noqa: PLR2004
             message = f"the instance answered {path} with {reply.error()}"
@@ -350,12 +339,12 @@ class HttpProbe:
 
     async def _request(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
-    ) -> _Reply:
+    ) -> ProbeReply:
         tries = _TRIES if upstream.link is not None and upstream.link.is_marked else 1
         for left in reversed(range(tries)):
             try:
                 async with self._open(upstream, method, path, body) as response:
-                    return await _reply(response, upstream, path)
+                    return await read_reply(response, upstream, path)
             except (aiohttp.ClientError, OSError) as error:
                 if not left:
                     raise PreparationError(_broken("asking", path, error)) from error
@@ -379,88 +368,6 @@ class _Movement:
         elif now - self._at > self._limit_s:
             message = f"it got no further for {self._limit_s:.0f} s"
             raise PreparationError(_pull_fault(progress.detail, message))
-
-
-async def _reply(
-    response: aiohttp.ClientResponse, upstream: Upstream, path: str
-) -> _Reply:
-    """Return an answer; one that is not the instance's own is as good as none."""
-    _own(response, upstream)
-    headers = response.headers
-    try:
-        return _Reply(response.status, headers, await _read(response, path))
-    except PreparationError:
-        if response.status == 200:  # noqa: PLR2004
-            raise
-        return _Reply(response.status, headers, b"")
-
-
-def _own(response: aiohttp.ClientResponse, upstream: Upstream) -> None:
-    if is_foreign(upstream.link, response.headers):
-        said = f"the gateway before the instance answered {response.status}"
-        raise aiohttp.ClientPayloadError(said)
-
-
-async def _unpacked(
-    response: aiohttp.ClientResponse, path: str
-) -> AsyncIterator[bytes]:
-    """Yield a body in the clear; raises `PreparationError` if that can't be done."""
-    encoding = encoding_of(response.headers)
-    if not encoding:
-        async for data in response.content.iter_any():
-            yield data
-        return
-    try:
-        unpacker = Unpacker(encoding)
-        async for data in response.content.iter_any():
-            for piece in unpacker.feed(data):
-                yield piece
-        unpacker.end()
-    except UnreadableBodyError as error:
-        message = f"the instance's answer to {path} can't be read: {error}"
-        raise PreparationError(Fault("encoding", message)) from error
-
-
-async def _read(response: aiohttp.ClientResponse, path: str) -> bytes:
-    """Read a whole body of bounded length."""
-    body = bytearray()
-    async for data in _unpacked(response, path):
-        body += data
-        if len(body) > _MAX_BODY:
-            raise aiohttp.ClientPayloadError(f"an answer is over {_MAX_BODY} bytes")
-    return bytes(body)
-
-
-def _listed(body: bytes) -> list[ListedModel]:
-    """Return the models of ``/api/tags``."""
-    try:
-        return msgspec.json.decode(body, type=Tags).models
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        message = f"the instance's list of models can't be read: {error}"
-        raise PreparationError(Fault("probe", message)) from error
-
-
-async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[bytes]:
-    """Split a stream into lines of bounded length."""
-    rest = b""
-    async for data in _unpacked(response, path):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield line
-        if len(rest) > _MAX_LINE:
-            raise aiohttp.ClientPayloadError("a line of progress is over 1 MB")
-    if rest.strip():
-        yield rest
-
-
-def _field(body: bytes, name: str) -> str | None:
-    try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, str) else None
 
 
 def _pull_fault(model: str, error: str) -> Fault:

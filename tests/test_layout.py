@@ -62,6 +62,7 @@ TESTED_WITH = {
     "lessons": "extra_routes",
     "metrics": "own",
     "middleware": "own",
+    "probe_reply": "probe",
     "probe_timeout": "probe",
     "pull": "pulls",
     "record": "lifecycle",
