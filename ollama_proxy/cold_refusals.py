@@ -26,6 +26,7 @@ from ollama_proxy.go_json import (
     Members,
     Number,
     UnreadBodyError,
+    are_folded,
     folded,
     read_value,
 )
@@ -83,8 +84,7 @@ def refusal(route_name: str, body: bytes) -> Refusal | None:
         return None
     if _holds_few_values(body):
         try:
-            names = _MEMBERS.decode(body)
-            is_as_given = all(name == folded(name) for name in names)
+            is_as_given = are_folded(_MEMBERS.decode(body))
             if is_as_given and rule.check(rule.decoder.decode(body)) is None:
                 return None
         except _UNREADABLE:

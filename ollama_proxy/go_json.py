@@ -7,7 +7,7 @@ has the text that Go gives it (``encoding/json/scanner.go`` of Go 1.26).
 
 import json
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any
 
 import msgspec
@@ -116,6 +116,12 @@ def read_members(
 def folded(name: str) -> str:
     """Return a name in lower case, with the two other letters that Go folds."""
     return name.lower() if name.isascii() else name.translate(_FOLDS)
+
+
+def are_folded(names: Iterable[str]) -> bool:
+    """Tell whether names are in lower case, so that Go takes them as they are."""
+    joined = "".join(names)
+    return joined.isascii() and joined == joined.lower()
 
 
 def _encodable(value: Any) -> Any:

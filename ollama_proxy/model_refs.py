@@ -12,6 +12,7 @@ from ollama_proxy.ollama_requests import go_quoted
 
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_\-.]{0,79}"
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}\Z")
+_USUAL = re.compile(rf"{_PLAIN}(?::{_PLAIN})?\Z")
 _MODEL = re.compile(rf"{_PLAIN}\Z")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-.:]{0,349}\Z")
 _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006" + (
@@ -52,6 +53,8 @@ def parse_ref(raw: str) -> ModelRef:
 
     Raises `ModelRequiredError`, `ConflictingSourceError` or `UnqualifiedNameError`.
     """
+    if _USUAL.match(raw) and raw[-5:].lower() not in {"cloud", "local"}:
+        return ModelRef(raw, Source.UNSPECIFIED)
     base, source = _split(raw)
     return _checked(base, source)
 

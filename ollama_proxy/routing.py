@@ -20,7 +20,7 @@ from ollama_proxy.go_json import (
     EmptyBodyError,
     GoSyntaxError,
     UnreadBodyError,
-    folded,
+    are_folded,
     read_members,
 )
 from ollama_proxy.redirects import clean_path
@@ -319,7 +319,7 @@ def _is_as_go_reads_it(members: dict[str, msgspec.Raw]) -> bool:
     """
     if bytes(members.get("model", b"")) == b"null":
         return False
-    return all(key == folded(key) for key in members)
+    return are_folded(members)
 
 
 class Need(StrEnum):

@@ -7,6 +7,7 @@ What it said is recorded (`tests.recordings`), and asked anew where there is an
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,18 @@ def differences(
                 yield name, f"{part}: {expected[part]!r} became {got[part]!r}"
 
 
-async def test_asleep_we_answer_as_an_ollama_without_a_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "left to the server behind"}])
+async def test_asleep_we_answer_as_an_ollama_without_a_model(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    requests = [
+        replace(request, headers=request.headers | headers)
+        for request in asleep_requests()
+    ]
     backend = InProcessBackend(models=())
     hosts = HostRules.of_this_machine()
     async with running_proxy(tmp_path, backend=backend, hosts=hosts) as proxy:
-        ours = await ask_all(proxy.port, asleep_requests())
+        ours = await ask_all(proxy.port, requests)
         launches = backend.launches
 
     found = dict(differences(RECORDED, ours))
