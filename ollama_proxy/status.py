@@ -95,7 +95,9 @@ class Status:
         is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
         if not is_down or waiting.status == "error":
             return waiting
-        message = "no instance is up, and OLLAMA_PROXY_IDLE_IGNORES has this wake none"
+        message = (
+            "no instance is up; by OLLAMA_PROXY_IDLE_IGNORES this request wakes none"
+        )
         return waiting._replace(status="idle", message=message, eta_s=None)
 
     def _situation(self, controller: Controller, tenth: int) -> _Situation:

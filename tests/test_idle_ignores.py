@@ -300,3 +300,35 @@ async def test_a_check_that_is_under_way_holds_its_instance(tmp_path: Path) -> N
         await proxy.until(lambda: proxy.state == "cold")
 
     assert answer.status == b"HTTP/1.1 200 OK"
+
+
+async def test_a_route_that_is_listed_can_be_named_too(tmp_path: Path) -> None:
+    async with running_proxy(
+        tmp_path,
+        OLLAMA_PROXY_EXTRA_ROUTES="POST /v1/rerank",
+        OLLAMA_PROXY_IDLE_IGNORES="path=/v1/re*",
+    ) as proxy:
+        answer = await ask(proxy, request("/v1/rerank", "{}"), behind=False)
+
+        assert b"OLLAMA_PROXY_IDLE_IGNORES" in answer.body
+        assert proxy.state == "cold"
+
+
+@servers
+async def test_a_check_with_a_large_body_is_told_by_its_head_alone(
+    tmp_path: Path, *, behind: bool
+) -> None:
+    body = SHORT.replace("hi", "hi" * 200_000)
+    raw = request("/v1/chat/completions", body, User_Agent=KUMA)
+    clock = SetClock()
+    async with running_proxy(
+        tmp_path, clock=clock, OLLAMA_PROXY_IDLE_IGNORES=RULES
+    ) as proxy:
+        asleep = await ask(proxy, raw, behind=behind)
+        assert (asleep.status[9:12], proxy.state) == (b"503", "cold")
+        await proxy.wake()
+        clock.moment += 60.0
+        awake = await ask(proxy, raw, behind=behind)
+
+        assert awake.status[9:12] == b"200"
+        assert (await proxy.status())["idle_for_s"] == 60.0
