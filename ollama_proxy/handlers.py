@@ -95,7 +95,7 @@ class OllamaHandler:
         self, request: web.Request, exchange: Exchange, body: RequestBody
     ) -> web.StreamResponse:
         """Relay what is no use of an instance if one is up, else do without."""
-        if (lease := self._common.pool.glance(holds=True)) is not None:
+        if (lease := self._common.pool.glance()) is not None:
             try:
                 return await self._read_from(request, exchange, body, lease, None)
             except UpstreamError:

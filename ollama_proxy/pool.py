@@ -40,9 +40,9 @@ _SWEEP_CALL_S = 120.0
 class Lease:
     """One request's claim on a ready instance, until it is released.
 
-    ``holds``: the instance does not go for idleness meanwhile; ``counts``: what
-    comes of it may be use. ``is_used``: it was, so its end will be. ``was_cut``: the
-    instance was lost meanwhile.
+    The instance does not go for idleness meanwhile. ``counts``: what comes of it may
+    be use. ``is_used``: it was, so its end will be. ``was_cut``: the instance was lost
+    meanwhile.
     """
 
     def __init__(
@@ -52,12 +52,10 @@ class Lease:
         launch_id: LaunchId,
         forget: Callable[["Lease"], None],
         *,
-        holds: bool = True,
         counts: bool = True,
     ) -> None:
         self._controller = controller
         self._forget = forget
-        self._holds = holds
         self._counts = counts
         self._held = True
         self.is_used = False
@@ -104,8 +102,7 @@ class Lease:
         if self._held:
             self._held = False
             self._forget(self)
-            if self._holds:
-                self._controller.apply(Released(self.launch_id, self.is_used))
+            self._controller.apply(Released(self.launch_id, self.is_used))
 
     def __enter__(self) -> "Lease":
         return self
@@ -233,28 +230,23 @@ class Pool:
                 return self._claim(controller)
         return None
 
-    def glance(self, *, holds: bool = False) -> Lease | None:
-        """Return a lease that is no use of a ready instance, and ends with it.
+    def glance(self) -> Lease | None:
+        """Claim a ready instance for a request that is no use of it.
 
-        One that ``holds`` it is not ended for idleness, as an answer must not be.
+        The instance does not go in the middle of it all the same.
         """
         for controller in self.controllers:
             if controller.record.state is State.READY:
-                return self._claim(controller, holds=holds, counts=False)
+                return self._claim(controller, counts=False)
         return None
 
-    def _claim(
-        self, chosen: Controller, *, holds: bool = True, counts: bool = True
-    ) -> Lease | None:
+    def _claim(self, chosen: Controller, *, counts: bool = True) -> Lease | None:
         launch_id = chosen.record.launch_id
         if chosen.upstream is None or launch_id is None:
             return None
-        if holds:
-            chosen.apply(Leased(launch_id))
+        chosen.apply(Leased(launch_id))
         forget = self._leases[chosen].discard
-        lease = Lease(
-            chosen, chosen.upstream, launch_id, forget, holds=holds, counts=counts
-        )
+        lease = Lease(chosen, chosen.upstream, launch_id, forget, counts=counts)
         self._leases[chosen].add(lease)
         return lease
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.events import Tick
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script, raw_upstream
@@ -343,3 +344,31 @@ async def test_a_held_request_that_fails_is_no_use(tmp_path: Path) -> None:
             clock.moment += PASSED_S
 
         assert controller.record.last_used == controller.record.since
+
+
+SLOW = {
+    "a read": request("/api/show", '{"model":"tiny"}', X_Simulator_Fault="delay=0.4"),
+    "a failure": request("/api/chat", CHAT, X_Simulator_Fault="delay=0.4,status=500"),
+    "an unload": request(
+        "/api/chat",
+        '{"model":"tiny","messages":[],"keep_alive":0}',
+        X_Simulator_Fault="delay=0.4",
+    ),
+}
+
+
+@servers
+@pytest.mark.parametrize("name", SLOW)
+async def test_whatever_is_in_flight_holds_its_instance_until_it_ends(
+    tmp_path: Path, name: str, *, behind: bool
+) -> None:
+    clock = SetClock()
+    async with running_proxy(tmp_path, clock=clock) as proxy:
+        await proxy.wake()
+        async with asyncio.TaskGroup() as asking:
+            asking.create_task(send(proxy, SLOW[name], behind=behind))
+            await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+            clock.moment += 7200.0
+            proxy.parts.pool.controllers[0].apply(Tick())
+            assert proxy.state == "ready"
+        await proxy.until(lambda: proxy.state == "cold")

@@ -220,7 +220,7 @@ async def test_bytes_that_move_are_use_when_they_move_and_not_later() -> None:
 async def test_a_lease_that_only_holds_is_no_use_whatever_comes_of_it() -> None:
     deployment = Deployment()
     (await _leased(deployment)).release()
-    lease = deployment.pool.glance(holds=True)
+    lease = deployment.pool.glance()
     assert lease is not None
     lease.mark_used()
     lease.mark_moving()
