@@ -26,6 +26,6 @@ WORKDIR /state
 VOLUME /state
 EXPOSE 11434
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:11434/healthz', timeout=4)"]
+    CMD ["ollama-proxy", "healthcheck"]
 ENTRYPOINT ["ollama-proxy"]
 CMD ["serve"]

@@ -1,6 +1,20 @@
-"""Run the command line as ``python -m ollama_proxy``."""
+"""Run the command line: ``ollama-proxy``, or ``python -m ollama_proxy``."""
 
-from ollama_proxy.cli import main
+import os
+import sys
+
+
+def main() -> None:
+    """Run the health check without loading the other commands, else the command."""
+    match sys.argv[1:]:
+        case ["healthcheck"] | ["healthcheck", "--config", _]:
+            from ollama_proxy.healthcheck import run  # noqa: PLC0415 - nothing else
+
+            sys.exit(run(os.environ, *sys.argv[3:]))
+    from ollama_proxy.cli import main as run_command  # noqa: PLC0415 - slow to import
+
+    run_command()
+
 
 if __name__ == "__main__":
     main()

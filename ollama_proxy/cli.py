@@ -245,6 +245,14 @@ def check(config: Config = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def healthcheck(config: Config = None) -> None:
+    """Ask the proxy that listens on this machine whether it serves."""
+    from ollama_proxy.healthcheck import run  # noqa: PLC0415 - `main` does without us
+
+    raise typer.Exit(run(os.environ, str(config) if config else None))
+
+
 def main() -> None:
     """Run the command line; a fault is one sentence on stderr, no traceback."""
     open_missing_streams()

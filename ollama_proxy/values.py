@@ -5,11 +5,12 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
+from ollama_proxy.listen import client_url, split_address
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmg]i?b?|b)?", re.IGNORECASE)
 _SIZE_POWERS = {"k": 10, "m": 20, "g": 30}
-_MAX_PORT = 65535
 _LONGEST_S = 100 * 365 * 86400.0
 
 
@@ -67,42 +68,15 @@ class Listen(BaseModel):
     @property
     def url(self) -> str:
         """The address that a client on this machine uses."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - the address of a client, not a bind
-        return (
-            f"http://[{host}]:{self.port}"
-            if ":" in host
-            else f"http://{host}:{self.port}"
-        )
+        return client_url(self.host, self.port)
 
 
 def parse_listen(value: object) -> Listen:
-    """Return the address in ``OLLAMA_HOST``, read as Ollama's server does.
-
-    ``host``, ``host:port``, ``:port`` or ``scheme://host:port/path``. Without a
-    port it is 11434, with ``http://`` 80 and with ``https://`` 443.
-    """
+    """Return the address in ``OLLAMA_HOST``: see `ollama_proxy.listen`."""
     if isinstance(value, Listen):
         return value
-    text = str(value).strip().strip("\"'")
-    scheme, found, rest = text.partition("://")
-    if not found:
-        scheme, rest = "", text
-    default = {"http": 80, "https": 443}.get(scheme, 11434)
-    authority = rest.split("/")[0]
-    host, port = _split_port(authority)
-    if port and not (port.isdecimal() and int(port) <= _MAX_PORT):
-        raise ValueError(f"{value!r} has no valid port; write host:port, port 0–65535")
-    return Listen(host=host or "127.0.0.1", port=int(port) if port else default)
-
-
-def _split_port(authority: str) -> tuple[str, str]:
-    if authority.startswith("["):
-        host, _, tail = authority[1:].partition("]")
-        return host, tail.removeprefix(":")
-    if authority.count(":") > 1:
-        return authority, ""
-    host, _, port = authority.partition(":")
-    return host, port
+    host, port = split_address(str(value))
+    return Listen(host=host, port=port)
 
 
 def parse_url(value: object) -> str:

@@ -1,0 +1,107 @@
+"""Ask the proxy that listens on this machine whether it serves.
+
+A container engine runs this every few seconds for as long as the container lives.
+So it loads nothing that it can do without: neither the settings with all their
+checks, nor an HTTP library. It also knows of no proxy between: `HTTP_PROXY` is for
+what is outside, and an answer from there would tell nothing of this machine.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from ollama_proxy.listen import client_host, client_url, split_address
+
+_TIMEOUT_S = 4.0  # the image's health check is given 5
+_FILE = "ollama-proxy.toml"
+_STATUS_LINE_BYTES = 512
+_LISTEN = "127.0.0.1:11434"
+
+
+class UnhealthyError(Exception):
+    """The proxy does not serve, or can't be asked; the text says why."""
+
+
+def run(env: Mapping[str, str], file: str | None = None) -> int:
+    """Print one line, on stderr if it is a fault; return the exit code, 0 or 1."""
+    try:
+        url = ask(env, file, now=time.perf_counter)
+    except UnhealthyError as error:
+        sys.stderr.write(f"ollama-proxy: {error}\n")
+        return 1
+    sys.stdout.write(f"{url} serves\n")
+    return 0
+
+
+def ask(
+    env: Mapping[str, str],
+    file: str | None,
+    *,
+    now: Callable[[], float],
+    timeout_s: float = _TIMEOUT_S,
+) -> str:
+    """Return where the proxy serves; raises `UnhealthyError` if it does not."""
+    host, port = _address(env, file)
+    url = client_url(host, port)
+    if port == 0:
+        raise UnhealthyError(
+            "OLLAMA_HOST has port 0, which is another one at each start; name a port"
+        )
+    try:
+        status = _status(client_host(host), port, now() + timeout_s, now)
+    except TimeoutError as error:
+        raise UnhealthyError(f"{url} does not answer in {timeout_s:g} s") from error
+    except (OSError, ValueError) as error:
+        raise UnhealthyError(f"nothing serves at {url} ({error})") from error
+    if status != b"200":
+        told = status.decode("ascii", "replace") or "no HTTP"
+        raise UnhealthyError(f"{url}/healthz answers {told!r}, not 200")
+    return url
+
+
+def _address(env: Mapping[str, str], file: str | None) -> tuple[str, int]:
+    """Return host and port, as `serve` finds them."""
+    text = env.get("OLLAMA_HOST", "").strip()
+    try:
+        return split_address(text or _listen_of_file(file) or _LISTEN)
+    except (OSError, ValueError) as error:
+        where = "OLLAMA_HOST" if text else (file or _FILE)
+        raise UnhealthyError(f"{where}: {error}") from error
+
+
+def _listen_of_file(file: str | None) -> str:
+    """Return ``listen`` of the settings file, empty if nothing says it."""
+    if file is None and not os.path.exists(_FILE):  # noqa: PTH110 - pathlib is slow to import
+        return ""
+    import tomllib  # noqa: PLC0415 - only for those who have a file
+
+    with open(file or _FILE, "rb") as source:  # noqa: PTH123 - likewise
+        return str(tomllib.load(source).get("listen", ""))
+
+
+def _status(host: str, port: int, end: float, now: Callable[[], float]) -> bytes:
+    """Return the status of ``GET /healthz``; empty if the answer is no HTTP."""
+    with socket.create_connection((host, port), _left(end, now)) as connection:
+        connection.settimeout(_left(end, now))
+        connection.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        head = b""
+        while b"\n" not in head and len(head) < _STATUS_LINE_BYTES:
+            connection.settimeout(_left(end, now))
+            piece = connection.recv(_STATUS_LINE_BYTES)
+            if not piece:
+                break
+            head += piece
+    words: Sequence[bytes] = head.split(b"\r\n")[0].split(b" ", 2)
+    is_http = len(words) > 1 and words[0].startswith(b"HTTP/1.")
+    return words[1] if is_http else b""
+
+
+def _left(end: float, now: Callable[[], float]) -> float:
+    left = end - now()
+    if left <= 0:
+        raise TimeoutError
+    return left
