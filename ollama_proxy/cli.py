@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
+import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ from ollama_proxy import __version__, log
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
 from ollama_proxy.screen import pull_line, render_status, watch_status
+from ollama_proxy.service_links import service_links
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.standard_streams import discard_unwritten, open_missing_streams
 
@@ -74,6 +76,8 @@ def serve(config: Config = None) -> None:
 
     settings = _settings(config)
     log.configure(settings.log_level)
+    if links := service_links(os.environ, "OLLAMA_"):
+        structlog.get_logger().debug("settings.service_links_ignored", variables=links)
     coro = run(settings, _announce)
     if sys.platform == "win32":
         asyncio.run(coro)

@@ -37,6 +37,7 @@ from ollama_proxy.selection import (
     gather_evidence,
     select_backend,
 )
+from ollama_proxy.service_links import without_service_links
 from ollama_proxy.setting import (
     OWN_PREFIX,
     BackendSettings,
@@ -319,6 +320,7 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     ``file`` is the TOML file; if None, ``./ollama-proxy.toml`` if it is there.
     """
     faults: list[str] = []
+    env = without_service_links(env)
     values, origin = _read_file(file, faults)
     tables = frozenset(values)
     for name, (text, variable) in _read_environment(env, faults).items():

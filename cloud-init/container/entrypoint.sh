@@ -4,10 +4,13 @@
 #   GUARD_TOKEN     what a caller has to know; nothing starts without it
 #   GUARD           token, or platform: a gateway before this has checked the caller
 #   PORT            where the guard listens, 8080
+#   OLLAMA_PORT     where Ollama listens behind it, on loopback, 11434
 #   DEAD_MAN_S      silence of the proxy, in seconds, after which nobody wants this; 0: never
 #   MAX_LIFETIME_S  the same for the time since the start; 0: never
 #   DEAD_MAN        what happens then. exit: the container ends. metric: /-/wanted tells 0, for
 #                   a platform that starts again what ended, and scales down what is unwanted
+#   TMPDIR          where its own files go, /tmp; else /dev/shm, /run or the home, if a root that
+#                   can only be read leaves no other
 set -eu
 user=42420
 etc="${ETC:-/etc/ollama-proxy}"
@@ -32,23 +35,43 @@ case "${DEAD_MAN_S:=0}${MAX_LIFETIME_S:=0}" in
     *[!0-9]*) say "DEAD_MAN_S and MAX_LIFETIME_S are seconds, without a unit"; exit 64 ;;
 esac
 
+case "${OLLAMA_PORT:=11434}" in
+    *://*) OLLAMA_PORT=11434 ;; # what Kubernetes says of a Service named ollama, no setting
+esac
+case "${PORT:=8080} $OLLAMA_PORT" in
+    " "* | *" " | *[!0-9\ ]* | *" "*" "*) say "PORT and OLLAMA_PORT are numbers, not $PORT and $OLLAMA_PORT"; exit 64 ;;
+esac
+
 if [ "$(id -u)" = 0 ]; then # a fresh volume belongs to root
     mkdir -p "$models" || true
     find "$models" "$HOME" -xdev ! -user "$user" -exec chown -h "$user:$user" {} + 2> /dev/null ||
         say "not everything in $models can be given to user $user"
-    exec setpriv --reuid="$user" --regid="$user" --clear-groups -- "$0" "$@"
+    if setpriv --reuid="$user" --regid="$user" --clear-groups -- true 2> /dev/null; then
+        exec setpriv --reuid="$user" --regid="$user" --clear-groups -- "$0" "$@"
+    fi
+    say "root may not become user $user here, so everything goes on as root"
 fi
 
-run="$(mktemp -d "${TMPDIR:-/tmp}/ollama-proxy.XXXXXX")"
-export RUN_DIR="$run" GUARD GUARD_TOKEN PORT="${PORT:-8080}" OLLAMA_PORT="${OLLAMA_PORT:-11434}"
+run=""
+for place in "${TMPDIR:-/tmp}" /dev/shm /run "$HOME"; do # whichever a read-only root leaves
+    run="$(mktemp -d "$place/ollama-proxy.XXXXXX" 2> /dev/null)" && break
+done
+[ -n "$run" ] || { say "no folder can be written; mount a tmpfs at /tmp"; exit 73; }
+export RUN_DIR="$run" GUARD GUARD_TOKEN PORT OLLAMA_PORT
 [ -w "$models" ] || mkdir -p "$models" 2> /dev/null || true
-if [ ! -w "$models" ]; then
+if [ ! -w "$models" ] && [ -d "$models/blobs" ]; then
     say "$models can only be read: nothing in it is pruned, and no pull will work"
     export OLLAMA_NOPRUNE=1
+elif [ ! -w "$models" ]; then # where Ollama would not even start
+    say "$models can't be written and is empty: models go to $run, and are lost at the end; mount a volume there"
+    models="$run/models"
+    mkdir "$models"
 fi
+home="$HOME"
+[ -w "$home" ] || home="$run" # Ollama writes a key there, or does not start
 echo 1 > "$run/wanted"
 
-env -u GUARD_TOKEN OLLAMA_HOST="127.0.0.1:$OLLAMA_PORT" OLLAMA_MODELS="$models" ollama serve &
+env -u GUARD_TOKEN HOME="$home" OLLAMA_HOST="127.0.0.1:$OLLAMA_PORT" OLLAMA_MODELS="$models" ollama serve &
 ollama=$!
 HOME="$run" caddy run --adapter caddyfile --config "$etc/Caddyfile" &
 guard=$!

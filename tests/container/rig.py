@@ -85,15 +85,19 @@ async def container(
     as_root: bool = False,
     preload: str = "",
     read_only: bool = False,
+    has_models: bool = True,
     **env: str,
 ) -> AsyncIterator[Container]:
     """Start the entrypoint as a platform does; ``ollama`` is what its stub serves by.
+    If ``read_only``, its store of models is root's; empty unless ``has_models``.
 
     The folder is not pytest's own, which nobody else may enter.
     """
     folder = Path(tempfile.mkdtemp(prefix="container-"))
     drop = os.getuid() == 0 and not as_root
     _lay_out(folder, ollama, preload)
+    if read_only and has_models:
+        (folder / "models/blobs").mkdir()
     if drop:
         os.chown(folder / "home", USER, USER)
         if not read_only:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,71 @@ async def test_a_store_that_can_only_be_read_is_not_pruned() -> None:
         environment = (inside.folder / "told/env").read_text()
 
     assert "OLLAMA_NOPRUNE=1" in environment
+
+
+@needs_root
+async def test_where_no_model_is_or_can_be_put_they_go_where_the_rest_goes() -> None:
+    """Ollama does not start over a store that is empty and can't be written."""
+    async with container(read_only=True, has_models=False) as inside:
+        await inside.until_it_serves()
+        environment = (inside.folder / "told/env").read_text()
+        told = (inside.folder / "stderr").read_text()
+
+    assert "OLLAMA_NOPRUNE" not in environment
+    assert re.search(r"OLLAMA_MODELS=/tmp/ollama-proxy\.\w+/models", environment)
+    assert f"{inside.folder}/models can't be written and is empty" in told
+
+
+@needs_root
+async def test_with_a_home_that_can_not_be_written_ollama_gets_another() -> None:
+    """It writes a key in its home, or does not start."""
+    async with container(HOME="/nowhere") as inside:
+        await inside.until_it_serves()
+        environment = (inside.folder / "told/env").read_text()
+
+    assert re.search(r"^HOME=/tmp/ollama-proxy\.\w+$", environment, re.MULTILINE)
+
+
+async def test_without_a_folder_for_temporary_files_another_is_taken() -> None:
+    async with container(TMPDIR="/nowhere", DEAD_MAN_S="60") as inside:
+        await inside.until_it_serves()
+        assert await inside.beat() == 204
+        inside.process.terminate()
+        assert await inside.ended() == 0
+
+    assert _of_entrypoints("/dev/shm") == []
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_a_proxy_in_the_environment_is_not_for_what_is_inside(name: str) -> None:
+    proxy = {name: "http://127.0.0.1:9"}
+    async with container(**proxy) as inside:  # type: ignore[arg-type]  # an environment
+        await inside.until_it_serves()
+        assert await inside.beat() == 204
+
+
+def _of_entrypoints(folder: str) -> list[Path]:
+    return [*Path(folder).glob("ollama-proxy.*")]
+
+
+@pytest.mark.parametrize("address", ["10.96.12.7", "[fd00::7]"])
+async def test_a_service_of_kubernetes_named_ollama_is_no_setting(address: str) -> None:
+    async with container(OLLAMA_PORT=f"tcp://{address}:11434", ollama="sleep 9") as it:
+        await it.until((it.folder / "told/env").exists)
+        environment = (it.folder / "told/env").read_text()
+
+    assert "OLLAMA_HOST=127.0.0.1:11434\n" in environment
+
+
+@pytest.mark.parametrize("name", ["PORT", "OLLAMA_PORT"])
+@pytest.mark.parametrize("port", ["http", "80 81", ":80", "-1", "${PORT}"])
+async def test_a_port_that_is_no_number_is_refused(name: str, port: str) -> None:
+    async with container(ollama="exit 1", **{name: port}) as inside:  # type: ignore[arg-type]  # an environment
+        assert await inside.ended() == 64
+        told = (inside.folder / "stderr").read_text()
+
+    assert "PORT and OLLAMA_PORT are numbers, not " in told
+    assert port in told
 
 
 async def test_ollama_does_not_know_the_token_and_may_write_its_store() -> None:
