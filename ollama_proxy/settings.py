@@ -367,7 +367,7 @@ def _read_file(
     file: Path | None, faults: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     path = file if file is not None else Path("ollama-proxy.toml")
-    if file is None and not path.exists():
+    if file is None and not _is_there(path):
         return {}, {}
     try:
         values = tomllib.loads(path.read_text("utf-8"))
@@ -378,6 +378,15 @@ def _read_file(
         faults.append(f"{path}: unknown setting {key!r}{_guess(key, _file_keys())}")
         del values[key]
     return values, {key: f"{path}: {key}" for key in values}
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a file is there; not if its folder may not even be searched."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _file_keys() -> list[str]:

@@ -1,5 +1,9 @@
 """Settings from environment and file, and every fault at once."""
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.settings import Settings, backend_name, load_settings
 from ollama_proxy.values import parse_duration, parse_listen, parse_names, parse_size
+from tests.black_box import clean_environment
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,57 @@ def test_a_file_in_the_working_folder_is_found(
     monkeypatch.chdir(tmp_path)
 
     assert load_settings({}).models == ("a",)
+
+
+def as_somebody(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Load the settings in a folder as a user who owns nothing."""
+    code = (
+        "from ollama_proxy.settings import load_settings as load\n"
+        "from ollama_proxy.errors import SettingsError\n"
+        f"import os; os.chdir({str(folder)!r}); os.getuid() or os.setuid(1000670000)\n"
+        "try: print(load({}).models)\n"
+        "except SettingsError as error: print(*error.faults)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_working_folder_that_may_not_be_searched_has_no_file(tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can enter a folder that nobody may search")
+    (tmp_path / "ollama-proxy.toml").write_text('models = ["a"]\n')
+    tmp_path.chmod(0)
+    done = as_somebody(tmp_path)
+
+    assert (done.stdout.strip(), done.stderr) == ("()", "")
+
+
+def test_a_working_folder_that_is_gone_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+
+    assert load_settings({}).models == ()
+
+
+def test_a_file_that_is_there_and_may_not_be_read_is_a_fault() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed
+        Path(folder).chmod(0o755)
+        file = Path(folder, "ollama-proxy.toml")
+        file.write_text('models = ["a"]\n')
+        file.chmod(0)
+        done = as_somebody(Path(folder))
+
+    assert "ollama-proxy.toml: the settings file can't be read" in done.stdout
+    assert "Permission denied" in done.stdout
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
