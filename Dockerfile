@@ -14,15 +14,18 @@ RUN /opt/build/bin/python -m hatchling build --target wheel --directory /opt/whe
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /opt/wheel/*.whl
 
 FROM python:3.13-slim-bookworm
-RUN useradd --system --uid 10434 --home-dir /state --shell /usr/sbin/nologin proxy \
-    && install --directory --owner=proxy --group=proxy --mode=0700 /state
+# Whoever runs it: platforms that choose a user of their own give it the group 0.
+RUN groupadd --system --gid 10434 ollama-proxy \
+    && useradd --system --uid 10434 --gid 10434 --home-dir /state --shell /usr/sbin/nologin ollama-proxy \
+    && install --directory --owner=10434 --group=0 --mode=0770 /state
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OLLAMA_HOST=0.0.0.0:11434 \
     OLLAMA_PROXY_STATE_DIR=/state
 USER 10434
-WORKDIR /state
+# Not /state, which another user may not be allowed to enter.
+WORKDIR /
 VOLUME /state
 EXPOSE 11434
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \

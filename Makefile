@@ -7,7 +7,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test check fix lint types bench bench-smoke wheel lock clean help
+.PHONY: run test image-test check fix lint types bench bench-smoke wheel lock clean help
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -17,6 +17,13 @@ run: $(VENV)/run ## serve on :11434, with the embedded backend
 
 test: $(VENV)/dev ## run every test
 	$(BIN)/python -m pytest --numprocesses=3
+
+image-test: $(VENV)/dev ## build both images and run them, as root on Debian; a few minutes
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ] \
+		&& ! (set -e; for tool in $(IMAGE_TOOLS); do command -v $$tool >/dev/null; done); then \
+		(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(IMAGE_TOOLS)) >/dev/null \
+		|| echo "image-test: $(IMAGE_TOOLS) can't be installed"; fi
+	$(BIN)/python -m pytest tests/image
 
 check: lint types test ## what CI runs: format, lint, types, tests
 
@@ -44,6 +51,7 @@ wheel: $(VENV)/dev ## build the wheel into dist/
 
 TOOLS = caddy cloud-init   # Debian packages, installed by root in a container only
 BENCH_TOOLS = nginx-light haproxy
+IMAGE_TOOLS = buildah caddy crun debootstrap
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock'
