@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import requests
 from dxf import DXF, DXFBase
 from dxf.exceptions import DXFError, DXFPlatformDataNotFound
 
+from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
 from ollama_proxy.errors import (
     BackendError,
     CredentialsError,
@@ -89,16 +90,30 @@ async def look_at(text: str) -> Image:
     except requests.HTTPError as error:
         raise _named(text, error) from error
     except (requests.RequestException, DXFError, ValueError, KeyError) as error:
-        message = f"the registry of {text!r} can't be read: {type(error).__name__}"
+        why = why_nothing_left(error) or type(error).__name__
+        message = f"the registry of {text!r} can't be read: {why}"
         raise TransientError(message) from error
 
 
+class _Registry(DXF):
+    """Reaches a registry by the way out that clouds are reached by."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        session = cast("requests.Session", self._sessions[0])
+        proxy = web_proxy(f"https://{self._host}")
+        session.trust_env = False  # it knows of no proxy; nor of a user's .netrc
+        session.proxies = {"all": proxy} if proxy else {}
+        return self
+
+
 def _look_at(reference: Reference) -> Image:
-    registry = DXF(
+    registry = _Registry(
         reference.host,
         reference.repository,
         _log_in,
         insecure=reference.is_local,
+        tlsverify=authorities() or True,
         timeout=_TIMEOUT_S,
     )
     with registry:

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from ollama_proxy.backends.way_out import ADVICE, tls, web_proxy
 from ollama_proxy.errors import BackendError, OutcomeUnknownError, TransientError
 
 _SHOWN = 200
@@ -29,6 +30,7 @@ class RestClient:
         self._url = url
         self._token = token
         self._session: aiohttp.ClientSession | None = None
+        self._web_proxy: str | None = None
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -56,6 +58,14 @@ class RestClient:
         try:
             async with asyncio.timeout(timeout_s or _TIMEOUT_S):
                 status, raw = await self._exchange(method, path, query, body, headers)
+        except aiohttp.ClientHttpProxyError as error:
+            said = f"the proxy of this network answered {error.status} {error.message}"
+            raise TransientError(f"{told}: {said}; see HTTPS_PROXY") from error
+        except aiohttp.ClientProxyConnectionError as error:
+            said = f"the proxy of this network can't be reached: {error}"
+            raise TransientError(f"{told}: {said}; see HTTPS_PROXY") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise TransientError(f"{told}: {error}; {ADVICE}") from error
         except aiohttp.ClientConnectorError as error:
             raise TransientError(f"{told}: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -79,7 +89,9 @@ class RestClient:
         headers: Mapping[str, str] | None,
     ) -> tuple[int, bytes]:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._web_proxy = web_proxy(self._url)
+            connector = aiohttp.TCPConnector(ssl=tls())
+            self._session = aiohttp.ClientSession(connector=connector)
         request = self._session.request(
             method,
             self._url + path,
@@ -87,6 +99,7 @@ class RestClient:
             json=body,
             headers={"Authorization": f"Bearer {self._token}", **(headers or {})},
             allow_redirects=False,
+            proxy=self._web_proxy,
         )
         async with request as response:
             return response.status, await response.read()

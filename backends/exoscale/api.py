@@ -20,6 +20,7 @@ from exoscale.api.exceptions import (
 )
 from exoscale.api.v2 import Client
 
+from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -95,8 +96,12 @@ class ExoscaleApi:
         """Return this thread's client: `requests` promises no thread safety."""
         client = getattr(self._local, "client", None)
         if client is None:
+            proxy, trusted = web_proxy(self._url), authorities()
             client = Client(self.key, self._secret, url=self._url)
             session = client.http_client
+            session.trust_env = False  # it knows of no proxy; nor of a user's .netrc
+            session.proxies = {"all": proxy} if proxy else {}
+            session.verify = trusted or True
             session.request = functools.partial(session.request, timeout=_TIMEOUT_S)
             self._local.client = client
             self._clients.append(client)
@@ -184,6 +189,8 @@ def _broken(
 ) -> BackendError:
     """Return the error of a call without an answer that can be read."""
     said = f"{operation}: {type(error).__name__}"
+    if (why := why_nothing_left(error)) is not None:
+        return TransientError(f"{operation}: {why}")
     if _never_sent(error):
         return TransientError(said)
     return _unanswered(operation, said)
