@@ -31,7 +31,7 @@ def starting_words(progress: Progress, left: str) -> str:
     What only a person can mend is told first of all.
     """
     if progress.needs_person:
-        return f"can't be reached: {progress.problem}; it is tried again"
+        return f"does not serve yet: {progress.problem}; it is tried again"
     return f"is starting ({_doing(progress)}{left}), please retry"
 
 

@@ -242,13 +242,27 @@ class ExoscaleBackend:
         if instance is None:
             return await self._vanished(launch_id, purchase)
         kept = purchase.parked and instance.is_parked and instance.state == "stopped"
-        if instance.state == "destroyed" or kept:
+        if kept or (instance.state == "destroyed" and purchase.served):
             return self._forgotten(launch_id)
-        if (useless := _USELESS.get(instance.state)) is not None:
-            made = await self._note_room(purchase)
-            detail = made.words or useless
-            return Observation(Phase.FAILED, detail=detail, reason=made.reason)
+        useless = _USELESS.get(instance.state)
+        if useless is not None or instance.state == "destroyed":
+            return await self._broken(launch_id, purchase, useless)
         return await self._boot(launch_id, instance)
+
+    async def _broken(
+        self, launch_id: LaunchId, purchase: Purchase, useless: str | None
+    ) -> Observation:
+        """Tell of an instance that will not serve, or was destroyed before it did.
+
+        Its create operation says why, a moment later.
+        """
+        made = await self._note_room(purchase)
+        if made.state == "pending" and self._is_unsettled(purchase):
+            return Observation(Phase.PENDING, detail="its making is not over")
+        if useless is None:
+            return self._forgotten(launch_id, made.words, made.reason)
+        detail = made.words or useless
+        return Observation(Phase.FAILED, detail=detail, reason=made.reason)
 
     async def _look(self, launch_id: LaunchId, purchase: Purchase) -> Instance | None:
         """Return what was bought, as its zone shows it; None if it knows no such id."""

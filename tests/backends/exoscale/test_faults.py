@@ -133,6 +133,14 @@ MISFORTUNES = {
     "there is no room": Misfortune(
         cloud(create_fails="409"), serves=False, says="no capacity"
     ),
+    "there is no room, which is told later": Misfortune(
+        cloud(create_fails="error"), serves=False, says="Exoscale made no a5000"
+    ),
+    "there is no room, and nothing is left": Misfortune(
+        cloud(create_fails="absent"),
+        serves=False,
+        says="in at-vie-2: unavailable",
+    ),
     "there is no room, but elsewhere": Misfortune(
         cloud(quotas={"gpua5000": (0, 0)}), settings=FALL_BACK
     ),

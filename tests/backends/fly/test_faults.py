@@ -129,7 +129,7 @@ MISFORTUNES = {
     "looks fail while it is up": Misfortune(
         script(show=["500", "html-404", "lost-before", "lost-before"])
     ),
-    "it never answers": Misfortune(never_boots, serves=False, says="no progress"),
+    "it never answers": Misfortune(never_boots, serves=False, says="not be reached"),
     "it stops slowly": Misfortune(slowly(stop_s=400.0)),
     "three stops fail": Misfortune(
         script(stop=["500", "lost-before", "429"], delete=["500", "409:lease", "429"])
