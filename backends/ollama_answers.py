@@ -22,6 +22,13 @@ _HIDDEN = frozenset({"general.name", "tokenizer.chat_template"})
 _EXPONENT_FROM = 1e21
 
 
+class _Message(msgspec.Struct):
+    """The part of a message that is told."""
+
+    role: str = ""
+    content: str = ""
+
+
 def listed(files: ModelFiles, model: StoredModel) -> bytes:
     """Return a model's entry in ``/api/tags``; raises one of `UNREADABLE`."""
     config, head = model.config, files.head(model, whole=False)
@@ -169,7 +176,8 @@ def _messages(files: ModelFiles, model: StoredModel) -> list[dict[str, str]]:
     layers = model.of_kind("messages")
     if not layers:
         return []
-    return msgspec.json.decode(files.read(layers[-1]), type=list[dict[str, str]])
+    every = msgspec.json.decode(files.read(layers[-1]), type=list[_Message])
+    return [{"role": one.role, "content": one.content} for one in every]
 
 
 def _commands(
@@ -201,8 +209,7 @@ def _commands(
         yield f"PARAMETER {key}", _quoted(_plain(value))
     yield from (("LICENSE", _quoted(text)) for text in licenses)
     for one in messages:
-        content = _quoted(one.get("content", ""))
-        yield "MESSAGE", f"{one.get('role', '')} {content}"
+        yield "MESSAGE", f"{one['role']} {_quoted(one['content'])}"
 
 
 def _modelfile(model: StoredModel, commands: Iterator[tuple[str, str]]) -> str:

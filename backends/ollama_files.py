@@ -16,7 +16,7 @@ import msgspec
 
 from ollama_proxy.backends.gguf import Head, read_head
 
-UNREADABLE = (OSError, ValueError, RecursionError)
+UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
 """What reading a file that is broken, or not there, may raise."""
 
 _TEXT_BYTES = 4 * 1024 * 1024
@@ -33,7 +33,9 @@ def models_folder(environment: Mapping[str, str]) -> Path:
     Read as it reads it (``Models`` and ``Var`` in ``envconfig/config.go``).
     """
     named = environment.get("OLLAMA_MODELS", "").strip().strip("\"'")
-    return Path(named) if named else Path("~/.ollama/models").expanduser()
+    # Path.expanduser raises for a user without a home, as many containers have.
+    home = os.path.expanduser("~")  # noqa: PTH111
+    return Path(named) if named else Path(home, ".ollama", "models")
 
 
 class Layer(msgspec.Struct, rename="camel"):

@@ -22,6 +22,7 @@ ROUTE_BYTES: Final = 200
 
 _LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no blank, no query
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_OURS = frozenset({"/status", "/healthz", "/metrics"})
 _UNKNOWN = frozenset({Asleep.NOT_FOUND, Asleep.METHOD})
 _NOT_THERE = frozenset({404, 405})
 _GATEWAYS = frozenset({502, 503, 504})
@@ -43,6 +44,8 @@ def _parse_route(text: str) -> str:
             f"{text!r} is no route; write POST /v1/rerank, or POST /v1/x/*"
         )
     method, path = match[1], match[2]
+    if path in _OURS or path.startswith("/-/"):
+        raise ValueError(f"{text!r} is a route of the proxy's own; leave it out")
     if classify(method, path).kind is not Kind.UNKNOWN:
         raise ValueError(f"{text!r} is a route of Ollama's own; leave it out")
     return f"{method} {path}"

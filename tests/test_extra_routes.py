@@ -236,6 +236,8 @@ def test_routes_are_listed_by_method_and_path(
         ("POST /v1/rerank?x=1", "is no route"),
         ("POST /a*b", "is no route"),
         ("POST /api/chat", "is a route of Ollama's own"),
+        ("GET /status", "is a route of the proxy's own"),
+        ("POST /-/wake", "is a route of the proxy's own"),
     ],
 )
 def test_a_route_that_is_none_is_a_fault_of_the_settings(text: str, fault: str) -> None:

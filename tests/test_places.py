@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from ollama_proxy import store as module
+from ollama_proxy.app import open_backend
 from ollama_proxy.backend import Traits
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.catalogue import Contents
+from ollama_proxy.clock import SystemClock
 from ollama_proxy.places import PLACES, place_of
+from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
@@ -86,6 +89,54 @@ def test_a_disk_of_fly_is_kept_on_a_volume_or_while_suspended(
     settings: dict[str, object], *, keeps: bool
 ) -> None:
     assert FlySettings.model_validate(settings).keeps_disk is keeps
+
+
+EXOSCALE = {
+    "OLLAMA_PROXY_BACKEND": "exoscale",
+    "EXOSCALE_API_KEY": "EXO0123456789abcdef01234567",
+    "EXOSCALE_API_SECRET": "s",
+}
+OVH = {
+    "OLLAMA_PROXY_BACKEND": "ovh",
+    "OVH_DRIVER": "rest",
+    "OVH_AI_TOKEN": "t",
+    "OVH_IMAGE": "me/i:1",
+}
+FLY = {
+    "OLLAMA_PROXY_BACKEND": "fly",
+    "FLY_API_TOKEN": "t",
+    "FLY_APP": "mine",
+    "FLY_IMAGE": "me/i:1",
+}
+LOCAL = {"OLLAMA_PROXY_BACKEND": "local", "OLLAMA_PROXY_SIMULATOR": "always"}
+EXOSCALE_DISK = "exoscale at-vie-2 Linux Ubuntu 24.04 LTS 64-bit"
+
+
+@pytest.mark.parametrize(
+    ("environment", "place", "empty"),
+    [
+        (EXOSCALE, EXOSCALE_DISK, True),
+        (EXOSCALE | {"EXOSCALE_IDLE_ACTION": "stop"}, EXOSCALE_DISK, False),
+        (OVH, "ovh GRA me/i:1", True),
+        (
+            OVH | {"OLLAMA_VOLUME": "models@GRA:/m:ro"},
+            "ovh GRA models@GRA:/m:ro",
+            False,
+        ),
+        (FLY, "fly mine fra volume", False),
+        (FLY | {"FLY_VOLUME_GB": "0"}, "fly mine fra me/i:1", True),
+        (LOCAL, "local simulator", True),
+    ],
+)
+async def test_each_backend_tells_where_its_models_are_and_whether_they_stay(
+    store: Store, environment: dict[str, str], place: str, *, empty: bool
+) -> None:
+    settings = load_settings(environment)
+    backend = open_backend(settings, store, SystemClock())
+    name = place_of(environment["OLLAMA_PROXY_BACKEND"], backend.traits)
+    await backend.aclose()
+
+    assert (name, backend.traits.starts_empty) == (place, empty)
 
 
 def test_who_says_nothing_of_the_disk_is_taken_to_keep_it() -> None:

@@ -471,19 +471,21 @@ async def test_a_request_that_joins_a_launch_causes_no_other(tmp_path: Path) -> 
     assert backend.launches == 2
 
 
-async def test_who_joined_a_launch_that_failed_is_not_waited_for(
-    tmp_path: Path,
+@pytest.mark.parametrize("backoff", ["0.1s", "60s"])
+async def test_who_joined_a_launch_that_failed_is_told_and_causes_no_other(
+    tmp_path: Path, backoff: str
 ) -> None:
     backend = InProcessBackend(boot_s=30.0)
-    async with running_proxy(tmp_path, backend=backend, **HELD) as proxy:
+    env = HELD | {"OLLAMA_PROXY_BACKOFF": backoff}
+    async with running_proxy(tmp_path, backend=backend, **env) as proxy:
         proxy.store.place("local").put_contents(Contents(b'{"models":[]}', "0.33.0"))
-    async with running_proxy(tmp_path, backend=backend, **HELD) as proxy:
+    async with running_proxy(tmp_path, backend=backend, **env) as proxy:
         proxy.parts.pool.wake()
         joined = asyncio.ensure_future(chat(proxy, "nope"))
         await proxy.until(lambda: proxy.parts.pool.waiting == 1)
         backend.start_error = CapacityError("no room")
         backend.boot_s = 0.0
-        assert await joined == 503
+        assert await asyncio.wait_for(joined, 3.0) == 503
         assert proxy.parts.pool.waiting == 0
         launches = backend.launches
         await asyncio.sleep(0.3)  # well past the back-off

@@ -30,7 +30,7 @@ RICH: dict[str, list[bytes]] = {
     "params": [
         b'{"num_ctx":512,"stop":["<end>","</s>"],"temperature":0.7,"top_k":2e6}'
     ],
-    "messages": [b'[{"role":"user","content":"hi"}]'],
+    "messages": [b'[{"role":"user","content":"hi","images":["eA=="]}]'],
 }
 
 
@@ -307,6 +307,26 @@ def test_the_folder_is_the_one_that_ollama_would_use(
     environment: Mapping[str, str], path: str
 ) -> None:
     assert models_folder(environment) == Path(path).expanduser()
+
+
+def test_a_user_without_a_home_has_an_empty_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+
+    assert LocalBackend("owner", NEVER_RUN).tags() == b'{"models":[]}'
+
+
+@pytest.mark.parametrize("at_ns", [-(10**18), 0, 253_402_300_800 * 10**9, 2**62])
+def test_a_file_of_any_age_is_told_of_or_left_out(
+    folder: StoreFolder, store: OllamaStore, at_ns: int
+) -> None:
+    folder.put("registry.ollama.ai/library/good/latest")
+    folder.put("registry.ollama.ai/library/odd/latest", at_ns=at_ns)
+
+    assert "good:latest" in names(store)
 
 
 async def ask(proxy: RunningProxy, path: str, body: object = None) -> tuple[int, Any]:
