@@ -225,6 +225,7 @@ def build_app(
             unknown,
             IdleIgnores(settings.idle_ignores),
             status.unwoken,
+            lambda: catalogue.last_version,
             clock,
         ),
         budget=BodyBudget(settings.max_waiting_bytes),

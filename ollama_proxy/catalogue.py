@@ -132,10 +132,15 @@ class Catalogue:
         """Tell whether a model is listed, by its full name."""
         return full_name in self._look().models
 
+    @property
+    def last_version(self) -> str:
+        """The last version of Ollama that was seen here, else the configured one."""
+        seen = self._contents.version if self._contents else ""
+        return seen or self._default_version
+
     def version(self) -> bytes:
         """Return the body of ``/api/version``: the last one seen."""
-        seen = self._contents.version if self._contents else ""
-        return msgspec.json.encode({"version": seen or self._default_version})
+        return msgspec.json.encode({"version": self.last_version})
 
     def tags(self) -> bytes:
         """Return the body of ``/api/tags``."""

@@ -4,8 +4,9 @@ Each rule follows its handler and its middleware (``middleware/``, v0.33) up to 
 first look at the store, and no further: what depends on a model is not refused here.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -54,6 +55,8 @@ _UNREADABLE = (
     RecursionError,
     OverflowError,
 )
+_FOLLOWED = (0, 33)
+_VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _Check = Callable[[Any], Refusal | None]
@@ -72,8 +75,25 @@ class _Rule:
     is_compatible: bool
 
 
-def refusal(route_name: str, body: bytes) -> Refusal | None:
+def refusal(route_name: str, body: bytes, version: str = "") -> Refusal | None:
     """Return how a route refuses a body; None if it may serve it, or is not known.
+
+    ``version`` is that of the Ollama that would be asked: one that is later than the
+    one that these rules follow may take what they refuse for a type or a word.
+    """
+    refused = _refusal(route_name, body)
+    if refused is not None and refused.may_change and _is_later(version):
+        return None
+    return refused
+
+
+def _is_later(version: str) -> bool:
+    begun = _VERSION.match(version)
+    return begun is not None and (int(begun[1]), int(begun[2])) > _FOLLOWED
+
+
+def _refusal(route_name: str, body: bytes) -> Refusal | None:
+    """Return how v0.33 refuses a body.
 
     msgspec reads most bodies a hundred times as fast as we read them as Go does, so
     only what it does not take, what has keys in another case, or what would be refused,
@@ -108,8 +128,10 @@ def _read_with_care(rule: _Rule, body: bytes) -> Refusal | None:
     except EmptyBodyError as error:
         missing = str(error) if rule.is_compatible else "missing request body"
         return Refusal(400, missing)
-    except (GoSyntaxError, UnmarshalError) as error:
+    except GoSyntaxError as error:
         return Refusal(400, str(error))
+    except UnmarshalError as error:
+        return Refusal(400, str(error), may_change=True)
     except (UnreadBodyError, RecursionError):
         return None
 
@@ -117,21 +139,20 @@ def _read_with_care(rule: _Rule, body: bytes) -> Refusal | None:
 def _translated(refused: Refusal | None) -> Refusal | None:
     if refused is None:
         return None
-    status, message = refused.status, refused.message
-    return Refusal(status, message, is_translated=True, has_charset=False)
+    return replace(refused, is_translated=True, has_charset=False)
 
 
 def _openai_chat(request: ChatCompletionRequest) -> Refusal | None:
     if not request.messages:
         return Refusal(400, "[] is too short - 'messages'")
     if (fault := chat_fault(request)) is not None:
-        return Refusal(400, fault)
+        return Refusal(400, fault, may_change=True)
     return _translated(native_refusals.chat(request.model, request.top_logprobs))
 
 
 def _openai_completion(request: CompletionRequest) -> Refusal | None:
     if (fault := completion_fault(request)) is not None:
-        return Refusal(400, fault)
+        return Refusal(400, fault, may_change=True)
     logprobs = max(request.logprobs or 0, 0)
     return _translated(native_refusals.generate(request.model, logprobs))
 
@@ -143,6 +164,7 @@ def _openai_embed(request: OpenAIEmbedRequest) -> Refusal | None:
             400,
             f"Invalid value for 'encoding_format' = {wanted}. "
             "Supported values: ['float', 'base64'].",
+            may_change=True,
         )
     if request.input is None or request.input == []:
         return Refusal(400, "invalid input")
@@ -151,7 +173,7 @@ def _openai_embed(request: OpenAIEmbedRequest) -> Refusal | None:
 
 def _openai_responses(request: ResponsesRequest) -> Refusal | None:
     if (fault := responses_fault(request)) is not None:
-        return Refusal(400, fault)
+        return Refusal(400, fault, may_change=True)
     return _translated(native_refusals.chat(request.model, 0))
 
 
@@ -163,7 +185,7 @@ def _anthropic_messages(request: MessagesRequest) -> Refusal | None:
     if not request.messages:
         return Refusal(400, "messages is required")
     if (fault := messages_fault(request)) is not None:
-        return Refusal(400, fault)
+        return Refusal(400, fault, may_change=True)
     return _translated(native_refusals.chat(request.model, 0))
 
 

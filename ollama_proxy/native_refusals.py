@@ -39,13 +39,15 @@ class Refusal:
 
     ``is_translated``: its native handler says so, and a ``/v1`` route translates it.
     Such an answer ends with a newline, and its type has no charset, which holds of
-    one that came by a stream too.
+    one that came by a stream too. ``may_change``: it rests on a type or a list of
+    words that a later Ollama may widen.
     """
 
     status: int
     message: str
     is_translated: bool = False
     has_charset: bool = True
+    may_change: bool = False
 
 
 def digest_refusal(path: str) -> Refusal | None:
@@ -70,7 +72,8 @@ def _model(name: str, *, status: int, message: str) -> Refusal | None:
 def _logprobs(top_logprobs: int) -> Refusal | None:
     if 0 <= top_logprobs <= _MOST_LOGPROBS:
         return None
-    return Refusal(400, f"top_logprobs must be between 0 and {_MOST_LOGPROBS}")
+    message = f"top_logprobs must be between 0 and {_MOST_LOGPROBS}"
+    return Refusal(400, message, may_change=True)
 
 
 def generate(model: str, top_logprobs: int) -> Refusal | None:
@@ -94,7 +97,7 @@ def embed(model: str, value: Any) -> Refusal | None:
     given = value if isinstance(value, list) else [value]
     if value is None or all(isinstance(element, str) for element in given):
         return None
-    return Refusal(400, "invalid input type")
+    return Refusal(400, "invalid input type", may_change=True)
 
 
 def pull(request: PullRequest) -> Refusal | None:
@@ -143,7 +146,8 @@ def create(request: CreateRequest) -> Refusal | None:
     if refused is not None:
         return refused
     if request.draft_quantize and not request.draft_files:
-        return Refusal(400, "--draft-quantize requires a DRAFT model")
+        requires = "--draft-quantize requires a DRAFT model"
+        return Refusal(400, requires, may_change=True)
     if not all((request.adapters or {}).values()):
         return Refusal(400, _INVALID_DIGEST)
     if not is_valid_name(request.model or request.name):
@@ -164,7 +168,8 @@ def _create_from(request: CreateRequest) -> Refusal | None:
     if not request.from_ and not request.files:
         neither = "neither 'from' or 'files' was specified"
         said = neither if request.files is None else "unknown type"
-        return Refusal(400, said, has_charset=False)
+        is_list = request.files is not None
+        return Refusal(400, said, has_charset=False, may_change=is_list)
     if not request.from_:
         return None
     try:

@@ -67,7 +67,8 @@ class SparedRequests:
 
     ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none either.
     ``unknown`` tells which models are not there. ``ignores`` names requests that wake
-    none; ``unwoken`` tells why there is none for them.
+    none; ``unwoken`` tells why there is none for them. ``version`` tells that of the
+    Ollama that would be asked.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class SparedRequests:
         unknown: UnknownModels,
         ignores: IdleIgnores,
         unwoken: Callable[[], Waiting],
+        version: Callable[[], str],
         clock: Clock,
     ) -> None:
         self._spared = frozenset(spared)
         self._unknown = unknown
         self._ignores = ignores
         self._unwoken = unwoken
+        self._version = version
         self._clock = clock
 
     def fields(self, exchange: Exchange, body: Looked) -> BodyFields | None:
@@ -89,7 +92,8 @@ class SparedRequests:
 
         Raises `RefusedError` if a real Ollama refuses it, whatever models it has.
         """
-        if (refused := _refusal_of(exchange, body)) is not None:
+        refused = _refusal_of(exchange, body, self._version())
+        if refused is not None:
             raise RefusedError(_refused(exchange, refused))
         return _look(exchange, body)
 
@@ -240,12 +244,12 @@ def _look(exchange: Exchange, body: Looked) -> BodyFields | None:
         return None
 
 
-def _refusal_of(exchange: Exchange, body: Looked) -> Refusal | None:
+def _refusal_of(exchange: Exchange, body: Looked, version: str) -> Refusal | None:
     if exchange.route.name == "/api/blobs/:digest":
         return digest_refusal(exchange.path)
     if not _is_readable(exchange, body):
         return None
-    return refusal(exchange.route.name, body.head)
+    return refusal(exchange.route.name, body.head, version)
 
 
 def _refused(exchange: Exchange, refused: Refusal) -> web.Response:

@@ -56,6 +56,41 @@ async def test_whatever_is_refused_a_real_ollama_refuses_in_the_same_words() -> 
             assert int(answer.status.split()[1]) == expected.status, request.name
 
 
+WIDENED = [
+    ("/api/chat", {"model": "m", "think": "ultra"}),
+    ("/api/embed", {"model": "m", "input": [1, 2]}),
+    ("/v1/completions", {"model": "m", "prompt": ["a", "b"]}),
+    ("/v1/responses", {"model": "m", "input": [{"type": "of_the_future"}]}),
+    ("/v1/embeddings", {"model": "m", "input": "a", "encoding_format": "int8"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), WIDENED)
+def test_what_a_later_ollama_may_take_is_left_to_it(path: str, body: object) -> None:
+    raw = json.dumps(body).encode()
+
+    for version in ("", "0.0.0", "0.33.7", "0.33.0-rc2", "dev"):
+        assert refusal(path, raw, version) is not None
+    for version in ("0.34.0", "v0.40.1", "1.0.0"):
+        assert refusal(path, raw, version) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "raw"),
+    [
+        ("/api/chat", b'{"model":"a/b/c/d"}'),
+        ("/api/pull", b"{}"),
+        ("/api/generate", b"{"),
+        ("/v1/chat/completions", b'{"model":"m","messages":[]}'),
+        ("/v1/messages", b'{"model":"m","max_tokens":0}'),
+    ],
+)
+def test_what_none_can_take_is_refused_whatever_the_version(
+    path: str, raw: bytes
+) -> None:
+    assert refusal(path, raw, "99.0.0") is not None
+
+
 def test_a_refusal_of_a_native_handler_is_translated_on_v1() -> None:
     body = {"model": "a//b", "messages": [{"role": "user", "content": "hi"}]}
     raw = json.dumps(body).encode()

@@ -103,3 +103,28 @@ async def test_copilot_is_shown_a_model_under_the_name_it_asked_for(
                 names.append(shown["model_info"]["general.basename"])
 
     assert names == ["TINY", "tiny"]
+
+
+@pytest.mark.parametrize(("version", "status"), [("0.33.0", 400), ("9.0.0", 503)])
+async def test_a_later_ollama_is_woken_to_judge_what_it_may_take(
+    tmp_path: Path, version: str, status: int
+) -> None:
+    asked = {"model": "tiny", "think": "ultra", "messages": []}
+    async with running_proxy(tmp_path, OLLAMA_PROXY_ASLEEP_VERSION=version) as proxy:
+        assert (await ask(proxy, "/api/chat", asked))[0] == status
+
+
+BROKEN = b'{"model":"tiny","messages":5}'
+
+
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "wait=1"}])
+async def test_awake_a_wrong_request_is_the_instances_to_refuse(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        async with proxy.session.post(
+            f"{proxy.url}/api/chat", data=BROKEN, headers=headers
+        ) as answer:
+            assert "X-Ollama-Proxy" not in answer.headers
+            assert answer.status == 400
