@@ -113,7 +113,8 @@ class _WordWatch:
         """Take in more of the body."""
         if self._is_encoded and data:
             self._settle(is_use=True)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest.lstrip()  # spaces may be all that comes for hours
         for line in lines:
             if not self.is_settled:
                 self._read(line.strip())

@@ -1,8 +1,11 @@
 """What of an answer is use of its instance, whichever way its bytes are cut."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.use import watch
@@ -234,6 +237,30 @@ def test_a_change_is_use_while_bytes_move_and_if_it_succeeds(
 
 def test_a_change_that_breaks_off_in_its_last_line_is_none() -> None:
     assert noted(SUCCESS.strip(), route="/api/pull", is_whole=False).used == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([*USE, *NO_USE]), st.data())
+def test_where_an_answer_is_cut_changes_nothing(name: str, data: st.DataObject) -> None:
+    body = (USE | NO_USE)[name]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
+    claim = Noted()
+    use = watch("/api/chat", Head(), claim)
+    for begin, end in itertools.pairwise([0, *cuts, len(body)]):
+        if not use.is_settled:
+            use.take(body[begin:end])
+    use.end(is_whole=True)
+
+    assert bool(claim.used) == (name in USE)
+
+
+def test_spaces_that_keep_a_connection_alive_are_no_word() -> None:
+    claim = Noted()
+    use = watch("/api/chat", Head(), claim)
+    for _ in range(10_000):
+        use.take(b"  ")
+
+    assert (use.is_settled, claim.used) == (False, 0)
 
 
 def test_what_is_kept_of_an_answer_is_bounded() -> None:
