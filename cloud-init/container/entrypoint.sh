@@ -63,7 +63,7 @@ if [ ! -w "$models" ] && [ -d "$models/blobs" ]; then
     say "$models can only be read: nothing in it is pruned, and no pull will work"
     export OLLAMA_NOPRUNE=1
 elif [ ! -w "$models" ]; then # where Ollama would not even start
-    say "$models can't be written and is empty: models go to $run, and are lost at the end; mount a volume there"
+    say "$models can't be written and is empty: mount a volume there; until then models go to $run and are lost at the end"
     models="$run/models"
     mkdir "$models"
 fi
