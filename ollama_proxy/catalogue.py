@@ -51,7 +51,11 @@ class Contents:
 
 
 class Restored(Protocol):
-    """What clients put on the instances."""
+    """What clients put on the instances; ``revision`` changes whenever that does."""
+
+    @property
+    def revision(self) -> int:
+        """Which of several states this is."""
 
     def expected(self, configured: Sequence[str]) -> Sequence[str]:
         """Return the models that the next instance will have, by name."""
@@ -87,6 +91,8 @@ class Catalogue:
         self._configured = tuple(configured)
         self._restored = restored
         self._stock = stock
+        self._revision: int | None = None
+        self._wanted = self._configured
         self._default_version = version
         self._since = since
         self._contents = contents
@@ -104,9 +110,13 @@ class Catalogue:
         self._contents = contents
 
     def _expected(self) -> tuple[str, ...]:
+        """Return the models that the next instance will have: asked all the time."""
         if self._restored is None:
             return self._configured
-        return tuple(self._restored.expected(self._configured))
+        if self._revision != self._restored.revision:
+            self._revision = self._restored.revision
+            self._wanted = tuple(self._restored.expected(self._configured))
+        return self._wanted
 
     def _look(self) -> "_View":
         """Return what there is, made anew if other models are by now."""

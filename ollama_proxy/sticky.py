@@ -123,7 +123,10 @@ class StickyStore(Protocol):
 
 
 class StickyModels:
-    """Remembers what clients do to the models; ``restores`` what is missing."""
+    """Remembers what clients do to the models; ``restores`` what is missing.
+
+    ``revision`` grows with each thing that is remembered or forgotten.
+    """
 
     def __init__(
         self, store: StickyStore, configured: Collection[str], *, restores: bool
@@ -133,6 +136,7 @@ class StickyModels:
         self._restores = restores
         self._log = structlog.get_logger()
         self._models = {model.name: model for model in store.sticky_models()}
+        self.revision = 0
 
     def without_deleted(self, names: Collection[str]) -> list[str]:
         """Return the configured models but for those that a client deleted.
@@ -233,6 +237,7 @@ class StickyModels:
         if before == model:
             return
         self._models[model.name] = model
+        self.revision += 1
         if model.lost is not None and (before is None or before.lost is None):
             self._log.warning(log.MODEL_LOST, model=model.name, reason=model.lost)
         try:
@@ -243,6 +248,7 @@ class StickyModels:
     def _drop(self, name: str) -> None:
         if self._models.pop(name, None) is None:
             return
+        self.revision += 1
         try:
             self._store.drop_sticky(name)
         except StoreError as error:

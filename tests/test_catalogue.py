@@ -37,6 +37,7 @@ class Clients:
     def __init__(self) -> None:
         self.deleted: set[str] = set()
         self.pulled: list[str] = []
+        self.revision = 0
 
     def expected(self, configured: Sequence[str]) -> Sequence[str]:
         return [name for name in configured if name not in self.deleted] + self.pulled
@@ -86,6 +87,7 @@ def test_what_clients_deleted_is_not_listed_and_what_they_pulled_is() -> None:
     catalogue = filled("wanted", restored=clients)
     assert b"wanted:latest" in catalogue.tags()
     clients.deleted, clients.pulled = {"wanted"}, ["fetched"]
+    clients.revision += 1
 
     assert b"wanted:latest" not in catalogue.tags()
     assert catalogue.show("wanted") is None

@@ -1,11 +1,13 @@
 """What clients put on an instance, and how the next one gets it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import LogCapture
 
+from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
 from ollama_proxy.sticky import (
@@ -115,6 +117,37 @@ def test_a_configured_model_that_was_deleted_is_not_pulled_until_it_is_again(
     sticky.pulled("tiny:latest", insecure=False)
 
     assert (without, sticky.without_deleted(["tiny"])) == ([], ["tiny"])
+
+
+def test_the_next_instance_is_expected_to_have_what_is_configured_and_pulled(
+    sticky: StickyModels,
+) -> None:
+    catalogue = Catalogue(["tiny"], version="0.1.0", since=0.0, restored=sticky)
+    listed = []
+
+    def look() -> None:
+        models = json.loads(catalogue.tags())["models"]
+        listed.append([model["name"] for model in models])
+
+    look()
+    sticky.pulled("Other:7b", insecure=False)
+    sticky.created("mine")
+    look()
+    sticky.deleted("tiny")
+    look()
+    sticky.settle(set(), {"Other:7b": "it is not in the registry"})
+    look()
+    sticky.deleted("other:7b")
+    sticky.pulled("tiny", insecure=False)
+    look()
+
+    assert listed == [
+        ["tiny:latest"],
+        ["tiny:latest", "other:7b"],
+        ["other:7b"],
+        [],
+        ["tiny:latest"],
+    ]
 
 
 def test_names_are_sent_as_they_were_written(sticky: StickyModels) -> None:
