@@ -26,6 +26,7 @@ from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.idle_ignores import IdleIgnores
+from ollama_proxy.keep_alive import kept_alive_socket
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.load_wish import LoadWishes
@@ -122,7 +123,10 @@ def build_app(
     models = settings.models
     if not models and backend.traits.simulated:
         models = SIMULATED_MODELS
-    probing = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+    probing = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=kept_alive_socket),
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
     sticky = (
         StickyModels(store, models, restores=not backend.traits.keeps_models)
         if settings.sticky_models

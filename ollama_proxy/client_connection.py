@@ -7,10 +7,10 @@ as long as nothing of an answer has left.
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
+from ollama_proxy.keep_alive import keep_alive
 from ollama_proxy.request_parser import PlainRequest, RequestParser
 
 _REST_S = 1.0
@@ -74,9 +74,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected; a client that vanishes without a word is noticed in the end."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
-        bound = transport.get_extra_info("socket")
-        if bound is not None:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(transport.get_extra_info("socket"))
         self._made(self)
 
     def data_received(self, data: bytes) -> None:

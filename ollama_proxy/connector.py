@@ -18,6 +18,7 @@ from yarl import URL
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.connection import Connection
+from ollama_proxy.keep_alive import keep_alive
 
 _CONNECT_TIMEOUT_S = 10.0
 _HAPPY_EYEBALLS_S = 0.25
@@ -118,16 +119,17 @@ class Connector:
             server_hostname=named if address.context is not None else None,
         )
         if _is_written_out(address.host):
-            _, opened = await connect(address.host, address.port)
+            transport, opened = await connect(address.host, address.port)
         else:
             bound = await aiohappyeyeballs.start_connection(
                 await self._resolve(address), happy_eyeballs_delay=_HAPPY_EYEBALLS_S
             )
             try:
-                _, opened = await connect(sock=bound)
+                transport, opened = await connect(sock=bound)
             except BaseException:
                 bound.close()
                 raise
+        keep_alive(transport.get_extra_info("socket"))
         connection: Connection = opened
         connection.era = era
         if connection.is_open:

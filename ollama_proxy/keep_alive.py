@@ -1,0 +1,64 @@
+"""TCP keep-alive: a peer that vanished is noticed, and a silent line stays open.
+
+A NAT or firewall forgets a connection on which nothing is sent, some after 60 s, and a
+prompt may be read for minutes before its first token. Go probes each connection, so
+Ollama's clients and server are used to that; Linux alone begins after 7 200 s.
+"""
+
+import socket
+from typing import Protocol
+
+import aiohappyeyeballs
+
+IDLE_S = 15
+"""Silence before the first probe (``defaultTCPKeepAliveIdle``, ``net/dial.go``)."""
+
+INTERVAL_S = 15
+"""Between two probes (``defaultTCPKeepAliveInterval``)."""
+
+COUNT = 9
+"""Unanswered probes that end a connection (``defaultTCPKeepAliveCount``)."""
+
+
+class HasOptions(Protocol):
+    """A socket, or what asyncio gives away of one."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """Set an option of the socket."""
+
+
+def _options() -> tuple[tuple[int, int, int], ...]:
+    """Return level, option and value of each; macOS calls the first time otherwise."""
+    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+    times = (
+        (idle, IDLE_S),
+        (getattr(socket, "TCP_KEEPINTVL", None), INTERVAL_S),
+        (getattr(socket, "TCP_KEEPCNT", None), COUNT),
+    )
+    known = ((socket.IPPROTO_TCP, name, value) for name, value in times if name)
+    return ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known)
+
+
+_OPTIONS = _options()
+
+
+def keep_alive(connection: HasOptions | None) -> None:
+    """Have the system probe a TCP connection as Go does.
+
+    A connection that has ended already, or that is no TCP, stays as it is.
+    """
+    if connection is None:
+        return
+    try:
+        for level, option, value in _OPTIONS:
+            connection.setsockopt(level, option, value)
+    except OSError:  # macOS: EINVAL as soon as the peer has closed
+        return
+
+
+def kept_alive_socket(info: aiohappyeyeballs.AddrInfoType) -> socket.socket:
+    """Return a new socket for an address, as aiohttp's connector asks for it."""
+    family, kind, protocol, _, _ = info
+    made = socket.socket(family, kind, protocol)
+    keep_alive(made)
+    return made
