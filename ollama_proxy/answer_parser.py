@@ -2,10 +2,12 @@
 
 No socket, no clock: bytes go in, a head and pieces of a body come out. httptools
 (llhttp, Node's parser) knows where an answer ends; what it leaves open is settled
-here: answers to HEAD, bodies that end with the connection, interim answers, and
-how much may come that is neither head nor body (RFC 9112 §6).
+here: answers to HEAD, bodies that end with the connection, interim answers, codings
+that would get lost, and how much may come that is neither head nor body (RFC 9112
+§6). An answer that can be read in two ways is none, as for Go's client.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httptools
@@ -17,6 +19,8 @@ MAX_HEAD = 1024 * 1024
 _CONTINUE = 100
 _FIRST_FINAL = 200
 _BODILESS = frozenset({204, 304})
+_VERSIONS = frozenset({"1.0", "1.1"})
+_HEAD_END = b"\r\n\r\n"
 
 
 _Parser = httptools.HttpResponseParser
@@ -60,6 +64,7 @@ class AnswerParser:
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._barren = 0
+        self._line_end = b""
         self._is_chunk_over = False
         self._whole: int | None = None
         self._parser: _Parser | None = httptools.HttpResponseParser(_Callbacks(self))
@@ -70,14 +75,8 @@ class AnswerParser:
         if self._parser is None:
             self.reusable = False
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as error:
-            raise AnswerError("it speaks another protocol") from error
-        except httptools.HttpParserError as error:
-            if not self.complete:  # else: what came after it is of no interest
-                raise AnswerError(f"it does not speak HTTP/1.1: {error}") from error
-            self.reusable = False
+        for part in self._heads_apart(data):
+            self._read(part)
         self.between_chunks = (
             self._is_chunk_over and not self.complete and data.endswith(b"\r\n")
         )
@@ -89,10 +88,43 @@ class AnswerParser:
             self._barren += len(data)
             if self._barren > MAX_HEAD:
                 raise AnswerError(f"it sent {MAX_HEAD} bytes of headers and no body")
-        if self._is_bodiless and self.head is not None:
-            self._end_bodiless()
         if self.complete:
             self._parser = None  # or they hold each other
+
+    def _heads_apart(self, data: bytes) -> Iterator[bytes]:
+        """Yield what came, cut where a head ends: what comes next may be no body."""
+        while self.head is None:
+            seen = self._line_end
+            found = (seen + data).find(_HEAD_END)
+            if found < 0:
+                self._line_end = (seen + data)[1 - len(_HEAD_END) :]
+                break
+            end = found + len(_HEAD_END) - len(seen)
+            self._line_end = b""
+            yield data[:end]
+            data = data[end:]
+        if data:
+            yield data
+
+    def _read(self, data: bytes) -> None:
+        """Have bytes read, of which the answer may be whole already."""
+        parser = self._parser
+        if parser is None:
+            self.reusable = False
+            return
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            raise AnswerError("it speaks another protocol") from error
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, AnswerError):
+                raise error.__context__ from None
+            if not self.complete:  # else: what came after it is of no interest
+                raise AnswerError(f"it does not speak HTTP/1.1: {error}") from error
+            self.reusable = False
+        if self._is_bodiless and self.head is not None:
+            self.complete, self.reusable = True, parser.should_keep_alive()
+            self._parser = None  # it would take what comes next for a body
 
     def end(self) -> None:
         """Take note of the connection's end; raises `AnswerError` if that is early."""
@@ -105,13 +137,6 @@ class AnswerParser:
     def close(self) -> None:
         """Let go of what came; the parser and this object hold each other."""
         self._parser = None
-        self.pieces.clear()
-
-    def _end_bodiless(self) -> None:
-        """End an answer to HEAD: whatever was taken for its body came after it."""
-        is_kept = self._parser is not None and self._parser.should_keep_alive()
-        self.reusable = is_kept and not self.pieces
-        self.complete = True
         self.pieces.clear()
 
     def on_field(self, name: bytes, value: bytes) -> None:
@@ -127,6 +152,11 @@ class AnswerParser:
         if self._parser is None or self.complete:
             return
         status = self._parser.get_status_code()
+        if status < _CONTINUE:
+            raise AnswerError(f"its status is {status:03}, which is none")
+        if self._parser.get_http_version() not in _VERSIONS:
+            version = self._parser.get_http_version()
+            raise AnswerError(f"it answers in HTTP/{version}")
         if status < _FIRST_FINAL:
             self.invited = self.invited or status == _CONTINUE
             return
@@ -134,14 +164,15 @@ class AnswerParser:
             (name.decode("ascii", "surrogateescape"), _text(value))
             for name, value in self._fields
         )
-        encodings = ",".join(headers.getall("Transfer-Encoding", ())).lower()
+        codings = headers.getall("Transfer-Encoding", [])
+        if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
+            raise AnswerError("its Transfer-Encoding is not 'chunked' alone")
+        self._is_bodiless = self._is_bodiless or status in _BODILESS
         self._ends_with_connection = (
-            status not in _BODILESS
-            and not self._is_bodiless
-            and not encodings.rstrip().endswith("chunked")
-            and "Content-Length" not in headers
+            not self._is_bodiless and not codings and "Content-Length" not in headers
         )
-        self.head = AnswerHead(status, _text(self._reason), CIMultiDictProxy(headers))
+        reason = _printable(_text(self._reason))
+        self.head = AnswerHead(status, reason, CIMultiDictProxy(headers))
 
     def on_begin(self) -> None:
         """Take note that a message begins; one after the answer nobody asked for."""
@@ -164,7 +195,9 @@ class AnswerParser:
         """Take note that a message ended."""
         if self._parser is not None and self.head is not None and not self.complete:
             self.complete = True
-            self.reusable = self._parser.should_keep_alive()
+            is_old = self._parser.get_http_version() != "1.1"
+            is_odd = is_old and "Transfer-Encoding" in self.head.headers
+            self.reusable = self._parser.should_keep_alive() and not is_odd
 
 
 class _Callbacks:
@@ -179,6 +212,11 @@ class _Callbacks:
         self.on_chunk_header = parser.on_chunk_begun
         self.on_chunk_complete = parser.on_chunk_over
         self.on_message_complete = parser.on_complete
+
+
+def _printable(text: str) -> str:
+    """Return a text without what does things to a terminal."""
+    return "".join(filter(str.isprintable, text))
 
 
 def _text(raw: bytes) -> str:

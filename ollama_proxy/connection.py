@@ -6,6 +6,7 @@ further until there is room again, so a slow client never grows our memory.
 """
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
 
@@ -154,6 +155,20 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether it can carry a request."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing came of it that was not read yet, its end included.
+
+        What nobody asked for would be taken for the next answer. It is looked at
+        once more since the loop reads a socket only when its turn comes.
+        """
+        if self._transport is None or not self.is_open:
+            return False
+        bound = self._transport.get_extra_info("socket")
+        poller = select.poll()  # select() takes no descriptor above 1023
+        poller.register(bound.fileno(), select.POLLIN)
+        return not poller.poll(0)
 
     @property
     def was_stale(self) -> bool:

@@ -98,8 +98,9 @@ class Connector:
         """
         while not fresh and (kept := self._idle.get(address)):
             connection, _ = kept.popitem()
-            if connection.is_open:
+            if connection.is_quiet:
                 return connection
+            connection.close()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 return await self._open_one(address)

@@ -68,11 +68,76 @@ def test_what_comes_after_an_answer_is_dropped_with_its_connection(raw: bytes) -
     assert (answer.complete, answer.reusable) == (True, False)
 
 
-def test_a_body_after_an_answer_to_head_is_not_taken_for_the_next_answer() -> None:
-    answer = parsed("HEAD", MEASURED + b"h")
+EXTRA = [b"h", b"hi", b"\r\n", b"2\r\n", framed(b"hi") + LAST, MEASURED + b"hi"]
+BODILESS = [
+    ("HEAD", MEASURED),
+    ("HEAD", CHUNKED),
+    ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"),
+    ("GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+@pytest.mark.parametrize(("method", "head"), BODILESS)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_bytes_behind_an_answer_without_a_body_are_dropped_with_its_connection(
+    method: str, head: bytes, extra: bytes, step: int
+) -> None:
+    raw = head + extra
+    answer = parsed(method, *(raw[at : at + step] for at in range(0, len(raw), step)))
 
     assert answer.pieces == []
+    assert not answer.between_chunks
+    assert (answer.complete, answer.reusable) == (True, False)
+
+
+@pytest.mark.parametrize("status", [b"099", b"000", b"001", b"99", b"0200", b"2000"])
+def test_a_status_below_100_or_not_of_three_digits_is_an_error(status: bytes) -> None:
+    with pytest.raises(AnswerError):
+        parsed("GET", b"HTTP/1.1 " + status + b" X\r\n\r\n" + MEASURED + b"hi")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nhi",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: gzip\r\n\r\nhi",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"X-A: 1\r\n Content-Length: 2\r\n\r\nhi",
+        b"X-A: 1\rX-B: 2\r\nContent-Length: 2\r\n\r\nhi",
+        b"X-A: 1\nX-B: 2\r\nContent-Length: 2\r\n\r\nhi",
+        b"X-A: 1\x002\r\nContent-Length: 2\r\n\r\nhi",
+        b"Transfer-Encoding: chunked\r\n\r\n2\nhi\r\n0\r\n\r\n",
+    ],
+)
+def test_an_answer_that_can_be_read_in_two_ways_is_an_error(fields: bytes) -> None:
+    with pytest.raises(AnswerError):
+        parsed("GET", b"HTTP/1.1 200 OK\r\n" + fields)
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0", b"1.2"])
+def test_another_version_of_http_is_an_error(version: bytes) -> None:
+    with pytest.raises(AnswerError):
+        parsed("GET", MEASURED.replace(b"1.1", version) + b"hi")
+
+
+def test_chunks_of_http_1_0_end_with_their_connection() -> None:
+    old = CHUNKED.replace(b"1.1", b"1.0").replace(b"\r\n\r\n", b"\r\nConnection: ")
+    answer = parsed("GET", old + b"keep-alive\r\n\r\n" + framed(b"hi") + LAST)
+
+    assert answer.pieces == [b"hi"]
     assert not answer.reusable
+
+
+def test_what_does_things_to_a_terminal_is_taken_out_of_a_reason() -> None:
+    raw = MEASURED.replace(b"OK", b"O\x00K\x1b[2J \xc2\x9b1m\xff \xc3\xa9")
+    answer = parsed("GET", raw + b"hi")
+
+    assert answer.head is not None
+    assert answer.head.reason == "OK[2J 1m é"
 
 
 def test_an_answer_without_a_length_ends_with_its_connection() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import os
+import socket
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +29,7 @@ from ollama_proxy.pulls import KeptBody
 from ollama_proxy.record import LaunchId
 from ollama_proxy.relay import Answer, Relay
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream, reply
-from tests.test_answer_parser import CHUNKED, LAST, MEASURED, parsed, split
+from tests.test_answer_parser import BODILESS, CHUNKED, LAST, MEASURED, parsed, split
 
 OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 
@@ -237,6 +239,92 @@ async def test_one_that_speaks_unasked_is_not_used() -> None:
             await asyncio.sleep(0.1)
 
     assert there.connections == 2
+
+
+@pytest.mark.parametrize("last_words", [reply(b"a stranger's"), b"\r\n", b""])
+async def test_one_that_spoke_or_ended_a_moment_ago_is_not_used(
+    last_words: bytes,
+) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await OK(reader, writer)
+        writers.append(writer)
+
+    async with raw_upstream(script) as there, relay() as one:
+        assert await asked(one, there) == b"ok"
+        bound = writers[0].get_extra_info("socket")
+        if last_words:
+            os.write(bound.fileno(), last_words)  # not read yet: the loop has no turn
+        else:
+            bound.shutdown(socket.SHUT_WR)
+        assert await asked(one, there) == b"ok"
+
+    assert there.connections == len(there.heads) == 2
+
+
+@pytest.mark.parametrize("extra", [b"hi", b"2\r\n", framed(b"hi") + b"0\r\n\r\n"])
+@pytest.mark.parametrize(("method", "head"), BODILESS)
+async def test_one_with_bytes_behind_an_answer_without_a_body_is_not_used(
+    method: str, head: bytes, extra: bytes
+) -> None:
+    async def script(
+        _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(head + extra)
+
+    async with raw_upstream(script) as there, relay() as one, asyncio.timeout(5):
+        for _ in range(2):
+            request = Outgoing(method, "/", CIMultiDict(), KeptBody(b""))
+            answer = await one.ask(request, Upstream(there.url))
+            sink = WireSink()
+            async with answer:
+                await answer.pour(sink)
+                await asyncio.sleep(0.01)
+            assert sink.wire == b""
+
+    assert there.connections == 2
+
+
+async def test_a_chunk_behind_an_answer_to_head_reaches_nobody() -> None:
+    to_instance, sink = Connection(lambda _gone: None), WireSink()
+    to_instance.connection_made(StillTransport())
+    asking = asyncio.ensure_future(
+        to_instance.ask("HEAD", b"", None, chunked=False, waits=False)
+    )
+    await asyncio.sleep(0)
+    to_instance.data_received(CHUNKED + framed(b"one"))
+    await asking
+    await asyncio.wait_for(to_instance.pour(sink), 5)
+    to_instance.data_received(framed(b"two"))
+
+    assert sink.wire == b""
+    assert not await to_instance.end()
+
+
+async def test_one_whose_instance_answered_in_mid_upload_is_not_used() -> None:
+    async def early(
+        _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(reply(b"enough"))
+
+    length = CIMultiDict({"Content-Length": "30"})
+    async with raw_upstream(early) as there, relay() as one:
+        for _ in range(2):
+            uploading = Outgoing("POST", "/", length, UnendingBody())
+            assert await whole(await one.ask(uploading, Upstream(there.url)))
+
+    assert there.connections == 2
+
+
+@pytest.mark.parametrize("status", [b"099 Odd", b"101 Switching Protocols"])
+async def test_a_status_that_ends_nothing_is_no_answer(status: bytes) -> None:
+    raw = b"HTTP/1.1 " + status + b"\r\n\r\n" + reply(b"ok")
+    async with raw_upstream(answers(raw, then=nothing)) as there, relay() as one:
+        with pytest.raises(UpstreamError, match="did not answer"):
+            await asked(one, there)
 
 
 async def test_one_whose_answer_was_not_read_is_not_used() -> None:
