@@ -11,7 +11,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from ollama_proxy.backend import Traits
+from ollama_proxy.backend import Observation, Phase, Traits
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.errors import HoldLimitError
 from ollama_proxy.pool import Pool
@@ -30,6 +30,7 @@ POLICY = Policy(
     launch_limit=5,
 )
 _HOUR_S = 3600.0
+BROKEN = Observation(Phase.FAILED, detail="it does not come up")
 _LONGEST_WAIT_S = 900.0
 _SUCCEEDING = 0.7
 
@@ -175,6 +176,7 @@ class World:
             boot_s=self.dice.choice((0.0, 30.0, 400.0)),
             never_boots=self.dice.random() < 0.1,
         )
+        self.cloud.end = BROKEN if self.dice.random() < 0.2 else None
         self.probe.answers = self.dice.random() < 0.9
         self._crash_likelihood = self.dice.choice((0.0, 0.0, 0.05, 0.3))
 
@@ -216,6 +218,7 @@ class World:
     async def calm_down(self) -> None:
         """End every fault and let everything that was begun come to its end."""
         self.cloud.faults = CloudFaults()
+        self.cloud.end = None
         self.probe.answers = True
         self._crash_likelihood = 0.0
         await self._pass_time(4 * 3600.0)

@@ -138,9 +138,11 @@ async def test_what_never_served_is_deleted(rig: Rig, backend: ExoscaleBackend) 
     rig.guests.stages = ["failed:driver"]
     await backend.start(FIRST)
     await until(backend, FIRST, Phase.FAILED)
+    seen = await backend.inspect(FIRST)
     await until(backend, FIRST, Phase.GONE, stops=True)
     (instance,) = rig.cloud.instances.values()
 
+    assert seen.reason == "driver"
     assert not rig.cloud.exists(instance)
 
 
