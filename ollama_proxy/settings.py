@@ -66,7 +66,15 @@ def _lower(value: object) -> str:
 
 def _state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base, "ollama-proxy").expanduser()
+    try:
+        return Path(base, "ollama-proxy").expanduser()
+    except RuntimeError:  # a user without a home, as many containers have
+        raise SettingsError(
+            [
+                "OLLAMA_PROXY_STATE_DIR: this user has no home folder to keep the state"
+                " in; set it to a folder that lasts"
+            ]
+        ) from None
 
 
 _HOPELESS = 1.3  # an estimate may be wrong by so much

@@ -523,7 +523,15 @@ def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
         region,
         program=settings.ovhai_bin,
         home=state_dir / "ovhai" / region,
-        template=Path.home(),
+        template=_home(),
         username=settings.username,
         password=password.get_secret_value() if password is not None else None,
     )
+
+
+def _home() -> Path | None:
+    """Return the user's home, if there is one: many containers' users have none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None

@@ -9,12 +9,13 @@ import pytest
 
 from ollama_proxy.backends import rest
 from ollama_proxy.backends.ovh import cli
+from ollama_proxy.backends.ovh.backend import _open_driver
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.rest import RestDriver
-from ollama_proxy.backends.ovh.settings import parse_volume
+from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
 from ollama_proxy.errors import (
     BackendError,
     CapacityError,
@@ -241,3 +242,17 @@ async def test_a_users_own_log_in_is_copied_and_stays_private(only_cli: Rig) -> 
     assert (folder / "context.json").read_text() == "{}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert only_cli.command.homes == {str(home): "GRA"}
+
+
+async def test_a_user_without_a_home_has_no_log_in_to_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_none(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", has_none)
+    given = {"driver": "cli", "username": USER, "password": PASSWORD}
+    driver = _open_driver(OvhSettings.model_validate(given), tmp_path, "GRA")
+
+    assert isinstance(driver, CliDriver)
