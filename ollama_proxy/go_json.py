@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 MOST_TOKENS = 200_000
-"""Tokens up to which a body is read: some 0.1 s of processor time, and 30 MB."""
+"""Tokens up to which a body is read: 0.1 s of processor time, and 15 MB."""
 
 _DEEPEST = 10_000
 _EXACT_BYTES = 64 * 1024  # a longer string is no name: how many U+FFFD is no matter
@@ -47,7 +47,8 @@ _FOLDS = str.maketrans(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# What the scanner is in front of, with Go's words for a byte that can't come there.
+# What the scanner is in front of, in Go's words for a byte that can't come there. Two
+# have a space at their end: Go says the same, but a bracket may close there as well.
 _AT_VALUE = "looking for beginning of value"
 _AT_VALUE_OR_END = "looking for beginning of value "
 _AT_KEY = "looking for beginning of object key string"

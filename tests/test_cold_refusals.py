@@ -154,7 +154,7 @@ def test_a_hostile_body_is_judged_or_left_in_little_time(name: str) -> None:
     begun_at = time.process_time()
     refusal("/api/chat" if "messages" in name else "/api/generate", HOSTILE[name])
 
-    assert time.process_time() - begun_at < 1.5
+    assert time.process_time() - begun_at < 3.0
 
 
 def test_a_hostile_body_takes_little_memory() -> None:

@@ -102,7 +102,7 @@ def test_a_hostile_body_costs_little(body: bytes) -> None:
     with contextlib.suppress(GoSyntaxError, UnreadBodyError):
         read_value(body)
 
-    assert time.process_time() - begun_at < 2.0
+    assert time.process_time() - begun_at < 3.0
 
 
 @pytest.mark.parametrize("field", ["prompt", "unknown"])
