@@ -29,6 +29,7 @@ from ollama_proxy.routing import (
 from ollama_proxy.unknown_models import Fate, UnknownModels, absence, sought_name
 
 _LOAD_BYTES = 4096
+_LOOKED_BYTES = 1024 * 1024
 _OK = 200
 _NOT_FOUND = 404
 _LATER = "; no list names it yet, and it is looked for again in {} min"
@@ -202,7 +203,8 @@ class SparedRequests:
         only where there may be something to learn.
         """
         is_absent = status == _NOT_FOUND and "json" in (kind or "")
-        is_there = status == _OK and self._unknown.awaits
+        is_short = len(body.head) <= _LOOKED_BYTES
+        is_there = status == _OK and is_short and self._unknown.awaits
         if not is_absent and not is_there:
             return
         fields = _look(exchange, body)

@@ -26,6 +26,7 @@ WAKES_PER_HOUR: Final = 3
 """How many launches in an hour unknown names may cause together."""
 
 _HOUR_S = 3600.0
+_AWAITED_S = 600.0
 _NAMES = 64
 _NAME_LENGTH = 593  # host 350, namespace, model and tag 80 each (types/model/name.go)
 
@@ -156,12 +157,18 @@ class UnknownModels:
         self._clock = clock
         self._starts_empty = starts_empty
         self._also_known = also_known
-        self._awaited: list[str] = []
+        self._awaited: dict[str, float] = {}
 
     @property
     def awaits(self) -> bool:
-        """Whether an instance was woken for a name of which it said nothing yet."""
-        return bool(self._awaited)
+        """Whether an instance was woken for a name of which it said nothing yet.
+
+        For ten minutes: whoever asked for it may never come back.
+        """
+        if not self._awaited:
+            return False
+        last = max(self._awaited.values())
+        return 0 <= self._clock.now() - last < _AWAITED_S
 
     def judge(self, name: str) -> Fate:
         """Return what becomes of a request for a model; changes nothing."""
@@ -185,10 +192,12 @@ class UnknownModels:
         """Return what becomes of a request, and note the launch that it causes."""
         fate = self.judge(name)
         if fate is Fate.WAKE:
+            if not self.awaits:
+                self._awaited.clear()
             full, lessons = full_model_name(name), self._lessons()
             lessons.wakes = [*self._recent_wakes(lessons), self._clock.now()]
             _add(lessons.woken, full)
-            _add(self._awaited, full)
+            self._awaited[full] = self._clock.now()
             self._book.save()
         return fate
 
@@ -202,8 +211,7 @@ class UnknownModels:
     def heard(self, name: str, *, is_there: bool) -> None:
         """Take in what an instance said of a model that was asked for."""
         full, lessons = full_model_name(name), self._lessons()
-        was_awaited = full in self._awaited
-        _drop(self._awaited, full)
+        was_awaited = self._awaited.pop(full, None) is not None
         if self._listing.knows(full) or len(full) > _NAME_LENGTH:
             return
         before = (full in lessons.absent, full in lessons.served)
@@ -235,8 +243,9 @@ class UnknownModels:
         """Return the lessons, of which some hold only for the list as it is."""
         lessons, list_id = self._book.lessons, self._listing.list_id or ""
         if lessons.list_id != list_id:
+            if lessons.list_id:  # the first list takes nothing back
+                lessons.absent.clear()
             lessons.list_id = list_id
-            lessons.absent.clear()
         return lessons
 
     def _recent_wakes(self, lessons: Lessons) -> list[float]:

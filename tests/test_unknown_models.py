@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import CapacityError
 from ollama_proxy.lessons import LessonBook
@@ -27,6 +28,7 @@ from ollama_proxy.unknown_models import (
 )
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.ollama import real_ollama
+from tests.fakes.raw_upstream import raw_upstream, reply
 from tests.fakes.store import MemoryLessons
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 from tests.virtual_time import SetClock
@@ -188,6 +190,25 @@ def test_a_name_that_was_served_though_no_list_has_it_wakes_as_any(rig: Rig) -> 
     rig.unknown.heard("alias", is_there=False)
 
     assert rig.unknown.admit("alias") is Fate.ABSENT
+
+
+def test_nobody_is_awaited_for_ever(rig: Rig) -> None:
+    rig.unknown.admit("nope")
+    rig.clock.moment += 599.0
+    awaited = [rig.unknown.awaits]
+    rig.clock.moment += 2.0
+    awaited.append(rig.unknown.awaits)
+
+    assert awaited == [True, False]
+
+
+def test_what_was_heard_before_the_first_list_holds_after_it(rig: Rig) -> None:
+    rig.models.names.clear()
+    rig.unknown.heard("nope", is_there=False)
+    rig.models.names.append("there:latest")
+    rig.unknown.refreshed()
+
+    assert rig.unknown.judge("nope") is Fate.ABSENT
 
 
 def test_what_is_being_fetched_is_known(rig: Rig) -> None:
@@ -386,6 +407,27 @@ async def test_whoever_does_not_come_back_has_woken_once_all_the_same(
 
         assert await chat(proxy, "nope") == 404
     assert backend.launches == 2
+
+
+@pytest.mark.parametrize("wait", ["0", "5"])
+async def test_an_alias_that_an_instance_serves_goes_on_waking(
+    tmp_path: Path, wait: str
+) -> None:
+    async def serve(_reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(reply(b'{"done":true}', b"Content-Type: application/json"))
+
+    async with raw_upstream(serve) as upstream:
+        backend = StaticBackend(upstream.url)
+        backend.traits = replace(backend.traits, always_on=False)
+        async with running_proxy(tmp_path, backend=backend) as proxy:
+            await be_listed(proxy)
+            for _ in range(5):
+                asleep = await chat(proxy, "alias", Prefer=f"wait={wait}")
+                await proxy.until(lambda: proxy.state == "ready")
+                awake = await chat(proxy, "alias")
+                await go_cold(proxy)
+
+                assert (asleep, awake) == (503 if wait == "0" else 200, 200)
 
 
 async def test_a_held_request_for_it_is_told_by_the_instance(tmp_path: Path) -> None:
