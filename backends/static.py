@@ -18,14 +18,14 @@ from ollama_proxy.probe import HttpProbe
 from ollama_proxy.record import LaunchId
 
 _LOOKS = 3
+_SETTING = "OLLAMA_PROXY_UPSTREAM_URL"
 
 
 class StaticBackend:
     """Points every launch at one URL, which may be that of a gateway before Ollama."""
 
     def __init__(self, url: str, *, is_gateway: bool = False) -> None:
-        self._url = url
-        self._is_gateway = is_gateway
+        self._upstream = Upstream(url, is_gateway=is_gateway, setting=_SETTING)
         self._launches: set[LaunchId] = set()
         self.traits = Traits(
             always_on=True,
@@ -43,9 +43,7 @@ class StaticBackend:
         """Return the URL for a launch that was started and not stopped."""
         if launch_id not in self._launches:
             return Observation(Phase.GONE)
-        return Observation(
-            Phase.RUNNING, Upstream(self._url, is_gateway=self._is_gateway)
-        )
+        return Observation(Phase.RUNNING, self._upstream)
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Forget the launch; the server stays as it is."""
@@ -64,10 +62,10 @@ class StaticBackend:
         async with aiohttp.ClientSession() as session:
             probe = HttpProbe(session)
             for _ in range(_LOOKS):
-                fault = await probe.look(Upstream(self._url))
+                fault = await probe.look(self._upstream)
                 if fault is None or not fault.passes:
                     break
-        detail = self._url if fault is None else fault.message
+        detail = self._upstream.url if fault is None else fault.message
         return [Finding("upstream", ok=fault is None, detail=detail)]
 
 
@@ -75,9 +73,7 @@ def open_backend(context: BackendContext) -> StaticBackend:
     """Build the backend from ``upstream_url``."""
     url = context.options.get("upstream_url")
     if not isinstance(url, str):
-        raise SettingsError(
-            ["OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs a server's URL"]
-        )
+        raise SettingsError([f"{_SETTING}: the backend 'static' needs a server's URL"])
     return StaticBackend(
         url, is_gateway=bool(context.options.get("upstream_is_gateway"))
     )

@@ -33,11 +33,14 @@ class Upstream:
     ``url`` is its base without a trailing slash; ``link`` how it and the proxy
     know each other, None on a machine or network of one's own. ``is_gateway``: what
     listens there passes requests on to the server; whatever has a link does.
+    ``setting`` is where a person wrote the URL, if one did: it is named when the
+    server can't be asked.
     """
 
     url: str
     link: Link | None = None
     is_gateway: bool = False
+    setting: str = ""
 
     @property
     def has_gateway(self) -> bool:

@@ -1,6 +1,6 @@
 """Say why a server can't be asked, and what to do: from an exception, or an answer.
 
-Pure. Where there is a link, the backend has made the address, so nobody is told to
+Pure. Where no setting has the address, its backend made it, so nobody is told to
 change it.
 """
 
@@ -16,7 +16,6 @@ import aiohttp
 
 from ollama_proxy.backend import Upstream
 
-_SETTING = "OLLAMA_PROXY_UPSTREAM_URL"
 _SHOWN = 80
 _LONGEST_URL = 300
 _TLS_SPOKEN = ("https server", "https port", "ssl-enabled")
@@ -77,7 +76,8 @@ def of_answer(
     if status in {401, 403, 407}:
         whose = "its gateway refuses the proxy's token"
         if upstream.link is None:
-            whose = f"it wants credentials; {_SETTING} must be one that asks for none"
+            advice = _or_else(upstream, "an address that asks for none has to be in")
+            whose = f"it wants credentials{advice}"
         return ConnectFault(f"{place} answers {status}: {whose}", passes=False)
     if status == 400 and any(said in words.lower() for said in _TLS_SPOKEN):  # noqa: PLR2004
         said = f"{place} speaks TLS, and was asked without"
@@ -110,21 +110,21 @@ def _place(upstream: Upstream) -> str:
 
 def _or_else(upstream: Upstream, advice: str) -> str:
     """Return what a person can do, if it was a person who wrote the address."""
-    return f"; {advice} {_SETTING}" if upstream.link is None else ""
+    return f"; {advice} {upstream.setting}" if upstream.setting else ""
 
 
 def _of_certificate(upstream: Upstream, error: Exception) -> ConnectFault:
     said = getattr(error, "verify_message", "") or str(error)
     code = getattr(error, "verify_code", None)
-    advice = "set SSL_CERT_FILE to a file with the certificate that it is signed with"
+    advice = "; set SSL_CERT_FILE to a file with the certificate that it is signed with"
     if code in _HOSTNAME_MISMATCH:
-        advice = f"write the name that the certificate is for in {_SETTING}"
+        advice = _or_else(upstream, "write the name that the certificate is for in")
     elif code in _EXPIRED:
-        advice = "renew it, or set this machine's clock"
+        advice = "; renew it, or set this machine's clock"
     message = f"{_place(upstream)} has a certificate that is not trusted: {said}"
     if upstream.link is not None:
         return ConnectFault(message, passes=False)
-    return ConnectFault(f"{message}; {advice}", passes=False)
+    return ConnectFault(message + advice, passes=False)
 
 
 def _of_tls(upstream: Upstream, error: ssl.SSLError) -> ConnectFault:
@@ -148,10 +148,9 @@ def _of_redirect(upstream: Upstream, status: int, location: str) -> ConnectFault
     if not location:
         return ConnectFault(f"{said} without saying where to", passes=False)
     base = aim.removesuffix("/api/version")
-    if upstream.link is not None:
-        return ConnectFault(f"{said} to {aim}", passes=False)
     if base != aim:
-        return ConnectFault(f"{said} to {base}; set {_SETTING}={base}", passes=False)
+        advice = f"; set {upstream.setting}={base}" if upstream.setting else ""
+        return ConnectFault(f"{said} to {base}{advice}", passes=False)
     message = f"{said} to {aim}, a log-in page perhaps"
     return ConnectFault(message + _or_else(upstream, "check"), passes=False)
 

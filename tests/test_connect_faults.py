@@ -83,7 +83,8 @@ def certificate(folder: Path, name: x509.GeneralName) -> ssl.SSLContext:
 
 async def fault_at(url: str, link: Link | None = None) -> ConnectFault | None:
     async with aiohttp.ClientSession() as session:
-        return await HttpProbe(session).look(Upstream(url, link))
+        setting = "" if link is not None else SET
+        return await HttpProbe(session).look(Upstream(url, link, setting=setting))
 
 
 async def said_of(answer: bytes) -> ConnectFault:
@@ -140,7 +141,7 @@ def test_each_certificate_has_its_advice(code: int, advice: str) -> None:
             self._certificate_error.verify_code = code
             self._certificate_error.verify_message = "bad"
 
-    assert advice in of_error(Upstream("https://h"), Refused()).message
+    assert advice in of_error(Upstream("https://h", setting=SET), Refused()).message
 
 
 async def test_a_plain_server_asked_over_tls_is_named() -> None:
@@ -283,14 +284,20 @@ def test_what_passes_while_a_server_comes_up_is_no_alarm(
     assert told in fault.message
 
 
-def test_nobody_is_told_to_change_an_address_that_the_backend_made() -> None:
-    upstream = Upstream("https://10.0.0.1", Link("token"))
+@pytest.mark.parametrize(
+    ("link", "told"),
+    [(Link("token"), "refuses the proxy's token"), (None, "it wants credentials")],
+)
+def test_nobody_is_told_to_change_an_address_that_the_backend_made(
+    link: Link | None, told: str
+) -> None:
+    upstream = Upstream("https://10.0.0.1", link)
     refused = of_answer(upstream, 401, {}, b"")
     page = of_answer(upstream, 200, {}, b"<html>")
     moved = of_answer(upstream, 302, {"Location": "/login"}, b"")
 
-    assert "refuses the proxy's token" in refused.message
-    assert not any(SET in fault.message for fault in (refused, page, moved))
+    assert told in refused.message
+    assert not any("; " in fault.message for fault in (refused, page, moved))
 
 
 def test_first_words_are_short_and_on_one_line() -> None:
