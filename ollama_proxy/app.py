@@ -38,6 +38,7 @@ from ollama_proxy.passage import Common
 from ollama_proxy.places import place_of
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
+from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import MOST_DETACHED, Pulls
 from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
@@ -133,7 +134,8 @@ def build_app(
         else None
     )
     load_wishes = LoadWishes()
-    probe = HttpProbe(probing, sticky, load_wishes)
+    mark = ProxyMark(store.owner_id)
+    probe = HttpProbe(probing, sticky, load_wishes, mark)
     metrics, estimates = Metrics(), Estimates(store)
     offer = Offer(
         backend_name(settings),
@@ -174,7 +176,7 @@ def build_app(
         restored=sticky,
         stock=backend if isinstance(backend, SupportsModelListing) else None,
     )
-    relay = Relay()
+    relay = Relay(mark)
     controller.observe(partial(_forget_connections, relay))
     most = MOST_DETACHED if settings.detached_pulls else 0
     pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout, most=most)
@@ -222,6 +224,7 @@ def build_app(
     common = Common(
         pool=pool,
         relay=relay,
+        mark=mark,
         answers=AsleepAnswers(catalogue),
         status=status,
         spared=SparedRequests(

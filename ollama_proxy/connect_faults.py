@@ -94,6 +94,13 @@ def of_answer(
     return ConnectFault(said + advice, passes=False)
 
 
+def of_loop(upstream: Upstream) -> ConnectFault:
+    """Return what it means that a question of ours came back to us."""
+    said = f"{_place(upstream)} leads back to this proxy itself"
+    advice = _or_else(upstream, "write the address of an Ollama server in")
+    return ConnectFault(said + advice, passes=False)
+
+
 def first_words(body: bytes) -> str:
     """Return what a body begins with, on one line and without its marks."""
     text = body[:4096].decode("utf-8", "replace")

@@ -51,6 +51,8 @@ class FastPath:
         """Serve a request, or see to it; False if the server behind is to."""
         if self._hosts is not None and not self._hosts.takes(request.host):
             return False
+        if request.marks and self._common.mark.objection(request.marks) is not None:
+            return False
         route = classify(request.method, request.path)
         if not _is_simple(route):
             return False

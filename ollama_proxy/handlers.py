@@ -15,6 +15,7 @@ from ollama_proxy.hold import Hold
 from ollama_proxy.outgoing import in_the_clear, outgoing
 from ollama_proxy.passage import Common, pass_on, touch_nothing, under
 from ollama_proxy.pool import Lease
+from ollama_proxy.proxy_mark import VIA
 from ollama_proxy.routing import Asleep, Kind, Route, wants_stream
 from ollama_proxy.spared import RefusedError
 
@@ -36,12 +37,18 @@ class OllamaHandler:
         exchange.route = self._common.extra_routes.resolve(
             exchange.route, request.method, exchange.path
         )
-        if exchange.route.asleep is Asleep.ROOT:
+        marks = request.headers.getall(VIA, ())
+        looped = self._common.mark.refusal(marks, exchange)
+        if looped is None and exchange.route.asleep is Asleep.ROOT:
             exchange.outcome = "asleep"
             return root()
         body = RequestBody(request, self._common.budget, stall_s=self._common.stall_s)
+        response: web.StreamResponse
         try:
-            response = await self._answer(request, exchange, body)
+            if looped is not None:
+                response = looped
+            else:
+                response = await self._answer(request, exchange, body)
             if body.expects:
                 await _end_uninvited(request, response)
             return response

@@ -14,6 +14,7 @@ from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.outgoing import Sendable
 from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.relay import Relay
 from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
@@ -33,6 +34,7 @@ class Common:
 
     pool: Pool
     relay: Relay
+    mark: ProxyMark
     answers: AsleepAnswers
     status: Status
     spared: SparedRequests

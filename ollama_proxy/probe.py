@@ -19,7 +19,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents
-from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error
+from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error, of_loop
 from ollama_proxy.encoding import CLEAR
 from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.load_wish import LoadWish, LoadWishes, loads_to_try
@@ -34,6 +34,7 @@ from ollama_proxy.probe_reply import (
 )
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.progress import read_progress
+from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.record import Fault, Progress, Stage
 from ollama_proxy.routing import full_model_name
 from ollama_proxy.sticky import Copying, Pulling, Removing, Step, StickyModels
@@ -85,8 +86,10 @@ class HttpProbe:
         session: aiohttp.ClientSession,
         sticky: StickyModels | None = None,
         wishes: LoadWishes | None = None,
+        mark: ProxyMark | None = None,
     ) -> None:
         self._session = session
+        self._mark = mark
         self._wishes = wishes if wishes is not None else LoadWishes()
         self._sticky = sticky
         self._timeout = ProbeTimeout()
@@ -116,6 +119,8 @@ class HttpProbe:
         except PreparationError as error:
             return ConnectFault(error.fault.message, passes=False)
         version = text_field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
+        if self._mark is not None and self._mark.is_on(reply.status, reply.headers):
+            return of_loop(upstream)
         if version is None:
             return of_answer(upstream, reply.status, reply.headers, reply.body)
         self._timeout.answered(loop.time() - begun)
@@ -314,11 +319,12 @@ class HttpProbe:
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Begin a request over the link of the instance."""
+        marked = self._mark.headers if self._mark is not None else {}
         return self._session.request(
             method,
             upstream.url + path,
             json=body,
-            headers={**CLEAR, **credentials(upstream.link)},
+            headers={**CLEAR, **marked, **credentials(upstream.link)},
             allow_redirects=False,
             auto_decompress=False,
             **connection_options(upstream.link),

@@ -21,6 +21,7 @@ from ollama_proxy.connector import Address, Connector
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.link import credentials, is_foreign
 from ollama_proxy.outgoing import Sendable
+from ollama_proxy.proxy_mark import ProxyMark
 
 _INVITATION_S = 5.0
 _SOME = 16
@@ -150,7 +151,8 @@ class Relay:
     turn out to be closed when it is too late.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mark: ProxyMark) -> None:
+        self._mark_line = mark.line
         self._connector = Connector()
         self.forget = self._connector.forget
         self.aclose = self._connector.aclose
@@ -194,6 +196,7 @@ class Relay:
         address = self._connector.address_of(upstream)
         added = credentials(upstream.link)
         head = request.head(payload, upstream.url, added=added, expect100=waits)
+        head = b"%b%b\r\n" % (head[:-2], self._mark_line)  # the last line is empty
         try:
             connection = await self._connector.connect(address, fresh=fresh)
         except OSError as error:

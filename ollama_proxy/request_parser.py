@@ -15,6 +15,7 @@ import httptools
 from ollama_proxy.bodies import SMALL_BODY
 from ollama_proxy.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.outgoing import BODY_EXPECTED, base_of
+from ollama_proxy.proxy_mark import VIA
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _ASKS_FOR_MORE = frozenset(
@@ -27,10 +28,11 @@ _ASKS_FOR_MORE = frozenset(
         b"upgrade",
     }
 )
+_VIA = VIA.lower().encode()
 _LOOKED_AT = (
     frozenset(name.encode() for name in NOT_FOR_UPSTREAM)
     | _ASKS_FOR_MORE
-    | {b"content-length", b"user-agent"}
+    | {b"content-length", b"user-agent", _VIA}
 )
 
 
@@ -61,7 +63,8 @@ class PlainRequest:
     """A plain request, whole.
 
     ``target`` is the raw path and query, ``agent`` the client's program; ``fields``
-    are the headers that an instance gets, as they came, besides ``Host``.
+    are the headers that an instance gets, as they came, besides ``Host``. ``marks`` are
+    those of the proxies that it has passed.
     """
 
     method: str
@@ -70,6 +73,7 @@ class PlainRequest:
     agent: str
     fields: list[tuple[bytes, bytes]]
     body: KeptBody
+    marks: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -123,6 +127,7 @@ class RequestParser:
         self._fields: list[tuple[bytes, bytes]] = []
         self._hosts: list[bytes] = []
         self._agent = b""
+        self._marks: tuple[str, ...] = ()
         self._length: int | None = None
         self._body: list[bytes] = []
 
@@ -169,6 +174,9 @@ class RequestParser:
         elif lowered == b"user-agent":
             self._agent = value
             self._fields.append((name, value))
+        elif lowered == _VIA:
+            self._marks += (value.decode("latin-1"),)
+            self._fields.append((name, value))
         elif lowered in _ASKS_FOR_MORE or not _is_kept(lowered, value):
             self.is_plain = False
 
@@ -208,6 +216,7 @@ class RequestParser:
             self._agent.decode("utf-8", "surrogateescape"),
             self._fields,
             KeptBody(body, is_sent=bool(self._length)),
+            self._marks,
         )
 
 

@@ -25,6 +25,7 @@ from ollama_proxy.connection import Connection
 from ollama_proxy.connector import Connector
 from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.outgoing import Outgoing
+from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import KeptBody
 from ollama_proxy.record import LaunchId
 from ollama_proxy.relay import Answer, Relay
@@ -177,7 +178,7 @@ async def asked(one: Relay, there: RawUpstream, body: bytes = b"{}") -> bytes:
 
 @contextlib.asynccontextmanager
 async def relay() -> AsyncIterator[Relay]:
-    one = Relay()
+    one = Relay(ProxyMark("owner"))
     try:
         yield one
     finally:

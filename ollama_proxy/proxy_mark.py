@@ -1,0 +1,84 @@
+"""The mark on each request that leaves the proxy: one that comes back goes no further.
+
+An upstream that leads back here, at once or by way of other proxies, would make one
+request thousands: each pass asks for the next. As with ``Via`` (RFC 9110 §7.6.3) every
+proxy adds a mark of its own, and refuses what carries it already with 508 (RFC 5842
+§7.2). A real Ollama ignores the header.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from ollama_proxy.answers import SPOKE, error_body
+from ollama_proxy.asleep import json_reply
+from ollama_proxy.exchange import Exchange
+
+VIA = "X-Ollama-Proxy-Via"
+"""The header of the marks; several lines, or commas, where proxies stand in a row."""
+
+MOST_PROXIES = 8
+"""So many proxies a request may have passed."""
+
+LOOP_DETECTED = 508
+
+_LONGEST = 512
+_DIGITS = 16
+_LOOP = (
+    "this request has passed this proxy before: what stands upstream leads back to it;"
+    " set OLLAMA_PROXY_UPSTREAM_URL, here or at a proxy behind, to the address of an"
+    " Ollama server"
+)
+_TOO_MANY = (
+    f"this request has passed {MOST_PROXIES} proxies or more; set"
+    " OLLAMA_PROXY_UPSTREAM_URL to the address of an Ollama server"
+)
+
+
+class ProxyMark:
+    """The mark of one proxy: a hash, so that nobody learns the owner id from it.
+
+    ``headers`` and ``line`` are what a request of ours carries, for aiohttp and as
+    bytes.
+    """
+
+    def __init__(self, owner_id: str) -> None:
+        hashed = hashlib.sha256(f"ollama-proxy via {owner_id}".encode())
+        self.text = hashed.hexdigest()[:_DIGITS]
+        self.headers: Mapping[str, str] = {VIA: self.text}
+        self.line = f"{VIA}: {self.text}\r\n".encode()
+
+    def objection(self, marks: Iterable[str]) -> str | None:
+        """Return why a request with these marks may not be sent on; None if it may.
+
+        ``marks`` are the values of its `VIA` headers.
+        """
+        joined = ",".join(marks)
+        if not joined:
+            return None
+        if len(joined) > _LONGEST:
+            return _TOO_MANY
+        passed = [mark.strip() for mark in joined.split(",")]
+        if self.text in passed:
+            return _LOOP
+        return _TOO_MANY if len(passed) >= MOST_PROXIES else None
+
+    def is_on(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Tell whether an answer says that our own request came back to us."""
+        return status == LOOP_DETECTED and headers.get(VIA) == self.text
+
+    def refusal(self, marks: Iterable[str], exchange: Exchange) -> web.Response | None:
+        """Return the 508 for a request that may not be sent on; None if it may.
+
+        Nothing is woken for it, and it is no use. The answer carries the mark, by which
+        the proxy knows that its own probe came back.
+        """
+        if (message := self.objection(marks)) is None:
+            return None
+        family, request_id = exchange.route.family, exchange.request_id
+        body = error_body(family, LOOP_DETECTED, message, request_id=request_id)
+        reply = json_reply(body, status=LOOP_DETECTED, family=family)
+        reply.headers[SPOKE] = "loop"
+        reply.headers[VIA] = self.text
+        return reply
