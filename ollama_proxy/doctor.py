@@ -21,6 +21,7 @@ from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.fitting import needed_gb
 from ollama_proxy.launch_plan import launch_plan
+from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.places import place_of
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
@@ -36,6 +37,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings = [
         Finding("settings", ok=True, detail=settings.selection.sentence),
         _address(settings),
+        *await _own_upstream(settings),
     ]
     if settings.selection.notice:
         note = Finding("settings of others", ok=True, detail=settings.selection.notice)
@@ -61,6 +63,15 @@ def _address(settings: Settings) -> Finding:
     except StartupError as error:
         return Finding("address", ok=False, detail=str(error))
     return Finding("address", ok=True, detail=settings.listen.url)
+
+
+async def _own_upstream(settings: Settings) -> list[Finding]:
+    """Tell of an upstream that is the proxy itself, which need not run for that."""
+    try:
+        await refuse_own_upstream(settings)
+    except StartupError as error:
+        return [Finding("upstream", ok=False, detail=str(error))]
+    return []
 
 
 async def _backend(backend: Backend) -> list[Finding]:

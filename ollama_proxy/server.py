@@ -22,6 +22,7 @@ from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
 from ollama_proxy.launch_plan import launch_plan
+from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings
 from ollama_proxy.store import Store
@@ -62,6 +63,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
 
     ``announce`` is called before requests are taken: nothing is bought unannounced.
     """
+    await refuse_own_upstream(settings)
     bound = bind(settings.listen)
     try:
         store = Store(settings.state_dir)
