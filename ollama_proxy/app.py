@@ -15,7 +15,7 @@ from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
-from ollama_proxy.clock import Clock
+from ollama_proxy.clock import Clock, date_of
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
@@ -171,7 +171,7 @@ def build_app(
     catalogue = Catalogue(
         models,
         version=settings.asleep_version,
-        since=clock.now(),
+        since=partial(date_of, clock, clock.now()),
         contents=place.contents(),
         restored=sticky,
         stock=backend if isinstance(backend, SupportsModelListing) else None,

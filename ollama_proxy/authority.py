@@ -98,7 +98,7 @@ class Authority:
         public: ec.EllipticCurvePublicKey,
         life: timedelta,
     ) -> x509.CertificateBuilder:
-        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        now = datetime.fromtimestamp(self._clock.wall(), UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -16,6 +16,8 @@ import msgspec
 
 from ollama_proxy.routing import full_model_name
 
+_SLEWED_S = 60.0  # what a clock is moved by in small steps is no other date
+
 NO_DETAILS: dict[str, Any] = {
     "parent_model": "",
     "format": "gguf",
@@ -75,7 +77,8 @@ class Catalogue:
     """Answers about models while no instance is up.
 
     ``restored``: what changes which models the next instance will have. ``stock``
-    knows better than the last instance which models there are now.
+    knows better than the last instance which models there are now. ``since`` tells
+    the date of models that no instance has had: it moves when the clock is set.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class Catalogue:
         configured: Sequence[str],
         *,
         version: str,
-        since: float,
+        since: Callable[[], float],
         contents: Contents | None = None,
         restored: Restored | None = None,
         stock: Stock | None = None,
@@ -95,6 +98,7 @@ class Catalogue:
         self._wanted = self._configured
         self._default_version = version
         self._since = since
+        self._dated = since()
         self._contents = contents
         said = contents.tags if contents is not None else None
         self._view = _make_view(said, self._expected(), self._placeholder)
@@ -127,8 +131,10 @@ class Catalogue:
         return self._made(self._contents.tags if self._contents is not None else None)
 
     def _made(self, said: bytes | None) -> "_View":
-        expected = self._expected()
-        if self._view.said is not said or self._view.expected != expected:
+        expected, since = self._expected(), self._since()
+        was_set = abs(since - self._dated) > _SLEWED_S
+        if self._view.said is not said or self._view.expected != expected or was_set:
+            self._dated = since
             self._view = _make_view(said, expected, self._placeholder)
         return self._view
 
@@ -219,7 +225,7 @@ class Catalogue:
         return {
             "name": full,
             "model": full,
-            "modified_at": rfc3339(self._since),
+            "modified_at": rfc3339(self._dated),
             "size": 0,
             "digest": hashlib.sha256(full.encode()).hexdigest(),
             "details": NO_DETAILS,

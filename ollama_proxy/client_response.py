@@ -47,12 +47,12 @@ class ClientResponse:
 
 async def begin(
     client: ClientConnection,
-    now: float,
+    date: float,
     head: Head,
     added: Mapping[str, str],
     body: bytes,
 ) -> ClientResponse:
-    """Begin the answer to a plain request: an `Opening`, bound to client and time."""
+    """Begin the answer to a plain request: an `Opening`, bound to client and date."""
     fields = headers.for_client(head.headers)
     fields.popall("Server", None)
     if head.status in _BODILESS:
@@ -62,7 +62,7 @@ async def begin(
     elif "Content-Length" not in fields:
         fields["Transfer-Encoding"] = "chunked"
     if "Date" not in fields:
-        fields["Date"] = _date(int(now))
+        fields["Date"] = _date(int(date))
     if head.headers.get("Connection", "").lower() == "keep-alive":
         fields["Connection"] = "keep-alive"  # some routes say so
     fields.update(added)
@@ -71,17 +71,17 @@ async def begin(
 
 
 @functools.lru_cache(maxsize=128)  # while an instance starts, many ask again and again
-def unserved(family: Family, waiting: Waiting, request_id: str, now_s: int) -> bytes:
+def unserved(family: Family, waiting: Waiting, request_id: str, date: int) -> bytes:
     """Return the 503 while there is no instance; ``request_id`` where it is told."""
-    return encoded(waiting_reply(family, waiting, request_id), "POST", now_s)
+    return encoded(waiting_reply(family, waiting, request_id), "POST", date)
 
 
-def encoded(reply: web.Response, method: str, now: float) -> bytes:
+def encoded(reply: web.Response, method: str, date: float) -> bytes:
     """Return a reply of our own as aiohttp would send it."""
     body = reply.body if isinstance(reply.body, bytes) else b""
     fields = reply.headers.copy()
     fields["Content-Length"] = str(len(body))
-    fields["Date"] = _date(int(now))
+    fields["Date"] = _date(int(date))
     head = _own_head(reply.status, reply.reason, tuple(fields.items()))
     return head if method == "HEAD" else head + body
 

@@ -184,7 +184,7 @@ class Controller:
         if after is before:
             return
         try:
-            self._write(before, after, event, now)
+            self._write(before, after, event)
         except StoreError as error:
             if after.launch_id not in {None, before.launch_id}:
                 raise
@@ -211,13 +211,13 @@ class Controller:
         deadline = next_deadline(record, self.policy)
         return deadline is not None and deadline < self._wakes_at
 
-    def _write(self, before: Record, after: Record, event: Event, now: float) -> None:
+    def _write(self, before: Record, after: Record, event: Event) -> None:
         if not _differs_on_disk(self._stored, after, self.use_grain_s):
             return
         transition = None
         if after.state is not before.state:
             transition = Transition(
-                at=now,
+                at=self._clock.wall(),
                 slot=self.slot,
                 launch_id=after.launch_id or before.launch_id,
                 before=before.state.value,

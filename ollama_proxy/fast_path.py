@@ -94,8 +94,9 @@ class FastPath:
             raise
 
     def _encoded(self, request: PlainRequest, reply: web.Response) -> Reply:
-        now = self._clock.now()
-        return Reply(reply.status, client_response.encoded(reply, request.method, now))
+        date = self._clock.wall()
+        data = client_response.encoded(reply, request.method, date)
+        return Reply(reply.status, data)
 
     def _asleep(self, request: PlainRequest, exchange: Exchange) -> web.Response:
         """Answer what only reads, from memory."""
@@ -124,10 +125,10 @@ class FastPath:
 
     def _unserved(self, exchange: Exchange, problem: str | None) -> Reply:
         exchange.outcome = "provisioning"
-        family, now_s = exchange.route.family, int(self._clock.now())
+        family, date = exchange.route.family, int(self._clock.wall())
         told_id = exchange.request_id if family is Family.ANTHROPIC else ""
         waiting = self._common.status.waiting(problem)
-        return Reply(503, client_response.unserved(family, waiting, told_id, now_s))
+        return Reply(503, client_response.unserved(family, waiting, told_id, date))
 
     def _begin(
         self, client: ClientConnection, request: PlainRequest, exchange: Exchange
@@ -191,7 +192,7 @@ class FastPath:
         handover: Handover[ClientResponse] = Handover(
             client,
             exchange.route.family,
-            opening=partial(client_response.begin, client, self._clock.now()),
+            opening=partial(client_response.begin, client, self._clock.wall()),
             begun=None,
             stall_s=self._common.stall_s,
             added={},

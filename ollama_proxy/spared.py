@@ -221,7 +221,7 @@ class SparedRequests:
         self, exchange: Exchange, fields: BodyFields, reason: str
     ) -> web.Response:
         exchange.outcome = "asleep"
-        created_at = rfc3339(self._clock.now())
+        created_at = rfc3339(self._clock.wall())
         body = empty_answer(exchange.route.name, fields.model_name, created_at, reason)
         return json_reply(body, family=Family.NATIVE)
 

@@ -27,7 +27,11 @@ TAGS = json.dumps(
 def filled(*configured: str, restored: Restored | None = None) -> Catalogue:
     contents = Contents(TAGS, "0.33.1", {"tiny:latest": b'{"model_info":{"a":1}}'})
     return Catalogue(
-        configured, version="0.1.0", since=0.0, contents=contents, restored=restored
+        configured,
+        version="0.1.0",
+        since=lambda: 0.0,
+        contents=contents,
+        restored=restored,
     )
 
 
@@ -44,7 +48,7 @@ class Clients:
 
 
 def test_before_the_first_instance_the_configured_models_are_listed() -> None:
-    catalogue = Catalogue(["Tiny", "b:7b"], version="0.32.0", since=0.0)
+    catalogue = Catalogue(["Tiny", "b:7b"], version="0.32.0", since=lambda: 0.0)
     models = json.loads(catalogue.tags())["models"]
 
     assert [model["name"] for model in models] == ["tiny:latest", "b:7b"]
@@ -53,7 +57,7 @@ def test_before_the_first_instance_the_configured_models_are_listed() -> None:
 
 
 def test_with_nothing_configured_the_lists_are_as_ollamas_empty_ones() -> None:
-    catalogue = Catalogue([], version="0.32.0", since=0.0)
+    catalogue = Catalogue([], version="0.32.0", since=lambda: 0.0)
 
     assert json.loads(catalogue.tags()) == {"models": []}
     assert json.loads(catalogue.openai_models()) == {"object": "list", "data": None}
@@ -152,7 +156,11 @@ def on_disk(tags: bytes | None) -> Catalogue:
     shows = {"tiny:latest": b'{"from":"instance"}'}
     contents = Contents(TAGS, "0.33.1", shows)
     return Catalogue(
-        ["wanted"], version="0.1.0", since=0.0, contents=contents, stock=Disk(tags)
+        ["wanted"],
+        version="0.1.0",
+        since=lambda: 0.0,
+        contents=contents,
+        stock=Disk(tags),
     )
 
 
@@ -188,7 +196,7 @@ def test_a_disk_that_tells_nothing_of_use_leaves_what_an_instance_said(
 
 def test_a_disk_is_a_list_before_any_instance() -> None:
     disk = Disk(b'{"models":[]}')
-    listed = Catalogue([], version="0.1.0", since=0.0, stock=disk)
+    listed = Catalogue([], version="0.1.0", since=lambda: 0.0, stock=disk)
     before = listed.list_id
     disk.said = b'{"models":[{"name":"a"}]}'
 

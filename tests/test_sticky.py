@@ -122,7 +122,7 @@ def test_a_configured_model_that_was_deleted_is_not_pulled_until_it_is_again(
 def test_the_next_instance_is_expected_to_have_what_is_configured_and_pulled(
     sticky: StickyModels,
 ) -> None:
-    catalogue = Catalogue(["tiny"], version="0.1.0", since=0.0, restored=sticky)
+    catalogue = Catalogue(["tiny"], version="0.1.0", since=lambda: 0.0, restored=sticky)
     listed = []
 
     def look() -> None:

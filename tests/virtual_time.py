@@ -40,21 +40,34 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
 
+@dataclass(slots=True)
 class LoopClock:
-    """A Clock that tells the time of the running loop."""
+    """A Clock that tells the time of the running loop; its date can be set."""
+
+    date_ahead_s: float = 0.0
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
+    def wall(self) -> float:
+        return self.now() + self.date_ahead_s
+
 
 @dataclass(slots=True)
 class SetClock:
-    """A clock that is moved by hand, while sockets run in real time."""
+    """A clock that is moved by hand, while sockets run in real time.
+
+    ``date_ahead_s``: how far the date is from the moment.
+    """
 
     moment: float = 1_000_000.0
+    date_ahead_s: float = 0.0
 
     def now(self) -> float:
         return self.moment
+
+    def wall(self) -> float:
+        return self.moment + self.date_ahead_s
 
 
 @dataclass(slots=True)
@@ -65,6 +78,9 @@ class JumpingClock:
 
     def now(self) -> float:
         return SystemClock().now() + self.ahead_s
+
+    def wall(self) -> float:
+        return SystemClock().wall() + self.ahead_s
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:

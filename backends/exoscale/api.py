@@ -141,7 +141,7 @@ class ExoscaleApi:
             server = email.utils.parsedate_to_datetime(stamp or "")
         except ValueError:
             return 0.0
-        return self._clock.now() - server.timestamp()
+        return self._clock.wall() - server.timestamp()
 
 
 def _refusal(_operation: str, said: str) -> BackendError:

@@ -356,7 +356,7 @@ class ExoscaleBackend:
         api = self.api(purchase.offer.zone)
         answer = await api.call("get_instance", id=purchase.instance_id)
         instance = read_instance(answer)
-        lease_end, now = instance.lease_end or 0.0, self._clock.now()
+        lease_end, now = instance.lease_end or 0.0, self._clock.wall()
         if lease_end - now < self._settings.lease / 2.0:
             lease_end = now + self._settings.lease
             labels = self._labels.changed(instance, launch_id, lease_end)
@@ -491,7 +491,7 @@ class ExoscaleBackend:
         """Tell whether nobody has said for a lease's length that it is wanted."""
         if not is_made_by_us(instance) or instance.state in LEAVING:
             return False
-        return (instance.lease_end or 0.0) < self._clock.now()
+        return (instance.lease_end or 0.0) < self._clock.wall()
 
     async def aclose(self) -> None:
         """Close connections; instances stay as they are."""

@@ -124,7 +124,7 @@ class Buyer:
         chosen = find_type(types, offer.type_name, offer.zone)
         template = await template_in(api, settings)
         group = await self._firewall.ensure(api)
-        lease_end = self._clock.now() + settings.lease
+        lease_end = self._clock.wall() + settings.lease
         return {
             "name": f"ollama-proxy-{launch_id}",
             "disk_size": settings.disk_size,

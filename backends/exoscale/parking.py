@@ -54,7 +54,7 @@ class Parking:
     def is_over(self, instance: Instance) -> bool:
         """Tell whether a parked instance was kept long enough, or is not wanted."""
         kept_until = instance.lease_end or 0.0
-        return not self.is_open or kept_until < self._clock.now()
+        return not self.is_open or kept_until < self._clock.wall()
 
     async def park(
         self, api: ExoscaleApi, instance: Instance, purchase: Purchase, launch: LaunchId
@@ -73,7 +73,7 @@ class Parking:
                 await api.call("stop_instance", id=instance.id)
             elif instance.state == "stopped":
                 identity = purchase.identity or str(launch)
-                until = now + self._settings.destroy_after
+                until = self._clock.wall() + self._settings.destroy_after
                 labels = self._labels.parked(instance, identity, until)
                 await api.call("update_instance", id=instance.id, labels=labels)
                 del self._stopping_since[instance.id]
@@ -87,7 +87,7 @@ class Parking:
         self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Offer
     ) -> Purchase:
         """Give a parked instance to a launch; it is started by `start`."""
-        lease_end = self._clock.now() + self._settings.lease
+        lease_end = self._clock.wall() + self._settings.lease
         labels = self._labels.changed(instance, launch, lease_end)
         await api.carry_out("update_instance", id=instance.id, labels=labels)
         self._kept = max(0, self._kept - 1)

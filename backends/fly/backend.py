@@ -205,10 +205,9 @@ class FlyBackend:
             self._attempts.put(launch_id, Attempt(self._settings.region))
             told = "with" if self._settings.volume_gb else "without"
             raise ConflictError(f"the machine is made anew, {told} a volume")
-        now = self._clock.now()
         self._resting = max(0, self._resting - machine.is_resting)
-        self._attempts.mark(launch_id, started_at=now, seen_live=False)
-        lease_end = f"{now + self._settings.lease:.0f}"
+        self._attempts.mark(launch_id, started_at=self._clock.now(), seen_live=False)
+        lease_end = f"{self._clock.wall() + self._settings.lease:.0f}"
         await self._api.mark(machine.id, mark_name("lease"), lease_end)
         try:
             async with self._api.leased(machine.id) as nonce:
@@ -369,7 +368,7 @@ class FlyBackend:
         if serves:
             self._attempts.note_served(launch_id)
         machine = await self._api.machine(attempt.instance_id)
-        now = self._clock.now()
+        now = self._clock.wall()
         if machine.lease_end - now < self._settings.lease / 2.0:
             lease_end = f"{now + self._settings.lease:.0f}"
             await self._api.mark(machine.id, mark_name("lease"), lease_end)
@@ -479,7 +478,7 @@ class FlyBackend:
         swept: list[str] = []
         problem: BackendError | None = None
         for machine in await self._machines():
-            over = machine.lease_end < self._clock.now()
+            over = machine.lease_end < self._clock.wall()
             rests = machine.is_resting or machine.state in LEAVING
             if not is_made_by_us(machine) or rests or not over:
                 continue

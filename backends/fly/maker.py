@@ -74,7 +74,7 @@ class Maker:
             )
         metadata = self._marks.of(
             launch_id,
-            lease_end=self._clock.now() + self._settings.lease,
+            lease_end=self._clock.wall() + self._settings.lease,
             spec=self.spec,
             identity=identity,
         )

@@ -154,10 +154,9 @@ class OvhBackend:
             await driver.label(app.id, label_name("launch"), str(launch_id))
         if not app.is_resting:
             return
-        now = self._clock.now()
         self._resting = max(0, self._resting - 1)
-        self._attempts.mark(launch_id, started_at=now, seen_live=False)
-        lease_end = f"{now + self._settings.lease:.0f}"
+        self._attempts.mark(launch_id, started_at=self._clock.now(), seen_live=False)
+        lease_end = f"{self._clock.wall() + self._settings.lease:.0f}"
         await driver.label(app.id, label_name("lease"), lease_end)
         await driver.start(app.id)
 
@@ -350,7 +349,7 @@ class OvhBackend:
             self._attempts.note_served(launch_id)
         driver = self._fleet.driver(attempt.region)
         app = await driver.app(attempt.instance_id)
-        now = self._clock.now()
+        now = self._clock.wall()
         if app.lease_end - now < self._settings.lease / 2.0:
             lease_end = f"{now + self._settings.lease:.0f}"
             await driver.label(app.id, label_name("lease"), lease_end)
@@ -416,7 +415,7 @@ class OvhBackend:
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Stop each app of any deployment whose lease is over."""
-        return await self._fleet.sweep_expired(self._clock.now(), dry_run=dry_run)
+        return await self._fleet.sweep_expired(self._clock.wall(), dry_run=dry_run)
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
         """Make the app that launches start, and stop it again; tell each step."""

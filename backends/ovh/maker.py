@@ -153,7 +153,7 @@ class Maker:
             has_gpu=flavor.has_gpu,
             labels=self._labels.of(
                 launch_id,
-                lease_end=self._clock.now() + settings.lease,
+                lease_end=self._clock.wall() + settings.lease,
                 spec=self.spec,
                 identity=identity,
             ),
