@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ollama_proxy.environment import unquoted
 from ollama_proxy.errors import SpecError
 
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -38,7 +39,7 @@ def web_proxy(url: str) -> str | None:
     """
     parts = urlsplit(url)
     proxies = urllib.request.getproxies_environment()
-    found = proxies.get(parts.scheme) or proxies.get("all")
+    found = unquoted(proxies.get(parts.scheme) or proxies.get("all") or "")
     host = parts.netloc.rpartition("@")[2]
     if not found or is_here(url):
         return None
@@ -79,7 +80,7 @@ def authorities() -> str | None:
     Raises `SpecError` if it can't be read.
     """
     for name in _AUTHORITIES:
-        if path := os.environ.get(name):
+        if path := unquoted(os.environ.get(name, "")):
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), name, path)
             return path
     return None

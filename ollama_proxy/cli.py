@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import quote
 
 import structlog
@@ -22,7 +22,12 @@ from ollama_proxy.errors import BackendError, ProxyError, SettingsError, Startup
 from ollama_proxy.screen import pull_line, render_status, watch_status
 from ollama_proxy.service_links import service_links
 from ollama_proxy.settings import Settings, load_settings
-from ollama_proxy.standard_streams import discard_unwritten, open_missing_streams
+from ollama_proxy.standard_streams import (
+    UnwrittenError,
+    discard_unwritten,
+    name_faults_of_output,
+    open_missing_streams,
+)
 
 if TYPE_CHECKING:
     from ollama_proxy.announcement import Serving
@@ -260,6 +265,7 @@ def healthcheck(config: Config = None) -> None:
 def main() -> None:
     """Run the command line; a fault is one sentence on stderr, no traceback."""
     open_missing_streams()
+    name_faults_of_output()
     try:
         _run()
     finally:
@@ -270,12 +276,31 @@ def _run() -> None:
     try:
         app()
     except SettingsError as error:
-        for fault in error.faults:
-            _err.print(f"ollama-proxy: {escape(fault)}")
-        sys.exit(_USAGE)
+        _end(_USAGE, *error.faults)
     except StartupError as error:
-        _err.print(f"ollama-proxy: {escape(str(error))}")
-        sys.exit(_USAGE)
+        _end(_USAGE, str(error))
     except (ProxyError, BackendError) as error:
-        _err.print(f"ollama-proxy: {escape(str(error))}")
-        sys.exit(1)
+        _end(1, str(error))
+    except UnwrittenError as error:
+        _end(
+            1, f"standard output can't be written ({error.strerror}); send it elsewhere"
+        )
+    except OSError as error:
+        _end(1, _refused(error))
+
+
+def _end(code: int, *sentences: str) -> NoReturn:
+    """Say why the command ends, if anybody can hear it, and end it."""
+    with contextlib.suppress(OSError):
+        for sentence in sentences:
+            _err.print(f"ollama-proxy: {escape(sentence)}")
+    sys.exit(code)
+
+
+def _refused(error: OSError) -> str:
+    """Return what the machine did not let a command do, in a sentence."""
+    where = f" {error.filename!r}" if error.filename else ""
+    return (
+        f"this machine refuses{where}: {error.strerror or error}; see to its disk and"
+        " rights, or set OLLAMA_PROXY_STATE_DIR or TMPDIR to another folder"
+    )

@@ -48,7 +48,11 @@ async def examine(settings: Settings) -> list[Finding]:
         return [*findings, Finding("state folder", ok=False, detail=str(error))]
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     with closing(store):
-        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
+        try:
+            opened = open_backend(settings, store, SystemClock())
+        except StartupError as error:
+            return [*findings, Finding("backend", ok=False, detail=str(error))]
+        async with aclosing(opened) as backend:
             sentence = launch_plan(settings, backend).sentence
             findings.append(Finding("what is started", ok=True, detail=sentence))
             findings += await _backend(backend)

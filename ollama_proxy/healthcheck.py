@@ -6,9 +6,9 @@ checks, nor an HTTP library. It also knows of no proxy between: `HTTP_PROXY` is 
 what is outside, and an answer from there would tell nothing of this machine.
 """
 
+import contextlib
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,10 +29,16 @@ def run(env: Mapping[str, str], file: str | None = None) -> int:
     try:
         url = ask(env, file, now=time.perf_counter)
     except UnhealthyError as error:
-        sys.stderr.write(f"ollama-proxy: {error}\n")
+        _tell(2, f"ollama-proxy: {error}\n")
         return 1
-    sys.stdout.write(f"{url} serves\n")
+    _tell(1, f"{url} serves\n")
     return 0
+
+
+def _tell(number: int, line: str) -> None:
+    """Write a line, if it can be written: the exit code tells it too."""
+    with contextlib.suppress(OSError):
+        os.write(number, line.encode("utf-8", "backslashreplace"))
 
 
 def ask(

@@ -2,10 +2,11 @@
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import cast
 
 from ollama_proxy.backend import BackendFactory
-from ollama_proxy.errors import SettingsError
+from ollama_proxy.errors import SettingsError, StartupError
 
 GROUP = "ollama_proxy.backends"
 
@@ -16,6 +17,9 @@ _BUILT_IN = {
     "local": "ollama_proxy.backends.local",
     "static": "ollama_proxy.backends.static",
 }
+
+_WITH_EXTRA = frozenset({"exoscale", "fly", "ovh"})
+"""Backends whose libraries an extra of the same name installs, and nothing else."""
 
 
 def known_backends() -> list[str]:
@@ -29,8 +33,7 @@ def load_backend(name: str) -> BackendFactory:
     A module that fails to import says so: a broken backend is not a missing one.
     """
     if name in _BUILT_IN:
-        module = import_module(_BUILT_IN[name])
-        return cast("BackendFactory", module.open_backend)
+        return cast("BackendFactory", _built_in(name).open_backend)
     for point in entry_points(group=GROUP, name=name):
         return cast("BackendFactory", point.load())
     known = ", ".join(known_backends())
@@ -40,3 +43,17 @@ def load_backend(name: str) -> BackendFactory:
             f" known: {known}"
         ]
     )
+
+
+def _built_in(name: str) -> ModuleType:
+    """Return the module of a backend; what it needs may not be installed."""
+    try:
+        return import_module(_BUILT_IN[name])
+    except ModuleNotFoundError as error:
+        lacking = (error.name or "").partition(".")[0]
+        if name not in _WITH_EXTRA or lacking in {"", "ollama_proxy"}:
+            raise
+        raise StartupError(
+            f"OLLAMA_PROXY_BACKEND: the backend {name!r} needs {lacking!r}, which is"
+            f" not installed; run: pip install 'ollama-proxy[{name}]'"
+        ) from error

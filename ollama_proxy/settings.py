@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.environment import expanded, state_folder, without_quotes
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fitting import needed_gb
@@ -51,6 +52,7 @@ from ollama_proxy.setting_names import check_names
 from ollama_proxy.values import (
     Listen,
     parse_listen,
+    parse_log_level,
     parse_url,
 )
 
@@ -65,16 +67,11 @@ def _lower(value: object) -> str:
 
 
 def _state_dir() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    try:
-        return Path(base, "ollama-proxy").expanduser()
-    except RuntimeError:  # a user without a home, as many containers have
-        raise SettingsError(
-            [
-                "OLLAMA_PROXY_STATE_DIR: this user has no home folder to keep the state"
-                " in; set it to a folder that lasts"
-            ]
-        ) from None
+    return state_folder(os.environ)
+
+
+def _expanded(path: Path) -> Path:
+    return expanded(path, os.environ)
 
 
 _HOPELESS = 1.3  # an estimate may be wrong by so much
@@ -254,7 +251,7 @@ class Settings(BaseModel):
         text="paid launches in an hour that may serve no request; then a person acts",
         shown="5",
     )
-    state_dir: Path = setting(
+    state_dir: Annotated[Path, AfterValidator(_expanded)] = setting(
         _state_dir,
         "OLLAMA_PROXY_STATE_DIR",
         text="SQLite file, owner id and lock: one proxy per folder",
@@ -284,10 +281,12 @@ class Settings(BaseModel):
         text="what `/api/version` says before the first instance ever",
         shown="0.32.15",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = setting(
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], BeforeValidator(parse_log_level)
+    ] = setting(
         "info",
         "LOG_LEVEL",
-        text="debug, info, warning or error",
+        text="debug, info, warning (`warn`) or error (`err`, `fatal`)",
         shown="info",
     )
     exoscale: ExoscaleSettings = Field(
@@ -328,7 +327,7 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     ``file`` is the TOML file; if None, ``./ollama-proxy.toml`` if it is there.
     """
     faults: list[str] = []
-    env = without_service_links(env)
+    env = without_quotes(without_service_links(env))
     values, origin = _read_file(file, faults)
     tables = frozenset(values)
     for name, (text, variable) in _read_environment(env, faults).items():
@@ -337,12 +336,12 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
         if isinstance(table, dict):
             table[key] = text
             origin[name] = variable
-    for key in ("backend", "default_backend", "log_level", "simulator"):
+    for key in ("backend", "default_backend", "simulator"):
         if isinstance(values.get(key), str):
             values[key] = str(values[key]).strip().lower()
     groups = backend_groups()
     selection = select_backend(gather_evidence(values, origin, groups, tables))
-    given = [name for name, text in env.items() if text.strip()]
+    given = [name for name, text in env.items() if text]
     selection, wrong = check_names(
         selection, values, origin, groups, _variables_by_group(), given
     )
@@ -411,9 +410,7 @@ def _read_environment(
         variables = environment_names(field)
         known.update(variables)
         given = [
-            (variable, env[variable].strip())
-            for variable in variables
-            if env.get(variable, "").strip()
+            (variable, env[variable]) for variable in variables if env.get(variable)
         ]
         if name == "models" and given:
             found[name] = (",".join(text for _, text in given), given[0][0])

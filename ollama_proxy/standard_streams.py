@@ -1,7 +1,10 @@
 """Standard streams that are closed, or gone with their terminal."""
 
+import contextlib
+import io
 import os
 import sys
+from collections.abc import Iterator
 
 _STREAMS = (0, 1, 2)
 
@@ -24,6 +27,42 @@ def open_missing_streams() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - a descriptor
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - likewise
+
+
+class UnwrittenError(OSError):
+    """What was told could not be written."""
+
+
+class ToldStream(io.TextIOWrapper):
+    """A stream that names its own faults, and escapes what its encoding lacks."""
+
+    def write(self, text: str, /) -> int:
+        """Write text. Raises `UnwrittenError`."""
+        with _named_faults():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what is held back. Raises `UnwrittenError`."""
+        with _named_faults():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _named_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnwrittenError(error.errno, error.strerror) from error
+
+
+def name_faults_of_output() -> None:
+    """Let a command tell that its output is refused from that anything else is."""
+    out = sys.stdout
+    if type(out) is io.TextIOWrapper:
+        encoding, lines = out.encoding, out.line_buffering
+        sys.stdout = ToldStream(
+            out.detach(), encoding, "backslashreplace", line_buffering=lines
+        )
 
 
 def discard_unwritten() -> None:

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 from filelock import FileLock, Timeout
 
+from ollama_proxy.environment import is_without_home
 from ollama_proxy.errors import StartupError, StoreError
 from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.places import Place
@@ -280,6 +281,11 @@ class BackendNotes:
 
 def _lock_folder(folder: Path) -> FileLock:
     """Take the folder for this process, or say who has it."""
+    if is_without_home(folder):
+        raise StartupError(
+            "OLLAMA_PROXY_STATE_DIR: this user has no home folder to keep the state in;"
+            " set it to a folder that lasts"
+        )
     pid_file = folder / "pid"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -11,6 +11,18 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmg]i?b?|b)?", re.IGNORECASE)
 _SIZE_POWERS = {"k": 10, "m": 20, "g": 30}
+_LEVELS = {
+    "trace": "debug",
+    "verbose": "debug",
+    "information": "info",
+    "notice": "info",
+    "warn": "warning",
+    "err": "error",
+    "critical": "error",
+    "fatal": "error",
+    "panic": "error",
+}
+"""What other programs call the levels that we have."""
 _LONGEST_S = 100 * 365 * 86400.0
 
 
@@ -33,6 +45,12 @@ def parse_size(value: object) -> int:
         raise ValueError(f"{value!r} is not a size; write 64k, 16m or 2g")
     unit = (match[2] or "").lower()[:1]
     return int(match[1]) << _SIZE_POWERS.get(unit, 0)
+
+
+def parse_log_level(value: object) -> str:
+    """Return the level that is meant by ``warn``, ``WARNING``, ``err`` or ``fatal``."""
+    text = str(value).strip().lower()
+    return _LEVELS.get(text, text)
 
 
 def parse_names(value: object) -> tuple[str, ...]:

@@ -138,22 +138,6 @@ def test_a_working_folder_that_may_not_be_searched_has_no_file(tmp_path: Path) -
     assert (done.stdout.strip(), done.stderr) == ("()", "")
 
 
-def _has_no_home(_uid: int) -> None:
-    raise KeyError("uid not found")
-
-
-def test_a_user_without_a_home_has_to_say_where_the_state_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HOME", "USERPROFILE", "HOMEPATH", "XDG_STATE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pwd.getpwuid", _has_no_home)
-    with pytest.raises(SettingsError, match="OLLAMA_PROXY_STATE_DIR: this user has no"):
-        load_settings({})
-
-    assert load_settings({"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}).models == ()
-
-
 def test_a_working_folder_that_is_gone_has_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

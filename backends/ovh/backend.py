@@ -7,6 +7,7 @@ is only started, which may be asked for twice.
 """
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
 from ollama_proxy.clock import Clock
+from ollama_proxy.environment import home_folder
 from ollama_proxy.errors import (
     CredentialsError,
     NotFoundError,
@@ -522,15 +524,7 @@ def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
         region,
         program=settings.ovhai_bin,
         home=state_dir / "ovhai" / region,
-        template=_home(),
+        template=home_folder(os.environ),
         username=settings.username,
         password=password.get_secret_value() if password is not None else None,
     )
-
-
-def _home() -> Path | None:
-    """Return the user's home, if there is one: many containers' users have none."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None

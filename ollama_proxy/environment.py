@@ -1,0 +1,68 @@
+"""What the environment says, as people and container tools write it."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+if sys.platform != "win32":
+    import pwd
+
+_QUOTES = "\"'"
+
+
+def unquoted(text: str) -> str:
+    """Return a value without the spaces and the pairs of quotes around it.
+
+    ``docker run --env-file`` and systemd units hand quotes over that a shell takes
+    away; Ollama drops those of its own variables (``Var`` in ``envconfig/config.go``).
+    A quote at one end only may be part of a secret, so it stays.
+    """
+    text = text.strip()
+    while len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
+        text = text[1:-1].strip()
+    return text
+
+
+def without_quotes(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with its values as they were meant: see `unquoted`."""
+    return {name: unquoted(text) for name, text in env.items()}
+
+
+def home_folder(env: Mapping[str, str]) -> Path | None:
+    """Return the user's home; None for one who has none, as in many containers."""
+    for name in ("HOME", "USERPROFILE"):
+        if (home := Path(unquoted(env.get(name, "")))).is_absolute():
+            return home
+    if sys.platform == "win32":
+        return None
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a user whom only the platform knows
+        return None
+    return home if home.is_absolute() else None
+
+
+def expanded(path: Path, env: Mapping[str, str]) -> Path:
+    """Return a path with the home for its ``~``, which stays if there is no home."""
+    home = home_folder(env)
+    if not path.parts or path.parts[0] != "~" or home is None:
+        return path
+    return home.joinpath(*path.parts[1:])
+
+
+def is_without_home(path: Path) -> bool:
+    """Tell whether a path is in a home that nobody could find."""
+    return path.parts[:1] == ("~",)
+
+
+def state_folder(env: Mapping[str, str]) -> Path:
+    """Return where the state is kept if no setting says it.
+
+    A relative ``XDG_STATE_HOME`` counts for nothing (XDG Base Directory
+    Specification, 0.8).
+    """
+    base = expanded(Path(unquoted(env.get("XDG_STATE_HOME", ""))), env)
+    if not base.is_absolute():
+        base = expanded(Path("~/.local/state"), env)
+    return base / "ollama-proxy"
