@@ -16,6 +16,7 @@ from ollama_proxy.backend import (
     Leased,
     Tidied,
 )
+from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import BackendError, StartupError
@@ -26,7 +27,6 @@ from ollama_proxy.places import place_of
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
 from ollama_proxy.routing import full_model_name
-from ollama_proxy.server import bind
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.stopping import until_gone
 from ollama_proxy.store import Store

@@ -1,45 +1,123 @@
 """Where the proxy listens, as ``OLLAMA_HOST`` writes it.
 
-Nothing is imported, since the health check loads little else.
+Little is imported, since the health check loads little else. Source: ``Host`` in
+Ollama's ``envconfig/config.go``, and ``SplitHostPort`` of Go's ``net``.
 """
 
+import socket
+
 _MAX_PORT = 65535
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address of a client, not a bind
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_DEFAULT = ("127.0.0.1", 11434)
+_OWN = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - of a client, not a bind
 
 
 def split_address(text: str) -> tuple[str, int]:
     """Return host and port of an address, read as Ollama's server reads its own.
 
     ``host``, ``host:port``, ``:port`` or ``scheme://host:port/path``. Without a
-    port it is 11434, with ``http://`` 80 and with ``https://`` 443.
+    port it is 11434, with ``http://`` 80 and with ``https://`` 443. An empty host
+    means every address; without any, loopback is meant. Addresses are as the kernel
+    writes them. Raises `ValueError` for what nothing can listen on; Ollama takes the
+    default port for one that it does not understand.
     """
-    scheme, found, rest = text.strip().strip("\"'").partition("://")
+    given = text.strip().strip("\"'").strip()
+    scheme, found, rest = given.partition("://")
     if not found:
-        scheme, rest = "", scheme
-    default = {"http": 80, "https": 443}.get(scheme, 11434)
+        scheme, rest = "", "ollama.com:443" if given == "ollama.com" else given
+    default = _SCHEME_PORTS.get(scheme, _DEFAULT[1])
     authority = rest.split("/")[0]
-    host, port = _split_port(authority)
-    if port and not (port.isdecimal() and int(port) <= _MAX_PORT):
+    host, port = _split_port(authority) or (_bare_host(authority), "")
+    return _checked_host(host, text), _checked_port(port, default, text)
+
+
+def _split_port(authority: str) -> tuple[str, str] | None:
+    """Return host and port; None if these are not what is written there."""
+    host, colon, port = authority.rpartition(":")
+    if host.startswith("["):
+        host, closed, rest = host[1:].partition("]")
+        colon = colon if closed and not rest else ""
+    elif ":" in host:
+        return None
+    return (host, port) if colon and not set("[]") & set(host + port) else None
+
+
+def _bare_host(authority: str) -> str:
+    """Return the host of what has no port: a bare IPv6 address needs no brackets."""
+    stripped = authority.strip("[]")
+    if authority == f"[{stripped}]" or _address(stripped):
+        return stripped
+    return authority or _DEFAULT[0]
+
+
+def _checked_host(host: str, text: str) -> str:
+    """Return the host as it is bound; an address as the kernel writes it."""
+    if address := _address(host):
+        return address
+    bare, zone, name = host.partition("%")
+    if zone and name and ":" in bare and _address(bare):
+        return host
+    if ":" in host:
+        raise ValueError(
+            f"{text!r} is no address; write host:port, and IPv6 as [::1]:11434"
+        )
+    letters = host.translate(dict.fromkeys(map(ord, "._-")))
+    if host and not (letters.isascii() and letters.isalnum()):
+        raise ValueError(f"{text!r} has no valid host; write host:port")
+    if _is_old_number(host):
+        raise ValueError(
+            f"{text!r} has no valid host; write host:port, and a port alone as :11434"
+        )
+    return host
+
+
+def _address(host: str) -> str:
+    """Return a literal address in its one form, IPv4 if it is one; else nothing."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            packed = socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        if packed[:12] == bytes(10) + b"\xff\xff":
+            return socket.inet_ntop(socket.AF_INET, packed[12:])
+        return socket.inet_ntop(family, packed)
+    return ""
+
+
+def _is_old_number(host: str) -> bool:
+    """Tell whether C reads an address where Go reads none: ``0``, ``127.1``, ``0x7f``.
+
+    ``OLLAMA_HOST=0`` must not open every address.
+    """
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
+
+
+def _checked_port(port: str, default: int, text: str) -> int:
+    if not port:
+        return default
+    digits = port[port[0] in "+-" :]
+    number = -1
+    if digits.isascii() and digits.isdecimal():
+        number = int(digits.lstrip("0")[:6] or "0")
+    if not 0 <= number <= _MAX_PORT or (number and port[0] == "-"):
         raise ValueError(f"{text!r} has no valid port; write host:port, port 0–65535")
-    return host or "127.0.0.1", int(port) if port else default
-
-
-def _split_port(authority: str) -> tuple[str, str]:
-    if authority.startswith("["):
-        host, _, tail = authority[1:].partition("]")
-        return host, tail.removeprefix(":")
-    if authority.count(":") > 1:
-        return authority, ""
-    host, _, port = authority.partition(":")
-    return host, port
+    return number
 
 
 def client_host(host: str) -> str:
     """Return the host that a client on this machine connects to."""
-    return _EVERYWHERE.get(host, host)
+    return _OWN.get(host, host)
 
 
 def client_url(host: str, port: int) -> str:
     """Return the address that a client on this machine uses."""
-    host = client_host(host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{host_and_port(client_host(host), port)}"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return both as ``OLLAMA_HOST`` and URLs have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -18,6 +18,10 @@ _LISTABLE = (
     "moz-extension://",
     "ms-browser-extension://",
 )
+_PRIVATE = tuple(
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+)
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 PREFLIGHT_HEADERS = (
     (
@@ -108,15 +112,20 @@ def host_name(host: str) -> str:
 
 
 def is_own_address(name: str, own_addresses: Collection[str]) -> bool:
-    """Tell whether a literal address is loopback, private or this machine's."""
+    """Tell whether a literal address is loopback, private or this machine's.
+
+    Private is what RFC 1918 and RFC 4193 call so, as for Go's ``netip``; an IPv4
+    address counts as such where IPv6 writes it, too (``::ffff:127.0.0.1``).
+    """
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    private = address.is_private and not address.is_link_local
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
     return (
         address.is_loopback
-        or private
+        or any(address in network for network in _PRIVATE)
         or address.is_unspecified
         or str(address) in own_addresses
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import ipaddress
 import random
 import socket
 from collections.abc import Callable
@@ -16,46 +15,19 @@ from ollama_proxy import __version__, log
 from ollama_proxy.announcement import Serving
 from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
 from ollama_proxy.backend import Backend
+from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
-from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings
 from ollama_proxy.store import Store
-from ollama_proxy.values import Listen
 
-_BACKLOG = 1024
 _FEW_REQUESTS = 1000
 _COLLECT_AFTER = 10_000
-
-
-def bind(listen: Listen) -> socket.socket:
-    """Take the address before anything else happens, or say that it is taken."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise StartupError(
-            f"the address {listen.host!r} can't be resolved ({error.strerror}); "
-            "set OLLAMA_HOST to host:port"
-        ) from error
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(_BACKLOG)
-    except OSError as error:
-        bound.close()
-        raise StartupError(
-            f"can't listen on {listen.host}:{listen.port} ({error.strerror}); stop what"
-            " listens there, or set OLLAMA_HOST to another host:port"
-        ) from error
-    return bound
 
 
 async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None:
@@ -92,8 +64,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
 
 def _host_rules(bound: socket.socket) -> HostRules | None:
     """Return the rules for ``Host``: a public bind takes any, as Ollama does."""
-    address = ipaddress.ip_address(bound.getsockname()[0])
-    return HostRules.of_this_machine() if address.is_loopback else None
+    return HostRules.of_this_machine() if is_on_loopback(bound) else None
 
 
 async def _run(
@@ -109,7 +80,7 @@ async def _run(
     tell(settings, settings.listen.model_copy(update={"port": port}).url)
     await runner.setup()
     try:
-        await runner.listen(bound, backlog=_BACKLOG)
+        await runner.listen(bound, backlog=BACKLOG)
         _spare_collections()
         number = await signals.next()
         structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)

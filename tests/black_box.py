@@ -106,10 +106,11 @@ class Launch:
 
     ``has_session``: in a session of its own, without a controlling terminal;
     ``terminal``: with this one; ``shell``: by these words of a shell, in which "$@" is
-    the command.
+    the command; ``host``: where it listens, on the port that is chosen for it.
     """
 
     pipe: bool = False
+    host: str = "127.0.0.1"
     has_session: bool = False
     terminal: Terminal | None = None
     shell: str = ""
@@ -153,7 +154,7 @@ def launched_proxy(
     """Run the proxy as `proxy_process` does, begun in a way of its own."""
     port = free_port()
     settings = {
-        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_HOST": f"{launch.host}:{port}",
         "OLLAMA_PROXY_STATE_DIR": str(state),
         "OLLAMA_PROXY_SIMULATOR": "always",
         "OLLAMA_SIMULATOR_LOAD": "0.2",

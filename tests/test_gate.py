@@ -1,11 +1,14 @@
 """The gate before every route, asleep and awake."""
 
+import contextlib
+import http.client
 from pathlib import Path
 
 import pytest
 
-from tests.black_box import proxy_process
+from tests.black_box import Launch, ProxyProcess, launched_proxy, proxy_process
 from tests.fakes.instance import InProcessBackend
+from tests.go_listen import HAS_IPV6
 from tests.proxy import generate, running_proxy
 
 UI = "http://localhost:3000"
@@ -84,3 +87,30 @@ def test_a_loopback_server_takes_no_foreign_host(tmp_path: Path) -> None:
         assert good == 200
         assert (bad, body) == (403, b"")
         assert proxy.post("/-/stop", {}, Host="evil.example")[0] == 403
+
+
+def asked(proxy: ProxyProcess, client: str, host: str) -> int:
+    """Return the status of a GET at one of this machine's addresses."""
+    port = int(proxy.url.rpartition(":")[2])
+    connection = http.client.HTTPConnection(client, port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/status", headers={"Host": host})
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", ""])
+def test_a_server_on_every_address_takes_any_host_over_ipv4_and_ipv6(
+    tmp_path: Path, host: str
+) -> None:
+    with launched_proxy(tmp_path / "s", Launch(host=host), {}) as proxy:
+        for client in ("127.0.0.1", *(["::1"] if HAS_IPV6 else [])):
+            assert asked(proxy, client, "public.example") == 200
+            assert asked(proxy, client, "[::ffff:8.8.8.8]:1") == 200
+
+
+def test_a_loopback_server_takes_its_own_address_as_ipv6_writes_it_too(
+    tmp_path: Path,
+) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        assert asked(proxy, "127.0.0.1", "[::ffff:127.0.0.1]:11434") == 200
+        assert asked(proxy, "127.0.0.1", "[::ffff:8.8.8.8]:11434") == 403

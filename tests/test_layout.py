@@ -60,7 +60,6 @@ TESTED_WITH = {
     "fault_words": "launch_limit",
     "hold": "handlers",
     "lessons": "extra_routes",
-    "listen": "healthcheck",
     "metrics": "own",
     "middleware": "own",
     "probe_reply": "probe",

@@ -97,7 +97,20 @@ def test_own_and_private_addresses_are_taken() -> None:
     for name in ("127.0.0.1", "::1", "10.1.2.3", "192.168.0.9", "0.0.0.0", "fd00::1"):
         assert is_own_address(name, ())
     assert is_own_address("203.0.113.7", {"203.0.113.7"})
-    for name in ("8.8.8.8", "169.254.169.254", "localhost", ""):
+    for name in ("8.8.8.8", "169.254.169.254", "fe80::1", "localhost", "", "127.1"):
+        assert not is_own_address(name, ())
+
+
+def test_an_ipv4_address_is_the_same_as_ipv6_writes_it() -> None:
+    for name in ("::ffff:127.0.0.1", "::ffff:10.1.2.3", "::ffff:203.0.113.7", "::"):
+        assert is_own_address(name, {"203.0.113.7"})
+    for name in ("::ffff:8.8.8.8", "::ffff:169.254.169.254"):
+        assert not is_own_address(name, ())
+
+
+def test_addresses_that_are_only_reserved_are_not_private() -> None:
+    """Python's ``is_private`` has them; Go's, and so Ollama's, has not."""
+    for name in ("192.0.2.1", "198.18.0.1", "203.0.113.7", "240.0.0.1", "2001:db8::1"):
         assert not is_own_address(name, ())
 
 

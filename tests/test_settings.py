@@ -59,7 +59,7 @@ def test_sizes(text: str, size: int) -> None:
     [
         ("127.0.0.1:11434", "127.0.0.1", 11434),
         ("0.0.0.0", "0.0.0.0", 11434),
-        (":8080", "127.0.0.1", 8080),
+        (":8080", "", 8080),
         ("http://example.test", "example.test", 80),
         ("https://example.test/prefix", "example.test", 443),
         ("http://example.test:99/prefix", "example.test", 99),

@@ -1,0 +1,110 @@
+"""Take the address that the proxy listens on, as Go's ``net.Listen`` takes it.
+
+Every address is one socket for IPv6 and IPv4 where the machine has both, however it is
+written (``0.0.0.0``, ``::`` or no host). A name is bound at its first IPv4 address,
+else at its first. Source: ``favoriteAddrFamily`` in Go's ``net/ipsock_posix.go``.
+"""
+
+import errno
+import ipaddress
+import socket
+from typing import Any, Final, NamedTuple
+
+from ollama_proxy.errors import StartupError
+from ollama_proxy.listen import host_and_port
+from ollama_proxy.values import Listen
+
+BACKLOG: Final = 1024
+
+_ELSEWHERE = "set OLLAMA_HOST to another host:port"
+_ADVICE = {
+    errno.EADDRINUSE: f"stop what listens there, or {_ELSEWHERE}",
+    errno.EADDRNOTAVAIL: "set OLLAMA_HOST to an address of this machine, or 0.0.0.0",
+    errno.EACCES: f"this user may not take that port, so {_ELSEWHERE}",
+    errno.EAFNOSUPPORT: "this machine has no IPv6, so set OLLAMA_HOST to 0.0.0.0",
+}
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}
+
+
+class _Place(NamedTuple):
+    """A family with an address of it."""
+
+    family: int
+    address: tuple[Any, ...]
+
+
+def bind(listen: Listen) -> socket.socket:
+    """Take the address before anything else happens, or say why that is not possible.
+
+    Raises `StartupError`.
+    """
+    try:
+        places = _places(listen)
+    except (OSError, UnicodeError) as error:
+        raise StartupError(
+            f"the address {listen.host!r} can't be resolved ({_words(error)}); "
+            "set OLLAMA_HOST to host:port"
+        ) from error
+    try:
+        return _listening(places)
+    except OSError as error:
+        where = host_and_port(listen.host, listen.port)
+        advice = _ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE])
+        raise StartupError(
+            f"can't listen on {where} ({_words(error)}); {advice}"
+        ) from error
+
+
+def _places(listen: Listen) -> list[_Place]:
+    """Return where to listen, the second place for a machine without the first."""
+    host, port = listen.host, listen.port
+    everywhere = [_Place(socket.AF_INET6, ("::", port))]
+    if host in {"", "0.0.0.0"}:  # noqa: S104 - what was asked for
+        return [*everywhere, _Place(socket.AF_INET, ("0.0.0.0", port))]  # noqa: S104 - likewise
+    if host == "::":
+        return everywhere
+    bare, _, zone = host.partition("%")
+    if zone:
+        scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+        return [_Place(socket.AF_INET6, (bare, port, 0, scope))]
+    found = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    places = [_Place(family, address) for family, _, _, _, address in found]
+    places.sort(key=lambda place: place.family != socket.AF_INET)
+    return places[:1]
+
+
+def _listening(places: list[_Place]) -> socket.socket:
+    for place in places[:-1]:
+        try:
+            return _listening_at(place)
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+    return _listening_at(places[-1])
+
+
+def _listening_at(place: _Place) -> socket.socket:
+    bound = socket.socket(place.family, socket.SOCK_STREAM)
+    try:
+        if place.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place.address)
+        bound.listen(BACKLOG)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def is_on_loopback(bound: socket.socket) -> bool:
+    """Tell whether only this machine can connect."""
+    address = ipaddress.ip_address(bound.getsockname()[0])
+    mapped = address.ipv4_mapped if address.version == 6 else None  # noqa: PLR2004
+    return (mapped or address).is_loopback
