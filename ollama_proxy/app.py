@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing
+from ollama_proxy.behind import refuse
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
@@ -245,6 +246,7 @@ def build_app(
     handler = OllamaHandler(common, changes)
     app = web.Application(
         middlewares=[
+            refuse(metrics),
             observe(metrics),
             guard(OriginRules(settings.origins), hosts),
             tell_errors,

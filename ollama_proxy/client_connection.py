@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
+from ollama_proxy.half_closed import patience_s
 from ollama_proxy.keep_alive import keep_alive
 from ollama_proxy.request_parser import PlainRequest, RequestParser
 
@@ -53,8 +54,11 @@ class ClientConnection(asyncio.Protocol):
         self._serving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
         self._is_last = False
         self._drops = False
+        self._is_read = False
+        self._has_begun = False
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -92,10 +96,14 @@ class ClientConnection(asyncio.Protocol):
         elif not self._drops:
             self._early += data
 
-    def eof_received(self) -> None:
-        """End what is served, as aiohttp does: who sends no more has left."""
-        if self._serving is not None:
-            self._serving.cancel()
+    def eof_received(self) -> bool:
+        """Give what is served a moment: who sends no more may still read."""
+        if self._serving is None:
+            return False
+        loop = asyncio.get_running_loop()
+        patience = patience_s(is_read=self._is_read, has_begun=self._has_begun)
+        self._leaving = loop.call_later(patience, self.abort)
+        return True
 
     def _read(self, data: bytes) -> None:
         self._came.append(data)
@@ -124,14 +132,19 @@ class ClientConnection(asyncio.Protocol):
         self._came.clear()
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the client has gone")
+        self._has_begun = True
         self._transport.write(data)
 
-    def run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def run(
+        self, serve: Callable[[], Coroutine[Any, Any, None]], *, is_read: bool = False
+    ) -> None:
         """Serve the request by a coroutine, which ends if the client leaves.
 
+        One that ``is_read`` may end even if the client sends no more.
         It is not even made if the client leaves at once. If it raises, the connection
         is of no more use.
         """
+        self._is_read, self._has_begun = is_read, False
         self._serving = asyncio.get_running_loop().create_task(self._run(serve))
 
     async def _run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -155,6 +168,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.idle_since = asyncio.get_running_loop().time()
         if not self._early:
+            self._end_if_left()
             return
         data = bytes(self._early).lstrip(b"\r\n")  # RFC 9112 §2.2
         self._early.clear()
@@ -162,6 +176,12 @@ class ClientConnection(asyncio.Protocol):
             return
         if data:
             self._read(data)
+        self._end_if_left()
+
+    def _end_if_left(self) -> None:
+        """Close it if the client sends no more, and nothing of its is served."""
+        if self._leaving is not None and self._serving is None:
+            self.end()
 
     def hand_over(self) -> bool:
         """Leave the connection, and the request that came on it, to aiohttp.
@@ -174,7 +194,7 @@ class ClientConnection(asyncio.Protocol):
         if self._drops:  # it can't be served behind without what is missing
             transport.abort()
             return False
-        is_full = self._room is not None
+        is_full, has_left = self._room is not None, self._leaving is not None
         self._let_go()
         protocol = self._behind()
         transport.set_protocol(protocol)
@@ -182,6 +202,8 @@ class ClientConnection(asyncio.Protocol):
         if is_full:
             protocol.pause_writing()
         protocol.data_received(data)
+        if has_left:
+            protocol.eof_received()
         return True
 
     def end(self) -> None:
@@ -213,6 +235,8 @@ class ClientConnection(asyncio.Protocol):
     def _let_go(self) -> None:
         self._transport = None
         self._stop_timer()
+        if self._leaving is not None:
+            self._leaving.cancel()
         self.resume_writing()
         self._parser.close()
         self._came.clear()
@@ -220,6 +244,7 @@ class ClientConnection(asyncio.Protocol):
         self._gone(self)
 
     def _stop_timer(self) -> None:
+        """Wait no more for the rest of a request."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -140,7 +140,8 @@ class FastPath:
                 return False
         except RefusedError:  # told behind
             return False
-        client.run(partial(self._relayed, client, request, exchange))
+        serve = partial(self._relayed, client, request, exchange)
+        client.run(serve, is_read=not uses)
         return True
 
     async def _relayed(

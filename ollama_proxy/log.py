@@ -19,6 +19,7 @@ import structlog
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"
 REQUEST_ABANDONED: Final = "request.abandoned"
+REQUEST_REFUSED: Final = "request.refused"
 INSTANCE_TRANSITION: Final = "instance.transition"
 INSTANCE_CALL_FAILED: Final = "instance.call_failed"
 LAUNCH_REPORT: Final = "launch.report"

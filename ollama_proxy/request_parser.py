@@ -16,6 +16,7 @@ from ollama_proxy.bodies import SMALL_BODY
 from ollama_proxy.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.outgoing import BODY_EXPECTED, base_of
 from ollama_proxy.proxy_mark import VIA
+from ollama_proxy.request_head import SINGLE, is_host
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _ASKS_FOR_MORE = frozenset(
@@ -32,8 +33,10 @@ _VIA = VIA.lower().encode()
 _LOOKED_AT = (
     frozenset(name.encode() for name in NOT_FOR_UPSTREAM)
     | _ASKS_FOR_MORE
-    | {b"content-length", b"user-agent", _VIA}
+    | SINGLE
+    | {_VIA}
 )
+_SINGLE = SINGLE - {b"host"}
 
 
 class KeptBody:
@@ -166,19 +169,25 @@ class RequestParser:
         lowered, value = name.lower(), value.rstrip(b" \t")
         if lowered not in _LOOKED_AT:
             self._fields.append((name, value))
+        elif lowered in _SINGLE:
+            self._note_single(lowered, name, value)
         elif lowered == b"host":
             self._hosts.append(value)
-        elif lowered == b"content-length":
-            self._length = int(value)
-            self._fields.append((name, value))
-        elif lowered == b"user-agent":
-            self._agent = value
-            self._fields.append((name, value))
         elif lowered == _VIA:
             self._marks += (value.decode("latin-1"),)
             self._fields.append((name, value))
         elif lowered in _ASKS_FOR_MORE or not _is_kept(lowered, value):
             self.is_plain = False
+
+    def _note_single(self, lowered: bytes, name: bytes, value: bytes) -> None:
+        """Take in a header that may come once; most are for the instance alone."""
+        if any(known.lower() == lowered for known, _ in self._fields):
+            self.is_plain = False
+        self._fields.append((name, value))
+        if lowered == b"content-length":
+            self._length = int(value)
+        elif lowered == b"user-agent":
+            self._agent = value
 
     def on_headers_complete(self) -> None:
         """Judge the request by its head."""
@@ -193,6 +202,7 @@ class RequestParser:
             and parser.get_http_version() == "1.1"
             and self._target.startswith(b"/")
             and len(self._hosts) == 1
+            and is_host(self._hosts[0])
             and has_length
             and (self._length or 0) <= SMALL_BODY
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ollama_proxy.behind import Behind
 from ollama_proxy.client_connection import ClientConnection, FastPath
 
 _IDLE_S = 3600.0
@@ -47,9 +48,12 @@ class Runner(web.AppRunner):
         server = self.server
         assert server is not None  # noqa: S101 - `setup` came first
 
+        def behind() -> Behind:
+            return Behind(server())
+
         def connect() -> ClientConnection:
             return ClientConnection(
-                self._fast_path, server, made=self._made, gone=self._gone
+                self._fast_path, behind, made=self._made, gone=self._gone
             )
 
         loop = asyncio.get_running_loop()

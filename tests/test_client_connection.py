@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.client_connection import ClientConnection
+from ollama_proxy.half_closed import MOMENT_S
 from ollama_proxy.request_parser import PlainRequest
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import relaying_proxy, running_proxy
@@ -157,14 +158,61 @@ async def test_who_sends_much_before_its_turn_is_not_handed_over() -> None:
     assert case.wire.is_closed
 
 
-async def test_who_sends_no_more_has_left() -> None:
+@in_virtual_time
+async def test_who_sends_no_more_has_a_moment_left_for_an_answer() -> None:
     slow = Slow()
     case = await serving(slow)
+    assert case.client.eof_received()
+    await asyncio.sleep(MOMENT_S / 2)
+    slow.may_end[0].set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert case.wire.written == [b"/1"]
+    assert case.wire.is_closed
+
+
+@in_virtual_time
+async def test_who_sends_no_more_and_would_have_to_wait_has_left() -> None:
+    slow = Slow()
+    case = await serving(slow)
+    case.client.eof_received()
+    await asyncio.sleep(MOMENT_S * 1.1)
+
+    assert case.wire.is_closed
+    assert case.wire.written == []
+
+
+async def test_who_sends_no_more_is_sent_no_more_of_a_stream() -> None:
+    class Streaming(Slow):
+        async def _serve(self, client: ClientConnection, path: str) -> None:
+            client.send(b"begun")
+            await super()._serve(client, path)
+
+    case = await serving(Streaming())
     case.client.eof_received()
     await asyncio.sleep(0.01)
 
     assert case.wire.is_closed
-    assert case.wire.written == []
+    assert case.wire.written == [b"begun"]
+
+
+async def test_what_was_asked_before_the_end_is_answered_in_its_turn() -> None:
+    slow = Slow()
+    case = await serving(slow)
+    case.client.data_received(GET % 2)
+    case.client.eof_received()
+    for turn in (0, 1):
+        slow.may_end[turn].set()
+        await asyncio.sleep(0.01)
+
+    assert case.wire.written == [b"/1", b"/2"]
+    assert case.wire.is_closed
+
+
+async def test_who_sends_no_more_and_asked_nothing_is_closed() -> None:
+    case = Case(Slow())
+
+    assert not case.client.eof_received()
 
 
 async def test_a_line_break_after_a_request_is_nothing() -> None:

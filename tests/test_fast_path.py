@@ -418,3 +418,54 @@ async def test_a_read_may_take_long_once_it_has_begun(
         answer, _ = await ask(proxy, get("/api/ps"), split=split)
 
     assert answer.body == b"{}"
+
+
+HOSTILE = {
+    "gzip, chunked": (501, b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    "a list of lengths": (400, b"Content-Length: 2, 2\r\n\r\n{}"),
+    "length and chunks": (
+        400,
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    "no length of a chunk": (400, b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    "an unknown Expect": (417, b"Expect: foo\r\nContent-Length: 0\r\n\r\n"),
+    "two programs": (400, b"User-Agent: a\r\nUser-Agent: b\r\n\r\n"),
+    "two types": (400, b"Content-Type: a\r\nContent-Type: b\r\n\r\n"),
+    "a key with a control character": (400, b"Authorization: Bearer KEY\x01\r\n\r\n"),
+    "a folded header": (400, b"X-A: b\r\n c\r\n\r\n"),
+    "two hosts": (400, b"Host: localhost\r\n\r\n"),
+}
+LINES = {
+    "a malformed host": (400, b"GET / HTTP/1.1\r\nHost: a<b>\r\n\r\n"),
+    "no host": (400, b"GET / HTTP/1.1\r\nX-Name: KEY\r\n\r\n"),
+    "no version": (400, b"GET /api/version\r\n\r\n"),
+    "another version": (505, b"GET /api/version HTTP/2.0\r\nHost: x\r\n\r\n"),
+    "an unknown method": (405, b"FOO /api/version HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "an unknown method on no route": (404, b"FOO /x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "chunks of HTTP/1.0": (
+        400,
+        b"POST /api/show HTTP/1.0\r\nConnection: keep-alive\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+}
+HOSTILE_CASES = LINES | {
+    name: (status, b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n" + rest)
+    for name, (status, rest) in HOSTILE.items()
+}
+
+
+@pytest.mark.parametrize("state", ["asleep", "ready"])
+async def test_what_no_server_should_read_is_refused_alike_by_both(
+    tmp_path: Path, state: str
+) -> None:
+    async with proxy_in(tmp_path, state) as proxy:
+        for name, (status, raw) in HOSTILE_CASES.items():
+            fast, _ = await ask(proxy, raw)
+            await proxy.until(lambda: proxy.behind == 0)
+            behind, _ = await ask(proxy, raw, split=True)
+            await proxy.until(lambda: proxy.behind == 0)
+
+            assert shape(fast) == shape(behind), name
+            assert (int(fast.status.split()[1]), fast.closed) == (status, True), name
+            assert fast.header("Server") is None
+            assert b"KEY" not in fast.body

@@ -63,7 +63,8 @@ async def test_a_trick_is_refused_and_never_reaches_the_instance(
 
     assert not upstream.heads, upstream.heads
     assert b" 200 " not in raw
-    assert raw == b"" or b" 400 " in raw.partition(b"\r\n")[0] + b" "
+    status = raw.partition(b"\r\n")[0] + b" "
+    assert raw == b"" or b" 400 " in status or b" 501 " in status
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""The way to aiohttp's server: what a client sends passes here first.
+
+aiohttp gets requests that can be read in one way only. One that can't be served
+becomes a request for its refusal, so that answers keep the order of requests.
+"""
+
+import asyncio
+from typing import cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from ollama_proxy import log
+from ollama_proxy.answers import JSON_TYPE, error_body
+from ollama_proxy.bodies import reset
+from ollama_proxy.exchange import EXCHANGE
+from ollama_proxy.half_closed import MOMENT_S, patience_s
+from ollama_proxy.metrics import Metrics
+from ollama_proxy.middleware import BEGUN
+from ollama_proxy.request_head import RefusedRequestError
+from ollama_proxy.request_stream import RequestStream
+from ollama_proxy.routing import Family, Kind, allow_header
+
+_READS = frozenset({Kind.READ, Kind.SYSTEM})
+_NOT_FOUND = b"404 page not found"
+_REFUSED_PATH = "/-/refused"
+_REFUSED = (
+    b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    % _REFUSED_PATH.encode()
+)
+
+
+class Behind(asyncio.Protocol):
+    """A connection whose requests ``server`` answers, one protocol of aiohttp's.
+
+    ``refused`` is what its last request is told, if that is not to be served.
+    """
+
+    def __init__(self, server: asyncio.Protocol) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.refused: RefusedRequestError | None = None
+        self._server = server
+        self._stream = RequestStream()
+        self._timer: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._request: web.Request | None = None
+        self._half_closed_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be connected."""
+        self.transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        self._server.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Let pass what can be read in one way; refuse the rest, in its turn."""
+        if self.refused is not None:
+            return
+        before = self._stream.requests
+        passed = self._stream.feed(data)
+        self._under_way += self._stream.requests - before
+        self.refused = self._stream.refused
+        if passed:
+            self._server.data_received(passed)
+        if self.refused is not None:
+            self._under_way += 1
+            self._server.data_received(_REFUSED)
+        elif self._stream.is_broken:
+            reset(self)  # an answer may have begun: there is no place for a refusal
+
+    def eof_received(self) -> bool:
+        """Give what is under way a moment: who sends no more may still read."""
+        self._half_closed_at = asyncio.get_running_loop().time()
+        return self._see_off()
+
+    def _see_off(self) -> bool:
+        """Close it once nothing is under way, or took too long; False if it is."""
+        if self.transport is None:
+            return False
+        loop = asyncio.get_running_loop()
+        left_s = self._half_closed_at + self._patience_s() - loop.time()
+        if left_s <= 0:
+            self.transport.close()
+            return False
+        self._timer = loop.call_later(min(left_s, MOMENT_S), self._see_off)
+        return True
+
+    def _patience_s(self) -> float:
+        """Return how long what is under way may take from the client's end on."""
+        if not self._under_way:
+            return 0.0
+        request = self._request
+        exchange = request.get(EXCHANGE) if request is not None else None
+        is_read = exchange is not None and exchange.route.kind in _READS
+        has_begun = request is not None and BEGUN in request
+        return patience_s(is_read=is_read, has_begun=has_begun)
+
+    def note_begun(self, request: web.Request) -> None:
+        """Take note that a request's turn has come."""
+        self._request = request
+
+    def note_answered(self) -> None:
+        """Take note that a request is answered, but for what is still to be sent."""
+        self._request = None
+        self._under_way -= 1
+
+    def pause_writing(self) -> None:
+        """Have aiohttp wait."""
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Have aiohttp go on."""
+        self._server.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that it is closed."""
+        self.transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.connection_lost(exc)
+
+
+def refuse(metrics: Metrics) -> Middleware:
+    """Return the middleware that tells why a request can't be served."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        behind = _behind(request)
+        if behind is None:
+            return await handler(request)
+        behind.note_begun(request)
+        try:
+            if behind.refused is None or request.raw_path != _REFUSED_PATH:
+                return await handler(request)
+            return _refusal(behind.refused, metrics)
+        finally:
+            behind.note_answered()
+
+    return middleware
+
+
+def _behind(request: web.Request) -> Behind | None:
+    """Return the connection on which a request came; None if it is closed."""
+    transport = request.transport
+    protocol = transport.get_protocol() if transport is not None else None
+    return protocol if isinstance(protocol, Behind) else None
+
+
+def _refusal(refused: RefusedRequestError, metrics: Metrics) -> web.Response:
+    """Return a refusal, counted and written to the log: none of it is the client's."""
+    reply = _reply(refused)
+    metrics.count_request(Kind.UNKNOWN, "refused")
+    keys = {"status": reply.status, "error": refused.message or "an unknown Expect"}
+    log.REQUESTS.write(log.REQUEST_REFUSED, keys)
+    return reply
+
+
+def _reply(refused: RefusedRequestError) -> web.Response:
+    """Return the refusal: as Ollama's router has it, or in one sentence."""
+    status = refused.status
+    if refused.path:
+        allowed = allow_header(refused.path)
+        headers = {"Content-Type": "text/plain"}
+        if not allowed:
+            return web.Response(status=404, body=_NOT_FOUND, headers=headers)
+        headers["Allow"] = allowed
+        return web.Response(
+            status=status, body=refused.message.encode(), headers=headers
+        )
+    if not refused.message:
+        return web.Response(status=status)
+    body = error_body(Family.NATIVE, status, refused.message)
+    return web.Response(status=status, body=body, headers={"Content-Type": JSON_TYPE})

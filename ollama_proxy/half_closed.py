@@ -1,0 +1,19 @@
+"""How long a request may still take whose client sends no more.
+
+Most such clients have left, and Go ends what is generated for one. But a client that
+only closed its half may still read, so what needs no waiting is sent, as Go's
+server does.
+"""
+
+MOMENT_S = 0.1
+"""How long a refusal may take, which the instance may have to be asked for."""
+
+READ_S = 5.0
+"""How long a read may take: nothing is generated for it."""
+
+
+def patience_s(*, is_read: bool, has_begun: bool) -> float:
+    """Return how long a request may go on, of which an answer ``has_begun`` or not."""
+    if is_read:
+        return READ_S
+    return 0.0 if has_begun else MOMENT_S

@@ -1,0 +1,213 @@
+"""Read the head of a request as Go's server does, or more strictly.
+
+No socket, no clock. What aiohttp's parser would not take, or would take in another
+way than Go's, is refused here or written so that there is one way to read it.
+"""
+
+import re
+from dataclasses import dataclass
+
+MAX_HEAD = 1024 * 1024
+"""Bytes of a head: what Go's server takes."""
+
+MAX_FIELDS = 10_000
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_HOST = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*")  # as Go's httpguts
+_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
+_MAX_LENGTH = 2**63 - 1
+
+_METHODS = frozenset(
+    b"DELETE GET HEAD OPTIONS PATCH POST PUT TRACE ACL BIND CHECKOUT COPY LINK LOCK"
+    b" M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE"
+    b" REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
+)
+"""The methods that aiohttp's parser knows, less ``CONNECT``."""
+
+SINGLE = frozenset(
+    {
+        b"content-length",
+        b"content-location",
+        b"content-range",
+        b"content-type",
+        b"etag",
+        b"host",
+        b"max-forwards",
+        b"server",
+        b"user-agent",
+    }
+)
+"""Headers that aiohttp's parser takes once only, in lower case."""
+
+_DROPPED = frozenset({b"expect", b"sec-websocket-key1", b"upgrade"})
+"""Headers that stop aiohttp's parser, or that it reads in a way of its own."""
+
+Field = tuple[bytes, bytes, bytes]
+"""A header: its name in lower case, its value, and the line as it came."""
+
+
+class RefusedRequestError(Exception):
+    """A request that is not served, told without a byte of the client's.
+
+    ``path`` is what was asked for by a method that nobody knows.
+    """
+
+    def __init__(self, status: int, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A head that can be read in one way only.
+
+    ``raw`` are its bytes, as the server behind gets them; ``length`` that of the
+    body, None if it comes in chunks. ``is_last``: no request comes after it.
+    """
+
+    raw: bytes
+    length: int | None
+    is_last: bool
+
+
+def is_host(value: bytes) -> bool:
+    """Tell whether a ``Host`` may be one: Go refuses others, whoever listens."""
+    return _HOST.fullmatch(value) is not None
+
+
+def is_beginning(data: bytes | bytearray) -> bool:
+    """Tell whether a request may begin so: what speaks TLS need not be waited for."""
+    return data[:1] == b"\r" or _TOKEN.match(data[:1]) is not None
+
+
+def read_head(lines: list[bytes]) -> RequestHead:
+    """Return what the lines of a head say; raises `RefusedRequestError`."""
+    method, target, is_old = _start(lines[0])
+    if len(lines) > MAX_FIELDS:
+        raise RefusedRequestError(431, f"the request has over {MAX_FIELDS} headers")
+    fields = [read_field(line) for line in lines[1:]]
+    host = _host(fields, is_old=is_old)
+    length = _body_length(fields, is_old=is_old)
+    expect = _expect(fields)
+    target, host = _origin_form(method, target, host)
+    if method not in _METHODS:
+        path = target.partition(b"?")[0].decode("latin-1")
+        raise RefusedRequestError(405, "405 method not allowed", path)
+    version = b"HTTP/1.0" if is_old else b"HTTP/1.1"
+    kept = [
+        line for name, _, line in fields if name not in _DROPPED and name != b"host"
+    ]
+    named = [b"Host: " + host] if host is not None else []
+    start = b"%b %b %b" % (method, target, version)
+    raw = b"\r\n".join([start, *named, *expect, *kept, b"", b""])
+    return RequestHead(raw, length, _is_last(fields, is_old=is_old))
+
+
+def _start(line: bytes) -> tuple[bytes, bytes, bool]:
+    """Return method, target, and whether it is HTTP/1.0; later 1.x are as 1.1."""
+    parts = line.split(b" ")
+    version = _VERSION.fullmatch(parts[-1])
+    if len(parts) != 3 or version is None:  # noqa: PLR2004 - method, target, version
+        raise RefusedRequestError(400, "this is not a request of HTTP/1.1")
+    if version[1] != b"1":
+        raise RefusedRequestError(505, "this server speaks HTTP/1.1 only")
+    method, target, _ = parts
+    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
+        raise RefusedRequestError(
+            400, "the request line has a character that may not be there"
+        )
+    target = _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target)
+    return method, target, version[2] == b"0"
+
+
+def read_field(line: bytes) -> Field:
+    """Return a header, or a trailer; raises `RefusedRequestError`."""
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name):
+        raise RefusedRequestError(400, "the request has a line that is no header")
+    if not _VALUE.fullmatch(value):
+        raise RefusedRequestError(
+            400, "a header of the request has a control character in it"
+        )
+    return name.lower(), value.strip(b" \t"), line
+
+
+def _all(fields: list[Field], wanted: bytes) -> list[bytes]:
+    return [value for name, value, _ in fields if name == wanted]
+
+
+def _host(fields: list[Field], *, is_old: bool) -> bytes | None:
+    """Return the ``Host``, which HTTP/1.0 may omit; nothing else comes twice."""
+    names = [name for name, _, _ in fields if name in SINGLE]
+    if len(names) != len(set(names)):
+        raise RefusedRequestError(
+            400, "the request has a header twice that may be there once"
+        )
+    hosts = _all(fields, b"host")
+    if not hosts and not is_old:
+        raise RefusedRequestError(400, "the request has no Host header")
+    if hosts and not is_host(hosts[0]):
+        raise RefusedRequestError(400, "the request has a malformed Host header")
+    return hosts[0] if hosts else None
+
+
+def _body_length(fields: list[Field], *, is_old: bool) -> int | None:
+    """Return the length of the body; None if it comes in chunks (RFC 9112 §6)."""
+    codings = _all(fields, b"transfer-encoding")
+    lengths = _all(fields, b"content-length")
+    if codings and is_old:
+        raise RefusedRequestError(400, "HTTP/1.0 has no Transfer-Encoding")
+    if codings and [coding.lower() for coding in codings] != [b"chunked"]:
+        raise RefusedRequestError(
+            501, "unsupported transfer encoding: this server takes 'chunked' alone"
+        )
+    if codings and lengths:
+        raise RefusedRequestError(
+            400, "the request has both a Content-Length and a Transfer-Encoding"
+        )
+    if codings:
+        return None
+    if lengths and not _LENGTH.fullmatch(lengths[0]):
+        raise RefusedRequestError(400, "the Content-Length is no length")
+    length = int(lengths[0]) if lengths else 0
+    if length > _MAX_LENGTH:
+        raise RefusedRequestError(400, "the Content-Length is no length")
+    return length
+
+
+def _expect(fields: list[Field]) -> list[bytes]:
+    """Return the one line that is to say that the client waits to be invited."""
+    first = next(iter(_all(fields, b"expect")), b"").lower()
+    if b"100-continue" in re.split(rb"[\s,]+", first):
+        return [b"Expect: 100-continue"]
+    if first:
+        raise RefusedRequestError(417, "")
+    return []
+
+
+def _origin_form(
+    method: bytes, target: bytes, host: bytes | None
+) -> tuple[bytes, bytes | None]:
+    """Return the path and query that are asked for, and the ``Host`` that is meant."""
+    if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
+        return target, host
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None and absolute[1] and is_host(absolute[1]):
+        rest = absolute[2]
+        return (rest if rest.startswith(b"/") else b"/" + rest), absolute[1]
+    if method == b"CONNECT" and is_host(target):
+        return target, host
+    raise RefusedRequestError(400, "what is asked for is no path")
+
+
+def _is_last(fields: list[Field], *, is_old: bool) -> bool:
+    said = b",".join(_all(fields, b"connection")).lower().split(b",")
+    tokens = {token.strip(b" \t") for token in said}
+    return b"close" in tokens or (is_old and b"keep-alive" not in tokens)
