@@ -18,6 +18,7 @@ from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.clock import Clock, date_of
 from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.dispatcher import Dispatcher, application
 from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
 from ollama_proxy.extra_routes import ExtraRoutes
@@ -244,21 +245,24 @@ def build_app(
     )
     fast_path = FastPath(common, hosts=hosts, clock=clock)
     handler = OllamaHandler(common, changes)
-    app = web.Application(
-        middlewares=[
+    dispatcher = Dispatcher()
+    app = application(
+        dispatcher,
+        [
             refuse(metrics),
             observe(metrics),
             guard(OriginRules(settings.origins), hosts),
             tell_errors,
-        ]
+        ],
     )
     app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path, book)
     own = OwnHandlers(
         pool=pool, status=status, metrics=metrics, store=store, pulls=pulls
     )
     app.add_routes(own.routes())
-    for path in (*known_paths(), "/{path:.*}"):  # a known one is found sooner
-        app.router.add_route("*", path, handler.handle, expect_handler=invite_later)
+    for path in known_paths():  # it is found sooner than any path
+        dispatcher.add_route("*", path, handler.handle, expect_handler=invite_later)
+    dispatcher.add_any_path(handler.handle, expect_handler=invite_later)
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))

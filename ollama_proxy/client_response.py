@@ -16,6 +16,9 @@ from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.handover import Head
 from ollama_proxy.routing import Family
 
+_LONGEST_REMEMBERED = 1024
+"""Characters of headers that are remembered; some repeat what a client sent."""
+
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
@@ -101,7 +104,16 @@ def _head(
     return text.encode("utf-8", "surrogateescape")
 
 
-_own_head = functools.lru_cache(maxsize=256)(_head)  # there are few, often asked for
+def _own_head(
+    status: int, reason: str | None, fields: tuple[tuple[str, str], ...]
+) -> bytes:
+    """Return a head of our own; a short one is remembered, being one of few."""
+    if sum(len(value) for _, value in fields) > _LONGEST_REMEMBERED:
+        return _head(status, reason, fields)
+    return _remembered(status, reason, fields)
+
+
+_remembered = functools.lru_cache(maxsize=256)(_head)
 
 
 @functools.lru_cache(maxsize=2)

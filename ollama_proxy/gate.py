@@ -23,6 +23,9 @@ from ollama_proxy.origins import (
 )
 from ollama_proxy.routing import allow_header
 
+_LONGEST_ADDRESS = 64
+"""Characters of an address of this machine, with its zone; clients may send 1 MB."""
+
 CORS = web.RequestKey("cors", tuple)
 """Key under which a request keeps the headers that its answer gets."""
 
@@ -84,9 +87,17 @@ def _allow_header(request: web.Request) -> Headers:
     return (("Allow", allowed),) if allowed else ()
 
 
-@functools.lru_cache(maxsize=256)  # asked for with each request
 def _is_own(name: str, addresses: frozenset[str]) -> bool:
-    return is_own_address(name, addresses)
+    """Tell whether a name is an own address; what is long can't be, but for a zone."""
+    if len(name) > _LONGEST_ADDRESS:
+        name, _, _zone = name.partition("%")
+        if len(name) > _LONGEST_ADDRESS or ":" not in name:
+            return False
+    return _remembered(name, addresses)
+
+
+# It is asked for with each request, and reading an address takes 3 µs.
+_remembered = functools.lru_cache(maxsize=256)(is_own_address)
 
 
 def _empty(status: int, headers: Headers = ()) -> web.Response:

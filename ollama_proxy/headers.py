@@ -4,7 +4,6 @@ Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection
 names; everything else passes, in order and as often as it came.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -60,12 +59,10 @@ def _named_by_connection(headers: Headers) -> set[str]:
     return {name.strip().lower() for value in values for name in value.split(",")}
 
 
-@functools.lru_cache(maxsize=1024)  # there are few names, and each comes often
 def _is_for_upstream(name: str) -> bool:
     return name.lower() not in NOT_FOR_UPSTREAM
 
 
-@functools.lru_cache(maxsize=1024)
 def _is_for_client(name: str) -> bool:
     lowered = name.lower()
     return lowered not in _NOT_FOR_CLIENT and not lowered.startswith(_CORS)

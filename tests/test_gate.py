@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.gate import HostRules
 from tests.black_box import Launch, ProxyProcess, launched_proxy, proxy_process
 from tests.fakes.instance import InProcessBackend
 from tests.go_listen import HAS_IPV6
@@ -114,3 +115,21 @@ def test_a_loopback_server_takes_its_own_address_as_ipv6_writes_it_too(
     with proxy_process(tmp_path / "s") as proxy:
         assert asked(proxy, "127.0.0.1", "[::ffff:127.0.0.1]:11434") == 200
         assert asked(proxy, "127.0.0.1", "[::ffff:8.8.8.8]:11434") == 403
+
+
+ZONE = "a" * 100
+
+
+@pytest.mark.parametrize(
+    ("host", "is_taken"),
+    [
+        (f"[::1%{ZONE}]", True),
+        (f"[fe80::1%{ZONE}]", False),
+        (f"127.0.0.1%{ZONE}", False),
+        (f"{ZONE}.localhost", True),
+        (f"127.0.0.1.{ZONE}", False),
+        (f"[{'0:' * 40}1]", False),
+    ],
+)
+def test_a_long_host_is_judged_as_a_short_one(host: str, *, is_taken: bool) -> None:
+    assert HostRules("machine", frozenset()).takes(host) is is_taken

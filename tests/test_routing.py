@@ -1,5 +1,8 @@
 """Which request is what: the table reads like Ollama's."""
 
+import time
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +135,14 @@ def test_labels_never_hold_what_a_client_made_up() -> None:
 )
 def test_keep_alive_is_read_as_go_reads_it(raw: bytes, seconds: float | None) -> None:
     assert go_duration_s(raw) == seconds
+
+
+@pytest.mark.parametrize("text", ["1" * 1000, "1" * 50_000, "1." * 500, "1h" * 50_000])
+def test_a_long_keep_alive_costs_nobody_a_second(text: str) -> None:
+    begun = time.process_time()
+
+    assert go_duration_s(msgspec.json.encode(text)) is None or len(text) <= 1024
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
