@@ -238,8 +238,9 @@ def _of_entrypoints(folder: str) -> list[Path]:
 @pytest.mark.parametrize("address", ["10.96.12.7", "[fd00::7]"])
 async def test_a_service_of_kubernetes_named_ollama_is_no_setting(address: str) -> None:
     async with container(OLLAMA_PORT=f"tcp://{address}:11434", ollama="sleep 9") as it:
-        await it.until((it.folder / "told/env").exists)
-        environment = (it.folder / "told/env").read_text()
+        told = it.folder / "told/env"
+        await it.until(lambda: told.exists() and "OLLAMA_HOST=" in told.read_text())
+        environment = told.read_text()
 
     assert "OLLAMA_HOST=127.0.0.1:11434\n" in environment
 

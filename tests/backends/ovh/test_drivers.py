@@ -131,12 +131,12 @@ async def test_a_creation_that_fails_says_what_to_do(
     assert type(caught.value) is FAILURES[fault]
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", ["500", "lost-after", "slow", "html-502-after"])
 async def test_a_look_that_fails_has_changed_nothing(
-    rig: Rig, driver: Driver, fault: str
+    rig: Rig, driver: Driver, fault: str, request: pytest.FixtureRequest
 ) -> None:
     app = await driver.create(ORDER)
+    request.getfixturevalue("impatient")
     rig.server.script["get"] = [fault] * 2  # a look on a kept connection is repeated
     with pytest.raises(TransientError):
         await driver.app(app.id)
