@@ -14,12 +14,11 @@ from urllib.parse import quote
 import structlog
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ollama_proxy import __version__, log
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
-from ollama_proxy.screen import pull_line, render_status, watch_status
+from ollama_proxy.screen import escape, pull_line, render_status, watch_status
 from ollama_proxy.service_links import service_links
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.standard_streams import (

@@ -7,14 +7,18 @@ token. Lines are JSON where nobody looks at a terminal.
 import asyncio
 import contextlib
 import functools
+import io
 import json
 import logging
 import sys
 import time
+from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
+
+from ollama_proxy.terminal_text import shown_json, shown_lines, shown_values
 
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"
@@ -87,7 +91,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     lines = _ForgivingLogger(out)
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(exception_formatter=_traceback)
         if out.isatty()
         else structlog.processors.JSONRenderer(serializer=_json)
     )
@@ -96,7 +100,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if out.isatty() else [_WITHOUT_LOCALS]),
+            _shown_event if out.isatty() else _WITHOUT_LOCALS,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -107,6 +111,23 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         None if out.isatty() else lines, is_wanted=number <= logging.INFO
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=out, force=True)
+
+
+def _shown_event(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Return an event for a terminal, which obeys none of it."""
+    return {
+        key: value if key == "exc_info" else shown_values(value)
+        for key, value in event.items()
+    }
+
+
+def _traceback(out: TextIO, error: Any) -> None:
+    """Write a traceback for a terminal, which obeys none of it."""
+    told = io.StringIO()
+    structlog.dev.plain_traceback(told, error)
+    out.write(shown_lines(told.getvalue()))
 
 
 def _now() -> str:
@@ -121,9 +142,12 @@ def _second(since_epoch: int) -> str:
 
 
 def _json(event: object, **_options: object) -> str:
-    """Return an event as JSON; what JSON does not know as text."""
+    """Return an event as JSON; what JSON does not know as text.
+
+    JSON leaves some characters as they are that a terminal obeys, which may show it.
+    """
     try:
-        return msgspec.json.encode(event, enc_hook=repr).decode()
+        return shown_json(msgspec.json.encode(event, enc_hook=repr).decode())
     except UnicodeEncodeError:  # half a character, of a header say
         return json.dumps(event, default=repr)
 

@@ -1,8 +1,9 @@
 """Show ``/status`` on a terminal."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
+from rich import markup
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError
+from ollama_proxy.terminal_text import shown, shown_lines, shown_values
 
 _REFRESH_S = 0.5
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}
@@ -17,6 +19,7 @@ _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": 
 
 def render_status(status: dict[str, Any]) -> RenderableType:
     """Return a status as a small table, with a bar while something is coming."""
+    status = cast("dict[str, Any]", shown_values(status))
     table = Table.grid(padding=(0, 2))
     state = str(status["provisioning_status"])
     table.add_row("status", Text(_state(status), style=_COLOURS.get(state, "")))
@@ -62,12 +65,17 @@ def _times(status: dict[str, Any]) -> str:
     return f"{status['elapsed_s']:.0f} s so far, {left}"
 
 
+def escape(text: str) -> str:
+    """Return a text for rich to print: neither it nor a terminal obeys any of it."""
+    return markup.escape(shown_lines(text))
+
+
 def pull_line(pull: dict[str, Any]) -> str:
     """Return one of ``pulls`` in words: ``llama3.2  pulling 6a0746a1ec1a  42 %``."""
     words = [pull["model"], pull["status"]]
     if pull["progress"] is not None:
         words.append(f"{pull['progress']:.0%}")
-    return "  ".join(word for word in words if word)
+    return shown("  ".join(word for word in words if word))
 
 
 def watch_status(client: ProxyClient, console: Console) -> None:
@@ -85,4 +93,4 @@ def _once(client: ProxyClient) -> RenderableType:
     try:
         return render_status(client.get("/status"))
     except ProxyUnreachableError as error:
-        return Text(str(error), style="red")
+        return Text(shown(str(error)), style="red")
