@@ -14,7 +14,9 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.errors import SettingsError
+from ollama_proxy.link import Link
 from ollama_proxy.probe import HttpProbe
+from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.record import LaunchId
 
 _LOOKS = 3
@@ -24,8 +26,16 @@ _SETTING = "OLLAMA_PROXY_UPSTREAM_URL"
 class StaticBackend:
     """Points every launch at one URL, which may be that of a gateway before Ollama."""
 
-    def __init__(self, url: str, *, is_gateway: bool = False) -> None:
-        self._upstream = Upstream(url, is_gateway=is_gateway, setting=_SETTING)
+    def __init__(
+        self,
+        url: str,
+        *,
+        is_gateway: bool = False,
+        link: Link | None = None,
+        mark: ProxyMark | None = None,
+    ) -> None:
+        self._upstream = Upstream(url, link, is_gateway, _SETTING)
+        self._mark = mark
         self._launches: set[LaunchId] = set()
         self.traits = Traits(
             always_on=True,
@@ -60,7 +70,7 @@ class StaticBackend:
         """Ask the URL as a launch does; one that is slow is asked again."""
         fault: ConnectFault | None = None
         async with aiohttp.ClientSession() as session:
-            probe = HttpProbe(session)
+            probe = HttpProbe(session, mark=self._mark)
             for _ in range(_LOOKS):
                 fault = await probe.look(self._upstream)
                 if fault is None or not fault.passes:
@@ -70,10 +80,13 @@ class StaticBackend:
 
 
 def open_backend(context: BackendContext) -> StaticBackend:
-    """Build the backend from ``upstream_url``."""
-    url = context.options.get("upstream_url")
+    """Build the backend from ``upstream_url``, and ``upstream_link`` if any."""
+    url, link = (context.options.get(f"upstream_{name}") for name in ("url", "link"))
     if not isinstance(url, str):
         raise SettingsError([f"{_SETTING}: the backend 'static' needs a server's URL"])
     return StaticBackend(
-        url, is_gateway=bool(context.options.get("upstream_is_gateway"))
+        url,
+        is_gateway=bool(context.options.get("upstream_is_gateway")),
+        link=link if isinstance(link, Link) else None,
+        mark=ProxyMark(context.owner_id),
     )

@@ -54,6 +54,7 @@ from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import Store
 from ollama_proxy.unknown_models import UnknownModels, WakeRule
+from ollama_proxy.upstream_access import access_link
 
 SIMULATED_MODELS = ("llama3.2",)
 """What a simulated instance serves when nobody named a model."""
@@ -81,7 +82,8 @@ PARTS = web.AppKey("parts", Parts)
 def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     """Build the backend that the settings mean."""
     options = {
-        "upstream_url": settings.upstream_url,
+        "upstream_url": settings.upstream_url and settings.upstream_url.url,
+        "upstream_link": access_link(settings),
         "upstream_is_gateway": settings.upstream_is_gateway,
         "ollama_bin": settings.ollama_bin,
         "simulator": settings.simulator,
@@ -298,9 +300,17 @@ def _spec(settings: Settings) -> object:
         "fly": settings.fly,
         "ovh": settings.ovh,
         "local": [settings.ollama_bin, settings.simulator],
-        "static": settings.upstream_url,
+        "static": _static_spec(settings),
     }
     return known.get(backend_name(settings), settings.backend_options)
+
+
+def _static_spec(settings: Settings) -> object:
+    """Return the URL, and the credentials if there are any."""
+    url, token = settings.upstream_url, settings.upstream_token
+    secrets = [url and url.authorization, token, settings.upstream_headers]
+    bare = url.url if url is not None else None
+    return [bare, *secrets] if any(secrets) else bare
 
 
 def _wake_rule(settings: Settings, backend: Backend) -> WakeRule:

@@ -32,7 +32,8 @@ class Upstream:
 
     ``url`` is its base without a trailing slash; ``link`` how it and the proxy
     know each other, None on a machine or network of one's own. ``is_gateway``: what
-    listens there passes requests on to the server; whatever has a link does.
+    listens there passes requests on to the server; whatever has a link does, unless a
+    person configured it.
     ``setting`` is where a person wrote the URL, if one did: it is named when the
     server can't be asked.
     """
@@ -45,7 +46,12 @@ class Upstream:
     @property
     def has_gateway(self) -> bool:
         """Whether a guard or gateway may end an answer that its server broke off."""
-        return self.is_gateway or self.link is not None
+        return self.is_gateway or self.is_guarded
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the backend made the link, and not a person who named a server."""
+        return self.link is not None and not self.link.is_configured
 
 
 @dataclass(frozen=True, slots=True)

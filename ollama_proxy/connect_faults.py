@@ -8,14 +8,17 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
 from ollama_proxy.backend import Upstream
+from ollama_proxy.link import secrets_of
+from ollama_proxy.reports import without
 
+_STATIC = "OLLAMA_PROXY_UPSTREAM_URL"
 _SHOWN = 80
 _LONGEST_URL = 300
 _TLS_SPOKEN = ("https server", "https port", "ssl-enabled")
@@ -70,14 +73,11 @@ def of_answer(
     upstream: Upstream, status: int, headers: Mapping[str, str], body: bytes
 ) -> ConnectFault:
     """Return what an answer to ``GET /api/version`` means that is not Ollama's."""
-    place, words = _place(upstream), first_words(body)
+    place, words = _place(upstream), first_words(body, secrets_of(upstream.link))
     if 300 <= status < 400:  # noqa: PLR2004
         return _of_redirect(upstream, status, headers.get("Location", ""))
     if status in {401, 403, 407}:
-        whose = "its gateway refuses the proxy's token"
-        if upstream.link is None:
-            advice = _or_else(upstream, "an address that asks for none has to be in")
-            whose = f"it wants credentials{advice}"
+        whose = _of_refusal(upstream)
         return ConnectFault(f"{place} answers {status}: {whose}", passes=False)
     if status == 400 and any(said in words.lower() for said in _TLS_SPOKEN):  # noqa: PLR2004
         said = f"{place} speaks TLS, and was asked without"
@@ -101,9 +101,28 @@ def of_loop(upstream: Upstream) -> ConnectFault:
     return ConnectFault(said + advice, passes=False)
 
 
-def first_words(body: bytes) -> str:
-    """Return what a body begins with, on one line and without its marks."""
-    text = body[:4096].decode("utf-8", "replace")
+def _of_refusal(upstream: Upstream) -> str:
+    """Return what it means that a server refuses the proxy."""
+    link = upstream.link
+    if upstream.is_guarded:
+        return "its gateway refuses the proxy's token"
+    if link is not None and link.settings:
+        return f"it refuses the proxy's credentials; mend {' or '.join(link.settings)}"
+    if upstream.setting != _STATIC:
+        advice = _or_else(upstream, "an address that asks for none has to be in")
+        return f"it wants credentials{advice}"
+    return (
+        "it wants credentials; set OLLAMA_PROXY_UPSTREAM_TOKEN or"
+        f" OLLAMA_PROXY_UPSTREAM_HEADERS, or write user:password@ into {_STATIC}"
+    )
+
+
+def first_words(body: bytes, secrets: Collection[str] = ()) -> str:
+    """Return what a body begins with, on one line and without its marks.
+
+    A server may repeat what it was sent: ``secrets`` are left out.
+    """
+    text = without(secrets, body[:4096].decode("utf-8", "replace"))
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     bare = title[1] if title else re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text)
     shown = "".join(sign if sign.isprintable() else " " for sign in bare)
@@ -123,13 +142,16 @@ def _or_else(upstream: Upstream, advice: str) -> str:
 def _of_certificate(upstream: Upstream, error: Exception) -> ConnectFault:
     said = getattr(error, "verify_message", "") or str(error)
     code = getattr(error, "verify_code", None)
-    advice = "; set SSL_CERT_FILE to a file with the certificate that it is signed with"
+    where = "SSL_CERT_FILE"
+    if upstream.setting == _STATIC:
+        where = "SSL_CERT_FILE or OLLAMA_PROXY_UPSTREAM_CA"
+    advice = f"; set {where} to a file with the certificate that it is signed with"
     if code in _HOSTNAME_MISMATCH:
         advice = _or_else(upstream, "write the name that the certificate is for in")
     elif code in _EXPIRED:
         advice = "; renew it, or set this machine's clock"
     message = f"{_place(upstream)} has a certificate that is not trusted: {said}"
-    if upstream.link is not None:
+    if upstream.is_guarded:
         return ConnectFault(message, passes=False)
     return ConnectFault(message + advice, passes=False)
 

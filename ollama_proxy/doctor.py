@@ -30,6 +30,7 @@ from ollama_proxy.routing import full_model_name
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.stopping import until_gone
 from ollama_proxy.store import Store
+from ollama_proxy.upstream_access import access_warnings
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -37,7 +38,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings = [
         Finding("settings", ok=True, detail=settings.selection.sentence),
         _address(settings),
-        *await _own_upstream(settings),
+        *await _upstream(settings),
     ]
     if settings.selection.notice:
         note = Finding("settings of others", ok=True, detail=settings.selection.notice)
@@ -69,13 +70,16 @@ def _address(settings: Settings) -> Finding:
     return Finding("address", ok=True, detail=settings.listen.url)
 
 
-async def _own_upstream(settings: Settings) -> list[Finding]:
-    """Tell of an upstream that is the proxy itself, which need not run for that."""
+async def _upstream(settings: Settings) -> list[Finding]:
+    """Tell of an upstream that is the proxy itself, or unsafe: both without asking."""
     try:
         await refuse_own_upstream(settings)
     except StartupError as error:
         return [Finding("upstream", ok=False, detail=str(error))]
-    return []
+    return [
+        Finding("upstream, a warning", ok=True, detail=warning)
+        for warning in access_warnings(settings)
+    ]
 
 
 async def _backend(backend: Backend) -> list[Finding]:

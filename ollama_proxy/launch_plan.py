@@ -38,7 +38,8 @@ def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
     location, instance_type = traits.location, traits.instance_type
     if traits.always_on:
         instance_type = "a server that is there anyway"
-        location = settings.upstream_url or location
+        if settings.upstream_url is not None:
+            location = settings.upstream_url.url
     return LaunchPlan(
         backend=selection.backend,
         reason=selection.reason,

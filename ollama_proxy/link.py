@@ -26,14 +26,18 @@ class Link:
     without these, the address and the system's authorities decide.
     ``headers`` go out with every request, in place of the client's own: a second token
     for a guard behind a platform's gateway, say. ``is_marked``: every answer of its
-    Ollama carries `MARK`, so one without it is the gateway's own.
+    Ollama carries `MARK`, so one without it is the gateway's own. ``is_configured``: a
+    person asked for it, who knows whether there is a gateway; ``settings`` are those
+    that its credentials come from.
     """
 
-    token: str = field(repr=False)
+    token: str = field(default="", repr=False)
     server_name: str | None = None
     context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_marked: bool = False
+    is_configured: bool = False
+    settings: tuple[str, ...] = ()
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -54,7 +58,15 @@ def credentials(link: Link | None) -> dict[str, str]:
     """Return the headers by which the server knows the proxy."""
     if link is None:
         return {}
+    if not link.token:
+        return dict(link.headers)
     return {"Authorization": f"Bearer {link.token}", **link.headers}
+
+
+def secrets_of(link: Link | None) -> set[str]:
+    """Return what a server may not be quoted with: it may say what it was sent."""
+    values = credentials(link).values()
+    return {word for value in values for word in (value, value.rpartition(" ")[2])}
 
 
 def is_foreign(link: Link | None, answer: Mapping[str, str]) -> bool:

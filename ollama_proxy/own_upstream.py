@@ -15,6 +15,7 @@ from yarl import URL
 
 from ollama_proxy.errors import StartupError
 from ollama_proxy.gate import HostRules
+from ollama_proxy.listen import host_and_port
 from ollama_proxy.settings import Settings, backend_name
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -30,18 +31,25 @@ async def refuse_own_upstream(settings: Settings) -> None:
     listen = settings.listen
     if backend_name(settings) != "static" or settings.upstream_url is None:
         return
-    url = URL(settings.upstream_url)
+    url = URL(settings.upstream_url.url)
     if url.port != listen.port or not listen.port:
         return
     found = await _addresses(url.host or "")
-    listening = await _addresses(listen.host)
+    listening = await _listening(listen.host)
     own = HostRules.of_this_machine().addresses
-    if any(leads_here(one, listening, own) for one in found):
+    if listening and any(leads_here(one, listening, own) for one in found):
+        where = host_and_port(listen.host, listen.port)
         raise StartupError(
-            f"OLLAMA_PROXY_UPSTREAM_URL: {settings.upstream_url} is where this proxy"
-            f" itself is to listen ({listen.host}:{listen.port}); write the address of"
-            " an Ollama server, or set OLLAMA_HOST to another host:port"
+            f"OLLAMA_PROXY_UPSTREAM_URL: {settings.upstream_url.url} is where this"
+            f" proxy itself is to listen ({where}); write the address of an Ollama"
+            " server, or set OLLAMA_HOST to another host:port"
         )
+
+
+async def _listening(host: str) -> IpAddress | None:
+    """Return the address that `ollama_proxy.binding` takes for a host."""
+    found = await _addresses(host or "::")
+    return min(found, key=lambda one: one.version, default=None)
 
 
 async def _addresses(host: str) -> list[IpAddress]:
@@ -63,18 +71,16 @@ def _parsed(texts: Iterable[str]) -> Iterable[IpAddress]:
 
 
 def leads_here(
-    address: IpAddress, listening: Collection[IpAddress], own_addresses: Collection[str]
+    address: IpAddress, listening: IpAddress, own_addresses: Collection[str]
 ) -> bool:
     """Tell whether a connection to an address arrives where the proxy listens.
 
-    ``listening`` may have wildcards, which mean every address of this machine, the IPv6
-    one those of IPv4 too; ``own_addresses`` are these. To connect to a wildcard is to
-    connect to loopback (Linux, macOS).
+    A wildcard means every address of this machine, of IPv4 and IPv6 whichever it is;
+    ``own_addresses`` are these. To connect to a wildcard is to connect to loopback
+    (Linux, macOS).
     """
     if address.is_unspecified:
-        return any(one.is_unspecified or one.is_loopback for one in listening)
-    is_own = address.is_loopback or address in _parsed(own_addresses)
-    everywhere = any(
-        one.is_unspecified and one.version >= address.version for one in listening
-    )
-    return address in listening or (is_own and everywhere)
+        return listening.is_unspecified or listening.is_loopback
+    if not listening.is_unspecified:
+        return address == listening
+    return address.is_loopback or address in _parsed(own_addresses)

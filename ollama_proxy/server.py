@@ -25,6 +25,7 @@ from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings
 from ollama_proxy.store import Store
+from ollama_proxy.upstream_access import access_warnings
 
 _FEW_REQUESTS = 1000
 _COLLECT_AFTER = 10_000
@@ -109,6 +110,8 @@ def _tell(
     )
     if notice:
         logger.warning(log.SETTINGS_UNUSED, reason=notice)
+    for warning in access_warnings(settings):
+        logger.warning(log.UPSTREAM_UNSAFE, reason=warning)
     if simulated:
         logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
     model = settings.models[0] if settings.models else SIMULATED_MODELS[0]

@@ -1,9 +1,9 @@
 """How a setting is declared: its default, its environment variables, its meaning."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 from ollama_proxy.values import parse_duration, parse_names, parse_size
@@ -36,14 +36,34 @@ def is_given(table: Mapping[str, Any], name: str) -> bool:
     return value is not None and bool(str(value).strip())
 
 
-def setting(default: Any, *env: str, text: str, shown: str | None = None) -> Any:
+def setting(
+    default: Any,
+    *env: str,
+    text: str,
+    shown: str | None = None,
+    is_secret: bool = False,
+) -> Any:
     """Declare a setting: its default, its environment variables, its meaning.
 
-    ``shown`` is the default as the documentation writes it.
+    ``shown`` is the default as the documentation writes it; ``is_secret``: a value that
+    is wrong is not told, as it never is of a `pydantic.SecretStr`.
     """
-    extra: dict[str, Any] = {"env": env, "shown": shown}
+    extra: dict[str, Any] = {"env": env, "shown": shown, "secret": is_secret}
     kind = "default_factory" if callable(default) else "default"
     return Field(**{kind: default}, description=text, json_schema_extra=extra)
+
+
+def is_secret(field: FieldInfo | None) -> bool:
+    """Tell whether a setting's value is not to be told, not even a wrong one."""
+    if field is None:
+        return False
+    extra = field.json_schema_extra
+    is_declared = isinstance(extra, dict) and bool(extra.get("secret"))
+    return is_declared or _holds_secret(field.annotation)
+
+
+def _holds_secret(kind: Any) -> bool:
+    return kind is SecretStr or any(_holds_secret(part) for part in get_args(kind))
 
 
 def environment_names(field: FieldInfo) -> tuple[str, ...]:

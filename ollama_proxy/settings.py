@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SecretStr,
 )
 from pydantic import ValidationError as PydanticValidationError
 from pydantic.fields import FieldInfo
@@ -46,15 +47,20 @@ from ollama_proxy.setting import (
     Names,
     Size,
     environment_names,
+    is_secret,
     setting,
 )
 from ollama_proxy.setting_names import check_names
-from ollama_proxy.values import (
-    Listen,
-    parse_listen,
-    parse_log_level,
-    parse_url,
+from ollama_proxy.upstream_access import access_faults, parse_headers, parse_token
+from ollama_proxy.upstream_url import (
+    UpstreamUrl,
+    parse_upstream_url,
+    shown_input,
+    without_logins,
 )
+from ollama_proxy.values import Listen, parse_listen, parse_log_level
+
+UpstreamAddress = Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)]
 
 
 def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,16 +114,45 @@ class Settings(BaseModel):
         text="comma-separated origins that may ask besides Ollama's own; `*` = all",
         shown="–",
     )
-    upstream_url: Annotated[str, BeforeValidator(parse_url)] | None = setting(
+    upstream_url: UpstreamAddress | None = setting(
         None,
         "OLLAMA_PROXY_UPSTREAM_URL",
-        text="the Ollama server that `static` points at",
+        text="the Ollama server that `static` points at; it may have a login:"
+        " `http://user:password@host:11434`",
         shown="–",
+        is_secret=True,
     )
     upstream_is_gateway: bool = setting(
         "false",
         "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY",
         text="there is a gateway before that server: a clean early end is a loss",
+        shown="false",
+    )
+    upstream_token: Annotated[SecretStr, BeforeValidator(parse_token)] | None = setting(
+        None,
+        "OLLAMA_PROXY_UPSTREAM_TOKEN",
+        text="a token that server wants as `Authorization: Bearer`; clients' own is"
+        " replaced",
+        shown="–",
+    )
+    upstream_headers: Annotated[
+        dict[str, SecretStr], BeforeValidator(parse_headers)
+    ] = setting(
+        dict,
+        "OLLAMA_PROXY_UPSTREAM_HEADERS",
+        text="headers that server wants, one `Name: value` a line, or a JSON object",
+        shown="–",
+    )
+    upstream_ca: Path | None = setting(
+        None,
+        "OLLAMA_PROXY_UPSTREAM_CA",
+        text="a PEM file with the certificates that are trusted there, and no others",
+        shown="the system's, or `SSL_CERT_FILE`",
+    )
+    upstream_insecure: bool = setting(
+        "false",
+        "OLLAMA_PROXY_UPSTREAM_INSECURE",
+        text="whether any certificate will do there: whoever is on the way can listen",
         shown="false",
     )
     models: Names = setting(
@@ -467,9 +502,9 @@ def _validated(
             name = name if name in every_setting() else name.partition(".")[0]
             message = fault["msg"].removeprefix("Value error, ")
             where = origin.get(name, name)
-            told = repr(fault["input"]) in message or fault["type"] == _UNKNOWN
-            shown = "" if told else f" (got {fault['input']!r})"
-            faults.append(f"{where}: {message}{shown}")
+            told = fault["type"] == _UNKNOWN or is_secret(every_setting().get(name))
+            shown = "" if told else shown_input(fault["input"], message)
+            faults.append(f"{where}: {without_logins(message)}{shown}")
         return None
 
 
@@ -507,6 +542,7 @@ def _contradictions(settings: Settings) -> list[str]:
             "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY: only the backend 'static' takes it, not"
             f" for {backend_name(settings)!r}; remove it"
         )
+    faults += access_faults(settings, backend)
     if settings.ollama_bin and shutil.which(settings.ollama_bin) is None:
         faults.append(
             f"OLLAMA_PROXY_OLLAMA_BIN: there is no program {settings.ollama_bin!r};"

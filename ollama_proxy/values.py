@@ -6,6 +6,7 @@ import re
 from pydantic import BaseModel, ConfigDict
 
 from ollama_proxy.listen import client_url, split_address
+from ollama_proxy.upstream_url import without_login
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -101,5 +102,6 @@ def parse_url(value: object) -> str:
     """Return a base URL without a trailing slash."""
     text = str(value).strip().rstrip("/")
     if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", text):
-        raise ValueError(f"{value!r} is not a URL; write http://host:port")
+        message = f"{without_login(text)!r} is not a URL; write http://host:port"
+        raise ValueError(message)
     return text

@@ -88,12 +88,12 @@ def test_the_example_file_has_every_setting_and_is_valid(tmp_path: Path) -> None
     values = tomllib.loads(settings)
 
     assert list(values) == list(Settings.model_fields)
-    assert load_settings({}, _without_url(path)).models
+    assert load_settings({}, _without_upstream(path)).models
 
 
-def _without_url(path: Path) -> Path:
+def _without_upstream(path: Path) -> Path:
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(line for line in lines if "upstream_url" not in line))
+    path.write_text("\n".join(line for line in lines if "upstream_" not in line))
     return path
 
 
@@ -106,6 +106,9 @@ def test_every_example_default_is_the_default() -> None:
         "backend",
         "default_backend",
         "upstream_url",
+        "upstream_token",
+        "upstream_headers",
+        "upstream_ca",
         "models",
         "state_dir",
         "ollama_bin",

@@ -33,13 +33,14 @@ def address(text: str) -> IpAddress:
         ("192.168.7.2", "::"),
         ("127.0.0.1", "::"),
         ("::1", "::"),
+        ("::1", "0.0.0.0"),
         ("2001:db8::7", "::"),
         ("0.0.0.0", "127.0.0.1"),
         ("::", "::1"),
     ],
 )
 def test_an_address_that_leads_here(asked: str, listening: str) -> None:
-    assert leads_here(address(asked), [address(listening)], OWN)
+    assert leads_here(address(asked), address(listening), OWN)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +50,12 @@ def test_an_address_that_leads_here(asked: str, listening: str) -> None:
         ("192.168.7.2", "127.0.0.1"),
         ("192.168.7.3", "0.0.0.0"),
         ("10.0.0.9", "::"),
-        ("::1", "0.0.0.0"),
         ("2001:db8::7", "192.168.7.2"),
         ("0.0.0.0", "192.168.7.2"),
     ],
 )
 def test_an_address_that_does_not(asked: str, listening: str) -> None:
-    assert not leads_here(address(asked), [address(listening)], OWN)
+    assert not leads_here(address(asked), address(listening), OWN)
 
 
 async def look_at(url: str, host: str, folder: Path) -> None:
@@ -71,6 +71,8 @@ async def look_at(url: str, host: str, folder: Path) -> None:
         ("http://127.0.0.1:11434/", "localhost:11434"),
         ("https://[::ffff:127.0.0.1]:11434/v1", "0.0.0.0:11434"),
         ("http://127.0.0.1", "0.0.0.0:80"),
+        ("http://127.0.0.1:11434", ":11434"),
+        ("http://[::1]:11434", ":11434"),
     ],
 )
 async def test_names_and_default_ports_are_seen_through(
