@@ -6,6 +6,7 @@ import msgspec
 
 from ollama_proxy.backend import Notes
 from ollama_proxy.errors import StoreError
+from ollama_proxy.moments import restored_moment
 from ollama_proxy.record import LaunchId
 
 _BOOK = LaunchId("book")
@@ -17,7 +18,7 @@ SETTLE_S = 150.0
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One launch. Moments are epoch seconds.
+    """One launch. Moments are those of `Clock.now`.
 
     ``attempted_at``: when an instance was asked for whose making is not known to have
     been refused; ``started_at``: when one that rested was told to start.
@@ -49,6 +50,15 @@ class Attempt(msgspec.Struct, frozen=True):
         """Tell whether the cloud may not yet show that an instance was started."""
         return not self.seen_live and now - self.begun_at < SETTLE_S
 
+    def restored(self, now: float) -> "Attempt":
+        """Return it as a new process reads it: what can't have been was just now."""
+        moments = {
+            name: restored_moment(moment, now)
+            for name in ("attempted_at", "started_at")
+            if (moment := getattr(self, name)) is not None
+        }
+        return msgspec.structs.replace(self, **moments)
+
     @property
     def begun_at(self) -> float:
         """When the instance was last asked to run; 0 if nobody knows."""
@@ -71,12 +81,12 @@ class Book(msgspec.Struct, frozen=True):
 class Attempts:
     """The launches of a deployment, kept in the notes from `start` on."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes
         kept = notes.notes()
         self.book = msgspec.json.decode(kept.pop(_BOOK, b"{}"), type=Book)
         self._kept = {
-            launch_id: msgspec.json.decode(note, type=Attempt)
+            launch_id: msgspec.json.decode(note, type=Attempt).restored(now)
             for launch_id, note in kept.items()
         }
 

@@ -1,7 +1,13 @@
 """Time, as something that is passed in: how much of it passed, and the date."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Protocol
+
+from ollama_proxy.moments import Mark, Reading, moment_at_start
 
 
 class Clock(Protocol):
@@ -24,29 +30,96 @@ class Clock(Protocol):
         """
 
 
-class SystemClock:
-    """The machine's time, proof against a date that is set while we run.
+class Marking(Protocol):
+    """Tells by what a later process knows how much time has passed."""
 
-    The epoch is read once; from there on a monotonic clock counts, one that
-    goes on while the machine sleeps where the system has it. So an idle
-    timeout is neither lengthened nor cut by a correction of the wall clock,
-    and a laptop that wakes up stops an instance that has been idle meanwhile.
+    def mark(self) -> Mark:
+        """Return the present moment, with what the machine's clocks show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the clocks of a machine are read.
+
+    ``wall``: its date; ``uptime_s``: seconds since the boot that ``boot`` names, those
+    included in which it slept, where the system counts them.
     """
 
-    def __init__(self) -> None:
-        self._clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        self._epoch = self.wall() - self._elapsed()
+    wall: Callable[[], float]
+    uptime_s: Callable[[], float]
+    boot: str = ""
 
-    def _elapsed(self) -> float:
-        return time.clock_gettime(self._clock_id)
+    def reading(self) -> Reading:
+        """Return what they show."""
+        return Reading(self.wall(), self.uptime_s(), self.boot)
+
+
+def this_machine() -> Machine:
+    """Return the clocks of the machine that we run on."""
+    clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return Machine(_date, partial(time.clock_gettime, clock_id), _boot())
+
+
+def _date() -> float:
+    return time.time()  # noqa: TID251 - everybody else asks the clock
+
+
+def _boot() -> str:
+    """Return what names this boot; empty where the system has no name for it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+class SystemClock:
+    """The machine's time, proof against a date that is set while we run, or between.
+
+    ``last``: a mark of the process before, after which `now` goes on. From then on a
+    clock counts that nobody sets, and that goes on while the machine sleeps where the
+    system has it. So an idle timeout is neither lengthened nor cut by a correction of
+    the date, and a laptop that wakes up stops an instance that has been idle
+    meanwhile.
+    """
+
+    def __init__(
+        self, last: Mark | None = None, machine: Machine | None = None
+    ) -> None:
+        self._machine = machine or this_machine()
+        self._uptime_s = self._machine.uptime_s
+        here = self._machine.reading()
+        self._booted_at = moment_at_start(last, here) - here.uptime_s
 
     def now(self) -> float:
         """Return the present moment."""
-        return self._epoch + self._elapsed()
+        return self._booted_at + self._uptime_s()
 
     def wall(self) -> float:
         """Return the date as the machine has it."""
-        return time.time()  # noqa: TID251 - everybody else asks here
+        return self._machine.wall()
+
+    def mark(self) -> Mark:
+        """Return what a later process needs to go on from here."""
+        here = self._machine.reading()
+        now = self._booted_at + here.uptime_s
+        return Mark(now, here.wall, here.uptime_s, here.boot)
+
+
+class MarkStore(Protocol):
+    """Where marks are kept."""
+
+    def mark(self) -> Mark | None:
+        """Return the last mark, if there is one."""
+
+    def mark_with(self, clock: Marking) -> None:
+        """Write a mark of this clock with each record from now on."""
+
+
+def open_clock(store: MarkStore, machine: Machine | None = None) -> SystemClock:
+    """Return a clock that goes on where that of the process before was."""
+    clock = SystemClock(store.mark(), machine)
+    store.mark_with(clock)
+    return clock
 
 
 def date_of(clock: Clock, moment: float) -> float:

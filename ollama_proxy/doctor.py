@@ -18,7 +18,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import sizes_of
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.clock import open_clock
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.fitting import needed_gb
 from ollama_proxy.launch_plan import launch_plan
@@ -50,7 +50,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     with closing(store):
         try:
-            opened = open_backend(settings, store, SystemClock())
+            opened = open_backend(settings, store, open_clock(store))
         except StartupError as error:
             return [*findings, Finding("backend", ok=False, detail=str(error))]
         async with aclosing(opened) as backend:
@@ -121,7 +121,9 @@ def _room(
 async def _opened(settings: Settings) -> AsyncIterator[tuple[Store, Backend]]:
     """Open the state folder and the backend, as no proxy has them meanwhile."""
     with closing(Store(settings.state_dir)) as store:
-        async with aclosing(open_backend(settings, store, SystemClock())) as backend:
+        async with aclosing(
+            open_backend(settings, store, open_clock(store))
+        ) as backend:
             yield store, backend
 
 

@@ -1,6 +1,6 @@
 """Decide when requests launch nothing any more: what fails for good, or too often.
 
-Pure: `ollama_proxy.lifecycle.step` asks it. Moments are epoch seconds.
+Pure: `ollama_proxy.lifecycle.step` asks it. Moments are those of `Clock.now`.
 
 A lockout ends when a person wakes the instance, when settings that it depends on
 have changed, or at its own end, if it has one.
@@ -8,6 +8,7 @@ have changed, or at its own end, if it has one.
 
 from dataclasses import replace
 
+from ollama_proxy.moments import is_impossible, restored_moment
 from ollama_proxy.record import Fault, Lockout, Policy, Progress, Record, Stage, State
 
 WINDOW_S = 3600.0
@@ -135,9 +136,12 @@ def without_late_lockout(rec: Record, now: float, policy: Policy) -> Record:
 def restored(rec: Record, now: float, policy: Policy) -> Record:
     """Return the record as a new process reads it: new settings end a lockout."""
     if rec.paid_launches:
-        rec = replace(rec, paid_launches=recent(rec.paid_launches, now))
-    if rec.lockout is None or rec.lockout.fingerprint == policy.fingerprint:
+        launches = tuple(restored_moment(at, now) for at in rec.paid_launches)
+        rec = replace(rec, paid_launches=recent(launches, now))
+    if rec.lockout is None:
         return rec
+    if rec.lockout.fingerprint == policy.fingerprint:
+        return replace(rec, lockout=_restored_lockout(rec.lockout, now, policy))
     state = State.COLD if rec.state is State.COOLDOWN else rec.state
     return replace(
         rec,
@@ -148,6 +152,12 @@ def restored(rec: Record, now: float, policy: Policy) -> Record:
         fault=None,
         lockout=None,
     )
+
+
+def _restored_lockout(lockout: Lockout, now: float, policy: Policy) -> Lockout:
+    if lockout.until is None or not is_impossible(lockout.until, now):
+        return lockout
+    return replace(lockout, until=now + policy.final_s)
 
 
 def without_launch(rec: Record) -> Record:

@@ -53,6 +53,7 @@ from ollama_proxy.launch_limit import (
     with_service,
     without_late_lockout,
 )
+from ollama_proxy.moments import is_impossible, restored_moment
 from ollama_proxy.record import (
     Fault,
     LaunchId,
@@ -383,12 +384,19 @@ def _restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     return replace(
         restored(rec, now, policy),
         leases=0,
-        since=min(rec.since, now),
-        launched_at=min(rec.launched_at, now),
-        last_used=min(rec.last_used, now),
-        retry_at=min(rec.retry_at, now + policy.backoff_max_s),
+        since=restored_moment(rec.since, now),
+        woken_at=restored_moment(rec.woken_at, now),
+        launched_at=restored_moment(rec.launched_at, now),
+        last_used=restored_moment(rec.last_used, now),
+        retry_at=_restored_retry(rec, now, policy),
         progress_at=now,
     )
+
+
+def _restored_retry(rec: Record, now: float, policy: Policy) -> float:
+    if is_impossible(rec.retry_at, now):
+        return now + backoff_s(rec.failures, policy)
+    return min(rec.retry_at, now + policy.backoff_max_s)
 
 
 def _resume(rec: Record, event: Event, now: float, policy: Policy) -> Record:

@@ -56,7 +56,7 @@ class Lockout:
     """Why requests launch nothing any more, and for how long.
 
     ``reason``: ``final`` or ``launch_limit``; ``message``: the same in words.
-    ``until``: epoch seconds; None: until a person wakes the instance, or changes the
+    ``until``: a moment; None: until a person wakes the instance, or changes the
     settings. ``fingerprint``: those settings, as they were.
     """
 
@@ -85,7 +85,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known and intended about one instance. Moments are epoch seconds.
+    """What is known and intended about one instance. Moments are those of `Clock.now`.
 
     ``accepted``: the cloud took the start call, so it is never made again.
     ``adopted``: the instance was up before this proxy process was.

@@ -16,7 +16,7 @@ from ollama_proxy.announcement import Serving
 from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
 from ollama_proxy.backend import Backend
 from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.clock import open_clock
 from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.gate import HostRules
@@ -44,7 +44,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         bound.close()
         raise
     try:
-        clock = SystemClock()
+        clock = open_clock(store)
         backend = open_backend(settings, store, clock)
         try:
             app = build_app(

@@ -18,9 +18,11 @@ from typing import Final
 import msgspec
 from filelock import FileLock, Timeout
 
+from ollama_proxy.clock import Marking
 from ollama_proxy.environment import is_without_home
 from ollama_proxy.errors import StartupError, StoreError
 from ollama_proxy.launch_limit import without_launch
+from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.sticky import StickyModel
@@ -67,7 +69,7 @@ MIGRATIONS: Final = (
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A line of the journal; moments are epoch seconds.
+    """A line of the journal; ``at`` is a date in epoch seconds.
 
     ``fault``: why, in a sentence; ``report``: what else the backend said of it.
     """
@@ -91,6 +93,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.problem: str | None = None
+        self._clock: Marking | None = None
         self._lock = _lock_folder(folder)
         try:
             self._db = _open_database(folder / "state.sqlite3")
@@ -118,6 +121,7 @@ class Store:
         Raises `StoreError` if it is not on disk afterwards.
         """
         with self._writing() as db:
+            self._put_mark(db)
             db.execute(
                 "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?)",
                 (
@@ -136,6 +140,31 @@ class Store:
                     "DELETE FROM journal WHERE id <= (SELECT max(id) FROM journal) - ?",
                     (_JOURNAL_ROWS,),
                 )
+
+    def mark(self) -> Mark | None:
+        """Return the last mark of a clock; None if there is none that can be read."""
+        query = "SELECT value FROM meta WHERE key = 'mark'"
+        row = self._db.execute(query).fetchone()
+        try:
+            return msgspec.json.decode(row[0], type=Mark) if row else None
+        except msgspec.MsgspecError:
+            return None
+
+    def mark_with(self, clock: Marking) -> None:
+        """Write a mark of this clock now, and with each record from now on."""
+        self._clock = clock
+        self.put_mark()
+
+    def put_mark(self) -> None:
+        """Write a mark of the clock; without a disk the one before has to do."""
+        with contextlib.suppress(StoreError), self._writing() as db:
+            self._put_mark(db)
+
+    def _put_mark(self, db: sqlite3.Connection) -> None:
+        """Write by what a later process compares its moments with these."""
+        if self._clock is not None:
+            mark = msgspec.json.encode(self._clock.mark()).decode()
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('mark', ?)", (mark,))
 
     def get(self, slot: str) -> Record | None:
         """Return the record of a slot, if it ever had one."""

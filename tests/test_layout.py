@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PURE = (
     "lifecycle",
     "launch_limit",
+    "moments",
     "record",
     "events",
     "endings",

@@ -533,7 +533,7 @@ def open_backend(
     return ExoscaleBackend(
         settings,
         owner_id=context.owner_id,
-        ledger=Ledger(context.notes),
+        ledger=Ledger(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,
         api_of=api_of,

@@ -3,6 +3,7 @@
 import msgspec
 
 from ollama_proxy.backend import Notes
+from ollama_proxy.moments import restored_moment
 from ollama_proxy.record import LaunchId
 
 _ZONES = LaunchId("zones")
@@ -17,7 +18,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """One launch. Moments are epoch seconds.
+    """One launch. Moments are those of `Clock.now`.
 
     ``attempted_at``: when a create call was sent whose answer is not known to be a
     refusal; None if none was. ``instance_id`` is known from the answer. ``seen``:
@@ -43,17 +44,24 @@ class Purchase(msgspec.Struct, frozen=True):
         """Whether nothing can have been bought: no call was sent, or it was refused."""
         return self.attempted_at is None and self.instance_id is None
 
+    def restored(self, now: float) -> "Purchase":
+        """Return it as a new process reads it: what can't have been was just now."""
+        if self.attempted_at is None:
+            return self
+        attempted_at = restored_moment(self.attempted_at, now)
+        return msgspec.structs.replace(self, attempted_at=attempted_at)
+
 
 class Ledger:
     """The purchases of a deployment, kept in the notes from `start` on."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes
         kept = notes.notes()
         zones = kept.pop(_ZONES, b"[]")
         self._zones = set(msgspec.json.decode(zones, type=list[str]))
         self._kept = {
-            launch_id: msgspec.json.decode(note, type=Purchase)
+            launch_id: msgspec.json.decode(note, type=Purchase).restored(now)
             for launch_id, note in kept.items()
         }
 

@@ -563,7 +563,7 @@ def open_backend(context: BackendContext, *, poll_s: float = 3.0) -> FlyBackend:
         settings,
         api=FlyApi(app, url=settings.api_url, token=token.get_secret_value()),
         owner_id=context.owner_id,
-        attempts=Attempts(context.notes),
+        attempts=Attempts(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,

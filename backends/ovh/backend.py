@@ -502,7 +502,7 @@ def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
     return OvhBackend(
         settings,
         owner_id=context.owner_id,
-        attempts=Attempts(context.notes),
+        attempts=Attempts(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,
         driver_of=partial(_open_driver, settings, context.state_dir),

@@ -1,0 +1,80 @@
+"""Decide what moment it is at a start, and which moments on record to believe.
+
+Pure. Moments are those of `Clock.now`: seconds on one line that goes through all
+processes of a deployment, so that what one wrote down another can compare. Only how
+long there was none has to be guessed, and only after a reboot: then there is but the
+date, and somebody may have set it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+EARLIEST: Final = 1_767_225_600.0
+"""2026-01-01: nothing of ours ran before, so a date before it was never set."""
+
+_LONGEST_ABSENCE_S: Final = 366 * 86_400.0
+"""Dates that lie further apart were not both right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a machine's clocks show at once.
+
+    ``wall``: the date, in epoch seconds; ``uptime_s``: since it was booted; ``boot``
+    names that boot, and is empty where none can be told from another.
+    """
+
+    wall: float
+    uptime_s: float
+    boot: str
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A moment, and what the machine's clocks showed then: see `Reading`."""
+
+    now: float
+    wall: float
+    uptime_s: float
+    boot: str
+
+
+def moment_at_start(last: Mark | None, here: Reading) -> float:
+    """Return what moment it is at the start of a process; ``last``: what it continues.
+
+    Never before the last one. Where nobody can tell how much time passed, none has:
+    what was to happen after a while happens that while after the restart.
+    """
+    if last is None:
+        return max(here.wall, EARLIEST)
+    return last.now + _passed_s(last, here)
+
+
+def _passed_s(last: Mark, here: Reading) -> float:
+    is_same_boot = bool(here.boot) and here.boot == last.boot
+    if is_same_boot and 0.0 <= last.uptime_s <= here.uptime_s:
+        return here.uptime_s - last.uptime_s
+    if min(last.wall, here.wall) < EARLIEST:
+        return 0.0
+    passed_s = here.wall - last.wall
+    return passed_s if 0.0 <= passed_s <= _LONGEST_ABSENCE_S else 0.0
+
+
+def is_impossible(moment: float, now: float) -> bool:
+    """Tell whether a moment on record is the date of a clock that was not set yet.
+
+    Older versions wrote down dates, as each of their processes found them. Zero stands
+    for no moment.
+    """
+    return 0.0 < moment < EARLIEST <= now
+
+
+def restored_moment(moment: float, now: float) -> float:
+    """Return a moment on record; one that can't be counts from the restart."""
+    return now if is_impossible(moment, now) else min(moment, now)
+
+
+def is_date_known(wall: float) -> bool:
+    """Tell whether a date may be right: a machine without a battery boots in 1970."""
+    return wall >= EARLIEST
