@@ -59,7 +59,7 @@ def guard(origins: OriginRules, hosts: HostRules | None) -> Middleware:
         host = request.headers.get(hdrs.HOST, "")
         if origin and not is_same_origin(origin, host):
             if not origins.allows(origin):
-                return _empty(403)
+                return _empty(403, _allow_header(request))
             if request.method == hdrs.METH_OPTIONS:
                 allow = _allow_header(request)
                 return _empty(204, (*origins.preflight_headers(origin), *allow))
@@ -75,7 +75,7 @@ def _check_host(
     request: web.Request, hosts: HostRules, host: str
 ) -> web.StreamResponse | None:
     if not hosts.takes(host):
-        return _empty(403)
+        return _empty(403, _allow_header(request))
     is_preflight = request.method == hdrs.METH_OPTIONS
     if not is_preflight or _is_own(host_name(host), hosts.addresses):
         return None
@@ -83,8 +83,10 @@ def _check_host(
 
 
 def _allow_header(request: web.Request) -> Headers:
+    """Return what gin's router says of a method that it does not take, if so."""
     allowed = allow_header(raw_path(request))
-    return (("Allow", allowed),) if allowed else ()
+    is_taken = request.method in allowed.split(", ")
+    return (("Allow", allowed),) if allowed and not is_taken else ()
 
 
 def _is_own(name: str, addresses: frozenset[str]) -> bool:

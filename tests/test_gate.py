@@ -133,3 +133,26 @@ ZONE = "a" * 100
 )
 def test_a_long_host_is_judged_as_a_short_one(host: str, *, is_taken: bool) -> None:
     assert HostRules("machine", frozenset()).takes(host) is is_taken
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("OPTIONS", "/api/chat", "POST"),
+        ("OPTIONS", "/api/tags", "HEAD, GET"),
+        ("HEAD", "/v1/models/x", "GET"),
+        ("POST", "/api/chat", None),
+        ("HEAD", "/api/tags", None),
+        ("OPTIONS", "/nope", None),
+    ],
+)
+async def test_a_refusal_names_the_methods_where_a_real_ollama_does(
+    tmp_path: Path, method: str, path: str, allow: str | None
+) -> None:
+    async with (
+        running_proxy(tmp_path) as proxy,
+        proxy.session.request(
+            method, proxy.url + path, headers={"Origin": "http://evil.example"}
+        ) as reply,
+    ):
+        assert (reply.status, reply.headers.get("Allow")) == (403, allow)
