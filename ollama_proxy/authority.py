@@ -23,11 +23,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import StartupError
 from ollama_proxy.link import Link
+from ollama_proxy.moments import is_date_known
 from ollama_proxy.record import LaunchId
 
 _AUTHORITY_LIFE = timedelta(days=3650)
 _CERTIFICATE_LIFE = timedelta(days=1825)
 _SKEW = timedelta(hours=1)
+_NO_CHECK_TIME = 0x200000
+"""``X509_V_FLAG_NO_CHECK_TIME`` of OpenSSL, for which Python has no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,11 @@ class Authority:
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._clock = clock
+        self._path = folder / "authority.crt"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._key = self._load_key(folder / "authority.key")
-            self._certificate = self._load_certificate(folder / "authority.crt")
+            self._certificate = self._load_certificate()
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
             raise StartupError(
                 f"the certificate authority in {str(folder)!r} can't be used: {error}; "
@@ -61,11 +65,23 @@ class Authority:
             raise ValueError(f"{path} holds no elliptic-curve key")  # noqa: TRY004
         return key
 
-    def _load_certificate(self, path: Path) -> x509.Certificate:
-        if not path.exists():
-            made = self._self_signed().public_bytes(serialization.Encoding.PEM)
-            _write_private(path, made)
-        return x509.load_pem_x509_certificate(path.read_bytes())
+    def _load_certificate(self) -> x509.Certificate:
+        if not self._path.exists():
+            _write_private(self._path, _pem(self._self_signed()))
+        return x509.load_pem_x509_certificate(self._path.read_bytes())
+
+    def _valid_certificate(self) -> x509.Certificate:
+        """Return the certificate, made anew if it is not for the present date.
+
+        The date was wrong when it was made, by years perhaps, or ten have passed. The
+        key stays, and with it the trust in what it has signed.
+        """
+        wall = self._clock.wall()
+        if is_date_known(wall) and not _is_for(self._certificate, wall):
+            self._certificate = self._self_signed()
+            with contextlib.suppress(OSError):  # a full disk: the next process does it
+                _write_private(self._path, _pem(self._certificate))
+        return self._certificate
 
     def _self_signed(self) -> x509.Certificate:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ollama-proxy")])
@@ -120,7 +136,10 @@ class Authority:
         )
         made = (
             self._builder(
-                name, self._certificate.subject, key.public_key(), _CERTIFICATE_LIFE
+                name,
+                self._valid_certificate().subject,
+                key.public_key(),
+                _CERTIFICATE_LIFE,
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)  # noqa: FBT003
             .add_extension(names, critical=False)
@@ -128,8 +147,7 @@ class Authority:
             .add_extension(authority, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        pem = made.public_bytes(serialization.Encoding.PEM).decode()
-        return Certificate(pem, _pem_of(key).decode())
+        return Certificate(_pem(made).decode(), _pem_of(key).decode())
 
     def token(self, launch_id: LaunchId) -> str:
         """Return the token of a launch: drawn from the key, so never stored."""
@@ -138,12 +156,26 @@ class Authority:
         return base64.urlsafe_b64encode(mac.digest()).decode().rstrip("=")
 
     def link(self, launch_id: LaunchId) -> Link:
-        """Return the link to the one server that is this launch."""
+        """Return the link to the one server that is this launch.
+
+        The dates of its certificate are not looked at: this machine's, by which it was
+        made, may have been wrong, and the name is used for one launch alone.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        context.verify_flags |= _NO_CHECK_TIME
+        pem = _pem(self._valid_certificate())
         context.load_verify_locations(cadata=pem.decode())
         return Link(self.token(launch_id), str(launch_id), context)
+
+
+def _is_for(certificate: x509.Certificate, wall: float) -> bool:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begins.timestamp() <= wall <= ends.timestamp()
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:

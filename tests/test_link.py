@@ -3,11 +3,13 @@
 import asyncio
 import ssl
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography import x509
 
 from ollama_proxy.authority import Authority, Certificate
 from ollama_proxy.clock import SystemClock
@@ -21,6 +23,7 @@ from ollama_proxy.link import (
     is_foreign,
 )
 from ollama_proxy.record import LaunchId
+from tests.virtual_time import SetClock
 
 OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 
@@ -129,3 +132,53 @@ def test_no_secret_is_in_a_repr(authority: Authority) -> None:
 
     assert link.token not in repr(link)
     assert "PRIVATE KEY" not in repr(certificate)
+
+
+def _clock_of(year: int) -> SetClock:
+    return SetClock(datetime(year, 1, 1, 12, tzinfo=UTC).timestamp())
+
+
+def _years_of(pem: bytes) -> tuple[int, int]:
+    made = x509.load_pem_x509_certificate(pem)
+    return made.not_valid_before_utc.year, made.not_valid_after_utc.year
+
+
+def _set(clock: SetClock, year: int) -> None:
+    clock.date_ahead_s = _clock_of(year).moment - clock.moment
+
+
+@pytest.mark.parametrize("wrong", [1970, 2015, 2099])
+def test_an_authority_made_for_a_wrong_year_is_made_anew_by_the_same_key(
+    tmp_path: Path, wrong: int
+) -> None:
+    clock = _clock_of(wrong)
+    authority = Authority(tmp_path, clock)
+    token = authority.token(OURS)
+    assert _years_of((tmp_path / "authority.crt").read_bytes())[0] == wrong
+    _set(clock, 2026)
+    issued = authority.issue(OURS)
+
+    assert _years_of(issued.certificate.encode()) == (2026, 2030)
+    assert _years_of((tmp_path / "authority.crt").read_bytes()) == (2026, 2035)
+    assert Authority(tmp_path, clock).token(OURS) == token
+    assert stat.S_IMODE((tmp_path / "authority.crt").stat().st_mode) == 0o600
+
+
+def test_a_machine_that_has_lost_the_date_keeps_its_authority(tmp_path: Path) -> None:
+    Authority(tmp_path, _clock_of(2026))
+    Authority(tmp_path, _clock_of(1970)).link(OURS)
+
+    assert _years_of((tmp_path / "authority.crt").read_bytes()) == (2026, 2035)
+
+
+@pytest.mark.parametrize("year", [1970, 2099])
+async def test_an_instance_with_a_certificate_for_a_wrong_year_is_spoken_to(
+    tmp_path: Path, year: int
+) -> None:
+    clock = _clock_of(year)
+    authority = Authority(tmp_path / "authority", clock)
+    issued = authority.issue(OURS)
+    _set(clock, 2026)
+
+    assert await speaks_to(authority, issued, tmp_path)
+    assert not await speaks_to(authority, authority.issue(THEIRS), tmp_path)

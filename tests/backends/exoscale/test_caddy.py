@@ -26,6 +26,7 @@ from ollama_proxy.simulator.server import (
 from tests.black_box import free_port
 from tests.fakes.exoscale.caddy import heartbeat_socket, run_caddy
 from tests.proxy import lines, running_proxy
+from tests.virtual_time import SetClock
 
 CADDYFILE = Path(__file__).parents[3] / "cloud-init" / "exoscale" / "Caddyfile"
 LAUNCH = LaunchId("l0123456789abcdef")
@@ -46,13 +47,19 @@ class Instance:
 
 
 @pytest.fixture
-async def instance(tmp_path: Path) -> AsyncIterator[Instance]:
+def date() -> float:
+    """The date by which the certificate of the instance is made."""
+    return SystemClock().wall()
+
+
+@pytest.fixture
+async def instance(tmp_path: Path, date: float) -> AsyncIterator[Instance]:
     run, link = tmp_path / "run/ollama-proxy", tmp_path / "link"
     for folder in (run, link, tmp_path / "proc"):
         folder.mkdir(parents=True)
     (run / "stage").write_text("driver\n")
     (tmp_path / "proc/uptime").write_text("77.00 1.00\n")
-    authority = Authority(tmp_path / "authority", SystemClock())
+    authority = Authority(tmp_path / "authority", SetClock(date))
     issued = authority.issue(LAUNCH)
     (link / "server.crt").write_text(issued.certificate)
     (link / "server.key").write_text(issued.key)
@@ -130,6 +137,15 @@ async def test_an_ollama_that_breaks_off_behind_the_guard_is_no_success(
 
     assert len(told) == 4
     assert told[-1] == {"error": "the instance was lost in the middle of the answer"}
+
+
+@pytest.mark.parametrize("date", [60.0])
+async def test_a_guard_whose_certificate_was_made_in_1970_is_spoken_to(
+    instance: Instance,
+) -> None:
+    status, _ = await ask(instance, "/api/generate")
+
+    assert status == 200
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/-/stage", "/-/heartbeat", "/"])
