@@ -21,6 +21,7 @@ from ollama_proxy.converted_requests import (
 )
 from ollama_proxy.go_decode import UnmarshalError, unmarshal
 from ollama_proxy.go_json import (
+    MOST_BYTES,
     MOST_TOKENS,
     EmptyBodyError,
     GoSyntaxError,
@@ -48,16 +49,12 @@ from ollama_proxy.ollama_requests import (
 from ollama_proxy.openai_requests import ChatCompletionRequest, CompletionRequest
 from ollama_proxy.openai_requests import EmbedRequest as OpenAIEmbedRequest
 from ollama_proxy.responses_requests import ResponsesRequest
+from ollama_proxy.routing import UNREADABLE
 
-_UNREADABLE = (
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-    RecursionError,
-    OverflowError,
-)
 _FOLLOWED = (0, 33)
 _VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MARKS = (b",", b"[", b"{")
 
 _Check = Callable[[Any], Refusal | None]
 
@@ -97,26 +94,30 @@ def _refusal(route_name: str, body: bytes) -> Refusal | None:
 
     msgspec reads most bodies a hundred times as fast as we read them as Go does, so
     only what it does not take, what has keys in another case, or what would be refused,
-    is read with care.
+    is read with care. One that is too much to look at is left to the instance.
     """
     rule = _RULES.get(route_name)
-    if rule is None:
+    if rule is None or not _is_soon_read(body):
         return None
-    if _holds_few_values(body):
-        try:
-            is_as_given = are_folded(_MEMBERS.decode(body))
-            if is_as_given and rule.check(rule.decoder.decode(body)) is None:
-                return None
-        except _UNREADABLE:
-            pass
+    try:
+        is_as_given = are_folded(_MEMBERS.decode(body))
+        if is_as_given and rule.check(rule.decoder.decode(body)) is None:
+            return None
+    except UNREADABLE:
+        pass
     return _read_with_care(rule, body)
 
 
-def _holds_few_values(body: bytes) -> bool:
-    """Tell whether the values of a body fit in memory, which takes a hundredfold."""
+def _is_soon_read(body: bytes) -> bool:
+    """Tell whether a body, and JSON in its texts, are read in little time and memory.
+
+    Each value but the first has a mark before it, in texts too.
+    """
     if len(body) <= MOST_TOKENS:
         return True
-    return sum(body.count(mark) for mark in (b",", b"[", b"{")) <= MOST_TOKENS
+    if len(body) > MOST_BYTES:
+        return False
+    return sum(body.count(mark) for mark in _MARKS) <= MOST_TOKENS
 
 
 def _read_with_care(rule: _Rule, body: bytes) -> Refusal | None:

@@ -21,6 +21,7 @@ from ollama_proxy.go_json import Members, Number
 
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _MALFORMED = "Value looks like object, but can't find closing '}' symbol"
+_LONGEST_SHOWN = 16 * 1024
 _THOUGHTS = ("high", "medium", "low", "max")
 _THINK = '"high", "medium", "low", "max", true, or false'
 
@@ -73,8 +74,8 @@ def go_type_of(value: Any) -> str:
 
 
 def go_quoted(text: str) -> str:
-    """Return a text as Go's ``%q`` shows it."""
-    return f'"{"".join(_shown(character) for character in text)}"'
+    """Return a text as Go's ``%q`` shows it, up to where anybody would read it."""
+    return f'"{"".join(_shown(character) for character in text[:_LONGEST_SHOWN])}"'
 
 
 def _shown(character: str) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import msgspec
 
 from ollama_proxy.go_json import (
+    MOST_BYTES,
     EmptyBodyError,
     GoSyntaxError,
     UnreadBodyError,
@@ -271,7 +272,8 @@ def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
     None if it is not of that shape.
     """
     try:
-        if _is_as_go_reads_it(members := _MEMBERS.decode(body)):
+        members = _MEMBERS.decode(body) if _has_few_members(body) else {}
+        if members and _is_as_go_reads_it(members):
             given = {k: v for k, v in members.items() if bytes(v) != b"null"}
             return msgspec.json.decode(msgspec.json.encode(given), type=shape)
     except UNREADABLE:
@@ -286,6 +288,14 @@ _FIELDS = msgspec.json.Decoder(BodyFields)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NO_PROMPT = {b"", b"null", b'""'}
 _NO_MESSAGES = {b"", b"null", b"[]"}
+_NOTHING_BYTES = 1024
+_MOST_MEMBERS = 100_000
+_LONGEST_NAME = 4096  # Ollama's own limit is 592
+
+
+def _has_few_members(body: bytes) -> bool:
+    """Tell whether a body's members are made in little time: 30 ms at most."""
+    return len(body) <= MOST_BYTES or body.count(b":") <= _MOST_MEMBERS
 
 
 def read_fields(body: bytes) -> BodyFields:
@@ -295,21 +305,29 @@ def read_fields(body: bytes) -> BodyFields:
     `UnreadBodyError` if it is too much to look at.
     """
     try:
-        if _is_as_go_reads_it(_MEMBERS.decode(body)):
-            return _FIELDS.decode(body)
+        if _has_few_members(body) and _is_as_go_reads_it(_MEMBERS.decode(body)):
+            return _with_short_names(_FIELDS.decode(body))
     except UNREADABLE:
         pass
     try:
         members = read_members(body, BodyFields.__struct_fields__)
         if bytes(members.get("stream", b"")) not in {b"true", b"false"}:
             members.pop("stream", None)  # not every route has such a field
-        return _FIELDS.decode(msgspec.json.encode(members))
+        return _with_short_names(_FIELDS.decode(msgspec.json.encode(members)))
     except EmptyBodyError as error:
         raise ValueError("missing request body") from error
     except RecursionError as error:
         raise UnreadBodyError from error
     except msgspec.MsgspecError as error:
         raise ValueError(f"invalid request body: {error}") from error
+
+
+def _with_short_names(fields: BodyFields) -> BodyFields:
+    """Return fields; raises `UnreadBodyError` if a name is no name but a megabyte."""
+    names = (fields.model or "", bytes(fields.name), bytes(fields.source))
+    if any(len(name) > _LONGEST_NAME for name in names):
+        raise UnreadBodyError
+    return fields
 
 
 def _is_as_go_reads_it(members: dict[str, msgspec.Raw]) -> bool:
@@ -349,9 +367,9 @@ def need_of(route_name: str, fields: BodyFields) -> Need:
 
 def _asks_nothing(route_name: str, fields: BodyFields) -> bool:
     if route_name == "/api/generate":
-        return bytes(fields.prompt) in _NO_PROMPT
+        return bytes(fields.prompt)[:_NOTHING_BYTES] in _NO_PROMPT
     if route_name == "/api/chat":
-        return _compact(bytes(fields.messages)) in _NO_MESSAGES
+        return _compact(bytes(fields.messages)[:_NOTHING_BYTES]) in _NO_MESSAGES
     return False
 
 
