@@ -193,9 +193,12 @@ def _launch(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
 
 
 def _unlock(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
-    """Let an order count that comes while a failed launch is being stopped."""
+    """Let an order count that comes while a failed launch is being stopped.
+
+    It ends the pause and the lockout that would follow, as it does in a cool-down.
+    """
     assert isinstance(event, Wake)  # noqa: S101 - the table pairs them
-    if rec.lockout is None or not event.forced:
+    if not event.forced or not (rec.failed or rec.lockout):
         return rec
     return replace(rec, failed=False, lockout=None)
 

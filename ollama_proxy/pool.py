@@ -282,7 +282,7 @@ class Pool:
         if states & {State.STARTING, State.READY} or not self._accepts_wakes:
             return False
         if states & {State.DRAINING, State.STOPPING}:
-            return not self._wakes_again
+            return not self._wakes_again and not self._in_vain()
         first, now = self.controllers[0], self._clock.now()
         wake = Wake(self._draw_launch_id())
         woken = step(first.record, wake, now=now, policy=first.policy)
@@ -437,11 +437,14 @@ class Pool:
                     return
                 self._releasing = True
                 self._tasks.spawn(self._release_in_a_ramp(), name="ramp")
+            case State.STARTING:
+                self._wakes_again = False  # this is what was asked for
             case State.COLD if self._is_wanted() or self._wakes_again:
                 self._tasks.spawn(self._wake_for_waiting(), name="wake again")
             case State.COLD:
                 self._give_up()
             case State.COOLDOWN if self._in_vain() or not self._is_coming():
+                self._wakes_again = False  # or it came when nobody asks any more
                 self._give_up()
 
     def _in_vain(self) -> bool:

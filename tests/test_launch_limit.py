@@ -138,6 +138,82 @@ async def test_a_person_starts_one_more_and_the_hour_still_counts() -> None:
     await deployment.pool.aclose()
 
 
+async def until(deployment: Deployment, state: State) -> None:
+    """Wait for a state that may not last."""
+    async with asyncio.timeout(60.0):
+        while deployment.record.state is not state:
+            await asyncio.sleep(0.01)
+
+
+NO_IMAGE = Observation(Phase.FAILED, detail="no image", reason="image")
+
+
+@in_virtual_time
+async def test_what_was_asked_during_a_stop_in_vain_is_not_bought_a_day_later() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = NO_IMAGE
+    deployment.pool.wake()
+    await until(deployment, State.STOPPING)
+    assert await deployment.pool.lease("m", wait_s=0.0) is None
+    assert not deployment.pool.would_launch
+    deployment.cloud.end = None
+    await asyncio.sleep(DAY_S + 600)
+
+    assert deployment.record.state is State.COLD
+    assert deployment.cloud.launches == 1
+    await deployment.pool.aclose()
+
+
+async def launches_after_one_that_ended_so(end: Observation) -> int:
+    """Return how many there are if it is asked for during the stop, and mended."""
+    deployment = Deployment()
+    deployment.cloud.end = end
+    deployment.pool.wake()
+    await until(deployment, State.STOPPING)
+    assert await deployment.pool.lease("m", wait_s=0.0) is None
+    await until(deployment, State.COOLDOWN)
+    deployment.cloud.end = None
+    deployment.pool.wake(forced=True)
+    lease = await deployment.pool.lease("m", wait_s=60)
+    assert lease is not None
+    lease.mark_used()
+    lease.release()
+    await asyncio.sleep(7200)
+    await deployment.pool.aclose()
+    return deployment.cloud.launches
+
+
+@in_virtual_time
+async def test_what_was_asked_during_a_stop_is_not_bought_after_the_next_launch() -> (
+    None
+):
+    assert await launches_after_one_that_ended_so(NO_IMAGE) == 2
+    assert await launches_after_one_that_ended_so(BROKEN) == 2
+
+
+async def state_after_an_order_during_the_stop(error: BackendError) -> State:
+    """Return the state a minute after an order that comes while a launch fails."""
+    deployment = Deployment(replace(POLICY, backoff_s=500.0, backoff_max_s=500.0))
+    deployment.cloud.start_error = error
+    deployment.pool.wake()
+    await until(deployment, State.STOPPING)
+    deployment.cloud.start_error = None
+    deployment.pool.wake(forced=True)
+    await asyncio.sleep(60)
+    await deployment.pool.aclose()
+    return deployment.record.state
+
+
+@in_virtual_time
+async def test_an_order_during_the_stop_of_a_failed_launch_waits_for_no_back_off() -> (
+    None
+):
+    no_key, no_room = CredentialsError("expired"), CapacityError("no room")
+
+    assert await state_after_an_order_during_the_stop(no_key) is State.READY
+    assert await state_after_an_order_during_the_stop(no_room) is State.READY
+
+
 @in_virtual_time
 async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> None:
     deployment = Deployment()
