@@ -82,6 +82,27 @@ async def test_a_client_that_leaves_aborts_the_load_it_began() -> None:
     await runner.cleanup()
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (rb'{"model":"tiny","prompt":"\ud83d","stream":false}', 200),
+        (b'{"model":"tiny","prompt":"x","stream":false}\x00', 200),
+        (b'{"MODEL":"tiny","Prompt":"x","STREAM":false}{"model":"other"}', 200),
+        (b'{"model":"tiny","prompt":', 400),
+        (b" ", 400),
+        (b"[" * 20_000, 400),
+    ],
+)
+async def test_json_is_read_as_ollama_reads_it(
+    base: str, body: bytes, status: int
+) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{base}/api/generate", data=body) as reply,
+    ):
+        assert reply.status == status
+
+
 async def test_ps_shows_what_is_loaded_until_it_is_unloaded(base: str) -> None:
     async def running() -> list[str]:
         async with (

@@ -12,6 +12,13 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ollama_proxy.go_json import (
+    EmptyBodyError,
+    GoSyntaxError,
+    UnreadBodyError,
+    are_folded,
+    read_members,
+)
 from ollama_proxy.routing import UNREADABLE, classify, full_model_name
 from ollama_proxy.simulator.faults import Faults, requested
 from ollama_proxy.simulator.models import ModelStore, listed, running, shown
@@ -325,19 +332,28 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     """Return a request's JSON object, or refuse it in Ollama's words."""
     await invite(request)
     raw = b"".join([data async for data in request.content.iter_any()])
-    if not raw.strip():
-        raise web.HTTPBadRequest(text="missing request body")
     try:
-        body = msgspec.json.decode(raw)
-    except UNREADABLE as error:
-        raise web.HTTPBadRequest(text=f"invalid character: {error}") from error
-    if not isinstance(body, dict):
-        raise web.HTTPBadRequest(text="json: cannot unmarshal into Go value")
+        body = _decoded(raw)
+    except EmptyBodyError as error:
+        raise web.HTTPBadRequest(text="missing request body") from error
+    except (GoSyntaxError, UnreadBodyError) as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
     for key, kind in _FIELD_TYPES.items():
         if not isinstance(body.get(key, kind()), kind | None):
             text = f"json: cannot unmarshal into Go struct field .{key}"
             raise web.HTTPBadRequest(text=text)
     return body
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    """Return the first JSON object of a body, read as Go reads it."""
+    try:
+        body = msgspec.json.decode(raw)
+        if isinstance(body, dict) and are_folded(body):
+            return body
+    except UNREADABLE:
+        pass
+    return {name: msgspec.json.decode(one) for name, one in read_members(raw).items()}
 
 
 _FIELD_TYPES: dict[str, type] = {
