@@ -119,12 +119,17 @@ class HttpProbe:
         except PreparationError as error:
             return ConnectFault(error.fault.message, passes=False)
         version = text_field(reply.body, "version") if reply.status == 200 else None  # noqa: PLR2004
-        if self._mark is not None and self._mark.is_on(reply.status, reply.headers):
+        if self._is_back(reply):
             return of_loop(upstream)
         if version is None:
             return of_answer(upstream, reply.status, reply.headers, reply.body)
         self._timeout.answered(loop.time() - begun)
         return version
+
+    def _is_back(self, reply: ProbeReply) -> bool:
+        """Tell whether a question came back to this proxy, which refused it."""
+        mark = self._mark
+        return mark is not None and mark.is_on(reply.status, reply.headers)
 
     async def prepare(
         self, upstream: Upstream, wanted: Sequence[str], model: str | None
@@ -340,6 +345,8 @@ class HttpProbe:
         reply = await self._request(upstream, method, path, body)
         if reply.status != 200:  # noqa: PLR2004
             message = f"the instance answered {path} with {reply.error()}"
+            if self._is_back(reply):
+                message = of_loop(upstream).message
             raise PreparationError(Fault("probe", message))
         return reply
 

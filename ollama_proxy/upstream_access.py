@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from ollama_proxy.errors import SettingsError
 from ollama_proxy.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.link import Link
 from ollama_proxy.origins import is_local_name, is_own_address
@@ -43,7 +44,9 @@ def parse_token(value: object) -> SecretStr:
     """Return a bearer token; it is told in no error."""
     text = _plain(value).strip()
     if not _TOKEN.fullmatch(text) or len(text) > LONGEST:
-        raise ValueError("this is no token: visible ASCII without blanks, up to 8 KB")
+        raise ValueError(
+            "this is no token: visible ASCII without blanks or Bearer, up to 8 KB"
+        )
     return SecretStr(text)
 
 
@@ -107,21 +110,20 @@ def _shown(headers: Mapping[str, SecretStr]) -> dict[str, str]:
 def access_link(settings: "Settings") -> Link | None:
     """Return how the upstream is spoken to; None if nothing is set for that.
 
-    Raises `OSError` if the certificates can't be read.
+    Raises `SettingsError` if the certificates can't be read.
     """
     headers = _shown(settings.upstream_headers)
     url, token = settings.upstream_url, settings.upstream_token
-    named = [HEADERS] if headers else []
     if url is not None and url.authorization is not None:
         headers["Authorization"] = url.authorization.get_secret_value()
-        named.append(URL)
-    if token is not None:
-        named.append(TOKEN)
     context = None
     if settings.upstream_insecure:
         context = _trusting_all()
     elif settings.upstream_ca is not None:
+        if faults := _unreadable(settings.upstream_ca):
+            raise SettingsError(faults)
         context = _trusting(settings.upstream_ca)
+    named = _with_credentials(settings)
     if not named and context is None:
         return None
     return Link(
@@ -129,8 +131,20 @@ def access_link(settings: "Settings") -> Link | None:
         context=context,
         headers=headers,
         is_configured=True,
-        settings=tuple(named),
+        settings=named,
     )
+
+
+def _with_credentials(settings: "Settings") -> tuple[str, ...]:
+    """Return the settings that have credentials in them."""
+    url = settings.upstream_url
+    has_login = url is not None and url.authorization is not None
+    given = {
+        HEADERS: bool(settings.upstream_headers),
+        URL: has_login,
+        TOKEN: settings.upstream_token is not None,
+    }
+    return tuple(name for name, is_given in given.items() if is_given)
 
 
 def _trusting(certificates: Path) -> ssl.SSLContext:
@@ -203,24 +217,24 @@ def _unreadable(certificates: Path) -> list[str]:
 
 def access_warnings(settings: "Settings") -> list[str]:
     """Return what is unsafe about the way to the upstream, a sentence each."""
-    link = access_link(settings)
-    if settings.upstream_url is None or link is None:
+    if settings.upstream_url is None:
         return []
-    url = settings.upstream_url.url
+    url, named = settings.upstream_url.url, _with_credentials(settings)
     parts, warnings = urlsplit(url), []
     host = parts.hostname or ""
-    is_near = is_own_address(host, ()) or is_local_name(host, "") or "." not in host
+    is_bare = not {".", ":"} & set(host)  # a name of a container network, say
+    is_near = is_bare or is_own_address(host, ()) or is_local_name(host, "")
     if parts.scheme == "https" and settings.upstream_insecure:
         warnings.append(
             f"{INSECURE} is set: the certificate of {url} is not verified, so whoever"
             " is on the way can read and change prompts, answers and credentials"
         )
-    if parts.scheme == "http" and link.context is not None:
-        name = INSECURE if settings.upstream_insecure else CA
-        warnings.append(f"{name} changes nothing: {url} speaks no TLS")
-    if parts.scheme == "http" and link.settings and not is_near:
+    trusts = INSECURE if settings.upstream_insecure else settings.upstream_ca and CA
+    if parts.scheme == "http" and trusts:
+        warnings.append(f"{trusts} changes nothing: {url} speaks no TLS")
+    if parts.scheme == "http" and named and not is_near:
         warnings.append(
-            f"the credentials of {' and '.join(link.settings)} travel in the clear to"
+            f"the credentials of {' and '.join(named)} travel in the clear to"
             f" {url}; write https:// if it speaks TLS"
         )
     return warnings

@@ -258,3 +258,32 @@ def test_the_mark_is_the_same_after_a_restart_and_tells_no_owner() -> None:
     assert ProxyMark("theirs").text != OURS.text
     assert "ours" not in json.dumps(dict(OURS.headers))
     assert OURS.line == f"{VIA}: {OURS.text}\r\n".encode()
+
+
+async def test_an_upload_that_comes_back_is_refused_before_it_is_sent(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        digest = "sha256:" + "0" * 64
+        head = (
+            f"POST /api/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n"
+            f"{VIA}: {own_mark(proxy)}\r\nContent-Length: 5000000000\r\n"
+            "Expect: 100-continue\r\n\r\n"
+        )
+        answer = await proxy.raw(head.encode())
+
+    assert answer.startswith(b"HTTP/1.1 508 ")
+    assert b"100 Continue" not in answer
+
+
+async def test_a_body_in_chunks_that_comes_back_is_refused_too(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        head = (
+            f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\n"
+            f"{VIA}: {own_mark(proxy)}\r\nTransfer-Encoding: chunked\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        answer = await proxy.raw(head.encode() + b"2\r\n{}\r\n0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 508 ")
+    assert b'"type":"error"' in answer

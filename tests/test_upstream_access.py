@@ -225,6 +225,28 @@ def test_a_server_that_repeats_what_it_was_sent_is_quoted_without_it() -> None:
     assert not any(secret in fault.message for secret in (TOKEN, KEY))
 
 
+def test_no_secret_is_in_a_repr(tmp_path: Path, secrets: tuple[str, ...]) -> None:
+    url, headers = with_login("http://h"), f"X-Api-Key: {KEY}"
+    for env in ({U: url, H: headers}, {U: "http://h", T: TOKEN, H: headers}):
+        settings = configured(tmp_path, **env)
+        backend = opened(settings)
+        link = access_link(settings)
+        shown = repr(settings) + repr(link) + repr(vars(backend)) + str(settings)
+        dumped = repr(settings.model_dump()) + settings.model_dump_json()
+
+        assert not [one for one in secrets if one in shown + dumped]
+
+
+def test_certificates_that_are_gone_since_are_told_as_such(tmp_path: Path) -> None:
+    certificate(tmp_path, HERE)
+    path = tmp_path / "cert.pem"
+    settings = configured(tmp_path, **{U: "https://h", CA: str(path)})
+    path.unlink()
+
+    with pytest.raises(SettingsError, match="can't be read as certificates"):
+        access_link(settings)
+
+
 def test_credentials_make_no_gateway(tmp_path: Path) -> None:
     link = access_link(configured(tmp_path, **{U: "http://h", T: TOKEN}))
 
@@ -349,6 +371,7 @@ WARNED = [
     ({U: "https://h.example", INSECURE: "1"}, "is not verified"),
     ({U: "http://h.example", INSECURE: "1"}, "speaks no TLS"),
     ({U: "http://me:pa%2Fss-w0rd-1@h.example"}, "travel in the clear"),
+    ({U: "http://[2606:4700::1]", T: TOKEN}, "travel in the clear"),
 ]
 
 
