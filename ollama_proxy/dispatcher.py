@@ -44,8 +44,9 @@ def application(
 ) -> web.Application:
     """Return an application with a dispatcher of ours.
 
-    aiohttp means to take that away in version 4, and says so each time.
+    aiohttp means to take that away in version 4, and says so each time. Debugging has
+    to be turned off by name, else a traceback is part of an answer with status 500.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return web.Application(router=dispatcher, middlewares=middlewares)
+        return web.Application(router=dispatcher, middlewares=middlewares, debug=False)

@@ -138,7 +138,7 @@ class FastPath:
         try:
             if uses and self._common.spared.wants_none(exchange, request.body):
                 return False
-        except RefusedError:  # told behind
+        except Exception:  # a refusal or a fault of ours: told behind
             return False
         serve = partial(self._relayed, client, request, exchange)
         client.run(serve, is_read=not uses)

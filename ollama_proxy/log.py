@@ -7,7 +7,6 @@ token. Lines are JSON where nobody looks at a terminal.
 import asyncio
 import contextlib
 import functools
-import io
 import json
 import logging
 import sys
@@ -18,7 +17,8 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
-from ollama_proxy.terminal_text import shown_json, shown_lines, shown_values
+from ollama_proxy.library_log import LibraryLog, tell_exception
+from ollama_proxy.terminal_text import shown_json, shown_values
 
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"
@@ -49,12 +49,7 @@ PULL_ENDED: Final = "pull.ended"
 FIREWALL_OPEN: Final = "firewall.open"
 ANSWER_LOST: Final = "answer.lost"
 REQUEST_FAILED: Final = "request.failed"
-
-
-_WITHOUT_LOCALS = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
-"""Tracebacks without the values of variables: these hold prompts and keys."""
+LIBRARY_WARNED: Final = "library.warned"
 
 
 class RequestLog:
@@ -92,7 +87,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     lines = _ForgivingLogger(out)
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=_traceback)
+        structlog.dev.ConsoleRenderer()
         if out.isatty()
         else structlog.processors.JSONRenderer(serializer=_json)
     )
@@ -101,7 +96,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _shown_event if out.isatty() else _WITHOUT_LOCALS,
+            tell_exception,
+            *([_shown_event] if out.isatty() else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -111,24 +107,17 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     REQUESTS.configure(
         None if out.isatty() else lines, is_wanted=number <= logging.INFO
     )
-    logging.basicConfig(level=max(number, logging.WARNING), stream=out, force=True)
+    handler = LibraryLog(LIBRARY_WARNED)
+    logging.basicConfig(
+        level=max(number, logging.WARNING), handlers=[handler], force=True
+    )
 
 
 def _shown_event(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Return an event for a terminal, which obeys none of it."""
-    return {
-        key: value if key == "exc_info" else shown_values(value)
-        for key, value in event.items()
-    }
-
-
-def _traceback(out: TextIO, error: Any) -> None:
-    """Write a traceback for a terminal, which obeys none of it."""
-    told = io.StringIO()
-    structlog.dev.plain_traceback(told, error)
-    out.write(shown_lines(told.getvalue()))
+    return {key: shown_values(value) for key, value in event.items()}
 
 
 def _now() -> str:

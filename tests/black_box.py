@@ -75,6 +75,16 @@ class ProxyProcess:
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
+    def raw(self, request: bytes, silent_s: float = 0.2) -> bytes:
+        """Send bytes; return what comes back until it is closed, reset or silent."""
+        port, came = int(self.url.rpartition(":")[2]), b""
+        with socket.create_connection(("127.0.0.1", port), silent_s) as connection:
+            connection.sendall(request)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while part := connection.recv(1 << 16):
+                    came += part
+        return came
+
     def until(self, condition: Callable[[], bool], within_s: float = 20.0) -> None:
         deadline = time.perf_counter() + within_s
         while not condition():

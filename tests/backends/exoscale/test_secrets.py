@@ -13,6 +13,8 @@ from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.black_box import proxy_process, run_cli
 from tests.fakes.exoscale.server import KEY, SECRET
+from tests.malformed_requests import MALFORMED
+from tests.malformed_requests import SECRET as CLIENTS_SECRET
 from tests.proxy import generate, running_proxy
 
 WAIT = {"Prefer": "wait=20"}
@@ -82,7 +84,8 @@ async def test_the_running_proxy_tells_no_secret(tmp_path: Path) -> None:
                 asked = proxy.post("/api/generate", {"model": "tiny", "prompt": "hi"})
                 command = " ".join(psutil.Process(proxy.process.pid).cmdline())
                 proxy.until(lambda: rig.cloud.bought == 1)
-                shown = f"{asked} {proxy.get('/status')} {command}"
+                refused = [proxy.raw(request) for request in MALFORMED.values()]
+                shown = f"{asked} {proxy.get('/status')} {command} {refused}"
                 proxy.terminate()
                 return shown, proxy.log.read_text()
 
@@ -91,6 +94,8 @@ async def test_the_running_proxy_tells_no_secret(tmp_path: Path) -> None:
     assert "provisioning" in shown
     assert "exoscale" in logged
     assert SECRET not in shown + logged
+    assert CLIENTS_SECRET.decode() not in logged
+    assert "Traceback" not in logged
 
 
 @pytest.mark.parametrize("wrong", ["EXOSCALE_DISK_SIZE", "EXOSCALE_ALLOWED_CIDR"])

@@ -1,0 +1,76 @@
+"""What libraries log, and how an exception is told: nothing of a client's is repeated.
+
+A library's message quotes what it could not read, and so do most exceptions: a key in
+a header, a query, a prompt. So a message is logged as it stands in the library's
+source, without its arguments, and an exception by its class and its place.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any
+
+import structlog
+
+from ollama_proxy.errors import ProxyError
+
+_MAX_MESSAGE = 200
+_MAX_PLACES = 20
+_MAX_CAUSES = 5
+
+
+class LibraryLog(logging.Handler):
+    """Writes what the standard library's logging is given as lines of ``event``."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__()
+        self._event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line: its first line in the source, and where it came from."""
+        template = str(record.msg).partition("\n")[0][:_MAX_MESSAGE]
+        error = record.exc_info[1] if record.exc_info else None
+        keys = {"library": record.name, "message": template, **traced(error)}
+        structlog.get_logger().log(record.levelno, self._event, **keys)
+
+
+def tell_exception(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Put in place of an exception what is told of it: a processor of structlog's."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    event.update(traced(error if isinstance(error, BaseException) else None))
+    return event
+
+
+def traced(error: BaseException | None) -> dict[str, Any]:
+    """Return where an exception and its causes came from, without their words.
+
+    Words of our own, and of the system's, are told: ``reason``. None gives nothing.
+    """
+    if error is None:
+        return {}
+    places = [
+        f"{Path(frame.f_code.co_filename).name}:{line} {frame.f_code.co_name}"
+        for frame, line in walk_tb(error.__traceback__)
+    ]
+    told = {"error": " < ".join(_causes(error)), "at": places[-_MAX_PLACES:]}
+    if isinstance(error, ProxyError):
+        return told | {"reason": str(error)}
+    if isinstance(error, OSError) and error.strerror:
+        return told | {"reason": error.strerror}
+    return told
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """Yield the classes of an exception and of those that it came from."""
+    seen: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if seen is None:
+            return
+        yield type(seen).__qualname__
+        seen = seen.__cause__ or seen.__context__
