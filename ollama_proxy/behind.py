@@ -86,7 +86,7 @@ class Behind(asyncio.Protocol):
 
     def _patience_s(self) -> float:
         """Return how long what is under way may take from the client's end on."""
-        if not self._under_way:
+        if not self._under_way or self._stream.is_in_body:
             return 0.0
         request = self._request
         exchange = request.get(EXCHANGE) if request is not None else None

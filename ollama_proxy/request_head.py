@@ -44,8 +44,11 @@ SINGLE = frozenset(
 )
 """Headers that aiohttp's parser takes once only, in lower case."""
 
-_DROPPED = frozenset({b"expect", b"sec-websocket-key1", b"upgrade"})
-"""Headers that stop aiohttp's parser, or that it reads in a way of its own."""
+_FRAMING = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
+"""Headers that are written anew: a space behind one is read in different ways."""
+
+_DROPPED = frozenset({b"sec-websocket-key1", b"upgrade"})
+"""Headers that stop aiohttp's parser."""
 
 Field = tuple[bytes, bytes, bytes]
 """A header: its name in lower case, its value, and the line as it came."""
@@ -95,19 +98,25 @@ def read_head(lines: list[bytes]) -> RequestHead:
     fields = [read_field(line) for line in lines[1:]]
     host = _host(fields, is_old=is_old)
     length = _body_length(fields, is_old=is_old)
-    expect = _expect(fields)
+    framing = _expect(fields)
     target, host = _origin_form(method, target, host)
     if method not in _METHODS:
         path = target.partition(b"?")[0].decode("latin-1")
         raise RefusedRequestError(405, "405 method not allowed", path)
     version = b"HTTP/1.0" if is_old else b"HTTP/1.1"
-    kept = [
-        line for name, _, line in fields if name not in _DROPPED and name != b"host"
-    ]
-    named = [b"Host: " + host] if host is not None else []
+    kept = [line for name, _, line in fields if name not in _FRAMING | _DROPPED]
+    if host is not None:
+        kept.insert(0, b"Host: " + host)
+    if length is None:
+        framing.append(b"Transfer-Encoding: chunked")
+    elif _all(fields, b"content-length"):
+        framing.append(b"Content-Length: %d" % length)
+    is_last = _is_last(fields, is_old=is_old)
+    if is_last:
+        framing.append(b"Connection: close")
     start = b"%b %b %b" % (method, target, version)
-    raw = b"\r\n".join([start, *named, *expect, *kept, b"", b""])
-    return RequestHead(raw, length, _is_last(fields, is_old=is_old))
+    raw = b"\r\n".join([start, *kept, *framing, b"", b""])
+    return RequestHead(raw, length, is_last)
 
 
 def _start(line: bytes) -> tuple[bytes, bytes, bool]:

@@ -27,7 +27,8 @@ class RequestStream:
 
     ``refused`` is set once one of them can't be served: none of it came out, and
     nothing that follows does. ``is_broken``: a body, whose head and beginning came
-    out earlier, goes on with what is no body. ``requests``: how many began.
+    out earlier, goes on with what is no body. ``requests``: how many began;
+    ``is_in_body``: the last of them is not whole yet.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class RequestStream:
         self._size = 0
         self._left = 0
         self._is_last = False
-        self._is_in_body = False
+        self.is_in_body = False
         self._out: list[bytes] = []
         self._begun_at: int | None = None
 
@@ -59,11 +60,12 @@ class RequestStream:
         self._read = None
         self._line.clear()
         self._lines.clear()
-        if self._is_in_body and self._begun_at is None:
+        if self.is_in_body and self._begun_at is None:
             self.is_broken = True
             return
         if self._begun_at is not None:
             del self._out[self._begun_at :]
+            self.requests -= 1
         self.refused = refused
 
     def _next_line(self, data: bytes, at: int, most: int) -> tuple[bytes | None, int]:
@@ -92,7 +94,7 @@ class RequestStream:
             return at
         lines, self._lines, self._size = self._lines, [], 0
         head = read_head(lines)
-        self._begun_at, self._is_in_body = len(self._out), True
+        self._begun_at, self.is_in_body = len(self._out), True
         self._out.append(head.raw)
         self._is_last = head.is_last
         self.requests += 1
@@ -105,7 +107,7 @@ class RequestStream:
         return at
 
     def _end_request(self) -> None:
-        self._is_in_body, self._begun_at, self._size = False, None, 0
+        self.is_in_body, self._begun_at, self._size = False, None, 0
         self._read = None if self._is_last else self._read_head
 
     def _pass(self, data: bytes, at: int) -> int:

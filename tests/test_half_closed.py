@@ -99,3 +99,13 @@ async def test_a_client_that_left_holds_its_connection_no_longer(
         await proxy.until(lambda: proxy.behind == 0, within_s=1.0)
 
     assert raw.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("behind", [b"", ORIGIN], ids=["fast", "behind"])
+async def test_half_a_request_is_not_waited_for(tmp_path: Path, behind: bytes) -> None:
+    half = request(b"/api/generate", behind).replace(b"generate", b"show")[:-1]
+    async with running_proxy(tmp_path) as proxy:
+        async with asyncio.timeout(1):
+            raw = await ask_and_close_half(proxy, half)
+
+    assert raw == b""

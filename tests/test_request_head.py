@@ -135,6 +135,16 @@ def test_an_upgrade_that_nobody_answers_is_not_asked_for() -> None:
     assert raw == b"\r\n".join([GET, HOST, b"Connection: Upgrade", b"X-A: 1", b"", b""])
 
 
+@pytest.mark.parametrize("space", [b" ", b"\t", b" \t"])
+@pytest.mark.parametrize(
+    "line", [b"Transfer-Encoding: chunked", b"Content-Length: 2", b"Connection: close"]
+)
+def test_a_space_behind_what_frames_a_request_is_not_handed_on(
+    line: bytes, space: bytes
+) -> None:
+    assert b"\r\n" + line + b"\r\n" in head(POST, HOST, line + space).raw
+
+
 @pytest.mark.parametrize(
     ("is_last", "lines"),
     [

@@ -53,7 +53,8 @@ def test_what_follows_the_last_request_is_dropped() -> None:
     last = (GET % 1).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     out, stream = passed(last + GET % 2, GET % 3)
 
-    assert out == last
+    assert out.startswith(last[:-2])
+    assert out.count(b"GET /") == 1
     assert stream.refused is None
 
 
@@ -88,6 +89,7 @@ def test_a_body_that_is_none_is_refused_or_ends_the_connection(chunk: bytes) -> 
 
     assert (at_once, whole.is_broken) == (GET % 1, False)
     assert whole.refused is not None
+    assert whole.requests == 1
     assert later.startswith(GET % 1 + CHUNKED)
     assert (begun.refused, begun.is_broken) == (None, True)
     assert GET % 2 not in later
