@@ -18,10 +18,11 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import sizes_of
-from ollama_proxy.clock import open_clock
+from ollama_proxy.clock import open_clock, this_machine
 from ollama_proxy.errors import BackendError, StartupError
 from ollama_proxy.fitting import needed_gb
 from ollama_proxy.launch_plan import launch_plan
+from ollama_proxy.moments import unset_date
 from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.places import place_of
 from ollama_proxy.pool import sweep
@@ -128,7 +129,12 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Store, Backend]]:
 
 
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Delete what no proxy has wanted for a lease's length, with no state at all."""
+    """Delete what no proxy has wanted for a lease's length, with no state at all.
+
+    Raises `StartupError` where nobody knows the date, by which leases end.
+    """
+    if (unset := unset_date(this_machine().wall())) is not None:
+        raise StartupError(f"no lease can be judged: {unset}")
     with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
         async with _opened(alone) as (_, backend):

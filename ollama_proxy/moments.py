@@ -7,6 +7,7 @@ date, and somebody may have set it.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -73,6 +74,17 @@ def is_impossible(moment: float, now: float) -> bool:
 def restored_moment(moment: float, now: float) -> float:
     """Return a moment on record; one that can't be counts from the restart."""
     return now if is_impossible(moment, now) else min(moment, now)
+
+
+def unset_date(wall: float) -> str | None:
+    """Return in words that a date was never set; None if it may be right."""
+    if is_date_known(wall):
+        return None
+    day = datetime.fromtimestamp(max(wall, 0.0), UTC).date()
+    return (
+        f"this machine's date is {day}; set its clock (`timedatectl set-ntp true`), for"
+        " clouds refuse calls and certificates by such a date"
+    )
 
 
 def is_date_known(wall: float) -> bool:

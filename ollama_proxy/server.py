@@ -17,6 +17,7 @@ from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_run
 from ollama_proxy.backend import Backend
 from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.clock import open_clock
+from ollama_proxy.date_watch import DateWatch
 from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.gate import HostRules
@@ -25,6 +26,7 @@ from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings
 from ollama_proxy.store import Store
+from ollama_proxy.tasks import TaskOwner
 from ollama_proxy.upstream_access import access_warnings
 
 _FEW_REQUESTS = 1000
@@ -45,7 +47,8 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         raise
     try:
         clock = open_clock(store)
-        backend = open_backend(settings, store, clock)
+        backend, watching = open_backend(settings, store, clock), TaskOwner()
+        watching.spawn(DateWatch(clock, store).run(), name="date")
         try:
             app = build_app(
                 settings,
@@ -57,6 +60,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
             )
             await _run(app, bound, settings, partial(_tell, announce, backend))
         finally:
+            await watching.aclose()
             await backend.aclose()
     finally:
         bound.close()

@@ -72,15 +72,16 @@ class SetClock:
 
 @dataclass(slots=True)
 class JumpingClock:
-    """The real time, moved on by hand."""
+    """The real time, moved on by hand; ``date_ahead_s`` moves the date alone."""
 
     ahead_s: float = 0.0
+    date_ahead_s: float = 0.0
 
     def now(self) -> float:
         return SystemClock().now() + self.ahead_s
 
     def wall(self) -> float:
-        return SystemClock().wall() + self.ahead_s
+        return SystemClock().wall() + self.ahead_s + self.date_ahead_s
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:

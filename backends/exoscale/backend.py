@@ -39,6 +39,7 @@ from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
+from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -356,9 +357,9 @@ class ExoscaleBackend:
         api = self.api(purchase.offer.zone)
         answer = await api.call("get_instance", id=purchase.instance_id)
         instance = read_instance(answer)
-        lease_end, now = instance.lease_end or 0.0, self._clock.wall()
-        if lease_end - now < self._settings.lease / 2.0:
-            lease_end = now + self._settings.lease
+        lease_end, wall = instance.lease_end or 0.0, self._clock.wall()
+        if is_renewal_due(lease_end, wall, self._settings.lease):
+            lease_end = wall + self._settings.lease
             labels = self._labels.changed(instance, launch_id, lease_end)
             await api.call("update_instance", id=purchase.instance_id, labels=labels)
 

@@ -36,6 +36,7 @@ from ollama_proxy.backends.fly.premises import Premises
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
 from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -368,9 +369,9 @@ class FlyBackend:
         if serves:
             self._attempts.note_served(launch_id)
         machine = await self._api.machine(attempt.instance_id)
-        now = self._clock.wall()
-        if machine.lease_end - now < self._settings.lease / 2.0:
-            lease_end = f"{now + self._settings.lease:.0f}"
+        wall = self._clock.wall()
+        if is_renewal_due(machine.lease_end, wall, self._settings.lease):
+            lease_end = f"{wall + self._settings.lease:.0f}"
             await self._api.mark(machine.id, mark_name("lease"), lease_end)
         if serves and self._attempts.book.doomed:
             await self._premises.drop_doomed_volumes()

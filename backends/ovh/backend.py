@@ -28,6 +28,7 @@ from ollama_proxy.backend import (
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.images import look_at
+from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
@@ -351,9 +352,9 @@ class OvhBackend:
             self._attempts.note_served(launch_id)
         driver = self._fleet.driver(attempt.region)
         app = await driver.app(attempt.instance_id)
-        now = self._clock.wall()
-        if app.lease_end - now < self._settings.lease / 2.0:
-            lease_end = f"{now + self._settings.lease:.0f}"
+        wall = self._clock.wall()
+        if is_renewal_due(app.lease_end, wall, self._settings.lease):
+            lease_end = f"{wall + self._settings.lease:.0f}"
             await driver.label(app.id, label_name("lease"), lease_end)
 
     async def stop(self, launch_id: LaunchId) -> None:

@@ -88,6 +88,28 @@ async def test_the_instance_hears_the_proxy_and_its_lease_is_renewed(rig: Rig) -
     assert after | {"lease": ""} == before | {"lease": ""}
 
 
+@pytest.mark.parametrize("years", [-56, 73])
+async def test_a_lease_that_was_marked_in_a_wrong_year_is_marked_anew(
+    rig: Rig, years: int
+) -> None:
+    backend, now = rig.open(), rig.clock.wall()
+    rig.clock.date_ahead_s = years * 365 * 86_400.0
+    await backend.start(LAUNCH)
+    async with asyncio.timeout(10):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+    (instance,) = rig.cloud.paid
+    marked = int(instance.labels["lease"][1:])
+    rig.clock.date_ahead_s = 0.0
+    await backend.renew(LAUNCH, serves=True)
+    renewed = int(instance.labels["lease"][1:])
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert abs(marked - now) > 50 * 365 * 86_400.0
+    assert abs(renewed - now - 3600.0) < 60.0
+
+
 async def test_the_clients_own_key_never_reaches_the_instance(
     rig: Rig, tmp_path: Path
 ) -> None:

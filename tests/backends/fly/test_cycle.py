@@ -206,6 +206,28 @@ async def test_a_machine_at_rest_takes_over_new_settings(rig: Rig) -> None:
     assert machine.volume == rig.cloud.volumes()[0].id
 
 
+@pytest.mark.parametrize("years", [-56, 73])
+async def test_a_lease_that_was_marked_in_a_wrong_year_is_marked_anew(
+    rig: Rig, years: int
+) -> None:
+    backend, now = rig.open(), rig.clock.wall()
+    rig.clock.date_ahead_s = years * 365 * 86_400.0
+    await backend.start(LAUNCH)
+    async with asyncio.timeout(10):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+    (machine,) = rig.cloud.machines()
+    marked = int(machine.metadata["ollama_proxy_lease"])
+    rig.clock.date_ahead_s = 0.0
+    await backend.renew(LAUNCH, serves=True)
+    renewed = int(machine.metadata["ollama_proxy_lease"])
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert abs(marked - now) > 50 * 365 * 86_400.0
+    assert abs(renewed - now - 3600.0) < 60.0
+
+
 async def test_the_machine_hears_the_proxy_and_its_lease_is_renewed(rig: Rig) -> None:
     backend = rig.open()
     await backend.start(LAUNCH)

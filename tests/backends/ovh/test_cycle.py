@@ -137,6 +137,28 @@ async def test_a_gateway_that_cuts_a_stream_is_told_in_the_stream(
     assert "lost in the middle" in said[-1]["error"]
 
 
+@pytest.mark.parametrize("years", [-56, 73])
+async def test_a_lease_that_was_marked_in_a_wrong_year_is_marked_anew(
+    rig: Rig, years: int
+) -> None:
+    backend, now = rig.open(), rig.clock.wall()
+    rig.clock.date_ahead_s = years * 365 * 86_400.0
+    await backend.start(LAUNCH)
+    async with asyncio.timeout(10):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+    (app,) = rig.cloud.paid
+    marked = int(app.labels["ollama-proxy-lease"])
+    rig.clock.date_ahead_s = 0.0
+    await backend.renew(LAUNCH, serves=True)
+    renewed = int(app.labels["ollama-proxy-lease"])
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert abs(marked - now) > 50 * 365 * 86_400.0
+    assert abs(renewed - now - 3600.0) < 60.0
+
+
 async def test_the_app_hears_the_proxy_and_its_lease_is_renewed(rig: Rig) -> None:
     backend = rig.open()
     await backend.start(LAUNCH)

@@ -1,0 +1,55 @@
+"""Notice that the machine's date was set, or never was."""
+
+import asyncio
+from typing import Final, Protocol
+
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.catalogue import rfc3339
+from ollama_proxy.clock import Clock
+from ollama_proxy.moments import unset_date
+
+_LOOK_EVERY_S: Final = 15.0
+_STEP_S: Final = 2.0  # what is corrected in small steps is 8 ms at most in that time
+
+
+class Marks(Protocol):
+    """The part of the store that keeps marks."""
+
+    def put_mark(self) -> None:
+        """Write a mark of the clock."""
+
+
+class DateWatch:
+    """Looks at the date now and then.
+
+    Once it was set, a mark with the new date has to be on disk: after a reboot the time
+    that has passed is told by two dates, and both have to be of the same calendar.
+    """
+
+    def __init__(self, clock: Clock, marks: Marks) -> None:
+        self._clock = clock
+        self._marks = marks
+        self._log = structlog.get_logger()
+        self._ahead_s = self._read()
+
+    def _read(self) -> float:
+        return self._clock.wall() - self._clock.now()
+
+    def look(self) -> None:
+        """Take note of a date that was set since the last look."""
+        before_s, self._ahead_s = self._ahead_s, self._read()
+        moved_s = self._ahead_s - before_s
+        if abs(moved_s) >= _STEP_S:
+            self._marks.put_mark()
+            date = rfc3339(self._clock.wall())
+            self._log.warning(log.DATE_SET, date=date, moved_s=round(moved_s, 1))
+
+    async def run(self) -> None:
+        """Look until cancelled; say at once that there is no date, if so."""
+        if (unset := unset_date(self._clock.wall())) is not None:
+            self._log.warning(log.DATE_UNSET, reason=unset)
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self.look()
