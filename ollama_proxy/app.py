@@ -188,7 +188,7 @@ def build_app(
 
     def being_fetched() -> list[str]:
         named = [pull.request.model_name for pull in pulls.under_way()]
-        return named + (sticky.names() if sticky is not None else [])
+        return named + (sticky.hoped_for() if sticky is not None else [])
 
     unknown = UnknownModels(
         _wake_rule(settings, backend),

@@ -204,7 +204,7 @@ class SparedRequests:
         """
         is_absent = status == _NOT_FOUND and "json" in (kind or "")
         is_short = len(body.head) <= _LOOKED_BYTES
-        is_there = status == _OK and is_short and self._unknown.awaits
+        is_there = status == _OK and is_short and self._unknown.learns_of_presence
         if not is_absent and not is_there:
             return
         fields = _look(exchange, body)

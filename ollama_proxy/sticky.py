@@ -160,12 +160,16 @@ class StickyModels:
             and model.name not in there
         ]
 
-    def names(self) -> list[str]:
-        """Return the models that clients put there, and that are not lost."""
+    def hoped_for(self) -> list[str]:
+        """Return the models that clients put there, but for those that are gone.
+
+        What could not be brought back once is tried again by each launch.
+        """
         return [
             model.name
             for model in self._models.values()
-            if model.origin is not Origin.DELETED and model.lost is None
+            if model.origin is Origin.PULLED
+            or (model.origin is Origin.CREATED and model.lost is None)
         ]
 
     def _is_replaced(self, name: str) -> bool:

@@ -170,6 +170,11 @@ class UnknownModels:
         last = max(self._awaited.values())
         return 0 <= self._clock.now() - last < _AWAITED_S
 
+    @property
+    def learns_of_presence(self) -> bool:
+        """Whether an answer that succeeded may tell something new."""
+        return self.awaits or bool(self._book.lessons.absent)
+
     def judge(self, name: str) -> Fate:
         """Return what becomes of a request for a model; changes nothing."""
         if not name or is_cloud_model(name) or self._launches.is_ready:

@@ -15,6 +15,7 @@ from ollama_proxy.catalogue import Contents
 from ollama_proxy.errors import CapacityError
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.routing import classify, read_fields
+from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
 from ollama_proxy.unknown_models import (
     WAKES_PER_HOUR,
@@ -344,6 +345,40 @@ async def test_what_is_listed_configured_or_pulled_wakes(tmp_path: Path) -> None
             assert proxy.state == "starting"
 
 
+async def test_a_model_that_could_not_be_brought_back_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    backend = empty_disk("tiny")
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await proxy.wake()
+        await ask(proxy, "POST", "/api/pull", {"model": "fetched", "stream": False})
+        await go_cold(proxy)
+        backend.manners = Manners(faults=Faults(error_after=0))
+        await proxy.wake()
+        lost = [model["model"] for model in (await proxy.status())["lost_models"]]
+        await go_cold(proxy)
+        backend.manners = Manners()
+        await chat(proxy, "fetched")
+        await proxy.until(lambda: proxy.state == "ready")
+
+        assert (lost, await chat(proxy, "fetched")) == (["fetched:latest"], 200)
+
+
+MADE = {"model": "made", "from": "tiny"}
+
+
+async def test_what_was_created_on_a_disk_that_is_gone_wakes_nothing(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path, backend=empty_disk("tiny")) as proxy:
+        await proxy.wake()
+        await ask(proxy, "POST", "/api/create", {**MADE, "stream": False})
+        await go_cold(proxy)
+        await be_listed(proxy)
+
+        assert await chat(proxy, "made") == 404
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -391,6 +426,21 @@ async def test_where_models_are_kept_an_unknown_one_wakes_once(tmp_path: Path) -
     async with running_proxy(tmp_path, backend=backend) as proxy:
         assert await chat(proxy, "nope") == 404
         assert backend.launches == 2
+
+
+async def test_a_model_that_somebody_put_there_after_the_404_wakes_again(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await proxy.wake()
+        await proxy.until(lambda: proxy.catalogued is not None)
+        assert await chat(proxy, "new") == 404
+        backend.simulator.store.add("new")
+        assert await chat(proxy, "new") == 200
+        await go_cold(proxy)
+
+        assert await chat(proxy, "new") == 503
 
 
 async def test_whoever_does_not_come_back_has_woken_once_all_the_same(
