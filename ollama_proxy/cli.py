@@ -18,7 +18,14 @@ from rich.console import Console
 from ollama_proxy import __version__, log
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
-from ollama_proxy.screen import escape, pull_line, render_status, watch_status
+from ollama_proxy.screen import (
+    as_line,
+    escape,
+    pull_line,
+    render_status,
+    watch_lines,
+    watch_status,
+)
 from ollama_proxy.service_links import service_links
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.standard_streams import (
@@ -27,6 +34,7 @@ from ollama_proxy.standard_streams import (
     name_faults_of_output,
     open_missing_streams,
 )
+from ollama_proxy.values import replace_listen
 
 if TYPE_CHECKING:
     from ollama_proxy.announcement import Serving
@@ -37,6 +45,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Ollama on :11434, on a machine that exists only while somebody uses it.",
 )
 _out = Console(highlight=False, soft_wrap=True)
@@ -74,12 +83,22 @@ def _client(settings: Settings) -> ProxyClient:
 
 
 @app.command()
-def serve(config: Config = None) -> None:
+def serve(
+    config: Config = None,
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="listen here; wins over that of OLLAMA_HOST"),
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option("--port", help="listen on this port; 0: a free one")
+    ] = None,
+) -> None:
     """Serve until told to stop."""
     from ollama_proxy.server import serve as run  # noqa: PLC0415 - slow to import
 
-    settings = _settings(config)
-    log.configure(settings.log_level)
+    settings = _listening(_settings(config), host, port)
+    log.configure(settings.log_level, has_colours=_has_colours())
     if links := service_links(os.environ, "OLLAMA_"):
         structlog.get_logger().debug("settings.service_links_ignored", variables=links)
     coro = run(settings, _announce)
@@ -89,6 +108,24 @@ def serve(config: Config = None) -> None:
         import uvloop  # noqa: PLC0415 - not on every platform
 
         uvloop.run(coro)
+
+
+def _listening(settings: Settings, host: str | None, port: str | None) -> Settings:
+    """Return the settings with the address of the options."""
+    faults, listen = [], settings.listen
+    for name, options in (("--host", (host, None)), ("--port", (None, port))):
+        try:
+            listen = replace_listen(listen, *options)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        raise SettingsError(faults)
+    return settings.model_copy(update={"listen": listen})
+
+
+def _has_colours() -> bool:
+    """Tell whether standard error takes colours: see NO_COLOR and TERM=dumb."""
+    return _err.color_system is not None and not _err.no_color
 
 
 def _announce(serving: "Serving") -> None:
@@ -105,17 +142,38 @@ def status(
     config: Config = None,
     *,
     watch: Annotated[
-        bool, typer.Option("--watch", help="stay, and show progress live")
+        bool,
+        typer.Option("--watch", help="stay: live, or a line per change into a pipe"),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print what /status says, as JSON")
     ] = False,
 ) -> None:
     """Show what the running proxy is doing."""
     settings = _settings(config)
     client = _client(settings)
-    if watch:
+    if watch and _out.is_terminal and not (_out.is_dumb_terminal or as_json):
         watch_status(client, _out)
-        return
+    elif watch:
+        watch_lines(client, sys.stdout, as_json=as_json)
+    elif as_json:
+        _print_json(client)
+    else:
+        _print_status(client, settings)
+
+
+def _print_json(client: ProxyClient) -> None:
+    """Print one object: the status, or ``{"error": …}`` and exit with 1."""
     try:
-        _out.print(render_status(client.get("/status")))
+        sys.stdout.write(as_line(client.status()) + "\n")
+    except ProxyError as error:
+        sys.stdout.write(as_line({"error": str(error)}) + "\n")
+        raise
+
+
+def _print_status(client: ProxyClient, settings: Settings) -> None:
+    try:
+        _out.print(render_status(client.status(), client.url))
     except ProxyUnreachableError as error:
         from ollama_proxy.doctor import look_alone  # noqa: PLC0415 - slow to import
 
@@ -129,7 +187,8 @@ def status(
 @app.command()
 def wake(config: Config = None) -> None:
     """Launch an instance now, whatever failed before."""
-    _out.print(render_status(_client(_settings(config)).post("/-/wake")))
+    client = _client(_settings(config))
+    _out.print(render_status(client.post("/-/wake"), client.url))
 
 
 @app.command()
@@ -142,8 +201,9 @@ def start(config: Config = None) -> None:
 def stop(config: Config = None) -> None:
     """Stop the instance once its streams have ended; without a proxy, at once."""
     settings = _settings(config)
+    client = _client(settings)
     try:
-        _out.print(render_status(_client(settings).post("/-/stop")))
+        _out.print(render_status(client.post("/-/stop"), client.url))
     except ProxyUnreachableError:
         from ollama_proxy.doctor import stop_alone  # noqa: PLC0415 - slow to import
 
@@ -168,7 +228,7 @@ def pulls(
         for pull in client.delete(f"/-/pulls/{quote(end, safe='')}")["ended"]:
             _out.print(f"ended {escape(pull_line(pull))}")
         return
-    under_way = client.get("/status")["pulls"]
+    under_way = client.status()["pulls"]
     for pull in under_way:
         _out.print(escape(pull_line(pull)))
     if not under_way:

@@ -24,6 +24,16 @@ class ProxyClient:
         self.url = url
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+    def status(self) -> dict[str, Any]:
+        """Return what the proxy is doing, as ``/status`` has it."""
+        told = self.get("/status")
+        if not isinstance(told, dict) or told.get("service") != "ollama-proxy":
+            raise ProxyUnreachableError(
+                f"what answers at {self.url} is not an ollama-proxy; set OLLAMA_HOST to"
+                " where it listens"
+            )
+        return told
+
     def get(self, path: str) -> dict[str, Any]:
         """Return the answer to a GET."""
         return self._ask(urllib.request.Request(self.url + path))  # noqa: S310 - http only

@@ -12,11 +12,11 @@ _DEFAULT = ("127.0.0.1", 11434)
 _OWN = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - of a client, not a bind
 
 
-def split_address(text: str) -> tuple[str, int]:
+def split_address(text: str, default_port: int = _DEFAULT[1]) -> tuple[str, int]:
     """Return host and port of an address, read as Ollama's server reads its own.
 
     ``host``, ``host:port``, ``:port`` or ``scheme://host:port/path``. Without a
-    port it is 11434, with ``http://`` 80 and with ``https://`` 443. An empty host
+    port it is the default, with ``http://`` 80 and with ``https://`` 443. An empty host
     means every address; without any, loopback is meant. Addresses are as the kernel
     writes them. Raises `ValueError` for what nothing can listen on; Ollama takes the
     default port for one that it does not understand.
@@ -25,7 +25,7 @@ def split_address(text: str) -> tuple[str, int]:
     scheme, found, rest = given.partition("://")
     if not found:
         scheme, rest = "", "ollama.com:443" if given == "ollama.com" else given
-    default = _SCHEME_PORTS.get(scheme, _DEFAULT[1])
+    default = _SCHEME_PORTS.get(scheme, default_port)
     authority = rest.split("/")[0]
     host, port = _split_port(authority) or (_bare_host(authority), "")
     return _checked_host(host, text), _checked_port(port, default, text)

@@ -83,13 +83,18 @@ REQUESTS = RequestLog()
 """The lines of requests; logging is one for the process, as structlog's is."""
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
-    """Set up logging for the process: ``level`` is a name such as ``info``."""
+def configure(
+    level: str, stream: TextIO | None = None, *, has_colours: bool = True
+) -> None:
+    """Set up logging for the process: ``level`` is a name such as ``info``.
+
+    ``has_colours``: whether a terminal gets some; nothing else does.
+    """
     out = stream if stream is not None else sys.stderr
     lines = _ForgivingLogger(out)
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(colors=has_colours)
         if out.isatty()
         else structlog.processors.JSONRenderer(serializer=_json)
     )

@@ -1,7 +1,10 @@
 """Show ``/status`` on a terminal."""
 
+import errno
+import json
+import select
 import time
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from rich import markup
 from rich.console import Console, Group, RenderableType
@@ -10,17 +13,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ollama_proxy.client import ProxyClient, ProxyUnreachableError
-from ollama_proxy.terminal_text import shown, shown_lines, shown_values
+from ollama_proxy.client import ProxyClient
+from ollama_proxy.errors import ProxyError
+from ollama_proxy.terminal_text import shown, shown_json, shown_lines, shown_values
 
 _REFRESH_S = 0.5
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}
 
 
-def render_status(status: dict[str, Any]) -> RenderableType:
-    """Return a status as a small table, with a bar while something is coming."""
+def render_status(status: dict[str, Any], url: str) -> RenderableType:
+    """Return a status as a small table, with a bar while something is coming.
+
+    ``url`` is where the proxy was asked.
+    """
     status = cast("dict[str, Any]", shown_values(status))
     table = Table.grid(padding=(0, 2))
+    table.add_row("proxy", Text(url))
     state = str(status["provisioning_status"])
     table.add_row("status", Text(_state(status), style=_COLOURS.get(state, "")))
     table.add_row("backend", Text(_backend(status)))
@@ -78,6 +86,22 @@ def pull_line(pull: dict[str, Any]) -> str:
     return shown("  ".join(word for word in words if word))
 
 
+def status_line(status: dict[str, Any]) -> str:
+    """Return on one line what is going on; it changes when that does.
+
+    What only counts seconds is not in it, and progress is in steps of a tenth.
+    """
+    words = [_state(status)]
+    if status["stage"]:
+        tenths = int((status["progress"] or 0.0) * 10)
+        stage = f"{status['stage']} {status['detail'] or ''}".strip()
+        words.append(f"{stage}, {tenths * 10} %")
+    words.append(f"{status['in_flight']} in flight, {status['waiting']} waiting")
+    if status["error"]:
+        words.append(f"error: {status['error']}")
+    return shown("  ".join(words))
+
+
 def watch_status(client: ProxyClient, console: Console) -> None:
     """Show the status live until interrupted."""
     with Live(console=console, refresh_per_second=4) as live:
@@ -91,6 +115,61 @@ def watch_status(client: ProxyClient, console: Console) -> None:
 
 def _once(client: ProxyClient) -> RenderableType:
     try:
-        return render_status(client.get("/status"))
-    except ProxyUnreachableError as error:
+        return render_status(client.status(), client.url)
+    except ProxyError as error:
         return Text(shown(str(error)), style="red")
+
+
+def watch_lines(client: ProxyClient, out: TextIO, *, as_json: bool) -> None:
+    """Write a line whenever something changes, until interrupted or nobody reads on.
+
+    That is the time and `status_line`, or with ``as_json`` the whole status.
+    """
+    last = ""
+    try:
+        while True:
+            line, body = _look(client)
+            if line != last:
+                last = line
+                told = as_line(body) if as_json else f"{_time_of_day()}  {line}"
+                out.write(f"{told}\n")
+                out.flush()
+            if not is_read(out, _REFRESH_S):
+                return
+    except KeyboardInterrupt:
+        return
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # else nobody wants to know
+            raise
+
+
+def _look(client: ProxyClient) -> tuple[str, dict[str, Any]]:
+    """Return what goes on as a line, and as what `status --json` prints."""
+    try:
+        status = client.status()
+    except ProxyError as error:
+        return shown(str(error)), {"error": str(error)}
+    return status_line(status), status
+
+
+def as_line(body: dict[str, Any]) -> str:
+    """Return JSON on one line, with nothing in it that a terminal obeys."""
+    return shown_json(json.dumps(body, ensure_ascii=False))
+
+
+def _time_of_day() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def is_read(out: TextIO, wait_s: float) -> bool:
+    """Wait, and tell whether there is still somebody who reads what is written.
+
+    A pipe without a reader is noticed at once: ``status --watch | head -1`` ends.
+    """
+    try:
+        looking = select.poll()
+        looking.register(out.fileno(), 0)
+        return not looking.poll(wait_s * 1000)
+    except (AttributeError, OSError, ValueError):  # no such call, or no descriptor
+        time.sleep(wait_s)
+        return True

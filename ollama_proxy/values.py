@@ -24,6 +24,7 @@ _LEVELS = {
     "panic": "error",
 }
 """What other programs call the levels that we have."""
+_MAX_PORT = 65535
 _LONGEST_S = 100 * 365 * 86400.0
 
 
@@ -96,6 +97,24 @@ def parse_listen(value: object) -> Listen:
         return value
     host, port = split_address(str(value))
     return Listen(host=host, port=port)
+
+
+def replace_listen(listen: Listen, host: str | None, port: str | None) -> Listen:
+    """Return an address with another host, another port or both; None leaves it.
+
+    A host may bring its port, as in ``OLLAMA_HOST``. Raises `ValueError`.
+    """
+    if host is not None:
+        name, number = split_address(host, listen.port)
+        listen = Listen(host=name, port=number)
+    return listen if port is None else Listen(host=listen.host, port=_port(port))
+
+
+def _port(text: str) -> int:
+    number = int(text) if re.fullmatch(r"0*[0-9]{1,5}", text) else -1
+    if not 0 <= number <= _MAX_PORT:
+        raise ValueError(f"{text!r} is not a port; write one from 0 to 65535")
+    return number
 
 
 def parse_url(value: object) -> str:

@@ -116,18 +116,20 @@ class Launch:
 
     ``has_session``: in a session of its own, without a controlling terminal;
     ``terminal``: with this one; ``shell``: by these words of a shell, in which "$@" is
-    the command; ``host``: where it listens, on the port that is chosen for it.
+    the command; ``host``: where it listens, on the port that is chosen for it;
+    ``options``: those of ``serve``.
     """
 
     pipe: bool = False
     host: str = "127.0.0.1"
+    options: tuple[str, ...] = ()
     has_session: bool = False
     terminal: Terminal | None = None
     shell: str = ""
 
     def begin(self, env: dict[str, str], out: TextIO) -> "subprocess.Popen[str]":
         """Run the command."""
-        command, theirs = [*PROGRAM, "serve"], None
+        command, theirs = [*PROGRAM, "serve", *self.options], None
         if self.terminal is not None:
             theirs = self.terminal.theirs
             command = [*self.terminal.command, *command]
@@ -159,10 +161,10 @@ def proxy_process(
 
 @contextlib.contextmanager
 def launched_proxy(
-    state: Path, launch: Launch, env: Mapping[str, str]
+    state: Path, launch: Launch, env: Mapping[str, str], port: int | None = None
 ) -> Iterator[ProxyProcess]:
     """Run the proxy as `proxy_process` does, begun in a way of its own."""
-    port = free_port()
+    port = port or free_port()
     settings = {
         "OLLAMA_HOST": f"{launch.host}:{port}",
         "OLLAMA_PROXY_STATE_DIR": str(state),

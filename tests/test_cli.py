@@ -1,11 +1,55 @@
 """The commands, as a user types them."""
 
+import contextlib
 import json
+import re
+import signal
+import socket
+import subprocess
+import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
 from ollama_proxy import __version__
-from tests.black_box import free_port, proxy_process, run_cli
+from ollama_proxy.cli import app
+from tests.black_box import (
+    PROGRAM,
+    ROOT,
+    Launch,
+    clean_environment,
+    free_port,
+    launched_proxy,
+    proxy_process,
+    run_cli,
+)
+from tests.terminal import Terminal
+
+COMMANDS = sorted(
+    str(one.name or one.callback.__name__)
+    for one in app.registered_commands
+    if one.callback
+)
+
+
+@contextlib.contextmanager
+def raw_server(answer: bytes) -> Iterator[int]:
+    """Answer one request with these bytes; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(5)
 
 
 def test_version() -> None:
@@ -29,6 +73,142 @@ def test_help_names_every_command() -> None:
         "deploy",
     ):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_h_is_help(command: str) -> None:
+    words = [command] if command else []
+    done = CliRunner().invoke(app, [*words, "-h"])
+
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+    assert "-h" in done.output
+
+
+def test_options_of_serve_win_over_the_environment(tmp_path: Path) -> None:
+    port = free_port()
+    launch = Launch(options=("--host", "localhost", "--port", str(port)))
+    env = {"OLLAMA_HOST": "192.0.2.77:1"}
+    with launched_proxy(tmp_path / "s", launch, env, port=port) as proxy:
+        assert proxy.get("/healthz") == {"status": "ok"}
+        assert f"listens on http://localhost:{port}." in proxy.log.read_text()
+
+
+def test_faults_of_options_are_named_all_at_once() -> None:
+    done = run_cli("serve", "--host", "0", "--port", "70000")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "ollama-proxy: --host: '0' has no valid host; write host:port, and a port alone"
+        " as :11434",
+        "ollama-proxy: --port: '70000' is not a port; write one from 0 to 65535",
+    ]
+
+
+def test_the_status_is_to_be_had_as_json(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        done = run_cli("status", "--json", OLLAMA_HOST=proxy.url)
+        expected = proxy.get("/status")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout) == expected
+
+
+def test_without_a_proxy_json_is_still_json() -> None:
+    done = run_cli("status", "--json", OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+    told = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert told["error"].startswith("no ollama-proxy answers at http://127.0.0.1:")
+    assert done.stderr == f"ollama-proxy: {told['error']}\n"
+
+
+def test_another_server_is_not_taken_for_a_proxy() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as port:
+        done = run_cli("status", OLLAMA_HOST=f"127.0.0.1:{port}")
+
+    assert done.returncode == 1
+    assert "is not an ollama-proxy" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def begin_watching(url: str, *options: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*PROGRAM, "status", "--watch", *options],
+        cwd=ROOT,
+        env=clean_environment(OLLAMA_HOST=url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_watching_into_a_pipe_tells_each_change_once(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        watching = begin_watching(proxy.url)
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline()]
+        run_cli("wake", OLLAMA_HOST=proxy.url)
+        while "ready (ready, simulated)" not in lines[-1]:
+            lines.append(watching.stdout.readline())
+        watching.send_signal(signal.SIGINT)
+        rest, fault = watching.communicate(timeout=10)
+
+    assert (watching.returncode, rest, fault) == (0, "", "")
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d  idle \(cold, simulated\)  0 in flight, 0 waiting\n", lines[0]
+    )
+    assert any("provisioning (starting, simulated)  " in line for line in lines)
+    assert len({line.partition("  ")[2] for line in lines}) == len(lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_watching_as_json_prints_a_status_per_change(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        watching = begin_watching(proxy.url, "--json")
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        watching.send_signal(signal.SIGINT)
+        assert watching.communicate(timeout=10) == ("", "")
+
+    assert first["provisioning_status"] == "idle"
+
+
+def test_watching_ends_with_its_reader_although_nothing_changes(
+    tmp_path: Path,
+) -> None:
+    with proxy_process(tmp_path / "s") as proxy:
+        watching = begin_watching(proxy.url)
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        watching.stdout.readline()
+        watching.stdout.close()
+        assert watching.wait(timeout=10) == 0
+        assert watching.stderr.read() == ""
+        watching.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "has_colours"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_the_log_at_a_terminal_has_colours_if_they_are_wanted(
+    tmp_path: Path, env: dict[str, str], has_colours: bool
+) -> None:
+    terminal = Terminal(tmp_path / "terminal.log")
+    with launched_proxy(tmp_path / "s", Launch(terminal=terminal), env) as proxy:
+        proxy.terminate()
+    terminal.hang_up()
+    text = (tmp_path / "terminal.log").read_text()
+
+    assert "proxy.started" in text
+    assert ("\x1b[" in text) is has_colours
 
 
 def test_wake_status_and_stop_talk_to_the_running_proxy(tmp_path: Path) -> None:

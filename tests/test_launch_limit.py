@@ -586,7 +586,7 @@ async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> N
     assert (ready["lockout"], ready["error"]) == (None, None)
     assert ready["launches_unserved"] == 1
     shown = io.StringIO()
-    Console(file=shown, width=200).print(render_status(ready))
+    Console(file=shown, width=200).print(render_status(ready, "http://x:1"))
     assert "1 in the last hour without a request served, of 5 at most" in (
         shown.getvalue()
     )

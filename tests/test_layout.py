@@ -67,7 +67,6 @@ TESTED_WITH = {
     "probe_timeout": "probe",
     "pull": "pulls",
     "record": "lifecycle",
-    "screen": "cli",
     "setting": "settings",
     "setting_names": "selection",
     "standard_streams": "end_signals",

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.settings import Settings, backend_name, load_settings
 from ollama_proxy.upstream_url import UpstreamUrl
-from ollama_proxy.values import parse_duration, parse_listen, parse_names, parse_size
+from ollama_proxy.values import (
+    Listen,
+    parse_duration,
+    parse_listen,
+    parse_names,
+    parse_size,
+    replace_listen,
+)
 from tests.black_box import clean_environment
 
 
@@ -80,6 +87,33 @@ def test_the_listen_address_is_read_as_ollama_reads_it(
 def test_a_port_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="has no valid port"):
         parse_listen("localhost:70000")
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        (None, None, ("10.0.0.1", 9000)),
+        ("0.0.0.0", None, ("0.0.0.0", 9000)),
+        (None, "80", ("10.0.0.1", 80)),
+        ("::1", "0", ("::1", 0)),
+        ("localhost:8080", None, ("localhost", 8080)),
+        ("localhost:8080", "8081", ("localhost", 8081)),
+    ],
+)
+def test_an_option_replaces_its_part_of_the_address(
+    host: str | None, port: str | None, expected: tuple[str, int]
+) -> None:
+    replaced = replace_listen(Listen(host="10.0.0.1", port=9000), host, port)
+
+    assert (replaced.host, replaced.port) == expected
+
+
+@pytest.mark.parametrize(
+    "port", ["", "65536", "-1", "http", "1:2", "１", "0" * 9 + "x"]
+)
+def test_an_option_that_is_no_port_is_refused(port: str) -> None:
+    with pytest.raises(ValueError, match="is not a port; write one from 0 to 65535"):
+        replace_listen(Listen(host="10.0.0.1", port=9000), None, port)
 
 
 def test_names_are_trimmed_and_each_is_kept_once() -> None:

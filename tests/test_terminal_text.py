@@ -80,7 +80,9 @@ def status(**said: Any) -> dict[str, Any]:
 def test_the_command_line_obeys_nothing_that_the_proxy_tells_of_others() -> None:
     told = io.StringIO()
     console = Console(file=told, highlight=False, soft_wrap=True)
-    console.print(render_status(status(stage=NASTY, error=NASTY, remote_url=NASTY)))
+    console.print(
+        render_status(status(stage=NASTY, error=NASTY, remote_url=NASTY), "http://x:1")
+    )
     line = pull_line({"model": NASTY, "status": NASTY, "progress": None})
     console.print(escape(line))
     console.print(escape("[bold]" + NASTY))
