@@ -355,6 +355,7 @@ def undated(answer: Answer) -> list[tuple[str, str]]:
         (b"200 OK\r\nConnection: keep-alive\r\nContent-Length: 5", b"hello"),
         (b"200 OK\r\nConnection: Content-Length\r\nContent-Length: 5", b"hello"),
         (b"200 OK\r\nServer: its own\r\nContent-Length: 5", b"hello"),
+        (b"200 O\x1b[2JK\x00\r\nContent-Length: 5", b"hello"),
         (b"204 No Content\r\nContent-Length: 5", b""),
         (b"304 Not Modified\r\nETag: x\r\nContent-Length: 5", b""),
         (b"200 OK\r\nContent-Length: 0", b""),
@@ -469,3 +470,30 @@ async def test_what_no_server_should_read_is_refused_alike_by_both(
             assert (int(fast.status.split()[1]), fast.closed) == (status, True), name
             assert fast.header("Server") is None
             assert b"KEY" not in fast.body
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 099 Odd\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nX-A: SECRET\x00\r\nContent-Length: 2\r\n\r\nhi",
+    ],
+)
+async def test_what_is_no_answer_is_told_alike_by_both(
+    tmp_path: Path, raw: bytes
+) -> None:
+    async def script(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readexactly(len(ASK))
+        writer.write(raw)
+
+    async with relaying_proxy(tmp_path, script) as (_upstream, proxy):
+        fast, was_behind = await ask(proxy, USES["generate"])
+        behind, _ = await ask(proxy, USES["generate"], split=True)
+
+    assert not was_behind
+    assert shape(fast) == shape(behind)
+    assert fast.status.startswith(b"HTTP/1.1 503 ")
+    assert b"SECRET" not in fast.body
