@@ -30,6 +30,7 @@ from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.keep_alive import kept_alive_socket
 from ollama_proxy.keeper import CatalogueKeeper
+from ollama_proxy.large_heads import close_after_large_head
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.load_wish import LoadWishes
 from ollama_proxy.metrics import Metrics
@@ -274,6 +275,7 @@ def build_app(
 async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """See to the headers of an answer when it begins: one signal for all of it."""
     note_begun(request)
+    close_after_large_head(request, response)
     strip_own_headers(response)
     add_cors_headers(request, response)
 

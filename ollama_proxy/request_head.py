@@ -10,6 +10,9 @@ from dataclasses import dataclass
 MAX_HEAD = 1024 * 1024
 """Bytes of a head: what Go's server takes."""
 
+MAX_TARGET = 16 * 1024
+"""Bytes of path and query: Go takes 1 MB, but yarl keeps the last 128 of them."""
+
 MAX_FIELDS = 10_000
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -128,6 +131,10 @@ def _start(line: bytes) -> tuple[bytes, bytes, bool]:
     if version[1] != b"1":
         raise RefusedRequestError(505, "this server speaks HTTP/1.1 only")
     method, target, _ = parts
+    if len(target) > MAX_TARGET:
+        raise RefusedRequestError(
+            414, f"the path and query have over {MAX_TARGET} bytes"
+        )
     if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
         raise RefusedRequestError(
             400, "the request line has a character that may not be there"

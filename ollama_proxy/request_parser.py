@@ -16,7 +16,7 @@ from ollama_proxy.bodies import SMALL_BODY
 from ollama_proxy.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.outgoing import BODY_EXPECTED, base_of
 from ollama_proxy.proxy_mark import VIA
-from ollama_proxy.request_head import SINGLE, is_host
+from ollama_proxy.request_head import MAX_TARGET, SINGLE, is_host
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _ASKS_FOR_MORE = frozenset(
@@ -201,6 +201,7 @@ class RequestParser:
             and method in _METHODS
             and parser.get_http_version() == "1.1"
             and self._target.startswith(b"/")
+            and len(self._target) <= MAX_TARGET
             and len(self._hosts) == 1
             and is_host(self._hosts[0])
             and has_length

@@ -62,6 +62,12 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "connections": lambda n: plain(n, b"Connection", large(n)),
     "hosts": lambda n: ask(HEAD.replace(b"localhost", large(n) + b".localhost")),
     "addresses": lambda n: ask(HEAD.replace(b"localhost", b"[::1%%%b]" % large(n))),
+    "hosts of targets": lambda n: ask(target=b"http://%b/api/generate" % large(n)),
+    "paths": lambda n: ask(target=b"/" + large(n)),
+    "paths that move": lambda n: ask(target=b"//" + large(n)),
+    "models of paths": lambda n: ask(target=b"/v1/models/" + large(n)),
+    "queries": lambda n: ask(target=b"/api/generate?" + large(n)),
+    "targets of 16 KB": lambda n: ask(target=b"/%%41%b" % large(n)[:16_000]),
     "models": model,
 }
 
