@@ -15,6 +15,9 @@ import msgspec
 EARLIEST: Final = 1_767_225_600.0
 """2026-01-01: nothing of ours ran before, so a date before it was never set."""
 
+_LATEST: Final = 1e11
+"""In the year 5138; far beyond it a `float` of seconds does not count seconds."""
+
 _LONGEST_ABSENCE_S: Final = 366 * 86_400.0
 """Dates that lie further apart were not both right."""
 
@@ -47,8 +50,8 @@ def moment_at_start(last: Mark | None, here: Reading) -> float:
     Never before the last one. Where nobody can tell how much time passed, none has:
     what was to happen after a while happens that while after the restart.
     """
-    if last is None:
-        return max(here.wall, EARLIEST)
+    if last is None or not EARLIEST <= last.now < _LATEST:
+        return here.wall if EARLIEST <= here.wall < _LATEST else EARLIEST
     return last.now + _passed_s(last, here)
 
 

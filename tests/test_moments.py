@@ -31,8 +31,18 @@ def test_a_new_deployment_begins_with_the_date() -> None:
     assert moment_at_start(None, Reading(TODAY, 9.0, "boot a")) == TODAY
 
 
-def test_a_new_deployment_without_a_date_begins_where_all_moments_do() -> None:
-    assert moment_at_start(None, Reading(UNSET, 9.0, "boot a")) == EARLIEST
+@pytest.mark.parametrize("wall", [UNSET, -5.0, 9.2e18])
+def test_a_new_deployment_without_a_date_begins_where_all_moments_do(
+    wall: float,
+) -> None:
+    assert moment_at_start(None, Reading(wall, 9.0, "boot a")) == EARLIEST
+
+
+@pytest.mark.parametrize("moment", [0.0, -1.0, 1e300])
+def test_a_mark_that_can_not_have_been_is_none(moment: float) -> None:
+    last = Mark(moment, TODAY, 500.0, "boot a")
+
+    assert moment_at_start(last, Reading(TODAY, 600.0, "boot a")) == TODAY
 
 
 @pytest.mark.parametrize("before", [UNSET, TODAY, TODAY + 73 * 365 * DAY_S])

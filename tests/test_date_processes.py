@@ -1,0 +1,199 @@
+"""Processes of a machine whose date is wrong, and set while they run or between."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.black_box import (
+    ROOT,
+    Launch,
+    ProxyProcess,
+    free_port,
+    launched_proxy,
+    run_cli,
+)
+
+YEARS_S = 56 * 365 * 86_400.0
+_SET_DATE = """
+import os, time
+
+_time, _time_ns = time.time, time.time_ns
+
+
+def _ahead_s():
+    with open(os.environ["DATE_FILE"]) as file:
+        return float(file.read() or 0)
+
+
+time.time = lambda: _time() + _ahead_s()
+time.time_ns = lambda: _time_ns() + int(_ahead_s() * 1e9)
+"""
+_CLOUD = """
+import os
+from pathlib import Path
+
+from ollama_proxy.backend import Observation, Phase, Traits, Upstream
+
+
+class Cloud:
+    traits = Traits(poll_s=0.1, models_place="there")
+
+    def __init__(self, folder, url):
+        self.folder, self.url = Path(folder), url
+
+    async def start(self, launch_id):
+        with (self.folder / "launches").open("a") as file:
+            file.write(f"{launch_id}\\n")
+        (self.folder / "up").write_text(launch_id)
+
+    async def inspect(self, launch_id):
+        if launch_id not in await self.owned():
+            return Observation(Phase.GONE)
+        return Observation(Phase.RUNNING, Upstream(self.url))
+
+    async def stop(self, launch_id):
+        (self.folder / "up").unlink(missing_ok=True)
+
+    async def owned(self):
+        up = self.folder / "up"
+        return {up.read_text()} if up.exists() else set()
+
+    async def aclose(self):
+        pass
+
+
+def open_backend(context):
+    return Cloud(os.environ["CLOUD_FOLDER"], os.environ["CLOUD_URL"])
+"""
+
+
+@dataclass(slots=True)
+class Machine:
+    """A machine with a plug-in for a cloud, and a date that is set by hand."""
+
+    folder: Path
+    url: str
+
+    def set_date(self, ahead_s: float) -> None:
+        fresh = self.folder / "date.new"
+        fresh.write_text(str(ahead_s))
+        fresh.rename(self.folder / "date")
+
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join((str(self.folder / "lib"), str(ROOT)))
+        return {
+            "PYTHONPATH": path,
+            "DATE_FILE": str(self.folder / "date"),
+            "CLOUD_FOLDER": str(self.folder / "cloud"),
+            "CLOUD_URL": self.url,
+            "OLLAMA_PROXY_BACKEND": "its-cloud",
+            "OLLAMA_PROXY_IDLE_TIMEOUT": "20s",
+            "OLLAMA_PROXY_MAX_LIFETIME": "1d",
+            "OLLAMA_PROXY_LOADS_KEEP_AWAKE": "false",
+            "OLLAMA_MODEL": "tiny",
+        }
+
+    def proxy(self) -> AbstractContextManager[ProxyProcess]:
+        """Run a proxy on it."""
+        return launched_proxy(self.folder / "state", Launch(), self.environment())
+
+    def launches(self) -> list[str]:
+        return (self.folder / "cloud/launches").read_text().split()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    port = free_port()
+    machine = Machine(tmp_path, f"http://127.0.0.1:{port}")
+    machine.set_date(0.0)
+    metadata = tmp_path / "lib/its_cloud-1.dist-info"
+    metadata.mkdir(parents=True)
+    (tmp_path / "cloud").mkdir()
+    (metadata / "METADATA").write_text("Name: its-cloud\nVersion: 1\n")
+    entry = "[ollama_proxy.backends]\nits-cloud = its_cloud:open_backend\n"
+    (metadata / "entry_points.txt").write_text(entry)
+    (tmp_path / "lib/its_cloud.py").write_text(_CLOUD)
+    (tmp_path / "lib/sitecustomize.py").write_text(_SET_DATE)
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "ollama_proxy.simulator", "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield machine
+    finally:
+        simulator.terminate()
+        simulator.wait()
+
+
+def is_ready(proxy: ProxyProcess) -> bool:
+    return bool(proxy.get("/status")["instance_status"] == "ready")
+
+
+def log_years(proxy: ProxyProcess) -> list[str]:
+    lines = proxy.log.read_text().splitlines()
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    return [one["timestamp"][:4] for one in told if one["event"].startswith("request.")]
+
+
+@pytest.mark.parametrize("when", ["during", "between"])
+def test_an_instance_outlives_the_date_of_its_machine(
+    machine: Machine, when: str
+) -> None:
+    machine.set_date(-YEARS_S)
+    with machine.proxy() as proxy:
+        proxy.post("/-/wake", {})
+        proxy.until(lambda: is_ready(proxy))
+        if when == "during":
+            machine.set_date(0.0)
+            assert is_ready(proxy)
+    machine.set_date(0.0)
+    with machine.proxy() as proxy:
+        proxy.until(lambda: is_ready(proxy))
+        status = proxy.get("/status")
+        assert status["idle_for_s"] < 15.0
+        assert len(machine.launches()) == 1
+        proxy.post("/-/stop", {})
+
+
+def test_dates_are_right_from_then_on(machine: Machine) -> None:
+    now_year = time.gmtime().tm_year
+    machine.set_date(-YEARS_S)
+    years = []
+    with machine.proxy() as proxy:
+        for ahead_s in (-YEARS_S, 0.0):
+            machine.set_date(ahead_s)
+            status, body = proxy.post(
+                "/api/generate", {"model": "tiny", "stream": False}
+            )
+            years.append((status, json.loads(body)["created_at"][:4]))
+        logged = log_years(proxy)
+
+    assert years == [(200, "1970"), (200, str(now_year))]
+    assert {"1970", str(now_year)} <= set(logged)
+    assert logged == sorted(logged)
+
+
+def test_no_lease_is_judged_by_a_date_that_was_never_set(machine: Machine) -> None:
+    machine.set_date(-YEARS_S)
+    done = run_cli(
+        "sweep",
+        "--expired",
+        "--dry-run",
+        **machine.environment(),
+        OLLAMA_PROXY_STATE_DIR=str(machine.folder / "state"),
+    )
+
+    assert done.returncode == 2
+    assert "no lease can be judged: this machine's date is 1970-" in " ".join(
+        done.stderr.split()
+    )
