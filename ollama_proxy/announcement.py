@@ -1,9 +1,12 @@
 """What is printed when the proxy starts: what will be bought, and what to type next."""
 
+import json
+import shlex
 from dataclasses import dataclass
 
 from ollama_proxy import __version__
 from ollama_proxy.launch_plan import LaunchPlan
+from ollama_proxy.suggested_model import SuggestedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +18,33 @@ class Serving:
     """
 
     url: str
-    model: str
+    model: SuggestedModel
     simulated: bool
     plan: LaunchPlan
     notice: str = ""
     default_backend: str = ""
 
 
-def announcement(serving: Serving, program: str) -> str:
-    """Return the lines to print; ``program`` is how this one was called."""
-    url, model = serving.url, serving.model
-    host = url.removeprefix("http://")
-    body = f'{{"model":"{model}","prompt":"hi"}}'
-    default = (
-        f"OLLAMA_PROXY_DEFAULT_BACKEND={serving.default_backend} "
-        if serving.default_backend
-        else ""
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """How the commands are called: the program, and the file of its settings if any.
+
+    ``container`` is what runs a command in the proxy's container, from outside: there
+    the settings are those of the proxy. Empty without one.
+    """
+
+    program: str
+    container: str = ""
+    config: str = ""
+
+
+def announcement(serving: Serving, calling: Calling) -> str:
+    """Return the lines to print."""
+    url, model = serving.url, serving.model.name
+    body = shlex.quote(
+        json.dumps(
+            {"model": model, "prompt": "hi"}, separators=(",", ":"), ensure_ascii=False
+        )
     )
     kind = (
         "A simulator stands in for Ollama: its words are made up."
@@ -42,11 +56,39 @@ def announcement(serving: Serving, program: str) -> str:
         f"Backend {serving.plan.sentence}.",
         *([f"Note: {serving.notice}."] if serving.notice else []),
         "Type next, in another terminal:",
-        f"  curl {url}/api/generate -d '{body}'",
+        *_pull(serving),
+        f"  curl {url}/api/generate -d {body}",
         "      -> 503 while the instance is provisioned; a little later -> tokens",
-        f"  curl -H 'Prefer: wait=120' {url}/api/generate -d '{body}'",
+        f"  curl -H 'Prefer: wait=120' {url}/api/generate -d {body}",
         "      -> waits for the instance instead",
-        f"  OLLAMA_HOST={host} {default}{program} status --watch",
-        f"  OLLAMA_HOST={host} ollama run {model}     # or any client of Ollama",
+        f"  {_status(serving, calling)}",
+        f"  OLLAMA_HOST={_host(url)} ollama run {shlex.quote(model)}"
+        "     # or any client of Ollama",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _pull(serving: Serving) -> list[str]:
+    """Return how to get the model, unless it is known to be there."""
+    if serving.model.is_there:
+        return []
+    body = shlex.quote(json.dumps({"model": serving.model.name}, separators=(",", ":")))
+    return [
+        f"  curl -H 'Prefer: wait=120' {serving.url}/api/pull -d {body}",
+        "      -> no model is known to be there: this one is pulled",
+    ]
+
+
+def _status(serving: Serving, calling: Calling) -> str:
+    """Return what shows the status; within the container it needs no address."""
+    config = f" --config {shlex.quote(calling.config)}" if calling.config else ""
+    command = f"{calling.program} status --watch{config}"
+    if calling.container:
+        return calling.container + command
+    default = serving.default_backend
+    named = f"OLLAMA_PROXY_DEFAULT_BACKEND={default} " if default else ""
+    return f"OLLAMA_HOST={_host(serving.url)} {named}{command}"
+
+
+def _host(url: str) -> str:
+    return shlex.quote(url.removeprefix("http://"))

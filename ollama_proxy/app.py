@@ -54,11 +54,9 @@ from ollama_proxy.spared import SparedRequests
 from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import Store
+from ollama_proxy.suggested_model import SIMULATED_MODELS
 from ollama_proxy.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.upstream_access import access_link
-
-SIMULATED_MODELS = ("llama3.2",)
-"""What a simulated instance serves when nobody named a model."""
 
 _STOP_ON_EXIT_S = 30.0
 _MAX_HEADER = 1024 * 1024

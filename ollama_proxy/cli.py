@@ -6,7 +6,10 @@
 import asyncio
 import contextlib
 import os
+import shutil
+import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -16,7 +19,8 @@ import typer
 from rich.console import Console
 
 from ollama_proxy import __version__, log
-from ollama_proxy.client import ProxyClient, ProxyUnreachableError
+from ollama_proxy.calling import container_words, program_words
+from ollama_proxy.client import ProxyClient, ProxyUnreachableError, choose_url
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
 from ollama_proxy.screen import (
     as_line,
@@ -27,6 +31,7 @@ from ollama_proxy.screen import (
     watch_status,
 )
 from ollama_proxy.service_links import service_links
+from ollama_proxy.serving_address import running_url
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.standard_streams import (
     UnwrittenError,
@@ -37,7 +42,7 @@ from ollama_proxy.standard_streams import (
 from ollama_proxy.values import replace_listen
 
 if TYPE_CHECKING:
-    from ollama_proxy.announcement import Serving
+    from ollama_proxy.announcement import Calling, Serving
 
 _USAGE = 2
 
@@ -79,7 +84,14 @@ def _settings(config: Path | None) -> Settings:
 
 
 def _client(settings: Settings) -> ProxyClient:
-    return ProxyClient(settings.listen.url)
+    """Return a client of the proxy that is meant: see `choose_url`."""
+    folder, is_given = settings.state_dir, "listen" in settings.model_fields_set
+    running = running_url(folder)
+    url, why = choose_url(settings.listen.url, running, is_given=is_given)
+    if why:
+        told = f"{why}; the one of the state folder {str(folder)!r} is asked, at {url}"
+        _err.print(f"ollama-proxy: {escape(told)}")
+    return ProxyClient(url)
 
 
 @app.command()
@@ -101,7 +113,7 @@ def serve(
     log.configure(settings.log_level, has_colours=_has_colours())
     if links := service_links(os.environ, "OLLAMA_"):
         structlog.get_logger().debug("settings.service_links_ignored", variables=links)
-    coro = run(settings, _announce)
+    coro = run(settings, partial(_announce, config))
     if sys.platform == "win32":
         asyncio.run(coro)
     else:
@@ -128,13 +140,29 @@ def _has_colours() -> bool:
     return _err.color_system is not None and not _err.no_color
 
 
-def _announce(serving: "Serving") -> None:
+def _announce(config: Path | None, serving: "Serving") -> None:
     """Print what will be started, and what to type next."""
     from ollama_proxy.announcement import announcement  # noqa: PLC0415 - slow to import
 
     with contextlib.suppress(OSError, ValueError):  # nobody has to read it
-        sys.stdout.write(announcement(serving, sys.argv[0]))
+        sys.stdout.write(announcement(serving, _calling(config)))
         sys.stdout.flush()
+
+
+def _calling(config: Path | None) -> "Calling":
+    """Find out how a person calls the commands of this very program.
+
+    The proxy is what a container is for if it is its first process, or a child of it;
+    beside others, people are in there themselves.
+    """
+    from ollama_proxy.announcement import Calling  # noqa: PLC0415 - slow to import
+
+    program = program_words(sys.argv[0], sys.orig_argv, shutil.which("ollama-proxy"))
+    container = ""
+    if 1 in {os.getpid(), os.getppid()}:
+        is_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+        container = container_words(Path("/"), socket.gethostname(), is_pod=is_pod)
+    return Calling(program, container, str(config) if config else "")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any, cast
 from ollama_proxy.errors import ProxyError
 
 _TIMEOUT_S = 150.0
+_LOOK_TIMEOUT_S = 5.0
 
 
 class ProxyUnreachableError(ProxyError):
@@ -20,8 +21,9 @@ class ProxyUnreachableError(ProxyError):
 class ProxyClient:
     """Asks a proxy's own endpoints."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = _TIMEOUT_S) -> None:
         self.url = url
+        self._timeout_s = timeout_s
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def status(self) -> dict[str, Any]:
@@ -50,7 +52,7 @@ class ProxyClient:
 
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
         try:
-            with self._opener.open(request, timeout=_TIMEOUT_S) as reply:
+            with self._opener.open(request, timeout=self._timeout_s) as reply:
                 return cast("dict[str, Any]", json.load(reply))
         except urllib.error.HTTPError as error:
             raise ProxyError(
@@ -61,6 +63,24 @@ class ProxyClient:
                 f"no ollama-proxy answers at {self.url} ({error}); start it, or set"
                 " OLLAMA_HOST to where it listens"
             ) from error
+
+
+def choose_url(url: str, running: str | None, *, is_given: bool) -> tuple[str, str]:
+    """Return where a command asks, and a sentence if that is not where it was told.
+
+    ``url`` is that of the settings, ``is_given`` if somebody set it; ``running`` is
+    where the proxy of the state folder listens, if one does. What is given is asked,
+    unless no proxy answers there.
+    """
+    if running is None or running == url:
+        return url, ""
+    if not is_given:
+        return running, ""
+    try:
+        ProxyClient(url, _LOOK_TIMEOUT_S).status()
+    except ProxyError:
+        return running, f"no ollama-proxy answers at {url}"
+    return url, ""
 
 
 def _message(error: urllib.error.HTTPError) -> str:

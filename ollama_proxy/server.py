@@ -13,8 +13,8 @@ from aiohttp import web
 
 from ollama_proxy import __version__, log
 from ollama_proxy.announcement import Serving
-from ollama_proxy.app import SIMULATED_MODELS, build_app, open_backend, open_runner
-from ollama_proxy.backend import Backend
+from ollama_proxy.app import build_app, open_backend, open_runner
+from ollama_proxy.backend import Backend, SupportsModelListing
 from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.clock import open_clock
 from ollama_proxy.date_watch import DateWatch
@@ -23,9 +23,12 @@ from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.gate import HostRules
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.own_upstream import refuse_own_upstream
+from ollama_proxy.places import place_of
 from ollama_proxy.runner import Runner
-from ollama_proxy.settings import Settings
+from ollama_proxy.serving_address import written_down
+from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store import Store
+from ollama_proxy.suggested_model import suggest_model
 from ollama_proxy.tasks import TaskOwner
 from ollama_proxy.upstream_access import access_warnings
 
@@ -58,7 +61,8 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 dice=random.Random(),  # noqa: S311 - spreads load, guards nothing
                 hosts=_host_rules(bound),
             )
-            await _run(app, bound, settings, partial(_tell, announce, backend))
+            tags = _known_tags(settings, store, backend)
+            await _run(app, bound, settings, partial(_tell, announce, backend, tags))
         finally:
             await watching.aclose()
             await backend.aclose()
@@ -82,24 +86,29 @@ async def _run(
     signals = EndSignals(has_terminal=has_controlling_terminal())
     signals.watch(asyncio.get_running_loop())
     port = bound.getsockname()[1]
-    tell(settings, settings.listen.model_copy(update={"port": port}).url)
-    await runner.setup()
-    try:
-        await runner.listen(bound, backlog=BACKLOG)
-        _spare_collections()
-        number = await signals.next()
-        structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
-    finally:
-        await _end(runner, signals)
+    url = settings.listen.model_copy(update={"port": port}).url
+    with written_down(settings.state_dir, url):
+        tell(settings, url)
+        await runner.setup()
+        try:
+            await runner.listen(bound, backlog=BACKLOG)
+            _spare_collections()
+            number = await signals.next()
+            structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
+        finally:
+            await _end(runner, signals)
 
 
 def _tell(
     announce: Callable[[Serving], None],
     backend: Backend,
+    tags: bytes | None,
     settings: Settings,
     url: str,
 ) -> None:
     """Log and announce what is served, and what the first request will start.
+
+    ``tags`` is the list of models that a person may try.
 
     Clients that come at once wait in the kernel's line: the address is bound.
     """
@@ -118,8 +127,19 @@ def _tell(
         logger.warning(log.UPSTREAM_UNSAFE, reason=warning)
     if simulated:
         logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
-    model = settings.models[0] if settings.models else SIMULATED_MODELS[0]
+    model = suggest_model(settings.models, tags, simulated=simulated)
     announce(Serving(url, model, simulated, plan, notice, settings.default_backend))
+
+
+def _known_tags(settings: Settings, store: Store, backend: Backend) -> bytes | None:
+    """Return the list of models as far as it is known while nothing runs."""
+    if isinstance(backend, SupportsModelListing):
+        tags = backend.tags()
+        if tags is not None:
+            return tags
+    place = store.place(place_of(backend_name(settings), backend.traits))
+    contents = place.contents()
+    return contents.tags if contents is not None else None
 
 
 def _raise_descriptors() -> int | None:

@@ -117,19 +117,20 @@ class Launch:
     ``has_session``: in a session of its own, without a controlling terminal;
     ``terminal``: with this one; ``shell``: by these words of a shell, in which "$@" is
     the command; ``host``: where it listens, on the port that is chosen for it;
-    ``options``: those of ``serve``.
+    ``options``: those of ``serve``; ``program``: by what it is run.
     """
 
     pipe: bool = False
     host: str = "127.0.0.1"
     options: tuple[str, ...] = ()
+    program: tuple[str, ...] = PROGRAM
     has_session: bool = False
     terminal: Terminal | None = None
     shell: str = ""
 
     def begin(self, env: dict[str, str], out: TextIO) -> "subprocess.Popen[str]":
         """Run the command."""
-        command, theirs = [*PROGRAM, "serve", *self.options], None
+        command, theirs = [*self.program, "serve", *self.options], None
         if self.terminal is not None:
             theirs = self.terminal.theirs
             command = [*self.terminal.command, *command]

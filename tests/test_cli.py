@@ -85,6 +85,24 @@ def test_h_is_help(command: str) -> None:
     assert "-h" in done.output
 
 
+def documented() -> set[str]:
+    """Return what the pages and examples have after the program's name."""
+    pages = [ROOT / "README.md", ROOT / "compose.yaml", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    words = "|".join(COMMANDS)
+    return set(re.findall(rf"ollama-proxy ((?:{words})(?: --[a-z-]+)*)", text))
+
+
+@pytest.mark.parametrize("words", sorted(documented()))
+def test_every_documented_command_is_one(words: str) -> None:
+    name, *options = words.split()
+    done = CliRunner().invoke(app, [name, "-h"], env={"COLUMNS": "200"})
+
+    assert done.exit_code == 0
+    for option in options:
+        assert option in done.output
+
+
 def test_options_of_serve_win_over_the_environment(tmp_path: Path) -> None:
     port = free_port()
     launch = Launch(options=("--host", "localhost", "--port", str(port)))

@@ -34,7 +34,6 @@ IMPURE = {
 }
 TESTED_WITH = {
     "__main__": "cli",
-    "announcement": "server",
     "app": "handlers",
     "anthropic_requests": "cold_refusals",
     "asleep": "handlers",

@@ -1,0 +1,58 @@
+"""Which model a person is told to try first: one that will be there."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+SIMULATED_MODELS: Final = ("llama3.2",)
+"""What a simulated instance serves when nobody named a model."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # needs no quotes in a shell
+
+
+class SuggestedModel(NamedTuple):
+    """A model to try; if it is not known to be there, it has to be pulled first."""
+
+    name: str
+    is_there: bool
+
+
+class _Model(msgspec.Struct):
+    name: str = ""
+    capabilities: list[str] | None = None
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Model] | None = None
+
+
+def suggest_model(
+    configured: Sequence[str], tags: bytes | None, *, simulated: bool
+) -> SuggestedModel:
+    """Return the first configured model, else the newest that is listed.
+
+    ``tags`` is the body of ``/api/tags``, if anybody can tell it.
+    """
+    if configured:
+        return SuggestedModel(configured[0], is_there=True)
+    if simulated:
+        return SuggestedModel(SIMULATED_MODELS[0], is_there=True)
+    for name in _talkers(tags or b"{}"):
+        return SuggestedModel(name.removesuffix(":latest"), is_there=True)
+    return SuggestedModel(SIMULATED_MODELS[0], is_there=False)
+
+
+def _talkers(tags: bytes) -> list[str]:
+    """Return the models that answer in words, as far as that is told."""
+    try:
+        models = msgspec.json.decode(tags, type=_Tags).models or []
+    except msgspec.MsgspecError:
+        return []
+    return [
+        model.name
+        for model in models
+        if _PLAIN.fullmatch(model.name)
+        and (model.capabilities is None or "completion" in model.capabilities)
+    ]

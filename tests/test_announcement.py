@@ -1,0 +1,135 @@
+"""What is printed at the start: it can be typed as it stands."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.announcement import Calling, Serving, announcement
+from ollama_proxy.launch_plan import LaunchPlan
+from ollama_proxy.suggested_model import SuggestedModel
+from tests.black_box import (
+    ROOT,
+    Launch,
+    clean_environment,
+    launched_proxy,
+)
+
+PLAN = LaunchPlan("local", "it is named", "process", "this machine", (), "at no price")
+URL = "http://127.0.0.1:4321"
+
+
+def serving(
+    model: str = "tiny", *, is_there: bool = True, default: str = ""
+) -> Serving:
+    return Serving(URL, SuggestedModel(model, is_there), False, PLAN, "", default)
+
+
+def commands(text: str) -> list[str]:
+    """Return the lines that are to be typed."""
+    lines = text.splitlines()
+    typed = lines[lines.index("Type next, in another terminal:") + 1 :]
+    return [line.strip() for line in typed if not line.strip().startswith("->")]
+
+
+def test_every_command_names_the_model_and_the_address() -> None:
+    told = commands(announcement(serving(default="local"), Calling("ollama-proxy")))
+
+    assert [shlex.split(line, comments=True) for line in told] == [
+        ["curl", f"{URL}/api/generate", "-d", '{"model":"tiny","prompt":"hi"}'],
+        [
+            *("curl", "-H", "Prefer: wait=120", f"{URL}/api/generate", "-d"),
+            '{"model":"tiny","prompt":"hi"}',
+        ],
+        [
+            *("OLLAMA_HOST=127.0.0.1:4321", "OLLAMA_PROXY_DEFAULT_BACKEND=local"),
+            *("ollama-proxy", "status", "--watch"),
+        ],
+        ["OLLAMA_HOST=127.0.0.1:4321", "ollama", "run", "tiny"],
+    ]
+
+
+def test_a_model_that_is_not_known_to_be_there_is_pulled_first() -> None:
+    told = commands(announcement(serving(is_there=False), Calling("ollama-proxy")))
+
+    assert shlex.split(told[0]) == [
+        *("curl", "-H", "Prefer: wait=120", f"{URL}/api/pull", "-d"),
+        '{"model":"tiny"}',
+    ]
+
+
+def test_a_name_means_nothing_to_the_shell() -> None:
+    name = "it's;$(reboot)"
+    told = commands(announcement(serving(name), Calling("ollama-proxy")))
+
+    assert json.loads(shlex.split(told[0])[-1])["model"] == name
+    assert shlex.split(told[-1], comments=True)[-1] == name
+
+
+def test_the_file_of_the_settings_is_named_again() -> None:
+    calling = Calling("ollama-proxy", config="my file.toml")
+
+    assert "status --watch --config 'my file.toml'\n" in announcement(
+        serving(), calling
+    )
+
+
+def test_a_container_is_entered_for_the_status() -> None:
+    calling = Calling("ollama-proxy", container="docker exec -it 4f5e6d7c8b9a ")
+    told = commands(announcement(serving(), calling))
+
+    assert "docker exec -it 4f5e6d7c8b9a ollama-proxy status --watch" in told
+
+
+def first_line(command: str, env: dict[str, str]) -> str:
+    """Type a command into a shell; return the first line that it prints."""
+    with subprocess.Popen(
+        ["bash", "-c", f"exec env {command}"],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        process.terminate()
+    return told
+
+
+def script(folder: Path) -> Path:
+    """Make the program as pip makes it."""
+    folder.mkdir()
+    made = folder / "ollama-proxy"
+    made.write_text(
+        f"#!{sys.executable}\nfrom ollama_proxy.__main__ import main\nmain()\n"
+    )
+    made.chmod(0o755)
+    return made
+
+
+@pytest.mark.parametrize("how", ["module", "venv", "path"])
+def test_what_is_printed_works_as_it_is_typed(tmp_path: Path, how: str) -> None:
+    """Started as a module, by a script that is not on the PATH, and by one that is."""
+    made = script(tmp_path / "my bin")
+    env = {"PATH": f"{made.parent}:{os.environ['PATH']}"} if how == "path" else {}
+    launch = Launch() if how == "module" else Launch(program=(str(made),))
+    with launched_proxy(tmp_path / "s", launch, env) as proxy:
+        text = proxy.log.read_text()
+        curl, _, status, _ = commands(text)
+        shown = first_line(status, clean_environment(**env))
+        asked = first_line(curl.replace("curl ", "curl -s "), clean_environment(**env))
+
+    called = {
+        "module": shlex.join([sys.executable, "-m", "ollama_proxy"]),
+        "venv": f"'{made}'",
+        "path": "ollama-proxy",
+    }
+    host = proxy.url.removeprefix("http://")
+    assert status == f"OLLAMA_HOST={host} {called[how]} status --watch"
+    assert "  idle (cold, simulated)  0 in flight, 0 waiting\n" in shown
+    assert json.loads(asked)["provisioning"] is True

@@ -1,0 +1,128 @@
+"""The address of a state folder's proxy: there while it serves, for its owner."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.serving_address import running_url, written_down
+from ollama_proxy.store import Store
+from tests.black_box import (
+    Launch,
+    free_port,
+    launched_proxy,
+    proxy_process,
+    run_cli,
+)
+
+URL = "http://127.0.0.1:4321"
+ELSEWHERE = "http://192.0.2.77:1"
+
+
+def test_it_is_there_while_the_proxy_has_the_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with written_down(tmp_path, URL):
+        assert running_url(tmp_path) == URL
+        assert (tmp_path / "serving.json").stat().st_mode & 0o777 == 0o600
+    store.close()
+
+    assert running_url(tmp_path) is None
+    assert not (tmp_path / "serving.json").exists()
+
+
+def test_what_a_killed_proxy_left_is_not_believed(tmp_path: Path) -> None:
+    """Its number may be another process' by now: ours, which has no such lock."""
+    with written_down(tmp_path, URL):
+        assert running_url(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"url": 1, "pid": 1}',
+        b'{"url": "x", "pid": -1}',
+        b'{"url": "x", "pid": 999999999}',
+        b'{"url": "x", "pid": 99999999999999999999}',
+    ],
+)
+def test_what_can_not_be_read_is_no_address(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "serving.json").write_bytes(left)
+
+    assert running_url(tmp_path) is None
+    assert running_url(tmp_path / "nowhere") is None
+
+
+def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "serving.new").mkdir()
+    with written_down(tmp_path, URL):
+        assert running_url(tmp_path) is None
+
+
+def test_commands_find_the_proxy_of_their_state_folder(tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    env = {"OLLAMA_PROXY_STATE_DIR": str(state)}
+    with proxy_process(state) as proxy:
+        shown = run_cli("status", **env)
+        woken = run_cli("wake", **env)
+        pulls = run_cli("pulls", **env)
+        stopped = run_cli("stop", **env)
+        proxy.terminate()
+        ended = run_cli("status", **env, OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+
+    assert shown.stdout.splitlines()[0].split() == ["proxy", proxy.url]
+    assert "provisioning (starting" in woken.stdout
+    assert pulls.stdout == "no pull goes on\n"
+    assert "stopping" in stopped.stdout
+    assert [done.stderr for done in (shown, woken, pulls, stopped)] == [""] * 4
+    assert ended.returncode == 1
+    assert "no ollama-proxy answers at http://127.0.0.1:" in ended.stderr
+
+
+def test_another_address_is_asked_first_and_then_that_of_the_folder(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "s"
+    nobody = f"http://127.0.0.1:{free_port()}"
+    env = {"OLLAMA_PROXY_STATE_DIR": str(state), "OLLAMA_HOST": nobody}
+    with proxy_process(state) as proxy, proxy_process(tmp_path / "t") as other:
+        told = run_cli("status", **env)
+        json = run_cli("status", "--json", **env)
+        asked = run_cli("status", **env | {"OLLAMA_HOST": other.url})
+
+    assert told.returncode == json.returncode == 0
+    assert told.stdout.splitlines()[0].split() == ["proxy", proxy.url]
+    assert told.stderr == json.stderr
+    assert told.stderr == (
+        f"ollama-proxy: no ollama-proxy answers at {nobody}; the one of the state"
+        f" folder {str(state)!r} is asked, at {proxy.url}\n"
+    )
+    assert asked.stdout.splitlines()[0].split() == ["proxy", other.url]
+    assert asked.stderr == ""
+
+
+def test_a_free_port_is_found_by_the_commands(tmp_path: Path) -> None:
+    state, port = tmp_path / "s", free_port()
+    launch = Launch(options=("--port", str(port)))
+    with launched_proxy(state, launch, {}, port=port) as proxy:
+        done = run_cli("status", OLLAMA_PROXY_STATE_DIR=str(state))
+
+    assert done.stdout.splitlines()[0].split() == ["proxy", proxy.url]
+
+
+def test_a_killed_proxy_is_noticed(tmp_path: Path) -> None:
+    state, elsewhere = tmp_path / "s", f"127.0.0.1:{free_port()}"
+    with proxy_process(state) as proxy:
+        proxy.kill()
+        left = (state / "serving.json").read_text()
+        done = run_cli(
+            "status", OLLAMA_PROXY_STATE_DIR=str(state), OLLAMA_HOST=elsewhere
+        )
+
+    assert proxy.url in left
+    assert str(os.getpid()) not in left
+    assert done.returncode == 1
+    assert f"no ollama-proxy answers at http://{elsewhere} (" in done.stderr
