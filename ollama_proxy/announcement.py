@@ -41,6 +41,7 @@ class Calling:
 def announcement(serving: Serving, calling: Calling) -> str:
     """Return the lines to print."""
     url, model = serving.url, serving.model.name
+    generate = shlex.quote(f"{url}/api/generate")  # [::1] is a pattern to a shell
     body = shlex.quote(
         json.dumps(
             {"model": model, "prompt": "hi"}, separators=(",", ":"), ensure_ascii=False
@@ -57,9 +58,9 @@ def announcement(serving: Serving, calling: Calling) -> str:
         *([f"Note: {serving.notice}."] if serving.notice else []),
         "Type next, in another terminal:",
         *_pull(serving),
-        f"  curl {url}/api/generate -d {body}",
+        f"  curl {generate} -d {body}",
         "      -> 503 while the instance is provisioned; a little later -> tokens",
-        f"  curl -H 'Prefer: wait=120' {url}/api/generate -d {body}",
+        f"  curl -H 'Prefer: wait=120' {generate} -d {body}",
         "      -> waits for the instance instead",
         f"  {_status(serving, calling)}",
         f"  OLLAMA_HOST={_host(url)} ollama run {shlex.quote(model)}"
@@ -73,8 +74,9 @@ def _pull(serving: Serving) -> list[str]:
     if serving.model.is_there:
         return []
     body = shlex.quote(json.dumps({"model": serving.model.name}, separators=(",", ":")))
+    pull = shlex.quote(f"{serving.url}/api/pull")
     return [
-        f"  curl -H 'Prefer: wait=120' {serving.url}/api/pull -d {body}",
+        f"  curl -H 'Prefer: wait=120' {pull} -d {body}",
         "      -> no model is known to be there: this one is pulled",
     ]
 

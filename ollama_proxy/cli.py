@@ -180,7 +180,8 @@ def status(
     """Show what the running proxy is doing."""
     settings = _settings(config)
     client = _client(settings)
-    if watch and _out.is_terminal and not (_out.is_dumb_terminal or as_json):
+    is_live = sys.stdout.isatty() and not (_out.is_dumb_terminal or as_json)
+    if watch and is_live:
         watch_status(client, _out)
     elif watch:
         watch_lines(client, sys.stdout, as_json=as_json)

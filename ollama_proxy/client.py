@@ -59,8 +59,9 @@ class ProxyClient:
                 f"{self.url} answered {error.code}: {_message(error)}"
             ) from error
         except (OSError, ValueError) as error:
+            why = error.reason if isinstance(error, urllib.error.URLError) else error
             raise ProxyUnreachableError(
-                f"no ollama-proxy answers at {self.url} ({error}); start it, or set"
+                f"no ollama-proxy answers at {self.url} ({why}); start it, or set"
                 " OLLAMA_HOST to where it listens"
             ) from error
 

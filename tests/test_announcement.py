@@ -24,9 +24,9 @@ URL = "http://127.0.0.1:4321"
 
 
 def serving(
-    model: str = "tiny", *, is_there: bool = True, default: str = ""
+    model: str = "tiny", *, is_there: bool = True, default: str = "", url: str = URL
 ) -> Serving:
-    return Serving(URL, SuggestedModel(model, is_there), False, PLAN, "", default)
+    return Serving(url, SuggestedModel(model, is_there), False, PLAN, "", default)
 
 
 def commands(text: str) -> list[str]:
@@ -68,6 +68,14 @@ def test_a_name_means_nothing_to_the_shell() -> None:
 
     assert json.loads(shlex.split(told[0])[-1])["model"] == name
     assert shlex.split(told[-1], comments=True)[-1] == name
+
+
+def test_an_ipv6_address_is_no_pattern_of_the_shell() -> None:
+    url = "http://[::1]:4321"
+    text = announcement(serving(url=url, is_there=False), Calling("ollama-proxy"))
+
+    assert sum(f"'{url}/api/" in line for line in commands(text)) == 3
+    assert "  OLLAMA_HOST='[::1]:4321' ollama-proxy status" in text
 
 
 def test_the_file_of_the_settings_is_named_again() -> None:

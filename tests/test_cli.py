@@ -155,7 +155,7 @@ def begin_watching(url: str, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*PROGRAM, "status", "--watch", *options],
         cwd=ROOT,
-        env=clean_environment(OLLAMA_HOST=url),
+        env=clean_environment(OLLAMA_HOST=url, FORCE_COLOR="1"),  # as CI sets it
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -266,6 +266,7 @@ def test_without_a_proxy_a_command_says_so() -> None:
 
     assert done.returncode == 1
     assert "no ollama-proxy answers at http://127.0.0.1:" in done.stderr
+    assert "([Errno 111] Connection refused); start it" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
