@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ollama_proxy.brackets import Brackets
+from ollama_proxy.headers import media_type
 from ollama_proxy.routing import Kind, classify
 
 _NO_CONTENT = 204
@@ -121,8 +122,7 @@ def check_of(method: str, target: str, head: Head) -> EndCheck | None:
     route = classify(method, target.partition("?")[0])
     if route.kind is Kind.UNKNOWN:
         return None
-    content_type = head.headers.get("Content-Type", "").partition(";")[0]
-    content_type = content_type.strip().lower()
+    content_type = media_type(head.headers)
     if content_type == "application/json":
         return JsonCheck()
     marks = _STREAMS.get((content_type, route.name))

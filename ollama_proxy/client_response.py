@@ -33,11 +33,6 @@ class ClientResponse:
         self._client = client
         self._is_chunked = "Transfer-Encoding" in fields
 
-    @property
-    def content_type(self) -> str:
-        """Its type, without parameters."""
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
     async def write(self, data: bytes) -> None:
         """Send more of its body; raises `ConnectionResetError` without a client."""
         self._client.send(framed(data) if self._is_chunked else data)

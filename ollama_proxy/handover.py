@@ -78,10 +78,6 @@ class Begun(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Its headers; names are found in any case."""
 
-    @property
-    def content_type(self) -> str:
-        """Its type, without parameters."""
-
     async def write(self, data: bytes) -> None:
         """Send more of its body."""
 
@@ -318,7 +314,7 @@ class Handover(Generic[ResponseT]):
             raise ConnectionResetError(f"{message}: {error}") from error
         last = self._sink.last if self._sink is not None else b"\n"
         fresh_line = b"" if last.endswith(b"\n") else b"\n"
-        is_sse = response.content_type == "text/event-stream"
+        is_sse = headers.media_type(response.headers) == "text/event-stream"
         fresh_event = b"\n" if is_sse else b""
         return await self._tell(response, message, fresh_line + fresh_event)
 
@@ -337,7 +333,7 @@ def _takes_words(response: Begun) -> bool:
     """Tell whether words of our own fit into a body: a stream, and in the clear."""
     fields = response.headers
     is_bound = "Content-Length" in fields or "Content-Encoding" in fields
-    return response.content_type in _STREAM_TYPES and not is_bound
+    return headers.media_type(fields) in _STREAM_TYPES and not is_bound
 
 
 async def _error_of(head: Head, chunks: AsyncIterator[bytes], use: UseWatch) -> str:

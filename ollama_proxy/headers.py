@@ -4,7 +4,7 @@ Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection
 names; everything else passes, in order and as often as it came.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -66,6 +66,14 @@ def _is_for_upstream(name: str) -> bool:
 def _is_for_client(name: str) -> bool:
     lowered = name.lower()
     return lowered not in _NOT_FOR_CLIENT and not lowered.startswith(_CORS)
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the type of a body without parameters, in lower case; "" if none is told.
+
+    aiohttp's `content_type` remembers the last 56 headers, which may have 1 MB each.
+    """
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def preferred_wait_s(headers: Headers) -> float | None:

@@ -1,11 +1,13 @@
 """Headers are handed on as they came, but for those of one connection."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from ollama_proxy.headers import for_client, for_upstream, preferred_wait_s
+from ollama_proxy.headers import for_client, for_upstream, media_type, preferred_wait_s
 from ollama_proxy.link import GUARD_TOKEN, MARK
 
 HOP_BY_HOP = [
@@ -72,3 +74,22 @@ def test_prefer_wait_is_read_as_rfc_7240_has_it(
     value: str, seconds: float | None
 ) -> None:
     assert preferred_wait_s(CIMultiDict({"Prefer": value})) == seconds
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [("Text/Event-Stream; charset=utf-8", "text/event-stream"), ("a/b ;c", "a/b")],
+)
+def test_a_type_is_told_without_its_parameters(told: str, meant: str) -> None:
+    assert media_type(CIMultiDict({"content-type": told})) == meant
+    assert media_type(CIMultiDict()) == ""
+
+
+def test_a_hundred_large_types_are_not_kept() -> None:
+    tracemalloc.start(1)
+    try:
+        for number in range(100):
+            media_type(CIMultiDict({"Content-Type": f"a/b; {number}" + "c" * 500_000}))
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
