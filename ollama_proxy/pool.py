@@ -56,7 +56,7 @@ class Lease:
     ) -> None:
         self._controller = controller
         self._forget = forget
-        self._counts = counts
+        self.counts = counts
         self._held = True
         self.is_used = False
         self.was_cut = False
@@ -88,13 +88,13 @@ class Lease:
 
     def mark_used(self) -> None:
         """Take note that the instance works on it: so does it until it is released."""
-        if self._counts and not self.is_used:
+        if self.counts and not self.is_used:
             self.is_used = True
             self._controller.note_use(self.launch_id)
 
     def mark_moving(self) -> None:
         """Take note that the instance worked on it just now."""
-        if self._counts:
+        if self.counts:
             self._controller.apply(Used(self.launch_id))
 
     def release(self) -> None:
@@ -233,12 +233,23 @@ class Pool:
     def glance(self) -> Lease | None:
         """Claim a ready instance for a request that is no use of it.
 
-        The instance does not go in the middle of it all the same.
+        The instance does not go in the middle of it all the same. So there is none
+        once its idle time is over: such requests would keep it, if there always is one.
         """
         for controller in self.controllers:
-            if controller.record.state is State.READY:
+            if controller.record.state is State.READY and not self._is_over(controller):
                 return self._claim(controller, counts=False)
         return None
+
+    def _is_over(self, controller: Controller) -> bool:
+        """Tell whether only requests that are no use still hold an instance."""
+        last_used, limit_s = (
+            controller.record.last_used,
+            controller.policy.idle_timeout_s,
+        )
+        if self._clock.now() < last_used + limit_s:
+            return False
+        return not any(lease.counts for lease in self._leases[controller])
 
     def _claim(self, chosen: Controller, *, counts: bool = True) -> Lease | None:
         launch_id = chosen.record.launch_id

@@ -189,6 +189,39 @@ async def test_requests_without_a_pause_between_them_keep_no_instance() -> None:
 
 
 @in_virtual_time
+async def test_looks_that_overlap_keep_no_instance() -> None:
+    deployment = Deployment()
+    (await _leased(deployment)).release()
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + 310
+
+    async def look() -> None:
+        while loop.time() < ends_at and (lease := deployment.pool.glance()):
+            await asyncio.sleep(2.0)
+            lease.release()
+
+    looks = []
+    for _ in range(3):
+        looks.append(asyncio.ensure_future(look()))
+        await asyncio.sleep(0.7)
+    await asyncio.sleep(303)
+
+    assert deployment.cloud.paid == 0
+    await asyncio.gather(*looks)
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_looks_are_let_through_as_long_as_a_request_is_at_work() -> None:
+    deployment = Deployment()
+    await _leased(deployment)
+    await asyncio.sleep(1000)
+
+    assert deployment.pool.glance() is not None
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
 async def test_a_request_that_was_use_keeps_it_from_its_end_on() -> None:
     deployment = Deployment()
     lease = await _leased(deployment)
