@@ -114,6 +114,7 @@ class Behind(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that it is closed."""
         self.transport = None
+        self._stream.close()
         if self._timer is not None:
             self._timer.cancel()
         self._server.connection_lost(exc)

@@ -237,6 +237,7 @@ class ClientConnection(asyncio.Protocol):
         self._stop_timer()
         if self._leaving is not None:
             self._leaving.cancel()
+            self._leaving = None
         self.resume_writing()
         self._parser.close()
         self._came.clear()

@@ -56,6 +56,10 @@ class RequestStream:
         out, self._out = self._out, []
         return out[0] if len(out) == 1 else b"".join(out)
 
+    def close(self) -> None:
+        """Read no more; this object and its next step hold each other."""
+        self._read = None
+
     def _refuse(self, refused: RefusedRequestError) -> None:
         self._read = None
         self._line.clear()

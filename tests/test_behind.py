@@ -1,6 +1,8 @@
 """Requests on their way to aiohttp: what can be read in two ways goes no further."""
 
 import asyncio
+import gc
+import weakref
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy import log
+from ollama_proxy.behind import Behind
 from tests.fakes.raw_upstream import RawUpstream, reply
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 from tests.wire import read_answer
@@ -123,6 +126,22 @@ async def test_a_body_that_breaks_off_in_the_middle_resets_its_connection(
                 await reader.read()
         writer.close()
         await proxy.until(lambda: proxy.behind == 0)
+
+
+async def test_a_connection_that_is_closed_leaves_nothing_for_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        behind = Behind(asyncio.Protocol())
+        behind.connection_made(asyncio.Transport())
+        behind.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        behind.connection_lost(None)
+        seen = weakref.ref(behind._stream)
+        del behind
+
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_connection_of_chunks_and_trailers_is_kept(tmp_path: Path) -> None:
