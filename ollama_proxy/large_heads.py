@@ -8,8 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-KEPT_HEAD: Final = 16 * 1024
-"""Bytes of headers that an idle connection may hold."""
+KEPT_HEAD: Final = 384 * 1024
+"""Bytes of headers that an idle connection may hold: more than any client sends."""
 
 
 def close_after_large_head(
