@@ -181,3 +181,29 @@ async def test_its_models_are_no_embedding_models_to_ollamas_command(
         shown = await answer.json()
 
     assert shown["capabilities"] == ["completion", "tools", "thinking"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/api/chat", '{"model":"tiny","messages":["hi"]}', 400),
+        ("POST", "/api/chat", '{"model":"tiny","options":{"a":1e400}}', 400),
+        ("POST", "/v1/chat/completions", '{"model":"tiny","messages":[5]}', 400),
+        ("POST", "/v1/chat/completions", '{"model":"tiny","messages":[]}', 400),
+        ("POST", "/v1/messages", '{"model":"tiny","messages":[{}]}', 400),
+        ("POST", "/v1/responses", '{"model":"tiny","input":[5]}', 400),
+        ("POST", "/api/copy", '{"source":"tiny","destination":1e400}', 400),
+        ("POST", "/api/copy", '{"source":"tiny","destination":"b","x":1e400}', 200),
+        ("POST", "/api/generate", '{"model":"tiny","prompt":"a","x":1e400}', 200),
+    ],
+)
+async def test_it_refuses_what_ollama_refuses_and_nothing_else(
+    base: str, method: str, path: str, body: str, status: int
+) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, base + path, data=body) as answer,
+    ):
+        await answer.read()
+
+    assert answer.status == status

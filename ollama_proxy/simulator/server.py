@@ -1,6 +1,7 @@
 """The simulator's application: routes, the model store's endpoints, manners."""
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import time
@@ -12,8 +13,8 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ollama_proxy.cold_refusals import refusal
 from ollama_proxy.go_json import (
-    EmptyBodyError,
     GoSyntaxError,
     UnreadBodyError,
     are_folded,
@@ -332,17 +333,13 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     """Return a request's JSON object, or refuse it in Ollama's words."""
     await invite(request)
     raw = b"".join([data async for data in request.content.iter_any()])
+    refused = refusal(classify(request.method, request.path).name, raw)
+    if refused is not None and refused.status == 400:  # noqa: PLR2004
+        raise web.HTTPBadRequest(text=refused.message)
     try:
-        body = _decoded(raw)
-    except EmptyBodyError as error:
-        raise web.HTTPBadRequest(text="missing request body") from error
+        return _decoded(raw)
     except (GoSyntaxError, UnreadBodyError) as error:
         raise web.HTTPBadRequest(text=str(error)) from error
-    for key, kind in _FIELD_TYPES.items():
-        if not isinstance(body.get(key, kind()), kind | None):
-            text = f"json: cannot unmarshal into Go struct field .{key}"
-            raise web.HTTPBadRequest(text=text)
-    return body
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
@@ -353,17 +350,13 @@ def _decoded(raw: bytes) -> dict[str, Any]:
             return body
     except UNREADABLE:
         pass
-    return {name: msgspec.json.decode(one) for name, one in read_members(raw).items()}
-
-
-_FIELD_TYPES: dict[str, type] = {
-    "model": str,
-    "name": str,
-    "stream": bool,
-    "messages": list,
-    "tools": list,
-    "options": dict,
-}
+    members: dict[str, Any] = {}
+    for name, one in read_members(raw).items():
+        with contextlib.suppress(
+            msgspec.MsgspecError
+        ):  # Go skips what it has no field for
+            members[name] = msgspec.json.decode(one)
+    return members
 
 
 def model_name(body: dict[str, Any]) -> str:
