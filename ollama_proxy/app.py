@@ -241,7 +241,9 @@ def build_app(
         budget=BodyBudget(settings.max_waiting_bytes),
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=metrics,
-        extra_routes=ExtraRoutes(settings.extra_routes, book),
+        extra_routes=ExtraRoutes(
+            settings.extra_routes, book, lambda: catalogue.last_version
+        ),
         stall_s=settings.stall_timeout,
     )
     fast_path = FastPath(common, hosts=hosts, clock=clock)

@@ -2,11 +2,12 @@
 
 Anybody can ask for any path, so a path that nobody knows wakes nothing. Two kinds
 are known: those that the settings list, and those that an instance of this place
-once answered with a status that tells that they are there.
+once answered with a status that tells that they are there. A third kind had earlier
+Ollamas: those wake if the last instance was of such a version.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +21,13 @@ LEARNT_ROUTES: Final = 100
 ROUTE_BYTES: Final = 200
 """How long a route may be that is learnt: method, space and path."""
 
+_FORMER = {
+    "POST /v1/images/generations": ((0, 14, 3), (0, 32, 6)),
+    "POST /v1/images/edits": ((0, 15, 0), (0, 32, 6)),
+}
+"""Routes that ``server/routes.go`` had from one version on, and another no more."""
+
+_VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
 _LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no blank, no query
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OURS = frozenset({"/status", "/healthz", "/metrics"})
@@ -52,10 +60,16 @@ def _parse_route(text: str) -> str:
 
 
 class ExtraRoutes:
-    """Tells which unknown routes wake, and learns them from answers."""
+    """Tells which unknown routes wake, and learns them from answers.
 
-    def __init__(self, listed: Sequence[str], book: LessonBook) -> None:
+    ``version`` tells that of the Ollama that would be asked.
+    """
+
+    def __init__(
+        self, listed: Sequence[str], book: LessonBook, version: Callable[[], str]
+    ) -> None:
         self._book = book
+        self._version = version
         self._exact = frozenset(one for one in listed if not one.endswith("*"))
         self._begun = tuple(one[:-1] for one in listed if one.endswith("*"))
 
@@ -68,9 +82,17 @@ class ExtraRoutes:
             return route
         asked = f"{method} {path}"
         is_listed = asked in self._exact or asked.startswith(self._begun)
-        if is_listed or asked in self._book.lessons.routes:
+        is_known = is_listed or asked in self._book.lessons.routes
+        if is_known or self._is_former(asked):
             return replace(route, asleep=Asleep.WAKE)
         return route
+
+    def _is_former(self, asked: str) -> bool:
+        if asked not in _FORMER:
+            return False
+        begun, ended = _FORMER[asked]
+        match = _VERSION.match(self._version())
+        return match is not None and begun <= tuple(map(int, match.groups())) < ended
 
     def heard(self, route: Route, method: str, path: str, status: int) -> None:
         """Learn from an instance's own answer that it has a route.

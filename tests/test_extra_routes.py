@@ -36,6 +36,11 @@ SCANNED = [
 ]
 
 
+def newest() -> str:
+    """Return the version of an Ollama that has no routes of earlier ones."""
+    return "0.33.0"
+
+
 async def ask(proxy: RunningProxy, method: str, path: str, status: int = 0) -> int:
     """Send a request that a simulator answers with ``status``, if that is not 0."""
     headers = {"X-Simulator-Fault": f"status={status}"} if status else {}
@@ -164,7 +169,7 @@ async def test_a_large_body_for_an_unknown_route_is_relayed_as_it_comes(
 
 def test_so_many_routes_are_learnt_and_no_more() -> None:
     book = LessonBook(MemoryLessons(), SetClock())
-    routes = ExtraRoutes([], book)
+    routes = ExtraRoutes([], book, newest)
     for number in range(LEARNT_ROUTES + 50):
         path = f"/v1/{number}"
         routes.heard(classify("POST", path), "POST", path, 200)
@@ -187,7 +192,7 @@ def test_so_many_routes_are_learnt_and_no_more() -> None:
 def test_a_route_is_learnt_if_it_is_short_plain_and_none_of_ollamas(
     path: str, *, is_learnt: bool
 ) -> None:
-    routes = ExtraRoutes([], LessonBook(MemoryLessons(), SetClock()))
+    routes = ExtraRoutes([], LessonBook(MemoryLessons(), SetClock()), newest)
     routes.heard(classify("PUT", path), "PUT", path, 400)
     resolved = routes.resolve(classify("PUT", path), "PUT", path)
 
@@ -196,16 +201,47 @@ def test_a_route_is_learnt_if_it_is_short_plain_and_none_of_ollamas(
 
 def test_a_disk_that_is_full_keeps_nothing_from_being_learnt() -> None:
     store = MemoryLessons(is_full=True)
-    routes = ExtraRoutes([], LessonBook(store, SetClock()))
+    routes = ExtraRoutes([], LessonBook(store, SetClock()), newest)
     routes.heard(classify("POST", "/x"), "POST", "/x", 200)
 
     assert routes.resolve(classify("POST", "/x"), "POST", "/x").counts_as_use
     assert store.kept == Lessons()
 
 
+@pytest.mark.parametrize(
+    ("path", "version", "wakes"),
+    [
+        ("/v1/images/generations", "0.14.2", False),
+        ("/v1/images/generations", "0.14.3", True),
+        ("/v1/images/generations", "0.32.5-rc1", True),
+        ("/v1/images/generations", "0.32.6", False),
+        ("/v1/images/generations", "0.33.0", False),
+        ("/v1/images/edits", "0.14.3", False),
+        ("/v1/images/edits", "0.20.0", True),
+        ("/v1/images/edits", "", False),
+        ("/v1/images/others", "0.20.0", False),
+    ],
+)
+def test_a_route_that_only_earlier_ollamas_had_wakes_one_of_those(
+    path: str, version: str, *, wakes: bool
+) -> None:
+    book = LessonBook(MemoryLessons(), SetClock())
+    routes = ExtraRoutes([], book, lambda: version)
+    resolved = routes.resolve(classify("POST", path), "POST", path)
+
+    assert resolved.counts_as_use is wakes
+
+
+async def test_an_image_is_drawn_by_an_earlier_ollama_that_was_asleep(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_ASLEEP_VERSION="0.20.0") as proxy:
+        assert await ask(proxy, "POST", "/v1/images/generations") == 503
+
+
 def test_a_route_of_ollamas_own_is_left_as_it_is() -> None:
     routes = ExtraRoutes(
-        ["GET *"], LessonBook(MemoryLessons(Lessons(["GET /"])), SetClock())
+        ["GET *"], LessonBook(MemoryLessons(Lessons(["GET /"])), SetClock()), newest
     )
     for path in ("/", "/api/tags", "/api/tags/"):
         route = classify("GET", path)
