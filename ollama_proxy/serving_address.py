@@ -55,7 +55,8 @@ def running_url(folder: Path) -> str | None:
         written = msgspec.json.decode((folder / _NAME).read_bytes(), type=_Written)
     except (OSError, msgspec.MsgspecError):
         return None
-    return written.url if _has_folder(written.pid, folder) else None
+    is_ours = written.url.startswith("http://") and _has_folder(written.pid, folder)
+    return written.url if is_ours else None
 
 
 def _has_folder(pid: int, folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """The address of a state folder's proxy: there while it serves, for its owner."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_what_can_not_be_read_is_no_address(tmp_path: Path, left: bytes) -> None
 
     assert running_url(tmp_path) is None
     assert running_url(tmp_path / "nowhere") is None
+
+
+def test_only_a_web_address_is_one(tmp_path: Path) -> None:
+    with contextlib.closing(Store(tmp_path)):
+        with written_down(tmp_path, "file:///etc/passwd#"):
+            assert running_url(tmp_path) is None
+        with written_down(tmp_path, URL):
+            assert running_url(tmp_path) == URL
 
 
 def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path: Path) -> None:
