@@ -9,7 +9,7 @@ import socket
 _MAX_PORT = 65535
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _DEFAULT = ("127.0.0.1", 11434)
-_OWN = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - of a client, not a bind
+_EVERY = {"", "0.0.0.0", "::"}  # noqa: S104 - what is asked for, no bind
 
 
 def split_address(text: str, default_port: int = _DEFAULT[1]) -> tuple[str, int]:
@@ -109,8 +109,12 @@ def _checked_port(port: str, default: int, text: str) -> int:
 
 
 def client_host(host: str) -> str:
-    """Return the host that a client on this machine connects to."""
-    return _OWN.get(host, host)
+    """Return the host that a client on this machine connects to.
+
+    For ``::`` that is IPv4 too, which its one socket takes: in many containers it can
+    be bound while IPv6 is switched off, and ``::1`` reaches nobody there.
+    """
+    return "127.0.0.1" if host in _EVERY else host
 
 
 def client_url(host: str, port: int) -> str:

@@ -99,7 +99,7 @@ def asked(proxy: ProxyProcess, client: str, host: str) -> int:
         return connection.getresponse().status
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "[::]"])
 def test_a_server_on_every_address_takes_any_host_over_ipv4_and_ipv6(
     tmp_path: Path, host: str
 ) -> None:

@@ -94,7 +94,9 @@ def test_no_proxy_is_asked_for_the_own_machine() -> None:
     assert (len(asked), seen) == (1, [])
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "", "127.0.0.1", "localhost", "'0.0.0.0"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "", "[::]", "127.0.0.1", "localhost", "'0.0.0.0"]
+)
 def test_it_asks_on_this_machine_where_everybody_is_served(host: str) -> None:
     with answering(saying(HEALTHY)) as (port, asked):
         asked_of({"OLLAMA_HOST": f"{host}:{port}"})
@@ -102,10 +104,9 @@ def test_it_asks_on_this_machine_where_everybody_is_served(host: str) -> None:
     assert asked[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
 
 
-@pytest.mark.parametrize("host", ["[::]", "[::1]"])
-def test_it_asks_over_ipv6_where_that_is_meant(host: str) -> None:
+def test_it_asks_over_ipv6_where_that_is_meant() -> None:
     with answering(saying(HEALTHY), "::1") as (port, _):
-        assert asked_of({"OLLAMA_HOST": f"{host}:{port}"}) == f"http://[::1]:{port}"
+        assert asked_of({"OLLAMA_HOST": f"[::1]:{port}"}) == f"http://[::1]:{port}"
 
 
 @pytest.mark.parametrize(
