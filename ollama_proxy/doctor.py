@@ -44,6 +44,8 @@ async def examine(settings: Settings) -> list[Finding]:
     if settings.selection.notice:
         note = Finding("settings of others", ok=True, detail=settings.selection.notice)
         findings.append(note)
+    if (unset := unset_date(this_machine().wall())) is not None:
+        findings.append(Finding("date", ok=False, detail=unset))
     try:
         store = Store(settings.state_dir)
     except StartupError as error:
