@@ -5,6 +5,7 @@ import contextlib
 import msgspec
 
 from ollama_proxy.backend import Notes
+from ollama_proxy.backends.notes import read_note, read_notes
 from ollama_proxy.errors import StoreError
 from ollama_proxy.moments import restored_moment
 from ollama_proxy.record import LaunchId
@@ -84,11 +85,13 @@ class Attempts:
     def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes
         kept = notes.notes()
-        self.book = msgspec.json.decode(kept.pop(_BOOK, b"{}"), type=Book)
-        self._kept = {
-            launch_id: msgspec.json.decode(note, type=Attempt).restored(now)
-            for launch_id, note in kept.items()
-        }
+        book = read_note(_BOOK, kept.pop(_BOOK, b"{}"), Book)
+        read, self._damaged = read_notes(kept, Attempt)
+        self._kept = {name: one.restored(now) for name, one in read.items()}
+        if book is None:
+            regions = dict.fromkeys(one.region for one in self._kept.values())
+            book = Book(regions=tuple(regions))
+        self.book = book
 
     def get(self, launch_id: LaunchId) -> Attempt | None:
         """Return what is known of a launch."""
@@ -154,9 +157,10 @@ class Attempts:
 
     def drop(self, launch_id: LaunchId) -> None:
         """Forget a launch of which nothing runs any more."""
-        if launch_id in self._kept:
+        if launch_id in self._kept or launch_id in self._damaged:
             self._notes.drop_note(launch_id)
-            del self._kept[launch_id]
+            self._kept.pop(launch_id, None)
+            self._damaged.discard(launch_id)
 
     def note(self, **changes: str | tuple[str, ...] | None) -> None:
         """Change what outlives launches, as `put` does."""

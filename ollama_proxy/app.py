@@ -53,7 +53,7 @@ from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
 from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
-from ollama_proxy.store import Store
+from ollama_proxy.store import SLOT, Store
 from ollama_proxy.suggested_model import SIMULATED_MODELS
 from ollama_proxy.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.upstream_access import access_link
@@ -98,7 +98,7 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     context = BackendContext(store.owner_id, folder, notes, clock, options)
     try:
         backend = factory(context)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise StartupError(
             f"the notes of the backend {name!r} in {str(folder)!r} can't be read"
             f" ({error}); run the version that wrote them"
@@ -148,7 +148,7 @@ def build_app(
         secrets_in(settings),
     )
     controller = Controller(
-        "default-0",
+        SLOT,
         offer,
         store=store,
         launches=estimates,

@@ -51,6 +51,7 @@ async def examine(settings: Settings) -> list[Finding]:
     except StartupError as error:
         return [*findings, Finding("state folder", ok=False, detail=str(error))]
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
+    findings += [Finding("state", ok=False, detail=what) for what in store.damage]
     with closing(store):
         try:
             opened = open_backend(settings, store, open_clock(store))

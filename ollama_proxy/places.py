@@ -8,18 +8,21 @@ true of another, so each has a row of its own.
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from ollama_proxy.backend import Traits
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.lessons import Lessons
+from ollama_proxy.state_repair import read_contents
 
 PLACES: Final = 16
 """How many places are remembered: those that were written last."""
 
 _NAME_LENGTH = 500
+_LESSONS = msgspec.msgpack.Decoder(Lessons)
+_T = TypeVar("_T")
 
 
 def place_of(backend: str, traits: Traits) -> str:
@@ -36,15 +39,16 @@ class Place:
         db: sqlite3.Connection,
         writing: Callable[[], AbstractContextManager[sqlite3.Connection]],
         name: str,
+        discard: Callable[[str, str, tuple[object, ...]], None],
     ) -> None:
         self.name = name
+        self._discard = discard
         self._db = db
         self._writing = writing
 
     def contents(self) -> Contents | None:
         """Return what the newest instance said of its models."""
-        raw = self._read("contents")
-        return msgspec.msgpack.decode(raw, type=Contents) if raw else None
+        return self._decoded("contents", read_contents)
 
     def put_contents(self, contents: Contents) -> None:
         """Write what the newest instance said. Raises `StoreError`."""
@@ -52,12 +56,26 @@ class Place:
 
     def lessons(self) -> Lessons:
         """Return what the instances taught besides."""
-        raw = self._read("lessons")
-        return msgspec.msgpack.decode(raw, type=Lessons) if raw else Lessons()
+        return self._decoded("lessons", _LESSONS.decode) or Lessons()
 
     def put_lessons(self, lessons: Lessons) -> None:
         """Write what the instances taught. Raises `StoreError`."""
         self._write("lessons", msgspec.msgpack.encode(lessons))
+
+    def _decoded(self, column: str, read: Callable[[bytes], _T]) -> _T | None:
+        """Return a column; what can't be read is none, as before the first instance."""
+        raw = self._read(column)
+        if raw is None:
+            return None
+        try:
+            return read(raw)
+        except (ValueError, TypeError) as error:
+            self._discard(
+                f"the {column} of {self.name!r} can't be read ({error})",
+                f"UPDATE place SET {column} = NULL WHERE name = ?",  # noqa: S608 - ours
+                (self.name,),
+            )
+            return None
 
     def _read(self, column: str) -> bytes | None:
         query = f"SELECT {column} FROM place WHERE name = ?"  # noqa: S608 - our own

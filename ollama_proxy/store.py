@@ -7,65 +7,45 @@ disk before its cloud is called, or the call is not made.
 """
 
 import contextlib
-import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from filelock import FileLock, Timeout
+import structlog
 
-from ollama_proxy.clock import Marking
-from ollama_proxy.environment import is_without_home
+from ollama_proxy import log
+from ollama_proxy.clock import Marking, SystemClock
 from ollama_proxy.errors import StartupError, StoreError
 from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
+from ollama_proxy.state_file import Opened, keep_copy, open_state
+from ollama_proxy.state_folder import (
+    STATE_FILE,
+    file_mode,
+    make_private,
+    read_owner,
+    take_folder,
+    write_owner,
+)
+from ollama_proxy.state_repair import (
+    doomed,
+    launches_in,
+    launches_under_way,
+    read_record,
+)
 from ollama_proxy.sticky import StickyModel
+
+SLOT: Final = "default-0"
+"""The slot of the one instance that there is."""
 
 _JOURNAL_ROWS = 1000
 _LAUNCH_ROWS = 20
-
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE instance (
-        slot TEXT PRIMARY KEY, state TEXT NOT NULL, launch_id TEXT, record BLOB NOT NULL
-    );
-    CREATE TABLE journal (
-        id INTEGER PRIMARY KEY, at REAL NOT NULL, slot TEXT NOT NULL, launch_id TEXT,
-        before TEXT NOT NULL, after TEXT NOT NULL, event TEXT NOT NULL, fault TEXT
-    );
-    CREATE TABLE catalogue (
-        id INTEGER PRIMARY KEY CHECK (id = 1), contents BLOB NOT NULL
-    );
-    CREATE TABLE launch (
-        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, duration_s REAL NOT NULL
-    );
-    """,
-    "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
-    "CREATE TABLE note (launch_id TEXT PRIMARY KEY, note BLOB NOT NULL);",
-    """
-    CREATE TABLE backend_note (
-        backend TEXT, name TEXT, note BLOB NOT NULL, PRIMARY KEY (backend, name)
-    );
-    INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
-    DROP TABLE note;
-    """,
-    # The one catalogue of before may be any backend's: nobody can tell whose.
-    """
-    CREATE TABLE place (
-        name TEXT PRIMARY KEY, written INTEGER NOT NULL, contents BLOB, lessons BLOB
-    );
-    DROP TABLE catalogue;
-    """,
-    "ALTER TABLE journal ADD COLUMN report TEXT;",
-)
-"""One script per version of the schema; the position is the version before it."""
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -87,33 +67,130 @@ class Transition(msgspec.Struct, frozen=True):
 class Store:
     """The state of one deployment, owned by one process at a time.
 
-    ``problem``: why the last write failed, until one succeeds again.
+    ``problem``: why the last write failed, until one succeeds again. ``damage``: what
+    could not be read of what an earlier process left, in words.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._date = SystemClock().wall
+        self._path = folder / STATE_FILE
+        self._copy: Path | None = None
+        self._log = structlog.get_logger()
         self.problem: str | None = None
         self._clock: Marking | None = None
-        self._lock = _lock_folder(folder)
+        self.damage: list[str] = []
+        self._lock = take_folder(folder)
         try:
-            self._db = _open_database(folder / "state.sqlite3")
+            opened = self._open()
         except BaseException:
             self._lock.release()
             raise
-        self.owner_id = self._owner_id()
+        self._db = opened.db
+        try:
+            self._mend(opened)
+            self.owner_id = self._owner_id()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> Opened:
+        try:
+            make_private(self._path, file_mode(self._folder))
+        except OSError as error:
+            raise StartupError(
+                f"the state file {str(self._path)!r} can't be written"
+                f" ({error.strerror}); make room and see to its rights, or set"
+                " OLLAMA_PROXY_STATE_DIR to another folder"
+            ) from error
+        return open_state(self._path, self._date())
 
     def close(self) -> None:
         """Close the file and let another process have the folder."""
         self._db.close()
         self._lock.release()
 
+    def _mend(self, opened: Opened) -> None:
+        """Put what is there into the place of what can't be read any more."""
+        if opened.damage:
+            self._tell(f"the state file was damaged: {opened.damage}")
+            self._recall(opened.launches)
+        rows = self._db.execute("SELECT slot, launch_id, record FROM instance")
+        for slot, launch_id, raw in rows.fetchall():
+            self._mend_record(str(slot), launch_id, raw)
+
+    def _mend_record(self, slot: str, launch_id: object, raw: object) -> None:
+        named = LaunchId(launch_id) if isinstance(launch_id, str) else None
+        try:
+            record = read_record(raw)
+            if record.launch_id == named or named is None:
+                return
+            why = f"it names the launch {record.launch_id}"
+        except ValueError as error:
+            why = str(error)
+            if named is None and isinstance(raw, bytes):
+                named = next(iter(launches_in(raw)), None)
+        known = named or "none"
+        self._tell(f"the record of {slot!r} can't be read ({why}); its launch: {known}")
+        with contextlib.suppress(StoreError):
+            self.put(slot, doomed(named, self._date()), None)
+
+    def _recall(self, found: Sequence[str]) -> None:
+        """Remember the launches of a file that had to be made anew.
+
+        Each slot whose record is gone gets the launch that the journal leaves open,
+        else one whose record stood in the bytes of the file.
+        """
+        slots = {row[0] for row in self._db.execute("SELECT slot FROM instance")}
+        journal = self._db.execute(
+            "SELECT slot, launch_id, after FROM journal ORDER BY id"
+        ).fetchall()
+        recalled = launches_under_way(journal)
+        known = {row[1] for row in journal} | self.launch_ids()
+        unknown = [LaunchId(name) for name in found if name not in known]
+        if unknown and not slots and not recalled:
+            recalled = {SLOT: unknown.pop()}
+        for slot, launch_id in recalled.items():
+            if slot not in slots:
+                self._tell(f"launch {launch_id} may have an instance: it is stopped")
+                self.put(slot, doomed(launch_id, self._date()), None)
+        if unknown:
+            names = ", ".join(unknown)
+            self._tell(
+                f"the damaged file names launches that may have ended: {names}; the"
+                " sweep stops what is still there"
+            )
+
+    def _tell(self, what: str) -> None:
+        """Log damage, and keep what was found for `check`."""
+        self.damage.append(what)
+        self._log.warning(log.STATE_DAMAGED, reason=what)
+
+    def _discard(self, what: str, statement: str, row: tuple[object, ...]) -> None:
+        """Remove what can't be read; a copy of the file is kept, once per process."""
+        if self._copy is None:
+            self._copy = keep_copy(self._path, self._date())
+        where = f"the file as it was is {str(self._copy)!r}" if self._copy else ""
+        self._tell(f"{what}; {where or 'there is no room for a copy'}")
+        if self._copy is not None:
+            with contextlib.suppress(StoreError), self._writing() as db:
+                db.execute(statement, row)
+
     def _owner_id(self) -> str:
-        """Return the id of this deployment, drawn when the folder was new."""
-        with self._writing() as db:
-            new = secrets.token_hex(8)
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('owner_id', ?)", (new,))
-            row = db.execute("SELECT value FROM meta WHERE key = 'owner_id'").fetchone()
-        return str(row[0])
+        """Return the id of this deployment, drawn when the folder was new.
+
+        It also stands in a file of its own: without it nobody finds the instances.
+        """
+        query = "SELECT value FROM meta WHERE key = 'owner_id'"
+        row = self._db.execute(query).fetchone()
+        kept = read_owner(self._folder)
+        owner_id = str(row[0]) if row else kept or secrets.token_hex(8)
+        if row is None:
+            with self._writing() as db:
+                db.execute("INSERT INTO meta VALUES ('owner_id', ?)", (owner_id,))
+        if kept != owner_id:
+            write_owner(self._folder, owner_id)
+        return owner_id
 
     def put(self, slot: str, record: Record, transition: Transition | None) -> None:
         """Write a record, and its line of the journal if the state changed.
@@ -171,7 +248,7 @@ class Store:
         row = self._db.execute(
             "SELECT record FROM instance WHERE slot = ?", (slot,)
         ).fetchone()
-        return msgspec.json.decode(row[0], type=Record) if row else None
+        return read_record(row[0]) if row else None
 
     def launch_ids(self) -> set[LaunchId]:
         """Return every launch that a record names."""
@@ -198,7 +275,7 @@ class Store:
 
     def place(self, name: str) -> Place:
         """Return what is known of the models of one place."""
-        return Place(self._db, self._writing, name)
+        return Place(self._db, self._writing, name, self._discard)
 
     def add_launch(self, offer: str, duration_s: float) -> None:
         """Remember how long a launch took from wake to ready."""
@@ -213,14 +290,26 @@ class Store:
     def launch_durations_s(self, offer: str) -> list[float]:
         """Return how long the last launches of an offer took."""
         rows = self._db.execute(
-            "SELECT duration_s FROM launch WHERE offer = ?", (offer,)
+            "SELECT duration_s FROM launch WHERE offer = ? AND duration_s >= 0"
+            " AND typeof(duration_s) = 'real'",
+            (offer,),
         )
         return [float(row[0]) for row in rows]
 
     def sticky_models(self) -> list[StickyModel]:
         """Return every model that is remembered."""
-        rows = self._db.execute("SELECT model FROM sticky_model ORDER BY name")
-        return [msgspec.json.decode(row[0], type=StickyModel) for row in rows]
+        found = []
+        rows = self._db.execute("SELECT name, model FROM sticky_model ORDER BY name")
+        for name, raw in rows.fetchall():
+            try:
+                found.append(msgspec.json.decode(raw, type=StickyModel))
+            except (ValueError, TypeError) as error:
+                self._discard(
+                    f"what is remembered of the model {name!r} can't be read ({error})",
+                    "DELETE FROM sticky_model WHERE name = ?",
+                    (name,),
+                )
+        return found
 
     def put_sticky(self, model: StickyModel) -> None:
         """Remember a model."""
@@ -255,6 +344,8 @@ class Store:
                 f" OLLAMA_PROXY_BACKEND={row[0]} and its settings first, or set"
                 " OLLAMA_PROXY_STATE_DIR to another folder"
             )
+        if (row is not None and row[0]) == (costs and backend):
+            return  # a disk that is full needs no write
         with self._writing() as db:
             db.execute("DELETE FROM meta WHERE key = 'backend'")
             if costs:
@@ -306,58 +397,3 @@ class BackendNotes:
         row = (self._backend, launch_id)
         with self._writing() as db:
             db.execute("DELETE FROM backend_note WHERE backend = ? AND name = ?", row)
-
-
-def _lock_folder(folder: Path) -> FileLock:
-    """Take the folder for this process, or say who has it."""
-    if is_without_home(folder):
-        raise StartupError(
-            "OLLAMA_PROXY_STATE_DIR: this user has no home folder to keep the state in;"
-            " set it to a folder that lasts"
-        )
-    pid_file = folder / "pid"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FileLock(folder / "lock")
-        lock.acquire(timeout=0)
-        pid_file.write_text(f"{os.getpid()}\n", "ascii")
-    except Timeout:
-        holder = pid_file.read_text("ascii").strip() if pid_file.exists() else "unknown"
-        raise StartupError(
-            f"the state folder {str(folder)!r} is in use by process {holder}; "
-            "stop it, or set OLLAMA_PROXY_STATE_DIR to another folder"
-        ) from None
-    except OSError as error:
-        raise StartupError(
-            f"the state folder {str(folder)!r} can't be written ({error.strerror}); "
-            "set OLLAMA_PROXY_STATE_DIR to a folder that can"
-        ) from error
-    return lock
-
-
-def _open_database(path: Path) -> sqlite3.Connection:
-    """Open the file and bring its schema up to date, or say why not."""
-    try:
-        db = sqlite3.connect(path)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        _migrate(db, path)
-    except sqlite3.Error as error:
-        raise StartupError(
-            f"the state file {str(path)!r} can't be used: {error}"
-        ) from error
-    return db
-
-
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        db.close()
-        raise StartupError(
-            f"the state file {str(path)!r} has schema {version}, this version knows "
-            f"{len(MIGRATIONS)}; run the newer ollama-proxy that wrote it"
-        )
-    for number in range(version, len(MIGRATIONS)):
-        db.executescript(
-            f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
-        )

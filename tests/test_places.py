@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ollama_proxy import store as module
 from ollama_proxy.app import open_backend
 from ollama_proxy.backend import Traits
 from ollama_proxy.backends.fly.settings import FlySettings
@@ -17,6 +16,7 @@ from ollama_proxy.catalogue import Contents
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.places import PLACES, place_of
 from ollama_proxy.settings import load_settings
+from ollama_proxy.state_file import MIGRATIONS
 from ollama_proxy.store import Store
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
@@ -61,7 +61,7 @@ def test_a_place_is_what_the_models_are_on_else_where_the_instance_is() -> None:
 def test_a_catalogue_whose_place_nobody_noted_is_dropped(tmp_path: Path) -> None:
     before = 4
     db = sqlite3.connect(tmp_path / "state.sqlite3")
-    for script in module.MIGRATIONS[:before]:
+    for script in MIGRATIONS[:before]:
         db.executescript(script)
     raw = msgspec.msgpack.encode(CONTENTS)
     db.execute("INSERT INTO catalogue VALUES (1, ?)", (raw,))

@@ -3,6 +3,7 @@
 import msgspec
 
 from ollama_proxy.backend import Notes
+from ollama_proxy.backends.notes import read_note, read_notes
 from ollama_proxy.moments import restored_moment
 from ollama_proxy.record import LaunchId
 
@@ -58,12 +59,10 @@ class Ledger:
     def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes
         kept = notes.notes()
-        zones = kept.pop(_ZONES, b"[]")
-        self._zones = set(msgspec.json.decode(zones, type=list[str]))
-        self._kept = {
-            launch_id: msgspec.json.decode(note, type=Purchase).restored(now)
-            for launch_id, note in kept.items()
-        }
+        zones = read_note(_ZONES, kept.pop(_ZONES, b"[]"), list[str]) or []
+        read, self._damaged = read_notes(kept, Purchase)
+        self._kept = {name: one.restored(now) for name, one in read.items()}
+        self._zones = {*zones, *(one.offer.zone for one in self._kept.values())}
 
     def get(self, launch_id: LaunchId) -> Purchase | None:
         """Return what is known of a launch."""
@@ -94,6 +93,7 @@ class Ledger:
 
     def drop(self, launch_id: LaunchId) -> None:
         """Forget a launch of which nothing is left."""
-        if launch_id in self._kept:
+        if launch_id in self._kept or launch_id in self._damaged:
             self._notes.drop_note(launch_id)
-            del self._kept[launch_id]
+            self._kept.pop(launch_id, None)
+            self._damaged.discard(launch_id)

@@ -1,0 +1,282 @@
+"""The SQLite file of the state: its schema, opening it, mending one that is damaged.
+
+A damaged file is set aside and what can be read of it goes into a new one, row by
+row, from both ends of each table: between them may be a page that can't be read.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ollama_proxy.errors import StartupError
+from ollama_proxy.state_repair import backend_in, launches_in, name_of_copy, owner_in
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE instance (
+        slot TEXT PRIMARY KEY, state TEXT NOT NULL, launch_id TEXT, record BLOB NOT NULL
+    );
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, slot TEXT NOT NULL, launch_id TEXT,
+        before TEXT NOT NULL, after TEXT NOT NULL, event TEXT NOT NULL, fault TEXT
+    );
+    CREATE TABLE catalogue (
+        id INTEGER PRIMARY KEY CHECK (id = 1), contents BLOB NOT NULL
+    );
+    CREATE TABLE launch (
+        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, duration_s REAL NOT NULL
+    );
+    """,
+    "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
+    "CREATE TABLE note (launch_id TEXT PRIMARY KEY, note BLOB NOT NULL);",
+    """
+    CREATE TABLE backend_note (
+        backend TEXT, name TEXT, note BLOB NOT NULL, PRIMARY KEY (backend, name)
+    );
+    INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
+    DROP TABLE note;
+    """,
+    # The one catalogue of before may be any backend's: nobody can tell whose.
+    """
+    CREATE TABLE place (
+        name TEXT PRIMARY KEY, written INTEGER NOT NULL, contents BLOB, lessons BLOB
+    );
+    DROP TABLE catalogue;
+    """,
+    "ALTER TABLE journal ADD COLUMN report TEXT;",
+)
+"""One script per version of the schema; the position is the version before it."""
+
+_COPIES = 5
+_SCANNED_BYTES = 64 * 1024 * 1024
+_DAMAGED = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ  # of a file that was cut off
+_KEPT_BESIDE = ("-wal", "-shm")
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open state file, and how it was damaged; in words, empty if it was not.
+
+    ``launches`` were found in its bytes and in no row: at most one of them is there.
+    """
+
+    db: sqlite3.Connection
+    damage: str = ""
+    launches: list[str] = field(default_factory=list)
+
+
+def open_state(path: Path, now: float) -> Opened:
+    """Open the file and bring its schema up to date, whatever became of it.
+
+    Raises `StartupError` if the machine does not let us, or a later version wrote it.
+    """
+    try:
+        db = _connect(path)
+        try:
+            _migrate(db, path)
+            damage = _damage_of(db)
+        except BaseException:
+            db.close()
+            raise
+        if not damage:
+            return Opened(db)
+        db.close()
+    except sqlite3.Error as error:
+        if not _is_damage(error):
+            raise _unusable(path, error) from error
+        damage = str(error)
+    try:
+        return _made_anew(path, damage, now)
+    except (OSError, sqlite3.Error) as error:
+        raise _unusable(path, error) from error
+
+
+def keep_copy(path: Path, now: float) -> Path | None:
+    """Copy a file that is in use, with what belongs to it; None if it can't be."""
+    copy = path.with_name(name_of_copy(path.name, now))
+    try:
+        for end in ("", *_KEPT_BESIDE[:1]):
+            source = path.with_name(path.name + end)
+            if source.exists():
+                shutil.copy2(source, copy.with_name(copy.name + end))
+    except OSError:
+        return None
+    _drop_old_copies(path)
+    return copy
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file; on a full disk without the file that processes share."""
+    db = sqlite3.connect(path)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        db.close()
+        if _is_damage(error) or not path.exists() or not path.stat().st_size:
+            raise
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Tell a damaged file from a machine that does not let us read it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF in _DAMAGED or code == _SHORT_READ)
+
+
+def _unusable(path: Path, error: Exception) -> StartupError:
+    return StartupError(
+        f"the state file {str(path)!r} can't be used: {error}; make room and see to its"
+        " rights, or set OLLAMA_PROXY_STATE_DIR to another folder"
+    )
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StartupError(
+            f"the state file {str(path)!r} has schema {version}, this version knows "
+            f"{len(MIGRATIONS)}; run the newer ollama-proxy that wrote it"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        db.executescript(
+            f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+        )
+
+
+def _columns(db: sqlite3.Connection) -> dict[str, list[str]]:
+    """Return the columns of each table."""
+    names = db.execute(
+        "SELECT name FROM sqlite_master"
+        " WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    ).fetchall()
+    return {
+        name: [row[1] for row in db.execute(f'PRAGMA table_info("{name}")')]
+        for (name,) in names
+    }
+
+
+def _expected_columns() -> dict[str, list[str]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        for script in MIGRATIONS:
+            db.executescript(script)
+        return _columns(db)
+
+
+def _damage_of(db: sqlite3.Connection) -> str:
+    """Return what is wrong with an open file, in words; nothing if nothing is."""
+    said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if said != "ok":
+        return str(said).splitlines()[-1]
+    there = _columns(db)
+    for table, columns in _expected_columns().items():
+        if table not in there:
+            return f"the table {table!r} is missing"
+        if lacking := [name for name in columns if name not in there[table]]:
+            return f"the table {table!r} has no {lacking[0]!r}"
+    return ""
+
+
+def _made_anew(path: Path, damage: str, now: float) -> Opened:
+    """Set the file aside and make a new one of what can be read."""
+    copy = path.with_name(name_of_copy(path.name, now))
+    moved = [end for end in ("", *_KEPT_BESIDE) if _rename(path, copy, end)]
+    try:
+        db = _connect(path)
+        try:
+            _migrate(db, path)
+            lost = _copy_rows(copy, db)
+            launches = _fill_in(db, copy)
+        except BaseException:
+            db.close()
+            raise
+    except BaseException:
+        for end in moved:
+            _rename(copy, path, end)
+        raise
+    _drop_old_copies(path)
+    told = f"{damage}; it was made anew, the damaged file is {str(copy)!r}"
+    if lost:
+        told += f"; not all could be read of: {', '.join(lost)}"
+    return Opened(db, told, launches)
+
+
+def _rename(source: Path, target: Path, end: str) -> bool:
+    before = source.with_name(source.name + end)
+    if not before.exists():
+        return False
+    before.replace(target.with_name(target.name + end))
+    return True
+
+
+def _copy_rows(copy: Path, db: sqlite3.Connection) -> list[str]:
+    """Take over every row that can be read; return the tables that lack some."""
+    lost: list[str] = []
+    with contextlib.closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as old:
+        try:
+            there = _columns(old)
+        except sqlite3.Error:
+            return ["everything"]
+        with db:
+            for table, columns in _columns(db).items():
+                common = [name for name in columns if name in there.get(table, ())]
+                if not common:
+                    lost.append(table)
+                    continue
+                if not _copy_table(old, db, table, common):
+                    lost.append(table)
+    return lost
+
+
+def _copy_table(
+    old: sqlite3.Connection, db: sqlite3.Connection, table: str, columns: list[str]
+) -> bool:
+    """Take over the rows of a table; return whether all could be read."""
+    names, marks = ", ".join(columns), ", ".join("?" for _ in columns)
+    query = f"SELECT {names} FROM {table}"  # noqa: S608 - names of our schema
+    insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608
+    for order in ("", " ORDER BY rowid DESC"):
+        try:
+            for row in _rows(old, query + order):
+                with contextlib.suppress(sqlite3.IntegrityError):
+                    db.execute(insert, row)
+        except sqlite3.Error:
+            continue
+        return True
+    return False
+
+
+def _rows(db: sqlite3.Connection, query: str) -> Iterator[tuple[object, ...]]:
+    cursor = db.execute(query)
+    while (row := cursor.fetchone()) is not None:
+        yield row
+
+
+def _fill_in(db: sqlite3.Connection, copy: Path) -> list[str]:
+    """Fill in what no row says from the bytes of the file; return its launches."""
+    raw = b""
+    for end in ("", "-wal"):
+        with contextlib.suppress(OSError), Path(f"{copy}{end}").open("rb") as file:
+            raw += file.read(_SCANNED_BYTES)
+    with db:
+        for key, value in (("owner_id", owner_in(raw)), ("backend", backend_in(raw))):
+            if value is not None:
+                db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+    return [str(launch_id) for launch_id in launches_in(raw)]
+
+
+def _drop_old_copies(path: Path) -> None:
+    copies = sorted(path.parent.glob(f"{path.name}.damaged-*Z"))
+    for copy in copies[:-_COPIES]:
+        for end in ("", *_KEPT_BESIDE):
+            with contextlib.suppress(OSError):
+                copy.with_name(copy.name + end).unlink()

@@ -1,0 +1,104 @@
+"""What can still be read of a damaged state: pure, of rows and bytes.
+
+A launch that is on record costs money until somebody stops it. So its id counts for
+more than the rest of its record: where nothing else can be read, the instance is taken
+for one that is there and has to go.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from ollama_proxy.catalogue import Contents, Tags
+from ollama_proxy.record import Fault, LaunchId, Record, State
+
+_OWNER = re.compile(rb"owner_id([0-9a-f]{16})(?![0-9a-f])")
+_BACKEND = re.compile(rb"backend(exoscale|fly|ovh)(?![a-z])")
+_STATES = "|".join(state.value for state in State).encode()
+_RECORD = re.compile(
+    rb'\{"state":"(' + _STATES + rb')"[^{}]{0,200}?"launch_id":"(l[0-9a-f]{16})"'
+)
+_OVER = {State.COLD.value, State.COOLDOWN.value}
+
+
+def doomed(launch_id: LaunchId | None, now: float) -> Record:
+    """Return the record in place of one that can't be read.
+
+    What it names is stopped; if it names nothing there is nothing.
+    """
+    if launch_id is None:
+        return Record(since=now, last_used=now)
+    message = "its record was damaged, so it is stopped"
+    return Record(
+        state=State.STOPPING,
+        since=now,
+        launch_id=launch_id,
+        accepted=True,
+        launched_at=now,
+        last_used=now,
+        fault=Fault("state", message),
+    )
+
+
+def read_record(raw: object) -> Record:
+    """Return a record. Raises `ValueError` for what is none, or contradicts itself."""
+    if not isinstance(raw, bytes):
+        raise ValueError(f"it is of type {type(raw).__name__}")  # noqa: TRY004 - one kind
+    record = msgspec.json.decode(raw, type=Record)
+    if record.launch_id is None and record.state.value not in _OVER:
+        raise ValueError(f"{record.state.value!r} without a launch")
+    return record
+
+
+def read_contents(raw: bytes) -> Contents:
+    """Return what an instance said of its models. Raises `ValueError`."""
+    contents = msgspec.msgpack.decode(raw, type=Contents)
+    msgspec.json.decode(contents.tags, type=Tags)
+    for show in contents.shows.values():
+        msgspec.json.decode(show, type=dict[str, msgspec.Raw])
+    return contents
+
+
+def launches_under_way(journal: Iterable[Sequence[object]]) -> dict[str, LaunchId]:
+    """Return, by slot, the launch that a journal does not see end.
+
+    A line is ``slot, launch_id, after``, the oldest first.
+    """
+    found: dict[str, LaunchId] = {}
+    for slot, launch_id, after in journal:
+        if not isinstance(slot, str):
+            continue
+        if after in _OVER:
+            found.pop(slot, None)
+        elif isinstance(launch_id, str):
+            found[slot] = LaunchId(launch_id)
+    return found
+
+
+def owner_in(raw: bytes) -> str | None:
+    """Return the owner id in the bytes of a file that can't be read otherwise."""
+    found = _OWNER.search(raw)
+    return found[1].decode() if found else None
+
+
+def backend_in(raw: bytes) -> str | None:
+    """Return the one backend that such bytes name; None if there are more or none."""
+    found = {match[1].decode() for match in _BACKEND.finditer(raw)}
+    return found.pop() if len(found) == 1 else None
+
+
+def launches_in(raw: bytes) -> list[LaunchId]:
+    """Return the launches of the records in such bytes that may not have ended.
+
+    SQLite leaves old versions of a row where they were, so these may be several.
+    """
+    found = (match for match in _RECORD.finditer(raw) if match[1].decode() not in _OVER)
+    return [LaunchId(name) for name in dict.fromkeys(m[2].decode() for m in found)]
+
+
+def name_of_copy(name: str, now: float) -> str:
+    """Return the name for the copy of a damaged file, which sorts by its age."""
+    moment = datetime.fromtimestamp(now, UTC)
+    return f"{name}.damaged-{moment:%Y%m%dT%H%M%S%fZ}"

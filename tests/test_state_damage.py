@@ -1,0 +1,355 @@
+"""A damaged state: said, copied, read as far as it goes, no launch forgotten."""
+
+import contextlib
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import LogCapture
+
+from ollama_proxy import log
+from ollama_proxy.backends.attempts import Attempt, Attempts
+from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.catalogue import Catalogue, Contents
+from ollama_proxy.record import LaunchId, Record, State
+from ollama_proxy.state_file import keep_copy
+from ollama_proxy.state_repair import (
+    backend_in,
+    doomed,
+    launches_in,
+    launches_under_way,
+    owner_in,
+    read_record,
+)
+from ollama_proxy.sticky import Origin, StickyModel
+from ollama_proxy.store import SLOT, Store, Transition
+
+LAUNCH = LaunchId("l0123456789abcdef")
+READY = Record(State.READY, since=1.0, launch_id=LAUNCH, accepted=True)
+
+
+def line(after: str, launch_id: str = LAUNCH) -> Transition:
+    return Transition(1.0, SLOT, launch_id, "cold", after, "Wake", None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a state folder with an instance, a note and what is known of models."""
+    with closing(Store(tmp_path)) as store:
+        store.claim("exoscale", costs=True)
+        store.put(SLOT, READY, line("ready"))
+        store.notes_of("exoscale").put_note(LAUNCH, b'{"a": 1}')
+        store.put_sticky(StickyModel("a:latest", Origin.PULLED, "a", "a"))
+        store.put_sticky(StickyModel("b:latest", Origin.PULLED, "b", "b"))
+        store.add_launch("exoscale", 60.0)
+        store.place("here").put_contents(Contents(b'{"models":[]}', "0.1.0"))
+    return tmp_path
+
+
+@contextlib.contextmanager
+def altered(folder: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(folder / "state.sqlite3")) as db, db:
+        yield db
+
+
+def copies(folder: Path) -> list[Path]:
+    return sorted(folder.glob("state.sqlite3.damaged-*Z"))
+
+
+def reasons(capture: LogCapture) -> list[str]:
+    return [e["reason"] for e in capture.entries if e["event"] == log.STATE_DAMAGED]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"no JSON",
+        b"",
+        b'{"state":"parked","launch_id":"l0123456789abcdef"}',
+        b'{"state":7}',
+        b"[]",
+        b'{"state":"ready"}',
+        b'\xff{"state":"ready","launch_id":"l0123456789abcdef"}',
+    ],
+)
+def test_what_a_record_names_that_can_not_be_read_is_stopped(
+    folder: Path, record: bytes, errors_logged: LogCapture
+) -> None:
+    with altered(folder) as db:
+        db.execute("UPDATE instance SET record = ?", (record,))
+    with closing(Store(folder)) as store:
+        found = store.get(SLOT)
+
+        assert found is not None
+        assert (found.state, found.launch_id) == (State.STOPPING, LAUNCH)
+        assert store.launch_ids() == {LAUNCH}
+    assert "the record of 'default-0' can't be read" in reasons(errors_logged)[0]
+    assert LAUNCH in reasons(errors_logged)[0]
+
+
+def test_a_launch_that_stands_in_the_bytes_of_a_record_alone_is_stopped(
+    folder: Path,
+) -> None:
+    raw = msgspec.json.encode(READY)[:-5]
+    with altered(folder) as db:
+        db.execute("UPDATE instance SET launch_id = NULL, record = ?", (raw,))
+    with closing(Store(folder)) as store:
+        assert store.launch_ids() == {LAUNCH}
+
+
+def test_a_damaged_record_of_nothing_is_none(folder: Path) -> None:
+    with altered(folder) as db:
+        db.execute("UPDATE instance SET launch_id = NULL, record = X'00'")
+    with closing(Store(folder)) as store:
+        found = store.get(SLOT)
+
+        assert found is not None
+        assert found.state is State.COLD
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["meta", "instance", "journal", "launch", "sticky_model", "backend_note", "place"],
+)
+def test_a_missing_table_costs_what_was_in_it_and_no_launch(
+    folder: Path, table: str, errors_logged: LogCapture
+) -> None:
+    with closing(Store(folder)) as store:
+        owner_id = store.owner_id
+    with altered(folder) as db:
+        db.execute(f"DROP TABLE {table}")
+    with closing(Store(folder)) as store:
+        assert store.owner_id == owner_id
+        assert store.launch_ids() == {LAUNCH}
+        left = {model.name for model in store.sticky_models()}
+        assert left == (set() if table == "sticky_model" else {"a:latest", "b:latest"})
+        assert len(store.notes_of("exoscale").notes()) == (table != "backend_note")
+    assert f"the table '{table}' is missing" in reasons(errors_logged)[0]
+    assert len(copies(folder)) == 1
+
+
+def test_the_journal_tells_of_the_launch_whose_record_is_gone(folder: Path) -> None:
+    with altered(folder) as db:
+        db.execute("DROP TABLE instance")
+    with closing(Store(folder)) as store:
+        found = store.get(SLOT)
+
+        assert found is not None
+        assert (found.state, found.launch_id) == (State.STOPPING, LAUNCH)
+
+
+def test_a_launch_that_ended_is_not_recalled(folder: Path) -> None:
+    with closing(Store(folder)) as store:
+        store.put(SLOT, Record(), line("cold"))
+    with altered(folder) as db:
+        db.execute("DROP TABLE instance")
+    with closing(Store(folder)) as store:
+        assert store.launch_ids() == set()
+
+
+def test_a_column_of_another_version_is_damage(folder: Path) -> None:
+    with altered(folder) as db:
+        db.execute("ALTER TABLE journal DROP COLUMN report")
+    with closing(Store(folder)) as store:
+        assert [one.launch_id for one in store.journal()] == [LAUNCH]
+        assert "has no 'report'" in store.damage[0]
+
+
+def test_a_file_that_is_no_database_is_set_aside(
+    tmp_path: Path, errors_logged: LogCapture
+) -> None:
+    path = tmp_path / "state.sqlite3"
+    path.write_text("this is not a database, not at all" * 50)
+    with closing(Store(tmp_path)) as store:
+        assert store.get(SLOT) is None
+    with closing(Store(tmp_path)) as store:
+        assert store.damage == []
+
+    assert copies(tmp_path)[0].read_text().startswith("this is not")
+    assert "file is not a database" in reasons(errors_logged)[0]
+    assert str(copies(tmp_path)[0]) in reasons(errors_logged)[0]
+
+
+@pytest.mark.parametrize("keeps_owner_file", [True, False])
+def test_what_stands_in_the_bytes_of_a_file_without_its_head_is_found(
+    folder: Path, keeps_owner_file: bool
+) -> None:
+    with closing(Store(folder)) as store:
+        owner_id = store.owner_id
+    if not keeps_owner_file:
+        (folder / "owner").unlink()
+    path = folder / "state.sqlite3"
+    path.write_bytes(b"\0" * 100 + path.read_bytes()[100:])
+    with closing(Store(folder)) as store:
+        found = store.get(SLOT)
+
+        assert store.owner_id == owner_id
+        assert found is not None
+        assert (found.state, found.launch_id) == (State.STOPPING, LAUNCH)
+
+
+def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(folder: Path) -> None:
+    with closing(Store(folder)) as store:
+        owner_id = store.owner_id
+    path = folder / "state.sqlite3"
+    whole = path.read_bytes()
+    for kept in range(1, len(whole), 4096 - 512):
+        path.write_bytes(whole[:kept])
+        (folder / "state.sqlite3-wal").unlink(missing_ok=True)
+        with closing(Store(folder)) as store:
+            assert store.owner_id == owner_id
+    assert len(copies(folder)) == 5
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_bytes_are_damaged_the_launch_is_stopped_or_still_ours(
+    folder: Path, seed: int
+) -> None:
+    """The owner id is kept in any case, by which the sweep finds what is there."""
+    with closing(Store(folder)) as store:
+        owner_id = store.owner_id
+    path, dice = folder / "state.sqlite3", random.Random(seed)
+    damaged = bytearray(path.read_bytes())
+    length = dice.choice([1, 30, 4096])
+    start = dice.randrange(100, len(damaged) - length)
+    damaged[start : start + length] = dice.randbytes(length)
+    path.write_bytes(damaged)
+    with closing(Store(folder)) as store:
+        found = store.get(SLOT)
+        store.sticky_models()
+        store.place("here").contents()
+        store.journal()
+
+        assert store.owner_id == owner_id
+        assert found is None or found.launch_id == LAUNCH or store.damage
+
+
+def test_damaged_rows_of_models_go_and_the_others_stay(
+    folder: Path, errors_logged: LogCapture
+) -> None:
+    with altered(folder) as db:
+        db.execute("UPDATE sticky_model SET model = 'nothing' WHERE name = 'a:latest'")
+        db.execute("UPDATE launch SET duration_s = 'long'")
+    with closing(Store(folder)) as store:
+        assert [model.name for model in store.sticky_models()] == ["b:latest"]
+        assert store.launch_durations_s("exoscale") == []
+    with closing(Store(folder)) as store:
+        store.sticky_models()
+        assert store.damage == []
+    assert len(copies(folder)) == 1
+    assert "the model 'a:latest' can't be read" in reasons(errors_logged)[0]
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"\xc1",
+        b"\x80",
+        msgspec.msgpack.encode(Contents(b"no JSON", "0.1.0")),
+        msgspec.msgpack.encode(Contents(b'{"models":{}}', "0.1.0")),
+        msgspec.msgpack.encode(Contents(b'{"models":[]}', "0.1.0", {"a": b"{"})),
+        7,
+    ],
+)
+def test_a_broken_catalogue_is_none(folder: Path, contents: object) -> None:
+    with altered(folder) as db:
+        db.execute("UPDATE place SET contents = ?, lessons = X'c1'", (contents,))
+    with closing(Store(folder)) as store:
+        place = store.place("here")
+
+        assert place.contents() is None
+        assert place.lessons().routes == []
+        assert len(store.damage) == 2
+        Catalogue([], version="0.1.0", since=lambda: 0.0, contents=place.contents())
+
+
+def test_copies_are_few(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    path.write_bytes(b"x")
+    for moment in range(8):
+        assert keep_copy(path, 1e9 + moment) is not None
+
+    assert len(copies(tmp_path)) == 5
+    assert copies(tmp_path)[-1].name == "state.sqlite3.damaged-20010909T014647000000Z"
+
+
+class Notes:
+    """Notes that an earlier process left."""
+
+    def __init__(self, kept: dict[str, bytes]) -> None:
+        self.kept = {LaunchId(name): note for name, note in kept.items()}
+
+    def notes(self) -> dict[LaunchId, bytes]:
+        return dict(self.kept)
+
+    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
+        self.kept[launch_id] = note
+
+    def drop_note(self, launch_id: LaunchId) -> None:
+        self.kept.pop(launch_id, None)
+
+
+@pytest.mark.parametrize("broken", [b"", b"[1", b"7", b"\xff", b"[]"])
+def test_a_note_that_can_not_be_read_hides_no_other(
+    broken: bytes, errors_logged: LogCapture
+) -> None:
+    whole = Attempt("GRA", instance_id="i1")
+    notes = Notes({"book": broken, "l1": broken, "l2": msgspec.json.encode(whole)})
+    attempts = Attempts(notes, 1000.0)
+
+    assert attempts.get(LaunchId("l2")) == whole
+    assert attempts.get(LaunchId("l1")) is None
+    assert attempts.book.regions == ("GRA",)
+    told = reasons(errors_logged)
+    assert any(reason.startswith("the note 'l1' can't be read") for reason in told)
+    attempts.drop(LaunchId("l1"))
+    assert LaunchId("l1") not in notes.kept
+
+
+@pytest.mark.parametrize("broken", [b"", b"[1", b'{"offer": 7}', b"\xff", b"7"])
+def test_a_purchase_that_can_not_be_read_hides_no_other(broken: bytes) -> None:
+    whole = Purchase(Offer("at-vie-2", "gpu3"), instance_id="i1")
+    ledger = Ledger(
+        Notes({"zones": broken, "l1": broken, "l2": msgspec.json.encode(whole)}),
+        1000.0,
+    )
+
+    assert ledger.get(LaunchId("l2")) == whole
+    assert ledger.get(LaunchId("l1")) is None
+    assert ledger.zones() == {"at-vie-2"}
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200)
+def test_any_bytes_are_a_record_or_named_as_none(raw: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        read_record(raw)
+    launches_in(raw)
+    owner_in(raw)
+    backend_in(raw)
+
+
+def test_the_bytes_of_rows_are_read_for_what_matters() -> None:
+    raw = (
+        b"\x02owner_id0123456789abcdef\x03backendexoscale\x00"
+        + msgspec.json.encode(READY)
+        + msgspec.json.encode(doomed(None, 1.0))
+    )
+
+    assert owner_in(raw) == "0123456789abcdef"
+    assert backend_in(raw) == "exoscale"
+    assert backend_in(raw + b"backendfly") is None
+    assert launches_in(raw) == [LAUNCH]
+
+
+def test_a_journal_names_the_launches_that_it_does_not_see_end() -> None:
+    lines = [("a", "l1", "starting"), ("b", "l2", "ready"), ("a", "l1", "cold")]
+
+    assert launches_under_way(lines) == {"b": "l2"}
+    assert launches_under_way([(None, "l", "ready"), ("a", 7, "ready")]) == {}
