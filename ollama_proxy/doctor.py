@@ -53,10 +53,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     findings += [Finding("state", ok=False, detail=what) for what in store.damage]
     with closing(store):
-        try:
-            opened = open_backend(settings, store, open_clock(store))
-        except StartupError as error:
-            return [*findings, Finding("backend", ok=False, detail=str(error))]
+        opened = open_backend(settings, store, open_clock(store))
         async with aclosing(opened) as backend:
             sentence = launch_plan(settings, backend).sentence
             findings.append(Finding("what is started", ok=True, detail=sentence))
