@@ -21,7 +21,9 @@ MOST_TOKENS = 50_000
 _DEEPEST = 10_000
 _EXACT_BYTES = 64 * 1024  # a longer string is no name: how many U+FFFD is no matter
 _SPACE = rb"[ \t\r\n]*+"
-_IN_STRING = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
+# Before Python 3.11.5 a group with `*+` stays where its last alternative stopped, so
+# `\\u12` counted as whole (gh-106052). The one that can't match stops at the beginning.
+_IN_STRING = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(?!))*+'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++|(?!\.))(?:[eE][+-]?[0-9]++|(?![eE]))"
 _TOKEN = re.compile(
     rb'%b(?:([{}\[\],:])|"(%b)"|(%b)|(true|false|null))' % (_SPACE, _IN_STRING, _NUMBER)

@@ -399,7 +399,8 @@ _GO_UNITS_S = {
 }
 # `++` and `*+` give nothing back: with `+` and `*`, 20 000 digits took 17 s.
 _GO_PART = re.compile(r"([0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(ns|us|µs|μs|ms|s|m|h)")
-_GO_DURATION = re.compile(rf"[+-]?(?:{_GO_PART.pattern})++\Z")
+# The alternative that can't match is for Python before 3.11.5, as in `go_json`.
+_GO_DURATION = re.compile(rf"[+-]?(?:{_GO_PART.pattern}|(?!))++\Z")
 _LONGEST_DURATION = 1024  # characters, as `ollama_proxy.go_duration` has it
 
 
