@@ -1,10 +1,13 @@
 # syntax=docker/dockerfile:1
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
-COPY requirements/run.lock requirements/build.lock requirements/
+COPY requirements/run.lock requirements/build.lock requirements/source.lock requirements/
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.lock \
+    && /opt/build/bin/pip wheel --no-cache-dir --require-hashes --no-deps --no-build-isolation --use-pep517 \
+        --requirement requirements/source.lock --wheel-dir /opt/source \
     && python -m venv --without-pip /opt/venv \
+    && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /opt/source/*.whl \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes --requirement requirements/run.lock
 COPY pyproject.toml README.md ./
 COPY ollama_proxy ollama_proxy

@@ -60,16 +60,21 @@ lock: $(VENV)/dev ## bring the locked dependencies up to date
 	$(COMPILE) --extra exoscale --extra fly --extra ovh --output-file requirements/run.lock pyproject.toml
 	$(COMPILE) --constraint requirements/run.lock \
 		--output-file requirements/build.lock requirements/build.in
+	$(COMPILE) --constraint requirements/run.lock \
+		--output-file requirements/source.lock requirements/source.in
 	$(COMPILE) --constraint requirements/run.lock --constraint requirements/build.lock \
 		--group dev --output-file requirements/dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements/run.lock --constraint requirements/build.lock \
 		--constraint requirements/dev.lock \
 		--group bench --output-file requirements/bench.lock pyproject.toml
 
-$(VENV)/run: requirements/run.lock requirements/build.lock pyproject.toml
+$(VENV)/run: requirements/run.lock requirements/build.lock requirements/source.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "what is needed is installed into $(VENV), once: a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes --requirement requirements/run.lock --requirement requirements/build.lock
+	$(PIP) install --require-hashes --requirement requirements/build.lock
+	$(PIP) install --require-hashes --no-deps --no-build-isolation --use-pep517 --requirement requirements/source.lock
+	$(PIP) install --require-hashes --requirement requirements/run.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -1,12 +1,15 @@
 """The proxy as a process of its own, as ``make run`` starts it."""
 
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,14 +36,21 @@ _SETTINGS = (
 )
 
 
+_STATE = tempfile.mkdtemp(prefix="ollama-proxy-tests-")
+atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
+
+
 def clean_environment(**env: str) -> dict[str, str]:
-    """Return this process' environment without settings of its own, plus ``env``."""
+    """Return this process' environment without settings of its own, plus ``env``.
+
+    What names no state folder gets one here, not the user's, which may be in use.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(_SETTINGS)
     }
-    return kept | {"PYTHONPATH": str(ROOT)} | env
+    return kept | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": _STATE} | env
 
 
 def free_port() -> int:

@@ -1,5 +1,6 @@
 """What every test shares: a quiet log that does not hide defects."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,11 @@ from structlog.testing import LogCapture
 
 from ollama_proxy import log
 from tests.simulation.world import Crash
+
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    # Under `nohup`, and in the background of a script, processes would inherit that.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 _DEFECTS = {log.TASK_CRASHED, log.ILLEGAL_TRANSITION}
 

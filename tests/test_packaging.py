@@ -1,5 +1,7 @@
 """The wheel holds what it should, and runs where nothing else is."""
 
+import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
+        env={name: os.environ[name] for name in os.environ if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -102,3 +105,26 @@ def test_the_locks_name_no_registry_and_pin_every_file() -> None:
 
         assert "://" not in text
         assert text.count("==") <= text.count("--hash=sha256:")
+
+
+def locked(lock: str) -> dict[str, int]:
+    """Return the packages of a lock, and how many files each has."""
+    text = (ROOT / "requirements" / f"{lock}.lock").read_text()
+    entries = re.findall(r"^(\S+==\S+) .*\n((?: .*\n)+)", text, flags=re.MULTILINE)
+    return {name: files.count("--hash=sha256:") for name, files in entries}
+
+
+def test_what_has_no_wheel_is_built_with_tools_that_are_locked() -> None:
+    """A package has one file if it is a source alone, whose tools pip would fetch."""
+    sources = [name for name, files in locked("run").items() if files == 1]
+    step = re.compile(
+        r"--no-build-isolation[^\n]*(\\\n[^\n]*)?requirements/source.lock"
+    )
+
+    assert sources == list(locked("source"))
+    for recipe in ("Makefile", "Dockerfile"):
+        text = (ROOT / recipe).read_text()
+        step_at = step.search(text)
+        assert step_at is not None
+        assert text.index("requirement requirements/build.lock") < step_at.start()
+        assert step_at.end() < text.rindex("requirement requirements/run.lock")
