@@ -54,7 +54,8 @@ class Authority:
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
             raise StartupError(
                 f"the certificate authority in {str(folder)!r} can't be used: {error}; "
-                "mend the folder, or remove it while no instance is up"
+                "make room, mend the folder, or remove it while no instance is up"
+                " (OLLAMA_PROXY_STATE_DIR names the folder above it)"
             ) from error
 
     def _load_key(self, path: Path) -> ec.EllipticCurvePrivateKey:

@@ -131,7 +131,8 @@ class Store:
             if named is None and isinstance(raw, bytes):
                 named = next(iter(launches_in(raw)), None)
         known = named or "none"
-        self._tell(f"the record of {slot!r} can't be read ({why}); its launch: {known}")
+        what = f"the record of {slot!r} can't be read ({why}); its launch: {known}"
+        self._tell(f"{what}; {self._kept_copy()}")
         with contextlib.suppress(StoreError):
             self.put(slot, doomed(named, self._date()), None)
 
@@ -166,12 +167,17 @@ class Store:
         self.damage.append(what)
         self._log.warning(log.STATE_DAMAGED, reason=what)
 
-    def _discard(self, what: str, statement: str, row: tuple[object, ...]) -> None:
-        """Remove what can't be read; a copy of the file is kept, once per process."""
+    def _kept_copy(self) -> str:
+        """Keep a copy of the file, once per process; return where, in words."""
         if self._copy is None:
             self._copy = keep_copy(self._path, self._date())
-        where = f"the file as it was is {str(self._copy)!r}" if self._copy else ""
-        self._tell(f"{what}; {where or 'there is no room for a copy'}")
+        if self._copy is None:
+            return "there is no room for a copy"
+        return f"the file as it was is {str(self._copy)!r}"
+
+    def _discard(self, what: str, statement: str, row: tuple[object, ...]) -> None:
+        """Remove what can't be read; a copy of the file is kept, once per process."""
+        self._tell(f"{what}; {self._kept_copy()}")
         if self._copy is not None:
             with contextlib.suppress(StoreError), self._writing() as db:
                 db.execute(statement, row)
@@ -244,18 +250,26 @@ class Store:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('mark', ?)", (mark,))
 
     def get(self, slot: str) -> Record | None:
-        """Return the record of a slot, if it ever had one."""
-        row = self._db.execute(
-            "SELECT record FROM instance WHERE slot = ?", (slot,)
-        ).fetchone()
-        return read_record(row[0]) if row else None
+        """Return the record of a slot, if it ever had one.
+
+        One that can't be read, nor be written anew on a full disk, is to be stopped.
+        """
+        query = "SELECT launch_id, record FROM instance WHERE slot = ?"
+        row = self._db.execute(query, (slot,)).fetchone()
+        if row is None:
+            return None
+        try:
+            return read_record(row[1])
+        except ValueError:
+            return doomed(LaunchId(row[0]) if row[0] else None, self._date())
 
     def launch_ids(self) -> set[LaunchId]:
-        """Return every launch that a record names."""
-        rows = self._db.execute(
-            "SELECT launch_id FROM instance WHERE launch_id IS NOT NULL"
-        )
-        return {LaunchId(row[0]) for row in rows}
+        """Return every launch that a record names. Raises `StoreError`."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT launch_id FROM instance WHERE launch_id IS NOT NULL"
+            )
+            return {LaunchId(row[0]) for row in rows}
 
     def forget(self, launch_ids: Collection[LaunchId]) -> None:
         """Let no record name launches that were seen to be gone."""
@@ -265,13 +279,14 @@ class Store:
                 self.put(slot, without_launch(self.get(slot) or Record()), None)
 
     def journal(self, limit: int = 50) -> list[Transition]:
-        """Return the newest transitions, newest first."""
-        rows = self._db.execute(
-            "SELECT at, slot, launch_id, before, after, event, fault, report"
-            " FROM journal ORDER BY id DESC LIMIT ?",
-            (limit,),
-        )
-        return [Transition(*row) for row in rows]
+        """Return the newest transitions, newest first. Raises `StoreError`."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT at, slot, launch_id, before, after, event, fault, report"
+                " FROM journal ORDER BY id DESC LIMIT ?",
+                (limit,),
+            )
+            return [Transition(*row) for row in rows]
 
     def place(self, name: str) -> Place:
         """Return what is known of the models of one place."""
@@ -350,6 +365,16 @@ class Store:
             db.execute("DELETE FROM meta WHERE key = 'backend'")
             if costs:
                 db.execute("INSERT INTO meta VALUES ('backend', ?)", (backend,))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the state can't be read: {error}; start the proxy anew, which mends"
+                f" {str(self._path)!r}"
+            ) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

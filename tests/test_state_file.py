@@ -15,6 +15,7 @@ from ollama_proxy import log
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.catalogue import Catalogue, Contents
+from ollama_proxy.errors import StoreError
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.state_file import keep_copy
 from ollama_proxy.sticky import Origin, StickyModel
@@ -81,6 +82,34 @@ def test_what_a_record_names_that_can_not_be_read_is_stopped(
         assert store.launch_ids() == {LAUNCH}
     assert "the record of 'default-0' can't be read" in reasons(errors_logged)[0]
     assert LAUNCH in reasons(errors_logged)[0]
+    assert str(copies(folder)[0]) in reasons(errors_logged)[0]
+
+
+def test_a_damaged_record_is_stopped_on_a_full_disk_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the state can't be written: database or disk is full")
+
+    with altered(folder) as db:
+        db.execute("UPDATE instance SET record = 'x'")
+    monkeypatch.setattr(Store, "put", full)
+    with closing(Store(folder)) as store:
+        found = store.get(SLOT)
+
+        assert found is not None
+        assert (found.state, found.launch_id) == (State.STOPPING, LAUNCH)
+
+
+def test_a_file_that_is_damaged_under_us_is_told_of_in_a_sentence(
+    folder: Path,
+) -> None:
+    with closing(Store(folder)) as store:
+        store._db.execute("DROP TABLE journal")
+        store._db.execute("DROP TABLE instance")
+        for read in (store.journal, store.launch_ids):
+            with pytest.raises(StoreError, match=r"can't be read.*start the proxy"):
+                read()
 
 
 def test_a_launch_that_stands_in_the_bytes_of_a_record_alone_is_stopped(

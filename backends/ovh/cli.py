@@ -170,7 +170,14 @@ class CliDriver:
         if self._username is not None or self._template is None:
             return False
         source = self._template / ".config" / "ovhai"
-        return await asyncio.to_thread(_copy_newer, source, self._home)
+        try:
+            return await asyncio.to_thread(_copy_newer, source, self._home)
+        except OSError as error:
+            raise TransientError(
+                f"the log-in can't be copied to {str(self._home)!r}"
+                f" ({error.strerror}); make room and see to its rights, or set"
+                " OLLAMA_PROXY_STATE_DIR to another folder"
+            ) from error
 
     async def _run(
         self,

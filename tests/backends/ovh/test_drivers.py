@@ -256,3 +256,14 @@ async def test_a_user_without_a_home_has_no_log_in_to_take_over(
     driver = _open_driver(OvhSettings.model_validate(given), tmp_path, "GRA")
 
     assert isinstance(driver, CliDriver)
+
+
+async def test_a_log_in_that_finds_no_room_is_told_with_the_setting(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "home").write_text("a file where a folder should be")
+    driver = CliDriver(
+        "GRA", program="ovhai", home=tmp_path / "home", template=tmp_path
+    )
+    with pytest.raises(TransientError, match="set OLLAMA_PROXY_STATE_DIR"):
+        await driver.whoami()
