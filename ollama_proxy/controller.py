@@ -328,9 +328,8 @@ class Controller:
     def _count_crash(self, command: Command, error: Exception) -> None:
         """Give up a launch whose backend or server keeps surprising us."""
         self._crashes += 1
-        surprise = (
-            f"{type(error).__name__} in {type(command).__name__.lower()}: {error}"
-        )
+        call = f"{type(error).__name__} in {type(command).__name__.lower()}"
+        surprise = without(self.offer.secrets, f"{call}: {error}")
         if isinstance(command, Stop):
             self.apply(StopFailed(command.launch_id, surprise))
         elif self._crashes >= _CRASH_LIMIT and self._record.state is State.STARTING:
@@ -391,7 +390,7 @@ class Controller:
                     seen = await backend.inspect(launch_id)
             except (BackendError, TimeoutError) as error:
                 self._note_call("stop", launch_id, error)
-                self.apply(StopFailed(launch_id, _said(error)))
+                self.apply(StopFailed(launch_id, self._said(error)))
             else:
                 if seen.phase is Phase.GONE:
                     self.apply(Gone(launch_id))
@@ -562,20 +561,24 @@ class Controller:
     def _jittered(self, length_s: float) -> float:
         return length_s * self._dice.uniform(0.9, 1.1)
 
+    def _said(self, error: Exception) -> str:
+        """Return what a call said that failed, without secrets of the settings."""
+        return without(self.offer.secrets, str(error) or type(error).__name__)
+
     def _note_call(self, call: str, launch_id: LaunchId, error: Exception) -> None:
         """Log a call that failed, and tell of it while a launch waits for it."""
+        said = self._said(error)
         self._log.warning(
             log.INSTANCE_CALL_FAILED,
             call=call,
             launch_id=launch_id,
             reason=getattr(error, "reason", "timeout"),
-            error=_said(error),
+            error=said,
         )
         if call in {"start", "inspect"} and self._record.state is State.STARTING:
             needs_person = isinstance(error, CredentialsError | SpecError)
-            words = without(self.offer.secrets, _said(error))
             hindered = replace(
-                self._record.progress, problem=words, needs_person=needs_person
+                self._record.progress, problem=said, needs_person=needs_person
             )
             self.apply(Progressed(launch_id, hindered))
 
@@ -633,10 +636,6 @@ def _growing_pauses(dice: random.Random) -> Iterator[float]:
     while True:
         yield length_s * dice.uniform(0.8, 1.2)
         length_s = min(_PAUSE_MAX_S, length_s * 2.0)
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 async def _end(task: asyncio.Task[Any] | None) -> None:

@@ -35,12 +35,13 @@ class Deployment:
         self.store = MemoryStore()
         self.policy = policy or Policy(idle_timeout_s=300)
         self.max_waiting = max_waiting
+        self.secrets: set[str] = set()
         self.pool = self._open()
 
     def _open(self) -> Pool:
         controller = Controller(
             "default-0",
-            Offer("fake", self.cloud),
+            Offer("fake", self.cloud, secrets=self.secrets),
             store=self.store,
             launches=self.store,
             probe=self.probe,
@@ -511,6 +512,35 @@ async def test_a_stop_that_fails_is_asked_again_until_the_cloud_agrees() -> None
     assert deployment.cloud.paid == 0
     assert _stop_error(deployment) is None
     await deployment.pool.aclose()
+
+
+async def told_of_a_stop_that_fails(fault: type[Exception]) -> str:
+    """Return what the record and the log say of a stop whose error names a token."""
+
+    class Telling(FakeCloud):
+        async def stop(self, launch_id: LaunchId) -> None:
+            raise fault("the token open-sesame was refused")
+
+    deployment = Deployment()
+    await deployment.pool.aclose()
+    deployment.cloud, deployment.secrets = Telling(), {"open-sesame"}
+    await deployment.restart()
+    (await _leased(deployment)).release()
+    deployment.pool.stop()
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.sleep(10)
+    await deployment.pool.aclose()
+    calls = [one for one in logs if one["event"] == log.INSTANCE_CALL_FAILED]
+    return f"{_stop_error(deployment)} {calls}"
+
+
+@in_virtual_time
+async def test_a_stop_that_fails_tells_no_secret() -> None:
+    for fault in (TransientError, KeyError):
+        told = await told_of_a_stop_that_fails(fault)
+
+        assert "the token *** was refused" in told
+        assert "sesame" not in told
 
 
 @in_virtual_time
