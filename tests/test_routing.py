@@ -131,6 +131,7 @@ def test_labels_never_hold_what_a_client_made_up() -> None:
         (b"[]", None),
         (b'"\xff"', None),
         (b"9" * 401, 1e10),
+        (b'"9999999h"', None),  # more nanoseconds than Go can count
     ],
 )
 def test_keep_alive_is_read_as_go_reads_it(raw: bytes, seconds: float | None) -> None:
