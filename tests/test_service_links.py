@@ -9,7 +9,7 @@ from ollama_proxy.errors import SettingsError
 from ollama_proxy.service_links import is_service_link, service_links
 from ollama_proxy.setting import environment_names
 from ollama_proxy.settings import every_setting, load_settings
-from tests.black_box import proxy_process, run_cli
+from tests.black_box import free_port, proxy_process, run_cli
 
 
 def links(
@@ -120,6 +120,6 @@ def test_the_log_names_them_to_who_looks_closely(tmp_path: Path, level: str) -> 
 
 def test_the_commands_work_beside_such_a_service(tmp_path: Path) -> None:
     env = links("ollama-proxy") | {"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}
-    done = run_cli("check", **env)
+    done = run_cli("check", OLLAMA_HOST=f"127.0.0.1:{free_port()}", **env)
 
     assert done.returncode == 0, done.stderr
