@@ -160,6 +160,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/v1/chat/completions"])
 def test_a_hostile_body_is_judged_or_left_in_little_time(name: str, path: str) -> None:

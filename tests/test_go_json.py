@@ -102,6 +102,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_body_costs_little(name: str) -> None:
     body = HOSTILE[name]()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.gate import HostRules
 from ollama_proxy.request_head import MAX_TARGET
@@ -129,6 +131,7 @@ async def squared(proxy: RunningProxy, paths: Sequence[bytes]) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("no_collector")
 async def test_no_request_costs_more_than_its_size_explains(tmp_path: Path) -> None:
     async with running_proxy(
         tmp_path,
@@ -140,6 +143,7 @@ async def test_no_request_costs_more_than_its_size_explains(tmp_path: Path) -> N
     assert not found, "\n".join(found)
 
 
+@pytest.mark.usefixtures("no_collector")
 async def test_no_relayed_request_costs_more_than_its_size_explains(
     tmp_path: Path,
 ) -> None:
