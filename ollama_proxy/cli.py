@@ -80,7 +80,10 @@ def _options(
 
 
 def _settings(config: Path | None) -> Settings:
-    return load_settings(os.environ, config)
+    """Return the settings; what is logged from now on goes to standard error."""
+    settings = load_settings(os.environ, config)
+    log.configure(settings.log_level, has_colours=_has_colours())
+    return settings
 
 
 def _client(settings: Settings) -> ProxyClient:
@@ -110,7 +113,6 @@ def serve(
     from ollama_proxy.server import serve as run  # noqa: PLC0415 - slow to import
 
     settings = _listening(_settings(config), host, port)
-    log.configure(settings.log_level, has_colours=_has_colours())
     if links := service_links(os.environ, "OLLAMA_"):
         structlog.get_logger().debug("settings.service_links_ignored", variables=links)
     coro = run(settings, partial(_announce, config))

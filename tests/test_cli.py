@@ -317,6 +317,14 @@ def test_check_names_what_is_not_used(tmp_path: Path) -> None:
     assert "these are not used: EXOSCALE_DISK_SIZE; to use them" in done.stdout
 
 
+def test_a_command_prints_its_answer_and_logs_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite3").write_bytes(b"no database at all" * 100)
+    done = run_cli("check", OLLAMA_PROXY_STATE_DIR=str(tmp_path))
+
+    assert '"event":"state.damaged"' in done.stderr
+    assert "state.damaged" not in done.stdout
+
+
 def test_status_without_a_proxy_names_the_backend_and_why(tmp_path: Path) -> None:
     env = {
         "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
