@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from ollama_proxy import pull as pull_module
+from ollama_proxy.descriptors import raise_limit
 from ollama_proxy.pull import Pull, PullRequest
 from ollama_proxy.pulls import MOST_DETACHED
 from ollama_proxy.simulator.server import Manners
@@ -411,6 +412,7 @@ async def test_deleting_an_old_model_that_is_pulled_anew_deletes_it_too(
 async def test_of_hundreds_of_pulls_eight_outlive_their_clients(
     proxy: RunningProxy, backend: InProcessBackend
 ) -> None:
+    raise_limit()  # as a proxy does: each pull takes four descriptors here
     backend.manners.pull_s = 60.0
     unlimited = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=unlimited) as session:
