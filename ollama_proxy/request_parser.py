@@ -130,7 +130,8 @@ class RequestParser:
         self._fields: list[tuple[bytes, bytes]] = []
         self._hosts: list[bytes] = []
         self._agent = b""
-        self._marks: tuple[str, ...] = ()
+        self._singles: set[bytes] = set()
+        self._marks: list[str] = []
         self._length: int | None = None
         self._body: list[bytes] = []
 
@@ -174,15 +175,16 @@ class RequestParser:
         elif lowered == b"host":
             self._hosts.append(value)
         elif lowered == _VIA:
-            self._marks += (value.decode("latin-1"),)
+            self._marks.append(value.decode("latin-1"))
             self._fields.append((name, value))
         elif lowered in _ASKS_FOR_MORE or not _is_kept(lowered, value):
             self.is_plain = False
 
     def _note_single(self, lowered: bytes, name: bytes, value: bytes) -> None:
         """Take in a header that may come once; most are for the instance alone."""
-        if any(known.lower() == lowered for known, _ in self._fields):
+        if lowered in self._singles:
             self.is_plain = False
+        self._singles.add(lowered)
         self._fields.append((name, value))
         if lowered == b"content-length":
             self._length = int(value)
@@ -227,7 +229,7 @@ class RequestParser:
             self._agent.decode("utf-8", "surrogateescape"),
             self._fields,
             KeptBody(body, is_sent=bool(self._length)),
-            self._marks,
+            tuple(self._marks),
         )
 
 

@@ -68,6 +68,9 @@ def heads(n: int) -> Iterator[tuple[str, bytes]]:
     yield "names", post(PATHS[0], BODY, *(b"Connection: h%d" % i for i in few))
     yield "many headers", post(PATHS[0], BODY, *(b"h%d: x" % i for i in few))
     yield "one header often", post(PATHS[0], BODY, *(b"h: x" for i in few))
+    few_each = range(n // 50)
+    behind = [*(b"h: x" for _ in few_each), *(b"User-Agent: x" for _ in few_each)]
+    yield "headers that come once, often", post(PATHS[0], BODY, *behind)
     yield "name of a header", post(PATHS[0], BODY, b"a" * n + b": x")
     yield "header", post(PATHS[0], BODY, b"X:" + b" \t" * (n // 2))
     yield "expectations", post(PATHS[0], BODY, b"Expect: " + b", " * (n // 2))
