@@ -93,18 +93,18 @@ class AnswerParser:
 
     def _heads_apart(self, data: bytes) -> Iterator[bytes]:
         """Yield what came, cut where a head ends: what comes next may be no body."""
+        joined, begun_at, looked_at = self._line_end + data, len(self._line_end), 0
         while self.head is None:
-            seen = self._line_end
-            found = (seen + data).find(_HEAD_END)
+            found = joined.find(_HEAD_END, looked_at)
             if found < 0:
-                self._line_end = (seen + data)[1 - len(_HEAD_END) :]
+                self._line_end = joined[looked_at:][1 - len(_HEAD_END) :]
                 break
-            end = found + len(_HEAD_END) - len(seen)
             self._line_end = b""
-            yield data[:end]
-            data = data[end:]
-        if data:
-            yield data
+            end = found + len(_HEAD_END)
+            yield joined[begun_at:end]
+            begun_at = looked_at = end
+        if begun_at < len(joined):
+            yield joined[begun_at:]
 
     def _read(self, data: bytes) -> None:
         """Have bytes read, of which the answer may be whole already."""
