@@ -15,15 +15,13 @@ from typing import NamedTuple
 import msgspec
 
 from ollama_proxy.backends.gguf import Head, read_head
+from ollama_proxy.model_refs import HOST, MODEL, NAMESPACE
 
 UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
 """What reading a file that is broken, or not there, may raise."""
 
 _TEXT_BYTES = 4 * 1024 * 1024
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})\Z")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
-_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}\Z")
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}\Z")
 _MEDIA = "application/vnd.ollama.image."
 
 
@@ -109,11 +107,11 @@ class ModelFiles:
     def manifests(self) -> Iterator[ManifestFile]:
         """Yield every manifest by name; raises `OSError` if none can be looked at."""
         folder = str(self._folder / "manifests")
-        for host in _names(folder, _HOST):
-            for namespace in _names_below(f"{folder}/{host}", _NAMESPACE):
+        for host in _names(folder, HOST):
+            for namespace in _names_below(f"{folder}/{host}", NAMESPACE):
                 of_one = f"{folder}/{host}/{namespace}"
-                for model in _names_below(of_one, _PART):
-                    for tag in _names_below(f"{of_one}/{model}", _PART):
+                for model in _names_below(of_one, MODEL):
+                    for tag in _names_below(f"{of_one}/{model}", MODEL):
                         path = f"{of_one}/{model}/{tag}"
                         if (state := _state(path)) is not None:
                             name = _short_name(host, namespace, model, tag)

@@ -11,10 +11,11 @@ from enum import StrEnum
 from ollama_proxy.ollama_requests import go_quoted
 
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_\-.]{0,79}"
-_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}\Z")
 _USUAL = re.compile(rf"{_PLAIN}(?::{_PLAIN})?\Z")
-_MODEL = re.compile(rf"{_PLAIN}\Z")
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-.:]{0,349}\Z")
+HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-.:]{0,349}\Z")
+NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,79}\Z")
+MODEL = re.compile(rf"{_PLAIN}\Z")
+"""What a model, and a tag, may be called."""
 _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006" + (
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
@@ -121,5 +122,5 @@ def is_valid_name(name: str) -> bool:
     if "://" in host:
         host = host.partition("://")[2]
     host = host or "registry.ollama.ai"
-    checked = ((_HOST, host), (_NAMESPACE, namespace), (_MODEL, model), (_MODEL, tag))
+    checked = ((HOST, host), (NAMESPACE, namespace), (MODEL, model), (MODEL, tag))
     return all(pattern.match(part) for pattern, part in checked)
