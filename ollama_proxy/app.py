@@ -168,7 +168,7 @@ def build_app(
     metrics.watch(
         in_flight=lambda: pool.in_flight,
         waiting=lambda: pool.waiting,
-        ready=lambda: pool.ready_upstream() is not None,
+        ready=lambda: pool.is_ready,
     )
     place = store.place(place_of(offer.name, backend.traits))
     catalogue = Catalogue(

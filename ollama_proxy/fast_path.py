@@ -57,7 +57,7 @@ class FastPath:
         if not _is_simple(route):
             return False
         exchange = Exchange(draw_request_id(), route, request.path, request.agent)
-        if route.asleep is Asleep.ROOT or self._common.pool.ready_upstream() is None:
+        if route.asleep is Asleep.ROOT or not self._common.pool.is_ready:
             return self._answer(client, request, exchange)
         return request.method != "HEAD" and self._begin(client, request, exchange)
 

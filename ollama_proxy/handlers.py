@@ -194,8 +194,7 @@ class OllamaHandler:
             exchange.route.name, to_send, body.head, lease, handover
         )
         response = await under(lease, handover, changing)
-        kind = response.headers.get("Content-Type")
-        self._common.spared.hear(exchange, body, response.status, kind)
+        self._common.spared.hear(exchange, body, response)
         exchange.outcome = "relayed"
         return response
 

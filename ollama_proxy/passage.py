@@ -60,8 +60,7 @@ async def pass_on(
         common.extra_routes.heard(
             exchange.route, to_send.method, exchange.path, answer.status
         )
-        kind = answer.headers.get("Content-Type")
-        common.spared.hear(exchange, body, answer.status, kind)
+        common.spared.hear(exchange, body, answer)
         exchange.outcome = "relayed"
         use = watch(exchange.route.name, answer, lease)
         return await handover.pour(answer, touch, use)

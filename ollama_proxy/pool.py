@@ -466,7 +466,7 @@ class Pool:
         """Let the waiting go in growing groups, not as one thundering herd."""
         group = _RAMP_FIRST
         try:
-            while self._waiters and self.ready_upstream() is not None:
+            while self._waiters and self.is_ready:
                 asleep = [given for given in self._waiters if not given.done()]
                 for given in asleep[:group]:
                     given.set_result(True)

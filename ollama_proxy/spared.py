@@ -9,6 +9,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from ollama_proxy.answer_end import Head
 from ollama_proxy.answers import Waiting, empty_answer, error_body, escape_html
 from ollama_proxy.asleep import json_reply, waiting_reply
 from ollama_proxy.catalogue import rfc3339
@@ -16,6 +17,7 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.cold_refusals import refusal
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.go_json import UnreadBodyError
+from ollama_proxy.headers import media_type
 from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.native_refusals import Refusal, digest_refusal
 from ollama_proxy.routing import (
@@ -193,16 +195,15 @@ class SparedRequests:
             case _:
                 return None
 
-    def hear(
-        self, exchange: Exchange, body: Looked, status: int, kind: str | None
-    ) -> None:
+    def hear(self, exchange: Exchange, body: Looked, answer: Head) -> None:
         """Learn from an instance's own answer whether it has a model.
 
-        ``kind`` is its content type: an older Ollama answers a route that it does not
-        know with 404 and plain text. To be told of every answer, so it looks closely
-        only where there may be something to learn.
+        An older Ollama answers a route that it does not know with 404 and plain text.
+        To be told of every answer, so it looks closely only where there may be
+        something to learn.
         """
-        is_absent = status == _NOT_FOUND and "json" in (kind or "")
+        status = answer.status
+        is_absent = status == _NOT_FOUND and "json" in media_type(answer.headers)
         is_short = len(body.head) <= _LOOKED_BYTES
         is_there = status == _OK and is_short and self._unknown.learns_of_presence
         if not is_absent and not is_there:
