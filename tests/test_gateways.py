@@ -27,6 +27,7 @@ from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
 from tests.black_box import free_port
 from tests.clients.kits import KITS, NODE
+from tests.fakes.ollama import answers
 from tests.fakes.raw_upstream import Script, raw_upstream
 from tests.proxy import RunningProxy, running_proxy
 
@@ -390,15 +391,6 @@ async def caddy_before(folder: Path, url: str) -> AsyncIterator[str]:
     finally:
         process.terminate()
         await process.wait()
-
-
-async def answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def ollama(reply: Reply) -> Script:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.gate import HostRules
-from tests.fakes.raw_upstream import raw_upstream, reply
+from tests.fakes.raw_upstream import patient_upstream
 from tests.proxy import RunningProxy, running_proxy
 
 REQUESTS = 40  # what is kept of each is twice what may be kept of all
@@ -113,15 +112,8 @@ async def test_nothing_is_kept_of_large_requests_asleep(
 async def test_nothing_is_kept_of_large_requests_that_are_relayed(
     tmp_path: Path, kind: str
 ) -> None:
-    async def script(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        length = re.search(rb"Content-Length: (\d+)", upstream.heads.pop())
-        await reader.readexactly(int(length[1]) if length is not None else 0)
-        writer.write(reply(b"{}"))
-
     async with (
-        raw_upstream(script) as upstream,
+        patient_upstream() as upstream,
         running_proxy(
             tmp_path,
             backend=StaticBackend(upstream.url),

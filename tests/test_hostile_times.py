@@ -1,7 +1,5 @@
 """What a request costs grows with its size and no faster, whatever is in it."""
 
-import asyncio
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.gate import HostRules
 from ollama_proxy.request_head import MAX_TARGET
-from tests.fakes.raw_upstream import raw_upstream, reply
+from tests.fakes.raw_upstream import patient_upstream
 from tests.proxy import RunningProxy, running_proxy
 
 SIZE = 50_000
@@ -150,15 +148,8 @@ async def test_no_request_costs_more_than_its_size_explains(tmp_path: Path) -> N
 async def test_no_relayed_request_costs_more_than_its_size_explains(
     tmp_path: Path,
 ) -> None:
-    async def script(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        length = re.search(rb"Content-Length: (\d+)", upstream.heads.pop())
-        await reader.readexactly(int(length[1]) if length is not None else 0)
-        writer.write(reply(b"{}"))
-
     async with (
-        raw_upstream(script) as upstream,
+        patient_upstream() as upstream,
         running_proxy(
             tmp_path,
             backend=StaticBackend(upstream.url),

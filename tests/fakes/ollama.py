@@ -25,7 +25,7 @@ async def real_ollama() -> AsyncIterator[str]:
     )
     try:
         async with asyncio.timeout(20):
-            while not await _answers(port):
+            while not await answers(port):
                 await asyncio.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -33,7 +33,8 @@ async def real_ollama() -> AsyncIterator[str]:
         await process.wait()
 
 
-async def _answers(port: int) -> bool:
+async def answers(port: int) -> bool:
+    """Tell whether anything listens on a port of this machine."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

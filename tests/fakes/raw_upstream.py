@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -52,6 +53,21 @@ def reply(body: bytes, *headers: bytes) -> bytes:
     """Return a 200 with a length."""
     lines = [b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+@contextlib.asynccontextmanager
+async def patient_upstream() -> AsyncIterator[RawUpstream]:
+    """Run an upstream that reads each request to its end, and answers ``{}``."""
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        length = re.search(rb"Content-Length: (\d+)", upstream.heads.pop())
+        await reader.readexactly(int(length[1]) if length is not None else 0)
+        writer.write(reply(b"{}"))
+
+    async with raw_upstream(script) as upstream:
+        yield upstream
 
 
 @contextlib.asynccontextmanager
