@@ -74,8 +74,8 @@ class ModelChanges:
         try:
             if not to_send.body.complete or encoding_of(to_send.headers):
                 body = b""  # nobody can look at it
-            wanted = read_pull(body)
-            if name == "/api/pull" and wanted is not None:
+            wanted = read_pull(body) if name == "/api/pull" else None
+            if wanted is not None:
                 return await self._pull(wanted, to_send, body, lease, handover)
             if name == "/api/delete":
                 return await self._delete(to_send, body, lease, handover)

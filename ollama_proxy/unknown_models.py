@@ -233,10 +233,11 @@ class UnknownModels:
     def refreshed(self) -> None:
         """Take in that an instance told its list: it lacks what it was woken for."""
         lessons = self._lessons()
-        for full in [*lessons.woken]:
-            _drop(lessons.woken, full)
+        woken, lessons.woken = lessons.woken, []
+        for full in woken:
             if not self._listing.knows(full) and full not in lessons.served:
                 _add(lessons.absent, full)
+        if woken:
             self._book.save()
 
     def _is_known_besides(self, full: str, lessons: Lessons) -> bool:
