@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_proxy.asleep import AsleepAnswers
-from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing
+from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing, place_of
 from ollama_proxy.behind import refuse
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.catalogue import Catalogue
@@ -38,7 +38,6 @@ from ollama_proxy.middleware import note_begun, observe, tell_errors
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
-from ollama_proxy.places import place_of
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
 from ollama_proxy.proxy_mark import ProxyMark

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ollama_proxy.clock import Clock
-from ollama_proxy.link import Link
+from ollama_proxy.link import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
 from ollama_proxy.record import LaunchId
+
+_PLACE_LENGTH = 500
 
 
 class Phase(StrEnum):
@@ -24,34 +26,6 @@ class Phase(StrEnum):
     RUNNING = "running"
     FAILED = "failed"
     GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """The Ollama server of an instance.
-
-    ``url`` is its base without a trailing slash; ``link`` how it and the proxy
-    know each other, None on a machine or network of one's own. ``is_gateway``: what
-    listens there passes requests on to the server; whatever has a link does, unless a
-    person configured it.
-    ``setting`` is where a person wrote the URL, if one did: it is named when the
-    server can't be asked.
-    """
-
-    url: str
-    link: Link | None = None
-    is_gateway: bool = False
-    setting: str = ""
-
-    @property
-    def has_gateway(self) -> bool:
-        """Whether a guard or gateway may end an answer that its server broke off."""
-        return self.is_gateway or self.is_guarded
-
-    @property
-    def is_guarded(self) -> bool:
-        """Whether the backend made the link, and not a person who named a server."""
-        return self.link is not None and not self.link.is_configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +90,12 @@ class Traits:
     models_gib: int | None = None
     memory_gb: float | None = None
     spec: str = ""
+
+
+def place_of(backend: str, traits: Traits) -> str:
+    """Return the name of the place where a backend's models are."""
+    where = traits.models_place or traits.location or ""
+    return f"{backend} {where}".strip()[:_PLACE_LENGTH]
 
 
 class Backend(Protocol):

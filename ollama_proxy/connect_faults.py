@@ -14,8 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from ollama_proxy.backend import Upstream
-from ollama_proxy.link import secrets_of
+from ollama_proxy.link import Upstream, secrets_of
 from ollama_proxy.reports import without
 
 _STATIC = "OLLAMA_PROXY_UPSTREAM_URL"

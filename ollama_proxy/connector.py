@@ -16,9 +16,9 @@ from typing import NamedTuple
 import aiohappyeyeballs
 from yarl import URL
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.connection import Connection
 from ollama_proxy.keep_alive import keep_alive
+from ollama_proxy.link import Upstream
 
 _CONNECT_TIMEOUT_S = 10.0
 _HAPPY_EYEBALLS_S = 0.25

@@ -49,11 +49,11 @@ from ollama_proxy.events import (
     Used,
 )
 from ollama_proxy.fingerprint import fingerprint
+from ollama_proxy.journal import Transition
 from ollama_proxy.lifecycle import duty, next_deadline, step
 from ollama_proxy.probe import PreparationError, Probe
 from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Record, Stage, State
 from ollama_proxy.reports import cleaned, without
-from ollama_proxy.store import Transition
 
 _LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then
 _USE_GRAIN_S = 15.0

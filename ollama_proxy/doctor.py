@@ -15,6 +15,7 @@ from ollama_proxy.backend import (
     Keeping,
     Leased,
     Tidied,
+    place_of,
 )
 from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import sizes_of
@@ -24,7 +25,6 @@ from ollama_proxy.fitting import needed_gb
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.moments import unset_date
 from ollama_proxy.own_upstream import refuse_own_upstream
-from ollama_proxy.places import place_of
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
 from ollama_proxy.routing import full_model_name

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from ollama_proxy.client_request import raw_path
 from ollama_proxy.load_wish import LoadWish, load_wish_of
 from ollama_proxy.routing import BodyFields, Route, classify
 
@@ -47,17 +48,6 @@ EXCHANGE = web.RequestKey("exchange", Exchange)
 def draw_request_id() -> str:
     """Return an id for a request, for its log line and its errors."""
     return f"req_{random.getrandbits(96):024x}"
-
-
-def raw_target(request: web.BaseRequest) -> str:
-    """Return path and query as the client wrote them, without scheme and host."""
-    target = request.raw_path
-    return target if target.startswith("/") else request.rel_url.raw_path_qs
-
-
-def raw_path(request: web.BaseRequest) -> str:
-    """Return the path as the client wrote it, without the query."""
-    return raw_target(request).partition("?")[0]
 
 
 def begin(request: web.BaseRequest, request_id: str) -> Exchange:

@@ -12,7 +12,7 @@ import psutil
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from ollama_proxy.exchange import raw_path
+from ollama_proxy.client_request import raw_path
 from ollama_proxy.origins import (
     Headers,
     OriginRules,

@@ -8,11 +8,13 @@ from aiohttp import web
 from ollama_proxy.asleep import root, waiting_reply
 from ollama_proxy.bodies import RequestBody
 from ollama_proxy.changes import ModelChanges
+from ollama_proxy.client_request import outgoing, raw_target
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
-from ollama_proxy.exchange import EXCHANGE, Exchange, raw_target
+from ollama_proxy.exchange import EXCHANGE, Exchange
 from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold
-from ollama_proxy.outgoing import in_the_clear, outgoing
+from ollama_proxy.loop_refusal import loop_refusal
+from ollama_proxy.outgoing import in_the_clear
 from ollama_proxy.passage import Common, pass_on, touch_nothing, under
 from ollama_proxy.pool import Lease
 from ollama_proxy.proxy_mark import VIA
@@ -38,7 +40,7 @@ class OllamaHandler:
             exchange.route, request.method, exchange.path
         )
         marks = request.headers.getall(VIA, ())
-        looped = self._common.mark.refusal(marks, exchange)
+        looped = loop_refusal(self._common.mark, marks, exchange)
         if looped is None and exchange.route.asleep is Asleep.ROOT:
             exchange.outcome = "asleep"
             return root()

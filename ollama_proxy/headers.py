@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ollama_proxy.link import GUARD_TOKEN, MARK
+MARK = "X-Ollama-Proxy-Guard"
+"""The header by which a guard marks the answers of its Ollama."""
+
+GUARD_TOKEN = "X-Ollama-Proxy-Token"  # noqa: S105 - a header's name
+"""The header for a guard's token where a gateway wants ``Authorization``."""
 
 _HOP_BY_HOP = frozenset(
     {

@@ -10,11 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-MARK = "X-Ollama-Proxy-Guard"
-"""The header by which a guard marks the answers of its Ollama."""
-
-GUARD_TOKEN = "X-Ollama-Proxy-Token"  # noqa: S105 - a header's name
-"""The header for a guard's token where a gateway wants ``Authorization``."""
+from ollama_proxy.headers import MARK
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +34,34 @@ class Link:
     is_marked: bool = False
     is_configured: bool = False
     settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The Ollama server of an instance.
+
+    ``url`` is its base without a trailing slash; ``link`` how it and the proxy
+    know each other, None on a machine or network of one's own. ``is_gateway``: what
+    listens there passes requests on to the server; whatever has a link does, unless a
+    person configured it.
+    ``setting`` is where a person wrote the URL, if one did: it is named when the
+    server can't be asked.
+    """
+
+    url: str
+    link: Link | None = None
+    is_gateway: bool = False
+    setting: str = ""
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether a guard or gateway may end an answer that its server broke off."""
+        return self.is_gateway or self.is_guarded
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the backend made the link, and not a person who named a server."""
+        return self.link is not None and not self.link.is_configured
 
 
 class ConnectionOptions(TypedDict, total=False):

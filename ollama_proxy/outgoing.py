@@ -6,13 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from ollama_proxy import headers
 from ollama_proxy.encoding import CLEAR
-from ollama_proxy.exchange import raw_target
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
@@ -131,12 +128,6 @@ def in_the_clear(to_send: Outgoing) -> Outgoing:
     """Return a request whose answer is to be one that can be read, or joined."""
     fields = CIMultiDict(without(to_send.headers.items(), CLEAR))
     return replace(to_send, headers=fields)
-
-
-def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
-    """Return a client's request as an instance gets it."""
-    target, to_send = raw_target(request), headers.for_upstream(request.headers)
-    return Outgoing(request.method, target, to_send, body)
 
 
 @functools.lru_cache(maxsize=64)  # asked for with each request

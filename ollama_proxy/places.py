@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from ollama_proxy.backend import Traits
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.lessons import Lessons
 from ollama_proxy.state_repair import read_contents
@@ -20,15 +19,8 @@ from ollama_proxy.state_repair import read_contents
 PLACES: Final = 16
 """How many places are remembered: those that were written last."""
 
-_NAME_LENGTH = 500
 _LESSONS = msgspec.msgpack.Decoder(Lessons)
 _T = TypeVar("_T")
-
-
-def place_of(backend: str, traits: Traits) -> str:
-    """Return the name of the place where a backend's models are."""
-    where = traits.models_place or traits.location or ""
-    return f"{backend} {where}".strip()[:_NAME_LENGTH]
 
 
 class Place:

@@ -36,8 +36,9 @@ from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.progress import read_progress
 from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.record import Fault, Progress, Stage
+from ollama_proxy.restore_plan import Copying, Pulling, Removing, Step
 from ollama_proxy.routing import full_model_name
-from ollama_proxy.sticky import Copying, Pulling, Removing, Step, StickyModels
+from ollama_proxy.sticky import StickyModels
 
 __all__ = ["HttpProbe", "PreparationError", "Probe"]
 

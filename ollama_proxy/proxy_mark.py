@@ -9,12 +9,6 @@ proxy adds a mark of its own, and refuses what carries it already with 508 (RFC 
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from aiohttp import web
-
-from ollama_proxy.answers import SPOKE, error_body
-from ollama_proxy.asleep import json_reply
-from ollama_proxy.exchange import Exchange
-
 VIA = "X-Ollama-Proxy-Via"
 """The header of the marks; several lines, or commas, where proxies stand in a row."""
 
@@ -67,18 +61,3 @@ class ProxyMark:
     def is_on(self, status: int, headers: Mapping[str, str]) -> bool:
         """Tell whether an answer says that our own request came back to us."""
         return status == LOOP_DETECTED and headers.get(VIA) == self.text
-
-    def refusal(self, marks: Iterable[str], exchange: Exchange) -> web.Response | None:
-        """Return the 508 for a request that may not be sent on; None if it may.
-
-        Nothing is woken for it, and it is no use. The answer carries the mark, by which
-        the proxy knows that its own probe came back.
-        """
-        if (message := self.objection(marks)) is None:
-            return None
-        family, request_id = exchange.route.family, exchange.request_id
-        body = error_body(family, LOOP_DETECTED, message, request_id=request_id)
-        reply = json_reply(body, status=LOOP_DETECTED, family=family)
-        reply.headers[SPOKE] = "loop"
-        reply.headers[VIA] = self.text
-        return reply

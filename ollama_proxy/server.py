@@ -14,7 +14,7 @@ from aiohttp import web
 from ollama_proxy import __version__, log
 from ollama_proxy.announcement import Serving
 from ollama_proxy.app import build_app, open_backend, open_runner
-from ollama_proxy.backend import Backend, SupportsModelListing
+from ollama_proxy.backend import Backend, SupportsModelListing, place_of
 from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.clock import open_clock
 from ollama_proxy.date_watch import DateWatch
@@ -23,7 +23,6 @@ from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.gate import HostRules
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.own_upstream import refuse_own_upstream
-from ollama_proxy.places import place_of
 from ollama_proxy.runner import Runner
 from ollama_proxy.serving_address import written_down
 from ollama_proxy.settings import Settings, backend_name

@@ -20,10 +20,12 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.clock import Marking, SystemClock
 from ollama_proxy.errors import StartupError, StoreError
+from ollama_proxy.journal import Transition
 from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
+from ollama_proxy.restore_plan import StickyModel
 from ollama_proxy.state_file import Opened, keep_copy, open_state
 from ollama_proxy.state_folder import (
     STATE_FILE,
@@ -39,29 +41,12 @@ from ollama_proxy.state_repair import (
     launches_under_way,
     read_record,
 )
-from ollama_proxy.sticky import StickyModel
 
 SLOT: Final = "default-0"
 """The slot of the one instance that there is."""
 
 _JOURNAL_ROWS = 1000
 _LAUNCH_ROWS = 20
-
-
-class Transition(msgspec.Struct, frozen=True):
-    """A line of the journal; ``at`` is a date in epoch seconds.
-
-    ``fault``: why, in a sentence; ``report``: what else the backend said of it.
-    """
-
-    at: float
-    slot: str
-    launch_id: str | None
-    before: str
-    after: str
-    event: str
-    fault: str | None
-    report: str | None = None
 
 
 class Store:

@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from ollama_proxy.headers import for_client, for_upstream, media_type, preferred_wait_s
-from ollama_proxy.link import GUARD_TOKEN, MARK
+from ollama_proxy.headers import (
+    GUARD_TOKEN,
+    MARK,
+    for_client,
+    for_upstream,
+    media_type,
+    preferred_wait_s,
+)
 
 HOP_BY_HOP = [
     "Connection",

@@ -14,14 +14,8 @@ from cryptography import x509
 from ollama_proxy.authority import Authority, Certificate
 from ollama_proxy.clock import SystemClock
 from ollama_proxy.errors import StartupError
-from ollama_proxy.link import (
-    GUARD_TOKEN,
-    MARK,
-    Link,
-    connection_options,
-    credentials,
-    is_foreign,
-)
+from ollama_proxy.headers import GUARD_TOKEN, MARK
+from ollama_proxy.link import Link, connection_options, credentials, is_foreign
 from ollama_proxy.record import LaunchId
 from tests.virtual_time import SetClock
 

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.backend import Upstream
-from ollama_proxy.link import MARK, Link
+from ollama_proxy.headers import MARK
+from ollama_proxy.link import Link
 from ollama_proxy.load_wish import LoadWish
 from ollama_proxy.probe import HttpProbe, PreparationError
 from ollama_proxy.probe_timeout import ProbeTimeout

@@ -16,10 +16,11 @@ from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.catalogue import Catalogue, Contents
 from ollama_proxy.errors import StoreError
+from ollama_proxy.journal import Transition
 from ollama_proxy.record import LaunchId, Record, State
+from ollama_proxy.restore_plan import Origin, StickyModel
 from ollama_proxy.state_file import keep_copy
-from ollama_proxy.sticky import Origin, StickyModel
-from ollama_proxy.store import SLOT, Store, Transition
+from ollama_proxy.store import SLOT, Store
 
 LAUNCH = LaunchId("l0123456789abcdef")
 READY = Record(State.READY, since=1.0, launch_id=LAUNCH, accepted=True)

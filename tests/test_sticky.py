@@ -8,18 +8,18 @@ import pytest
 from structlog.testing import LogCapture
 
 from ollama_proxy.catalogue import Catalogue
-from ollama_proxy.simulator.faults import Faults
-from ollama_proxy.simulator.server import Manners
-from ollama_proxy.sticky import (
+from ollama_proxy.restore_plan import (
     Copying,
     Origin,
     Pulling,
     Removing,
     Step,
     StickyModel,
-    StickyModels,
     steps_to,
 )
+from ollama_proxy.simulator.faults import Faults
+from ollama_proxy.simulator.server import Manners
+from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import Store
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy

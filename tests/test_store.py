@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from ollama_proxy import store as module
 from ollama_proxy.errors import StartupError
+from ollama_proxy.journal import Transition
 from ollama_proxy.record import Fault, LaunchId, Progress, Record, Stage, State
 from ollama_proxy.state_file import MIGRATIONS
-from ollama_proxy.store import Store, Transition
+from ollama_proxy.store import Store
 
 _WITHOUT_LAUNCH = {State.COLD, State.COOLDOWN}
 

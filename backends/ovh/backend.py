@@ -54,7 +54,8 @@ from ollama_proxy.errors import (
     SpecError,
     TransientError,
 )
-from ollama_proxy.link import GUARD_TOKEN, Link
+from ollama_proxy.headers import GUARD_TOKEN
+from ollama_proxy.link import Link
 from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import surely_gone, until_gone
 

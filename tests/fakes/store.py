@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ollama_proxy.errors import StoreError
+from ollama_proxy.journal import Transition
 from ollama_proxy.lessons import Lessons
 from ollama_proxy.record import LaunchId, Record
-from ollama_proxy.store import Transition
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from ollama_proxy.backend import Phase, Upstream
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.errors import BackendError, CredentialsError, SpecError, StoreError
-from ollama_proxy.link import GUARD_TOKEN, Link
+from ollama_proxy.headers import GUARD_TOKEN
+from ollama_proxy.link import Link
 from ollama_proxy.record import LaunchId
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing

@@ -1,0 +1,23 @@
+"""A client's request as aiohttp hands it over: its target, and what goes on from it."""
+
+from aiohttp import web
+
+from ollama_proxy import headers
+from ollama_proxy.outgoing import Body, Outgoing
+
+
+def raw_target(request: web.BaseRequest) -> str:
+    """Return path and query as the client wrote them, without scheme and host."""
+    target = request.raw_path
+    return target if target.startswith("/") else request.rel_url.raw_path_qs
+
+
+def raw_path(request: web.BaseRequest) -> str:
+    """Return the path as the client wrote it, without the query."""
+    return raw_target(request).partition("?")[0]
+
+
+def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
+    """Return a client's request as an instance gets it."""
+    target, to_send = raw_target(request), headers.for_upstream(request.headers)
+    return Outgoing(request.method, target, to_send, body)

@@ -1,0 +1,19 @@
+"""A line of the journal: one change of an instance's state."""
+
+import msgspec
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A line of the journal; ``at`` is a date in epoch seconds.
+
+    ``fault``: why, in a sentence; ``report``: what else the backend said of it.
+    """
+
+    at: float
+    slot: str
+    launch_id: str | None
+    before: str
+    after: str
+    event: str
+    fault: str | None
+    report: str | None = None

@@ -1,0 +1,29 @@
+"""Refuse a request that has passed this proxy before."""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from ollama_proxy.answers import SPOKE, error_body
+from ollama_proxy.asleep import json_reply
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.proxy_mark import LOOP_DETECTED, VIA, ProxyMark
+
+
+def loop_refusal(
+    mark: ProxyMark, marks: Iterable[str], exchange: Exchange
+) -> web.Response | None:
+    """Return the 508 for a request that may not be sent on; None if it may.
+
+    ``marks`` are the values of its `VIA` headers. Nothing is woken for it, and it is no
+    use. The answer carries the mark, by which the proxy knows that its own probe came
+    back.
+    """
+    if (message := mark.objection(marks)) is None:
+        return None
+    family, request_id = exchange.route.family, exchange.request_id
+    body = error_body(family, LOOP_DETECTED, message, request_id=request_id)
+    reply = json_reply(body, status=LOOP_DETECTED, family=family)
+    reply.headers[SPOKE] = "loop"
+    reply.headers[VIA] = mark.text
+    return reply
