@@ -12,12 +12,12 @@ from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
+from ollama_proxy.backends.ovh.paging import read_list
 from ollama_proxy.backends.rest import RestClient
 from ollama_proxy.errors import BackendError, OutcomeUnknownError, TransientError
 
-_PAGE = 100
-_MAX_PAGES = 200
-_AIMS = {"POST /v1/app": Aim.CREATE}
+_APPS = "/v1/app"
+_AIMS = {f"POST {_APPS}": Aim.CREATE}
 
 
 class RestDriver:
@@ -27,6 +27,7 @@ class RestDriver:
 
     def __init__(self, region: str, *, url: str, token: str) -> None:
         self._region = region
+        self._url = url
         self._client = RestClient(url, token)
 
     async def aclose(self) -> None:
@@ -35,18 +36,12 @@ class RestDriver:
 
     async def apps(self) -> list[App]:
         """Return every app, page by page: nothing is absent before the last."""
-        found: list[Any] = []
-        for page in range(1, _MAX_PAGES + 1):
-            query: dict[str, str | int] = {"page": page, "size": _PAGE}
-            answer = await self._call("GET", "/v1/app", query=query)
-            items = answer.get("items") if isinstance(answer, dict) else answer
-            if not isinstance(items, list):
-                raise TransientError(f"the list of apps in {self._region} has no items")
-            found += items
-            metadata = answer.get("metadata") if isinstance(answer, dict) else None
-            if not _goes_on(metadata, page):
-                return read_apps(found)
-        raise TransientError(f"the list of apps in {self._region} does not end")
+        what = f"the list of apps in {self._region}"
+        found = await read_list(self._ask, base=self._url, path=_APPS, what=what)
+        return read_apps(found)
+
+    async def _ask(self, place: str) -> Any:
+        return await self._call("GET", place)
 
     async def app(self, app_id: str) -> App:
         """Return one app."""
@@ -54,7 +49,7 @@ class RestDriver:
 
     async def create(self, order: Order) -> App:
         """Make an app."""
-        answer = await self._call("POST", "/v1/app", body=order.body())
+        answer = await self._call("POST", _APPS, body=order.body())
         try:
             return read_app(answer)
         except TransientError as error:
@@ -103,14 +98,3 @@ class RestDriver:
             return failure(aim, status, f"{said}, in {self._region}", is_api=is_api)
 
         return await self._client.call(method, path, named, query=query, body=body)
-
-
-def _goes_on(metadata: object, page: int) -> bool:
-    """Tell whether a list has another page; one without any word of it has not."""
-    if not isinstance(metadata, dict):
-        return False
-    links = metadata.get("links")
-    if isinstance(links, dict) and links.get("next"):
-        return True
-    count = metadata.get("pageCount")
-    return isinstance(count, int) and page < count

@@ -11,6 +11,7 @@ from aiohttp import web
 from openapi_schema_validator import OAS30Validator
 
 from tests.fakes.ovh.cloud import ME, FakeApp, FakeOvh
+from tests.fakes.ovh.lists import ListRefusedError, Lists
 from tests.fakes.ovh.shapes import APP_SPEC, LABEL
 
 AI_TOKEN, CALL_TOKEN = "ai-token-operator-0001", "ai-token-read-0002"
@@ -19,9 +20,6 @@ AI_TOKEN, CALL_TOKEN = "ai-token-operator-0001", "ai-token-read-0002"
 def token_of(region: str, token: str = AI_TOKEN) -> str:
     """Return the token of a region; each has one of its own."""
     return token if region.upper() == "GRA" else f"{token}-{region.lower()}"
-
-
-_PAGE = 2
 
 
 class RefusedError(Exception):
@@ -53,6 +51,7 @@ class OvhServer:
     gateway_by_path: dict[str, int] = field(default_factory=dict)
     knows_tokens: bool = True
     cut_after_s: float | None = None
+    lists: Lists = field(default_factory=Lists)
     told_apps: list[dict[str, str]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
@@ -119,14 +118,11 @@ class OvhServer:
         allowed = {"labelSelector", "statusState", "page", "size", "order", "sort"}
         if unknown := set(query) - allowed:
             self.violations.append(f"list: unknown query {unknown}")
-        page = int(query.get("page", "1"))
-        size = min(int(query.get("size", "10")), _PAGE)
-        apps = self.cloud.listed(region)
-        count = max(1, -(-len(apps) // size))
-        links = {"next": f"?page={page + 1}"} if page < count else {}
-        metadata = {"currentPage": page, "pageCount": count, "total": len(apps)}
-        chosen = apps[(page - 1) * size : page * size]
-        return {"items": chosen, "metadata": metadata | {"links": links}}
+        base = f"{self.url}/{region}"
+        try:
+            return self.lists.page(self.cloud.listed(region), query, base)
+        except ListRefusedError as error:
+            raise RefusedError(400, str(error)) from error
 
     def create(self, region: str, body: Any) -> dict[str, Any]:
         self._check(APP_SPEC, body, "create")
