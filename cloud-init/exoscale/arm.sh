@@ -53,7 +53,24 @@ StandardOutput=socket
 TimeoutStartSec=10
 RuntimeMaxSec=10
 UNIT
+# cloud-init runs its commands at the first boot only: what a reboot broke off goes on by this.
+cat > "$units/ollama-proxy-install.service" <<UNIT
+[Unit]
+Description=Set up what serves the models
+ConditionPathExists=!/etc/ollama-proxy/installed
+Wants=network-online.target
+After=network-online.target
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/ollama-proxy-install
+TimeoutStartSec=90min
+StandardOutput=journal+console
+StandardError=inherit
+UNIT
 systemctl daemon-reload
 systemctl enable ollama-proxy-dead-man.timer ollama-proxy-heartbeat.socket
 # This runs before sysinit.target, which the units would be waited for after: do not wait.
 systemctl start --no-block ollama-proxy-dead-man.timer ollama-proxy-heartbeat.socket
+if [ "$stage" = booting ] && [ -e "$root/etc/ollama-proxy/install.env" ]; then # not the first boot
+    systemctl start --no-block ollama-proxy-install.service
+fi

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Observation, Phase, Upstream
@@ -110,6 +111,19 @@ async def ask(
         return answer.status, await answer.read()
 
 
+async def fetch(instance: Instance, path: str) -> tuple[int, str, bytes]:
+    link = instance.upstream.link
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(
+            URL(instance.upstream.url + path, encoded=True),
+            headers=credentials(link),
+            **connection_options(link),
+        ) as answer,
+    ):
+        return answer.status, answer.headers["Content-Type"], await answer.read()
+
+
 class Guarded(StaticBackend):
     """Points every launch at the guard of an instance."""
 
@@ -148,7 +162,10 @@ async def test_a_guard_whose_certificate_was_made_in_1970_is_spoken_to(
     assert status == 200
 
 
-@pytest.mark.parametrize("path", ["/api/generate", "/-/stage", "/-/heartbeat", "/"])
+TOLD = ["/-/stage", "/-/stages", "/-/report", "/-/driver"]
+
+
+@pytest.mark.parametrize("path", [*TOLD, "/api/generate", "/-/heartbeat", "/"])
 @pytest.mark.parametrize("token", ["", "Bearer wrong", "Basic eDp4"])
 async def test_nobody_gets_in_without_the_token(
     instance: Instance, path: str, token: str
@@ -170,6 +187,33 @@ async def test_the_guard_tells_the_stage_and_takes_heartbeats(
 
     assert stage == "driver"
     assert (instance.run / "heartbeat").read_text() == "77\n"
+
+
+@pytest.mark.parametrize("path", TOLD)
+async def test_the_guard_tells_what_the_installation_wrote_and_404_before(
+    instance: Instance, path: str
+) -> None:
+    file = instance.run / path.removeprefix("/-/")
+    file.unlink(missing_ok=True)
+    before = await fetch(instance, path)
+    file.write_text("driver 12\n<b>\n")
+    after = await fetch(instance, path)
+
+    assert before[0] == 404
+    assert after == (200, "text/plain; charset=utf-8", b"driver 12\n<b>\n")
+    assert instance.simulator.counters.requests == {}
+
+
+@pytest.mark.parametrize("path", ["/-/heartbeat.sock", "/-/../stage", "/-/log/driver"])
+async def test_the_guard_tells_nothing_else_of_its_folder(
+    instance: Instance, path: str
+) -> None:
+    (instance.run / "log").mkdir()
+    (instance.run / "log/driver").write_text("a line\n")
+    _, _, body = await fetch(instance, path)
+
+    assert b"a line" not in body
+    assert b"driver" not in body
 
 
 async def test_tokens_pass_one_by_one(instance: Instance) -> None:

@@ -55,6 +55,7 @@ class Machine:
             "ROOT": str(self.root),
             "PATH": f"{self.root / 'bin'}:/usr/bin:/bin",
             "RETRY_PAUSE": "0",
+            "PATIENCE_S": "0",
         }
         return subprocess.run(
             ["sh", str(SCRIPTS / script), *arguments],
@@ -133,12 +134,48 @@ def test_heartbeats_keep_a_machine_up(machine: Machine) -> None:
     assert "systemctl poweroff" in machine.calls
 
 
-def test_if_systemd_does_not_power_off_the_kernel_is_asked(machine: Machine) -> None:
-    machine.stub("systemctl", "exit 1")
+@pytest.mark.parametrize(
+    ("systemctl", "poweroff"),
+    [("exit 1", "exit 1"), ("exit 0", "exit 0"), ("exec sleep 9", "exec sleep 9")],
+    ids=["refused", "without effect", "hanging"],
+)
+def test_a_power_off_that_does_not_happen_ends_with_the_kernel(
+    machine: Machine, systemctl: str, poweroff: str
+) -> None:
+    machine.stub("systemctl", systemctl)
+    machine.stub("poweroff", poweroff)
+    machine.stub("timeout", 'shift; exec /usr/bin/timeout 0.1 "$@"')
     machine.uptime(5000)
     machine.run("dead-man.sh")
+    asked = [call for call in machine.calls if not call.startswith("timeout")]
 
-    assert "poweroff -f" in machine.calls
+    assert asked[-3:] == ["systemctl poweroff", "poweroff -f", "poweroff -ff"]
+    assert (machine.root / "proc/sysrq-trigger").read_text() == "o"
+
+
+def test_only_a_machine_that_heard_nothing_goes_as_far_as_the_kernel(
+    machine: Machine,
+) -> None:
+    machine.uptime(1199)
+    machine.run("dead-man.sh")
+
+    assert not (machine.root / "proc/sysrq-trigger").exists()
+
+
+def test_what_a_reboot_broke_off_is_begun_again(machine: Machine) -> None:
+    begin = "systemctl start --no-block ollama-proxy-install.service"
+    at_first = begin in machine.calls
+    configured(machine, "")
+    arguments = ("1200", "a", "b")
+    machine.run("arm.sh", *arguments)
+    after_a_reboot = machine.calls.count(begin)
+    (machine.root / "etc/ollama-proxy/installed").touch()
+    machine.run("arm.sh", *arguments)
+
+    assert not at_first  # before cloud-init wrote what it needs; its runcmd begins it
+    assert after_a_reboot == 1
+    assert machine.calls.count(begin) == 1
+    assert machine.stage == "ready"
 
 
 @pytest.mark.parametrize("driver", ["570-server", "570-server-open", ""])

@@ -75,6 +75,14 @@ def test_the_dead_mans_switch_is_armed_before_anything_else() -> None:
     assert heartbeat == (SCRIPTS / "heartbeat.sh").read_text()
 
 
+def test_the_first_boot_begins_the_unit_that_a_later_boot_goes_on_with() -> None:
+    read = yaml.safe_load(config(None))
+    unit = "ollama-proxy-install.service"
+
+    assert read["runcmd"] == [["systemctl", "start", "--no-block", unit]]
+    assert f"/{unit}" in (SCRIPTS / "arm.sh").read_text()
+
+
 def test_the_secrets_are_for_root_alone() -> None:
     read = yaml.safe_load(config("570-server"))
     open_to_all = [
