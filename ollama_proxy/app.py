@@ -24,6 +24,7 @@ from ollama_proxy.estimates import Estimates
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
 from ollama_proxy.gate import HostRules, add_cors_headers, guard
+from ollama_proxy.gpu_use import GpuLook
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
@@ -137,7 +138,8 @@ def build_app(
     )
     load_wishes = LoadWishes()
     mark = ProxyMark(store.owner_id)
-    probe = HttpProbe(probing, sticky, load_wishes, mark)
+    gpu = GpuLook(settings.gpu_check, backend.traits.gpus)
+    probe = HttpProbe(probing, sticky, load_wishes, mark, gpu)
     metrics, estimates = Metrics(), Estimates(store)
     offer = Offer(
         backend_name(settings),
@@ -222,6 +224,7 @@ def build_app(
         sticky,
         settings.selection.reason,
         store,
+        gpu,
     )
     common = Common(
         pool=pool,

@@ -71,8 +71,10 @@ class Traits:
     ``instance_type`` are shown in ``/status``; ``alternatives`` are the types and
     places that are tried where these have no room; ``models_gib`` is the room for
     all models on disk, ``memory_gb`` the memory for one; None: not the backend's
-    affair. ``spec`` names what instances are made from besides the settings, such as
-    an image that was deployed: when it changes, what failed for good is tried again.
+    affair. ``gpus``: how many an instance has, whichever of the types it is; None: not
+    known; ``gpu_memory_gb``: what these have together.
+    ``spec`` names what instances are made from besides the settings, such as an image
+    that was deployed: when it changes, what failed for good is tried again.
     """
 
     always_on: bool = False
@@ -89,6 +91,8 @@ class Traits:
     alternatives: tuple[str, ...] = ()
     models_gib: int | None = None
     memory_gb: float | None = None
+    gpus: int | None = None
+    gpu_memory_gb: float | None = None
     spec: str = ""
 
 

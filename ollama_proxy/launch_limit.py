@@ -14,7 +14,7 @@ from ollama_proxy.record import Fault, Lockout, Policy, Progress, Record, Stage,
 WINDOW_S = 3600.0
 """Within so long, only so many launches may serve nobody."""
 
-_FINAL_AT_SECOND = frozenset({"driver", "disk"})
+_FINAL_AT_SECOND = frozenset({"driver", "disk", "gpu"})
 """What may be one machine's bad luck once, and is the settings' fault twice."""
 
 _NEEDS_PERSON = frozenset({"credentials", "program"})

@@ -71,6 +71,11 @@ class LoadWish:
         """Whether it asks for nothing that a loaded model could lack."""
         return not self.options and self.shift is None
 
+    @property
+    def chooses_gpu(self) -> bool:
+        """Whether it says how much of the model is to be on the GPU."""
+        return bool(self.options) and "num_gpu" in msgspec.json.decode(self.options)
+
     def body(self) -> dict[str, Any]:
         """Return the body of a request that loads the model and asks for no more."""
         nothing: dict[str, Any] = {"input": []} if self.embeds else {"stream": False}

@@ -6,6 +6,7 @@ by the proxy's own request, which no client can abort → ready.
 """
 
 import asyncio
+import contextlib
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error, of_loop
 from ollama_proxy.encoding import CLEAR
+from ollama_proxy.gpu_use import GpuCheck, GpuLook, read_gpu_use
 from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.load_wish import LoadWish, LoadWishes, loads_to_try
 from ollama_proxy.probe_reply import (
@@ -44,6 +46,7 @@ __all__ = ["HttpProbe", "PreparationError", "Probe"]
 
 _CONNECT_PAUSE_S = 0.1
 _CONNECT_PAUSE_MAX_S = 2.0
+_GPU_LOOK_S = 10.0
 _SHOWN_MODELS = 50
 _STICKY_STALL_S = 120.0
 _TRIES = 5
@@ -88,9 +91,11 @@ class HttpProbe:
         sticky: StickyModels | None = None,
         wishes: LoadWishes | None = None,
         mark: ProxyMark | None = None,
+        gpu: GpuLook | None = None,
     ) -> None:
         self._session = session
         self._mark = mark
+        self._gpu = gpu if gpu is not None else GpuLook(GpuCheck.OFF)
         self._wishes = wishes if wishes is not None else LoadWishes()
         self._sticky = sticky
         self._timeout = ProbeTimeout()
@@ -136,6 +141,7 @@ class HttpProbe:
         self, upstream: Upstream, wanted: Sequence[str], model: str | None
     ) -> AsyncGenerator[Progress, None]:
         """Go through the levels, telling each."""
+        self._gpu.forget()
         yield Progress(Stage.CONNECTING)
         pause_s = _CONNECT_PAUSE_S
         while isinstance(fault := await self._version(upstream), ConnectFault):
@@ -273,18 +279,49 @@ class HttpProbe:
         for left, wish in zip(reversed(range(len(tries))), tries, strict=True):
             yield Progress(Stage.LOADING, detail=wish.model)
             try:
-                await self._load(upstream, wish)
+                is_ours = await self._load(upstream, wish)
             except PreparationError as error:
                 if wanted and not left:
                     raise
                 self._log.warning(log.MODEL_NOT_LOADED, error=str(error))
             else:
+                await self._look_at_gpu(upstream, wish, is_ours=is_ours)
                 return
 
-    async def _load(self, upstream: Upstream, wish: LoadWish) -> None:
-        """Load a model; one that only embeds is loaded by an empty embedding."""
-        if wish.is_plain and await self._runs(upstream, wish.model):
+    async def _look_at_gpu(
+        self, upstream: Upstream, wish: LoadWish, *, is_ours: bool
+    ) -> None:
+        """See whether what was loaded is on the GPU; that nobody tells is no fault.
+
+        Raises `PreparationError` if it is not, and this is to fail the launch.
+        """
+        if not self._gpu.is_on:
             return
+        use, is_meant = None, wish.chooses_gpu
+        with contextlib.suppress(PreparationError, TimeoutError):
+            async with asyncio.timeout(_GPU_LOOK_S):
+                reply = await self._request(upstream, "GET", "/api/ps", None)
+                if reply.status == 200:  # noqa: PLR2004
+                    use = read_gpu_use(reply.body, wish.model)
+                if use is not None and not is_meant and use.size_vram < use.size:
+                    is_meant = await self._chooses_gpu(upstream, wish.model)
+        fault = self._gpu.take(use, is_meant=is_meant, is_ours=is_ours)
+        if fault is not None:
+            raise PreparationError(fault)
+
+    async def _chooses_gpu(self, upstream: Upstream, model: str) -> bool:
+        """Tell whether a model's own parameters say how much of it is on the GPU."""
+        reply = await self._request(upstream, "POST", "/api/show", {"model": model})
+        parameters = text_field(reply.body, "parameters") or ""
+        return re.search(r"(?m)^num_gpu\s", parameters) is not None
+
+    async def _load(self, upstream: Upstream, wish: LoadWish) -> bool:
+        """Load a model; one that only embeds is loaded by an empty embedding.
+
+        Return False if it was loaded already.
+        """
+        if wish.is_plain and await self._runs(upstream, wish.model):
+            return False
         path = "/api/embed" if wish.embeds else "/api/generate"
         reply = await self._request(upstream, "POST", path, wish.body())
         if reply.status == 400 and "does not support generate" in reply.error():  # noqa: PLR2004
@@ -293,6 +330,7 @@ class HttpProbe:
         if reply.status != 200:  # noqa: PLR2004
             message = f"the model {wish.model!r} could not be loaded: {reply.error()}"
             raise PreparationError(Fault("load", message))
+        return True
 
     async def _runs(self, upstream: Upstream, model: str) -> bool:
         """Tell whether a model is in memory already, loaded as somebody wanted it.

@@ -44,6 +44,8 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         table.add_row("stops in", f"{status['stops_in_s']:.0f} s without a request")
     if status.get("launches_unserved") and status.get("launch_limit"):
         table.add_row("launches", _launches(status))
+    if problem := (status.get("gpu") or {}).get("problem"):
+        table.add_row("GPU", Text(str(problem), style="yellow"))
     if status["error"]:
         table.add_row("error", Text(str(status["error"]), style="red"))
     if status["progress"] is None:

@@ -31,6 +31,7 @@ from ollama_proxy.environment import expanded, state_folder, without_quotes
 from ollama_proxy.errors import SettingsError
 from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fitting import needed_gb
+from ollama_proxy.gpu_use import GpuCheck
 from ollama_proxy.idle_ignores import IgnoreRule, parse_ignores
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.selection import (
@@ -291,6 +292,13 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_STATE_DIR",
         text="SQLite file, owner id and lock: one proxy per folder",
         shown="~/.local/state/ollama-proxy, /state in the image",
+    )
+    gpu_check: Annotated[GpuCheck, BeforeValidator(_lower)] = setting(
+        "warn",
+        "OLLAMA_PROXY_GPU_CHECK",
+        text="what a loaded model that is not on the GPU means: `warn`, `fail` (the"
+        " launch fails, if none of it is) or `off`",
+        shown="warn",
     )
     stop_on_exit: bool = setting(
         "false",

@@ -19,6 +19,7 @@ from ollama_proxy.fault_words import (
     lockout_words,
     starting_words,
 )
+from ollama_proxy.gpu_use import GpuLook
 from ollama_proxy.launch_limit import recent
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
@@ -73,6 +74,7 @@ class Status:
     sticky: StickyModels | None
     backend_reason: str
     disk: Disk
+    gpu: GpuLook
     _last: _Situation | None = None
 
     def waiting(self, problem: str | None = None) -> Waiting:
@@ -171,6 +173,7 @@ class Status:
         controller = self._foremost()
         record, traits = controller.record, controller.offer.backend.traits
         waiting = self.waiting()
+        serves = record.state in {State.READY, State.DRAINING}
         return {
             "service": "ollama-proxy",
             "version": __version__,
@@ -198,6 +201,7 @@ class Status:
             "simulated": self.simulated,
             "pulls": [pull_body(pull) for pull in self.pulls.under_way()],
             "lost_models": self._lost_models(),
+            "gpu": self.gpu.body() if serves else None,
             "price": self._price(),
             "error": self._error(record),
             "launches_unserved": len(recent(record.paid_launches, self.clock.now())),

@@ -24,6 +24,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Buyer
+from ollama_proxy.backends.exoscale.cards import least_gpus
 from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
@@ -105,6 +106,7 @@ class ExoscaleBackend:
         self._heard: dict[LaunchId, Upstream] = {}
         self._reached: dict[LaunchId, Upstream] = {}
         self._log = structlog.get_logger()
+        gpus = least_gpus((settings.instance_type, *settings.fallback_types))
         self.traits = Traits(
             starts_empty=settings.idle_action == "destroy",
             models_place=f"{settings.zone} {settings.template}",
@@ -115,6 +117,8 @@ class ExoscaleBackend:
             instance_type=settings.instance_type,
             alternatives=(*settings.fallback_types, *settings.fallback_zones),
             models_gib=settings.disk_size - _SYSTEM_GIB,
+            gpus=gpus and gpus[0],
+            gpu_memory_gb=gpus and gpus[1],
         )
 
     def api(self, zone: str) -> ExoscaleApi:

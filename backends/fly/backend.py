@@ -108,6 +108,7 @@ class FlyBackend:
             alternatives=settings.fallback_regions,
             models_gib=settings.volume_gb or None,
             memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
+            gpus=0,
             spec=self._maker.spec,
         )
 

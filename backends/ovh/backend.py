@@ -37,6 +37,7 @@ from ollama_proxy.backends.ovh.apps import (
     label_name,
     launch_of,
 )
+from ollama_proxy.backends.ovh.cards import gpus_of
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import Fleet
@@ -99,6 +100,7 @@ class OvhBackend:
         self._told_to_stop: set[LaunchId] = set()
         self._resting = 0
         self._log = structlog.get_logger()
+        gpus = gpus_of(settings.flavor, settings.gpu_model, settings.gpu_count)
         self.traits = Traits(
             starts_empty=settings.volume is None,
             models_place=f"{settings.region} {settings.volume or self._maker.image}",
@@ -109,6 +111,8 @@ class OvhBackend:
             instance_type=settings.flavor or settings.gpu_model,
             spec=self._maker.spec,
             alternatives=settings.fallback_regions,
+            gpus=gpus and gpus[0],
+            gpu_memory_gb=gpus and gpus[1],
         )
 
     def regions(self) -> list[str]:

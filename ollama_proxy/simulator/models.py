@@ -130,7 +130,7 @@ def listed(model: Model) -> dict[str, Any]:
     }
 
 
-def running(model: Model, expires_at: float) -> dict[str, Any]:
+def running(model: Model, expires_at: float, vram_share: float) -> dict[str, Any]:
     """Return a model's entry in ``/api/ps``."""
     return {
         "name": model.name,
@@ -139,7 +139,7 @@ def running(model: Model, expires_at: float) -> dict[str, Any]:
         "digest": model.digest,
         "details": model.details,
         "expires_at": go_time(expires_at),
-        "size_vram": 0,
+        "size_vram": int(_SIZE * vram_share),
         "context_length": 4096,
     }
 

@@ -35,12 +35,14 @@ class Manners:
     """How the simulator behaves. ``rate``: tokens a second, 0 is unbounded.
 
     ``max_loaded``: how many models are in memory at once, 0 is unbounded.
+    ``vram_share``: how much of a loaded model is said to be on a GPU, 0–1.
     """
 
     rate: float = 0.0
     load_s: float = 0.0
     pull_s: float = 0.0
     max_loaded: int = 0
+    vram_share: float = 0.0
     faults: Faults = field(default_factory=Faults)
 
 
@@ -132,9 +134,9 @@ class Simulator:
 
     async def ps(self, _request: web.Request) -> web.Response:
         """List the loaded models."""
-        loaded = self.store.running().items()
+        loaded, share = self.store.running().items(), self.manners.vram_share
         return reply(
-            {"models": [running(self.store.models[n], at) for n, at in loaded]}
+            {"models": [running(self.store.models[n], at, share) for n, at in loaded]}
         )
 
     async def models(self, _request: web.Request) -> web.Response:

@@ -74,7 +74,7 @@ class Guests:
     """
 
     cloud: FakeExoscale
-    manners: Manners = field(default_factory=Manners)
+    manners: Manners = field(default_factory=lambda: Manners(vram_share=1.0))
     stages: list[str] = field(default_factory=lambda: ["ready"])
     models: tuple[str, ...] = ("tiny",)
     port: int = 0
