@@ -86,6 +86,7 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
         "upstream_is_gateway": settings.upstream_is_gateway,
         "ollama_bin": settings.ollama_bin,
         "simulator": settings.simulator,
+        "models": settings.models,
         "exoscale": settings.exoscale,
         "fly": settings.fly,
         "ovh": settings.ovh,

@@ -82,6 +82,7 @@ class ExoscaleBackend:
         api_of: Callable[[str], ExoscaleApi],
         port: int,
         poll_s: float,
+        models: Collection[str] = (),
     ) -> None:
         self._settings = settings
         self._labels = Labels(owner_id)
@@ -102,6 +103,7 @@ class ExoscaleBackend:
             authority=authority,
             clock=clock,
             api_of=self.api,
+            models=models,
         )
         self._heard: dict[LaunchId, Upstream] = {}
         self._reached: dict[LaunchId, Upstream] = {}
@@ -524,6 +526,7 @@ def open_backend(
             ["EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both"]
         )
     key, secret = settings.api_key or "", settings.api_secret
+    models = context.options.get("models")
     assert secret is not None  # noqa: S101 - has_credentials
 
     def api_of(zone: str) -> ExoscaleApi:
@@ -544,4 +547,5 @@ def open_backend(
         api_of=api_of,
         port=port,
         poll_s=poll_s,
+        models=models if isinstance(models, tuple) else (),
     )

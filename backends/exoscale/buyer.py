@@ -1,6 +1,6 @@
 """How an instance is bought: what to try, in which order, and the one call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ollama_proxy.authority import Authority
@@ -17,7 +17,7 @@ from ollama_proxy.backends.exoscale.firewall import Firewall
 from ollama_proxy.backends.exoscale.instances import Labels
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.backends.exoscale.userdata import user_data
+from ollama_proxy.backends.exoscale.userdata import Installation, user_data
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -53,6 +53,7 @@ class Buyer:
         authority: Authority,
         clock: Clock,
         api_of: Callable[[str], ExoscaleApi],
+        models: Collection[str] = (),
     ) -> None:
         self._settings = settings
         self._labels = labels
@@ -61,6 +62,7 @@ class Buyer:
         self._authority = authority
         self._clock = clock
         self._api_of = api_of
+        self._models = models
         self._without_room: dict[Offer, float] = {}
 
     def note_full(self, offer: Offer) -> None:
@@ -137,9 +139,14 @@ class Buyer:
             ),
             "user_data": user_data(
                 self._authority.issue(launch_id),
+                Installation(
+                    settings.ollama_version,
+                    chosen.driver,
+                    settings.engine,
+                    settings.ollama_sha256 or "",
+                    self._models,
+                ),
                 token=self._authority.token(launch_id),
-                driver=chosen.driver,
-                ollama_version=settings.ollama_version,
                 dead_man_s=settings.dead_man_timeout,
             ),
             "auto_start": True,

@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
+from ollama_proxy.backends.exoscale.drivers import DriverRule, driver_rule
 from ollama_proxy.errors import SpecError
 
-_OPEN_ONLY = frozenset({"gpurtx6000pro", "gpub300"})
-_DRIVER_BRANCH = "570"
 _GIB = 1 << 30
 
 
@@ -39,16 +38,9 @@ class InstanceType(msgspec.Struct, frozen=True, rename="kebab"):
         return offered and self.authorized is not False
 
     @property
-    def driver(self) -> str | None:
-        """The branch of NVIDIA's driver that its cards need; None without cards.
-
-        The newest cards work with the open modules only, the oldest with the
-        proprietary ones only.
-        """
-        if not self.gpus:
-            return None
-        kind = "server-open" if self.family in _OPEN_ONLY else "server"
-        return f"{_DRIVER_BRANCH}-{kind}"
+    def driver(self) -> DriverRule | None:
+        """What its cards take of NVIDIA's drivers; None without cards."""
+        return driver_rule(self.family) if self.gpus else None
 
 
 class Template(msgspec.Struct, frozen=True, rename="kebab"):

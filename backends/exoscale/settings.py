@@ -63,6 +63,18 @@ class ExoscaleSettings(BackendSettings):
         text="the Ollama that is installed on an instance",
         shown="0.32.15",
     )
+    ollama_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = setting(
+        None,
+        "EXOSCALE_OLLAMA_SHA256",
+        text="checksum of that version's `ollama-linux-amd64.tar.zst`",
+        shown="the one in the release's own list on GitHub",
+    )
+    engine: Literal["native", "docker"] = setting(
+        "native",
+        "EXOSCALE_ENGINE",
+        text="`docker` runs Ollama's image from Docker Hub instead of its archive",
+        shown="native",
+    )
     dead_man_timeout: Annotated[Duration, Field(ge=600)] = setting(
         "20m",
         "EXOSCALE_DEAD_MAN_TIMEOUT",

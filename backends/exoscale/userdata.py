@@ -3,8 +3,12 @@
 import base64
 import gzip
 import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from ollama_proxy.authority import Certificate
+from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.boot import render, source
 from ollama_proxy.errors import SpecError
 
@@ -12,20 +16,52 @@ LIMIT = 32767
 """Characters of base64 that Exoscale's own tools send at most."""
 
 _OLLAMA_PORT = 11434
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}")
+_MODELS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is set up on an instance; ``driver`` is None for a type without GPUs.
+
+    ``sha256`` is that of Ollama's archive; without it the release's own list is asked.
+    ``models`` are pulled while the driver is installed.
+    """
+
+    ollama_version: str
+    driver: DriverRule | None = None
+    engine: str = "native"
+    sha256: str = ""
+    models: Collection[str] = ()
+
+    def variables(self) -> str:
+        """Return the lines that the installation reads, each a shell's assignment.
+
+        No value needs more than the quotes: models with other names are left to the
+        proxy, which pulls what is missing.
+        """
+        driver = self.driver or DriverRule((), 0, 0)
+        models = [name for name in self.models if _PLAIN.fullmatch(name)]
+        values = {
+            "ENGINE": self.engine,
+            "OLLAMA_VERSION": self.ollama_version,
+            "OLLAMA_SHA256": self.sha256,
+            "DRIVER_KINDS": " ".join(driver.kinds),
+            "DRIVER_LEAST": driver.least,
+            "DRIVER_MOST": driver.most,
+            "MODELS": " ".join(models[:_MODELS]),
+        }
+        return "".join(f"{name}='{value}'\n" for name, value in values.items())
 
 
 def cloud_config(
     certificate: Certificate,
+    installation: Installation,
     *,
     token: str,
-    driver: str | None,
-    ollama_version: str,
     dead_man_s: float,
 ) -> str:
-    """Return the cloud-config of one launch.
-
-    ``driver`` is a branch of NVIDIA's, None for a type without GPUs.
-    """
+    """Return the cloud-config of one launch."""
     return render(
         "exoscale.yaml",
         script=lambda name: json.dumps(source(f"exoscale/{name}")),
@@ -35,30 +71,23 @@ def cloud_config(
         ollama_env=render(
             "ollama.env", host="127.0.0.1", port=_OLLAMA_PORT, models_dir=None
         ),
-        install_env=f"DRIVER={driver or ''}\nOLLAMA_VERSION={ollama_version}\n",
+        install_env=installation.variables(),
         dead_man_s=str(round(dead_man_s)),
     )
 
 
 def user_data(
     certificate: Certificate,
+    installation: Installation,
     *,
     token: str,
-    driver: str | None,
-    ollama_version: str,
     dead_man_s: float,
 ) -> str:
     """Return the cloud-config as the API takes it: gzip, then base64.
 
     Raises `SpecError` if it is longer than the API allows.
     """
-    text = cloud_config(
-        certificate,
-        token=token,
-        driver=driver,
-        ollama_version=ollama_version,
-        dead_man_s=dead_man_s,
-    )
+    text = cloud_config(certificate, installation, token=token, dead_man_s=dead_man_s)
     packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
     if len(packed) > LIMIT:
         raise SpecError(

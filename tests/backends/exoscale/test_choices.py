@@ -9,6 +9,7 @@ from ollama_proxy.backends.exoscale.choices import (
     find_template,
     find_type,
 )
+from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.errors import SpecError
 
 A5000 = InstanceType("id-a", "gpua5000", "small", gpus=1, zones=("at-vie-2",))
@@ -57,14 +58,16 @@ def test_what_can_not_be_bought_is_refused_in_words(
     ("family", "gpus", "driver"),
     [
         ("standard", 0, None),
-        ("gpua5000", 1, "570-server"),
-        ("gpu2", 1, "570-server"),
-        ("gpurtx6000pro", 1, "570-server-open"),
-        ("gpub300", 1, "570-server-open"),
+        ("gpua5000", 1, DriverRule(("server", "server-open"), 550)),
+        ("gpunewer", 1, DriverRule(("server", "server-open"), 550)),
+        ("gpu", 1, DriverRule(("server",), 570, 580)),
+        ("gpu2", 1, DriverRule(("server",), 570, 580)),
+        ("gpurtx6000pro", 1, DriverRule(("server-open",), 570)),
+        ("gpub300", 1, DriverRule(("server-open",), 570)),
     ],
 )
 def test_the_driver_follows_the_family(
-    family: str, gpus: int, driver: str | None
+    family: str, gpus: int, driver: DriverRule | None
 ) -> None:
     assert InstanceType("x", family, "small", gpus=gpus).driver == driver
 

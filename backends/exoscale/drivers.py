@@ -1,0 +1,35 @@
+"""Which of NVIDIA's drivers a card takes: kinds of its kernel modules, and branches.
+
+The branch itself is found on the instance: the newest that the archive has of these.
+Facts: the reference of Exoscale's GPU types and Ollama's ``docs/gpu.mdx``.
+"""
+
+from dataclasses import dataclass
+
+_BLACKWELL = frozenset({"gpurtx6000pro", "gpub300"})
+_BEFORE_TURING = frozenset({"gpu", "gpu2"})  # P100, V100
+_OPEN, _CLOSED = "server-open", "server"
+_NO_LIMIT = 9999
+
+
+@dataclass(frozen=True, slots=True)
+class DriverRule:
+    """Kinds that will do, the better one first, and the span of branches."""
+
+    kinds: tuple[str, ...]
+    least: int
+    most: int = _NO_LIMIT
+
+
+def driver_rule(family: str) -> DriverRule:
+    """Return what the cards of a family take.
+
+    The newest cards work with the open modules only. The oldest work with the
+    proprietary ones only, and with no branch after 580. Ollama wants 550, and 570
+    for the oldest.
+    """
+    if family in _BLACKWELL:
+        return DriverRule((_OPEN,), least=570)
+    if family in _BEFORE_TURING:
+        return DriverRule((_CLOSED,), least=570, most=580)
+    return DriverRule((_CLOSED, _OPEN), least=550)
