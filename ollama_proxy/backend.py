@@ -140,11 +140,15 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of ``ollama-proxy check``: what was looked at, and the verdict."""
+    """One line of ``ollama-proxy check``: what was looked at, and the verdict.
+
+    ``warns``: it may work all the same, so it does not count as wrong.
+    """
 
     subject: str
     ok: bool
     detail: str
+    warns: bool = False
 
 
 @runtime_checkable

@@ -338,7 +338,8 @@ def check(config: Config = None) -> None:
 
     findings = asyncio.run(examine(_settings(config)))
     for finding in findings:
-        mark = "[green]ok[/]   " if finding.ok else "[red]wrong[/]"
+        mark = "[yellow]warn[/] " if finding.warns else "[green]ok[/]   "
+        mark = mark if finding.ok else "[red]wrong[/]"
         _out.print(f"{mark} {escape(finding.subject)}: {escape(finding.detail)}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

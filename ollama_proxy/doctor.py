@@ -1,7 +1,7 @@
 """Examine a deployment without serving: for ``check`` and a ``sweep`` alone."""
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import open_clock, this_machine
 from ollama_proxy.errors import BackendError, StartupError
-from ollama_proxy.fitting import needed_gb
 from ollama_proxy.launch_plan import launch_plan
+from ollama_proxy.model_room import room_findings
 from ollama_proxy.moments import unset_date
 from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
-from ollama_proxy.routing import full_model_name
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.stopping import until_gone
 from ollama_proxy.store import Store
@@ -59,7 +58,9 @@ async def examine(settings: Settings) -> list[Finding]:
             findings.append(Finding("what is started", ok=True, detail=sentence))
             findings += await _backend(backend)
             place = store.place(place_of(backend_name(settings), backend.traits))
-            findings += _room(settings, backend, sizes_of(place.contents()))
+            findings += room_findings(
+                settings.models, backend.traits, sizes_of(place.contents())
+            )
     return findings
 
 
@@ -92,30 +93,6 @@ async def _backend(backend: Backend) -> list[Finding]:
     except BackendError as error:
         return [*found, Finding("instances of ours", ok=False, detail=str(error))]
     return [*found, Finding("instances of ours", ok=True, detail=owned)]
-
-
-def _room(
-    settings: Settings, backend: Backend, sizes: Mapping[str, int]
-) -> list[Finding]:
-    """Compare disk and memory with the models, as far as anybody knows their sizes."""
-    room_gib, memory_gb = backend.traits.models_gib, backend.traits.memory_gb
-    names = [full_model_name(name) for name in settings.models]
-    findings = []
-    if room_gib is not None and names:
-        models_gib = sum(sizes.get(name, 0) for name in names) / (1 << 30)
-        unknown = [name for name in names if not sizes.get(name)]
-        told = f"models {models_gib:.1f} GiB, room for {room_gib}"
-        if unknown:
-            told += f"; not known before an instance has had them: {', '.join(unknown)}"
-        fits = models_gib <= room_gib
-        findings.append(Finding("disk and models", ok=fits, detail=told))
-    for name in names if memory_gb is not None else ():
-        needed = needed_gb(name, sizes.get(name))
-        wants = "unknown" if needed is None else f"about {needed:.1f} GB"
-        told = f"{name} wants {wants}, the machine has {memory_gb:.1f}"
-        fits = needed is None or needed <= (memory_gb or 0.0)
-        findings.append(Finding("memory and model", ok=fits, detail=told))
-    return findings
 
 
 @asynccontextmanager

@@ -53,6 +53,7 @@ from ollama_proxy.stopping import until_gone
 
 _NAME = "ollama-proxy-"
 _MAX_SLOTS = 10
+_ROOT_GIB = 8  # Fly's limit for the root file system, image included
 _UNWANTED = "machine-"
 """Before a machine's id: the name under which the sweep destroys it alone."""
 
@@ -106,7 +107,7 @@ class FlyBackend:
             location=settings.region,
             instance_type=settings.size,
             alternatives=settings.fallback_regions,
-            models_gib=settings.volume_gb or None,
+            models_gib=settings.volume_gb or _ROOT_GIB,
             memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
             gpus=0,
             spec=self._maker.spec,
