@@ -63,6 +63,21 @@ class TransientError(BackendError):
     reason = "transient"
 
 
+class RateLimitError(TransientError):
+    """The call was refused for the number of calls, and did nothing.
+
+    ``retry_after_s``: how long the cloud wants no other; None if it did not say.
+    """
+
+    reason = "rate_limit"
+
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class ConflictError(TransientError):
     """The thing is in use, or in a state that does not allow this now."""
 

@@ -1,8 +1,9 @@
 """Exoscale's API through the official SDK, made fit for an event loop.
 
 The SDK blocks, has no time-outs and repeats nothing, which is kept: a repeated
-``create-instance`` buys a second machine. Each call runs in a thread, each thread
-has a client of its own, and every failure is named after what to do next.
+``create-instance`` buys a second machine. Only a call that was refused for the number
+of calls is sent again. Each call runs in a thread, each thread has a client of its
+own, and every failure is named after what to do next.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from exoscale.api.exceptions import (
 )
 from exoscale.api.v2 import Client
 
+from ollama_proxy.backends.exoscale.patience import Patience, Sleep
+from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
@@ -29,6 +32,7 @@ from ollama_proxy.errors import (
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
+    RateLimitError,
     SpecError,
     TransientError,
 )
@@ -48,13 +52,21 @@ class ExoscaleApi:
     """The API of one zone. Every id but that of a security group belongs to it."""
 
     def __init__(
-        self, zone: str, *, endpoint: str, key: str, secret: str, clock: Clock
+        self,
+        zone: str,
+        *,
+        endpoint: str,
+        key: str,
+        secret: str,
+        clock: Clock,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.zone = zone
         self.key = key
         self._url = endpoint.replace("{zone}", zone)
         self._secret = secret
         self._clock = clock
+        self.patience = Patience(clock, sleep)
         self._threads = ThreadPoolExecutor(_THREADS, f"exoscale {zone}")
         self._local = threading.local()
         self._clients: list[Client] = []
@@ -68,9 +80,15 @@ class ExoscaleApi:
     async def call(self, operation: str, **arguments: Any) -> Any:
         """Return the answer of one operation, named as in the SDK.
 
-        Raises `BackendError`s; `OutcomeUnknownError` if a call that changes
-        something may have arrived.
+        It is sent again while Exoscale answers 429, for 75 s at most. Raises
+        `BackendError`s; `OutcomeUnknownError` if a call that changes something may
+        have arrived.
         """
+        send = functools.partial(self.call_once, operation, **arguments)
+        return await self.patience.through(send)
+
+    async def call_once(self, operation: str, **arguments: Any) -> Any:
+        """Send one operation and return its answer; raises as `call` does."""
         loop = asyncio.get_running_loop()
         call = functools.partial(self._call, operation, arguments)
         return await loop.run_in_executor(self._threads, call)
@@ -114,9 +132,26 @@ class ExoscaleApi:
         said = f"{operation} in {self.zone} got {status}: {_text(error)}"
         if isinstance(error, ExoscaleAPIAuthException) or status in {401, 403}:
             return self._denied(operation, response, said)
+        if status == 429:  # noqa: PLR2004
+            return self._limited(response, said)
         if status >= 500:  # noqa: PLR2004
             return _unanswered(operation, said)
         return _BY_STATUS.get(status, _refusal)(operation, said)
+
+    def _limited(self, response: requests.Response | None, said: str) -> BackendError:
+        """Return the error of a call that came too soon, with how long to wait."""
+        after_s = None
+        if response is not None:
+            body = _json(response)
+            after_s = retry_after_s(response.headers, body, self._clock.wall())
+        if after_s is not None:
+            self.patience.close_for(after_s)
+        asked = "" if after_s is None else f", and wants none for {after_s:.0f} s"
+        return RateLimitError(
+            f"{said}; Exoscale limits how often this key may call{asked}; it is asked"
+            " again after that",
+            retry_after_s=after_s,
+        )
 
     def _denied(
         self, operation: str, response: requests.Response | None, said: str
@@ -159,10 +194,6 @@ def _missing(_operation: str, said: str) -> BackendError:
     return NotFoundError(said)
 
 
-def _later(_operation: str, said: str) -> BackendError:
-    return TransientError(said)
-
-
 def _unanswered(operation: str, said: str) -> BackendError:
     """Return the error of a call that may have acted, if it was one to act."""
     if operation.startswith(_READING):
@@ -175,8 +206,14 @@ _BY_STATUS: dict[int, Callable[[str, str], BackendError]] = {
     408: _unanswered,
     409: _conflict,
     412: _conflict,
-    429: _later,
 }
+
+
+def _json(response: requests.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def _text(error: ExoscaleAPIException) -> str:

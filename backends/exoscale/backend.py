@@ -7,7 +7,7 @@ much time has passed that the call can't have arrived.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import structlog
 
@@ -37,6 +37,7 @@ from ollama_proxy.backends.exoscale.instances import (
 )
 from ollama_proxy.backends.exoscale.making import Making, read_making
 from ollama_proxy.backends.exoscale.parking import Parking
+from ollama_proxy.backends.exoscale.patience import Sleep
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
@@ -55,6 +56,7 @@ from ollama_proxy.record import LaunchId
 SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""
 
+_LOOKS = 2
 _SYSTEM_GIB = 20  # driver, Docker and image
 _UNWANTED = "instance-"
 """Before an instance's id: the name under which the sweep deletes it alone."""
@@ -107,6 +109,7 @@ class ExoscaleBackend:
         )
         self._heard: dict[LaunchId, Upstream] = {}
         self._reached: dict[LaunchId, Upstream] = {}
+        self._missed: dict[LaunchId, int] = {}
         self._log = structlog.get_logger()
         gpus = least_gpus((settings.instance_type, *settings.fallback_types))
         self.traits = Traits(
@@ -143,7 +146,7 @@ class ExoscaleBackend:
             purchase = self._ledger.get(launch_id)
         if purchase is None:
             self._ledger.put(launch_id, Purchase(self._buyer.offers()[0]))
-        for _ in range(2):  # lists may trail: two looks before "there is none"
+        for _ in self._looks_before_purchase(launch_id):
             if await self._adopted(launch_id):
                 adopted = self._ledger.get(launch_id)
                 if adopted is None or await self._start_parked(launch_id, adopted):
@@ -154,6 +157,19 @@ class ExoscaleBackend:
             )
         if not await self._unparked(launch_id):
             await self._buyer.buy(launch_id)
+
+    def _looks_before_purchase(self, launch_id: LaunchId) -> Iterator[None]:
+        """Yield for each look for an instance: lists may trail, so there are two.
+
+        They are made once, however often the start is cut short after them: as long
+        as no purchase was sent, none can turn up.
+        """
+        purchase = self._ledger.get(launch_id)
+        if purchase is None or not purchase.was_never_sent:
+            self._missed.pop(launch_id, None)
+        while self._missed.get(launch_id, 0) < _LOOKS:
+            yield
+            self._missed[launch_id] = self._missed.get(launch_id, 0) + 1
 
     async def _unparked(self, launch_id: LaunchId) -> bool:
         """Take a stopped instance for a launch; False if none is kept that fits."""
@@ -303,6 +319,7 @@ class ExoscaleBackend:
     def _forgotten(
         self, launch_id: LaunchId, detail: str = "", reason: str = ""
     ) -> Observation:
+        self._missed.pop(launch_id, None)
         self._ledger.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)
@@ -514,11 +531,16 @@ class ExoscaleBackend:
 
 
 def open_backend(
-    context: BackendContext, *, port: int = PORT, poll_s: float = 5.0
+    context: BackendContext,
+    *,
+    port: int = PORT,
+    poll_s: float = 5.0,
+    sleep: Sleep = asyncio.sleep,
 ) -> ExoscaleBackend:
     """Build the backend from the settings ``exoscale``.
 
-    ``port`` is where guards listen, ``poll_s`` the pause between two looks.
+    ``port`` is where guards listen, ``poll_s`` the pause between two looks, ``sleep``
+    what waits as the API asks.
     """
     settings = context.options.get("exoscale")
     if not isinstance(settings, ExoscaleSettings) or not settings.has_credentials:
@@ -536,6 +558,7 @@ def open_backend(
             key=key,
             secret=secret.get_secret_value(),
             clock=context.clock,
+            sleep=sleep,
         )
 
     return ExoscaleBackend(

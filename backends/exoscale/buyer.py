@@ -1,6 +1,7 @@
 """How an instance is bought: what to try, in which order, and the one call."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from ollama_proxy.authority import Authority
@@ -16,6 +17,7 @@ from ollama_proxy.backends.exoscale.choices import (
 from ollama_proxy.backends.exoscale.firewall import Firewall
 from ollama_proxy.backends.exoscale.instances import Labels
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.remembered import Read, Remembered
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.userdata import Installation, user_data
 from ollama_proxy.clock import Clock
@@ -31,11 +33,11 @@ from ollama_proxy.record import LaunchId
 _NO_ROOM_S = 600.0
 
 
-async def template_in(api: ExoscaleApi, settings: ExoscaleSettings) -> Template:
+async def template_in(read: Read, settings: ExoscaleSettings, zone: str) -> Template:
     """Return the template that is meant; raises `SpecError` if it won't do."""
-    private = read_templates(await api.call("list_templates", visibility="private"))
-    public = read_templates(await api.call("list_templates", visibility="public"))
-    template = find_template(private, public, settings.template, api.zone)
+    private = read_templates(await read("list_templates", visibility="private"))
+    public = read_templates(await read("list_templates", visibility="public"))
+    template = find_template(private, public, settings.template, zone)
     check_disk(template, settings.disk_size)
     return template
 
@@ -64,6 +66,7 @@ class Buyer:
         self._api_of = api_of
         self._models = models
         self._without_room: dict[Offer, float] = {}
+        self._remembered = Remembered(clock)
 
     def note_full(self, offer: Offer) -> None:
         """Remember that there was no room for an offer."""
@@ -101,11 +104,23 @@ class Buyer:
 
     async def _send(self, launch_id: LaunchId, offer: Offer) -> None:
         """Send the one create call, with the purchase noted before and after."""
-        order = await self._order(launch_id, offer)
+        try:
+            order = await self._order(launch_id, offer)
+            send_once = partial(self._send_once, launch_id, offer, order)
+            await self._api_of(offer.zone).patience.through(send_once)
+        except (CapacityError, NotFoundError, SpecError):
+            self._remembered.forget(offer.zone)
+            raise
+
+    async def _send_once(
+        self, launch_id: LaunchId, offer: Offer, order: dict[str, Any]
+    ) -> None:
+        """Send the create call, noted at the moment of this very try."""
         sent = Purchase(offer, attempted_at=self._clock.now())
         self._ledger.put(launch_id, sent)
+        api = self._api_of(offer.zone)
         try:
-            begun = await self._api_of(offer.zone).call("create_instance", **order)
+            begun = await api.call_once("create_instance", **order)
         except OutcomeUnknownError:
             raise
         except BackendError:
@@ -122,9 +137,10 @@ class Buyer:
     async def _order(self, launch_id: LaunchId, offer: Offer) -> dict[str, Any]:
         """Return the arguments of the create call."""
         api, settings = self._api_of(offer.zone), self._settings
-        types = read_types(await api.call("list_instance_types"))
+        read = self._remembered.of(api)
+        types = read_types(await read("list_instance_types"))
         chosen = find_type(types, offer.type_name, offer.zone)
-        template = await template_in(api, settings)
+        template = await template_in(read, settings, offer.zone)
         group = await self._firewall.ensure(api)
         lease_end = self._clock.wall() + settings.lease
         return {

@@ -115,5 +115,5 @@ async def _quota(api: ExoscaleApi, found: list[InstanceType]) -> str:
 
 
 async def _template(api: ExoscaleApi, settings: ExoscaleSettings) -> str:
-    template = await template_in(api, settings)
+    template = await template_in(api.call, settings, api.zone)
     return f"{template.name} of {template.created_at[:10]}, {settings.disk_size} GiB"

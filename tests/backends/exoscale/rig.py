@@ -50,7 +50,9 @@ class Rig:
             self.clock,
             {"exoscale": self.settings(**more)},
         )
-        return open_backend(context, port=self.port, poll_s=0.02)
+        return open_backend(
+            context, port=self.port, poll_s=0.02, sleep=self.clock.sleep
+        )
 
 
 def _free_port() -> int:

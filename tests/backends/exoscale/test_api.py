@@ -14,6 +14,7 @@ from ollama_proxy.errors import (
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
+    RateLimitError,
     SpecError,
     TransientError,
 )
@@ -104,7 +105,7 @@ async def test_a_wrong_clock_is_named_as_the_cause(rig: Rig, api: ExoscaleApi) -
         ("list_instances", "500", TransientError),
         ("list_instances", "lost-after", TransientError),
         ("list_instances", "html-502-after", TransientError),
-        ("list_instances", "429", TransientError),
+        ("list_instances", "429", RateLimitError),
         ("list_instances", "403", CredentialsError),
         ("list_instances", "401", CredentialsError),
         ("list_instances", "400", SpecError),
@@ -112,7 +113,7 @@ async def test_a_wrong_clock_is_named_as_the_cause(rig: Rig, api: ExoscaleApi) -
         ("create_security_group", "500-after", OutcomeUnknownError),
         ("create_security_group", "lost-after", OutcomeUnknownError),
         ("create_security_group", "lost-before", OutcomeUnknownError),
-        ("create_security_group", "429", TransientError),
+        ("create_security_group", "429", RateLimitError),
         ("create_security_group", "409", ConflictError),
         ("create_security_group", "412", ConflictError),
         ("create_security_group", "protected", ConflictError),
@@ -129,7 +130,7 @@ async def test_a_failure_is_named_after_what_to_do_next(
     rig.server.script[operation.replace("_", "-")] = [fault]
     arguments = {"name": "mine"} if operation.startswith("create") else {}
     with pytest.raises(BackendError) as caught:
-        await api.call(operation, **arguments)
+        await api.call_once(operation, **arguments)
 
     assert type(caught.value) is expected
 

@@ -19,7 +19,7 @@ CALLS_OF_A_START = 12
 
 @pytest.fixture
 def killer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    return kill_around(monkeypatch, ExoscaleApi, "call")
+    return kill_around(monkeypatch, ExoscaleApi, "call_once")
 
 
 async def started_again(rig: Rig) -> None:

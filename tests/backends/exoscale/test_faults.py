@@ -64,6 +64,17 @@ def timing(**values: float) -> Callable[[Rig], None]:
     return arrange
 
 
+def limited(
+    which: Callable[[int], bool], retry_after: str = "1"
+) -> Callable[[Rig], None]:
+    """Return what refuses calls for their number, counted from the first on."""
+
+    def arrange(rig: Rig) -> None:
+        rig.server.limit, rig.server.retry_after = which, retry_after
+
+    return arrange
+
+
 def skewed(rig: Rig) -> None:
     rig.clock.ahead_s -= 7200.0
     rig.server.skew_s = 7200.0
@@ -127,6 +138,14 @@ MISFORTUNES = {
         script(list_instances=["503", "503", "lost-before"])
     ),
     "calls are limited": Misfortune(script(create_instance=["429", "429"])),
+    "every third call is one too many": Misfortune(limited(lambda n: n % 3 == 0)),
+    "every second call is one too many": Misfortune(limited(lambda n: n % 2 == 0)),
+    "calls are limited for minutes": Misfortune(
+        limited(lambda n: 3 < n < 10, retry_after="45")
+    ),
+    "every call is one too many": Misfortune(
+        always("create-instance", "429"), serves=False, says="429"
+    ),
     "there is no quota": Misfortune(
         cloud(quotas={"gpua5000": (0, 0)}), serves=False, says="quota"
     ),

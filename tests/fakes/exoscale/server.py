@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -52,11 +52,17 @@ class ExoscaleServer:
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
     ``slow``, ``protected``, or a status. ``always``: the same for every call.
+    ``limit``: which calls are refused with 429, told by their number, from 1 on;
+    ``retry_after`` is what these say, ``hasty`` names calls that came sooner.
     """
 
     cloud: FakeExoscale
     script: dict[str, list[str]] = field(default_factory=dict)
     always: dict[str, str] = field(default_factory=dict)
+    limit: Callable[[int], bool] = lambda _number: False
+    retry_after: str | None = "1"
+    hasty: list[str] = field(default_factory=list)
+    _open_at: float = 0.0
     skew_s: float = 0.0
     calls: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -72,6 +78,8 @@ class ExoscaleServer:
         operation, ids = found
         self.calls.append(operation.name)
         fault = self._fault(operation.name)
+        if self._is_limited(operation.name):
+            fault = "429"
         if fault == "slow":
             await self.closing.wait()
         if fault == "lost-before":
@@ -108,13 +116,26 @@ class ExoscaleServer:
         planned = self.script.get(name)
         return planned.pop(0) if planned else self.always.get(name, "")
 
+    def _is_limited(self, name: str) -> bool:
+        """Tell whether a call is one too many; note one that did not wait."""
+        now = self.cloud.now()
+        if now < self._open_at:
+            self.hasty.append(name)
+        if not self.limit(len(self.calls)):
+            return False
+        told = self.retry_after or ""
+        self._open_at = now + (int(told) if told.isdecimal() else 0)
+        return True
+
     def _cut(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()
         raise ConnectionResetError
 
     def _refusal(self, status: int, message: str) -> web.Response:
-        headers = {"Retry-After": "1"} if status == 429 else {}
+        headers = {}
+        if status == 429 and self.retry_after is not None:
+            headers = {"Retry-After": self.retry_after}
         return web.json_response({"message": message}, status=status, headers=headers)
 
     async def _checked(self, request: web.Request, operation: Operation) -> Any:

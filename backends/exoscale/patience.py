@@ -1,0 +1,79 @@
+"""Calls that are refused for their number (429): sent again in place, not from the top.
+
+Such a call did nothing, whatever it was, so it may be repeated: a purchase, too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import RateLimitError
+
+PATIENCE_S = 75.0
+"""How long a call waits in place: less than the 120 s that the controller gives it."""
+
+_FIRST_PAUSE_S = 1.0
+_LEAST_PAUSE_S = 0.1  # "Retry-After: 0", again and again, is no call to hammer
+_LONGEST_PAUSE_S = 20.0
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Patience:
+    """Waits as an API asks, for all calls to it: a limit counts them together."""
+
+    def __init__(self, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._closed_until = 0.0
+
+    async def through(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of ``send``, sent again as often as it is refused.
+
+        Raises the last `RateLimitError` if the next try would be later than
+        `PATIENCE_S` from now: the caller comes back, and waits on from there.
+        """
+        begun_at = self._clock.now()
+
+        def is_too_late(state: RetryCallState) -> bool:
+            return self._clock.now() + state.upcoming_sleep - begun_at > PATIENCE_S
+
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(RateLimitError),
+            wait=self._pause_s,
+            stop=is_too_late,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await attempts(self._when_open, send)
+
+    async def _when_open(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send, unless another call was told that it is too early: then so is this."""
+        if (left_s := self._closed_until - self._clock.now()) > 0.0:
+            raise RateLimitError(
+                f"Exoscale limits this key's calls and wants none for {left_s:.0f} s;"
+                " they go on after that",
+                retry_after_s=left_s,
+            )
+        return await send()
+
+    def close_for(self, length_s: float) -> None:
+        """Let no call through for so long; told by the thread that heard it.
+
+        Whoever sent that call may have been cancelled meanwhile.
+        """
+        until = self._clock.now() + length_s
+        self._closed_until = max(self._closed_until, until)
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        """Return the pause that was asked for, or else a growing one."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked_s = error.retry_after_s if isinstance(error, RateLimitError) else None
+        grown_s = min(
+            _LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1)
+        )
+        return grown_s if asked_s is None else max(asked_s, _LEAST_PAUSE_S)

@@ -1,0 +1,42 @@
+"""Answers that change seldom, kept for ten minutes: a start goes on where it was.
+
+A start is a dozen calls. Where calls are limited it is cut short and begun again, and
+would not get to its purchase if it asked for everything anew each time.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.clock import Clock
+
+Read = Callable[..., Awaitable[Any]]
+"""Reads one operation of a zone, named as in the SDK, with its arguments."""
+
+_KEPT_S = 600.0
+
+
+class Remembered:
+    """Reads what a zone sells, and remembers it until `forget`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kept: dict[tuple[str, str, str], tuple[float, Any]] = {}
+
+    def of(self, api: ExoscaleApi) -> Read:
+        """Return what reads from one zone; it raises as `ExoscaleApi.call` does."""
+
+        async def read(operation: str, **arguments: Any) -> Any:
+            key = (api.zone, operation, repr(sorted(arguments.items())))
+            read_at, answer = self._kept.get(key, (-_KEPT_S, None))
+            if not 0.0 <= self._clock.now() - read_at < _KEPT_S:
+                answer = await api.call(operation, **arguments)
+                self._kept[key] = self._clock.now(), answer
+            return answer
+
+        return read
+
+    def forget(self, zone: str) -> None:
+        """Ask anew in a zone: what it told led to a refusal."""
+        for key in [key for key in self._kept if key[0] == zone]:
+            del self._kept[key]
