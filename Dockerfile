@@ -25,7 +25,8 @@ COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OLLAMA_HOST=0.0.0.0:11434 \
-    OLLAMA_PROXY_STATE_DIR=/state
+    OLLAMA_PROXY_STATE_DIR=/state \
+    CONTAINER_IMAGE=ollama-proxy
 USER 10434
 # Not /state, which another user may not be allowed to enter.
 WORKDIR /

@@ -15,6 +15,7 @@ class Serving:
 
     ``model`` is one to try; ``notice`` tells of settings that are not used, empty if
     there are none; ``default_backend`` is that of the settings, empty if there is none.
+    ``warnings`` are sentences about what may cost money later.
     """
 
     url: str
@@ -23,6 +24,7 @@ class Serving:
     plan: LaunchPlan
     notice: str = ""
     default_backend: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def announcement(serving: Serving, calling: Calling) -> str:
         f"ollama-proxy {__version__} listens on {url}. {kind}",
         f"Backend {serving.plan.sentence}.",
         *([f"Note: {serving.notice}."] if serving.notice else []),
+        *(f"Warning: {warning}." for warning in serving.warnings),
         "Type next, in another terminal:",
         *_pull(serving),
         f"  curl {generate} -d {body}",

@@ -9,8 +9,9 @@ import os
 import shutil
 import socket
 import sys
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import quote
 
@@ -39,6 +40,7 @@ from ollama_proxy.standard_streams import (
     name_faults_of_output,
     open_missing_streams,
 )
+from ollama_proxy.state_mount import passing_words
 from ollama_proxy.values import replace_listen
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ def serve(
     settings = _listening(_settings(config), host, port)
     if links := service_links(os.environ, "OLLAMA_"):
         structlog.get_logger().debug("settings.service_links_ignored", variables=links)
-    coro = run(settings, partial(_announce, config))
+    coro = run(settings, partial(_announce, config, _state_warnings(settings)))
     if sys.platform == "win32":
         asyncio.run(coro)
     else:
@@ -142,12 +144,28 @@ def _has_colours() -> bool:
     return _err.color_system is not None and not _err.no_color
 
 
-def _announce(config: Path | None, serving: "Serving") -> None:
+def _state_warnings(settings: Settings) -> tuple[str, ...]:
+    """Return what is to be said of a state folder that goes with its container."""
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+        folder = settings.state_dir.resolve()
+    except OSError:  # no Linux, or no /proc
+        return ()
+    warning = passing_words(os.environ, mountinfo, PurePosixPath(folder))
+    return () if warning is None else (warning,)
+
+
+def _announce(
+    config: Path | None, warnings: tuple[str, ...], serving: "Serving"
+) -> None:
     """Print what will be started, and what to type next."""
     from ollama_proxy.announcement import announcement  # noqa: PLC0415 - slow to import
 
+    for warning in warnings:
+        structlog.get_logger().warning(log.STATE_PASSING, reason=warning)
+    told = replace(serving, warnings=(*serving.warnings, *warnings))
     with contextlib.suppress(OSError, ValueError):  # nobody has to read it
-        sys.stdout.write(announcement(serving, _calling(config)))
+        sys.stdout.write(announcement(told, _calling(config)))
         sys.stdout.flush()
 
 

@@ -141,3 +141,13 @@ def test_what_is_printed_works_as_it_is_typed(tmp_path: Path, how: str) -> None:
     assert status == f"OLLAMA_HOST={host} {called[how]} status --watch"
     assert "  idle (cold, simulated)  0 in flight, 0 waiting\n" in shown
     assert json.loads(asked)["provisioning"] is True
+
+
+def test_a_warning_stands_before_what_is_to_be_typed() -> None:
+    told = Serving(
+        URL, SuggestedModel("tiny", True), False, PLAN, warnings=("it will go",)
+    )
+    lines = announcement(told, Calling("ollama-proxy")).splitlines()
+
+    typed = lines.index("Type next, in another terminal:")
+    assert lines.index("Warning: it will go.") < typed

@@ -21,6 +21,7 @@ PURE = (
     "selection",
     "setting_names",
     "misspellings",
+    "state_mount",
 )
 IMPURE = {
     "asyncio",
