@@ -5,6 +5,7 @@ the launch.
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiohttp
@@ -19,6 +20,8 @@ REASONS = frozenset({"driver", "disk"})
 """Steps of a boot whose failure is the reason of an `Observation`, by this name."""
 _TIMEOUT_S = 5.0
 _STAGE_BYTES = 200
+_REPORT_BYTES = 32 * 1024
+"""So much of a report is read: four times what a guest may keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +59,64 @@ class Guard:
         if status != 204:  # noqa: PLR2004
             raise TransientError(f"the instance took a heartbeat with status {status}")
 
+    async def report(self, upstream: Upstream) -> bytes:
+        """Return the last lines of the step that failed, as the instance kept them.
+
+        As much as comes in time, of a body that is too long or does not end. Raises
+        `TransientError` if nothing comes, or the guest keeps no such lines.
+        """
+        path, said = "/-/report", bytearray()
+        try:
+            async with (
+                asyncio.timeout(_TIMEOUT_S),
+                self._request(upstream, "GET", path) as response,
+            ):
+                if response.status != 200:  # noqa: PLR2004
+                    message = f"the instance answers {path} with {response.status}"
+                    raise TransientError(message)
+                _check(upstream, response)
+                while len(said) < _REPORT_BYTES:
+                    more = await response.content.read(_REPORT_BYTES - len(said))
+                    if not more:
+                        break
+                    said += more
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if not said:
+                raise _unanswered(path, error) from error
+        return bytes(said)
+
     async def _ask(self, upstream: Upstream, method: str, path: str) -> tuple[int, str]:
+        request = self._request(upstream, method, path)
+        try:
+            async with asyncio.timeout(_TIMEOUT_S), request as response:
+                _check(upstream, response)
+                said = await response.content.read(_STAGE_BYTES)
+                return response.status, said.decode("utf-8", "replace").strip()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unanswered(path, error) from error
+
+    def _request(
+        self, upstream: Upstream, method: str, path: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             # A kept connection to an instance that slept is dead, and nobody says so.
             connector = aiohttp.TCPConnector(force_close=True)
             self._session = aiohttp.ClientSession(connector=connector)
-        request = self._session.request(
+        return self._session.request(
             method,
             upstream.url + path,
             headers=credentials(upstream.link),
             allow_redirects=False,
             **connection_options(upstream.link),
         )
-        try:
-            async with asyncio.timeout(_TIMEOUT_S), request as response:
-                if is_foreign(upstream.link, response.headers):
-                    message = f"the instance's address answers {response.status}"
-                    raise TransientError(message)
-                said = await response.content.read(_STAGE_BYTES)
-                return response.status, said.decode("utf-8", "replace").strip()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            said_error = str(error) or type(error).__name__
-            message = f"the instance does not answer {path}: {said_error}"
-            raise TransientError(message) from error
+
+
+def _check(upstream: Upstream, response: aiohttp.ClientResponse) -> None:
+    """Raise `TransientError` for an answer that is not the instance's own."""
+    if is_foreign(upstream.link, response.headers):
+        raise TransientError(f"the instance's address answers {response.status}")
+
+
+def _unanswered(path: str, error: Exception) -> TransientError:
+    said = str(error) or type(error).__name__
+    return TransientError(f"the instance does not answer {path}: {said}")

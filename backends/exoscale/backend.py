@@ -25,6 +25,7 @@ from ollama_proxy.backend import (
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Buyer
 from ollama_proxy.backends.exoscale.cards import least_gpus
+from ollama_proxy.backends.exoscale.evidence import UNHEARD, cloud_report, step_report
 from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
@@ -110,6 +111,7 @@ class ExoscaleBackend:
         self._heard: dict[LaunchId, Upstream] = {}
         self._reached: dict[LaunchId, Upstream] = {}
         self._missed: dict[LaunchId, int] = {}
+        self._stopped: set[LaunchId] = set()
         self._log = structlog.get_logger()
         gpus = least_gpus((settings.instance_type, *settings.fallback_types))
         self.traits = Traits(
@@ -269,11 +271,11 @@ class ExoscaleBackend:
             return self._forgotten(launch_id)
         useless = _USELESS.get(instance.state)
         if useless is not None or instance.state == "destroyed":
-            return await self._broken(launch_id, purchase, useless)
+            return await self._broken(launch_id, purchase, instance)
         return await self._boot(launch_id, instance)
 
     async def _broken(
-        self, launch_id: LaunchId, purchase: Purchase, useless: str | None
+        self, launch_id: LaunchId, purchase: Purchase, instance: Instance
     ) -> Observation:
         """Tell of an instance that will not serve, or was destroyed before it did.
 
@@ -282,10 +284,18 @@ class ExoscaleBackend:
         made = await self._note_room(purchase)
         if made.state == "pending" and self._is_unsettled(purchase):
             return Observation(Phase.PENDING, detail="its making is not over")
+        useless = _USELESS.get(instance.state)
         if useless is None:
-            return self._forgotten(launch_id, made.words, made.reason)
-        detail = made.words or useless
-        return Observation(Phase.FAILED, detail=detail, reason=made.reason)
+            return self._forgotten(launch_id, made)
+        report = made.told
+        if instance.state not in LEAVING and launch_id not in self._stopped:
+            heard = launch_id in self._reached
+            api = self.api(purchase.offer.zone)
+            report = await cloud_report(api, instance, made.told, heard=heard)
+        detail = made.words or f"{useless} ({instance.id} in {purchase.offer.zone})"
+        return Observation(
+            Phase.FAILED, detail=detail, reason=made.reason, report=report
+        )
 
     async def _look(self, launch_id: LaunchId, purchase: Purchase) -> Instance | None:
         """Return what was bought, as its zone shows it; None if it knows no such id."""
@@ -314,16 +324,22 @@ class ExoscaleBackend:
         is_new = self._is_unsettled(purchase) and made.state in {"pending", "success"}
         if is_new and not purchase.seen:
             return Observation(Phase.PENDING, detail="bought, not yet listed")
-        return self._forgotten(launch_id, made.words, made.reason)
+        return self._forgotten(launch_id, made)
 
     def _forgotten(
-        self, launch_id: LaunchId, detail: str = "", reason: str = ""
+        self, launch_id: LaunchId, made: Making | None = None
     ) -> Observation:
         self._missed.pop(launch_id, None)
         self._ledger.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)
-        return Observation(Phase.GONE, detail=detail, reason=reason)
+        self._stopped.discard(launch_id)
+        if made is None:
+            return Observation(Phase.GONE)
+        report = made.told if made.has_failed else ""
+        return Observation(
+            Phase.GONE, detail=made.words, reason=made.reason, report=report
+        )
 
     async def _note_room(self, purchase: Purchase) -> Making:
         """Return what became of the making; remember that there was no room."""
@@ -355,13 +371,16 @@ class ExoscaleBackend:
         sight = await self._guard.look(upstream)
         if (stage := sight.stage) is None:
             detail, problem = "running, not yet heard of", sight.problem
+            if launch_id not in self._reached:
+                problem = f"{UNHEARD}: {problem}"
             return Observation(Phase.PENDING, upstream, detail, problem=problem)
         self._reached[launch_id] = upstream
         if stage.startswith(FAILED):
             step = stage.removeprefix(FAILED)
-            detail = f"the instance could not set up its {step}"
+            token = self._authority.token(named)
+            detail, report = await step_report(self._guard, upstream, step, token)
             reason = step if step in REASONS else ""
-            return Observation(Phase.FAILED, upstream, detail, reason)
+            return Observation(Phase.FAILED, upstream, detail, reason, report=report)
         if stage != READY:
             return Observation(Phase.PENDING, upstream, f"setting up {stage}")
         self._heard[launch_id] = upstream
@@ -388,6 +407,7 @@ class ExoscaleBackend:
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Delete every instance of a launch; `inspect` tells when they are gone."""
+        self._stopped.add(launch_id)
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)
         purchase = self._ledger.get(launch_id)

@@ -18,12 +18,14 @@ Inferred: Exoscale does not document how a lack of capacity is told.
 class Making:
     """The state of a create operation; for one that failed also why.
 
-    ``reason`` is that of an `Observation`.
+    ``reason`` is that of an `Observation`. ``told``: the operation in a line, for a
+    report.
     """
 
     state: str
     words: str = ""
     reason: str = ""
+    told: str = ""
 
     @property
     def has_failed(self) -> bool:
@@ -34,10 +36,12 @@ class Making:
 def read_making(operation: Mapping[str, Any], offer: Offer) -> Making:
     """Return what an operation tells; any of its keys may be missing."""
     state = str(operation.get("state") or "pending")
-    if state not in _FAILED:
-        return Making(state)
     code = str(operation.get("reason") or "")
     said = " ".join(str(operation.get("message") or "").split())[:200]
+    words = ", ".join(one for one in (state, code, said) if one)
+    told = f"operation {operation['id']}: {words}" if operation.get("id") else ""
+    if state not in _FAILED:
+        return Making(state, told=told)
     why = ": ".join(words for words in (code, said) if words) or "no reason given"
     words = f"Exoscale made no {offer.type_name} in {offer.zone}: {why}"
-    return Making(state, words, "" if code in _OUR_FAULT else "capacity")
+    return Making(state, words, "" if code in _OUR_FAULT else "capacity", told)

@@ -56,6 +56,14 @@ def cloud(**values: object) -> Callable[[Rig], None]:
     return arrange
 
 
+def guests(**values: object) -> Callable[[Rig], None]:
+    def arrange(rig: Rig) -> None:
+        for name, value in values.items():
+            setattr(rig.guests, name, value)
+
+    return arrange
+
+
 def timing(**values: float) -> Callable[[Rig], None]:
     def arrange(rig: Rig) -> None:
         for name, value in values.items():
@@ -121,9 +129,24 @@ MISFORTUNES = {
     "it boots slowly": Misfortune(timing(boot_s=200.0)),
     "it never boots": Misfortune(timing(boot_s=1e9), serves=False, says="no progress"),
     "it can't be set up": Misfortune(
-        lambda rig: rig.guests.stages.__setitem__(slice(None), ["failed:driver"]),
+        guests(stages=["failed:driver"]),
         serves=False,
         says="could not set up its driver",
+    ),
+    "a step fails and keeps its last lines": Misfortune(
+        guests(stages=["failed:driver"], report=b"Get:1\nE: no package nvidia-x\n"),
+        serves=False,
+        says="its driver: E: no package nvidia-x",
+    ),
+    "a step fails and its last lines do not come": Misfortune(
+        guests(stages=["failed:driver"], report="cut"),
+        serves=False,
+        says="could not set up its driver",
+    ),
+    "a step fails before the guard answers": Misfortune(
+        guests(mute=True),
+        serves=False,
+        says="nothing can be fetched from the instance before its guard answers",
     ),
     "it dies when ready": Misfortune(strike=dies),
     "it powers off when ready": Misfortune(strike=powers_off),

@@ -44,12 +44,16 @@ class FakeInstance:
 
 @dataclass(slots=True)
 class FakeOperation:
-    """One operation, over at ``ends_at``; ``refused`` is the reason if it fails."""
+    """One operation, over at ``ends_at``; ``refused`` is the reason if it fails.
+
+    ``message``: what it says besides.
+    """
 
     id: str
     reference: str
     ends_at: float
     refused: str | None = None
+    message: str = ""
 
 
 def new_id() -> str:
@@ -61,6 +65,7 @@ class FakeExoscale:
     """One organisation in several zones.
 
     ``bought`` counts instances ever made, ``touched`` what was done to strangers.
+    ``says``: the message of each operation that fails.
     """
 
     now: Callable[[], float]
@@ -74,6 +79,7 @@ class FakeExoscale:
     touched: list[str] = field(default_factory=list)
     authorized: bool | None = None
     create_fails: str | None = None
+    says: str = ""
     start_fails: bool = False
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(2))
 
@@ -165,8 +171,8 @@ class FakeExoscale:
         return one
 
     def operation(self, reference: str, refused: str | None = None) -> FakeOperation:
-        made = FakeOperation(
-            new_id(), reference, self.now() + self.timing.operation_s, refused
-        )
+        ends_at = self.now() + self.timing.operation_s
+        words = self.says if refused else ""
+        made = FakeOperation(new_id(), reference, ends_at, refused, words)
         self.operations[made.id] = made
         return made

@@ -41,7 +41,10 @@ def files_of(config: dict[str, Any]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Guest:
-    """One instance's inside. ``stages``: what its guard says, in turn."""
+    """One instance's inside. ``stages``: what its guard says, in turn.
+
+    ``report``: how it tells of a failed step, as `reported` has it.
+    """
 
     instance: FakeInstance
     stages: list[str]
@@ -51,6 +54,7 @@ class Guest:
     process: asyncio.subprocess.Process | None = None
     heartbeats: int = 0
     strangers: int = 0
+    report: bytes | str = "absent"
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -63,19 +67,47 @@ class Guest:
         if request.path == "/-/stage":
             stage = self.stages.pop(0) if len(self.stages) > 1 else self.stages[0]
             return web.Response(text=stage + "\n")
+        if request.path == "/-/report":
+            return await reported(request, self.report)
         return await handler(request)
+
+
+async def reported(request: web.Request, how: bytes | str) -> web.StreamResponse:
+    """Answer ``GET /-/report``: with some bytes, or as a fault's name has it.
+
+    ``absent``: a guest that keeps none; ``cut``: the connection ends; ``silent``: no
+    answer comes; ``endless``: the body never ends, a line each tenth of a second.
+    """
+    if isinstance(how, bytes):
+        return web.Response(body=how, content_type="text/plain")
+    if how == "absent":
+        return web.Response(status=404)
+    if how == "cut":
+        assert request.transport is not None
+        request.transport.abort()
+        raise ConnectionResetError
+    answer = web.StreamResponse()
+    if how == "endless":
+        await answer.prepare(request)
+    while True:
+        await asyncio.sleep(0.1)
+        if how == "endless":
+            await answer.write(b"E: the mirror is gone\n")
 
 
 @dataclass(slots=True)
 class Guests:
     """Boots a guest in each instance that runs, and ends it when that does not.
 
+    ``mute``: no guard ever listens, since a step before it failed.
     With ``caddy``, a folder, the guard is a real Caddy, set up by the user data.
     """
 
     cloud: FakeExoscale
     manners: Manners = field(default_factory=lambda: Manners(vram_share=1.0))
     stages: list[str] = field(default_factory=lambda: ["ready"])
+    report: bytes | str = "absent"
+    mute: bool = False
     models: tuple[str, ...] = ("tiny",)
     port: int = 0
     caddy: Path | None = None
@@ -141,7 +173,17 @@ class Guests:
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.0)
         link = files["/etc/ollama-proxy/link.env"]
         token = link.strip().removeprefix("LINK_TOKEN=")
-        guest = Guest(one, list(self.stages), runner, app[SIMULATOR], token)
+        guest = Guest(
+            one,
+            list(self.stages),
+            runner,
+            app[SIMULATOR],
+            token,
+            report=self.report,
+        )
+        if self.mute:
+            await runner.setup()
+            return guest
         if self.caddy is not None:
             await runner.setup()
             guest.process = await self._run_caddy(files, guest, self.caddy)

@@ -180,15 +180,19 @@ class ExoscaleServer:
             raise RefusedError(400, f"the fake knows no {name}")
         answer: Answer = act(zone, ids, body, request.query)
         if request.method != "GET":
-            self._note(name, zone)
+            self._note(name, zone, ids, body)
         return answer
 
-    def _note(self, name: str, zone: str) -> None:
-        event = {
+    def _note(self, name: str, zone: str, ids: list[str], body: Any) -> None:
+        event: dict[str, Any] = {
             "handler": name,
             "zone": zone,
             "iam-api-key": {"key": KEY},
             "status": 200,
+            "message": "Success",
+            "request-id": new_id(),
+            "path-params": {"id": ids[0]} if ids else {},
+            "body-params": body or {},
         }
         moment = f"2026-11-21T00:00:{len(self.cloud.events) % 60:02d}Z"
         self.cloud.events.append(
@@ -215,6 +219,8 @@ class ExoscaleServer:
         shown: dict[str, Any] = {"id": one.id, "state": state}
         if one.refused and state == "failure":
             shown["reason"] = one.refused
+            if one.message:
+                shown["message"] = one.message
         link = f"/v2/instance/{one.reference}"
         return shown | {"reference": {"id": one.reference, "link": link}}
 

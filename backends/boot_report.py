@@ -1,0 +1,39 @@
+"""The last lines of a step of a boot that failed, as its machine kept them. Pure."""
+
+import re
+from collections.abc import Collection
+
+from ollama_proxy.reports import masked, without
+from ollama_proxy.terminal_text import shown_lines
+
+_LINE = 200
+_TELLING = re.compile(
+    r"^E: |\b(?:error|fatal|failed|fails|failure|cannot|unable|denied|no space)\b"
+    r"|could ?n[o']t|not found",
+    re.IGNORECASE,
+)
+"""What stands in the line that says why: of apt, curl, docker, modprobe and others."""
+
+
+def readable(said: bytes, secrets: Collection[str] = ()) -> str:
+    """Return a report as text without ``secrets``, whatever bytes it is made of.
+
+    What overwrites a line on a terminal, as a progress bar does, is a line of its own.
+    """
+    text = said.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line.rstrip() for line in text.expandtabs().split("\n")]
+    return without(secrets, shown_lines("\n".join(line for line in lines if line)))
+
+
+def telling_line(report: str) -> str:
+    """Return the line of a report that says most likely why; empty if it has none.
+
+    The last one that speaks of an error: what was tried first may have its own. It is
+    masked, for it becomes part of a sentence, in which nothing else looks for secrets.
+    """
+    lines = [line.strip() for line in report.splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line)]
+    if not lines:
+        return ""
+    line = masked((telling or lines)[-1][: 4 * _LINE])
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
