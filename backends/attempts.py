@@ -70,13 +70,15 @@ class Book(msgspec.Struct, frozen=True):
     """What outlives launches: the image that was deployed, and regions ever used.
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``doomed``:
-    volumes that were copied, and go once the copy serves.
+    volumes that were copied, and go once the copy serves. ``shown``: what the cloud
+    has shown, by id, and where; it is gone once the cloud says so of that id.
     """
 
     image: str | None = None
     regions: tuple[str, ...] = ()
     app: str | None = None
     doomed: tuple[str, ...] = ()
+    shown: dict[str, str] = {}
 
 
 class Attempts:
@@ -91,6 +93,8 @@ class Attempts:
         if book is None:
             regions = dict.fromkeys(one.region for one in self._kept.values())
             book = Book(regions=tuple(regions))
+        for name in self._damaged:  # it may have been sent a moment ago, anywhere
+            self._kept[name] = Attempt("", attempted_at=now)
         self.book = book
 
     def get(self, launch_id: LaunchId) -> Attempt | None:
@@ -112,6 +116,20 @@ class Attempts:
         )
         return next(found, None)
 
+    def shown(self) -> dict[str, str]:
+        """Return the id of all that the cloud has shown, and where each is."""
+        noted = {
+            one.instance_id: one.region
+            for one in self._kept.values()
+            if one.instance_id and one.seen
+        }
+        return noted | self.book.shown
+
+    def note_shown(self, shown: dict[str, str]) -> None:
+        """Remember what the cloud has shown; a full disk keeps nothing from running."""
+        with contextlib.suppress(StoreError):
+            self.note(shown=shown)
+
     def put(self, launch_id: LaunchId, attempt: Attempt) -> None:
         """Write an attempt; raises `StoreError` if it is not on disk afterwards."""
         if attempt.region not in self.book.regions:
@@ -119,6 +137,7 @@ class Attempts:
             self.note(regions=regions)
         self._notes.put_note(launch_id, msgspec.json.encode(attempt))
         self._kept[launch_id] = attempt
+        self._damaged.discard(launch_id)
 
     def mark(self, launch_id: LaunchId, **changes: float | bool | str) -> Attempt:
         """Change what is known of a launch, as `put` does; return it."""
@@ -162,7 +181,7 @@ class Attempts:
             self._kept.pop(launch_id, None)
             self._damaged.discard(launch_id)
 
-    def note(self, **changes: str | tuple[str, ...] | None) -> None:
+    def note(self, **changes: str | tuple[str, ...] | dict[str, str] | None) -> None:
         """Change what outlives launches, as `put` does."""
         book = msgspec.structs.replace(self.book, **changes)
         self._notes.put_note(_BOOK, msgspec.json.encode(book))

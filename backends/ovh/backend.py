@@ -45,6 +45,7 @@ from ollama_proxy.backends.ovh.maker import Maker
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.sightings import Absences
 from ollama_proxy.clock import Clock
 from ollama_proxy.environment import home_folder
 from ollama_proxy.errors import (
@@ -84,7 +85,10 @@ class OvhBackend:
         self._attempts = attempts
         self._authority = authority
         self._clock = clock
-        self._fleet = Fleet(self._labels, regions=self.regions, driver_of=driver_of)
+        self._fleet = Fleet(
+            self._labels, regions=self.regions, driver_of=driver_of, attempts=attempts
+        )
+        self._absences = Absences()
         self._guard = Guard()
         self._keeps = settings.idle_action == "stop"
         self._maker = Maker(
@@ -141,7 +145,7 @@ class OvhBackend:
             if (found := await self._adopted(launch_id)) is not None:
                 await self._run(launch_id, *found)
                 return
-        if attempt is not None and attempt.is_unsettled(self._clock.now()):
+        if attempt is not None and self._may_turn_up(launch_id, attempt):
             raise OutcomeUnknownError(
                 "the answer to the making of an app was lost; it is looked for by its"
                 " labels"
@@ -201,6 +205,7 @@ class OvhBackend:
         found = await self._fleet.of_launch(launch_id, surely=self._sent_to(launch_id))
         if not found:
             return None
+        self._absences.end(launch_id)
         (region, first), *rest = sorted(found, key=lambda one: one[1].created_at)
         attempt = Attempt(
             region,
@@ -246,9 +251,21 @@ class OvhBackend:
             adopted = await self._adopted(launch_id)
             if adopted is not None:
                 return await self._inspect_app(launch_id, *adopted)
-        if attempt is not None and attempt.is_unsettled(self._clock.now()):
+        if attempt is not None and self._may_turn_up(launch_id, attempt):
             return Observation(Phase.PENDING, detail="looking for a lost app")
         return self._forgotten(launch_id)
+
+    def _may_turn_up(self, launch_id: LaunchId, attempt: Attempt) -> bool:
+        """Tell whether an app that no list shows may still have been made.
+
+        Asked after a look that showed none: one such look is no proof.
+        """
+        now = self._clock.now()
+        if attempt.was_never_sent:
+            return False
+        return attempt.is_unsettled(now) or not self._absences.is_certain(
+            launch_id, now
+        )
 
     async def _inspect_unwanted(self, app_id: str) -> Observation:
         """Tell whether an app that no launch has is gone."""
@@ -261,7 +278,7 @@ class OvhBackend:
         """Return a launch's app; None if its region neither knows nor lists it."""
         assert attempt.instance_id is not None  # noqa: S101 - the callers looked
         try:
-            app = await self._fleet.driver(attempt.region).app(attempt.instance_id)
+            app = await self._fleet.app(attempt.region, attempt.instance_id)
         except NotFoundError as error:
             listed = await self._fleet.in_region(attempt.region)
             if any(app.id == attempt.instance_id for app in listed):
@@ -304,6 +321,7 @@ class OvhBackend:
         return self._clock.now() - attempt.begun_at
 
     def _forgotten(self, launch_id: LaunchId) -> Observation:
+        self._absences.end(launch_id)
         self._attempts.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._told_to_stop.discard(launch_id)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from ollama_proxy import log
+from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
@@ -16,6 +17,7 @@ from ollama_proxy.backends.ovh.apps import (
     oldest_first,
 )
 from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.backends.sightings import Sightings
 from ollama_proxy.errors import (
     BackendError,
     ConflictError,
@@ -29,7 +31,10 @@ Found = tuple[str, App]
 
 
 class Fleet:
-    """The apps of one owner. ``regions`` names where there may be any."""
+    """The apps of one owner. ``regions`` names where there may be any.
+
+    ``attempts`` remembers which were shown, for what a list lacks.
+    """
 
     def __init__(
         self,
@@ -37,11 +42,18 @@ class Fleet:
         *,
         regions: Callable[[], list[str]],
         driver_of: Callable[[str], Driver],
+        attempts: Attempts,
     ) -> None:
         self._labels = labels
         self._regions = regions
         self._driver_of = driver_of
         self._drivers: dict[str, Driver] = {}
+        self._sightings = Sightings[App](
+            attempts.shown(),
+            ask=self._ask,
+            is_over=self._is_over,
+            save=attempts.note_shown,
+        )
         self._log = structlog.get_logger()
 
     def driver(self, region: str) -> Driver:
@@ -56,10 +68,25 @@ class Fleet:
             await driver.aclose()
 
     async def in_region(self, region: str) -> list[App]:
-        """Return our apps of a region that are not leaving, the oldest first."""
+        """Return our apps of a region that are not leaving, the oldest first.
+
+        One that the list lacks, and that was shown before, is asked for by its id.
+        """
         apps = await self.driver(region).apps()
         ours = [app for app in apps if self._labels.is_ours(app)]
-        return oldest_first([app for app in ours if app.state not in LEAVING])
+        return oldest_first(await self._sightings.complete(region, ours))
+
+    async def app(self, region: str, app_id: str) -> App:
+        """Return one app, and remember it."""
+        app = await self._ask(region, app_id)
+        self._sightings.note(region, app)
+        return app
+
+    async def _ask(self, region: str, app_id: str) -> App:
+        return await self.driver(region).app(app_id)
+
+    def _is_over(self, app: App) -> bool:
+        return app.state in LEAVING or not self._labels.is_ours(app)
 
     async def everything(
         self, *, surely: str | None = None, strictly: bool = False

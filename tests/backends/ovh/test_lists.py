@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.backend import Phase
+from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.ovh import paging
 from ollama_proxy.backends.ovh.paging import ListError, read_list
 from ollama_proxy.backends.ovh.rest import RestDriver
-from tests.backends.ovh.rig import ovh_rig
+from ollama_proxy.errors import OutcomeUnknownError
+from ollama_proxy.record import LaunchId
+from tests.backends.ovh.rig import OWNER, ovh_rig
 from tests.fakes.ovh.lists import Lists
 from tests.fakes.ovh.server import AI_TOKEN
 
@@ -132,3 +136,101 @@ async def test_a_list_names_no_secret_of_a_link() -> None:
 
     assert "secret" not in str(caught.value)
     assert paging.MAX_PAGES <= 1000
+
+
+LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
+
+
+@pytest.mark.parametrize("idle_action", ["stop", "delete"])
+async def test_an_empty_list_does_not_hide_an_app_that_was_shown(
+    tmp_path: Path, idle_action: str
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        backend = rig.open(idle_action=idle_action)
+        await backend.start(LAUNCH)
+        await backend.owned()
+        rig.notes[OWNER].drop_note(LAUNCH)
+        await backend.aclose()
+        rig.server.lists = Lists(lie="empty")
+        again = rig.open(idle_action=idle_action)
+        owned = set(await again.owned())
+        await again.stop(LAUNCH)
+        seen = await again.inspect(LAUNCH)
+        await again.aclose()
+
+        assert (owned, seen.phase) == ({LAUNCH}, Phase.GONE)
+        assert rig.cloud.paid == []
+
+
+async def test_an_empty_list_does_not_hide_the_app_that_is_kept(tmp_path: Path) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        backend = rig.open()
+        await backend.start(LAUNCH)
+        await backend.inspect(LAUNCH)
+        await backend.stop(LAUNCH)
+        await backend.inspect(LAUNCH)
+        await backend.aclose()
+        rig.server.lists = Lists(lie="empty")
+        again = rig.open()
+        await again.start(NEXT)
+        await again.stop(NEXT)
+        await again.aclose()
+
+        assert rig.cloud.made == 1
+
+
+async def test_a_lost_creation_is_not_repeated_for_a_list_that_is_empty_once(
+    tmp_path: Path,
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        rig.server.script["create"] = ["lost-after"]
+        backend = rig.open()
+        with pytest.raises(OutcomeUnknownError):
+            await backend.start(LAUNCH)
+        await backend.aclose()
+        rig.clock.ahead_s += SETTLE_S + 1.0
+        rig.server.lists = Lists(lie="empty", times=2)
+        again = rig.open()
+        with pytest.raises(OutcomeUnknownError):
+            await again.start(LAUNCH)
+        await again.start(LAUNCH)
+        await again.stop(LAUNCH)
+        await again.aclose()
+
+        assert rig.cloud.made == 1
+        assert rig.cloud.paid == []
+
+
+async def test_a_launch_is_not_forgotten_for_a_list_that_is_empty_once(
+    tmp_path: Path,
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        rig.server.script["create"] = ["lost-after"]
+        backend = rig.open()
+        with pytest.raises(OutcomeUnknownError):
+            await backend.start(LAUNCH)
+        rig.clock.ahead_s += SETTLE_S + 1.0
+        rig.server.lists = Lists(lie="empty", times=2)
+        await backend.stop(LAUNCH)
+        first = await backend.inspect(LAUNCH)
+        await backend.stop(LAUNCH)
+        second = await backend.inspect(LAUNCH)
+        await backend.aclose()
+
+        assert (first.phase, second.phase) == (Phase.PENDING, Phase.GONE)
+        assert rig.cloud.paid == []
+
+
+async def test_a_launch_whose_note_is_damaged_may_have_been_sent(
+    tmp_path: Path,
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        await rig.open().aclose()
+        rig.notes[OWNER].put_note(LAUNCH, b"{")
+        rig.server.lists = Lists(lie="empty")
+        backend = rig.open()
+        with pytest.raises(OutcomeUnknownError):
+            await backend.start(LAUNCH)
+        await backend.aclose()
+
+        assert rig.cloud.made == 0
