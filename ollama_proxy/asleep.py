@@ -8,7 +8,6 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import web
 
 from ollama_proxy.answers import (
     JSON_TYPE,
@@ -22,6 +21,7 @@ from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.native_refusals import digest_refusal, name_refusal
 from ollama_proxy.ollama_requests import go_quoted
 from ollama_proxy.redirects import redirect_of
+from ollama_proxy.reply import Reply
 from ollama_proxy.routing import (
     Asleep,
     BodyFields,
@@ -38,37 +38,33 @@ _COPILOT = "GitHubCopilotChat/"
 _NO_RECOMMENDATIONS = b'{"recommendations":[]}'
 
 
-def root() -> web.Response:
+def root() -> Reply:
     """Answer ``GET /`` and ``HEAD /``: the CLI asks this first, always."""
-    return web.Response(body=_ROOT, content_type="text/plain", charset="utf-8")
+    return Reply(200, _ROOT, (("Content-Type", "text/plain; charset=utf-8"),))
 
 
-def plain(status: int, text: str) -> web.Response:
+def plain(status: int, text: str) -> Reply:
     """Answer as Go's router does for what is not there."""
-    return web.Response(
-        status=status,
-        body=text.encode(),
-        headers={"Content-Type": "text/plain", SPOKE: "asleep"},
-    )
+    headers = (("Content-Type", "text/plain"), (SPOKE, "asleep"))
+    return Reply(status, text.encode(), headers)
 
 
-def json_reply(body: bytes, *, status: int = 200, family: Family) -> web.Response:
+def json_reply(body: bytes, *, status: int = 200, family: Family) -> Reply:
     """Answer with a JSON body; the type has a charset on native routes only."""
     kind = JSON_TYPE if family is Family.NATIVE else "application/json"
-    headers = {"Content-Type": kind, SPOKE: "asleep"}
-    return web.Response(status=status, body=body, headers=headers)
+    return Reply(status, body, (("Content-Type", kind), (SPOKE, "asleep")))
 
 
-def waiting_reply(family: Family, waiting: Waiting, request_id: str) -> web.Response:
+def waiting_reply(family: Family, waiting: Waiting, request_id: str) -> Reply:
     """Answer what needs an instance: there is none, and when to ask again."""
     body = waiting_body(family, waiting, request_id=request_id)
-    headers = {
-        "Content-Type": JSON_TYPE,
-        "Retry-After": str(waiting.retry_after),
-        "Cache-Control": "no-store",
-        SPOKE: waiting.status,
-    }
-    return web.Response(status=503, body=body, headers=headers)
+    headers = (
+        ("Content-Type", JSON_TYPE),
+        ("Retry-After", str(waiting.retry_after)),
+        ("Cache-Control", "no-store"),
+        (SPOKE, waiting.status),
+    )
+    return Reply(503, body, headers)
 
 
 class AsleepAnswers:
@@ -92,7 +88,7 @@ class AsleepAnswers:
         target: str,
         fields: BodyFields | None,
         agent: str = "",
-    ) -> web.Response:
+    ) -> Reply:
         """Return the answer to a request that wakes nothing.
 
         ``target`` is path and query as the client wrote them; ``agent`` its program.
@@ -118,13 +114,12 @@ class AsleepAnswers:
             case Asleep.REDIRECT:
                 return _redirect(method, target)
             case Asleep.METHOD:
-                reply = plain(405, "405 method not allowed")
-                reply.headers["Allow"] = allow_header(path)
-                return reply
+                refused = plain(405, "405 method not allowed")
+                return refused.with_headers(("Allow", allow_header(path)))
             case _:
                 return plain(404, "404 page not found")
 
-    def _show(self, fields: BodyFields, agent: str) -> web.Response:
+    def _show(self, fields: BodyFields, agent: str) -> Reply:
         if not fields.model_name:
             return _error(Family.NATIVE, 400, "model is required")
         body = self._catalogue.show(fields.model_name)
@@ -135,7 +130,7 @@ class AsleepAnswers:
             body = _with_basename(body, fields.model_name)
         return json_reply(body, family=Family.NATIVE)
 
-    def _model(self, name: str) -> web.Response:
+    def _model(self, name: str) -> Reply:
         if (refused := name_refusal(name)) is not None:
             return _error(Family.OPENAI, refused.status, refused.message)
         body = self._catalogue.openai_model(name)
@@ -145,7 +140,7 @@ class AsleepAnswers:
         return json_reply(_written(body, Family.OPENAI), family=Family.OPENAI)
 
 
-def _blob(path: str) -> web.Response:
+def _blob(path: str) -> Reply:
     """Say that a blob is not here: it may be on the instance's disk."""
     refused = digest_refusal(path)
     if refused is not None:
@@ -170,15 +165,15 @@ def _with_basename(show: bytes, name: str) -> bytes:
     return msgspec.json.encode(body | {"model_info": named})
 
 
-def _redirect(method: str, target: str) -> web.Response:
+def _redirect(method: str, target: str) -> Reply:
     to = redirect_of(method, target)
-    headers = {"Location": to.location, SPOKE: "asleep"}
+    headers = (("Location", to.location), (SPOKE, "asleep"))
     if to.html is None:
-        return web.Response(status=to.status, headers=headers)
-    headers["Content-Type"] = "text/html; charset=utf-8"
-    return web.Response(status=to.status, text=to.html, headers=headers)
+        return Reply(to.status, headers=headers)
+    typed = (*headers, ("Content-Type", "text/html; charset=utf-8"))
+    return Reply(to.status, to.html.encode(), typed)
 
 
-def _error(family: Family, status: int, message: str) -> web.Response:
+def _error(family: Family, status: int, message: str) -> Reply:
     body = _written(escape_html(error_body(family, status, message)), family)
     return json_reply(body, status=status, family=family)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 
-from aiohttp import web
 from multidict import CIMultiDict
 
 from ollama_proxy import headers
@@ -14,6 +13,7 @@ from ollama_proxy.asleep import waiting_reply
 from ollama_proxy.chunks import framed
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.handover import Head
+from ollama_proxy.reply import Reply
 from ollama_proxy.routing import Family
 
 _LONGEST_REMEMBERED = 1024
@@ -74,14 +74,13 @@ def unserved(family: Family, waiting: Waiting, request_id: str, date: int) -> by
     return encoded(waiting_reply(family, waiting, request_id), "POST", date)
 
 
-def encoded(reply: web.Response, method: str, date: float) -> bytes:
+def encoded(reply: Reply, method: str, date: float) -> bytes:
     """Return a reply of our own as aiohttp would send it."""
-    body = reply.body if isinstance(reply.body, bytes) else b""
-    fields = reply.headers.copy()
-    fields["Content-Length"] = str(len(body))
-    fields["Date"] = _date(int(date))
-    head = _own_head(reply.status, reply.reason, tuple(fields.items()))
-    return head if method == "HEAD" else head + body
+    length, now = str(len(reply.body)), _date(int(date))
+    fields = (*reply.headers, ("Content-Length", length), ("Date", now))
+    reason = HTTPStatus(reply.status).phrase
+    head = _own_head(reply.status, reason, fields)
+    return head if method == "HEAD" else head + reply.body
 
 
 def _head(

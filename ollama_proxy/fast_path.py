@@ -9,8 +9,6 @@ import asyncio
 from functools import partial
 from typing import NamedTuple
 
-from aiohttp import web
-
 from ollama_proxy import client_response
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
@@ -23,6 +21,7 @@ from ollama_proxy.handover import Handover
 from ollama_proxy.middleware import failure, note
 from ollama_proxy.passage import Common, pass_on, touch_nothing, under
 from ollama_proxy.pool import Lease
+from ollama_proxy.reply import Reply
 from ollama_proxy.request_parser import PlainRequest
 from ollama_proxy.routing import Asleep, Family, Kind, Route, classify
 from ollama_proxy.spared import RefusedError
@@ -30,7 +29,7 @@ from ollama_proxy.spared import RefusedError
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 
 
-class Reply(NamedTuple):
+class Encoded(NamedTuple):
     """An answer of our own, as bytes."""
 
     status: int
@@ -82,23 +81,21 @@ class FastPath:
         self._note(request, exchange, status, begun_at)
         return True
 
-    def _reply(self, request: PlainRequest, exchange: Exchange) -> Reply | None:
+    def _reply(self, request: PlainRequest, exchange: Exchange) -> Encoded | None:
         """Return an answer without an instance; None if there is more to do."""
         try:
             if exchange.route.counts_as_use:
                 return self._refusal(request, exchange)
             return self._encoded(request, self._asleep(request, exchange))
         except RefusedError as refused:
-            if isinstance(refused.response, web.Response):
-                return self._encoded(request, refused.response)
-            raise
+            return self._encoded(request, refused.reply)
 
-    def _encoded(self, request: PlainRequest, reply: web.Response) -> Reply:
+    def _encoded(self, request: PlainRequest, reply: Reply) -> Encoded:
         date = self._clock.wall()
         data = client_response.encoded(reply, request.method, date)
-        return Reply(reply.status, data)
+        return Encoded(reply.status, data)
 
-    def _asleep(self, request: PlainRequest, exchange: Exchange) -> web.Response:
+    def _asleep(self, request: PlainRequest, exchange: Exchange) -> Reply:
         """Answer what only reads, from memory."""
         exchange.outcome = "asleep"
         fields = None
@@ -108,7 +105,7 @@ class FastPath:
             exchange.route, request.method, request.target, fields, request.agent
         )
 
-    def _refusal(self, request: PlainRequest, exchange: Exchange) -> Reply | None:
+    def _refusal(self, request: PlainRequest, exchange: Exchange) -> Encoded | None:
         """Wake an instance, and say that there is none yet; None if it may wait."""
         if self._common.hold.hold_s > 0:
             return None
@@ -123,12 +120,12 @@ class FastPath:
         self._common.metrics.wait.observe(0.0)
         return self._unserved(exchange, None)
 
-    def _unserved(self, exchange: Exchange, problem: str | None) -> Reply:
+    def _unserved(self, exchange: Exchange, problem: str | None) -> Encoded:
         exchange.outcome = "provisioning"
         family, date = exchange.route.family, int(self._clock.wall())
         told_id = exchange.request_id if family is Family.ANTHROPIC else ""
         waiting = self._common.status.waiting(problem)
-        return Reply(503, client_response.unserved(family, waiting, told_id, date))
+        return Encoded(503, client_response.unserved(family, waiting, told_id, date))
 
     def _begin(
         self, client: ClientConnection, request: PlainRequest, exchange: Exchange
@@ -207,7 +204,7 @@ class FastPath:
             has_begun = handover.response is not None
             failed = failure(client, exchange, error, has_begun=has_begun)
             answer = self._encoded(request, failed)
-        if isinstance(answer, Reply):
+        if isinstance(answer, Encoded):
             client.send(answer.data)
         return answer.status if answer is not None else None
 
@@ -217,7 +214,7 @@ class FastPath:
         exchange: Exchange,
         lease: Lease,
         handover: Handover[ClientResponse],
-    ) -> ClientResponse | Reply | None:
+    ) -> ClientResponse | Encoded | None:
         """Return the instance's answer, handed over, or one to be sent in its place.
 
         None if the request can be sent again, which is done behind.
@@ -239,7 +236,7 @@ class FastPath:
         exchange: Exchange,
         lease: Lease,
         error: UpstreamError,
-    ) -> Reply | None:
+    ) -> Encoded | None:
         """Return an answer in place of one that did not come, if there is to be one."""
         lease.nudge()
         if not exchange.route.counts_as_use:

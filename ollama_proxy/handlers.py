@@ -5,6 +5,7 @@ from functools import partial
 
 from aiohttp import web
 
+from ollama_proxy.aiohttp_reply import to_response
 from ollama_proxy.asleep import root, waiting_reply
 from ollama_proxy.bodies import RequestBody
 from ollama_proxy.changes import ModelChanges
@@ -26,6 +27,14 @@ _READ_TIMEOUT_S = 5.0
 _PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})
 
 
+class _EndedHoldError(Exception):
+    """A wait ended without an instance; carries the response."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
 class OllamaHandler:
     """Handles every request that is not for the proxy itself."""
 
@@ -43,12 +52,12 @@ class OllamaHandler:
         looped = loop_refusal(self._common.mark, marks, exchange)
         if looped is None and exchange.route.asleep is Asleep.ROOT:
             exchange.outcome = "asleep"
-            return root()
+            return to_response(root())
         body = RequestBody(request, self._common.budget, stall_s=self._common.stall_s)
         response: web.StreamResponse
         try:
             if looped is not None:
-                response = looped
+                response = to_response(looped)
             else:
                 response = await self._answer(request, exchange, body)
             if body.expects:
@@ -70,7 +79,9 @@ class OllamaHandler:
                 return await self._spare(request, exchange, body)
             return await self._use(request, exchange, body)
         except RefusedError as refused:
-            return refused.response
+            return to_response(refused.reply)
+        except _EndedHoldError as ended:
+            return ended.response
 
     async def _read(
         self, request: web.Request, exchange: Exchange, body: RequestBody
@@ -92,13 +103,14 @@ class OllamaHandler:
         fields = None
         if exchange.route.asleep is Asleep.SHOW:
             fields = self._common.spared.fields(exchange, body)
-        return self._common.answers.answer(
+        reply = self._common.answers.answer(
             exchange.route,
             request.method,
             raw_target(request),
             fields,
             request.headers.get("User-Agent", ""),
         )
+        return to_response(reply)
 
     async def _spare(
         self, request: web.Request, exchange: Exchange, body: RequestBody
@@ -237,10 +249,10 @@ class OllamaHandler:
                 raise
             message = "the proxy can't write its state"
             failure = await hold.fail(message, exchange.request_id)
-            raise RefusedError(failure) from None
+            raise _EndedHoldError(failure) from None
         except HoldLimitError as error:
             refusal = await self._refuse_waiting(exchange, hold, str(error))
-            raise RefusedError(refusal) from error
+            raise _EndedHoldError(refusal) from error
         finally:
             exchange.wait_s += loop.time() - begun_at
             self._common.metrics.wait.observe(exchange.wait_s)
@@ -256,8 +268,8 @@ class OllamaHandler:
         family = exchange.route.family
         reply = waiting_reply(family, waiting, exchange.request_id)
         if hold is not None:
-            reply.headers.update(hold.confirmation)
-        return reply
+            reply = reply.with_headers(*hold.confirmation.items())
+        return to_response(reply)
 
 
 def read_limit_s(route: Route) -> float | None:

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable
 
-from aiohttp import web
-
 from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.proxy_mark import LOOP_DETECTED, VIA, ProxyMark
+from ollama_proxy.reply import Reply
 
 
 def loop_refusal(
     mark: ProxyMark, marks: Iterable[str], exchange: Exchange
-) -> web.Response | None:
+) -> Reply | None:
     """Return the 508 for a request that may not be sent on; None if it may.
 
     ``marks`` are the values of its `VIA` headers. Nothing is woken for it, and it is no
@@ -24,6 +23,4 @@ def loop_refusal(
     family, request_id = exchange.route.family, exchange.request_id
     body = error_body(family, LOOP_DETECTED, message, request_id=request_id)
     reply = json_reply(body, status=LOOP_DETECTED, family=family)
-    reply.headers[SPOKE] = "loop"
-    reply.headers[VIA] = mark.text
-    return reply
+    return reply.with_headers((SPOKE, "loop"), (VIA, mark.text))

@@ -7,12 +7,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy import log
+from ollama_proxy.aiohttp_reply import to_response
 from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
 from ollama_proxy.bodies import OnTransport, reset
 from ollama_proxy.errors import ProxyError
 from ollama_proxy.exchange import EXCHANGE, Exchange, begin, draw_request_id
 from ollama_proxy.metrics import Metrics
+from ollama_proxy.reply import Reply
 
 _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 _OWN_PATHS = frozenset({"/status", "/healthz", "/metrics"})
@@ -77,12 +79,14 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except (web.HTTPException, ConnectionError):
         raise
     except Exception as error:
-        return failure(request, request[EXCHANGE], error, has_begun=BEGUN in request)
+        has_begun = BEGUN in request
+        reply = failure(request, request[EXCHANGE], error, has_begun=has_begun)
+        return to_response(reply)
 
 
 def failure(
     client: OnTransport, exchange: Exchange, error: Exception, *, has_begun: bool
-) -> web.Response:
+) -> Reply:
     """Return the 500 that a fault of our own is told as; logs one that is a surprise.
 
     If a response has begun, the client is reset: raises `ConnectionResetError`.
@@ -98,9 +102,7 @@ def failure(
         raise ConnectionResetError(str(error)) from error
     family = exchange.route.family
     body = error_body(family, 500, message, request_id=exchange.request_id)
-    reply = json_reply(body, status=500, family=family)
-    reply.headers[SPOKE] = reason
-    return reply
+    return json_reply(body, status=500, family=family).with_headers((SPOKE, reason))
 
 
 BEGUN = web.RequestKey("begun", bool)

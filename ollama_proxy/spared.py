@@ -7,8 +7,6 @@ have it, a load, a health check and a request for a model that runs at ollama.co
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from aiohttp import web
-
 from ollama_proxy.answer_end import Head
 from ollama_proxy.answers import Waiting, empty_answer, error_body, escape_html
 from ollama_proxy.asleep import json_reply, waiting_reply
@@ -20,6 +18,7 @@ from ollama_proxy.go_json import UnreadBodyError
 from ollama_proxy.headers import media_type
 from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.native_refusals import Refusal, digest_refusal
+from ollama_proxy.reply import Reply
 from ollama_proxy.routing import (
     BodyFields,
     Family,
@@ -58,11 +57,11 @@ class Looked(Protocol):
 
 
 class RefusedError(Exception):
-    """The request was refused on the way; carries the response."""
+    """The request was refused on the way; carries the reply."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
-        super().__init__(response.status)
-        self.response = response
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
 
 
 class SparedRequests:
@@ -141,9 +140,7 @@ class SparedRequests:
         ignores = self._ignores
         return ignores.match(exchange.agent, exchange.path, route.family, fields)
 
-    def answer(
-        self, exchange: Exchange, fields: BodyFields | None
-    ) -> web.Response | None:
+    def answer(self, exchange: Exchange, fields: BodyFields | None) -> Reply | None:
         """Answer what needs no instance; None for what does.
 
         ``fields`` are None if the body can't be looked at.
@@ -157,9 +154,7 @@ class SparedRequests:
             return self._without_one(exchange, fields, need)
         return self._unless_known(exchange, fields)
 
-    def _without_one(
-        self, exchange: Exchange, fields: BodyFields, need: Need
-    ) -> web.Response:
+    def _without_one(self, exchange: Exchange, fields: BodyFields, need: Need) -> Reply:
         """Answer a request whose body tells that it needs no instance."""
         match need:
             case Need.NO_MODEL if exchange.route.name == "/api/generate":
@@ -173,9 +168,7 @@ class SparedRequests:
             case _:
                 return self._empty(exchange, fields, need.value)
 
-    def _unless_known(
-        self, exchange: Exchange, fields: BodyFields
-    ) -> web.Response | None:
+    def _unless_known(self, exchange: Exchange, fields: BodyFields) -> Reply | None:
         """Answer a request for a model that is not there; None for any other."""
         name = sought_name(exchange.route, fields)
         if self._is_ignored(exchange, fields):
@@ -212,22 +205,20 @@ class SparedRequests:
         if fields is not None and (name := sought_name(exchange.route, fields)):
             self._unknown.heard(name, is_there=is_there)
 
-    def _unwoken_reply(self, exchange: Exchange) -> web.Response:
+    def _unwoken_reply(self, exchange: Exchange) -> Reply:
         """Tell that there is no instance, and that this request brings none."""
         exchange.outcome = "provisioning"
         family = exchange.route.family
         return waiting_reply(family, self._unwoken(), exchange.request_id)
 
-    def _empty(
-        self, exchange: Exchange, fields: BodyFields, reason: str
-    ) -> web.Response:
+    def _empty(self, exchange: Exchange, fields: BodyFields, reason: str) -> Reply:
         exchange.outcome = "asleep"
         created_at = rfc3339(self._clock.wall())
         body = empty_answer(exchange.route.name, fields.model_name, created_at, reason)
         return json_reply(body, family=Family.NATIVE)
 
 
-def _absence(exchange: Exchange, name: str, more: str = "") -> web.Response:
+def _absence(exchange: Exchange, name: str, more: str = "") -> Reply:
     """Tell that a model is not there, in the words that its route has for that."""
     return _refusal(exchange, 404, absence(exchange.route.name, name) + more)
 
@@ -255,7 +246,7 @@ def _refusal_of(exchange: Exchange, body: Looked, version: str) -> Refusal | Non
     return refusal(exchange.route.name, body.head, version)
 
 
-def _refused(exchange: Exchange, refused: Refusal) -> web.Response:
+def _refused(exchange: Exchange, refused: Refusal) -> Reply:
     """Return a refusal as Ollama writes it: what it translates ends with a newline."""
     exchange.outcome = "refused"
     family = exchange.route.family
@@ -266,7 +257,7 @@ def _refused(exchange: Exchange, refused: Refusal) -> web.Response:
     return json_reply(body, status=status, family=typed_as)
 
 
-def _refusal(exchange: Exchange, status: int, message: str) -> web.Response:
+def _refusal(exchange: Exchange, status: int, message: str) -> Reply:
     is_native = exchange.route.family is Family.NATIVE
     refused = Refusal(
         status, message, is_translated=not is_native, has_charset=is_native

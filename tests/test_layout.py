@@ -11,6 +11,7 @@ PURE = (
     "launch_limit",
     "moments",
     "record",
+    "reply",
     "events",
     "endings",
     "fault_words",
@@ -34,6 +35,7 @@ IMPURE = {
     "random",
 }
 TESTED_WITH = {
+    "aiohttp_reply": "handlers",
     "__main__": "cli",
     "app": "handlers",
     "anthropic_requests": "cold_refusals",
@@ -70,6 +72,7 @@ TESTED_WITH = {
     "probe_timeout": "probe",
     "pull": "pulls",
     "record": "lifecycle",
+    "reply": "fast_path",
     "restore_plan": "sticky",
     "setting": "settings",
     "setting_names": "selection",
