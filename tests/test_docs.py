@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ollama_proxy.record import Stage, State
 from ollama_proxy.setting import environment_names
@@ -132,6 +133,84 @@ async def test_the_status_page_explains_every_key(tmp_path: Path) -> None:
         assert f"`{key}`" in text, key
     for word in [*State, *Stage]:
         assert f"`{word.value}`" in text, word
+
+
+NOT_IN_COMPOSE = {
+    "OLLAMA_HOST",  # the image's: a user's own is a client's, that names this proxy
+    "OLLAMA_PROXY_STATE_DIR",  # the image's volume
+    "OLLAMA_PROXY_DEFAULT_BACKEND",
+    "OLLAMA_PROXY_OLLAMA_BIN",  # the image has neither program
+    "OLLAMA_PROXY_SIMULATOR",
+    "OVHAI_BIN",
+}
+
+
+def test_the_compose_file_hands_every_variable_on_and_sets_none_itself() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+    environment = compose["services"]["ollama-proxy"]["environment"]
+    every = {
+        name for field in every_setting().values() for name in environment_names(field)
+    }
+
+    assert set(environment) == every - NOT_IN_COMPOSE
+    assert all(value == f"${{{name}:-}}" for name, value in environment.items())
+    assert load_settings(dict.fromkeys(environment, "")) == load_settings({})
+
+
+OLD_VARIABLES = {
+    "EXOSCALE_API_KEY": "EXOold",
+    "EXOSCALE_API_SECRET": "oldsecret",
+    "EXOSCALE_ZONE": "ch-gva-2",
+    "EXOSCALE_INSTANCE_TYPE": "a5000.medium",
+    "EXOSCALE_TEMPLATE": "Linux Ubuntu 22.04 LTS 64-bit",
+    "EXOSCALE_DISK_SIZE": "50",
+    "EXOSCALE_IDLE_TIMEOUT": "900",
+    "OLLAMA_MODEL": "granite3.1-dense:8b",
+}
+"""What the container before this product was run with, each by ``-e``."""
+
+
+@pytest.mark.parametrize("by_compose", [False, True], ids=["docker run", "compose"])
+def test_each_variable_of_the_old_container_is_honoured(by_compose: bool) -> None:
+    env = dict(OLD_VARIABLES)
+    if by_compose:
+        text = (ROOT / "compose.yaml").read_text("utf-8")
+        service = yaml.safe_load(text)["services"]["ollama-proxy"]
+        env = {name: OLD_VARIABLES.get(name, "") for name in service["environment"]}
+    settings = load_settings(env)
+    exoscale = settings.exoscale
+
+    assert settings.selection.backend == "exoscale"
+    assert exoscale.api_key == "EXOold"
+    assert exoscale.has_credentials
+    assert (exoscale.zone, exoscale.instance_type) == ("ch-gva-2", "a5000.medium")
+    assert exoscale.template == "Linux Ubuntu 22.04 LTS 64-bit"
+    assert exoscale.disk_size == 50
+    assert settings.idle_timeout == 900
+    assert settings.models == ("granite3.1-dense:8b",)
+
+
+OLD_ROUTES = """
+/api/generate /api/chat /api/embeddings /api/embed /api/tags /api/show /api/pull
+/api/push /api/create /api/delete /api/copy /api/ps /api/version /status
+"""
+OLD_KEYS = """
+service provisioning_status instance_status remote_url zone instance_type ollama_model
+idle_timeout error
+"""
+
+
+async def test_those_who_come_from_the_old_container_find_all_of_it_explained(
+    tmp_path: Path,
+) -> None:
+    page = (ROOT / "docs/exoscale.md").read_text("utf-8")
+    section = page.partition("## Coming from")[2].partition("\n## ")[0]
+    async with running_proxy(tmp_path) as proxy:
+        status = await proxy.status()
+
+    for name in [*OLD_VARIABLES, *OLD_ROUTES.split(), *OLD_KEYS.split()]:
+        assert f"`{name}`" in section, name
+    assert set(OLD_KEYS.split()) <= set(status)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
