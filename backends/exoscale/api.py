@@ -48,6 +48,14 @@ _LONGEST_PAUSE_S = 3.0
 _READING = ("get_", "list_")
 
 
+class OperationFailedError(TransientError):
+    """An operation ended without success; ``why`` is the API's word for it, or none."""
+
+    def __init__(self, message: str, *, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
 class ExoscaleApi:
     """The API of one zone. Every id but that of a security group belongs to it."""
 
@@ -247,7 +255,8 @@ async def settled(
     """Wait until an operation is over and return it; the SDK's own wait may not end.
 
     An operation that was just begun may be unknown for a moment, and a failed look
-    says nothing. Raises `TransientError` if it takes longer than ``limit_s``.
+    says nothing. Raises `OperationFailedError` if it failed, and `TransientError` if it
+    takes longer than ``limit_s``.
     """
     pause_s = _FIRST_PAUSE_S
     try:
@@ -264,5 +273,6 @@ async def settled(
         raise TransientError(message) from None
     if operation.get("state") != "success":
         why = operation.get("reason") or operation.get("message") or "no reason given"
-        raise TransientError(f"an operation in {api.zone} failed: {why}")
+        message = f"an operation in {api.zone} failed: {why}"
+        raise OperationFailedError(message, why=str(operation.get("reason") or ""))
     return operation

@@ -8,7 +8,11 @@ import structlog
 
 from ollama_proxy import log
 from ollama_proxy.backend import Prices
-from ollama_proxy.backends.exoscale.api import ExoscaleApi, settled
+from ollama_proxy.backends.exoscale.api import (
+    ExoscaleApi,
+    OperationFailedError,
+    settled,
+)
 from ollama_proxy.backends.exoscale.instances import Instance, Labels
 from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
@@ -18,11 +22,18 @@ from ollama_proxy.errors import (
     CapacityError,
     CredentialsError,
     NotFoundError,
+    OutcomeUnknownError,
     SpecError,
 )
 from ollama_proxy.record import LaunchId
 
 _STOP_LIMIT_S = 900.0
+_START_TRIES = 3
+_PASSING = frozenset({"busy", "conflict", "interrupted"})
+"""Reasons of a start that failed which speak of the moment; any other of want of room.
+
+Inferred, as in `making`.
+"""
 
 
 class Parking:
@@ -37,6 +48,7 @@ class Parking:
         self._clock = clock
         self._kept = 0
         self._stopping_since: dict[str, float] = {}
+        self._start_tries: dict[str, int] = {}
         self._log = structlog.get_logger()
 
     @property
@@ -99,14 +111,27 @@ class Parking:
     async def start(self, api: ExoscaleApi, purchase: Purchase) -> bool:
         """Start an instance that was parked; False if it is refused, and has to go.
 
-        Raises what may pass by itself: it is tried again, and not replaced.
+        So it is when there is no room for it, told at once or by its operation; what
+        passes by itself is raised, and has to go if it comes `_START_TRIES` times.
         """
+        instance_id = purchase.instance_id or ""
         try:
-            begun = await api.call("start_instance", id=purchase.instance_id)
+            begun = await api.call("start_instance", id=instance_id)
+            await settled(api, begun)
         except (CapacityError, NotFoundError, SpecError) as error:
             self._note("start of a stopped instance", error)
             return False
-        await settled(api, begun)
+        except (OperationFailedError, OutcomeUnknownError) as error:
+            self._note("start of a stopped instance", error)
+            tries = self._start_tries.get(instance_id, 0) + 1
+            self._start_tries[instance_id] = tries
+            passes = (
+                not isinstance(error, OperationFailedError) or error.why in _PASSING
+            )
+            if passes and tries < _START_TRIES:
+                raise
+            return False
+        self._start_tries.pop(instance_id, None)
         return True
 
     def _note(self, call: str, error: BackendError) -> None:

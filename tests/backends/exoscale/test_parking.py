@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.backend import Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.backends.exoscale.instances import read_instances
-from ollama_proxy.errors import StoreError, TransientError
+from ollama_proxy.errors import BackendError, StoreError
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
@@ -50,7 +50,7 @@ async def started(backend: ExoscaleBackend, launch_id: LaunchId) -> None:
         while True:
             try:
                 await backend.start(launch_id)
-            except TransientError:
+            except BackendError:
                 await asyncio.sleep(0.01)
             else:
                 return
@@ -111,16 +111,45 @@ async def test_through_the_proxy_a_second_cycle_needs_no_purchase(
     }
 
 
+@pytest.mark.parametrize(
+    ("start_fails", "starts"),
+    [
+        ("409", 1),
+        ("412", 1),
+        ("unavailable", 1),
+        ("unknown", 1),
+        ("fault", 1),
+        ("partial", 1),
+        ("busy", 3),
+        ("500", 3),
+        ("503", 3),
+    ],
+)
 async def test_one_that_does_not_start_is_deleted_and_another_is_bought(
-    rig: Rig, backend: ExoscaleBackend
+    rig: Rig, backend: ExoscaleBackend, start_fails: str, starts: int
 ) -> None:
     await parked(backend)
-    rig.cloud.start_fails = True
+    rig.cloud.start_fails = start_fails
     await parked(backend, SECOND)
     states = [rig.cloud.state(one) for one in rig.cloud.instances.values()]
 
     assert states == ["destroyed", "stopped"]
     assert rig.cloud.bought == 2
+    assert rig.server.calls.count("start-instance") == starts
+
+
+@pytest.mark.parametrize("start_fails", ["busy", "503"])
+async def test_a_start_that_fails_for_the_moment_costs_no_purchase(
+    rig: Rig, backend: ExoscaleBackend, start_fails: str
+) -> None:
+    await parked(backend)
+    rig.cloud.start_fails = start_fails
+    with pytest.raises(BackendError):
+        await backend.start(SECOND)
+    rig.cloud.start_fails = None
+    await parked(backend, SECOND)
+
+    assert rig.cloud.bought == 1
 
 
 async def test_one_of_another_type_is_left_to_its_time(rig: Rig) -> None:

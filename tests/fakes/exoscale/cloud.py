@@ -64,6 +64,7 @@ def new_id() -> str:
 class FakeExoscale:
     """One organisation in several zones.
 
+    ``create_fails``, ``start_fails``: a status, or how the operation fails.
     ``bought`` counts instances ever made, ``touched`` what was done to strangers.
     ``says``: the message of each operation that fails.
     """
@@ -80,7 +81,7 @@ class FakeExoscale:
     authorized: bool | None = None
     create_fails: str | None = None
     says: str = ""
-    start_fails: bool = False
+    start_fails: str | None = None
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(2))
 
     def state(self, one: FakeInstance) -> str:

@@ -324,8 +324,11 @@ class ExoscaleServer:
         one = self._ours(zone, ids[0], "start")
         if self.cloud.state(one) != "stopped":
             raise RefusedError(409, "not stopped")
-        if self.cloud.start_fails:
-            raise RefusedError(409, "no capacity")
+        refused = self.cloud.start_fails
+        if refused is not None and refused.isdecimal():
+            raise RefusedError(int(refused), "no capacity")
+        if refused is not None:
+            return self._operation(one.id, refused)
         one.stopped_at = None
         one.boots_at = self.cloud.now() + self.cloud.timing.boot_s
         return self._operation(one.id)
