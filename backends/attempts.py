@@ -116,10 +116,13 @@ class Attempts:
         )
         return next(found, None)
 
-    def shown(self) -> dict[str, str]:
-        """Return the id of all that the cloud has shown, and where each is."""
+    def shown(self, place: str | None = None) -> dict[str, str]:
+        """Return the id of all that the cloud has shown, and where each is.
+
+        ``place``: where all is, in a cloud that knows no regions of its own.
+        """
         noted = {
-            one.instance_id: one.region
+            one.instance_id: place or one.region
             for one in self._kept.values()
             if one.instance_id and one.seen
         }

@@ -92,8 +92,13 @@ class Absences:
     def __init__(self) -> None:
         self._since: dict[LaunchId, float] = {}
 
-    def is_certain(self, launch_id: LaunchId, now: float) -> bool:
-        """Note a look that showed nothing; tell whether there were two, apart."""
+    def is_certain(self, launch_id: LaunchId, now: float, *, sent_at: float) -> bool:
+        """Note a look that showed nothing; tell whether there were two, apart.
+
+        One soon after the call, ``sent_at``, would not show yet what was made.
+        """
+        if now - sent_at < APART_S:
+            return False
         return now - self._since.setdefault(launch_id, now) >= APART_S
 
     def end(self, launch_id: LaunchId) -> None:

@@ -43,6 +43,7 @@ from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
 from ollama_proxy.backends.leases import is_renewal_due
+from ollama_proxy.backends.sightings import Absences, Sightings
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -97,6 +98,13 @@ class ExoscaleBackend:
         self._apis: dict[str, ExoscaleApi] = {}
         self._guard = Guard()
         self._firewall = Firewall(owner_id, settings.allowed_cidr)
+        self._sightings = Sightings[Instance](
+            ledger.shown,
+            ask=self._ask,
+            is_over=self._is_over,
+            save=ledger.note_shown,
+        )
+        self._absences = Absences()
         self._parking = Parking(settings, labels=self._labels, clock=clock)
         self._buyer = Buyer(
             settings,
@@ -153,7 +161,7 @@ class ExoscaleBackend:
                 adopted = self._ledger.get(launch_id)
                 if adopted is None or await self._start_parked(launch_id, adopted):
                     return
-        if purchase is not None and self._is_unsettled(purchase):
+        if purchase is not None and self._may_turn_up(launch_id, purchase):
             raise OutcomeUnknownError(
                 "the answer to a purchase was lost; it is looked for by its labels"
             )
@@ -217,6 +225,17 @@ class ExoscaleBackend:
         sent_at = purchase.attempted_at
         return sent_at is not None and self._clock.now() - sent_at < SETTLE_S
 
+    def _may_turn_up(self, launch_id: LaunchId, purchase: Purchase) -> bool:
+        """Tell whether what no list shows may still have been bought.
+
+        Asked after a look that showed none: one such look is no proof.
+        """
+        now, sent_at = self._clock.now(), purchase.attempted_at
+        if sent_at is None:
+            return False
+        is_certain = self._absences.is_certain(launch_id, now, sent_at=sent_at)
+        return self._is_unsettled(purchase) or not is_certain
+
     async def _adopted(self, launch_id: LaunchId) -> bool:
         """Note the instance that carries a launch's labels; False if there is none.
 
@@ -225,6 +244,7 @@ class ExoscaleBackend:
         found = await self._find(launch_id)
         if not found:
             return False
+        self._absences.end(launch_id)
         (zone, first), *rest = found
         offer = Offer(zone, self._settings.instance_type)
         sent_at = self._clock.now()
@@ -246,12 +266,17 @@ class ExoscaleBackend:
         return found
 
     async def _ours_in(self, zone: str) -> list[Instance]:
+        """Return ours of a zone; what its list lacks and was shown is asked for."""
         answer = await self.api(zone).call("list_instances")
-        return [
-            instance
-            for instance in read_instances(answer)
-            if self._labels.is_ours(instance) and instance.state not in LEAVING
-        ]
+        listed = [one for one in read_instances(answer) if self._labels.is_ours(one)]
+        return await self._sightings.complete(zone, listed)
+
+    async def _ask(self, zone: str, instance_id: str) -> Instance:
+        answer = await self.api(zone).call("get_instance", id=instance_id)
+        return read_instance(answer)
+
+    def _is_over(self, instance: Instance) -> bool:
+        return instance.state in LEAVING or not self._labels.is_ours(instance)
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the API and then at the instance itself."""
@@ -299,19 +324,21 @@ class ExoscaleBackend:
 
     async def _look(self, launch_id: LaunchId, purchase: Purchase) -> Instance | None:
         """Return what was bought, as its zone shows it; None if it knows no such id."""
-        api = self.api(purchase.offer.zone)
+        assert purchase.instance_id is not None  # noqa: S101 - the callers looked
+        zone = purchase.offer.zone
         try:
-            answer = await api.call("get_instance", id=purchase.instance_id)
+            instance = await self._ask(zone, purchase.instance_id)
         except NotFoundError:
             return None
+        self._sightings.note(zone, instance)
         if not purchase.seen:
             with contextlib.suppress(StoreError):  # a full disk keeps nothing running
                 self._ledger.mark(launch_id, seen=True)
-        return read_instance(answer)
+        return instance
 
     def _absent(self, launch_id: LaunchId, purchase: Purchase | None) -> Observation:
         """Tell of a launch of which nothing is found."""
-        if purchase is not None and self._is_unsettled(purchase):
+        if purchase is not None and self._may_turn_up(launch_id, purchase):
             return Observation(Phase.PENDING, detail="looking for a lost purchase")
         return self._forgotten(launch_id)
 
@@ -330,6 +357,7 @@ class ExoscaleBackend:
         self, launch_id: LaunchId, made: Making | None = None
     ) -> Observation:
         self._missed.pop(launch_id, None)
+        self._absences.end(launch_id)
         self._ledger.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)

@@ -1,14 +1,20 @@
 """What is known of the purchase of one launch: on disk before the money is spent."""
 
+import contextlib
+
 import msgspec
 
 from ollama_proxy.backend import Notes
 from ollama_proxy.backends.notes import read_note, read_notes
+from ollama_proxy.errors import StoreError
 from ollama_proxy.moments import restored_moment
 from ollama_proxy.record import LaunchId
 
 _ZONES = LaunchId("zones")
 """Under this name the notes keep every zone in which something was ever bought."""
+
+_SHOWN = LaunchId("shown")
+"""Under this name they keep what Exoscale has shown, by id, with its zone."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -60,9 +66,18 @@ class Ledger:
         self._notes = notes
         kept = notes.notes()
         zones = read_note(_ZONES, kept.pop(_ZONES, b"[]"), list[str]) or []
+        shown = read_note(_SHOWN, kept.pop(_SHOWN, b"{}"), dict[str, str]) or {}
         read, self._damaged = read_notes(kept, Purchase)
         self._kept = {name: one.restored(now) for name, one in read.items()}
         self._zones = {*zones, *(one.offer.zone for one in self._kept.values())}
+        noted = {
+            one.instance_id: one.offer.zone
+            for one in self._kept.values()
+            if one.instance_id and one.seen
+        }
+        self.shown = noted | shown
+        for name in self._damaged:  # it may have been sent a moment ago, anywhere
+            self._kept[name] = Purchase(Offer("", ""), attempted_at=now)
 
     def get(self, launch_id: LaunchId) -> Purchase | None:
         """Return what is known of a launch."""
@@ -76,6 +91,12 @@ class Ledger:
         """Return the instances of the launches that are known."""
         return {one.instance_id for one in self._kept.values() if one.instance_id}
 
+    def note_shown(self, shown: dict[str, str]) -> None:
+        """Remember what was shown; a full disk keeps nothing from running."""
+        self.shown = shown
+        with contextlib.suppress(StoreError):
+            self._notes.put_note(_SHOWN, msgspec.json.encode(shown))
+
     def put(self, launch_id: LaunchId, purchase: Purchase) -> None:
         """Write a purchase; raises `StoreError` if it is not on disk afterwards."""
         if purchase.offer.zone not in self._zones:
@@ -84,6 +105,7 @@ class Ledger:
             self._zones = set(zones)
         self._notes.put_note(launch_id, msgspec.json.encode(purchase))
         self._kept[launch_id] = purchase
+        self._damaged.discard(launch_id)
 
     def mark(self, launch_id: LaunchId, **changes: bool) -> Purchase:
         """Change what is known of a purchase, as `put` does; return it."""

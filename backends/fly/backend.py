@@ -37,6 +37,7 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.leases import is_renewal_due
+from ollama_proxy.backends.sightings import Absences, Sightings
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -92,6 +93,13 @@ class FlyBackend:
         self._premises = Premises(
             settings, api=api, attempts=attempts, maker=self._maker, clock=clock
         )
+        self._sightings = Sightings[Machine](
+            attempts.shown(api.app),
+            ask=lambda _app, machine_id: api.machine(machine_id),
+            is_over=lambda one: one.state in LEAVING or not self._marks.is_ours(one),
+            save=attempts.note_shown,
+        )
+        self._absences = Absences()
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
         self._resting = 0
@@ -128,7 +136,7 @@ class FlyBackend:
         elif attempt is None:
             self._attempts.put(launch_id, Attempt(self._settings.region))
         try:
-            machines = await self._api.machines()
+            machines = await self._all_of(await self._api.machines())
         except NoAppError as error:
             raise SpecError(str(error)) from error
         found = [one for one in self._ours(machines) if one.launch == launch_id]
@@ -232,9 +240,16 @@ class FlyBackend:
     async def _machines(self) -> list[Machine]:
         """Return every machine of the app; none if there is no such app."""
         try:
-            return await self._api.machines()
+            return await self._all_of(await self._api.machines())
         except NoAppError:
             return []
+
+    async def _all_of(self, listed: list[Machine]) -> list[Machine]:
+        """Return a list with the machines of ours that it lacks, and were shown."""
+        ours = [one for one in listed if self._marks.is_ours(one)]
+        known = await self._sightings.complete(self._api.app, ours)
+        shown = {one.id for one in listed}
+        return listed + [one for one in known if one.id not in shown]
 
     def _ours(self, machines: list[Machine]) -> list[Machine]:
         return [
@@ -277,9 +292,17 @@ class FlyBackend:
             )
             self._attempts.put(launch_id, noted)
             return await self._inspect_machine(launch_id, noted, machine)
-        if attempt is not None and attempt.is_unsettled(self._clock.now()):
+        if attempt is not None and self._may_turn_up(launch_id, attempt):
             return Observation(Phase.PENDING, detail="looking for a lost machine")
         return await self._inspect_rest(launch_id)
+
+    def _may_turn_up(self, launch_id: LaunchId, attempt: Attempt) -> bool:
+        """Tell whether a machine that no list shows may still have been made."""
+        now, sent_at = self._clock.now(), attempt.attempted_at
+        if sent_at is None:
+            return False
+        is_certain = self._absences.is_certain(launch_id, now, sent_at=sent_at)
+        return attempt.is_unsettled(now) or not is_certain
 
     async def _inspect_rest(self, launch_id: LaunchId) -> Observation:
         """Tell of a launch without a machine: what it leaves may have to go first."""
@@ -307,6 +330,7 @@ class FlyBackend:
             if any(one.id == attempt.instance_id for one in listed):
                 raise TransientError(f"{error}, and yet it is in the list") from error
             return None
+        self._sightings.note(self._api.app, machine)
         live = machine.state not in RESTING | {"created"}
         self._attempts.note_look(launch_id, live=live)
         return machine
@@ -335,6 +359,7 @@ class FlyBackend:
         return attempt is not None and attempt.is_unshown(self._clock.now())
 
     def _forgotten(self, launch_id: LaunchId) -> Observation:
+        self._absences.end(launch_id)
         self._attempts.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._told_to_stop.discard(launch_id)

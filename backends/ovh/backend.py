@@ -260,12 +260,11 @@ class OvhBackend:
 
         Asked after a look that showed none: one such look is no proof.
         """
-        now = self._clock.now()
-        if attempt.was_never_sent:
+        now, sent_at = self._clock.now(), attempt.attempted_at
+        if sent_at is None:
             return False
-        return attempt.is_unsettled(now) or not self._absences.is_certain(
-            launch_id, now
-        )
+        is_certain = self._absences.is_certain(launch_id, now, sent_at=sent_at)
+        return attempt.is_unsettled(now) or not is_certain
 
     async def _inspect_unwanted(self, app_id: str) -> Observation:
         """Tell whether an app that no launch has is gone."""

@@ -109,14 +109,21 @@ async def test_another_places_things_are_not_asked_for_here() -> None:
 def test_two_looks_in_a_moment_are_no_proof_of_absence() -> None:
     absences, launch_id = Absences(), LaunchId("l1")
 
-    assert not absences.is_certain(launch_id, 1000.0)
-    assert not absences.is_certain(launch_id, 1001.0)
-    assert absences.is_certain(launch_id, 1000.0 + APART_S)
+    assert not absences.is_certain(launch_id, 1000.0, sent_at=0.0)
+    assert not absences.is_certain(launch_id, 1001.0, sent_at=0.0)
+    assert absences.is_certain(launch_id, 1000.0 + APART_S, sent_at=0.0)
+
+
+def test_a_look_right_after_the_call_is_no_proof_of_absence() -> None:
+    absences, launch_id = Absences(), LaunchId("l1")
+
+    assert not absences.is_certain(launch_id, 1001.0, sent_at=1000.0)
+    assert not absences.is_certain(launch_id, 1002.0 + APART_S, sent_at=1000.0)
 
 
 def test_a_launch_that_was_seen_begins_anew() -> None:
     absences, launch_id = Absences(), LaunchId("l1")
-    absences.is_certain(launch_id, 1000.0)
+    absences.is_certain(launch_id, 1000.0, sent_at=0.0)
     absences.end(launch_id)
 
-    assert not absences.is_certain(launch_id, 1000.0 + APART_S)
+    assert not absences.is_certain(launch_id, 1000.0 + APART_S, sent_at=0.0)
