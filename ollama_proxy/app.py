@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from ollama_proxy.access import AccessControl, AccessRule
 from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing, place_of
 from ollama_proxy.behind import refuse
@@ -23,11 +24,11 @@ from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
-from ollama_proxy.gate import HostRules, add_cors_headers, guard
 from ollama_proxy.gpu_use import GpuLook
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.hosts import HostRules
 from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.keep_alive import kept_alive_socket
 from ollama_proxy.keeper import CatalogueKeeper
@@ -35,7 +36,13 @@ from ollama_proxy.large_heads import close_after_large_head
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.load_wish import LoadWishes
 from ollama_proxy.metrics import Metrics
-from ollama_proxy.middleware import note_begun, observe, tell_errors
+from ollama_proxy.middleware import (
+    access_control,
+    add_cors_headers,
+    note_begun,
+    observe,
+    tell_errors,
+)
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
@@ -118,12 +125,14 @@ def build_app(
     dice: random.Random,
     hold: HoldPolicy | None = None,
     hosts: HostRules | None = None,
+    access_rules: Sequence[AccessRule] = (),
 ) -> web.Application:
     """Return the application; nothing in it is global, nothing runs yet.
 
     To be called where an event loop runs, which the client sessions belong to.
     ``hold`` is how requests wait, if not as the settings and habit have it;
-    ``hosts`` the rules for ``Host`` if it listens on loopback only.
+    ``hosts`` the rules for ``Host`` if it listens on loopback only; ``access_rules``
+    are asked about each request besides.
     """
     models = settings.models
     if not models and backend.traits.simulated:
@@ -249,7 +258,8 @@ def build_app(
         ),
         stall_s=settings.stall_timeout,
     )
-    fast_path = FastPath(common, hosts=hosts, clock=clock)
+    access = AccessControl(OriginRules(settings.origins), hosts, access_rules)
+    fast_path = FastPath(common, access=access, clock=clock)
     handler = OllamaHandler(common, changes)
     dispatcher = Dispatcher()
     app = application(
@@ -257,7 +267,7 @@ def build_app(
         [
             refuse(metrics),
             observe(metrics),
-            guard(OriginRules(settings.origins), hosts),
+            access_control(access),
             tell_errors,
         ],
     )

@@ -66,6 +66,14 @@ class ClientConnection(asyncio.Protocol):
         return self._transport
 
     @property
+    def peer(self) -> str:
+        """The address that the connection comes from; "" if it is unknown."""
+        if self._transport is None:
+            return ""
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) and name else ""
+
+    @property
     def writer(self) -> "ClientConnection":
         """How to wait for the client."""
         return self

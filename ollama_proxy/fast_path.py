@@ -10,12 +10,12 @@ from functools import partial
 from typing import NamedTuple
 
 from ollama_proxy import client_response
+from ollama_proxy.access import AccessControl, AccessFacts
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import Exchange, draw_request_id
-from ollama_proxy.gate import HostRules
 from ollama_proxy.handlers import read_limit_s
 from ollama_proxy.handover import Handover
 from ollama_proxy.middleware import failure, note
@@ -37,28 +37,49 @@ class Encoded(NamedTuple):
 
 
 class FastPath:
-    """Serves plain requests. ``hosts``: see `ollama_proxy.gate.guard`."""
+    """Serves plain requests that ``access`` lets pass."""
 
-    def __init__(
-        self, common: Common, *, hosts: HostRules | None, clock: Clock
-    ) -> None:
+    def __init__(self, common: Common, *, access: AccessControl, clock: Clock) -> None:
         self._common = common
-        self._hosts = hosts
+        self._access = access
         self._clock = clock
 
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
         """Serve a request, or see to it; False if the server behind is to."""
-        if self._hosts is not None and not self._hosts.takes(request.host):
-            return False
+        route = classify(request.method, request.path)
+        refusal = self._access.check(
+            AccessFacts(
+                client.peer,
+                request.method,
+                request.path,
+                route.kind,
+                request.host,
+                request,
+            )
+        )
+        if refusal is not None:
+            return self._refuse(client, request, route, refusal)
         if request.marks and self._common.mark.objection(request.marks) is not None:
             return False
-        route = classify(request.method, request.path)
         if not _is_simple(route):
             return False
         exchange = Exchange(draw_request_id(), route, request.path, request.agent)
         if route.asleep is Asleep.ROOT or not self._common.pool.is_ready:
             return self._answer(client, request, exchange)
         return request.method != "HEAD" and self._begin(client, request, exchange)
+
+    def _refuse(
+        self,
+        client: ClientConnection,
+        request: PlainRequest,
+        route: Route,
+        refusal: Reply,
+    ) -> bool:
+        """Send a refusal of the access control, and log and count it."""
+        exchange = Exchange(draw_request_id(), route, request.path, request.agent)
+        begun_at = asyncio.get_running_loop().time()
+        encoded = self._encoded(request, refusal)
+        return self._send(client, request, exchange, encoded, begun_at)
 
     def _answer(
         self, client: ClientConnection, request: PlainRequest, exchange: Exchange
@@ -72,6 +93,17 @@ class FastPath:
             reply = self._encoded(request, failed)
         if reply is None:
             return False
+        return self._send(client, request, exchange, reply, begun_at)
+
+    def _send(
+        self,
+        client: ClientConnection,
+        request: PlainRequest,
+        exchange: Exchange,
+        reply: Encoded,
+        begun_at: float,
+    ) -> bool:
+        """Send a whole answer of our own, and log and count the request."""
         status = reply.status
         try:
             client.send(reply.data)

@@ -90,7 +90,8 @@ class OllamaHandler:
         is_unknown = exchange.route.kind is Kind.UNKNOWN
         await (body.keep_small() if is_unknown else body.keep())
         can_go = body.complete or is_unknown
-        lease = self._common.pool.glance() if can_go else None
+        is_ours = exchange.route.kind is Kind.ADMIN  # an unknown one, or its method
+        lease = self._common.pool.glance() if can_go and not is_ours else None
         if lease is not None:
             limit_s = read_limit_s(exchange.route)
             try:

@@ -12,7 +12,15 @@ from prometheus_client.exposition import generate_latest
 from ollama_proxy.record import Record, State
 from ollama_proxy.routing import Kind
 
-OUTCOMES = ("relayed", "asleep", "provisioning", "refused", "broken", "abandoned")
+OUTCOMES = (
+    "relayed",
+    "asleep",
+    "provisioning",
+    "answered",
+    "refused",
+    "broken",
+    "abandoned",
+)
 _LAUNCH_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 1800)
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 1, 5, 15, 30, 60, 120, 300, 600)
 

@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, its metric, and our own errors."""
+"""Around every request: its id, log line and metric, access, and our own errors."""
 
 import asyncio
 
@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy import log
+from ollama_proxy.access import AccessControl, AccessFacts
 from ollama_proxy.aiohttp_reply import to_response
 from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
@@ -15,9 +16,11 @@ from ollama_proxy.errors import ProxyError
 from ollama_proxy.exchange import EXCHANGE, Exchange, begin, draw_request_id
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.reply import Reply
+from ollama_proxy.routing import Kind
 
 _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
-_OWN_PATHS = frozenset({"/status", "/healthz", "/metrics"})
+_FIRST_ERROR = 400
+_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})
 
 
 def observe(metrics: Metrics) -> Middleware:
@@ -33,6 +36,8 @@ def observe(metrics: Metrics) -> Middleware:
         try:
             response = await handler(request)
             status = response.status
+            if exchange.route.kind is Kind.ADMIN and status < _FIRST_ERROR:
+                exchange.outcome = "answered"
         except (asyncio.CancelledError, ConnectionError):
             exchange.abandon()
             raise
@@ -40,7 +45,7 @@ def observe(metrics: Metrics) -> Middleware:
             status = error.status
             raise
         finally:
-            if exchange.path not in _OWN_PATHS:
+            if exchange.path not in _UNCOUNTED:
                 took_s = loop.time() - begun_at
                 note(metrics, request.method, exchange, status, took_s)
         return response
@@ -69,6 +74,39 @@ def note(
         "took_s": round(took_s, 3),
     }
     log.REQUESTS.write(event, keys)
+
+
+def access_control(access: AccessControl) -> Middleware:
+    """Return the middleware that asks whether a request may pass, before all else."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        exchange = request[EXCHANGE]
+        facts = AccessFacts(
+            request.remote or "",
+            request.method,
+            exchange.path,
+            exchange.route.kind,
+            request.headers.get("Host", ""),
+            request.headers,
+        )
+        refusal = access.check(facts)
+        # A preflight's own answer has its headers of CORS already.
+        if refusal is None or request.method != "OPTIONS":
+            request[CORS] = access.cors_headers(facts)
+        return await handler(request) if refusal is None else to_response(refusal)
+
+    return middleware
+
+
+CORS = web.RequestKey("cors", tuple)
+"""Key under which a request keeps the headers that its answer gets."""
+
+
+def add_cors_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Give an answer the headers of its request's origin."""
+    for name, value in request.get(CORS, ()):
+        response.headers.add(name, value)
 
 
 @web.middleware

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from yarl import URL
 
 from ollama_proxy.errors import StartupError
-from ollama_proxy.gate import HostRules
 from ollama_proxy.listen import host_and_port
+from ollama_proxy.machine_hosts import hosts_of_this_machine
 from ollama_proxy.settings import Settings, backend_name
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -36,7 +36,7 @@ async def refuse_own_upstream(settings: Settings) -> None:
         return
     found = await _addresses(url.host or "")
     listening = await _listening(listen.host)
-    own = HostRules.of_this_machine().addresses
+    own = hosts_of_this_machine().addresses
     if listening and any(leads_here(one, listening, own) for one in found):
         where = host_and_port(listen.host, listen.port)
         raise StartupError(

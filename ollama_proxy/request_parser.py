@@ -83,6 +83,14 @@ class PlainRequest:
         """The raw path, without the query."""
         return self.target.partition("?")[0]
 
+    def get(self, name: str, default: str, /) -> str:
+        """Return the first value of a header; found by looking at each."""
+        wanted = name.lower().encode()
+        for field, value in self.fields:
+            if field.lower() == wanted:
+                return value.decode("latin-1")
+        return default
+
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Return False: the length is known."""
         del payload

@@ -27,6 +27,8 @@ from ollama_proxy.go_json import (
 )
 from ollama_proxy.redirects import clean_path
 
+_ADMIN = frozenset({"/status", "/healthz", "/metrics"})
+_ORDERS = "/-/"
 _NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
 
 
@@ -39,12 +41,13 @@ class Family(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a request needs. The values are metric labels."""
+    """What a request needs, as metrics label it; ``ADMIN``: the proxy itself."""
 
     INFERENCE = "inference"
     WRITE = "model_write"
     READ = "model_read"
     SYSTEM = "system"
+    ADMIN = "admin"
     UNKNOWN = "unknown"
 
 
@@ -95,7 +98,8 @@ class Route:
     @property
     def takes_json(self) -> bool:
         """Whether the body is a JSON object, as far as is known."""
-        return self.kind is not Kind.UNKNOWN and self.name not in _NOT_JSON
+        is_ollamas = self.kind not in {Kind.UNKNOWN, Kind.ADMIN}
+        return is_ollamas and self.name not in _NOT_JSON
 
 
 def _native(kind: Kind, asleep: Asleep, streams: Streams = Streams.NEVER) -> Route:
@@ -175,6 +179,9 @@ def classify(method: str, path: str) -> Route:
     """
     if (methods := _EXACT.get(path)) is not None:
         return _named(methods, method, path)
+    if path in _ADMIN or path.startswith(_ORDERS):
+        name = path if path in _ADMIN else _ORDERS
+        return Route(Kind.ADMIN, Asleep.NOT_FOUND, name=name)
     family = family_of(path)
     if clean_path(path) != path:
         return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)

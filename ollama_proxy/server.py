@@ -20,8 +20,9 @@ from ollama_proxy.clock import open_clock
 from ollama_proxy.date_watch import DateWatch
 from ollama_proxy.descriptors import raise_limit, requests_at_once
 from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
-from ollama_proxy.gate import HostRules
+from ollama_proxy.hosts import HostRules
 from ollama_proxy.launch_plan import launch_plan
+from ollama_proxy.machine_hosts import hosts_of_this_machine
 from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.serving_address import written_down
@@ -72,7 +73,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
 
 def _host_rules(bound: socket.socket) -> HostRules | None:
     """Return the rules for ``Host``: a public bind takes any, as Ollama does."""
-    return HostRules.of_this_machine() if is_on_loopback(bound) else None
+    return hosts_of_this_machine() if is_on_loopback(bound) else None
 
 
 async def _run(

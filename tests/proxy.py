@@ -5,21 +5,22 @@ import contextlib
 import json
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from ollama_proxy.access import AccessRule
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backend import Backend
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.clock import Clock, SystemClock
-from ollama_proxy.gate import HostRules
 from ollama_proxy.hold import HoldPolicy
+from ollama_proxy.hosts import HostRules
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
@@ -93,6 +94,7 @@ async def running_proxy(
     clock: Clock | None = None,
     hold: HoldPolicy | None = None,
     hosts: HostRules | None = None,
+    access_rules: Sequence[AccessRule] = (),
     drain_timeout_s: float = 0.2,
     **env: str,
 ) -> AsyncIterator[RunningProxy]:
@@ -114,6 +116,7 @@ async def running_proxy(
         dice=random.Random(1),
         hold=hold,
         hosts=hosts,
+        access_rules=access_rules,
     )
     runner = open_runner(app, drain_timeout_s=drain_timeout_s)
     await runner.setup()

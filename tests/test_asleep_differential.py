@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.gate import HostRules
+from ollama_proxy.machine_hosts import hosts_of_this_machine
 from tests.asleep_requests import asleep_requests
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
@@ -52,7 +52,7 @@ async def test_asleep_we_answer_as_an_ollama_without_a_model(
         for request in asleep_requests()
     ]
     backend = InProcessBackend(models=())
-    hosts = HostRules.of_this_machine()
+    hosts = hosts_of_this_machine()
     async with running_proxy(tmp_path, backend=backend, hosts=hosts) as proxy:
         ours = await ask_all(proxy.port, requests)
         launches = backend.launches
@@ -65,7 +65,7 @@ async def test_asleep_we_answer_as_an_ollama_without_a_model(
 async def test_it_is_the_same_for_requests_that_miss_only_their_model(
     tmp_path: Path,
 ) -> None:
-    backend, hosts = empty_disk(), HostRules.of_this_machine()
+    backend, hosts = empty_disk(), hosts_of_this_machine()
     async with running_proxy(tmp_path, backend=backend, hosts=hosts) as proxy:
         await be_listed(proxy)
         ours = await ask_all(proxy.port, taken_requests())

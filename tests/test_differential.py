@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.gate import HostRules
+from ollama_proxy.machine_hosts import hosts_of_this_machine
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.ollama import real_ollama
 from tests.proxy import RunningProxy, running_proxy
@@ -93,7 +93,7 @@ async def test_nobody_can_tell_us_from_a_real_ollama(
         running_proxy(
             tmp_path,
             backend=StaticBackend(url, is_gateway=is_gateway),
-            hosts=HostRules.of_this_machine(),
+            hosts=hosts_of_this_machine(),
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.gate import HostRules
+from ollama_proxy.machine_hosts import hosts_of_this_machine
 from tests.fakes.raw_upstream import patient_upstream
 from tests.proxy import RunningProxy, running_proxy
 
@@ -103,7 +103,7 @@ async def test_nothing_is_kept_of_large_requests_asleep(
     async with running_proxy(
         tmp_path,
         backend=StaticBackend("http://127.0.0.1:1"),
-        hosts=HostRules.of_this_machine(),
+        hosts=hosts_of_this_machine(),
     ) as proxy:
         assert await growth(proxy, KINDS[kind]) < MOST_KEPT
 
@@ -117,7 +117,7 @@ async def test_nothing_is_kept_of_large_requests_that_are_relayed(
         running_proxy(
             tmp_path,
             backend=StaticBackend(upstream.url),
-            hosts=HostRules.of_this_machine(),
+            hosts=hosts_of_this_machine(),
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.gate import HostRules
+from ollama_proxy.machine_hosts import hosts_of_this_machine
 from ollama_proxy.request_head import MAX_TARGET
 from tests.fakes.raw_upstream import patient_upstream
 from tests.proxy import RunningProxy, running_proxy
@@ -137,7 +137,7 @@ async def test_no_request_costs_more_than_its_size_explains(tmp_path: Path) -> N
     async with running_proxy(
         tmp_path,
         backend=StaticBackend("http://127.0.0.1:1"),
-        hosts=HostRules.of_this_machine(),
+        hosts=hosts_of_this_machine(),
     ) as proxy:
         found = await squared(proxy, PATHS)
 
@@ -153,7 +153,7 @@ async def test_no_relayed_request_costs_more_than_its_size_explains(
         running_proxy(
             tmp_path,
             backend=StaticBackend(upstream.url),
-            hosts=HostRules.of_this_machine(),
+            hosts=hosts_of_this_machine(),
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")

@@ -35,6 +35,8 @@ IMPURE = {
     "random",
 }
 TESTED_WITH = {
+    "hosts": "access",
+    "machine_hosts": "access",
     "aiohttp_reply": "handlers",
     "__main__": "cli",
     "app": "handlers",

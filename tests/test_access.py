@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.gate import HostRules
+from ollama_proxy.access import AccessFacts
+from ollama_proxy.hosts import HostRules
+from ollama_proxy.reply import Reply
+from ollama_proxy.routing import Kind
 from tests.black_box import Launch, ProxyProcess, launched_proxy, proxy_process
 from tests.fakes.instance import InProcessBackend
 from tests.go_listen import HAS_IPV6
-from tests.proxy import generate, running_proxy
+from tests.proxy import RunningProxy, generate, running_proxy
 
 UI = "http://localhost:3000"
 
@@ -156,3 +159,103 @@ async def test_a_refusal_names_the_methods_where_a_real_ollama_does(
         ) as reply,
     ):
         assert (reply.status, reply.headers.get("Allow")) == (403, allow)
+
+
+KINDS_OF_REQUESTS = (
+    ("GET", "/", None),
+    ("HEAD", "/", None),
+    ("GET", "/api/version", None),
+    ("GET", "/api/tags", None),
+    ("POST", "/api/show", {"model": "tiny"}),
+    ("POST", "/api/generate", generate()),
+    ("POST", "/v1/chat/completions", {"model": "tiny", "messages": []}),
+    ("POST", "/api/pull", {"model": "tiny"}),
+    ("DELETE", "/api/delete", {"model": "tiny"}),
+    ("POST", "/api/me", None),
+    ("GET", "/nowhere", None),
+    ("GET", "/api/generate", None),
+    ("GET", "/api/tags/", None),
+    ("GET", "/status", None),
+    ("GET", "/metrics", None),
+    ("GET", "/-/journal", None),
+    ("POST", "/-/wake", None),
+    ("POST", "/-/stop", None),
+    ("POST", "/-/nothing", None),
+    ("OPTIONS", "/api/chat", None),
+)
+BY_AIOHTTP = {"Prefer": "wait=0"}
+"""A header with which a request is none of the fast path's."""
+
+
+def deny(facts: AccessFacts) -> Reply:
+    assert facts.peer == "127.0.0.1"
+    return Reply(401, b"no", (("Content-Type", "text/plain"),))
+
+
+def used(proxy: RunningProxy) -> float:
+    return proxy.parts.pool.controllers[0].record.last_used
+
+
+@pytest.mark.parametrize("headers", [{}, BY_AIOHTTP], ids=["plain", "by aiohttp"])
+@pytest.mark.parametrize("is_ready", [False, True], ids=["cold", "ready"])
+async def test_a_rule_that_denies_is_asked_before_anything_is_done(
+    tmp_path: Path, headers: dict[str, str], is_ready: bool
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend, access_rules=[deny]) as proxy:
+        if is_ready:
+            await proxy.wake()
+        launches, last_used = backend.launches, used(proxy)
+        for method, path, body in KINDS_OF_REQUESTS:
+            async with proxy.session.request(
+                method, f"{proxy.url}{path}", json=body, headers=headers
+            ) as reply:
+                text = b"" if method == "HEAD" else b"no"
+                assert (path, reply.status, await reply.read()) == (path, 401, text)
+
+        assert (backend.launches, used(proxy)) == (launches, last_used)
+
+
+@pytest.mark.parametrize("headers", [{}, BY_AIOHTTP], ids=["plain", "by aiohttp"])
+async def test_a_health_check_and_a_preflight_are_exempt_from_rules(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async with running_proxy(tmp_path, access_rules=[deny]) as proxy:
+        async with proxy.session.get(f"{proxy.url}/healthz", headers=headers) as reply:
+            assert reply.status == 200
+        async with proxy.session.options(
+            f"{proxy.url}/api/chat", headers={"Origin": UI, **headers}
+        ) as reply:
+            assert reply.status == 204
+        async with proxy.session.post(f"{proxy.url}/healthz", headers=headers) as reply:
+            assert reply.status == 401
+
+
+async def test_a_rule_sees_the_kind_and_the_headers_on_both_ways(
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[str, str, Kind, str]] = []
+
+    def look(facts: AccessFacts) -> None:
+        key = facts.headers.get("authorization", "")
+        seen.append((facts.method, facts.path, facts.kind, key))
+
+    async with running_proxy(tmp_path, access_rules=[look]) as proxy:
+        for headers in ({}, BY_AIOHTTP):
+            key = {"Authorization": "Bearer x", **headers}
+            async with proxy.session.get(f"{proxy.url}/api/tags?a=b", headers=key):
+                pass
+
+    assert seen == [("GET", "/api/tags", Kind.READ, "Bearer x")] * 2
+
+
+async def test_an_order_to_the_proxy_counts_as_one_of_its_own(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        for path in ("/-/wake", "/-/nothing"):
+            async with proxy.session.post(f"{proxy.url}{path}"):
+                pass
+        async with proxy.session.get(f"{proxy.url}/metrics") as reply:
+            text = await reply.text()
+
+    assert 'requests_total{kind="admin",outcome="answered"} 1.0' in text
+    assert 'requests_total{kind="unknown",outcome="refused"} 0.0' in text

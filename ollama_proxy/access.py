@@ -1,0 +1,103 @@
+"""Decide who may ask at all: by ``Origin``, by ``Host``, and by rules that are added.
+
+`AccessControl.check` is called by both servers with each request, before anything is
+served, woken or counted as use. It is no middleware of aiohttp, since those see only
+what aiohttp's server reads, which is a small part of the requests.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from ollama_proxy.hosts import HostRules
+from ollama_proxy.origins import Headers, OriginRules, host_name, is_same_origin
+from ollama_proxy.reply import Reply
+from ollama_proxy.routing import Kind, allow_header
+
+_EXEMPT = frozenset({("GET", "/healthz")})
+"""Requests that no added rule is asked about; preflights of allowed origins are others.
+
+A container's health check carries no key, and a browser sends none with a preflight.
+"""
+
+
+class HeaderView(Protocol):
+    """The headers of a request, by names of any case."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """Return the first value of a header, or ``default``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessFacts:
+    """What a rule may look at; the body is none of it, as it may not have come yet.
+
+    ``peer`` is the address that the connection comes from, "" if it is unknown;
+    ``path`` is raw and has no query.
+    """
+
+    peer: str
+    method: str
+    path: str
+    kind: Kind
+    host: str
+    headers: HeaderView
+
+
+AccessRule: TypeAlias = Callable[[AccessFacts], Reply | None]
+"""Returns the refusal of a request; None if it may pass."""
+
+
+class AccessControl:
+    """The rules of one proxy; without ``hosts`` any ``Host`` is taken."""
+
+    def __init__(
+        self,
+        origins: OriginRules,
+        hosts: HostRules | None,
+        rules: Sequence[AccessRule] = (),
+    ) -> None:
+        self._origins = origins
+        self._hosts = hosts
+        self._rules = tuple(rules)
+
+    def check(self, facts: AccessFacts) -> Reply | None:
+        """Return the answer to a request that goes no further; None if it may.
+
+        Preflights are answered here, awake and asleep.
+        """
+        origin = facts.headers.get("Origin", "")
+        if origin and not is_same_origin(origin, facts.host):
+            if not self._origins.allows(origin):
+                return Reply(403, headers=_allow(facts))
+            if facts.method == "OPTIONS":
+                preflight = self._origins.preflight_headers(origin)
+                return Reply(204, headers=(*preflight, *_allow(facts)))
+        if self._hosts is not None and not self._hosts.takes(facts.host):
+            return Reply(403, headers=_allow(facts))
+        if (facts.method, facts.path) not in _EXEMPT:
+            for rule in self._rules:
+                if (refusal := rule(facts)) is not None:
+                    return refusal
+        return self._preflight_of_own_page(facts)
+
+    def cors_headers(self, facts: AccessFacts) -> Headers:
+        """Return what the answer to an allowed origin carries."""
+        origin = facts.headers.get("Origin", "")
+        if not origin or is_same_origin(origin, facts.host):
+            return ()
+        return self._origins.headers(origin) if self._origins.allows(origin) else ()
+
+    def _preflight_of_own_page(self, facts: AccessFacts) -> Reply | None:
+        """Answer ``OPTIONS`` under a local name as Ollama does; None for all else."""
+        if self._hosts is None or facts.method != "OPTIONS":
+            return None
+        is_address = self._hosts.is_own(host_name(facts.host))
+        return None if is_address else Reply(204, headers=_allow(facts))
+
+
+def _allow(facts: AccessFacts) -> Headers:
+    """Return what gin's router says of a method that it does not take, if so."""
+    allowed = allow_header(facts.path)
+    is_taken = facts.method in allowed.split(", ")
+    return (("Allow", allowed),) if allowed and not is_taken else ()

@@ -1,0 +1,14 @@
+"""The name and the addresses of this machine, as the system tells them."""
+
+import socket
+
+import psutil
+
+from ollama_proxy.hosts import HostRules
+
+
+def hosts_of_this_machine() -> HostRules:
+    """Return the rules for ``Host`` with this machine's own name and addresses."""
+    found = psutil.net_if_addrs().values()
+    addresses = {address.address for interface in found for address in interface}
+    return HostRules(socket.gethostname(), frozenset(addresses))
