@@ -41,6 +41,7 @@ from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.patience import Sleep
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.exoscale.zones import Zones
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.sightings import Absences, Sightings
@@ -50,6 +51,7 @@ from ollama_proxy.errors import (
     NotFoundError,
     OutcomeUnknownError,
     SettingsError,
+    SpecError,
     StoreError,
     TransientError,
 )
@@ -116,6 +118,7 @@ class ExoscaleBackend:
             api_of=self.api,
             models=models,
         )
+        self._zones = Zones(settings, ledger.zones, self.api)
         self._heard: dict[LaunchId, Upstream] = {}
         self._reached: dict[LaunchId, Upstream] = {}
         self._missed: dict[LaunchId, int] = {}
@@ -144,8 +147,7 @@ class ExoscaleBackend:
 
     def zones(self) -> list[str]:
         """Return every zone in which there may be something of ours."""
-        configured = [self._settings.zone, *self._settings.fallback_zones]
-        return [*dict.fromkeys([*configured, *sorted(self._ledger.zones())])]
+        return self._zones.every()
 
     async def start(self, launch_id: LaunchId) -> None:
         """Buy the instance of a launch, unless it was bought already."""
@@ -154,6 +156,7 @@ class ExoscaleBackend:
             if await self._start_parked(launch_id, purchase):
                 return
             purchase = self._ledger.get(launch_id)
+        await self._zones.check()
         if purchase is None:
             self._ledger.put(launch_id, Purchase(self._buyer.offers()[0]))
         for _ in self._looks_before_purchase(launch_id):
@@ -497,8 +500,10 @@ class ExoscaleBackend:
 
         An instance that is parked belongs to none, and is named, by its own id, only
         when it was kept long enough or runs; likewise a second one of a launch. So
-        these are stopped as strays, which deletes them.
+        these are stopped as strays, which deletes them. That there are none is not
+        said while a zone of the settings does not exist: another one was meant.
         """
+        problem = await self._zones.problem()
         looks: list[Awaitable[list[Instance]]] = [
             self._ours_in(zone) for zone in self.zones()
         ]
@@ -514,6 +519,8 @@ class ExoscaleBackend:
         unwanted += [one for one in launched if self._is_double(one)]
         strays = {_UNWANTED + one.id for one in unwanted if not self._is_used(one)}
         launches = {self._labels.launch_of(one) for one in launched}
+        if problem is not None and not launches | strays:
+            raise problem
         return launches | {LaunchId(name) for name in strays}
 
     def _is_double(self, instance: Instance) -> bool:
@@ -575,6 +582,10 @@ class ExoscaleBackend:
         """Examine key, rights, type, quota, template and disk; buy nothing."""
         from ollama_proxy.backends.exoscale.check import examine  # noqa: PLC0415 - rare
 
+        try:
+            await self._zones.check()
+        except SpecError as error:
+            return [Finding("zone", ok=False, detail=str(error))]
         return await examine(self.api(self._settings.zone), self._settings)
 
 

@@ -4,7 +4,7 @@ The API's types have a family and a size, and no name; templates have names that
 are not unique and ids that change with each rebuild and differ between zones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from ollama_proxy.backends.exoscale.drivers import DriverRule, driver_rule
 from ollama_proxy.errors import SpecError
 
 _GIB = 1 << 30
+_LISTED = 12
 
 
 class InstanceType(msgspec.Struct, frozen=True, rename="kebab"):
@@ -81,8 +82,10 @@ def find_type(types: Sequence[InstanceType], wanted: str, zone: str) -> Instance
         if found.id == text:
             return _allowed(found, zone, types)
     raise SpecError(
-        f"there is no instance type {wanted!r} in {zone}, or it is not for this "
-        f"organisation; with GPUs there are: {_gpu_names(types, zone)}"
+        f"EXOSCALE_INSTANCE_TYPE: there is no instance type {wanted!r} in {zone}, or "
+        f"it is not for this organisation; with GPUs there are: "
+        f"{_gpu_names(types, zone)};"
+        f" without: {_other_names(types, zone)}"
     )
 
 
@@ -91,16 +94,34 @@ def _allowed(
 ) -> InstanceType:
     if not found.is_for_us(zone):
         raise SpecError(
-            f"the instance type {found.name!r} is not offered to this organisation in "
-            f"{zone}; ask Exoscale's support for it, or take one of: "
+            f"EXOSCALE_INSTANCE_TYPE: the instance type {found.name!r} is not offered "
+            f"to this organisation in {zone}{_elsewhere(found, zone)}; ask Exoscale's "
+            "support for it, or take one of those with GPUs there: "
             f"{_gpu_names(types, zone)}"
         )
     return found
 
 
+def _elsewhere(found: InstanceType, zone: str) -> str:
+    """Return in which zones a type is, if that is why it is not in this one."""
+    if found.zones is None or zone in found.zones:
+        return ""
+    return f" (there is one in {_listed(found.zones)})"
+
+
 def _gpu_names(types: Sequence[InstanceType], zone: str) -> str:
-    names = sorted(t.name for t in types if t.gpus and t.is_for_us(zone))
-    return ", ".join(names) or "none"
+    return _listed(t.name for t in types if t.gpus and t.is_for_us(zone))
+
+
+def _other_names(types: Sequence[InstanceType], zone: str) -> str:
+    return _listed(t.name for t in types if not t.gpus and t.is_for_us(zone))
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names for a sentence: each once, and not too many."""
+    every = sorted(set(names))
+    more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
+    return (", ".join(every[:_LISTED]) or "none") + more
 
 
 def find_template(
@@ -111,7 +132,11 @@ def find_template(
         named = [one for one in templates if one.name == wanted]
         if named:
             return max(named, key=lambda one: one.created_at)
-    raise SpecError(f"there is no template {wanted!r} in {zone}; see its list of names")
+    names = _listed(one.name for one in (*private, *public) if one.name)
+    raise SpecError(
+        f"EXOSCALE_TEMPLATE: there is no template {wanted!r} in {zone}; there are: "
+        f"{names}"
+    )
 
 
 def check_disk(template: Template, disk_gib: int) -> None:

@@ -84,3 +84,21 @@ def test_the_newest_template_of_a_name_is_taken_and_an_own_one_first() -> None:
 def test_a_template_that_does_not_fit_is_refused() -> None:
     with pytest.raises(SpecError, match="needs 100 GiB, the disk has 50"):
         check_disk(Template("t", "baked", "", 100 << 30), 50)
+
+
+def test_another_zones_type_is_told_with_its_zones_and_the_ones_here() -> None:
+    with pytest.raises(SpecError) as raised:
+        find_type([*TYPES[:1], A5000], "a5000.small", "de-fra-1")
+
+    assert "in de-fra-1 (there is one in at-vie-2)" in str(raised.value)
+
+
+def test_an_unknown_template_is_told_with_the_names_that_there_are() -> None:
+    public = [Template(str(n), f"Linux {n:02d}") for n in range(30)] * 2
+    with pytest.raises(SpecError) as raised:
+        find_template([Template("own", "Baked")], public, "Linus", "at-vie-2")
+
+    said = str(raised.value)
+    assert said.startswith("EXOSCALE_TEMPLATE: there is no template 'Linus' in at-vie")
+    assert "there are: Baked, Linux 00, Linux 01" in said
+    assert said.endswith("and 19 more")

@@ -190,7 +190,13 @@ MISFORTUNES = {
         cloud(authorized=False), serves=False, says="not offered"
     ),
     "the zone has no such type": Misfortune(
-        settings={"zone": "de-fra-1"}, serves=False, says="not offered"
+        settings={"zone": "de-fra-1"}, serves=False, says="gpu3.small"
+    ),
+    "there is no such zone": Misfortune(
+        settings={"zone": "at-vie-9"}, serves=False, says="there is no zone 'at-vie-9'"
+    ),
+    "there is no such template": Misfortune(
+        settings={"template": "Ubuntu"}, serves=False, says="Linux Ubuntu 24.04 LTS"
     ),
     "the clock is wrong": Misfortune(skewed, serves=False, says="clock"),
     "looks fail while it is up": Misfortune(

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from ollama_proxy.clock import SystemClock
-from tests.fakes.exoscale.cloud import GIB, FakeExoscale, FakeInstance, new_id
+from tests.fakes.exoscale.cloud import GIB, ZONES, FakeExoscale, FakeInstance, new_id
 from tests.fakes.exoscale.spec import Operation, faults, find
 
 KEY, SECRET = "EXOtestkey", "testsecret"
@@ -78,6 +78,8 @@ class ExoscaleServer:
         operation, ids = found
         self.calls.append(operation.name)
         fault = self._fault(operation.name)
+        if zone not in ZONES:
+            fault = "lost-before"  # there is no host of such a name
         if self._is_limited(operation.name):
             fault = "429"
         if fault == "slow":
@@ -141,7 +143,8 @@ class ExoscaleServer:
     async def _checked(self, request: web.Request, operation: Operation) -> Any:
         """Check signature, query and body; refuse what is not as described."""
         raw = await request.read()
-        self._check_signature(request, raw)
+        if operation.name != "list-zones":  # which is open to everybody
+            self._check_signature(request, raw)
         if unknown := set(request.query) - operation.query:
             self.violations.append(f"{operation.name}: unknown query {unknown}")
             raise RefusedError(400, f"unknown query {unknown}")
@@ -244,6 +247,9 @@ class ExoscaleServer:
 
     def _get_operation(self, _zone: str, ids: list[str], _b: Any, _q: Any) -> Answer:
         return self._shown_operation(ids[0])
+
+    def _list_zones(self, _z: str, _i: Any, _b: Any, _q: Any) -> Answer:
+        return {"zones": [{"name": zone} for zone in ZONES]}
 
     def _list_instance_types(self, zone: str, _i: Any, _b: Any, _q: Any) -> Answer:
         return {"instance-types": self.cloud.types(zone)}
