@@ -101,9 +101,8 @@ retry() {
     done
 }
 
-# apt COMMAND…: wait for every lock of apt's; its own time-out is for dpkg's alone.
+# apt COMMAND…: wait for every lock of apt's, 5 min in a step; its own time-out is for dpkg's alone.
 apt() {
-    waited=0
     while :; do
         begun_apt=$(wc -c < "$log/$name")
         timeout -k 30 1800 apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o APT::Update::Error-Mode=any \
@@ -118,7 +117,8 @@ apt() {
 }
 
 update() {
-    retry apt update
+    # A list that can't be had is an error, but no longer once it was tried enough.
+    retry apt update || apt -o APT::Update::Error-Mode=persistent-failure update
     touch "$run/updated"
 }
 
@@ -152,12 +152,21 @@ hold_updates() {
     done
 }
 
+# A reboot may have come in the middle of a package. One that was not even unpacked whole apt calls
+# installed, and neither installs nor removes: dpkg has to drop it.
+mend_packages() {
+    torn=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^..R //p')
+    if [ -n "$torn" ]; then
+        # shellcheck disable=SC2086  # a word for each
+        dpkg --purge --force-remove-reinstreq --force-depends $torn || true
+    fi
+    dpkg --configure -a --force-confdef --force-confold || true
+    apt -y -f install || true
+}
+
 set_up_guard() {
     hold_updates
-    if [ -e "$config/begun" ]; then # a reboot may have come in the middle of a package
-        dpkg --configure -a --force-confdef --force-confold || true
-        apt -y -f install || true
-    fi
+    [ ! -e "$config/begun" ] || mend_packages
     touch "$config/begun"
     ! has curl || know_toolkit # before the one update
     if ! has caddy || ! has curl || ! has zstd; then
@@ -230,13 +239,15 @@ choose_driver() {
     while read -r branch wanted; do
         # shellcheck disable=SC2086  # several words
         apt -s install --no-install-recommends $wanted > "$run/simulated" 2>&1 < /dev/null || {
-            echo "not to be had: $wanted: $(grep -m 2 -E '^E:|Depends:' "$run/simulated" | tr -s '\n ' ' ')"
+            echo "not to be had: $wanted: $(grep -m 2 -E '^E(rror)?:|Depends:' "$run/simulated" | tr -s '\n ' ' ')"
             continue
         }
+        tried=$(wc -c < "$log/$name")
         # shellcheck disable=SC2086
         if packages $wanted < /dev/null && load_driver; then
             return 0
         fi
+        ! said_since "$log/$name" "$tried" "$full" || return 1 # no branch is so small
         tail -n 20 "$root/var/lib/dkms/nvidia"*/*/build/make.log 2> /dev/null || true
         failures=$((failures + 1))
         [ "$failures" -lt 3 ] || return 1
@@ -446,6 +457,7 @@ mkdir -p "$log"
 echo "booting 0" > "$run/stages"
 step=booting
 name=booting
+waited=0
 trap 'give_up "$step"' USR1
 trap '[ "$?" = 0 ] || give_up "$step"' EXIT
 trap 'trap - EXIT; exit 143' TERM # the machine goes down: that is no failure
