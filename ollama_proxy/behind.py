@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ollama_proxy import log
 from ollama_proxy.answers import JSON_TYPE, error_body
 from ollama_proxy.bodies import reset
-from ollama_proxy.exchange import EXCHANGE
+from ollama_proxy.client_request import EXCHANGE
 from ollama_proxy.half_closed import MOMENT_S, patience_s
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import BEGUN

@@ -1,9 +1,11 @@
-"""A client's request as aiohttp hands it over: its target, and what goes on from it."""
+"""A request as aiohttp hands it over: what is noted of it, and what goes on."""
 
 from aiohttp import web
 
 from ollama_proxy import headers
+from ollama_proxy.exchange import Exchange
 from ollama_proxy.outgoing import Body, Outgoing
+from ollama_proxy.routing import classify
 
 
 def raw_target(request: web.BaseRequest) -> str:
@@ -21,3 +23,14 @@ def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
     """Return a client's request as an instance gets it."""
     target, to_send = raw_target(request), headers.for_upstream(request.headers)
     return Outgoing(request.method, target, to_send, body)
+
+
+EXCHANGE = web.RequestKey("exchange", Exchange)
+"""Key under which the middleware keeps the exchange on the request."""
+
+
+def begin(request: web.BaseRequest, request_id: str) -> Exchange:
+    """Return the exchange of a request that just came."""
+    path = raw_path(request)
+    agent = request.headers.get("User-Agent", "")
+    return Exchange(request_id, classify(request.method, path), path, agent)

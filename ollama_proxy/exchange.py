@@ -3,11 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from aiohttp import web
-
-from ollama_proxy.client_request import raw_path
 from ollama_proxy.load_wish import LoadWish, load_wish_of
-from ollama_proxy.routing import BodyFields, Route, classify
+from ollama_proxy.routing import BodyFields, Route
 
 
 @dataclass(slots=True)
@@ -41,17 +38,6 @@ class Exchange:
             self.outcome = "abandoned"
 
 
-EXCHANGE = web.RequestKey("exchange", Exchange)
-"""Key under which the middleware keeps the exchange on the request."""
-
-
 def draw_request_id() -> str:
     """Return an id for a request, for its log line and its errors."""
     return f"req_{random.getrandbits(96):024x}"
-
-
-def begin(request: web.BaseRequest, request_id: str) -> Exchange:
-    """Return the exchange of a request that just came."""
-    path = raw_path(request)
-    agent = request.headers.get("User-Agent", "")
-    return Exchange(request_id, classify(request.method, path), path, agent)

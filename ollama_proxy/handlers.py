@@ -9,22 +9,20 @@ from ollama_proxy.aiohttp_reply import to_response
 from ollama_proxy.asleep import root, waiting_reply
 from ollama_proxy.bodies import RequestBody
 from ollama_proxy.changes import ModelChanges
-from ollama_proxy.client_request import outgoing, raw_target
+from ollama_proxy.client_request import EXCHANGE, outgoing, raw_target
 from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
-from ollama_proxy.exchange import EXCHANGE, Exchange
+from ollama_proxy.exchange import Exchange
 from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold
 from ollama_proxy.loop_refusal import loop_refusal
 from ollama_proxy.outgoing import in_the_clear
-from ollama_proxy.passage import Common, pass_on, touch_nothing, under
+from ollama_proxy.passage import Common, pass_on, read_limit_s, touch_nothing, under
 from ollama_proxy.pool import Lease
 from ollama_proxy.proxy_mark import VIA
-from ollama_proxy.routing import Asleep, Kind, Route, wants_stream
+from ollama_proxy.routing import Asleep, Kind, wants_stream
 from ollama_proxy.spared import RefusedError
 
 _RETRY_PAUSE_S = 0.25
-_READ_TIMEOUT_S = 5.0
-_PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})
 
 
 class _EndedHoldError(Exception):
@@ -271,11 +269,6 @@ class OllamaHandler:
         if hold is not None:
             reply = reply.with_headers(*hold.confirmation.items())
         return to_response(reply)
-
-
-def read_limit_s(route: Route) -> float | None:
-    """Return how long an instance may take to begin the answer to a mere read."""
-    return None if route.asleep in _PATIENT else _READ_TIMEOUT_S
 
 
 async def _keep_json(exchange: Exchange, body: RequestBody) -> None:

@@ -2,23 +2,17 @@
 
 import asyncio
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ollama_proxy import log
 from ollama_proxy.access import AccessControl, AccessFacts
 from ollama_proxy.aiohttp_reply import to_response
-from ollama_proxy.answers import SPOKE, error_body
-from ollama_proxy.asleep import json_reply
-from ollama_proxy.bodies import OnTransport, reset
-from ollama_proxy.errors import ProxyError
-from ollama_proxy.exchange import EXCHANGE, Exchange, begin, draw_request_id
+from ollama_proxy.client_request import EXCHANGE, begin
+from ollama_proxy.exchange import draw_request_id
 from ollama_proxy.metrics import Metrics
-from ollama_proxy.reply import Reply
+from ollama_proxy.request_log import failure, note
 from ollama_proxy.routing import Kind
 
-_EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 _FIRST_ERROR = 400
 _UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})
 
@@ -51,29 +45,6 @@ def observe(metrics: Metrics) -> Middleware:
         return response
 
     return middleware
-
-
-def note(
-    metrics: Metrics,
-    method: str,
-    exchange: Exchange,
-    status: int,
-    took_s: float,
-) -> None:
-    """Write the line of a request: never its body, its query or its headers."""
-    metrics.count_request(exchange.route.kind, exchange.outcome)
-    event = _EVENTS.get(exchange.outcome, log.REQUEST_ANSWERED)
-    keys = {
-        "request_id": exchange.request_id,
-        "method": method,
-        "route": exchange.route.name,
-        "kind": exchange.route.kind.value,
-        "outcome": exchange.outcome,
-        "status": status,
-        "wait_s": round(exchange.wait_s, 3),
-        "took_s": round(took_s, 3),
-    }
-    log.REQUESTS.write(event, keys)
 
 
 def access_control(access: AccessControl) -> Middleware:
@@ -120,27 +91,6 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         has_begun = BEGUN in request
         reply = failure(request, request[EXCHANGE], error, has_begun=has_begun)
         return to_response(reply)
-
-
-def failure(
-    client: OnTransport, exchange: Exchange, error: Exception, *, has_begun: bool
-) -> Reply:
-    """Return the 500 that a fault of our own is told as; logs one that is a surprise.
-
-    If a response has begun, the client is reset: raises `ConnectionResetError`.
-    """
-    exchange.outcome = "broken"
-    message, reason = "the proxy failed; its log says why", "internal"
-    if isinstance(error, ProxyError):
-        message, reason = str(error), error.reason
-    else:
-        structlog.get_logger().error(log.REQUEST_FAILED, exc_info=error)
-    if has_begun:
-        reset(client)
-        raise ConnectionResetError(str(error)) from error
-    family = exchange.route.family
-    body = error_body(family, 500, message, request_id=exchange.request_id)
-    return json_reply(body, status=500, family=family).with_headers((SPOKE, reason))
 
 
 BEGUN = web.RequestKey("begun", bool)

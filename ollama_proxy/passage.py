@@ -16,9 +16,13 @@ from ollama_proxy.outgoing import Sendable
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.relay import Relay
+from ollama_proxy.routing import Asleep, Route
 from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
 from ollama_proxy.use import watch
+
+_READ_TIMEOUT_S = 5.0
+_PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})
 
 
 def touch_nothing() -> None:
@@ -92,3 +96,8 @@ async def under(
                 else "the instance says nothing"
             )
             raise UpstreamError(message, arrived=True) from error
+
+
+def read_limit_s(route: Route) -> float | None:
+    """Return how long an instance may take to begin the answer to a mere read."""
+    return None if route.asleep in _PATIENT else _READ_TIMEOUT_S

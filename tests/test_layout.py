@@ -35,6 +35,7 @@ IMPURE = {
     "random",
 }
 TESTED_WITH = {
+    "request_log": "own",
     "hosts": "access",
     "machine_hosts": "access",
     "aiohttp_reply": "handlers",
