@@ -69,16 +69,18 @@ class Attempt(msgspec.Struct, frozen=True):
 class Book(msgspec.Struct, frozen=True):
     """What outlives launches: the image that was deployed, and regions ever used.
 
-    ``app``: one that was made by `deploy`, and so goes with `delete`. ``doomed``:
-    volumes that were copied, and go once the copy serves. ``shown``: what the cloud
-    has shown, by id, and where; it is gone once the cloud says so of that id.
+    ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
+    those that were made and not seen gone; ``volume``: which of them served last.
+    ``shown``: what the cloud has shown, by id, and where; it is gone once the cloud
+    says so of that id.
     """
 
     image: str | None = None
     regions: tuple[str, ...] = ()
     app: str | None = None
-    doomed: tuple[str, ...] = ()
     shown: dict[str, str] = {}
+    volumes: tuple[str, ...] = ()
+    volume: str | None = None
 
 
 class Attempts:

@@ -47,11 +47,7 @@ class FlyApi:
 
         Raises `NoAppError` if there is no such app.
         """
-        try:
-            return read_machines(await self._call("GET", "/machines"))
-        except NotFoundError as error:
-            message = f"there is no app {self.app!r}; `ollama-proxy deploy` makes it"
-            raise NoAppError(message) from error
+        return read_machines(await self._listed("/machines"))
 
     async def machine(self, machine_id: str) -> Machine:
         """Return one machine."""
@@ -143,18 +139,32 @@ class FlyApi:
             await self._call("DELETE", f"/machines/{machine_id}/lease", nonce=nonce)
 
     async def volumes(self) -> list[Volume]:
-        """Return the volumes of the app."""
-        return read_volumes(await self._call("GET", "/volumes"))
+        """Return the volumes of the app, as `machines` does."""
+        return read_volumes(await self._listed("/volumes"))
+
+    async def volume(self, volume_id: str) -> Volume:
+        """Return one volume."""
+        return read_volume(await self._call("GET", f"/volumes/{volume_id}"))
 
     async def create_volume(
-        self, name: str, region: str, size_gb: int, *, source: str | None = None
+        self,
+        name: str,
+        region: str,
+        size_gb: int,
+        *,
+        guest: dict[str, Any],
+        source: str | None = None,
     ) -> Volume:
-        """Make a volume, or a copy of one elsewhere; asked twice, it makes two."""
+        """Make a volume, or a copy of one elsewhere; asked twice, it makes two.
+
+        ``guest``: CPUs and memory of its machine, for which its host has to have room.
+        """
         body: dict[str, Any] = {
             "name": name,
             "region": region,
             "auto_backup_enabled": False,
             "encrypted": True,
+            "compute": guest,
         }
         body |= {"source_volume_id": source} if source else {"size_gb": size_gb}
         return read_volume(await self._call("POST", "/volumes", body=body))
@@ -169,8 +179,8 @@ class FlyApi:
         return found if isinstance(found, list) else []
 
     async def addresses(self) -> list[dict[str, Any]]:
-        """Return the addresses of the app."""
-        found = await self._call("GET", "/ip_assignments")
+        """Return the addresses of the app, as `machines` does."""
+        found = await self._listed("/ip_assignments")
         return list(found.get("ips") or []) if isinstance(found, dict) else []
 
     async def assign(self, kind: str) -> None:
@@ -212,6 +222,14 @@ class FlyApi:
         body = {"org_slug": org, "region": region, "count": 1, "compute": guest}
         found = await self._call("POST", "/platform/placements", body=body, whole=True)
         return list(found.get("regions") or []) if isinstance(found, dict) else []
+
+    async def _listed(self, path: str) -> Any:
+        """Return what the app has of a kind; raises `NoAppError` if it is not there."""
+        try:
+            return await self._call("GET", path)
+        except NotFoundError as error:
+            message = f"there is no app {self.app!r}; `ollama-proxy deploy` makes it"
+            raise NoAppError(message) from error
 
     async def _call(
         self,

@@ -35,6 +35,7 @@ from ollama_proxy.backends.fly.maker import Maker
 from ollama_proxy.backends.fly.premises import Premises
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.sightings import Absences, Sightings
@@ -57,6 +58,8 @@ _MAX_SLOTS = 10
 _ROOT_GIB = 8  # Fly's limit for the root file system, image included
 _UNWANTED = "machine-"
 """Before a machine's id: the name under which the sweep destroys it alone."""
+_NEEDLESS = "volume-"
+"""The same before a volume's id."""
 
 
 class FlyBackend:
@@ -81,17 +84,19 @@ class FlyBackend:
         self._clock = clock
         self._guard = Guard()
         self._keeps = settings.idle_action != "destroy"
+        self._volumes = Volumes(settings, api=api, marks=self._marks, attempts=attempts)
         self._maker = Maker(
             settings,
             api=api,
             marks=self._marks,
             attempts=attempts,
+            volumes=self._volumes,
             authority=authority,
             clock=clock,
             max_lifetime_s=max_lifetime_s,
         )
         self._premises = Premises(
-            settings, api=api, attempts=attempts, maker=self._maker, clock=clock
+            settings, api=api, attempts=attempts, volumes=self._volumes, clock=clock
         )
         self._sightings = Sightings[Machine](
             attempts.shown(api.app),
@@ -102,6 +107,7 @@ class FlyBackend:
         self._absences = Absences()
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
+        self._settled: LaunchId | None = None
         self._resting = 0
         self.traits = Traits(
             starts_empty=not settings.keeps_disk,
@@ -228,14 +234,14 @@ class FlyBackend:
                     config = self._maker.config(launch_id, identity, volume)
                     machine = await self._api.update(machine, config, nonce)
                 await self._api.start(machine.id, nonce)
-        except CapacityError:
+        except CapacityError as error:
             # Its volume holds it to a full host: it is made again elsewhere.
             if machine.volume is not None:
                 self._maker.stuck.add(machine.volume)
             with contextlib.suppress(NotFoundError):
                 await self._api.destroy(machine.id, None)
             self._attempts.put(launch_id, Attempt(self._settings.region))
-            raise
+            raise ConflictError(f"{error}; it is made anew on another host") from error
 
     async def _machines(self) -> list[Machine]:
         """Return every machine of the app; none if there is no such app."""
@@ -258,10 +264,20 @@ class FlyBackend:
             if self._marks.is_ours(one) and one.state not in LEAVING
         ]
 
+    async def _every_one_of_ours(self) -> list[Machine]:
+        """Return our machines, those included that have a volume and are not listed."""
+        there = {one.id: one for one in await self._machines()}
+        for volume in await self._volumes.ours():
+            machine_id = volume.attached_machine_id
+            if machine_id is not None and machine_id not in there:
+                with contextlib.suppress(NotFoundError):
+                    there[machine_id] = await self._api.machine(machine_id)
+        return self._ours(list(there.values()))
+
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the API and then at the machine itself."""
-        if launch_id.startswith(_UNWANTED):
-            return await self._inspect_unwanted(launch_id.removeprefix(_UNWANTED))
+        if launch_id.startswith((_UNWANTED, _NEEDLESS)):
+            return await self._inspect_unwanted(launch_id)
         attempt = self._attempts.get(launch_id)
         if attempt is not None and attempt.was_never_sent:
             return self._forgotten(launch_id)
@@ -307,14 +323,17 @@ class FlyBackend:
     async def _inspect_rest(self, launch_id: LaunchId) -> Observation:
         """Tell of a launch without a machine: what it leaves may have to go first."""
         clears = not self._settings.keep_volume and launch_id in self._told_to_stop
-        if clears and await self._maker.our_volumes():
+        if clears and await self._volumes.ours():
             return Observation(Phase.PENDING, detail="its volume is there still")
         return self._forgotten(launch_id)
 
-    async def _inspect_unwanted(self, machine_id: str) -> Observation:
-        """Tell whether a machine that no launch has is gone."""
+    async def _inspect_unwanted(self, name: LaunchId) -> Observation:
+        """Tell whether a machine or volume that no launch has is gone."""
+        if name.startswith(_NEEDLESS):
+            there = {_NEEDLESS + one.id for one in await self._volumes.ours()}
+            return Observation(Phase.PENDING if name in there else Phase.GONE)
         try:
-            machine = await self._api.machine(machine_id)
+            machine = await self._api.machine(name.removeprefix(_UNWANTED))
         except NotFoundError:
             return Observation(Phase.GONE)
         phase = Phase.GONE if machine.state in LEAVING else Phase.PENDING
@@ -400,8 +419,30 @@ class FlyBackend:
         if is_renewal_due(machine.lease_end, wall, self._settings.lease):
             lease_end = f"{wall + self._settings.lease:.0f}"
             await self._api.mark(machine.id, mark_name("lease"), lease_end)
-        if serves and self._attempts.book.doomed:
-            await self._premises.drop_doomed_volumes()
+        if serves and self._settled != launch_id:
+            await self._settle(launch_id, machine)
+
+    async def _settle(self, launch_id: LaunchId, machine: Machine) -> None:
+        """Destroy what a machine that serves makes needless, once per launch.
+
+        These are what rests besides, for it was on a host that could not be reached;
+        and volumes that it was copied from, or that a list did not show.
+        """
+        self._volumes.note_served(machine.volume)
+        if self._attempts.launches() - {launch_id}:
+            return
+        ours = self._ours(await self._machines())
+        others = [one for one in ours if one.id != machine.id]
+        for other in others:
+            if other.state in RESTING:
+                await self._end(other, keep=False)
+        if await self._settle_volumes([machine, *others]) and not others:
+            self._settled = launch_id
+
+    async def _settle_volumes(self, machines: Collection[Machine]) -> bool:
+        """Destroy the volumes that neither these machines nor the next one need."""
+        held = {one.volume for one in machines if one.volume is not None}
+        return await self._volumes.settle(held=held)
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Go one step towards a machine that costs no compute; `inspect` tells when."""
@@ -409,16 +450,15 @@ class FlyBackend:
         attempt = self._attempts.get(launch_id)
         if attempt is not None and attempt.was_never_sent:
             return
-        if launch_id.startswith(_UNWANTED):
-            await self._end_unwanted(launch_id.removeprefix(_UNWANTED))
+        if launch_id.startswith((_UNWANTED, _NEEDLESS)):
+            await self._end_unwanted(launch_id)
             return
         self._told_to_stop.add(launch_id)
         for machine in await self._of_launch(launch_id, attempt):
             keep = self._keeps and (attempt is None or _has_served(launch_id, attempt))
             await self._end(machine, keep=keep, again=self._is_unshown(launch_id))
-        is_alone = self._attempts.launches() <= {launch_id}
-        if is_alone and not self._settings.keep_volume:
-            await self._premises.drop_spare_volumes(keep=False)
+        if self._attempts.launches() <= {launch_id}:
+            await self._settle_volumes(self._ours(await self._machines()))
 
     async def _of_launch(
         self, launch_id: LaunchId, attempt: Attempt | None
@@ -466,34 +506,53 @@ class FlyBackend:
                 return
         await self._api.stop(machine.id, nonce)
 
-    async def _end_unwanted(self, machine_id: str) -> None:
-        """Destroy a machine that no launch has, if that is still so."""
-        for machine in self._ours(await self._machines()):
+    async def _end_unwanted(self, name: LaunchId) -> None:
+        """Destroy a machine or volume that no launch has, if that is still so."""
+        ours = self._ours(await self._machines())
+        if name.startswith(_NEEDLESS):
+            if not self._attempts.launches():
+                await self._settle_volumes(ours)
+            return
+        for machine in ours:
             used = self._attempts.instance_ids()
-            if machine.id == machine_id and machine.id not in used:
+            if _UNWANTED + machine.id == name and machine.id not in used:
                 await self._end(machine, keep=False)
 
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has a machine which may cost more than its disk.
 
         A machine that rests for the next launch belongs to none. More of them than
-        one are named by their own ids, and so is a second one of a launch: these are
-        stopped as strays, which destroys them.
+        one are named by their own ids, and so are a second one of a launch and volumes
+        that nobody needs: these are stopped as strays, which destroys them.
         """
         names: set[LaunchId] = set()
         kept = 0
-        for machine in oldest_first(self._ours(await self._machines())):
+        ours = self._ours(await self._machines())
+        for machine in sorted(oldest_first(ours), key=self._is_second_choice):
             is_used = machine.id in self._attempts.instance_ids()
             is_double = self._attempts.has_other(machine.launch, machine.id)
             launch_id = self._attempts.launch_of(machine.id) or machine.launch
-            if self._keeps and machine.is_resting and not is_used and not kept:
+            rests = machine.state in RESTING
+            if self._keeps and rests and not is_used and not kept:
                 kept += 1
-            elif is_used or not (machine.is_resting or is_double):
+            elif is_used or not (rests or is_double):
                 names.add(launch_id)
             else:
                 names.add(LaunchId(_UNWANTED + machine.id))
         self._resting = kept
+        if not self._attempts.launches():  # one that is being made has no machine yet
+            names |= await self._needless_volumes(ours)
         return names
+
+    def _is_second_choice(self, machine: Machine) -> tuple[bool, bool]:
+        """Order machines at rest by what they are worth to the next launch."""
+        has_models = machine.volume == self._attempts.book.volume
+        return not machine.is_resting, not has_models
+
+    async def _needless_volumes(self, machines: list[Machine]) -> set[LaunchId]:
+        held = {one.volume for one in machines if one.volume is not None}
+        needless = await self._volumes.needless(held=held)
+        return {LaunchId(_NEEDLESS + one.id) for one in needless}
 
     @property
     def prices(self) -> Prices:
@@ -529,9 +588,9 @@ class FlyBackend:
                     await self._api.destroy(machine.id, nonce)
 
     async def tidy(self) -> None:
-        """Destroy volumes that no machine has, but for one per region."""
+        """Destroy volumes that nobody needs."""
         if not self._attempts.launches():  # one that is being made has no machine yet
-            await self._premises.drop_spare_volumes(keep=self._settings.keep_volume)
+            await self._settle_volumes(self._ours(await self._machines()))
 
     async def kept(self) -> list[str]:
         """Return what costs while nothing runs, in words, with its monthly price."""
@@ -547,7 +606,7 @@ class FlyBackend:
         for launch_id in sorted(self._attempts.launches()):
             yield f"stopping the machine of launch {launch_id}"
             await until_gone(self, launch_id)
-        for machine in self._ours(await self._machines()):
+        for machine in await self._every_one_of_ours():
             yield f"destroying machine {machine.id} ({machine.state})"
             await until_gone(self, LaunchId(_UNWANTED + machine.id))
             await self._api.reaches(machine, "destroyed")

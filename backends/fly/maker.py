@@ -1,6 +1,7 @@
 """How a machine is made: where, with which volume, and the one call."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from ollama_proxy.authority import Authority
@@ -11,6 +12,7 @@ from ollama_proxy.backends.fly.failures import NameTakenError
 from ollama_proxy.backends.fly.machines import Machine, Marks, Volume
 from ollama_proxy.backends.fly.places import Place, place_in
 from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     BackendError,
@@ -35,6 +37,7 @@ class Maker:
         api: FlyApi,
         marks: Marks,
         attempts: Attempts,
+        volumes: Volumes,
         authority: Authority,
         clock: Clock,
         max_lifetime_s: float | None,
@@ -43,6 +46,7 @@ class Maker:
         self._api = api
         self._marks = marks
         self._attempts = attempts
+        self._volumes = volumes
         self._authority = authority
         self._clock = clock
         self._max_lifetime_s = max_lifetime_s or 0.0
@@ -94,68 +98,68 @@ class Maker:
         """
         self.config(launch_id, launch_id, None)  # an image is known, or nothing begins
         problems: list[BackendError] = []
-        for region in sorted(self._settings.regions, key=self._is_full):
+        spare = await self._spare()
+        for region in self._regions(spare):
             for _ in range(2):  # a volume that is there, then a copy of it
-                place = await self._place_in(region)
+                place = self._place_in(region, spare)
                 try:
                     return await self._make_at(launch_id, name, place)
                 except CapacityError as error:
                     problems.append(error)
+                if place.volume is not None:
+                    self.stuck.add(place.volume)
+                spare = await self._spare()
                 if place.volume is None:
                     break
-                self.stuck.add(place.volume)
             self._without_room[region] = self._clock.now()
         raise problems[0]
+
+    async def _spare(self) -> list[Volume]:
+        """Return our volumes that no machine has, the best first."""
+        return await self._volumes.spare() if self._settings.volume_gb else []
+
+    def _regions(self, spare: Sequence[Volume]) -> list[str]:
+        """Return the regions in the order in which they are tried.
+
+        Those without room lately come last, and that with our volume comes first.
+        """
+        best = spare[0].region if spare else None
+        regions = self._settings.regions
+        return sorted(regions, key=lambda one: (self._is_full(one), one != best))
 
     def _is_full(self, region: str) -> bool:
         """Tell whether there was no room in a region lately."""
         lately = self._clock.now() - _NO_ROOM_S
         return self._without_room.get(region, 0.0) > lately
 
-    async def _place_in(self, region: str) -> Place:
+    def _place_in(self, region: str, spare: Sequence[Volume]) -> Place:
         if not self._settings.volume_gb:
             return Place(region, with_volume=False)
-        return place_in(region, await self.spare_volumes(), self.stuck)
-
-    async def our_volumes(self) -> list[Volume]:
-        """Return the volumes of this deployment that are not leaving, oldest first."""
-        name = self._marks.volume_name
-        volumes = await self._api.volumes()
-        ours = [one for one in volumes if one.name == name and not one.is_leaving]
-        return sorted(ours, key=lambda one: (one.created_at, one.id))
-
-    async def spare_volumes(self) -> list[Volume]:
-        """Return those of our volumes that no machine has."""
-        return [one for one in await self.our_volumes() if not one.attached_machine_id]
+        return place_in(region, spare, self.stuck)
 
     async def _make_at(self, launch_id: LaunchId, name: str, place: Place) -> Machine:
         """Make a machine in one place and start it; leave none behind without room.
 
-        Raises `ConflictError` if it is being prepared still: it is started later.
+        Raises `ConflictError` if it is being prepared still: it is started later. Then
+        its volume is attached, and so are a copy and what it was copied from until the
+        machine serves: `Volumes.settle` destroys the one that is needless by then.
         """
-        volume = await self._volume_at(place)
+        volume = await self._volumes.at(place)
         try:
-            machine = await self._make_with(launch_id, name, place.region, volume)
-        except OutcomeUnknownError:
-            raise
-        except BackendError:
+            return await self._make_with(launch_id, name, place.region, volume)
+        except BackendError as error:
             if place.needs_new_volume and volume is not None:
-                await self._drop(volume)
+                await self._drop_if_in_vain(launch_id, volume, error)
             raise
-        if place.copy_of is not None:
-            self._doom(place.copy_of)
-        return machine
 
-    async def _drop(self, volume: str) -> None:
-        """Destroy a volume that was made in vain, now or once a machine serves."""
-        try:
-            await self._api.delete_volume(volume)
-        except BackendError:
-            self._doom(volume)
-
-    def _doom(self, volume: str) -> None:
-        doomed = {*self._attempts.book.doomed, volume}
-        self._attempts.note(doomed=tuple(sorted(doomed)))
+    async def _drop_if_in_vain(
+        self, launch_id: LaunchId, volume: str, error: BackendError
+    ) -> None:
+        """Destroy a new volume if it is certain that its machine was not made."""
+        attempt = self._attempts.get(launch_id)
+        is_unmade = attempt is None or attempt.was_never_sent
+        if is_unmade or isinstance(error, NameTakenError):
+            await self._volumes.drop(volume)
 
     async def _make_with(
         self, launch_id: LaunchId, name: str, region: str, volume: str | None
@@ -193,15 +197,3 @@ class Maker:
             if not await self._api.reaches(machine, "destroyed"):
                 raise ConflictError(f"the machine {machine.id} is being destroyed")
         self._attempts.put(launch_id, Attempt(machine.region))
-
-    async def _volume_at(self, place: Place) -> str | None:
-        """Return the volume of a place, made if need be."""
-        if not place.needs_new_volume:
-            return place.volume
-        return await self.new_volume(place.region, copy_of=place.copy_of)
-
-    async def new_volume(self, region: str, *, copy_of: str | None = None) -> str:
-        """Make a volume and return its id."""
-        name, size = self._marks.volume_name, self._settings.volume_gb
-        made = await self._api.create_volume(name, region, size, source=copy_of)
-        return made.id

@@ -1,7 +1,7 @@
 """Where a machine may be made: regions, and the volumes in them.
 
-A volume sits on one host. If that host is full, a copy of it may sit on another;
-if the region is full, the models are pulled again in the next.
+A volume sits on one host. If that host is full, a copy of it may sit on another, and if
+the region is full, in another region.
 """
 
 from collections.abc import Collection, Sequence
@@ -28,10 +28,12 @@ class Place:
 def place_in(region: str, volumes: Sequence[Volume], stuck: Collection[str]) -> Place:
     """Return where to try in a region; ``volumes`` are ours and attached to nothing.
 
-    ``stuck``: volumes on hosts that were full. One of these is copied to another.
+    ``volumes``: the best first. ``stuck``: those on hosts that were full. One of these
+    is copied to another host, and one of another region to this.
     """
     there = [one for one in volumes if one.region == region]
     for volume in there:
         if volume.id not in stuck:
             return Place(region, volume=volume.id)
-    return Place(region, copy_of=there[0].id) if there else Place(region)
+    source = next(iter(there or volumes), None)
+    return Place(region, copy_of=source.id if source is not None else None)

@@ -1,20 +1,19 @@
 """What a machine needs around it: the app, its addresses, and volumes for models."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.machines import RESTING, Machine
-from ollama_proxy.backends.fly.maker import Maker
 from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.backends.images import look_at, parse_reference
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
-    ConflictError,
     CredentialsError,
     NotFoundError,
+    OutcomeUnknownError,
     SpecError,
     TransientError,
 )
@@ -37,13 +36,13 @@ class Premises:
         *,
         api: FlyApi,
         attempts: Attempts,
-        maker: Maker,
+        volumes: Volumes,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._api = api
         self._attempts = attempts
-        self._maker = maker
+        self._volumes = volumes
         self._clock = clock
 
     def idle_price_per_hour(self, *, machines: int) -> float:
@@ -64,7 +63,7 @@ class Premises:
             )
             named = f"machine {machine.id} in {machine.region}"
             lines.append(f"{named}, {self._settings.size}, {machine.state}: {cost}")
-        for volume in await self._maker.our_volumes():
+        for volume in await self._volumes.ours():
             cost = f"{volume.size_gb * price:.2f} a month"
             lines.append(
                 f"volume {volume.id} in {volume.region}, {volume.size_gb} GB: {cost}"
@@ -75,25 +74,6 @@ class Premises:
                 lines.append(f"{named}: kept for {days} days, 0.08 per GB and month")
         addresses = await self._api.addresses()
         return lines + [_address_in_words(address) for address in addresses]
-
-    async def drop_doomed_volumes(self) -> None:
-        """Destroy the volumes whose copies serve; what can't be is tried again."""
-        spare = {one.id for one in await self._maker.spare_volumes()}
-        for volume_id in self._attempts.book.doomed:
-            if volume_id in spare:
-                await self._api.delete_volume(volume_id)
-            left = {*self._attempts.book.doomed} - {volume_id}
-            self._attempts.note(doomed=tuple(sorted(left)))
-
-    async def drop_spare_volumes(self, *, keep: bool) -> None:
-        """Destroy the volumes that no machine has, but for the oldest per region."""
-        kept: set[str] = set()
-        for volume in await self._maker.spare_volumes():
-            if keep and volume.region not in kept:
-                kept.add(volume.region)
-                continue
-            with contextlib.suppress(NotFoundError, ConflictError):
-                await self._api.delete_volume(volume.id)
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
         """Make app, addresses and volume, each only if it is not there."""
@@ -110,10 +90,10 @@ class Premises:
             if kind not in has:
                 yield f"address {kind}"
                 await self._api.assign(kind)
-        if self._settings.volume_gb and not await self._maker.our_volumes():
+        if self._settings.volume_gb and not await self._volumes.ours():
             size, region = self._settings.volume_gb, self._settings.region
             yield f"volume of {size} GB in {region}"
-            await self._maker.new_volume(region)
+            await self._volumes.make(region)
         self._attempts.note(image=pinned)
         price = self.idle_price_per_hour(machines=1) * _HOURS_A_MONTH
         yield f"{pinned} is deployed; while idle it costs at most {price:.2f} a month"
@@ -146,17 +126,20 @@ class Premises:
 
     async def remove(self) -> AsyncIterator[str]:
         """Delete volumes, addresses and the app, if we made it; each is looked for."""
-        begun_at = self._clock.now()
-        while volumes := await self._maker.our_volumes():
+        begun_at, said = self._clock.now(), "nothing was heard"
+        while volumes := await self._volumes.ours():
             if self._clock.now() - begun_at > _LIMIT_S:
-                raise TransientError("a volume is still there; try again")
+                names = ", ".join(one.id for one in volumes)
+                raise TransientError(f"still there: volume {names} ({said}); try again")
             for volume in volumes:
                 yield f"deleting volume {volume.id}"
                 snapshots = await self._api.snapshots(volume.id)
                 if snapshots:
                     yield f"{len(snapshots)} snapshot(s) go when their days are over"
-                with contextlib.suppress(NotFoundError, ConflictError):
+                try:
                     await self._api.delete_volume(volume.id)
+                except (TransientError, NotFoundError, OutcomeUnknownError) as error:
+                    said = str(error)  # detached late, say: looked for again
             await asyncio.sleep(_PAUSE_S)
         if self._attempts.book.app != self._api.app:
             yield f"the app {self._api.app} was not made here, so it stays"

@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy import controller
-from ollama_proxy.record import LaunchId
-from tests.backends.fly.rig import OWNER, Rig, fly_rig
+from tests.backends.fly.rig import Rig, fly_rig
 from tests.fakes.fly.cloud import Timing
 from tests.proxy import RunningProxy, generate, running_proxy
 
@@ -22,11 +20,15 @@ pytestmark = pytest.mark.usefixtures("without_pace")
 class Misfortune:
     """One fault: what is arranged, what happens once ready, how it comes out.
 
-    ``serves``: requests that wait are answered by a machine in the end.
+    ``serves``: requests that wait are answered by a machine in the end. ``between``:
+    what happens while it rests, before it is asked for again; ``mended``: once that
+    has served.
     """
 
     arrange: Callable[[Rig], None] = lambda _rig: None
     strike: Callable[[Rig], None] | None = None
+    between: Callable[[Rig], None] | None = None
+    mended: Callable[[Rig], None] = lambda _rig: None
     serves: bool = True
     settings: Mapping[str, object] = field(default_factory=dict)
     says: str = ""
@@ -81,6 +83,40 @@ def both(*arrangements: Callable[[Rig], None]) -> Callable[[Rig], None]:
 
 def full(*regions: str) -> Callable[[Rig], None]:
     return lambda rig: rig.cloud.full.update(regions)
+
+
+def full_host(rig: Rig) -> None:
+    for volume in rig.cloud.volumes():
+        volume.host_is_full = True
+
+
+def volumes_script(**calls: list[str]) -> Callable[[Rig], None]:
+    """Return what makes the next calls for volumes go wrong."""
+    return lambda rig: rig.server.script.update(
+        {
+            {"make": "Volumes_create", "delete": "Volume_delete"}.get(
+                name, f"Volumes_{name}"
+            ): list(faults)
+            for name, faults in calls.items()
+        }
+    )
+
+
+def host_lost(rig: Rig) -> None:
+    rig.cloud.hosts_refuse = True
+    for machine in rig.app.machines.values():
+        if "ollama_proxy" in machine.metadata and rig.cloud.is_there(machine):
+            machine.host_status = "unreachable"
+
+
+def host_back(rig: Rig) -> None:
+    rig.cloud.hosts_refuse = False
+    for machine in rig.app.machines.values():
+        machine.host_status = "ok"
+
+
+def room_again(rig: Rig) -> None:
+    rig.cloud.full.clear()
 
 
 def never_boots(rig: Rig) -> None:
@@ -145,6 +181,30 @@ MISFORTUNES = {
     "its host is out of reach for a while": Misfortune(
         strike=lambda rig: setattr(rig.cloud.paid[0], "host_status", "unreachable")
     ),
+    "its host is full at the next start": Misfortune(between=full_host),
+    "its host is full, and the source can't be deleted at once": Misfortune(
+        between=both(full_host, volumes_script(delete=["500", "lost-after", "429"]))
+    ),
+    "its host is full, and the copy's answer is lost": Misfortune(
+        between=both(full_host, volumes_script(make=["lost-after"]))
+    ),
+    "its host is full, and nothing can be copied": Misfortune(
+        between=both(full_host, volumes_script(make=["400:no copies", ""]))
+    ),
+    "its region is full at the next start": Misfortune(
+        between=full("fra"), mended=room_again, settings={"fallback_regions": "ams"}
+    ),
+    "its host can't be reached at the next start": Misfortune(
+        between=host_lost, mended=host_back
+    ),
+    "a list of volumes is empty at the next start": Misfortune(
+        between=volumes_script(list=["empty"])
+    ),
+    "every list is empty at the next start": Misfortune(
+        between=both(
+            volumes_script(list=["empty"] * 2), script(list=["empty", "empty"])
+        )
+    ),
     "the token is revoked for a while": Misfortune(
         strike=script(show=["401"] * 3, create_lease=["401"] * 2)
     ),
@@ -200,9 +260,15 @@ async def test_one_machine_runs_at_most_and_none_is_left(
             OLLAMA_PROXY_START_TIMEOUT="20m" if misfortune.serves else "5m",
         ) as proxy:
             answers = await _live_through(rig, proxy, misfortune, waiting)
-            proxy.parts.pool.stop()
-            await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
-            await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 15.0)
+            await _rest(rig, proxy)
+            if misfortune.between is not None:
+                misfortune.between(rig)
+                answers += [await ask(proxy)]
+                misfortune.mended(rig)
+                await _rest(rig, proxy)
+            await _until_swept(proxy)
+        left = rig.cloud.volumes()
+        await _remove(rig, idle_action, misfortune)
         hastening.cancel()
         ours = [one for one in rig.cloud.machines() if one is not stranger]
         names = collections.Counter(one.name for one in ours if rig.cloud.is_there(one))
@@ -210,10 +276,35 @@ async def test_one_machine_runs_at_most_and_none_is_left(
     assert rig.cloud.most_at_once <= 1
     assert set(names.values()) <= {1}
     assert stranger.doing == "start"
-    assert {status for status, _ in answers} <= misfortune.statuses
+    assert {status for status, _ in answers} <= misfortune.statuses, answers
     assert all(misfortune.says in text for _, text in answers)
-    book = json.loads(rig.notes[OWNER].kept.get(LaunchId("book"), b'{"doomed":[]}'))
-    assert len({one.id for one in rig.cloud.volumes()} - {*book["doomed"]}) <= 1
+    assert len(left) == 1 if misfortune.serves else len(left) <= 1
+    assert {rig.cloud.state(one) for one in ours} <= {"destroying", "destroyed"}
+    assert rig.cloud.volumes() == []
+
+
+async def _rest(rig: Rig, proxy: RunningProxy) -> None:
+    """Stop what runs, and wait until it does not any more."""
+    proxy.parts.pool.stop()
+    await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
+    await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 15.0)
+
+
+async def _until_swept(proxy: RunningProxy) -> None:
+    """Sweep, as every proxy does every ten minutes, until nothing is found."""
+    async with asyncio.timeout(10):
+        while await proxy.parts.pool.sweep():
+            await asyncio.sleep(0.05)
+
+
+async def _remove(rig: Rig, idle_action: str, misfortune: Misfortune) -> None:
+    """Do what ``delete`` does."""
+    rig.server.always.clear()
+    backend = rig.open(idle_action=idle_action, **misfortune.settings)
+    async with asyncio.timeout(20):
+        async for _ in backend.remove():
+            pass
+    await backend.aclose()
 
 
 async def _live_through(

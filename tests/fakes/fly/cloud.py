@@ -87,13 +87,18 @@ class FakeApp:
 
 @dataclass(slots=True)
 class FakeFly:
-    """One organisation. ``made`` counts machines of ours ever made."""
+    """One organisation. ``made`` counts machines of ours ever made.
+
+    ``hosts_refuse``: nothing is changed on a host that can't be reached.
+    """
 
     now: Callable[[], float]
     timing: Timing = field(default_factory=Timing)
     apps: dict[str, FakeApp] = field(default_factory=dict)
+    gone_apps: list[FakeApp] = field(default_factory=list)
     full: set[str] = field(default_factory=set)
     suspends: bool = True
+    hosts_refuse: bool = False
     made: int = 0
     starts: int = 0
     most_at_once: int = 0
@@ -139,6 +144,17 @@ class FakeFly:
         """Return the volumes that are still paid for."""
         every = [v for app in self.apps.values() for v in app.volumes.values()]
         return [volume for volume in every if volume.deleted_at is None]
+
+    def gb_hours(self) -> float:
+        """Return what volumes have cost: attached or not, until they were deleted."""
+        return (
+            sum(
+                volume.size_gb * ((volume.deleted_at or self.now()) - volume.made_at)
+                for app in (*self.apps.values(), *self.gone_apps)
+                for volume in app.volumes.values()
+            )
+            / 3600.0
+        )
 
     @property
     def paid(self) -> list[FakeMachine]:

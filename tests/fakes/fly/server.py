@@ -147,7 +147,12 @@ class FlyServer:
         return machine
 
     def _held(self, machine: FakeMachine, request: web.Request) -> None:
-        """Refuse a change without the nonce of the lease that is held."""
+        """Refuse a change without the nonce of the lease that is held.
+
+        Nothing is changed on a host that can't be reached.
+        """
+        if machine.host_status == "unreachable" and self.cloud.hosts_refuse:
+            raise RefusedError(503, "the host of the machine can't be reached")
         given = request.headers.get("fly-machine-lease-nonce")
         held = machine.nonce and self.cloud.now() < machine.leased_until
         if held and given != machine.nonce:
@@ -191,7 +196,9 @@ class FlyServer:
         app = self._app(names[0])
         if [m for m in app.machines.values() if self.cloud.is_there(m)]:
             raise RefusedError(412, "the app has machines")
-        del self.cloud.apps[app.name]
+        for volume in app.volumes.values():
+            volume.deleted_at = volume.deleted_at or self.cloud.now()
+        self.cloud.gone_apps.append(self.cloud.apps.pop(app.name))
 
     def _machines_list(self, names: list[str], _b: Any, _r: web.Request) -> Any:
         listed_before = self.cloud.now() - self.cloud.timing.lag_s
@@ -355,6 +362,12 @@ class FlyServer:
         )
         app.volumes[volume.id] = volume
         return self._shown_volume(app, volume)
+
+    def _volumes_get_by_id(self, names: list[str], _b: Any, _r: web.Request) -> Any:
+        app = self._app(names[0])
+        if names[1] not in app.volumes:
+            raise RefusedError(404, "no such volume")
+        return self._shown_volume(app, app.volumes[names[1]])
 
     def _volume_delete(self, names: list[str], _b: Any, _r: web.Request) -> Any:
         app = self._app(names[0])

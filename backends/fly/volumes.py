@@ -1,0 +1,152 @@
+"""The volumes of a deployment: one per machine, and one while there is none.
+
+Names of volumes repeat freely, and a list may be empty or late. So the id of each that
+was made is noted, one that a list lacks is asked for by its id, and which of them are
+too many is told from what there is, at every end and beginning of a launch: nothing has
+to be remembered for that, and so a process may be killed at any call.
+"""
+
+import contextlib
+from collections.abc import Collection, Sequence
+
+from ollama_proxy.backends.attempts import Attempts
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.config import guest_of
+from ollama_proxy.backends.fly.failures import NoAppError
+from ollama_proxy.backends.fly.machines import Marks, Volume
+from ollama_proxy.backends.fly.places import Place
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.errors import (
+    BackendError,
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    SpecError,
+    StoreError,
+)
+
+
+def surplus(
+    volumes: Sequence[Volume], *, held: Collection[str], best: str | None, keep: bool
+) -> list[Volume]:
+    """Return those of our volumes that nobody needs, of all there are, oldest first.
+
+    One that a machine has is needed; ``held`` are those that machines are known to
+    have, whatever the list says. If no machine has one and ``keep``, one is left for
+    the next machine: ``best``, which served last, else the oldest.
+    """
+    spare = [
+        one for one in volumes if not one.attached_machine_id and one.id not in held
+    ]
+    if keep and len(spare) == len(volumes):
+        return without_best(spare, best)
+    return spare
+
+
+def without_best(volumes: Sequence[Volume], best: str | None) -> list[Volume]:
+    """Return all volumes but the one that has the models."""
+    return best_first(volumes, best)[1:]
+
+
+def best_first(volumes: Sequence[Volume], best: str | None) -> list[Volume]:
+    """Return volumes with the one first that served last, then the oldest."""
+    return sorted(volumes, key=lambda one: (one.id != best, one.created_at, one.id))
+
+
+class Volumes:
+    """Makes, finds and destroys the volumes of one deployment."""
+
+    def __init__(
+        self, settings: FlySettings, *, api: FlyApi, marks: Marks, attempts: Attempts
+    ) -> None:
+        self._settings = settings
+        self._api = api
+        self._name = marks.volume_name
+        self._attempts = attempts
+
+    async def ours(self) -> list[Volume]:
+        """Return the volumes of this deployment that are not leaving, the best first.
+
+        One that was noted and is in no list is asked for by its id.
+        """
+        listed: list[Volume] = []
+        with contextlib.suppress(NoAppError):
+            listed = await self._api.volumes()
+        there = {one.id: one for one in listed if one.name == self._name}
+        for volume_id in self._attempts.book.volumes:
+            if volume_id not in there:
+                with contextlib.suppress(NotFoundError):
+                    there[volume_id] = await self._api.volume(volume_id)
+        ours = [one for one in there.values() if not one.is_leaving]
+        with contextlib.suppress(StoreError):  # a full disk keeps nothing running
+            self._note({one.id for one in ours})
+        return best_first(ours, self._attempts.book.volume)
+
+    async def spare(self) -> list[Volume]:
+        """Return those of our volumes that no machine has, the best first."""
+        return [one for one in await self.ours() if not one.attached_machine_id]
+
+    async def at(self, place: Place) -> str | None:
+        """Return the volume of a place, made if need be."""
+        if not place.needs_new_volume:
+            return place.volume
+        if place.copy_of is not None:
+            with contextlib.suppress(SpecError):  # it can't be copied: pull once more
+                return await self.make(place.region, copy_of=place.copy_of)
+        return await self.make(place.region)
+
+    async def make(self, region: str, *, copy_of: str | None = None) -> str:
+        """Make a volume and return its id, where there is room for the machine, too."""
+        made = await self._api.create_volume(
+            self._name,
+            region,
+            self._settings.volume_gb,
+            guest=guest_of(self._settings),
+            source=copy_of,
+        )
+        self._note({*self._attempts.book.volumes, made.id})
+        return made.id
+
+    async def drop(self, volume_id: str) -> None:
+        """Destroy a volume that was made in vain; what fails is mended by `settle`."""
+        with contextlib.suppress(BackendError):
+            await self._api.delete_volume(volume_id)
+
+    def note_served(self, volume_id: str | None) -> None:
+        """Remember which volume has the models: that of the machine that serves."""
+        if volume_id != self._attempts.book.volume:
+            self._attempts.note(volume=volume_id)
+
+    async def needless(self, *, held: Collection[str]) -> list[Volume]:
+        """Return the volumes that nobody needs; ``held``: what machines have."""
+        return self._needless(await self.ours(), held)
+
+    def _needless(self, ours: Sequence[Volume], held: Collection[str]) -> list[Volume]:
+        keep = self._settings.keep_volume and self._settings.volume_gb > 0
+        best = self._attempts.book.volume
+        return surplus(ours, held=held, best=best, keep=keep)
+
+    async def settle(self, *, held: Collection[str]) -> bool:
+        """Destroy the volumes that nobody needs; tell whether there was one at most.
+
+        ``held``: those that machines are known to have. Raises an error once all were
+        tried.
+        """
+        ours = await self.ours()
+        problem: BackendError | None = None
+        for volume in self._needless(ours, held):
+            try:
+                await self._api.delete_volume(volume.id)
+            except (NotFoundError, ConflictError, CapacityError):
+                continue  # gone, or still being detached
+            except BackendError as error:
+                problem = error
+        if problem is not None:
+            raise problem
+        return len(ours) <= 1
+
+    def _note(self, volumes: Collection[str]) -> None:
+        """Note which volumes there are."""
+        known = tuple(sorted(volumes))
+        if known != self._attempts.book.volumes:
+            self._attempts.note(volumes=known)
