@@ -37,6 +37,7 @@ class Waiting(NamedTuple):
     """Why there is no ready instance, for a client.
 
     ``status`` is ``provisioning`` or ``error``; the lengths are in seconds.
+    ``retry_after`` is None if asking again helps nothing before a person has acted.
     """
 
     status: str
@@ -45,7 +46,7 @@ class Waiting(NamedTuple):
     progress: float | None
     elapsed_s: float | None
     eta_s: float | None
-    retry_after: int
+    retry_after: int | None
 
 
 def error_body(

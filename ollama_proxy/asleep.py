@@ -56,11 +56,12 @@ def json_reply(body: bytes, *, status: int = 200, family: Family) -> Reply:
 
 
 def waiting_reply(family: Family, waiting: Waiting, request_id: str) -> Reply:
-    """Answer what needs an instance: there is none, and when to ask again."""
+    """Answer what needs an instance: there is none, and when to ask again, if ever."""
     body = waiting_body(family, waiting, request_id=request_id)
+    again = waiting.retry_after
     headers = (
         ("Content-Type", JSON_TYPE),
-        ("Retry-After", str(waiting.retry_after)),
+        *((("Retry-After", str(again)),) if again is not None else ()),
         ("Cache-Control", "no-store"),
         (SPOKE, waiting.status),
     )

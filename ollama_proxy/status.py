@@ -37,6 +37,8 @@ _PROVISIONING_STATUS = {
 }
 
 
+_LONGEST_RETRY_S = 60.0
+
 _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
 
 
@@ -87,7 +89,8 @@ class Status:
         last = self._last
         if last is None or last.record is not controller.record or last.tenth != tenth:
             last = self._last = self._situation(controller, tenth)
-        retry_after = retry_after_s(last.wait_s, self.dice.random())
+        again: int | None = retry_after_s(last.wait_s, self.dice.random())
+        retry_after = None if _needs_person(last) else again
         message = problem or last.waiting.message
         return last.waiting._replace(message=message, retry_after=retry_after)
 
@@ -117,7 +120,7 @@ class Status:
             progress=self._progress(controller),
             elapsed_s=elapsed_s,
             eta_s=round(eta_s, 1) if eta_s is not None else None,
-            retry_after=0,
+            retry_after=None,
         )
         return _Situation(record, tenth, waiting, wait_s)
 
@@ -273,6 +276,12 @@ class Status:
             "failures": record.failures,
             "error": self._error(record),
         }
+
+
+def _needs_person(situation: _Situation) -> bool:
+    """Tell whether asking again within a minute, as clients do, helps nothing."""
+    locked, wait_s = situation.record.lockout is not None, situation.wait_s or 0.0
+    return locked and wait_s > _LONGEST_RETRY_S
 
 
 def pull_body(pull: Pull | AttachedPull) -> dict[str, Any]:

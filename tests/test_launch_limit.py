@@ -569,6 +569,7 @@ async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> N
             f"{proxy.url}/api/generate", json=generate()
         ) as reply:
             said = await reply.json()
+            assert "Retry-After" not in reply.headers
         assert proxy.state == "cool-down"
         backend.has_image = True
         async with proxy.session.post(f"{proxy.url}/-/wake") as reply:
@@ -583,6 +584,7 @@ async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> N
         assert "there is no image 'x:1'" in told
         assert "`ollama-proxy wake` or changes its settings, or 24 h pass" in told
     assert (said["status"], said["provisioning"]) == ("error", False)
+    assert (said["retry_after"], status["retry_after"]) == (None, None)
     assert (ready["lockout"], ready["error"]) == (None, None)
     assert ready["launches_unserved"] == 1
     shown = io.StringIO()
