@@ -1,6 +1,7 @@
 """The guard's image: each line of its Dockerfile, its entrypoint as clouds run it."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,20 @@ def test_an_accelerator_that_is_unknown_is_refused(
             break
 
     assert "ACCELERATOR is cuda or none, not rocm" in told
+
+
+def test_a_library_that_needs_openblas_ends_the_build(
+    engine: Engine, system: str, guard_parts: None, tmp_path: Path
+) -> None:
+    needing = tmp_path / "libneedy.so"
+    found = next(Path("/usr/lib").glob("*/libssl.so.3")).read_bytes()
+    needing.write_bytes(found.replace(b"libcrypto.so.3", b"libopenblas.so"))
+    take = f"FROM {system}\nCOPY {needing.name} /usr/lib/ollama/\n"
+    take += "RUN cp /bin/true /usr/bin/ollama\n"
+    engine.stand_in("docker.io/ollama/ollama:needy", take, needing)
+
+    with pytest.raises(BuildError, match="exit status 1"):
+        engine.build(GUARD_SOURCE, "localhost/guard-needy", OLLAMA_VERSION="needy")
 
 
 def test_models_that_are_named_are_in_it_and_belong_to_who_runs_it(
