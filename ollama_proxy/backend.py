@@ -42,7 +42,8 @@ class Observation:
     which stay if they come twice in a row. ``problem`` is why it can't be spoken to
     yet, which is told if it stays so. ``report`` is what there is to read of one that
     has failed, or is gone: a log, say, of which up to 8 KB are kept, without secrets
-    of the settings.
+    of the settings. ``step`` is what a boot is at, in a word of its installation, if
+    its instance tells.
     """
 
     phase: Phase
@@ -51,6 +52,7 @@ class Observation:
     reason: str = ""
     problem: str = ""
     report: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)

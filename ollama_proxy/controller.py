@@ -451,7 +451,10 @@ class Controller:
                 if seen.phase is Phase.RUNNING and seen.upstream is not None:
                     return seen.upstream
                 booting = Progress(
-                    Stage.BOOTING, detail=seen.detail, problem=seen.problem
+                    Stage.BOOTING,
+                    detail=seen.detail,
+                    problem=seen.problem,
+                    step=seen.step,
                 )
                 self.apply(Progressed(launch_id, booting))
             await asyncio.sleep(self._jittered(self._traits.poll_s))

@@ -15,6 +15,18 @@ _SPANS = {
 }
 
 
+_STEPS = {
+    "booting": 0.05,
+    "guard": 0.15,
+    "driver": 0.25,
+    "toolkit": 0.5,
+    "docker": 0.6,
+    "ollama": 0.7,
+    "model": 0.85,
+}
+"""How much of a boot is over when a step of it begins: rough, and in order."""
+
+
 class LaunchLog(Protocol):
     """The part of the store that remembers launches."""
 
@@ -61,11 +73,13 @@ def overall_progress(
     """Return how far a launch is, 0–1: coarse, but never ahead of its stage.
 
     Each stage has its span of the way. Within it counts the fraction that the
-    stage itself reports, else the time that has passed of the usual time.
+    stage itself reports, else its step or the time that has passed of the usual time,
+    whichever is further.
     """
     begin, end = _SPANS[progress.stage]
     if progress.fraction is not None:
         return round(begin + (end - begin) * progress.fraction, 3)
+    by_step = begin + (end - begin) * _STEPS.get(progress.step, 0.0)
     if total_s is None:
-        return begin
-    return round(min(max(begin, elapsed_s / max(total_s, 0.001)), end - 0.01), 3)
+        return round(by_step, 3)
+    return round(min(max(by_step, elapsed_s / max(total_s, 0.001)), end - 0.01), 3)

@@ -71,6 +71,7 @@ class Progress:
     """What a launch is doing: a stage, its fraction done (0–1), and words.
 
     ``moved`` changes with anything that moves, be it too little for the fraction.
+    ``step`` is a part of the stage that the backend has a word for.
     ``problem`` is what stood in the way at the last try; it is no progress, whatever
     it is. ``needs_person``: a server that is coming up never has that one.
     """
@@ -81,6 +82,7 @@ class Progress:
     moved: int = 0
     problem: str = ""
     needs_person: bool = False
+    step: str = ""
 
 
 @dataclass(frozen=True)

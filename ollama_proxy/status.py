@@ -24,7 +24,7 @@ from ollama_proxy.launch_limit import recent
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
-from ollama_proxy.record import Record, State
+from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.sticky import StickyModels
 
 _PROVISIONING_STATUS = {
@@ -78,6 +78,7 @@ class Status:
     disk: Disk
     gpu: GpuLook
     _last: _Situation | None = None
+    _furthest: tuple[LaunchId | None, float] = (None, 0.0)
 
     def waiting(self, problem: str | None = None) -> Waiting:
         """Return why there is no instance to serve a request right now.
@@ -143,12 +144,17 @@ class Status:
         return round(self.clock.now() - record.woken_at, 1)
 
     def _progress(self, controller: Controller) -> float | None:
+        """Return how far a launch is; what was told of it once is not taken back."""
         record = controller.record
         elapsed_s = self._elapsed_s(record)
         if elapsed_s is None:
             return None
         total_s = self.estimates.total_s(controller.offer.name)
-        return overall_progress(record.progress, elapsed_s=elapsed_s, total_s=total_s)
+        at = overall_progress(record.progress, elapsed_s=elapsed_s, total_s=total_s)
+        launch_id, told = self._furthest
+        at = max(at, told) if launch_id == record.launch_id else at
+        self._furthest = (record.launch_id, at)
+        return at
 
     def _message(self, controller: Controller, eta_s: float | None) -> str:
         record = controller.record

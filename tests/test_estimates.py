@@ -34,6 +34,19 @@ def test_the_rest_is_never_less_than_a_second() -> None:
     assert remaining_s(60.0, 300.0) == 1.0
 
 
+def test_each_step_of_a_boot_is_further_than_the_one_before() -> None:
+    steps = ["", "booting", "guard", "driver", "toolkit", "docker", "ollama", "model"]
+    for total_s in (None, 540.0):
+        at = [
+            overall_progress(
+                Progress(Stage.BOOTING, step=step), elapsed_s=1.0, total_s=total_s
+            )
+            for step in steps
+        ]
+        assert at == sorted(set(at))
+        assert at[-1] < 0.4
+
+
 @given(st.none() | st.floats(0, 1), st.floats(0, 1e5), st.none() | st.floats(0.1, 1e4))
 def test_progress_never_leaves_the_span_of_its_stage(
     fraction: float | None, elapsed_s: float, total_s: float | None

@@ -413,7 +413,8 @@ class ExoscaleBackend:
             reason = step if step in REASONS else ""
             return Observation(Phase.FAILED, upstream, detail, reason, report=report)
         if stage != READY:
-            return Observation(Phase.PENDING, upstream, f"setting up {stage}")
+            detail = f"setting up {stage}"
+            return Observation(Phase.PENDING, upstream, detail, step=stage)
         self._heard[launch_id] = upstream
         return Observation(Phase.RUNNING, upstream, host)
 

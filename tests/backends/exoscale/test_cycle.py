@@ -166,3 +166,26 @@ async def test_the_whole_cycle_behind_a_real_caddy(tmp_path: Path) -> None:
 
         assert said[-1]["done"]
         assert (paid, rig.cloud.bought, rig.cloud.paid) == (1, 1, [])
+
+
+async def test_progress_moves_with_the_steps_and_never_back(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.guests.stages = [
+        *("booting", "guard", "driver", "ollama", "driver", "model", "ready"),
+    ]
+    told: list[float] = []
+    async with running_proxy(
+        tmp_path / "proxy", backend=rig.open(), clock=rig.clock, OLLAMA_MODEL="tiny"
+    ) as proxy:
+        proxy.parts.pool.wake()
+        while proxy.state != "ready":
+            status = await proxy.status()
+            if status["progress"] is not None:
+                told.append(status["progress"])
+            await asyncio.sleep(0.005)
+        proxy.parts.pool.stop()
+        await proxy.until(lambda: not rig.cloud.paid, within_s=10.0)
+
+    assert told == sorted(told)
+    assert len(set(told) & {0.115, 0.145, 0.175, 0.31, 0.355}) >= 4
