@@ -1,14 +1,22 @@
 """A small client of a cloud's JSON API: no repeats, and failures that have a name."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import ADVICE, tls, web_proxy
-from ollama_proxy.errors import BackendError, OutcomeUnknownError, TransientError
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import (
+    BackendError,
+    OutcomeUnknownError,
+    RateLimitError,
+    TransientError,
+)
 
 _SHOWN = 200
 _TIMEOUT_S = 30.0
@@ -24,10 +32,14 @@ def unanswered(*, reads: bool, said: str) -> BackendError:
 
 
 class RestClient:
-    """One API at ``url``, called with a bearer token."""
+    """One API at ``url``, called with a bearer token.
 
-    def __init__(self, url: str, token: str) -> None:
+    ``clock``: what a date in ``Retry-After`` is compared with, if nothing else is.
+    """
+
+    def __init__(self, url: str, token: str, clock: Clock | None = None) -> None:
         self._url = url
+        self._clock = clock
         self._token = token
         self._session: aiohttp.ClientSession | None = None
         self._web_proxy: str | None = None
@@ -50,14 +62,17 @@ class RestClient:
     ) -> Any:
         """Return the answer of one call, decoded; None if it has no body.
 
-        Raises what ``named`` makes of any status that is not of success, and
-        `TransientError` or `OutcomeUnknownError` if there is no answer.
+        Raises `RateLimitError` at 429, what ``named`` makes of any other status that
+        is not of success, and `TransientError` or `OutcomeUnknownError` if there is no
+        answer.
         """
         reads = method == "GET"
         told = f"{method} {path}"
         try:
             async with asyncio.timeout(timeout_s or _TIMEOUT_S):
-                status, raw = await self._exchange(method, path, query, body, headers)
+                status, raw, told_by = await self._exchange(
+                    method, path, query, body, headers
+                )
         except aiohttp.ClientHttpProxyError as error:
             said = f"the proxy of this network answered {error.status} {error.message}"
             raise TransientError(f"{told}: {said}; see HTTPS_PROXY") from error
@@ -74,11 +89,20 @@ class RestClient:
         answer, is_json = _decoded(raw)
         if not 200 <= status < 300:  # noqa: PLR2004
             said = f"{told} got {status}: {_words(answer if is_json else None, raw)}"
+            if status == 429:  # noqa: PLR2004
+                raise self._limited(told_by, answer if is_json else None, said)
             raise named(status, said, answer if is_json else None)
         if not is_json:
             said = f"{told} got an answer that can't be read"
             raise unanswered(reads=reads, said=said)
         return answer
+
+    def _limited(
+        self, headers: Mapping[str, str], body: object, said: str
+    ) -> RateLimitError:
+        wall = self._clock.wall() if self._clock is not None else math.inf
+        wait_s = retry_after_s(headers, body, wall)
+        return RateLimitError(said, retry_after_s=wait_s)
 
     async def _exchange(
         self,
@@ -87,7 +111,7 @@ class RestClient:
         query: Mapping[str, str | int] | None,
         body: object,
         headers: Mapping[str, str] | None,
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         if self._session is None:
             self._web_proxy = web_proxy(self._url)
             connector = aiohttp.TCPConnector(ssl=tls())
@@ -102,7 +126,7 @@ class RestClient:
             proxy=self._web_proxy,
         )
         async with request as response:
-            return response.status, await response.read()
+            return response.status, await response.read(), response.headers
 
 
 def _decoded(raw: bytes) -> tuple[Any, bool]:

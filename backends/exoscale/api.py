@@ -21,7 +21,7 @@ from exoscale.api.exceptions import (
 )
 from exoscale.api.v2 import Client
 
-from ollama_proxy.backends.exoscale.patience import Patience, Sleep
+from ollama_proxy.backends.patience import Patience, Sleep
 from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
 from ollama_proxy.clock import Clock
@@ -74,7 +74,7 @@ class ExoscaleApi:
         self._url = endpoint.replace("{zone}", zone)
         self._secret = secret
         self._clock = clock
-        self.patience = Patience(clock, sleep)
+        self.patience = Patience(clock, sleep, cloud="Exoscale")
         self._threads = ThreadPoolExecutor(_THREADS, f"exoscale {zone}")
         self._local = threading.local()
         self._clients: list[Client] = []

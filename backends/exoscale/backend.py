@@ -38,12 +38,12 @@ from ollama_proxy.backends.exoscale.instances import (
 )
 from ollama_proxy.backends.exoscale.making import Making, read_making
 from ollama_proxy.backends.exoscale.parking import Parking
-from ollama_proxy.backends.exoscale.patience import Sleep
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.zones import Zones
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
 from ollama_proxy.backends.leases import is_renewal_due
+from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.sightings import Absences, Sightings
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (

@@ -4,6 +4,7 @@ Limits are kept on our side: per action and machine one call a second, three in 
 burst; five a second for looks at one machine.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,7 +20,9 @@ from ollama_proxy.backends.fly.machines import (
     read_volume,
     read_volumes,
 )
+from ollama_proxy.backends.patience import Patience, Sleep
 from ollama_proxy.backends.rest import RestClient
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import BackendError, NotFoundError, TransientError
 
 _NONCE = "fly-machine-lease-nonce"
@@ -33,9 +36,18 @@ _MAX_LIMITERS = 200
 class FlyApi:
     """Machines, volumes and addresses of one app."""
 
-    def __init__(self, app: str, *, url: str, token: str) -> None:
+    def __init__(
+        self,
+        app: str,
+        *,
+        url: str,
+        token: str,
+        clock: Clock,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
         self.app = app
-        self._client = RestClient(url.removesuffix("/v1") + "/v1", token)
+        self._client = RestClient(url.removesuffix("/v1") + "/v1", token, clock)
+        self._patience = Patience(clock, sleep, cloud="Fly")
         self._limiters: dict[str, AsyncLimiter] = {}
 
     async def aclose(self) -> None:
@@ -242,23 +254,29 @@ class FlyApi:
         whole: bool = False,
         timeout_s: float | None = None,
     ) -> Any:
-        """Return the answer of one call; ``whole`` paths are not the app's."""
+        """Return the answer of one call; ``whole`` paths are not the app's.
+
+        It is sent again while Fly answers 429, for 75 s at most.
+        """
         place = path if whole else f"/apps/{self.app}{path}"
         reads = method == "GET" or path == "/platform/placements"
-        await self._limiter(method, place).acquire()
 
         def named(status: int, said: str, told: object) -> BackendError:
             return failure(reads=reads, status=status, said=said, body=told)
 
-        return await self._client.call(
-            method,
-            place,
-            named,
-            query=query,
-            body=body,
-            headers={_NONCE: nonce} if nonce else None,
-            timeout_s=timeout_s,
-        )
+        async def send() -> Any:
+            await self._limiter(method, place).acquire()
+            return await self._client.call(
+                method,
+                place,
+                named,
+                query=query,
+                body=body,
+                headers={_NONCE: nonce} if nonce else None,
+                timeout_s=timeout_s,
+            )
+
+        return await self._patience.through(send)
 
     def _limiter(self, method: str, place: str) -> AsyncLimiter:
         """Return what paces an action on a thing."""

@@ -6,6 +6,7 @@ repetition and the lock against a second proxy: the first free of ``ollama-proxy
 made without running, and started by a call of its own.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 
@@ -38,6 +39,7 @@ from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
 from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.leases import is_renewal_due
+from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.sightings import Absences, Sightings
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
@@ -634,10 +636,12 @@ def _has_served(launch_id: LaunchId, attempt: Attempt) -> bool:
     return attempt.served or attempt.identity not in {None, str(launch_id)}
 
 
-def open_backend(context: BackendContext, *, poll_s: float = 3.0) -> FlyBackend:
+def open_backend(
+    context: BackendContext, *, poll_s: float = 3.0, sleep: Sleep = asyncio.sleep
+) -> FlyBackend:
     """Build the backend from the settings ``fly``.
 
-    ``poll_s`` is the pause between two looks.
+    ``poll_s`` is the pause between two looks; ``sleep`` waits when Fly limits calls.
     """
     settings = context.options.get("fly")
     if not isinstance(settings, FlySettings):
@@ -648,7 +652,13 @@ def open_backend(context: BackendContext, *, poll_s: float = 3.0) -> FlyBackend:
     lifetime = context.options.get("max_lifetime")
     return FlyBackend(
         settings,
-        api=FlyApi(app, url=settings.api_url, token=token.get_secret_value()),
+        api=FlyApi(
+            app,
+            url=settings.api_url,
+            token=token.get_secret_value(),
+            clock=context.clock,
+            sleep=sleep,
+        ),
         owner_id=context.owner_id,
         attempts=Attempts(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),

@@ -165,12 +165,16 @@ class Maker:
         self, launch_id: LaunchId, name: str, region: str, volume: str | None
     ) -> Machine:
         config = self.config(launch_id, launch_id, volume)
-        now = self._clock.now()
+        now, before = self._clock.now(), self._attempts.get(launch_id)
         sent = Attempt(region, attempted_at=now, identity=str(launch_id))
         self._attempts.put(launch_id, sent)
         try:
             machine = await self._api.create(name, region, config)
-        except (OutcomeUnknownError, NameTakenError):
+        except OutcomeUnknownError:
+            raise
+        except NameTakenError:
+            if before is not None and before.was_never_sent:
+                self._attempts.put(launch_id, before)  # this call made nothing
             raise
         except BackendError:
             self._attempts.put(launch_id, Attempt(region))  # nothing was made

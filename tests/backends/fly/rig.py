@@ -1,5 +1,6 @@
 """A fake Fly with guests, and backends on it, for tests."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Rig:
     folder: Path
     app: FakeApp
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
+    slept: list[float] = field(default_factory=list)
 
     def settings(self, **more: object) -> FlySettings:
         common: dict[str, object] = {
@@ -51,10 +53,18 @@ class Rig:
             self.clock,
             {"fly": self.settings(**more)},
         )
-        return open_backend(context, poll_s=0.05)
+        return open_backend(context, poll_s=0.05, sleep=self.sleep)
 
     def api(self) -> FlyApi:
-        return FlyApi(APP, url=self.server.url, token=TOKEN)
+        return FlyApi(
+            APP, url=self.server.url, token=TOKEN, clock=self.clock, sleep=self.sleep
+        )
+
+    async def sleep(self, length_s: float) -> None:
+        """Let the time pass that Fly wants to be left alone."""
+        self.slept.append(length_s)
+        self.clock.ahead_s += length_s
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

@@ -45,6 +45,7 @@ class FlyServer:
     token: dict[str, Any] = field(default_factory=lambda: {"apps": ["llm"]})
     seen: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     edge_connections: set[asyncio.Transport] = field(default_factory=set)
+    retry_after: str = ""
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -69,7 +70,11 @@ class FlyServer:
         return self._answer(operation, answer, fault, request)
 
     def _refusal(self, error: RefusedError) -> web.Response:
+        """Refuse; at 429 say, if ``retry_after`` is set, for how long."""
         body = {"error": str(error)}
+        if error.status == 429 and self.retry_after:
+            headers = {"Retry-After": self.retry_after}
+            return web.json_response(body, status=429, headers=headers)
         if error.code is not None:
             body["status"] = error.code
         return web.json_response(body, status=error.status)

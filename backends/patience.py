@@ -24,9 +24,12 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Patience:
-    """Waits as an API asks, for all calls to it: a limit counts them together."""
+    """Waits as an API asks; where a limit counts all calls, for all (`close_for`)."""
 
-    def __init__(self, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, clock: Clock, sleep: Sleep = asyncio.sleep, *, cloud: str = "the cloud"
+    ) -> None:
+        self._cloud = cloud
         self._clock = clock
         self._sleep = sleep
         self._closed_until = 0.0
@@ -55,8 +58,8 @@ class Patience:
         """Send, unless another call was told that it is too early: then so is this."""
         if (left_s := self._closed_until - self._clock.now()) > 0.0:
             raise RateLimitError(
-                f"Exoscale limits this key's calls and wants none for {left_s:.0f} s;"
-                " they go on after that",
+                f"{self._cloud} limits this key's calls and wants none for"
+                f" {left_s:.0f} s; they go on after that",
                 retry_after_s=left_s,
             )
         return await send()
