@@ -9,16 +9,35 @@
 #   MAX_LIFETIME_S  the same for the time since the start; 0: never
 #   DEAD_MAN        what happens then. exit: the container ends. metric: /-/wanted tells 0, for
 #                   a platform that starts again what ended, and scales down what is unwanted
+#   PRELOAD_MODELS  models that it pulls, with commas or spaces; else those of preload-models.txt
+#   The names of an older sidecar are understood as well: OLLAMA_PRELOAD_MODELS, OLLAMA_HTTP_PORT,
+#   OLLAMA_MODEL_CACHE_DIR, and a volume at /ollama/data.
 #   TMPDIR          where its own files go, /tmp; else /dev/shm, /run or the home, if a root that
 #                   can only be read leaves no other
 set -eu
 user=42420
 etc="${ETC:-/etc/ollama-proxy}"
 models="${OLLAMA_MODELS:-$HOME/models}"
+old_volume="${OLD_VOLUME:-/ollama/data}"
 
 say() {
     echo "entrypoint: $*" >&2
 }
+
+# Where an older sidecar kept its models, unless OLLAMA_MODELS is set besides the image's own.
+cache="${OLLAMA_MODEL_CACHE_DIR:-}"
+if [ -z "$cache" ] && [ -d "$old_volume" ]; then
+    cache="$old_volume"
+fi
+if [ -n "$cache" ] && [ "$models" = "$HOME/models" ]; then
+    models="$cache"
+    for below in models .ollama/models; do # as its HOME or OLLAMA_MODELS had it
+        [ ! -d "$cache/$below/blobs" ] || models="$cache/$below"
+    done
+    say "models are kept in $models, as OLLAMA_MODEL_CACHE_DIR or the volume at $old_volume has it"
+elif [ -n "$cache" ] && [ "$cache" != "$models" ]; then
+    say "OLLAMA_MODELS is $models, so $cache is not used; set only one of them"
+fi
 
 case "${GUARD:=token} ${GUARD_TOKEN:=none}" in
     "platform "*) ;;
@@ -35,12 +54,20 @@ case "${DEAD_MAN_S:=0}${MAX_LIFETIME_S:=0}" in
     *[!0-9]*) say "DEAD_MAN_S and MAX_LIFETIME_S are seconds, without a unit"; exit 64 ;;
 esac
 
+if [ -n "${OLLAMA_HTTP_PORT:-}" ] && [ -z "${PORT:-}" ]; then
+    PORT="$OLLAMA_HTTP_PORT"
+    say "the guard listens on port $PORT, as OLLAMA_HTTP_PORT has it; callers need the token"
+fi
 case "${OLLAMA_PORT:=11434}" in
     *://*) OLLAMA_PORT=11434 ;; # what Kubernetes says of a Service named ollama, no setting
 esac
 case "${PORT:=8080} $OLLAMA_PORT" in
     " "* | *" " | *[!0-9\ ]* | *" "*" "*) say "PORT and OLLAMA_PORT are numbers, not $PORT and $OLLAMA_PORT"; exit 64 ;;
 esac
+
+if [ "$PORT" = "$OLLAMA_PORT" ]; then # the guard has every address, so Ollama moves
+    OLLAMA_PORT=$((PORT + 1))
+fi
 
 if [ "$(id -u)" = 0 ]; then # a fresh volume belongs to root
     mkdir -p "$models" || true
@@ -99,14 +126,36 @@ end() { # end STATUS: no child is left, whatever it does with signals
 }
 trap 'say "told to end"; end 0' TERM INT
 
+wished="${PRELOAD_MODELS:-${OLLAMA_PRELOAD_MODELS:-}}"
+if [ -n "$wished" ]; then
+    wished="$(printf '%s' "$wished" | tr ',' '\n' | tr -s ' \t\r' '\n')"
+else # a file from Windows ends its lines with CR LF
+    wished="$(tr -d '\r' < "$etc/preload-models.txt" 2> /dev/null | sed -e 's/#.*//' -e 's/^[[:space:]]*//' -e 's/[[:space:]].*//' || true)"
+fi
+
+pull() { # pull MODEL: again and again while there is no network, for some 14 minutes
+    for pause in 5 10 30 60 120 300 300 0; do
+        said="$(ollama pull "$1" 2>&1)" && return 0
+        case "$said" in
+            *"file does not exist"* | *"invalid model name"*) break ;; # no pause helps
+        esac
+        sleep "${RETRY_PAUSE:-$pause}"
+    done
+    say "$1 could not be pulled: $(printf '%s' "$said" | tr -d '\033' | tail -n 1 | tail -c 300)"
+}
+
 preload_models() {
     export OLLAMA_HOST="127.0.0.1:$OLLAMA_PORT"
     until ollama list > /dev/null 2>&1; do sleep 1; done
-    grep -Ev '^[[:space:]]*(#|$)' "$etc/preload-models.txt" | while read -r model _; do
-        ollama pull "$model" > /dev/null 2>&1 || say "$model could not be pulled"
+    for model in $wished; do
+        case "$model" in
+            -*) say "$model is no name of a model" ;;
+            *) pull "$model" ;;
+        esac
     done
 }
-if grep -Eqsv '^[[:space:]]*(#|$)' "$etc/preload-models.txt"; then
+set -f # a name is no pattern of files
+if [ -n "$wished" ]; then
     (unset GUARD_TOKEN; preload_models) &
     preload=$!
 fi

@@ -86,16 +86,18 @@ async def container(
     preload: str = "",
     read_only: bool = False,
     has_models: bool = True,
+    pull: str = "exit 0",
     **env: str,
 ) -> AsyncIterator[Container]:
-    """Start the entrypoint as a platform does; ``ollama`` is what its stub serves by.
+    """Start the entrypoint as a platform does; ``ollama`` is what its stub serves by,
+    ``pull`` what it does with a model.
     If ``read_only``, its store of models is root's; empty unless ``has_models``.
 
     The folder is not pytest's own, which nobody else may enter.
     """
     folder = Path(tempfile.mkdtemp(prefix="container-"))
     drop = os.getuid() == 0 and not as_root
-    _lay_out(folder, ollama, preload)
+    _lay_out(folder, ollama, preload, pull)
     if read_only and has_models:
         (folder / "models/blobs").mkdir()
     if drop:
@@ -137,19 +139,20 @@ async def container(
         shutil.rmtree(folder)
 
 
-def _lay_out(folder: Path, ollama: str, preload: str) -> None:
+def _lay_out(folder: Path, ollama: str, preload: str, pull: str) -> None:
     """Put the image's files, and a stub `ollama`, below a folder."""
     folder.chmod(0o755)
     for part in ("bin", "etc", "home", "told", "models"):
         (folder / part).mkdir()
     (folder / "told").chmod(0o777)
     shutil.copy(SOURCE / "Caddyfile", folder / "etc")
-    (folder / "etc/preload-models.txt").write_text(preload)
+    (folder / "etc/preload-models.txt").write_bytes(preload.encode())
     shutil.copy(SOURCE / "entrypoint.sh", folder / "entrypoint")
     (folder / "entrypoint").chmod(0o755)
     stub = folder / "bin/ollama"
     stub.write_text(
         f'#!/bin/sh\necho "$@" >> {folder}/told/calls\n'
+        f'[ "$1" != pull ] || {{ {pull}; }}\n'
         f'[ "$1" = serve ] || exit 0\nenv > {folder}/told/env\n{ollama}\n'
     )
     stub.chmod(0o755)
