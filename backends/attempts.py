@@ -71,6 +71,7 @@ class Book(msgspec.Struct, frozen=True):
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
     those that were made and not seen gone; ``volume``: which of them served last.
+    ``addresses``: those that `deploy` asked for.
     ``shown``: what the cloud has shown, by id, and where; it is gone once the cloud
     says so of that id.
     """
@@ -81,6 +82,7 @@ class Book(msgspec.Struct, frozen=True):
     shown: dict[str, str] = {}
     volumes: tuple[str, ...] = ()
     volume: str | None = None
+    addresses: tuple[str, ...] = ()
 
 
 class Attempts:

@@ -195,9 +195,13 @@ class FlyApi:
         found = await self._listed("/ip_assignments")
         return list(found.get("ips") or []) if isinstance(found, dict) else []
 
-    async def assign(self, kind: str) -> None:
-        """Give the app an address: ``shared_v4``, ``v6`` or ``private_v6``."""
-        await self._call("POST", "/ip_assignments", body={"type": kind})
+    async def assign(self, kind: str) -> str:
+        """Give the app an address, ``shared_v4``, ``v6`` or ``private_v6``; return it.
+
+        Fly's answer to that may be empty: then so is this.
+        """
+        made = await self._call("POST", "/ip_assignments", body={"type": kind})
+        return str(made.get("ip") or "") if isinstance(made, dict) else ""
 
     async def release_address(self, address: str) -> None:
         """Take an address from the app."""

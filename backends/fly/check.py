@@ -6,12 +6,10 @@ from typing import Any
 from ollama_proxy.backend import Finding
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import guest_of
+from ollama_proxy.backends.fly.image import examined, size_words
+from ollama_proxy.backends.fly.regions import regions_in_words
 from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.backends.images import look_at
-from ollama_proxy.errors import BackendError, CredentialsError, NotFoundError, SpecError
-
-_GIB = 1 << 30
-_MAX_IMAGE_GIB = 8.0
+from ollama_proxy.errors import BackendError, NotFoundError, SpecError
 
 
 async def examine(
@@ -29,12 +27,14 @@ async def examine(
         try:
             app.update(await api.show_app())
         except NotFoundError:
-            message = f"there is no app {api.app!r}; `ollama-proxy deploy` makes it"
-            raise SpecError(message) from None
+            raise SpecError(
+                f"there is no app {api.app!r}; `ollama-proxy deploy IMAGE` makes it,"
+                f" and with it registry.fly.io/{api.app}, to which images are pushed"
+            ) from None
         return f"{api.app}, {app.get('machine_count', 'unknown')} machine(s)"
 
     async def look_at_region() -> str:
-        return _regions(await api.all_regions(), settings)
+        return regions_in_words(await api.all_regions(), settings)
 
     async def look_at_room() -> str:
         org = str((app.get("organization") or {}).get("slug") or settings.org)
@@ -42,7 +42,8 @@ async def examine(
         found = await api.placements(org, regions, guest_of(settings))
         rooms = [str(one.get("region")) for one in found if one.get("count")]
         if not rooms:
-            raise SpecError(f"no room for {settings.size} in {regions} just now")
+            told = f"no room for {settings.size} in {regions} just now"
+            raise SpecError(f"{told}; add regions to FLY_FALLBACK_REGIONS")
         return f"{settings.size}, {settings.guest.memory_mb} MB in {', '.join(rooms)}"
 
     async def look_at_image() -> str:
@@ -90,37 +91,17 @@ def _scope(tokens: list[dict[str, Any]]) -> str:
     )
 
 
-def _regions(known: list[dict[str, Any]], settings: FlySettings) -> str:
-    by_code = {str(one.get("code")): one for one in known}
-    for region in settings.regions:
-        found = by_code.get(region)
-        if found is None or found.get("deprecated"):
-            there = ", ".join(sorted(by_code))
-            raise SpecError(f"there is no region {region!r}; regions: {there}")
-    paid = [
-        code for code in settings.regions if by_code[code].get("requires_paid_plan")
-    ]
-    told = f"; {', '.join(paid)} want a paid plan" if paid else ""
-    return f"{', '.join(settings.regions)}{told}"
-
-
 async def _image(name: str | None) -> str:
     """Look whether an image is ours and small enough."""
     if name is None:
         raise SpecError("none; run `ollama-proxy deploy IMAGE` once, or set FLY_IMAGE")
-    try:
-        image = await look_at(name)
-    except CredentialsError as error:
-        return f"{error}: it can't be examined; Fly takes images of up to 8 GB"
-    fetched = image.size / _GIB
-    if fetched > _MAX_IMAGE_GIB:
-        raise SpecError(f"{name} has {fetched:.1f} GiB, and Fly takes 8 GB unpacked")
-    if not image.is_guarded:
-        raise SpecError(
-            f"{name!r} is not built from cloud-init/container, so Ollama would be open"
-            " to everybody; see docs/fly.md"
+    image = await examined(name)
+    if image is None:
+        return (
+            f"{name}, which Fly alone can read, so it can't be examined: it has to be"
+            " pushed there, with at most 8 GB unpacked"
         )
-    return f"{name}, {fetched:.1f} GiB to fetch, up to 8 GB unpacked"
+    return f"{name}, {size_words(image)}"
 
 
 def _exposure(addresses: list[dict[str, Any]], settings: FlySettings) -> str:

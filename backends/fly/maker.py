@@ -112,7 +112,15 @@ class Maker:
                 if place.volume is None:
                     break
             self._without_room[region] = self._clock.now()
-        raise problems[0]
+        raise self._no_room(problems[0])
+
+    def _no_room(self, problem: BackendError) -> CapacityError:
+        """Return the error of a launch that no region had room for."""
+        regions = ", ".join(self._settings.regions)
+        return CapacityError(
+            f"no room for {self._settings.size} in {regions}; add regions to"
+            f" FLY_FALLBACK_REGIONS, or choose another FLY_VM_SIZE ({problem})"
+        )
 
     async def _spare(self) -> list[Volume]:
         """Return our volumes that no machine has, the best first."""

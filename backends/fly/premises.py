@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.failures import NoAppError
+from ollama_proxy.backends.fly.image import how_to_push, is_own, pinned
 from ollama_proxy.backends.fly.machines import RESTING, Machine
+from ollama_proxy.backends.fly.regions import regions_in_words
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
-from ollama_proxy.backends.images import look_at, parse_reference
 from ollama_proxy.clock import Clock
 from ollama_proxy.errors import (
     CredentialsError,
@@ -72,7 +74,10 @@ class Premises:
                 days = snapshot.get("retention_days", "unknown")
                 named = f"snapshot {snapshot.get('id')} of volume {volume.id}"
                 lines.append(f"{named}: kept for {days} days, 0.08 per GB and month")
-        addresses = await self._api.addresses()
+        try:
+            addresses = await self._api.addresses()
+        except NoAppError:
+            return lines
         return lines + [_address_in_words(address) for address in addresses]
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
@@ -82,21 +87,26 @@ class Premises:
                 f"FLY_IMAGE is {self._settings.image!r}, which launches would use and"
                 f" not {image!r}; remove the setting, or deploy that image"
             )
-        pinned = await _pinned(image)
+        named = await pinned(image)
+        regions_in_words(await self._api.all_regions(), self._settings)
         async for step in self._ensure_app():
             yield step
         has = {_kind_of(address) for address in await self._api.addresses()}
         for kind in _ADDRESSES[self._settings.access]:
             if kind not in has:
                 yield f"address {kind}"
-                await self._api.assign(kind)
+                given = await self._api.assign(kind)
+                known = {*self._attempts.book.addresses, given} - {""}
+                self._attempts.note(addresses=tuple(sorted(known)))
         if self._settings.volume_gb and not await self._volumes.ours():
             size, region = self._settings.volume_gb, self._settings.region
             yield f"volume of {size} GB in {region}"
             await self._volumes.make(region)
-        self._attempts.note(image=pinned)
+        self._attempts.note(image=named)
         price = self.idle_price_per_hour(machines=1) * _HOURS_A_MONTH
-        yield f"{pinned} is deployed; while idle it costs at most {price:.2f} a month"
+        if is_own(image):
+            yield how_to_push(image)
+        yield f"{named} is deployed; while idle it costs at most {price:.2f} a month"
 
     async def _ensure_app(self) -> AsyncIterator[str]:
         try:
@@ -141,13 +151,25 @@ class Premises:
                 except (TransientError, NotFoundError, OutcomeUnknownError) as error:
                     said = str(error)  # detached late, say: looked for again
             await asyncio.sleep(_PAUSE_S)
-        if self._attempts.book.app != self._api.app:
-            yield f"the app {self._api.app} was not made here, so it stays"
-        else:
+        try:
+            async for step in self._remove_addresses_and_app():
+                yield step
+        except NoAppError:
+            yield f"the app {self._api.app} is not there"
+        self._attempts.note(image=None, app=None, addresses=())
+        yield "nothing of this deployment is left"
+
+    async def _remove_addresses_and_app(self) -> AsyncIterator[str]:
+        """Release the addresses that were made here, with the app if that was, too."""
+        if self._attempts.book.app == self._api.app:
             async for step in self._remove_app():
                 yield step
-        self._attempts.note(image=None, app=None)
-        yield "nothing of this deployment is left"
+            return
+        there = {str(one.get("ip")) for one in await self._api.addresses()}
+        for address in sorted(there & {*self._attempts.book.addresses}):
+            yield f"releasing {address}"
+            await self._api.release_address(address)
+        yield f"the app {self._api.app} was not made here, so it stays"
 
     async def _remove_app(self) -> AsyncIterator[str]:
         if others := await self._api.machines():
@@ -170,19 +192,6 @@ class Premises:
                 return
             await asyncio.sleep(_PAUSE_S)
         raise TransientError(f"the app {self._api.app} is still there; try again")
-
-
-async def _pinned(image: str) -> str:
-    """Return an image by its digest, if its registry tells it to anybody."""
-    reference = parse_reference(image)
-    name = image.partition("@")[0]
-    if reference.alias.startswith("sha256:"):
-        return image
-    try:
-        found = await look_at(image)
-    except (CredentialsError, TransientError):
-        return image  # a private registry: Fly itself reads it
-    return f"{name}@{found.digest}"
 
 
 def _kind_of(address: dict[str, object]) -> str:

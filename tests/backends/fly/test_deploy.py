@@ -2,13 +2,16 @@
 
 import asyncio
 from subprocess import CompletedProcess
+from unittest.mock import AsyncMock
 
 import pytest
 
 from ollama_proxy.backend import Finding
+from ollama_proxy.backends.fly import image as fly_image
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.sizes import SIZES
-from ollama_proxy.errors import SettingsError, SpecError
+from ollama_proxy.backends.images import GUARDED, Image
+from ollama_proxy.errors import CredentialsError, SettingsError, SpecError
 from ollama_proxy.record import LaunchId
 from ollama_proxy.settings import backend_name, load_settings
 from tests.backends.fly.rig import IMAGE, Rig
@@ -91,6 +94,79 @@ async def test_a_private_app_gets_no_public_address(rig: Rig) -> None:
     await typed(rig, "deploy", IMAGE, FLY_ACCESS="flycast")
 
     assert set(rig.cloud.apps["fresh"].addresses.values()) == {"private_v6"}
+
+
+async def test_an_unknown_region_makes_nothing(rig: Rig) -> None:
+    refused = await typed(rig, "deploy", IMAGE, FLY_FALLBACK_REGIONS="ams,xyz")
+
+    assert refused.returncode != 0
+    assert "FLY_FALLBACK_REGIONS: there is no region 'xyz'" in refused.stderr
+    assert "regions: ams, fra, iad" in refused.stderr
+    assert "fresh" not in rig.cloud.apps
+
+
+async def test_an_app_of_somebody_keeps_none_of_our_addresses(rig: Rig) -> None:
+    rig.app.addresses["2a09::7"] = "v6"
+    await typed(rig, "deploy", IMAGE, FLY_APP="llm")
+    made = set(rig.app.addresses)
+    await typed(rig, "delete", "--yes", FLY_APP="llm")
+
+    assert made == {"2a09::7", "66.241.1.1"}
+    assert set(rig.app.addresses) == {"2a09::7"}
+
+
+async def test_without_an_app_nothing_fails(rig: Rig) -> None:
+    swept = await typed(rig, "sweep")
+    gone = await typed(rig, "delete", "--yes")
+
+    assert "nothing of ours runs" in swept.stdout
+    assert "404" not in swept.stdout + swept.stderr + gone.stdout + gone.stderr
+    assert (swept.returncode, gone.returncode) == (0, 0)
+
+
+def image(gib: float, labels: dict[str, str] | None = None) -> Image:
+    guarded = {GUARDED: "1"} if labels is None else labels
+    return Image("sha256:1", int(gib * (1 << 30)), "root", guarded)
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "says"),
+    [
+        ("ghcr.io/me/x:1", CredentialsError("private"), "registry.fly.io/APP:TAG"),
+        ("ghcr.io/me/x:1", image(9.0), "9.0 GiB compressed"),
+        ("ghcr.io/me/x:1", image(1.0, {}), "not built from cloud-init/container"),
+        ("ghcr.io/me/x:1", SpecError("there is no image"), "there is no image"),
+    ],
+)
+async def test_an_image_that_fly_cannot_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, found: Image | Exception, says: str
+) -> None:
+    monkeypatch.setattr(fly_image, "look_at", AsyncMock(side_effect=[found]))
+
+    with pytest.raises(SpecError, match=says):
+        await fly_image.examined(name)
+
+
+async def test_an_image_of_the_apps_own_registry_is_pushed_after_the_app_is_made(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = AsyncMock(side_effect=CredentialsError("private"))
+    monkeypatch.setattr(fly_image, "look_at", private)
+    backend = rig.open(image=None)
+    told = [step async for step in backend.deploy("registry.fly.io/llm:1")]
+    await backend.aclose()
+
+    assert "`docker push registry.fly.io/llm:1`" in "\n".join(told)
+
+
+@pytest.mark.parametrize(("gib", "is_large"), [(1.0, False), (5.0, True)])
+def test_the_compressed_size_is_not_taken_for_the_one_that_is_limited(
+    gib: float, is_large: bool
+) -> None:
+    told = fly_image.size_words(image(gib))
+
+    assert f"{gib:.1f} GiB compressed" in told
+    assert ("probably too large" in told) == is_large
 
 
 def by_subject(findings: list[Finding]) -> dict[str, tuple[bool, str]]:

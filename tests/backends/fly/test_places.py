@@ -45,13 +45,20 @@ async def test_a_region_without_room_is_passed_over(rig: Rig) -> None:
 async def test_without_room_anywhere_nothing_is_left(rig: Rig) -> None:
     rig.cloud.full = {"fra"}
     backend = rig.open()
-    with pytest.raises(CapacityError):
+    with pytest.raises(CapacityError, match="add regions to FLY_FALLBACK_REGIONS"):
         await backend.start(LAUNCH)
     await backend.stop(LAUNCH)
     await backend.aclose()
 
     assert rig.cloud.paid == []
     assert rig.cloud.volumes() == []
+
+
+async def test_a_volume_is_made_where_its_machine_has_room(rig: Rig) -> None:
+    await until_started(rig, LAUNCH)
+    (machine,), (volume,) = rig.cloud.machines(), rig.cloud.volumes()
+
+    assert volume.compute == machine.config["guest"]
 
 
 async def the_volume_at_rest(rig: Rig) -> FakeVolume:

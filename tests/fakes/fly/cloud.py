@@ -70,6 +70,7 @@ class FakeVolume:
     size_gb: int
     made_at: float
     source: str | None = None
+    compute: dict[str, Any] | None = None
     host_is_full: bool = False
     deleted_at: float | None = None
 

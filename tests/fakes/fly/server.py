@@ -356,6 +356,8 @@ class FlyServer:
     def _volumes_create(self, names: list[str], body: Any, _r: web.Request) -> Any:
         app = self._app(names[0])
         source = app.volumes.get(body.get("source_volume_id", ""))
+        if body["region"] not in REGIONS:
+            raise RefusedError(400, "unknown region")
         size = source.size_gb if source else body.get("size_gb", 3)
         volume = FakeVolume(
             f"vol_{uuid.uuid4().hex[:12]}",
@@ -364,6 +366,7 @@ class FlyServer:
             size,
             self.cloud.now(),
             source.id if source else None,
+            body.get("compute"),
         )
         app.volumes[volume.id] = volume
         return self._shown_volume(app, volume)

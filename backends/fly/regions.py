@@ -1,0 +1,23 @@
+"""Which of Fly's regions are meant, and whether there are such."""
+
+from typing import Any
+
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.errors import SpecError
+
+
+def regions_in_words(known: list[dict[str, Any]], settings: FlySettings) -> str:
+    """Return the regions that are meant; raises `SpecError` for one that is not there.
+
+    ``known``: every region of Fly, as its API tells them.
+    """
+    there = {str(one.get("code")): one for one in known if not one.get("deprecated")}
+    for region in settings.regions:
+        if region not in there:
+            is_first = region == settings.region
+            name = "FLY_MACHINE_REGION" if is_first else "FLY_FALLBACK_REGIONS"
+            names = ", ".join(sorted(there))
+            raise SpecError(f"{name}: there is no region {region!r}; regions: {names}")
+    paid = [one for one in settings.regions if there[one].get("requires_paid_plan")]
+    told = f"; {', '.join(paid)} want a paid plan" if paid else ""
+    return f"{', '.join(settings.regions)}{told}"
