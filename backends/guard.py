@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from ollama_proxy.backend import Upstream
+from ollama_proxy.connect_faults import refusal_of
 from ollama_proxy.errors import TransientError
 from ollama_proxy.link import connection_options, credentials, is_foreign
 
@@ -26,10 +27,18 @@ _REPORT_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How far a guard says that its boot is, or why that is not known."""
+    """How far a guard says that its boot is, or why that is not known.
+
+    ``needs_person``: that does not pass by itself.
+    """
 
     stage: str | None
     problem: str = ""
+    needs_person: bool = False
+
+
+class _RefusedError(TransientError):
+    """The proxy's token is refused, which passes only if somebody mends it."""
 
 
 class Guard:
@@ -48,7 +57,8 @@ class Guard:
         try:
             status, said = await self._ask(upstream, "GET", "/-/stage")
         except TransientError as error:
-            return Sight(None, str(error))
+            refused = isinstance(error, _RefusedError)
+            return Sight(None, str(error), needs_person=refused)
         if status == 200:  # noqa: PLR2004
             return Sight(said)
         return Sight(None, f"the instance's address answers {status}")
@@ -113,6 +123,11 @@ class Guard:
 
 def _check(upstream: Upstream, response: aiohttp.ClientResponse) -> None:
     """Raise `TransientError` for an answer that is not the instance's own."""
+    if response.status in {401, 403}:
+        whose = refusal_of(upstream)
+        raise _RefusedError(
+            f"the instance's address answers {response.status}: {whose}"
+        )
     if is_foreign(upstream.link, response.headers):
         raise TransientError(f"the instance's address answers {response.status}")
 

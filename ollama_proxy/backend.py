@@ -40,7 +40,8 @@ class Observation:
     a few words on why it has failed, or is gone, if the backend knows: ``capacity``,
     as `CapacityError`; ``image`` or ``spec``, as `SpecError`; ``driver`` or ``disk``,
     which stay if they come twice in a row. ``problem`` is why it can't be spoken to
-    yet, which is told if it stays so. ``report`` is what there is to read of one that
+    yet, which is told if it stays so, and at once as an error if it ``needs_person``:
+    a token that is refused, say. ``report`` is what there is to read of one that
     has failed, or is gone: a log, say, of which up to 8 KB are kept, without secrets
     of the settings. ``step`` is what a boot is at, in a word of its installation, if
     its instance tells.
@@ -53,6 +54,7 @@ class Observation:
     problem: str = ""
     report: str = ""
     step: str = ""
+    needs_person: bool = False
 
 
 @dataclass(frozen=True, slots=True)

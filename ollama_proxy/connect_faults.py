@@ -76,7 +76,7 @@ def of_answer(
     if 300 <= status < 400:  # noqa: PLR2004
         return _of_redirect(upstream, status, headers.get("Location", ""))
     if status in {401, 403, 407}:
-        whose = _of_refusal(upstream)
+        whose = refusal_of(upstream)
         return ConnectFault(f"{place} answers {status}: {whose}", passes=False)
     if status == 400 and any(said in words.lower() for said in _TLS_SPOKEN):  # noqa: PLR2004
         said = f"{place} speaks TLS, and was asked without"
@@ -100,11 +100,13 @@ def of_loop(upstream: Upstream) -> ConnectFault:
     return ConnectFault(said + advice, passes=False)
 
 
-def _of_refusal(upstream: Upstream) -> str:
+def refusal_of(upstream: Upstream) -> str:
     """Return what it means that a server refuses the proxy."""
     link = upstream.link
     if upstream.is_guarded:
-        return "its gateway refuses the proxy's token"
+        settings = " or ".join(link.settings) if link is not None else ""
+        mend = f"; check {settings}" if settings else ""
+        return f"its gateway refuses the proxy's token{mend}"
     if link is not None and link.settings:
         return f"it refuses the proxy's credentials; mend {' or '.join(link.settings)}"
     if upstream.setting != _STATIC:

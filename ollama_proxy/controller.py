@@ -455,6 +455,7 @@ class Controller:
                     detail=seen.detail,
                     problem=seen.problem,
                     step=seen.step,
+                    needs_person=seen.needs_person,
                 )
                 self.apply(Progressed(launch_id, booting))
             await asyncio.sleep(self._jittered(self._traits.poll_s))

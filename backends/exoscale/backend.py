@@ -404,7 +404,13 @@ class ExoscaleBackend:
             detail, problem = "running, not yet heard of", sight.problem
             if launch_id not in self._reached:
                 problem = f"{UNHEARD}: {problem}"
-            return Observation(Phase.PENDING, upstream, detail, problem=problem)
+            return Observation(
+                Phase.PENDING,
+                upstream,
+                detail,
+                problem=problem,
+                needs_person=sight.needs_person,
+            )
         self._reached[launch_id] = upstream
         if stage.startswith(FAILED):
             step = stage.removeprefix(FAILED)

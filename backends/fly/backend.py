@@ -402,7 +402,11 @@ class FlyBackend:
         sight = await self._guard.look(upstream)
         if sight.stage is None:
             return Observation(
-                Phase.PENDING, upstream, machine.state, problem=sight.problem
+                Phase.PENDING,
+                upstream,
+                machine.state,
+                problem=sight.problem,
+                needs_person=sight.needs_person,
             )
         self._heard[launch_id] = upstream
         return Observation(Phase.RUNNING, upstream, machine.id)

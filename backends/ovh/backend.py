@@ -340,7 +340,11 @@ class OvhBackend:
         sight = await self._guard.look(upstream)
         if sight.stage is None:
             return Observation(
-                Phase.PENDING, upstream, app.state.lower(), problem=sight.problem
+                Phase.PENDING,
+                upstream,
+                app.state.lower(),
+                problem=sight.problem,
+                needs_person=sight.needs_person,
             )
         self._heard[launch_id] = upstream
         return Observation(Phase.RUNNING, upstream, app.id)
@@ -361,7 +365,8 @@ class OvhBackend:
         headers = {}
         if identity:
             headers[GUARD_TOKEN] = self._authority.token(LaunchId(identity))
-        return Link(token, headers=headers, is_marked=True)
+        setting = self._settings.url_token_setting(region)
+        return Link(token, headers=headers, is_marked=True, settings=(setting,))
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
         """Put off the dead-man's switch, and now and then the end of the lease."""
@@ -541,7 +546,10 @@ def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
             raise CredentialsError(
                 f"there is no token for {region}; set OVH_AI_REGION_TOKENS={region}=…"
             )
-        return RestDriver(region, url=settings.url_of(region), token=token)
+        setting = settings.api_token_setting(region)
+        return RestDriver(
+            region, url=settings.url_of(region), token=token, setting=setting
+        )
     password = settings.password
     return CliDriver(
         region,

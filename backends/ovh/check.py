@@ -7,9 +7,15 @@ from ollama_proxy.backends.images import look_at
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.maker import flavor_in
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
-from ollama_proxy.errors import BackendError, CredentialsError, SpecError
+from ollama_proxy.errors import (
+    BackendError,
+    CredentialsError,
+    NotFoundError,
+    SpecError,
+)
 
 _GIB = 1 << 30
+_NO_APP = "00000000-0000-0000-0000-000000000000"
 
 
 async def examine(
@@ -38,7 +44,11 @@ async def examine(
         volume = parse_volume(settings.volume)
         return f"bucket {volume.bucket} of {volume.alias} at {volume.path}, read only"
 
+    async def look_at_rights() -> str:
+        return await _rights(driver, region, settings)
+
     looks: dict[str, Callable[[], Awaitable[str]]] = {
+        "rights": look_at_rights,
         "flavour": look_at_flavor,
         "image": look_at_image,
         "volume": look_at_volume,
@@ -48,6 +58,27 @@ async def examine(
     price = settings.price_per_hour
     told = f"{price:.2f} per hour while it runs" if price is not None else "unknown"
     return [*findings, Finding("price", ok=True, detail=told)]
+
+
+async def _rights(driver: Driver, region: str, settings: OvhSettings) -> str:
+    """Look whether the credentials may change apps, with a change that can't be made.
+
+    A stop of an app that there is not: whoever may stop apps is told that there is
+    none. Inferred; what a token's role is called in ``/v1/me`` is documented nowhere.
+    """
+    try:
+        await driver.stop(_NO_APP)
+    except NotFoundError:
+        return "apps may be changed: a stop of one that does not exist is not refused"
+    except CredentialsError as error:
+        mend = settings.api_token_setting(region) if settings.speaks_rest else "log-in"
+        raise CredentialsError(
+            f"{mend}: apps may be read and not changed, so none could be started or"
+            f" stopped; make a token with the role operator ({error})"
+        ) from error
+    except BackendError as error:
+        return f"it could not be verified that apps may be changed ({error})"
+    return "it could not be verified that apps may be changed"
 
 
 async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:

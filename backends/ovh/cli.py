@@ -34,6 +34,7 @@ _END_TIMEOUT_S = 5.0
 _SHOWN = 200
 _PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
 _STATUS = re.compile(r"request error: (\d{3})\b")
+_LOG_IN = "`ovhai login`, or OVH_AI_USERNAME and OVH_AI_PASSWORD"
 _PASSED_ON = (
     "PATH",
     "LANG",
@@ -269,7 +270,8 @@ def _named(command: Sequence[str], said: str) -> BackendError:
             f"{said}; run `ovhai login`, or set OVH_AI_USERNAME and OVH_AI_PASSWORD"
         )
     match = _STATUS.search(said)
-    return failure(_aim(command), int(match[1]) if match else None, said)
+    status = int(match[1]) if match else None
+    return failure(_aim(command), status, said, setting=_LOG_IN)
 
 
 def _aim(command: Sequence[str]) -> Aim:

@@ -31,12 +31,17 @@ def unanswered(aim: Aim, said: str) -> BackendError:
 
 
 def failure(
-    aim: Aim, status: int | None, said: str, *, is_api: bool = True
+    aim: Aim,
+    status: int | None,
+    said: str,
+    *,
+    is_api: bool = True,
+    setting: str = "the log-in",
 ) -> BackendError:
     """Return the error by what to do next; without a status nothing is known.
 
     ``is_api``: the API itself has spoken, and nothing on the way to it, whose 404
-    says nothing of an app.
+    says nothing of an app. ``setting`` names where the credentials come from.
     """
     if status == 404 and not is_api:  # noqa: PLR2004
         return unanswered(aim, said)
@@ -46,13 +51,19 @@ def failure(
         return ConflictError(said)
     if status == 408:  # noqa: PLR2004
         return unanswered(aim, said)
+    if status in {401, 403}:
+        return _denied(status, said, setting)
     return _BY_STATUS.get(status, SpecError)(said)
 
 
-def _denied(said: str) -> BackendError:
+def _denied(status: int, said: str, setting: str) -> BackendError:
+    if status == 403 and "quota" in said.lower():  # noqa: PLR2004
+        return CapacityError(f"{said}; ask OVHcloud for more, or stop something")
+    if status == 403:  # noqa: PLR2004
+        said = f"{said}; role or project do not allow it"
     return CredentialsError(
-        f"{said}; check the token or log-in: tokens belong to one region, and one that"
-        " manages apps has the role operator"
+        f"{said}; check {setting}: a token belongs to one region, and one that manages"
+        " apps has the role operator"
     )
 
 
@@ -60,16 +71,8 @@ def _unpaid(said: str) -> BackendError:
     return CredentialsError(f"{said}; the project has no valid means of payment")
 
 
-def _forbidden(said: str) -> BackendError:
-    if "quota" in said.lower():
-        return CapacityError(f"{said}; ask OVHcloud for more, or stop something")
-    return CredentialsError(f"{said}; role or project do not allow it")
-
-
 _BY_STATUS: dict[int, Callable[[str], BackendError]] = {
-    401: _denied,
     402: _unpaid,
-    403: _forbidden,
     404: NotFoundError,
     409: ConflictError,
     429: TransientError,

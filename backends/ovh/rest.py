@@ -21,12 +21,15 @@ _AIMS = {f"POST {_APPS}": Aim.CREATE}
 
 
 class RestDriver:
-    """The API of one region at ``url``, called with an AI token."""
+    """The API of one region at ``url``, called with an AI token of ``setting``."""
 
     hides_environment = True
 
-    def __init__(self, region: str, *, url: str, token: str) -> None:
+    def __init__(
+        self, region: str, *, url: str, token: str, setting: str = "OVH_AI_TOKEN"
+    ) -> None:
         self._region = region
+        self._setting = setting
         self._url = url
         self._client = RestClient(url, token)
 
@@ -95,6 +98,7 @@ class RestDriver:
 
         def named(status: int, said: str, answer: object) -> BackendError:
             is_api = isinstance(answer, dict)
-            return failure(aim, status, f"{said}, in {self._region}", is_api=is_api)
+            said = f"{said}, in {self._region}"
+            return failure(aim, status, said, is_api=is_api, setting=self._setting)
 
         return await self._client.call(method, path, named, query=query, body=body)

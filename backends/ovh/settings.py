@@ -19,6 +19,7 @@ _VOLUME = re.compile(
     r"(?P<bucket>[^@/:\s]+)@(?P<alias>[^@/:\s]+)(?:/(?P<prefix>[^@:\s]+))?"
     r":(?P<path>/[^:\s]+)(?::(?P<permission>\w+))?(?::(?P<cache>[\w-]+))?\Z"
 )
+_TOKENS = "OVH_AI_REGION_TOKENS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,16 @@ class OvhSettings(BackendSettings):
         own = self.ai_token if region == self.region else None
         token = self.region_tokens.get(region, own)
         return None if token is None else token.get_secret_value()
+
+    def api_token_setting(self, region: str) -> str:
+        """Return where the token that manages apps of a region is set."""
+        return _TOKENS if region in self.region_tokens else "OVH_AI_TOKEN"
+
+    def url_token_setting(self, region: str) -> str:
+        """Return where the token is set with which an app's URL is called."""
+        if region == self.region and self.call_token is not None:
+            return "OVH_AI_CALL_TOKEN"
+        return self.api_token_setting(region)
 
     def url_token(self, region: str) -> str | None:
         """Return the token with which the URL of an app of a region is called."""

@@ -230,3 +230,40 @@ def test_each_world_has_an_address_of_its_own() -> None:
 
     assert settings.url_of("GRA") == "https://gra.ai.cloud.ovh.net"
     assert settings.url_of("US-EAST-VA") == "https://us-east-va.ai.cloud.ovh.us"
+
+
+async def test_check_tells_that_a_token_may_only_read(rig: Rig) -> None:
+    rig.server.may_write = False
+    backend = rig.open()
+    found = by_subject(await backend.check())
+    await backend.aclose()
+
+    named = "OVH_AI_TOKEN" if rig.driver == "rest" else "log-in"
+    assert not found["rights"][0]
+    assert named in found["rights"][1]
+    assert "role operator" in found["rights"][1]
+
+
+async def test_check_tells_that_it_can_not_say_whether_apps_may_be_changed(
+    rig: Rig,
+) -> None:
+    rig.server.script["stop"] = ["500"]
+    backend = rig.open()
+    found = by_subject(await backend.check())
+    await backend.aclose()
+
+    assert found["rights"][0]
+    assert "could not be verified" in found["rights"][1]
+
+
+async def test_check_changes_nothing_to_see_whether_apps_may_be_changed(
+    rig: Rig,
+) -> None:
+    stranger = rig.cloud.stranger()
+    backend = rig.open()
+    found = by_subject(await backend.check())
+    await backend.aclose()
+
+    assert found["rights"][0]
+    assert [what for _, what in stranger.changes] == ["start"]
+    assert rig.cloud.made == 0

@@ -34,6 +34,7 @@ class RefusedError(Exception):
 class OvhServer:
     """The API of each region at ``/<region>/v1``; apps behind ``/<app id>``.
 
+    ``may_write``: whether the token has the role operator, and not read.
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``slow``, or a
     status. ``always``: the same for every call. ``gateway``: what the gateway answers
@@ -51,6 +52,7 @@ class OvhServer:
     gateway_by_path: dict[str, int] = field(default_factory=dict)
     knows_tokens: bool = True
     cut_after_s: float | None = None
+    may_write: bool = True
     lists: Lists = field(default_factory=Lists)
     told_apps: list[dict[str, str]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,6 +107,7 @@ class OvhServer:
         if not name:
             self.violations.append(f"no operation {path}")
             raise RefusedError(404, "no such path")
+        self._allow(name)
         app = self._app(region, path.split("/")[3])
         if name == "get":
             return self.cloud.shown(app)
@@ -124,7 +127,12 @@ class OvhServer:
         except ListRefusedError as error:
             raise RefusedError(400, str(error)) from error
 
+    def _allow(self, name: str) -> None:
+        if name != "get" and not self.may_write:
+            raise RefusedError(403, "forbidden")
+
     def create(self, region: str, body: Any) -> dict[str, Any]:
+        self._allow("create")
         self._check(APP_SPEC, body, "create")
         if body["region"] != region:
             raise RefusedError(400, "that is another region")
