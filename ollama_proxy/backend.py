@@ -216,6 +216,49 @@ class Leased(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """One thing in a cloud that carries this product's label, whoever owns it.
+
+    ``name`` is in words, with its place. ``launch_id``: that of an instance; None for
+    what outlives launches, a volume or a security group. ``runs``: it is an instance
+    that runs, or may come to. ``made_at`` and ``lease_end`` are dates in epoch seconds,
+    None if unknown; the lease of what runs is renewed by its proxy as long as it lives.
+    ``per_hour`` is what it costs, 0 for nothing, None if nobody said.
+    """
+
+    id: str
+    name: str
+    owner_id: str
+    state: str
+    launch_id: LaunchId | None = None
+    runs: bool = False
+    made_at: float | None = None
+    lease_end: float | None = None
+    per_hour: float | None = None
+
+
+@runtime_checkable
+class SupportsOwners(Protocol):
+    """A backend that sees what other deployments of this product made there."""
+
+    async def belongings(self) -> list[Belonging]:
+        """Return all that carries the product's label, ours included."""
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards its deletion, if it is that owner's still.
+
+        Whether it is gone: by its own id, never for not being in a list. What is
+        another's by now, or nobody's, counts as gone and is left alone.
+        """
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance never be started again as it is: its keys are lost.
+
+        For what is adopted with its owner id; what is no instance stays as it is.
+        """
+
+
 @runtime_checkable
 class SupportsModelListing(Protocol):
     """A backend that can tell of its models while nothing runs.

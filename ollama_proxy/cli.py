@@ -23,6 +23,7 @@ from ollama_proxy import __version__, log
 from ollama_proxy.calling import container_words, program_words
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError, choose_url
 from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
+from ollama_proxy.record import LaunchId
 from ollama_proxy.screen import (
     as_line,
     escape,
@@ -322,9 +323,37 @@ def sweep(
     expired: Annotated[
         bool, typer.Option("--expired", help="any deployment's, past their lease")
     ] = False,
+    all_owners: Annotated[
+        bool, typer.Option("--all-owners", help="only list every deployment's")
+    ] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", metavar="ID", help="delete what this owner id has"),
+    ] = None,
+    adopt_owner: Annotated[
+        str | None,
+        typer.Option("--adopt-owner", metavar="ID", help="go on as this owner id"),
+    ] = None,
+    launch: Annotated[
+        list[str] | None,
+        typer.Option("--launch", metavar="ID", help="although a proxy lives by it"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Stop instances of ours that no record names, or that nobody wants any more."""
     settings = _settings(config)
+    if all_owners or owner is not None or adopt_owner is not None:
+        if dry_run and not all_owners:
+            raise StartupError("--dry-run: --all-owners lists, and deletes nothing")
+        if all_owners + (owner is not None) + (adopt_owner is not None) + expired > 1:
+            raise StartupError(
+                "choose one of --all-owners, --owner, --adopt-owner and --expired"
+            )
+        named = [LaunchId(name) for name in launch or ()]
+        asyncio.run(_sweep_owners(settings, owner, adopt_owner, named, yes=yes))
+        return
+    if launch or yes:
+        raise StartupError("--launch, --yes: these go with --owner or --adopt-owner")
     if expired:
         from ollama_proxy.doctor import sweep_expired  # noqa: PLC0415 - slow to import
 
@@ -337,6 +366,57 @@ def sweep(
 
         found = asyncio.run(sweep_alone(settings, dry_run=dry_run))
     _print_swept(found)
+
+
+async def _sweep_owners(
+    settings: Settings,
+    owner: str | None,
+    adopted: str | None,
+    named: list[LaunchId],
+    *,
+    yes: bool,
+) -> None:
+    """List what every deployment has, or delete or adopt what one has."""
+    from ollama_proxy.owner_sweep import (  # noqa: PLC0415 - slow to import
+        adopt,
+        owner_sweep,
+    )
+
+    def tell(line: str) -> None:
+        _out.print(escape(line))
+
+    ask = partial(_ask, yes=yes)
+    if adopted is not None:
+        if not await adopt(settings, adopted, named, tell, ask):
+            raise ProxyError(
+                f"the owner {adopted} was not adopted: a proxy lives by it; stop that"
+                " proxy, or name the launch with --launch"
+            )
+        return
+    async with owner_sweep(settings) as sweeping:
+        if owner is None:
+            for line in await sweeping.listed() or ["nothing of this product is there"]:
+                tell(line)
+        elif not await sweeping.delete(owner, named, tell, ask):
+            raise ProxyError(
+                f"a proxy lives by what the owner {owner} has, so it was left alone;"
+                " stop that proxy, or name the launch with --launch"
+            )
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    """Ask a person before something is deleted; end if the answer is not yes.
+
+    Raises `StartupError` where nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise StartupError(
+            f"{question} There is no terminal to answer at, so nothing was touched;"
+            " --yes answers"
+        )
+    typer.confirm(question, abort=True)
 
 
 def _print_swept(found: dict[str, Any]) -> None:

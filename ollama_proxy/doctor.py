@@ -14,6 +14,7 @@ from ollama_proxy.backend import (
     Finding,
     Keeping,
     Leased,
+    SupportsOwners,
     Tidied,
     place_of,
 )
@@ -25,6 +26,7 @@ from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.model_room import room_findings
 from ollama_proxy.moments import unset_date
 from ollama_proxy.own_upstream import refuse_own_upstream
+from ollama_proxy.owners import others, with_removal
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId, is_launch
 from ollama_proxy.settings import Settings, backend_name
@@ -57,6 +59,7 @@ async def examine(settings: Settings) -> list[Finding]:
             sentence = launch_plan(settings, backend).sentence
             findings.append(Finding("what is started", ok=True, detail=sentence))
             findings += await _backend(backend)
+            findings += await _others(backend, store)
             place = store.place(place_of(backend_name(settings), backend.traits))
             findings += room_findings(
                 settings.models, backend.traits, sizes_of(place.contents())
@@ -93,6 +96,21 @@ async def _backend(backend: Backend) -> list[Finding]:
     except BackendError as error:
         return [*found, Finding("instances of ours", ok=False, detail=str(error))]
     return [*found, Finding("instances of ours", ok=True, detail=owned)]
+
+
+async def _others(backend: Backend, store: Store) -> list[Finding]:
+    """Tell what other deployments have in the same place, and how to remove it."""
+    if not isinstance(backend, SupportsOwners):
+        return []
+    try:
+        found = others(await backend.belongings(), store.owner_id)
+    except BackendError as error:
+        return [Finding("other owners", ok=False, detail=str(error))]
+    now = this_machine().wall()
+    return [
+        Finding("another owner's", ok=True, detail=with_removal(one, now), warns=True)
+        for one in found
+    ]
 
 
 @asynccontextmanager

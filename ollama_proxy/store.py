@@ -20,7 +20,7 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.clock import Marking, SystemClock
 from ollama_proxy.errors import StartupError, StoreError
-from ollama_proxy.journal import Transition
+from ollama_proxy.journal import Transition, add_line
 from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place
@@ -45,7 +45,6 @@ from ollama_proxy.state_repair import (
 SLOT: Final = "default-0"
 """The slot of the one instance that there is."""
 
-_JOURNAL_ROWS = 1000
 _LAUNCH_ROWS = 20
 
 
@@ -200,14 +199,7 @@ class Store:
                 ),
             )
             if transition is not None:
-                db.execute(
-                    "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    msgspec.structs.astuple(transition),
-                )
-                db.execute(
-                    "DELETE FROM journal WHERE id <= (SELECT max(id) FROM journal) - ?",
-                    (_JOURNAL_ROWS,),
-                )
+                add_line(db, transition)
 
     def mark(self) -> Mark | None:
         """Return the last mark of a clock; None if there is none that can be read."""
@@ -272,6 +264,32 @@ class Store:
                 (limit,),
             )
             return [Transition(*row) for row in rows]
+
+    def add_line(self, line: Transition) -> None:
+        """Write a line of the journal that changes no record. Raises `StoreError`."""
+        with self._writing() as db:
+            add_line(db, line)
+
+    def take_over(self, owner_id: str) -> None:
+        """Go on as another deployment: nothing of our own may be left.
+
+        The file beside is written first: what it says counts where the row is lost.
+        """
+        write_owner(self._folder, owner_id)
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('owner_id', ?)", (owner_id,)
+            )
+        self.owner_id = owner_id
+
+    def remembers(self, launch_id: LaunchId) -> bool:
+        """Tell whether a launch is on record, or was: each is written down first."""
+        query = (
+            "SELECT 1 FROM journal WHERE launch_id = ?"
+            " UNION SELECT 1 FROM instance WHERE launch_id = ?"
+        )
+        with self._reading() as db:
+            return db.execute(query, (launch_id, launch_id)).fetchone() is not None
 
     def place(self, name: str) -> Place:
         """Return what is known of the models of one place."""

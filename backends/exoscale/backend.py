@@ -15,6 +15,7 @@ from ollama_proxy import log
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
+    Belonging,
     Finding,
     Observation,
     Phase,
@@ -37,6 +38,7 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instances,
 )
 from ollama_proxy.backends.exoscale.making import Making, read_making
+from ollama_proxy.backends.exoscale.owners import Owners
 from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
@@ -119,6 +121,7 @@ class ExoscaleBackend:
             models=models,
         )
         self._zones = Zones(settings, ledger.zones, self.api)
+        self._owners = Owners(settings, zones=self.zones, api_of=self.api)
         self._heard: dict[LaunchId, Upstream] = {}
         self._reached: dict[LaunchId, Upstream] = {}
         self._missed: dict[LaunchId, int] = {}
@@ -578,6 +581,18 @@ class ExoscaleBackend:
         if not is_made_by_us(instance) or instance.state in LEAVING:
             return False
         return (instance.lease_end or 0.0) < self._clock.wall()
+
+    async def belongings(self) -> list[Belonging]:
+        """Return all that carries the product's label, ours included."""
+        return await self._owners.belongings()
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards a thing's deletion; True once it is gone."""
+        return await self._owners.discard(one)
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance never be started again as it is: its keys are lost."""
+        await self._owners.estrange(one)
 
     async def aclose(self) -> None:
         """Close connections; instances stay as they are."""

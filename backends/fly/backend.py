@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Collection
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
+    Belonging,
     Finding,
     Observation,
     Phase,
@@ -33,6 +34,7 @@ from ollama_proxy.backends.fly.machines import (
     oldest_first,
 )
 from ollama_proxy.backends.fly.maker import Maker
+from ollama_proxy.backends.fly.owners import Owners
 from ollama_proxy.backends.fly.premises import Premises
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
@@ -107,6 +109,7 @@ class FlyBackend:
             save=attempts.note_shown,
         )
         self._absences = Absences()
+        self._owners = Owners(settings, api)
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
         self._settled: LaunchId | None = None
@@ -622,6 +625,18 @@ class FlyBackend:
     async def deployed(self) -> list[str]:
         """Return what there is of this deployment, in words."""
         return await self.kept()
+
+    async def belongings(self) -> list[Belonging]:
+        """Return all that carries the product's label, ours included."""
+        return await self._owners.belongings()
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards a thing's deletion; True once it is gone."""
+        return await self._owners.discard(one)
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance never be started again as it is: its keys are lost."""
+        await self._owners.estrange(one)
 
     async def aclose(self) -> None:
         """Close connections; machines stay as they are."""

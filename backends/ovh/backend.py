@@ -18,6 +18,7 @@ from ollama_proxy import log
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
+    Belonging,
     Finding,
     Observation,
     Phase,
@@ -42,6 +43,7 @@ from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import Fleet
 from ollama_proxy.backends.ovh.maker import Maker
+from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
@@ -99,6 +101,11 @@ class OvhBackend:
             clock=clock,
             driver_of=self._fleet.driver,
             max_lifetime_s=max_lifetime_s,
+        )
+        self._owners = Owners(
+            regions=self.regions,
+            driver_of=self._fleet.driver,
+            per_hour=settings.price_per_hour,
         )
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
@@ -500,6 +507,18 @@ class OvhBackend:
         return [
             described(region, app) for region, app in await self._fleet.everything()
         ]
+
+    async def belongings(self) -> list[Belonging]:
+        """Return all that carries the product's label, ours included."""
+        return await self._owners.belongings()
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards a thing's deletion; True once it is gone."""
+        return await self._owners.discard(one)
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance never be started again as it is: its keys are lost."""
+        await self._owners.estrange(one)
 
     async def aclose(self) -> None:
         """Close connections; apps stay as they are."""

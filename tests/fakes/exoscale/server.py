@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from ollama_proxy.clock import SystemClock
+from tests.fakes.dates import date_of
 from tests.fakes.exoscale.cloud import GIB, ZONES, FakeExoscale, FakeInstance, new_id
 from tests.fakes.exoscale.spec import Operation, faults, find
 
@@ -233,7 +234,7 @@ class ExoscaleServer:
             "id": one.id,
             "name": one.body.get("name", ""),
             "state": state,
-            "created-at": "2026-11-21T00:00:00Z",
+            "created-at": date_of(one.created_at),
         }
         if one.labels:
             shown["labels"] = one.labels

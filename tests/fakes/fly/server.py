@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tests.fakes.dates import date_of
 from tests.fakes.fly.cloud import REGIONS, FakeApp, FakeFly, FakeMachine, FakeVolume
 from tests.fakes.fly.spec import Operation, faults, find
 
@@ -178,7 +179,7 @@ class FlyServer:
             "private_ip": "fdaa::1",
             "config": config,
             "host_status": machine.host_status,
-            "created_at": f"{machine.made_at:020.6f}",
+            "created_at": date_of(machine.made_at),
             "updated_at": "2026-11-21T00:00:00Z",
         }
         if machine.host_status == "unreachable":
@@ -342,7 +343,7 @@ class FlyServer:
             "name": volume.name,
             "region": volume.region,
             "size_gb": volume.size_gb,
-            "created_at": f"{volume.made_at:020.6f}",
+            "created_at": date_of(volume.made_at),
             "state": "pending_destroy" if volume.deleted_at is not None else "created",
         }
         if (holder := self.cloud.holder(app, volume)) is not None:

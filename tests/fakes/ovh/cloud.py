@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.dates import date_of
+
 GB = 10**9
 REGIONS = ("GRA", "BHS", "US-EAST-VA")
 
@@ -132,7 +134,7 @@ class FakeOvh:
         replicas = app.replicas if app.replicas is not None else int(runs)
         return {
             "id": app.id,
-            "createdAt": f"2026-11-21T00:00:00.{int(app.made_at * 1e6):020d}Z",
+            "createdAt": date_of(app.made_at),
             "updatedAt": "2026-11-21T00:00:00Z",
             "user": "user-1",
             "spec": app.spec,

@@ -1,0 +1,127 @@
+"""What any deployment of this product has in an organisation, and its deletion."""
+
+import re
+from collections.abc import Callable
+
+from ollama_proxy.backend import Belonging
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.instances import (
+    LEAVING,
+    Instance,
+    is_made_by_us,
+    read_instance,
+    read_instances,
+)
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.errors import ConflictError, NotFoundError
+from ollama_proxy.owners import date_in
+from ollama_proxy.record import LaunchId
+
+_GROUP = re.compile(r"ollama-proxy-(?P<owner>[0-9a-f]{16})\Z")
+_GROUP_ID = "group "
+
+
+class Owners:
+    """Sees and deletes what carries our product's label, in the zones that are known.
+
+    Security groups have no labels: their name, with the owner id in it, is one.
+    """
+
+    def __init__(
+        self,
+        settings: ExoscaleSettings,
+        *,
+        zones: Callable[[], list[str]],
+        api_of: Callable[[str], ExoscaleApi],
+    ) -> None:
+        self._settings = settings
+        self._zones = zones
+        self._api_of = api_of
+
+    async def belongings(self) -> list[Belonging]:
+        """Return the instances of all zones, and the security groups."""
+        found: list[Belonging] = []
+        for zone in self._zones():
+            answer = await self._api_of(zone).call("list_instances")
+            found += [
+                self._instance(zone, one)
+                for one in read_instances(answer)
+                if is_made_by_us(one) and one.state not in LEAVING
+            ]
+        api = self._api_of(self._settings.zone)
+        answer = await api.call("list_security_groups", visibility="private")
+        for group in answer.get("security-groups") or []:
+            if named := _GROUP.match(str(group.get("name"))):
+                name = f"security group {group['name']}"
+                group_id = f"{_GROUP_ID}{group['id']}"
+                found.append(
+                    Belonging(group_id, name, named["owner"], "there", per_hour=0.0)
+                )
+        return found
+
+    def _instance(self, zone: str, one: Instance) -> Belonging:
+        runs = one.state != "stopped"
+        settings, disk = self._settings, self._settings.disk_price
+        parked = None if disk is None else disk * settings.disk_size
+        return Belonging(
+            f"{zone} {one.id}",
+            f"instance {one.name or one.id} in {zone}",
+            one.labels.get("owner", "").removeprefix("o"),
+            one.state,
+            launch_id=LaunchId(one.labels.get("launch", f"unlabelled-{one.id}")),
+            runs=runs,
+            made_at=date_in(one.created_at),
+            lease_end=one.lease_end,
+            per_hour=settings.price_per_hour if runs else parked,
+        )
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards its deletion; True once it is gone."""
+        if one.id.startswith(_GROUP_ID):
+            return await self._discard_group(one.id.removeprefix(_GROUP_ID), one)
+        zone, _, instance_id = one.id.partition(" ")
+        instance = await self._still_theirs(one)
+        if instance is None:
+            return True
+        try:
+            await self._api_of(zone).call("delete_instance", id=instance_id)
+        except NotFoundError:
+            return True
+        return False
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance fit no launch; one that is parked is kept no longer."""
+        if one.id.startswith(_GROUP_ID):
+            return
+        instance = await self._still_theirs(one)
+        if instance is not None:
+            zone, _, instance_id = one.id.partition(" ")
+            labels = instance.labels | {"spec": "hadopted", "lease": "t0"}
+            api = self._api_of(zone)
+            await api.call("update_instance", id=instance_id, labels=labels)
+
+    async def _still_theirs(self, one: Belonging) -> Instance | None:
+        """Return an instance as its zone shows it now, if it is that owner's."""
+        zone, _, instance_id = one.id.partition(" ")
+        try:
+            answer = await self._api_of(zone).call("get_instance", id=instance_id)
+        except NotFoundError:
+            return None
+        instance = read_instance(answer)
+        is_theirs = instance.labels.get("owner") == f"o{one.owner_id}"
+        if not is_made_by_us(instance) or not is_theirs or instance.state in LEAVING:
+            return None
+        return instance
+
+    async def _discard_group(self, group_id: str, one: Belonging) -> bool:
+        api = self._api_of(self._settings.zone)
+        try:
+            group = await api.call("get_security_group", id=group_id)
+            if group.get("name") != f"ollama-proxy-{one.owner_id}":
+                return True
+            await api.carry_out("delete_security_group", id=group_id)
+        except NotFoundError:
+            return True
+        except ConflictError:
+            return False  # for minutes an instance that is gone may use it still
+        return True

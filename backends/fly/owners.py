@@ -1,0 +1,112 @@
+"""What any deployment of this product has in an app, and its destruction."""
+
+import re
+
+from ollama_proxy.backend import Belonging
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.failures import NoAppError
+from ollama_proxy.backends.fly.machines import (
+    LEAVING,
+    Machine,
+    Volume,
+    is_made_by_us,
+    mark_name,
+)
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.errors import ConflictError, NotFoundError
+from ollama_proxy.owners import date_in
+
+_VOLUME = re.compile(r"ollama_(?P<owner>[0-9a-f]{16})\Z")
+_VOLUME_ID = "volume "
+_DISK_GB = 8.0
+_HOURS_A_MONTH = 730.0
+
+
+class Owners:
+    """Sees and destroys what carries our product's marks in the app.
+
+    Volumes have no marks: their name, with the owner id in it, is one.
+    """
+
+    def __init__(self, settings: FlySettings, api: FlyApi) -> None:
+        self._settings = settings
+        self._api = api
+
+    async def belongings(self) -> list[Belonging]:
+        """Return machines and volumes; none if there is no such app."""
+        try:
+            machines = await self._api.machines()
+        except NoAppError:
+            return []
+        found = [
+            self._machine(one)
+            for one in machines
+            if is_made_by_us(one) and one.state not in LEAVING
+        ]
+        for volume in await self._api.volumes():
+            named = _VOLUME.match(volume.name)
+            if named and not volume.is_leaving:
+                found.append(self._volume(volume, named["owner"]))
+        return found
+
+    def _machine(self, one: Machine) -> Belonging:
+        settings = self._settings
+        at_rest = _DISK_GB * settings.storage_price / _HOURS_A_MONTH
+        return Belonging(
+            one.id,
+            f"machine {one.id} in {one.region or 'an unknown region'}",
+            one.mark("owner") or "",
+            one.state,
+            launch_id=one.launch,
+            runs=not one.is_resting,
+            made_at=date_in(one.created_at),
+            lease_end=one.lease_end,
+            per_hour=at_rest if one.is_resting else settings.price_per_hour,
+        )
+
+    def _volume(self, one: Volume, owner_id: str) -> Belonging:
+        return Belonging(
+            f"{_VOLUME_ID}{one.id}",
+            f"volume {one.id} in {one.region}, {one.size_gb} GB",
+            owner_id,
+            one.state or "there",
+            made_at=date_in(one.created_at),
+            per_hour=one.size_gb * self._settings.storage_price / _HOURS_A_MONTH,
+        )
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards its destruction; True once it is gone."""
+        if one.id.startswith(_VOLUME_ID):
+            return await self._discard_volume(one.id.removeprefix(_VOLUME_ID))
+        if await self._still_theirs(one) is None:
+            return True
+        try:
+            async with self._api.leased(one.id) as nonce:
+                await self._api.destroy(one.id, nonce)
+        except NotFoundError:
+            return True
+        return False
+
+    async def _discard_volume(self, volume_id: str) -> bool:
+        """Destroy a volume; a machine that is being destroyed has it for a while."""
+        try:
+            await self._api.delete_volume(volume_id)
+        except NotFoundError:
+            return True
+        except ConflictError:
+            return False
+        return True
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have a machine be configured anew, with new keys, before it is started."""
+        if one.launch_id and await self._still_theirs(one) is not None:
+            await self._api.mark(one.id, mark_name("spec"), "adopted")
+
+    async def _still_theirs(self, one: Belonging) -> Machine | None:
+        """Return a machine as Fly shows it now, if it is that owner's."""
+        try:
+            machine = await self._api.machine(one.id)
+        except NotFoundError:
+            return None
+        is_theirs = is_made_by_us(machine) and machine.mark("owner") == one.owner_id
+        return machine if is_theirs and machine.state not in LEAVING else None

@@ -1,0 +1,85 @@
+"""What any deployment of this product has in a project, and its deletion."""
+
+import contextlib
+from collections.abc import Callable
+
+from ollama_proxy.backend import Belonging
+from ollama_proxy.backends.ovh.apps import (
+    LEAVING,
+    App,
+    is_made_by_us,
+    label_name,
+    launch_of,
+)
+from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.errors import ConflictError, NotFoundError
+from ollama_proxy.owners import date_in
+
+
+class Owners:
+    """Sees and deletes the apps that carry our product's label."""
+
+    def __init__(
+        self,
+        *,
+        regions: Callable[[], list[str]],
+        driver_of: Callable[[str], Driver],
+        per_hour: float | None,
+    ) -> None:
+        self._regions = regions
+        self._driver_of = driver_of
+        self._per_hour = per_hour
+
+    async def belongings(self) -> list[Belonging]:
+        """Return the apps of all regions that are known."""
+        found: dict[str, Belonging] = {}
+        for region in self._regions():
+            for app in await self._driver_of(region).apps():
+                if is_made_by_us(app) and app.state not in LEAVING:
+                    found.setdefault(app.id, self._belonging(region, app))
+        return list(found.values())
+
+    def _belonging(self, region: str, app: App) -> Belonging:
+        runs = not app.is_resting
+        flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
+        return Belonging(
+            f"{region} {app.id}",
+            f"app {app.id} in {region}, {flavor}",
+            app.label("owner") or "",
+            app.state.lower(),
+            launch_id=launch_of(app),
+            runs=runs,
+            made_at=date_in(app.created_at),
+            lease_end=app.lease_end,
+            per_hour=self._per_hour if runs else 0.0,
+        )
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards its deletion; True once it is gone."""
+        app = await self._still_theirs(one)
+        if app is None:
+            return True
+        region, _, app_id = one.id.partition(" ")
+        driver = self._driver_of(region)
+        with contextlib.suppress(NotFoundError):
+            try:
+                await driver.delete(app_id, force=app.state != "STOPPED")
+            except ConflictError:  # its state does not allow it: it is stopped first
+                await driver.stop(app_id)
+        return False
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an app fit no launch: the next sweep deletes it."""
+        if await self._still_theirs(one) is not None:
+            region, _, app_id = one.id.partition(" ")
+            await self._driver_of(region).label(app_id, label_name("spec"), "adopted")
+
+    async def _still_theirs(self, one: Belonging) -> App | None:
+        """Return an app as its region shows it now, if it is that owner's."""
+        region, _, app_id = one.id.partition(" ")
+        try:
+            app = await self._driver_of(region).app(app_id)
+        except NotFoundError:
+            return None
+        is_theirs = is_made_by_us(app) and app.label("owner") == one.owner_id
+        return app if is_theirs and app.state not in LEAVING else None

@@ -1,0 +1,253 @@
+"""List, delete or adopt what other deployments left: for ``sweep --owner`` and kin.
+
+It works beside a running proxy too: then the state folder is only read for its owner
+id, and the journal gets its lines through a connection of its own.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from pathlib import Path
+
+import structlog
+
+from ollama_proxy import log
+from ollama_proxy.app import open_backend
+from ollama_proxy.backend import Belonging, SupportsOwners
+from ollama_proxy.clock import Clock, open_clock, this_machine
+from ollama_proxy.errors import (
+    BackendError,
+    CredentialsError,
+    SpecError,
+    StartupError,
+    TransientError,
+)
+from ollama_proxy.journal import Transition, add_line_beside
+from ollama_proxy.moments import unset_date
+from ollama_proxy.owners import (
+    Judgement,
+    described,
+    judge,
+    others,
+    with_removal,
+)
+from ollama_proxy.record import LaunchId
+from ollama_proxy.settings import Settings, backend_name
+from ollama_proxy.state_folder import STATE_FILE, read_owner
+from ollama_proxy.store import Store
+
+_LIMIT_S = 900.0
+_PAUSE_S = 3.0
+
+Ask = Callable[[str], None]
+"""Asks a person; raises where the answer is no, or nobody can be asked."""
+
+Tell = Callable[[str], None]
+"""Prints a line."""
+
+
+class OwnerSweep:
+    """What belongs to whom in a cloud, as it was seen, and what is done about it.
+
+    ``note`` writes a line of the journal.
+    """
+
+    def __init__(
+        self,
+        backend: SupportsOwners,
+        *,
+        owner_id: str | None,
+        clock: Clock,
+        note: Callable[[Transition], None],
+    ) -> None:
+        self._backend = backend
+        self._own_id = owner_id
+        self._clock = clock
+        self._note = note
+        self._log = structlog.get_logger()
+
+    async def listed(self) -> list[str]:
+        """Return everything in words: of others with the command that removes it."""
+        found, now = await self._backend.belongings(), self._clock.wall()
+        ours = [one for one in found if one.owner_id == self._own_id]
+        theirs = others(found, self._own_id or "")
+        lines = [f"{described(one, now)}: of this deployment" for one in ours]
+        return lines + [with_removal(one, now) for one in theirs]
+
+    async def judged(
+        self, owner_id: str, named: Collection[LaunchId], tell: Tell
+    ) -> Judgement:
+        """Return what of an owner may be deleted, and tell it."""
+        if owner_id == self._own_id:
+            raise StartupError(
+                f"the owner {owner_id} is this deployment itself; `ollama-proxy sweep`"
+                " stops what it has forgotten, `ollama-proxy delete` deletes everything"
+            )
+        now = self._clock.wall()
+        found = judge(await self._backend.belongings(), owner_id, named, now)
+        for one in found.refused:
+            tell(f"left alone: {with_removal(one, now)}")
+        return found
+
+    async def delete(
+        self, owner_id: str, named: Collection[LaunchId], tell: Tell, ask: Ask
+    ) -> bool:
+        """Delete what an owner has, once ``ask`` agrees; False if something is left."""
+        found = await self.judged(owner_id, named, tell)
+        for one in found.deleted:
+            tell(f"to be deleted: {described(one, self._clock.wall())}")
+        if found.deleted:
+            ask(f"Delete {len(found.deleted)} thing(s) of the owner {owner_id}?")
+        problem: BackendError | None = None
+        for one in found.deleted:
+            try:
+                await self._until_gone(one)
+            except BackendError as error:
+                problem = error  # the others are deleted all the same
+                continue
+            self._write_down("OwnerSwept", one)
+            tell(f"deleted {one.name}")
+        if problem is not None:
+            raise problem
+        if not found.deleted and not found.refused:
+            tell(f"nothing carries the owner id {owner_id}")
+        return not found.refused
+
+    async def _until_gone(self, one: Belonging) -> None:
+        """Delete a thing again and again until it is gone; not what is refused."""
+        said = "it is there still"
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                while True:
+                    try:
+                        if await self._backend.discard(one):
+                            return
+                    except (CredentialsError, SpecError):
+                        raise
+                    except BackendError as error:
+                        said = str(error)
+                    await asyncio.sleep(_PAUSE_S)
+        except TimeoutError:
+            raise TransientError(
+                f"{one.name} is not gone after {_LIMIT_S:.0f} s ({said}) and may cost"
+                " money; look into the cloud's console"
+            ) from None
+
+    async def estrange(
+        self, owner_id: str, named: Collection[LaunchId], tell: Tell, ask: Ask
+    ) -> bool:
+        """Prepare what an owner has for another state folder; False if it is in use.
+
+        No instance of it can be spoken to any more, since its keys were in the folder
+        that is lost: it is made anew, or deleted by the next sweep. Volumes with their
+        models are what is won.
+        """
+        found = await self.judged(owner_id, named, tell)
+        if found.refused:
+            return False
+        if not found.deleted:
+            raise StartupError(f"nothing carries the owner id {owner_id}")
+        for one in found.deleted:
+            tell(f"to be adopted: {described(one, self._clock.wall())}")
+        ask(f"Take over {len(found.deleted)} thing(s) of the owner {owner_id}?")
+        for one in found.deleted:
+            await self._backend.estrange(one)
+            self._write_down("OwnerAdopted", one)
+        return True
+
+    async def refuse_if_owning(self, launches: Collection[LaunchId]) -> None:
+        """Raise `StartupError` if this deployment has anything that it would lose."""
+        found = await self._backend.belongings()
+        ours = [one.name for one in found if one.owner_id == self._own_id]
+        ours += [f"launch {name}" for name in launches]
+        if ours:
+            raise StartupError(
+                f"this state folder has things of its own ({', '.join(ours)}), which"
+                " nobody would know any more; run `ollama-proxy delete` or `stop`"
+                " first, or set OLLAMA_PROXY_STATE_DIR to a new folder"
+            )
+
+    def _write_down(self, event: str, one: Belonging) -> None:
+        line = Transition(
+            at=self._clock.wall(),
+            slot="owners",
+            launch_id=one.launch_id,
+            before="cold",
+            after="cold",
+            event=event,
+            fault=f"{one.name} of the owner {one.owner_id}",
+        )
+        self._note(line)
+        self._log.warning(
+            log.OWNER_CHANGED, what=event, thing=one.name, owner=one.owner_id
+        )
+
+
+@asynccontextmanager
+async def owner_sweep(settings: Settings) -> AsyncIterator[OwnerSweep]:
+    """Look at the cloud of the settings, beside a proxy that runs or without one.
+
+    Raises `StartupError` where nobody knows the date, by which leases are judged, or
+    the backend knows no owners.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            store = stack.enter_context(closing(Store(settings.state_dir)))
+            owner_id: str | None = store.owner_id
+            note, alone = store.add_line, settings
+        except StartupError:  # a proxy has the folder
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            store = stack.enter_context(closing(Store(folder)))
+            owner_id = read_owner(settings.state_dir)
+            path = settings.state_dir / STATE_FILE
+
+            def note(line: Transition) -> None:
+                add_line_beside(path, line)
+
+            alone = settings.model_copy(update={"state_dir": folder})
+        yield await _opened(stack, alone, store, owner_id, note)
+
+
+async def _opened(
+    stack: AsyncExitStack,
+    settings: Settings,
+    store: Store,
+    owner_id: str | None,
+    note: Callable[[Transition], None],
+) -> OwnerSweep:
+    if (unset := unset_date(this_machine().wall())) is not None:
+        raise StartupError(f"no lease can be judged: {unset}")
+    clock = open_clock(store)
+    backend = await stack.enter_async_context(
+        aclosing(open_backend(settings, store, clock))
+    )
+    if not isinstance(backend, SupportsOwners):
+        name = backend_name(settings)
+        raise StartupError(f"the backend {name!r} has nothing that outlives its proxy")
+    return OwnerSweep(backend, owner_id=owner_id, clock=clock, note=note)
+
+
+async def adopt(
+    settings: Settings,
+    owner_id: str,
+    named: Collection[LaunchId],
+    tell: Tell,
+    ask: Ask,
+) -> bool:
+    """Have a state folder with nothing of its own go on as another deployment.
+
+    False if what carries the owner id is in use. Raises `StartupError` while a proxy
+    runs on the folder, or if it has something in the cloud or on record itself.
+    """
+    with closing(Store(settings.state_dir)) as store:
+        async with AsyncExitStack() as stack:
+            sweep = await _opened(
+                stack, settings, store, store.owner_id, store.add_line
+            )
+            await sweep.refuse_if_owning(store.launch_ids())
+            if not await sweep.estrange(owner_id, named, tell, ask):
+                return False
+            store.take_over(owner_id)
+    tell(f"the state folder goes on as the owner {owner_id}")
+    return True

@@ -1,0 +1,117 @@
+"""What other deployments left in a cloud, and what of it may be removed. Pure.
+
+A deployment is an owner id in a state folder. Where the folder is lost, what carries
+its id belongs to nobody who would stop it; where it is not, a proxy somewhere lives by
+it. The lease of what runs tells the two apart: a proxy renews it long before its end.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from ollama_proxy.backend import Belonging
+from ollama_proxy.record import LaunchId
+
+
+class Judgement(NamedTuple):
+    """What of an owner may be deleted, in that order, and what is left alone."""
+
+    deleted: list[Belonging]
+    refused: list[Belonging]
+
+
+def shows_a_proxy(one: Belonging, now: float) -> bool:
+    """Tell whether a proxy that lives has said lately that it wants a thing.
+
+    What is stopped and kept has a lease as well, which nobody renews.
+    """
+    return one.runs and one.lease_end is not None and one.lease_end > now
+
+
+def judge(
+    belongings: Iterable[Belonging],
+    owner_id: str,
+    named: Collection[LaunchId],
+    now: float,
+) -> Judgement:
+    """Return what of an owner may be deleted at the date ``now``.
+
+    What shows a living proxy is refused unless its launch is ``named``; what is
+    stopped, a volume or a group may be that proxy's too, and then stays with it.
+    Instances come first, since volumes and groups are theirs.
+    """
+    theirs = [one for one in belongings if owner_id and one.owner_id == owner_id]
+    refused = [
+        one for one in theirs if shows_a_proxy(one, now) and one.launch_id not in named
+    ]
+    if refused:
+        refused = [
+            one
+            for one in theirs
+            if one.launch_id not in named and (one in refused or not one.runs)
+        ]
+    deleted = [one for one in theirs if one not in refused]
+    return Judgement(sorted(deleted, key=lambda one: one.launch_id is None), refused)
+
+
+def others(belongings: Iterable[Belonging], owner_id: str) -> list[Belonging]:
+    """Return what belongs to other owners, by owner."""
+    found = [one for one in belongings if one.owner_id != owner_id]
+    return sorted(found, key=lambda one: (one.owner_id, one.launch_id is None, one.id))
+
+
+def described(one: Belonging, now: float) -> str:
+    """Return a thing in words: what, whose, how old, at what price, used or not."""
+    made = one.launch_id and f", launch {one.launch_id}"
+    age = "unknown" if one.made_at is None else length(now - one.made_at)
+    proxy = ""
+    if one.runs:
+        lives = shows_a_proxy(one, now)
+        proxy = ", a proxy renews its lease" if lives else ", its lease is over"
+    owner = one.owner_id or "unknown"
+    return (
+        f"{one.name} ({one.state}), owner {owner}{made or ''}, age {age},"
+        f" {price(one.per_hour)}{proxy}"
+    )
+
+
+def removal(one: Belonging, now: float, program: str = "ollama-proxy") -> str:
+    """Return the command that removes a thing; empty if none does."""
+    if not one.owner_id:
+        return ""
+    command = f"{program} sweep --owner {one.owner_id}"
+    if shows_a_proxy(one, now) and one.launch_id:
+        return f"{command} --launch {one.launch_id}"
+    return command
+
+
+def with_removal(one: Belonging, now: float) -> str:
+    """Return a thing in words, and the command that removes it."""
+    command = removal(one, now)
+    how = f"`{command}` deletes it" if command else "delete it in the cloud's console"
+    return f"{described(one, now)}; {how}"
+
+
+def price(per_hour: float | None) -> str:
+    """Return a price in words."""
+    if per_hour is None:
+        return "price unknown"
+    return f"{per_hour:.4g} per hour" if per_hour else "free"
+
+
+def length(length_s: float) -> str:
+    """Return a length of time in words, to be compared at a glance."""
+    minutes = max(0.0, length_s) / 60.0
+    if minutes < 120.0:  # noqa: PLR2004
+        return f"{minutes:.0f} min"
+    hours = minutes / 60.0
+    return f"{hours:.0f} h" if hours < 48.0 else f"{hours / 24.0:.0f} days"  # noqa: PLR2004
+
+
+def date_in(text: str) -> float | None:
+    """Return the date that a cloud writes, in epoch seconds; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo is not None else None
