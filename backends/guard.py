@@ -29,12 +29,14 @@ _REPORT_BYTES = 32 * 1024
 class Sight:
     """How far a guard says that its boot is, or why that is not known.
 
-    ``needs_person``: that does not pass by itself.
+    ``needs_person``: that does not pass by itself. ``took_connection``: something
+    listened there, whatever it was.
     """
 
     stage: str | None
     problem: str = ""
     needs_person: bool = False
+    took_connection: bool = True
 
 
 class _RefusedError(TransientError):
@@ -58,7 +60,8 @@ class Guard:
             status, said = await self._ask(upstream, "GET", "/-/stage")
         except TransientError as error:
             refused = isinstance(error, _RefusedError)
-            return Sight(None, str(error), needs_person=refused)
+            took_connection = refused or _took_connection(error)
+            return Sight(None, str(error), refused, took_connection)
         if status == 200:  # noqa: PLR2004
             return Sight(said)
         return Sight(None, f"the instance's address answers {status}")
@@ -130,6 +133,12 @@ def _check(upstream: Upstream, response: aiohttp.ClientResponse) -> None:
         )
     if is_foreign(upstream.link, response.headers):
         raise TransientError(f"the instance's address answers {response.status}")
+
+
+def _took_connection(error: TransientError) -> bool:
+    """Tell whether an instance that gave no answer can be reached all the same."""
+    cause = error.__cause__
+    return cause is None or isinstance(cause, aiohttp.ClientSSLError)
 
 
 def _unanswered(path: str, error: Exception) -> TransientError:

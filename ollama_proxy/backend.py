@@ -41,10 +41,12 @@ class Observation:
     as `CapacityError`; ``image`` or ``spec``, as `SpecError`; ``driver`` or ``disk``,
     which stay if they come twice in a row. ``problem`` is why it can't be spoken to
     yet, which is told if it stays so, and at once as an error if it ``needs_person``:
-    a token that is refused, say. ``report`` is what there is to read of one that
-    has failed, or is gone: a log, say, of which up to 8 KB are kept, without secrets
-    of the settings. ``step`` is what a boot is at, in a word of its installation, if
-    its instance tells.
+    a token that is refused, say; of one that is `RUNNING`, why it can't be for the
+    moment, though it may be well: its silence is forgiven for five minutes.
+    ``notice`` is what is to be known of one that serves, told in ``/status``.
+    ``report`` is what there is to read of one that has failed, or is gone: a log, say,
+    of which up to 8 KB are kept, without secrets of the settings. ``step`` is what a
+    boot is at, in a word of its installation, if its instance tells.
     """
 
     phase: Phase
@@ -55,6 +57,7 @@ class Observation:
     report: str = ""
     step: str = ""
     needs_person: bool = False
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
 _PROBE_EVERY_S = 10.0
 _PROBE_MISSES = 3
+_FORGIVEN_S = 300.0
 _CRASH_LIMIT = 3
 _STOP_OVERDUE_S = 300.0
 
@@ -138,6 +139,8 @@ class Controller:
         self._crashes = 0
         self._wakes_at = 0.0
         self._last_words = ""
+        self.problem = ""
+        self.notice = ""
         self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
         self._record = store.get(slot) or Record(since=clock.now())
         self._stored = self._record
@@ -199,6 +202,7 @@ class Controller:
         """Tell of a transition; nobody who fails to listen can undo it."""
         if after.state not in {State.STARTING, State.READY, State.DRAINING}:
             self.upstream = None
+            self.problem = self.notice = ""
         for observer in self._observers:
             try:
                 observer(before, after)
@@ -468,6 +472,7 @@ class Controller:
         except (BackendError, TimeoutError) as error:
             self._note_call("inspect", launch_id, error)
             return None
+        self.problem, self.notice = seen.problem, seen.notice
         if seen.phase in {Phase.PENDING, Phase.RUNNING}:
             self._last_words = seen.detail if seen.phase is Phase.PENDING else ""
         return seen
@@ -522,7 +527,7 @@ class Controller:
     async def _watch(self, launch_id: LaunchId) -> None:
         """Look at a ready instance until it is lost: the cloud's word, or silence."""
         misses, fault = 0, None
-        looked_at = self._clock.now()
+        heard_at = looked_at = self._clock.now()
         interval_s = min(_PROBE_EVERY_S, self._traits.watch_s)
         while misses < _PROBE_MISSES:
             nudged = await self._nap(interval_s, patient=misses > 0)
@@ -534,7 +539,12 @@ class Controller:
                     self._end_launch(ended(launch_id, seen, self._last_words))
                     return
             fault = await self._silence()
-            misses = 0 if fault is None else misses + 1
+            if fault is None:
+                misses, heard_at = 0, now
+            elif not self.problem or now - heard_at > _FORGIVEN_S:
+                misses += 1
+            else:  # looked at again soon, without being given up
+                misses = max(misses, 1)
         message = f"the instance did not answer {misses} probes in a row"
         if fault is not None:
             message += f": {fault.message}"

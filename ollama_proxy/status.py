@@ -192,7 +192,7 @@ class Status:
             "instance_status": record.state.value,
             "stage": waiting.stage,
             "progress": waiting.progress,
-            "detail": detail_of(record.progress) or None if waiting.stage else None,
+            "detail": _detail(controller, starting=waiting.stage is not None),
             "elapsed_s": waiting.elapsed_s,
             "eta_s": waiting.eta_s if waiting.stage else None,
             "retry_after": waiting.retry_after
@@ -288,6 +288,14 @@ def _needs_person(situation: _Situation) -> bool:
     """Tell whether asking again within a minute, as clients do, helps nothing."""
     locked, wait_s = situation.record.lockout is not None, situation.wait_s or 0.0
     return locked and wait_s > _LONGEST_RETRY_S
+
+
+def _detail(controller: Controller, *, starting: bool) -> str | None:
+    """Return what a launch is at, or what is to be known of the way to what serves."""
+    if starting:
+        return detail_of(controller.record.progress) or None
+    told = dict.fromkeys(words for words in (controller.problem, controller.notice))
+    return "; ".join(words for words in told if words) or None
 
 
 def pull_body(pull: Pull | AttachedPull) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backend import Traits
+from ollama_proxy.backend import Observation, Phase, Traits
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.errors import (
     CapacityError,
@@ -440,6 +440,22 @@ async def test_a_silent_instance_is_lost_after_three_probes() -> None:
     await asyncio.sleep(60)
 
     assert deployment.cloud.calls.count("stop") >= 1
+    assert deployment.cloud.paid == 0
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_silence_that_a_backend_explains_is_forgiven_for_five_minutes() -> None:
+    deployment = Deployment()
+    await _leased(deployment)
+    deployment.probe.answers = False
+    upstream = deployment.pool.controllers[0].upstream
+    deployment.cloud.end = Observation(Phase.RUNNING, upstream, problem="locked out")
+    await asyncio.sleep(290)
+    forgiven = deployment.state
+    await asyncio.sleep(60)
+
+    assert forgiven is State.READY
     assert deployment.cloud.paid == 0
     await deployment.pool.aclose()
 

@@ -9,6 +9,7 @@ own, and every failure is named after what to do next.
 import asyncio
 import email.utils
 import functools
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,8 @@ class ExoscaleApi:
         self._url = endpoint.replace("{zone}", zone)
         self._secret = secret
         self._clock = clock
+        self.changed_at = -math.inf
+        """When a call was sent last that changes something: the log tells of these."""
         self.patience = Patience(clock, sleep, cloud="Exoscale")
         self._threads = ThreadPoolExecutor(_THREADS, f"exoscale {zone}")
         self._local = threading.local()
@@ -97,6 +100,8 @@ class ExoscaleApi:
 
     async def call_once(self, operation: str, **arguments: Any) -> Any:
         """Send one operation and return its answer; raises as `call` does."""
+        if not operation.startswith(_READING):
+            self.changed_at = self._clock.now()
         loop = asyncio.get_running_loop()
         call = functools.partial(self._call, operation, arguments)
         return await loop.run_in_executor(self._threads, call)

@@ -43,7 +43,7 @@ from ollama_proxy.backends.exoscale.parking import Parking
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.zones import Zones
-from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard
+from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard, Sight
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.sightings import Absences, Sightings
@@ -101,7 +101,7 @@ class ExoscaleBackend:
         self._port = port
         self._apis: dict[str, ExoscaleApi] = {}
         self._guard = Guard()
-        self._firewall = Firewall(owner_id, settings.allowed_cidr)
+        self._firewall = Firewall(owner_id, settings.allowed_cidr, clock)
         self._sightings = Sightings[Instance](
             ledger.shown,
             ask=self._ask,
@@ -397,21 +397,23 @@ class ExoscaleBackend:
         address = f"[{host}]" if ":" in host else host
         url = f"https://{address}:{self._port}"
         if launch_id in self._heard and self._heard[launch_id].url == url:
-            return Observation(Phase.RUNNING, self._heard[launch_id], host)
+            return await self._served(launch_id, instance, self._heard[launch_id])
         purchase = self._ledger.get(launch_id)
         identity = purchase.identity if purchase is not None else None
         named = LaunchId(identity) if identity else launch_id
         upstream = Upstream(url, self._authority.link(named))
         sight = await self._guard.look(upstream)
+        locked_out = await self._tend_firewall(launch_id, instance, sight)
         if (stage := sight.stage) is None:
             detail, problem = "running, not yet heard of", sight.problem
             if launch_id not in self._reached:
                 problem = f"{UNHEARD}: {problem}"
+            notice = locked_out or self._firewall.notice
             return Observation(
                 Phase.PENDING,
                 upstream,
                 detail,
-                problem=problem,
+                problem="; ".join(words for words in (problem, notice) if words),
                 needs_person=sight.needs_person,
             )
         self._reached[launch_id] = upstream
@@ -426,6 +428,38 @@ class ExoscaleBackend:
             return Observation(Phase.PENDING, upstream, detail, step=stage)
         self._heard[launch_id] = upstream
         return Observation(Phase.RUNNING, upstream, host)
+
+    async def _served(
+        self, launch_id: LaunchId, instance: Instance, upstream: Upstream
+    ) -> Observation:
+        """Tell of an instance that was ready once: it runs, and is reached or not."""
+        sight = await self._guard.look(upstream)
+        locked_out = await self._tend_firewall(launch_id, instance, sight)
+        return Observation(
+            Phase.RUNNING,
+            upstream,
+            instance.public_ip or "",
+            problem=locked_out,
+            notice=self._firewall.notice,
+        )
+
+    async def _tend_firewall(
+        self, launch_id: LaunchId, instance: Instance, sight: Sight
+    ) -> str:
+        """Have the security group follow our address; see `Firewall.tend`."""
+        purchase = self._ledger.get(launch_id)
+        zone = purchase.offer.zone if purchase is not None else self._settings.zone
+        api = self.api(zone)
+
+        async def prolong_lease() -> None:
+            lease_end = self._clock.wall() + self._settings.lease
+            labels = self._labels.changed(instance, launch_id, lease_end)
+            await api.call("update_instance", id=instance.id, labels=labels)
+
+        reached = sight.stage is not None or sight.took_connection
+        return await self._firewall.tend(
+            api, reached=reached, names=(instance.id,), touch=prolong_lease
+        )
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
         """Put off the dead-man's switch, and now and then the end of the lease."""

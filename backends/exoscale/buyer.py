@@ -110,6 +110,7 @@ class Buyer:
             await self._api_of(offer.zone).patience.through(send_once)
         except (CapacityError, NotFoundError, SpecError):
             self._remembered.forget(offer.zone)
+            self._firewall.forget()
             raise
 
     async def _send_once(

@@ -1,64 +1,283 @@
 """The security group of a deployment: only the proxy reaches its instances.
 
-Groups belong to the organisation and have no labels: the owner is in the name.
+Groups belong to the organisation and have no labels: the owner is in the name. Without
+`allowed` networks the proxy's own address is found in Exoscale's log of changes. It
+may change at any time: then the new one is let in besides the old one, which goes once
+the new one was used. There is no call that changes a rule: one is added, then another
+deleted, and what a crash between them leaves is mended by the next look.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import structlog
 
 from ollama_proxy import log
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
-from ollama_proxy.errors import BackendError, ConflictError
+from ollama_proxy.backends.exoscale.seen_address import Sighting, last_sighting
+from ollama_proxy.clock import Clock
+from ollama_proxy.errors import BackendError, ConflictError, NotFoundError
 
 PORT = 443
-_ANYWHERE = ("0.0.0.0/0",)
+ANYWHERE = "0.0.0.0/0"
+
+_ENSURED_S = 300.0
+_LOOK_S = 20.0
+_AWAITING_LOOK_S = 4.0
+_TOUCH_S = 90.0
+_LAG_S = 120.0
+"""How long the log may trail our own call, before silence is no question of rules."""
+_ADMITTED_S = 30.0
+_MOST_KEPT = 3
+
+Rules = dict[str, dict[str, Any]]
+"""The rules of the group, by network; any rule unlike ours by its id."""
 
 
 class Firewall:
     """Keeps the group as it has to be, whatever was there before."""
 
-    def __init__(self, owner_id: str, allowed: Sequence[str]) -> None:
+    def __init__(self, owner_id: str, allowed: Sequence[str], clock: Clock) -> None:
         self.name = f"ollama-proxy-{owner_id}"
+        self.notice = ""
+        self._owner_id = owner_id
         self._allowed = tuple(allowed)
+        self._clock = clock
+        self._group_id: str | None = None
+        self._ensured_at = -math.inf
+        self._looked_at = -math.inf
+        self._reached_at = -math.inf
+        self._admitted_at = -math.inf
+        self._touched_at = -math.inf
+        self._awaits_after: Sighting | None = None
+        self._is_awaiting = False
+        self._is_narrow = False
+        self._is_busy = False
+        self._dropped: set[str] = set()
+        self._keeps_all = False
         self._log = structlog.get_logger()
 
     async def ensure(self, api: ExoscaleApi) -> str:
-        """Return the id of the group, with exactly the rules that are meant."""
-        group = await self._find(api) or await self._create(api)
-        present = {_network(rule): rule for rule in group.get("rules") or []}
-        kept = [name for name in present if "/" in name]
-        wanted = set(self._allowed or await self._seen_from(api, kept))
-        for network in sorted(wanted - set(present)):
-            await self._add(api, group["id"], network)
-        for network in set(present) - wanted:
-            await api.call(
-                "delete_rule_from_security_group",
-                id=group["id"],
-                rule_id=present[network]["id"],
-            )
+        """Return the id of the group, for an instance that is to be made or started.
+
+        Its rules are those of ``allowed``; else our address is let in, if it is known,
+        and what was let in before stays until the instance was reached. It is not
+        looked at again for some minutes: a start that is repeated goes on.
+        """
+        now = self._clock.now()
+        if self._group_id is not None and now - self._ensured_at < _ENSURED_S:
+            return self._group_id
+        group = await self._group(api) or await self._create(api)
+        rules = _rules(group)
+        if self._allowed:
+            await self._replace(api, rules, set(self._allowed), set(rules))
+        else:
+            await self._prepare(api, rules)
+        self._ensured_at = self._clock.now()
+        self._is_narrow = False
         return str(group["id"])
 
-    async def _find(self, api: ExoscaleApi) -> dict[str, Any] | None:
-        answer = await api.call("list_security_groups", visibility="private")
-        listed = answer.get("security-groups") or []
-        named = [group for group in listed if group.get("name") == self.name]
-        if not named:
+    def forget(self) -> None:
+        """Look for the group anew: it may have been deleted by somebody."""
+        self._group_id, self._ensured_at = None, -math.inf
+
+    async def tend(
+        self,
+        api: ExoscaleApi,
+        *,
+        reached: bool,
+        names: Collection[str] = (),
+        touch: Callable[[], Awaitable[None]],
+    ) -> str:
+        """Have the rules follow our address; return why an instance is not reached.
+
+        That is empty if it is reached, or if the rules are not in the way. ``reached``:
+        whether the instance, which runs, just took a connection. ``names``: what else
+        in the log is ours. ``touch`` changes something harmless, so that the log tells
+        of a call of now. Looks at most every 4 s. Raises nothing of the API.
+        """
+        now = self._clock.now()
+        if reached:
+            self._reached_at, self._is_awaiting = now, False
+        else:
+            self._is_narrow = False
+        if self._allowed or (reached and self._is_narrow):
+            return ""
+        pause_s = _AWAITING_LOOK_S if self._is_awaiting else _LOOK_S
+        if not self._is_busy and now - self._looked_at >= pause_s:
+            self._is_busy, self._looked_at = True, now
+            try:
+                await self._look(api, reached=reached, names=names, touch=touch)
+            except BackendError as error:
+                self._log.warning(log.FIREWALL_FAILED, error=str(error))
+            finally:
+                self._is_busy = False
+        return "" if reached else self._excuse()
+
+    def _excuse(self) -> str:
+        """Return why the rules may be what keeps us from an instance, if they may."""
+        now = self._clock.now()
+        if now - self._admitted_at < _ADMITTED_S:
+            return self.notice
+        if self._is_awaiting and now - self._touched_at < _LAG_S:
+            return (
+                "it can't be connected to: perhaps our address has changed, which"
+                " Exoscale's log of events has still to tell"
+            )
+        return ""
+
+    async def _look(
+        self,
+        api: ExoscaleApi,
+        *,
+        reached: bool,
+        names: Collection[str],
+        touch: Callable[[], Awaitable[None]],
+    ) -> None:
+        group = await self._group(api)
+        if group is None:
+            return
+        rules = _rules(group)
+        if reached and len(_networks(rules)) == 1 and ANYWHERE not in rules:
+            self._is_narrow, self.notice = True, ""
+            return
+        sighting, _ = await self._sighting(api, names)
+        if sighting != self._awaits_after:
+            self._is_awaiting = False
+        if sighting is None:
+            await self._go_without(api, rules, reached=reached)
+        elif sighting.network not in rules:
+            await self._admit(api, rules, sighting.network)
+        elif reached:
+            await self._narrow(api, rules, sighting.network)
+        if sighting is not None and ANYWHERE in rules:
+            await self._narrow(api, rules, sighting.network, {ANYWHERE})
+        if not reached and ANYWHERE not in rules and self._may_touch(api):
+            self._touched_at, self._is_awaiting = self._clock.now(), True
+            self._awaits_after = sighting
+            await touch()
+
+    def _may_touch(self, api: ExoscaleApi) -> bool:
+        """Tell whether what the log tells, or will, may come from our old address.
+
+        So it may once for each time that the instance was reached and then was not;
+        whatever was changed before that.
+        """
+        last = max(self._touched_at, api.changed_at)
+        is_first = self._touched_at < self._reached_at
+        return is_first or self._clock.now() - last > _TOUCH_S
+
+    async def _go_without(
+        self, api: ExoscaleApi, rules: Rules, *, reached: bool
+    ) -> None:
+        """Let everybody in as long as nobody knows our address, if it has to be."""
+        if not reached and not _networks(rules):
+            await self._open(api, rules)
+        if ANYWHERE in rules:
+            self.notice = (
+                "everybody may connect to the instance, with TLS and token: Exoscale's"
+                " log of events does not tell our address; set EXOSCALE_ALLOWED_CIDR"
+            )
+
+    async def _open(self, api: ExoscaleApi, rules: Rules) -> None:
+        self._log.warning(log.FIREWALL_OPEN, group=self.name)
+        await self._replace(api, rules, {ANYWHERE}, set())
+
+    async def _admit(self, api: ExoscaleApi, rules: Rules, network: str) -> None:
+        """Let a new address in, besides those that are let in already."""
+        others = _networks(rules) - {ANYWHERE}
+        self._keeps_all = self._keeps_all or network in self._dropped
+        surplus = others if len(others) >= _MOST_KEPT else set()
+        await self._replace(api, rules, {network}, surplus)
+        self._admitted_at, self._is_narrow = self._clock.now(), False
+        self.notice = f"the security group lets in our address {network}"
+        if others:
+            self.notice += f", besides {', '.join(sorted(others))} of before"
+        self._log.warning(
+            log.FIREWALL_ADMITTED, group=self.name, network=network, others=len(others)
+        )
+
+    async def _narrow(
+        self,
+        api: ExoscaleApi,
+        rules: Rules,
+        network: str,
+        old: Collection[str] | None = None,
+    ) -> None:
+        """Let nobody in any more but one network; ``old``: only these are shut out."""
+        going = (set(rules) if old is None else set(old)) - {network}
+        if old is None and self._keeps_all:
+            going = {name for name in going if not _is_one_address(name)}
+        await self._replace(api, rules, set(), going)
+        self._dropped |= going
+        self._is_narrow = old is None
+        self.notice = ""
+        if going:
+            self._log.info(
+                log.FIREWALL_NARROWED,
+                group=self.name,
+                network=network,
+                removed=len(going),
+            )
+
+    async def _prepare(self, api: ExoscaleApi, rules: Rules) -> None:
+        """Let in what is known of our address; what has no business there goes."""
+        sighting, is_readable = await self._sighting(api, ())
+        strange = {name for name in rules if "/" not in name}
+        if sighting is not None:
+            if sighting.network not in rules:
+                await self._admit(api, rules, sighting.network)
+            await self._replace(api, rules, set(), strange | {ANYWHERE})
+            return
+        await self._replace(api, rules, set(), strange)
+        if not is_readable and not _networks(rules):
+            await self._open(api, rules)
+
+    async def _replace(
+        self, api: ExoscaleApi, rules: Rules, wanted: set[str], unwanted: set[str]
+    ) -> None:
+        """Add rules, then delete rules; ``rules`` is what there is before and after."""
+        for network in sorted(wanted - set(rules)):
+            await self._add(api, network)
+            rules[network] = {}
+        for network in sorted(unwanted - wanted):
+            if (rule := rules.pop(network, None)) and "id" in rule:
+                await api.call(
+                    "delete_rule_from_security_group",
+                    id=self._group_id,
+                    rule_id=rule["id"],
+                )
+
+    async def _group(self, api: ExoscaleApi) -> dict[str, Any] | None:
+        """Return the group with its rules; None if there is none."""
+        if self._group_id is None:
+            answer = await api.call("list_security_groups", visibility="private")
+            listed = answer.get("security-groups") or []
+            named = [group for group in listed if group.get("name") == self.name]
+            if not named:
+                return None
+            self._group_id = str(named[0]["id"])
+        try:
+            group: dict[str, Any] = await api.call(
+                "get_security_group", id=self._group_id
+            )
+        except NotFoundError:
+            self.forget()
             return None
-        group: dict[str, Any] = await api.call("get_security_group", id=named[0]["id"])
         return group
 
     async def _create(self, api: ExoscaleApi) -> dict[str, Any]:
         made = await api.carry_out(
             "create_security_group", name=self.name, description="made by ollama-proxy"
         )
-        return await self._find(api) or {"id": made["reference"]["id"]}
+        self._group_id = str(made["reference"]["id"])
+        return await self._group(api) or {"id": self._group_id}
 
-    async def _add(self, api: ExoscaleApi, group_id: str, network: str) -> None:
+    async def _add(self, api: ExoscaleApi, network: str) -> None:
         await api.carry_out(
             "add_rule_to_security_group",
-            id=group_id,
+            id=self._group_id,
             flow_direction="ingress",
             protocol="tcp",
             network=network,
@@ -67,30 +286,22 @@ class Firewall:
             description="the proxy",
         )
 
-    async def _seen_from(self, api: ExoscaleApi, kept: Sequence[str]) -> Sequence[str]:
-        """Return the address that our own calls come from, as Exoscale's log has it.
-
-        If the log does not tell, what is ``kept`` of an earlier time stays; if there
-        is nothing, everybody may connect: the link's TLS and token are then all that
-        keeps strangers out. Instances have IPv4 addresses only.
-        """
+    async def _sighting(
+        self, api: ExoscaleApi, names: Collection[str]
+    ) -> tuple[Sighting | None, bool]:
+        """Return where our calls come from, and whether the log could be read."""
         try:
             events = await api.call("list_events")
         except BackendError:
-            events = []
-        for event in sorted(events, key=_moment, reverse=True):
-            source = event.get("source-ip") or ":"
-            by = (event.get("iam-api-key") or {}).get("key")
-            if by == api.key and ":" not in source:
-                return (f"{source}/32",)
-        if kept:
-            return kept
-        self._log.warning(log.FIREWALL_OPEN, group=self.name)
-        return _ANYWHERE
+            return None, False
+        ours = {self._owner_id, self._group_id or self.name, *names}
+        return last_sighting(events or [], key=api.key, names=ours), True
 
     async def remove(self, api: ExoscaleApi) -> bool:
         """Delete the group; False if it is in use still, as for minutes it may be."""
-        group = await self._find(api)
+        self.forget()
+        group = await self._group(api)
+        self.forget()
         if group is None:
             return True
         try:
@@ -100,8 +311,17 @@ class Firewall:
         return True
 
 
-def _moment(event: dict[str, Any]) -> str:
-    return str(event.get("timestamp") or "")
+def _rules(group: dict[str, Any]) -> Rules:
+    return {_network(rule): rule for rule in group.get("rules") or []}
+
+
+def _networks(rules: Rules) -> set[str]:
+    """Return what is let in by rules like ours."""
+    return {name for name in rules if "/" in name}
+
+
+def _is_one_address(network: str) -> bool:
+    return network.endswith("/32")
 
 
 def _network(rule: dict[str, Any]) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy import controller
-from tests.backends.exoscale.rig import Rig, exoscale_rig
-from tests.fakes.exoscale.cloud import Timing
+from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
+from tests.fakes.exoscale.cloud import Timing, new_id
+from tests.fakes.exoscale.server import KEY
 from tests.proxy import RunningProxy, generate, running_proxy
 
 
@@ -81,6 +82,23 @@ def limited(
         rig.server.limit, rig.server.retry_after = which, retry_after
 
     return arrange
+
+
+def moved_since(rig: Rig) -> None:
+    """Leave the group of an earlier launch, with the address of that time."""
+    rule: dict[str, object] = {"id": new_id(), "flow-direction": "ingress"}
+    rule |= {"protocol": "tcp", "network": "192.0.2.1/32"}
+    rule |= {"start-port": 443, "end-port": 443}
+    group_id, name = new_id(), f"ollama-proxy-{OWNER}"
+    rig.cloud.groups[group_id] = {"id": group_id, "name": name, "rules": [rule]}
+
+
+def shared(rig: Rig) -> None:
+    rig.cloud.source_ip, ours = "192.0.2.66", rig.cloud.source_ip
+    rig.clock.ahead_s += 3600.0
+    rig.cloud.note("delete-template", "at-vie-2", KEY)
+    rig.clock.ahead_s -= 3600.0
+    rig.cloud.source_ip = ours
 
 
 def skewed(rig: Rig) -> None:
@@ -166,6 +184,14 @@ MISFORTUNES = {
     "calls are limited for minutes": Misfortune(
         limited(lambda n: 3 < n < 10, retry_after="45")
     ),
+    "our address changes after the purchase": Misfortune(
+        lambda rig: rig.server.moves_after.update({"create-instance": "203.0.113.9"})
+    ),
+    "our address is another than at the last launch": Misfortune(moved_since),
+    "the log of events trails": Misfortune(cloud(event_lag_s=120.0)),
+    "the log of events tells nothing": Misfortune(cloud(event_lag_s=1e9)),
+    "the log of events can't be read": Misfortune(always("list-events", "403")),
+    "another program uses the key": Misfortune(shared),
     "every call is one too many": Misfortune(
         always("create-instance", "429"), serves=False, says="429"
     ),

@@ -13,13 +13,13 @@ def networks(rig: Rig) -> list[str]:
 async def test_the_address_comes_from_the_events_of_our_own_key(
     rig: Rig, api: ExoscaleApi
 ) -> None:
-    await Firewall("o", ()).ensure(api)
+    await Firewall("o", (), rig.clock).ensure(api)
 
     assert networks(rig) == ["198.51.100.7/32"]
 
 
 async def test_a_named_network_wins(rig: Rig, api: ExoscaleApi) -> None:
-    await Firewall("o", ("203.0.113.0/24",)).ensure(api)
+    await Firewall("o", ("203.0.113.0/24",), rig.clock).ensure(api)
 
     assert networks(rig) == ["203.0.113.0/24"]
 
@@ -28,13 +28,13 @@ async def test_without_the_right_to_see_events_tls_and_token_stand_alone(
     rig: Rig, api: ExoscaleApi
 ) -> None:
     rig.server.always["list-events"] = "403"
-    await Firewall("o", ()).ensure(api)
+    await Firewall("o", (), rig.clock).ensure(api)
 
     assert networks(rig) == ["0.0.0.0/0"]
 
 
 async def test_rules_that_are_not_meant_are_removed(rig: Rig, api: ExoscaleApi) -> None:
-    firewall = Firewall("o", ("203.0.113.0/24",))
+    firewall = Firewall("o", ("203.0.113.0/24",), rig.clock)
     group_id = await firewall.ensure(api)
     open_ssh = {"flow-direction": "ingress", "protocol": "tcp", "network": "0.0.0.0/0"}
     await api.call(
@@ -47,7 +47,7 @@ async def test_rules_that_are_not_meant_are_removed(rig: Rig, api: ExoscaleApi) 
         end_port=22,
     )
     before = networks(rig)
-    moved = Firewall("o", ("198.51.100.9/32",))
+    moved = Firewall("o", ("198.51.100.9/32",), rig.clock)
     again = await moved.ensure(api)
 
     assert open_ssh["network"] in before
@@ -56,7 +56,7 @@ async def test_rules_that_are_not_meant_are_removed(rig: Rig, api: ExoscaleApi) 
 
 
 async def test_a_group_in_use_is_removed_later(rig: Rig, api: ExoscaleApi) -> None:
-    firewall = Firewall("o", ("203.0.113.0/24",))
+    firewall = Firewall("o", ("203.0.113.0/24",), rig.clock)
     group_id = await firewall.ensure(api)
     user = rig.cloud.stranger()
     user.body["security-groups"] = [{"id": group_id}]

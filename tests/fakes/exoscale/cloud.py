@@ -1,9 +1,11 @@
 """What exists in the fake Exoscale, how it changes with time, and what it costs."""
 
+import ipaddress
 import itertools
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 GIB = 1 << 30
@@ -65,6 +67,8 @@ class FakeExoscale:
     """One organisation in several zones.
 
     ``create_fails``, ``start_fails``: a status, or how the operation fails.
+    ``source_ip``: from where calls come, and the proxy connects to instances;
+    ``event_lag_s``: how far the log of events trails.
     ``bought`` counts instances ever made, ``touched`` what was done to strangers.
     ``says``: the message of each operation that fails.
     """
@@ -74,7 +78,7 @@ class FakeExoscale:
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     operations: dict[str, FakeOperation] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     quotas: dict[str, tuple[int, int]] = field(default_factory=dict)
     bought: int = 0
     touched: list[str] = field(default_factory=list)
@@ -82,6 +86,8 @@ class FakeExoscale:
     create_fails: str | None = None
     says: str = ""
     start_fails: str | None = None
+    source_ip: str = "198.51.100.7"
+    event_lag_s: float = 0.0
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(2))
 
     def state(self, one: FakeInstance) -> str:
@@ -170,6 +176,36 @@ class FakeExoscale:
         one = self.add(zone, {"name": "theirs", "disk-size": 50})
         self.bought -= 1
         return one
+
+    def note(self, handler: str, zone: str, key: str, **more: Any) -> None:
+        """Put a change into the log, which shows it some time later."""
+        now = self.now()
+        event = {
+            "handler": handler,
+            "zone": zone,
+            "iam-api-key": {"key": key},
+            "status": 200,
+            "message": "Success",
+            "request-id": new_id(),
+            "source-ip": self.source_ip,
+            "timestamp": datetime.fromtimestamp(now, UTC).isoformat(),
+        }
+        self.events.append((now + self.event_lag_s, event | more))
+
+    def shown_events(self) -> list[dict[str, Any]]:
+        """The changes of 24 hours that the log tells of by now."""
+        now = self.now()
+        return [one for at, one in self.events if at <= now < at + 86400.0]
+
+    def admits(self, one: FakeInstance) -> bool:
+        """Whether an instance's group lets us in where its guard listens."""
+        source = ipaddress.ip_address(self.source_ip)
+        return any(
+            source in ipaddress.ip_network(rule["network"])
+            for group in one.body.get("security-groups", [])
+            for rule in self.groups.get(group["id"], {}).get("rules", [])
+            if "network" in rule and rule.get("start-port") == 443
+        )
 
     def operation(self, reference: str, refused: str | None = None) -> FakeOperation:
         ends_at = self.now() + self.timing.operation_s

@@ -3,10 +3,11 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import gzip
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Guest:
     simulator: Simulator
     token: str
     process: asyncio.subprocess.Process | None = None
+    new_site: Callable[[], web.TCPSite] | None = None
+    site: web.TCPSite | None = None
     heartbeats: int = 0
     strangers: int = 0
     report: bytes | str = "absent"
@@ -124,19 +127,28 @@ class Guests:
                     self.inside[one.id] = await self._boot(one)
                 elif not runs and one.id in self.inside:
                     await self._end(one.id)
+                elif runs and one.id not in self.usurped:
+                    await self._filter(self.inside[one.id])
             await asyncio.sleep(0.01)
+
+    async def _filter(self, guest: Guest) -> None:
+        """Have the group's rules apply: no connection from an address that has none."""
+        is_admitted = self.cloud.admits(guest.instance)
+        if is_admitted and guest.site is None and guest.new_site is not None:
+            guest.site = guest.new_site()
+            await guest.site.start()
+        elif guest.site is not None and not is_admitted:
+            await guest.site.stop()
+            guest.site = None
+            _abort_connections(guest.runner)
 
     async def _end(self, instance_id: str) -> None:
         guest = self.inside.pop(instance_id)
         if guest.process is not None:
             guest.process.kill()
             await guest.process.wait()
-        runner = guest.runner
-        if runner.server is not None:
-            for connection in runner.server.connections:
-                if connection.transport is not None:
-                    connection.transport.abort()
-        await runner.cleanup()
+        _abort_connections(guest.runner)
+        await guest.runner.cleanup()
 
     async def usurp(self, instance_id: str) -> None:
         """Give an instance's address to a stranger, who keeps what he is told."""
@@ -191,8 +203,10 @@ class Guests:
         app.middlewares.insert(0, guest.guard)
         await runner.setup()
         context = _server_context(files)
-        site = web.TCPSite(runner, one.address, self.port, ssl_context=context)
-        await site.start()
+        guest.new_site = functools.partial(
+            web.TCPSite, runner, one.address, self.port, ssl_context=context
+        )
+        await self._filter(guest)
         return guest
 
     async def _run_caddy(
@@ -213,6 +227,12 @@ class Guests:
             folder=folder,
             token=guest.token,
         )
+
+
+def _abort_connections(runner: web.AppRunner) -> None:
+    for connection in runner.server.connections if runner.server else ():
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _server_context(files: dict[str, str]) -> ssl.SSLContext:

@@ -54,6 +54,7 @@ class ExoscaleServer:
     ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
     ``slow``, ``protected``, or a status. ``always``: the same for every call.
     ``limit``: which calls are refused with 429, told by their number, from 1 on;
+    ``moves_after``: the address from which calls come after one of an operation.
     ``retry_after`` is what these say, ``hasty`` names calls that came sooner.
     """
 
@@ -64,6 +65,7 @@ class ExoscaleServer:
     retry_after: str | None = "1"
     hasty: list[str] = field(default_factory=list)
     _open_at: float = 0.0
+    moves_after: dict[str, str] = field(default_factory=dict)
     skew_s: float = 0.0
     calls: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -184,24 +186,11 @@ class ExoscaleServer:
             raise RefusedError(400, f"the fake knows no {name}")
         answer: Answer = act(zone, ids, body, request.query)
         if request.method != "GET":
-            self._note(name, zone, ids, body)
+            path = {"id": ids[0]} if ids else {}
+            params = {"path-params": path, "body-params": body or {}}
+            self.cloud.note(name, zone, KEY, **params)
+            self.cloud.source_ip = self.moves_after.pop(name, self.cloud.source_ip)
         return answer
-
-    def _note(self, name: str, zone: str, ids: list[str], body: Any) -> None:
-        event: dict[str, Any] = {
-            "handler": name,
-            "zone": zone,
-            "iam-api-key": {"key": KEY},
-            "status": 200,
-            "message": "Success",
-            "request-id": new_id(),
-            "path-params": {"id": ids[0]} if ids else {},
-            "body-params": body or {},
-        }
-        moment = f"2026-11-21T00:00:{len(self.cloud.events) % 60:02d}Z"
-        self.cloud.events.append(
-            event | {"source-ip": "198.51.100.7", "timestamp": moment}
-        )
 
     def _instance(self, zone: str, instance_id: str) -> FakeInstance:
         one = self.cloud.instances.get(instance_id)
@@ -347,7 +336,7 @@ class ExoscaleServer:
         return one
 
     def _list_events(self, _z: str, _i: Any, _b: Any, _q: Any) -> Answer:
-        return self.cloud.events
+        return self.cloud.shown_events()
 
     def _list_security_groups(self, _z: str, _i: Any, _b: Any, _q: Any) -> Answer:
         return {"security-groups": list(self.cloud.groups.values())}

@@ -1,0 +1,57 @@
+"""Where our calls come from, as Exoscale's log of changes has it. Pure.
+
+The log holds changes only, of 24 hours, and trails them. One key may serve several
+machines: an event that names something of ours is ours, any other may be theirs.
+"""
+
+import ipaddress
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """From which ``network``, of one address, a call of ours came at a moment."""
+
+    network: str
+    at: datetime
+
+
+def last_sighting(
+    events: Iterable[Any], *, key: str, names: Collection[str]
+) -> Sighting | None:
+    """Return where the newest call with our ``key`` came from; None if none tells.
+
+    Calls about something of ``names`` (ids, or what names contain) win over newer ones
+    about anything else. Instances have IPv4 addresses only, so others tell nothing.
+    """
+    ours: list[Sighting] = []
+    others: list[Sighting] = []
+    for event in events:
+        sighting = _sighting(event, key)
+        if sighting is not None:
+            told = json.dumps([event.get(part) for part in _PARTS], default=str)
+            is_named = any(name in told for name in names)
+            (ours if is_named else others).append(sighting)
+    return max(ours or others, key=lambda one: one.at, default=None)
+
+
+_PARTS = ("path-params", "body-params", "uri")
+
+
+def _sighting(event: Any, key: str) -> Sighting | None:
+    """Return what one event tells; any of its keys may be missing, or odd."""
+    if not isinstance(event, dict):
+        return None
+    by = event.get("iam-api-key")
+    if not isinstance(by, dict) or by.get("key") != key:
+        return None
+    try:
+        address = ipaddress.IPv4Address(event.get("source-ip") or "")
+        at = datetime.fromisoformat(event.get("timestamp") or "")
+    except (TypeError, ValueError):
+        return None
+    return Sighting(f"{address}/32", at if at.tzinfo else at.replace(tzinfo=UTC))
