@@ -113,8 +113,12 @@ class Premises:
             await self._api.show_app()
         except NotFoundError:
             yield f"app {self._api.app} in {self._settings.org}"
-            await self._api.create_app(self._settings.org)
-            self._attempts.note(app=self._api.app)
+            self._attempts.note(app=self._api.app)  # who is killed after the call knows
+            try:
+                await self._api.create_app(self._settings.org)
+            except (SpecError, CredentialsError):
+                self._attempts.note(app=None)
+                raise
             await self._until_shown()
         except CredentialsError as error:
             raise CredentialsError(
