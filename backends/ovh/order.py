@@ -17,6 +17,17 @@ _METRIC = (
 )
 """How the guard's answer is read: name in the API, option of the command, value."""
 
+_PULL_S = 3600
+"""How long an app may take until it is ready: 600 s, the default, end in FAILED before
+a large image is fetched. The command has no option for it.
+"""
+_PATIENCE = {"timeoutSeconds": 10, "failureThreshold": 6}
+"""Of the probe: a loaded processor answers late; the default is 1 s, three times."""
+_SCALE_DOWN_S = 1800
+"""For so long nobody has to want an app before it is scaled to zero: while its image is
+fetched, nobody in it can say that it is wanted. The platform allows up to 3600.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -54,7 +65,8 @@ class Order:
             "unsecureHttp": False,
             "envVars": [{"name": k, "value": v} for k, v in self.environment.items()],
             "labels": dict(self.labels),
-            "probe": {"path": "/-/health", "port": PORT},
+            "probe": {"path": "/-/health", "port": PORT, **_PATIENCE},
+            "deploymentStrategy": {"progressDeadlineSeconds": _PULL_S},
             "scalingStrategy": self._strategy(),
         }
         if self.volume is not None:
@@ -65,8 +77,14 @@ class Order:
         if not self.scales_to_zero:
             return {"fixed": {"replicas": 1}}
         metric = {"apiUrl": self.metric_url} | {key: v for key, _, v in _METRIC}
-        automatic = {"replicasMin": 0, "replicasMax": 1, "customMetrics": metric}
-        return {"automatic": automatic}
+        return {
+            "automatic": {
+                "replicasMin": 0,
+                "replicasMax": 1,
+                "scaleDownStabilizationWindowSeconds": _SCALE_DOWN_S,
+                "customMetrics": metric,
+            }
+        }
 
     def arguments(self) -> list[str]:
         """Return the arguments of ``ovhai app run``, which other users can read."""
@@ -82,6 +100,8 @@ class Order:
             words += ["--volume", self.volume.argument]
         if self.scales_to_zero:
             words += ["--auto-min-replicas", "0", "--auto-max-replicas", "1"]
+            window = "--auto-scale-down-stabilization-window-seconds"
+            words += [window, str(_SCALE_DOWN_S)]
             words += ["--auto-custom-api-url", self.metric_url]
             for _, option, wanted in _METRIC:
                 words += [f"--auto-custom-{option}", str(wanted)]

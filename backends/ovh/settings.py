@@ -19,6 +19,8 @@ _VOLUME = re.compile(
     r"(?P<bucket>[^@/:\s]+)@(?P<alias>[^@/:\s]+)(?:/(?P<prefix>[^@:\s]+))?"
     r":(?P<path>/[^:\s]+)(?::(?P<permission>\w+))?(?::(?P<cache>[\w-]+))?\Z"
 )
+REGIONS = ("GRA", "BHS", "US-EAST-VA")
+"""Where AI Deploy is, as far as its documents say."""
 _TOKENS = "OVH_AI_REGION_TOKENS"
 
 
@@ -243,6 +245,13 @@ class OvhSettings(BackendSettings):
     def faults(self) -> list[str]:
         """Name what is wrong between settings that are right one by one."""
         faults = []
+        for region in self.regions if self.api_url is None else ():
+            if region not in REGIONS:
+                known = ", ".join(REGIONS)
+                faults.append(
+                    f"OVH_REGION, OVH_FALLBACK_REGIONS: {region!r} is no region of AI"
+                    f" Deploy; there are {known} (a new one needs OVH_AI_API_URL)"
+                )
         if self.speaks_rest and self.ai_token is None:
             faults.append(
                 "OVH_AI_TOKEN: the API needs an AI token with the role operator; make"

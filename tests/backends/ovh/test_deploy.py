@@ -12,7 +12,7 @@ from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
 from ollama_proxy.errors import SettingsError, SpecError
 from ollama_proxy.record import LaunchId
 from ollama_proxy.settings import backend_name, load_settings
-from tests.backends.ovh.rig import IMAGE, Rig
+from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 
 LAUNCH = LaunchId("l0123456789abcdef")
@@ -267,3 +267,37 @@ async def test_check_changes_nothing_to_see_whether_apps_may_be_changed(
     assert found["rights"][0]
     assert [what for _, what in stranger.changes] == ["start"]
     assert rig.cloud.made == 0
+
+
+@pytest.mark.parametrize("region", ["GAR", "GRA-9", "EU"])
+def test_a_region_that_is_misspelt_is_named_with_those_that_are_known(
+    region: str,
+) -> None:
+    given = {"driver": "rest", "ai_token": "t", "region": region}
+    (fault,) = OvhSettings.model_validate(given).faults()
+
+    assert f"{region!r} is no region" in fault
+    assert "GRA, BHS, US-EAST-VA" in fault
+
+
+def test_a_region_behind_an_address_of_ones_own_is_taken_as_it_is() -> None:
+    given = {"driver": "rest", "ai_token": "t", "region": "SBG"}
+    settings = OvhSettings.model_validate(given | {"api_url": "https://a.example"})
+
+    assert settings.faults() == []
+
+
+async def test_a_large_image_and_a_loaded_processor_are_waited_for(
+    tmp_path: Path,
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        backend = rig.open()
+        await backend.start(LaunchId("l0123456789abcdef"))
+        (app,) = rig.cloud.apps.values()
+        await backend.stop(LaunchId("l0123456789abcdef"))
+        await backend.aclose()
+
+    automatic = app.spec["scalingStrategy"]["automatic"]
+    assert app.spec["deploymentStrategy"] == {"progressDeadlineSeconds": 3600}
+    assert app.spec["probe"]["timeoutSeconds"] == 10
+    assert automatic["scaleDownStabilizationWindowSeconds"] == 1800

@@ -54,6 +54,7 @@ _RUN = {
             "metric-aggregation-type",
         )
     },
+    "--auto-scale-down-stabilization-window-seconds": 1,
     "--unsecure-http": 0,
 }
 _COMMANDS: dict[tuple[str, ...], dict[str, int]] = {

@@ -111,6 +111,13 @@ APP_SPEC: dict[str, Any] = {
             "maxProperties": 1,
             "additionalProperties": False,
         },
+        "deploymentStrategy": {
+            "type": "object",
+            "properties": dict.fromkeys(
+                ("progressDeadlineSeconds", "terminationGracePeriodSeconds"), _WHOLE
+            ),
+            "additionalProperties": False,
+        },
         "unsecureHttp": {"type": "boolean"},
         "volumes": {"type": "array", "items": _VOLUME},
     },
