@@ -52,7 +52,7 @@ class ExoscaleServer:
 
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
-    ``slow``, ``protected``, or a status. ``always``: the same for every call.
+    ``slow``, ``protected``, ``empty``, or a status. ``always``: for every call.
     ``limit``: which calls are refused with 429, told by their number, from 1 on;
     ``moves_after``: the address from which calls come after one of an operation.
     ``retry_after`` is what these say, ``hasty`` names calls that came sooner.
@@ -114,6 +114,8 @@ class ExoscaleServer:
                 return self._refusal(500, "something went wrong")
             case "html-502-after":
                 return web.Response(status=502, text="<html>Bad Gateway</html>")
+            case "empty" if isinstance(answer, dict):  # a list without its items
+                return web.json_response({name: [] for name in answer})
             case _:
                 return web.json_response(answer)
 
