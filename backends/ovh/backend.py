@@ -28,7 +28,6 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.guard import Guard
-from ollama_proxy.backends.images import look_at
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
@@ -42,7 +41,8 @@ from ollama_proxy.backends.ovh.cards import gpus_of
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import Fleet
-from ollama_proxy.backends.ovh.maker import Maker
+from ollama_proxy.backends.ovh.image import look_at_guarded
+from ollama_proxy.backends.ovh.maker import Maker, flavor_in
 from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
@@ -455,12 +455,20 @@ class OvhBackend:
         return await self._fleet.sweep_expired(self._clock.wall(), dry_run=dry_run)
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
-        """Make the app that launches start, and stop it again; tell each step."""
+        """Make the app that launches start, and stop it again; tell each step.
+
+        Ours that are made otherwise are deleted before, for each may be billed; a
+        bucket stays. The image is noted before that: whatever ends this on the way,
+        the next launch makes its app of the new one.
+        """
         await self._check_deployment(image)
         with self._maker.trying(image):
-            for region, app in await self._fleet.everything():
+            found = await self._fleet.everything(strictly=True)
+            self._attempts.note(image=image)
+            async for step in self._replaced(found):
+                yield step
+            for region, app in found:
                 if app.label("spec") == self._maker.spec:
-                    self._attempts.note(image=image)
                     yield f"{described(region, app)}: it is there already"
                     return
             yield f"an app is made of {image}, and stopped; until then it is billed"
@@ -469,9 +477,25 @@ class OvhBackend:
                 await self.start(launch_id)
             finally:
                 await surely_gone(self, launch_id)
-            self._attempts.note(image=image)
         for line in await self.deployed():
             yield line
+
+    async def _replaced(self, found: list[tuple[str, App]]) -> AsyncIterator[str]:
+        """Stop and delete each app that is not as it is meant now; tell each step.
+
+        A launch whose app is not known yet is waited for: it may turn up and be billed.
+        """
+        spec = self._maker.spec
+        fitting = {app.id for _, app in found if app.label("spec") == spec}
+        for launch_id in sorted(self._attempts.launches()):
+            attempt = self._attempts.get(launch_id)
+            if attempt is not None and attempt.instance_id not in fitting:
+                yield f"stopping the app of launch {launch_id}"
+                await until_gone(self, launch_id)
+        for region, app in found:
+            if app.id not in fitting:
+                yield f"deleting {described(region, app)}, of {app.spec.image}"
+                await until_gone(self, LaunchId(_UNWANTED + app.id))
 
     async def _check_deployment(self, image: str) -> None:
         """Raise `SpecError` for what can't be deployed, before anything is made."""
@@ -486,7 +510,10 @@ class OvhBackend:
                 f" not {image!r}; remove the setting, or deploy that image"
             )
         with contextlib.suppress(CredentialsError, TransientError):  # a private one
-            await look_at(image)
+            await look_at_guarded(image)
+        region = self._settings.region
+        if not self._settings.fallback_regions:
+            await flavor_in(self._fleet.driver(region), region, self._settings)
 
     async def remove(self) -> AsyncIterator[str]:
         """Stop and delete every app of this deployment; tell each step.

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from ollama_proxy.backend import Finding
-from ollama_proxy.backends.images import look_at
 from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.backends.ovh.image import look_at_guarded
 from ollama_proxy.backends.ovh.maker import flavor_in
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
 from ollama_proxy.errors import (
@@ -102,13 +102,8 @@ async def _image(name: str | None) -> str:
     if name is None:
         raise SpecError("none; run `ollama-proxy deploy IMAGE` once, or set OVH_IMAGE")
     try:
-        image = await look_at(name)
+        image = await look_at_guarded(name)
     except CredentialsError as error:
         hint = "`ovhai registry list` shows what AI Deploy may read"
         return f"{error}: it can't be examined; {hint}"
-    if not image.is_guarded:
-        raise SpecError(
-            f"{name!r} is not built from cloud-init/container: as AI Deploy's user"
-            f" 42420 it would not start (its own is {image.user}); see docs/ovh.md"
-        )
     return f"{name}, linux/amd64, {image.size / _GIB:.1f} GiB to fetch"

@@ -83,20 +83,6 @@ async def test_a_deployment_that_meets_faults_leaves_nothing_running(
         assert rig.cloud.paid == []
 
 
-async def test_another_image_is_deployed_beside_the_old_one(tmp_path: Path) -> None:
-    other = IMAGE.replace("0.32.15", "0.33.0")
-    async with ovh_rig(tmp_path) as rig:
-        backend = rig.open(image=None)
-        for image in (IMAGE, other):
-            _ = [step async for step in backend.deploy(image)]
-        await backend.start(LAUNCH)
-        (running,) = rig.cloud.paid
-        await backend.stop(LAUNCH)
-        await backend.aclose()
-
-        assert running.spec["image"] == other
-
-
 async def test_a_deployment_of_what_is_in_use_makes_nothing(tmp_path: Path) -> None:
     async with ovh_rig(tmp_path) as rig:
         backend = rig.open()

@@ -1,0 +1,19 @@
+"""Which images an app may be made of."""
+
+from ollama_proxy.backends.images import Image, look_at
+from ollama_proxy.errors import SpecError
+
+
+async def look_at_guarded(name: str) -> Image:
+    """Look at an image in its registry; raises as `look_at` does.
+
+    Raises `SpecError` as well for one that can't run as AI Deploy's user 42420 behind
+    its guard.
+    """
+    image = await look_at(name)
+    if not image.is_guarded:
+        raise SpecError(
+            f"{name!r} is not built from cloud-init/container: as AI Deploy's user"
+            f" 42420 it would not start (its own is {image.user}); see docs/ovh.md"
+        )
+    return image

@@ -1,0 +1,107 @@
+"""`deploy` of another image: the old app goes before the new one is made."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from ollama_proxy.backends.images import Image
+from ollama_proxy.backends.ovh import image as images
+from ollama_proxy.backends.ovh.backend import OvhBackend
+from ollama_proxy.errors import SpecError
+from ollama_proxy.record import LaunchId
+from tests.backends.ovh.rig import IMAGE, Rig
+from tests.fakes.ovh.cloud import FakeApp, Timing
+
+LAUNCH = LaunchId("l0123456789abcdef")
+OTHER = IMAGE.replace("0.32.15", "0.33.0")
+
+
+async def deployed(backend: OvhBackend, image: str) -> list[str]:
+    async with asyncio.timeout(20):
+        return [step async for step in backend.deploy(image)]
+
+
+def there(rig: Rig) -> list[FakeApp]:
+    return [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)]
+
+
+async def test_a_resting_app_of_another_image_is_replaced(rig: Rig) -> None:
+    rig.cloud.timing = Timing(stop_s=0.05, delete_s=0.05)
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [OTHER]
+    assert rig.cloud.paid == []
+
+
+async def test_a_running_app_of_another_image_is_stopped_and_replaced(rig: Rig) -> None:
+    rig.cloud.timing = Timing(stop_s=0.05, delete_s=0.05)
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    await backend.start(LAUNCH)
+    assert len(rig.cloud.paid) == 1
+    told = await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [OTHER]
+    assert rig.cloud.paid == []
+    assert any(step.endswith(f"of {IMAGE}") for step in told)
+
+
+async def test_apps_of_others_are_left_alone_by_a_replacement(rig: Rig) -> None:
+    stranger = rig.cloud.stranger()
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert stranger in there(rig)
+    assert [what for _, what in stranger.changes] == ["start"]
+
+
+async def test_an_image_without_a_guard_touches_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unguarded(_: str) -> Image:
+        return Image("sha256:0", 1, "root", {})
+
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    monkeypatch.setattr(images, "look_at", unguarded)
+    with pytest.raises(SpecError, match="not built from cloud-init/container"):
+        await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [IMAGE]
+
+
+async def test_a_card_that_is_not_sold_touches_nothing(rig: Rig) -> None:
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    await backend.aclose()
+    backend = rig.open(image=None, gpu_model="B300")
+    with pytest.raises(SpecError):
+        await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [IMAGE]
+
+
+async def test_what_ends_a_replacement_halfway_leaves_nothing_billed(rig: Rig) -> None:
+    rig.cloud.timing = Timing(stop_s=0.05, delete_s=0.05)
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    steps = backend.deploy(OTHER)
+    assert isinstance(steps, AsyncGenerator)
+    await anext(steps)
+    await steps.aclose()
+    await backend.aclose()
+    backend = rig.open(image=None)
+    await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [OTHER]
+    assert rig.cloud.paid == []
