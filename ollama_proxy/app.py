@@ -43,6 +43,7 @@ from ollama_proxy.middleware import (
     observe,
     tell_errors,
 )
+from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
@@ -103,7 +104,9 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     name = backend_name(settings)
     factory = load_backend(name)
     notes, folder = store.notes_of(name), settings.state_dir
-    context = BackendContext(store.owner_id, folder, notes, clock, options)
+    context = BackendContext(
+        store.owner_id, folder, notes, clock, options, store.remembers
+    )
     try:
         backend = factory(context)
     except msgspec.DecodeError as error:
@@ -126,6 +129,7 @@ def build_app(
     hold: HoldPolicy | None = None,
     hosts: HostRules | None = None,
     access_rules: Sequence[AccessRule] = (),
+    neighbours: Neighbours | None = None,
 ) -> web.Application:
     """Return the application; nothing in it is global, nothing runs yet.
 
@@ -235,6 +239,7 @@ def build_app(
         settings.selection.reason,
         store,
         gpu,
+        neighbours,
     )
     common = Common(
         pool=pool,

@@ -326,6 +326,8 @@ class BackendContext:
 
     ``options`` are the backend's own settings: for a plug-in the table
     ``[backend_options]`` of the settings file. ``notes`` outlive the process.
+    ``remembers`` tells whether this state folder ever began a launch: one that it did
+    not, and that carries its owner id, was begun by a copy of the folder.
     """
 
     owner_id: str
@@ -333,6 +335,7 @@ class BackendContext:
     notes: Notes
     clock: Clock
     options: Mapping[str, object] = field(default_factory=dict)
+    remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
 
 
 BackendFactory = Callable[[BackendContext], Backend]

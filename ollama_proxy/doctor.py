@@ -190,7 +190,8 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
 async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Sweep while no proxy runs on this state folder."""
     async with _opened(settings) as (store, backend):
-        found = await sweep(backend, store, dry_run=dry_run)
+        now = this_machine().wall()
+        found = await sweep(backend, store, now=now, dry_run=dry_run)
         if not dry_run and isinstance(backend, Tidied):
             await backend.tidy()
         kept = await backend.kept() if isinstance(backend, Keeping) else []

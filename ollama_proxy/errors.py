@@ -115,6 +115,13 @@ class SpecError(BackendError):
     final = True
 
 
+class TwinError(SpecError):
+    """Another proxy lives by a copy of this state folder, and has an instance."""
+
+    reason = "copied"
+    final = False
+
+
 class ProgramError(SpecError):
     """A program of this machine is not there; it may be back at any moment."""
 

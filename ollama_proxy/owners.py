@@ -5,12 +5,16 @@ its id belongs to nobody who would stop it; where it is not, a proxy somewhere l
 it. The lease of what runs tells the two apart: a proxy renews it long before its end.
 """
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 from ollama_proxy.backend import Belonging
+from ollama_proxy.errors import TwinError
 from ollama_proxy.record import LaunchId
+
+_LAUNCH = re.compile(r"l[0-9a-f]{16}\Z")
 
 
 class Judgement(NamedTuple):
@@ -52,6 +56,52 @@ def judge(
         ]
     deleted = [one for one in theirs if one not in refused]
     return Judgement(sorted(deleted, key=lambda one: one.launch_id is None), refused)
+
+
+def twins(
+    belongings: Iterable[Belonging],
+    owner_id: str,
+    remembers: Callable[[LaunchId], bool],
+    now: float,
+) -> list[Belonging]:
+    """Return what was begun by a proxy on a copy of our state folder, and lives.
+
+    Every launch is in the journal before a cloud is called. So one with our owner id
+    that the journal never had was begun elsewhere, or after the back-up from which this
+    folder was restored. While its lease is renewed, somebody lives by it; once that is
+    over it is a stray like any other.
+    """
+    return [
+        one
+        for one in belongings
+        if one.owner_id == owner_id
+        and one.launch_id is not None
+        and _LAUNCH.match(one.launch_id)
+        and shows_a_proxy(one, now)
+        and not remembers(one.launch_id)
+    ]
+
+
+def twin_words(one: Belonging) -> str:
+    """Return what a twin is, and what to do, in a sentence."""
+    return (
+        f"another proxy uses a copy of this state folder: {one.name} (launch"
+        f" {one.launch_id}) carries our owner id, was not started from here, and its"
+        " lease is renewed; nothing is started or stopped here as long as that is so."
+        " Stop one of the two, or give this one a state folder of its own"
+        " (OLLAMA_PROXY_STATE_DIR)"
+    )
+
+
+def refuse_twins(
+    belongings: Iterable[Belonging],
+    owner_id: str,
+    remembers: Callable[[LaunchId], bool],
+    now: float,
+) -> None:
+    """Raise `TwinError` if a proxy on a copy of our state folder has an instance."""
+    for one in twins(belongings, owner_id, remembers, now):
+        raise TwinError(twin_words(one))
 
 
 def others(belongings: Iterable[Belonging], owner_id: str) -> list[Belonging]:

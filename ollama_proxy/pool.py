@@ -17,13 +17,21 @@ from typing import Protocol
 import structlog
 
 from ollama_proxy import log
-from ollama_proxy.backend import Backend, Keeping, Tidied, Upstream
+from ollama_proxy.backend import (
+    Backend,
+    Belonging,
+    Keeping,
+    SupportsOwners,
+    Tidied,
+    Upstream,
+)
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
 from ollama_proxy.events import Leased, Released, StopRequested, Used, Wake
 from ollama_proxy.lifecycle import is_given_up, step
 from ollama_proxy.load_wish import LoadWish, LoadWishes
+from ollama_proxy.owners import twin_words, twins
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.tasks import TaskOwner
 
@@ -140,6 +148,9 @@ class LaunchStore(Protocol):
 
     def launch_ids(self) -> set[LaunchId]:
         """Return every launch that a record names."""
+
+    def remembers(self, launch_id: LaunchId) -> bool:
+        """Tell whether a launch is on record, or ever was."""
 
 
 class Pool:
@@ -518,7 +529,8 @@ class Pool:
         """
         found: list[LaunchId] = []
         for backend in self._backends():
-            found += await sweep(backend, self._store, dry_run=dry_run)
+            now = self._clock.wall()
+            found += await sweep(backend, self._store, now=now, dry_run=dry_run)
             if thorough and not dry_run and isinstance(backend, Tidied):
                 await backend.tidy()
         return found
@@ -539,16 +551,25 @@ class Pool:
 
 
 async def sweep(
-    backend: Backend, store: LaunchStore, *, dry_run: bool = False
+    backend: Backend,
+    store: LaunchStore,
+    *,
+    now: float | None = None,
+    dry_run: bool = False,
 ) -> list[LaunchId]:
     """Stop the instances of ours that no record names; return their launches.
 
     The cloud is asked first and the records after: a launch is on record before
-    its cloud is called, so one that begins meanwhile is never taken for lost.
+    its cloud is called, so one that begins meanwhile is never taken for lost. What a
+    proxy on a copy of the state folder lives by at the date ``now`` stays; without a
+    date nobody can tell.
     """
     async with asyncio.timeout(_SWEEP_CALL_S):
         owned = await backend.owned()
     strays = sorted(set(owned) - store.launch_ids())
+    if strays and now is not None and isinstance(backend, SupportsOwners):
+        async with asyncio.timeout(_SWEEP_CALL_S):
+            strays = _without_twins(strays, await backend.belongings(), store, now)
     failure: Exception | None = None
     for launch_id in () if dry_run else strays:
         try:
@@ -561,3 +582,27 @@ async def sweep(
     if failure is not None:
         raise failure
     return strays
+
+
+def _without_twins(
+    strays: list[LaunchId],
+    belongings: list[Belonging],
+    store: LaunchStore,
+    now: float,
+) -> list[LaunchId]:
+    """Return the strays but for those of a proxy on a copy of the state folder.
+
+    A stray is named by its launch, or by its kind and id: ``machine-17``.
+    """
+    named = {part for name in strays for part in (name, name.partition("-")[2])}
+    spared: set[str] = set()
+    for one in belongings:
+        names = {str(one.launch_id), one.id.rpartition(" ")[2]}
+        if names & named and twins([one], one.owner_id, store.remembers, now):
+            spared |= names
+            structlog.get_logger().warning(log.STATE_COPIED, reason=twin_words(one))
+    return [
+        name
+        for name in strays
+        if name not in spared and name.partition("-")[2] not in spared
+    ]

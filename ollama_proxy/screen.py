@@ -46,6 +46,8 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         table.add_row("launches", _launches(status))
     if problem := (status.get("gpu") or {}).get("problem"):
         table.add_row("GPU", Text(str(problem), style="yellow"))
+    for other in status.get("others") or ():
+        table.add_row("another's", Text(_other(other), style="yellow"))
     if status["error"]:
         table.add_row("error", Text(str(status["error"]), style="red"))
     if status["progress"] is None:
@@ -67,6 +69,13 @@ def _launches(status: dict[str, Any]) -> str:
     """Return how many launches of the last hour are left to chance."""
     count, limit = status["launches_unserved"], status["launch_limit"]
     return f"{count} in the last hour without a request served, of {limit} at most"
+
+
+def _other(other: dict[str, Any]) -> str:
+    """Return what another deployment has, in words."""
+    per_hour = other["price_per_hour"]
+    cost = "price unknown" if per_hour is None else f"{per_hour:.4g} per hour"
+    return f"{other['name']} ({other['state']}), owner {other['owner']}, {cost}"
 
 
 def _times(status: dict[str, Any]) -> str:

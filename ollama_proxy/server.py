@@ -6,7 +6,6 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 
 import structlog
 from aiohttp import web
@@ -23,6 +22,7 @@ from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.hosts import HostRules
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.machine_hosts import hosts_of_this_machine
+from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.serving_address import written_down
@@ -52,6 +52,9 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         clock = open_clock(store)
         backend, watching = open_backend(settings, store, clock), TaskOwner()
         watching.spawn(DateWatch(clock, store).run(), name="date")
+        neighbours = Neighbours(
+            backend, owner_id=store.owner_id, remembers=store.remembers, clock=clock
+        )
         try:
             app = build_app(
                 settings,
@@ -60,9 +63,15 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 backend=backend,
                 dice=random.Random(),  # noqa: S311 - spreads load, guards nothing
                 hosts=_host_rules(bound),
+                neighbours=neighbours,
             )
             tags = _known_tags(settings, store, backend)
-            await _run(app, bound, settings, partial(_tell, announce, backend, tags))
+
+            def tell(settings: Settings, url: str) -> None:
+                _tell(announce, backend, tags, settings, url)
+                watching.spawn(neighbours.run(), name="neighbours")
+
+            await _run(app, bound, settings, tell)
         finally:
             await watching.aclose()
             await backend.aclose()

@@ -21,6 +21,7 @@ from ollama_proxy.fault_words import (
 )
 from ollama_proxy.gpu_use import GpuLook
 from ollama_proxy.launch_limit import recent
+from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
@@ -77,6 +78,7 @@ class Status:
     backend_reason: str
     disk: Disk
     gpu: GpuLook
+    neighbours: Neighbours | None = None
     _last: _Situation | None = None
     _furthest: tuple[LaunchId | None, float] = (None, 0.0)
 
@@ -212,6 +214,7 @@ class Status:
             "lost_models": self._lost_models(),
             "gpu": self.gpu.body() if serves else None,
             "price": self._price(),
+            "others": self.neighbours.others() if self.neighbours else [],
             "error": self._error(record),
             "launches_unserved": len(recent(record.paid_launches, self.clock.now())),
             "launch_limit": controller.policy.launch_limit,
@@ -226,7 +229,9 @@ class Status:
         return _PROVISIONING_STATUS[record.state]
 
     def _error(self, record: Record) -> str | None:
-        words = (error_of(record, self.clock.now()), self.disk.problem)
+        copied = self.neighbours.problem if self.neighbours else None
+        told = error_of(record, self.clock.now())
+        words = (told, self.disk.problem, copied if copied != told else None)
         return "; ".join(said for said in words if said) or None
 
     def _lockout(self, record: Record) -> dict[str, Any] | None:

@@ -283,7 +283,12 @@ class Store:
         self.owner_id = owner_id
 
     def remembers(self, launch_id: LaunchId) -> bool:
-        """Tell whether a launch is on record, or was: each is written down first."""
+        """Tell whether a launch is on record, or was: each is written down first.
+
+        Where the file was damaged nobody can tell, and none counts as another's.
+        """
+        if self.damage:
+            return True
         query = (
             "SELECT 1 FROM journal WHERE launch_id = ?"
             " UNION SELECT 1 FROM instance WHERE launch_id = ?"

@@ -70,6 +70,7 @@ TESTED_WITH = {
     "lessons": "extra_routes",
     "loop_refusal": "proxy_mark",
     "metrics": "own",
+    "neighbours": "twins",
     "middleware": "own",
     "probe_reply": "probe",
     "probe_timeout": "probe",

@@ -57,6 +57,7 @@ from ollama_proxy.errors import (
     StoreError,
     TransientError,
 )
+from ollama_proxy.owners import refuse_twins
 from ollama_proxy.record import LaunchId
 
 SETTLE_S = 150.0
@@ -84,6 +85,7 @@ class ExoscaleBackend:
         settings: ExoscaleSettings,
         *,
         owner_id: str,
+        remembers: Callable[[LaunchId], bool],
         ledger: Ledger,
         authority: Authority,
         clock: Clock,
@@ -93,6 +95,8 @@ class ExoscaleBackend:
         models: Collection[str] = (),
     ) -> None:
         self._settings = settings
+        self._owner_id = owner_id
+        self._remembers = remembers
         self._labels = Labels(owner_id)
         self._ledger = ledger
         self._authority = authority
@@ -171,6 +175,7 @@ class ExoscaleBackend:
             raise OutcomeUnknownError(
                 "the answer to a purchase was lost; it is looked for by its labels"
             )
+        self._refuse_twins(await self._owners.instances())
         if not await self._unparked(launch_id):
             await self._buyer.buy(launch_id)
 
@@ -616,6 +621,10 @@ class ExoscaleBackend:
             return False
         return (instance.lease_end or 0.0) < self._clock.wall()
 
+    def _refuse_twins(self, found: list[Belonging]) -> None:
+        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
+        refuse_twins(found, self._owner_id, self._remembers, self._clock.wall())
+
     async def belongings(self) -> list[Belonging]:
         """Return all that carries the product's label, ours included."""
         return await self._owners.belongings()
@@ -679,6 +688,7 @@ def open_backend(
     return ExoscaleBackend(
         settings,
         owner_id=context.owner_id,
+        remembers=context.remembers,
         ledger=Ledger(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,

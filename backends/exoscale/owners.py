@@ -38,8 +38,8 @@ class Owners:
         self._zones = zones
         self._api_of = api_of
 
-    async def belongings(self) -> list[Belonging]:
-        """Return the instances of all zones, and the security groups."""
+    async def instances(self) -> list[Belonging]:
+        """Return the instances of all zones."""
         found: list[Belonging] = []
         for zone in self._zones():
             answer = await self._api_of(zone).call("list_instances")
@@ -48,6 +48,11 @@ class Owners:
                 for one in read_instances(answer)
                 if is_made_by_us(one) and one.state not in LEAVING
             ]
+        return found
+
+    async def belongings(self) -> list[Belonging]:
+        """Return the instances of all zones, and the security groups."""
+        found = await self.instances()
         api = self._api_of(self._settings.zone)
         answer = await api.call("list_security_groups", visibility="private")
         for group in answer.get("security-groups") or []:

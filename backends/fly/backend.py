@@ -8,7 +8,7 @@ made without running, and started by a call of its own.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
@@ -54,6 +54,7 @@ from ollama_proxy.errors import (
     TransientError,
 )
 from ollama_proxy.link import Link
+from ollama_proxy.owners import refuse_twins
 from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import until_gone
 
@@ -75,6 +76,7 @@ class FlyBackend:
         *,
         api: FlyApi,
         owner_id: str,
+        remembers: Callable[[LaunchId], bool],
         attempts: Attempts,
         authority: Authority,
         clock: Clock,
@@ -82,6 +84,8 @@ class FlyBackend:
         poll_s: float,
     ) -> None:
         self._settings = settings
+        self._owner_id = owner_id
+        self._remembers = remembers
         self._api = api
         self._marks = Marks(owner_id)
         self._attempts = attempts
@@ -154,6 +158,7 @@ class FlyBackend:
         if found:
             await self._take(launch_id, oldest_first(found)[0])
             return
+        self._refuse_twins(self._owners.of(machines))
         await self._take_a_slot(launch_id, machines)
 
     async def _take_a_slot(self, launch_id: LaunchId, machines: list[Machine]) -> None:
@@ -626,6 +631,10 @@ class FlyBackend:
         """Return what there is of this deployment, in words."""
         return await self.kept()
 
+    def _refuse_twins(self, found: list[Belonging]) -> None:
+        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
+        refuse_twins(found, self._owner_id, self._remembers, self._clock.wall())
+
     async def belongings(self) -> list[Belonging]:
         """Return all that carries the product's label, ours included."""
         return await self._owners.belongings()
@@ -679,6 +688,7 @@ def open_backend(
             sleep=sleep,
         ),
         owner_id=context.owner_id,
+        remembers=context.remembers,
         attempts=Attempts(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,

@@ -38,16 +38,20 @@ class Owners:
             machines = await self._api.machines()
         except NoAppError:
             return []
-        found = [
-            self._machine(one)
-            for one in machines
-            if is_made_by_us(one) and one.state not in LEAVING
-        ]
+        found = self.of(machines)
         for volume in await self._api.volumes():
             named = _VOLUME.match(volume.name)
             if named and not volume.is_leaving:
                 found.append(self._volume(volume, named["owner"]))
         return found
+
+    def of(self, machines: list[Machine]) -> list[Belonging]:
+        """Return the machines of a list that carry our product's marks."""
+        return [
+            self._machine(one)
+            for one in machines
+            if is_made_by_us(one) and one.state not in LEAVING
+        ]
 
     def _machine(self, one: Machine) -> Belonging:
         settings = self._settings

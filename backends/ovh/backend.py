@@ -60,6 +60,7 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.headers import GUARD_TOKEN
 from ollama_proxy.link import Link
+from ollama_proxy.owners import refuse_twins
 from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import surely_gone, until_gone
 
@@ -75,6 +76,7 @@ class OvhBackend:
         settings: OvhSettings,
         *,
         owner_id: str,
+        remembers: Callable[[LaunchId], bool],
         attempts: Attempts,
         authority: Authority,
         clock: Clock,
@@ -83,6 +85,8 @@ class OvhBackend:
         poll_s: float,
     ) -> None:
         self._settings = settings
+        self._owner_id = owner_id
+        self._remembers = remembers
         self._labels = Labels(owner_id)
         self._attempts = attempts
         self._authority = authority
@@ -157,6 +161,8 @@ class OvhBackend:
                 "the answer to the making of an app was lost; it is looked for by its"
                 " labels"
             )
+        everything = await self._fleet.everything()
+        self._refuse_twins([self._owners.belonging(*one) for one in everything])
         if (resting := await self._one_that_rests()) is not None:
             region, app = resting
             identity = app.label("identity")
@@ -535,6 +541,10 @@ class OvhBackend:
             described(region, app) for region, app in await self._fleet.everything()
         ]
 
+    def _refuse_twins(self, found: list[Belonging]) -> None:
+        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
+        refuse_twins(found, self._owner_id, self._remembers, self._clock.wall())
+
     async def belongings(self) -> list[Belonging]:
         """Return all that carries the product's label, ours included."""
         return await self._owners.belongings()
@@ -576,6 +586,7 @@ def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
     return OvhBackend(
         settings,
         owner_id=context.owner_id,
+        remembers=context.remembers,
         attempts=Attempts(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,

@@ -36,10 +36,11 @@ class Owners:
         for region in self._regions():
             for app in await self._driver_of(region).apps():
                 if is_made_by_us(app) and app.state not in LEAVING:
-                    found.setdefault(app.id, self._belonging(region, app))
+                    found.setdefault(app.id, self.belonging(region, app))
         return list(found.values())
 
-    def _belonging(self, region: str, app: App) -> Belonging:
+    def belonging(self, region: str, app: App) -> Belonging:
+        """Return an app as what belongs to somebody."""
         runs = not app.is_resting
         flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
         return Belonging(

@@ -38,6 +38,10 @@ class MemoryStore:
     def launch_ids(self) -> set[LaunchId]:
         return {r.launch_id for r in self.records.values() if r.launch_id is not None}
 
+    def remembers(self, launch_id: LaunchId) -> bool:
+        begun = {line.launch_id for line in self.transitions}
+        return launch_id in begun | self.launch_ids()
+
     def add_launch(self, offer: str, duration_s: float) -> None:
         self.durations.setdefault(offer, []).append(duration_s)
 

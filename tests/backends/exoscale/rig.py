@@ -2,13 +2,14 @@
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.record import LaunchId
 from tests.fakes.exoscale.cloud import FakeExoscale, Timing
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server
@@ -29,6 +30,7 @@ class Rig:
     folder: Path
     port: int
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
+    remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
 
     def settings(self, **more: object) -> ExoscaleSettings:
         return ExoscaleSettings.model_validate(
@@ -49,6 +51,7 @@ class Rig:
             self.notes.setdefault(owner_id, MemoryNotes()),
             self.clock,
             {"exoscale": self.settings(**more)},
+            self.remembers,
         )
         return open_backend(
             context, port=self.port, poll_s=0.02, sleep=self.clock.sleep

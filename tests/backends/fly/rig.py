@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend, open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.record import LaunchId
 from tests.fakes.fly.cloud import FakeApp, FakeFly, Timing
 from tests.fakes.fly.guest import Guests, guests_of
 from tests.fakes.fly.server import TOKEN, FlyServer, fly_server
@@ -33,6 +34,7 @@ class Rig:
     app: FakeApp
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
+    remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
 
     def settings(self, **more: object) -> FlySettings:
         common: dict[str, object] = {
@@ -52,6 +54,7 @@ class Rig:
             self.notes.setdefault(owner_id, MemoryNotes()),
             self.clock,
             {"fly": self.settings(**more)},
+            self.remembers,
         )
         return open_backend(context, poll_s=0.05, sleep=self.sleep)
 

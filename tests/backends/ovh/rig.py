@@ -1,13 +1,14 @@
 """A fake AI Deploy with guests, and backends on it, for tests."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.record import LaunchId
 from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
 from tests.fakes.ovh.guest import Guests, guests_of
@@ -33,6 +34,7 @@ class Rig:
     program: Path
     driver: str
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
+    remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
 
     def settings(self, **more: object) -> OvhSettings:
         region = str(more.get("region", "GRA"))
@@ -54,6 +56,7 @@ class Rig:
             self.notes.setdefault(owner_id, MemoryNotes()),
             self.clock,
             {"ovh": self.settings(**more)},
+            self.remembers,
         )
         return open_backend(context, poll_s=0.02)
 
