@@ -283,6 +283,14 @@ class SupportsModelListing(Protocol):
 
 
 @runtime_checkable
+class Releasing(Protocol):
+    """A backend that keeps instances, stopped, for the next launch."""
+
+    async def release(self, *, dry_run: bool) -> list[str]:
+        """Delete them before their time is over; return what they are, in words."""
+
+
+@runtime_checkable
 class Keeping(Protocol):
     """A backend that keeps things which cost while nothing runs."""
 

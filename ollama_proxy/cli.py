@@ -339,6 +339,9 @@ def sweep(
         typer.Option("--launch", metavar="ID", help="although a proxy lives by it"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    stopped: Annotated[
+        bool, typer.Option("--stopped", help="also those kept for the next launch")
+    ] = False,
 ) -> None:
     """Stop instances of ours that no record names, or that nobody wants any more."""
     settings = _settings(config)
@@ -360,11 +363,12 @@ def sweep(
         _print_swept(asyncio.run(sweep_expired(settings, dry_run=dry_run)))
         return
     try:
-        found = _client(settings).post("/-/sweep", dry_run="1" if dry_run else "0")
+        wishes = {"dry_run": str(int(dry_run)), "stopped": str(int(stopped))}
+        found = _client(settings).post("/-/sweep", **wishes)
     except ProxyUnreachableError:
         from ollama_proxy.doctor import sweep_alone  # noqa: PLC0415 - slow to import
 
-        found = asyncio.run(sweep_alone(settings, dry_run=dry_run))
+        found = asyncio.run(sweep_alone(settings, dry_run=dry_run, stopped=stopped))
     _print_swept(found)
 
 

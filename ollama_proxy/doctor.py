@@ -14,6 +14,7 @@ from ollama_proxy.backend import (
     Finding,
     Keeping,
     Leased,
+    Releasing,
     SupportsOwners,
     Tidied,
     place_of,
@@ -187,11 +188,16 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
     return found
 
 
-async def sweep_alone(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Sweep while no proxy runs on this state folder."""
+async def sweep_alone(
+    settings: Settings, *, dry_run: bool, stopped: bool = False
+) -> dict[str, Any]:
+    """Sweep while no proxy runs on this state folder; if ``stopped``, what is kept."""
     async with _opened(settings) as (store, backend):
         now = this_machine().wall()
-        found = await sweep(backend, store, now=now, dry_run=dry_run)
+        swept = await sweep(backend, store, now=now, dry_run=dry_run)
+        found: list[str] = [*swept]
+        if stopped and isinstance(backend, Releasing):
+            found += await backend.release(dry_run=dry_run)
         if not dry_run and isinstance(backend, Tidied):
             await backend.tidy()
         kept = await backend.kept() if isinstance(backend, Keeping) else []

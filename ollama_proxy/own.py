@@ -81,11 +81,16 @@ class OwnHandlers:
         return _json(self._status.body())
 
     async def sweep(self, request: web.Request) -> web.Response:
-        """Stop instances of ours that no record names; ``?dry_run=1`` only lists."""
+        """Stop instances of ours that no record names; ``?dry_run=1`` only lists.
+
+        ``?stopped=1``: what is kept, stopped, for the next launch goes as well.
+        """
         _refuse_browsers(request)
         dry_run = request.query.get("dry_run") == "1"
         try:
-            found = await self._pool.sweep(dry_run=dry_run, thorough=True)
+            found: list[str] = [*await self._pool.sweep(dry_run=dry_run, thorough=True)]
+            if request.query.get("stopped") == "1":
+                found += await self._pool.release(dry_run=dry_run)
             kept = await self._pool.kept()
         except (TimeoutError, BackendError) as error:
             message = f"the cloud could not be asked what is ours: {error}"

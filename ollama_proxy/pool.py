@@ -21,6 +21,7 @@ from ollama_proxy.backend import (
     Backend,
     Belonging,
     Keeping,
+    Releasing,
     SupportsOwners,
     Tidied,
     Upstream,
@@ -534,6 +535,15 @@ class Pool:
             if thorough and not dry_run and isinstance(backend, Tidied):
                 await backend.tidy()
         return found
+
+    async def release(self, *, dry_run: bool) -> list[str]:
+        """Delete what is kept, stopped, for the next launch; return it in words."""
+        released: list[str] = []
+        for backend in self._backends():
+            if isinstance(backend, Releasing):
+                async with asyncio.timeout(_SWEEP_CALL_S):
+                    released += await backend.release(dry_run=dry_run)
+        return released
 
     async def kept(self) -> list[str]:
         """Return what costs while nothing runs, in words."""

@@ -556,8 +556,13 @@ class ExoscaleBackend:
         looks: list[Awaitable[list[Instance]]] = [
             self._ours_in(zone) for zone in self.zones()
         ]
-        found = [one for zone in await asyncio.gather(*looks) for one in zone]
+        listed = dict(zip(self.zones(), await asyncio.gather(*looks), strict=True))
+        found = [one for zone in listed.values() for one in zone]
         self._parking.count(found)
+        for zone, ones in listed.items():
+            for one in ones:
+                if one.is_parked:
+                    await self._parking.measure(self.api(zone), one)
         parked = [one for one in found if one.is_parked]
         unwanted = [
             one
@@ -571,6 +576,32 @@ class ExoscaleBackend:
         if problem is not None and not launches | strays:
             raise problem
         return launches | {LaunchId(name) for name in strays}
+
+    async def kept(self) -> list[str]:
+        """Return each instance that is kept for the next launch, with its price."""
+        return [self._parking.words(zone, one) for zone, one in await self._kept_ones()]
+
+    async def release(self, *, dry_run: bool) -> list[str]:
+        """Delete what is kept for the next launch, before its time is over."""
+        released = []
+        for zone, one in await self._kept_ones():
+            released.append(f"{one.name} in {zone} ({one.state})")
+            if not dry_run:
+                await self._delete(zone, one)
+                self._parking.forget(one)
+        return released
+
+    async def _kept_ones(self) -> list[tuple[str, Instance]]:
+        """Return what is kept and no launch has taken, with the size of its disk."""
+        kept = [
+            (zone, one)
+            for zone in self.zones()
+            for one in await self._ours_in(zone)
+            if one.is_parked and not self._is_used(one)
+        ]
+        for zone, one in kept:
+            await self._parking.measure(self.api(zone), one)
+        return kept
 
     def _is_double(self, instance: Instance) -> bool:
         """Tell whether its launch has another one: a lost purchase came very late."""

@@ -27,6 +27,7 @@ class Instance(msgspec.Struct, frozen=True, rename="kebab"):
     created_at: str = ""
     manager: dict[str, Any] | None = None
     instance_type: dict[str, Any] = {}
+    disk_size: int | None = None
 
     @property
     def is_parked(self) -> bool:

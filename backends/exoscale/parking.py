@@ -4,6 +4,9 @@ A parked instance has the certificate of the launch that it was bought for: its
 label ``identity`` says which. Its lease says until when it is kept.
 """
 
+import contextlib
+from datetime import UTC, datetime
+
 import structlog
 
 from ollama_proxy import log
@@ -13,7 +16,7 @@ from ollama_proxy.backends.exoscale.api import (
     OperationFailedError,
     settled,
 )
-from ollama_proxy.backends.exoscale.instances import Instance, Labels
+from ollama_proxy.backends.exoscale.instances import Instance, Labels, read_instance
 from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.clock import Clock
@@ -46,7 +49,7 @@ class Parking:
         self._settings = settings
         self._labels = labels
         self._clock = clock
-        self._kept = 0
+        self._kept: dict[str, int | None] = {}
         self._stopping_since: dict[str, float] = {}
         self._start_tries: dict[str, int] = {}
         self._log = structlog.get_logger()
@@ -56,12 +59,45 @@ class Parking:
         """What runs costs per hour, and what is kept; None where nobody said."""
         settings = self._settings
         each = settings.disk_price
-        kept = None if each is None else each * settings.disk_size * self._kept
-        return Prices(settings.price_per_hour, self._kept, kept)
+        sizes = [size for size in self._kept.values() if size is not None]
+        is_known = each is not None and len(sizes) == len(self._kept)
+        kept = (each or 0.0) * sum(sizes) if is_known else None
+        return Prices(settings.price_per_hour, len(self._kept), kept)
 
     def count(self, instances: list[Instance]) -> None:
-        """Take note of how many are kept, as the last look at all zones had it."""
-        self._kept = sum(instance.is_parked for instance in instances)
+        """Take note of which are kept, as the last look at all zones had it.
+
+        Lists hold no sizes of disks: what a look at each of them told stays.
+        """
+        parked = [instance.id for instance in instances if instance.is_parked]
+        self._kept = {name: self._kept.get(name) for name in parked}
+
+    def forget(self, instance: Instance) -> None:
+        """Take note that one is kept no more."""
+        self._kept.pop(instance.id, None)
+
+    async def measure(self, api: ExoscaleApi, instance: Instance) -> None:
+        """Take note of the disk that a kept instance has, whatever is configured now.
+
+        One that can't be seen is of unknown price.
+        """
+        with contextlib.suppress(BackendError):
+            seen = read_instance(await api.call("get_instance", id=instance.id))
+            self._kept[instance.id] = seen.disk_size
+
+    def words(self, zone: str, instance: Instance) -> str:
+        """Return what a kept instance is, until when it is kept, and its price."""
+        size, each = self._kept.get(instance.id), self._settings.disk_price
+        disk = "a disk of unknown size" if size is None else f"a disk of {size} GiB"
+        price = "price unknown"
+        if size is not None and each is not None:
+            price = f"{size * each:.4f} per hour"
+        until = datetime.fromtimestamp(instance.lease_end or 0.0, UTC)
+        return (
+            f"stopped instance {instance.name} ({instance.id}) in {zone}, {disk},"
+            f" {price}, kept until {until:%Y-%m-%d %H:%M} UTC;"
+            " `ollama-proxy sweep --stopped` deletes it"
+        )
 
     def is_over(self, instance: Instance) -> bool:
         """Tell whether a parked instance was kept long enough, or is not wanted."""
@@ -89,7 +125,7 @@ class Parking:
                 labels = self._labels.parked(instance, identity, until)
                 await api.call("update_instance", id=instance.id, labels=labels)
                 del self._stopping_since[instance.id]
-                self._kept += 1
+                self._kept[instance.id] = instance.disk_size
         except (CredentialsError, SpecError) as error:
             self._note("stop of an idle instance", error)
             return False
@@ -102,7 +138,7 @@ class Parking:
         lease_end = self._clock.wall() + self._settings.lease
         labels = self._labels.changed(instance, launch, lease_end)
         await api.carry_out("update_instance", id=instance.id, labels=labels)
-        self._kept = max(0, self._kept - 1)
+        self._kept.pop(instance.id, None)
         identity = instance.labels.get("identity", "")
         return Purchase(
             offer, self._clock.now(), instance.id, seen=True, identity=identity

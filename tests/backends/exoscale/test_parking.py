@@ -76,6 +76,94 @@ async def test_what_served_is_stopped_and_kept(
     assert backend.prices.parked_per_hour == pytest.approx(0.01)
 
 
+async def test_what_is_kept_is_listed_with_the_price_of_the_disk_that_it_has(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    changed = rig.open(idle_action="stop", disk_price="0.0001", disk_size="400")
+    await changed.owned()
+    (told,) = await changed.kept()
+    prices = changed.prices
+    await changed.aclose()
+    (instance,) = rig.cloud.instances.values()
+
+    assert prices.parked_per_hour == pytest.approx(0.01)
+    assert instance.id in told
+    assert "in at-vie-2, a disk of 100 GiB, 0.0100 per hour, kept until 20" in told
+
+
+async def test_a_disk_that_cannot_be_seen_has_an_unknown_price(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    again = rig.open(idle_action="stop", disk_price="0.0001")
+    rig.server.always["get-instance"] = "403"
+    await again.owned()
+    (told,) = await again.kept()
+    prices = again.prices
+    await again.aclose()
+
+    assert (prices.parked, prices.parked_per_hour) == (1, None)
+    assert "a disk of unknown size, price unknown" in told
+
+
+async def test_what_is_kept_is_deleted_on_order_before_its_time(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    stranger = rig.cloud.stranger()
+    listed = await backend.release(dry_run=True)
+    (instance, _) = rig.cloud.instances.values()
+    still = rig.cloud.state(instance)
+    deleted = await backend.release(dry_run=False)
+    await asyncio.sleep(0.1)
+
+    assert len(listed) == 1
+    assert listed == deleted
+    assert still == "stopped"
+    assert not rig.cloud.exists(instance)
+    assert rig.cloud.exists(stranger)
+    assert await backend.kept() == []
+    assert backend.prices.parked == 0
+
+
+async def test_what_a_launch_has_is_not_deleted_with_what_is_kept(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await parked(backend)
+    await started(backend, SECOND)
+    await until(backend, SECOND, Phase.RUNNING)
+
+    assert await backend.release(dry_run=False) == []
+    assert len(rig.cloud.paid) == 1
+    await until(backend, SECOND, Phase.GONE, stops=True)
+
+
+async def test_a_running_proxy_lists_and_deletes_what_is_kept(
+    rig: Rig, tmp_path: Path
+) -> None:
+    backend = rig.open(idle_action="stop")
+    async with running_proxy(
+        tmp_path / "proxy", backend=backend, OLLAMA_MODEL="tiny"
+    ) as proxy:
+        await proxy.wake()
+        kept = backend._ledger._kept  # what never served is deleted, not kept
+        await proxy.until(lambda: any(one.served for one in kept.values()))
+        proxy.parts.pool.stop()
+        await proxy.until(lambda: proxy.state == "cold")
+        told = []
+        for query in ("stopped=0", "stopped=1&dry_run=1", "stopped=1"):
+            async with proxy.session.post(f"{proxy.url}/-/sweep?{query}") as answer:
+                told.append(await answer.json())
+        await asyncio.sleep(0.1)
+    (instance,) = rig.cloud.instances.values()
+
+    assert "stopped instance" in told[0]["kept"][0]
+    assert [len(one["swept"]) for one in told] == [0, 1, 1]
+    assert told[2]["kept"] == []
+    assert not rig.cloud.exists(instance)
+
+
 async def test_the_next_launch_starts_it_again_and_trusts_its_certificate(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
