@@ -10,6 +10,7 @@ from ollama_proxy.errors import (
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
+    RateLimitError,
     SpecError,
     TransientError,
 )
@@ -75,5 +76,5 @@ _BY_STATUS: dict[int, Callable[[str], BackendError]] = {
     402: _unpaid,
     404: NotFoundError,
     409: ConflictError,
-    429: TransientError,
+    429: RateLimitError,
 }

@@ -23,6 +23,7 @@ from ollama_proxy.errors import (
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
+    RateLimitError,
     SpecError,
     TransientError,
 )
@@ -102,7 +103,7 @@ FAILURES = {
     "401": CredentialsError,
     "402": CredentialsError,
     "403": CredentialsError,
-    "429": TransientError,
+    "429": RateLimitError,
     "500": OutcomeUnknownError,
     "503": OutcomeUnknownError,
     "html-502-after": OutcomeUnknownError,
