@@ -15,7 +15,7 @@ from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.crashes import Killed, kill_around
 
 LAUNCH = LaunchId("l0123456789abcdef")
-CALLS_OF_A_START = 11
+CALLS_OF_A_START = 12
 
 
 @pytest.fixture

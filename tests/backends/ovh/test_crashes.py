@@ -15,8 +15,8 @@ from tests.backends.ovh.rig import Rig, ovh_rig
 from tests.crashes import Killed, kill_around
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
-CALLS_OF_A_CREATION = 5
-CALLS_OF_A_RESTART = 6
+CALLS_OF_A_CREATION = 6
+CALLS_OF_A_RESTART = 7
 
 
 @pytest.fixture
