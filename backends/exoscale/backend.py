@@ -677,12 +677,20 @@ class ExoscaleBackend:
     async def check(self) -> list[Finding]:
         """Examine key, rights, type, quota, template and disk; buy nothing."""
         from ollama_proxy.backends.exoscale.check import examine  # noqa: PLC0415 - rare
+        from ollama_proxy.backends.exoscale.stopped_gpus import (  # noqa: PLC0415 - rare
+            stopped_gpus,
+        )
 
         try:
             await self._zones.check()
         except SpecError as error:
             return [Finding("zone", ok=False, detail=str(error))]
-        return await examine(self.api(self._settings.zone), self._settings)
+        settings = self._settings
+        findings = await examine(self.api(settings.zone), settings)
+        if not findings[0].ok:
+            return findings
+        zones, disk_price = self.zones(), settings.disk_price
+        return findings + await stopped_gpus(zones, self.api, disk_price)
 
 
 def open_backend(
