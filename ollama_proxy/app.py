@@ -59,6 +59,8 @@ from ollama_proxy.routing import Need, known_paths
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
+from ollama_proxy.stage_history import StageEstimates
+from ollama_proxy.stage_report import StageReport
 from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import SLOT, Store
@@ -173,6 +175,12 @@ def build_app(
         dice=dice,
     )
     controller.observe(metrics.on_transition)
+    metrics.watch_stages(offer.name)
+    stage_estimates = StageEstimates(store.stages)
+    report = StageReport(
+        offer.name, controller.timeline, counts=metrics, learner=stage_estimates
+    )
+    controller.observe(report.on_transition)
     pool = Pool(
         [controller],
         store=store,
@@ -239,6 +247,7 @@ def build_app(
         settings.selection.reason,
         store,
         gpu,
+        stage_estimates,
         neighbours,
     )
     common = Common(

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ollama_proxy.boot_stages import StageSpan
 from ollama_proxy.clock import Clock
 from ollama_proxy.link import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
 from ollama_proxy.record import LaunchId
@@ -46,7 +47,8 @@ class Observation:
     ``notice`` is what is to be known of one that serves, told in ``/status``.
     ``report`` is what there is to read of one that has failed, or is gone: a log, say,
     of which up to 8 KB are kept, without secrets of the settings. ``step`` is what a
-    boot is at, in a word of its installation, if its instance tells.
+    boot is at, in a word of its installation, if its instance tells; ``spans``
+    are the steps of a boot that is over, told once.
     """
 
     phase: Phase
@@ -58,6 +60,7 @@ class Observation:
     step: str = ""
     needs_person: bool = False
     notice: str = ""
+    spans: tuple[StageSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import structlog
 
 from ollama_proxy import log
 from ollama_proxy.backend import Backend, Observation, Phase, Renewable, Upstream
+from ollama_proxy.boot_stages import StageSpan, Timeline
 from ollama_proxy.clock import Clock
 from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.endings import ended, failed, refused
@@ -125,6 +126,7 @@ class Controller:
         self.policy = _policy_for(offer, policy)
         self.use_grain_s = _use_grain_s(self.policy)
         self.upstream: Upstream | None = None
+        self.timeline = Timeline()
         self._traits = traits
         self._store = store
         self._launches = launches
@@ -193,10 +195,20 @@ class Controller:
                 raise
             self._log.error(log.STORE_FAILED, error=str(error))
         self._record = after
+        if after.progress is not before.progress or after.state is not before.state:
+            self._note_stage(self.timeline.see(before, after, now))
         if outcome.command != duty(before) or self._due_before_wakening(after):
             self._changed.set()
         if after.state is not before.state:
             self._tell(before, after, event)
+
+    def _note_stage(self, ended: StageSpan | None) -> None:
+        if ended is not None:
+            stage, took_s = ended.name, round(ended.seconds, 3)
+            launch_id = self.timeline.launch_id
+            self._log.debug(
+                log.STAGE_ENDED, launch_id=launch_id, stage=stage, lasted_s=took_s
+            )
 
     def _tell(self, before: Record, after: Record, event: Event) -> None:
         """Tell of a transition; nobody who fails to listen can undo it."""
@@ -453,6 +465,7 @@ class Controller:
                     self._end_launch(failed(launch_id, seen))
                     return None
                 if seen.phase is Phase.RUNNING and seen.upstream is not None:
+                    self.timeline.guest = seen.spans or self.timeline.guest
                     return seen.upstream
                 booting = Progress(
                     Stage.BOOTING,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from ollama_proxy.boot_stages import STAGE_NAMES
 from ollama_proxy.record import Record, State
 from ollama_proxy.routing import Kind
 
@@ -54,6 +55,13 @@ class Metrics:
             buckets=_LAUNCH_BUCKETS,
             registry=self.registry,
         )
+        self.stage_seconds = Histogram(
+            "ollama_proxy_boot_stage_seconds",
+            "How long each stage took of launches that became ready",
+            ("backend", "stage"),
+            buckets=_LAUNCH_BUCKETS,
+            registry=self.registry,
+        )
         self._request_counters = {
             (kind, outcome): self.requests.labels(kind.value, outcome)
             for kind in Kind
@@ -87,6 +95,15 @@ class Metrics:
         self.transitions.labels(after.state.value).inc()
         if after.state is State.READY and not after.adopted:
             self.launch.observe(after.since - after.woken_at)
+
+    def watch_stages(self, backend: str) -> None:
+        """Have every stage of a backend's launches, with nothing yet."""
+        for stage in STAGE_NAMES:
+            self.stage_seconds.labels(backend, stage)
+
+    def observe_stage(self, backend: str, stage: str, seconds: float) -> None:
+        """Count a stage of a launch that became ready; one of `STAGE_NAMES`."""
+        self.stage_seconds.labels(backend, stage).observe(seconds)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -49,6 +49,11 @@ MIGRATIONS: Final = (
     DROP TABLE catalogue;
     """,
     "ALTER TABLE journal ADD COLUMN report TEXT;",
+    """
+    CREATE TABLE launch_stages (
+        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, stages BLOB NOT NULL
+    );
+    """,
 )
 """One script per version of the schema; the position is the version before it."""
 

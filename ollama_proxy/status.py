@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from ollama_proxy import __version__
 from ollama_proxy.answers import Waiting, retry_after_s
 from ollama_proxy.backend import Priced
+from ollama_proxy.boot_stages import stage_name
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
@@ -26,6 +27,8 @@ from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
 from ollama_proxy.record import LaunchId, Record, State
+from ollama_proxy.stage_history import StageEstimates
+from ollama_proxy.stage_report import stages_body
 from ollama_proxy.sticky import StickyModels
 
 _PROVISIONING_STATUS = {
@@ -78,6 +81,7 @@ class Status:
     backend_reason: str
     disk: Disk
     gpu: GpuLook
+    stage_estimates: StageEstimates
     neighbours: Neighbours | None = None
     _last: _Situation | None = None
     _furthest: tuple[LaunchId | None, float] = (None, 0.0)
@@ -113,8 +117,7 @@ class Status:
         failed = is_error(record)
         starting = record.state is State.STARTING
         elapsed_s = self._elapsed_s(record)
-        total_s = self.estimates.total_s(controller.offer.name)
-        eta_s = remaining_s(total_s, elapsed_s or 0.0) if not failed else None
+        eta_s = self._eta_s(controller, elapsed_s) if not failed else None
         wait_s = self._pause_s(record) if failed else eta_s
         waiting = Waiting(
             status="error" if failed else "provisioning",
@@ -126,6 +129,17 @@ class Status:
             retry_after=None,
         )
         return _Situation(record, tenth, waiting, wait_s)
+
+    def _eta_s(self, controller: Controller, elapsed_s: float | None) -> float | None:
+        """Return how long a launch still takes, by its stage if others had that one."""
+        name, record = controller.offer.name, controller.record
+        if record.state is State.STARTING:
+            running_s = controller.timeline.running_s(self.clock.now())
+            stage = stage_name(record.progress)
+            by_stage = self.stage_estimates.remaining_s(name, stage, running_s)
+            if by_stage is not None:
+                return by_stage
+        return remaining_s(self.estimates.total_s(name), elapsed_s or 0.0)
 
     def _pause_s(self, record: Record) -> float:
         """Return when it is worth asking again after a failed launch."""
@@ -195,6 +209,8 @@ class Status:
             "stage": waiting.stage,
             "progress": waiting.progress,
             "detail": _detail(controller, starting=waiting.stage is not None),
+            "stages": stages_body(controller.timeline.spans(self.clock.now())),
+            "instance_stages": stages_body(controller.timeline.guest),
             "elapsed_s": waiting.elapsed_s,
             "eta_s": waiting.eta_s if waiting.stage else None,
             "retry_after": waiting.retry_after

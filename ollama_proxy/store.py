@@ -26,6 +26,7 @@ from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.restore_plan import StickyModel
+from ollama_proxy.stage_history import StageHistory
 from ollama_proxy.state_file import Opened, keep_copy, open_state
 from ollama_proxy.state_folder import (
     STATE_FILE,
@@ -299,6 +300,11 @@ class Store:
     def place(self, name: str) -> Place:
         """Return what is known of the models of one place."""
         return Place(self._db, self._writing, name, self._discard)
+
+    @property
+    def stages(self) -> StageHistory:
+        """What is known of the stages of launches."""
+        return StageHistory(self._db, self._writing)
 
     def add_launch(self, offer: str, duration_s: float) -> None:
         """Remember how long a launch took from wake to ready."""

@@ -135,7 +135,16 @@ def test_a_damaged_record_of_nothing_is_none(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "table",
-    ["meta", "instance", "journal", "launch", "sticky_model", "backend_note", "place"],
+    [
+        "meta",
+        "instance",
+        "journal",
+        "launch",
+        "launch_stages",
+        "sticky_model",
+        "backend_note",
+        "place",
+    ],
 )
 def test_a_missing_table_costs_what_was_in_it_and_no_launch(
     folder: Path, table: str, errors_logged: LogCapture

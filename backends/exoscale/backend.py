@@ -44,6 +44,7 @@ from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.zones import Zones
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard, Sight
+from ollama_proxy.backends.guard_stages import guest_spans
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.sightings import Absences, Sightings
@@ -432,7 +433,8 @@ class ExoscaleBackend:
             detail = f"setting up {stage}"
             return Observation(Phase.PENDING, upstream, detail, step=stage)
         self._heard[launch_id] = upstream
-        return Observation(Phase.RUNNING, upstream, host)
+        spans = await guest_spans(upstream)
+        return Observation(Phase.RUNNING, upstream, host, spans=spans)
 
     async def _served(
         self, launch_id: LaunchId, instance: Instance, upstream: Upstream

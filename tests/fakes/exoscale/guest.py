@@ -45,6 +45,7 @@ class Guest:
     """One instance's inside. ``stages``: what its guard says, in turn.
 
     ``report``: how it tells of a failed step, as `reported` has it.
+    ``told_stages``: what it says of how long they took; None: it does not know.
     """
 
     instance: FakeInstance
@@ -58,6 +59,7 @@ class Guest:
     heartbeats: int = 0
     strangers: int = 0
     report: bytes | str = "absent"
+    told_stages: str | None = None
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -72,6 +74,8 @@ class Guest:
             return web.Response(text=stage + "\n")
         if request.path == "/-/report":
             return await reported(request, self.report)
+        if request.path == "/-/stages" and self.told_stages is not None:
+            return web.Response(body=self.told_stages.encode(errors="surrogateescape"))
         return await handler(request)
 
 
@@ -115,6 +119,7 @@ class Guests:
     port: int = 0
     caddy: Path | None = None
     inside: dict[str, Guest] = field(default_factory=dict)
+    told_stages: str | None = None
     is_over: bool = False
     usurped: set[str] = field(default_factory=set)
     told_to_strangers: list[bytes] = field(default_factory=list)
@@ -192,6 +197,7 @@ class Guests:
             app[SIMULATOR],
             token,
             report=self.report,
+            told_stages=self.told_stages,
         )
         if self.mute:
             await runner.setup()
