@@ -185,7 +185,10 @@ class Tidied(Protocol):
     """A backend that leaves things behind which cost nothing: firewall rules, say."""
 
     async def tidy(self) -> None:
-        """Remove what no instance needs; what is in use stays."""
+        """Remove what no instance needs; what is in use stays.
+
+        Raises `ConflictError` for what will be free by itself.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Examine a deployment without serving: for ``check`` and a ``sweep`` alone."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
@@ -22,7 +23,7 @@ from ollama_proxy.backend import (
 from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import sizes_of
 from ollama_proxy.clock import open_clock, this_machine
-from ollama_proxy.errors import BackendError, StartupError
+from ollama_proxy.errors import BackendError, StartupError, TransientError
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.model_room import room_findings
 from ollama_proxy.moments import unset_date
@@ -34,6 +35,9 @@ from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.stopping import until_gone
 from ollama_proxy.store import Store
 from ollama_proxy.upstream_access import access_warnings
+
+_TIDY_TRIES = 30
+_TIDY_PAUSE_S = 10.0
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -139,7 +143,29 @@ async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
                 message = f"the backend {name!r} has no leases that could expire"
                 raise StartupError(message)
             found = await backend.sweep_expired(dry_run=dry_run)
-    return {"swept": found, "dry_run": dry_run}
+            left = [] if dry_run else await _tidied(backend)
+    return {"swept": found, "kept": left, "dry_run": dry_run}
+
+
+async def _tidied(backend: Backend) -> list[str]:
+    """Remove what is left and costs nothing; return what stays, in words.
+
+    What is in use for minutes after an instance has gone is waited for.
+    """
+    if not isinstance(backend, Tidied):
+        return []
+    problem = ""
+    for _ in range(_TIDY_TRIES):
+        try:
+            await backend.tidy()
+        except TransientError as error:
+            problem = f"{error}; sweep again later"
+            await asyncio.sleep(_TIDY_PAUSE_S)
+        except BackendError as error:
+            return [f"what costs nothing could not be removed: {error}"]
+        else:
+            return []
+    return [problem]
 
 
 async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
@@ -198,7 +224,6 @@ async def sweep_alone(
         found: list[str] = [*swept]
         if stopped and isinstance(backend, Releasing):
             found += await backend.release(dry_run=dry_run)
-        if not dry_run and isinstance(backend, Tidied):
-            await backend.tidy()
+        left = [] if dry_run else await _tidied(backend)
         kept = await backend.kept() if isinstance(backend, Keeping) else []
-    return {"swept": found, "kept": kept, "dry_run": dry_run}
+    return {"swept": found, "kept": [*kept, *left], "dry_run": dry_run}

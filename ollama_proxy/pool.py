@@ -28,7 +28,7 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
-from ollama_proxy.errors import BackendError, HoldLimitError, StoreError
+from ollama_proxy.errors import BackendError, ConflictError, HoldLimitError, StoreError
 from ollama_proxy.events import Leased, Released, StopRequested, Used, Wake
 from ollama_proxy.lifecycle import is_given_up, step
 from ollama_proxy.load_wish import LoadWish, LoadWishes
@@ -533,7 +533,8 @@ class Pool:
             now = self._clock.wall()
             found += await sweep(backend, self._store, now=now, dry_run=dry_run)
             if thorough and not dry_run and isinstance(backend, Tidied):
-                await backend.tidy()
+                with contextlib.suppress(ConflictError):  # the next launch uses it
+                    await backend.tidy()
         return found
 
     async def release(self, *, dry_run: bool) -> list[str]:

@@ -27,7 +27,12 @@ from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Buyer
 from ollama_proxy.backends.exoscale.cards import least_gpus
 from ollama_proxy.backends.exoscale.evidence import UNHEARD, cloud_report, step_report
-from ollama_proxy.backends.exoscale.firewall import PORT, Firewall
+from ollama_proxy.backends.exoscale.firewall import (
+    PORT,
+    Firewall,
+    group_name,
+    remove_group,
+)
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
     Instance,
@@ -125,6 +130,7 @@ class ExoscaleBackend:
             api_of=self.api,
             models=models,
         )
+        self._groups_left: set[str] = set()
         self._zones = Zones(settings, ledger.zones, self.api)
         self._owners = Owners(settings, zones=self.zones, api_of=self.api)
         self._heard: dict[LaunchId, Upstream] = {}
@@ -612,11 +618,18 @@ class ExoscaleBackend:
         return known is not None and known != instance.id
 
     async def tidy(self) -> None:
-        """Delete the security group, unless an instance of ours needs it."""
+        """Delete the security group, unless an instance of ours needs it.
+
+        And those of the instances that `sweep_expired` has deleted.
+        """
+        api = self.api(self._settings.zone)
+        for name in sorted(self._groups_left):
+            await remove_group(api, name)
+            self._groups_left.discard(name)
         for zone in self.zones():
             if await self._ours_in(zone):
                 return
-        await self._firewall.remove(self.api(self._settings.zone))
+        await self._firewall.remove(api)
 
     @property
     def prices(self) -> Prices:
@@ -647,6 +660,8 @@ class ExoscaleBackend:
             if not dry_run:
                 with contextlib.suppress(NotFoundError):
                     await self.api(zone).call("delete_instance", id=instance.id)
+                owner = instance.labels.get("owner", "").removeprefix("o")
+                self._groups_left.add(group_name(owner))
 
     def _is_expired(self, instance: Instance) -> bool:
         """Tell whether nobody has said for a lease's length that it is wanted."""

@@ -35,11 +35,16 @@ Rules = dict[str, dict[str, Any]]
 """The rules of the group, by network; any rule unlike ours by its id."""
 
 
+def group_name(owner_id: str) -> str:
+    """Return how the group of a deployment is called."""
+    return f"ollama-proxy-{owner_id}"
+
+
 class Firewall:
     """Keeps the group as it has to be, whatever was there before."""
 
     def __init__(self, owner_id: str, allowed: Sequence[str], clock: Clock) -> None:
-        self.name = f"ollama-proxy-{owner_id}"
+        self.name = group_name(owner_id)
         self.notice = ""
         self._owner_id = owner_id
         self._allowed = tuple(allowed)
@@ -297,18 +302,29 @@ class Firewall:
         ours = {self._owner_id, self._group_id or self.name, *names}
         return last_sighting(events or [], key=api.key, names=ours), True
 
-    async def remove(self, api: ExoscaleApi) -> bool:
-        """Delete the group; False if it is in use still, as for minutes it may be."""
+    async def remove(self, api: ExoscaleApi) -> None:
+        """Delete the group; raises as `remove_group` does."""
         self.forget()
-        group = await self._group(api)
-        self.forget()
-        if group is None:
-            return True
+        await remove_group(api, self.name)
+
+
+async def remove_group(api: ExoscaleApi, name: str) -> None:
+    """Delete the group of a name, if there is one.
+
+    Raises `ConflictError` if it is in use still, as it may be for minutes after its
+    last instance.
+    """
+    answer = await api.call("list_security_groups", visibility="private")
+    for group in answer.get("security-groups") or []:
+        if group.get("name") != name:
+            continue
         try:
             await api.carry_out("delete_security_group", id=group["id"])
-        except ConflictError:
-            return False
-        return True
+        except NotFoundError:
+            continue
+        except ConflictError as error:
+            message = f"the security group {name} is in use still, and costs nothing"
+            raise ConflictError(f"{message}: {error}") from error
 
 
 def _rules(group: dict[str, Any]) -> Rules:

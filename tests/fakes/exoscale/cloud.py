@@ -14,13 +14,17 @@ ZONES = ("at-vie-2", "de-fra-1", "ch-gva-2")
 
 @dataclass(slots=True)
 class Timing:
-    """How long things take, in seconds."""
+    """How long things take, in seconds.
+
+    ``group_lag_s``: for so long after its last instance a group is in use still.
+    """
 
     operation_s: float = 0.0
     boot_s: float = 0.0
     address_s: float = 0.0
     list_lag_s: float = 0.0
     leave_s: float = 0.0
+    group_lag_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -358,12 +358,16 @@ class ExoscaleServer:
         self, _z: str, ids: list[str], _b: Any, _q: Any
     ) -> Answer:
         self._get_security_group(_z, ids, _b, _q)
-        users = [i for i in self.cloud.instances.values() if self.cloud.exists(i)]
+        users = [i for i in self.cloud.instances.values() if self._uses_groups(i)]
         for one in users:
             if {"id": ids[0]} in one.body.get("security-groups", []):
                 raise RefusedError(409, "in use by virtual machines")
         del self.cloud.groups[ids[0]]
         return self._operation(ids[0])
+
+    def _uses_groups(self, one: FakeInstance) -> bool:
+        lately = self.cloud.now() - self.cloud.timing.group_lag_s
+        return self.cloud.exists(one) or (one.gone_at or 0.0) > lately
 
     def _add_rule_to_security_group(
         self, _z: str, ids: list[str], body: Any, _q: Any
