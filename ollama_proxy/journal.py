@@ -1,14 +1,6 @@
-"""A line of the journal: one change of an instance's state, and how it is written."""
-
-import sqlite3
-from contextlib import closing
-from pathlib import Path
+"""A line of the journal: one change of an instance's state."""
 
 import msgspec
-
-from ollama_proxy.errors import StoreError
-
-_ROWS = 1000
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -25,27 +17,3 @@ class Transition(msgspec.Struct, frozen=True):
     event: str
     fault: str | None
     report: str | None = None
-
-
-def add_line(db: sqlite3.Connection, line: Transition) -> None:
-    """Write a line, within a transaction of the caller's; the oldest ones go."""
-    db.execute(
-        "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-        msgspec.structs.astuple(line),
-    )
-    db.execute(
-        "DELETE FROM journal WHERE id <= (SELECT max(id) FROM journal) - ?", (_ROWS,)
-    )
-
-
-def add_line_beside(path: Path, line: Transition) -> None:
-    """Write a line into the state file of a proxy that runs.
-
-    Raises `StoreError` if it is not on disk afterwards.
-    """
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as db, db:
-            add_line(db, line)
-    except (sqlite3.Error, ValueError) as error:
-        said = f"the journal in {str(path)!r} can't be written: {error}"
-        raise StoreError(said) from error

@@ -23,7 +23,8 @@ from ollama_proxy.errors import (
     StartupError,
     TransientError,
 )
-from ollama_proxy.journal import Transition, add_line_beside
+from ollama_proxy.journal import Transition
+from ollama_proxy.journal_lines import add_line_beside
 from ollama_proxy.moments import unset_date
 from ollama_proxy.owners import (
     Judgement,

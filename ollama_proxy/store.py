@@ -20,7 +20,8 @@ import structlog
 from ollama_proxy import log
 from ollama_proxy.clock import Marking, SystemClock
 from ollama_proxy.errors import StartupError, StoreError
-from ollama_proxy.journal import Transition, add_line
+from ollama_proxy.journal import Transition
+from ollama_proxy.journal_lines import add_line
 from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place

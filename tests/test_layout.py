@@ -67,6 +67,7 @@ TESTED_WITH = {
     "fault_words": "launch_limit",
     "hold": "handlers",
     "journal": "store",
+    "journal_lines": "store",
     "lessons": "extra_routes",
     "loop_refusal": "proxy_mark",
     "metrics": "own",

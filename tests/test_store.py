@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_proxy import journal
+from ollama_proxy import journal_lines
 from ollama_proxy.errors import StartupError
 from ollama_proxy.journal import Transition
 from ollama_proxy.record import Fault, LaunchId, Progress, Record, Stage, State
@@ -80,7 +80,7 @@ def test_the_launches_on_record_are_named(tmp_path: Path) -> None:
 def test_the_journal_is_newest_first_and_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_ROWS", 3)
+    monkeypatch.setattr(journal_lines, "_ROWS", 3)
     store = Store(tmp_path)
     for number in range(5):
         line = Transition(float(number), "s", None, "cold", "starting", "Wake", None)
