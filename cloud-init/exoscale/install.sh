@@ -19,7 +19,7 @@ export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a
 ollama_url=http://127.0.0.1:11434
 hopeless='unable to locate package|no installation candidate|unmet dependencies|held broken packages'
 full='no space left on device|enough free space'
-hopeless="$hopeless|$full|toomanyrequests|returned error: 404"
+hopeless="$hopeless|$full|toomanyrequests|returned error: 404|dpkg returned an error code"
 locked='could not get lock|unable to lock|unable to acquire the dpkg'
 
 uptime_s() {
@@ -89,7 +89,8 @@ said_since() {
     tail -c "+$(($2 + 1))" "$1" | grep -Eqi "$3"
 }
 
-# retry COMMAND…: again, unless what it says can't heal: a package that there is none of, a full disk.
+# retry COMMAND…: again, unless what it says can't heal: a package that there is none of, a full
+# disk, a script of a package that fails, as the minutes of building a module do.
 retry() {
     for pause in 2 5 10 20 end; do
         begun=$(wc -c < "$log/$name")

@@ -540,6 +540,7 @@ def test_a_step_that_fails_beside_a_longer_one_is_told_at_once(
     ("says", "tries", "stage"),
     [
         ("E: Unable to locate package nvidia", 1, "failed:guard"),
+        ("E: Sub-process /usr/bin/dpkg returned an error code (1)", 1, "failed:guard"),
         ("E: Failed to fetch http://x  Connection timed out", 5, "failed:guard"),
         ("E: Write error - write (28: No space left on device)", 1, "failed:disk"),
         ("E: You don't have enough free space in /var/cache", 1, "failed:disk"),
