@@ -25,6 +25,7 @@ from ollama_proxy.simulator.server import (
     Simulator,
     build_simulator,
 )
+from tests.fakes.exoscale.boot import Boot
 from tests.fakes.exoscale.caddy import run_caddy
 from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance
 
@@ -46,6 +47,7 @@ class Guest:
 
     ``report``: how it tells of a failed step, as `reported` has it.
     ``told_stages``: what it says of how long they took; None: it does not know.
+    ``boot``: the boot that it plays, with the durations of its steps.
     """
 
     instance: FakeInstance
@@ -60,6 +62,8 @@ class Guest:
     strangers: int = 0
     report: bytes | str = "absent"
     told_stages: str | None = None
+    boot: Boot | None = None
+    now: Callable[[], float] = field(default_factory=lambda: SystemClock().now)
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -69,13 +73,43 @@ class Guest:
         if request.path == "/-/heartbeat":
             self.heartbeats += 1
             return web.Response(status=204)
+        if self.boot is not None:
+            return await self._playing(self.boot, request, handler)
         if request.path == "/-/stage":
             stage = self.stages.pop(0) if len(self.stages) > 1 else self.stages[0]
             return web.Response(text=stage + "\n")
+        return await self._look_back(request, handler)
+
+    async def _look_back(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        """Tell how a boot went, if that is asked."""
         if request.path == "/-/report":
             return await reported(request, self.report)
         if request.path == "/-/stages" and self.told_stages is not None:
             return web.Response(body=self.told_stages.encode(errors="surrogateescape"))
+        return await handler(request)
+
+    async def _playing(
+        self, boot: Boot, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        """Answer as an instance does that is so far with its boot, by the fake's clock.
+
+        Before its guard is up a connection ends without an answer.
+        """
+        up_s = self.now() - self.instance.boots_at
+        if not boot.word_at(up_s):
+            assert request.transport is not None
+            request.transport.abort()
+            raise ConnectionResetError
+        if request.path == "/-/stage":
+            return web.Response(text=boot.word_at(up_s) + "\n")
+        if request.path == "/-/stages":
+            return web.Response(text=boot.told_at(up_s))
+        if request.path == "/api/pull":
+            begun_at = self.now()
+            while self.now() - begun_at < boot.pull_s:
+                await asyncio.sleep(0.001)
         return await handler(request)
 
 
@@ -120,6 +154,7 @@ class Guests:
     caddy: Path | None = None
     inside: dict[str, Guest] = field(default_factory=dict)
     told_stages: str | None = None
+    boot: Boot | None = None
     is_over: bool = False
     usurped: set[str] = field(default_factory=set)
     told_to_strangers: list[bytes] = field(default_factory=list)
@@ -198,6 +233,8 @@ class Guests:
             token,
             report=self.report,
             told_stages=self.told_stages,
+            boot=self.boot,
+            now=self.cloud.now,
         )
         if self.mute:
             await runner.setup()
