@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import aiohttp
 
 from ollama_proxy.backend import Upstream
+from ollama_proxy.base.errors import TransientError
 from ollama_proxy.connect_faults import refusal_of
-from ollama_proxy.errors import TransientError
 from ollama_proxy.link import connection_options, credentials, is_foreign
 
 READY = "ready"

@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from ollama_proxy.boot_stages import StageSpan, read_spans
 from ollama_proxy.link import Upstream, connection_options, credentials, is_foreign
 

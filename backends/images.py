@@ -11,7 +11,7 @@ from dxf import DXF, DXFBase
 from dxf.exceptions import DXFError, DXFPlatformDataNotFound
 
 from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
     SpecError,

@@ -3,7 +3,7 @@
 The mark is for machines elsewhere (`sweep --expired`), so it is a date.
 """
 
-from ollama_proxy.moments import is_date_known
+from ollama_proxy.base.moments import is_date_known
 
 
 def is_renewal_due(lease_end: float, wall: float, lease_s: float) -> bool:

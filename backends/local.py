@@ -34,8 +34,8 @@ from ollama_proxy.backend import (
 )
 from ollama_proxy.backends.ollama_files import models_folder
 from ollama_proxy.backends.ollama_store import OllamaStore
+from ollama_proxy.base.errors import ProgramError, TransientError
 from ollama_proxy.boot import ollama_environment
-from ollama_proxy.errors import ProgramError, TransientError
 from ollama_proxy.record import LaunchId
 
 OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"

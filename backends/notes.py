@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from ollama_proxy.record import LaunchId
 
 _SHOWN = 500

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import RateLimitError
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import RateLimitError
 
 PATIENCE_S = 75.0
 """How long a call waits in place: less than the 120 s that the controller gives it."""

@@ -10,8 +10,8 @@ import msgspec
 
 from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import ADVICE, tls, web_proxy
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     OutcomeUnknownError,
     RateLimitError,

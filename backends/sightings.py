@@ -11,7 +11,7 @@ after two looks that lie further apart than lists trail.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from ollama_proxy.errors import NotFoundError
+from ollama_proxy.base.errors import NotFoundError
 from ollama_proxy.record import LaunchId
 
 APART_S = 65.0

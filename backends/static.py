@@ -12,8 +12,8 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
+from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.connect_faults import ConnectFault
-from ollama_proxy.errors import SettingsError
 from ollama_proxy.link import Link
 from ollama_proxy.probe import HttpProbe
 from ollama_proxy.proxy_mark import ProxyMark

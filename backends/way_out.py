@@ -13,8 +13,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ollama_proxy.environment import unquoted
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.environment import unquoted
+from ollama_proxy.base.errors import SpecError
 
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 ADVICE = (

@@ -13,14 +13,15 @@ from aiohttp import web
 from ollama_proxy.access import AccessControl, AccessRule
 from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing, place_of
+from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.behind import refuse
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
-from ollama_proxy.clock import Clock, date_of
 from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.dispatcher import Dispatcher, application
-from ollama_proxy.errors import StartupError
 from ollama_proxy.estimates import Estimates
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
@@ -30,7 +31,6 @@ from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.hosts import HostRules
 from ollama_proxy.idle_ignores import IdleIgnores
-from ollama_proxy.keep_alive import kept_alive_socket
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.large_heads import close_after_large_head
 from ollama_proxy.lessons import LessonBook

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import StartupError
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.moments import is_date_known
 from ollama_proxy.link import Link
-from ollama_proxy.moments import is_date_known
 from ollama_proxy.record import LaunchId
 
 _AUTHORITY_LIFE = timedelta(days=3650)

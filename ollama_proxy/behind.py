@@ -10,8 +10,8 @@ from typing import cast
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ollama_proxy import log
 from ollama_proxy.answers import JSON_TYPE, error_body
+from ollama_proxy.base import log
 from ollama_proxy.bodies import reset
 from ollama_proxy.client_request import EXCHANGE
 from ollama_proxy.half_closed import MOMENT_S, patience_s

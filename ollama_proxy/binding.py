@@ -10,9 +10,9 @@ import ipaddress
 import socket
 from typing import Any, Final, NamedTuple
 
-from ollama_proxy.errors import StartupError
-from ollama_proxy.listen import host_and_port
-from ollama_proxy.values import Listen
+from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.listen_address import host_and_port
+from ollama_proxy.base.parsers import Listen
 
 BACKLOG: Final = 1024
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.encoding import encoding_of, without_body_facts
-from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.handover import Handover, Head
 from ollama_proxy.outgoing import Outgoing, in_the_clear
 from ollama_proxy.pool import Lease, Pool

@@ -19,10 +19,23 @@ import structlog
 import typer
 from rich.console import Console
 
-from ollama_proxy import __version__, log
+from ollama_proxy import __version__
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import (
+    BackendError,
+    ProxyError,
+    SettingsError,
+    StartupError,
+)
+from ollama_proxy.base.parsers import replace_listen
+from ollama_proxy.base.standard_streams import (
+    UnwrittenError,
+    discard_unwritten,
+    name_faults_of_output,
+    open_missing_streams,
+)
 from ollama_proxy.calling import container_words, program_words
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError, choose_url
-from ollama_proxy.errors import BackendError, ProxyError, SettingsError, StartupError
 from ollama_proxy.record import LaunchId
 from ollama_proxy.screen import (
     as_line,
@@ -35,14 +48,7 @@ from ollama_proxy.screen import (
 from ollama_proxy.service_links import service_links
 from ollama_proxy.serving_address import running_url
 from ollama_proxy.settings import Settings, load_settings
-from ollama_proxy.standard_streams import (
-    UnwrittenError,
-    discard_unwritten,
-    name_faults_of_output,
-    open_missing_streams,
-)
 from ollama_proxy.state_mount import passing_words
-from ollama_proxy.values import replace_listen
 
 if TYPE_CHECKING:
     from ollama_proxy.announcement import Calling, Serving

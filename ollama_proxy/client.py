@@ -6,7 +6,7 @@ import urllib.parse
 import urllib.request
 from typing import Any, cast
 
-from ollama_proxy.errors import ProxyError
+from ollama_proxy.base.errors import ProxyError
 
 _TIMEOUT_S = 150.0
 _LOOK_TIMEOUT_S = 5.0

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
+from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.half_closed import patience_s
-from ollama_proxy.keep_alive import keep_alive
 from ollama_proxy.request_parser import PlainRequest, RequestParser
 
 _REST_S = 1.0

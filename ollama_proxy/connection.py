@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
 
 from ollama_proxy.answer_parser import AnswerError, AnswerHead, AnswerParser
+from ollama_proxy.base.errors import InstanceLostError
 from ollama_proxy.chunks import framed, length_line
-from ollama_proxy.errors import InstanceLostError
 
 _READ_AHEAD = 64 * 1024
 _STALE_S = 1.0

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import aiohappyeyeballs
 from yarl import URL
 
+from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.connection import Connection
-from ollama_proxy.keep_alive import keep_alive
 from ollama_proxy.link import Upstream
 
 _CONNECT_TIMEOUT_S = 10.0

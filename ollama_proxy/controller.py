@@ -18,13 +18,10 @@ from typing import Any, Protocol
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backend import Backend, Observation, Phase, Renewable, Upstream
-from ollama_proxy.boot_stages import StageSpan, Timeline
-from ollama_proxy.clock import Clock
-from ollama_proxy.connect_faults import ConnectFault
-from ollama_proxy.endings import ended, failed, refused
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     CredentialsError,
@@ -32,6 +29,9 @@ from ollama_proxy.errors import (
     SpecError,
     StoreError,
 )
+from ollama_proxy.boot_stages import StageSpan, Timeline
+from ollama_proxy.connect_faults import ConnectFault
+from ollama_proxy.endings import ended, failed, refused
 from ollama_proxy.events import (
     Accepted,
     Command,

@@ -6,7 +6,7 @@ import signal
 
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 
 _MOST = 16
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)

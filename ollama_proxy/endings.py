@@ -1,7 +1,7 @@
 """Tell why an instance ended, by what its backend saw or raised."""
 
 from ollama_proxy.backend import Observation, Phase
-from ollama_proxy.errors import BackendError
+from ollama_proxy.base.errors import BackendError
 from ollama_proxy.events import Failed, Gone, Lost
 from ollama_proxy.record import Fault, LaunchId
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from ollama_proxy.base.parsers import parse_names
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.routing import Asleep, Kind, Route, classify
-from ollama_proxy.values import parse_names
 
 LEARNT_ROUTES: Final = 100
 """How many routes are learnt at most; later ones have to be listed."""

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from ollama_proxy import client_response
 from ollama_proxy.access import AccessControl, AccessFacts
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import Exchange, draw_request_id
 from ollama_proxy.handover import Handover
 from ollama_proxy.passage import Common, pass_on, read_limit_s, touch_nothing, under

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from ollama_proxy.record import Fault
 from ollama_proxy.routing import UNREADABLE, full_model_name
 

@@ -7,10 +7,10 @@ from aiohttp import web
 
 from ollama_proxy.aiohttp_reply import to_response
 from ollama_proxy.asleep import root, waiting_reply
+from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.bodies import RequestBody
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.client_request import EXCHANGE, outgoing, raw_target
-from ollama_proxy.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold

@@ -13,12 +13,13 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
-from ollama_proxy import headers, log
+from ollama_proxy import headers
 from ollama_proxy.answers import in_band_error
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import InstanceLostError
 from ollama_proxy.bodies import reset
 from ollama_proxy.chunks import framed
 from ollama_proxy.encoding import encoding_of
-from ollama_proxy.errors import InstanceLostError
 from ollama_proxy.relay import Answer
 from ollama_proxy.routing import Family
 from ollama_proxy.use import UseWatch, error_text

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from ollama_proxy.listen import client_host, client_url, split_address
+from ollama_proxy.base.listen_address import client_host, client_url, split_address
 
 _TIMEOUT_S = 4.0  # the image's health check is given 5
 _FILE = "ollama-proxy.toml"

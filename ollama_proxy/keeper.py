@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.catalogue import Catalogue
-from ollama_proxy.errors import StoreError
 from ollama_proxy.places import Place
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import PreparationError, Probe
 from ollama_proxy.record import Record, State
 from ollama_proxy.routing import UNREADABLE
-from ollama_proxy.tasks import TaskOwner
 
 _ASK_TIMEOUT_S = 60.0
 _PAUSE_S = 1.0

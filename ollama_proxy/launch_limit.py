@@ -8,7 +8,7 @@ have changed, or at its own end, if it has one.
 
 from dataclasses import replace
 
-from ollama_proxy.moments import is_impossible, restored_moment
+from ollama_proxy.base.moments import is_impossible, restored_moment
 from ollama_proxy.record import Fault, Lockout, Policy, Progress, Record, Stage, State
 
 WINDOW_S = 3600.0

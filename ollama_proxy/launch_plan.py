@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ollama_proxy.backend import Backend, Priced
-from ollama_proxy.setting import environment_names
+from ollama_proxy.base.fields import environment_names
 from ollama_proxy.settings import Settings, backend_groups
 
 

@@ -6,9 +6,9 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from ollama_proxy import log
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import StoreError
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StoreError
 
 _WRITE_EVERY_S: Final = 10.0
 

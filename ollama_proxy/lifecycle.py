@@ -19,7 +19,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ollama_proxy.errors import IllegalTransition
+from ollama_proxy.base.errors import IllegalTransition
+from ollama_proxy.base.moments import is_impossible, restored_moment
 from ollama_proxy.events import (
     Accepted,
     Command,
@@ -53,7 +54,6 @@ from ollama_proxy.launch_limit import (
     with_service,
     without_late_lockout,
 )
-from ollama_proxy.moments import is_impossible, restored_moment
 from ollama_proxy.record import (
     Fault,
     LaunchId,

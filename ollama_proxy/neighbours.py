@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backend import Backend, Belonging, SupportsOwners
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import BackendError
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import BackendError
 from ollama_proxy.owners import (
     others,
     removal,

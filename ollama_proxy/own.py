@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from ollama_proxy.base.errors import BackendError
 from ollama_proxy.client_request import raw_path
-from ollama_proxy.errors import BackendError
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.pool import Pool
 from ollama_proxy.pulls import Pulls

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable
 
 from yarl import URL
 
-from ollama_proxy.errors import StartupError
-from ollama_proxy.listen import host_and_port
+from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.listen_address import host_and_port
 from ollama_proxy.machine_hosts import hosts_of_this_machine
 from ollama_proxy.settings import Settings, backend_name
 

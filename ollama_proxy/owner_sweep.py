@@ -12,20 +12,20 @@ from pathlib import Path
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.app import open_backend
 from ollama_proxy.backend import Belonging, SupportsOwners
-from ollama_proxy.clock import Clock, open_clock, this_machine
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock, open_clock, this_machine
+from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
     SpecError,
     StartupError,
     TransientError,
 )
+from ollama_proxy.base.moments import unset_date
 from ollama_proxy.journal import Transition
 from ollama_proxy.journal_lines import add_line_beside
-from ollama_proxy.moments import unset_date
 from ollama_proxy.owners import (
     Judgement,
     described,

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ollama_proxy.backend import Belonging
-from ollama_proxy.errors import TwinError
+from ollama_proxy.base.errors import TwinError
 from ollama_proxy.record import LaunchId
 
 _LAUNCH = re.compile(r"l[0-9a-f]{16}\Z")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ollama_proxy.asleep import AsleepAnswers
+from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.bodies import BodyBudget
-from ollama_proxy.errors import UpstreamError
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.handover import Handover, ResponseT

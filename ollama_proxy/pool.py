@@ -16,7 +16,6 @@ from typing import Protocol
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backend import (
     Backend,
     Belonging,
@@ -26,15 +25,21 @@ from ollama_proxy.backend import (
     Tidied,
     Upstream,
 )
-from ollama_proxy.clock import Clock
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
+    BackendError,
+    ConflictError,
+    HoldLimitError,
+    StoreError,
+)
+from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.controller import Controller
-from ollama_proxy.errors import BackendError, ConflictError, HoldLimitError, StoreError
 from ollama_proxy.events import Leased, Released, StopRequested, Used, Wake
 from ollama_proxy.lifecycle import is_given_up, step
 from ollama_proxy.load_wish import LoadWish, LoadWishes
 from ollama_proxy.owners import twin_words, twins
 from ollama_proxy.record import LaunchId, Record, State
-from ollama_proxy.tasks import TaskOwner
 
 _WAKE_GRAIN_S = 1.0
 _RAMP_FIRST = 8

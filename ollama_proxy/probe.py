@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import aiohttp
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backend import Upstream
+from ollama_proxy.base import log
 from ollama_proxy.catalogue import Contents
 from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error, of_loop
 from ollama_proxy.encoding import CLEAR

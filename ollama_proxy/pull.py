@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ollama_proxy.errors import InstanceLostError, UpstreamError
+from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.progress import ProgressLine, read_progress
 from ollama_proxy.routing import read_loosely
 

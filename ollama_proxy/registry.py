@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import cast
 
 from ollama_proxy.backend import BackendFactory
-from ollama_proxy.errors import SettingsError, StartupError
+from ollama_proxy.base.errors import SettingsError, StartupError
 
 GROUP = "ollama_proxy.backends"
 

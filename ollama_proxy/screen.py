@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ollama_proxy.base.errors import ProxyError
+from ollama_proxy.base.terminal_text import shown, shown_json, shown_lines, shown_values
 from ollama_proxy.client import ProxyClient
-from ollama_proxy.errors import ProxyError
-from ollama_proxy.terminal_text import shown, shown_json, shown_lines, shown_values
 
 _REFRESH_S = 0.5
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ollama_proxy.setting import BackendSettings, is_given
+from ollama_proxy.base.fields import BackendSettings, is_given
 
 _NO_CLOUD = "local"
 

@@ -27,8 +27,25 @@ from pydantic.fields import FieldInfo
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.ovh.settings import OvhSettings
-from ollama_proxy.environment import expanded, state_folder, without_quotes
-from ollama_proxy.errors import SettingsError
+from ollama_proxy.base.environment import expanded, state_folder, without_quotes
+from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.base.fields import (
+    OWN_PREFIX,
+    BackendSettings,
+    Duration,
+    Names,
+    Size,
+    environment_names,
+    is_secret,
+    setting,
+)
+from ollama_proxy.base.parsers import Listen, parse_listen, parse_log_level
+from ollama_proxy.base.upstream_url import (
+    UpstreamUrl,
+    parse_upstream_url,
+    shown_input,
+    without_logins,
+)
 from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fitting import needed_gb
 from ollama_proxy.gpu_use import GpuCheck
@@ -41,25 +58,8 @@ from ollama_proxy.selection import (
     select_backend,
 )
 from ollama_proxy.service_links import without_service_links
-from ollama_proxy.setting import (
-    OWN_PREFIX,
-    BackendSettings,
-    Duration,
-    Names,
-    Size,
-    environment_names,
-    is_secret,
-    setting,
-)
 from ollama_proxy.setting_names import check_names
 from ollama_proxy.upstream_access import access_faults, parse_headers, parse_token
-from ollama_proxy.upstream_url import (
-    UpstreamUrl,
-    parse_upstream_url,
-    shown_input,
-    without_logins,
-)
-from ollama_proxy.values import Listen, parse_listen, parse_log_level
 
 UpstreamAddress = Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)]
 

@@ -10,8 +10,8 @@ from typing import Protocol
 from ollama_proxy.answer_end import Head
 from ollama_proxy.answers import Waiting, empty_answer, error_body, escape_html
 from ollama_proxy.asleep import json_reply, waiting_reply
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.catalogue import rfc3339
-from ollama_proxy.clock import Clock
 from ollama_proxy.cold_refusals import refusal
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.go_json import UnreadBodyError

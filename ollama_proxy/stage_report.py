@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.boot_stages import StageSpan, Timeline, told_spans
-from ollama_proxy.errors import StoreError
 from ollama_proxy.record import Record, State
 
 

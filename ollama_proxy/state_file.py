@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ollama_proxy.errors import StartupError
+from ollama_proxy.base.errors import StartupError
 from ollama_proxy.state_repair import backend_in, launches_in, name_of_copy, owner_in
 
 MIGRATIONS: Final = (

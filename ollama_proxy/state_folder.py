@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 from filelock import FileLock, Timeout
 
-from ollama_proxy import log
-from ollama_proxy.environment import is_without_home
-from ollama_proxy.errors import StartupError
+from ollama_proxy.base import log
+from ollama_proxy.base.environment import is_without_home
+from ollama_proxy.base.errors import StartupError
 
 STATE_FILE: Final = "state.sqlite3"
 _LOCK = "lock"

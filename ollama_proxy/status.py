@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 from ollama_proxy import __version__
 from ollama_proxy.answers import Waiting, retry_after_s
 from ollama_proxy.backend import Priced
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.boot_stages import stage_name
-from ollama_proxy.clock import Clock
 from ollama_proxy.controller import Controller
 from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
 from ollama_proxy.fault_words import (

@@ -10,8 +10,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from ollama_proxy import log
-from ollama_proxy.errors import StoreError
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.restore_plan import Origin, Step, StickyModel, steps_to
 from ollama_proxy.routing import full_model_name
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from ollama_proxy.backend import Backend, Phase
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
     SpecError,

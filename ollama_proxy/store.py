@@ -17,13 +17,13 @@ from typing import Final
 import msgspec
 import structlog
 
-from ollama_proxy import log
-from ollama_proxy.clock import Marking, SystemClock
-from ollama_proxy.errors import StartupError, StoreError
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Marking, SystemClock
+from ollama_proxy.base.errors import StartupError, StoreError
+from ollama_proxy.base.moments import Mark
 from ollama_proxy.journal import Transition
 from ollama_proxy.journal_lines import add_line
 from ollama_proxy.launch_limit import without_launch
-from ollama_proxy.moments import Mark
 from ollama_proxy.places import Place
 from ollama_proxy.record import LaunchId, Record
 from ollama_proxy.restore_plan import StickyModel

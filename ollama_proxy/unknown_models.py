@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final, Protocol
 
-from ollama_proxy.clock import Clock
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.lessons import LessonBook, Lessons
 from ollama_proxy.routing import (
     BodyFields,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ollama_proxy.errors import SettingsError
+from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.link import Link
 from ollama_proxy.origins import is_local_name, is_own_address

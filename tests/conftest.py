@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from tests.simulation.world import Crash
 
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):

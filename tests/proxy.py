@@ -16,15 +16,15 @@ from ollama_proxy.access import AccessRule
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backend import Backend
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.base.clock import Clock, SystemClock
+from ollama_proxy.base.parsers import Listen
 from ollama_proxy.binding import bind
 from ollama_proxy.catalogue import Contents
-from ollama_proxy.clock import Clock, SystemClock
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.hosts import HostRules
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store
-from ollama_proxy.values import Listen
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.clock import SystemClock, open_clock
+from ollama_proxy.base.clock import SystemClock, open_clock
+from ollama_proxy.base.errors import SpecError
 from ollama_proxy.controller import Controller, Offer
-from ollama_proxy.errors import SpecError
 from ollama_proxy.pool import Pool
 from ollama_proxy.record import Fault, LaunchId, Lockout, Policy, Record, State
 from ollama_proxy.store import Store

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.connect_faults import ConnectFault, first_words, of_answer, of_error
 from ollama_proxy.link import Link
 from ollama_proxy.probe import HttpProbe

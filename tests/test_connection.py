@@ -19,11 +19,11 @@ from multidict import CIMultiDict
 from ollama_proxy import connection
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Upstream
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.chunks import framed
-from ollama_proxy.clock import SystemClock
 from ollama_proxy.connection import Connection
 from ollama_proxy.connector import Connector
-from ollama_proxy.errors import InstanceLostError, UpstreamError
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import KeptBody

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ollama_proxy.base.fields import environment_names
 from ollama_proxy.record import Stage, State
-from ollama_proxy.setting import environment_names
 from ollama_proxy.settings import Settings, every_setting, load_settings
 from tests.proxy import running_proxy
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from ollama_proxy.end_signals import EndSignals
 from tests.black_box import (
     PROGRAM,

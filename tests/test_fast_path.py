@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.client_connection import ClientConnection
-from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hosts import HostRules
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script

@@ -14,13 +14,13 @@ import openai
 import pytest
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.app import open_backend
 from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.chunks import framed
-from ollama_proxy.clock import SystemClock
-from ollama_proxy.errors import SettingsError
 from ollama_proxy.link import Link
 from ollama_proxy.record import LaunchId
 from ollama_proxy.settings import load_settings

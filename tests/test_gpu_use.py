@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from ollama_proxy.gpu_use import GpuCheck, GpuLook, GpuUse, read_gpu_use
 from ollama_proxy.load_wish import LoadWish
 from ollama_proxy.simulator.models import shown

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ollama_proxy import log
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.base import log
 from ollama_proxy.dispatcher import Dispatcher
 from ollama_proxy.spared import SparedRequests
 from tests.fakes.instance import InProcessBackend

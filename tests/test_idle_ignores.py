@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.errors import SettingsError
+from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.idle_ignores import IdleIgnores, IgnoreRule, parse_ignores
 from ollama_proxy.routing import Family, read_fields
 from ollama_proxy.settings import load_settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ollama_proxy.setting import environment_names
+from ollama_proxy.base.fields import environment_names
 from ollama_proxy.settings import every_setting
 
 ROOT = Path(__file__).parents[1]

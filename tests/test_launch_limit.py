@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from ollama_proxy.backend import Observation, Phase, Traits
-from ollama_proxy.controller import Controller, Offer
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     CredentialsError,
     ProgramError,
     SpecError,
 )
+from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.events import (
     Accepted,
     Event,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.app import open_backend
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.launch_plan import LaunchPlan, launch_plan
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_proxy import lifecycle
-from ollama_proxy.errors import IllegalTransition
+from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.events import (
     Accepted,
     Event,

@@ -12,8 +12,8 @@ from aiohttp import web
 from cryptography import x509
 
 from ollama_proxy.authority import Authority, Certificate
-from ollama_proxy.clock import SystemClock
-from ollama_proxy.errors import StartupError
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import StartupError
 from ollama_proxy.headers import GUARD_TOKEN, MARK
 from ollama_proxy.link import Link, connection_options, credentials, is_foreign
 from ollama_proxy.record import LaunchId

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_proxy.base.fields import environment_names
 from ollama_proxy.misspellings import misspelt_names
-from ollama_proxy.setting import environment_names
 from ollama_proxy.settings import every_setting
 
 KNOWN = {

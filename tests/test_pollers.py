@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ollama_proxy.clock import Clock
+from ollama_proxy.base.clock import Clock
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
 from tests.virtual_time import SetClock

@@ -6,16 +6,16 @@ import random
 import pytest
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backend import Observation, Phase, Traits
-from ollama_proxy.controller import Controller, Offer
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import (
     CapacityError,
     CredentialsError,
     HoldLimitError,
     StoreError,
     TransientError,
 )
+from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Stage, State
 from tests.fakes.cloud import FakeCloud

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from ollama_proxy import pull as pull_module
-from ollama_proxy.descriptors import raise_limit
+from ollama_proxy.base.fd_limit import raise_limit
 from ollama_proxy.pull import Pull, PullRequest
 from ollama_proxy.pulls import MOST_DETACHED
 from ollama_proxy.simulator.server import Manners

@@ -8,8 +8,8 @@ import pytest
 from ollama_proxy import registry
 from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.clock import SystemClock
-from ollama_proxy.errors import SettingsError
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import SettingsError
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import MemoryNotes
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from ollama_proxy import log
 from ollama_proxy.backend import Observation, Phase
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import BackendError, CapacityError, TransientError
 from ollama_proxy.controller import Controller, Offer
-from ollama_proxy.errors import BackendError, CapacityError, TransientError
 from ollama_proxy.events import Failed, Gone, Progressed, Tick
 from ollama_proxy.lifecycle import step
 from ollama_proxy.pool import Pool

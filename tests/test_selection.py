@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.errors import SettingsError
+from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.selection import Evidence, Selection, select_backend
 from ollama_proxy.settings import Settings, load_settings
 

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_proxy.errors import SettingsError
-from ollama_proxy.settings import Settings, backend_name, load_settings
-from ollama_proxy.upstream_url import UpstreamUrl
-from ollama_proxy.values import (
+from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.base.parsers import (
     Listen,
     parse_duration,
     parse_listen,
@@ -21,6 +19,8 @@ from ollama_proxy.values import (
     parse_size,
     replace_listen,
 )
+from ollama_proxy.base.upstream_url import UpstreamUrl
+from ollama_proxy.settings import Settings, backend_name, load_settings
 from tests.black_box import clean_environment
 
 
@@ -149,7 +149,7 @@ def as_somebody(folder: Path) -> subprocess.CompletedProcess[str]:
     """Load the settings in a folder as a user who owns nothing."""
     code = (
         "from ollama_proxy.settings import load_settings as load\n"
-        "from ollama_proxy.errors import SettingsError\n"
+        "from ollama_proxy.base.errors import SettingsError\n"
         f"import os; os.chdir({str(folder)!r}); os.getuid() or os.setuid(1000670000)\n"
         "try: print(load({}).models)\n"
         "except SettingsError as error: print(*error.faults)"

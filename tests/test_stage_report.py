@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
 from tests.fakes.instance import InProcessBackend

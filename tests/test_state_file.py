@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy import log
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.catalogue import Catalogue, Contents
-from ollama_proxy.errors import StoreError
 from ollama_proxy.journal import Transition
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.restore_plan import Origin, StickyModel

@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 from structlog.testing import LogCapture
 
-from ollama_proxy import log
-from ollama_proxy.errors import StartupError, StoreError
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.store import SLOT, Store
 from tests.black_box import clean_environment
@@ -140,7 +140,7 @@ _IN_LITTLE_ROOM = """\
 import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-from ollama_proxy.errors import ProxyError
+from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.store import SLOT, Store
 try:

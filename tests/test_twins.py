@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy import log
 from ollama_proxy.backend import Belonging
-from ollama_proxy.errors import TwinError
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import TwinError
 from ollama_proxy.journal import Transition
 from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.owners import twins

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.base.errors import CapacityError
 from ollama_proxy.catalogue import Contents
-from ollama_proxy.errors import CapacityError
 from ollama_proxy.lessons import LessonBook
 from ollama_proxy.routing import classify, read_fields
 from ollama_proxy.simulator.faults import Faults

@@ -15,13 +15,13 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from ollama_proxy import log
 from ollama_proxy.app import open_backend
 from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.connect_faults import of_answer
-from ollama_proxy.errors import SettingsError
 from ollama_proxy.link import Link
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.store import Store

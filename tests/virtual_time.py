@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.base.clock import SystemClock
 
 
 class _JumpingSelector(selectors.SelectSelector):

@@ -25,8 +25,8 @@ from exoscale.api.v2 import Client
 from ollama_proxy.backends.patience import Patience, Sleep
 from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
@@ -53,8 +52,9 @@ from ollama_proxy.backends.guard_stages import guest_spans
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.sightings import Absences, Sightings
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     NotFoundError,
     OutcomeUnknownError,

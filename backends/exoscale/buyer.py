@@ -20,8 +20,8 @@ from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.remembered import Read, Remembered
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.userdata import Installation, user_data
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     NotFoundError,

@@ -11,7 +11,7 @@ from ollama_proxy.backends.exoscale.choices import (
     read_types,
 )
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.errors import BackendError, CredentialsError
+from ollama_proxy.base.errors import BackendError, CredentialsError
 
 RIGHTS = (
     "list-zones",

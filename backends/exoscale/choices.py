@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ollama_proxy.backends.exoscale.drivers import DriverRule, driver_rule
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 
 _GIB = 1 << 30
 _LISTED = 12

@@ -13,7 +13,7 @@ from ollama_proxy.backends.boot_report import readable, telling_line
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import Instance
 from ollama_proxy.backends.guard import Guard
-from ollama_proxy.errors import BackendError, TransientError
+from ollama_proxy.base.errors import BackendError, TransientError
 
 UNHEARD = (
     "nothing can be fetched from the instance before its guard answers, which follows "

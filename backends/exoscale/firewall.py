@@ -13,11 +13,11 @@ from typing import Any
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.seen_address import Sighting, last_sighting
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import BackendError, ConflictError, NotFoundError
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import BackendError, ConflictError, NotFoundError
 
 PORT = 443
 ANYWHERE = "0.0.0.0/0"

@@ -13,7 +13,7 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instances,
 )
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.errors import ConflictError, NotFoundError
+from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.owners import date_in
 from ollama_proxy.record import LaunchId
 

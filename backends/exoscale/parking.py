@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backend import Prices
 from ollama_proxy.backends.exoscale.api import (
     ExoscaleApi,
@@ -19,8 +18,9 @@ from ollama_proxy.backends.exoscale.api import (
 from ollama_proxy.backends.exoscale.instances import Instance, Labels, read_instance
 from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     CredentialsError,

@@ -6,8 +6,8 @@ import msgspec
 
 from ollama_proxy.backend import Notes
 from ollama_proxy.backends.notes import read_note, read_notes
-from ollama_proxy.errors import StoreError
-from ollama_proxy.moments import restored_moment
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.moments import restored_moment
 from ollama_proxy.record import LaunchId
 
 _ZONES = LaunchId("zones")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
-from ollama_proxy.clock import Clock
+from ollama_proxy.base.clock import Clock
 
 Read = Callable[..., Awaitable[Any]]
 """Reads one operation of a zone, named as in the SDK, with its arguments."""

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from ollama_proxy.setting import BackendSettings, Duration, Names, setting
-from ollama_proxy.values import parse_networks, parse_url
+from ollama_proxy.base.fields import BackendSettings, Duration, Names, setting
+from ollama_proxy.base.parsers import parse_networks, parse_url
 
 
 class ExoscaleSettings(BackendSettings):

@@ -15,7 +15,7 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instance,
     read_instances,
 )
-from ollama_proxy.errors import BackendError, NotFoundError
+from ollama_proxy.base.errors import BackendError, NotFoundError
 from ollama_proxy.owners import price
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.errors import BackendError, SpecError
+from ollama_proxy.base.errors import BackendError, SpecError
 
 _KNOWN = frozenset(
     {

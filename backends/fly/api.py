@@ -22,8 +22,8 @@ from ollama_proxy.backends.fly.machines import (
 )
 from ollama_proxy.backends.patience import Patience, Sleep
 from ollama_proxy.backends.rest import RestClient
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import BackendError, NotFoundError, TransientError
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import BackendError, NotFoundError, TransientError
 
 _NONCE = "fly-machine-lease-nonce"
 _LEASE_S = 15

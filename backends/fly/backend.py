@@ -43,8 +43,8 @@ from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.sightings import Absences, Sightings
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

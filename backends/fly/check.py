@@ -9,7 +9,7 @@ from ollama_proxy.backends.fly.config import guest_of
 from ollama_proxy.backends.fly.image import examined, size_words
 from ollama_proxy.backends.fly.regions import regions_in_words
 from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.errors import BackendError, NotFoundError, SpecError
+from ollama_proxy.base.errors import BackendError, NotFoundError, SpecError
 
 
 async def examine(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from ollama_proxy.backends.rest import unanswered
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

@@ -5,7 +5,7 @@ registries"), and the limit of 8 GB of a machine's root file system.
 """
 
 from ollama_proxy.backends.images import Image, look_at, parse_reference
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     CredentialsError,
     SpecError,
     TransientError,

@@ -13,8 +13,8 @@ from ollama_proxy.backends.fly.machines import Machine, Marks, Volume
 from ollama_proxy.backends.fly.places import Place, place_in
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

@@ -13,7 +13,7 @@ from ollama_proxy.backends.fly.machines import (
     mark_name,
 )
 from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.errors import ConflictError, NotFoundError
+from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.owners import date_in
 
 _VOLUME = re.compile(r"ollama_(?P<owner>[0-9a-f]{16})\Z")

@@ -11,8 +11,8 @@ from ollama_proxy.backends.fly.machines import RESTING, Machine
 from ollama_proxy.backends.fly.regions import regions_in_words
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
-from ollama_proxy.clock import Clock
-from ollama_proxy.errors import (
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import (
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 
 
 def regions_in_words(known: list[dict[str, Any]], settings: FlySettings) -> str:

@@ -11,8 +11,8 @@ from pydantic import (
 )
 
 from ollama_proxy.backends.fly.sizes import NO_GPUS, SIZES, Size, refuse_gpus
-from ollama_proxy.setting import BackendSettings, Duration, Names, setting
-from ollama_proxy.values import parse_url
+from ollama_proxy.base.fields import BackendSettings, Duration, Names, setting
+from ollama_proxy.base.parsers import parse_url
 
 _APP = r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"
 _MOST_SUSPENDED_MB = 2048

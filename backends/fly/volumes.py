@@ -16,7 +16,7 @@ from ollama_proxy.backends.fly.failures import NoAppError
 from ollama_proxy.backends.fly.machines import Marks, Volume
 from ollama_proxy.backends.fly.places import Place
 from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

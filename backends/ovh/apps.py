@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_proxy.errors import TransientError
+from ollama_proxy.base.errors import TransientError
 from ollama_proxy.record import LaunchId
 
 _PREFIX = "ollama-proxy-"

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
@@ -48,9 +47,10 @@ from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
 from ollama_proxy.backends.sightings import Absences
-from ollama_proxy.clock import Clock
-from ollama_proxy.environment import home_folder
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.environment import home_folder
+from ollama_proxy.base.errors import (
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,

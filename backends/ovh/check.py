@@ -7,7 +7,7 @@ from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.image import look_at_guarded
 from ollama_proxy.backends.ovh.maker import flavor_in
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
     NotFoundError,

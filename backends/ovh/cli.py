@@ -21,7 +21,7 @@ from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
     OutcomeUnknownError,

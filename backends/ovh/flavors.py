@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 
 _GB = 10**9
 _ROUNDING = 0.9  # a card of 80 GB is told as somewhat less

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import structlog
 
-from ollama_proxy import log
 from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
@@ -18,7 +17,8 @@ from ollama_proxy.backends.ovh.apps import (
 )
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.sightings import Sightings
-from ollama_proxy.errors import (
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import (
     BackendError,
     ConflictError,
     NotFoundError,

@@ -1,7 +1,7 @@
 """Which images an app may be made of."""
 
 from ollama_proxy.backends.images import Image, look_at
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 
 
 async def look_at_guarded(name: str) -> Image:

@@ -12,7 +12,7 @@ from ollama_proxy.backends.ovh.apps import (
     launch_of,
 )
 from ollama_proxy.backends.ovh.driver import Driver
-from ollama_proxy.errors import ConflictError, NotFoundError
+from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.owners import date_in
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ollama_proxy.errors import SpecError, TransientError
+from ollama_proxy.base.errors import SpecError, TransientError
 
 SIZE = 100
 MAX_PAGES = 200

@@ -14,7 +14,7 @@ from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.paging import read_list
 from ollama_proxy.backends.rest import RestClient
-from ollama_proxy.errors import BackendError, OutcomeUnknownError, TransientError
+from ollama_proxy.base.errors import BackendError, OutcomeUnknownError, TransientError
 
 _APPS = "/v1/app"
 _AIMS = {f"POST {_APPS}": Aim.CREATE}

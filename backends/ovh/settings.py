@@ -12,8 +12,8 @@ from pydantic import (
     SecretStr,
 )
 
-from ollama_proxy.setting import BackendSettings, Duration, Names, setting
-from ollama_proxy.values import parse_url
+from ollama_proxy.base.fields import BackendSettings, Duration, Names, setting
+from ollama_proxy.base.parsers import parse_url
 
 _VOLUME = re.compile(
     r"(?P<bucket>[^@/:\s]+)@(?P<alias>[^@/:\s]+)(?:/(?P<prefix>[^@:\s]+))?"

@@ -7,8 +7,8 @@ import signal
 
 from aiohttp import web
 
+from ollama_proxy.base.parsers import parse_listen
 from ollama_proxy.simulator.server import Manners, build_simulator
-from ollama_proxy.values import parse_listen
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,7 +5,7 @@ import pytest
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
-from ollama_proxy.moments import EARLIEST
+from ollama_proxy.base.moments import EARLIEST
 from ollama_proxy.record import LaunchId
 from tests.fakes.store import MemoryNotes
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.backends.boot_report import readable, telling_line
-from ollama_proxy.terminal_text import shown_lines
+from ollama_proxy.base.terminal_text import shown_lines
 
 APT = """Reading package lists...
 Building dependency tree...

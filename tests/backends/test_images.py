@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.backends.images import GUARDED, look_at, parse_reference
-from ollama_proxy.errors import BackendError, SpecError, TransientError
+from ollama_proxy.base.errors import BackendError, SpecError, TransientError
 
 OCI = "application/vnd.oci.image"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_proxy.backends.leases import is_renewal_due
-from ollama_proxy.moments import EARLIEST
+from ollama_proxy.base.moments import EARLIEST
 
 LEASE_S = 3600.0
 TODAY = EARLIEST + 300 * 86_400.0

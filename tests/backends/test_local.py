@@ -17,7 +17,7 @@ from ollama_proxy.backends.local import (
     Program,
     choose_program,
 )
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 from ollama_proxy.record import LaunchId
 from tests.processes import living
 

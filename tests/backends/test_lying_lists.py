@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backend import Phase
-from ollama_proxy.errors import BackendError
+from ollama_proxy.base.errors import BackendError
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig

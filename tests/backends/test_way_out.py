@@ -13,8 +13,8 @@ from ollama_proxy.backends.images import look_at
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.rest import RestClient
 from ollama_proxy.backends.way_out import authorities, is_here, web_proxy
-from ollama_proxy.clock import SystemClock
-from ollama_proxy.errors import BackendError, SpecError, TransientError
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import BackendError, SpecError, TransientError
 from tests.black_box import free_port, proxy_process, run_cli
 from tests.fakes.web_proxy import WebProxy, web_proxy_running
 

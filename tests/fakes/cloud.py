@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from ollama_proxy.backend import Observation, Phase, Traits, Upstream
-from ollama_proxy.errors import OutcomeUnknownError, TransientError
+from ollama_proxy.base.errors import OutcomeUnknownError, TransientError
 from ollama_proxy.record import LaunchId
 
 

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ollama_proxy.clock import Machine
+from ollama_proxy.base.clock import Machine
 
 
 def _elapsed_s() -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ollama_proxy.errors import StoreError
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.journal import Transition
 from ollama_proxy.lessons import Lessons
 from ollama_proxy.record import LaunchId, Record

@@ -7,7 +7,7 @@ import pytest
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi, settled
 from ollama_proxy.backends.exoscale.check import RIGHTS
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.log import configure
+from ollama_proxy.base.log import configure
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.fakes.exoscale.boot import (
     DURATIONS,

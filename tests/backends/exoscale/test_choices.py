@@ -10,7 +10,7 @@ from ollama_proxy.backends.exoscale.choices import (
     find_type,
 )
 from ollama_proxy.backends.exoscale.drivers import DriverRule
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 
 A5000 = InstanceType("id-a", "gpua5000", "small", gpus=1, zones=("at-vie-2",))
 TYPES = [

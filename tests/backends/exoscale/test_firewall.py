@@ -4,7 +4,7 @@ import pytest
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.firewall import Firewall
-from ollama_proxy.errors import ConflictError
+from ollama_proxy.base.errors import ConflictError
 from tests.backends.exoscale.rig import Rig
 
 

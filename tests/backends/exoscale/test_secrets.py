@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ollama_proxy import log
 from ollama_proxy.authority import Authority
+from ollama_proxy.base import log
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.black_box import proxy_process, run_cli

@@ -17,7 +17,7 @@ from ollama_proxy.backends.exoscale.userdata import (
     cloud_config,
     user_data,
 )
-from ollama_proxy.errors import SpecError
+from ollama_proxy.base.errors import SpecError
 from tests.fakes.exoscale.guest import files_of, read_user_data
 
 SCRIPTS = Path(__file__).parents[3] / "cloud-init" / "exoscale"

@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_proxy.backend import Phase
-from ollama_proxy.errors import BackendError, SpecError
+from ollama_proxy.base.errors import BackendError, SpecError
 from ollama_proxy.record import LaunchId
 from tests.backends.exoscale.rig import Rig
 

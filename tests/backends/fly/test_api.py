@@ -9,7 +9,7 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import NameTakenError, NotYetError, failure
 from ollama_proxy.backends.fly.machines import Machine
 from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

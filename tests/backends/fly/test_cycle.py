@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backend import Phase
-from ollama_proxy.errors import BackendError, ConflictError, SpecError
+from ollama_proxy.base.errors import BackendError, ConflictError, SpecError
 from ollama_proxy.record import LaunchId
 from tests.backends.fly.rig import OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import Timing

@@ -11,7 +11,7 @@ from ollama_proxy.backends.fly import image as fly_image
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.sizes import SIZES
 from ollama_proxy.backends.images import GUARDED, Image
-from ollama_proxy.errors import CredentialsError, SettingsError, SpecError
+from ollama_proxy.base.errors import CredentialsError, SettingsError, SpecError
 from ollama_proxy.record import LaunchId
 from ollama_proxy.settings import backend_name, load_settings
 from tests.backends.fly.rig import IMAGE, Rig

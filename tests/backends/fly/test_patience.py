@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.errors import BackendError, RateLimitError
+from ollama_proxy.base.errors import BackendError, RateLimitError
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId
 from tests.backends.fly.rig import Rig, fly_rig

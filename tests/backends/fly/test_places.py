@@ -5,7 +5,7 @@ import pytest
 from ollama_proxy.backend import Phase
 from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.places import Place, place_in
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

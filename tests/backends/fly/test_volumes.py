@@ -11,7 +11,7 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend
 from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.volumes import surplus
-from ollama_proxy.errors import BackendError
+from ollama_proxy.base.errors import BackendError
 from ollama_proxy.pool import sweep
 from ollama_proxy.record import LaunchId
 from tests.backends.fly.rig import Rig, fly_rig

@@ -16,7 +16,7 @@ from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
-from ollama_proxy.errors import (
+from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
     ConflictError,

@@ -9,7 +9,7 @@ from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.ovh import paging
 from ollama_proxy.backends.ovh.paging import ListError, read_list
 from ollama_proxy.backends.ovh.rest import RestDriver
-from ollama_proxy.errors import OutcomeUnknownError
+from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.record import LaunchId
 from tests.backends.ovh.rig import OWNER, ovh_rig
 from tests.fakes.ovh.lists import Lists

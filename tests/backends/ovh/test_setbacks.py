@@ -10,7 +10,12 @@ from aiohttp import web
 from ollama_proxy.backend import Phase, Upstream
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.ovh.cli import CliDriver
-from ollama_proxy.errors import BackendError, CredentialsError, SpecError, StoreError
+from ollama_proxy.base.errors import (
+    BackendError,
+    CredentialsError,
+    SpecError,
+    StoreError,
+)
 from ollama_proxy.headers import GUARD_TOKEN
 from ollama_proxy.link import Link
 from ollama_proxy.record import LaunchId

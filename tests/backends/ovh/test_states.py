@@ -4,7 +4,7 @@ import pytest
 
 from ollama_proxy.backends.ovh.apps import App, AppSpec, AppStatus, Info, read_apps
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
-from ollama_proxy.errors import TransientError
+from ollama_proxy.base.errors import TransientError
 
 KNOWN = {
     "keeps": True,

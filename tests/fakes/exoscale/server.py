@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from ollama_proxy.clock import SystemClock
+from ollama_proxy.base.clock import SystemClock
 from tests.fakes.dates import date_of
 from tests.fakes.exoscale.cloud import GIB, ZONES, FakeExoscale, FakeInstance, new_id
 from tests.fakes.exoscale.spec import Operation, faults, find

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 
-from ollama_proxy import log
-from ollama_proxy.errors import StoreError
-from ollama_proxy.library_log import traced
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.library_log import traced
 
 SECRET = "sk-of-a-client"
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_proxy.errors import SettingsError
-from ollama_proxy.settings import load_settings
-from ollama_proxy.upstream_url import (
+from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.base.upstream_url import (
     UpstreamUrl,
     parse_upstream_url,
     shown_input,
     without_login,
     without_logins,
 )
+from ollama_proxy.settings import load_settings
 
 SECRET = "s3cr3t-pw"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 
 
 def line_of(level: str) -> str:

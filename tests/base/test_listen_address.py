@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from ollama_proxy.listen import client_host, client_url, split_address
+from ollama_proxy.base.listen_address import client_host, client_url, split_address
 from tests.go_listen import FORMS, Form
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.clock import SystemClock, date_of, open_clock, this_machine
-from ollama_proxy.moments import Mark
+from ollama_proxy.base.clock import SystemClock, date_of, open_clock, this_machine
+from ollama_proxy.base.moments import Mark
 from ollama_proxy.record import Record
 from ollama_proxy.store import Store
 from tests.virtual_time import SetClock

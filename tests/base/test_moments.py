@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_proxy.moments import (
+from ollama_proxy.base.moments import (
     EARLIEST,
     Mark,
     Reading,

@@ -5,8 +5,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
-from ollama_proxy.listen import client_url, split_address
-from ollama_proxy.upstream_url import without_login
+from ollama_proxy.base.listen_address import client_url, split_address
+from ollama_proxy.base.upstream_url import without_login
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNITS_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -92,7 +92,7 @@ class Listen(BaseModel):
 
 
 def parse_listen(value: object) -> Listen:
-    """Return the address in ``OLLAMA_HOST``: see `ollama_proxy.listen`."""
+    """Return the address in ``OLLAMA_HOST``: see `ollama_proxy.base.listen_address`."""
     if isinstance(value, Listen):
         return value
     host, port = split_address(str(value))

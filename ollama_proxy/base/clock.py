@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ollama_proxy.moments import Mark, Reading, moment_at_start
+from ollama_proxy.base.moments import Mark, Reading, moment_at_start
 
 
 class Clock(Protocol):

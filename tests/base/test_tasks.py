@@ -4,8 +4,8 @@ import asyncio
 
 from structlog.testing import LogCapture
 
-from ollama_proxy import log
-from ollama_proxy.tasks import TaskOwner
+from ollama_proxy.base import log
+from ollama_proxy.base.tasks import TaskOwner
 
 
 async def test_a_crash_is_logged_with_the_name_of_the_task(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ollama_proxy.keep_alive import keep_alive
+from ollama_proxy.base.tcp_keep_alive import keep_alive
 from tests.proxy import relaying_proxy, running_proxy
 
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.descriptors import requests_at_once
+from ollama_proxy.base.fd_limit import requests_at_once
 from tests.black_box import proxy_process
 
 
@@ -19,7 +19,7 @@ def test_a_soft_limit_is_raised_to_the_hard_one() -> None:
             sys.executable,
             "-c",
             "import resource as r\n"
-            "from ollama_proxy.descriptors import raise_limit\n"
+            "from ollama_proxy.base.fd_limit import raise_limit\n"
             f"r.setrlimit(r.RLIMIT_NOFILE, (256, {hard}))\n"
             "print(raise_limit(), r.getrlimit(r.RLIMIT_NOFILE)[0])",
         ],

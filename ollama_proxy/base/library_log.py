@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from ollama_proxy.errors import ProxyError
+from ollama_proxy.base.errors import ProxyError
 
 _MAX_MESSAGE = 200
 _MAX_PLACES = 20

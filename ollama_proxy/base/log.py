@@ -17,8 +17,8 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
-from ollama_proxy.library_log import LibraryLog, tell_exception
-from ollama_proxy.terminal_text import shown_json, shown_values
+from ollama_proxy.base.library_log import LibraryLog, tell_exception
+from ollama_proxy.base.terminal_text import shown_json, shown_values
 
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"

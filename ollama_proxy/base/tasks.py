@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from ollama_proxy import log
+from ollama_proxy.base import log
 
 
 class TaskOwner:

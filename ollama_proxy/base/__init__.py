@@ -1,0 +1,1 @@
+"""What knows neither Ollama nor instances; every other package may import it."""
