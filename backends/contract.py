@@ -20,7 +20,7 @@ from typing import ClassVar
 import pytest
 
 from ollama_proxy.backend import Backend, Observation, Phase
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 LAUNCH = LaunchId("l0123456789abcdef")
 OTHER = LaunchId("lfedcba9876543210")

@@ -6,7 +6,7 @@ import aiohttp
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.boot_stages import StageSpan, read_spans
+from ollama_proxy.core.lifecycle.boot_stages import StageSpan, read_spans
 from ollama_proxy.link import Upstream, connection_options, credentials, is_foreign
 
 _TIMEOUT_S = 5.0

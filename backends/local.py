@@ -36,7 +36,7 @@ from ollama_proxy.backends.ollama_files import models_folder
 from ollama_proxy.backends.ollama_store import OllamaStore
 from ollama_proxy.base.errors import ProgramError, TransientError
 from ollama_proxy.boot import ollama_environment
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"
 LAUNCH_VARIABLE = "OLLAMA_INSTANCE_LAUNCH"

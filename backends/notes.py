@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _SHOWN = 500
 _T = TypeVar("_T")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from ollama_proxy.backends.gguf import Head, read_head
-from ollama_proxy.model_refs import HOST, MODEL, NAMESPACE
+from ollama_proxy.core.ollama.model_refs import HOST, MODEL, NAMESPACE
 
 UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
 """What reading a file that is broken, or not there, may raise."""

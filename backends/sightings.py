@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from ollama_proxy.base.errors import NotFoundError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 APART_S = 65.0
 """Between two looks that together prove that nothing is there; lists trail a minute."""

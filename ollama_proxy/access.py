@@ -9,10 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from ollama_proxy.hosts import HostRules
-from ollama_proxy.origins import Headers, OriginRules, host_name, is_same_origin
-from ollama_proxy.reply import Reply
-from ollama_proxy.routing import Kind, allow_header
+from ollama_proxy.core.access.cors import (
+    Headers,
+    OriginRules,
+    host_name,
+    is_same_origin,
+)
+from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.routes import Kind, allow_header
 
 _EXEMPT = frozenset({("GET", "/healthz")})
 """Requests that no added rule is asked about; preflights of allowed origins are others.

@@ -3,7 +3,7 @@
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ollama_proxy.reply import Reply
+from ollama_proxy.core.http.reply import Reply
 
 
 def to_response(reply: Reply) -> web.Response:

@@ -18,23 +18,27 @@ from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.behind import refuse
 from ollama_proxy.bodies import BodyBudget, invite_later
-from ollama_proxy.catalogue import Catalogue
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.core.access.cors import OriginRules
+from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.lifecycle.estimates import Estimates
+from ollama_proxy.core.lifecycle.record import Policy, Record, State
+from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.ollama.load_wish import LoadWishes
+from ollama_proxy.core.ollama.routes import Need, known_paths
+from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.dispatcher import Dispatcher, application
-from ollama_proxy.estimates import Estimates
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
 from ollama_proxy.gpu_use import GpuLook
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
-from ollama_proxy.hosts import HostRules
 from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.large_heads import close_after_large_head
 from ollama_proxy.lessons import LessonBook
-from ollama_proxy.load_wish import LoadWishes
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import (
     access_control,
@@ -44,18 +48,15 @@ from ollama_proxy.middleware import (
     tell_errors,
 )
 from ollama_proxy.neighbours import Neighbours
-from ollama_proxy.origins import OriginRules
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
 from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import MOST_DETACHED, Pulls
-from ollama_proxy.record import Policy, Record, State
 from ollama_proxy.registry import load_backend
 from ollama_proxy.relay import Relay
 from ollama_proxy.reports import secrets_in
-from ollama_proxy.routing import Need, known_paths
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
@@ -64,7 +65,6 @@ from ollama_proxy.stage_report import StageReport
 from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import SLOT, Store
-from ollama_proxy.suggested_model import SIMULATED_MODELS
 from ollama_proxy.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.upstream_access import access_link
 

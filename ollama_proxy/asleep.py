@@ -9,7 +9,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ollama_proxy.answers import (
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.ollama.error_bodies import (
     JSON_TYPE,
     SPOKE,
     Waiting,
@@ -17,12 +19,10 @@ from ollama_proxy.answers import (
     escape_html,
     waiting_body,
 )
-from ollama_proxy.catalogue import Catalogue
-from ollama_proxy.native_refusals import digest_refusal, name_refusal
-from ollama_proxy.ollama_requests import go_quoted
-from ollama_proxy.redirects import redirect_of
-from ollama_proxy.reply import Reply
-from ollama_proxy.routing import (
+from ollama_proxy.core.ollama.native_refusals import digest_refusal, name_refusal
+from ollama_proxy.core.ollama.ollama_requests import go_quoted
+from ollama_proxy.core.ollama.redirects import redirect_of
+from ollama_proxy.core.ollama.routes import (
     Asleep,
     BodyFields,
     Family,

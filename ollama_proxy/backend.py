@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.boot_stages import StageSpan
+from ollama_proxy.core.lifecycle.boot_stages import StageSpan
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.link import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
-from ollama_proxy.record import LaunchId
 
 _PLACE_LENGTH = 500
 

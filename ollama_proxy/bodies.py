@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
-from ollama_proxy.encoding import encoding_of
+from ollama_proxy.core.http.compression import encoding_of
 
 SMALL_BODY = 256 * 1024
 """Bytes up to which a body is kept although nobody has to look at it."""

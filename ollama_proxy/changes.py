@@ -8,11 +8,13 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
-from ollama_proxy.encoding import encoding_of, without_body_facts
+from ollama_proxy.core.http.compression import encoding_of, without_body_facts
+from ollama_proxy.core.ollama.activity import NO_USE, watch
+from ollama_proxy.core.ollama.pull_progress import read_progress
+from ollama_proxy.core.ollama.routes import read_loosely
 from ollama_proxy.handover import Handover, Head
 from ollama_proxy.outgoing import Outgoing, in_the_clear
 from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.progress import read_progress
 from ollama_proxy.pull import (
     EncodedPullError,
     Pull,
@@ -24,9 +26,7 @@ from ollama_proxy.pull import (
 )
 from ollama_proxy.pulls import Pulls
 from ollama_proxy.relay import Relay
-from ollama_proxy.routing import read_loosely
 from ollama_proxy.sticky import StickyModels
-from ollama_proxy.use import NO_USE, watch
 
 _OK = 200
 _NOT_FOUND = 404

@@ -36,7 +36,7 @@ from ollama_proxy.base.standard_streams import (
 )
 from ollama_proxy.calling import container_words, program_words
 from ollama_proxy.client import ProxyClient, ProxyUnreachableError, choose_url
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.screen import (
     as_line,
     escape,

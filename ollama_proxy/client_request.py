@@ -2,10 +2,10 @@
 
 from aiohttp import web
 
-from ollama_proxy import headers
+from ollama_proxy.core.http import headers
+from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.outgoing import Body, Outgoing
-from ollama_proxy.routing import classify
 
 
 def raw_target(request: web.BaseRequest) -> str:

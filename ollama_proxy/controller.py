@@ -29,10 +29,9 @@ from ollama_proxy.base.errors import (
     SpecError,
     StoreError,
 )
-from ollama_proxy.boot_stages import StageSpan, Timeline
 from ollama_proxy.connect_faults import ConnectFault
-from ollama_proxy.endings import ended, failed, refused
-from ollama_proxy.events import (
+from ollama_proxy.core.lifecycle.boot_stages import StageSpan, Timeline
+from ollama_proxy.core.lifecycle.events import (
     Accepted,
     Command,
     Event,
@@ -49,11 +48,20 @@ from ollama_proxy.events import (
     Tick,
     Used,
 )
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import (
+    Fault,
+    LaunchId,
+    Policy,
+    Progress,
+    Record,
+    Stage,
+    State,
+)
+from ollama_proxy.core.lifecycle.transitions import duty, next_deadline, step
+from ollama_proxy.endings import ended, failed, refused
 from ollama_proxy.fingerprint import fingerprint
-from ollama_proxy.journal import Transition
-from ollama_proxy.lifecycle import duty, next_deadline, step
 from ollama_proxy.probe import PreparationError, Probe
-from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Record, Stage, State
 from ollama_proxy.reports import cleaned, without
 
 _LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then

@@ -8,7 +8,7 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.moments import unset_date
-from ollama_proxy.catalogue import rfc3339
+from ollama_proxy.core.ollama.catalog import rfc3339
 
 _LOOK_EVERY_S: Final = 15.0
 _STEP_S: Final = 2.0  # what is corrected in small steps is 8 ms at most in that time

@@ -24,13 +24,13 @@ from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.binding import bind
-from ollama_proxy.catalogue import sizes_of
+from ollama_proxy.core.lifecycle.record import LaunchId, is_launch
+from ollama_proxy.core.ollama.catalog import sizes_of
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.model_room import room_findings
 from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.owners import others, with_removal
 from ollama_proxy.pool import sweep
-from ollama_proxy.record import LaunchId, is_launch
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.stopping import until_gone
 from ollama_proxy.store import Store

@@ -2,8 +2,8 @@
 
 from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.base.errors import BackendError
-from ollama_proxy.events import Failed, Gone, Lost
-from ollama_proxy.record import Fault, LaunchId
+from ollama_proxy.core.lifecycle.events import Failed, Gone, Lost
+from ollama_proxy.core.lifecycle.record import Fault, LaunchId
 
 _FINAL = frozenset({"image", "spec"})
 """Reasons of an observation that stay until somebody changes something."""

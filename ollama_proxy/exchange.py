@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from ollama_proxy.load_wish import LoadWish, load_wish_of
-from ollama_proxy.routing import BodyFields, Route
+from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
+from ollama_proxy.core.ollama.routes import BodyFields, Route
 
 
 @dataclass(slots=True)

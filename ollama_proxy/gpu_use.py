@@ -13,8 +13,8 @@ import msgspec
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.record import Fault
-from ollama_proxy.routing import UNREADABLE, full_model_name
+from ollama_proxy.core.lifecycle.record import Fault
+from ollama_proxy.core.ollama.routes import UNREADABLE, full_model_name
 
 _WHOLE = 0.995  # shares are rounded in what is told
 _LARGEST = 2**63

@@ -11,6 +11,7 @@ from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.bodies import RequestBody
 from ollama_proxy.changes import ModelChanges
 from ollama_proxy.client_request import EXCHANGE, outgoing, raw_target
+from ollama_proxy.core.ollama.routes import Asleep, Kind, wants_stream
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold
@@ -19,7 +20,6 @@ from ollama_proxy.outgoing import in_the_clear
 from ollama_proxy.passage import Common, pass_on, read_limit_s, touch_nothing, under
 from ollama_proxy.pool import Lease
 from ollama_proxy.proxy_mark import VIA
-from ollama_proxy.routing import Asleep, Kind, wants_stream
 from ollama_proxy.spared import RefusedError
 
 _RETRY_PAUSE_S = 0.25

@@ -13,16 +13,16 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
-from ollama_proxy import headers
-from ollama_proxy.answers import in_band_error
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import InstanceLostError
 from ollama_proxy.bodies import reset
-from ollama_proxy.chunks import framed
-from ollama_proxy.encoding import encoding_of
+from ollama_proxy.core.http import headers
+from ollama_proxy.core.http.chunks import framed
+from ollama_proxy.core.http.compression import encoding_of
+from ollama_proxy.core.ollama.activity import UseWatch, error_text
+from ollama_proxy.core.ollama.error_bodies import in_band_error
+from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.relay import Answer
-from ollama_proxy.routing import Family
-from ollama_proxy.use import UseWatch, error_text
 
 UNTYPED = web.ResponseKey("untyped", bool)
 """Key on a response whose instance named no content type."""

@@ -13,11 +13,16 @@ from typing import Any
 
 from aiohttp import web
 
-from ollama_proxy.answers import SPOKE, heartbeat, in_band_error, stream_type
+from ollama_proxy.core.http.headers import preferred_wait_s
+from ollama_proxy.core.ollama.error_bodies import (
+    SPOKE,
+    heartbeat,
+    in_band_error,
+    stream_type,
+)
+from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.handover import close_if_unframed
-from ollama_proxy.headers import preferred_wait_s
 from ollama_proxy.pool import Lease
-from ollama_proxy.routing import Family
 
 
 @dataclass(frozen=True, slots=True)

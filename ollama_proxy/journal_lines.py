@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.journal import Transition
+from ollama_proxy.core.lifecycle.journal import Transition
 
 _ROWS = 1000
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from ollama_proxy.headers import MARK
+from ollama_proxy.core.http.headers import MARK
 
 
 @dataclass(frozen=True, slots=True)

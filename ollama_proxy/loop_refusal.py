@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from ollama_proxy.answers import SPOKE, error_body
 from ollama_proxy.asleep import json_reply
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.proxy_mark import LOOP_DETECTED, VIA, ProxyMark
-from ollama_proxy.reply import Reply
 
 
 def loop_refusal(

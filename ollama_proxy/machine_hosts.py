@@ -4,7 +4,7 @@ import socket
 
 import psutil
 
-from ollama_proxy.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostRules
 
 
 def hosts_of_this_machine() -> HostRules:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from ollama_proxy.boot_stages import STAGE_NAMES
-from ollama_proxy.record import Record, State
-from ollama_proxy.routing import Kind
+from ollama_proxy.core.lifecycle.boot_stages import STAGE_NAMES
+from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.ollama.routes import Kind
 
 OUTCOMES = (
     "relayed",

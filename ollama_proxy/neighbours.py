@@ -10,6 +10,7 @@ from ollama_proxy.backend import Backend, Belonging, SupportsOwners
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import BackendError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.owners import (
     others,
     removal,
@@ -18,7 +19,6 @@ from ollama_proxy.owners import (
     twins,
     with_removal,
 )
-from ollama_proxy.record import LaunchId
 
 _LOOK_EVERY_S: Final = 600.0
 _LOOK_AGAIN_S: Final = 60.0

@@ -9,7 +9,7 @@ from typing import Protocol
 from multidict import CIMultiDict
 from yarl import URL
 
-from ollama_proxy.encoding import CLEAR
+from ollama_proxy.core.http.compression import CLEAR
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 

@@ -24,7 +24,8 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.moments import unset_date
-from ollama_proxy.journal import Transition
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.journal_lines import add_line_beside
 from ollama_proxy.owners import (
     Judgement,
@@ -33,7 +34,6 @@ from ollama_proxy.owners import (
     others,
     with_removal,
 )
-from ollama_proxy.record import LaunchId
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.state_folder import STATE_FILE, read_owner
 from ollama_proxy.store import Store

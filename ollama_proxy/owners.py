@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ollama_proxy.backend import Belonging
 from ollama_proxy.base.errors import TwinError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _LAUNCH = re.compile(r"l[0-9a-f]{16}\Z")
 

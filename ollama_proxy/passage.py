@@ -7,6 +7,8 @@ from typing import Any
 from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.bodies import BodyBudget
+from ollama_proxy.core.ollama.activity import watch
+from ollama_proxy.core.ollama.routes import Asleep, Route
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.handover import Handover, ResponseT
@@ -16,10 +18,8 @@ from ollama_proxy.outgoing import Sendable
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.relay import Relay
-from ollama_proxy.routing import Asleep, Route
 from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
-from ollama_proxy.use import watch
 
 _READ_TIMEOUT_S = 5.0
 _PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from ollama_proxy.catalogue import Contents
+from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.lessons import Lessons
 from ollama_proxy.state_repair import read_contents
 

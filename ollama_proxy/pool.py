@@ -35,11 +35,17 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.controller import Controller
-from ollama_proxy.events import Leased, Released, StopRequested, Used, Wake
-from ollama_proxy.lifecycle import is_given_up, step
-from ollama_proxy.load_wish import LoadWish, LoadWishes
+from ollama_proxy.core.lifecycle.events import (
+    Leased,
+    Released,
+    StopRequested,
+    Used,
+    Wake,
+)
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.transitions import is_given_up, step
+from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.owners import twin_words, twins
-from ollama_proxy.record import LaunchId, Record, State
 
 _WAKE_GRAIN_S = 1.0
 _RAMP_FIRST = 8

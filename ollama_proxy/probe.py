@@ -19,12 +19,16 @@ import structlog
 
 from ollama_proxy.backend import Upstream
 from ollama_proxy.base import log
-from ollama_proxy.catalogue import Contents
 from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error, of_loop
-from ollama_proxy.encoding import CLEAR
+from ollama_proxy.core.http.compression import CLEAR
+from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
+from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes, loads_to_try
+from ollama_proxy.core.ollama.pull_progress import read_progress
+from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.restore_plan import Copying, Pulling, Removing, Step
 from ollama_proxy.gpu_use import GpuCheck, GpuLook, read_gpu_use
 from ollama_proxy.link import connection_options, credentials
-from ollama_proxy.load_wish import LoadWish, LoadWishes, loads_to_try
 from ollama_proxy.probe_reply import (
     PreparationError,
     ProbeReply,
@@ -35,11 +39,7 @@ from ollama_proxy.probe_reply import (
     text_field,
 )
 from ollama_proxy.probe_timeout import ProbeTimeout
-from ollama_proxy.progress import read_progress
 from ollama_proxy.proxy_mark import ProxyMark
-from ollama_proxy.record import Fault, Progress, Stage
-from ollama_proxy.restore_plan import Copying, Pulling, Removing, Step
-from ollama_proxy.routing import full_model_name
 from ollama_proxy.sticky import StickyModels
 
 __all__ = ["HttpProbe", "PreparationError", "Probe"]

@@ -7,10 +7,14 @@ import aiohttp
 import msgspec
 
 from ollama_proxy.backend import Upstream
-from ollama_proxy.catalogue import ListedModel, Tags
-from ollama_proxy.encoding import Unpacker, UnreadableBodyError, encoding_of
+from ollama_proxy.core.http.compression import (
+    Unpacker,
+    UnreadableBodyError,
+    encoding_of,
+)
+from ollama_proxy.core.lifecycle.record import Fault
+from ollama_proxy.core.ollama.catalog import ListedModel, Tags
 from ollama_proxy.link import is_foreign
-from ollama_proxy.record import Fault
 
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024

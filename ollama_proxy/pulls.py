@@ -18,15 +18,15 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.base.tasks import TaskOwner
-from ollama_proxy.encoding import CLEAR, encoding_of, without_body_facts
-from ollama_proxy.go_json import UnreadBodyError, read_members
+from ollama_proxy.core.http.compression import CLEAR, encoding_of, without_body_facts
+from ollama_proxy.core.ollama.activity import watch
+from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
+from ollama_proxy.core.ollama.pull_progress import ProgressLine
+from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease
-from ollama_proxy.progress import ProgressLine
 from ollama_proxy.pull import EncodedPullError, Pull, PullHead, PullRequest
 from ollama_proxy.relay import Relay
-from ollama_proxy.routing import full_model_name
-from ollama_proxy.use import watch
 
 MOST_DETACHED = 8
 """How many pulls go on without a client at once: each keeps 4 MiB of what it said."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel, SecretStr
 
-from ollama_proxy.events import Failed, Gone, Lost
+from ollama_proxy.core.lifecycle.events import Failed, Gone, Lost
 
 LONGEST = 8 * 1024
 """So many bytes of a report are kept, of its end: what failed last stands there."""

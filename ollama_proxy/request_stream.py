@@ -9,7 +9,7 @@ upgrade that nobody answers.
 import re
 from collections.abc import Callable
 
-from ollama_proxy.request_head import (
+from ollama_proxy.core.http.request_head import (
     MAX_HEAD,
     RefusedRequestError,
     is_beginning,

@@ -19,9 +19,10 @@ from ollama_proxy.base.clock import open_clock
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
+from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.date_watch import DateWatch
 from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
-from ollama_proxy.hosts import HostRules
 from ollama_proxy.launch_plan import launch_plan
 from ollama_proxy.machine_hosts import hosts_of_this_machine
 from ollama_proxy.neighbours import Neighbours
@@ -30,7 +31,6 @@ from ollama_proxy.runner import Runner
 from ollama_proxy.serving_address import written_down
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store import Store
-from ollama_proxy.suggested_model import suggest_model
 from ollama_proxy.upstream_access import access_warnings
 
 _FEW_REQUESTS = 1000

@@ -7,19 +7,22 @@ have it, a load, a health check and a request for a model that runs at ollama.co
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from ollama_proxy.answer_end import Head
-from ollama_proxy.answers import Waiting, empty_answer, error_body, escape_html
 from ollama_proxy.asleep import json_reply, waiting_reply
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.catalogue import rfc3339
-from ollama_proxy.cold_refusals import refusal
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.go_json import UnreadBodyError
-from ollama_proxy.headers import media_type
-from ollama_proxy.idle_ignores import IdleIgnores
-from ollama_proxy.native_refusals import Refusal, digest_refusal
-from ollama_proxy.reply import Reply
-from ollama_proxy.routing import (
+from ollama_proxy.core.http.headers import media_type
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.answer_end import Head
+from ollama_proxy.core.ollama.catalog import rfc3339
+from ollama_proxy.core.ollama.cold_refusals import refusal
+from ollama_proxy.core.ollama.error_bodies import (
+    Waiting,
+    empty_answer,
+    error_body,
+    escape_html,
+)
+from ollama_proxy.core.ollama.go_json import UnreadBodyError
+from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
+from ollama_proxy.core.ollama.routes import (
     BodyFields,
     Family,
     Kind,
@@ -27,6 +30,8 @@ from ollama_proxy.routing import (
     need_of,
     read_fields,
 )
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.unknown_models import Fate, UnknownModels, absence, sought_name
 
 _LOAD_BYTES = 4096

@@ -8,8 +8,8 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.boot_stages import StageSpan, Timeline, told_spans
-from ollama_proxy.record import Record, State
+from ollama_proxy.core.lifecycle.boot_stages import StageSpan, Timeline, told_spans
+from ollama_proxy.core.lifecycle.record import Record, State
 
 
 class StageCounts(Protocol):

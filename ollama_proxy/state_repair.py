@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ollama_proxy.catalogue import Contents, Tags
-from ollama_proxy.record import Fault, LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
+from ollama_proxy.core.ollama.catalog import Contents, Tags
 
 _OWNER = re.compile(rb"owner_id([0-9a-f]{16})(?![0-9a-f])")
 _BACKEND = re.compile(rb"backend(exoscale|fly|ovh)(?![a-z])")

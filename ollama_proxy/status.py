@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ollama_proxy import __version__
-from ollama_proxy.answers import Waiting, retry_after_s
 from ollama_proxy.backend import Priced
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.boot_stages import stage_name
 from ollama_proxy.controller import Controller
-from ollama_proxy.estimates import Estimates, overall_progress, remaining_s
-from ollama_proxy.fault_words import (
+from ollama_proxy.core.lifecycle.boot_stages import stage_name
+from ollama_proxy.core.lifecycle.estimates import (
+    Estimates,
+    overall_progress,
+    remaining_s,
+)
+from ollama_proxy.core.lifecycle.fault_words import (
     detail_of,
     error_of,
     failure_words,
@@ -20,13 +23,14 @@ from ollama_proxy.fault_words import (
     lockout_words,
     starting_words,
 )
+from ollama_proxy.core.lifecycle.launch_limit import recent
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.ollama.error_bodies import Waiting, retry_after_s
 from ollama_proxy.gpu_use import GpuLook
-from ollama_proxy.launch_limit import recent
 from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
-from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.stage_history import StageEstimates
 from ollama_proxy.stage_report import stages_body
 from ollama_proxy.sticky import StickyModels

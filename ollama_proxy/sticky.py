@@ -12,8 +12,8 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.restore_plan import Origin, Step, StickyModel, steps_to
-from ollama_proxy.routing import full_model_name
+from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.restore_plan import Origin, Step, StickyModel, steps_to
 
 
 class StickyStore(Protocol):

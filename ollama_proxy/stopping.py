@@ -9,7 +9,7 @@ from ollama_proxy.base.errors import (
     SpecError,
     TransientError,
 )
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _LIMIT_S = 900.0
 

@@ -21,12 +21,12 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import Marking, SystemClock
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.base.moments import Mark
-from ollama_proxy.journal import Transition
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.launch_limit import without_launch
+from ollama_proxy.core.lifecycle.record import LaunchId, Record
+from ollama_proxy.core.restore_plan import StickyModel
 from ollama_proxy.journal_lines import add_line
-from ollama_proxy.launch_limit import without_launch
 from ollama_proxy.places import Place
-from ollama_proxy.record import LaunchId, Record
-from ollama_proxy.restore_plan import StickyModel
 from ollama_proxy.stage_history import StageHistory
 from ollama_proxy.state_file import Opened, keep_copy, open_state
 from ollama_proxy.state_folder import (

@@ -13,14 +13,14 @@ from enum import Enum, StrEnum
 from typing import Final, Protocol
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.lessons import LessonBook, Lessons
-from ollama_proxy.routing import (
+from ollama_proxy.core.ollama.routes import (
     BodyFields,
     Kind,
     Route,
     full_model_name,
     is_cloud_model,
 )
+from ollama_proxy.lessons import LessonBook, Lessons
 
 WAKES_PER_HOUR: Final = 3
 """How many launches in an hour unknown names may cause together."""

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.headers import NOT_FOR_UPSTREAM
+from ollama_proxy.core.access.cors import is_local_name, is_own_address
+from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.link import Link
-from ollama_proxy.origins import is_local_name, is_own_address
 
 if TYPE_CHECKING:
     from ollama_proxy.settings import Settings

@@ -19,9 +19,9 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
 from ollama_proxy.binding import bind
-from ollama_proxy.catalogue import Contents
+from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.hold import HoldPolicy
-from ollama_proxy.hosts import HostRules
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.announcement import Calling, Serving, announcement
+from ollama_proxy.core.ollama.suggested_model import SuggestedModel
 from ollama_proxy.launch_plan import LaunchPlan
-from ollama_proxy.suggested_model import SuggestedModel
 from tests.black_box import (
     ROOT,
     Launch,

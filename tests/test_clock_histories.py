@@ -16,8 +16,15 @@ import pytest
 from ollama_proxy.base.clock import SystemClock, open_clock
 from ollama_proxy.base.errors import SpecError
 from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.core.lifecycle.record import (
+    Fault,
+    LaunchId,
+    Lockout,
+    Policy,
+    Record,
+    State,
+)
 from ollama_proxy.pool import Pool
-from ollama_proxy.record import Fault, LaunchId, Lockout, Policy, Record, State
 from ollama_proxy.store import Store
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.host import Host

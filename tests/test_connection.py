@@ -21,13 +21,13 @@ from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Upstream
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
-from ollama_proxy.chunks import framed
 from ollama_proxy.connection import Connection
 from ollama_proxy.connector import Connector
+from ollama_proxy.core.http.chunks import framed
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import KeptBody
-from ollama_proxy.record import LaunchId
 from ollama_proxy.relay import Answer, Relay
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream, reply
 from tests.test_answer_parser import BODILESS, CHUNKED, LAST, MEASURED, parsed, split

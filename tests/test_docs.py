@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ollama_proxy.base.fields import environment_names
-from ollama_proxy.record import Stage, State
+from ollama_proxy.core.lifecycle.record import Stage, State
 from ollama_proxy.settings import Settings, every_setting, load_settings
 from tests.proxy import running_proxy
 

@@ -14,7 +14,7 @@ import pytest
 
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.client_connection import ClientConnection
-from ollama_proxy.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostRules
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.events import Tick
+from ollama_proxy.core.lifecycle.events import Tick
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script, raw_upstream

@@ -6,9 +6,9 @@ import pytest
 
 from ollama_proxy import keeper as module
 from ollama_proxy.backend import Upstream
-from ollama_proxy.catalogue import Contents
+from ollama_proxy.core.lifecycle.record import Fault
+from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.probe import HttpProbe, PreparationError
-from ollama_proxy.record import Fault
 from tests.proxy import running_proxy
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from ollama_proxy.backend import Belonging
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.owners import (
     date_in,
     described,
@@ -12,7 +13,6 @@ from ollama_proxy.owners import (
     removal,
     with_removal,
 )
-from ollama_proxy.record import LaunchId
 
 NOW = 1_800_000_000.0
 THEIRS = "aaaaaaaaaaaaaaaa"

@@ -13,7 +13,7 @@ from ollama_proxy.backend import Traits, place_of
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
-from ollama_proxy.catalogue import Contents
+from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.places import PLACES
 from ollama_proxy.settings import load_settings
 from ollama_proxy.state_file import MIGRATIONS

@@ -16,8 +16,15 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.core.lifecycle.record import (
+    Fault,
+    LaunchId,
+    Policy,
+    Progress,
+    Stage,
+    State,
+)
 from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.record import Fault, LaunchId, Policy, Progress, Stage, State
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import MemoryStore

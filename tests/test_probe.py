@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 
 from ollama_proxy.backend import Upstream
-from ollama_proxy.headers import MARK
+from ollama_proxy.core.http.headers import MARK
+from ollama_proxy.core.lifecycle.record import Progress, Stage
+from ollama_proxy.core.ollama.load_wish import LoadWish
 from ollama_proxy.link import Link
-from ollama_proxy.load_wish import LoadWish
 from ollama_proxy.probe import HttpProbe, PreparationError
 from ollama_proxy.probe_timeout import ProbeTimeout
-from ollama_proxy.record import Progress, Stage
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.models import Model, ModelStore
 from ollama_proxy.simulator.server import (

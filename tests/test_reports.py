@@ -15,10 +15,8 @@ from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import BackendError, CapacityError, TransientError
 from ollama_proxy.controller import Controller, Offer
-from ollama_proxy.events import Failed, Gone, Progressed, Tick
-from ollama_proxy.lifecycle import step
-from ollama_proxy.pool import Pool
-from ollama_proxy.record import (
+from ollama_proxy.core.lifecycle.events import Failed, Gone, Progressed, Tick
+from ollama_proxy.core.lifecycle.record import (
     Fault,
     LaunchId,
     Policy,
@@ -27,6 +25,8 @@ from ollama_proxy.record import (
     Stage,
     State,
 )
+from ollama_proxy.core.lifecycle.transitions import step
+from ollama_proxy.pool import Pool
 from ollama_proxy.reports import LONGEST, bounded, cleaned, masked, secrets_in
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_proxy.chunks import framed
-from ollama_proxy.request_head import MAX_HEAD, RefusedRequestError
+from ollama_proxy.core.http.chunks import framed
+from ollama_proxy.core.http.request_head import MAX_HEAD, RefusedRequestError
 from ollama_proxy.request_stream import RequestStream
 from tests.test_answer_parser import split
 

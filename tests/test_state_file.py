@@ -15,10 +15,10 @@ from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.catalogue import Catalogue, Contents
-from ollama_proxy.journal import Transition
-from ollama_proxy.record import LaunchId, Record, State
-from ollama_proxy.restore_plan import Origin, StickyModel
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.ollama.catalog import Catalogue, Contents
+from ollama_proxy.core.restore_plan import Origin, StickyModel
 from ollama_proxy.state_file import keep_copy
 from ollama_proxy.store import SLOT, Store
 

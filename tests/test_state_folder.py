@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StartupError, StoreError
-from ollama_proxy.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.store import SLOT, Store
 from tests.black_box import clean_environment
 
@@ -141,7 +141,7 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 from ollama_proxy.base.errors import ProxyError
-from ollama_proxy.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.store import SLOT, Store
 try:
     store = Store(Path(sys.argv[1]))

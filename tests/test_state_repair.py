@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_proxy.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.state_repair import (
     backend_in,
     doomed,

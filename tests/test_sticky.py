@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy.catalogue import Catalogue
-from ollama_proxy.restore_plan import (
+from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.restore_plan import (
     Copying,
     Origin,
     Pulling,

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from ollama_proxy import journal_lines
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.journal import Transition
-from ollama_proxy.record import Fault, LaunchId, Progress, Record, Stage, State
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import (
+    Fault,
+    LaunchId,
+    Progress,
+    Record,
+    Stage,
+    State,
+)
 from ollama_proxy.state_file import MIGRATIONS
 from ollama_proxy.store import Store
 

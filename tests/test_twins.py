@@ -13,11 +13,11 @@ from structlog.testing import LogCapture
 from ollama_proxy.backend import Belonging
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import TwinError
-from ollama_proxy.journal import Transition
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.owners import twins
 from ollama_proxy.pool import sweep
-from ollama_proxy.record import LaunchId, Record, State
 from ollama_proxy.store import SLOT, Store
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig

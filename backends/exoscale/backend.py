@@ -63,8 +63,8 @@ from ollama_proxy.base.errors import (
     StoreError,
     TransientError,
 )
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.owners import refuse_twins
-from ollama_proxy.record import LaunchId
 
 SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ollama_proxy.base.errors import TransientError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _MANAGER = "ollama-proxy"
 PARKED = "parked"

@@ -14,8 +14,8 @@ from ollama_proxy.backends.exoscale.instances import (
 )
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.errors import ConflictError, NotFoundError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.owners import date_in
-from ollama_proxy.record import LaunchId
 
 _GROUP = re.compile(r"ollama-proxy-(?P<owner>[0-9a-f]{16})\Z")
 _GROUP_ID = "group "

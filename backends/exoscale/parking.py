@@ -28,7 +28,7 @@ from ollama_proxy.base.errors import (
     OutcomeUnknownError,
     SpecError,
 )
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _STOP_LIMIT_S = 900.0
 _START_TRIES = 3

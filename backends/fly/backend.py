@@ -53,9 +53,9 @@ from ollama_proxy.base.errors import (
     SpecError,
     TransientError,
 )
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.link import Link
 from ollama_proxy.owners import refuse_twins
-from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import until_gone
 
 _NAME = "ollama-proxy-"

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ollama_proxy.base.errors import TransientError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _MANAGER = "ollama_proxy"
 _PREFIX = "ollama_proxy_"

@@ -58,10 +58,10 @@ from ollama_proxy.base.errors import (
     SpecError,
     TransientError,
 )
-from ollama_proxy.headers import GUARD_TOKEN
+from ollama_proxy.core.http.headers import GUARD_TOKEN
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.link import Link
 from ollama_proxy.owners import refuse_twins
-from ollama_proxy.record import LaunchId
 from ollama_proxy.stopping import surely_gone, until_gone
 
 _UNWANTED = "app-"

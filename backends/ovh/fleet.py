@@ -24,7 +24,7 @@ from ollama_proxy.base.errors import (
     NotFoundError,
     TransientError,
 )
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 Found = tuple[str, App]
 """An app, after the region in which it is."""

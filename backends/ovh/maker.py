@@ -18,7 +18,7 @@ from ollama_proxy.base.errors import (
     OutcomeUnknownError,
     SpecError,
 )
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 _NO_ROOM_S = 600.0
 

@@ -13,14 +13,14 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.cold_refusals import refusal
-from ollama_proxy.go_json import (
+from ollama_proxy.core.ollama.cold_refusals import refusal
+from ollama_proxy.core.ollama.go_json import (
     GoSyntaxError,
     UnreadBodyError,
     are_folded,
     read_members,
 )
-from ollama_proxy.routing import UNREADABLE, classify, full_model_name
+from ollama_proxy.core.ollama.routes import UNREADABLE, classify, full_model_name
 from ollama_proxy.simulator.faults import Faults, requested
 from ollama_proxy.simulator.models import ModelStore, listed, running, shown
 from ollama_proxy.simulator.wire import reply, stream_lines

@@ -6,7 +6,7 @@ import pytest
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.base.moments import EARLIEST
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.fakes.store import MemoryNotes
 
 ONE = LaunchId("one")

@@ -4,7 +4,7 @@ from ollama_proxy.backend import Backend
 from ollama_proxy.backends.contract import BackendContract
 from ollama_proxy.backends.local import LocalBackend, choose_program
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.instance import InProcessBackend
 

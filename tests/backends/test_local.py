@@ -18,7 +18,7 @@ from ollama_proxy.backends.local import (
     choose_program,
 )
 from ollama_proxy.base.errors import SpecError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.processes import living
 
 LAUNCH = LaunchId("l00")

@@ -6,7 +6,7 @@ import pytest
 
 from ollama_proxy.backends.sightings import APART_S, Absences, Sightings
 from ollama_proxy.base.errors import NotFoundError, TransientError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.backend import Observation, Phase, Traits, Upstream
 from ollama_proxy.base.errors import OutcomeUnknownError, TransientError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 
 @dataclass(slots=True)

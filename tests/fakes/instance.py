@@ -6,7 +6,7 @@ from collections.abc import Collection
 from aiohttp import web
 
 from ollama_proxy.backend import Observation, Phase, Traits, Upstream
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.simulator.server import (
     SIMULATOR,
     Manners,

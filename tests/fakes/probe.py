@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from ollama_proxy.backend import Upstream
-from ollama_proxy.catalogue import Contents
 from ollama_proxy.connect_faults import ConnectFault
+from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
+from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.probe import PreparationError
-from ollama_proxy.record import Fault, Progress, Stage
 
 
 @dataclass(slots=True)

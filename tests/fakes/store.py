@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.journal import Transition
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId, Record
 from ollama_proxy.lessons import Lessons
-from ollama_proxy.record import LaunchId, Record
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from typing import Any
 from ollama_proxy.backend import Observation, Phase, Traits
 from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.core.lifecycle.record import LaunchId, Policy
 from ollama_proxy.pool import Pool
-from ollama_proxy.record import LaunchId, Policy
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import MemoryStore

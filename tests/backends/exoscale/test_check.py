@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ollama_proxy.catalogue import Contents
+from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.doctor import examine
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store import Store

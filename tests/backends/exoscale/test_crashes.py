@@ -10,7 +10,7 @@ from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.backend import SETTLE_S
 from ollama_proxy.backends.sightings import APART_S
 from ollama_proxy.base.errors import OutcomeUnknownError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.crashes import Killed, kill_around
 

@@ -6,7 +6,7 @@ import pytest
 
 from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.backends import guard
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig
 
 LAUNCH = LaunchId("l0123456789abcdef")

@@ -8,7 +8,7 @@ import pytest
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base.errors import BackendError, OutcomeUnknownError, RateLimitError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET
 

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy import controller
 from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY
 from tests.proxy import generate, running_proxy

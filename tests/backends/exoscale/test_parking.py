@@ -10,7 +10,7 @@ from ollama_proxy.backend import Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.backends.exoscale.instances import read_instances
 from ollama_proxy.base.errors import BackendError, StoreError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
 from tests.proxy import generate, lines, running_proxy

@@ -9,7 +9,7 @@ import pytest
 
 from ollama_proxy.authority import Authority
 from ollama_proxy.base import log
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.black_box import proxy_process, run_cli
 from tests.fakes.exoscale.server import KEY, SECRET

@@ -8,7 +8,7 @@ import pytest
 from ollama_proxy.backend import Phase
 from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.fly.api import FlyApi
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.crashes import Killed, kill_around
 

@@ -7,7 +7,7 @@ import pytest
 
 from ollama_proxy.backend import Phase
 from ollama_proxy.base.errors import BackendError, ConflictError, SpecError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.fly.rig import OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import Timing
 from tests.proxy import RunningProxy, generate, lines, running_proxy

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import BackendError, RateLimitError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.pool import sweep
-from ollama_proxy.record import LaunchId
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.fakes.store import MemoryStore
 from tests.proxy import generate, running_proxy

@@ -11,7 +11,7 @@ from ollama_proxy.base.errors import (
     ConflictError,
     SpecError,
 )
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.fly.rig import Rig
 from tests.fakes.fly.cloud import FakeVolume
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
 from tests.fakes.ovh.guest import Guests, guests_of

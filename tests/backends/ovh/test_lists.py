@@ -10,7 +10,7 @@ from ollama_proxy.backends.ovh import paging
 from ollama_proxy.backends.ovh.paging import ListError, read_list
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.base.errors import OutcomeUnknownError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.ovh.rig import OWNER, ovh_rig
 from tests.fakes.ovh.lists import Lists
 from tests.fakes.ovh.server import AI_TOKEN

@@ -9,7 +9,7 @@ from ollama_proxy.backends.images import Image
 from ollama_proxy.backends.ovh import image as images
 from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.base.errors import SpecError
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.fakes.ovh.cloud import FakeApp, Timing
 

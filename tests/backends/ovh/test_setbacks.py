@@ -16,9 +16,9 @@ from ollama_proxy.base.errors import (
     SpecError,
     StoreError,
 )
-from ollama_proxy.headers import GUARD_TOKEN
+from ollama_proxy.core.http.headers import GUARD_TOKEN
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.link import Link
-from ollama_proxy.record import LaunchId
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.store import MemoryNotes

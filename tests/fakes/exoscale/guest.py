@@ -18,7 +18,7 @@ from aiohttp.typedefs import Handler
 
 from ollama_proxy.authority import Authority
 from ollama_proxy.base.clock import SystemClock
-from ollama_proxy.record import LaunchId
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.simulator.server import (
     SIMULATOR,
     Manners,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.headers import MARK
+from ollama_proxy.core.http.headers import MARK
 from ollama_proxy.simulator.server import Manners, build_simulator
 from tests.fakes.fly.cloud import FakeMachine
 from tests.fakes.fly.server import FlyServer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.headers import GUARD_TOKEN, MARK
+from ollama_proxy.core.http.headers import GUARD_TOKEN, MARK
 from ollama_proxy.simulator.server import Manners, build_simulator
 from tests.fakes.ovh.cloud import FakeApp
 from tests.fakes.ovh.server import OvhServer

@@ -1,0 +1,1 @@
+"""Decisions and data, pure: no sockets, no clock, no event loop."""

@@ -1,0 +1,1 @@
+"""Who may ask: rules on `Origin` and `Host`."""

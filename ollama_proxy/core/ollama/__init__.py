@@ -1,0 +1,1 @@
+"""Ollama's API as data: its routes, requests, errors and models."""

@@ -1,0 +1,249 @@
+"""What counts as use of an instance: an answer that succeeded.
+
+An answer is looked at until its first word is known, never after: what comes then
+is work that was done, however it ends. Refusals, errors and broken-off beginnings
+are no use, so they keep no instance awake. Pure: an answer's bytes go in, a `Claim`
+is told what they mean.
+"""
+
+from typing import Protocol
+
+import msgspec
+from multidict import CIMultiDictProxy
+
+from ollama_proxy.core.http.compression import encoding_of
+from ollama_proxy.core.ollama.pull_progress import ProgressLine, read_progress
+from ollama_proxy.core.ollama.routes import UNREADABLE
+
+BUSY = "server busy"
+"""How Ollama's 503 begins that says that its queue is full (``server/sched.go``)."""
+
+_STREAMED_CHANGES = frozenset({"/api/pull", "/api/push", "/api/create"})
+_BUSY_STATUS = 503
+_PLAIN_LINE = 4096  # an error is seen by then
+_LONGEST_LINE = 64 * 1024
+_TELLING = 16  # longer than any beginning of an error, such as ``data: {"error"``
+_LAYERS = 512
+_NO_ERROR = frozenset({b"", b"null", b"false", b'""', b"{}"})
+_FAILURES = frozenset({"error", "response.failed"})
+
+
+class Claim(Protocol):
+    """A request's claim on its instance, which is told what of it was use."""
+
+    def mark_used(self) -> None:
+        """Take note that the instance works: so does it until the request ends."""
+
+    def mark_moving(self) -> None:
+        """Take note that the instance worked just now."""
+
+
+class UseWatch(Protocol):
+    """Looks at one answer as it passes."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it needs to see no more."""
+
+    def take(self, data: bytes) -> None:
+        """Take in more of the body."""
+
+    def end(self, *, is_whole: bool) -> None:
+        """Take note that no more of the body comes, be it whole or broken off."""
+
+
+class Head(Protocol):
+    """Status and headers of an answer."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers as they came."""
+
+
+def watch(route_name: str, head: Head, claim: Claim) -> UseWatch:
+    """Return what is to look at an answer of a route.
+
+    An encoded one can't be read, so its status tells.
+    """
+    succeeded = 200 <= head.status < 300  # noqa: PLR2004 - as HTTP has it
+    is_encoded = "Content-Encoding" in head.headers and bool(encoding_of(head.headers))
+    if succeeded and route_name in _STREAMED_CHANGES and not is_encoded:
+        return _ChangeWatch(claim)
+    if succeeded:
+        return _WordWatch(claim, is_encoded=is_encoded)
+    if head.status == _BUSY_STATUS and not is_encoded:
+        return _BusyWatch(claim)
+    return NO_USE
+
+
+class _NoWatch:
+    """Looks at nothing: the answer is no use."""
+
+    is_settled = True
+
+    def take(self, data: bytes) -> None:
+        """Do nothing."""
+
+    def end(self, *, is_whole: bool) -> None:
+        """Do nothing."""
+
+
+NO_USE: UseWatch = _NoWatch()
+"""For answers that are no use whatever they say."""
+
+
+class _WordWatch:
+    """Finds out whether an answer begins with a word or with an error.
+
+    Blank lines, comments and pings come before either.
+    """
+
+    def __init__(self, claim: Claim, *, is_encoded: bool) -> None:
+        self.is_settled = False
+        self._claim = claim
+        self._is_encoded = is_encoded
+        self._event = b""
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        """Take in more of the body."""
+        if self._is_encoded and data:
+            self._settle(is_use=True)
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest.lstrip()  # spaces may be all that comes for hours
+        for line in lines:
+            if not self.is_settled:
+                self._read(line.strip())
+        most = _LONGEST_LINE if b'"error"' in self._rest else _PLAIN_LINE
+        if not self.is_settled and len(self._rest) > most:
+            self._settle(is_use=True)
+
+    def end(self, *, is_whole: bool) -> None:
+        """Take note that no more of the body comes.
+
+        A body that is whole and says nothing is that of a success, as that of a copy
+        is. One that broke off in its first line had begun if that was no error's.
+        """
+        rest, self._rest = self._rest.strip(), b""
+        if not self.is_settled and is_whole:
+            self._read(rest)
+        if not self.is_settled:
+            is_word = is_whole or (len(rest) > _TELLING and b'"error"' not in rest)
+            is_aside = self._event in {b"error", b"ping"} or rest.startswith(b":")
+            self._settle(is_use=is_word and not is_aside)
+
+    def _read(self, line: bytes) -> None:
+        """Look at one line, of JSON or of server-sent events."""
+        if not line or line.startswith((b":", b"id:", b"retry:")):
+            return
+        if line.startswith(b"event:"):
+            self._event = line.removeprefix(b"event:").strip()
+            return
+        said = line.removeprefix(b"data:").strip()
+        if self._event == b"ping":
+            self._event = b""
+        else:
+            self._settle(is_use=self._event != b"error" and not is_error(said))
+
+    def _settle(self, *, is_use: bool) -> None:
+        self.is_settled, self._rest = True, b""
+        if is_use:
+            self._claim.mark_used()
+
+
+class _BusyWatch:
+    """Finds out whether a 503 is Ollama's own, whose queue is full: it works."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.is_settled = False
+        self._claim = claim
+        self._body = b""
+
+    def take(self, data: bytes) -> None:
+        """Take in more of the body."""
+        self._body += data
+        self.is_settled = len(self._body) > _PLAIN_LINE
+
+    def end(self, *, is_whole: bool) -> None:
+        """Judge it by what it says."""
+        self.is_settled = True
+        if is_whole and error_text(self._body).startswith(BUSY):
+            self._claim.mark_used()
+
+
+class _ChangeWatch:
+    """Follows a pull, a push or the making of a model: use while bytes move.
+
+    A line that tells of as much as the one before, or the first that is seen of a
+    layer, tells of no move: an older pull may have got so far. ``success`` is use.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        self.is_settled = False
+        self._claim = claim
+        self._rest = b""
+        self._completed: dict[tuple[str, str], float] = {}
+
+    def take(self, data: bytes) -> None:
+        """Take in more of the body."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LONGEST_LINE:]
+        for line in lines:
+            self._read(read_progress(line))
+
+    def end(self, *, is_whole: bool) -> None:
+        """Read what is left: without a stream, all of it is one line without an end."""
+        if is_whole:
+            self._read(read_progress(self._rest))
+        self._rest = b""
+
+    def _read(self, line: ProgressLine) -> None:
+        if line.error is None and line.status == "success":
+            self._claim.mark_used()
+            return
+        layer = (line.status, line.digest)
+        before = self._completed.get(layer, line.completed)
+        if line.completed > before:
+            self._claim.mark_moving()
+        if layer in self._completed or len(self._completed) < _LAYERS:
+            self._completed[layer] = max(before, line.completed)
+
+
+class _Said(msgspec.Struct):
+    """What tells an error from a word."""
+
+    error: msgspec.Raw = msgspec.Raw()
+    type: str | None = None
+    object: str | None = None
+
+
+def is_error(said: bytes) -> bool:
+    """Tell whether a line of an answer, or an event's data, is an error.
+
+    ``{"error": …}`` as Ollama and OpenAI have it, or an object of that type. Within
+    a string the quotes of the word are escaped, so most lines are not parsed.
+    """
+    if b'"error"' not in said and b'"response.failed"' not in said:
+        return False
+    try:
+        line = msgspec.json.decode(said, type=_Said)
+    except UNREADABLE:
+        return said.startswith(b'{"error"')
+    is_failure = line.type in _FAILURES or line.object in _FAILURES
+    return is_failure or bytes(line.error) not in _NO_ERROR
+
+
+def error_text(body: bytes) -> str:
+    """Return the error that a body tells, in any family's words; "" if none."""
+    try:
+        said = msgspec.json.decode(body)
+    except UNREADABLE:
+        return ""
+    error = said.get("error") if isinstance(said, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else ""

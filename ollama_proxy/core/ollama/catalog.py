@@ -1,0 +1,312 @@
+"""What is known of the models, so that it can be told while nothing runs.
+
+Filled from every instance that comes up, kept in the store, and served in
+Ollama's shapes. Bodies that came from an instance are given out byte for byte.
+Models that the next instance will have are in it whatever the last one said.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from ollama_proxy.core.ollama.routes import full_model_name
+
+_SLEWED_S = 60.0  # what a clock is moved by in small steps is no other date
+
+NO_DETAILS: dict[str, Any] = {
+    "parent_model": "",
+    "format": "gguf",
+    "family": "",
+    "families": None,
+    "parameter_size": "",
+    "quantization_level": "",
+}
+
+
+class ListedModel(msgspec.Struct):
+    """The part of an entry of ``/api/tags`` that other answers are made of."""
+
+    name: str
+    modified_at: str = ""
+    digest: str = ""
+    size: int = 0
+
+
+class Tags(msgspec.Struct):
+    """The body of ``/api/tags``."""
+
+    models: list[ListedModel] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What one instance said: raw bodies; ``shows`` by resolved model name."""
+
+    tags: bytes
+    version: str
+    shows: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Restored(Protocol):
+    """What clients put on the instances; ``revision`` changes whenever that does."""
+
+    @property
+    def revision(self) -> int:
+        """Which of several states this is."""
+
+    def expected(self, configured: Sequence[str]) -> Sequence[str]:
+        """Return the models that the next instance will have, by name."""
+
+
+class Stock(Protocol):
+    """Who can tell of the models while nothing runs: see `SupportsModelListing`."""
+
+    def tags(self) -> bytes | None:
+        """Return the body of ``/api/tags``, the same object while nothing changes."""
+
+    def show(self, full_name: str) -> bytes | None:
+        """Return the body of ``/api/show`` of a model."""
+
+
+class Catalogue:
+    """Answers about models while no instance is up.
+
+    ``restored``: what changes which models the next instance will have. ``stock``
+    knows better than the last instance which models there are now. ``since`` tells
+    the date of models that no instance has had: it moves when the clock is set.
+    """
+
+    def __init__(
+        self,
+        configured: Sequence[str],
+        *,
+        version: str,
+        since: Callable[[], float],
+        contents: Contents | None = None,
+        restored: Restored | None = None,
+        stock: Stock | None = None,
+    ) -> None:
+        self._configured = tuple(configured)
+        self._restored = restored
+        self._stock = stock
+        self._revision: int | None = None
+        self._wanted = self._configured
+        self._default_version = version
+        self._since = since
+        self._dated = since()
+        self._contents = contents
+        said = contents.tags if contents is not None else None
+        self._view = _make_view(said, self._expected(), self._placeholder)
+
+    @property
+    def contents(self) -> Contents | None:
+        """What the last instance said; None before the first."""
+        return self._contents
+
+    def replace(self, contents: Contents) -> None:
+        """Take over what an instance said; raises `ValueError` if it is no list."""
+        self._view = _make_view(contents.tags, self._expected(), self._placeholder)
+        self._contents = contents
+
+    def _expected(self) -> tuple[str, ...]:
+        """Return the models that the next instance will have: asked all the time."""
+        if self._restored is None:
+            return self._configured
+        if self._revision != self._restored.revision:
+            self._revision = self._restored.revision
+            self._wanted = tuple(self._restored.expected(self._configured))
+        return self._wanted
+
+    def _look(self) -> "_View":
+        """Return what there is, made anew if other models are by now."""
+        stock = self._stock.tags() if self._stock is not None else None
+        if stock is not None:
+            with contextlib.suppress(ValueError):  # of a plug-in, say: it is no list
+                return self._made(stock)
+        return self._made(self._contents.tags if self._contents is not None else None)
+
+    def _made(self, said: bytes | None) -> "_View":
+        expected, since = self._expected(), self._since()
+        was_set = abs(since - self._dated) > _SLEWED_S
+        if self._view.said is not said or self._view.expected != expected or was_set:
+            self._dated = since
+            self._view = _make_view(said, expected, self._placeholder)
+        return self._view
+
+    @property
+    def list_id(self) -> str | None:
+        """What the list is known by that somebody gave; None before the first."""
+        view = self._look()
+        return view.list_id if view.said is not None else None
+
+    def knows(self, full_name: str) -> bool:
+        """Tell whether a model is listed, by its full name."""
+        return full_name in self._look().models
+
+    @property
+    def last_version(self) -> str:
+        """The last version of Ollama that was seen here, else the configured one."""
+        seen = self._contents.version if self._contents else ""
+        return seen or self._default_version
+
+    def version(self) -> bytes:
+        """Return the body of ``/api/version``: the last one seen."""
+        return msgspec.json.encode({"version": self.last_version})
+
+    def tags(self) -> bytes:
+        """Return the body of ``/api/tags``."""
+        return self._look().tags
+
+    def show(self, model: str) -> bytes | None:
+        """Return the body of ``/api/show``, or None for a model not listed."""
+        name, view = full_model_name(model), self._look()
+        listed = view.models.get(name)
+        if (said := self._said(name, view)) is not None:
+            return said
+        if listed is None:
+            return None
+        body = {
+            "license": "",
+            "modelfile": "",
+            "parameters": "",
+            "template": "",
+            "details": NO_DETAILS,
+            "model_info": {},
+            "capabilities": ["completion"],
+            "modified_at": listed.modified_at,
+        }
+        return msgspec.json.encode(body)
+
+    def _said(self, name: str, view: "_View") -> bytes | None:
+        """Return what was said of a model, by the last instance or by its files.
+
+        An instance knows more, but it knew the model that was there then.
+        """
+        contents, listed = self._contents, view.models.get(name)
+        recorded = contents.shows.get(name) if contents is not None else None
+        is_of_instance = contents is not None and view.said is contents.tags
+        if self._stock is None or view.said is None or is_of_instance:
+            return recorded
+        if listed is None:
+            return None
+        if recorded is not None and self._was_listed(name, listed.digest):
+            return recorded
+        return self._stock.show(name)
+
+    def _was_listed(self, name: str, digest: str) -> bool:
+        """Tell whether the last instance listed this very model."""
+        contents = self._contents
+        models = _by_name(contents.tags) if contents is not None else {}
+        return name in models and models[name].digest == digest
+
+    def openai_models(self) -> bytes:
+        """Return the body of ``/v1/models``."""
+        data = [_openai_model(model) for model in self._look().models.values()] or None
+        return msgspec.json.encode({"object": "list", "data": data})
+
+    def openai_model(self, model: str) -> bytes | None:
+        """Return the body of ``/v1/models/:model``, or None if not listed."""
+        listed = self._look().models.get(full_model_name(model))
+        if listed is None:
+            return None
+        return msgspec.json.encode(_openai_model(listed, model))
+
+    def _placeholder(self, name: str) -> dict[str, Any]:
+        """Return an entry for a model that no instance has had yet.
+
+        The CLI cuts the digest to twelve characters and fails on a shorter one.
+        """
+        full = full_model_name(name)
+        return {
+            "name": full,
+            "model": full,
+            "modified_at": rfc3339(self._dated),
+            "size": 0,
+            "digest": hashlib.sha256(full.encode()).hexdigest(),
+            "details": NO_DETAILS,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is told of the models, as long as the same is ``said`` and ``expected``.
+
+    ``said``: the body of ``/api/tags`` that somebody gave. ``list_id`` tells one list
+    of names in it from another.
+    """
+
+    said: bytes | None
+    expected: tuple[str, ...]
+    tags: bytes
+    models: Mapping[str, ListedModel]
+    list_id: str
+
+
+def _make_view(
+    said: bytes | None,
+    expected: tuple[str, ...],
+    placeholder: Callable[[str], dict[str, Any]],
+) -> _View:
+    tags = said if said is not None else _NO_TAGS
+    models = _by_name(tags)
+    names = "\n".join(sorted(models)).encode("utf-8", "replace")
+    lacking = [name for name in expected if full_model_name(name) not in models]
+    if lacking:
+        tags = _with_more(tags, [placeholder(name) for name in lacking])
+        models = _by_name(tags)
+    return _View(said, expected, tags, models, hashlib.sha256(names).hexdigest())
+
+
+_NO_TAGS = b'{"models":[]}'
+
+
+def _by_name(tags: bytes) -> dict[str, ListedModel]:
+    """Return the models of a body of ``/api/tags`` by their full names."""
+    listed = msgspec.json.decode(tags, type=Tags).models or []
+    return {full_model_name(model.name): model for model in listed}
+
+
+def _with_more(tags: bytes, added: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a body of ``/api/tags`` with more entries; the others as they came."""
+    raw = msgspec.json.decode(tags, type=_RawTags).models
+    entries = [*raw, *(msgspec.Raw(msgspec.json.encode(one)) for one in added)]
+    return msgspec.json.encode({"models": entries})
+
+
+class _RawTags(msgspec.Struct):
+    models: list[msgspec.Raw] = []
+
+
+def sizes_of(contents: Contents | None) -> dict[str, int]:
+    """Return how many bytes each model had on the last instance, by full name."""
+    if contents is None:
+        return {}
+    return {name: model.size for name, model in _by_name(contents.tags).items()}
+
+
+def rfc3339(moment: float) -> str:
+    """Return epoch seconds as Go writes them: ``2026-11-21T09:46:57.475456Z``."""
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _openai_model(model: ListedModel, name: str | None = None) -> dict[str, Any]:
+    """Return one model in OpenAI's shape, the owner being its namespace."""
+    head = model.name.rpartition("/")[0]
+    return {
+        "id": name or model.name,
+        "object": "model",
+        "created": _unix_seconds(model.modified_at),
+        "owned_by": head.rpartition("/")[2] or "library",
+    }
+
+
+def _unix_seconds(timestamp: str) -> int:
+    try:
+        return int(datetime.fromisoformat(timestamp).timestamp())
+    except ValueError:
+        return 0

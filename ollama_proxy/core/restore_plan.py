@@ -1,0 +1,101 @@
+"""Plan what a fresh instance needs to have the models of the last one."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from ollama_proxy.core.ollama.routes import full_model_name
+
+
+class Origin(StrEnum):
+    """How a model came to be, or not to be, where it is."""
+
+    PULLED = "pulled"
+    CREATED = "created"
+    DELETED = "deleted"
+
+
+class StickyModel(msgspec.Struct, frozen=True):
+    """One model, by its full name.
+
+    ``source``: the name to pull, as the client wrote it; a copy has that of the model
+    it came from. ``written``: its own name, as the client wrote it.
+    ``insecure``: the registry was allowed to be one without TLS.
+    ``lost``: why the last fresh instance is without it; None if it is not.
+    """
+
+    name: str
+    origin: Origin
+    source: str = ""
+    written: str = ""
+    insecure: bool = False
+    lost: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is another model under a name of its own."""
+        return (
+            self.origin is Origin.PULLED and full_model_name(self.source) != self.name
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pulling:
+    """Pull a model."""
+
+    name: str
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Copy a model that is there."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removing:
+    """Delete a model that was pulled only to be copied."""
+
+    name: str
+
+
+Step = Pulling | Copying | Removing
+
+
+def steps_to(
+    wanted: Mapping[str, StickyModel], configured: Collection[str], present: set[str]
+) -> list[Step]:
+    """Return what makes a fresh instance have what clients put on the last one.
+
+    All names are full. ``present`` includes what is configured and just pulled.
+    """
+    missing = [
+        model
+        for model in wanted.values()
+        if model.origin is Origin.PULLED and model.name not in present
+    ]
+    steps: list[Step] = []
+    there, borrowed = set(present), []
+    for model in sorted(missing, key=lambda one: one.is_copy):
+        source = full_model_name(model.source)
+        if source not in there:
+            steps.append(Pulling(model.source, model.insecure))
+            there.add(source)
+            if not _is_wanted(source, wanted, configured):
+                borrowed.append(model.source)
+        if model.is_copy:
+            steps.append(Copying(model.source, model.written or model.name))
+    return steps + [Removing(name) for name in borrowed]
+
+
+def _is_wanted(
+    name: str, wanted: Mapping[str, StickyModel], configured: Collection[str]
+) -> bool:
+    """Tell whether a model is to be there for its own sake."""
+    model = wanted.get(name)
+    return name in configured if model is None else model.origin is not Origin.DELETED

@@ -1,0 +1,615 @@
+"""Launches that fail for a reason that stays, or too often: requests start none."""
+
+import asyncio
+import io
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from ollama_proxy.backend import Observation, Phase, Traits
+from ollama_proxy.base.errors import (
+    BackendError,
+    CapacityError,
+    CredentialsError,
+    ProgramError,
+    SpecError,
+)
+from ollama_proxy.controller import Controller, Offer
+from ollama_proxy.core.lifecycle.events import (
+    Accepted,
+    Event,
+    Failed,
+    Gone,
+    Leased,
+    Lost,
+    Ready,
+    Released,
+    Restored,
+    StopRequested,
+    Tick,
+    Used,
+    Wake,
+)
+from ollama_proxy.core.lifecycle.fault_words import error_of, failure_words
+from ollama_proxy.core.lifecycle.record import (
+    Fault,
+    LaunchId,
+    Lockout,
+    Policy,
+    Record,
+    State,
+)
+from ollama_proxy.core.lifecycle.transitions import is_given_up, next_deadline, step
+from ollama_proxy.pool import Pool
+from ollama_proxy.screen import render_status
+from ollama_proxy.store import Store
+from tests.fakes.cloud import FakeCloud
+from tests.fakes.instance import InProcessBackend
+from tests.fakes.probe import FakeProbe
+from tests.fakes.store import MemoryStore
+from tests.proxy import generate, running_proxy
+from tests.virtual_time import LoopClock, in_virtual_time
+
+ONE = LaunchId("one")
+DAY_S = 86_400.0
+POLICY = Policy(launch_limit=5, fingerprint="now", backoff_s=1.0, backoff_max_s=10.0)
+NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
+BROKEN = Observation(Phase.FAILED, detail="it does not come up")
+
+
+class Deployment:
+    """A paid cloud, a proxy before it, and what it wrote down."""
+
+    def __init__(self, policy: Policy = POLICY, traits: Traits | None = None) -> None:
+        self.cloud = FakeCloud()
+        if traits is not None:
+            self.cloud.traits = traits
+        self.store = MemoryStore()
+        self.probe = FakeProbe()
+        self.policy = policy
+        self.models = ["m"]
+        self.pool = self._open()
+
+    def _open(self) -> Pool:
+        controller = Controller(
+            "default-0",
+            Offer("fake", self.cloud, self.models),
+            store=self.store,
+            launches=self.store,
+            probe=self.probe,
+            clock=LoopClock(),
+            policy=self.policy,
+            dice=random.Random(1),
+        )
+        pool = Pool([controller], store=self.store, clock=LoopClock(), max_waiting=10)
+        pool.start()
+        return pool
+
+    async def restart(self) -> None:
+        await self.pool.aclose()
+        self.pool = self._open()
+
+    @property
+    def record(self) -> Record:
+        return self.pool.controllers[0].record
+
+    async def ask_for(self, length_s: float) -> None:
+        """Let a client ask each second; it takes no answer but a 503."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + length_s
+        while loop.time() < ends_at:
+            assert await self.pool.lease("m", wait_s=0.0) is None
+            await asyncio.sleep(1.0)
+
+
+@in_virtual_time
+async def test_a_driver_that_never_works_is_paid_for_twice_in_a_day() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = NO_DRIVER
+    await deployment.ask_for(240)
+    assert deployment.cloud.launches == 2
+    await asyncio.sleep(DAY_S - 600)
+    await deployment.ask_for(240)
+    assert deployment.cloud.launches == 2
+    await deployment.ask_for(240)
+
+    assert deployment.cloud.launches == 3
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_fault_that_nobody_can_name_is_paid_for_five_times_for_good() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = BROKEN
+    await deployment.ask_for(240)
+    assert deployment.cloud.launches == 5
+    await deployment.ask_for(3 * 3600)
+
+    assert deployment.cloud.launches == 5
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_person_starts_one_more_and_the_hour_still_counts() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = BROKEN
+    await deployment.ask_for(240)
+    deployment.pool.wake(forced=True)
+    await deployment.ask_for(240)
+
+    assert deployment.cloud.launches == 6
+    await deployment.pool.aclose()
+
+
+async def until(deployment: Deployment, state: State) -> None:
+    """Wait for a state that may not last."""
+    async with asyncio.timeout(60.0):
+        while deployment.record.state is not state:
+            await asyncio.sleep(0.01)
+
+
+NO_IMAGE = Observation(Phase.FAILED, detail="no image", reason="image")
+
+
+@in_virtual_time
+async def test_what_was_asked_during_a_stop_in_vain_is_not_bought_a_day_later() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = NO_IMAGE
+    deployment.pool.wake()
+    await until(deployment, State.STOPPING)
+    assert await deployment.pool.lease("m", wait_s=0.0) is None
+    assert not deployment.pool.would_launch
+    deployment.cloud.end = None
+    await asyncio.sleep(DAY_S + 600)
+
+    assert deployment.record.state is State.COLD
+    assert deployment.cloud.launches == 1
+    await deployment.pool.aclose()
+
+
+async def launches_after_one_that_ended_so(end: Observation) -> int:
+    """Return how many there are if it is asked for during the stop, and mended."""
+    deployment = Deployment()
+    deployment.cloud.end = end
+    deployment.pool.wake()
+    await until(deployment, State.STOPPING)
+    assert await deployment.pool.lease("m", wait_s=0.0) is None
+    await until(deployment, State.COOLDOWN)
+    deployment.cloud.end = None
+    deployment.pool.wake(forced=True)
+    lease = await deployment.pool.lease("m", wait_s=60)
+    assert lease is not None
+    lease.mark_used()
+    lease.release()
+    await asyncio.sleep(7200)
+    await deployment.pool.aclose()
+    return deployment.cloud.launches
+
+
+@in_virtual_time
+async def test_what_was_asked_during_a_stop_is_not_bought_after_the_next_launch() -> (
+    None
+):
+    assert await launches_after_one_that_ended_so(NO_IMAGE) == 2
+    assert await launches_after_one_that_ended_so(BROKEN) == 2
+
+
+async def state_after_an_order_during_the_stop(error: BackendError) -> State:
+    """Return the state a minute after an order that comes while a launch fails."""
+    deployment = Deployment(replace(POLICY, backoff_s=500.0, backoff_max_s=500.0))
+    deployment.cloud.start_error = error
+    deployment.pool.wake()
+    await until(deployment, State.STOPPING)
+    deployment.cloud.start_error = None
+    deployment.pool.wake(forced=True)
+    await asyncio.sleep(60)
+    await deployment.pool.aclose()
+    return deployment.record.state
+
+
+@in_virtual_time
+async def test_an_order_during_the_stop_of_a_failed_launch_waits_for_no_back_off() -> (
+    None
+):
+    no_key, no_room = CredentialsError("expired"), CapacityError("no room")
+
+    assert await state_after_an_order_during_the_stop(no_key) is State.READY
+    assert await state_after_an_order_during_the_stop(no_room) is State.READY
+
+
+@in_virtual_time
+async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = BROKEN
+    await deployment.ask_for(240)
+    deployment.cloud.end = None
+    deployment.pool.wake(forced=True)
+    lease = await deployment.pool.lease("m", wait_s=60)
+    assert lease is not None
+    lease.mark_used()
+    lease.release()
+    assert deployment.record.paid_launches == ()
+    deployment.pool.stop()
+    await asyncio.sleep(10)
+
+    assert await deployment.pool.lease("m", wait_s=60) is not None
+    assert deployment.cloud.launches == 7
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_who_waits_is_told_at_once_when_requests_are_locked_out() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = NO_DRIVER
+    begun = asyncio.get_running_loop().time()
+    assert await deployment.pool.lease("m", wait_s=3600) is None
+    assert asyncio.get_running_loop().time() - begun < 30
+    assert await deployment.pool.lease("m", wait_s=3600) is None
+
+    assert asyncio.get_running_loop().time() - begun < 30
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_restart_changes_no_verdict_and_new_settings_end_it() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = NO_DRIVER
+    await deployment.ask_for(60)
+    await deployment.restart()
+    await deployment.ask_for(60)
+    assert deployment.cloud.launches == 2
+    deployment.models = ["another"]
+    await deployment.restart()
+    await deployment.ask_for(2)
+
+    assert deployment.cloud.launches == 3
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_the_hour_goes_on_over_a_restart() -> None:
+    deployment = Deployment()
+    deployment.cloud.end = BROKEN
+    await deployment.ask_for(8)
+    assert 1 <= deployment.cloud.launches < 5
+    for _ in range(10):
+        await deployment.restart()
+        await deployment.ask_for(60)
+
+    assert deployment.cloud.launches == 5
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_cloud_that_has_no_such_image_is_asked_once() -> None:
+    deployment = Deployment()
+    deployment.cloud.start_error = SpecError("there is no template 'x'")
+    await deployment.ask_for(60)
+    await asyncio.sleep(DAY_S - 600)
+    await deployment.ask_for(60)
+
+    assert deployment.cloud.calls.count("start") == 1
+    assert deployment.record.lockout is not None
+    await deployment.pool.aclose()
+
+
+@pytest.mark.parametrize("error", [CredentialsError("no"), ProgramError("no")])
+def test_what_may_be_mended_elsewhere_is_tried_again_after_the_back_off(
+    error: BackendError,
+) -> None:
+    @in_virtual_time
+    async def asked() -> None:
+        deployment = Deployment()
+        deployment.cloud.start_error = error
+        await deployment.ask_for(3)
+        assert is_given_up(deployment.record, POLICY)
+        deployment.cloud.start_error = None
+        assert deployment.cloud.calls.count("start") == 1
+        await asyncio.sleep(60)
+
+        assert await deployment.pool.lease("m", wait_s=60) is not None
+        await deployment.pool.aclose()
+
+    asked()
+
+
+@in_virtual_time
+async def test_a_configured_model_that_no_registry_has_is_tried_once() -> None:
+    deployment = Deployment()
+    deployment.probe.fault = Fault("pull", "no such model", final=True)
+    await deployment.ask_for(3600)
+
+    assert deployment.cloud.launches == 1
+    await deployment.pool.aclose()
+
+
+@pytest.mark.parametrize(
+    "traits", [Traits(stops_with_proxy=True), Traits(always_on=True)]
+)
+def test_what_costs_nothing_is_not_counted(traits: Traits) -> None:
+    @in_virtual_time
+    async def asked() -> None:
+        deployment = Deployment(traits=replace(traits, poll_s=1.0))
+        deployment.cloud.end = BROKEN
+        await deployment.ask_for(600)
+
+        assert deployment.cloud.launches > 5
+        assert deployment.record.lockout is None
+        await deployment.pool.aclose()
+
+    asked()
+
+
+@in_virtual_time
+async def test_three_deaths_of_the_proxy_with_its_instance_are_no_failures() -> None:
+    deployment = Deployment(traits=Traits(stops_with_proxy=True, poll_s=1.0))
+    deployment.cloud.faults.boot_s = 30.0
+    for _ in range(3):
+        await deployment.pool.lease("m", wait_s=0.0)
+        await asyncio.sleep(5)
+        assert deployment.record.state is State.STARTING
+        await deployment.pool.aclose()
+        deployment.cloud.preempt()
+        deployment.pool = deployment._open()
+        await asyncio.sleep(5)
+
+    assert (deployment.record.state, deployment.record.fault) == (State.COLD, None)
+    assert await deployment.pool.lease("m", wait_s=120) is not None
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_launch_that_is_stopped_before_the_cloud_answers_counts() -> None:
+    deployment = Deployment()
+    for _ in range(9):
+        await deployment.pool.lease("m", wait_s=0.0)
+        await asyncio.sleep(0.005)  # the call to the cloud is under way
+        deployment.pool.stop()
+        await asyncio.sleep(5)
+
+    assert deployment.cloud.launches == 5
+    await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_what_the_cloud_refuses_does_not_count() -> None:
+    deployment = Deployment()
+    deployment.cloud.start_error = CapacityError("no room")
+    await deployment.ask_for(600)
+
+    assert deployment.cloud.calls.count("start") > 5
+    assert deployment.record.paid_launches == ()
+    assert deployment.record.lockout is None
+    await deployment.pool.aclose()
+
+
+def play(record: Record, *events: Event, now: float, policy: Policy = POLICY) -> Record:
+    for event in events:
+        record = step(record, event, now=now, policy=policy).record
+    return record
+
+
+def failing(record: Record, fault: Fault, now: float, *, forced: bool = True) -> Record:
+    """Return the record after a launch that failed."""
+    events = (Wake(ONE, forced=forced), Accepted(ONE), Failed(ONE, fault), Gone(ONE))
+    return play(record, *events, now=now)
+
+
+@pytest.mark.parametrize("reason", ["driver", "disk"])
+def test_bad_luck_is_a_verdict_when_it_comes_twice_in_a_row(reason: str) -> None:
+    fault = Fault(reason, "again")
+    once = failing(Record(), fault, 0.0)
+    between = failing(once, Fault("capacity", "no room"), 10.0)
+    after_another = failing(between, fault, 20.0)
+    twice = failing(after_another, fault, 30.0)
+
+    assert once.lockout is None
+    assert after_another.lockout is None
+    assert twice.lockout is not None
+    assert twice.lockout.until == 30.0 + DAY_S
+
+
+def test_an_instance_that_served_in_between_breaks_the_row() -> None:
+    fault = Fault("disk", "full")
+    once = failing(Record(), fault, 0.0)
+    woken = play(once, Wake(ONE, forced=True), Accepted(ONE), Ready(ONE), now=10.0)
+    over = play(woken, StopRequested(), Gone(ONE), now=20.0)
+
+    assert failing(over, fault, 30.0).lockout is None
+
+
+def limited(now: float = 0.0) -> Record:
+    record = Record()
+    for number in range(5):
+        fault = Fault("instance", "broken")
+        record = failing(record, fault, now + 60.0 * number, forced=number > 2)
+    return record
+
+
+def test_a_lockout_says_why_and_what_to_do() -> None:
+    said = error_of(limited(), 300.0)
+
+    assert said == (
+        "broken; 5 launches within an hour served no request, so requests start no"
+        " instance until somebody runs `ollama-proxy wake` or changes its settings"
+    )
+    final = failing(Record(), Fault("spec", "no image", final=True), 0.0)
+    assert failure_words(final, 3600.0) == (
+        "the instance could not be started: no image; it would fail again, so requests"
+        " start no instance until somebody runs `ollama-proxy wake` or changes its"
+        " settings, or 23 h pass"
+    )
+
+
+def test_the_fifth_launch_within_an_hour_locks_out_and_the_fifth_in_two_does_not() -> (
+    None
+):
+    slow = Record()
+    for number in range(12):
+        slow = failing(slow, Fault("instance", "broken"), 900.0 * number)
+
+    assert limited().lockout is not None
+    assert slow.lockout is None
+
+
+def test_a_served_request_begins_the_count_anew() -> None:
+    record = limited()
+    woken = play(record, Wake(ONE, forced=True), Accepted(ONE), Ready(ONE), now=400.0)
+    used = play(woken, Leased(ONE), Released(ONE, used=True), now=401.0)
+
+    assert len(woken.paid_launches) == 5
+    assert used.paid_launches == ()
+    assert len(play(woken, Leased(ONE), Released(ONE), now=401.0).paid_launches) == 5
+    assert play(woken, Leased(ONE), Used(ONE), now=401.0).paid_launches == ()
+    assert play(used, Lost(ONE, "silent"), now=402.0).lockout is None
+
+
+def test_a_request_that_ends_with_its_instance_counts_as_served() -> None:
+    woken = play(limited(), Wake(ONE, forced=True), Accepted(ONE), Ready(ONE), now=400)
+    broken = play(woken, Leased(ONE), Lost(ONE, "silent"), now=401.0)
+
+    assert broken.lockout is not None
+    assert play(broken, Released(ONE, used=True), now=401.0).lockout is None
+    assert play(broken, Released(ONE), now=401.0).lockout is not None
+
+
+def test_an_order_that_comes_while_the_failed_launch_is_being_stopped_counts() -> None:
+    stopping = play(
+        Record(),
+        Wake(ONE),
+        Accepted(ONE),
+        Failed(ONE, Fault("spec", "no image", final=True)),
+        now=0.0,
+    )
+    assert is_given_up(stopping, POLICY)
+    assert play(stopping, Wake(ONE), now=1.0) is stopping
+    ordered = play(stopping, Wake(ONE, forced=True), Gone(ONE), now=1.0)
+
+    assert ordered.state is State.COLD
+    assert not is_given_up(ordered, POLICY)
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out_for_longer() -> None:
+    year_s = 365 * DAY_S
+    final = failing(Record(), Fault("spec", "no image", final=True), year_s)
+    back = play(final, Restored(), Tick(), now=0.0)
+    counted = play(limited(year_s), Restored(), now=0.0)
+
+    assert back.lockout is not None
+    assert back.lockout.until == DAY_S
+    assert next_deadline(back, POLICY) == DAY_S
+    assert counted.paid_launches == (0.0,) * 5
+
+
+def test_a_day_later_a_request_may_try_again() -> None:
+    final = failing(Record(), Fault("spec", "no image", final=True), 0.0)
+    before = play(final, Tick(), Wake(ONE), now=DAY_S - 1)
+    after = play(final, Tick(), Wake(ONE), now=DAY_S)
+
+    assert next_deadline(final, POLICY) == DAY_S
+    assert before == final
+    assert after.state is State.STARTING
+
+
+def test_new_settings_lift_the_limit_and_forget_what_failed() -> None:
+    other = replace(POLICY, fingerprint="new")
+    restored = play(limited(), Restored(), now=400.0, policy=other)
+
+    assert (restored.state, restored.fault, restored.failures) == (State.COLD, None, 0)
+    assert play(restored, Wake(ONE), now=400.0).state is State.STARTING
+
+
+def test_a_lockout_is_read_as_it_was_written_and_old_records_have_none() -> None:
+    written = msgspec.json.encode(limited())
+    old = b'{"state":"cool-down","failures":3,"fault":{"reason":"a","message":"b"}}'
+
+    assert msgspec.json.decode(written, type=Record) == limited()
+    assert msgspec.json.decode(old, type=Record).lockout is None
+
+
+@pytest.mark.parametrize("reached", [(), (Accepted(ONE),), (Accepted(ONE), Ready(ONE))])
+def test_a_launch_that_died_with_the_proxy_is_no_failure(
+    reached: tuple[Event, ...],
+) -> None:
+    policy = replace(POLICY, launch_limit=None, ends_with_proxy=True)
+    record = Record()
+    for number in range(6):
+        record = play(record, Wake(ONE), *reached, now=float(number), policy=policy)
+        record = play(record, Restored(), now=number + 0.5, policy=policy)
+        assert record.state is State.STOPPING
+        record = play(record, Gone(ONE), now=number + 0.5, policy=policy)
+
+    assert (record.state, record.fault, record.failures) == (State.COLD, None, 0)
+
+
+def test_a_lockout_has_a_reason_a_message_and_perhaps_an_end() -> None:
+    assert limited().lockout == Lockout(
+        "launch_limit", "5 launches within an hour served no request", None, "now"
+    )
+
+
+class WithoutImage(InProcessBackend):
+    """A paid cloud that has no such image until somebody brings it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traits = replace(self.traits, stops_with_proxy=False)
+        self.has_image = False
+
+    async def start(self, launch_id: LaunchId) -> None:
+        if not self.has_image:
+            raise SpecError("there is no image 'x:1'")
+        await super().start(launch_id)
+
+
+async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> None:
+    backend = WithoutImage()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        proxy.parts.pool.wake()
+        await proxy.until(lambda: proxy.state == "cool-down")
+        status = await proxy.status()
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate", json=generate()
+        ) as reply:
+            said = await reply.json()
+            assert "Retry-After" not in reply.headers
+        assert proxy.state == "cool-down"
+        backend.has_image = True
+        async with proxy.session.post(f"{proxy.url}/-/wake") as reply:
+            assert reply.status == 200
+        await proxy.until(lambda: proxy.state == "ready")
+        ready = await proxy.status()
+
+    assert status["lockout"]["reason"] == "final"
+    assert status["lockout"]["ends_in_s"] == pytest.approx(DAY_S, abs=5)
+    assert (status["launches_unserved"], status["launch_limit"]) == (0, 5)
+    for told in (status["error"], said["error"]):
+        assert "there is no image 'x:1'" in told
+        assert "`ollama-proxy wake` or changes its settings, or 24 h pass" in told
+    assert (said["status"], said["provisioning"]) == ("error", False)
+    assert (said["retry_after"], status["retry_after"]) == (None, None)
+    assert (ready["lockout"], ready["error"]) == (None, None)
+    assert ready["launches_unserved"] == 1
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(render_status(ready, "http://x:1"))
+    assert "1 in the last hour without a request served, of 5 at most" in (
+        shown.getvalue()
+    )
+
+
+async def test_who_forgets_a_launch_forgets_no_limit(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    locked = replace(limited(), state=State.STOPPING, launch_id=ONE)
+    store.put("default-0", locked, None)
+    store.forget([ONE])
+    kept = store.get("default-0")
+    store.close()
+
+    assert kept is not None
+    assert (kept.state, kept.launch_id) == (State.COOLDOWN, None)
+    assert kept.lockout == locked.lockout
+    assert kept.paid_launches == locked.paid_launches
