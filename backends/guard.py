@@ -13,7 +13,7 @@ import aiohttp
 from ollama_proxy.backend import Upstream
 from ollama_proxy.base.errors import TransientError
 from ollama_proxy.connect_faults import refusal_of
-from ollama_proxy.link import connection_options, credentials, is_foreign
+from ollama_proxy.upstream.endpoint import connection_options, credentials, is_foreign
 
 READY = "ready"
 FAILED = "failed:"

@@ -7,7 +7,12 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, read_spans
-from ollama_proxy.link import Upstream, connection_options, credentials, is_foreign
+from ollama_proxy.upstream.endpoint import (
+    Upstream,
+    connection_options,
+    credentials,
+    is_foreign,
+)
 
 _TIMEOUT_S = 5.0
 _MOST_BYTES = 8 * 1024

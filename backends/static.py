@@ -15,9 +15,9 @@ from ollama_proxy.backend import (
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link
 from ollama_proxy.probe import HttpProbe
-from ollama_proxy.proxy_mark import ProxyMark
+from ollama_proxy.upstream.endpoint import Link
+from ollama_proxy.upstream.loop_mark import ProxyMark
 
 _LOOKS = 3
 _SETTING = "OLLAMA_PROXY_UPSTREAM_URL"

@@ -52,10 +52,8 @@ from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import HttpProbe
-from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import MOST_DETACHED, Pulls
 from ollama_proxy.registry import load_backend
-from ollama_proxy.relay import Relay
 from ollama_proxy.reports import secrets_in
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
@@ -66,6 +64,8 @@ from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store import SLOT, Store
 from ollama_proxy.unknown_models import UnknownModels, WakeRule
+from ollama_proxy.upstream.client import Relay
+from ollama_proxy.upstream.loop_mark import ProxyMark
 from ollama_proxy.upstream_access import access_link
 
 _STOP_ON_EXIT_S = 30.0

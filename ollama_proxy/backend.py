@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
+from ollama_proxy.upstream.endpoint import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
 
 _PLACE_LENGTH = 500
 

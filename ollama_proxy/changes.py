@@ -13,7 +13,6 @@ from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import read_loosely
 from ollama_proxy.handover import Handover, Head
-from ollama_proxy.outgoing import Outgoing, in_the_clear
 from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.pull import (
     EncodedPullError,
@@ -25,8 +24,9 @@ from ollama_proxy.pull import (
     read_pull,
 )
 from ollama_proxy.pulls import Pulls
-from ollama_proxy.relay import Relay
 from ollama_proxy.sticky import StickyModels
+from ollama_proxy.upstream.client import Relay
+from ollama_proxy.upstream.request import Outgoing, in_the_clear
 
 _OK = 200
 _NOT_FOUND = 404

@@ -5,7 +5,7 @@ from aiohttp import web
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.outgoing import Body, Outgoing
+from ollama_proxy.upstream.request import Body, Outgoing
 
 
 def raw_target(request: web.BaseRequest) -> str:

@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from ollama_proxy.link import Upstream, secrets_of
 from ollama_proxy.reports import without
+from ollama_proxy.upstream.endpoint import Upstream, secrets_of
 
 _STATIC = "OLLAMA_PROXY_UPSTREAM_URL"
 _SHOWN = 80

@@ -22,7 +22,7 @@ from ollama_proxy.core.http.compression import encoding_of
 from ollama_proxy.core.ollama.activity import UseWatch, error_text
 from ollama_proxy.core.ollama.error_bodies import in_band_error
 from ollama_proxy.core.ollama.routes import Family
-from ollama_proxy.relay import Answer
+from ollama_proxy.upstream.client import Answer
 
 UNTYPED = web.ResponseKey("untyped", bool)
 """Key on a response whose instance named no content type."""

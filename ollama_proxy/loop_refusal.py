@@ -6,7 +6,7 @@ from ollama_proxy.asleep import json_reply
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.proxy_mark import LOOP_DETECTED, VIA, ProxyMark
+from ollama_proxy.upstream.loop_mark import LOOP_DETECTED, VIA, ProxyMark
 
 
 def loop_refusal(

@@ -2,7 +2,7 @@
 
 Only what can be known without asking anybody: an address of this machine, and the port
 on which the proxy listens. A way back through a gateway, a port that a container host
-passes on or another proxy is found by `ollama_proxy.proxy_mark`.
+passes on or another proxy is found by `ollama_proxy.upstream.loop_mark`.
 """
 
 import asyncio

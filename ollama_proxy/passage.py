@@ -14,12 +14,12 @@ from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.handover import Handover, ResponseT
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.metrics import Metrics
-from ollama_proxy.outgoing import Sendable
 from ollama_proxy.pool import Lease, Pool
-from ollama_proxy.proxy_mark import ProxyMark
-from ollama_proxy.relay import Relay
 from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
+from ollama_proxy.upstream.client import Relay
+from ollama_proxy.upstream.loop_mark import ProxyMark
+from ollama_proxy.upstream.request import Sendable
 
 _READ_TIMEOUT_S = 5.0
 _PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})

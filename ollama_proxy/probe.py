@@ -28,7 +28,6 @@ from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.core.restore_plan import Copying, Pulling, Removing, Step
 from ollama_proxy.gpu_use import GpuCheck, GpuLook, read_gpu_use
-from ollama_proxy.link import connection_options, credentials
 from ollama_proxy.probe_reply import (
     PreparationError,
     ProbeReply,
@@ -39,8 +38,9 @@ from ollama_proxy.probe_reply import (
     text_field,
 )
 from ollama_proxy.probe_timeout import ProbeTimeout
-from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.sticky import StickyModels
+from ollama_proxy.upstream.endpoint import connection_options, credentials
+from ollama_proxy.upstream.loop_mark import ProxyMark
 
 __all__ = ["HttpProbe", "PreparationError", "Probe"]
 

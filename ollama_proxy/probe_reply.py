@@ -14,7 +14,7 @@ from ollama_proxy.core.http.compression import (
 )
 from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.catalog import ListedModel, Tags
-from ollama_proxy.link import is_foreign
+from ollama_proxy.upstream.endpoint import is_foreign
 
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024

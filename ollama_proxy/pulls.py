@@ -23,10 +23,10 @@ from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
 from ollama_proxy.core.ollama.pull_progress import ProgressLine
 from ollama_proxy.core.ollama.routes import full_model_name
-from ollama_proxy.outgoing import Outgoing
 from ollama_proxy.pool import Lease
 from ollama_proxy.pull import EncodedPullError, Pull, PullHead, PullRequest
-from ollama_proxy.relay import Relay
+from ollama_proxy.upstream.client import Relay
+from ollama_proxy.upstream.request import Outgoing
 
 MOST_DETACHED = 8
 """How many pulls go on without a client at once: each keeps 4 MiB of what it said."""

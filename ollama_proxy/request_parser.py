@@ -15,8 +15,8 @@ import httptools
 from ollama_proxy.bodies import SMALL_BODY
 from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.core.http.request_head import MAX_TARGET, SINGLE, is_host
-from ollama_proxy.outgoing import BODY_EXPECTED, base_of
-from ollama_proxy.proxy_mark import VIA
+from ollama_proxy.upstream.loop_mark import VIA
+from ollama_proxy.upstream.request import BODY_EXPECTED, base_of
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _ASKS_FOR_MORE = frozenset(

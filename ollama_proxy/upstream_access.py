@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.core.access.cors import is_local_name, is_own_address
 from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
-from ollama_proxy.link import Link
+from ollama_proxy.upstream.endpoint import Link
 
 if TYPE_CHECKING:
     from ollama_proxy.settings import Settings

@@ -19,8 +19,8 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.connect_faults import ConnectFault, first_words, of_answer, of_error
-from ollama_proxy.link import Link
 from ollama_proxy.probe import HttpProbe
+from ollama_proxy.upstream.endpoint import Link
 from tests.proxy import generate, running_proxy
 
 SET = "OLLAMA_PROXY_UPSTREAM_URL"

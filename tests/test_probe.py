@@ -14,7 +14,6 @@ from ollama_proxy.backend import Upstream
 from ollama_proxy.core.http.headers import MARK
 from ollama_proxy.core.lifecycle.record import Progress, Stage
 from ollama_proxy.core.ollama.load_wish import LoadWish
-from ollama_proxy.link import Link
 from ollama_proxy.probe import HttpProbe, PreparationError
 from ollama_proxy.probe_timeout import ProbeTimeout
 from ollama_proxy.simulator.faults import Faults
@@ -25,6 +24,7 @@ from ollama_proxy.simulator.server import (
     Simulator,
     build_simulator,
 )
+from ollama_proxy.upstream.endpoint import Link
 
 
 @contextlib.asynccontextmanager

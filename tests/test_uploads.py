@@ -7,8 +7,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from ollama_proxy import relay
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.upstream import client
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, raw_upstream, reply
 from tests.proxy import RunningProxy, running_proxy
@@ -103,7 +103,7 @@ async def test_the_client_is_invited_when_the_instance_invites(tmp_path: Path) -
 async def test_a_server_that_knows_no_expect_is_sent_the_body_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "_INVITATION_S", 0.1)
+    monkeypatch.setattr(client, "_INVITATION_S", 0.1)
 
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter

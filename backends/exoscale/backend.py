@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import structlog
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
     Belonging,
@@ -65,6 +64,7 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.owners import refuse_twins
+from ollama_proxy.upstream.certificates import Authority
 
 SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.choices import (
     Template,
@@ -29,6 +28,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.upstream.certificates import Authority
 
 _NO_ROOM_S = 600.0
 

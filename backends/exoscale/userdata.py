@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ollama_proxy.authority import Certificate
 from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.base.errors import SpecError
 from ollama_proxy.boot import render, source
+from ollama_proxy.upstream.certificates import Certificate
 
 LIMIT = 32767
 """Characters of base64 that Exoscale's own tools send at most."""

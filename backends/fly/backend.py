@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
     Belonging,
@@ -54,9 +53,10 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link
 from ollama_proxy.owners import refuse_twins
 from ollama_proxy.stopping import until_gone
+from ollama_proxy.upstream.certificates import Authority
+from ollama_proxy.upstream.endpoint import Link
 
 _NAME = "ollama-proxy-"
 _MAX_SLOTS = 10

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import machine_config, spec_of
@@ -23,6 +22,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.upstream.certificates import Authority
 
 _NO_ROOM_S = 600.0
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import structlog
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backend import (
     BackendContext,
     Belonging,
@@ -60,9 +59,10 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link
 from ollama_proxy.owners import refuse_twins
 from ollama_proxy.stopping import surely_gone, until_gone
+from ollama_proxy.upstream.certificates import Authority
+from ollama_proxy.upstream.endpoint import Link
 
 _UNWANTED = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.ovh.apps import Labels
 from ollama_proxy.backends.ovh.driver import Driver
@@ -19,6 +18,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.upstream.certificates import Authority
 
 _NO_ROOM_S = 600.0
 

@@ -11,19 +11,19 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Observation, Phase, Upstream
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link, connection_options, credentials
 from ollama_proxy.simulator.server import (
     SIMULATOR,
     Manners,
     Simulator,
     build_simulator,
 )
+from ollama_proxy.upstream.certificates import Authority
+from ollama_proxy.upstream.endpoint import Link, connection_options, credentials
 from tests.black_box import free_port
 from tests.fakes.exoscale.caddy import heartbeat_socket, run_caddy
 from tests.proxy import lines, running_proxy

@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.base import log
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.upstream.certificates import Authority
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.black_box import proxy_process, run_cli
 from tests.fakes.exoscale.server import KEY, SECRET

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ollama_proxy.authority import Certificate
 from ollama_proxy.backends.exoscale import userdata
 from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.backends.exoscale.userdata import (
@@ -18,6 +17,7 @@ from ollama_proxy.backends.exoscale.userdata import (
     user_data,
 )
 from ollama_proxy.base.errors import SpecError
+from ollama_proxy.upstream.certificates import Certificate
 from tests.fakes.exoscale.guest import files_of, read_user_data
 
 SCRIPTS = Path(__file__).parents[3] / "cloud-init" / "exoscale"

@@ -18,7 +18,7 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link
+from ollama_proxy.upstream.endpoint import Link
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.store import MemoryNotes

@@ -16,7 +16,6 @@ import yaml
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.authority import Authority
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.simulator.server import (
@@ -25,6 +24,7 @@ from ollama_proxy.simulator.server import (
     Simulator,
     build_simulator,
 )
+from ollama_proxy.upstream.certificates import Authority
 from tests.fakes.exoscale.boot import Boot
 from tests.fakes.exoscale.caddy import run_caddy
 from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance

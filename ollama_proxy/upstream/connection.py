@@ -10,9 +10,9 @@ import select
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
 
-from ollama_proxy.answer_parser import AnswerError, AnswerHead, AnswerParser
 from ollama_proxy.base.errors import InstanceLostError
 from ollama_proxy.core.http.chunks import framed, length_line
+from ollama_proxy.upstream.response_parser import AnswerError, AnswerHead, AnswerParser
 
 _READ_AHEAD = 64 * 1024
 _STALE_S = 1.0

@@ -1,8 +1,8 @@
 """The private link to an instance: it proves who it is before it sees a prompt.
 
 The proxy speaks only to a server that shows what the link demands, so a stranger
-on a reused address learns nothing. `ollama_proxy.authority` makes links whose
-servers have a certificate of their own.
+on a reused address learns nothing. `ollama_proxy.upstream.certificates` makes links
+whose servers have a certificate of their own.
 """
 
 import ssl

@@ -16,21 +16,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from ollama_proxy import connection
-from ollama_proxy.authority import Authority
 from ollama_proxy.backend import Upstream
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
-from ollama_proxy.connection import Connection
-from ollama_proxy.connector import Connector
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.outgoing import Outgoing
-from ollama_proxy.proxy_mark import ProxyMark
 from ollama_proxy.pulls import KeptBody
-from ollama_proxy.relay import Answer, Relay
+from ollama_proxy.upstream import connection
+from ollama_proxy.upstream.certificates import Authority
+from ollama_proxy.upstream.client import Answer, Relay
+from ollama_proxy.upstream.connection import Connection
+from ollama_proxy.upstream.connection_pool import Connector
+from ollama_proxy.upstream.loop_mark import ProxyMark
+from ollama_proxy.upstream.request import Outgoing
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream, reply
-from tests.test_answer_parser import BODILESS, CHUNKED, LAST, MEASURED, parsed, split
+from tests.upstream.test_response_parser import (
+    BODILESS,
+    CHUNKED,
+    LAST,
+    MEASURED,
+    parsed,
+    split,
+)
 
 OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 

@@ -24,7 +24,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.moments import is_date_known
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link
+from ollama_proxy.upstream.endpoint import Link
 
 _AUTHORITY_LIFE = timedelta(days=3650)
 _CERTIFICATE_LIFE = timedelta(days=1825)

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from ollama_proxy.answer_parser import MAX_HEAD, AnswerError, AnswerParser
 from ollama_proxy.core.http.chunks import framed
+from ollama_proxy.upstream.response_parser import MAX_HEAD, AnswerError, AnswerParser
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.proxy_mark import MOST_PROXIES, VIA, ProxyMark
+from ollama_proxy.upstream.loop_mark import MOST_PROXIES, VIA, ProxyMark
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import reply
 from tests.proxy import RunningProxy, generate, relaying_proxy, running_proxy

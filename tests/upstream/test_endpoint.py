@@ -11,12 +11,17 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from ollama_proxy.authority import Authority, Certificate
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.core.http.headers import GUARD_TOKEN, MARK
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.link import Link, connection_options, credentials, is_foreign
+from ollama_proxy.upstream.certificates import Authority, Certificate
+from ollama_proxy.upstream.endpoint import (
+    Link,
+    connection_options,
+    credentials,
+    is_foreign,
+)
 from tests.virtual_time import SetClock
 
 OURS, THEIRS = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")

@@ -13,14 +13,14 @@ from types import TracebackType
 
 from multidict import CIMultiDictProxy
 
-from ollama_proxy.answer_parser import AnswerError, AnswerHead
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
-from ollama_proxy.connection import Connection, Sink
-from ollama_proxy.connector import Address, Connector
 from ollama_proxy.core.ollama.answer_end import EndCheck, check_of
-from ollama_proxy.link import Upstream, credentials, is_foreign
-from ollama_proxy.outgoing import Sendable
-from ollama_proxy.proxy_mark import ProxyMark
+from ollama_proxy.upstream.connection import Connection, Sink
+from ollama_proxy.upstream.connection_pool import Address, Connector
+from ollama_proxy.upstream.endpoint import Upstream, credentials, is_foreign
+from ollama_proxy.upstream.loop_mark import ProxyMark
+from ollama_proxy.upstream.request import Sendable
+from ollama_proxy.upstream.response_parser import AnswerError, AnswerHead
 
 _INVITATION_S = 5.0
 _SOME = 16

@@ -17,8 +17,8 @@ import aiohappyeyeballs
 from yarl import URL
 
 from ollama_proxy.base.tcp_keep_alive import keep_alive
-from ollama_proxy.connection import Connection
-from ollama_proxy.link import Upstream
+from ollama_proxy.upstream.connection import Connection
+from ollama_proxy.upstream.endpoint import Upstream
 
 _CONNECT_TIMEOUT_S = 10.0
 _HAPPY_EYEBALLS_S = 0.25
