@@ -38,7 +38,6 @@ from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.idle_ignores import IdleIgnores
 from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.large_heads import close_after_large_head
-from ollama_proxy.lessons import LessonBook
 from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import (
     access_control,
@@ -58,11 +57,12 @@ from ollama_proxy.reports import secrets_in
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
-from ollama_proxy.stage_history import StageEstimates
 from ollama_proxy.stage_report import StageReport
 from ollama_proxy.status import Status
 from ollama_proxy.sticky import StickyModels
-from ollama_proxy.store import SLOT, Store
+from ollama_proxy.store.lessons import LessonBook
+from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.stage_history import StageEstimates
 from ollama_proxy.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.loop_mark import ProxyMark

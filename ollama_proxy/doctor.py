@@ -33,7 +33,7 @@ from ollama_proxy.owners import others, with_removal
 from ollama_proxy.pool import sweep
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.stopping import until_gone
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream_access import access_warnings
 
 _TIDY_TRIES = 30

@@ -12,9 +12,9 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.catalog import Catalogue
 from ollama_proxy.core.ollama.routes import UNREADABLE
-from ollama_proxy.places import Place
 from ollama_proxy.pool import Pool
 from ollama_proxy.probe import PreparationError, Probe
+from ollama_proxy.store.places import Place
 
 _ASK_TIMEOUT_S = 60.0
 _PAUSE_S = 1.0

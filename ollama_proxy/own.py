@@ -12,7 +12,7 @@ from ollama_proxy.metrics import Metrics
 from ollama_proxy.pool import Pool
 from ollama_proxy.pulls import Pulls
 from ollama_proxy.status import Status, pull_body
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 
 _JOURNAL_ROWS = 50
 _PULLS = "/-/pulls/"

@@ -26,7 +26,6 @@ from ollama_proxy.base.errors import (
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.journal_lines import add_line_beside
 from ollama_proxy.owners import (
     Judgement,
     described,
@@ -35,8 +34,9 @@ from ollama_proxy.owners import (
     with_removal,
 )
 from ollama_proxy.settings import Settings, backend_name
-from ollama_proxy.state_folder import STATE_FILE, read_owner
-from ollama_proxy.store import Store
+from ollama_proxy.store.journal_lines import add_line_beside
+from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.state_folder import STATE_FILE, read_owner
 
 _LIMIT_S = 900.0
 _PAUSE_S = 3.0

@@ -30,7 +30,7 @@ from ollama_proxy.own_upstream import refuse_own_upstream
 from ollama_proxy.runner import Runner
 from ollama_proxy.serving_address import written_down
 from ollama_proxy.settings import Settings, backend_name
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream_access import access_warnings
 
 _FEW_REQUESTS = 1000

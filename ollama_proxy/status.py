@@ -31,9 +31,9 @@ from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.pool import Pool
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
-from ollama_proxy.stage_history import StageEstimates
 from ollama_proxy.stage_report import stages_body
 from ollama_proxy.sticky import StickyModels
+from ollama_proxy.store.stage_history import StageEstimates
 
 _PROVISIONING_STATUS = {
     State.COLD: "idle",

@@ -20,7 +20,7 @@ from ollama_proxy.core.ollama.routes import (
     full_model_name,
     is_cloud_model,
 )
-from ollama_proxy.lessons import LessonBook, Lessons
+from ollama_proxy.store.lessons import LessonBook, Lessons
 
 WAKES_PER_HOUR: Final = 3
 """How many launches in an hour unknown names may cause together."""

@@ -24,7 +24,7 @@ from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import load_settings
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream
 

@@ -25,7 +25,7 @@ from ollama_proxy.core.lifecycle.record import (
     State,
 )
 from ollama_proxy.pool import Pool
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.host import Host
 from tests.fakes.probe import FakeProbe

@@ -14,8 +14,8 @@ from ollama_proxy.extra_routes import (
     ExtraRoutes,
     parse_routes,
 )
-from ollama_proxy.lessons import LessonBook, Lessons
 from ollama_proxy.settings import load_settings
+from ollama_proxy.store.lessons import LessonBook, Lessons
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import raw_upstream, reply
 from tests.fakes.store import MemoryLessons

@@ -23,7 +23,7 @@ from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.settings import load_settings
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream.endpoint import Link
 from tests.black_box import free_port
 from tests.clients.kits import KITS, NODE

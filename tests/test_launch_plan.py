@@ -8,7 +8,7 @@ from ollama_proxy.app import open_backend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.launch_plan import LaunchPlan, launch_plan
 from ollama_proxy.settings import load_settings
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 
 EXOSCALE = {"EXOSCALE_API_KEY": "EXOkey", "EXOSCALE_API_SECRET": "my-secret"}
 FLY = {"FLY_API_TOKEN": "my-secret", "FLY_APP": "llm"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import APP, IMAGE, fly_rig
 from tests.backends.ovh.rig import ovh_rig

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.serving_address import running_url, written_down
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.black_box import (
     Launch,
     free_port,

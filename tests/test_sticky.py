@@ -20,7 +20,7 @@ from ollama_proxy.core.restore_plan import (
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
 from ollama_proxy.sticky import StickyModels
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
 

@@ -18,7 +18,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.owners import twins
 from ollama_proxy.pool import sweep
-from ollama_proxy.store import SLOT, Store
+from ollama_proxy.store.sqlite import SLOT, Store
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig
 from tests.backends.ovh.rig import ovh_rig

@@ -14,9 +14,9 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.errors import CapacityError
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.core.ollama.routes import classify, read_fields
-from ollama_proxy.lessons import LessonBook
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
+from ollama_proxy.store.lessons import LessonBook
 from ollama_proxy.unknown_models import (
     WAKES_PER_HOUR,
     Facts,

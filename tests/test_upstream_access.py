@@ -23,7 +23,7 @@ from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.connect_faults import of_answer
 from ollama_proxy.settings import Settings, load_settings
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream.endpoint import Link
 from ollama_proxy.upstream_access import (
     MOST_HEADERS,

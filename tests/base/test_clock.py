@@ -8,7 +8,7 @@ import pytest
 from ollama_proxy.base.clock import SystemClock, date_of, open_clock, this_machine
 from ollama_proxy.base.moments import Mark
 from ollama_proxy.core.lifecycle.record import Record
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.virtual_time import SetClock
 
 

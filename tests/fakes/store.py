@@ -8,7 +8,7 @@ import msgspec
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
-from ollama_proxy.lessons import Lessons
+from ollama_proxy.store.lessons import Lessons
 
 
 @dataclass(slots=True)

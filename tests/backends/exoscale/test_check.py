@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.doctor import examine
 from ollama_proxy.settings import load_settings
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET
 

@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.black_box import free_port, run_cli
 from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN

@@ -46,7 +46,7 @@ from ollama_proxy.core.lifecycle.record import (
 from ollama_proxy.core.lifecycle.transitions import is_given_up, next_deadline, step
 from ollama_proxy.pool import Pool
 from ollama_proxy.screen import render_status
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.probe import FakeProbe

@@ -25,11 +25,11 @@ from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.launch_limit import without_launch
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
 from ollama_proxy.core.restore_plan import StickyModel
-from ollama_proxy.journal_lines import add_line
-from ollama_proxy.places import Place
-from ollama_proxy.stage_history import StageHistory
-from ollama_proxy.state_file import Opened, keep_copy, open_state
-from ollama_proxy.state_folder import (
+from ollama_proxy.store.journal_lines import add_line
+from ollama_proxy.store.places import Place
+from ollama_proxy.store.stage_history import StageHistory
+from ollama_proxy.store.state_file import Opened, keep_copy, open_state
+from ollama_proxy.store.state_folder import (
     STATE_FILE,
     file_mode,
     make_private,
@@ -37,7 +37,7 @@ from ollama_proxy.state_folder import (
     take_folder,
     write_owner,
 )
-from ollama_proxy.state_repair import (
+from ollama_proxy.store.state_repair import (
     doomed,
     launches_in,
     launches_under_way,

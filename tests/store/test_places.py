@@ -14,10 +14,10 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.core.ollama.catalog import Contents
-from ollama_proxy.places import PLACES
 from ollama_proxy.settings import load_settings
-from ollama_proxy.state_file import MIGRATIONS
-from ollama_proxy.store import Store
+from ollama_proxy.store.places import PLACES
+from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.state_file import MIGRATIONS
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_proxy import journal_lines
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import (
@@ -19,8 +18,9 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
-from ollama_proxy.state_file import MIGRATIONS
-from ollama_proxy.store import Store
+from ollama_proxy.store import journal_lines
+from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.state_file import MIGRATIONS
 
 _WITHOUT_LAUNCH = {State.COLD, State.COOLDOWN}
 

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from ollama_proxy.core.ollama.catalog import Contents
-from ollama_proxy.lessons import Lessons
-from ollama_proxy.state_repair import read_contents
+from ollama_proxy.store.lessons import Lessons
+from ollama_proxy.store.state_repair import read_contents
 
 PLACES: Final = 16
 """How many places are remembered: those that were written last."""

@@ -19,8 +19,8 @@ from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.ollama.catalog import Catalogue, Contents
 from ollama_proxy.core.restore_plan import Origin, StickyModel
-from ollama_proxy.state_file import keep_copy
-from ollama_proxy.store import SLOT, Store
+from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.state_file import keep_copy
 
 LAUNCH = LaunchId("l0123456789abcdef")
 READY = Record(State.READY, since=1.0, launch_id=LAUNCH, accepted=True)

@@ -17,7 +17,7 @@ from structlog.testing import LogCapture
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store import SLOT, Store
+from ollama_proxy.store.sqlite import SLOT, Store
 from tests.black_box import clean_environment
 
 
@@ -142,7 +142,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store import SLOT, Store
+from ollama_proxy.store.sqlite import SLOT, Store
 try:
     store = Store(Path(sys.argv[1]))
     print(sorted(store.launch_ids()), store.owner_id)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_proxy.stage_history import StageEstimates
-from ollama_proxy.store import Store
+from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.stage_history import StageEstimates
 
 BOOT = {"creating": 20.0, "booting": 30.0, "driver": 100.0, "loading": 10.0}
 WAKE = {"creating": 5.0, "booting": 15.0, "loading": 10.0}

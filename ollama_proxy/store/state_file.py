@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.state_repair import backend_in, launches_in, name_of_copy, owner_in
+from ollama_proxy.store.state_repair import (
+    backend_in,
+    launches_in,
+    name_of_copy,
+    owner_in,
+)
 
 MIGRATIONS: Final = (
     """
