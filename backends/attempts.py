@@ -4,11 +4,11 @@ import contextlib
 
 import msgspec
 
-from ollama_proxy.backend import Notes
 from ollama_proxy.backends.notes import read_note, read_notes
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.moments import restored_moment
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Notes
 
 _BOOK = LaunchId("book")
 """Under this name the notes keep what belongs to no launch."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 
 from ollama_proxy.base.terminal_text import shown_lines
-from ollama_proxy.reports import masked, without
+from ollama_proxy.fleet.reports import masked, without
 
 _LINE = 200
 _TELLING = re.compile(

@@ -19,8 +19,8 @@ from typing import ClassVar
 
 import pytest
 
-from ollama_proxy.backend import Backend, Observation, Phase
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Backend, Observation, Phase
 
 LAUNCH = LaunchId("l0123456789abcdef")
 OTHER = LaunchId("lfedcba9876543210")

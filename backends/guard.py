@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.base.errors import TransientError
-from ollama_proxy.connect_faults import refusal_of
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.connect_faults import refusal_of
 from ollama_proxy.upstream.endpoint import connection_options, credentials, is_foreign
 
 READY = "ready"

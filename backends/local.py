@@ -24,7 +24,11 @@ from pathlib import Path
 
 import psutil
 
-from ollama_proxy.backend import (
+from ollama_proxy.backends.ollama_files import models_folder
+from ollama_proxy.backends.ollama_store import OllamaStore
+from ollama_proxy.base.errors import ProgramError, TransientError
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import (
     BackendContext,
     Finding,
     Observation,
@@ -32,11 +36,7 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.backends.ollama_files import models_folder
-from ollama_proxy.backends.ollama_store import OllamaStore
-from ollama_proxy.base.errors import ProgramError, TransientError
-from ollama_proxy.boot import ollama_environment
-from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.templates import ollama_environment
 
 OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"
 LAUNCH_VARIABLE = "OLLAMA_INSTANCE_LAUNCH"

@@ -4,7 +4,9 @@ from collections.abc import Collection
 
 import aiohttp
 
-from ollama_proxy.backend import (
+from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import (
     BackendContext,
     Finding,
     Observation,
@@ -12,10 +14,8 @@ from ollama_proxy.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.connect_faults import ConnectFault
-from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.probe import HttpProbe
+from ollama_proxy.fleet.connect_faults import ConnectFault
+from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.upstream.endpoint import Link
 from ollama_proxy.upstream.loop_mark import ProxyMark
 

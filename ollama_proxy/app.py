@@ -12,14 +12,12 @@ from aiohttp import web
 
 from ollama_proxy.access import AccessControl, AccessRule
 from ollama_proxy.asleep import AsleepAnswers
-from ollama_proxy.backend import Backend, BackendContext, SupportsModelListing, place_of
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.behind import refuse
 from ollama_proxy.bodies import BodyBudget, invite_later
 from ollama_proxy.changes import ModelChanges
-from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.core.access.cors import OriginRules
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.lifecycle.estimates import Estimates
@@ -31,7 +29,21 @@ from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.dispatcher import Dispatcher, application
 from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
-from ollama_proxy.gpu_use import GpuLook
+from ollama_proxy.fleet.backend import (
+    Backend,
+    BackendContext,
+    SupportsModelListing,
+    place_of,
+)
+from ollama_proxy.fleet.backend_loader import load_backend
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.readiness import HttpProbe
+from ollama_proxy.fleet.reports import secrets_in
+from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.stage_report import StageReport
 from ollama_proxy.handlers import OllamaHandler
 from ollama_proxy.handover import strip_own_headers
 from ollama_proxy.hold import HoldPolicy
@@ -46,20 +58,13 @@ from ollama_proxy.middleware import (
     observe,
     tell_errors,
 )
-from ollama_proxy.neighbours import Neighbours
 from ollama_proxy.own import OwnHandlers
 from ollama_proxy.passage import Common
-from ollama_proxy.pool import Pool
-from ollama_proxy.probe import HttpProbe
 from ollama_proxy.pulls import MOST_DETACHED, Pulls
-from ollama_proxy.registry import load_backend
-from ollama_proxy.reports import secrets_in
 from ollama_proxy.runner import Runner
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.spared import SparedRequests
-from ollama_proxy.stage_report import StageReport
 from ollama_proxy.status import Status
-from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store.lessons import LessonBook
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.stage_history import StageEstimates

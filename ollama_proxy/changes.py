@@ -12,8 +12,9 @@ from ollama_proxy.core.http.compression import encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import read_loosely
+from ollama_proxy.fleet.pool import Lease, Pool
+from ollama_proxy.fleet.restored_models import StickyModels
 from ollama_proxy.handover import Handover, Head
-from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.pull import (
     EncodedPullError,
     Pull,
@@ -24,7 +25,6 @@ from ollama_proxy.pull import (
     read_pull,
 )
 from ollama_proxy.pulls import Pulls
-from ollama_proxy.sticky import StickyModels
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.request import Outgoing, in_the_clear
 

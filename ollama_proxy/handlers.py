@@ -13,11 +13,11 @@ from ollama_proxy.changes import ModelChanges
 from ollama_proxy.client_request import EXCHANGE, outgoing, raw_target
 from ollama_proxy.core.ollama.routes import Asleep, Kind, wants_stream
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.handover import Handover, begin_response
 from ollama_proxy.hold import Hold
 from ollama_proxy.loop_refusal import loop_refusal
 from ollama_proxy.passage import Common, pass_on, read_limit_s, touch_nothing, under
-from ollama_proxy.pool import Lease
 from ollama_proxy.spared import RefusedError
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import in_the_clear

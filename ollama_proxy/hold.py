@@ -21,8 +21,8 @@ from ollama_proxy.core.ollama.error_bodies import (
     stream_type,
 )
 from ollama_proxy.core.ollama.routes import Family
+from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.handover import close_if_unframed
-from ollama_proxy.pool import Lease
 
 
 @dataclass(frozen=True, slots=True)

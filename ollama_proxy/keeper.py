@@ -12,8 +12,8 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.catalog import Catalogue
 from ollama_proxy.core.ollama.routes import UNREADABLE
-from ollama_proxy.pool import Pool
-from ollama_proxy.probe import PreparationError, Probe
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.readiness import PreparationError, Probe
 from ollama_proxy.store.places import Place
 
 _ASK_TIMEOUT_S = 60.0

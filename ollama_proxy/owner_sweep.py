@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from ollama_proxy.app import open_backend
-from ollama_proxy.backend import Belonging, SupportsOwners
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock, open_clock, this_machine
 from ollama_proxy.base.errors import (
@@ -26,7 +25,8 @@ from ollama_proxy.base.errors import (
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import (
+from ollama_proxy.fleet.backend import Belonging, SupportsOwners
+from ollama_proxy.fleet.owners import (
     Judgement,
     described,
     judge,

@@ -11,10 +11,10 @@ from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.routes import Asleep, Route
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.extra_routes import ExtraRoutes
+from ollama_proxy.fleet.pool import Lease, Pool
 from ollama_proxy.handover import Handover, ResponseT
 from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.metrics import Metrics
-from ollama_proxy.pool import Lease, Pool
 from ollama_proxy.spared import Looked, SparedRequests
 from ollama_proxy.status import Status
 from ollama_proxy.upstream.client import Relay

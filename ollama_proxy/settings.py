@@ -48,8 +48,8 @@ from ollama_proxy.base.upstream_url import (
 )
 from ollama_proxy.core.access.cors import OriginRules
 from ollama_proxy.extra_routes import parse_routes
-from ollama_proxy.fitting import needed_gb
-from ollama_proxy.gpu_use import GpuCheck
+from ollama_proxy.fleet.gpu_use import GpuCheck
+from ollama_proxy.fleet.memory_estimate import needed_gb
 from ollama_proxy.idle_ignores import IgnoreRule, parse_ignores
 from ollama_proxy.selection import (
     Groups,

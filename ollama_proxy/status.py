@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ollama_proxy import __version__
-from ollama_proxy.backend import Priced
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.controller import Controller
 from ollama_proxy.core.lifecycle.boot_stages import stage_name
 from ollama_proxy.core.lifecycle.estimates import (
     Estimates,
@@ -26,13 +24,15 @@ from ollama_proxy.core.lifecycle.fault_words import (
 from ollama_proxy.core.lifecycle.launch_limit import recent
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.ollama.error_bodies import Waiting, retry_after_s
-from ollama_proxy.gpu_use import GpuLook
-from ollama_proxy.neighbours import Neighbours
-from ollama_proxy.pool import Pool
+from ollama_proxy.fleet.backend import Priced
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.stage_report import stages_body
 from ollama_proxy.pull import Pull
 from ollama_proxy.pulls import AttachedPull, Pulls
-from ollama_proxy.stage_report import stages_body
-from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store.stage_history import StageEstimates
 
 _PROVISIONING_STATUS = {

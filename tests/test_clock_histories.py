@@ -15,7 +15,6 @@ import pytest
 
 from ollama_proxy.base.clock import SystemClock, open_clock
 from ollama_proxy.base.errors import SpecError
-from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.core.lifecycle.record import (
     Fault,
     LaunchId,
@@ -24,7 +23,8 @@ from ollama_proxy.core.lifecycle.record import (
     Record,
     State,
 )
-from ollama_proxy.pool import Pool
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.host import Host

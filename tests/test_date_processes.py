@@ -47,7 +47,7 @@ _CLOUD = """
 import os
 from pathlib import Path
 
-from ollama_proxy.backend import Observation, Phase, Traits, Upstream
+from ollama_proxy.fleet.backend import Observation, Phase, Traits, Upstream
 
 
 class Cloud:

@@ -88,7 +88,7 @@ def test_an_installed_wheel_runs_and_finds_its_templates(
     (site / "dependencies.pth").write_text(f"{dependencies}\n")
     said = run(tmp_path / "venv" / "bin" / "ollama-proxy", "--version", cwd=tmp_path)
     code = (
-        "import ollama_proxy, ollama_proxy.boot as b;"
+        "import ollama_proxy, ollama_proxy.fleet.templates as b;"
         "print(ollama_proxy.__file__);"
         "print(b.ollama_environment(host='h', port=1)['OLLAMA_HOST'])"
     )

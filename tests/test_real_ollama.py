@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.backend import Backend
 from ollama_proxy.backends.contract import BackendContract
 from ollama_proxy.backends.local import LocalBackend, choose_program
+from ollama_proxy.fleet.backend import Backend
 from tests.black_box import ProxyProcess, proxy_process
 
 MODEL = os.environ.get("REAL_OLLAMA_MODEL", "")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy.backend import Belonging
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import TwinError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.neighbours import Neighbours
-from ollama_proxy.owners import twins
-from ollama_proxy.pool import sweep
+from ollama_proxy.fleet.backend import Belonging
+from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.owners import twins
+from ollama_proxy.fleet.pool import sweep
 from ollama_proxy.store.sqlite import SLOT, Store
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig

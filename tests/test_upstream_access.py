@@ -16,12 +16,12 @@ from aiohttp import web
 from cryptography import x509
 
 from ollama_proxy.app import open_backend
-from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.connect_faults import of_answer
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.connect_faults import of_answer
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream.endpoint import Link
@@ -33,8 +33,8 @@ from ollama_proxy.upstream_access import (
     parse_token,
 )
 from tests.black_box import PROGRAM, ROOT, clean_environment, proxy_process
+from tests.fleet.test_connect_faults import HERE, certificate
 from tests.proxy import RunningProxy, running_proxy
-from tests.test_connect_faults import HERE, certificate
 
 PASSWORD, TOKEN, KEY = "pa/ss-w0rd-1", "t0ken-t0ken-2", "k3y-k3y-k3y-3"
 BASIC = "Basic " + base64.b64encode(f"me:{PASSWORD}".encode()).decode()

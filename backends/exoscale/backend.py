@@ -11,16 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import structlog
 
-from ollama_proxy.backend import (
-    BackendContext,
-    Belonging,
-    Finding,
-    Observation,
-    Phase,
-    Prices,
-    Traits,
-    Upstream,
-)
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Buyer
 from ollama_proxy.backends.exoscale.cards import least_gpus
@@ -63,7 +53,17 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import refuse_twins
+from ollama_proxy.fleet.backend import (
+    BackendContext,
+    Belonging,
+    Finding,
+    Observation,
+    Phase,
+    Prices,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.fleet.owners import refuse_twins
 from ollama_proxy.upstream.certificates import Authority
 
 SETTLE_S = 150.0

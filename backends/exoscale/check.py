@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-from ollama_proxy.backend import Finding
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import template_in
 from ollama_proxy.backends.exoscale.choices import (
@@ -12,6 +11,7 @@ from ollama_proxy.backends.exoscale.choices import (
 )
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.errors import BackendError, CredentialsError
+from ollama_proxy.fleet.backend import Finding
 
 RIGHTS = (
     "list-zones",

@@ -8,12 +8,12 @@ description of the API), and on the instance itself once its guard answers.
 from collections.abc import Mapping
 from typing import Any
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.boot_report import readable, telling_line
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import Instance
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.base.errors import BackendError, TransientError
+from ollama_proxy.fleet.backend import Upstream
 
 UNHEARD = (
     "nothing can be fetched from the instance before its guard answers, which follows "

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 
-from ollama_proxy.backend import Belonging
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
@@ -15,7 +14,8 @@ from ollama_proxy.backends.exoscale.instances import (
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import date_in
+from ollama_proxy.fleet.backend import Belonging
+from ollama_proxy.fleet.owners import date_in
 
 _GROUP = re.compile(r"ollama-proxy-(?P<owner>[0-9a-f]{16})\Z")
 _GROUP_ID = "group "

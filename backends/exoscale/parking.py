@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ollama_proxy.backend import Prices
 from ollama_proxy.backends.exoscale.api import (
     ExoscaleApi,
     OperationFailedError,
@@ -29,6 +28,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Prices
 
 _STOP_LIMIT_S = 900.0
 _START_TRIES = 3

@@ -6,7 +6,6 @@ of these may be its. Nobody can tell, and they are only told of.
 
 from collections.abc import Callable, Iterable
 
-from ollama_proxy.backend import Finding
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.choices import InstanceType, read_types
 from ollama_proxy.backends.exoscale.instances import (
@@ -16,7 +15,8 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instances,
 )
 from ollama_proxy.base.errors import BackendError, NotFoundError
-from ollama_proxy.owners import price
+from ollama_proxy.fleet.backend import Finding
+from ollama_proxy.fleet.owners import price
 
 
 async def stopped_gpus(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.base.errors import SpecError
-from ollama_proxy.boot import render, source
+from ollama_proxy.fleet.templates import render, source
 from ollama_proxy.upstream.certificates import Certificate
 
 LIMIT = 32767

@@ -10,16 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 
-from ollama_proxy.backend import (
-    BackendContext,
-    Belonging,
-    Finding,
-    Observation,
-    Phase,
-    Prices,
-    Traits,
-    Upstream,
-)
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import NameTakenError, NoAppError
@@ -53,8 +43,18 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import refuse_twins
-from ollama_proxy.stopping import until_gone
+from ollama_proxy.fleet.backend import (
+    BackendContext,
+    Belonging,
+    Finding,
+    Observation,
+    Phase,
+    Prices,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.fleet.owners import refuse_twins
+from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link
 

@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ollama_proxy.backend import Finding
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import guest_of
 from ollama_proxy.backends.fly.image import examined, size_words
 from ollama_proxy.backends.fly.regions import regions_in_words
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.base.errors import BackendError, NotFoundError, SpecError
+from ollama_proxy.fleet.backend import Finding
 
 
 async def examine(

@@ -2,7 +2,6 @@
 
 import re
 
-from ollama_proxy.backend import Belonging
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import NoAppError
 from ollama_proxy.backends.fly.machines import (
@@ -14,7 +13,8 @@ from ollama_proxy.backends.fly.machines import (
 )
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.base.errors import ConflictError, NotFoundError
-from ollama_proxy.owners import date_in
+from ollama_proxy.fleet.backend import Belonging
+from ollama_proxy.fleet.owners import date_in
 
 _VOLUME = re.compile(r"ollama_(?P<owner>[0-9a-f]{16})\Z")
 _VOLUME_ID = "volume "

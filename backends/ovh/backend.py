@@ -14,16 +14,6 @@ from pathlib import Path
 
 import structlog
 
-from ollama_proxy.backend import (
-    BackendContext,
-    Belonging,
-    Finding,
-    Observation,
-    Phase,
-    Prices,
-    Traits,
-    Upstream,
-)
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.leases import is_renewal_due
@@ -59,8 +49,18 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import refuse_twins
-from ollama_proxy.stopping import surely_gone, until_gone
+from ollama_proxy.fleet.backend import (
+    BackendContext,
+    Belonging,
+    Finding,
+    Observation,
+    Phase,
+    Prices,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.fleet.owners import refuse_twins
+from ollama_proxy.fleet.stop_until_gone import surely_gone, until_gone
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-from ollama_proxy.backend import Finding
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.image import look_at_guarded
 from ollama_proxy.backends.ovh.maker import flavor_in
@@ -13,6 +12,7 @@ from ollama_proxy.base.errors import (
     NotFoundError,
     SpecError,
 )
+from ollama_proxy.fleet.backend import Finding
 
 _GIB = 1 << 30
 _NO_APP = "00000000-0000-0000-0000-000000000000"

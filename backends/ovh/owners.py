@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable
 
-from ollama_proxy.backend import Belonging
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
@@ -13,7 +12,8 @@ from ollama_proxy.backends.ovh.apps import (
 )
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.base.errors import ConflictError, NotFoundError
-from ollama_proxy.owners import date_in
+from ollama_proxy.fleet.backend import Belonging
+from ollama_proxy.fleet.owners import date_in
 
 
 class Owners:

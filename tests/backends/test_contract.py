@@ -1,10 +1,10 @@
 """Every backend of ours keeps the contract that plug-ins have to keep."""
 
-from ollama_proxy.backend import Backend
 from ollama_proxy.backends.contract import BackendContract
 from ollama_proxy.backends.local import LocalBackend, choose_program
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Backend
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.instance import InProcessBackend
 

@@ -9,7 +9,6 @@ from typing import Any
 import psutil
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.local import (
     LAUNCH_VARIABLE,
     OWNER_VARIABLE,
@@ -19,6 +18,7 @@ from ollama_proxy.backends.local import (
 )
 from ollama_proxy.base.errors import SpecError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.processes import living
 
 LAUNCH = LaunchId("l00")

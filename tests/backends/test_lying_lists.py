@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig
 from tests.backends.ovh.rig import ovh_rig

@@ -5,9 +5,9 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from ollama_proxy.backend import Observation, Phase, Traits, Upstream
 from ollama_proxy.base.errors import OutcomeUnknownError, TransientError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Observation, Phase, Traits, Upstream
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 from aiohttp import web
 
-from ollama_proxy.backend import Observation, Phase, Traits, Upstream
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Observation, Phase, Traits, Upstream
 from ollama_proxy.simulator.server import (
     SIMULATOR,
     Manners,

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from ollama_proxy.backend import Upstream
-from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
 from ollama_proxy.core.ollama.catalog import Contents
-from ollama_proxy.probe import PreparationError
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.connect_faults import ConnectFault
+from ollama_proxy.fleet.readiness import PreparationError
 
 
 @dataclass(slots=True)

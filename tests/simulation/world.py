@@ -11,11 +11,11 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from ollama_proxy.backend import Observation, Phase, Traits
 from ollama_proxy.base.errors import HoldLimitError
-from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy
-from ollama_proxy.pool import Pool
+from ollama_proxy.fleet.backend import Observation, Phase, Traits
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.pool import Pool
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import MemoryStore

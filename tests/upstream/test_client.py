@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy import passage
-from ollama_proxy.backend import Backend
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.lifecycle.events import Lost
+from ollama_proxy.fleet.backend import Backend
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script, raw_upstream, reply
 from tests.proxy import generate, lines, running_proxy

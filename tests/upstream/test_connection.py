@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.pulls import KeptBody
 from ollama_proxy.upstream import connection
 from ollama_proxy.upstream.certificates import Authority

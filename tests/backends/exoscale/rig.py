@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import BackendContext
 from tests.fakes.exoscale.cloud import FakeExoscale, Timing
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server

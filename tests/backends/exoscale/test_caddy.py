@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from ollama_proxy.backend import Observation, Phase, Upstream
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Observation, Phase, Upstream
 from ollama_proxy.simulator.server import (
     SIMULATOR,
     Manners,

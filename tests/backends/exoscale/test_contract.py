@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Backend
 from ollama_proxy.backends.contract import BackendContract
+from ollama_proxy.fleet.backend import Backend
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
 

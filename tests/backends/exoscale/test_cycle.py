@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from ollama_proxy.simulator.server import Manners
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing

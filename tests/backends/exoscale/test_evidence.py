@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.backends import guard
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Observation, Phase
 from tests.backends.exoscale.rig import Rig
 
 LAUNCH = LaunchId("l0123456789abcdef")

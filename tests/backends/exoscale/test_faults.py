@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import controller
+from ollama_proxy.fleet import controller
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing, new_id
 from tests.fakes.exoscale.server import KEY

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import controller
-from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet import controller
+from ollama_proxy.fleet.backend import Observation, Phase
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY
 from tests.proxy import generate, running_proxy

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.backends.exoscale.instances import read_instances
 from ollama_proxy.base.errors import BackendError, StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
 from tests.proxy import generate, lines, running_proxy

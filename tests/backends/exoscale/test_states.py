@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.exoscale.instances import read_instance
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.spec import SPEC
 

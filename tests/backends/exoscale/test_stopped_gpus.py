@@ -1,7 +1,7 @@
 """Stopped instances with a GPU and without our label are told of, and left alone."""
 
-from ollama_proxy.backend import Finding
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Finding
 from tests.backends.exoscale.rig import Rig
 
 

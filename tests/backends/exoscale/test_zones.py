@@ -2,9 +2,9 @@
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.base.errors import BackendError, SpecError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.exoscale.rig import Rig
 
 LAUNCH = LaunchId("l0123456789abcdef")

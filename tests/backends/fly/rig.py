@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend, open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import BackendContext
 from tests.fakes.fly.cloud import FakeApp, FakeFly, Timing
 from tests.fakes.fly.guest import Guests, guests_of
 from tests.fakes.fly.server import TOKEN, FlyServer, fly_server

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pytest
 
-from ollama_proxy.backend import Backend
 from ollama_proxy.backends.contract import BackendContract
+from ollama_proxy.fleet.backend import Backend
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.fakes.fly.cloud import Timing
 

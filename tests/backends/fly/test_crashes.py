@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.crashes import Killed, kill_around
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.base.errors import BackendError, ConflictError, SpecError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.fly.rig import OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import Timing
 from tests.proxy import RunningProxy, generate, lines, running_proxy

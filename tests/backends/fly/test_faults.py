@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import controller
+from ollama_proxy.fleet import controller
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.fakes.fly.cloud import Timing
 from tests.proxy import RunningProxy, generate, running_proxy

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.places import Place, place_in
 from ollama_proxy.base.errors import (
@@ -12,6 +11,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.fly.rig import Rig
 from tests.fakes.fly.cloud import FakeVolume
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend
 from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.volumes import surplus
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.pool import sweep
+from ollama_proxy.fleet.backend import Phase
+from ollama_proxy.fleet.pool import sweep
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.crashes import Killed, kill_around
 from tests.fakes.store import MemoryStore

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import BackendContext
 from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
 from tests.fakes.ovh.guest import Guests, guests_of

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pytest
 
-from ollama_proxy.backend import Backend
 from ollama_proxy.backends.contract import BackendContract
+from ollama_proxy.fleet.backend import Backend
 from tests.backends.ovh.rig import Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 

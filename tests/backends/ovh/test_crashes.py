@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.sightings import APART_S
 from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.ovh.rig import Rig, ovh_rig
 from tests.crashes import Killed, kill_around
 

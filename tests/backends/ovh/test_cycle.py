@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from ollama_proxy.simulator.server import Manners
 from tests.backends.ovh.rig import Rig
 from tests.fakes.ovh.cloud import Timing

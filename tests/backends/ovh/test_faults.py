@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import controller
 from ollama_proxy.backends.ovh import cli
+from ollama_proxy.fleet import controller
 from tests.backends.ovh.rig import DRIVERS, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.ovh.server import token_of

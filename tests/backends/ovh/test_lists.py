@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Phase
 from ollama_proxy.backends.attempts import SETTLE_S
 from ollama_proxy.backends.ovh import paging
 from ollama_proxy.backends.ovh.paging import ListError, read_list
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.ovh.rig import OWNER, ovh_rig
 from tests.fakes.ovh.lists import Lists
 from tests.fakes.ovh.server import AI_TOKEN

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ollama_proxy.backend import Phase, Upstream
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.base.errors import (
@@ -18,6 +17,7 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase, Upstream
 from ollama_proxy.upstream.endpoint import Link
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing

@@ -13,7 +13,6 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.http.compression import (
     Unpacker,
@@ -22,6 +21,7 @@ from ollama_proxy.core.http.compression import (
     without_body_facts,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Observation, Phase
 from ollama_proxy.hold import HoldPolicy
 from tests.proxy import RunningProxy, lines, running_proxy
 

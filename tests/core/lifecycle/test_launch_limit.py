@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from ollama_proxy.backend import Observation, Phase, Traits
 from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
@@ -18,7 +17,6 @@ from ollama_proxy.base.errors import (
     ProgramError,
     SpecError,
 )
-from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
     Event,
@@ -44,7 +42,9 @@ from ollama_proxy.core.lifecycle.record import (
     State,
 )
 from ollama_proxy.core.lifecycle.transitions import is_given_up, next_deadline, step
-from ollama_proxy.pool import Pool
+from ollama_proxy.fleet.backend import Observation, Phase, Traits
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.screen import render_status
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.cloud import FakeCloud

@@ -6,7 +6,6 @@ import random
 import pytest
 import structlog
 
-from ollama_proxy.backend import Observation, Phase, Traits
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import (
     CapacityError,
@@ -15,7 +14,6 @@ from ollama_proxy.base.errors import (
     StoreError,
     TransientError,
 )
-from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.core.lifecycle.record import (
     Fault,
     LaunchId,
@@ -24,7 +22,9 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
-from ollama_proxy.pool import Lease, Pool
+from ollama_proxy.fleet.backend import Observation, Phase, Traits
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.pool import Lease, Pool
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import MemoryStore

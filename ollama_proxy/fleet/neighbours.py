@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import structlog
 
-from ollama_proxy.backend import Backend, Belonging, SupportsOwners
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import (
+from ollama_proxy.fleet.backend import Backend, Belonging, SupportsOwners
+from ollama_proxy.fleet.owners import (
     others,
     removal,
     shows_a_proxy,

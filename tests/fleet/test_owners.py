@@ -2,9 +2,9 @@
 
 import pytest
 
-from ollama_proxy.backend import Belonging
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.owners import (
+from ollama_proxy.fleet.backend import Belonging
+from ollama_proxy.fleet.owners import (
     date_in,
     described,
     judge,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import registry
-from ollama_proxy.backend import BackendContext
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.fleet import backend_loader
+from ollama_proxy.fleet.backend import BackendContext
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import MemoryNotes
 
@@ -21,24 +21,26 @@ def open_fake(_context: BackendContext) -> FakeCloud:
 @pytest.fixture
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
     point = metadata.EntryPoint(
-        name="scaleway", value="tests.test_registry:open_fake", group=registry.GROUP
+        name="scaleway",
+        value="tests.fleet.test_backend_loader:open_fake",
+        group=backend_loader.GROUP,
     )
 
     def entry_points(*, group: str, name: str | None = None) -> metadata.EntryPoints:
-        found = metadata.EntryPoints([point] if group == registry.GROUP else [])
+        found = metadata.EntryPoints([point] if group == backend_loader.GROUP else [])
         return found if name is None else found.select(name=name)
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(backend_loader, "entry_points", entry_points)
 
 
 @pytest.mark.usefixtures("plug_in")
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
-    factory = registry.load_backend("scaleway")
+    factory = backend_loader.load_backend("scaleway")
 
     assert isinstance(
         factory(BackendContext("o", tmp_path, MemoryNotes(), SystemClock())), FakeCloud
     )
-    assert registry.known_backends() == [
+    assert backend_loader.known_backends() == [
         "exoscale",
         "fly",
         "local",
@@ -49,7 +51,7 @@ def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
 
 
 def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
-    factory = registry.load_backend("static")
+    factory = backend_loader.load_backend("static")
     context = BackendContext(
         "o", tmp_path, MemoryNotes(), SystemClock(), {"upstream_url": "http://h:1"}
     )
@@ -59,4 +61,4 @@ def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="known: exoscale, fly, local, ovh, static"):
-        registry.load_backend("exo")
+        backend_loader.load_backend("exo")

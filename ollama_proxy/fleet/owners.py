@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from ollama_proxy.backend import Belonging
 from ollama_proxy.base.errors import TwinError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Belonging
 
 _LAUNCH = re.compile(r"l[0-9a-f]{16}\Z")
 

@@ -5,8 +5,8 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import cast
 
-from ollama_proxy.backend import BackendFactory
 from ollama_proxy.base.errors import SettingsError, StartupError
+from ollama_proxy.fleet.backend import BackendFactory
 
 GROUP = "ollama_proxy.backends"
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, SecretStr
 
-from ollama_proxy.fingerprint import fingerprint
+from ollama_proxy.fleet.fingerprint import fingerprint
 
 
 class Spec(BaseModel):

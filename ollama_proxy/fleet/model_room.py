@@ -6,9 +6,9 @@ is a warning; so is a model beside the GPU's memory, which answers all the same,
 
 from collections.abc import Mapping, Sequence
 
-from ollama_proxy.backend import Finding, Traits
 from ollama_proxy.core.ollama.routes import full_model_name
-from ollama_proxy.fitting import needed_gb, weights_gb
+from ollama_proxy.fleet.backend import Finding, Traits
+from ollama_proxy.fleet.memory_estimate import needed_gb, weights_gb
 
 _GIB = 1 << 30
 

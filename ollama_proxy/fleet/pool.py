@@ -16,15 +16,6 @@ from typing import Protocol
 
 import structlog
 
-from ollama_proxy.backend import (
-    Backend,
-    Belonging,
-    Keeping,
-    Releasing,
-    SupportsOwners,
-    Tidied,
-    Upstream,
-)
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
@@ -34,7 +25,6 @@ from ollama_proxy.base.errors import (
     StoreError,
 )
 from ollama_proxy.base.tasks import TaskOwner
-from ollama_proxy.controller import Controller
 from ollama_proxy.core.lifecycle.events import (
     Leased,
     Released,
@@ -45,7 +35,17 @@ from ollama_proxy.core.lifecycle.events import (
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.lifecycle.transitions import is_given_up, step
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
-from ollama_proxy.owners import twin_words, twins
+from ollama_proxy.fleet.backend import (
+    Backend,
+    Belonging,
+    Keeping,
+    Releasing,
+    SupportsOwners,
+    Tidied,
+    Upstream,
+)
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.owners import twin_words, twins
 
 _WAKE_GRAIN_S = 1.0
 _RAMP_FIRST = 8

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from ollama_proxy.reports import without
+from ollama_proxy.fleet.reports import without
 from ollama_proxy.upstream.endpoint import Upstream, secrets_of
 
 _STATIC = "OLLAMA_PROXY_UPSTREAM_URL"

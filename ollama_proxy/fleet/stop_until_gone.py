@@ -2,7 +2,6 @@
 
 import asyncio
 
-from ollama_proxy.backend import Backend, Phase
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
@@ -10,6 +9,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Backend, Phase
 
 _LIMIT_S = 900.0
 

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.core.http.headers import MARK
 from ollama_proxy.core.lifecycle.record import Progress, Stage
 from ollama_proxy.core.ollama.load_wish import LoadWish
-from ollama_proxy.probe import HttpProbe, PreparationError
-from ollama_proxy.probe_timeout import ProbeTimeout
+from ollama_proxy.fleet.adaptive_timeout import ProbeTimeout
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.readiness import HttpProbe, PreparationError
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.models import Model, ModelStore
 from ollama_proxy.simulator.server import (

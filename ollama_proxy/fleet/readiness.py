@@ -17,9 +17,7 @@ from typing import Any, Protocol
 import aiohttp
 import structlog
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.base import log
-from ollama_proxy.connect_faults import ConnectFault, of_answer, of_error, of_loop
 from ollama_proxy.core.http.compression import CLEAR
 from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
 from ollama_proxy.core.ollama.catalog import Contents
@@ -27,8 +25,11 @@ from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes, loads_to_tr
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.core.restore_plan import Copying, Pulling, Removing, Step
-from ollama_proxy.gpu_use import GpuCheck, GpuLook, read_gpu_use
-from ollama_proxy.probe_reply import (
+from ollama_proxy.fleet.adaptive_timeout import ProbeTimeout
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.connect_faults import ConnectFault, of_answer, of_error, of_loop
+from ollama_proxy.fleet.gpu_use import GpuCheck, GpuLook, read_gpu_use
+from ollama_proxy.fleet.probe_reply import (
     PreparationError,
     ProbeReply,
     check_own,
@@ -37,8 +38,7 @@ from ollama_proxy.probe_reply import (
     read_reply,
     text_field,
 )
-from ollama_proxy.probe_timeout import ProbeTimeout
-from ollama_proxy.sticky import StickyModels
+from ollama_proxy.fleet.restored_models import StickyModels
 from ollama_proxy.upstream.endpoint import connection_options, credentials
 from ollama_proxy.upstream.loop_mark import ProxyMark
 

@@ -15,11 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
-from ollama_proxy.connect_faults import ConnectFault, first_words, of_answer, of_error
-from ollama_proxy.probe import HttpProbe
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.connect_faults import (
+    ConnectFault,
+    first_words,
+    of_answer,
+    of_error,
+)
+from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.upstream.endpoint import Link
 from tests.proxy import generate, running_proxy
 

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from ollama_proxy.backend import Backend, Observation, Phase, Renewable, Upstream
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
@@ -29,7 +28,6 @@ from ollama_proxy.base.errors import (
     SpecError,
     StoreError,
 )
-from ollama_proxy.connect_faults import ConnectFault
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, Timeline
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
@@ -59,10 +57,12 @@ from ollama_proxy.core.lifecycle.record import (
     State,
 )
 from ollama_proxy.core.lifecycle.transitions import duty, next_deadline, step
-from ollama_proxy.endings import ended, failed, refused
-from ollama_proxy.fingerprint import fingerprint
-from ollama_proxy.probe import PreparationError, Probe
-from ollama_proxy.reports import cleaned, without
+from ollama_proxy.fleet.backend import Backend, Observation, Phase, Renewable, Upstream
+from ollama_proxy.fleet.connect_faults import ConnectFault
+from ollama_proxy.fleet.endings import ended, failed, refused
+from ollama_proxy.fleet.fingerprint import fingerprint
+from ollama_proxy.fleet.readiness import PreparationError, Probe
+from ollama_proxy.fleet.reports import cleaned, without
 
 _LONGEST_SLEEP_S = 30.0  # a machine that was asleep notices its deadlines by then
 _USE_GRAIN_S = 15.0

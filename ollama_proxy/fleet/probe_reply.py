@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from ollama_proxy.backend import Upstream
 from ollama_proxy.core.http.compression import (
     Unpacker,
     UnreadableBodyError,
@@ -14,6 +13,7 @@ from ollama_proxy.core.http.compression import (
 )
 from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.catalog import ListedModel, Tags
+from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.upstream.endpoint import is_foreign
 
 _MAX_BODY = 16 * 1024 * 1024

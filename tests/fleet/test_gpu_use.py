@@ -9,7 +9,7 @@ import structlog.testing
 
 from ollama_proxy.base import log
 from ollama_proxy.core.ollama.load_wish import LoadWish
-from ollama_proxy.gpu_use import GpuCheck, GpuLook, GpuUse, read_gpu_use
+from ollama_proxy.fleet.gpu_use import GpuCheck, GpuLook, GpuUse, read_gpu_use
 from ollama_proxy.simulator.models import shown
 from ollama_proxy.simulator.server import Manners
 from tests.backends.exoscale.rig import Rig, exoscale_rig

@@ -17,9 +17,9 @@ from ollama_proxy.core.restore_plan import (
     StickyModel,
     steps_to,
 )
+from ollama_proxy.fleet.restored_models import StickyModels
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
-from ollama_proxy.sticky import StickyModels
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy

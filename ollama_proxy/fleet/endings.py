@@ -1,9 +1,9 @@
 """Tell why an instance ended, by what its backend saw or raised."""
 
-from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.events import Failed, Gone, Lost
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId
+from ollama_proxy.fleet.backend import Observation, Phase
 
 _FINAL = frozenset({"image", "spec"})
 """Reasons of an observation that stay until somebody changes something."""

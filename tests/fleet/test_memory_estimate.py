@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_proxy.fitting import needed_gb, weights_gb
+from ollama_proxy.fleet.memory_estimate import needed_gb, weights_gb
 
 
 @pytest.mark.parametrize(

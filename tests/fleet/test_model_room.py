@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backend import Finding, Traits
 from ollama_proxy.doctor import examine
-from ollama_proxy.model_room import room_findings
+from ollama_proxy.fleet.backend import Finding, Traits
+from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.settings import load_settings
 
 A5000 = Traits(models_gib=30, gpus=1, gpu_memory_gb=24)

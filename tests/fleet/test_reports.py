@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from ollama_proxy.backend import Observation, Phase
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import BackendError, CapacityError, TransientError
-from ollama_proxy.controller import Controller, Offer
 from ollama_proxy.core.lifecycle.events import Failed, Gone, Progressed, Tick
 from ollama_proxy.core.lifecycle.record import (
     Fault,
@@ -26,8 +24,10 @@ from ollama_proxy.core.lifecycle.record import (
     State,
 )
 from ollama_proxy.core.lifecycle.transitions import step
-from ollama_proxy.pool import Pool
-from ollama_proxy.reports import LONGEST, bounded, cleaned, masked, secrets_in
+from ollama_proxy.fleet.backend import Observation, Phase
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.reports import LONGEST, bounded, cleaned, masked, secrets_in
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.probe import FakeProbe

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from ollama_proxy.boot import ollama_environment, render
+from ollama_proxy.fleet.templates import ollama_environment, render
 
 
 def test_the_environment_of_ollama_on_an_instance() -> None:

@@ -1,0 +1,1 @@
+"""Instances: they are wished for, come, serve and go."""
