@@ -11,13 +11,10 @@ import msgspec
 from aiohttp import web
 
 from ollama_proxy.access import AccessControl, AccessRule
-from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.behind import refuse
-from ollama_proxy.bodies import BodyBudget, invite_later
-from ollama_proxy.changes import ModelChanges
 from ollama_proxy.core.access.cors import OriginRules
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.lifecycle.estimates import Estimates
@@ -27,7 +24,6 @@ from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.core.ollama.routes import Need, known_paths
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.dispatcher import Dispatcher, application
-from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fast_path import FastPath
 from ollama_proxy.fleet.backend import (
     Backend,
@@ -45,12 +41,7 @@ from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.fleet.restored_models import StickyModels
 from ollama_proxy.fleet.stage_report import StageReport
 from ollama_proxy.handlers import OllamaHandler
-from ollama_proxy.handover import strip_own_headers
-from ollama_proxy.hold import HoldPolicy
-from ollama_proxy.idle_ignores import IdleIgnores
-from ollama_proxy.keeper import CatalogueKeeper
 from ollama_proxy.large_heads import close_after_large_head
-from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import (
     access_control,
     add_cors_headers,
@@ -59,16 +50,25 @@ from ollama_proxy.middleware import (
     tell_errors,
 )
 from ollama_proxy.own import OwnHandlers
-from ollama_proxy.passage import Common
-from ollama_proxy.pulls import MOST_DETACHED, Pulls
 from ollama_proxy.runner import Runner
+from ollama_proxy.serving.catalog_refresher import CatalogueKeeper
+from ollama_proxy.serving.cold_answers import AsleepAnswers
+from ollama_proxy.serving.extra_routes import ExtraRoutes
+from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.idle_ignores import IdleIgnores
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.relay import Common
+from ollama_proxy.serving.request_body import BodyBudget, invite_later
+from ollama_proxy.serving.response_relay import strip_own_headers
+from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
+from ollama_proxy.serving.short_circuit import SparedRequests
+from ollama_proxy.serving.status import Status
+from ollama_proxy.serving.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.settings import Settings, backend_name
-from ollama_proxy.spared import SparedRequests
-from ollama_proxy.status import Status
 from ollama_proxy.store.lessons import LessonBook
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.stage_history import StageEstimates
-from ollama_proxy.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.loop_mark import ProxyMark
 from ollama_proxy.upstream_access import access_link

@@ -11,15 +11,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy.base import log
-from ollama_proxy.bodies import reset
 from ollama_proxy.client_request import EXCHANGE
 from ollama_proxy.core.http.request_head import RefusedRequestError
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, error_body
 from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
 from ollama_proxy.half_closed import MOMENT_S, patience_s
-from ollama_proxy.metrics import Metrics
 from ollama_proxy.middleware import BEGUN
 from ollama_proxy.request_stream import RequestStream
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.request_body import reset
 
 _READS = frozenset({Kind.READ, Kind.SYSTEM})
 _NOT_FOUND = b"404 page not found"

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.ollama.routes import classify
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.serving.request_context import Exchange
 from ollama_proxy.upstream.request import Body, Outgoing
 
 

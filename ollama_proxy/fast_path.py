@@ -17,13 +17,19 @@ from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.client_response import ClientResponse
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Asleep, Family, Kind, Route, classify
-from ollama_proxy.exchange import Exchange, draw_request_id
 from ollama_proxy.fleet.pool import Lease
-from ollama_proxy.handover import Handover
-from ollama_proxy.passage import Common, pass_on, read_limit_s, touch_nothing, under
-from ollama_proxy.request_log import failure, note
 from ollama_proxy.request_parser import PlainRequest
-from ollama_proxy.spared import RefusedError
+from ollama_proxy.serving.relay import (
+    Common,
+    pass_on,
+    read_limit_s,
+    touch_nothing,
+    under,
+)
+from ollama_proxy.serving.request_context import Exchange, draw_request_id
+from ollama_proxy.serving.request_log import failure, note
+from ollama_proxy.serving.response_relay import Handover
+from ollama_proxy.serving.short_circuit import RefusedError
 
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 

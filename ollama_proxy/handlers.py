@@ -6,19 +6,25 @@ from functools import partial
 from aiohttp import web
 
 from ollama_proxy.aiohttp_reply import to_response
-from ollama_proxy.asleep import root, waiting_reply
 from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
-from ollama_proxy.bodies import RequestBody
-from ollama_proxy.changes import ModelChanges
 from ollama_proxy.client_request import EXCHANGE, outgoing, raw_target
 from ollama_proxy.core.ollama.routes import Asleep, Kind, wants_stream
-from ollama_proxy.exchange import Exchange
 from ollama_proxy.fleet.pool import Lease
-from ollama_proxy.handover import Handover, begin_response
-from ollama_proxy.hold import Hold
-from ollama_proxy.loop_refusal import loop_refusal
-from ollama_proxy.passage import Common, pass_on, read_limit_s, touch_nothing, under
-from ollama_proxy.spared import RefusedError
+from ollama_proxy.serving.cold_answers import root, waiting_reply
+from ollama_proxy.serving.hold import Hold
+from ollama_proxy.serving.loop_refusal import loop_refusal
+from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.relay import (
+    Common,
+    pass_on,
+    read_limit_s,
+    touch_nothing,
+    under,
+)
+from ollama_proxy.serving.request_body import RequestBody
+from ollama_proxy.serving.request_context import Exchange
+from ollama_proxy.serving.response_relay import Handover, begin_response
+from ollama_proxy.serving.short_circuit import RefusedError
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import in_the_clear
 

@@ -9,9 +9,9 @@ from ollama_proxy.access import AccessControl, AccessFacts
 from ollama_proxy.aiohttp_reply import to_response
 from ollama_proxy.client_request import EXCHANGE, begin
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.exchange import draw_request_id
-from ollama_proxy.metrics import Metrics
-from ollama_proxy.request_log import failure, note
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.request_context import draw_request_id
+from ollama_proxy.serving.request_log import failure, note
 
 _FIRST_ERROR = 400
 _UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})

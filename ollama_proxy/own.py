@@ -9,9 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.client_request import raw_path
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.metrics import Metrics
-from ollama_proxy.pulls import Pulls
-from ollama_proxy.status import Status, pull_body
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.shared_pulls import Pulls
+from ollama_proxy.serving.status import Status, pull_body
 from ollama_proxy.store.sqlite import Store
 
 _JOURNAL_ROWS = 50

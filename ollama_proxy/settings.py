@@ -47,10 +47,8 @@ from ollama_proxy.base.upstream_url import (
     without_logins,
 )
 from ollama_proxy.core.access.cors import OriginRules
-from ollama_proxy.extra_routes import parse_routes
 from ollama_proxy.fleet.gpu_use import GpuCheck
 from ollama_proxy.fleet.memory_estimate import needed_gb
-from ollama_proxy.idle_ignores import IgnoreRule, parse_ignores
 from ollama_proxy.selection import (
     Groups,
     Selection,
@@ -58,6 +56,8 @@ from ollama_proxy.selection import (
     select_backend,
 )
 from ollama_proxy.service_links import without_service_links
+from ollama_proxy.serving.extra_routes import parse_routes
+from ollama_proxy.serving.idle_ignores import IgnoreRule, parse_ignores
 from ollama_proxy.setting_names import check_names
 from ollama_proxy.upstream_access import access_faults, parse_headers, parse_token
 

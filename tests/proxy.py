@@ -21,8 +21,8 @@ from ollama_proxy.binding import bind
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.fleet.backend import Backend
-from ollama_proxy.hold import HoldPolicy
 from ollama_proxy.runner import Runner
+from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.instance import InProcessBackend

@@ -18,8 +18,8 @@ from tests.asleep_requests import asleep_requests
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
 from tests.recordings import ask_all, empty_ollama, load
+from tests.serving.test_unknown_models import be_listed, empty_disk
 from tests.taken_requests import taken_requests
-from tests.test_unknown_models import be_listed, empty_disk
 
 RECORDED = load("asleep_requests")
 _REQUEST_ID = re.compile(r'"request_id":"req_[0-9a-f]{24}"')

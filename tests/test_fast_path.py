@@ -414,7 +414,7 @@ async def test_a_read_may_take_long_once_it_has_begun(
         await asyncio.sleep(0.3)
         writer.write(b"}")
 
-    monkeypatch.setattr("ollama_proxy.passage._READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("ollama_proxy.serving.relay._READ_TIMEOUT_S", 0.1)
     async with relaying_proxy(tmp_path, slow) as (_upstream, proxy):
         answer, _ = await ask(proxy, get("/api/ps"), split=split)
 

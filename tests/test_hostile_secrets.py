@@ -13,7 +13,7 @@ from aiohttp import web
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
 from ollama_proxy.dispatcher import Dispatcher
-from ollama_proxy.spared import SparedRequests
+from ollama_proxy.serving.short_circuit import SparedRequests
 from tests.fakes.instance import InProcessBackend
 from tests.malformed_requests import BODY, FIRST, KEY, MALFORMED, SECRET
 from tests.proxy import RunningProxy, running_proxy

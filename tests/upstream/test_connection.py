@@ -21,7 +21,7 @@ from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.pulls import KeptBody
+from ollama_proxy.serving.shared_pulls import KeptBody
 from ollama_proxy.upstream import connection
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.client import Answer, Relay

@@ -175,7 +175,7 @@ def classify(method: str, path: str) -> Route:
     """Return the route of a request; ``path`` is raw and has no query.
 
     A path or method that Ollama does not know passes through while an instance
-    is up, and wakes none; see `ollama_proxy.extra_routes` for those that do.
+    is up, and wakes none; see `ollama_proxy.serving.extra_routes` for those that do.
     """
     if (methods := _EXACT.get(path)) is not None:
         return _named(methods, method, path)

@@ -15,13 +15,13 @@ from multidict import CIMultiDictProxy
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import InstanceLostError
-from ollama_proxy.bodies import reset
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.http.compression import encoding_of
 from ollama_proxy.core.ollama.activity import UseWatch, error_text
 from ollama_proxy.core.ollama.error_bodies import in_band_error
 from ollama_proxy.core.ollama.routes import Family
+from ollama_proxy.serving.request_body import reset
 from ollama_proxy.upstream.client import Answer
 
 UNTYPED = web.ResponseKey("untyped", bool)

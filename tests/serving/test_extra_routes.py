@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.ollama.routes import Asleep, classify
-from ollama_proxy.extra_routes import (
+from ollama_proxy.serving.extra_routes import (
     LEARNT_ROUTES,
     ROUTE_BYTES,
     ExtraRoutes,

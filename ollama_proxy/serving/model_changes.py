@@ -14,8 +14,7 @@ from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import read_loosely
 from ollama_proxy.fleet.pool import Lease, Pool
 from ollama_proxy.fleet.restored_models import StickyModels
-from ollama_proxy.handover import Handover, Head
-from ollama_proxy.pull import (
+from ollama_proxy.serving.pull import (
     EncodedPullError,
     Pull,
     PullHead,
@@ -24,7 +23,8 @@ from ollama_proxy.pull import (
     failed_head,
     read_pull,
 )
-from ollama_proxy.pulls import Pulls
+from ollama_proxy.serving.response_relay import Handover, Head
+from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.request import Outgoing, in_the_clear
 

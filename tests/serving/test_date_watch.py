@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from structlog.testing import capture_logs
 
-from ollama_proxy.date_watch import DateWatch
+from ollama_proxy.serving.date_watch import DateWatch
 from tests.virtual_time import LoopClock, in_virtual_time
 
 YEARS_S = 56 * 365.25 * 86_400.0

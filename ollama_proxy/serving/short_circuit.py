@@ -7,7 +7,6 @@ have it, a load, a health check and a request for a model that runs at ollama.co
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from ollama_proxy.asleep import json_reply, waiting_reply
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.http.headers import media_type
 from ollama_proxy.core.http.reply import Reply
@@ -30,9 +29,15 @@ from ollama_proxy.core.ollama.routes import (
     need_of,
     read_fields,
 )
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.idle_ignores import IdleIgnores
-from ollama_proxy.unknown_models import Fate, UnknownModels, absence, sought_name
+from ollama_proxy.serving.cold_answers import json_reply, waiting_reply
+from ollama_proxy.serving.idle_ignores import IdleIgnores
+from ollama_proxy.serving.request_context import Exchange
+from ollama_proxy.serving.unknown_models import (
+    Fate,
+    UnknownModels,
+    absence,
+    sought_name,
+)
 
 _LOAD_BYTES = 4096
 _LOOKED_BYTES = 1024 * 1024

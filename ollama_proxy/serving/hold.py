@@ -22,7 +22,7 @@ from ollama_proxy.core.ollama.error_bodies import (
 )
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.fleet.pool import Lease
-from ollama_proxy.handover import close_if_unframed
+from ollama_proxy.serving.response_relay import close_if_unframed
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
 from ollama_proxy.core.ollama.pull_progress import ProgressLine
 from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.fleet.pool import Lease
-from ollama_proxy.pull import EncodedPullError, Pull, PullHead, PullRequest
+from ollama_proxy.serving.pull import EncodedPullError, Pull, PullHead, PullRequest
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.request import Outgoing
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from ollama_proxy.asleep import json_reply
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.serving.cold_answers import json_reply
+from ollama_proxy.serving.request_context import Exchange
 from ollama_proxy.upstream.loop_mark import LOOP_DETECTED, VIA, ProxyMark
 
 

@@ -4,19 +4,19 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from ollama_proxy.asleep import AsleepAnswers
 from ollama_proxy.base.errors import UpstreamError
-from ollama_proxy.bodies import BodyBudget
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.routes import Asleep, Route
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.extra_routes import ExtraRoutes
 from ollama_proxy.fleet.pool import Lease, Pool
-from ollama_proxy.handover import Handover, ResponseT
-from ollama_proxy.hold import HoldPolicy
-from ollama_proxy.metrics import Metrics
-from ollama_proxy.spared import Looked, SparedRequests
-from ollama_proxy.status import Status
+from ollama_proxy.serving.cold_answers import AsleepAnswers
+from ollama_proxy.serving.extra_routes import ExtraRoutes
+from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.request_body import BodyBudget
+from ollama_proxy.serving.request_context import Exchange
+from ollama_proxy.serving.response_relay import Handover, ResponseT
+from ollama_proxy.serving.short_circuit import Looked, SparedRequests
+from ollama_proxy.serving.status import Status
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.loop_mark import ProxyMark
 from ollama_proxy.upstream.request import Sendable

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ollama_proxy import pull as pull_module
 from ollama_proxy.base.fd_limit import raise_limit
-from ollama_proxy.pull import Pull, PullRequest
-from ollama_proxy.pulls import MOST_DETACHED
+from ollama_proxy.serving import pull as pull_module
+from ollama_proxy.serving.pull import Pull, PullRequest
+from ollama_proxy.serving.shared_pulls import MOST_DETACHED
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, lines, running_proxy

@@ -14,10 +14,7 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.errors import CapacityError
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.core.ollama.routes import classify, read_fields
-from ollama_proxy.simulator.faults import Faults
-from ollama_proxy.simulator.server import Manners
-from ollama_proxy.store.lessons import LessonBook
-from ollama_proxy.unknown_models import (
+from ollama_proxy.serving.unknown_models import (
     WAKES_PER_HOUR,
     Facts,
     Fate,
@@ -27,6 +24,9 @@ from ollama_proxy.unknown_models import (
     fate_of,
     sought_name,
 )
+from ollama_proxy.simulator.faults import Faults
+from ollama_proxy.simulator.server import Manners
+from ollama_proxy.store.lessons import LessonBook
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.ollama import real_ollama
 from tests.fakes.raw_upstream import raw_upstream, reply

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import keeper as module
 from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.readiness import HttpProbe, PreparationError
+from ollama_proxy.serving import catalog_refresher as module
 from tests.proxy import running_proxy
 
 

@@ -31,8 +31,8 @@ from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import StickyModels
 from ollama_proxy.fleet.stage_report import stages_body
-from ollama_proxy.pull import Pull
-from ollama_proxy.pulls import AttachedPull, Pulls
+from ollama_proxy.serving.pull import Pull
+from ollama_proxy.serving.shared_pulls import AttachedPull, Pulls
 from ollama_proxy.store.stage_history import StageEstimates
 
 _PROVISIONING_STATUS = {
