@@ -8,10 +8,10 @@ def main() -> None:
     """Run the health check without loading the other commands, else the command."""
     match sys.argv[1:]:
         case ["healthcheck"] | ["healthcheck", "--config", _]:
-            from ollama_proxy.healthcheck import run  # noqa: PLC0415 - nothing else
+            from ollama_proxy.cli.healthcheck import run  # noqa: PLC0415 - nothing else
 
             sys.exit(run(os.environ, *sys.argv[3:]))
-    from ollama_proxy.cli import main as run_command  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.main import main as run_command  # noqa: PLC0415 - slow to import
 
     run_command()
 

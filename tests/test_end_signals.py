@@ -21,8 +21,8 @@ from tests.black_box import (
     launched_proxy,
     simulators,
 )
+from tests.cli.test_serve import HELLO, until_ready
 from tests.terminal import Terminal
-from tests.test_server import HELLO, until_ready
 
 LONG = {"OLLAMA_SIMULATOR_RATE": "30", "OLLAMA_PROXY_STOP_ON_EXIT": "true"}
 HUP, TERM, INT = signal.SIGHUP, signal.SIGTERM, signal.SIGINT

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ollama_proxy.base import log
 from ollama_proxy.base.terminal_text import shown, shown_json, shown_lines, shown_values
-from ollama_proxy.screen import escape, pull_line, render_status
+from ollama_proxy.cli.status_view import escape, pull_line, render_status
 
 NASTY = "m\x1b]0;owned\x07\x9b2J\x7f\u202etxt\r\nforged\udce4"
 OBEYED = set("\x1b\x07\x9b\x7f\u202e\r\udce4")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.doctor import examine
+from ollama_proxy.cli.doctor import examine
 from ollama_proxy.fleet.backend import Finding, Traits
 from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.settings import load_settings

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ollama_proxy.cli.doctor import examine
 from ollama_proxy.core.ollama.catalog import Contents
-from ollama_proxy.doctor import examine
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 from tests.backends.exoscale.rig import Rig

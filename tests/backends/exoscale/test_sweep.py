@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import doctor
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base.errors import ConflictError
+from ollama_proxy.cli import doctor
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.settings import Settings
 from tests.backends.exoscale.rig import Rig

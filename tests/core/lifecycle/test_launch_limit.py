@@ -17,6 +17,7 @@ from ollama_proxy.base.errors import (
     ProgramError,
     SpecError,
 )
+from ollama_proxy.cli.status_view import render_status
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
     Event,
@@ -45,7 +46,6 @@ from ollama_proxy.core.lifecycle.transitions import is_given_up, next_deadline, 
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
 from ollama_proxy.fleet.controller import Controller, Offer
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.screen import render_status
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend

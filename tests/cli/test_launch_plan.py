@@ -6,7 +6,7 @@ import pytest
 
 from ollama_proxy.app import open_backend
 from ollama_proxy.base.clock import SystemClock
-from ollama_proxy.launch_plan import LaunchPlan, launch_plan
+from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plan
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 

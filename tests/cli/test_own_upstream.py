@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.doctor import examine
-from ollama_proxy.own_upstream import IpAddress, leads_here, refuse_own_upstream
+from ollama_proxy.cli.doctor import examine
+from ollama_proxy.cli.own_upstream import IpAddress, leads_here, refuse_own_upstream
 from ollama_proxy.settings import load_settings
 from tests.black_box import free_port
 

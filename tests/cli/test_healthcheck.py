@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.healthcheck import UnhealthyError, ask
+from ollama_proxy.cli.healthcheck import UnhealthyError, ask
 from tests.black_box import ROOT, clean_environment, free_port, proxy_process, run_cli
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}'
@@ -236,7 +236,7 @@ def test_it_loads_next_to_nothing() -> None:
     )
     loaded = set(done.stdout.split())
 
-    assert "ollama_proxy.healthcheck" in loaded
+    assert "ollama_proxy.cli.healthcheck" in loaded
     heavy = {"typing", "pydantic", "typer", "aiohttp", "ssl", "email", "asyncio"}
     assert not loaded & (heavy | {"http.client", "tomllib", "dataclasses", "inspect"})
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ollama_proxy import __version__
-from ollama_proxy.cli import app
+from ollama_proxy.cli.main import app
 from tests.black_box import (
     PROGRAM,
     ROOT,

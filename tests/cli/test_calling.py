@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.calling import container_words, program_words
+from ollama_proxy.cli.calling import container_words, program_words
 
 ID = "4f5e6d7c8b9a" + "0" * 52
 MOUNTS = f"""\

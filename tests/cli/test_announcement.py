@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.announcement import Calling, Serving, announcement
+from ollama_proxy.cli.announcement import Calling, Serving, announcement
+from ollama_proxy.cli.launch_plan import LaunchPlan
 from ollama_proxy.core.ollama.suggested_model import SuggestedModel
-from ollama_proxy.launch_plan import LaunchPlan
 from tests.black_box import (
     ROOT,
     Launch,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.terminal_text import shown, shown_json, shown_lines, shown_values
-from ollama_proxy.client import ProxyClient
+from ollama_proxy.cli.admin_client import ProxyClient
 
 _REFRESH_S = 0.5
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}

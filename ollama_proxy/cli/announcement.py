@@ -5,8 +5,8 @@ import shlex
 from dataclasses import dataclass
 
 from ollama_proxy import __version__
+from ollama_proxy.cli.launch_plan import LaunchPlan
 from ollama_proxy.core.ollama.suggested_model import SuggestedModel
-from ollama_proxy.launch_plan import LaunchPlan
 
 
 @dataclass(frozen=True, slots=True)

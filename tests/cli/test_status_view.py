@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ollama_proxy.screen import (
+from ollama_proxy.cli.status_view import (
     as_line,
     is_read,
     pull_line,

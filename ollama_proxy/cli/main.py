@@ -34,10 +34,10 @@ from ollama_proxy.base.standard_streams import (
     name_faults_of_output,
     open_missing_streams,
 )
-from ollama_proxy.calling import container_words, program_words
-from ollama_proxy.client import ProxyClient, ProxyUnreachableError, choose_url
-from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.screen import (
+from ollama_proxy.cli.admin_client import ProxyClient, ProxyUnreachableError, choose_url
+from ollama_proxy.cli.calling import container_words, program_words
+from ollama_proxy.cli.state_mount import passing_words
+from ollama_proxy.cli.status_view import (
     as_line,
     escape,
     pull_line,
@@ -45,13 +45,13 @@ from ollama_proxy.screen import (
     watch_lines,
     watch_status,
 )
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.service_links import service_links
 from ollama_proxy.serving_address import running_url
 from ollama_proxy.settings import Settings, load_settings
-from ollama_proxy.state_mount import passing_words
 
 if TYPE_CHECKING:
-    from ollama_proxy.announcement import Calling, Serving
+    from ollama_proxy.cli.announcement import Calling, Serving
 
 _USAGE = 2
 
@@ -119,7 +119,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until told to stop."""
-    from ollama_proxy.server import serve as run  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.serve import serve as run  # noqa: PLC0415 - slow to import
 
     settings = _listening(_settings(config), host, port)
     if links := service_links(os.environ, "OLLAMA_"):
@@ -166,7 +166,7 @@ def _announce(
     config: Path | None, warnings: tuple[str, ...], serving: "Serving"
 ) -> None:
     """Print what will be started, and what to type next."""
-    from ollama_proxy.announcement import announcement  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.announcement import announcement  # noqa: PLC0415 - slow to import
 
     for warning in warnings:
         structlog.get_logger().warning(log.STATE_PASSING, reason=warning)
@@ -182,7 +182,7 @@ def _calling(config: Path | None) -> "Calling":
     The proxy is what a container is for if it is its first process, or a child of it;
     beside others, people are in there themselves.
     """
-    from ollama_proxy.announcement import Calling  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.announcement import Calling  # noqa: PLC0415 - slow to import
 
     program = program_words(sys.argv[0], sys.orig_argv, shutil.which("ollama-proxy"))
     container = ""
@@ -231,7 +231,7 @@ def _print_status(client: ProxyClient, settings: Settings) -> None:
     try:
         _out.print(render_status(client.status(), client.url))
     except ProxyUnreachableError as error:
-        from ollama_proxy.doctor import look_alone  # noqa: PLC0415 - slow to import
+        from ollama_proxy.cli.doctor import look_alone  # noqa: PLC0415 - slow to import
 
         _err.print(f"ollama-proxy: {escape(str(error))}")
         _out.print(escape(settings.selection.sentence))
@@ -261,7 +261,7 @@ def stop(config: Config = None) -> None:
     try:
         _out.print(render_status(client.post("/-/stop"), client.url))
     except ProxyUnreachableError:
-        from ollama_proxy.doctor import stop_alone  # noqa: PLC0415 - slow to import
+        from ollama_proxy.cli.doctor import stop_alone  # noqa: PLC0415 - slow to import
 
         stopped = asyncio.run(stop_alone(settings))
         for launch_id in stopped:
@@ -315,7 +315,7 @@ def delete(
 
 
 async def _set_up(settings: Settings, image: str | None) -> None:
-    from ollama_proxy.doctor import set_up  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.doctor import set_up  # noqa: PLC0415 - slow to import
 
     async for step in set_up(settings, image):
         _out.print(escape(step))
@@ -364,7 +364,7 @@ def sweep(
     if launch or yes:
         raise StartupError("--launch, --yes: these go with --owner or --adopt-owner")
     if expired:
-        from ollama_proxy.doctor import sweep_expired  # noqa: PLC0415 - slow to import
+        from ollama_proxy.cli.doctor import sweep_expired  # noqa: PLC0415 - slow to import
 
         _print_swept(asyncio.run(sweep_expired(settings, dry_run=dry_run)))
         return
@@ -372,7 +372,7 @@ def sweep(
         wishes = {"dry_run": str(int(dry_run)), "stopped": str(int(stopped))}
         found = _client(settings).post("/-/sweep", **wishes)
     except ProxyUnreachableError:
-        from ollama_proxy.doctor import sweep_alone  # noqa: PLC0415 - slow to import
+        from ollama_proxy.cli.doctor import sweep_alone  # noqa: PLC0415 - slow to import
 
         found = asyncio.run(sweep_alone(settings, dry_run=dry_run, stopped=stopped))
     _print_swept(found)
@@ -387,7 +387,7 @@ async def _sweep_owners(
     yes: bool,
 ) -> None:
     """List what every deployment has, or delete or adopt what one has."""
-    from ollama_proxy.owner_sweep import (  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.owner_sweep import (  # noqa: PLC0415 - slow to import
         adopt,
         owner_sweep,
     )
@@ -442,7 +442,7 @@ def _print_swept(found: dict[str, Any]) -> None:
 @app.command()
 def check(config: Config = None) -> None:
     """Examine settings, credentials and programs; create nothing."""
-    from ollama_proxy.doctor import examine  # noqa: PLC0415 - slow to import
+    from ollama_proxy.cli.doctor import examine  # noqa: PLC0415 - slow to import
 
     findings = asyncio.run(examine(_settings(config)))
     for finding in findings:
@@ -456,7 +456,7 @@ def check(config: Config = None) -> None:
 @app.command()
 def healthcheck(config: Config = None) -> None:
     """Ask the proxy that listens on this machine whether it serves."""
-    from ollama_proxy.healthcheck import run  # noqa: PLC0415 - `main` does without us
+    from ollama_proxy.cli.healthcheck import run  # noqa: PLC0415 - `main` does without us
 
     raise typer.Exit(run(os.environ, str(config) if config else None))
 

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from ollama_proxy.state_mount import Lasting, lasting, passing_words, read_mounts
+from ollama_proxy.cli.state_mount import Lasting, lasting, passing_words, read_mounts
 from tests.black_box import proxy_process
 
 HEX = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
