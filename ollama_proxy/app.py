@@ -10,11 +10,9 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from ollama_proxy.access import AccessControl, AccessRule
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
-from ollama_proxy.behind import refuse
 from ollama_proxy.core.access.cors import OriginRules
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.lifecycle.estimates import Estimates
@@ -23,8 +21,6 @@ from ollama_proxy.core.ollama.catalog import Catalogue
 from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.core.ollama.routes import Need, known_paths
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
-from ollama_proxy.dispatcher import Dispatcher, application
-from ollama_proxy.fast_path import FastPath
 from ollama_proxy.fleet.backend import (
     Backend,
     BackendContext,
@@ -40,17 +36,21 @@ from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.fleet.restored_models import StickyModels
 from ollama_proxy.fleet.stage_report import StageReport
-from ollama_proxy.handlers import OllamaHandler
-from ollama_proxy.large_heads import close_after_large_head
-from ollama_proxy.middleware import (
+from ollama_proxy.server.access import AccessControl, AccessRule
+from ollama_proxy.server.admin.handlers import OwnHandlers
+from ollama_proxy.server.aiohttp.behind import refuse
+from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
+from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
+from ollama_proxy.server.aiohttp.middlewares import (
     access_control,
     add_cors_headers,
     note_begun,
     observe,
     tell_errors,
 )
-from ollama_proxy.own import OwnHandlers
-from ollama_proxy.runner import Runner
+from ollama_proxy.server.aiohttp.ollama import OllamaHandler
+from ollama_proxy.server.fast.handler import FastPath
+from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.catalog_refresher import CatalogueKeeper
 from ollama_proxy.serving.cold_answers import AsleepAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes

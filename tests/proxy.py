@@ -12,16 +12,16 @@ from typing import Any
 
 import aiohttp
 
-from ollama_proxy.access import AccessRule
 from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
-from ollama_proxy.binding import bind
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.fleet.backend import Backend
-from ollama_proxy.runner import Runner
+from ollama_proxy.server.access import AccessRule
+from ollama_proxy.server.binding import bind
+from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.machine_hosts import hosts_of_this_machine
+from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 from tests.asleep_requests import asleep_requests
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.machine_hosts import hosts_of_this_machine
+from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 from tests.fakes.raw_upstream import patient_upstream
 from tests.proxy import RunningProxy, running_proxy
 

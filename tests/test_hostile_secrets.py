@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
-from ollama_proxy.dispatcher import Dispatcher
+from ollama_proxy.server.aiohttp.dispatcher import Dispatcher
 from ollama_proxy.serving.short_circuit import SparedRequests
 from tests.fakes.instance import InProcessBackend
 from tests.malformed_requests import BODY, FIRST, KEY, MALFORMED, SECRET

@@ -46,8 +46,8 @@ from ollama_proxy.cli.status_view import (
     watch_status,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.server.serving_address import running_url
 from ollama_proxy.service_links import service_links
-from ollama_proxy.serving_address import running_url
 from ollama_proxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:

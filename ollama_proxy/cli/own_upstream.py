@@ -15,7 +15,7 @@ from yarl import URL
 
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.listen_address import host_and_port
-from ollama_proxy.machine_hosts import hosts_of_this_machine
+from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 from ollama_proxy.settings import Settings, backend_name
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -47,7 +47,7 @@ async def refuse_own_upstream(settings: Settings) -> None:
 
 
 async def _listening(host: str) -> IpAddress | None:
-    """Return the address that `ollama_proxy.binding` takes for a host."""
+    """Return the address that `ollama_proxy.server.binding` takes for a host."""
     found = await _addresses(host or "::")
     return min(found, key=lambda one: one.version, default=None)
 

@@ -16,19 +16,19 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import open_clock
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
 from ollama_proxy.base.tasks import TaskOwner
-from ollama_proxy.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.ollama.suggested_model import suggest_model
-from ollama_proxy.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
-from ollama_proxy.machine_hosts import hosts_of_this_machine
-from ollama_proxy.runner import Runner
+from ollama_proxy.server.binding import BACKLOG, bind, is_on_loopback
+from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
+from ollama_proxy.server.listener import Runner
+from ollama_proxy.server.machine_hosts import hosts_of_this_machine
+from ollama_proxy.server.serving_address import written_down
 from ollama_proxy.serving.date_watch import DateWatch
-from ollama_proxy.serving_address import written_down
 from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream_access import access_warnings

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.http.request_head import MAX_HEAD, RefusedRequestError
-from ollama_proxy.request_stream import RequestStream
+from ollama_proxy.server.aiohttp.request_stream import RequestStream
 from tests.upstream.test_response_parser import split
 
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base import log
-from ollama_proxy.behind import Behind
+from ollama_proxy.server.aiohttp.behind import Behind
 from tests.fakes.raw_upstream import RawUpstream, reply
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 from tests.wire import read_answer

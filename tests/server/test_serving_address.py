@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.serving_address import running_url, written_down
+from ollama_proxy.server.serving_address import running_url, written_down
 from ollama_proxy.store.sqlite import Store
 from tests.black_box import (
     Launch,

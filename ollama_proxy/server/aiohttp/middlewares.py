@@ -5,10 +5,10 @@ import asyncio
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ollama_proxy.access import AccessControl, AccessFacts
-from ollama_proxy.aiohttp_reply import to_response
-from ollama_proxy.client_request import EXCHANGE, begin
 from ollama_proxy.core.ollama.routes import Kind
+from ollama_proxy.server.access import AccessControl, AccessFacts
+from ollama_proxy.server.aiohttp.reply import to_response
+from ollama_proxy.server.aiohttp.request import EXCHANGE, begin
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.request_context import draw_request_id
 from ollama_proxy.serving.request_log import failure, note

@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.listen_address import split_address
 from ollama_proxy.base.parsers import Listen
-from ollama_proxy.binding import bind, is_on_loopback
+from ollama_proxy.server.binding import bind, is_on_loopback
 from tests.go_listen import FORMS, HAS_IPV6, Form
 
 LAN = {"192.0.2.2": socket.AF_INET, "fd00::2": socket.AF_INET6}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.access import AccessFacts
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
+from ollama_proxy.server.access import AccessFacts
 from tests.black_box import Launch, ProxyProcess, launched_proxy, proxy_process
 from tests.fakes.instance import InProcessBackend
 from tests.go_listen import HAS_IPV6

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ollama_proxy.behind import Behind
-from ollama_proxy.client_connection import ClientConnection, FastPath
+from ollama_proxy.server.aiohttp.behind import Behind
+from ollama_proxy.server.fast.connection import ClientConnection, FastPath
 
 _IDLE_S = 3600.0
 _SWEEP_S = 60.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.half_closed import MOMENT_S, READ_S, patience_s
+from ollama_proxy.server.half_closed import MOMENT_S, READ_S, patience_s
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 

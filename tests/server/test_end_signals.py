@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ollama_proxy.base import log
-from ollama_proxy.end_signals import EndSignals
+from ollama_proxy.server.end_signals import EndSignals
 from tests.black_box import (
     PROGRAM,
     Launch,

@@ -7,12 +7,12 @@ from http import HTTPStatus
 
 from multidict import CIMultiDict
 
-from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import Waiting
 from ollama_proxy.core.ollama.routes import Family
+from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.serving.cold_answers import waiting_reply
 from ollama_proxy.serving.response_relay import Head
 

@@ -11,13 +11,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy.base import log
-from ollama_proxy.client_request import EXCHANGE
 from ollama_proxy.core.http.request_head import RefusedRequestError
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, error_body
 from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
-from ollama_proxy.half_closed import MOMENT_S, patience_s
-from ollama_proxy.middleware import BEGUN
-from ollama_proxy.request_stream import RequestStream
+from ollama_proxy.server.aiohttp.middlewares import BEGUN
+from ollama_proxy.server.aiohttp.request import EXCHANGE
+from ollama_proxy.server.aiohttp.request_stream import RequestStream
+from ollama_proxy.server.half_closed import MOMENT_S, patience_s
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.request_body import reset
 

@@ -9,16 +9,16 @@ import asyncio
 from functools import partial
 from typing import NamedTuple
 
-from ollama_proxy import client_response
-from ollama_proxy.access import AccessControl, AccessFacts
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
-from ollama_proxy.client_connection import ClientConnection
-from ollama_proxy.client_response import ClientResponse
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Asleep, Family, Kind, Route, classify
 from ollama_proxy.fleet.pool import Lease
-from ollama_proxy.request_parser import PlainRequest
+from ollama_proxy.server.access import AccessControl, AccessFacts
+from ollama_proxy.server.fast import response as client_response
+from ollama_proxy.server.fast.connection import ClientConnection
+from ollama_proxy.server.fast.parser import PlainRequest
+from ollama_proxy.server.fast.response import ClientResponse
 from ollama_proxy.serving.relay import (
     Common,
     pass_on,

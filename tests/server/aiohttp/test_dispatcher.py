@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from ollama_proxy.dispatcher import Dispatcher
+from ollama_proxy.server.aiohttp.dispatcher import Dispatcher
 
 
 async def known(_request: web.Request) -> web.Response:

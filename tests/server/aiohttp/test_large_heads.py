@@ -7,7 +7,7 @@ import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.http.request_head import MAX_TARGET
-from ollama_proxy.large_heads import KEPT_HEAD
+from ollama_proxy.server.aiohttp.large_heads import KEPT_HEAD
 from tests.proxy import RunningProxy, running_proxy
 from tests.wire import Answer, read_answer, send
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import UpstreamError
-from ollama_proxy.client_connection import ClientConnection
 from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.server.fast.connection import ClientConnection
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
@@ -202,7 +202,10 @@ async def test_a_request_that_an_instance_dropped_is_not_sent_twice(
 
 @pytest.mark.parametrize(
     ("state", "part"),
-    [("ready", "fast_path.pass_on"), ("asleep", "status.Status.waiting")],
+    [
+        ("ready", "server.fast.handler.pass_on"),
+        ("asleep", "serving.status.Status.waiting"),
+    ],
 )
 async def test_a_fault_of_our_own_is_told_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, part: str
@@ -229,7 +232,7 @@ async def ask_unreachable(folder: Path, raw: bytes) -> tuple[Answer, bool]:
 
     async with proxy_in(folder, "ready") as proxy:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
+            patch.setattr("ollama_proxy.server.fast.handler.pass_on", refuse)
             return await ask(proxy, raw)
 
 
@@ -393,7 +396,7 @@ async def test_a_client_that_left_before_its_hand_over_is_counted(
     async with proxy_in(tmp_path, "ready") as proxy:
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         with monkeypatch.context() as patch:
-            patch.setattr("ollama_proxy.fast_path.pass_on", refuse)
+            patch.setattr("ollama_proxy.server.fast.handler.pass_on", refuse)
             patch.setattr(ClientConnection, "hand_over", find_nobody)
             writer.write(USES["generate"])
             await asyncio.wait_for(tried.wait(), 5.0)

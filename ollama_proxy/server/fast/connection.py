@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from ollama_proxy.base.tcp_keep_alive import keep_alive
-from ollama_proxy.half_closed import patience_s
-from ollama_proxy.request_parser import PlainRequest, RequestParser
+from ollama_proxy.server.fast.parser import PlainRequest, RequestParser
+from ollama_proxy.server.half_closed import patience_s
 
 _REST_S = 1.0
 _LINGER_S = 2.0

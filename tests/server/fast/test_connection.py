@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.client_connection import ClientConnection
-from ollama_proxy.half_closed import MOMENT_S
-from ollama_proxy.request_parser import PlainRequest
+from ollama_proxy.server.fast.connection import ClientConnection
+from ollama_proxy.server.fast.parser import PlainRequest
+from ollama_proxy.server.half_closed import MOMENT_S
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import relaying_proxy, running_proxy
 from tests.virtual_time import in_virtual_time

@@ -1,0 +1,1 @@
+"""Requests that aiohttp's server reads."""

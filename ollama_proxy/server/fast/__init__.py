@@ -1,0 +1,1 @@
+"""Plain requests, served straight from their connection."""
