@@ -13,6 +13,8 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
+from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.config.upstream_access import access_link
 from ollama_proxy.core.access.cors import OriginRules
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.lifecycle.estimates import Estimates
@@ -65,13 +67,11 @@ from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.short_circuit import SparedRequests
 from ollama_proxy.serving.status import Status
 from ollama_proxy.serving.unknown_models import UnknownModels, WakeRule
-from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store.lessons import LessonBook
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.stage_history import StageEstimates
 from ollama_proxy.upstream.client import Relay
 from ollama_proxy.upstream.loop_mark import ProxyMark
-from ollama_proxy.upstream_access import access_link
 
 _STOP_ON_EXIT_S = 30.0
 _MAX_HEADER = 1024 * 1024

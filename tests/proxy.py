@@ -16,6 +16,7 @@ from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.fleet.backend import Backend
@@ -23,7 +24,6 @@ from ollama_proxy.server.access import AccessRule
 from ollama_proxy.server.binding import bind
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.hold import HoldPolicy
-from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ollama_proxy.base.fields import environment_names
+from ollama_proxy.config.settings import Settings, every_setting, load_settings
 from ollama_proxy.core.lifecycle.record import Stage, State
-from ollama_proxy.settings import Settings, every_setting, load_settings
 from tests.proxy import running_proxy
 
 ROOT = Path(__file__).parents[1]

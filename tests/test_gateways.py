@@ -19,10 +19,10 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 from ollama_proxy.upstream.endpoint import Link
 from tests.black_box import free_port

@@ -13,6 +13,8 @@ from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
+from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.config.upstream_access import access_warnings
 from ollama_proxy.core.lifecycle.record import LaunchId, is_launch
 from ollama_proxy.core.ollama.catalog import sizes_of
 from ollama_proxy.fleet.backend import (
@@ -32,9 +34,7 @@ from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.fleet.pool import sweep
 from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.server.binding import bind
-from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store.sqlite import Store
-from ollama_proxy.upstream_access import access_warnings
 
 _TIDY_TRIES = 30
 _TIDY_PAUSE_S = 10.0

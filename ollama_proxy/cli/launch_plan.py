@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ollama_proxy.base.fields import environment_names
+from ollama_proxy.config.settings import Settings, backend_groups
 from ollama_proxy.fleet.backend import Backend, Priced
-from ollama_proxy.settings import Settings, backend_groups
 
 
 @dataclass(frozen=True, slots=True)

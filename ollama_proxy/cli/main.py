@@ -45,10 +45,10 @@ from ollama_proxy.cli.status_view import (
     watch_lines,
     watch_status,
 )
+from ollama_proxy.config.service_links import service_links
+from ollama_proxy.config.settings import Settings, load_settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.server.serving_address import running_url
-from ollama_proxy.service_links import service_links
-from ollama_proxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ollama_proxy.cli.announcement import Calling, Serving

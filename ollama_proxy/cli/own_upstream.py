@@ -15,8 +15,8 @@ from yarl import URL
 
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.listen_address import host_and_port
+from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
-from ollama_proxy.settings import Settings, backend_name
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

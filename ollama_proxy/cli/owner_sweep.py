@@ -23,6 +23,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.moments import unset_date
+from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging, SupportsOwners
@@ -33,7 +34,6 @@ from ollama_proxy.fleet.owners import (
     others,
     with_removal,
 )
-from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store.journal_lines import add_line_beside
 from ollama_proxy.store.sqlite import Store
 from ollama_proxy.store.state_folder import STATE_FILE, read_owner

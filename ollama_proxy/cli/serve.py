@@ -19,6 +19,8 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
+from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.config.upstream_access import access_warnings
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
@@ -29,9 +31,7 @@ from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 from ollama_proxy.server.serving_address import written_down
 from ollama_proxy.serving.date_watch import DateWatch
-from ollama_proxy.settings import Settings, backend_name
 from ollama_proxy.store.sqlite import Store
-from ollama_proxy.upstream_access import access_warnings
 
 _FEW_REQUESTS = 1000
 _COLLECT_AFTER = 10_000

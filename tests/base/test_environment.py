@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ollama_proxy.base.environment import expanded, home_folder, state_folder, unquoted
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.settings import load_settings
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 from tests.black_box import PROGRAM, ROOT, clean_environment, free_port, run_cli
 

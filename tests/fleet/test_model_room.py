@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.cli.doctor import examine
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.fleet.backend import Finding, Traits
 from ollama_proxy.fleet.model_room import room_findings
-from ollama_proxy.settings import load_settings
 
 A5000 = Traits(models_gib=30, gpus=1, gpu_memory_gb=24)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.ollama.routes import Asleep, classify
 from ollama_proxy.serving.extra_routes import (
     LEARNT_ROUTES,
@@ -14,7 +15,6 @@ from ollama_proxy.serving.extra_routes import (
     ExtraRoutes,
     parse_routes,
 )
-from ollama_proxy.settings import load_settings
 from ollama_proxy.store.lessons import LessonBook, Lessons
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import raw_upstream, reply

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.ollama.routes import Family, read_fields
 from ollama_proxy.serving.idle_ignores import IdleIgnores, IgnoreRule, parse_ignores
-from ollama_proxy.settings import load_settings
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
 from tests.test_idleness import in_chunks, request, servers

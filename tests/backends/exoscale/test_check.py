@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from ollama_proxy.cli.doctor import examine
+from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.ollama.catalog import Contents
-from ollama_proxy.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET

@@ -7,8 +7,8 @@ import pytest
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base.errors import ConflictError
 from ollama_proxy.cli import doctor
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.settings import Settings
 from tests.backends.exoscale.rig import Rig
 
 LAUNCH = LaunchId("l0123456789abcdef")

@@ -11,9 +11,9 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.sizes import SIZES
 from ollama_proxy.backends.images import GUARDED, Image
 from ollama_proxy.base.errors import CredentialsError, SettingsError, SpecError
+from ollama_proxy.config.settings import backend_name, load_settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding
-from ollama_proxy.settings import backend_name, load_settings
 from tests.backends.fly.rig import IMAGE, Rig
 from tests.black_box import free_port, run_cli
 from tests.fakes.fly.server import TOKEN

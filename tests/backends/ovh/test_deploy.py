@@ -9,9 +9,9 @@ from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.backends.ovh.flavors import Flavor, GpuInformation, find_flavor
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
 from ollama_proxy.base.errors import SettingsError, SpecError
+from ollama_proxy.config.settings import backend_name, load_settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding, Phase
-from ollama_proxy.settings import backend_name, load_settings
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 

@@ -20,18 +20,18 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.fleet.connect_faults import of_answer
-from ollama_proxy.settings import Settings, load_settings
-from ollama_proxy.store.sqlite import Store
-from ollama_proxy.upstream.endpoint import Link
-from ollama_proxy.upstream_access import (
+from ollama_proxy.config.settings import Settings, load_settings
+from ollama_proxy.config.upstream_access import (
     MOST_HEADERS,
     access_link,
     access_warnings,
     parse_headers,
     parse_token,
 )
+from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.connect_faults import of_answer
+from ollama_proxy.store.sqlite import Store
+from ollama_proxy.upstream.endpoint import Link
 from tests.black_box import PROGRAM, ROOT, clean_environment, proxy_process
 from tests.fleet.test_connect_faults import HERE, certificate
 from tests.proxy import RunningProxy, running_proxy

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.selection import Evidence, Selection, select_backend
-from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.config.selection import Evidence, Selection, select_backend
+from ollama_proxy.config.settings import Settings, load_settings
 
 KEYS = {"EXOSCALE_API_KEY": "EXOkey", "EXOSCALE_API_SECRET": "s3cret"}
 BY_DEFAULT = {"OLLAMA_PROXY_DEFAULT_BACKEND": "local"}

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ollama_proxy.base.fields import OWN_PREFIX, environment_names, is_given
-from ollama_proxy.misspellings import misspelt_names
-from ollama_proxy.selection import Groups, Selection, place_of, table_of
+from ollama_proxy.config.misspellings import misspelt_names
+from ollama_proxy.config.selection import Groups, Selection, place_of, table_of
 
 
 def check_names(

@@ -46,20 +46,24 @@ from ollama_proxy.base.upstream_url import (
     shown_input,
     without_logins,
 )
-from ollama_proxy.core.access.cors import OriginRules
-from ollama_proxy.fleet.gpu_use import GpuCheck
-from ollama_proxy.fleet.memory_estimate import needed_gb
-from ollama_proxy.selection import (
+from ollama_proxy.config.selection import (
     Groups,
     Selection,
     gather_evidence,
     select_backend,
 )
-from ollama_proxy.service_links import without_service_links
+from ollama_proxy.config.service_links import without_service_links
+from ollama_proxy.config.setting_names import check_names
+from ollama_proxy.config.upstream_access import (
+    access_faults,
+    parse_headers,
+    parse_token,
+)
+from ollama_proxy.core.access.cors import OriginRules
+from ollama_proxy.fleet.gpu_use import GpuCheck
+from ollama_proxy.fleet.memory_estimate import needed_gb
 from ollama_proxy.serving.extra_routes import parse_routes
 from ollama_proxy.serving.idle_ignores import IgnoreRule, parse_ignores
-from ollama_proxy.setting_names import check_names
-from ollama_proxy.upstream_access import access_faults, parse_headers, parse_token
 
 UpstreamAddress = Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)]
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ollama_proxy.foreign_variables import is_foreign
+from ollama_proxy.config.foreign_variables import is_foreign
 
 _LETTERS = 2
 _OWN_WORD = 6  # letters of EXOSCALE, OLLAMA, PRELOAD: nobody else's words

@@ -19,7 +19,7 @@ from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.upstream.endpoint import Link
 
 if TYPE_CHECKING:
-    from ollama_proxy.settings import Settings
+    from ollama_proxy.config.settings import Settings
 
 URL = "OLLAMA_PROXY_UPSTREAM_URL"
 TOKEN = "OLLAMA_PROXY_UPSTREAM_TOKEN"  # noqa: S105 - the name of a setting

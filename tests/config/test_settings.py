@@ -20,7 +20,7 @@ from ollama_proxy.base.parsers import (
     replace_listen,
 )
 from ollama_proxy.base.upstream_url import UpstreamUrl
-from ollama_proxy.settings import Settings, backend_name, load_settings
+from ollama_proxy.config.settings import Settings, backend_name, load_settings
 from tests.black_box import clean_environment
 
 
@@ -148,7 +148,7 @@ def test_a_file_in_the_working_folder_is_found(
 def as_somebody(folder: Path) -> subprocess.CompletedProcess[str]:
     """Load the settings in a folder as a user who owns nothing."""
     code = (
-        "from ollama_proxy.settings import load_settings as load\n"
+        "from ollama_proxy.config.settings import load_settings as load\n"
         "from ollama_proxy.base.errors import SettingsError\n"
         f"import os; os.chdir({str(folder)!r}); os.getuid() or os.setuid(1000670000)\n"
         "try: print(load({}).models)\n"
