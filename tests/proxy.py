@@ -12,10 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from ollama_proxy.app import PARTS, Parts, build_app, open_runner
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
+from ollama_proxy.composition import PARTS, Parts, build_app, open_runner
 from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.access.hosts import HostRules
 from ollama_proxy.core.ollama.catalog import Contents

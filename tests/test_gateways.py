@@ -14,11 +14,11 @@ import openai
 import pytest
 import structlog
 
-from ollama_proxy.app import open_backend
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId

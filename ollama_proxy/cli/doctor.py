@@ -7,12 +7,12 @@ from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
-from ollama_proxy.app import open_backend
 from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
+from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.config.upstream_access import access_warnings
 from ollama_proxy.core.lifecycle.record import LaunchId, is_launch

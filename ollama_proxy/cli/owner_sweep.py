@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from ollama_proxy.app import open_backend
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock, open_clock, this_machine
 from ollama_proxy.base.errors import (
@@ -23,6 +22,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.moments import unset_date
+from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId

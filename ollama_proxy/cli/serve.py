@@ -11,7 +11,6 @@ import structlog
 from aiohttp import web
 
 from ollama_proxy import __version__
-from ollama_proxy.app import build_app, open_backend, open_runner
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import open_clock
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
@@ -19,6 +18,7 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
+from ollama_proxy.composition import build_app, open_backend, open_runner
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.config.upstream_access import access_warnings
 from ollama_proxy.core.access.hosts import HostRules

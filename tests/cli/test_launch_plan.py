@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.app import open_backend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plan
+from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import load_settings
 from ollama_proxy.store.sqlite import Store
 

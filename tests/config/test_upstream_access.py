@@ -15,11 +15,11 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from ollama_proxy.app import open_backend
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, load_settings
 from ollama_proxy.config.upstream_access import (
     MOST_HEADERS,

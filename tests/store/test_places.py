@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ollama_proxy.app import open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import load_settings
 from ollama_proxy.core.ollama.catalog import Contents
 from ollama_proxy.fleet.backend import Traits, place_of
