@@ -7,7 +7,6 @@ is only started, which may be asked for twice.
 """
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from ollama_proxy.backends.ovh.apps import (
     launch_of,
 )
 from ollama_proxy.backends.ovh.cards import gpus_of
-from ollama_proxy.backends.ovh.cli import CliDriver
+from ollama_proxy.backends.ovh.cli import CliDriver, home_of_the_user
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import Fleet
 from ollama_proxy.backends.ovh.image import look_at_guarded
@@ -38,7 +37,6 @@ from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
 from ollama_proxy.backends.sightings import Absences
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.environment import home_folder
 from ollama_proxy.base.errors import (
     CredentialsError,
     NotFoundError,
@@ -612,7 +610,7 @@ def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
         region,
         program=settings.ovhai_bin,
         home=state_dir / "ovhai" / region,
-        template=home_folder(os.environ),
+        template=home_of_the_user(),
         username=settings.username,
         password=password.get_secret_value() if password is not None else None,
     )

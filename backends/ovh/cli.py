@@ -21,6 +21,7 @@ from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
+from ollama_proxy.base.environment import home_folder
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
@@ -221,6 +222,11 @@ class CliDriver:
         kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         home = str(self._home)
         return kept | {"HOME": home, "XDG_CONFIG_HOME": f"{home}/.config"}
+
+
+def home_of_the_user() -> Path | None:
+    """Return the folder whose log-in of the command is taken over, if there is one."""
+    return home_folder(os.environ)
 
 
 def _failed(task: "asyncio.Task[None]") -> bool:
