@@ -25,12 +25,13 @@ image-test: $(VENV)/dev ## build both images and run them, as root on Debian; a 
 		|| echo "image-test: $(IMAGE_TOOLS) can't be installed"; fi
 	$(BIN)/python -m pytest tests/image
 
-check: lint types test ## what CI runs: format, lint, types, tests
+check: lint types test ## format, lint, imports, types, tests
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile cloud-init/container/Dockerfile
 
 types: $(VENV)/dev

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.server.aiohttp.request import raw_path
+from ollama_proxy.server.raw_target import raw_path
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.status import Status, pull_body

@@ -9,7 +9,8 @@ from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.core.ollama.routes import Asleep, Kind, wants_stream
 from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.server.aiohttp.reply import to_response
-from ollama_proxy.server.aiohttp.request import EXCHANGE, outgoing, raw_target
+from ollama_proxy.server.aiohttp.request import EXCHANGE, outgoing
+from ollama_proxy.server.raw_target import raw_target
 from ollama_proxy.serving.cold_answers import root, waiting_reply
 from ollama_proxy.serving.hold import Hold
 from ollama_proxy.serving.loop_refusal import loop_refusal

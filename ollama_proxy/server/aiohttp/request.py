@@ -4,19 +4,9 @@ from aiohttp import web
 
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.ollama.routes import classify
+from ollama_proxy.server.raw_target import raw_path, raw_target
 from ollama_proxy.serving.request_context import Exchange
 from ollama_proxy.upstream.request import Body, Outgoing
-
-
-def raw_target(request: web.BaseRequest) -> str:
-    """Return path and query as the client wrote them, without scheme and host."""
-    target = request.raw_path
-    return target if target.startswith("/") else request.rel_url.raw_path_qs
-
-
-def raw_path(request: web.BaseRequest) -> str:
-    """Return the path as the client wrote it, without the query."""
-    return raw_target(request).partition("?")[0]
 
 
 def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
