@@ -10,6 +10,7 @@ import requests
 from dxf import DXF, DXFBase
 from dxf.exceptions import DXFError, DXFPlatformDataNotFound
 
+from ollama_proxy.backends.foreign_words import why_unanswered
 from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
 from ollama_proxy.base.errors import (
     BackendError,
@@ -25,6 +26,14 @@ _PLATFORM = "linux/amd64"
 _HUB = "registry-1.docker.io"
 _TIMEOUT_S = 15.0
 _MAX_CONFIG = 4 * 1024 * 1024
+_UNREADABLE = (
+    requests.RequestException,
+    DXFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 _LOCAL = ("localhost", "127.")  # which the engines speak to without TLS, too
 
 
@@ -89,9 +98,15 @@ async def look_at(text: str) -> Image:
         raise SpecError(f"the image {text!r} is not built for {_PLATFORM}") from error
     except requests.HTTPError as error:
         raise _named(text, error) from error
-    except (requests.RequestException, DXFError, ValueError, KeyError) as error:
-        why = why_nothing_left(error) or type(error).__name__
-        message = f"the registry of {text!r} can't be read: {why}"
+    except _UNREADABLE as error:
+        is_lost = isinstance(error, requests.RequestException)
+        why = "what it answers is no registry's answer"
+        if is_lost:
+            why = why_nothing_left(error) or why_unanswered(error)
+        message = (
+            f"the registry of {text!r} can't be read: {why}; check the image's name and"
+            " that this machine reaches the registry"
+        )
         raise TransientError(message) from error
 
 
@@ -144,7 +159,12 @@ def _log_in(registry: DXFBase, response: requests.Response) -> None:
 def _named(text: str, error: requests.HTTPError) -> BackendError:
     status = error.response.status_code if error.response is not None else 0
     if status in {401, 403}:
-        return CredentialsError(f"the image {text!r} is private, or not there")
+        return CredentialsError(
+            f"the image {text!r} is private, or not there; check its name"
+        )
     if status == 404:  # noqa: PLR2004
-        return SpecError(f"there is no image {text!r}")
-    return TransientError(f"the registry of {text!r} answered {status}")
+        return SpecError(f"there is no image {text!r}; check its name, or push it")
+    return TransientError(
+        f"the registry of {text!r} answered {status}; try again later, or check the"
+        " image's name"
+    )

@@ -4,10 +4,12 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from ollama_proxy.backends.foreign_words import why_unanswered, words_of
 from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import ADVICE, tls, web_proxy
 from ollama_proxy.base.clock import Clock
@@ -18,8 +20,9 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 
-_SHOWN = 200
 _TIMEOUT_S = 30.0
+_EXPLAINED = frozenset({401, 402, 403, 404, 409, 412, 422, 429})
+"""Statuses whose meaning each cloud tells, if the API itself has spoken."""
 
 
 Named = Callable[[int, str, object], BackendError]
@@ -35,10 +38,19 @@ class RestClient:
     """One API at ``url``, called with a bearer token.
 
     ``clock``: what a date in ``Retry-After`` is compared with, if nothing else is.
+    ``setting``: where ``url`` is set, for errors of what does not answer as the API.
     """
 
-    def __init__(self, url: str, token: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        clock: Clock | None = None,
+        *,
+        setting: str = "its URL",
+    ) -> None:
         self._url = url
+        self._setting = setting
         self._clock = clock
         self._token = token
         self._session: aiohttp.ClientSession | None = None
@@ -80,22 +92,39 @@ class RestClient:
             said = f"the proxy of this network can't be reached: {error}"
             raise TransientError(f"{told}: {said}; see HTTPS_PROXY") from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise TransientError(f"{told}: {error}; {ADVICE}") from error
+            said = f"{told}: the certificate of {self._host} is not trusted"
+            raise TransientError(f"{said}; {ADVICE}") from error
         except aiohttp.ClientConnectorError as error:
-            raise TransientError(f"{told}: {error}") from error
+            raise TransientError(self._unreached(told, error)) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            said = f"{told}: {type(error).__name__}"
+            said = self._unreached(told, error)
             raise unanswered(reads=reads, said=said) from error
         answer, is_json = _decoded(raw)
         if not 200 <= status < 300:  # noqa: PLR2004
-            said = f"{told} got {status}: {_words(answer if is_json else None, raw)}"
+            said = f"{told} got {status}: {words_of(raw, answer if is_json else None)}"
+            if status not in _EXPLAINED or not is_json:
+                said = f"{said}; {self._advice}"
             if status == 429:  # noqa: PLR2004
                 raise self._limited(told_by, answer if is_json else None, said)
             raise named(status, said, answer if is_json else None)
         if not is_json:
-            said = f"{told} got an answer that can't be read"
+            said = f"{told} got an answer that can't be read; {self._advice}"
             raise unanswered(reads=reads, said=said)
         return answer
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._url).netloc.rpartition("@")[2]
+
+    @property
+    def _advice(self) -> str:
+        return f"{self._host} was asked: try again later, or check {self._setting}"
+
+    def _unreached(self, told: str, error: BaseException) -> str:
+        return (
+            f"{told}: {self._host}: {why_unanswered(error)}; see to this machine's"
+            f" network, or check {self._setting}"
+        )
 
     def _limited(
         self, headers: Mapping[str, str], body: object, said: str
@@ -137,12 +166,3 @@ def _decoded(raw: bytes) -> tuple[Any, bool]:
         return msgspec.json.decode(raw), True
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None, False
-
-
-def _words(body: object, raw: bytes) -> str:
-    """Return the beginning of what the server said, on one line."""
-    text = raw.decode("utf-8", "replace")
-    for key in ("message", "error"):
-        if isinstance(body, dict) and isinstance(body.get(key), str):
-            text = body[key]
-    return " ".join(text.split())[:_SHOWN]

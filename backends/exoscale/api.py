@@ -22,6 +22,11 @@ from exoscale.api.exceptions import (
 )
 from exoscale.api.v2 import Client
 
+from ollama_proxy.backends.foreign_words import (
+    plain_words,
+    why_unanswered,
+    words_of,
+)
 from ollama_proxy.backends.patience import Patience, Sleep
 from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import authorities, web_proxy, why_nothing_left
@@ -42,7 +47,8 @@ ENDPOINT = "https://api-{zone}.exoscale.com/v2"
 _TIMEOUT_S = (5.0, 30.0)
 _THREADS = 4
 _MAX_SKEW_S = 300.0
-_SHOWN = 200
+_SETTINGS = "EXOSCALE_ZONE and EXOSCALE_API_ENDPOINT"
+_MEND = f"; try again later, or check {_SETTINGS}"
 _SETTLED_S = 60.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 3.0
@@ -138,11 +144,15 @@ class ExoscaleApi:
     def _call(self, operation: str, arguments: dict[str, Any]) -> Any:
         method: Callable[..., Any] = getattr(self._client(), operation)
         try:
-            return method(**arguments)
+            answer = method(**arguments)
         except ExoscaleAPIException as error:
             raise self._named(operation, error) from None
         except requests.exceptions.RequestException as error:
             raise _broken(operation, error) from None
+        if not isinstance(answer, dict):
+            said = f"{operation} in {self.zone} got an answer that can't be read"
+            raise _unanswered(operation, f"{said}{_MEND}")
+        return answer
 
     def _client(self) -> Client:
         """Return this thread's client: `requests` promises no thread safety."""
@@ -169,7 +179,9 @@ class ExoscaleApi:
         if status == 429:  # noqa: PLR2004
             return self._limited(response, said)
         if status >= 500:  # noqa: PLR2004
-            return _unanswered(operation, said)
+            return _unanswered(operation, f"{said}{_MEND}")
+        if response is None or _json(response) is None:
+            said = f"{said}{_MEND}"
         return _BY_STATUS.get(status, _refusal)(operation, said)
 
     def _limited(self, response: requests.Response | None, said: str) -> BackendError:
@@ -257,14 +269,19 @@ def _json(response: requests.Response) -> object:
 
 def _text(error: ExoscaleAPIException) -> str:
     """Return the beginning of what the server said, on one line."""
-    return " ".join(str(error).split())[:_SHOWN]
+    if error.response is None:
+        return plain_words(str(error))
+    return words_of(error.response.content, _json(error.response))
 
 
 def _broken(
     operation: str, error: requests.exceptions.RequestException
 ) -> BackendError:
     """Return the error of a call without an answer that can be read."""
-    said = f"{operation}: {type(error).__name__}"
+    said = (
+        f"{operation}: the API: {why_unanswered(error)}; see to this machine's network,"
+        f" or check {_SETTINGS}"
+    )
     if (why := why_nothing_left(error)) is not None:
         return TransientError(f"{operation}: {why}")
     if _never_sent(error):

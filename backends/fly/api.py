@@ -46,7 +46,12 @@ class FlyApi:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.app = app
-        self._client = RestClient(url.removesuffix("/v1") + "/v1", token, clock)
+        self._client = RestClient(
+            url.removesuffix("/v1") + "/v1",
+            token,
+            clock,
+            setting="FLY_FLAPS_BASE_URL",
+        )
         self._patience = Patience(clock, sleep, cloud="Fly")
         self._limiters: dict[str, AsyncLimiter] = {}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from ollama_proxy.backends.foreign_words import plain_words
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
 from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
@@ -32,7 +33,6 @@ from ollama_proxy.base.errors import (
 
 _TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 5.0
-_SHOWN = 200
 _PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
 _STATUS = re.compile(r"request error: (\d{3})\b")
 _LOG_IN = "`ovhai login`, or OVH_AI_USERNAME and OVH_AI_PASSWORD"
@@ -214,6 +214,10 @@ class CliDriver:
         except BaseException:
             await _end(process)
             raise
+        if process.returncode and process.returncode < 0:
+            name = signal.strsignal(-process.returncode) or -process.returncode
+            message = f"`{named}` was ended by a signal ({name}); check OVHAI_BIN"
+            raise unanswered(_aim(command), message)
         if process.returncode:
             raise _named(command, f"`{named}` failed: {_text(err)}")
         return out.decode("utf-8", "replace")
@@ -265,7 +269,8 @@ def _decoded(text: str) -> object:
     try:
         return msgspec.json.decode(text)
     except msgspec.MsgspecError as error:
-        message = f"the command printed no JSON: {' '.join(text.split())[:_SHOWN]!r}"
+        words = plain_words(text)
+        message = f"the command printed no JSON, but {words!r}; check OVHAI_BIN"
         raise TransientError(message) from error
 
 
@@ -289,4 +294,4 @@ def _aim(command: Sequence[str]) -> Aim:
 
 def _text(err: bytes) -> str:
     """Return the beginning of what the command complained of, on one line."""
-    return " ".join(err.decode("utf-8", "replace").split())[:_SHOWN] or "no word why"
+    return plain_words(err.decode("utf-8", "replace")) or "no word why"

@@ -31,7 +31,7 @@ class RestDriver:
         self._region = region
         self._setting = setting
         self._url = url
-        self._client = RestClient(url, token)
+        self._client = RestClient(url, token, setting="OVH_AI_API_URL and OVH_REGION")
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -19,6 +19,7 @@ import structlog
 
 from ollama_proxy.base.library_log import LibraryLog, tell_exception
 from ollama_proxy.base.terminal_text import shown_json, shown_values
+from ollama_proxy.cli.command_log import as_sentence
 
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"
@@ -97,15 +98,22 @@ REQUESTS = RequestLog()
 
 
 def configure(
-    level: str, stream: TextIO | None = None, *, has_colours: bool = True
+    level: str,
+    stream: TextIO | None = None,
+    *,
+    has_colours: bool = True,
+    of_command: bool = False,
 ) -> None:
     """Set up logging for the process: ``level`` is a name such as ``info``.
 
     ``has_colours``: whether a terminal gets some; nothing else does.
+    ``of_command``: a person reads it, so there are sentences, from warnings on.
     """
     out = stream if stream is not None else sys.stderr
     lines = _ForgivingLogger(out)
     number = logging.getLevelNamesMapping()[level.upper()]
+    if of_command and number > logging.DEBUG:
+        number = max(number, logging.WARNING)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=has_colours)
         if out.isatty()
@@ -118,7 +126,7 @@ def configure(
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             tell_exception,
             *([_shown_event] if out.isatty() else []),
-            renderer,
+            as_sentence if of_command else renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: lines,

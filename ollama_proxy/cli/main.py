@@ -27,6 +27,7 @@ from ollama_proxy.base.errors import (
     SettingsError,
     StartupError,
 )
+from ollama_proxy.base.library_log import traced
 from ollama_proxy.base.parsers import replace_listen
 from ollama_proxy.base.standard_streams import (
     UnwrittenError,
@@ -88,10 +89,10 @@ def _options(
     """Take the options that stand before a command."""
 
 
-def _settings(config: Path | None) -> Settings:
+def _settings(config: Path | None, *, serves: bool = False) -> Settings:
     """Return the settings; what is logged from now on goes to standard error."""
     settings = load_settings(os.environ, config)
-    log.configure(settings.log_level, has_colours=_has_colours())
+    log.configure(settings.log_level, has_colours=_has_colours(), of_command=not serves)
     return settings
 
 
@@ -121,7 +122,7 @@ def serve(
     """Serve until told to stop."""
     from ollama_proxy.cli.serve import serve as run  # noqa: PLC0415 - slow to import
 
-    settings = _listening(_settings(config), host, port)
+    settings = _listening(_settings(config, serves=True), host, port)
     if links := service_links(os.environ, "OLLAMA_"):
         structlog.get_logger().debug("settings.service_links_ignored", variables=links)
     coro = run(settings, partial(_announce, config, _state_warnings(settings)))
@@ -486,6 +487,8 @@ def _run() -> None:
         )
     except OSError as error:
         _end(1, _refused(error))
+    except Exception as error:
+        _end(1, _own_fault(error))
 
 
 def _end(code: int, *sentences: str) -> NoReturn:
@@ -494,6 +497,15 @@ def _end(code: int, *sentences: str) -> NoReturn:
         for sentence in sentences:
             _err.print(f"ollama-proxy: {escape(sentence)}")
     sys.exit(code)
+
+
+def _own_fault(error: Exception) -> str:
+    """Return a fault of the program's own, by its class and place, in a sentence."""
+    told = traced(error)
+    return (
+        f"a fault of ollama-proxy itself: {told['error']} at"
+        f" {' < '.join(told['at'][:-4:-1])}; please report this line, and what answered"
+    )
 
 
 def _refused(error: OSError) -> str:

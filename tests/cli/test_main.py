@@ -321,7 +321,7 @@ def test_a_command_prints_its_answer_and_logs_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "state.sqlite3").write_bytes(b"no database at all" * 100)
     done = run_cli("check", OLLAMA_PROXY_STATE_DIR=str(tmp_path))
 
-    assert '"event":"state.damaged"' in done.stderr
+    assert "ollama-proxy: state damaged: " in done.stderr
     assert "state.damaged" not in done.stdout
 
 

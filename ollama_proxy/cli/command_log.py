@@ -1,0 +1,29 @@
+"""What is logged while a command runs, in a sentence: a person reads it, no collector.
+
+What a library logs is left out: it says nothing to whoever typed the command.
+"""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from ollama_proxy.base.terminal_text import shown
+
+_LIBRARY = "library.warned"
+_LEFT_OUT = frozenset({"event", "level", "timestamp", "at", "reason", "error"})
+
+
+def as_sentence(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """Return an event as one line for a person: a renderer of structlog's.
+
+    Raises `structlog.DropEvent` for what a library says.
+    """
+    name = str(event.get("event", ""))
+    if name == _LIBRARY:
+        raise structlog.DropEvent
+    what = name.replace(".", " ").replace("_", " ")
+    where = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _LEFT_OUT)
+    why = event.get("reason") or event.get("error")
+    told = f"{what} ({where})" if where else what
+    return shown(f"ollama-proxy: {told}: {why}" if why else f"ollama-proxy: {told}")
