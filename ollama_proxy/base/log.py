@@ -17,9 +17,9 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
+from ollama_proxy.base.command_log import as_sentence
 from ollama_proxy.base.library_log import LibraryLog, tell_exception
 from ollama_proxy.base.terminal_text import shown_json, shown_values
-from ollama_proxy.cli.command_log import as_sentence
 
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"

@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.cli.command_log import as_sentence
+from ollama_proxy.base.command_log import as_sentence
 
 
 def test_an_event_is_told_in_a_sentence_with_its_reason() -> None:
