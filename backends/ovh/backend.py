@@ -64,6 +64,8 @@ from ollama_proxy.upstream.endpoint import Link
 
 _UNWANTED = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""
+_DEPLOYED = "deployed"
+"""Before a moment: a launch by which `deploy` makes an app."""
 
 
 class OvhBackend:
@@ -468,15 +470,16 @@ class OvhBackend:
         await self._check_deployment(image)
         with self._maker.trying(image):
             found = await self._fleet.everything(strictly=True)
+            self._refuse_twins([self._owners.belonging(*one) for one in found])
             self._attempts.note(image=image)
             async for step in self._replaced(found):
                 yield step
-            for region, app in found:
+            for region, app in await self._fleet.everything(strictly=True):
                 if app.label("spec") == self._maker.spec:
                     yield f"{described(region, app)}: it is there already"
                     return
             yield f"an app is made of {image}, and stopped; until then it is billed"
-            launch_id = LaunchId(f"deployed{self._clock.now() * 1000.0:.0f}")
+            launch_id = LaunchId(f"{_DEPLOYED}{self._clock.now() * 1000.0:.0f}")
             try:
                 await self.start(launch_id)
             finally:
@@ -488,12 +491,14 @@ class OvhBackend:
         """Stop and delete each app that is not as it is meant now; tell each step.
 
         A launch whose app is not known yet is waited for: it may turn up and be billed.
+        One of a deployment that was killed is on nobody's record, and ends here.
         """
         spec = self._maker.spec
         fitting = {app.id for _, app in found if app.label("spec") == spec}
         for launch_id in sorted(self._attempts.launches()):
             attempt = self._attempts.get(launch_id)
-            if attempt is not None and attempt.instance_id not in fitting:
+            fits = attempt is not None and attempt.instance_id in fitting
+            if not fits or launch_id.startswith(_DEPLOYED):
                 yield f"stopping the app of launch {launch_id}"
                 await until_gone(self, launch_id)
         for region, app in found:
