@@ -108,6 +108,7 @@ class OvhBackend:
         )
         self._owners = Owners(
             regions=self.regions,
+            configured=settings.regions,
             driver_of=self._fleet.driver,
             per_hour=settings.price_per_hour,
         )

@@ -1,7 +1,9 @@
 """What any deployment of this product has in a project, and its deletion."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+import structlog
 
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
@@ -11,7 +13,8 @@ from ollama_proxy.backends.ovh.apps import (
     launch_of,
 )
 from ollama_proxy.backends.ovh.driver import Driver
-from ollama_proxy.base.errors import ConflictError, NotFoundError
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import ConflictError, CredentialsError, NotFoundError
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import date_in
 
@@ -23,18 +26,33 @@ class Owners:
         self,
         *,
         regions: Callable[[], list[str]],
+        configured: Collection[str],
         driver_of: Callable[[str], Driver],
         per_hour: float | None,
     ) -> None:
         self._regions = regions
+        self._configured = configured
         self._driver_of = driver_of
         self._per_hour = per_hour
 
     async def belongings(self) -> list[Belonging]:
-        """Return the apps of all regions that are known."""
+        """Return the apps of all regions that are known.
+
+        One of before, that the settings have no more and that has no token now, is
+        passed over with a word in the log.
+        """
         found: dict[str, Belonging] = {}
         for region in self._regions():
-            for app in await self._driver_of(region).apps():
+            try:
+                apps = await self._driver_of(region).apps()
+            except CredentialsError as error:
+                if region in self._configured:
+                    raise
+                structlog.get_logger().warning(
+                    log.SWEEP_FAILED, region=region, error=str(error)
+                )
+                continue
+            for app in apps:
                 if is_made_by_us(app) and app.state not in LEAVING:
                     found.setdefault(app.id, self.belonging(region, app))
         return list(found.values())

@@ -589,10 +589,14 @@ async def sweep(
     async with asyncio.timeout(_SWEEP_CALL_S):
         owned = await backend.owned()
     strays = sorted(set(owned) - store.launch_ids())
-    if strays and now is not None and isinstance(backend, SupportsOwners):
-        async with asyncio.timeout(_SWEEP_CALL_S):
-            strays = _without_twins(strays, await backend.belongings(), store, now)
     failure: Exception | None = None
+    if strays and now is not None and isinstance(backend, SupportsOwners):
+        try:
+            async with asyncio.timeout(_SWEEP_CALL_S):
+                strays = _without_twins(strays, await backend.belongings(), store, now)
+        except (BackendError, TimeoutError) as error:
+            failure = error  # what was begun from here is no other's in any case
+            strays = [launch_id for launch_id in strays if store.remembers(launch_id)]
     for launch_id in () if dry_run else strays:
         try:
             async with asyncio.timeout(_SWEEP_CALL_S):

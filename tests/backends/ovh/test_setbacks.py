@@ -1,6 +1,7 @@
 """Setbacks that a careful reader found: each cost money, or an app, before."""
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from ollama_proxy.base.errors import (
     StoreError,
 )
 from ollama_proxy.core.http.headers import GUARD_TOKEN
+from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase, Upstream
+from ollama_proxy.fleet.pool import sweep
 from ollama_proxy.upstream.endpoint import Link
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
-from tests.fakes.store import MemoryNotes
+from tests.fakes.store import MemoryNotes, MemoryStore
 
 LAUNCH = LaunchId("l0123456789abcdef")
 
@@ -324,5 +327,29 @@ async def test_a_deployment_whose_teller_leaves_stops_its_app(tmp_path: Path) ->
         async with asyncio.timeout(10):
             await asyncio.wait({starting})
         await backend.aclose()
+
+        assert rig.cloud.paid == []
+
+
+@pytest.mark.parametrize("token", [None, "revoked-token-0003"])
+async def test_a_region_that_refuses_the_token_keeps_no_stray_elsewhere_running(
+    tmp_path: Path, token: str | None
+) -> None:
+    async with ovh_rig(tmp_path) as rig:
+        more: dict[str, object] = {"region": "BHS", "gpu_model": "L40S"}
+        if token is None:
+            await run(rig, LaunchId("l000000000000000a"))
+        else:
+            more |= {"fallback_regions": "GRA", "region_tokens": {"GRA": token}}
+        moved = rig.open(**more)
+        stray = LaunchId("l000000000000000b")
+        await moved.start(stray)
+        store = MemoryStore()
+        began = Transition(0.0, "0", stray, "cold", "starting", "Wake", None)
+        store.transitions.append(began)
+        with contextlib.suppress(BackendError):  # told once the others were stopped
+            await sweep(moved, store, now=rig.clock.wall())
+        await asyncio.sleep(0.05)
+        await moved.aclose()
 
         assert rig.cloud.paid == []
