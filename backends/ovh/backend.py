@@ -30,6 +30,7 @@ from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import Fleet
 from ollama_proxy.backends.ovh.image import look_at_guarded
 from ollama_proxy.backends.ovh.maker import Maker, flavor_in
+from ollama_proxy.backends.ovh.order import SCALE_DOWN_S
 from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
@@ -456,6 +457,16 @@ class OvhBackend:
     def prices(self) -> Prices:
         """What the app costs, as the settings have it; one that rests is free."""
         return Prices(self._settings.price_per_hour, self._resting, 0.0)
+
+    @property
+    def unattended_s(self) -> float | None:
+        """How long at most an app runs that no proxy renews: see `Order`.
+
+        Not tried on a live account.
+        """
+        if self._settings.dead_man == "off":
+            return None
+        return self._settings.dead_man_timeout + SCALE_DOWN_S
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Stop each app of any deployment whose lease is over."""

@@ -23,7 +23,7 @@ a large image is fetched. The command has no option for it.
 """
 _PATIENCE = {"timeoutSeconds": 10, "failureThreshold": 6}
 """Of the probe: a loaded processor answers late; the default is 1 s, three times."""
-_SCALE_DOWN_S = 1800
+SCALE_DOWN_S = 1800
 """For so long nobody has to want an app before it is scaled to zero: while its image is
 fetched, nobody in it can say that it is wanted. The platform allows up to 3600.
 """
@@ -81,7 +81,7 @@ class Order:
             "automatic": {
                 "replicasMin": 0,
                 "replicasMax": 1,
-                "scaleDownStabilizationWindowSeconds": _SCALE_DOWN_S,
+                "scaleDownStabilizationWindowSeconds": SCALE_DOWN_S,
                 "customMetrics": metric,
             }
         }
@@ -101,7 +101,7 @@ class Order:
         if self.scales_to_zero:
             words += ["--auto-min-replicas", "0", "--auto-max-replicas", "1"]
             window = "--auto-scale-down-stabilization-window-seconds"
-            words += [window, str(_SCALE_DOWN_S)]
+            words += [window, str(SCALE_DOWN_S)]
             words += ["--auto-custom-api-url", self.metric_url]
             for _, option, wanted in _METRIC:
                 words += [f"--auto-custom-{option}", str(wanted)]

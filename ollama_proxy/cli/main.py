@@ -250,8 +250,24 @@ def wake(config: Config = None) -> None:
 
 @app.command()
 def start(config: Config = None) -> None:
-    """Do the same as `wake`, in the word of the controller script."""
-    wake(config)
+    """Do the same as `wake`; without a proxy, start what ends by itself later."""
+    settings = _settings(config)
+    client = _client(settings)
+    try:
+        _out.print(render_status(client.post("/-/wake"), client.url))
+    except ProxyUnreachableError:
+        from ollama_proxy.cli.start_alone import (  # noqa: PLC0415 - slow to import
+            start_alone,
+            started_words,
+        )
+
+        def tell(line: str) -> None:
+            _out.print(escape(line))
+
+        tell(settings.selection.sentence)
+        started = asyncio.run(start_alone(settings, tell))
+        for line in started_words(started):
+            tell(line)
 
 
 @app.command()

@@ -297,6 +297,18 @@ class Releasing(Protocol):
 
 
 @runtime_checkable
+class EndsAlone(Protocol):
+    """A backend that `start` may be asked of while no proxy runs."""
+
+    @property
+    def unattended_s(self) -> float | None:
+        """How many seconds at most an instance runs that nobody renews.
+
+        From when it runs to when it costs nothing; None: nothing would end it.
+        """
+
+
+@runtime_checkable
 class Keeping(Protocol):
     """A backend that keeps things which cost while nothing runs."""
 

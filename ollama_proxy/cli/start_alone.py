@@ -1,0 +1,193 @@
+"""Start an instance while no proxy runs: for ``start``, in a controller's way.
+
+It is on record before its cloud is called, so that the next proxy on the state folder
+takes it over. Until then nobody renews it, and its backend ends it: one that nothing
+would end is not started.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import datetime
+
+from ollama_proxy.base.clock import Clock, open_clock, this_machine
+from ollama_proxy.base.errors import (
+    BackendError,
+    CredentialsError,
+    OutcomeUnknownError,
+    StartupError,
+    TransientError,
+)
+from ollama_proxy.base.moments import unset_date
+from ollama_proxy.composition import open_backend
+from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.core.lifecycle.events import Accepted, Wake
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
+from ollama_proxy.core.lifecycle.transitions import step
+from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, Priced
+from ollama_proxy.fleet.pool import random_launch_id
+from ollama_proxy.fleet.stop_until_gone import surely_gone
+from ollama_proxy.store.sqlite import SLOT, Store
+
+_LEAVING = {State.DRAINING, State.STOPPING}
+
+Tell = Callable[[str], None]
+"""Takes in one line for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What runs now, for how long at most if nobody renews it, and at what price.
+
+    ``ends_at`` is the date of that end, in epoch seconds.
+    """
+
+    launch_id: LaunchId
+    ends_s: float
+    ends_at: float
+    per_hour: float | None
+
+
+async def start_alone(settings: Settings, tell: Tell) -> Started:
+    """Start the instance of this deployment and wait until it runs.
+
+    Stops it again if it does not within ``OLLAMA_PROXY_START_TIMEOUT``, or if the
+    command is ended meanwhile. Raises `StartupError` while a proxy runs on the state
+    folder, and where nothing would end what is started.
+    """
+    async with _opened(settings) as (store, clock, backend):
+        ends_s = _end_without_proxy(settings, backend)
+        launch_id = _write_intent(store, clock)
+        tell(f"launch {launch_id} is started")
+        try:
+            async with asyncio.timeout(settings.start_timeout):
+                await _until_accepted(backend, launch_id)
+                _write_accepted(store, clock)
+                await _until_running(backend, launch_id, tell)
+        except BaseException as error:
+            tell(f"launch {launch_id} is stopped again")
+            await surely_gone(backend, launch_id)
+            store.forget([launch_id])
+            if isinstance(error, TimeoutError):
+                raise TransientError(
+                    f"the instance did not run within {settings.start_timeout:.0f} s"
+                    " and was stopped; see OLLAMA_PROXY_START_TIMEOUT"
+                ) from None
+            raise
+        per_hour = backend.prices.per_hour if isinstance(backend, Priced) else None
+        return Started(launch_id, ends_s, clock.wall() + ends_s, per_hour)
+
+
+def started_words(started: Started) -> list[str]:
+    """Return what a person has to know of an instance that no proxy keeps."""
+    end = datetime.fromtimestamp(started.ends_at).astimezone()
+    hour = started.per_hour
+    price = "price unknown" if hour is None else f"{hour:g} per hour as configured"
+    if hour is not None:
+        price += f", {hour * started.ends_s / 3600.0:.2f} until then"
+    return [
+        f"launch {started.launch_id} runs, and no proxy keeps it: it ends by itself by"
+        f" {end:%Y-%m-%d %H:%M %Z} ({price})",
+        "`ollama-proxy serve` takes it over, and ends it when it is idle;"
+        " `ollama-proxy stop` ends it now",
+    ]
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[tuple[Store, Clock, Backend]]:
+    """Open the state folder and the backend, as no proxy has them meanwhile."""
+    if (unset := unset_date(this_machine().wall())) is not None:
+        raise StartupError(f"nothing is started: {unset}")
+    with closing(Store(settings.state_dir)) as store:
+        clock = open_clock(store)
+        async with aclosing(open_backend(settings, store, clock)) as backend:
+            yield store, clock, backend
+
+
+def _end_without_proxy(settings: Settings, backend: Backend) -> float:
+    """Return for how many seconds at most an instance runs that nobody renews."""
+    if not isinstance(backend, EndsAlone):
+        raise StartupError(
+            f"the backend {backend_name(settings)!r} starts nothing without a proxy:"
+            " run `ollama-proxy serve`, then `ollama-proxy start`"
+        )
+    if (ends_s := backend.unattended_s) is None:
+        raise StartupError(
+            "nothing would end what is started without a proxy, as the dead-man's"
+            " switch is off: run `ollama-proxy serve`, or switch it on"
+        )
+    return ends_s
+
+
+def _write_intent(store: Store, clock: Clock) -> LaunchId:
+    """Put on record what is started: a launch that is there already, or a new one."""
+    before = store.get(SLOT) or Record(since=clock.now())
+    if before.state in _LEAVING:
+        raise StartupError(
+            f"launch {before.launch_id} is being stopped; run `ollama-proxy stop`, then"
+            " start again"
+        )
+    wake = Wake(random_launch_id(), forced=True)
+    after = step(before, wake, now=clock.now(), policy=Policy()).record
+    _put(store, clock, before, after, "Wake")
+    assert after.launch_id is not None  # noqa: S101 - a forced wake always has one
+    return after.launch_id
+
+
+def _write_accepted(store: Store, clock: Clock) -> None:
+    before = store.get(SLOT)
+    if before is None or before.launch_id is None or before.state is not State.STARTING:
+        return
+    accepted = Accepted(before.launch_id)
+    after = step(before, accepted, now=clock.now(), policy=Policy()).record
+    _put(store, clock, before, after, "Accepted")
+
+
+def _put(store: Store, clock: Clock, before: Record, after: Record, event: str) -> None:
+    line = None
+    if after.state is not before.state:
+        line = Transition(
+            at=clock.wall(),
+            slot=SLOT,
+            launch_id=after.launch_id,
+            before=before.state.value,
+            after=after.state.value,
+            event=event,
+            fault=None,
+        )
+    store.put(SLOT, after, line)
+
+
+async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:
+    """Ask again for the same launch as long as an answer is lost or late."""
+    while True:
+        try:
+            await backend.start(launch_id)
+        except (TransientError, OutcomeUnknownError):
+            await asyncio.sleep(backend.traits.poll_s)
+        else:
+            return
+
+
+async def _until_running(backend: Backend, launch_id: LaunchId, tell: Tell) -> None:
+    """Look until the instance runs, and tell what the cloud says meanwhile."""
+    said = ""
+    while True:
+        try:
+            seen = await backend.inspect(launch_id)
+        except (TransientError, OutcomeUnknownError) as error:
+            words = str(error)
+        else:
+            words = seen.problem or seen.detail
+            if seen.phase is Phase.RUNNING:
+                return
+            if seen.phase is not Phase.PENDING:
+                raise BackendError(f"it came to nothing: {words or seen.phase.value}")
+            if seen.needs_person:
+                raise CredentialsError(words)
+        if words and words != said:
+            tell(words)
+            said = words
+        await asyncio.sleep(backend.traits.poll_s)
