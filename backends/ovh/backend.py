@@ -66,7 +66,7 @@ from ollama_proxy.upstream.endpoint import Link
 _UNWANTED = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""
 _DEPLOYED = "deployed"
-"""Before a moment: a launch by which `deploy` makes an app."""
+"""Before a number: the name under which `deploy` has its app for a moment."""
 
 
 class OvhBackend:
@@ -482,14 +482,13 @@ class OvhBackend:
         await self._check_deployment(image)
         with self._maker.trying(image):
             found = await self._fleet.everything(strictly=True)
-            self._refuse_twins([self._owners.belonging(*one) for one in found])
             self._attempts.note(image=image)
             async for step in self._replaced(found):
                 yield step
-            for region, app in await self._fleet.everything(strictly=True):
-                if app.label("spec") == self._maker.spec:
-                    yield f"{described(region, app)}: it is there already"
-                    return
+            if any(self._fits(app) for _, app in found):
+                for line in await self.deployed():
+                    yield f"{line}: it is there already"
+                return
             yield f"an app is made of {image}, and stopped; until then it is billed"
             launch_id = LaunchId(f"{_DEPLOYED}{self._clock.now() * 1000.0:.0f}")
             try:
@@ -499,24 +498,32 @@ class OvhBackend:
         for line in await self.deployed():
             yield line
 
+    def _fits(self, app: App) -> bool:
+        """Tell whether an app is made as it is meant now."""
+        return app.label("spec") == self._maker.spec
+
     async def _replaced(self, found: list[tuple[str, App]]) -> AsyncIterator[str]:
         """Stop and delete each app that is not as it is meant now; tell each step.
 
         A launch whose app is not known yet is waited for: it may turn up and be billed.
-        One of a deployment that was killed is on nobody's record, and ends here.
+        One of a `deploy` that was killed is stopped, for no proxy would do it.
         """
-        spec = self._maker.spec
-        fitting = {app.id for _, app in found if app.label("spec") == spec}
+        fitting = {app.id for _, app in found if self._fits(app)}
         for launch_id in sorted(self._attempts.launches()):
             attempt = self._attempts.get(launch_id)
-            fits = attempt is not None and attempt.instance_id in fitting
-            if not fits or launch_id.startswith(_DEPLOYED):
+            known = attempt is not None and attempt.instance_id in fitting
+            if not known or launch_id.startswith(_DEPLOYED):
                 yield f"stopping the app of launch {launch_id}"
                 await until_gone(self, launch_id)
         for region, app in found:
             if app.id not in fitting:
                 yield f"deleting {described(region, app)}, of {app.spec.image}"
-                await until_gone(self, LaunchId(_UNWANTED + app.id))
+                await self._until_deleted(region, app)
+
+    async def _until_deleted(self, region: str, app: App) -> None:
+        """Delete an app, and wait until its id is known no more."""
+        await until_gone(self, LaunchId(_UNWANTED + app.id))
+        await self._fleet.until_forgotten(region, app.id, pause_s=self.traits.poll_s)
 
     async def _check_deployment(self, image: str) -> None:
         """Raise `SpecError` for what can't be deployed, before anything is made."""
@@ -546,7 +553,7 @@ class OvhBackend:
             await until_gone(self, launch_id)
         for region, app in await self._fleet.everything(strictly=True):
             yield f"deleting {described(region, app)}"
-            await until_gone(self, LaunchId(_UNWANTED + app.id))
+            await self._until_deleted(region, app)
         self._attempts.note(image=None)
         yield "nothing of this deployment is left"
 

@@ -1,5 +1,6 @@
 """Every app of a deployment, in every region, and how one is ended."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 
@@ -25,6 +26,8 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
+
+_DELETION_S = 900.0
 
 Found = tuple[str, App]
 """An app, after the region in which it is."""
@@ -156,6 +159,32 @@ class Fleet:
             await self.driver(region).delete(app.id, force=app.state != "STOPPED")
         except ConflictError:
             await self.driver(region).stop(app.id)
+
+    async def until_forgotten(
+        self, region: str, app_id: str, *, pause_s: float
+    ) -> None:
+        """Wait until an app that was deleted is deleted, by its id.
+
+        Raises `TransientError` after a quarter of an hour; a look that fails is
+        repeated.
+        """
+        said = "it is being deleted"
+        try:
+            async with asyncio.timeout(_DELETION_S):
+                while True:
+                    try:
+                        if (await self._ask(region, app_id)).state == "DELETED":
+                            return
+                    except NotFoundError:
+                        return
+                    except TransientError as error:
+                        said = str(error)
+                    await asyncio.sleep(pause_s)
+        except TimeoutError:
+            raise TransientError(
+                f"the app {app_id} in {region} is not deleted after"
+                f" {_DELETION_S:.0f} s ({said}); look into the control panel"
+            ) from None
 
     async def sweep_expired(self, now: float, *, dry_run: bool) -> list[str]:
         """Stop each app of any deployment whose lease was over at ``now``."""
