@@ -56,6 +56,7 @@ FORMER = {
         "Phase",
         "Priced",
         "Prices",
+        "Releasing",
         "Renewable",
         "Tidied",
         "Traits",

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 
+import structlog
+
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
@@ -12,7 +14,8 @@ from ollama_proxy.backends.exoscale.instances import (
     read_instances,
 )
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.base.errors import ConflictError, NotFoundError
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import ConflictError, CredentialsError, NotFoundError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import date_in
@@ -51,10 +54,23 @@ class Owners:
         return found
 
     async def belongings(self) -> list[Belonging]:
-        """Return the instances of all zones, and the security groups."""
-        found = await self.instances()
+        """Return the instances of all zones, and the security groups.
+
+        A key that may not list groups, as one for sweeps need not, sees the instances.
+        """
+        return await self.instances() + await self._groups()
+
+    async def _groups(self) -> list[Belonging]:
+        """Return the security groups; none, with a warning, if the key may not."""
+        found: list[Belonging] = []
         api = self._api_of(self._settings.zone)
-        answer = await api.call("list_security_groups", visibility="private")
+        try:
+            answer = await api.call("list_security_groups", visibility="private")
+        except CredentialsError as error:
+            structlog.get_logger().warning(
+                log.GROUPS_UNSEEN, zone=self._settings.zone, error=str(error)
+            )
+            return found
         for group in answer.get("security-groups") or []:
             if named := _GROUP.match(str(group.get("name"))):
                 name = f"security group {group['name']}"

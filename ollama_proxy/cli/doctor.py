@@ -24,8 +24,8 @@ from ollama_proxy.fleet.backend import (
     Finding,
     Keeping,
     Leased,
-    Releasing,
     SupportsOwners,
+    SupportsRelease,
     Tidied,
     place_of,
 )
@@ -222,7 +222,7 @@ async def sweep_alone(
         now = this_machine().wall()
         swept = await sweep(backend, store, now=now, dry_run=dry_run)
         found: list[str] = [*swept]
-        if stopped and isinstance(backend, Releasing):
+        if stopped and isinstance(backend, SupportsRelease):
             found += await backend.release(dry_run=dry_run)
         left = [] if dry_run else await _tidied(backend)
         kept = await backend.kept() if isinstance(backend, Keeping) else []

@@ -289,11 +289,15 @@ class SupportsModelListing(Protocol):
 
 
 @runtime_checkable
-class Releasing(Protocol):
+class SupportsRelease(Protocol):
     """A backend that keeps instances, stopped, for the next launch."""
 
     async def release(self, *, dry_run: bool) -> list[str]:
         """Delete them before their time is over; return what they are, in words."""
+
+
+Releasing = SupportsRelease
+"""Its former name, for plug-ins."""
 
 
 @runtime_checkable

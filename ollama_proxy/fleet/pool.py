@@ -39,8 +39,8 @@ from ollama_proxy.fleet.backend import (
     Backend,
     Belonging,
     Keeping,
-    Releasing,
     SupportsOwners,
+    SupportsRelease,
     Tidied,
     Upstream,
 )
@@ -552,7 +552,7 @@ class Pool:
         """Delete what is kept, stopped, for the next launch; return it in words."""
         released: list[str] = []
         for backend in self._backends():
-            if isinstance(backend, Releasing):
+            if isinstance(backend, SupportsRelease):
                 async with asyncio.timeout(_SWEEP_CALL_S):
                     released += await backend.release(dry_run=dry_run)
         return released

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
-from ollama_proxy.base.errors import ConflictError
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import ConflictError, CredentialsError
 from ollama_proxy.cli import doctor
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -96,3 +98,37 @@ async def test_a_key_that_may_only_delete_instances_sweeps_all_the_same(
     assert len(told["swept"]) == 1
     assert rig.cloud.paid == []
     assert "could not be removed: list_security_groups" in told["kept"][0]
+
+
+async def test_a_sweep_without_a_proxy_needs_no_right_to_list_groups(
+    rig: Rig, settings: Settings
+) -> None:
+    await forgotten(rig)
+    rig.server.always["list-security-groups"] = "403"
+    with capture_logs() as logged:
+        told = await doctor.sweep_alone(settings, dry_run=False)
+
+    assert told["swept"] == [LAUNCH]
+    assert rig.cloud.paid == []
+    assert "could not be removed: list_security_groups" in told["kept"][0]
+    (unseen,) = [line for line in logged if line["event"] == log.GROUPS_UNSEEN]
+    assert "list_security_groups" in unseen["error"]
+
+
+async def test_a_refused_list_of_instances_is_no_empty_one(
+    rig: Rig, settings: Settings
+) -> None:
+    await forgotten(rig)
+    rig.server.always["list-instances"] = "403"
+    with pytest.raises(CredentialsError):
+        await doctor.sweep_alone(settings, dry_run=False)
+
+
+@pytest.mark.parametrize(("engine", "room_gib"), [("native", 85), ("docker", 80)])
+async def test_the_room_for_models_follows_the_engine(
+    rig: Rig, engine: str, room_gib: int
+) -> None:
+    backend = rig.open(engine=engine)
+
+    assert backend.traits.models_gib == room_gib
+    await backend.aclose()
