@@ -8,6 +8,8 @@ from ollama_proxy.core.lifecycle.record import State
 from ollama_proxy.store.sqlite import SLOT, Store
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.backends.ovh.test_commands import typed
+from tests.black_box import PROGRAM, ROOT, clean_environment, free_port
+from tests.fakes.ovh.server import AI_TOKEN
 
 
 def on_record(rig: Rig) -> tuple[str | None, State | None, bool]:
@@ -105,3 +107,34 @@ async def test_a_backend_whose_instances_end_with_it_starts_none_alone(
 
     assert done.returncode == 2
     assert "run `ollama-proxy serve`, then `ollama-proxy start`" in done.stderr
+
+
+async def test_a_later_proxy_takes_the_app_over_and_ends_it_when_idle(
+    rig: Rig,
+) -> None:
+    if rig.driver == "cli":
+        pytest.skip("what is on record is the same for both drivers")
+    await typed(rig, "deploy", IMAGE)
+    await typed(rig, "start")
+    before = (rig.cloud.made, rig.cloud.starts, len(rig.cloud.paid))
+    env = clean_environment(
+        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_PROXY_STATE_DIR=str(rig.folder / "state"),
+        OLLAMA_PROXY_IDLE_TIMEOUT="1s",
+        OVH_AI_API_URL=f"{rig.server.url}/{{region}}",
+        OVH_AI_TOKEN=AI_TOKEN,
+        OVH_DRIVER="rest",
+    )
+    null = asyncio.subprocess.DEVNULL
+    proxy = await asyncio.create_subprocess_exec(
+        *PROGRAM, "serve", cwd=ROOT, env=env, stdout=null, stderr=null
+    )
+    for _ in range(150):
+        if not rig.cloud.paid:
+            break
+        await asyncio.sleep(0.2)
+    proxy.terminate()
+    await proxy.wait()
+
+    assert before[2] == 1
+    assert (rig.cloud.made, rig.cloud.starts, len(rig.cloud.paid)) == (*before[:2], 0)
