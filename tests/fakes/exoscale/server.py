@@ -52,7 +52,8 @@ class ExoscaleServer:
 
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
-    ``slow``, ``protected``, ``empty``, or a status. ``always``: for every call.
+    ``slow``, ``protected``, ``empty``, ``page-lost`` (a list shows strangers' alone),
+    or a status. ``always``: for every call.
     ``limit``: which calls are refused with 429, told by their number, from 1 on;
     ``moves_after``: the address from which calls come after one of an operation.
     ``retry_after`` is what these say, ``hasty`` names calls that came sooner.
@@ -116,6 +117,8 @@ class ExoscaleServer:
                 return web.Response(status=502, text="<html>Bad Gateway</html>")
             case "empty" if isinstance(answer, dict):  # a list without its items
                 return web.json_response({name: [] for name in answer})
+            case "page-lost" if isinstance(answer, dict):
+                return web.json_response(_without_ours(answer))
             case _:
                 return web.json_response(answer)
 
@@ -382,6 +385,14 @@ class ExoscaleServer:
         rules = self.cloud.groups[ids[0]]["rules"]
         rules[:] = [rule for rule in rules if rule["id"] != ids[1]]
         return self._operation(ids[0])
+
+
+def _without_ours(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a list that lost the page with ours, and has those of strangers."""
+    return {
+        name: [one for one in items if not one.get("labels", {}).get("owner")]
+        for name, items in answer.items()
+    }
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,14 @@ import aiohttp
 from aiohttp import web
 
 from tests.fakes.dates import date_of
-from tests.fakes.fly.cloud import REGIONS, FakeApp, FakeFly, FakeMachine, FakeVolume
+from tests.fakes.fly.cloud import (
+    MANAGED,
+    REGIONS,
+    FakeApp,
+    FakeFly,
+    FakeMachine,
+    FakeVolume,
+)
 from tests.fakes.fly.spec import Operation, faults, find
 
 TOKEN = "fly-token-of-the-app-0001"
@@ -34,7 +41,9 @@ class FlyServer:
 
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``empty`` (a list),
-    or a status, with a text after a colon. ``always``: the same for every call.
+    ``page-lost`` (a list shows strangers' alone), or a status, with a text after a
+    colon. ``always``: the same for every call. ``is_paced``: whether it refuses more
+    calls than Fly allows in real time.
     """
 
     cloud: FakeFly
@@ -47,6 +56,7 @@ class FlyServer:
     seen: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     edge_connections: set[asyncio.Transport] = field(default_factory=set)
     retry_after: str = ""
+    is_paced: bool = True
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -90,6 +100,8 @@ class FlyServer:
             return web.Response(status=502, text="<html>Bad Gateway</html>")
         if fault == "empty":
             answer = []
+        if fault == "page-lost":
+            answer = [one for one in answer if not _is_ours(one)]
         if operation.response is not None:
             wrong = faults(operation.response, answer)
             self.violations += [f"answer of {operation.name}: {one}" for one in wrong]
@@ -105,7 +117,8 @@ class FlyServer:
             raise RefusedError(int(status), text or "as the test wants it")
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             raise RefusedError(401, "Authenticate: token validation error")
-        self._pace(operation.name, request)
+        if self.is_paced:
+            self._pace(operation.name, request)
         body = await self._body(request, operation)
         act = getattr(self, "_" + operation.name.lower(), None)
         if act is None:
@@ -455,6 +468,12 @@ class FlyServer:
             if not transport.is_closing():
                 transport.pause_reading()
         self.edge_connections.clear()
+
+
+def _is_ours(shown: dict[str, Any]) -> bool:
+    """Tell whether a listed machine or volume is of this product."""
+    metadata = shown.get("config", {}).get("metadata", {})
+    return MANAGED in metadata or shown.get("name", "").startswith("ollama_")
 
 
 def _cut(request: web.Request) -> web.StreamResponse:
