@@ -87,10 +87,10 @@ done
 export RUN_DIR="$run" GUARD GUARD_TOKEN PORT OLLAMA_PORT
 [ -w "$models" ] || mkdir -p "$models" 2> /dev/null || true
 if [ ! -w "$models" ] && [ -d "$models/blobs" ]; then
-    say "$models can only be read: nothing in it is pruned, and no pull will work"
+    say "the folder $models can only be read: nothing in it is pruned, and no pull can be kept; put models into the bucket of OLLAMA_VOLUME, or mount a volume that user $(id -u) may write"
     export OLLAMA_NOPRUNE=1
 elif [ ! -w "$models" ]; then # where Ollama would not even start
-    say "$models can't be written and is empty: mount a volume there; until then models go to $run and are lost at the end"
+    say "the folder $models can't be written and is empty: put models into the bucket of OLLAMA_VOLUME, or mount a volume that user $(id -u) may write; until then models go to $run/models and are lost at the end"
     models="$run/models"
     mkdir "$models"
 fi

@@ -186,8 +186,11 @@ async def test_a_store_that_can_only_be_read_is_not_pruned() -> None:
     async with container(read_only=True) as inside:
         await inside.until_it_serves()
         environment = (inside.folder / "told/env").read_text()
+        told = (inside.folder / "stderr").read_text()
 
     assert "OLLAMA_NOPRUNE=1" in environment
+    assert f"the folder {inside.folder}/models can only be read" in told
+    assert "put models into the bucket of OLLAMA_VOLUME" in told
 
 
 @needs_root
@@ -201,6 +204,7 @@ async def test_where_no_model_is_or_can_be_put_they_go_where_the_rest_goes() -> 
     assert "OLLAMA_NOPRUNE" not in environment
     assert re.search(r"OLLAMA_MODELS=/tmp/ollama-proxy\.\w+/models", environment)
     assert f"{inside.folder}/models can't be written and is empty" in told
+    assert "put models into the bucket of OLLAMA_VOLUME" in told
 
 
 @needs_root
