@@ -49,6 +49,8 @@ _THREADS = 4
 _MAX_SKEW_S = 300.0
 _SETTINGS = "EXOSCALE_ZONE and EXOSCALE_API_ENDPOINT"
 _MEND = f"; try again later, or check {_SETTINGS}"
+_BARE_LIST = "list_events"
+"""The one operation that is answered with an array; any other's answer is an object."""
 _SETTLED_S = 60.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 3.0
@@ -149,7 +151,7 @@ class ExoscaleApi:
             raise self._named(operation, error) from None
         except requests.exceptions.RequestException as error:
             raise _broken(operation, error) from None
-        if not isinstance(answer, dict):
+        if not isinstance(answer, list if operation == _BARE_LIST else dict):
             said = f"{operation} in {self.zone} got an answer that can't be read"
             raise _unanswered(operation, f"{said}{_MEND}")
         return answer

@@ -31,8 +31,11 @@ _LAG_S = 120.0
 _ADMITTED_S = 30.0
 _MOST_KEPT = 3
 
-Rules = dict[str, dict[str, Any]]
-"""The rules of the group, by network; any rule unlike ours by its id."""
+Rules = dict[str, list[dict[str, Any]]]
+"""The rules of the group, by network; any rule unlike ours by its id.
+
+One whose answer was lost is added again, so a network may have several.
+"""
 
 
 def group_name(owner_id: str) -> str:
@@ -58,6 +61,7 @@ class Firewall:
         self._awaits_after: Sighting | None = None
         self._is_awaiting = False
         self._is_narrow = False
+        self._is_as_allowed = False
         self._is_busy = False
         self._dropped: set[str] = set()
         self._keeps_all = False
@@ -76,7 +80,7 @@ class Firewall:
         group = await self._group(api) or await self._create(api)
         rules = _rules(group)
         if self._allowed:
-            await self._replace(api, rules, set(self._allowed), set(rules))
+            await self._have_allowed(api, rules)
         else:
             await self._prepare(api, rules)
         self._ensured_at = self._clock.now()
@@ -107,7 +111,7 @@ class Firewall:
             self._reached_at, self._is_awaiting = now, False
         else:
             self._is_narrow = False
-        if self._allowed or (reached and self._is_narrow):
+        if self._is_as_allowed or (reached and self._is_narrow):
             return ""
         pause_s = _AWAITING_LOOK_S if self._is_awaiting else _LOOK_S
         if not self._is_busy and now - self._looked_at >= pause_s:
@@ -144,6 +148,9 @@ class Firewall:
         if group is None:
             return
         rules = _rules(group)
+        if self._allowed:  # perhaps set since the instance was made
+            await self._have_allowed(api, rules)
+            return
         if reached and len(_networks(rules)) == 1 and ANYWHERE not in rules:
             self._is_narrow, self.notice = True, ""
             return
@@ -162,6 +169,11 @@ class Firewall:
             self._touched_at, self._is_awaiting = self._clock.now(), True
             self._awaits_after = sighting
             await touch()
+
+    async def _have_allowed(self, api: ExoscaleApi, rules: Rules) -> None:
+        """Let in those networks that the settings have, and nobody else."""
+        await self._replace(api, rules, set(self._allowed), set(rules))
+        self._is_as_allowed = True
 
     def _may_touch(self, api: ExoscaleApi) -> bool:
         """Tell whether what the log tells, or will, may come from our old address.
@@ -245,9 +257,9 @@ class Firewall:
         """Add rules, then delete rules; ``rules`` is what there is before and after."""
         for network in sorted(wanted - set(rules)):
             await self._add(api, network)
-            rules[network] = {}
+            rules[network] = []
         for network in sorted(unwanted - wanted):
-            if (rule := rules.pop(network, None)) and "id" in rule:
+            for rule in rules.pop(network, []):
                 await api.call(
                     "delete_rule_from_security_group",
                     id=self._group_id,
@@ -328,7 +340,10 @@ async def remove_group(api: ExoscaleApi, name: str) -> None:
 
 
 def _rules(group: dict[str, Any]) -> Rules:
-    return {_network(rule): rule for rule in group.get("rules") or []}
+    rules: Rules = {}
+    for rule in group.get("rules") or []:
+        rules.setdefault(_network(rule), []).append(rule)
+    return rules
 
 
 def _networks(rules: Rules) -> set[str]:

@@ -66,7 +66,7 @@ from ollama_proxy.upstream.endpoint import Link
 _UNWANTED = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""
 _DEPLOYED = "deployed"
-"""Before a number: the name under which `deploy` has its app for a moment."""
+"""Before a moment: a launch by which `deploy` makes an app."""
 
 
 class OvhBackend:
@@ -482,13 +482,14 @@ class OvhBackend:
         await self._check_deployment(image)
         with self._maker.trying(image):
             found = await self._fleet.everything(strictly=True)
+            self._refuse_twins([self._owners.belonging(*one) for one in found])
             self._attempts.note(image=image)
             async for step in self._replaced(found):
                 yield step
-            if any(self._fits(app) for _, app in found):
-                for line in await self.deployed():
-                    yield f"{line}: it is there already"
-                return
+            for region, app in await self._fleet.everything(strictly=True):
+                if self._fits(app):
+                    yield f"{described(region, app)}: it is there already"
+                    return
             yield f"an app is made of {image}, and stopped; until then it is billed"
             launch_id = LaunchId(f"{_DEPLOYED}{self._clock.now() * 1000.0:.0f}")
             try:
@@ -506,13 +507,13 @@ class OvhBackend:
         """Stop and delete each app that is not as it is meant now; tell each step.
 
         A launch whose app is not known yet is waited for: it may turn up and be billed.
-        One of a `deploy` that was killed is stopped, for no proxy would do it.
+        One of a deployment that was killed is on nobody's record, and ends here.
         """
         fitting = {app.id for _, app in found if self._fits(app)}
         for launch_id in sorted(self._attempts.launches()):
             attempt = self._attempts.get(launch_id)
-            known = attempt is not None and attempt.instance_id in fitting
-            if not known or launch_id.startswith(_DEPLOYED):
+            fits = attempt is not None and attempt.instance_id in fitting
+            if not fits or launch_id.startswith(_DEPLOYED):
                 yield f"stopping the app of launch {launch_id}"
                 await until_gone(self, launch_id)
         for region, app in found:

@@ -22,6 +22,15 @@ _VOLUME = re.compile(
 REGIONS = ("GRA", "BHS", "US-EAST-VA")
 """Where AI Deploy is, as far as its documents say."""
 _TOKENS = "OVH_AI_REGION_TOKENS"
+_FROM_THE_FLAVOUR = (
+    "processors and memory follow from the flavour, so AI Deploy takes no number of its"
+    " own; remove it, and choose with GPU_MODEL and GPU_COUNT, or with OVH_FLAVOR"
+)
+_NO_LOG_IN = (
+    "AI Deploy has no user and password for one app; remove it: the app's URL wants the"
+    " AI token of OVH_AI_TOKEN or OVH_AI_CALL_TOKEN, which the proxy sends, and clients"
+    " ask the proxy"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +115,16 @@ class OvhSettings(BackendSettings):
 
     credentials = (("ai_token",), ("call_token",))
     pairs = (("username", "password"),)
+    refused = {  # noqa: RUF012 - a class variable, as its base declares it
+        "CPU_COUNT": _FROM_THE_FLAVOUR,
+        "MEMORY_SIZE": _FROM_THE_FLAVOUR,
+        "OVHAI_BASIC_AUTH_*": _NO_LOG_IN,
+    }
 
     ai_token: SecretStr | None = setting(
         None,
         "OVH_AI_TOKEN",
+        "OVH_TOKEN",
         text="AI token with the role operator, for the API; not for the command",
         shown="–",
     )
@@ -241,6 +256,15 @@ class OvhSettings(BackendSettings):
         if self.driver != "auto":
             return self.driver == "rest"
         return self.ai_token is not None or shutil.which(self.ovhai_bin) is None
+
+    def assumptions(self) -> list[str]:
+        """Tell of the region, which was another by default in the older controller."""
+        if "region" in self.model_fields_set:
+            return []
+        return [
+            f"OVH_REGION is not set, so the region is {self.region} (the older"
+            " controller took US-EAST-VA)"
+        ]
 
     def faults(self) -> list[str]:
         """Name what is wrong between settings that are right one by one."""

@@ -22,12 +22,19 @@ class BackendSettings(BaseModel):
 
     ``credentials``: sets of settings, of which one complete set lets the backend be
     found without being named. ``pairs``: settings of which each needs the others.
+    ``refused``: variables of a forerunner that can't be honoured, with why, and what to
+    do instead; a name that ends in ``*`` is all that begin so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
     pairs: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    refused: ClassVar[Mapping[str, str]] = {}
+
+    def assumptions(self) -> list[str]:
+        """Tell what was assumed because nobody set it, and decides what is paid."""
+        return []
 
 
 def is_given(table: Mapping[str, Any], name: str) -> bool:

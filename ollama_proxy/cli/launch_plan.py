@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ollama_proxy.base.fields import environment_names
+from ollama_proxy.base.fields import BackendSettings, environment_names
 from ollama_proxy.config.settings import Settings, backend_groups
 from ollama_proxy.fleet.backend import Backend, Priced
 
@@ -12,7 +12,8 @@ class LaunchPlan:
     """What the first request that needs a model will start.
 
     ``reason`` says why this backend was chosen; ``instance_type`` and ``location`` are
-    None where the backend does not tell. ``price`` is in words.
+    None where the backend does not tell. ``price`` is in words; ``assumptions`` are
+    sentences on what nobody set.
     """
 
     backend: str
@@ -21,6 +22,7 @@ class LaunchPlan:
     location: str | None
     alternatives: tuple[str, ...]
     price: str
+    assumptions: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -29,7 +31,8 @@ class LaunchPlan:
         what = f"{self.instance_type or 'an instance'}{where}"
         if self.alternatives:
             what += f", without room there {' or '.join(self.alternatives)}"
-        return f"{self.backend}: {what}, {self.price}; chosen because {self.reason}"
+        told = f"{self.backend}: {what}, {self.price}; chosen because {self.reason}"
+        return "; ".join((told, *self.assumptions))
 
 
 def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
@@ -47,7 +50,14 @@ def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
         location=location,
         alternatives=traits.alternatives,
         price=_price(selection.backend, backend),
+        assumptions=_assumptions(settings),
     )
+
+
+def _assumptions(settings: Settings) -> tuple[str, ...]:
+    """Return what the settings of the backend that is used tell of what nobody set."""
+    group = getattr(settings, settings.selection.backend, None)
+    return tuple(group.assumptions()) if isinstance(group, BackendSettings) else ()
 
 
 def _price(name: str, backend: Backend) -> str:

@@ -91,6 +91,26 @@ class OwnerSweep:
             tell(f"left alone: {with_removal(one, now)}")
         return found
 
+    async def _still(
+        self,
+        found: Judgement,
+        owner_id: str,
+        named: Collection[LaunchId],
+        tell: Tell,
+    ) -> Judgement:
+        """Return what of a judgement holds: a proxy may have come while one thought.
+
+        What is there since then nobody was asked about, and it stays.
+        """
+        now = self._clock.wall()
+        again = judge(await self._backend.belongings(), owner_id, named, now)
+        asked_about = {one.id for one in found.deleted}
+        for one in again.refused:
+            if one.id in asked_about:
+                tell(f"left alone: {with_removal(one, now)}")
+        deleted = [one for one in again.deleted if one.id in asked_about]
+        return Judgement(deleted, again.refused)
+
     async def delete(
         self, owner_id: str, named: Collection[LaunchId], tell: Tell, ask: Ask
     ) -> bool:
@@ -100,6 +120,7 @@ class OwnerSweep:
             tell(f"to be deleted: {described(one, self._clock.wall())}")
         if found.deleted:
             ask(f"Delete {len(found.deleted)} thing(s) of the owner {owner_id}?")
+            found = await self._still(found, owner_id, named, tell)
         problem: BackendError | None = None
         for one in found.deleted:
             try:
@@ -152,6 +173,9 @@ class OwnerSweep:
         for one in found.deleted:
             tell(f"to be adopted: {described(one, self._clock.wall())}")
         ask(f"Take over {len(found.deleted)} thing(s) of the owner {owner_id}?")
+        found = await self._still(found, owner_id, named, tell)
+        if found.refused:
+            return False
         for one in found.deleted:
             await self._backend.estrange(one)
             self._write_down("OwnerAdopted", one)

@@ -1,4 +1,4 @@
-"""The names of backends' settings: half pairs, misspelt ones, and those not used.
+"""Names of backends' settings: half pairs, misspelt or refused ones, unused ones.
 
 Pure, as `selection` is: values are neither validated nor shown.
 """
@@ -34,6 +34,9 @@ def check_names(
         else groups
     )
     faults = list(_half_pairs(values, origin, checked))
+    for name in selection.meant:
+        if name in groups:
+            faults += _refused(groups[name].refused, given)
     unused = _set_aside(values, origin, others)
     for name, meant, group in misspelt_names(given, variables):
         if group in groups and group not in checked:
@@ -61,6 +64,17 @@ def _half_pairs(
                     f"{names}: {verb} not set, and {places} is; one needs the other:"
                     " set both, or neither"
                 )
+
+
+def _refused(refused: Mapping[str, str], given: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each variable that is set and can't be honoured."""
+    for variable in sorted(given):
+        for pattern, why in refused.items():
+            beginning = pattern.removesuffix("*")
+            if variable == pattern or (
+                beginning != pattern and variable.startswith(beginning)
+            ):
+                yield f"{variable}: {why}"
 
 
 def _set_aside(

@@ -54,7 +54,13 @@ def plan_of(folder: Path, **env: str) -> LaunchPlan:
         (
             OVH | {"OVH_PRICE_PER_HOUR": "0.75", "GPU_MODEL": "H100"},
             "ovh: H100 (GRA), 0.75 per hour as configured; chosen because its"
-            " credentials are in OVH_AI_TOKEN and no backend is named",
+            " credentials are in OVH_AI_TOKEN and no backend is named; OVH_REGION is"
+            " not set, so the region is GRA (the older controller took US-EAST-VA)",
+        ),
+        (
+            OVH | {"OVH_REGION": "GRA", "GPU_MODEL": "H100"},
+            "ovh: H100 (GRA), price unknown (OVH_PRICE_PER_HOUR is not set); chosen"
+            " because its credentials are in OVH_AI_TOKEN and no backend is named",
         ),
         (
             {"OLLAMA_PROXY_UPSTREAM_URL": "http://gpu.example:11434"},

@@ -1,6 +1,8 @@
 """What is told of the stages of a launch: in /status, the log, metrics, estimates."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,9 @@ import pytest
 import structlog.testing
 
 from ollama_proxy.base import log
+from ollama_proxy.core.lifecycle.boot_stages import Timeline
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.fleet.stage_report import StageReport
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
 from tests.fakes.instance import InProcessBackend
@@ -134,3 +139,30 @@ async def test_without_a_history_of_stages_the_whole_launches_tell(
         await proxy.until(lambda: proxy.state == "ready")
 
     assert 85.0 <= eta_s <= 90.0
+
+
+@pytest.mark.parametrize(
+    ("is_whole", "adopted", "teaches"),
+    [(True, False, True), (False, False, False), (True, True, False)],
+)
+def test_only_a_launch_that_was_seen_from_its_wake_teaches_anything(
+    is_whole: bool, adopted: bool, teaches: bool
+) -> None:
+    taught: list[Mapping[str, float]] = []
+
+    class Notebook:
+        def observe_stage(self, backend: str, stage: str, seconds: float) -> None:
+            taught.append({stage: seconds})
+
+        def add(self, offer: str, stages: Mapping[str, float]) -> None:
+            taught.append(stages)
+
+    timeline, notebook = Timeline(), Notebook()
+    starting = Record(State.STARTING, launch_id=LaunchId("l1"), adopted=adopted)
+    timeline.see(Record() if is_whole else starting, starting, 5.0)
+    ready = replace(starting, state=State.READY, since=9.0)
+    timeline.see(starting, ready, 9.0)
+    report = StageReport("a", timeline, counts=notebook, learner=notebook)
+    report.on_transition(starting, ready)
+
+    assert bool(taught) is teaches

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.fleet import controller
+from ollama_proxy.simulator.server import Manners
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing, new_id
 from tests.fakes.exoscale.server import KEY
@@ -125,6 +126,8 @@ async def is_usurped(rig: Rig) -> None:
 FALL_BACK = {"fallback_zones": "de-fra-1", "fallback_types": "gpu3.small"}
 MISFORTUNES = {
     "none": Misfortune(),
+    "the model is beside the GPU": Misfortune(guests(manners=Manners(vram_share=0.0))),
+    "the stages are no stages": Misfortune(guests(told_stages="<html>\n" * 9000)),
     "the key lacks the right": Misfortune(
         always("create-instance", "403"), serves=False, says="create-instance"
     ),

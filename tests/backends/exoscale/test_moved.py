@@ -301,3 +301,34 @@ async def test_a_change_of_the_rules_that_is_cut_short_is_mended(
     await inspected(rig, backend, 240.0)
 
     assert networks(rig) == [f"{NEW}/32"]
+
+
+async def test_a_rule_that_is_there_twice_is_shut_twice(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    await backend.start(FIRST)
+    (group,) = rig.cloud.groups.values()
+    meant = dict(group["rules"][0])
+    for number in range(2):
+        group["rules"].append(meant | {"id": f"r{number}", "network": "0.0.0.0/0"})
+    await asyncio.sleep(0.05)
+    await inspected(rig, backend, 90.0)
+
+    assert networks(rig) == [f"{OLD}/32"]
+
+
+async def test_networks_that_are_set_later_hold_for_what_runs_already(
+    rig: Rig, backend: ExoscaleBackend
+) -> None:
+    rig.server.always["list-events"] = "403"
+    await backend.start(FIRST)
+    await asyncio.sleep(0.05)
+    await inspected(rig, backend, 60.0)
+    before = networks(rig)
+    again = rig.open(allowed_cidr=f"{OLD}/32")
+    seen = await inspected(rig, again, 60.0)
+    await again.aclose()
+
+    assert before == ["0.0.0.0/0"]
+    assert seen[-1].phase is Phase.RUNNING
+    assert networks(rig) == [f"{OLD}/32"]

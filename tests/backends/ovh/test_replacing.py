@@ -8,7 +8,7 @@ import pytest
 from ollama_proxy.backends.images import Image
 from ollama_proxy.backends.ovh import image as images
 from ollama_proxy.backends.ovh.backend import OvhBackend
-from ollama_proxy.base.errors import SpecError
+from ollama_proxy.base.errors import SpecError, TwinError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.fakes.ovh.cloud import FakeApp, Timing
@@ -105,3 +105,38 @@ async def test_what_ends_a_replacement_halfway_leaves_nothing_billed(rig: Rig) -
 
     assert [app.spec["image"] for app in there(rig)] == [OTHER]
     assert rig.cloud.paid == []
+
+
+async def test_the_app_that_a_killed_deployment_left_running_is_stopped_by_the_next(
+    rig: Rig,
+) -> None:
+    rig.cloud.timing = Timing(stop_s=0.05, delete_s=0.05)
+    killed = rig.open(image=None)
+    await deployed(killed, IMAGE)
+    await killed.start(LaunchId("deployed17"))
+    assert len(rig.cloud.paid) == 1
+    await killed.aclose()
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    await backend.aclose()
+
+    assert rig.cloud.paid == []
+    assert [app.spec["image"] for app in there(rig)] == [IMAGE]
+
+
+async def test_a_replacement_leaves_what_a_copy_of_the_state_folder_lives_by(
+    rig: Rig,
+) -> None:
+    first = rig.open(image=None)
+    await deployed(first, IMAGE)
+    await first.start(LAUNCH)
+    await first.aclose()
+    rig.notes.clear()
+    rig.remembers = lambda _launch_id: False
+    copy = rig.open(image=None)
+    with pytest.raises(TwinError, match="another proxy uses a copy"):
+        await deployed(copy, OTHER)
+    await copy.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [IMAGE]
+    assert len(rig.cloud.paid) == 1
