@@ -147,6 +147,9 @@ MISFORTUNES = {
             script(create_instance=["lost-after"])(rig),
         )[0]
     ),
+    "a page of the lists is lost and so is the answer": Misfortune(
+        script(create_instance=["lost-after"], list_instances=["page-lost"] * 3)
+    ),
     "it boots slowly": Misfortune(timing(boot_s=200.0)),
     "it never boots": Misfortune(timing(boot_s=1e9), serves=False, says="no progress"),
     "it can't be set up": Misfortune(

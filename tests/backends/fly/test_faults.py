@@ -146,6 +146,9 @@ MISFORTUNES = {
         both(slowly(lag_s=60.0), script(create=["lost-after"]))
     ),
     "the list is empty": Misfortune(script(list=["empty", "empty", "empty"])),
+    "a page of the list is lost and so is the answer": Misfortune(
+        script(create=["lost-after"], list=["page-lost"] * 3)
+    ),
     "payment is missing": Misfortune(payment, serves=False, says="billing"),
     "the token lacks the right": Misfortune(no_right, serves=False, says="FLY_API_"),
     "it is prepared for a while": Misfortune(slowly(prepare_s=9.0)),

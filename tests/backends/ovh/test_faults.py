@@ -42,6 +42,16 @@ def script(**calls: list[str]) -> Callable[[Rig], None]:
     return lambda rig: rig.server.script.update({k: list(v) for k, v in calls.items()})
 
 
+def lists(**values: object) -> Callable[[Rig], None]:
+    """Return what has the pages of lists count or lie otherwise."""
+
+    def arrange(rig: Rig) -> None:
+        for name, value in values.items():
+            setattr(rig.server.lists, name, value)
+
+    return arrange
+
+
 def timing(**values: float) -> Callable[[Rig], None]:
     def arrange(rig: Rig) -> None:
         for name, value in values.items():
@@ -95,6 +105,12 @@ MISFORTUNES = {
     "a gateway's 502 after the creation": Misfortune(script(create=["html-502-after"])),
     "the lists trail and the answer is lost": Misfortune(
         both(timing(lag_s=60.0), script(create=["lost-after"]))
+    ),
+    "the lists are empty a few times and the answer is lost": Misfortune(
+        both(lists(lie="empty", times=3), script(create=["lost-after"]))
+    ),
+    "another page comes first and the answer is lost": Misfortune(
+        both(lists(first=1, given=2), script(create=["lost-after"]))
     ),
     "payment is missing": Misfortune(
         script(create=["402"]), serves=False, says="payment"
