@@ -77,7 +77,7 @@ async def test_a_price_that_nobody_named_is_unknown(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("gib", "fits", "says"),
-    [(60, True, "models 60.0 GiB"), (90, False, "room for 80"), (0, True, "not known")],
+    [(60, True, "models 60.0 GiB"), (90, False, "room for 85"), (0, True, "not known")],
 )
 async def test_the_disk_is_compared_with_the_models(
     rig: Rig, tmp_path: Path, gib: int, fits: bool, says: str

@@ -191,9 +191,6 @@ MISFORTUNES = {
     "its host is full, and the copy's answer is lost": Misfortune(
         between=both(full_host, volumes_script(make=["lost-after"]))
     ),
-    "its host is full, and nothing can be copied": Misfortune(
-        between=both(full_host, volumes_script(make=["400:no copies", ""]))
-    ),
     "its region is full at the next start": Misfortune(
         between=full("fra"), mended=room_again, settings={"fallback_regions": "ams"}
     ),
