@@ -199,6 +199,7 @@ async def test_a_lost_owner_is_swept_while_a_proxy_runs_on_the_new_folder(
     assert told[-1]["event"] == "OwnerSwept", json.dumps(told)
 
 
+@pytest.mark.parametrize("lost", ["exoscale", "ovh"], indirect=True)
 async def test_an_adopted_owner_is_ours_and_its_instance_is_stopped(
     lost: Scene,
 ) -> None:
