@@ -117,7 +117,7 @@ AFTER = {
 
 
 PLAYED = [("rest", commands) for commands in AFTER]
-PLAYED += [("cli", "delete, then delete")]
+PLAYED += [("cli", "deploy, then deploy"), ("cli", "delete, then delete")]
 """The command is a process for each call, and so slow."""
 
 

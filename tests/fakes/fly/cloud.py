@@ -91,6 +91,7 @@ class FakeFly:
     """One organisation. ``made`` counts machines of ours ever made.
 
     ``hosts_refuse``: nothing is changed on a host that can't be reached.
+    ``copies_refused``: no volume can be made from another.
     """
 
     now: Callable[[], float]
@@ -100,6 +101,7 @@ class FakeFly:
     full: set[str] = field(default_factory=set)
     suspends: bool = True
     hosts_refuse: bool = False
+    copies_refused: bool = False
     made: int = 0
     starts: int = 0
     most_at_once: int = 0

@@ -372,6 +372,8 @@ class FlyServer:
         source = app.volumes.get(body.get("source_volume_id", ""))
         if body["region"] not in REGIONS:
             raise RefusedError(400, "unknown region")
+        if source is not None and self.cloud.copies_refused:
+            raise RefusedError(400, "no copies")
         size = source.size_gb if source else body.get("size_gb", 3)
         volume = FakeVolume(
             f"vol_{uuid.uuid4().hex[:12]}",
