@@ -9,8 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiohttp
+import structlog
 
+from ollama_proxy.base import log
 from ollama_proxy.base.errors import TransientError
+from ollama_proxy.core.lifecycle.boot_stages import StageSpan, read_spans
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.connect_faults import refusal_of
 from ollama_proxy.upstream.endpoint import connection_options, credentials, is_foreign
@@ -23,6 +26,7 @@ _TIMEOUT_S = 5.0
 _STAGE_BYTES = 200
 _REPORT_BYTES = 32 * 1024
 """So much of a report is read: four times what a guest may keep."""
+_STAGES_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,32 @@ class Guard:
         As much as comes in time, of a body that is too long or does not end. Raises
         `TransientError` if nothing comes, or the guest keeps no such lines.
         """
-        path, said = "/-/report", bytearray()
+        said = bytearray()
+        try:
+            await self._read(upstream, "/-/report", _REPORT_BYTES, into=said)
+        except TransientError:
+            if not said:
+                raise
+        return bytes(said)
+
+    async def spans(self, upstream: Upstream) -> tuple[StageSpan, ...]:
+        """Return the stages of a boot that is over; none if the guard does not tell."""
+        said = bytearray()
+        try:
+            await self._read(upstream, "/-/stages", _STAGES_BYTES, into=said)
+        except TransientError as error:
+            structlog.get_logger().debug(log.STAGES_UNKNOWN, reason=str(error))
+            return ()
+        return read_spans(said.decode("utf-8", "replace"))
+
+    async def _read(
+        self, upstream: Upstream, path: str, most: int, *, into: bytearray
+    ) -> None:
+        """Read the beginning of a file of the guest's, ``most`` bytes of it.
+
+        Raises `TransientError` if it is not there, or does not end in time; ``into``
+        has what came until then.
+        """
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
@@ -88,15 +117,13 @@ class Guard:
                     message = f"the instance answers {path} with {response.status}"
                     raise TransientError(message)
                 _check(upstream, response)
-                while len(said) < _REPORT_BYTES:
-                    more = await response.content.read(_REPORT_BYTES - len(said))
+                while len(into) < most:
+                    more = await response.content.read(most - len(into))
                     if not more:
                         break
-                    said += more
+                    into += more
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if not said:
-                raise _unanswered(path, error) from error
-        return bytes(said)
+            raise _unanswered(path, error) from error
 
     async def _ask(self, upstream: Upstream, method: str, path: str) -> tuple[int, str]:
         request = self._request(upstream, method, path)

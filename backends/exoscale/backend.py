@@ -37,9 +37,9 @@ from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.zones import Zones
 from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard, Sight
-from ollama_proxy.backends.guard_stages import guest_spans
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
+from ollama_proxy.backends.seen_owners import SeesOwners
 from ollama_proxy.backends.sightings import Absences, Sightings
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
@@ -55,7 +55,6 @@ from ollama_proxy.base.errors import (
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
     BackendContext,
-    Belonging,
     Finding,
     Observation,
     Phase,
@@ -63,7 +62,6 @@ from ollama_proxy.fleet.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.fleet.owners import refuse_twins
 from ollama_proxy.upstream.certificates import Authority
 
 SETTLE_S = 150.0
@@ -88,7 +86,7 @@ _USELESS = {
 }
 
 
-class ExoscaleBackend:
+class ExoscaleBackend(SeesOwners[Owners]):
     """Instances of one deployment. ``api_of`` opens the API of a zone."""
 
     def __init__(
@@ -444,7 +442,7 @@ class ExoscaleBackend:
             detail = f"setting up {stage}"
             return Observation(Phase.PENDING, upstream, detail, step=stage)
         self._heard[launch_id] = upstream
-        spans = await guest_spans(upstream)
+        spans = await self._guard.spans(upstream)
         return Observation(Phase.RUNNING, upstream, host, spans=spans)
 
     async def _served(
@@ -673,22 +671,6 @@ class ExoscaleBackend:
         if not is_made_by_us(instance) or instance.state in LEAVING:
             return False
         return (instance.lease_end or 0.0) < self._clock.wall()
-
-    def _refuse_twins(self, found: list[Belonging]) -> None:
-        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
-        refuse_twins(found, self._owner_id, self._remembers, self._clock.wall())
-
-    async def belongings(self) -> list[Belonging]:
-        """Return all that carries the product's label, ours included."""
-        return await self._owners.belongings()
-
-    async def discard(self, one: Belonging) -> bool:
-        """Go one step towards a thing's deletion; True once it is gone."""
-        return await self._owners.discard(one)
-
-    async def estrange(self, one: Belonging) -> None:
-        """Have an instance never be started again as it is: its keys are lost."""
-        await self._owners.estrange(one)
 
     async def aclose(self) -> None:
         """Close connections; instances stay as they are."""

@@ -31,6 +31,7 @@ from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.backends.guard import Guard
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
+from ollama_proxy.backends.seen_owners import SeesOwners
 from ollama_proxy.backends.sightings import Absences, Sightings
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
@@ -45,7 +46,6 @@ from ollama_proxy.base.errors import (
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
     BackendContext,
-    Belonging,
     Finding,
     Observation,
     Phase,
@@ -53,7 +53,6 @@ from ollama_proxy.fleet.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.fleet.owners import refuse_twins
 from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link
@@ -67,7 +66,7 @@ _NEEDLESS = "volume-"
 """The same before a volume's id."""
 
 
-class FlyBackend:
+class FlyBackend(SeesOwners[Owners]):
     """Machines of one deployment, in an app of its own."""
 
     def __init__(
@@ -630,22 +629,6 @@ class FlyBackend:
     async def deployed(self) -> list[str]:
         """Return what there is of this deployment, in words."""
         return await self.kept()
-
-    def _refuse_twins(self, found: list[Belonging]) -> None:
-        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
-        refuse_twins(found, self._owner_id, self._remembers, self._clock.wall())
-
-    async def belongings(self) -> list[Belonging]:
-        """Return all that carries the product's label, ours included."""
-        return await self._owners.belongings()
-
-    async def discard(self, one: Belonging) -> bool:
-        """Go one step towards a thing's deletion; True once it is gone."""
-        return await self._owners.discard(one)
-
-    async def estrange(self, one: Belonging) -> None:
-        """Have an instance never be started again as it is: its keys are lost."""
-        await self._owners.estrange(one)
 
     async def aclose(self) -> None:
         """Close connections; machines stay as they are."""

@@ -11,15 +11,13 @@ from ollama_proxy.backends.fly.machines import (
     is_made_by_us,
     mark_name,
 )
-from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.fly.settings import DISK_GB, FlySettings
 from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import date_in
 
 _VOLUME = re.compile(r"ollama_(?P<owner>[0-9a-f]{16})\Z")
 _VOLUME_ID = "volume "
-_DISK_GB = 8.0
-_HOURS_A_MONTH = 730.0
 
 
 class Owners:
@@ -55,7 +53,7 @@ class Owners:
 
     def _machine(self, one: Machine) -> Belonging:
         settings = self._settings
-        at_rest = _DISK_GB * settings.storage_price / _HOURS_A_MONTH
+        at_rest = settings.storage_per_hour(DISK_GB)
         return Belonging(
             one.id,
             f"machine {one.id} in {one.region or 'an unknown region'}",
@@ -75,7 +73,7 @@ class Owners:
             owner_id,
             one.state or "there",
             made_at=date_in(one.created_at),
-            per_hour=one.size_gb * self._settings.storage_price / _HOURS_A_MONTH,
+            per_hour=self._settings.storage_per_hour(one.size_gb),
         )
 
     async def discard(self, one: Belonging) -> bool:

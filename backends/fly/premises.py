@@ -9,7 +9,7 @@ from ollama_proxy.backends.fly.failures import NoAppError
 from ollama_proxy.backends.fly.image import how_to_push, is_own, pinned
 from ollama_proxy.backends.fly.machines import RESTING, Machine
 from ollama_proxy.backends.fly.regions import regions_in_words
-from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.fly.settings import DISK_GB, HOURS_A_MONTH, FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
@@ -20,8 +20,6 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 
-_DISK_GB = 8.0  # the most that an image may have, which a stopped machine keeps
-_HOURS_A_MONTH = 730.0
 _ADDRESSES = {"public": ("shared_v4", "v6"), "flycast": ("private_v6",), "6pn": ()}
 _DEDICATED_V4 = 2.0
 _LIMIT_S = 600.0
@@ -51,8 +49,7 @@ class Premises:
         """Return what is kept costs, at most: disks of machines, and the volume."""
         settings = self._settings
         volume_gb = settings.volume_gb if machines or settings.keep_volume else 0
-        per_month = (machines * _DISK_GB + volume_gb) * settings.storage_price
-        return per_month / _HOURS_A_MONTH
+        return settings.storage_per_hour(machines * DISK_GB + volume_gb)
 
     async def kept(self, machines: Sequence[Machine]) -> list[str]:
         """Return each thing of ours, in words, with what it costs a month."""
@@ -61,7 +58,7 @@ class Premises:
         for machine in machines:
             rests = machine.state in RESTING
             cost = (
-                f"at most {_DISK_GB * price:.2f} a month" if rests else "by the second"
+                f"at most {DISK_GB * price:.2f} a month" if rests else "by the second"
             )
             named = f"machine {machine.id} in {machine.region}"
             lines.append(f"{named}, {self._settings.size}, {machine.state}: {cost}")
@@ -103,7 +100,7 @@ class Premises:
             yield f"volume of {size} GB in {region}"
             await self._volumes.make(region)
         self._attempts.note(image=named)
-        price = self.idle_price_per_hour(machines=1) * _HOURS_A_MONTH
+        price = self.idle_price_per_hour(machines=1) * HOURS_A_MONTH
         if is_own(image):
             yield how_to_push(image)
         yield f"{named} is deployed; while idle it costs at most {price:.2f} a month"

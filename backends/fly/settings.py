@@ -33,6 +33,12 @@ def _checked_size(value: str) -> str:
     return value
 
 
+DISK_GB = 8.0
+"""The most that an image may have, which a stopped machine keeps."""
+
+HOURS_A_MONTH = 730.0
+
+
 class FlySettings(BackendSettings):
     """Where a machine runs, what it is, and who may reach it."""
 
@@ -200,6 +206,10 @@ class FlySettings(BackendSettings):
         return template.replace("{app}", self.app or "").replace(
             "{machine}", machine_id
         )
+
+    def storage_per_hour(self, size_gb: float) -> float:
+        """Return the price of so much storage."""
+        return size_gb * self.storage_price / HOURS_A_MONTH
 
     def faults(self) -> list[str]:
         """Name what is wrong between settings that are right one by one."""

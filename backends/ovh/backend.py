@@ -35,6 +35,7 @@ from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.seen_owners import SeesOwners
 from ollama_proxy.backends.sightings import Absences
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
@@ -50,7 +51,6 @@ from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
     BackendContext,
-    Belonging,
     Finding,
     Observation,
     Phase,
@@ -58,7 +58,6 @@ from ollama_proxy.fleet.backend import (
     Traits,
     Upstream,
 )
-from ollama_proxy.fleet.owners import refuse_twins
 from ollama_proxy.fleet.stop_until_gone import surely_gone, until_gone
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link
@@ -69,7 +68,7 @@ _DEPLOYED = "deployed"
 """Before a moment: a launch by which `deploy` makes an app."""
 
 
-class OvhBackend:
+class OvhBackend(SeesOwners[Owners]):
     """Apps of one deployment. ``driver_of`` opens the driver of a region."""
 
     def __init__(
@@ -563,22 +562,6 @@ class OvhBackend:
         return [
             described(region, app) for region, app in await self._fleet.everything()
         ]
-
-    def _refuse_twins(self, found: list[Belonging]) -> None:
-        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
-        refuse_twins(found, self._owner_id, self._remembers, self._clock.wall())
-
-    async def belongings(self) -> list[Belonging]:
-        """Return all that carries the product's label, ours included."""
-        return await self._owners.belongings()
-
-    async def discard(self, one: Belonging) -> bool:
-        """Go one step towards a thing's deletion; True once it is gone."""
-        return await self._owners.discard(one)
-
-    async def estrange(self, one: Belonging) -> None:
-        """Have an instance never be started again as it is: its keys are lost."""
-        await self._owners.estrange(one)
 
     async def aclose(self) -> None:
         """Close connections; apps stay as they are."""

@@ -19,7 +19,6 @@ STAGE_NAMES = (*(stage.value for stage in Stage), *GUEST_STEPS, OTHER)
 
 _BOOTING = Stage.BOOTING.value
 _END = ".end"
-_READY = "ready"
 _MOST_LINES = 200
 _LONGEST_S = 10_000_000
 
