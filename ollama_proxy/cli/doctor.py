@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
-from ollama_proxy.base.clock import open_clock, this_machine
+from ollama_proxy.base.clock import Clock, open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import launch_plan
@@ -119,13 +119,14 @@ async def _others(backend: Backend, store: Store) -> list[Finding]:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[tuple[Store, Backend]]:
+async def opened_alone(
+    settings: Settings,
+) -> AsyncIterator[tuple[Store, Clock, Backend]]:
     """Open the state folder and the backend, as no proxy has them meanwhile."""
     with closing(Store(settings.state_dir)) as store:
-        async with aclosing(
-            open_backend(settings, store, open_clock(store))
-        ) as backend:
-            yield store, backend
+        clock = open_clock(store)
+        async with aclosing(open_backend(settings, store, clock)) as backend:
+            yield store, clock, backend
 
 
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
@@ -137,7 +138,7 @@ async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
         raise StartupError(f"no lease can be judged: {unset}")
     with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
-        async with _opened(alone) as (_, backend):
+        async with opened_alone(alone) as (_, _, backend):
             if not isinstance(backend, Leased):
                 name = backend_name(settings)
                 message = f"the backend {name!r} has no leases that could expire"
@@ -173,7 +174,7 @@ async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
 
     Raises `StartupError` while a proxy runs on the state folder.
     """
-    async with _opened(settings) as (store, backend):
+    async with opened_alone(settings) as (store, _, backend):
         if not isinstance(backend, Deployable):
             name = backend_name(settings)
             raise StartupError(f"the backend {name!r} has nothing to be deployed")
@@ -186,7 +187,7 @@ async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
 
 async def look_alone(settings: Settings) -> list[str]:
     """Return what there is of this deployment while no proxy runs, in words."""
-    async with _opened(settings) as (_, backend):
+    async with opened_alone(settings) as (_, _, backend):
         if isinstance(backend, Deployable):
             return await backend.deployed()
         return [f"instance of launch {name}" for name in await backend.owned()]
@@ -199,7 +200,7 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
     sees each of them gone. Raises `BackendError` once all were tried if one stays.
     """
     problem: BackendError | None = None
-    async with _opened(settings) as (store, backend):
+    async with opened_alone(settings) as (store, _, backend):
         owned = {name for name in await backend.owned() if is_launch(name)}
         found = sorted(owned | store.launch_ids())
         for launch_id in found:
@@ -218,7 +219,7 @@ async def sweep_alone(
     settings: Settings, *, dry_run: bool, stopped: bool = False
 ) -> dict[str, Any]:
     """Sweep while no proxy runs on this state folder; if ``stopped``, what is kept."""
-    async with _opened(settings) as (store, backend):
+    async with opened_alone(settings) as (store, _, backend):
         now = this_machine().wall()
         swept = await sweep(backend, store, now=now, dry_run=dry_run)
         found: list[str] = [*swept]

@@ -6,12 +6,11 @@ would end is not started.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ollama_proxy.base.clock import Clock, open_clock, this_machine
+from ollama_proxy.base.clock import Clock, this_machine
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
@@ -20,7 +19,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.moments import unset_date
-from ollama_proxy.composition import open_backend
+from ollama_proxy.cli.doctor import opened_alone
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.events import Accepted, Wake
 from ollama_proxy.core.lifecycle.journal import Transition
@@ -57,7 +56,9 @@ async def start_alone(settings: Settings, tell: Tell) -> Started:
     command is ended meanwhile. Raises `StartupError` while a proxy runs on the state
     folder, and where nothing would end what is started.
     """
-    async with _opened(settings) as (store, clock, backend):
+    if (unset := unset_date(this_machine().wall())) is not None:
+        raise StartupError(f"nothing is started: {unset}")
+    async with opened_alone(settings) as (store, clock, backend):
         ends_s = _end_without_proxy(settings, backend)
         launch_id = _write_intent(store, clock)
         tell(f"launch {launch_id} is started")
@@ -93,17 +94,6 @@ def started_words(started: Started) -> list[str]:
         "`ollama-proxy serve` takes it over, and ends it when it is idle;"
         " `ollama-proxy stop` ends it now",
     ]
-
-
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[tuple[Store, Clock, Backend]]:
-    """Open the state folder and the backend, as no proxy has them meanwhile."""
-    if (unset := unset_date(this_machine().wall())) is not None:
-        raise StartupError(f"nothing is started: {unset}")
-    with closing(Store(settings.state_dir)) as store:
-        clock = open_clock(store)
-        async with aclosing(open_backend(settings, store, clock)) as backend:
-            yield store, clock, backend
 
 
 def _end_without_proxy(settings: Settings, backend: Backend) -> float:

@@ -38,7 +38,7 @@ class AccessFacts:
     """What a rule may look at; the body is none of it, as it may not have come yet.
 
     ``peer`` is the address that the connection comes from, "" if it is unknown;
-    ``path`` is raw and has no query.
+    ``path`` is raw and has no query; ``origin`` is "" for what no page of another sent.
     """
 
     peer: str
@@ -46,6 +46,7 @@ class AccessFacts:
     path: str
     kind: Kind
     host: str
+    origin: str
     headers: HeaderView
 
 
@@ -71,7 +72,7 @@ class AccessControl:
 
         Preflights are answered here, awake and asleep.
         """
-        origin = facts.headers.get("Origin", "")
+        origin = facts.origin
         if origin and not is_same_origin(origin, facts.host):
             if not self._origins.allows(origin):
                 return Reply(403, headers=_allow(facts))
@@ -88,7 +89,7 @@ class AccessControl:
 
     def cors_headers(self, facts: AccessFacts) -> Headers:
         """Return what the answer to an allowed origin carries."""
-        origin = facts.headers.get("Origin", "")
+        origin = facts.origin
         if not origin or is_same_origin(origin, facts.host):
             return ()
         return self._origins.headers(origin) if self._origins.allows(origin) else ()

@@ -59,6 +59,7 @@ def access_control(access: AccessControl) -> Middleware:
             exchange.path,
             exchange.route.kind,
             request.headers.get("Host", ""),
+            request.headers.get("Origin", ""),
             request.headers,
         )
         refusal = access.check(facts)

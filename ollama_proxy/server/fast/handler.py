@@ -59,6 +59,7 @@ class FastPath:
                 request.path,
                 route.kind,
                 request.host,
+                "",  # one with an Origin is no plain request
                 request,
             )
         )
