@@ -45,6 +45,7 @@ class Sightings(Generic[_Thing]):
         save: Callable[[dict[str, str]], None],
     ) -> None:
         self._known = dict(known)
+        self._saved: dict[str, str] | None = None  # launches know some, while they last
         self._ask = ask
         self._is_over = is_over
         self._save = save
@@ -81,8 +82,9 @@ class Sightings(Generic[_Thing]):
         return [one for one in found.values() if not self._is_over(one)]
 
     def _keep(self, known: dict[str, str]) -> None:
-        if known != self._known:
-            self._known = known
+        self._known = known
+        if known != self._saved:
+            self._saved = known
             self._save(dict(known))
 
 

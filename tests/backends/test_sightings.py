@@ -98,6 +98,20 @@ async def test_what_can_not_be_asked_for_may_be_there() -> None:
     assert cloud.saved == {"a": "GRA"}
 
 
+async def test_what_the_notes_of_a_launch_knew_is_saved_before_they_go() -> None:
+    """It was known at the beginning, and so nothing about it changes."""
+    cloud, saved = Cloud({"a": Thing("a")}), dict[str, str]()
+    sightings = Sightings[Thing](
+        {"a": "GRA"},  # of a launch, and not yet saved for longer
+        ask=cloud.ask,
+        is_over=lambda one: one.is_over,
+        save=saved.update,
+    )
+    sightings.note("GRA", Thing("a"))
+
+    assert saved == {"a": "GRA"}
+
+
 async def test_another_places_things_are_not_asked_for_here() -> None:
     cloud = Cloud()
     cloud.saved = {"a": "GRA"}
