@@ -59,7 +59,12 @@ def test_nothing_of_the_machine_that_builds_it_is_in_it(
     assert [*(root / "etc/xdg/pip").iterdir()] == []
     assert not (root / "etc/pip.conf").exists()
     names = {text.partition("=")[0] for text in engine.config(proxy_image)["Env"]}
-    ours = {"PYTHONUNBUFFERED", "OLLAMA_HOST", "OLLAMA_PROXY_STATE_DIR"}
+    ours = {
+        "PYTHONUNBUFFERED",
+        "CONTAINER_IMAGE",
+        "OLLAMA_HOST",
+        "OLLAMA_PROXY_STATE_DIR",
+    }
     assert names == {"PATH", *ours}
 
 
