@@ -15,8 +15,8 @@ help: ## list the tasks
 run: $(VENV)/run ## serve on :11434, with the embedded backend
 	env OLLAMA_PROXY_DEFAULT_BACKEND=local $(BIN)/ollama-proxy serve
 
-test: $(VENV)/dev ## run every test; most of them wait, so there are more workers than processors
-	$(BIN)/python -m pytest --numprocesses=5
+test: $(VENV)/dev ## run every test, by more workers than processors: many tests wait
+	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
 
 image-test: $(VENV)/dev ## build both images and run them, as root on Debian; a few minutes
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ] \
