@@ -13,6 +13,7 @@ from ollama_proxy.server.fast.connection import ClientConnection, FastPath
 _IDLE_S = 3600.0
 _SWEEP_S = 60.0
 _ABORTED_S = 1.0
+_LEAST_S = 0.01
 
 
 class Runner(web.AppRunner):
@@ -31,7 +32,8 @@ class Runner(web.AppRunner):
     ) -> None:
         super().__init__(
             app,
-            shutdown_timeout=drain_timeout_s,
+            # aiohttp takes 0 for no limit, and would wait until every stream has ended.
+            shutdown_timeout=max(_LEAST_S, drain_timeout_s),
             keepalive_timeout=_IDLE_S,
             **options,
         )

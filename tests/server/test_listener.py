@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.proxy import RunningProxy, relaying_proxy, running_proxy
+from ollama_proxy.simulator.server import Manners
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import RunningProxy, generate, relaying_proxy, running_proxy
 
 ASK = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -127,3 +129,20 @@ def test_a_connection_that_comes_while_it_ends_does_not_hold_it_up(
                     await proxy.runner.cleanup()
 
     uvloop.run(end_meanwhile())  # asyncio forgets the socket of such a connection
+
+
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "wait=1"}], ids=["fast", "aiohttp"])
+async def test_without_any_time_to_drain_a_stream_is_ended_at_once(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    backend = InProcessBackend(Manners(rate=2.0))
+    async with (
+        asyncio.timeout(5.0),
+        running_proxy(tmp_path, backend=backend, drain_timeout_s=0.0) as proxy,
+    ):
+        await proxy.wake()
+        long = generate(prompt="x " * 400, options={"num_predict": 1000})
+        stream = await proxy.session.post(
+            f"{proxy.url}/api/generate", json=long, headers=headers
+        )
+        await stream.content.readany()
