@@ -18,7 +18,7 @@ from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 async def base() -> AsyncIterator[str]:
     app = build_simulator(Manners(load_s=0.05), models=["tiny"])
     runner = web.AppRunner(
-        app, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0
+        app, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.1
     )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -67,7 +67,7 @@ async def test_the_types_are_those_of_ollama(base: str) -> None:
 
 async def test_a_client_that_leaves_aborts_the_load_it_began() -> None:
     app = build_simulator(Manners(load_s=5.0), models=["tiny"])
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/generate"

@@ -78,7 +78,7 @@ async def registry() -> AsyncIterator[Registry]:
     made = Registry()
     app = web.Application()
     app.router.add_route("*", "/v2/team/ollama/{rest:.*}", made.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     made.host = f"127.0.0.1:{runner.addresses[0][1]}"

@@ -62,7 +62,7 @@ class InProcessBackend:
             app,
             handler_cancellation=True,
             auto_decompress=False,
-            shutdown_timeout=0.0,
+            shutdown_timeout=0.1,
             max_line_size=1024 * 1024,
             max_field_size=1024 * 1024,
         )

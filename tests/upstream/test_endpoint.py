@@ -44,7 +44,7 @@ async def speaks_to(authority: Authority, server: Certificate, folder: Path) -> 
     context.load_cert_chain(folder / "s.crt", folder / "s.key")
     app = web.Application()
     app.router.add_get("/", _hello)
-    runner = web.AppRunner(app, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/"

@@ -65,7 +65,7 @@ async def instance(tmp_path: Path, date: float) -> AsyncIterator[Instance]:
     (link / "server.crt").write_text(issued.certificate)
     (link / "server.key").write_text(issued.key)
     app = build_simulator(Manners(rate=40.0), models=["tiny"])
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = free_port()

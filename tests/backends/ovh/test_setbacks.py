@@ -241,7 +241,7 @@ async def test_the_guards_token_follows_no_redirect() -> None:
     app = web.Application()
     app.router.add_get("/elsewhere", elsewhere)
     app.router.add_get("/-/stage", redirect)
-    runner = web.AppRunner(app, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     guard = Guard()

@@ -120,7 +120,7 @@ async def serve() -> AsyncIterator[Callable[[Gateway], "asyncio.Future[Gateway]"
     async def start(gateway: Gateway) -> Gateway:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", gateway.answer)
-        runner = web.AppRunner(app, auto_decompress=False, shutdown_timeout=0)
+        runner = web.AppRunner(app, auto_decompress=False, shutdown_timeout=0.1)
         await runner.setup()
         runners.append(runner)
         await web.TCPSite(runner, "127.0.0.1", 0).start()

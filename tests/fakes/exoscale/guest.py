@@ -207,7 +207,7 @@ class Guests:
 
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", listen)
-        runner = web.AppRunner(app, shutdown_timeout=0.0)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         files = {
             "/etc/ollama-proxy/server.crt": issued.certificate,
@@ -222,7 +222,7 @@ class Guests:
     async def _boot(self, one: FakeInstance) -> Guest:
         files = files_of(read_user_data(one.body["user-data"]))
         app = build_simulator(self.manners, models=self.models)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.0)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         link = files["/etc/ollama-proxy/link.env"]
         token = link.strip().removeprefix("LINK_TOKEN=")
         guest = Guest(

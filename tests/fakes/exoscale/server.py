@@ -401,7 +401,7 @@ async def exoscale_server(cloud: FakeExoscale) -> AsyncIterator[ExoscaleServer]:
     fake = ExoscaleServer(cloud)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", fake.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

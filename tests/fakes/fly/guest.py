@@ -80,7 +80,7 @@ class Guests:
 
     async def _boot(self, machine: FakeMachine) -> None:
         inside = build_simulator(self.manners, models=self.models)
-        runner = web.AppRunner(inside, handler_cancellation=True, shutdown_timeout=0.0)
+        runner = web.AppRunner(inside, handler_cancellation=True, shutdown_timeout=0.1)
         guest = Guest(machine, runner)
         inside.middlewares.insert(0, guest.guard)
         inside.on_response_prepare.append(_mark)

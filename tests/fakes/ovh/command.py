@@ -272,7 +272,7 @@ async def install(command: OvhCommand, folder: Path) -> tuple[Path, web.AppRunne
     """Put the program into a folder; return its path, and what answers it."""
     app = web.Application(client_max_size=1 << 20)
     app.router.add_post("/", command.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     program = await asyncio.to_thread(_write, folder, runner.addresses[0][1])

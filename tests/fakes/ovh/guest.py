@@ -67,7 +67,7 @@ class Guests:
 
     async def _boot(self, app: FakeApp) -> None:
         inside = build_simulator(self.manners, models=self.models)
-        runner = web.AppRunner(inside, handler_cancellation=True, shutdown_timeout=0.0)
+        runner = web.AppRunner(inside, handler_cancellation=True, shutdown_timeout=0.1)
         guest = Guest(app, runner)
         inside.middlewares.insert(0, guest.guard)
         inside.on_response_prepare.append(_mark)
