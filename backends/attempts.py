@@ -39,15 +39,15 @@ class Attempt(msgspec.Struct, frozen=True):
     served: bool = False
 
     @property
-    def was_never_sent(self) -> bool:
+    def create_not_sent(self) -> bool:
         """Whether nothing can have been made: no call was sent, or it was refused."""
         return self.attempted_at is None and self.instance_id is None
 
-    def is_unsettled(self, now: float) -> bool:
+    def create_may_arrive(self, now: float) -> bool:
         """Tell whether what was asked for may still turn up."""
         return self.attempted_at is not None and now - self.attempted_at < SETTLE_S
 
-    def is_unshown(self, now: float) -> bool:
+    def start_not_visible_yet(self, now: float) -> bool:
         """Tell whether the cloud may not yet show that an instance was started."""
         return not self.seen_live and now - self.begun_at < SETTLE_S
 
@@ -66,7 +66,7 @@ class Attempt(msgspec.Struct, frozen=True):
         return self.started_at or self.attempted_at or 0.0
 
 
-class Book(msgspec.Struct, frozen=True):
+class DeploymentNotes(msgspec.Struct, frozen=True):
     """What outlives launches: the image that was deployed, and regions ever used.
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
@@ -91,12 +91,12 @@ class Attempts:
     def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes
         kept = notes.notes()
-        book = read_note(_BOOK, kept.pop(_BOOK, b"{}"), Book)
+        book = read_note(_BOOK, kept.pop(_BOOK, b"{}"), DeploymentNotes)
         read, self._damaged = read_notes(kept, Attempt)
         self._kept = {name: one.restored(now) for name, one in read.items()}
         if book is None:
             regions = dict.fromkeys(one.region for one in self._kept.values())
-            book = Book(regions=tuple(regions))
+            book = DeploymentNotes(regions=tuple(regions))
         for name in self._damaged:  # it may have been sent a moment ago, anywhere
             self._kept[name] = Attempt("", attempted_at=now)
         self.book = book

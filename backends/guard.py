@@ -16,7 +16,11 @@ from ollama_proxy.base.errors import TransientError
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, read_spans
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.connect_faults import refusal_of
-from ollama_proxy.upstream.endpoint import connection_options, credentials, is_foreign
+from ollama_proxy.upstream.endpoint import (
+    connection_options,
+    credentials,
+    is_gateway_response,
+)
 
 READY = "ready"
 FAILED = "failed:"
@@ -30,7 +34,7 @@ _STAGES_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class BootStage:
     """How far a guard says that its boot is, or why that is not known.
 
     ``needs_person``: that does not pass by itself. ``took_connection``: something
@@ -47,7 +51,7 @@ class _RefusedError(TransientError):
     """The proxy's token is refused, which passes only if somebody mends it."""
 
 
-class Guard:
+class GuardClient:
     """Speaks to the guards of instances, each over its own link."""
 
     def __init__(self) -> None:
@@ -58,17 +62,17 @@ class Guard:
         if self._session is not None:
             await self._session.close()
 
-    async def look(self, upstream: Upstream) -> Sight:
+    async def look(self, upstream: Upstream) -> BootStage:
         """Return how far the boot is; a platform's gateway may answer first."""
         try:
             status, said = await self._ask(upstream, "GET", "/-/stage")
         except TransientError as error:
             refused = isinstance(error, _RefusedError)
             took_connection = refused or _took_connection(error)
-            return Sight(None, str(error), refused, took_connection)
+            return BootStage(None, str(error), refused, took_connection)
         if status == 200:  # noqa: PLR2004
-            return Sight(said)
-        return Sight(None, f"the instance's address answers {status}")
+            return BootStage(said)
+        return BootStage(None, f"the instance's address answers {status}")
 
     async def renew(self, upstream: Upstream) -> None:
         """Put off the instance's dead-man's switch."""
@@ -158,7 +162,7 @@ def _check(upstream: Upstream, response: aiohttp.ClientResponse) -> None:
         raise _RefusedError(
             f"the instance's address answers {response.status}: {whose}"
         )
-    if is_foreign(upstream.link, response.headers):
+    if is_gateway_response(upstream.link, response.headers):
         raise TransientError(f"the instance's address answers {response.status}")
 
 

@@ -73,8 +73,8 @@ class LocalBackend:
         folder = models_folder(os.environ)
         self._models = None if program.simulated else OllamaStore(folder)
         self.traits = Traits(
-            stops_with_proxy=True,
-            keeps_models=not program.simulated,
+            child_process=True,
+            persistent_models=not program.simulated,
             starts_empty=program.simulated,
             models_place="simulator" if program.simulated else str(folder),
             simulated=program.simulated,

@@ -17,7 +17,7 @@ from ollama_proxy.fleet.backend import (
 from ollama_proxy.fleet.connect_faults import ConnectFault
 from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.upstream.endpoint import Link
-from ollama_proxy.upstream.loop_mark import ProxyMark
+from ollama_proxy.upstream.loop_mark import LoopMark
 
 _LOOKS = 3
 _SETTING = "OLLAMA_PROXY_UPSTREAM_URL"
@@ -32,14 +32,14 @@ class StaticBackend:
         *,
         is_gateway: bool = False,
         link: Link | None = None,
-        mark: ProxyMark | None = None,
+        mark: LoopMark | None = None,
     ) -> None:
         self._upstream = Upstream(url, link, is_gateway, _SETTING)
         self._mark = mark
         self._launches: set[LaunchId] = set()
         self.traits = Traits(
-            always_on=True,
-            keeps_models=True,
+            externally_managed=True,
+            persistent_models=True,
             models_place=url,
             poll_s=1.0,
             watch_s=60.0,
@@ -88,5 +88,5 @@ def open_backend(context: BackendContext) -> StaticBackend:
         url,
         is_gateway=bool(context.options.get("upstream_is_gateway")),
         link=link if isinstance(link, Link) else None,
-        mark=ProxyMark(context.owner_id),
+        mark=LoopMark(context.owner_id),
     )

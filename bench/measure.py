@@ -23,7 +23,7 @@ async def measure(
     names: Sequence[str], load: Load, rounds: int, results: Results
 ) -> None:
     """Run everything; the rounds are interleaved, in an order drawn for each."""
-    dice = random.Random(_SEED)  # noqa: S311 - the same order every time
+    rng = random.Random(_SEED)  # noqa: S311 - the same order every time
     with tempfile.TemporaryDirectory(prefix="ollama-proxy-bench-") as name:
         folder = Path(name)
         async with AsyncExitStack() as stack:
@@ -39,7 +39,7 @@ async def measure(
                     if kind == "ours":
                         raise
                     results.note(kind, f"does not start: {error}")
-            await _rounds(proxies, load, rounds, dice, results)
+            await _rounds(proxies, load, rounds, rng, results)
         await _sizes(names, load, folder, results)
         await _ours(load, rounds, folder, results)
         if "aiohttp" in names:
@@ -50,13 +50,13 @@ async def _rounds(
     proxies: list[Running],
     load: Load,
     rounds: int,
-    dice: random.Random,
+    rng: random.Random,
     results: Results,
 ) -> None:
     kinds: tuple[Scenario, ...] = (scenarios.tokens, scenarios.small, scenarios.crowd)
     for number in range(rounds):
         for scenario in kinds:
-            for proxy in dice.sample(proxies, len(proxies)):
+            for proxy in rng.sample(proxies, len(proxies)):
                 try:
                     figures = await scenario(proxy, load, random.Random(number))  # noqa: S311
                 except (TimeoutError, ConnectionError) as error:
@@ -119,9 +119,9 @@ async def _floor(load: Load, rounds: int, folder: Path, results: Results) -> Non
 
 async def soak(load: Load, results: Results) -> None:
     """Load this proxy for long, and see its memory stay flat."""
-    dice = random.Random(_SEED)  # noqa: S311 - the same order every time
+    rng = random.Random(_SEED)  # noqa: S311 - the same order every time
     with tempfile.TemporaryDirectory(prefix="ollama-proxy-bench-") as name:
-        scenario = partial(scenarios.soak, load=load, dice=dice)
+        scenario = partial(scenarios.soak, load=load, rng=rng)
         figures = await alone("ours", Path(name) / "soak", scenario)
     results.add("ours", figures)
     _say("ours", 0, figures)

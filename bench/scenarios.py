@@ -85,7 +85,7 @@ async def _whole(streams: list[Stream], tokens: int, within_s: float) -> None:
         raise AssertionError(f"streams of {tokens} tokens had {sorted(set(counts))}")
 
 
-async def tokens(proxy: Running, load: Load, dice: random.Random) -> Figures:
+async def tokens(proxy: Running, load: Load, rng: random.Random) -> Figures:
     """Streams that begin at drawn times, whatever becomes of the others.
 
     A proxy that encodes tokens anew can't keep up with all: it gets an eighth.
@@ -96,7 +96,7 @@ async def tokens(proxy: Running, load: Load, dice: random.Random) -> Figures:
     begun, cpu_s = loop.time(), proxy.cpu_s()
     streams = []
     count = load.streams if proxy.is_native else max(1, load.streams // _FEWER)
-    for at in sorted(dice.uniform(0, 1) for _ in range(count)):
+    for at in sorted(rng.uniform(0, 1) for _ in range(count)):
         await asyncio.sleep(max(0.0, begun + at - loop.time()))
         streams.append(await Stream.open(proxy.port, request, samples))
     expected_s = load.tokens / load.rate
@@ -109,9 +109,9 @@ async def tokens(proxy: Running, load: Load, dice: random.Random) -> Figures:
     }
 
 
-async def crowd(proxy: Running, load: Load, dice: random.Random) -> Figures:
+async def crowd(proxy: Running, load: Load, rng: random.Random) -> Figures:
     """Many streams at once: when each has its first token."""
-    del dice
+    del rng
     samples: Samples = []
     request = ask(proxy, 2, 1.0)
     opening = [Stream.open(proxy.port, request, samples) for _ in range(load.crowd)]
@@ -124,9 +124,9 @@ async def crowd(proxy: Running, load: Load, dice: random.Random) -> Figures:
     }
 
 
-async def small(proxy: Running, load: Load, dice: random.Random) -> Figures:
+async def small(proxy: Running, load: Load, rng: random.Random) -> Figures:
     """Small requests on kept connections, each as soon as the last is answered."""
-    del dice
+    del rng
     if not proxy.is_native:
         return {}
     request = post("/api/embed", b'{"model":"bench","input":"why is the sky blue"}')
@@ -345,15 +345,15 @@ async def _download(port: int, size: int) -> None:
         raise AssertionError(f"of {size} bytes {taken} came, after {head!r}")
 
 
-async def soak(proxy: Running, load: Load, dice: random.Random) -> Figures:
+async def soak(proxy: Running, load: Load, rng: random.Random) -> Figures:
     """Do the same again and again: how far memory is above where it was at first."""
     deadline = asyncio.get_running_loop().time() + load.soak_s
-    await crowd(proxy, load, dice)
-    await small(proxy, load, dice)
+    await crowd(proxy, load, rng)
+    await small(proxy, load, rng)
     first = proxy.memory()
     requests = 0.0
     while asyncio.get_running_loop().time() < deadline:
-        await crowd(proxy, load, dice)
-        requests += (await small(proxy, load, dice))["requests_per_s"] * load.small_s
+        await crowd(proxy, load, rng)
+        requests += (await small(proxy, load, rng))["requests_per_s"] * load.small_s
     grown = proxy.memory() - first
     return {"soak_grows_mib": grown / 1024**2, "soak_requests": requests}

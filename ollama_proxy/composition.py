@@ -15,11 +15,11 @@ from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.config.upstream_access import access_link
-from ollama_proxy.core.access.cors import OriginRules
-from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.access.cors import CorsPolicy
+from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.record import Policy, Record, State
-from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.core.ollama.routes import Need, known_paths
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
@@ -36,10 +36,10 @@ from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.fleet.reports import secrets_in
-from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import StageReport
 from ollama_proxy.server.access import AccessControl, AccessRule
-from ollama_proxy.server.admin.handlers import OwnHandlers
+from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.aiohttp.behind import refuse
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
@@ -53,25 +53,25 @@ from ollama_proxy.server.aiohttp.middlewares import (
 from ollama_proxy.server.aiohttp.ollama import OllamaHandler
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
-from ollama_proxy.serving.catalog_refresher import CatalogueKeeper
-from ollama_proxy.serving.cold_answers import AsleepAnswers
+from ollama_proxy.serving.catalog_refresher import CatalogRefresher
+from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_changes import ModelChanges
-from ollama_proxy.serving.relay import Common
+from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_body import BodyBudget, invite_later
 from ollama_proxy.serving.response_relay import strip_own_headers
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
-from ollama_proxy.serving.short_circuit import SparedRequests
+from ollama_proxy.serving.short_circuit import ShortCircuit
 from ollama_proxy.serving.status import Status
 from ollama_proxy.serving.unknown_models import UnknownModels, WakeRule
 from ollama_proxy.store.lessons import LessonBook
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.stage_history import StageEstimates
-from ollama_proxy.upstream.client import Relay
-from ollama_proxy.upstream.loop_mark import ProxyMark
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.loop_mark import LoopMark
 
 _STOP_ON_EXIT_S = 30.0
 _MAX_HEADER = 1024 * 1024
@@ -82,9 +82,9 @@ class Parts:
     """The long-lived parts of a running proxy."""
 
     pool: Pool
-    keeper: CatalogueKeeper
+    keeper: CatalogRefresher
     pulls: Pulls
-    relay: Relay
+    relay: UpstreamClient
     probing: aiohttp.ClientSession
     fast_path: FastPath
     book: LessonBook
@@ -122,7 +122,7 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
             f" ({error}); run the version that wrote them"
         ) from error
     traits = backend.traits
-    store.claim(name, costs=not (traits.always_on or traits.stops_with_proxy))
+    store.claim(name, costs=not (traits.externally_managed or traits.child_process))
     return backend
 
 
@@ -132,9 +132,9 @@ def build_app(
     clock: Clock,
     store: Store,
     backend: Backend,
-    dice: random.Random,
+    rng: random.Random,
     hold: HoldPolicy | None = None,
-    hosts: HostRules | None = None,
+    hosts: HostPolicy | None = None,
     access_rules: Sequence[AccessRule] = (),
     neighbours: Neighbours | None = None,
 ) -> web.Application:
@@ -153,12 +153,12 @@ def build_app(
         timeout=aiohttp.ClientTimeout(total=None),
     )
     sticky = (
-        StickyModels(store, models, restores=not backend.traits.keeps_models)
+        RestoredModels(store, models, restores=not backend.traits.persistent_models)
         if settings.sticky_models
         else None
     )
     load_wishes = LoadWishes()
-    mark = ProxyMark(store.owner_id)
+    mark = LoopMark(store.owner_id)
     gpu = GpuLook(settings.gpu_check, backend.traits.gpus)
     probe = HttpProbe(probing, sticky, load_wishes, mark, gpu)
     metrics, estimates = Metrics(), Estimates(store)
@@ -177,15 +177,15 @@ def build_app(
         probe=probe,
         clock=clock,
         policy=_policy(settings),
-        dice=dice,
+        rng=rng,
     )
-    controller.observe(metrics.on_transition)
+    controller.subscribe(metrics.on_transition)
     metrics.watch_stages(offer.name)
     stage_estimates = StageEstimates(store.stages)
     report = StageReport(
         offer.name, controller.timeline, counts=metrics, learner=stage_estimates
     )
-    controller.observe(report.on_transition)
+    controller.subscribe(report.on_transition)
     pool = Pool(
         [controller],
         store=store,
@@ -199,7 +199,7 @@ def build_app(
         ready=lambda: pool.is_ready,
     )
     place = store.place(place_of(offer.name, backend.traits))
-    catalogue = Catalogue(
+    catalogue = Catalog(
         models,
         version=settings.asleep_version,
         since=partial(date_of, clock, clock.now()),
@@ -207,8 +207,8 @@ def build_app(
         restored=sticky,
         stock=backend if isinstance(backend, SupportsModelListing) else None,
     )
-    relay = Relay(mark)
-    controller.observe(partial(_forget_connections, relay))
+    relay = UpstreamClient(mark)
+    controller.subscribe(partial(_forget_connections, relay))
     most = MOST_DETACHED if settings.detached_pulls else 0
     pulls = Pulls(relay, clock=clock, stall_s=settings.stall_timeout, most=most)
     book = LessonBook(place, clock)
@@ -226,7 +226,7 @@ def build_app(
         starts_empty=backend.traits.starts_empty,
         also_known=being_fetched,
     )
-    keeper = CatalogueKeeper(
+    keeper = CatalogRefresher(
         pool,
         probe=probe,
         catalogue=catalogue,
@@ -244,7 +244,7 @@ def build_app(
         pool,
         estimates,
         clock,
-        dice,
+        rng,
         models,
         offer.name,
         pulls,
@@ -255,13 +255,13 @@ def build_app(
         stage_estimates,
         neighbours,
     )
-    common = Common(
+    common = Services(
         pool=pool,
         relay=relay,
         mark=mark,
-        answers=AsleepAnswers(catalogue),
+        answers=ColdAnswers(catalogue),
         status=status,
-        spared=SparedRequests(
+        spared=ShortCircuit(
             _spared(settings, backend),
             unknown,
             IdleIgnores(settings.idle_ignores),
@@ -277,7 +277,7 @@ def build_app(
         ),
         stall_s=settings.stall_timeout,
     )
-    access = AccessControl(OriginRules(settings.origins), hosts, access_rules)
+    access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
     fast_path = FastPath(common, access=access, clock=clock)
     handler = OllamaHandler(common, changes)
     dispatcher = Dispatcher()
@@ -291,7 +291,7 @@ def build_app(
         ],
     )
     app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path, book)
-    own = OwnHandlers(
+    own = AdminHandlers(
         pool=pool, status=status, metrics=metrics, store=store, pulls=pulls
     )
     app.add_routes(own.routes())
@@ -312,7 +312,7 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
     add_cors_headers(request, response)
 
 
-def _forget_connections(relay: Relay, _before: Record, after: Record) -> None:
+def _forget_connections(relay: UpstreamClient, _before: Record, after: Record) -> None:
     """Keep no connection to an instance that is being stopped."""
     if after.state is State.STOPPING:
         relay.forget()
@@ -324,7 +324,7 @@ def _spared(settings: Settings, backend: Backend) -> set[Need]:
     A cloud model needs the key of its server, which a new disk does not have.
     """
     spared = set() if settings.loads_keep_awake else {Need.LOAD}
-    return spared if backend.traits.keeps_models else spared | {Need.CLOUD}
+    return spared if backend.traits.persistent_models else spared | {Need.CLOUD}
 
 
 def _spec(settings: Settings) -> object:
@@ -350,7 +350,7 @@ def _static_spec(settings: Settings) -> object:
 def _wake_rule(settings: Settings, backend: Backend) -> WakeRule:
     """Return whether unknown models wake: a server that is there anyway may as well."""
     rule = WakeRule(settings.wake_for_unknown_models)
-    is_free = backend.traits.always_on and rule is WakeRule.AUTO
+    is_free = backend.traits.externally_managed and rule is WakeRule.AUTO
     return WakeRule.TRUE if is_free else rule
 
 
@@ -371,7 +371,7 @@ def _policy(settings: Settings) -> Policy:
 
 async def _release_waiting(app: web.Application) -> None:
     """Wake nothing more, and tell those who wait that they wait in vain."""
-    app[PARTS].pool.end_waiting()
+    app[PARTS].pool.stop_admitting()
 
 
 def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -6,7 +6,7 @@ __getattr__ = forwarded(
     __name__,
     {
         "*": "ollama_proxy.upstream.endpoint",
-        "MARK": "ollama_proxy.core.http.headers",
+        "MARK": "ollama_proxy.core.http.headers:GUARD_HEADER",
         "GUARD_TOKEN": "ollama_proxy.core.http.headers",
     },
 )

@@ -47,7 +47,7 @@ _JUNK: tuple[Any, ...] = (
 
 def mutated_requests(seed: int, count: int) -> Iterator[Recorded]:
     """Yield requests; the same for the same seed."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     begun = []
     for request in (*asleep_requests(), *taken_requests()):
         if request.method == "POST" and request.target not in _NOT_ASKED:
@@ -56,8 +56,8 @@ def mutated_requests(seed: int, count: int) -> Iterator[Recorded]:
             except ValueError:
                 continue
     for at in range(count):
-        path, value = dice.choice(begun)
-        body = _broken(dice, json.dumps(_changed(dice, value)).encode())
+        path, value = rng.choice(begun)
+        body = _broken(rng, json.dumps(_changed(rng, value)).encode())
         yield Recorded(f"{at} {path} {body!r}", "POST", path, body)
 
 
@@ -69,16 +69,16 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             yield from _places(inner, (*path, key))
 
 
-def _changed(dice: random.Random, value: Any) -> Any:
+def _changed(rng: random.Random, value: Any) -> Any:
     value = copy.deepcopy(value)
-    for _ in range(dice.choice((1, 1, 1, 2, 3))):
-        path = dice.choice(list(_places(value)))
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        path = rng.choice(list(_places(value)))
         if not path:
             continue
         holder = value
         for key in path[:-1]:
             holder = holder[key]
-        junk, how = copy.deepcopy(dice.choice(_JUNK)), dice.random()
+        junk, how = copy.deepcopy(rng.choice(_JUNK)), rng.random()
         if how < 0.1:
             del holder[path[-1]]
         elif how < 0.2 and isinstance(holder, dict):
@@ -88,12 +88,12 @@ def _changed(dice: random.Random, value: Any) -> Any:
     return value
 
 
-def _broken(dice: random.Random, body: bytes) -> bytes:
-    how, at = dice.random(), dice.randrange(len(body) + 1)
+def _broken(rng: random.Random, body: bytes) -> bytes:
+    how, at = rng.random(), rng.randrange(len(body) + 1)
     if how < 0.08:
         return body[:at]
     if how < 0.16:
-        return body[:at] + bytes([dice.choice(b'{}[],:"\\ x0\xff\n')]) + body[at + 1 :]
+        return body[:at] + bytes([rng.choice(b'{}[],:"\\ x0\xff\n')]) + body[at + 1 :]
     if how < 0.2:
-        return body + dice.choice((b"\x00", b"{}", b"x"))
+        return body + rng.choice((b"\x00", b"{}", b"x"))
     return body

@@ -17,8 +17,8 @@ from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
 from ollama_proxy.composition import PARTS, Parts, build_app, open_runner
 from ollama_proxy.config.settings import load_settings
-from ollama_proxy.core.access.hosts import HostRules
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.access.hosts import HostPolicy
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.server.access import AccessRule
 from ollama_proxy.server.binding import bind
@@ -52,7 +52,7 @@ class RunningProxy:
         return len(server.connections) if server is not None else 0
 
     @property
-    def catalogued(self) -> Contents | None:
+    def catalogued(self) -> Snapshot | None:
         """What an instance said of its models, as it is on disk."""
         query = "SELECT name FROM place ORDER BY written DESC"
         with contextlib.closing(sqlite3.connect(self.folder / "state.sqlite3")) as db:
@@ -93,7 +93,7 @@ async def running_proxy(
     backend: Backend | None = None,
     clock: Clock | None = None,
     hold: HoldPolicy | None = None,
-    hosts: HostRules | None = None,
+    hosts: HostPolicy | None = None,
     access_rules: Sequence[AccessRule] = (),
     drain_timeout_s: float = 0.2,
     **env: str,
@@ -113,7 +113,7 @@ async def running_proxy(
         clock=clock or SystemClock(),
         store=store,
         backend=chosen,
-        dice=random.Random(1),
+        rng=random.Random(1),
         hold=hold,
         hosts=hosts,
         access_rules=access_rules,

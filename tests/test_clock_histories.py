@@ -96,7 +96,7 @@ class Deployment:
             probe=self.probe,
             clock=self.clock,
             policy=POLICY,
-            dice=random.Random(1),
+            rng=random.Random(1),
         )
         self.pool = Pool(
             [controller], store=self.store, clock=self.clock, max_waiting=9

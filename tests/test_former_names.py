@@ -2,11 +2,13 @@
 
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.former_names import with_former_fields
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet import backend
 from ollama_proxy.fleet.backend import BackendContext
@@ -114,3 +116,38 @@ def test_each_name_that_the_former_page_gives_is_found(module: str, name: str) -
 def test_a_name_that_never_was_is_an_import_error() -> None:
     with pytest.raises(ImportError):
         exec("from ollama_proxy.backend import Nonsense")
+
+
+FIELDS = {
+    "always_on": "externally_managed",
+    "stops_with_proxy": "child_process",
+    "keeps_models": "persistent_models",
+}
+
+
+@pytest.mark.parametrize(("former", "now"), FIELDS.items())
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_field_is_given_and_read_by_its_former_name(former: str, now: str) -> None:
+    traits = backend.Traits(**{former: True}, location="lab")  # type: ignore[arg-type]  # a name of before
+
+    assert getattr(traits, now) is True
+    assert getattr(traits, former) is True
+    assert traits == backend.Traits(**{now: True}, location="lab")  # type: ignore[arg-type]  # mixed kinds
+
+
+def test_former_fields_warn_once_for_a_class() -> None:
+    @with_former_fields(old="new")
+    @dataclass(frozen=True, slots=True)
+    class Thing:
+        new: int = 0
+
+    with pytest.warns(DeprecationWarning, match="Thing.old is now Thing.new") as told:
+        things = [Thing(old=1), Thing(old=2)]  # type: ignore[call-arg]  # a name of before
+
+    assert ([one.new for one in things], len(told)) == ([1, 2], 1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_field_by_both_names_is_refused() -> None:
+    with pytest.raises(TypeError, match="'child_process' by two names"):
+        backend.Traits(stops_with_proxy=True, child_process=True)  # type: ignore[call-arg]  # a name of before

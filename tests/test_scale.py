@@ -42,7 +42,7 @@ async def test_an_open_stream_takes_less_than_forty_kilobytes(tmp_path: Path) ->
 
 
 async def test_memory_stays_flat_under_load(tmp_path: Path) -> None:
-    scenario = functools.partial(soak, load=SMOKE, dice=random.Random(1))
+    scenario = functools.partial(soak, load=SMOKE, rng=random.Random(1))
     figures = await alone("ours", tmp_path / "soak", scenario)
 
     assert figures["soak_requests"] > 0

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 import structlog
 
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
-from ollama_proxy.backends.exoscale.buyer import Buyer
+from ollama_proxy.backends.exoscale.buyer import Provisioner
 from ollama_proxy.backends.exoscale.cards import least_gpus
 from ollama_proxy.backends.exoscale.evidence import UNHEARD, cloud_report, step_report
 from ollama_proxy.backends.exoscale.firewall import (
@@ -24,7 +24,7 @@ from ollama_proxy.backends.exoscale.firewall import (
 from ollama_proxy.backends.exoscale.instances import (
     LEAVING,
     Instance,
-    Labels,
+    OwnershipTags,
     is_made_by_us,
     oldest_first,
     read_instance,
@@ -32,11 +32,11 @@ from ollama_proxy.backends.exoscale.instances import (
 )
 from ollama_proxy.backends.exoscale.making import Making, read_making
 from ollama_proxy.backends.exoscale.owners import Owners
-from ollama_proxy.backends.exoscale.parking import Parking
-from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.parking import Standby
+from ollama_proxy.backends.exoscale.purchase import Ledger, Placement, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.zones import Zones
-from ollama_proxy.backends.guard import FAILED, READY, REASONS, Guard, Sight
+from ollama_proxy.backends.guard import FAILED, READY, REASONS, BootStage, GuardClient
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.seen_owners import SeesOwners
@@ -74,7 +74,7 @@ _SYSTEM_GIB = {"native": 15, "docker": 20}
 With Docker driver, Docker and image: about 20 in use on real instances. Without it the
 system, driver and the unpacked archive were measured by nobody: an estimate.
 """
-_UNWANTED = "instance-"
+_ORPHAN_PREFIX = "instance-"
 """Before an instance's id: the name under which the sweep deletes it alone."""
 
 _USELESS = {
@@ -106,14 +106,14 @@ class ExoscaleBackend(SeesOwners[Owners]):
         self._settings = settings
         self._owner_id = owner_id
         self._remembers = remembers
-        self._labels = Labels(owner_id)
+        self._labels = OwnershipTags(owner_id)
         self._ledger = ledger
         self._authority = authority
         self._clock = clock
         self._api_of = api_of
         self._port = port
         self._apis: dict[str, ExoscaleApi] = {}
-        self._guard = Guard()
+        self._guard = GuardClient()
         self._firewall = Firewall(owner_id, settings.allowed_cidr, clock)
         self._sightings = Sightings[Instance](
             ledger.shown,
@@ -122,8 +122,8 @@ class ExoscaleBackend(SeesOwners[Owners]):
             save=ledger.note_shown,
         )
         self._absences = Absences()
-        self._parking = Parking(settings, labels=self._labels, clock=clock)
-        self._buyer = Buyer(
+        self._parking = Standby(settings, labels=self._labels, clock=clock)
+        self._buyer = Provisioner(
             settings,
             labels=self._labels,
             firewall=self._firewall,
@@ -196,7 +196,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
         as no purchase was sent, none can turn up.
         """
         purchase = self._ledger.get(launch_id)
-        if purchase is None or not purchase.was_never_sent:
+        if purchase is None or not purchase.create_not_sent:
             self._missed.pop(launch_id, None)
         while self._missed.get(launch_id, 0) < _LOOKS:
             yield
@@ -213,7 +213,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
                 stopped = instance.state == "stopped"
                 if not fits or not stopped or self._parking.is_over(instance):
                     continue
-                offer, api = Offer(zone, settings.instance_type), self.api(zone)
+                offer, api = Placement(zone, settings.instance_type), self.api(zone)
                 await self._firewall.ensure(api)
                 purchase = await self._parking.wake(api, instance, launch_id, offer)
                 self._ledger.put(launch_id, purchase)
@@ -267,7 +267,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
             return False
         self._absences.end(launch_id)
         (zone, first), *rest = found
-        offer = Offer(zone, self._settings.instance_type)
+        offer = Placement(zone, self._settings.instance_type)
         sent_at = self._clock.now()
         identity = first.labels.get("identity")
         purchase = Purchase(offer, sent_at, first.id, identity=identity)
@@ -302,7 +302,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the API and then at the instance itself."""
         purchase = self._ledger.get(launch_id)
-        if purchase is not None and purchase.was_never_sent:
+        if purchase is not None and purchase.create_not_sent:
             return self._forgotten(launch_id)
         if purchase is None or purchase.instance_id is None:
             if not await self._adopted(launch_id):
@@ -460,7 +460,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
         )
 
     async def _tend_firewall(
-        self, launch_id: LaunchId, instance: Instance, sight: Sight
+        self, launch_id: LaunchId, instance: Instance, sight: BootStage
     ) -> str:
         """Have the security group follow our address; see `Firewall.tend`."""
         purchase = self._ledger.get(launch_id)
@@ -502,10 +502,10 @@ class ExoscaleBackend(SeesOwners[Owners]):
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)
         purchase = self._ledger.get(launch_id)
-        if purchase is not None and purchase.was_never_sent:
+        if purchase is not None and purchase.create_not_sent:
             return
-        if launch_id.startswith(_UNWANTED):
-            await self._delete_unwanted(launch_id.removeprefix(_UNWANTED))
+        if launch_id.startswith(_ORPHAN_PREFIX):
+            await self._delete_unwanted(launch_id.removeprefix(_ORPHAN_PREFIX))
             return
         if purchase is not None and purchase.instance_id is not None:
             bought = await self._look(launch_id, purchase)
@@ -582,7 +582,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
         ]
         launched = [one for one in found if one not in parked]
         unwanted += [one for one in launched if self._is_double(one)]
-        strays = {_UNWANTED + one.id for one in unwanted if not self._is_used(one)}
+        strays = {_ORPHAN_PREFIX + one.id for one in unwanted if not self._is_used(one)}
         launches = {self._labels.launch_of(one) for one in launched}
         if problem is not None and not launches | strays:
             raise problem

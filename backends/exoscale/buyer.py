@@ -14,8 +14,8 @@ from ollama_proxy.backends.exoscale.choices import (
     read_types,
 )
 from ollama_proxy.backends.exoscale.firewall import Firewall
-from ollama_proxy.backends.exoscale.instances import Labels
-from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.instances import OwnershipTags
+from ollama_proxy.backends.exoscale.purchase import Ledger, Placement, Purchase
 from ollama_proxy.backends.exoscale.remembered import Read, Remembered
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.userdata import Installation, user_data
@@ -42,14 +42,14 @@ async def template_in(read: Read, settings: ExoscaleSettings, zone: str) -> Temp
     return template
 
 
-class Buyer:
+class Provisioner:
     """Buys instances, each with its purchase in the ledger before and after."""
 
     def __init__(
         self,
         settings: ExoscaleSettings,
         *,
-        labels: Labels,
+        labels: OwnershipTags,
         firewall: Firewall,
         ledger: Ledger,
         authority: Authority,
@@ -65,10 +65,10 @@ class Buyer:
         self._clock = clock
         self._api_of = api_of
         self._models = models
-        self._without_room: dict[Offer, float] = {}
+        self._without_room: dict[Placement, float] = {}
         self._remembered = Remembered(clock)
 
-    def note_full(self, offer: Offer) -> None:
+    def note_full(self, offer: Placement) -> None:
         """Remember that there was no room for an offer."""
         self._without_room[offer] = self._clock.now()
 
@@ -89,11 +89,11 @@ class Buyer:
         full = [error for error in problems if isinstance(error, CapacityError)]
         raise (full or problems)[0]
 
-    def offers(self) -> list[Offer]:
+    def offers(self) -> list[Placement]:
         """Return what to try, in order; what had no room lately comes last."""
         settings = self._settings
         offers = [
-            Offer(zone, type_name)
+            Placement(zone, type_name)
             for zone in (settings.zone, *settings.fallback_zones)
             for type_name in (settings.instance_type, *settings.fallback_types)
         ]
@@ -102,7 +102,7 @@ class Buyer:
             offers, key=lambda offer: self._without_room.get(offer, 0.0) > lately
         )
 
-    async def _send(self, launch_id: LaunchId, offer: Offer) -> None:
+    async def _send(self, launch_id: LaunchId, offer: Placement) -> None:
         """Send the one create call, with the purchase noted before and after."""
         try:
             order = await self._order(launch_id, offer)
@@ -114,7 +114,7 @@ class Buyer:
             raise
 
     async def _send_once(
-        self, launch_id: LaunchId, offer: Offer, order: dict[str, Any]
+        self, launch_id: LaunchId, offer: Placement, order: dict[str, Any]
     ) -> None:
         """Send the create call, noted at the moment of this very try."""
         sent = Purchase(offer, attempted_at=self._clock.now())
@@ -135,7 +135,7 @@ class Buyer:
         )
         self._ledger.put(launch_id, bought)
 
-    async def _order(self, launch_id: LaunchId, offer: Offer) -> dict[str, Any]:
+    async def _order(self, launch_id: LaunchId, offer: Placement) -> dict[str, Any]:
         """Return the arguments of the create call."""
         api, settings = self._api_of(offer.zone), self._settings
         read = self._remembered.of(api)

@@ -11,7 +11,7 @@ from typing import Any
 from ollama_proxy.backends.boot_report import readable, telling_line
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import Instance
-from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.base.errors import BackendError, TransientError
 from ollama_proxy.fleet.backend import Upstream
 
@@ -27,7 +27,7 @@ _WORDS = 300
 
 
 async def step_report(
-    guard: Guard, upstream: Upstream, step: str, token: str
+    guard: GuardClient, upstream: Upstream, step: str, token: str
 ) -> tuple[str, str]:
     """Return why a step failed, in a sentence, and its last lines.
 

@@ -41,7 +41,7 @@ class Instance(msgspec.Struct, frozen=True, rename="kebab"):
         return float(text) if text.isdecimal() else None
 
 
-class Labels:
+class OwnershipTags:
     """The labels of one owner. Values begin with a letter and hold no ``:``."""
 
     def __init__(self, owner_id: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ollama_proxy.backends.exoscale.purchase import Offer
+from ollama_proxy.backends.exoscale.purchase import Placement
 
 _FAILED = frozenset({"failure", "timeout"})
 _OUR_FAULT = frozenset({"forbidden", "incorrect", "not-found", "unsupported"})
@@ -33,7 +33,7 @@ class Making:
         return self.state in _FAILED
 
 
-def read_making(operation: Mapping[str, Any], offer: Offer) -> Making:
+def read_making(operation: Mapping[str, Any], offer: Placement) -> Making:
     """Return what an operation tells; any of its keys may be missing."""
     state = str(operation.get("state") or "pending")
     code = str(operation.get("reason") or "")

@@ -14,8 +14,12 @@ from ollama_proxy.backends.exoscale.api import (
     OperationFailedError,
     settled,
 )
-from ollama_proxy.backends.exoscale.instances import Instance, Labels, read_instance
-from ollama_proxy.backends.exoscale.purchase import Offer, Purchase
+from ollama_proxy.backends.exoscale.instances import (
+    Instance,
+    OwnershipTags,
+    read_instance,
+)
+from ollama_proxy.backends.exoscale.purchase import Placement, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
@@ -39,11 +43,11 @@ Inferred, as in `making`.
 """
 
 
-class Parking:
+class Standby:
     """Stops instances instead of deleting them, and starts them again."""
 
     def __init__(
-        self, settings: ExoscaleSettings, *, labels: Labels, clock: Clock
+        self, settings: ExoscaleSettings, *, labels: OwnershipTags, clock: Clock
     ) -> None:
         self.is_open = settings.idle_action == "stop"
         self._settings = settings
@@ -132,7 +136,7 @@ class Parking:
         return True
 
     async def wake(
-        self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Offer
+        self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Placement
     ) -> Purchase:
         """Give a parked instance to a launch; it is started by `start`."""
         lease_end = self._clock.wall() + self._settings.lease

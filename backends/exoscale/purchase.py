@@ -17,7 +17,7 @@ _SHOWN = LaunchId("shown")
 """Under this name they keep what Exoscale has shown, by id, with its zone."""
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Placement(msgspec.Struct, frozen=True):
     """A type of instance, by the name that a person gave it, in a zone."""
 
     zone: str
@@ -36,7 +36,7 @@ class Purchase(msgspec.Struct, frozen=True):
     is bought.
     """
 
-    offer: Offer
+    offer: Placement
     attempted_at: float | None = None
     instance_id: str | None = None
     operation_id: str | None = None
@@ -47,7 +47,7 @@ class Purchase(msgspec.Struct, frozen=True):
     doomed: bool = False
 
     @property
-    def was_never_sent(self) -> bool:
+    def create_not_sent(self) -> bool:
         """Whether nothing can have been bought: no call was sent, or it was refused."""
         return self.attempted_at is None and self.instance_id is None
 
@@ -77,7 +77,7 @@ class Ledger:
         }
         self.shown = noted | shown
         for name in self._damaged:  # it may have been sent a moment ago, anywhere
-            self._kept[name] = Purchase(Offer("", ""), attempted_at=now)
+            self._kept[name] = Purchase(Placement("", ""), attempted_at=now)
 
     def get(self, launch_id: LaunchId) -> Purchase | None:
         """Return what is known of a launch."""

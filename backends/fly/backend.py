@@ -17,18 +17,18 @@ from ollama_proxy.backends.fly.machines import (
     LEAVING,
     RESTING,
     Machine,
-    Marks,
+    OwnershipTags,
     is_made_by_us,
     mark_name,
     oldest_first,
 )
-from ollama_proxy.backends.fly.maker import Maker
+from ollama_proxy.backends.fly.maker import Provisioner
 from ollama_proxy.backends.fly.owners import Owners
-from ollama_proxy.backends.fly.premises import Premises
+from ollama_proxy.backends.fly.premises import AppSetup
 from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.fly.states import Assessment, StateContext, assess
 from ollama_proxy.backends.fly.volumes import Volumes
-from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.backends.seen_owners import SeesOwners
@@ -60,7 +60,7 @@ from ollama_proxy.upstream.endpoint import Link
 _NAME = "ollama-proxy-"
 _MAX_SLOTS = 10
 _ROOT_GIB = 8  # Fly's limit for the root file system, image included
-_UNWANTED = "machine-"
+_ORPHAN_PREFIX = "machine-"
 """Before a machine's id: the name under which the sweep destroys it alone."""
 _NEEDLESS = "volume-"
 """The same before a volume's id."""
@@ -86,13 +86,13 @@ class FlyBackend(SeesOwners[Owners]):
         self._owner_id = owner_id
         self._remembers = remembers
         self._api = api
-        self._marks = Marks(owner_id)
+        self._marks = OwnershipTags(owner_id)
         self._attempts = attempts
         self._clock = clock
-        self._guard = Guard()
+        self._guard = GuardClient()
         self._keeps = settings.idle_action != "destroy"
         self._volumes = Volumes(settings, api=api, marks=self._marks, attempts=attempts)
-        self._maker = Maker(
+        self._maker = Provisioner(
             settings,
             api=api,
             marks=self._marks,
@@ -102,7 +102,7 @@ class FlyBackend(SeesOwners[Owners]):
             clock=clock,
             max_lifetime_s=max_lifetime_s,
         )
-        self._premises = Premises(
+        self._premises = AppSetup(
             settings, api=api, attempts=attempts, volumes=self._volumes, clock=clock
         )
         self._sightings = Sightings[Machine](
@@ -144,7 +144,7 @@ class FlyBackend(SeesOwners[Owners]):
             if machine is not None and machine.state not in LEAVING:
                 await self._run(launch_id, machine)
                 return
-            if attempt.is_unsettled(self._clock.now()) and not attempt.seen:
+            if attempt.create_may_arrive(self._clock.now()) and not attempt.seen:
                 raise TransientError("the machine of this launch is not shown yet")
             self._attempts.put(launch_id, Attempt(self._settings.region))
         elif attempt is None:
@@ -285,16 +285,16 @@ class FlyBackend(SeesOwners[Owners]):
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the API and then at the machine itself."""
-        if launch_id.startswith((_UNWANTED, _NEEDLESS)):
+        if launch_id.startswith((_ORPHAN_PREFIX, _NEEDLESS)):
             return await self._inspect_unwanted(launch_id)
         attempt = self._attempts.get(launch_id)
-        if attempt is not None and attempt.was_never_sent:
+        if attempt is not None and attempt.create_not_sent:
             return self._forgotten(launch_id)
         if attempt is None or attempt.instance_id is None:
             return await self._inspect_unknown(launch_id, attempt)
         machine = await self._look(launch_id, attempt)
         if machine is None:
-            if attempt.is_unsettled(self._clock.now()) and not attempt.seen:
+            if attempt.create_may_arrive(self._clock.now()) and not attempt.seen:
                 return Observation(Phase.PENDING, detail="made, not yet shown")
             return await self._inspect_rest(launch_id)
         return await self._inspect_machine(launch_id, attempt, machine)
@@ -327,7 +327,7 @@ class FlyBackend(SeesOwners[Owners]):
         if sent_at is None:
             return False
         is_certain = self._absences.is_certain(launch_id, now, sent_at=sent_at)
-        return attempt.is_unsettled(now) or not is_certain
+        return attempt.create_may_arrive(now) or not is_certain
 
     async def _inspect_rest(self, launch_id: LaunchId) -> Observation:
         """Tell of a launch without a machine: what it leaves may have to go first."""
@@ -342,7 +342,7 @@ class FlyBackend(SeesOwners[Owners]):
             there = {_NEEDLESS + one.id for one in await self._volumes.ours()}
             return Observation(Phase.PENDING if name in there else Phase.GONE)
         try:
-            machine = await self._api.machine(name.removeprefix(_UNWANTED))
+            machine = await self._api.machine(name.removeprefix(_ORPHAN_PREFIX))
         except NotFoundError:
             return Observation(Phase.GONE)
         phase = Phase.GONE if machine.state in LEAVING else Phase.PENDING
@@ -367,24 +367,24 @@ class FlyBackend(SeesOwners[Owners]):
         self, launch_id: LaunchId, attempt: Attempt, machine: Machine
     ) -> Observation:
         """Tell what a machine's state means for its launch."""
-        known = Circumstances(
+        known = StateContext(
             keeps=self._keeps,
             told_to_stop=launch_id in self._told_to_stop,
-            is_unshown=self._is_unshown(launch_id),
+            start_not_visible_yet=self._is_unshown(launch_id),
         )
-        thought, why = verdict(machine, known)
+        thought, why = assess(machine, known)
         match thought:
-            case Verdict.GONE:
+            case Assessment.GONE:
                 self._resting += machine.is_resting
                 return await self._inspect_rest(launch_id)
-            case Verdict.PERHAPS_SERVING:
+            case Assessment.MAYBE_READY:
                 return await self._boot(launch_id, attempt, machine)
-        phase = Phase.PENDING if thought is Verdict.COMING else Phase.FAILED
+        phase = Phase.PENDING if thought is Assessment.PENDING else Phase.FAILED
         return Observation(phase, detail=why)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
         attempt = self._attempts.get(launch_id)
-        return attempt is not None and attempt.is_unshown(self._clock.now())
+        return attempt is not None and attempt.start_not_visible_yet(self._clock.now())
 
     def _forgotten(self, launch_id: LaunchId) -> Observation:
         self._absences.end(launch_id)
@@ -461,9 +461,9 @@ class FlyBackend(SeesOwners[Owners]):
         """Go one step towards a machine that costs no compute; `inspect` tells when."""
         self._heard.pop(launch_id, None)
         attempt = self._attempts.get(launch_id)
-        if attempt is not None and attempt.was_never_sent:
+        if attempt is not None and attempt.create_not_sent:
             return
-        if launch_id.startswith((_UNWANTED, _NEEDLESS)):
+        if launch_id.startswith((_ORPHAN_PREFIX, _NEEDLESS)):
             await self._end_unwanted(launch_id)
             return
         self._told_to_stop.add(launch_id)
@@ -528,7 +528,7 @@ class FlyBackend(SeesOwners[Owners]):
             return
         for machine in ours:
             used = self._attempts.instance_ids()
-            if _UNWANTED + machine.id == name and machine.id not in used:
+            if _ORPHAN_PREFIX + machine.id == name and machine.id not in used:
                 await self._end(machine, keep=False)
 
     async def owned(self) -> Collection[LaunchId]:
@@ -551,7 +551,7 @@ class FlyBackend(SeesOwners[Owners]):
             elif is_used or not (rests or is_double):
                 names.add(launch_id)
             else:
-                names.add(LaunchId(_UNWANTED + machine.id))
+                names.add(LaunchId(_ORPHAN_PREFIX + machine.id))
         self._resting = kept
         if not self._attempts.launches():  # one that is being made has no machine yet
             names |= await self._needless_volumes(ours)
@@ -621,7 +621,7 @@ class FlyBackend(SeesOwners[Owners]):
             await until_gone(self, launch_id)
         for machine in await self._every_one_of_ours():
             yield f"destroying machine {machine.id} ({machine.state})"
-            await until_gone(self, LaunchId(_UNWANTED + machine.id))
+            await until_gone(self, LaunchId(_ORPHAN_PREFIX + machine.id))
             await self._api.reaches(machine, "destroyed")
         async for step in self._premises.remove():
             yield step

@@ -90,7 +90,7 @@ def mark_name(name: str) -> str:
     return _PREFIX + name
 
 
-class Marks:
+class OwnershipTags:
     """The marks of one owner."""
 
     def __init__(self, owner_id: str) -> None:

@@ -8,7 +8,7 @@ from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import machine_config, spec_of
 from ollama_proxy.backends.fly.failures import NameTakenError
-from ollama_proxy.backends.fly.machines import Machine, Marks, Volume
+from ollama_proxy.backends.fly.machines import Machine, OwnershipTags, Volume
 from ollama_proxy.backends.fly.places import Place, place_in
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
@@ -27,7 +27,7 @@ from ollama_proxy.upstream.certificates import Authority
 _NO_ROOM_S = 600.0
 
 
-class Maker:
+class Provisioner:
     """Makes machines, each with its attempt on disk before and after the call."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Maker:
         settings: FlySettings,
         *,
         api: FlyApi,
-        marks: Marks,
+        marks: OwnershipTags,
         attempts: Attempts,
         volumes: Volumes,
         authority: Authority,
@@ -165,7 +165,7 @@ class Maker:
     ) -> None:
         """Destroy a new volume if it is certain that its machine was not made."""
         attempt = self._attempts.get(launch_id)
-        is_unmade = attempt is None or attempt.was_never_sent
+        is_unmade = attempt is None or attempt.create_not_sent
         if is_unmade or isinstance(error, NameTakenError):
             await self._volumes.drop(volume)
 
@@ -181,7 +181,7 @@ class Maker:
         except OutcomeUnknownError:
             raise
         except NameTakenError:
-            if before is not None and before.was_never_sent:
+            if before is not None and before.create_not_sent:
                 self._attempts.put(launch_id, before)  # this call made nothing
             raise
         except BackendError:

@@ -27,7 +27,7 @@ _PAUSE_S = 2.0
 _SHOWN_LATE_S = 60.0
 
 
-class Premises:
+class AppSetup:
     """Sets up and clears what costs little and stays."""
 
     def __init__(

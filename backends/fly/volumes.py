@@ -13,7 +13,7 @@ from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import guest_of
 from ollama_proxy.backends.fly.failures import NoAppError
-from ollama_proxy.backends.fly.machines import Marks, Volume
+from ollama_proxy.backends.fly.machines import OwnershipTags, Volume
 from ollama_proxy.backends.fly.places import Place
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.base.errors import (
@@ -57,7 +57,12 @@ class Volumes:
     """Makes, finds and destroys the volumes of one deployment."""
 
     def __init__(
-        self, settings: FlySettings, *, api: FlyApi, marks: Marks, attempts: Attempts
+        self,
+        settings: FlySettings,
+        *,
+        api: FlyApi,
+        marks: OwnershipTags,
+        attempts: Attempts,
     ) -> None:
         self._settings = settings
         self._api = api

@@ -94,7 +94,7 @@ def label_name(name: str) -> str:
     return _PREFIX + name
 
 
-class Labels:
+class OwnershipTags:
     """The labels of one owner."""
 
     def __init__(self, owner_id: str) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 import structlog
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
-from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.backends.leases import is_renewal_due
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
-    Labels,
+    OwnershipTags,
     described,
     label_name,
     launch_of,
@@ -27,14 +27,14 @@ from ollama_proxy.backends.ovh.apps import (
 from ollama_proxy.backends.ovh.cards import gpus_of
 from ollama_proxy.backends.ovh.cli import CliDriver, home_of_the_user
 from ollama_proxy.backends.ovh.driver import Driver
-from ollama_proxy.backends.ovh.fleet import Fleet
+from ollama_proxy.backends.ovh.fleet import AppInventory
 from ollama_proxy.backends.ovh.image import look_at_guarded
-from ollama_proxy.backends.ovh.maker import Maker, flavor_in
+from ollama_proxy.backends.ovh.maker import Provisioner, flavor_in
 from ollama_proxy.backends.ovh.order import SCALE_DOWN_S
 from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
-from ollama_proxy.backends.ovh.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.ovh.states import Assessment, StateContext, assess
 from ollama_proxy.backends.seen_owners import SeesOwners
 from ollama_proxy.backends.sightings import Absences
 from ollama_proxy.base import log
@@ -62,7 +62,7 @@ from ollama_proxy.fleet.stop_until_gone import surely_gone, until_gone
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link
 
-_UNWANTED = "app-"
+_ORPHAN_PREFIX = "app-"
 """Before an app's id: the name under which the sweep deletes it alone."""
 _DEPLOYED = "deployed"
 """Before a moment: a launch by which `deploy` makes an app."""
@@ -87,17 +87,17 @@ class OvhBackend(SeesOwners[Owners]):
         self._settings = settings
         self._owner_id = owner_id
         self._remembers = remembers
-        self._labels = Labels(owner_id)
+        self._labels = OwnershipTags(owner_id)
         self._attempts = attempts
         self._authority = authority
         self._clock = clock
-        self._fleet = Fleet(
+        self._fleet = AppInventory(
             self._labels, regions=self.regions, driver_of=driver_of, attempts=attempts
         )
         self._absences = Absences()
-        self._guard = Guard()
+        self._guard = GuardClient()
         self._keeps = settings.idle_action == "stop"
-        self._maker = Maker(
+        self._maker = Provisioner(
             settings,
             labels=self._labels,
             attempts=attempts,
@@ -146,7 +146,7 @@ class OvhBackend(SeesOwners[Owners]):
                 return
             if (
                 app is None
-                and attempt.is_unsettled(self._clock.now())
+                and attempt.create_may_arrive(self._clock.now())
                 and not attempt.seen
             ):
                 raise TransientError("the app of this launch is not shown yet")
@@ -241,16 +241,16 @@ class OvhBackend(SeesOwners[Owners]):
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
         """Look once, at the platform and then at the app itself."""
-        if launch_id.startswith(_UNWANTED):
-            return await self._inspect_unwanted(launch_id.removeprefix(_UNWANTED))
+        if launch_id.startswith(_ORPHAN_PREFIX):
+            return await self._inspect_unwanted(launch_id.removeprefix(_ORPHAN_PREFIX))
         attempt = self._attempts.get(launch_id)
-        if attempt is not None and attempt.was_never_sent:
+        if attempt is not None and attempt.create_not_sent:
             return self._forgotten(launch_id)
         if attempt is None or attempt.instance_id is None:
             return await self._inspect_unknown(launch_id, attempt)
         app = await self._look(launch_id, attempt)
         if app is None:
-            is_new = attempt.is_unsettled(self._clock.now()) and not attempt.seen
+            is_new = attempt.create_may_arrive(self._clock.now()) and not attempt.seen
             if is_new:
                 return Observation(Phase.PENDING, detail="made, not yet shown")
             return self._forgotten(launch_id)
@@ -278,7 +278,7 @@ class OvhBackend(SeesOwners[Owners]):
         if sent_at is None:
             return False
         is_certain = self._absences.is_certain(launch_id, now, sent_at=sent_at)
-        return attempt.is_unsettled(now) or not is_certain
+        return attempt.create_may_arrive(now) or not is_certain
 
     async def _inspect_unwanted(self, app_id: str) -> Observation:
         """Tell whether an app that no launch has is gone."""
@@ -305,30 +305,30 @@ class OvhBackend(SeesOwners[Owners]):
         self, launch_id: LaunchId, attempt: Attempt, app: App
     ) -> Observation:
         """Tell what an app's state means for its launch."""
-        known = Circumstances(
+        known = StateContext(
             keeps=self._keeps,
             told_to_stop=launch_id in self._told_to_stop,
-            is_unshown=self._is_unshown(launch_id),
+            start_not_visible_yet=self._is_unshown(launch_id),
             waited_s=self._waited_s(attempt),
             queue_timeout_s=self._settings.queue_timeout,
             served=attempt.served,
         )
-        thought, why = verdict(app, known)
+        thought, why = assess(app, known)
         match thought:
-            case Verdict.GONE:
+            case Assessment.GONE:
                 self._resting += app.is_resting
                 return self._forgotten(launch_id)
-            case Verdict.PERHAPS_SERVING:
+            case Assessment.MAYBE_READY:
                 return await self._boot(launch_id, attempt, app)
-            case Verdict.WITHOUT_ROOM:
+            case Assessment.NO_CAPACITY:
                 self._maker.note_full(attempt.region)
-        phase = Phase.PENDING if thought is Verdict.COMING else Phase.FAILED
-        reason = "capacity" if thought is Verdict.WITHOUT_ROOM else ""
+        phase = Phase.PENDING if thought is Assessment.PENDING else Phase.FAILED
+        reason = "capacity" if thought is Assessment.NO_CAPACITY else ""
         return Observation(phase, detail=why, reason=reason)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
         attempt = self._attempts.get(launch_id)
-        return attempt is not None and attempt.is_unshown(self._clock.now())
+        return attempt is not None and attempt.start_not_visible_yet(self._clock.now())
 
     def _waited_s(self, attempt: Attempt) -> float:
         return self._clock.now() - attempt.begun_at
@@ -402,10 +402,10 @@ class OvhBackend(SeesOwners[Owners]):
         """Go one step towards an app that costs nothing; `inspect` tells when."""
         self._heard.pop(launch_id, None)
         attempt = self._attempts.get(launch_id)
-        if attempt is not None and attempt.was_never_sent:
+        if attempt is not None and attempt.create_not_sent:
             return
-        if launch_id.startswith(_UNWANTED):
-            await self._end_unwanted(launch_id.removeprefix(_UNWANTED))
+        if launch_id.startswith(_ORPHAN_PREFIX):
+            await self._end_unwanted(launch_id.removeprefix(_ORPHAN_PREFIX))
             return
         self._told_to_stop.add(launch_id)
         if attempt is not None and attempt.instance_id is not None:
@@ -444,7 +444,7 @@ class OvhBackend(SeesOwners[Owners]):
             elif is_used or not (app.is_resting or is_double):
                 names.add(self._launch_in_use(app))
             else:
-                names.add(LaunchId(_UNWANTED + app.id))
+                names.add(LaunchId(_ORPHAN_PREFIX + app.id))
         self._resting = len(kept)
         return names
 
@@ -522,7 +522,7 @@ class OvhBackend(SeesOwners[Owners]):
 
     async def _until_deleted(self, region: str, app: App) -> None:
         """Delete an app, and wait until its id is known no more."""
-        await until_gone(self, LaunchId(_UNWANTED + app.id))
+        await until_gone(self, LaunchId(_ORPHAN_PREFIX + app.id))
         await self._fleet.until_forgotten(region, app.id, pause_s=self.traits.poll_s)
 
     async def _check_deployment(self, image: str) -> None:

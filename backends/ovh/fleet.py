@@ -10,7 +10,7 @@ from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
-    Labels,
+    OwnershipTags,
     described,
     is_made_by_us,
     launch_of,
@@ -33,7 +33,7 @@ Found = tuple[str, App]
 """An app, after the region in which it is."""
 
 
-class Fleet:
+class AppInventory:
     """The apps of one owner. ``regions`` names where there may be any.
 
     ``attempts`` remembers which were shown, for what a list lacks.
@@ -41,7 +41,7 @@ class Fleet:
 
     def __init__(
         self,
-        labels: Labels,
+        labels: OwnershipTags,
         *,
         regions: Callable[[], list[str]],
         driver_of: Callable[[str], Driver],

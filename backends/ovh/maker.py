@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
-from ollama_proxy.backends.ovh.apps import Labels
+from ollama_proxy.backends.ovh.apps import OwnershipTags
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.flavors import Flavor, find_flavor
 from ollama_proxy.backends.ovh.order import PORT, Order
@@ -34,14 +34,14 @@ async def flavor_in(driver: Driver, region: str, settings: OvhSettings) -> Flavo
     )
 
 
-class Maker:
+class Provisioner:
     """Makes apps, each with its attempt on disk before and after the call."""
 
     def __init__(
         self,
         settings: OvhSettings,
         *,
-        labels: Labels,
+        labels: OwnershipTags,
         attempts: Attempts,
         authority: Authority,
         clock: Clock,

@@ -6,59 +6,59 @@ from enum import Enum, auto
 from ollama_proxy.backends.ovh.apps import App
 
 
-class Verdict(Enum):
+class Assessment(Enum):
     """What is to be thought of an app."""
 
     GONE = auto()
-    COMING = auto()
-    USELESS = auto()
-    WITHOUT_ROOM = auto()
-    PERHAPS_SERVING = auto()
+    PENDING = auto()
+    FAILED = auto()
+    NO_CAPACITY = auto()
+    MAYBE_READY = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class StateContext:
     """What is known besides the state.
 
     ``keeps``: an app that rests is the end of a launch, and is not deleted.
-    ``told_to_stop``: by us. ``is_unshown``: it was started so lately that the
-    platform may still show it at rest. ``waited_s``: since it was asked to run.
+    ``told_to_stop``: by us. ``start_not_visible_yet``: it was started so lately that
+    the platform may still show it at rest. ``waited_s``: since it was asked to run.
     ``served``: it was ready once.
     """
 
     keeps: bool
     told_to_stop: bool
-    is_unshown: bool
+    start_not_visible_yet: bool
     waited_s: float
     queue_timeout_s: float
     served: bool
 
 
-def verdict(app: App, known: Circumstances) -> tuple[Verdict, str]:
+def assess(app: App, known: StateContext) -> tuple[Assessment, str]:
     """Return what to think of an app, and why, in words.
 
     A state that nobody has heard of is one that comes: it exists and is paid for.
     """
-    thought, why = Verdict.COMING, app.state.lower()
+    thought, why = Assessment.PENDING, app.state.lower()
     match app.state:
         case "DELETED":
-            thought = Verdict.GONE
-        case "STOPPED" | "FAILED" if known.is_unshown and app.is_resting:
+            thought = Assessment.GONE
+        case "STOPPED" | "FAILED" if known.start_not_visible_yet and app.is_resting:
             why = "started, not yet shown"
         case "STOPPED" if known.keeps:
-            thought = Verdict.GONE
+            thought = Assessment.GONE
         case "FAILED" if known.keeps and known.told_to_stop and app.is_resting:
-            thought = Verdict.GONE
+            thought = Assessment.GONE
         case "FAILED" | "ERROR" | "STOPPED" | "STOPPING" | "DELETING":
-            thought, why = Verdict.USELESS, app.why()
+            thought, why = Assessment.FAILED, app.why()
         case "QUEUED" | "INITIALIZING" if known.served:
-            thought = Verdict.USELESS
+            thought = Assessment.FAILED
             why = "the platform has taken the app's hardware away"
         case "QUEUED" if known.waited_s > known.queue_timeout_s:
-            thought = Verdict.WITHOUT_ROOM
+            thought = Assessment.NO_CAPACITY
             why = f"there is no room: the app has waited {known.waited_s:.0f} s in line"
         case "STANDBY" if known.served:
-            thought, why = Verdict.USELESS, "the platform has scaled the app to zero"
+            thought, why = Assessment.FAILED, "the platform has scaled the app to zero"
         case "RUNNING" | "SCALING" | "STANDBY":
-            thought = Verdict.PERHAPS_SERVING
+            thought = Assessment.MAYBE_READY
     return thought, why

@@ -6,7 +6,7 @@ is met, new clients wait in the kernel's line until others are done.
 
 import sys
 
-SPARE = 128
+RESERVED = 128
 """Descriptors that are needed for other things: the state, logs, a cloud's API."""
 
 _MOST = 1_048_576
@@ -31,4 +31,4 @@ def raise_limit() -> int | None:
 
 def requests_at_once(descriptors: int) -> int:
     """Return how many requests fit into so many descriptors."""
-    return max(0, descriptors - SPARE) // 2
+    return max(0, descriptors - RESERVED) // 2

@@ -1,8 +1,11 @@
-"""Names under the import paths that plug-ins used before the modules had packages."""
+"""Names and import paths that plug-ins used before they were renamed."""
 
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def forwarded(former: str, now: Mapping[str, str]) -> Callable[[str], object]:
@@ -27,3 +30,45 @@ def forwarded(former: str, now: Mapping[str, str]) -> Callable[[str], object]:
         return found
 
     return find
+
+
+def with_former_fields(**now: str) -> Callable[[type[T]], type[T]]:
+    """Return a class decorator that lets fields be given and read by a former name.
+
+    ``now`` maps each former name to the present one. There is one `DeprecationWarning`
+    per class and process. Raises `TypeError`, as Python does, for a field that is given
+    by both names.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        build, has_warned = cls.__init__, False
+
+        def warn(name: str) -> None:
+            nonlocal has_warned
+            if not has_warned:
+                has_warned = True
+                message = f"{cls.__name__}.{name} is now {cls.__name__}.{now[name]}"
+                warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+        def init(self: T, *values: Any, **fields: Any) -> None:
+            for name in now.keys() & fields.keys():
+                warn(name)
+                if now[name] in fields:
+                    message = f"{cls.__name__} got {now[name]!r} by two names"
+                    raise TypeError(message)
+                fields[now[name]] = fields.pop(name)
+            build(self, *values, **fields)
+
+        def read(former: str) -> property:
+            def get(self: T) -> Any:
+                warn(former)
+                return getattr(self, now[former])
+
+            return property(get)
+
+        cls.__init__ = init  # type: ignore[assignment,method-assign]  # the same fields, and more names
+        for name in now:
+            setattr(cls, name, read(name))
+        return cls
+
+    return decorate

@@ -19,14 +19,14 @@ from ollama_proxy.core.lifecycle.record import LaunchId, is_launch
 from ollama_proxy.core.ollama.catalog import sizes_of
 from ollama_proxy.fleet.backend import (
     Backend,
-    Checkable,
-    Deployable,
     Finding,
-    Keeping,
-    Leased,
+    SupportsCheck,
+    SupportsDeploy,
+    SupportsExpiry,
+    SupportsIdleCosts,
     SupportsOwners,
     SupportsRelease,
-    Tidied,
+    SupportsTidy,
     place_of,
 )
 from ollama_proxy.fleet.model_room import room_findings
@@ -95,7 +95,7 @@ async def _upstream(settings: Settings) -> list[Finding]:
 async def _backend(backend: Backend) -> list[Finding]:
     found: list[Finding] = []
     try:
-        if isinstance(backend, Checkable):
+        if isinstance(backend, SupportsCheck):
             found = await backend.check()
         owned = str(len(await backend.owned()))
     except BackendError as error:
@@ -139,7 +139,7 @@ async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
         async with opened_alone(alone) as (_, _, backend):
-            if not isinstance(backend, Leased):
+            if not isinstance(backend, SupportsExpiry):
                 name = backend_name(settings)
                 message = f"the backend {name!r} has no leases that could expire"
                 raise StartupError(message)
@@ -153,7 +153,7 @@ async def _tidied(backend: Backend) -> list[str]:
 
     What is in use for minutes after an instance has gone is waited for.
     """
-    if not isinstance(backend, Tidied):
+    if not isinstance(backend, SupportsTidy):
         return []
     problem = ""
     for _ in range(_TIDY_TRIES):
@@ -175,7 +175,7 @@ async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
     Raises `StartupError` while a proxy runs on the state folder.
     """
     async with opened_alone(settings) as (store, _, backend):
-        if not isinstance(backend, Deployable):
+        if not isinstance(backend, SupportsDeploy):
             name = backend_name(settings)
             raise StartupError(f"the backend {name!r} has nothing to be deployed")
         steps = backend.remove() if image is None else backend.deploy(image)
@@ -188,7 +188,7 @@ async def set_up(settings: Settings, image: str | None) -> AsyncIterator[str]:
 async def look_alone(settings: Settings) -> list[str]:
     """Return what there is of this deployment while no proxy runs, in words."""
     async with opened_alone(settings) as (_, _, backend):
-        if isinstance(backend, Deployable):
+        if isinstance(backend, SupportsDeploy):
             return await backend.deployed()
         return [f"instance of launch {name}" for name in await backend.owned()]
 
@@ -226,5 +226,5 @@ async def sweep_alone(
         if stopped and isinstance(backend, SupportsRelease):
             found += await backend.release(dry_run=dry_run)
         left = [] if dry_run else await _tidied(backend)
-        kept = await backend.kept() if isinstance(backend, Keeping) else []
+        kept = await backend.kept() if isinstance(backend, SupportsIdleCosts) else []
     return {"swept": found, "kept": [*kept, *left], "dry_run": dry_run}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ollama_proxy.base.fields import BackendSettings, environment_names
 from ollama_proxy.config.settings import Settings, backend_groups
-from ollama_proxy.fleet.backend import Backend, Priced
+from ollama_proxy.fleet.backend import Backend, SupportsPrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
     """Return what the backend would start, from the settings alone."""
     traits, selection = backend.traits, settings.selection
     location, instance_type = traits.location, traits.instance_type
-    if traits.always_on:
+    if traits.externally_managed:
         instance_type = "a server that is there anyway"
         if settings.upstream_url is not None:
             location = settings.upstream_url.url
@@ -63,9 +63,9 @@ def _assumptions(settings: Settings) -> tuple[str, ...]:
 def _price(name: str, backend: Backend) -> str:
     """Return the price in words, as far as the settings have it."""
     traits = backend.traits
-    if traits.always_on or traits.stops_with_proxy:
+    if traits.externally_managed or traits.child_process:
         return "at no price"
-    per_hour = backend.prices.per_hour if isinstance(backend, Priced) else None
+    per_hour = backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
     if per_hour is not None:
         return f"{per_hour:g} per hour as configured"
     group = backend_groups().get(name)

@@ -21,7 +21,7 @@ from ollama_proxy.cli.own_upstream import refuse_own_upstream
 from ollama_proxy.composition import build_app, open_backend, open_runner
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.config.upstream_access import access_warnings
-from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
@@ -62,7 +62,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 clock=clock,
                 store=store,
                 backend=backend,
-                dice=random.Random(),  # noqa: S311 - spreads load, guards nothing
+                rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
                 hosts=_host_rules(bound),
                 neighbours=neighbours,
             )
@@ -81,7 +81,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         store.close()
 
 
-def _host_rules(bound: socket.socket) -> HostRules | None:
+def _host_rules(bound: socket.socket) -> HostPolicy | None:
     """Return the rules for ``Host``: a public bind takes any, as Ollama does."""
     return hosts_of_this_machine() if is_on_loopback(bound) else None
 
@@ -102,7 +102,7 @@ async def _run(
         await runner.setup()
         try:
             await runner.listen(bound, backlog=BACKLOG)
-            _spare_collections()
+            _tune_gc()
             number = await signals.next()
             structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
         finally:
@@ -167,7 +167,7 @@ def _raise_descriptors() -> int | None:
     return fit
 
 
-def _spare_collections() -> None:
+def _tune_gc() -> None:
     """Have the collector leave alone what is here for good, and come less often."""
     gc.collect()
     gc.freeze()

@@ -25,7 +25,7 @@ from ollama_proxy.core.lifecycle.events import Accepted, Wake
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import step
-from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, Priced
+from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, SupportsPrices
 from ollama_proxy.fleet.pool import random_launch_id
 from ollama_proxy.fleet.stop_until_gone import surely_gone
 from ollama_proxy.store.sqlite import SLOT, Store
@@ -77,7 +77,9 @@ async def start_alone(settings: Settings, tell: Tell) -> Started:
                     " and was stopped; see OLLAMA_PROXY_START_TIMEOUT"
                 ) from None
             raise
-        per_hour = backend.prices.per_hour if isinstance(backend, Priced) else None
+        per_hour = (
+            backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
+        )
         return Started(launch_id, ends_s, clock.wall() + ends_s, per_hour)
 
 

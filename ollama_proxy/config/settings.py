@@ -59,7 +59,7 @@ from ollama_proxy.config.upstream_access import (
     parse_headers,
     parse_token,
 )
-from ollama_proxy.core.access.cors import OriginRules
+from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.fleet.gpu_use import GpuCheck
 from ollama_proxy.fleet.memory_estimate import needed_gb
 from ollama_proxy.serving.extra_routes import parse_routes
@@ -69,7 +69,7 @@ UpstreamAddress = Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)]
 
 
 def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
-    OriginRules(value)
+    CorsPolicy(value)
     return value
 
 

@@ -64,12 +64,12 @@ class Removing:
     name: str
 
 
-Step = Pulling | Copying | Removing
+RestoreStep = Pulling | Copying | Removing
 
 
 def steps_to(
     wanted: Mapping[str, StickyModel], configured: Collection[str], present: set[str]
-) -> list[Step]:
+) -> list[RestoreStep]:
     """Return what makes a fresh instance have what clients put on the last one.
 
     All names are full. ``present`` includes what is configured and just pulled.
@@ -79,7 +79,7 @@ def steps_to(
         for model in wanted.values()
         if model.origin is Origin.PULLED and model.name not in present
     ]
-    steps: list[Step] = []
+    steps: list[RestoreStep] = []
     there, borrowed = set(present), []
     for model in sorted(missing, key=lambda one: one.is_copy):
         source = full_model_name(model.source)

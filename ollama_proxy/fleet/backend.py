@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.former_names import with_former_fields
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.endpoint import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
@@ -63,13 +64,18 @@ class Observation:
     spans: tuple[StageSpan, ...] = ()
 
 
+@with_former_fields(
+    always_on="externally_managed",
+    stops_with_proxy="child_process",
+    keeps_models="persistent_models",
+)
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What the controller has to know of a backend before it calls it.
 
-    ``always_on``: the server is there anyway and costs nothing, so it is joined
-    at once, never for idleness left. ``stops_with_proxy``: the instances end
-    when the proxy does. ``keeps_models``: what is on the disk of one instance is
+    ``externally_managed``: the server is managed by somebody else: it is connected to
+    at start-up, and never stopped for idleness. ``child_process``: the instances end
+    when the proxy does. ``persistent_models``: what is on the disk of one instance is
     there on the next. ``starts_empty``: every launch begins with an empty disk, or an
     image that is always the same, so a model that no instance ever had is not there.
     ``models_place`` names that disk, volume, bucket or image: what is remembered of the
@@ -87,9 +93,9 @@ class Traits:
     that was deployed: when it changes, what failed for good is tried again.
     """
 
-    always_on: bool = False
-    stops_with_proxy: bool = False
-    keeps_models: bool = False
+    externally_managed: bool = False
+    child_process: bool = False
+    persistent_models: bool = False
     starts_empty: bool = False
     models_place: str | None = None
     simulated: bool = False
@@ -162,7 +168,7 @@ class Finding:
 
 
 @runtime_checkable
-class Checkable(Protocol):
+class SupportsCheck(Protocol):
     """A backend that can examine its own settings."""
 
     async def check(self) -> list[Finding]:
@@ -170,7 +176,7 @@ class Checkable(Protocol):
 
 
 @runtime_checkable
-class Renewable(Protocol):
+class SupportsHeartbeat(Protocol):
     """A backend whose instances end by themselves when the proxy falls silent."""
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
@@ -181,7 +187,7 @@ class Renewable(Protocol):
 
 
 @runtime_checkable
-class Tidied(Protocol):
+class SupportsTidy(Protocol):
     """A backend that leaves things behind which cost nothing: firewall rules, say."""
 
     async def tidy(self) -> None:
@@ -205,7 +211,7 @@ class Prices:
 
 
 @runtime_checkable
-class Priced(Protocol):
+class SupportsPrices(Protocol):
     """A backend that knows what its instances cost."""
 
     @property
@@ -214,7 +220,7 @@ class Priced(Protocol):
 
 
 @runtime_checkable
-class Leased(Protocol):
+class SupportsExpiry(Protocol):
     """A backend that marks until when an instance is wanted, for anybody to see."""
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
@@ -296,10 +302,6 @@ class SupportsRelease(Protocol):
         """Delete them before their time is over; return what they are, in words."""
 
 
-Releasing = SupportsRelease
-"""Its former name, for plug-ins."""
-
-
 @runtime_checkable
 class EndsAlone(Protocol):
     """A backend that `start` may be asked of while no proxy runs."""
@@ -313,7 +315,7 @@ class EndsAlone(Protocol):
 
 
 @runtime_checkable
-class Keeping(Protocol):
+class SupportsIdleCosts(Protocol):
     """A backend that keeps things which cost while nothing runs."""
 
     async def kept(self) -> list[str]:
@@ -321,7 +323,7 @@ class Keeping(Protocol):
 
 
 @runtime_checkable
-class Deployable(Protocol):
+class SupportsDeploy(Protocol):
     """A backend that has something to be set up once, by hand.
 
     Both orders tell their steps, and raise `BackendError`s.

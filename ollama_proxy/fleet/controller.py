@@ -34,7 +34,6 @@ from ollama_proxy.core.lifecycle.events import (
     Command,
     Event,
     Failed,
-    Follow,
     Gone,
     Lost,
     Progressed,
@@ -45,6 +44,7 @@ from ollama_proxy.core.lifecycle.events import (
     StopFailed,
     Tick,
     Used,
+    Watch,
 )
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import (
@@ -56,8 +56,14 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
-from ollama_proxy.core.lifecycle.transitions import duty, next_deadline, step
-from ollama_proxy.fleet.backend import Backend, Observation, Phase, Renewable, Upstream
+from ollama_proxy.core.lifecycle.transitions import command_for, next_deadline, step
+from ollama_proxy.fleet.backend import (
+    Backend,
+    Observation,
+    Phase,
+    SupportsHeartbeat,
+    Upstream,
+)
 from ollama_proxy.fleet.connect_faults import ConnectFault
 from ollama_proxy.fleet.endings import ended, failed, refused
 from ollama_proxy.fleet.fingerprint import fingerprint
@@ -126,7 +132,7 @@ class Controller:
         probe: Probe,
         clock: Clock,
         policy: Policy,
-        dice: random.Random,
+        rng: random.Random,
     ) -> None:
         traits = offer.backend.traits
         self.slot = slot
@@ -140,7 +146,7 @@ class Controller:
         self._launches = launches
         self._probe = probe
         self._clock = clock
-        self._dice = dice
+        self._dice = rng
         self._observers: list[Observer] = []
         self._changed = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -160,7 +166,7 @@ class Controller:
         """What is known and intended now."""
         return self._record
 
-    def observe(self, observer: Observer) -> None:
+    def subscribe(self, observer: Observer) -> None:
         """Have ``observer`` called after each change of state."""
         self._observers.append(observer)
 
@@ -176,7 +182,7 @@ class Controller:
         if self._clock.now() - self._stored.last_used >= self.use_grain_s:
             self.apply(Used(launch_id))
 
-    def nudge(self) -> None:
+    def check_now(self) -> None:
         """Look at the instance now: a request could not reach it."""
         self._nudged.set()
 
@@ -205,7 +211,7 @@ class Controller:
         self._record = after
         if after.progress is not before.progress or after.state is not before.state:
             self._note_stage(self.timeline.see(before, after, now))
-        if outcome.command != duty(before) or self._due_before_wakening(after):
+        if outcome.command != command_for(before) or self._due_before_wakening(after):
             self._changed.set()
         if after.state is not before.state:
             self._tell(before, after, event)
@@ -301,7 +307,7 @@ class Controller:
             while True:
                 self._changed.clear()
                 self.apply(Tick())
-                wanted = duty(self._record)
+                wanted = command_for(self._record)
                 if wanted == command and work is not None and work.done():
                     await asyncio.sleep(_PAUSE_S)  # it achieved nothing: again, slowly
                 if wanted != command or (work is not None and work.done()):
@@ -341,7 +347,7 @@ class Controller:
             match command:
                 case Start(launch_id):
                     await self._start(launch_id)
-                case Follow(launch_id):
+                case Watch(launch_id):
                     await self._follow(launch_id)
                 case Stop(launch_id):
                     await self._stop(launch_id)
@@ -435,13 +441,13 @@ class Controller:
 
     async def _renew(self, launch_id: LaunchId) -> None:
         """Tell the instance again and again that it is wanted."""
-        while isinstance(self.offer.backend, Renewable):
+        while isinstance(self.offer.backend, SupportsHeartbeat):
             await self._renew_once(launch_id)
             await asyncio.sleep(self._jittered(self._traits.renew_s))
 
     async def _renew_once(self, launch_id: LaunchId) -> None:
         backend = self.offer.backend
-        if not isinstance(backend, Renewable):
+        if not isinstance(backend, SupportsHeartbeat):
             return
         serves = self._record.state is not State.STARTING
         try:
@@ -534,7 +540,7 @@ class Controller:
 
     def _alarming(self, progress: Progress) -> Progress:
         """Return how far a launch is; a server that is there anyway has no excuse."""
-        alarms = self._traits.always_on and bool(progress.problem)
+        alarms = self._traits.externally_managed and bool(progress.problem)
         return replace(progress, needs_person=True) if alarms else progress
 
     async def _until_gone(self, launch_id: LaunchId) -> Observation:
@@ -625,11 +631,11 @@ def _policy_for(offer: Offer, policy: Policy) -> Policy:
     policy = replace(
         policy,
         fingerprint=fingerprint(offer.name, offer.models, spec),
-        ends_with_proxy=traits.stops_with_proxy or traits.always_on,
+        ends_with_proxy=traits.child_process or traits.externally_managed,
     )
-    if traits.always_on or traits.stops_with_proxy:
+    if traits.externally_managed or traits.child_process:
         policy = replace(policy, launch_limit=None)
-    if traits.always_on:
+    if traits.externally_managed:
         policy = replace(
             policy,
             idle_timeout_s=math.inf,
@@ -665,11 +671,11 @@ _durable = attrgetter(
 )
 
 
-def _growing_pauses(dice: random.Random) -> Iterator[float]:
+def _growing_pauses(rng: random.Random) -> Iterator[float]:
     """Yield the pauses between repeated calls: growing, bounded, spread."""
     length_s = _PAUSE_S
     while True:
-        yield length_s * dice.uniform(0.8, 1.2)
+        yield length_s * rng.uniform(0.8, 1.2)
         length_s = min(_PAUSE_MAX_S, length_s * 2.0)
 
 

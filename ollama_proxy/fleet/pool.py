@@ -26,7 +26,7 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.lifecycle.events import (
-    Leased,
+    LeaseGranted,
     Released,
     StopRequested,
     Used,
@@ -38,10 +38,10 @@ from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.fleet.backend import (
     Backend,
     Belonging,
-    Keeping,
+    SupportsIdleCosts,
     SupportsOwners,
     SupportsRelease,
-    Tidied,
+    SupportsTidy,
     Upstream,
 )
 from ollama_proxy.fleet.controller import Controller
@@ -84,7 +84,7 @@ class Lease:
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
         self.touch = controller.touch
-        self.nudge = controller.nudge
+        self.check_now = controller.check_now
 
     def until_cut(self, limit_s: float | None = None) -> asyncio.Timeout:
         """Return a scope that ends in `TimeoutError` if the instance is lost.
@@ -194,7 +194,7 @@ class Pool:
         self._leases: dict[Controller, set[Lease]] = {}
         for controller in self.controllers:
             self._leases[controller] = set()
-            controller.observe(partial(self._on_transition, controller))
+            controller.subscribe(partial(self._on_transition, controller))
 
     @property
     def waiting(self) -> int:
@@ -211,12 +211,12 @@ class Pool:
         for controller in self.controllers:
             controller.restore()
             self._tasks.spawn(controller.run(), name=f"owner of {controller.slot}")
-            if controller.offer.backend.traits.always_on:
+            if controller.offer.backend.traits.externally_managed:
                 self._tasks.spawn(self._keep_joined(controller), name="join")
         self._tasks.spawn(self._sweep_forever(), name="sweep")
         self._tasks.spawn(self._note_use_forever(), name="use")
 
-    def end_waiting(self) -> None:
+    def stop_admitting(self) -> None:
         """Wake nothing more, and let nobody wait any longer: the proxy ends."""
         self._accepts_wakes = False
         self._give_up()
@@ -227,7 +227,7 @@ class Pool:
         What is not gone by then is on record, and stopped by the next proxy.
         """
         for controller in self.controllers:
-            if everything or controller.offer.backend.traits.stops_with_proxy:
+            if everything or controller.offer.backend.traits.child_process:
                 controller.apply(StopRequested())
         stopping = {State.DRAINING, State.STOPPING}
         with contextlib.suppress(TimeoutError):
@@ -237,7 +237,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Let go of the instances; they stay as they are."""
-        self.end_waiting()
+        self.stop_admitting()
         await self._tasks.aclose()
 
     def try_lease(self) -> Lease | None:
@@ -246,14 +246,14 @@ class Pool:
         chosen = min(ready, key=lambda c: c.record.leases, default=None)
         return self._claim(chosen) if chosen is not None else None
 
-    def share(self, lease: Lease) -> Lease | None:
+    def duplicate(self, lease: Lease) -> Lease | None:
         """Claim the instance of a lease once more; None if it serves no longer."""
         for controller, leases in self._leases.items():
             if lease in leases and controller.record.state is State.READY:
                 return self._claim(controller)
         return None
 
-    def glance(self) -> Lease | None:
+    def observe(self) -> Lease | None:
         """Claim a ready instance for a request that is no use of it.
 
         The instance does not go in the middle of it all the same. So there is none
@@ -278,7 +278,7 @@ class Pool:
         launch_id = chosen.record.launch_id
         if chosen.upstream is None or launch_id is None:
             return None
-        chosen.apply(Leased(launch_id))
+        chosen.apply(LeaseGranted(launch_id))
         forget = self._leases[chosen].discard
         lease = Lease(chosen, chosen.upstream, launch_id, forget, counts=counts)
         self._leases[chosen].add(lease)
@@ -322,10 +322,10 @@ class Pool:
         woken = step(first.record, wake, now=now, policy=first.policy)
         return woken.record.launch_id == wake.launch_id
 
-    def nudge(self) -> None:
+    def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""
         for controller in self.controllers:
-            controller.nudge()
+            controller.check_now()
 
     def wake(self, model: str | None = None, *, forced: bool = False) -> None:
         """Ask for an instance; joins a launch that is under way.
@@ -378,11 +378,11 @@ class Pool:
         """
         if (lease := self.try_lease()) is not None:
             return lease
-        wait_s = self.wish(model, wait_s=wait_s, load=load, joins=joins)
+        wait_s = self.request_instance(model, wait_s=wait_s, load=load, joins=joins)
         wants = _Wants.TO_JOIN if joins else _Wants.TO_WAKE
         return await self._wait(wait_s, wants) if wait_s > 0 else None
 
-    def wish(
+    def request_instance(
         self,
         model: str | None,
         *,
@@ -410,7 +410,9 @@ class Pool:
 
         A proxy that has just started does not turn away its first request.
         """
-        joined = [c for c in self.controllers if c.offer.backend.traits.always_on]
+        joined = [
+            c for c in self.controllers if c.offer.backend.traits.externally_managed
+        ]
         woken_at = max((c.record.woken_at for c in joined), default=0.0)
         return woken_at + _JOIN_GRACE_S - self._clock.now()
 
@@ -543,7 +545,7 @@ class Pool:
         for backend in self._backends():
             now = self._clock.wall()
             found += await sweep(backend, self._store, now=now, dry_run=dry_run)
-            if thorough and not dry_run and isinstance(backend, Tidied):
+            if thorough and not dry_run and isinstance(backend, SupportsTidy):
                 with contextlib.suppress(ConflictError):  # the next launch uses it
                     await backend.tidy()
         return found
@@ -561,7 +563,7 @@ class Pool:
         """Return what costs while nothing runs, in words."""
         kept: list[str] = []
         for backend in self._backends():
-            if isinstance(backend, Keeping):
+            if isinstance(backend, SupportsIdleCosts):
                 async with asyncio.timeout(_SWEEP_CALL_S):
                     kept += await backend.kept()
         return kept

@@ -14,7 +14,7 @@ from ollama_proxy.core.http.compression import (
 from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.catalog import ListedModel, Tags
 from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.upstream.endpoint import is_foreign
+from ollama_proxy.upstream.endpoint import is_gateway_response
 
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024
@@ -57,7 +57,7 @@ async def read_reply(
 
 def check_own(response: aiohttp.ClientResponse, upstream: Upstream) -> None:
     """Raise `aiohttp.ClientPayloadError` for an answer of the gateway's own."""
-    if is_foreign(upstream.link, response.headers):
+    if is_gateway_response(upstream.link, response.headers):
         said = f"the gateway before the instance answered {response.status}"
         raise aiohttp.ClientPayloadError(said)
 

@@ -20,11 +20,11 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.core.http.compression import CLEAR
 from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes, loads_to_try
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import full_model_name
-from ollama_proxy.core.restore_plan import Copying, Pulling, Removing, Step
+from ollama_proxy.core.restore_plan import Copying, Pulling, Removing, RestoreStep
 from ollama_proxy.fleet.adaptive_timeout import ProbeTimeout
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.connect_faults import ConnectFault, of_answer, of_error, of_loop
@@ -38,9 +38,9 @@ from ollama_proxy.fleet.probe_reply import (
     read_reply,
     text_field,
 )
-from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.upstream.endpoint import connection_options, credentials
-from ollama_proxy.upstream.loop_mark import ProxyMark
+from ollama_proxy.upstream.loop_mark import LoopMark
 
 __all__ = ["HttpProbe", "PreparationError", "Probe"]
 
@@ -78,7 +78,7 @@ class Probe(Protocol):
         present. Raises `PreparationError`.
         """
 
-    async def contents(self, upstream: Upstream) -> Contents:
+    async def contents(self, upstream: Upstream) -> Snapshot:
         """Return what the server says of its models."""
 
 
@@ -88,9 +88,9 @@ class HttpProbe:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        sticky: StickyModels | None = None,
+        sticky: RestoredModels | None = None,
         wishes: LoadWishes | None = None,
-        mark: ProxyMark | None = None,
+        mark: LoopMark | None = None,
         gpu: GpuLook | None = None,
     ) -> None:
         self._session = session
@@ -169,7 +169,7 @@ class HttpProbe:
         The fraction told is that of all pulls together, and never falls.
         """
         present = await self._present(upstream)
-        steps: list[Step] = [
+        steps: list[RestoreStep] = [
             Pulling(name, insecure=False)
             for name in wanted
             if full_model_name(name) not in present
@@ -249,7 +249,7 @@ class HttpProbe:
             raise PreparationError(_pull_fault(model, f"it ended with {status!r}"))
 
     async def _take(
-        self, upstream: Upstream, step: Step, failed: Mapping[str, str]
+        self, upstream: Upstream, step: RestoreStep, failed: Mapping[str, str]
     ) -> AsyncIterator[Progress]:
         match step:
             case Pulling(name, insecure):
@@ -345,7 +345,7 @@ class HttpProbe:
             return False
         return full_model_name(model) in {full_model_name(one.name) for one in loaded}
 
-    async def contents(self, upstream: Upstream) -> Contents:
+    async def contents(self, upstream: Upstream) -> Snapshot:
         """Ask for tags and version, and show for each model."""
         tags = await self._request_ok(upstream, "GET", "/api/tags", None)
         version = await self._version(upstream)
@@ -357,7 +357,7 @@ class HttpProbe:
             if reply.status == 200:  # noqa: PLR2004
                 shows[full_model_name(model.name)] = reply.body
         known = "" if isinstance(version, ConnectFault) else version
-        return Contents(tags.body, known, shows)
+        return Snapshot(tags.body, known, shows)
 
     def _open(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None

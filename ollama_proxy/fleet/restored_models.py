@@ -13,7 +13,7 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.ollama.routes import full_model_name
-from ollama_proxy.core.restore_plan import Origin, Step, StickyModel, steps_to
+from ollama_proxy.core.restore_plan import Origin, RestoreStep, StickyModel, steps_to
 
 
 class StickyStore(Protocol):
@@ -29,7 +29,7 @@ class StickyStore(Protocol):
         """Forget a model."""
 
 
-class StickyModels:
+class RestoredModels:
     """Remembers what clients do to the models; ``restores`` what is missing.
 
     ``revision`` grows with each thing that is remembered or forgotten.
@@ -85,7 +85,7 @@ class StickyModels:
             model.origin is not Origin.PULLED or model.is_copy
         )
 
-    def steps(self, present: set[str]) -> list[Step]:
+    def steps(self, present: set[str]) -> list[RestoreStep]:
         """Return what a fresh instance with these models still needs."""
         if not self._restores:
             return []

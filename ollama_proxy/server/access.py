@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ollama_proxy.core.access.cors import (
+    CorsPolicy,
     Headers,
-    OriginRules,
     host_name,
     is_same_origin,
 )
-from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind, allow_header
 
@@ -59,8 +59,8 @@ class AccessControl:
 
     def __init__(
         self,
-        origins: OriginRules,
-        hosts: HostRules | None,
+        origins: CorsPolicy,
+        hosts: HostPolicy | None,
         rules: Sequence[AccessRule] = (),
     ) -> None:
         self._origins = origins

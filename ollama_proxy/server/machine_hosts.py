@@ -4,11 +4,11 @@ import socket
 
 import psutil
 
-from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostPolicy
 
 
-def hosts_of_this_machine() -> HostRules:
+def hosts_of_this_machine() -> HostPolicy:
     """Return the rules for ``Host`` with this machine's own name and addresses."""
     found = psutil.net_if_addrs().values()
     addresses = {address.address for interface in found for address in interface}
-    return HostRules(socket.gethostname(), frozenset(addresses))
+    return HostPolicy(socket.gethostname(), frozenset(addresses))

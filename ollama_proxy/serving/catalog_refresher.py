@@ -10,7 +10,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.lifecycle.record import Record, State
-from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.routes import UNREADABLE
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.readiness import PreparationError, Probe
@@ -21,7 +21,7 @@ _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
 
 
-class CatalogueKeeper:
+class CatalogRefresher:
     """Refreshes the catalogue in the background, one refresh at a time.
 
     One that failed is tried again, after pauses of 1 to 60 s, as long as an instance
@@ -33,7 +33,7 @@ class CatalogueKeeper:
         pool: Pool,
         *,
         probe: Probe,
-        catalogue: Catalogue,
+        catalogue: Catalog,
         place: Place,
         refreshed: Callable[[], None],
     ) -> None:
@@ -46,7 +46,7 @@ class CatalogueKeeper:
         self._tasks = TaskOwner()
         self._log = structlog.get_logger()
         for controller in pool.controllers:
-            controller.observe(self._on_transition)
+            controller.subscribe(self._on_transition)
 
     def start(self) -> None:
         """Begin to refresh when asked."""

@@ -10,21 +10,21 @@ from urllib.parse import unquote
 import msgspec
 
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.error_bodies import (
     JSON_TYPE,
     SPOKE,
-    Waiting,
+    ProvisioningStatus,
     error_body,
     escape_html,
-    waiting_body,
+    provisioning_body,
 )
 from ollama_proxy.core.ollama.native_refusals import digest_refusal, name_refusal
 from ollama_proxy.core.ollama.ollama_requests import go_quoted
 from ollama_proxy.core.ollama.redirects import redirect_of
 from ollama_proxy.core.ollama.routes import (
-    Asleep,
     BodyFields,
+    ColdAnswer,
     Family,
     Route,
     allow_header,
@@ -55,9 +55,11 @@ def json_reply(body: bytes, *, status: int = 200, family: Family) -> Reply:
     return Reply(status, body, (("Content-Type", kind), (SPOKE, "asleep")))
 
 
-def waiting_reply(family: Family, waiting: Waiting, request_id: str) -> Reply:
+def provisioning_reply(
+    family: Family, waiting: ProvisioningStatus, request_id: str
+) -> Reply:
     """Answer what needs an instance: there is none, and when to ask again, if ever."""
-    body = waiting_body(family, waiting, request_id=request_id)
+    body = provisioning_body(family, waiting, request_id=request_id)
     again = waiting.retry_after
     headers = (
         ("Content-Type", JSON_TYPE),
@@ -68,18 +70,18 @@ def waiting_reply(family: Family, waiting: Waiting, request_id: str) -> Reply:
     return Reply(503, body, headers)
 
 
-class AsleepAnswers:
+class ColdAnswers:
     """Answers by route, from the catalogue."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalog) -> None:
         self._catalogue = catalogue
-        self._fixed: dict[Asleep, Callable[[], bytes]] = {
-            Asleep.VERSION: catalogue.version,
-            Asleep.TAGS: catalogue.tags,
-            Asleep.MODELS: catalogue.openai_models,
-            Asleep.PS: lambda: _NO_MODELS_RUN,
-            Asleep.STATUS: lambda: _CLOUD_STATUS,
-            Asleep.RECOMMENDATIONS: lambda: _NO_RECOMMENDATIONS,
+        self._fixed: dict[ColdAnswer, Callable[[], bytes]] = {
+            ColdAnswer.VERSION: catalogue.version,
+            ColdAnswer.TAGS: catalogue.tags,
+            ColdAnswer.MODELS: catalogue.openai_models,
+            ColdAnswer.PS: lambda: _NO_MODELS_RUN,
+            ColdAnswer.STATUS: lambda: _CLOUD_STATUS,
+            ColdAnswer.RECOMMENDATIONS: lambda: _NO_RECOMMENDATIONS,
         }
 
     def answer(  # noqa: PLR0911 - one line of a table each
@@ -98,23 +100,23 @@ class AsleepAnswers:
         if (body := self._fixed.get(route.asleep)) is not None:
             return json_reply(_written(body(), route.family), family=route.family)
         match route.asleep:
-            case Asleep.ROOT:
+            case ColdAnswer.ROOT:
                 return root()
-            case Asleep.SHOW:
+            case ColdAnswer.SHOW:
                 return self._show(fields or BodyFields(), agent)
-            case Asleep.MODEL:
+            case ColdAnswer.MODEL:
                 return self._model(unquote(path.rpartition("/")[2]))
-            case Asleep.ACCOUNT:
+            case ColdAnswer.ACCOUNT:
                 return _error(route.family, 503, "account unavailable")
-            case Asleep.CLOUD:
+            case ColdAnswer.CLOUD:
                 return _error(
                     route.family, 503, "web search needs a running instance; none is up"
                 )
-            case Asleep.BLOB:
+            case ColdAnswer.BLOB:
                 return _blob(path)
-            case Asleep.REDIRECT:
+            case ColdAnswer.REDIRECT:
                 return _redirect(method, target)
-            case Asleep.METHOD:
+            case ColdAnswer.METHOD:
                 refused = plain(405, "405 method not allowed")
                 return refused.with_headers(("Allow", allow_header(path)))
             case _:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from ollama_proxy.base.parsers import parse_names
-from ollama_proxy.core.ollama.routes import Asleep, Kind, Route, classify
+from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route, classify
 from ollama_proxy.store.lessons import LessonBook
 
 LEARNT_ROUTES: Final = 100
@@ -31,7 +31,7 @@ _VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
 _LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no blank, no query
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OURS = frozenset({"/status", "/healthz", "/metrics"})
-_UNKNOWN = frozenset({Asleep.NOT_FOUND, Asleep.METHOD})
+_UNKNOWN = frozenset({ColdAnswer.NOT_FOUND, ColdAnswer.METHOD})
 _NOT_THERE = frozenset({404, 405})
 _GATEWAYS = frozenset({502, 503, 504})
 _REDIRECTS = range(300, 400)
@@ -84,7 +84,7 @@ class ExtraRoutes:
         is_listed = asked in self._exact or asked.startswith(self._begun)
         is_known = is_listed or asked in self._book.lessons.routes
         if is_known or self._is_former(asked):
-            return replace(route, asleep=Asleep.WAKE)
+            return replace(route, asleep=ColdAnswer.WAKE)
         return route
 
     def _is_former(self, asked: str) -> bool:

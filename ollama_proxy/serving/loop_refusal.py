@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
 from ollama_proxy.serving.cold_answers import json_reply
-from ollama_proxy.serving.request_context import Exchange
-from ollama_proxy.upstream.loop_mark import LOOP_DETECTED, VIA, ProxyMark
+from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.upstream.loop_mark import LOOP_DETECTED, VIA, LoopMark
 
 
 def loop_refusal(
-    mark: ProxyMark, marks: Iterable[str], exchange: Exchange
+    mark: LoopMark, marks: Iterable[str], exchange: RequestContext
 ) -> Reply | None:
     """Return the 508 for a request that may not be sent on; None if it may.
 

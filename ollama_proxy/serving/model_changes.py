@@ -13,7 +13,7 @@ from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.core.ollama.routes import read_loosely
 from ollama_proxy.fleet.pool import Lease, Pool
-from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.pull import (
     EncodedPullError,
     Pull,
@@ -23,10 +23,10 @@ from ollama_proxy.serving.pull import (
     failed_head,
     read_pull,
 )
-from ollama_proxy.serving.response_relay import Handover, Head
+from ollama_proxy.serving.response_relay import Head, ResponseRelay
 from ollama_proxy.serving.shared_pulls import Pulls
-from ollama_proxy.upstream.client import Relay
-from ollama_proxy.upstream.request import Outgoing, in_the_clear
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.request import PreparedRequest, in_the_clear
 
 _OK = 200
 _NOT_FOUND = 404
@@ -51,9 +51,9 @@ class ModelChanges:
         self,
         *,
         pool: Pool,
-        relay: Relay,
+        relay: UpstreamClient,
         pulls: Pulls,
-        sticky: StickyModels | None,
+        sticky: RestoredModels | None,
         changed: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -65,10 +65,10 @@ class ModelChanges:
     async def relay(
         self,
         name: str,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: Handover[web.StreamResponse],
+        handover: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Serve one request of the route ``name`` under a lease."""
         try:
@@ -88,10 +88,10 @@ class ModelChanges:
     async def _pass_on(
         self,
         name: str,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: Handover[web.StreamResponse],
+        handover: ResponseRelay[web.StreamResponse],
         *,
         stopped: bool = False,
     ) -> web.StreamResponse:
@@ -116,10 +116,10 @@ class ModelChanges:
 
     async def _delete(
         self,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: Handover[web.StreamResponse],
+        handover: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Delete a model; if it is being pulled, that ends first.
 
@@ -138,13 +138,13 @@ class ModelChanges:
     async def _pull(
         self,
         wanted: PullRequest,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: Handover[web.StreamResponse],
+        handover: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Follow a pull: the one that is under way, or a new one."""
-        own = self._pool.share(lease)
+        own = self._pool.duplicate(lease)
         if own is None:
             raise UpstreamError("the instance is stopping", arrived=False)
         joined = self._pulls.join(wanted, to_send, body, own, self._pulled)
@@ -163,10 +163,10 @@ class ModelChanges:
     async def _attached(
         self,
         wanted: PullRequest,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: Handover[web.StreamResponse],
+        handover: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Relay a pull that ends with its client, or when it is stopped."""
         with self._pulls.attached(wanted) as pull:
@@ -190,7 +190,7 @@ class ModelChanges:
         pull: Pull,
         wanted: PullRequest,
         lease: Lease,
-        handover: Handover[web.StreamResponse],
+        handover: ResponseRelay[web.StreamResponse],
         *,
         joins: bool,
     ) -> web.StreamResponse:

@@ -6,42 +6,42 @@ from typing import Any
 
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
-from ollama_proxy.core.ollama.routes import Asleep, Route
+from ollama_proxy.core.ollama.routes import ColdAnswer, Route
 from ollama_proxy.fleet.pool import Lease, Pool
-from ollama_proxy.serving.cold_answers import AsleepAnswers
+from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.request_body import BodyBudget
-from ollama_proxy.serving.request_context import Exchange
-from ollama_proxy.serving.response_relay import Handover, ResponseT
-from ollama_proxy.serving.short_circuit import Looked, SparedRequests
+from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
+from ollama_proxy.serving.short_circuit import ReadableBody, ShortCircuit
 from ollama_proxy.serving.status import Status
-from ollama_proxy.upstream.client import Relay
-from ollama_proxy.upstream.loop_mark import ProxyMark
-from ollama_proxy.upstream.request import Sendable
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.loop_mark import LoopMark
+from ollama_proxy.upstream.request import UpstreamRequest
 
 _READ_TIMEOUT_S = 5.0
-_PATIENT = frozenset({Asleep.CLOUD, Asleep.ACCOUNT, Asleep.NOT_FOUND})
+_PATIENT = frozenset({ColdAnswer.CLOUD, ColdAnswer.ACCOUNT, ColdAnswer.NOT_FOUND})
 
 
-def touch_nothing() -> None:
+def ignore_activity() -> None:
     """Do nothing: a read is no use of an instance."""
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
+class Services:
     """What every way of serving a request stands on.
 
     ``stall_s`` is how long a client may send or take nothing.
     """
 
     pool: Pool
-    relay: Relay
-    mark: ProxyMark
-    answers: AsleepAnswers
+    relay: UpstreamClient
+    mark: LoopMark
+    answers: ColdAnswers
     status: Status
-    spared: SparedRequests
+    spared: ShortCircuit
     budget: BodyBudget
     hold: HoldPolicy
     metrics: Metrics
@@ -49,13 +49,13 @@ class Common:
     stall_s: float
 
 
-async def pass_on(
-    common: Common,
-    to_send: Sendable,
-    body: Looked,
+async def relay_request(
+    common: Services,
+    to_send: UpstreamRequest,
+    body: ReadableBody,
     lease: Lease,
-    handover: Handover[ResponseT],
-    exchange: Exchange,
+    handover: ResponseRelay[ResponseT],
+    exchange: RequestContext,
     touch: Callable[[], None],
 ) -> ResponseT:
     """Send a request and hand its answer over; raises `UpstreamError` without one."""
@@ -70,9 +70,9 @@ async def pass_on(
         return await handover.pour(answer, touch, use)
 
 
-async def under(
+async def run_under_lease(
     lease: Lease,
-    handover: Handover[ResponseT],
+    handover: ResponseRelay[ResponseT],
     serving: Coroutine[Any, Any, ResponseT],
     *,
     limit_s: float | None = None,
@@ -89,7 +89,7 @@ async def under(
                 return await serving
         except TimeoutError as error:
             if handover.response is not None:
-                return await handover.break_off(error)
+                return await handover.abort_stream(error)
             message = (
                 "the instance was lost"
                 if lease.was_cut

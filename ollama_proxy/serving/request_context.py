@@ -8,7 +8,7 @@ from ollama_proxy.core.ollama.routes import BodyFields, Route
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request on its way through the proxy; ``agent`` is its client's program.
 
     ``joins``: it may wait for an instance that others woke, and wakes none itself.

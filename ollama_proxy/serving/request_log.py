@@ -9,7 +9,7 @@ from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
 from ollama_proxy.serving.cold_answers import json_reply
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.request_body import OnTransport, reset
-from ollama_proxy.serving.request_context import Exchange
+from ollama_proxy.serving.request_context import RequestContext
 
 _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 
@@ -17,7 +17,7 @@ _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 def note(
     metrics: Metrics,
     method: str,
-    exchange: Exchange,
+    exchange: RequestContext,
     status: int,
     took_s: float,
 ) -> None:
@@ -38,7 +38,7 @@ def note(
 
 
 def failure(
-    client: OnTransport, exchange: Exchange, error: Exception, *, has_begun: bool
+    client: OnTransport, exchange: RequestContext, error: Exception, *, has_begun: bool
 ) -> Reply:
     """Return the 500 that a fault of our own is told as; logs one that is a surprise.
 

@@ -72,7 +72,7 @@ class Asked(Protocol):
         """How to wait for the client."""
 
 
-class Begun(Protocol):
+class StartedResponse(Protocol):
     """A response whose head has left."""
 
     @property
@@ -86,14 +86,14 @@ class Begun(Protocol):
         """End its body."""
 
 
-ResponseT = TypeVar("ResponseT", bound=Begun)
+ResponseT = TypeVar("ResponseT", bound=StartedResponse)
 
-Opening = Callable[[Head, Mapping[str, str], bytes], Awaitable[ResponseT]]
+StartResponse = Callable[[Head, Mapping[str, str], bytes], Awaitable[ResponseT]]
 """Begins a response: from the answer's head, headers of our own and, if all of it
-is there, the body, which then leaves with `Begun.write_eof` at the latest."""
+is there, the body, which then leaves with `StartedResponse.write_eof` at the latest."""
 
 
-class ClientSink:
+class ClientWriter:
     """Writes an answer's body to its client's connection, framed as its head says.
 
     It does what ``StreamResponse.write`` does, less what only counts with other
@@ -104,7 +104,7 @@ class ClientSink:
     def __init__(
         self,
         request: Asked,
-        response: Begun,
+        response: StartedResponse,
         touch: Callable[[], None],
         use: UseWatch,
         stall_s: float,
@@ -131,7 +131,7 @@ class ClientSink:
         """What came last of the body."""
         return self._last if self._last_chunk is None else self._last_chunk[:-2]
 
-    def take_chunk(self, chunk: bytes) -> bool:
+    def write_chunk(self, chunk: bytes) -> bool:
         """Write a chunk as it came; True if the client is too slow for more."""
         if self._is_closing():
             return True
@@ -185,7 +185,7 @@ class ClientSink:
             raise ConnectionResetError("the client has gone")
 
 
-class Handover(Generic[ResponseT]):
+class ResponseRelay(Generic[ResponseT]):
     """One answer on its way to the client; ``response`` is set once it began.
 
     ``begun`` is a response under way, if heartbeats have opened one already; else
@@ -198,7 +198,7 @@ class Handover(Generic[ResponseT]):
         request: Asked,
         family: Family,
         *,
-        opening: Opening[ResponseT],
+        opening: StartResponse[ResponseT],
         begun: ResponseT | None,
         stall_s: float,
         added: Mapping[str, str],
@@ -211,7 +211,7 @@ class Handover(Generic[ResponseT]):
         self._request = request
         self._family = family
         self._stall_s = stall_s
-        self._sink: ClientSink | None = None
+        self._sink: ClientWriter | None = None
 
     async def pour(
         self, answer: Answer, touch: Callable[[], None], use: UseWatch
@@ -240,7 +240,7 @@ class Handover(Generic[ResponseT]):
     ) -> ResponseT:
         """Pass on, in the same way, an answer that somebody else looks at first."""
 
-        async def pour(sink: ClientSink) -> None:
+        async def pour(sink: ClientWriter) -> None:
             async for data in chunks:
                 if sink.take([data]):
                     await sink.room()
@@ -251,7 +251,7 @@ class Handover(Generic[ResponseT]):
         self,
         head: Head,
         chunks: AsyncIterator[bytes],
-        pour: Callable[[ClientSink], Awaitable[None]],
+        pour: Callable[[ClientWriter], Awaitable[None]],
         touch: Callable[[], None],
         use: UseWatch,
     ) -> ResponseT:
@@ -265,12 +265,12 @@ class Handover(Generic[ResponseT]):
                 message = await _error_of(head, chunks, use)
                 return await self._tell(self.response, message)
         response = self.response or await self._begin(head)
-        self._sink = ClientSink(self._request, response, touch, use, self._stall_s)
+        self._sink = ClientWriter(self._request, response, touch, use, self._stall_s)
         try:
             await pour(self._sink)
             use.end(is_whole=True)
         except InstanceLostError as error:
-            return await self.break_off(error)
+            return await self.abort_stream(error)
         finally:
             use.end(is_whole=False)
         await response.write_eof()
@@ -291,7 +291,7 @@ class Handover(Generic[ResponseT]):
         self.response = await self._opening(head, self._added, body)
         return self.response
 
-    async def break_off(self, error: Exception) -> ResponseT:
+    async def abort_stream(self, error: Exception) -> ResponseT:
         """End a stream whose instance was lost, so that nobody takes it for whole.
 
         Raises `ConnectionResetError` after a reset, where nothing can be told.
@@ -330,7 +330,7 @@ class Handover(Generic[ResponseT]):
         return response
 
 
-def _takes_words(response: Begun) -> bool:
+def _takes_words(response: StartedResponse) -> bool:
     """Tell whether words of our own fit into a body: a stream, and in the clear."""
     fields = response.headers
     is_bound = "Content-Length" in fields or "Content-Encoding" in fields
@@ -355,7 +355,7 @@ async def _error_of(head: Head, chunks: AsyncIterator[bytes], use: UseWatch) -> 
 async def begin_response(
     request: web.BaseRequest, head: Head, added: Mapping[str, str], body: bytes
 ) -> web.StreamResponse:
-    """Begin a response through aiohttp: an `Opening`."""
+    """Begin a response through aiohttp: an `StartResponse`."""
     fields = headers.for_client(head.headers)
     status, reason = head.status, head.reason
     response = (

@@ -25,8 +25,8 @@ from ollama_proxy.core.ollama.pull_progress import ProgressLine
 from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.serving.pull import EncodedPullError, Pull, PullHead, PullRequest
-from ollama_proxy.upstream.client import Relay
-from ollama_proxy.upstream.request import Outgoing
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.request import PreparedRequest
 
 MOST_DETACHED = 8
 """How many pulls go on without a client at once: each keeps 4 MiB of what it said."""
@@ -34,7 +34,7 @@ MOST_DETACHED = 8
 _LOOK_EVERY_S = 5.0
 
 
-class KeptBody:
+class BufferedBody:
     """A body that is in memory."""
 
     expects = False
@@ -78,7 +78,7 @@ class Pulls:
 
     def __init__(
         self,
-        relay: Relay,
+        relay: UpstreamClient,
         *,
         clock: Clock,
         stall_s: float,
@@ -104,7 +104,7 @@ class Pulls:
     def join(
         self,
         request: PullRequest,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
         pulled: Callable[[PullRequest], None],
@@ -125,11 +125,11 @@ class Pulls:
             return None
         pull = self._pulls[key] = Pull(request, lease.cut)
         sent_body = _streamed(body, request)
-        sent = Outgoing(
+        sent = PreparedRequest(
             to_send.method,
             to_send.target,
             _own_headers(to_send.headers, is_same=sent_body == body),
-            KeptBody(sent_body),
+            BufferedBody(sent_body),
         )
         running = self._run(key, pull, sent, lease, pulled)
         self._tasks.spawn(running, name=f"pull {model}")
@@ -170,7 +170,7 @@ class Pulls:
         self,
         key: tuple[str, str, bool],
         pull: Pull,
-        to_send: Outgoing,
+        to_send: PreparedRequest,
         lease: Lease,
         pulled: Callable[[PullRequest], None],
     ) -> None:
@@ -194,7 +194,7 @@ class Pulls:
             if pull.succeeded:
                 pulled(pull.request)
 
-    async def _take(self, pull: Pull, to_send: Outgoing, lease: Lease) -> None:
+    async def _take(self, pull: Pull, to_send: PreparedRequest, lease: Lease) -> None:
         """Read the answer to its end, or until nobody waits and nothing moves."""
         limit = asyncio.timeout(None)
         watcher = asyncio.get_running_loop().create_task(self._watch(pull, limit))

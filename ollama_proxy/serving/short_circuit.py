@@ -14,7 +14,7 @@ from ollama_proxy.core.ollama.answer_end import Head
 from ollama_proxy.core.ollama.catalog import rfc3339
 from ollama_proxy.core.ollama.cold_refusals import refusal
 from ollama_proxy.core.ollama.error_bodies import (
-    Waiting,
+    ProvisioningStatus,
     empty_answer,
     error_body,
     escape_html,
@@ -29,9 +29,9 @@ from ollama_proxy.core.ollama.routes import (
     need_of,
     read_fields,
 )
-from ollama_proxy.serving.cold_answers import json_reply, waiting_reply
+from ollama_proxy.serving.cold_answers import json_reply, provisioning_reply
 from ollama_proxy.serving.idle_ignores import IdleIgnores
-from ollama_proxy.serving.request_context import Exchange
+from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.unknown_models import (
     Fate,
     UnknownModels,
@@ -50,7 +50,7 @@ _NO_CLOUD = (
 )
 
 
-class Looked(Protocol):
+class ReadableBody(Protocol):
     """A body that can be looked at, as far as it is here."""
 
     @property
@@ -74,7 +74,7 @@ class RefusedError(Exception):
         self.reply = reply
 
 
-class SparedRequests:
+class ShortCircuit:
     """Tells which requests need no instance.
 
     ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none either.
@@ -88,7 +88,7 @@ class SparedRequests:
         spared: Collection[Need],
         unknown: UnknownModels,
         ignores: IdleIgnores,
-        unwoken: Callable[[], Waiting],
+        unwoken: Callable[[], ProvisioningStatus],
         version: Callable[[], str],
         clock: Clock,
     ) -> None:
@@ -99,7 +99,7 @@ class SparedRequests:
         self._version = version
         self._clock = clock
 
-    def fields(self, exchange: Exchange, body: Looked) -> BodyFields | None:
+    def fields(self, exchange: RequestContext, body: ReadableBody) -> BodyFields | None:
         """Look at a request that would wake an instance; None if it can't be looked at.
 
         Raises `RefusedError` if a real Ollama refuses it, whatever models it has.
@@ -109,7 +109,7 @@ class SparedRequests:
             raise RefusedError(_refused(exchange, refused))
         return _look(exchange, body)
 
-    def wants_none(self, exchange: Exchange, body: Looked) -> bool:
+    def wants_none(self, exchange: RequestContext, body: ReadableBody) -> bool:
         """Tell whether a request is no use of the instance that is up.
 
         To be asked of every request, so it looks closely only where it may be so. A
@@ -139,7 +139,7 @@ class SparedRequests:
             return True
         return b"keep_alive" in lower
 
-    def _is_ignored(self, exchange: Exchange, fields: BodyFields | None) -> bool:
+    def _is_ignored(self, exchange: RequestContext, fields: BodyFields | None) -> bool:
         """Tell whether the settings name a request as no use.
 
         A change of models is use whoever makes it.
@@ -150,7 +150,9 @@ class SparedRequests:
         ignores = self._ignores
         return ignores.match(exchange.agent, exchange.path, route.family, fields)
 
-    def answer(self, exchange: Exchange, fields: BodyFields | None) -> Reply | None:
+    def answer(
+        self, exchange: RequestContext, fields: BodyFields | None
+    ) -> Reply | None:
         """Answer what needs no instance; None for what does.
 
         ``fields`` are None if the body can't be looked at.
@@ -164,7 +166,9 @@ class SparedRequests:
             return self._without_one(exchange, fields, need)
         return self._unless_known(exchange, fields)
 
-    def _without_one(self, exchange: Exchange, fields: BodyFields, need: Need) -> Reply:
+    def _without_one(
+        self, exchange: RequestContext, fields: BodyFields, need: Need
+    ) -> Reply:
         """Answer a request whose body tells that it needs no instance."""
         match need:
             case Need.NO_MODEL if exchange.route.name == "/api/generate":
@@ -178,7 +182,9 @@ class SparedRequests:
             case _:
                 return self._empty(exchange, fields, need.value)
 
-    def _unless_known(self, exchange: Exchange, fields: BodyFields) -> Reply | None:
+    def _unless_known(
+        self, exchange: RequestContext, fields: BodyFields
+    ) -> Reply | None:
         """Answer a request for a model that is not there; None for any other."""
         name = sought_name(exchange.route, fields)
         if self._is_ignored(exchange, fields):
@@ -198,7 +204,7 @@ class SparedRequests:
             case _:
                 return None
 
-    def hear(self, exchange: Exchange, body: Looked, answer: Head) -> None:
+    def hear(self, exchange: RequestContext, body: ReadableBody, answer: Head) -> None:
         """Learn from an instance's own answer whether it has a model.
 
         An older Ollama answers a route that it does not know with 404 and plain text.
@@ -215,31 +221,33 @@ class SparedRequests:
         if fields is not None and (name := sought_name(exchange.route, fields)):
             self._unknown.heard(name, is_there=is_there)
 
-    def _unwoken_reply(self, exchange: Exchange) -> Reply:
+    def _unwoken_reply(self, exchange: RequestContext) -> Reply:
         """Tell that there is no instance, and that this request brings none."""
         exchange.outcome = "provisioning"
         family = exchange.route.family
-        return waiting_reply(family, self._unwoken(), exchange.request_id)
+        return provisioning_reply(family, self._unwoken(), exchange.request_id)
 
-    def _empty(self, exchange: Exchange, fields: BodyFields, reason: str) -> Reply:
+    def _empty(
+        self, exchange: RequestContext, fields: BodyFields, reason: str
+    ) -> Reply:
         exchange.outcome = "asleep"
         created_at = rfc3339(self._clock.wall())
         body = empty_answer(exchange.route.name, fields.model_name, created_at, reason)
         return json_reply(body, family=Family.NATIVE)
 
 
-def _absence(exchange: Exchange, name: str, more: str = "") -> Reply:
+def _absence(exchange: RequestContext, name: str, more: str = "") -> Reply:
     """Tell that a model is not there, in the words that its route has for that."""
     return _refusal(exchange, 404, absence(exchange.route.name, name) + more)
 
 
-def _is_readable(exchange: Exchange, body: Looked) -> bool:
+def _is_readable(exchange: RequestContext, body: ReadableBody) -> bool:
     """Tell whether a body is here as Ollama reads it: it unpacks zstd on ``/v1``."""
     is_packed = body.encoding == "zstd" and exchange.route.family is not Family.NATIVE
     return body.complete and exchange.route.takes_json and not is_packed
 
 
-def _look(exchange: Exchange, body: Looked) -> BodyFields | None:
+def _look(exchange: RequestContext, body: ReadableBody) -> BodyFields | None:
     if not _is_readable(exchange, body):
         return None
     try:
@@ -248,7 +256,9 @@ def _look(exchange: Exchange, body: Looked) -> BodyFields | None:
         return None
 
 
-def _refusal_of(exchange: Exchange, body: Looked, version: str) -> Refusal | None:
+def _refusal_of(
+    exchange: RequestContext, body: ReadableBody, version: str
+) -> Refusal | None:
     if exchange.route.name == "/api/blobs/:digest":
         return digest_refusal(exchange.path)
     if not _is_readable(exchange, body):
@@ -256,7 +266,7 @@ def _refusal_of(exchange: Exchange, body: Looked, version: str) -> Refusal | Non
     return refusal(exchange.route.name, body.head, version)
 
 
-def _refused(exchange: Exchange, refused: Refusal) -> Reply:
+def _refused(exchange: RequestContext, refused: Refusal) -> Reply:
     """Return a refusal as Ollama writes it: what it translates ends with a newline."""
     exchange.outcome = "refused"
     family = exchange.route.family
@@ -267,7 +277,7 @@ def _refused(exchange: Exchange, refused: Refusal) -> Reply:
     return json_reply(body, status=status, family=typed_as)
 
 
-def _refusal(exchange: Exchange, status: int, message: str) -> Reply:
+def _refusal(exchange: RequestContext, status: int, message: str) -> Reply:
     is_native = exchange.route.family is Family.NATIVE
     refused = Refusal(
         status, message, is_translated=not is_native, has_charset=is_native

@@ -23,13 +23,13 @@ from ollama_proxy.core.lifecycle.fault_words import (
 )
 from ollama_proxy.core.lifecycle.launch_limit import recent
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.core.ollama.error_bodies import Waiting, retry_after_s
-from ollama_proxy.fleet.backend import Priced
+from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus, retry_after_s
+from ollama_proxy.fleet.backend import SupportsPrices
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import stages_body
 from ollama_proxy.serving.pull import Pull
 from ollama_proxy.serving.shared_pulls import AttachedPull, Pulls
@@ -50,7 +50,7 @@ _LONGEST_RETRY_S = 60.0
 _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
 
 
-class _Situation(NamedTuple):
+class _CachedStatus(NamedTuple):
     """What is told to all who ask in the same tenth of a second, of the same record.
 
     ``wait_s`` is when it is worth asking again, as far as is known.
@@ -58,7 +58,7 @@ class _Situation(NamedTuple):
 
     record: Record
     tenth: int
-    waiting: Waiting
+    waiting: ProvisioningStatus
     wait_s: float | None
 
 
@@ -77,20 +77,20 @@ class Status:
     pool: Pool
     estimates: Estimates
     clock: Clock
-    dice: random.Random
+    rng: random.Random
     models: tuple[str, ...]
     backend: str
     pulls: Pulls
-    sticky: StickyModels | None
+    sticky: RestoredModels | None
     backend_reason: str
     disk: Disk
     gpu: GpuLook
     stage_estimates: StageEstimates
     neighbours: Neighbours | None = None
-    _last: _Situation | None = None
+    _last: _CachedStatus | None = None
     _furthest: tuple[LaunchId | None, float] = (None, 0.0)
 
-    def waiting(self, problem: str | None = None) -> Waiting:
+    def waiting(self, problem: str | None = None) -> ProvisioningStatus:
         """Return why there is no instance to serve a request right now.
 
         ``problem`` is what stood in the way of this one request, if anything. Each
@@ -100,12 +100,12 @@ class Status:
         last = self._last
         if last is None or last.record is not controller.record or last.tenth != tenth:
             last = self._last = self._situation(controller, tenth)
-        again: int | None = retry_after_s(last.wait_s, self.dice.random())
+        again: int | None = retry_after_s(last.wait_s, self.rng.random())
         retry_after = None if _needs_person(last) else again
         message = problem or last.waiting.message
         return last.waiting._replace(message=message, retry_after=retry_after)
 
-    def unwoken(self) -> Waiting:
+    def unwoken(self) -> ProvisioningStatus:
         """Return why there is no instance for a request that is to wake none."""
         waiting, state = self.waiting(), self._foremost().record.state
         is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
@@ -116,14 +116,14 @@ class Status:
         )
         return waiting._replace(status="idle", message=message, eta_s=None)
 
-    def _situation(self, controller: Controller, tenth: int) -> _Situation:
+    def _situation(self, controller: Controller, tenth: int) -> _CachedStatus:
         record = controller.record
         failed = is_error(record)
         starting = record.state is State.STARTING
         elapsed_s = self._elapsed_s(record)
         eta_s = self._eta_s(controller, elapsed_s) if not failed else None
         wait_s = self._pause_s(record) if failed else eta_s
-        waiting = Waiting(
+        waiting = ProvisioningStatus(
             status="error" if failed else "provisioning",
             message=self._message(controller, eta_s),
             stage=record.progress.stage.value if starting else None,
@@ -132,7 +132,7 @@ class Status:
             eta_s=round(eta_s, 1) if eta_s is not None else None,
             retry_after=None,
         )
-        return _Situation(record, tenth, waiting, wait_s)
+        return _CachedStatus(record, tenth, waiting, wait_s)
 
     def _eta_s(self, controller: Controller, elapsed_s: float | None) -> float | None:
         """Return how long a launch still takes, by its stage if others had that one."""
@@ -269,7 +269,7 @@ class Status:
 
     def _price(self) -> dict[str, float | None] | None:
         backend = self._foremost().offer.backend
-        return asdict(backend.prices) if isinstance(backend, Priced) else None
+        return asdict(backend.prices) if isinstance(backend, SupportsPrices) else None
 
     def _lost_models(self) -> list[dict[str, Any]]:
         lost = self.sticky.lost() if self.sticky is not None else ()
@@ -309,7 +309,7 @@ class Status:
         }
 
 
-def _needs_person(situation: _Situation) -> bool:
+def _needs_person(situation: _CachedStatus) -> bool:
     """Tell whether asking again within a minute, as clients do, helps nothing."""
     locked, wait_s = situation.record.lockout is not None, situation.wait_s or 0.0
     return locked and wait_s > _LONGEST_RETRY_S

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.store.lessons import Lessons
 from ollama_proxy.store.state_repair import read_contents
 
@@ -38,11 +38,11 @@ class Place:
         self._db = db
         self._writing = writing
 
-    def contents(self) -> Contents | None:
+    def contents(self) -> Snapshot | None:
         """Return what the newest instance said of its models."""
         return self._decoded("contents", read_contents)
 
-    def put_contents(self, contents: Contents) -> None:
+    def put_contents(self, contents: Snapshot) -> None:
         """Write what the newest instance said. Raises `StoreError`."""
         self._write("contents", msgspec.msgpack.encode(contents))
 

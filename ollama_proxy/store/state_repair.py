@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
-from ollama_proxy.core.ollama.catalog import Contents, Tags
+from ollama_proxy.core.ollama.catalog import Snapshot, Tags
 
 _OWNER = re.compile(rb"owner_id([0-9a-f]{16})(?![0-9a-f])")
 _BACKEND = re.compile(rb"backend(exoscale|fly|ovh)(?![a-z])")
@@ -52,9 +52,9 @@ def read_record(raw: object) -> Record:
     return record
 
 
-def read_contents(raw: bytes) -> Contents:
+def read_contents(raw: bytes) -> Snapshot:
     """Return what an instance said of its models. Raises `ValueError`."""
-    contents = msgspec.msgpack.decode(raw, type=Contents)
+    contents = msgspec.msgpack.decode(raw, type=Snapshot)
     msgspec.json.decode(contents.tags, type=Tags)
     for show in contents.shows.values():
         msgspec.json.decode(show, type=dict[str, msgspec.Raw])

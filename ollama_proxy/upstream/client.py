@@ -16,11 +16,11 @@ from multidict import CIMultiDictProxy
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.ollama.answer_end import EndCheck, check_of
 from ollama_proxy.upstream.connection import Connection, Sink
-from ollama_proxy.upstream.connection_pool import Address, Connector
-from ollama_proxy.upstream.endpoint import Upstream, credentials, is_foreign
-from ollama_proxy.upstream.loop_mark import ProxyMark
-from ollama_proxy.upstream.request import Sendable
-from ollama_proxy.upstream.response_parser import AnswerError, AnswerHead
+from ollama_proxy.upstream.connection_pool import ConnectionKey, ConnectionPool
+from ollama_proxy.upstream.endpoint import Upstream, credentials, is_gateway_response
+from ollama_proxy.upstream.loop_mark import LoopMark
+from ollama_proxy.upstream.request import UpstreamRequest
+from ollama_proxy.upstream.response_parser import ResponseError, ResponseHead
 
 _INVITATION_S = 5.0
 _SOME = 16
@@ -38,10 +38,10 @@ class Answer:
 
     def __init__(
         self,
-        head: AnswerHead,
-        address: Address,
+        head: ResponseHead,
+        address: ConnectionKey,
         connection: Connection,
-        connector: Connector,
+        connector: ConnectionPool,
         check: EndCheck | None,
     ) -> None:
         self.status: int = head.status
@@ -96,7 +96,7 @@ class _CheckedSink:
         self._sink = sink
         self.room = sink.room
         self._take = sink.take
-        self._take_chunk = sink.take_chunk
+        self._write_chunk = sink.write_chunk
         self._check = check
         self._passed: list[bytes] = []
 
@@ -112,13 +112,13 @@ class _CheckedSink:
             self._check.add(piece)
         return self._take(pieces)
 
-    def take_chunk(self, chunk: bytes) -> bool:
+    def write_chunk(self, chunk: bytes) -> bool:
         """Take one whole chunk; True if the sink is full."""
         passed = self._passed
         passed.append(chunk)
         if len(passed) == _SOME or len(chunk) > _SMALL:
             self.look()
-        return self._take_chunk(chunk)
+        return self._write_chunk(chunk)
 
     def look(self) -> None:
         """Have the check look at what it has not seen."""
@@ -143,20 +143,20 @@ def _end(check: EndCheck) -> None:
         raise InstanceLostError("the answer ended cleanly, but is not whole")
 
 
-class Relay:
+class UpstreamClient:
     """Sends requests to instances.
 
     Bodies that can't be sent twice travel on new connections, since a kept one may
     turn out to be closed when it is too late.
     """
 
-    def __init__(self, mark: ProxyMark) -> None:
+    def __init__(self, mark: LoopMark) -> None:
         self._mark_line = mark.line
-        self._connector = Connector()
+        self._connector = ConnectionPool()
         self.forget = self._connector.forget
         self.aclose = self._connector.aclose
 
-    async def ask(self, request: Sendable, upstream: Upstream) -> Answer:
+    async def ask(self, request: UpstreamRequest, upstream: Upstream) -> Answer:
         """Send a request; raises `UpstreamError` if there is no answer."""
         fresh = not request.body.complete
         try:
@@ -168,11 +168,13 @@ class Relay:
             if error.arrived or fresh:
                 raise
             answer = await self._ask_once(request, upstream, fresh=True)
-        if is_foreign(upstream.link, answer.headers):
+        if is_gateway_response(upstream.link, answer.headers):
             raise await _foreign(answer)
         return answer
 
-    async def _ask_if_wanted(self, request: Sendable, upstream: Upstream) -> Answer:
+    async def _ask_if_wanted(
+        self, request: UpstreamRequest, upstream: Upstream
+    ) -> Answer:
         """Let the instance invite the body, or answer without having seen it.
 
         A server that does neither in time knows no ``Expect``: it is asked again,
@@ -188,11 +190,16 @@ class Relay:
         return await self._ask_once(request, upstream, fresh=True)
 
     async def _ask_once(
-        self, request: Sendable, upstream: Upstream, *, fresh: bool, waits: bool = False
+        self,
+        request: UpstreamRequest,
+        upstream: Upstream,
+        *,
+        fresh: bool,
+        waits: bool = False,
     ) -> Answer:
         """Send a request, with a body that ``waits`` to be invited perhaps."""
         payload = request.body.payload()
-        address = self._connector.address_of(upstream)
+        address = self._connector.key_of(upstream)
         added = credentials(upstream.link)
         head = request.head(payload, upstream.url, added=added, expect100=waits)
         head = b"%b%b\r\n" % (head[:-2], self._mark_line)  # the last line is empty
@@ -206,7 +213,7 @@ class Relay:
             answered = await connection.ask(
                 request.method, head, payload, chunked=chunked, waits=waits
             )
-        except (AnswerError, OSError) as error:
+        except (ResponseError, OSError) as error:
             arrived = isinstance(error, TimeoutError) or not connection.was_stale
             await connection.drop()
             raise _unanswered(error, arrived=arrived) from error

@@ -12,7 +12,11 @@ from typing import Protocol, cast
 
 from ollama_proxy.base.errors import InstanceLostError
 from ollama_proxy.core.http.chunks import framed, length_line
-from ollama_proxy.upstream.response_parser import AnswerError, AnswerHead, AnswerParser
+from ollama_proxy.upstream.response_parser import (
+    ResponseError,
+    ResponseHead,
+    ResponseParser,
+)
 
 _READ_AHEAD = 64 * 1024
 _STALE_S = 1.0
@@ -24,12 +28,12 @@ class Sink(Protocol):
 
     @property
     def is_chunked(self) -> bool:
-        """Whether it can `take_chunk`."""
+        """Whether it can `write_chunk`."""
 
     def take(self, pieces: list[bytes]) -> bool:
         """Take what came; True if it is full."""
 
-    def take_chunk(self, chunk: bytes) -> bool:
+    def write_chunk(self, chunk: bytes) -> bool:
         """Take one whole chunk, framed as on the wire; True if it is full."""
 
     async def room(self) -> None:
@@ -40,18 +44,18 @@ class Connection(asyncio.Protocol):
     """An HTTP/1.1 connection; `ask` sends a request, then the body can be read.
 
     ``gone`` is called once it is closed, by whom ever. ``used``: it has carried a
-    request before. ``idle_since`` and ``era`` belong to whoever keeps it.
+    request before. ``idle_since`` and ``generation`` belong to whoever keeps it.
     """
 
     def __init__(self, gone: Callable[["Connection"], None]) -> None:
         self.used = False
         self.idle_since = 0.0
-        self.era = 0
+        self.generation = 0
         self._gone = gone
         self._transport: asyncio.Transport | None = None
-        self._parser: AnswerParser | None = None
+        self._parser: ResponseParser | None = None
         self._sink: Sink | None = None
-        self._take_chunk: Callable[[bytes], bool] | None = None
+        self._write_chunk: Callable[[bytes], bool] | None = None
         self._is_full = False
         self._is_paused = False
         self._read_ahead = 0
@@ -68,13 +72,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand on what came; a token passes here, so this is short."""
-        take_chunk = self._take_chunk
+        write_chunk = self._write_chunk
         if (
-            take_chunk is not None
+            write_chunk is not None
             and data.startswith(length_line(len(data)))
             and data.endswith(b"\r\n")
         ):
-            if take_chunk(data):
+            if write_chunk(data):
                 self._is_full = True
                 self._pause()
                 self._tell()
@@ -86,7 +90,7 @@ class Connection(asyncio.Protocol):
         sink = self._sink
         try:
             parser.feed(data)
-        except AnswerError as error:
+        except ResponseError as error:
             self._fail(error)
             return
         self._pass_chunks(parser)
@@ -100,11 +104,11 @@ class Connection(asyncio.Protocol):
         if sink is None or self._is_full or parser.complete:
             self._tell()
 
-    def _pass_chunks(self, parser: AnswerParser) -> None:
+    def _pass_chunks(self, parser: ResponseParser) -> None:
         """Let whole chunks pass unparsed, where what comes next is one."""
         sink = self._sink
         passes = sink is not None and sink.is_chunked and parser.between_chunks
-        self._take_chunk = sink.take_chunk if sink is not None and passes else None
+        self._write_chunk = sink.write_chunk if sink is not None and passes else None
 
     def _keep(self, size: int) -> None:
         """Leave what came to be read; read no further if that is much.
@@ -193,14 +197,14 @@ class Connection(asyncio.Protocol):
         *,
         chunked: bool,
         waits: bool,
-    ) -> AnswerHead:
+    ) -> ResponseHead:
         """Send a request, and return the head of its answer once it has come.
 
         A body that ``waits`` is sent when the instance invites it. A body in parts
-        goes on being sent after this returns. Raises `AnswerError` or `OSError` if
+        goes on being sent after this returns. Raises `ResponseError` or `OSError` if
         there is no answer, and what reading the body raises.
         """
-        parser = self._parser = AnswerParser(method)
+        parser = self._parser = ResponseParser(method)
         self._asked_at = asyncio.get_running_loop().time()
         if self._transport is None:
             raise ConnectionResetError("it is closed")
@@ -300,7 +304,7 @@ class Connection(asyncio.Protocol):
         reusable = is_sent and parser.reusable and not parser.pieces
         has_failed, self._failure = self._failure is not None, None
         parser.close()
-        self._sink = self._parser = self._take_chunk = None
+        self._sink = self._parser = self._write_chunk = None
         self.used = True
         if not reusable or has_failed or not self.is_open:
             self.close()
@@ -317,7 +321,7 @@ class Connection(asyncio.Protocol):
         self.close()
         await self.end()
 
-    def _asked(self) -> AnswerParser:
+    def _asked(self) -> ResponseParser:
         assert self._parser is not None  # noqa: S101 - `ask` came first
         return self._parser
 
@@ -362,11 +366,11 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[at : at + _SLICE]
 
 
-def _end(parser: AnswerParser) -> AnswerError | None:
+def _end(parser: ResponseParser) -> ResponseError | None:
     """Return what is wrong with an answer that ends now."""
     try:
         parser.end()
-    except AnswerError as error:
+    except ResponseError as error:
         return error
     return None
 

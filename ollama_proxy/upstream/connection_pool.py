@@ -28,7 +28,7 @@ _CLOSE_S = 1.0
 _AddressInfo = aiohappyeyeballs.AddrInfoType
 
 
-class Address(NamedTuple):
+class ConnectionKey(NamedTuple):
     """Where to connect, and whom to trust there; connections are kept by it."""
 
     host: str
@@ -37,17 +37,17 @@ class Address(NamedTuple):
     context: ssl.SSLContext | None
 
 
-class Connector:
+class ConnectionPool:
     """Opens connections; keeps idle ones for a while, and only so many per address."""
 
     def __init__(self, *, kept_for_s: float = 15.0, kept_most: int = 256) -> None:
         self._kept_for_s = kept_for_s
         self._kept_most = kept_most
-        self._idle: dict[Address, dict[Connection, None]] = {}
+        self._idle: dict[ConnectionKey, dict[Connection, None]] = {}
         self._open: set[Connection] = set()
-        self._resolved: dict[Address, tuple[float, list[_AddressInfo]]] = {}
+        self._resolved: dict[ConnectionKey, tuple[float, list[_AddressInfo]]] = {}
         self._default_context: ssl.SSLContext | None = None
-        self._era = 0
+        self._generation = 0
         self._all_gone = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -70,12 +70,12 @@ class Connector:
         on the way says so. What is under way now may end.
         """
         self._resolved.clear()
-        self._era += 1
+        self._generation += 1
         for kept in tuple(self._idle.values()):
             for connection in tuple(kept):
                 connection.close()
 
-    def address_of(self, upstream: Upstream) -> Address:
+    def key_of(self, upstream: Upstream) -> ConnectionKey:
         """Return where an upstream is."""
         url, link = URL(upstream.url), upstream.link
         if url.scheme == "https":
@@ -83,7 +83,7 @@ class Connector:
         else:
             context = None
         server_name = link.server_name if link is not None else None
-        return Address(url.raw_host or "", url.port or 80, server_name, context)
+        return ConnectionKey(url.raw_host or "", url.port or 80, server_name, context)
 
     def _system_context(self) -> ssl.SSLContext:
         """Return whom the system trusts; it is slow to load."""
@@ -91,7 +91,7 @@ class Connector:
             self._default_context = ssl.create_default_context()
         return self._default_context
 
-    async def connect(self, address: Address, *, fresh: bool) -> Connection:
+    async def connect(self, address: ConnectionKey, *, fresh: bool) -> Connection:
         """Return a connection: a kept one if there is, unless it must be ``fresh``.
 
         Raises `OSError` if there is none to be had.
@@ -109,9 +109,9 @@ class Connector:
             message = f"no connection to {where} in {_CONNECT_TIMEOUT_S:.0f} s"
             raise TimeoutError(message) from error
 
-    async def _open_one(self, address: Address) -> Connection:
+    async def _open_one(self, address: ConnectionKey) -> Connection:
         loop = asyncio.get_running_loop()
-        era = self._era
+        generation = self._generation
         named = address.server_name or address.host
         connect = partial(
             loop.create_connection,
@@ -132,12 +132,12 @@ class Connector:
                 raise
         keep_alive(transport.get_extra_info("socket"))
         connection: Connection = opened
-        connection.era = era
+        connection.generation = generation
         if connection.is_open:
             self._open.add(connection)
         return connection
 
-    async def _resolve(self, address: Address) -> list[_AddressInfo]:
+    async def _resolve(self, address: ConnectionKey) -> list[_AddressInfo]:
         """Return the addresses of a host, as asked for a moment ago."""
         loop = asyncio.get_running_loop()
         found = self._resolved.get(address)
@@ -152,10 +152,10 @@ class Connector:
         self._resolved[address] = (loop.time(), list(infos))
         return list(infos)
 
-    def keep(self, address: Address, connection: Connection) -> None:
+    def keep(self, address: ConnectionKey, connection: Connection) -> None:
         """Keep a connection for another request, if it is worth it."""
         kept = self._idle.get(address, {})
-        if connection.era != self._era or len(kept) >= self._kept_most:
+        if connection.generation != self._generation or len(kept) >= self._kept_most:
             connection.close()
             return
         loop = asyncio.get_running_loop()
@@ -178,7 +178,7 @@ class Connector:
         again = loop.call_later(self._kept_for_s, self._sweep) if self._idle else None
         self._sweeping = again
 
-    def _gone(self, address: Address, connection: Connection) -> None:
+    def _gone(self, address: ConnectionKey, connection: Connection) -> None:
         self._open.discard(connection)
         self._idle.get(address, {}).pop(connection, None)
         if not self._open:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from ollama_proxy.core.http.headers import MARK
+from ollama_proxy.core.http.headers import GUARD_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Link:
     without these, the address and the system's authorities decide.
     ``headers`` go out with every request, in place of the client's own: a second token
     for a guard behind a platform's gateway, say. ``is_marked``: every answer of its
-    Ollama carries `MARK`, so one without it is the gateway's own. ``is_configured``: a
-    person asked for it, who knows whether there is a gateway; ``settings`` are those
-    that its credentials come from.
+    Ollama carries `GUARD_HEADER`, so one without it is the gateway's own.
+    ``is_configured``: a person asked for it, who knows whether there is a gateway;
+    ``settings`` are those that its credentials come from.
     """
 
     token: str = field(default="", repr=False)
@@ -93,6 +93,6 @@ def secrets_of(link: Link | None) -> set[str]:
     return {word for value in values for word in (value, value.rpartition(" ")[2])}
 
 
-def is_foreign(link: Link | None, answer: Mapping[str, str]) -> bool:
+def is_gateway_response(link: Link | None, answer: Mapping[str, str]) -> bool:
     """Tell whether an answer with these headers is not the instance's own."""
-    return link is not None and link.is_marked and MARK not in answer
+    return link is not None and link.is_marked and GUARD_HEADER not in answer

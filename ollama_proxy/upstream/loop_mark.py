@@ -30,7 +30,7 @@ _TOO_MANY = (
 )
 
 
-class ProxyMark:
+class LoopMark:
     """The mark of one proxy: a hash, so that nobody learns the owner id from it.
 
     ``headers`` and ``line`` are what a request of ours carries, for aiohttp and as

@@ -38,7 +38,7 @@ class Body(Protocol):
         """Return what is to be sent, framed as it came."""
 
 
-class Sendable(Protocol):
+class UpstreamRequest(Protocol):
     """A request that can be handed to an instance."""
 
     @property
@@ -71,7 +71,7 @@ class Sendable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class PreparedRequest:
     """A request as an instance gets it; ``target`` is the raw path and query."""
 
     method: str
@@ -92,7 +92,7 @@ class Outgoing:
         added: Mapping[str, str],
         expect100: bool,
     ) -> bytes:
-        """Return request line and headers, as `Sendable` says.
+        """Return request line and headers, as `UpstreamRequest` says.
 
         Raises `ValueError` if a line break would let one header become two.
         """
@@ -124,7 +124,7 @@ class Outgoing:
         return [("Content-Length", "0")] if self.method in BODY_EXPECTED else []
 
 
-def in_the_clear(to_send: Outgoing) -> Outgoing:
+def in_the_clear(to_send: PreparedRequest) -> PreparedRequest:
     """Return a request whose answer is to be one that can be read, or joined."""
     fields = CIMultiDict(without(to_send.headers.items(), CLEAR))
     return replace(to_send, headers=fields)

@@ -26,12 +26,12 @@ _HEAD_END = b"\r\n\r\n"
 _Parser = httptools.HttpResponseParser
 
 
-class AnswerError(Exception):
+class ResponseError(Exception):
     """What came is not an answer, or not a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerHead:
+class ResponseHead:
     """Status line and headers of an answer; ``headers`` as they came."""
 
     status: int
@@ -39,7 +39,7 @@ class AnswerHead:
     headers: CIMultiDictProxy[str]
 
 
-class AnswerParser:
+class ResponseParser:
     """What has come of the answer to one request, whose ``method`` it is.
 
     It serves one answer: httptools would add a trailer of one to the next.
@@ -52,7 +52,7 @@ class AnswerParser:
     """
 
     def __init__(self, method: str) -> None:
-        self.head: AnswerHead | None = None
+        self.head: ResponseHead | None = None
         self.pieces: list[bytes] = []
         self.heard = False
         self.invited = False
@@ -70,7 +70,7 @@ class AnswerParser:
         self._parser: _Parser | None = httptools.HttpResponseParser(_Callbacks(self))
 
     def feed(self, data: bytes) -> None:
-        """Take in what came; raises `AnswerError` if it is no answer."""
+        """Take in what came; raises `ResponseError` if it is no answer."""
         self.heard = True
         if self._parser is None:
             self.reusable = False
@@ -87,7 +87,7 @@ class AnswerParser:
         else:
             self._barren += len(data)
             if self._barren > MAX_HEAD:
-                raise AnswerError(f"it sent {MAX_HEAD} bytes of headers and no body")
+                raise ResponseError(f"it sent {MAX_HEAD} bytes of headers and no body")
         if self.complete:
             self._parser = None  # or they hold each other
 
@@ -115,23 +115,23 @@ class AnswerParser:
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
-            raise AnswerError("it speaks another protocol") from error
+            raise ResponseError("it speaks another protocol") from error
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, AnswerError):
+            if isinstance(error.__context__, ResponseError):
                 raise error.__context__ from None
             if not self.complete:  # else: what came after it is of no interest
-                raise AnswerError(f"it does not speak HTTP/1.1: {error}") from error
+                raise ResponseError(f"it does not speak HTTP/1.1: {error}") from error
             self.reusable = False
         if self._is_bodiless and self.head is not None:
             self.complete, self.reusable = True, parser.should_keep_alive()
             self._parser = None  # it would take what comes next for a body
 
     def end(self) -> None:
-        """Take note of the connection's end; raises `AnswerError` if that is early."""
+        """Handle the end of the connection; raises `ResponseError` if it is early."""
         if self.head is None:
-            raise AnswerError("it closed the connection")
+            raise ResponseError("it closed the connection")
         if not self.complete and not self._ends_with_connection:
-            raise AnswerError("it closed the connection in the middle of its answer")
+            raise ResponseError("it closed the connection in the middle of its answer")
         self.complete, self.reusable = True, False
 
     def close(self) -> None:
@@ -153,10 +153,10 @@ class AnswerParser:
             return
         status = self._parser.get_status_code()
         if status < _CONTINUE:
-            raise AnswerError(f"its status is {status:03}, which is none")
+            raise ResponseError(f"its status is {status:03}, which is none")
         if self._parser.get_http_version() not in _VERSIONS:
             version = self._parser.get_http_version()
-            raise AnswerError(f"it answers in HTTP/{version}")
+            raise ResponseError(f"it answers in HTTP/{version}")
         if status < _FIRST_FINAL:
             self.invited = self.invited or status == _CONTINUE
             return
@@ -166,13 +166,13 @@ class AnswerParser:
         )
         codings = headers.getall("Transfer-Encoding", [])
         if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
-            raise AnswerError("its Transfer-Encoding is not 'chunked' alone")
+            raise ResponseError("its Transfer-Encoding is not 'chunked' alone")
         self._is_bodiless = self._is_bodiless or status in _BODILESS
         self._ends_with_connection = (
             not self._is_bodiless and not codings and "Content-Length" not in headers
         )
         reason = _printable(_text(self._reason))
-        self.head = AnswerHead(status, reason, CIMultiDictProxy(headers))
+        self.head = ResponseHead(status, reason, CIMultiDictProxy(headers))
 
     def on_begin(self) -> None:
         """Take note that a message begins; one after the answer nobody asked for."""
@@ -203,7 +203,7 @@ class AnswerParser:
 class _Callbacks:
     """What httptools calls; it looks these names up once, when it is made."""
 
-    def __init__(self, parser: AnswerParser) -> None:
+    def __init__(self, parser: ResponseParser) -> None:
         self.on_message_begin = parser.on_begin
         self.on_status = parser.on_reason
         self.on_header = parser.on_field

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
-from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.purchase import Ledger, Placement, Purchase
 from ollama_proxy.base.moments import EARLIEST
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.fakes.store import MemoryNotes
@@ -26,7 +26,7 @@ def test_a_call_at_a_moment_that_can_not_be_may_have_been_just_now(
     noted: float | None, read: float | None
 ) -> None:
     attempt = Attempt("r", attempted_at=noted, started_at=noted)
-    purchase = Purchase(Offer("z", "t"), attempted_at=noted)
+    purchase = Purchase(Placement("z", "t"), attempted_at=noted)
     attempts = Attempts(MemoryNotes({ONE: msgspec.json.encode(attempt)}), NOW)
     ledger = Ledger(MemoryNotes({ONE: msgspec.json.encode(purchase)}), NOW)
     kept, bought = attempts.get(ONE), ledger.get(ONE)

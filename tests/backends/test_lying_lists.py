@@ -81,7 +81,7 @@ class Liar:
     lies: bool = False
     told_truly: int = 0
 
-    def settle_in(self, dice: random.Random) -> None:
+    def settle_in(self, rng: random.Random) -> None:
         """Arrange what holds for the whole of a story."""
         if self.lie == "stale by 60 s":
             name = "list_lag_s" if self.cloud == "exoscale" else "lag_s"
@@ -91,12 +91,12 @@ class Liar:
         elif self.cloud == "exoscale":
             self.rig.cloud.stranger()
         else:
-            for _ in range(dice.randrange(1, 5)):
+            for _ in range(rng.randrange(1, 5)):
                 self.rig.cloud.stranger()
-            self.rig.server.lists.first = dice.randrange(2)
+            self.rig.server.lists.first = rng.randrange(2)
             if self.lie == "first page elsewhere":
                 first = self.rig.server.lists.first
-                self.rig.server.lists.given = first + dice.randrange(3)
+                self.rig.server.lists.given = first + rng.randrange(3)
 
     def begin(self, *, anew: bool = False) -> None:
         """Lie from now on, if the truth was told since the last time, or ``anew``."""
@@ -136,7 +136,7 @@ class Story:
     rig: Any
     cloud: str
     seed: int
-    dice: random.Random
+    rng: random.Random
     liar: Liar
     action: str
     backend: Any = None
@@ -173,7 +173,7 @@ class Story:
     async def live(self, launch_id: LaunchId) -> None:
         """Let one launch begin, serve, and end."""
         self.liar.begin(anew=True)
-        how = self.dice.choice(["lost-after", "lost-before", "lost-after", ""])
+        how = self.rng.choice(["lost-after", "lost-before", "lost-after", ""])
         self.rig.server.script[CREATE[self.cloud]] = [how] if how else []
         accepted = await self._accepted(launch_id, outage=bool(how))
         if accepted:
@@ -187,34 +187,34 @@ class Story:
             before = self.rig.server.calls.count(CREATE[self.cloud])
             await self.tried(begin)
             sent = self.rig.server.calls.count(CREATE[self.cloud]) > before
-            if sent and outage and self.dice.random() < 0.7:
+            if sent and outage and self.rng.random() < 0.7:
                 outage = False
-                self.rig.clock.ahead_s += SETTLE_S + self.dice.choice([1.0, 20.0])
-                if self.dice.random() < 0.5:
+                self.rig.clock.ahead_s += SETTLE_S + self.rng.choice([1.0, 20.0])
+                if self.rng.random() < 0.5:
                     await self.restart()
                 self.liar.begin(anew=True)
-            elif self.dice.random() < 0.2:
+            elif self.rng.random() < 0.2:
                 await self.restart()
             seen = await self.tried(lambda: self.backend.inspect(launch_id))
             if isinstance(seen, Observation):
                 if seen.phase is Phase.RUNNING:
                     return True
-                if seen.phase is Phase.GONE and self.dice.random() < 0.3:
+                if seen.phase is Phase.GONE and self.rng.random() < 0.3:
                     return False
             self._pass()
         raise AssertionError(f"seed {self.seed}: {launch_id} never runs")
 
     async def _served(self, launch_id: LaunchId) -> None:
-        for _ in range(self.dice.randrange(1, 4)):
+        for _ in range(self.rng.randrange(1, 4)):
             await self.tried(lambda: self.backend.renew(launch_id, serves=True))
             await self.tried(lambda: self.backend.inspect(launch_id))
-            if self.dice.random() < 0.3:
+            if self.rng.random() < 0.3:
                 await self.restart()
             self._pass()
 
     async def _ended(self, launch_id: LaunchId) -> None:
         for _ in range(60):
-            if self.dice.random() < 0.2:
+            if self.rng.random() < 0.2:
                 await self.restart()
             seen = await self.tried(
                 lambda: self.backend.stop(launch_id),
@@ -244,8 +244,8 @@ class Story:
 
     def _pass(self) -> None:
         """Let some time pass, and now and then a list begin to lie."""
-        self.rig.clock.ahead_s += self.dice.choice([1.0, 5.0, 20.0, 60.0])
-        if self.dice.random() < 0.4:
+        self.rig.clock.ahead_s += self.rng.choice([1.0, 5.0, 20.0, 60.0])
+        if self.rng.random() < 0.4:
             self.liar.begin()
 
 
@@ -261,13 +261,11 @@ async def test_lists_that_lie_make_no_second_one_and_hide_none(
         async with RIGS[cloud](folder) as rig:
             if cloud == "fly":
                 rig.server.is_paced = False
-            dice = random.Random(seed)
+            rng = random.Random(seed)
             liar = Liar(rig, cloud, LIES[seed % len(LIES)])
             keeps = (seed // len(LIES)) % 2 == 0
-            story = Story(
-                rig, cloud, seed, dice, liar, "stop" if keeps else ENDS[cloud]
-            )
-            liar.settle_in(dice)
+            story = Story(rig, cloud, seed, rng, liar, "stop" if keeps else ENDS[cloud])
+            liar.settle_in(rng)
             await story.restart()
             for number in range(2):
                 await story.live(LaunchId(f"l{seed:08d}{number:08d}"))

@@ -44,7 +44,7 @@ class FakeCloud:
     ``made_at`` are the moments at which the launches were first made.
     """
 
-    dice: random.Random = field(default_factory=lambda: random.Random(0))
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
     faults: CloudFaults = field(default_factory=CloudFaults)
     traits: Traits = field(default_factory=lambda: Traits(poll_s=1.0, watch_s=30.0))
     instances: dict[LaunchId, CloudInstance] = field(default_factory=dict)
@@ -61,10 +61,10 @@ class FakeCloud:
         return len(self.instances)
 
     def _unlucky(self, likelihood: float) -> bool:
-        return self.dice.random() < likelihood
+        return self.rng.random() < likelihood
 
     async def _travel(self) -> None:
-        await asyncio.sleep(self.dice.uniform(0.01, 0.5))
+        await asyncio.sleep(self.rng.uniform(0.01, 0.5))
 
     async def start(self, launch_id: LaunchId) -> None:
         """Start; a call on its way arrives, whether its caller still waits or not."""
@@ -91,12 +91,12 @@ class FakeCloud:
         if launch_id in self.instances:
             return
         now = asyncio.get_running_loop().time()
-        boot_s = self.faults.boot_s * self.dice.uniform(0.5, 1.5)
+        boot_s = self.faults.boot_s * self.rng.uniform(0.5, 1.5)
         self.instances[launch_id] = CloudInstance(
             launch_id,
             created_at=now,
             boots_at=float("inf") if self.faults.never_boots else now + boot_s,
-            visible_at=now + self.faults.list_lag_s * self.dice.random(),
+            visible_at=now + self.faults.list_lag_s * self.rng.random(),
         )
         self.launches += 1
         self.made_at.setdefault(launch_id, now)

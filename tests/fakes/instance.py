@@ -30,7 +30,7 @@ class InProcessBackend:
         is_gateway: bool = False,
     ) -> None:
         self.manners = manners or Manners()
-        self.traits = Traits(stops_with_proxy=True, poll_s=0.02, watch_s=0.2)
+        self.traits = Traits(child_process=True, poll_s=0.02, watch_s=0.2)
         self.boot_s = boot_s
         self.start_error: Exception | None = None
         self._is_gateway = is_gateway

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.connect_faults import ConnectFault
 from ollama_proxy.fleet.readiness import PreparationError
@@ -45,5 +45,5 @@ class FakeProbe:
             raise PreparationError(self.fault)
         self.prepared.append(model)
 
-    async def contents(self, upstream: Upstream) -> Contents:
-        return Contents(b'{"models":[]}', "0.33.0")
+    async def contents(self, upstream: Upstream) -> Snapshot:
+        return Snapshot(b'{"models":[]}', "0.33.0")

@@ -54,7 +54,7 @@ class Deployment:
             probe=self.probe,
             clock=LoopClock(),
             policy=self.policy,
-            dice=random.Random(1),
+            rng=random.Random(1),
         )
         pool = Pool(
             [controller],
@@ -204,7 +204,7 @@ async def test_looks_that_overlap_keep_no_instance() -> None:
     ends_at = loop.time() + 310
 
     async def look() -> None:
-        while loop.time() < ends_at and (lease := deployment.pool.glance()):
+        while loop.time() < ends_at and (lease := deployment.pool.observe()):
             await asyncio.sleep(2.0)
             lease.release()
 
@@ -225,7 +225,7 @@ async def test_looks_are_let_through_as_long_as_a_request_is_at_work() -> None:
     await _leased(deployment)
     await asyncio.sleep(1000)
 
-    assert deployment.pool.glance() is not None
+    assert deployment.pool.observe() is not None
     await deployment.pool.aclose()
 
 
@@ -261,7 +261,7 @@ async def test_bytes_that_move_are_use_when_they_move_and_not_later() -> None:
 async def test_a_lease_that_only_holds_is_no_use_whatever_comes_of_it() -> None:
     deployment = Deployment()
     (await _leased(deployment)).release()
-    lease = deployment.pool.glance()
+    lease = deployment.pool.observe()
     assert lease is not None
     lease.mark_used()
     lease.mark_moving()
@@ -485,7 +485,7 @@ async def test_a_nudge_finds_a_vanished_instance_at_once() -> None:
     deployment = Deployment()
     lease = await _leased(deployment)
     deployment.cloud.preempt()
-    lease.nudge()
+    lease.check_now()
     await asyncio.sleep(1)
 
     assert deployment.state in {State.STOPPING, State.COOLDOWN, State.COLD}
@@ -570,7 +570,7 @@ async def test_a_stop_that_fails_tells_no_secret() -> None:
 async def test_a_server_that_is_there_anyway_is_joined_at_once_and_never_left() -> None:
     deployment = Deployment()
     await deployment.pool.aclose()
-    deployment.cloud.traits = Traits(always_on=True, poll_s=1.0)
+    deployment.cloud.traits = Traits(externally_managed=True, poll_s=1.0)
     await deployment.restart()
     await asyncio.sleep(10)
     assert deployment.state is State.READY
@@ -585,7 +585,7 @@ async def test_ending_lets_nobody_wait_and_wakes_nothing() -> None:
     deployment = Deployment()
     waiting = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60))
     await asyncio.sleep(0)
-    deployment.pool.end_waiting()
+    deployment.pool.stop_admitting()
 
     assert await waiting is None
     calls = deployment.cloud.launches
@@ -634,7 +634,7 @@ async def test_a_burst_of_refused_requests_is_one_failure_not_three() -> None:
     lease = await _leased(deployment)
     deployment.probe.answers = False
     for _ in range(50):
-        lease.nudge()
+        lease.check_now()
         await asyncio.sleep(0.01)
     assert deployment.state is State.READY
     deployment.probe.answers = True

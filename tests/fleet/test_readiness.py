@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ollama_proxy.core.http.headers import MARK
+from ollama_proxy.core.http.headers import GUARD_HEADER
 from ollama_proxy.core.lifecycle.record import Progress, Stage
 from ollama_proxy.core.ollama.load_wish import LoadWish
 from ollama_proxy.fleet.adaptive_timeout import ProbeTimeout
@@ -55,7 +55,7 @@ async def behind_a_cutting_gateway(
     done = [0]
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        marked = {MARK: "1"} if marks else {}
+        marked = {GUARD_HEADER: "1"} if marks else {}
         match request.path:
             case "/api/version":
                 return web.json_response({"version": "0.33.0"}, headers=marked)

@@ -140,7 +140,7 @@ class Deployment:
             probe=self.probe,
             clock=LoopClock(),
             policy=policy or Policy(),
-            dice=random.Random(1),
+            rng=random.Random(1),
         )
         self.controller = controller
         self.pool = Pool(

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy.core.ollama.catalog import Catalogue
+from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.restore_plan import (
     Copying,
     Origin,
     Pulling,
     Removing,
-    Step,
+    RestoreStep,
     StickyModel,
     steps_to,
 )
-from ollama_proxy.fleet.restored_models import StickyModels
+from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
 from ollama_proxy.store.sqlite import Store
@@ -68,7 +68,7 @@ def test_a_fresh_instance_gets_what_the_last_one_had(
     models: list[StickyModel],
     configured: list[str],
     present: list[str],
-    steps: list[Step],
+    steps: list[RestoreStep],
 ) -> None:
     wanted = {model.name: model for model in models}
 
@@ -83,11 +83,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def sticky(store: Store) -> StickyModels:
-    return StickyModels(store, ("tiny",), restores=True)
+def sticky(store: Store) -> RestoredModels:
+    return RestoredModels(store, ("tiny",), restores=True)
 
 
-def test_a_copy_of_a_created_model_is_lost_with_it(sticky: StickyModels) -> None:
+def test_a_copy_of_a_created_model_is_lost_with_it(sticky: RestoredModels) -> None:
     sticky.created("mine")
     sticky.copied("mine", "yours")
     sticky.settle(set(), {})
@@ -95,7 +95,7 @@ def test_a_copy_of_a_created_model_is_lost_with_it(sticky: StickyModels) -> None
     assert [model.name for model in sticky.lost()] == ["mine:latest", "yours:latest"]
 
 
-def test_a_copy_of_a_copy_is_pulled_by_the_first_name(sticky: StickyModels) -> None:
+def test_a_copy_of_a_copy_is_pulled_by_the_first_name(sticky: RestoredModels) -> None:
     sticky.pulled("a", insecure=True)
     sticky.copied("a", "b")
     sticky.copied("b", "c")
@@ -110,7 +110,7 @@ def test_a_copy_of_a_copy_is_pulled_by_the_first_name(sticky: StickyModels) -> N
 
 
 def test_a_configured_model_that_was_deleted_is_not_pulled_until_it_is_again(
-    sticky: StickyModels,
+    sticky: RestoredModels,
 ) -> None:
     sticky.deleted("tiny")
     without = sticky.without_deleted(["tiny"])
@@ -120,9 +120,9 @@ def test_a_configured_model_that_was_deleted_is_not_pulled_until_it_is_again(
 
 
 def test_the_next_instance_is_expected_to_have_what_is_configured_and_pulled(
-    sticky: StickyModels,
+    sticky: RestoredModels,
 ) -> None:
-    catalogue = Catalogue(["tiny"], version="0.1.0", since=lambda: 0.0, restored=sticky)
+    catalogue = Catalog(["tiny"], version="0.1.0", since=lambda: 0.0, restored=sticky)
     listed = []
 
     def look() -> None:
@@ -150,7 +150,7 @@ def test_the_next_instance_is_expected_to_have_what_is_configured_and_pulled(
     ]
 
 
-def test_names_are_sent_as_they_were_written(sticky: StickyModels) -> None:
+def test_names_are_sent_as_they_were_written(sticky: RestoredModels) -> None:
     sticky.pulled("hf.co/Bartowski/Llama-GGUF:Q4_K_M", insecure=False)
     sticky.copied("hf.co/bartowski/llama-gguf:q4_k_m", "MyModel")
 
@@ -160,7 +160,7 @@ def test_names_are_sent_as_they_were_written(sticky: StickyModels) -> None:
     ]
 
 
-def test_a_long_name_means_the_short_one(sticky: StickyModels) -> None:
+def test_a_long_name_means_the_short_one(sticky: RestoredModels) -> None:
     sticky.pulled("registry.ollama.ai/library/qwen3", insecure=False)
     there = sticky.steps({"qwen3:latest"})
     sticky.deleted("library/qwen3:latest")
@@ -169,7 +169,7 @@ def test_a_long_name_means_the_short_one(sticky: StickyModels) -> None:
 
 
 def test_a_configured_model_that_a_client_made_anew_is_not_replaced_in_silence(
-    sticky: StickyModels,
+    sticky: RestoredModels,
 ) -> None:
     sticky.created("tiny")
     wanted = sticky.without_deleted(["tiny"])
@@ -180,7 +180,7 @@ def test_a_configured_model_that_a_client_made_anew_is_not_replaced_in_silence(
 
 
 def test_a_loss_is_warned_of_once(
-    sticky: StickyModels, errors_logged: LogCapture
+    sticky: RestoredModels, errors_logged: LogCapture
 ) -> None:
     sticky.created("mine")
     for _ in range(3):
@@ -189,7 +189,7 @@ def test_a_loss_is_warned_of_once(
     assert [line["event"] for line in errors_logged.entries] == ["model.lost"]
 
 
-def test_a_model_that_came_back_is_not_lost(sticky: StickyModels) -> None:
+def test_a_model_that_came_back_is_not_lost(sticky: RestoredModels) -> None:
     sticky.created("mine")
     sticky.settle(set(), {})
     sticky.settle({"mine:latest"}, {})
@@ -199,13 +199,13 @@ def test_a_model_that_came_back_is_not_lost(sticky: StickyModels) -> None:
 
 def test_what_is_remembered_outlives_the_process(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    sticky = StickyModels(store, (), restores=True)
+    sticky = RestoredModels(store, (), restores=True)
     sticky.pulled("a", insecure=False)
     sticky.pulled("b", insecure=False)
     sticky.deleted("b")
     store.close()
     again = Store(tmp_path)
-    steps = StickyModels(again, (), restores=True).steps(set())
+    steps = RestoredModels(again, (), restores=True).steps(set())
     again.close()
 
     assert steps == [Pulling("a", insecure=False)]

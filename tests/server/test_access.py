@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.server.access import AccessFacts
@@ -135,7 +135,7 @@ ZONE = "a" * 100
     ],
 )
 def test_a_long_host_is_judged_as_a_short_one(host: str, *, is_taken: bool) -> None:
-    assert HostRules("machine", frozenset()).takes(host) is is_taken
+    assert HostPolicy("machine", frozenset()).takes(host) is is_taken
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.core.lifecycle.record import Fault
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.readiness import HttpProbe, PreparationError
 from ollama_proxy.serving import catalog_refresher as module
@@ -19,13 +19,13 @@ class StammeringProbe:
         self.failures = failures
         self.asked = 0
 
-    async def contents(self, _upstream: Upstream) -> Contents:
+    async def contents(self, _upstream: Upstream) -> Snapshot:
         self.asked += 1
         if self.asked == 1:
-            return Contents(b"<html>", "0.33.0")
+            return Snapshot(b"<html>", "0.33.0")
         if self.asked <= self.failures:
             raise PreparationError(Fault("probe", "not now"))
-        return Contents(b'{"models":[{"name":"late:latest"}]}', "0.33.0")
+        return Snapshot(b'{"models":[{"name":"late:latest"}]}', "0.33.0")
 
 
 @pytest.mark.parametrize("failures", [1, 3])

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.config.settings import load_settings
-from ollama_proxy.core.ollama.routes import Asleep, classify
+from ollama_proxy.core.ollama.routes import ColdAnswer, classify
 from ollama_proxy.serving.extra_routes import (
     LEARNT_ROUTES,
     ROUTE_BYTES,
@@ -196,7 +196,7 @@ def test_a_route_is_learnt_if_it_is_short_plain_and_none_of_ollamas(
     routes.heard(classify("PUT", path), "PUT", path, 400)
     resolved = routes.resolve(classify("PUT", path), "PUT", path)
 
-    assert (resolved.asleep is Asleep.WAKE) is is_learnt
+    assert (resolved.asleep is ColdAnswer.WAKE) is is_learnt
 
 
 def test_a_disk_that_is_full_keeps_nothing_from_being_learnt() -> None:

@@ -14,7 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.ollama.activity import NO_USE, UseWatch, watch
-from ollama_proxy.serving.response_relay import ClientSink
+from ollama_proxy.serving.response_relay import ClientWriter
 from ollama_proxy.upstream.client import _CheckedSink
 from tests.fakes.raw_upstream import Script, raw_upstream
 from tests.proxy import RunningProxy, running_proxy
@@ -132,12 +132,12 @@ class DrainedAtLast:
             await asyncio.sleep(0.1)
 
 
-def sink_of(transport: Draining, use: UseWatch = NO_USE) -> ClientSink:
+def sink_of(transport: Draining, use: UseWatch = NO_USE) -> ClientWriter:
     request = make_mocked_request(
         "GET", "/", transport=transport, writer=DrainedAtLast(transport)
     )
     response = web.StreamResponse(headers={"Transfer-Encoding": "chunked"})
-    return ClientSink(request, response, lambda: None, use, stall_s=1.0)
+    return ClientWriter(request, response, lambda: None, use, stall_s=1.0)
 
 
 @in_virtual_time

@@ -12,7 +12,7 @@ import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.errors import CapacityError
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.routes import classify, read_fields
 from ollama_proxy.serving.unknown_models import (
     WAKES_PER_HOUR,
@@ -214,7 +214,7 @@ def test_what_was_heard_before_the_first_list_holds_after_it(rig: Rig) -> None:
 
 def test_what_is_being_fetched_is_known(rig: Rig) -> None:
     rig.unknown.heard("coming", is_there=False)
-    rig.fetched.append("COMING")
+    rig.fetched.append("PENDING")
 
     assert rig.unknown.judge("coming") is Fate.PASS
 
@@ -468,7 +468,7 @@ async def test_an_alias_that_an_instance_serves_goes_on_waking(
 
     async with raw_upstream(serve) as upstream:
         backend = StaticBackend(upstream.url)
-        backend.traits = replace(backend.traits, always_on=False)
+        backend.traits = replace(backend.traits, externally_managed=False)
         async with running_proxy(tmp_path, backend=backend) as proxy:
             await be_listed(proxy)
             for _ in range(5):
@@ -570,7 +570,7 @@ async def test_who_joined_a_launch_that_failed_is_told_and_causes_no_other(
     backend = InProcessBackend(boot_s=30.0)
     env = HELD | {"OLLAMA_PROXY_BACKOFF": backoff}
     async with running_proxy(tmp_path, backend=backend, **env) as proxy:
-        proxy.store.place("local").put_contents(Contents(b'{"models":[]}', "0.33.0"))
+        proxy.store.place("local").put_contents(Snapshot(b'{"models":[]}', "0.33.0"))
     async with running_proxy(tmp_path, backend=backend, **env) as proxy:
         proxy.parts.pool.wake()
         joined = asyncio.ensure_future(chat(proxy, "nope"))

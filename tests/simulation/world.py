@@ -43,8 +43,8 @@ class World:
     """A seeded history of one deployment."""
 
     def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
-        self.cloud = FakeCloud(dice=random.Random(seed + 1))
+        self.rng = random.Random(seed)
+        self.cloud = FakeCloud(rng=random.Random(seed + 1))
         self.cloud.traits = Traits(poll_s=5.0, watch_s=30.0)
         self.store = MemoryStore()
         self.probe = FakeProbe()
@@ -77,7 +77,7 @@ class World:
             probe=self.probe,
             clock=LoopClock(),
             policy=POLICY,
-            dice=self.dice,
+            rng=self.rng,
         )
         pool = Pool(
             [controller],
@@ -93,7 +93,7 @@ class World:
         """Be the moment at which the process dies, now and then."""
         if self._dead:
             raise Crash
-        if self.dice.random() < self._crash_likelihood:
+        if self.rng.random() < self._crash_likelihood:
             self._dead = True
             self._crashed.set()
             raise Crash
@@ -107,11 +107,11 @@ class World:
     def request(self) -> None:
         """Let a client ask; it may wait, stream for a while, or walk away."""
         self.asked += 1
-        self._spawn(self._request(self.dice.choice((0.0, 0.0, 60.0, _LONGEST_WAIT_S))))
+        self._spawn(self._request(self.rng.choice((0.0, 0.0, 60.0, _LONGEST_WAIT_S))))
 
     async def _request(self, wait_s: float) -> None:
-        stream_s = self.dice.choice((0.0, 1.0, 20.0, 700.0))
-        is_use = self.dice.random() < _SUCCEEDING
+        stream_s = self.rng.choice((0.0, 1.0, 20.0, 700.0))
+        is_use = self.rng.random() < _SUCCEEDING
         try:
             async with asyncio.timeout(wait_s + stream_s + 60.0):
                 with contextlib.suppress(HoldLimitError):
@@ -158,10 +158,10 @@ class World:
         """Let one client hang up."""
         if self._requests:
             tasks = sorted(self._requests, key=lambda task: int(task.get_name()))
-            self.dice.choice(tasks).cancel()
+            self.rng.choice(tasks).cancel()
 
     def _chance(self) -> float:
-        return self.dice.choice((0.0, 0.0, 0.1, 0.5))
+        return self.rng.choice((0.0, 0.0, 0.1, 0.5))
 
     def change_weather(self) -> None:
         """Draw new faults for the cloud and the process."""
@@ -172,17 +172,17 @@ class World:
             look_fails=self._chance(),
             list_fails=self._chance(),
             stop_fails=self._chance(),
-            list_lag_s=self.dice.choice((0.0, 5.0, 120.0)),
-            boot_s=self.dice.choice((0.0, 30.0, 400.0)),
-            never_boots=self.dice.random() < 0.1,
+            list_lag_s=self.rng.choice((0.0, 5.0, 120.0)),
+            boot_s=self.rng.choice((0.0, 30.0, 400.0)),
+            never_boots=self.rng.random() < 0.1,
         )
-        self.cloud.end = BROKEN if self.dice.random() < 0.2 else None
-        self.probe.answers = self.dice.random() < 0.9
-        self._crash_likelihood = self.dice.choice((0.0, 0.0, 0.05, 0.3))
+        self.cloud.end = BROKEN if self.rng.random() < 0.2 else None
+        self.probe.answers = self.rng.random() < 0.9
+        self._crash_likelihood = self.rng.choice((0.0, 0.0, 0.05, 0.3))
 
     async def turn(self) -> None:
         """Let one thing happen, and some time pass."""
-        roll = self.dice.random()
+        roll = self.rng.random()
         try:
             if roll < 0.45:
                 self.request()
@@ -200,7 +200,7 @@ class World:
                 await self.crash()
         except Crash:
             self._crashed.set()
-        await self._pass_time(self.dice.choice((0.0, 0.05, 1.0, 10.0, 60.0, 400.0)))
+        await self._pass_time(self.rng.choice((0.0, 0.05, 1.0, 10.0, 60.0, 400.0)))
 
     async def _pass_time(self, length_s: float) -> None:
         """Let time pass; a process that died on the way is begun again."""

@@ -13,7 +13,7 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import load_settings
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Traits, place_of
 from ollama_proxy.store.places import PLACES
 from ollama_proxy.store.sqlite import Store
@@ -21,7 +21,7 @@ from ollama_proxy.store.state_file import MIGRATIONS
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
 
-CONTENTS = Contents(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
+CONTENTS = Snapshot(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
 
 
 @pytest.fixture

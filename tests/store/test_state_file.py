@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import LogCapture
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
-from ollama_proxy.backends.exoscale.purchase import Ledger, Offer, Purchase
+from ollama_proxy.backends.exoscale.purchase import Ledger, Placement, Purchase
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.core.ollama.catalog import Catalogue, Contents
+from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
 from ollama_proxy.core.restore_plan import Origin, StickyModel
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.state_file import keep_copy
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
         store.put_sticky(StickyModel("a:latest", Origin.PULLED, "a", "a"))
         store.put_sticky(StickyModel("b:latest", Origin.PULLED, "b", "b"))
         store.add_launch("exoscale", 60.0)
-        store.place("here").put_contents(Contents(b'{"models":[]}', "0.1.0"))
+        store.place("here").put_contents(Snapshot(b'{"models":[]}', "0.1.0"))
     return tmp_path
 
 
@@ -243,11 +243,11 @@ def test_whatever_bytes_are_damaged_the_launch_is_stopped_or_still_ours(
     """The owner id is kept in any case, by which the sweep finds what is there."""
     with closing(Store(folder)) as store:
         owner_id = store.owner_id
-    path, dice = folder / "state.sqlite3", random.Random(seed)
+    path, rng = folder / "state.sqlite3", random.Random(seed)
     damaged = bytearray(path.read_bytes())
-    length = dice.choice([1, 30, 4096])
-    start = dice.randrange(100, len(damaged) - length)
-    damaged[start : start + length] = dice.randbytes(length)
+    length = rng.choice([1, 30, 4096])
+    start = rng.randrange(100, len(damaged) - length)
+    damaged[start : start + length] = rng.randbytes(length)
     path.write_bytes(damaged)
     with closing(Store(folder)) as store:
         found = store.get(SLOT)
@@ -280,9 +280,9 @@ def test_damaged_rows_of_models_go_and_the_others_stay(
     [
         b"\xc1",
         b"\x80",
-        msgspec.msgpack.encode(Contents(b"no JSON", "0.1.0")),
-        msgspec.msgpack.encode(Contents(b'{"models":{}}', "0.1.0")),
-        msgspec.msgpack.encode(Contents(b'{"models":[]}', "0.1.0", {"a": b"{"})),
+        msgspec.msgpack.encode(Snapshot(b"no JSON", "0.1.0")),
+        msgspec.msgpack.encode(Snapshot(b'{"models":{}}', "0.1.0")),
+        msgspec.msgpack.encode(Snapshot(b'{"models":[]}', "0.1.0", {"a": b"{"})),
         7,
     ],
 )
@@ -295,7 +295,7 @@ def test_a_broken_catalogue_is_none(folder: Path, contents: object) -> None:
         assert place.contents() is None
         assert place.lessons().routes == []
         assert len(store.damage) == 2
-        Catalogue([], version="0.1.0", since=lambda: 0.0, contents=place.contents())
+        Catalog([], version="0.1.0", since=lambda: 0.0, contents=place.contents())
 
 
 def test_copies_are_few(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_note_that_can_not_be_read_hides_no_other(
 
 @pytest.mark.parametrize("broken", [b"", b"[1", b'{"offer": 7}', b"\xff", b"7"])
 def test_a_purchase_that_can_not_be_read_hides_no_other(broken: bytes) -> None:
-    whole = Purchase(Offer("at-vie-2", "gpu3"), instance_id="i1")
+    whole = Purchase(Placement("at-vie-2", "gpu3"), instance_id="i1")
     ledger = Ledger(
         Notes({"zones": broken, "l1": broken, "l2": msgspec.json.encode(whole)}),
         1000.0,
@@ -352,5 +352,7 @@ def test_a_purchase_that_can_not_be_read_hides_no_other(broken: bytes) -> None:
 
     assert ledger.get(LaunchId("l2")) == whole
     # It may have been bought a moment ago, so it is looked for as long as one of these.
-    assert ledger.get(LaunchId("l1")) == Purchase(Offer("", ""), attempted_at=1000.0)
+    assert ledger.get(LaunchId("l1")) == Purchase(
+        Placement("", ""), attempted_at=1000.0
+    )
     assert ledger.zones() == {"at-vie-2"}

@@ -521,4 +521,4 @@ async def test_a_very_long_line_passes_whole(tmp_path: Path) -> None:
 def test_the_static_backend_is_a_backend() -> None:
     backend: Backend = StaticBackend("http://127.0.0.1:1")
 
-    assert backend.traits.always_on
+    assert backend.traits.externally_managed

@@ -21,14 +21,14 @@ from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.serving.shared_pulls import KeptBody
+from ollama_proxy.serving.shared_pulls import BufferedBody
 from ollama_proxy.upstream import connection
 from ollama_proxy.upstream.certificates import Authority
-from ollama_proxy.upstream.client import Answer, Relay
+from ollama_proxy.upstream.client import Answer, UpstreamClient
 from ollama_proxy.upstream.connection import Connection
-from ollama_proxy.upstream.connection_pool import Connector
-from ollama_proxy.upstream.loop_mark import ProxyMark
-from ollama_proxy.upstream.request import Outgoing
+from ollama_proxy.upstream.connection_pool import ConnectionPool
+from ollama_proxy.upstream.loop_mark import LoopMark
+from ollama_proxy.upstream.request import PreparedRequest
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream, reply
 from tests.upstream.test_response_parser import (
     BODILESS,
@@ -57,7 +57,7 @@ class WireSink:
         self.wire += b"".join(framed(piece) for piece in pieces)
         return self._full
 
-    def take_chunk(self, chunk: bytes) -> bool:
+    def write_chunk(self, chunk: bytes) -> bool:
         self.whole_chunks += 1
         self.wire += chunk
         return self._full
@@ -170,8 +170,8 @@ def test_nothing_is_read_while_a_client_has_no_room() -> None:
     assert sink.waits == 4
 
 
-def to_send(body: bytes = b"{}") -> Outgoing:
-    return Outgoing("POST", "/api/x", CIMultiDict(), KeptBody(body))
+def to_send(body: bytes = b"{}") -> PreparedRequest:
+    return PreparedRequest("POST", "/api/x", CIMultiDict(), BufferedBody(body))
 
 
 async def whole(answer: Answer) -> bytes:
@@ -179,13 +179,13 @@ async def whole(answer: Answer) -> bytes:
         return b"".join([chunk async for chunk in answer.chunks()])
 
 
-async def asked(one: Relay, there: RawUpstream, body: bytes = b"{}") -> bytes:
+async def asked(one: UpstreamClient, there: RawUpstream, body: bytes = b"{}") -> bytes:
     return await whole(await one.ask(to_send(body), Upstream(there.url)))
 
 
 @contextlib.asynccontextmanager
-async def relay() -> AsyncIterator[Relay]:
-    one = Relay(ProxyMark("owner"))
+async def relay() -> AsyncIterator[UpstreamClient]:
+    one = UpstreamClient(LoopMark("owner"))
     try:
         yield one
     finally:
@@ -285,7 +285,7 @@ async def test_one_with_bytes_behind_an_answer_without_a_body_is_not_used(
 
     async with raw_upstream(script) as there, relay() as one, asyncio.timeout(5):
         for _ in range(2):
-            request = Outgoing(method, "/", CIMultiDict(), KeptBody(b""))
+            request = PreparedRequest(method, "/", CIMultiDict(), BufferedBody(b""))
             answer = await one.ask(request, Upstream(there.url))
             sink = WireSink()
             async with answer:
@@ -321,7 +321,7 @@ async def test_one_whose_instance_answered_in_mid_upload_is_not_used() -> None:
     length = CIMultiDict({"Content-Length": "30"})
     async with raw_upstream(early) as there, relay() as one:
         for _ in range(2):
-            uploading = Outgoing("POST", "/", length, UnendingBody())
+            uploading = PreparedRequest("POST", "/", length, UnendingBody())
             assert await whole(await one.ask(uploading, Upstream(there.url)))
 
     assert there.connections == 2
@@ -357,8 +357,8 @@ async def test_one_that_is_to_be_closed_is_not_used() -> None:
 
 async def test_one_that_is_being_closed_is_not_used() -> None:
     async with raw_upstream(OK) as there:
-        connector = Connector()
-        address = connector.address_of(Upstream(there.url))
+        connector = ConnectionPool()
+        address = connector.key_of(Upstream(there.url))
         first = await connector.connect(address, fresh=False)
         connector.keep(address, first)
         first.close()
@@ -367,7 +367,7 @@ async def test_one_that_is_being_closed_is_not_used() -> None:
         await connector.aclose()
 
 
-class UninvitedBody(KeptBody):
+class UninvitedBody(BufferedBody):
     """A body that its client sends only when it is invited."""
 
     expects = True
@@ -393,7 +393,7 @@ async def test_one_that_was_promised_a_body_and_got_none_is_not_used(
         writer.write(before + reply(b"no need"))
 
     length = CIMultiDict({"Content-Length": "30"})
-    uninvited = Outgoing("POST", "/api/blobs/x", length, UninvitedBody())
+    uninvited = PreparedRequest("POST", "/api/blobs/x", length, UninvitedBody())
     async with raw_upstream(script) as there, relay() as one:
         assert await whole(await one.ask(uninvited, Upstream(there.url))) == b"no need"
         assert await asked(one, there, b"") == b"no need"
@@ -427,8 +427,8 @@ async def test_what_an_instance_has_worked_on_is_not_sent_again(
 
 async def test_one_that_closed_before_it_was_asked_again_was_stale() -> None:
     async with raw_upstream(OK) as there:
-        connector = Connector()
-        address = connector.address_of(Upstream(there.url))
+        connector = ConnectionPool()
+        address = connector.key_of(Upstream(there.url))
         kept = await connector.connect(address, fresh=True)
         await kept.ask("POST", ASK, b"{}", chunked=False, waits=False)
         assert [chunk async for chunk in kept.chunks()] == [b"ok"]
@@ -463,9 +463,9 @@ async def test_a_failed_request_leaves_nothing_for_the_collector() -> None:
     gc.disable()
     try:
         async with raw_upstream(script) as there, relay() as one:
-            body = KeptBody(b"{}")
+            body = BufferedBody(b"{}")
             seen = weakref.ref(body)
-            request = Outgoing("POST", "/", CIMultiDict(), body)
+            request = PreparedRequest("POST", "/", CIMultiDict(), body)
             with contextlib.suppress(UpstreamError):
                 await one.ask(request, Upstream(there.url))
             del body, request
@@ -500,7 +500,7 @@ async def test_a_request_that_is_cancelled_while_it_ends_leaves_no_connection() 
         left.set()
 
     length = CIMultiDict({"Content-Length": "30"})
-    uploading = Outgoing("POST", "/", length, UnendingBody())
+    uploading = PreparedRequest("POST", "/", length, UnendingBody())
     async with raw_upstream(script) as there, relay() as one:
         answer = await one.ask(uploading, Upstream(there.url))
         ending = asyncio.ensure_future(whole(answer))
@@ -535,8 +535,8 @@ async def test_what_is_forgotten_is_not_used_but_may_end() -> None:
 
 async def test_idle_ones_are_closed_after_a_while() -> None:
     async with raw_upstream(OK) as there:
-        connector = Connector(kept_for_s=0.05)
-        address = connector.address_of(Upstream(there.url))
+        connector = ConnectionPool(kept_for_s=0.05)
+        address = connector.key_of(Upstream(there.url))
         kept = await connector.connect(address, fresh=False)
         connector.keep(address, kept)
         async with asyncio.timeout(5):
@@ -547,8 +547,8 @@ async def test_idle_ones_are_closed_after_a_while() -> None:
 
 async def test_only_so_many_are_kept() -> None:
     async with raw_upstream(OK) as there:
-        connector = Connector(kept_most=2)
-        address = connector.address_of(Upstream(there.url))
+        connector = ConnectionPool(kept_most=2)
+        address = connector.key_of(Upstream(there.url))
         opened = [await connector.connect(address, fresh=True) for _ in range(3)]
         for one in opened:
             connector.keep(address, one)
@@ -592,7 +592,9 @@ async def test_a_body_arrives_whole(body: bytes) -> None:
 
 
 async def test_a_header_with_a_line_break_is_not_sent() -> None:
-    request = Outgoing("GET", "/", CIMultiDict({"X": "a\r\nY: b"}), KeptBody(b""))
+    request = PreparedRequest(
+        "GET", "/", CIMultiDict({"X": "a\r\nY: b"}), BufferedBody(b"")
+    )
     async with raw_upstream(answers(b"", then=nothing)) as there, relay() as one:
         with pytest.raises(ValueError, match="line break"):
             await one.ask(request, Upstream(there.url))

@@ -13,14 +13,14 @@ from cryptography import x509
 
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.core.http.headers import GUARD_TOKEN, MARK
+from ollama_proxy.core.http.headers import GUARD_HEADER, GUARD_TOKEN
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.certificates import Authority, Certificate
 from ollama_proxy.upstream.endpoint import (
     Link,
     connection_options,
     credentials,
-    is_foreign,
+    is_gateway_response,
 )
 from tests.virtual_time import SetClock
 
@@ -120,10 +120,10 @@ def test_a_guard_behind_a_gateway_gets_a_token_of_its_own() -> None:
 def test_only_a_marked_links_unmarked_answer_is_foreign() -> None:
     marked = Link("token", is_marked=True)
 
-    assert is_foreign(marked, {})
-    assert not is_foreign(marked, {MARK: "1"})
-    assert not is_foreign(Link("token"), {})
-    assert not is_foreign(None, {})
+    assert is_gateway_response(marked, {})
+    assert not is_gateway_response(marked, {GUARD_HEADER: "1"})
+    assert not is_gateway_response(Link("token"), {})
+    assert not is_gateway_response(None, {})
 
 
 def test_no_secret_is_in_a_repr(authority: Authority) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.upstream.loop_mark import MOST_PROXIES, VIA, ProxyMark
+from ollama_proxy.upstream.loop_mark import MOST_PROXIES, VIA, LoopMark
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import reply
 from tests.proxy import RunningProxy, generate, relaying_proxy, running_proxy
@@ -20,11 +20,11 @@ ASKED = [
     ("/v1/chat/completions", {"model": "tiny", "messages": []}),
     ("/v1/messages", {"model": "tiny", "max_tokens": 9, "messages": []}),
 ]
-OURS = ProxyMark("ours")
+OURS = LoopMark("ours")
 
 
 def own_mark(proxy: RunningProxy) -> str:
-    return ProxyMark(proxy.store.owner_id).text
+    return LoopMark(proxy.store.owner_id).text
 
 
 def post(path: str, body: bytes, *marks: str) -> bytes:
@@ -229,14 +229,14 @@ async def test_two_proxies_that_lead_to_each_other_pass_a_request_on_once(
 
 @pytest.mark.parametrize("count", [0, 1, MOST_PROXIES - 1])
 def test_so_many_proxies_may_stand_in_a_row(count: int) -> None:
-    marks = [ProxyMark(f"owner {number}").text for number in range(count)]
+    marks = [LoopMark(f"owner {number}").text for number in range(count)]
 
     assert OURS.objection(marks) is None
     assert OURS.objection([",".join(marks)] if marks else []) is None
 
 
 def test_more_may_not() -> None:
-    marks = [ProxyMark(f"owner {number}").text for number in range(MOST_PROXIES)]
+    marks = [LoopMark(f"owner {number}").text for number in range(MOST_PROXIES)]
 
     assert "has passed 8 proxies" in (OURS.objection(marks) or "")
     assert "has passed 8 proxies" in (OURS.objection([", ".join(marks)]) or "")
@@ -254,8 +254,8 @@ def test_ones_own_mark_is_found_wherever_it_stands() -> None:
 
 
 def test_the_mark_is_the_same_after_a_restart_and_tells_no_owner() -> None:
-    assert ProxyMark("ours").text == OURS.text
-    assert ProxyMark("theirs").text != OURS.text
+    assert LoopMark("ours").text == OURS.text
+    assert LoopMark("theirs").text != OURS.text
     assert "ours" not in json.dumps(dict(OURS.headers))
     assert OURS.line == f"{VIA}: {OURS.text}\r\n".encode()
 

@@ -5,7 +5,11 @@ import itertools
 import pytest
 
 from ollama_proxy.core.http.chunks import framed
-from ollama_proxy.upstream.response_parser import MAX_HEAD, AnswerError, AnswerParser
+from ollama_proxy.upstream.response_parser import (
+    MAX_HEAD,
+    ResponseError,
+    ResponseParser,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
@@ -17,8 +21,8 @@ def split(raw: bytes, cuts: list[int]) -> list[bytes]:
     return [raw[a:b] for a, b in itertools.pairwise(places)]
 
 
-def parsed(method: str, *parts: bytes, ends: bool = False) -> AnswerParser:
-    parser = AnswerParser(method)
+def parsed(method: str, *parts: bytes, ends: bool = False) -> ResponseParser:
+    parser = ResponseParser(method)
     for part in parts:
         parser.feed(part)
     if ends:
@@ -94,7 +98,7 @@ def test_bytes_behind_an_answer_without_a_body_are_dropped_with_its_connection(
 
 @pytest.mark.parametrize("status", [b"099", b"000", b"001", b"99", b"0200", b"2000"])
 def test_a_status_below_100_or_not_of_three_digits_is_an_error(status: bytes) -> None:
-    with pytest.raises(AnswerError):
+    with pytest.raises(ResponseError):
         parsed("GET", b"HTTP/1.1 " + status + b" X\r\n\r\n" + MEASURED + b"hi")
 
 
@@ -114,13 +118,13 @@ def test_a_status_below_100_or_not_of_three_digits_is_an_error(status: bytes) ->
     ],
 )
 def test_an_answer_that_can_be_read_in_two_ways_is_an_error(fields: bytes) -> None:
-    with pytest.raises(AnswerError):
+    with pytest.raises(ResponseError):
         parsed("GET", b"HTTP/1.1 200 OK\r\n" + fields)
 
 
 @pytest.mark.parametrize("version", [b"0.9", b"2.0", b"1.2"])
 def test_another_version_of_http_is_an_error(version: bytes) -> None:
-    with pytest.raises(AnswerError):
+    with pytest.raises(ResponseError):
         parsed("GET", MEASURED.replace(b"1.1", version) + b"hi")
 
 
@@ -164,7 +168,7 @@ def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     ],
 )
 def test_what_is_no_whole_answer_is_an_error(raw: bytes, said: str) -> None:
-    with pytest.raises(AnswerError, match=said):
+    with pytest.raises(ResponseError, match=said):
         parsed(
             "GET",
             *(raw[at : at + 65536] for at in range(0, len(raw), 65536)),

@@ -45,7 +45,7 @@ _PREFLIGHT_VARY = (
 Headers = tuple[tuple[str, str], ...]
 
 
-class OriginRules:
+class CorsPolicy:
     """Which origins may ask: Ollama's own list, and what the user adds.
 
     Raises `ValueError` for an entry that Ollama's server would not start with.

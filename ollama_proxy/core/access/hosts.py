@@ -10,7 +10,7 @@ _LONGEST_ADDRESS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class HostRules:
+class HostPolicy:
     """The rules for ``Host``: ``machine`` is its name, ``addresses`` are its own."""
 
     machine: str

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-MARK = "X-Ollama-Proxy-Guard"
+GUARD_HEADER = "X-Ollama-Proxy-Guard"
 """The header by which a guard marks the answers of its Ollama."""
 
 GUARD_TOKEN = "X-Ollama-Proxy-Token"  # noqa: S105 - a header's name
@@ -31,7 +31,7 @@ _HOP_BY_HOP = frozenset(
 NOT_FOR_UPSTREAM = _HOP_BY_HOP | {"host", "expect", "origin", GUARD_TOKEN.lower()}
 """Headers of a client's that an instance does not get, in lower case."""
 
-_NOT_FOR_CLIENT = _HOP_BY_HOP | {MARK.lower()}
+_NOT_FOR_CLIENT = _HOP_BY_HOP | {GUARD_HEADER.lower()}
 _CORS = "access-control-"
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]

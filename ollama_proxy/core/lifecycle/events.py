@@ -80,7 +80,7 @@ class StopFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
+class LeaseGranted:
     """A request was handed to the instance."""
 
     launch_id: LaunchId
@@ -128,7 +128,7 @@ Event = (
     | Lost
     | Gone
     | StopFailed
-    | Leased
+    | LeaseGranted
     | Used
     | Released
     | StopRequested
@@ -145,7 +145,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
+class Watch:
     """Bring the instance to readiness, then watch that it stays."""
 
     launch_id: LaunchId
@@ -158,4 +158,4 @@ class Stop:
     launch_id: LaunchId
 
 
-Command = Start | Follow | Stop
+Command = Start | Watch | Stop

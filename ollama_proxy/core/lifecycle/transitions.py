@@ -9,7 +9,7 @@ table is a defect of the caller and raises `IllegalTransition` with both names.
 An event about another launch than the record's is late news and changes
 nothing.
 
-What has to be done in a state is a function of the record alone (`duty`), not
+What has to be done in a state is a function of the record alone (`command_for`), not
 of the event that led there. So a repeated `Tick` repeats the duty, and work
 that was cut short by a crash is taken up again.
 """
@@ -26,9 +26,8 @@ from ollama_proxy.core.lifecycle.events import (
     Command,
     Event,
     Failed,
-    Follow,
     Gone,
-    Leased,
+    LeaseGranted,
     Lost,
     Progressed,
     Ready,
@@ -41,6 +40,7 @@ from ollama_proxy.core.lifecycle.events import (
     Tick,
     Used,
     Wake,
+    Watch,
 )
 from ollama_proxy.core.lifecycle.launch_limit import (
     failures_after,
@@ -80,8 +80,8 @@ def step(record: Record, event: Event, *, now: float, policy: Policy) -> Step:
     """
     launch_id = getattr(event, "launch_id", None)
     is_of_another = launch_id != record.launch_id and launch_id is not None
-    if is_of_another and not isinstance(event, (Wake, Leased)):
-        return Step(record, duty(record))
+    if is_of_another and not isinstance(event, (Wake, LeaseGranted)):
+        return Step(record, command_for(record))
     rule = _TABLE.get((record.state, type(event)))
     if rule is None:
         raise IllegalTransition(
@@ -89,10 +89,10 @@ def step(record: Record, event: Event, *, now: float, policy: Policy) -> Step:
             f"{record.state.value!r}"
         )
     new = rule(record, event, now, policy)
-    return Step(new, duty(new))
+    return Step(new, command_for(new))
 
 
-def duty(record: Record) -> Command | None:
+def command_for(record: Record) -> Command | None:
     """Return what has to be done as long as the record stays as it is."""
     if record.launch_id is None:
         return None
@@ -105,7 +105,7 @@ def _duty(state: State, launch_id: LaunchId, *, accepted: bool) -> Command | Non
         case State.STARTING if not accepted:
             return Start(launch_id)
         case State.STARTING | State.READY | State.DRAINING:
-            return Follow(launch_id)
+            return Watch(launch_id)
         case State.STOPPING:
             return Stop(launch_id)
         case _:
@@ -272,7 +272,7 @@ def _lose_drained(rec: Record, event: Event, now: float, policy: Policy) -> Reco
 
 
 def _lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
-    assert isinstance(event, Leased)  # noqa: S101 - the table pairs them
+    assert isinstance(event, LeaseGranted)  # noqa: S101 - the table pairs them
     if event.launch_id != rec.launch_id:
         raise IllegalTransition(
             f"event 'Leased' of launch {event.launch_id!r} can't happen in state "
@@ -479,7 +479,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.READY, Wake): _stay,  # only what is answered is use
     (State.READY, Lost): _lose,
     (State.READY, Gone): _lose,
-    (State.READY, Leased): _lease,
+    (State.READY, LeaseGranted): _lease,
     (State.READY, Used): _use,
     (State.READY, Released): _release_ready,
     (State.READY, StopRequested): _drain,

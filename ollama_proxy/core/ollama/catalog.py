@@ -44,7 +44,7 @@ class Tags(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class Snapshot:
     """What one instance said: raw bodies; ``shows`` by resolved model name."""
 
     tags: bytes
@@ -73,7 +73,7 @@ class Stock(Protocol):
         """Return the body of ``/api/show`` of a model."""
 
 
-class Catalogue:
+class Catalog:
     """Answers about models while no instance is up.
 
     ``restored``: what changes which models the next instance will have. ``stock``
@@ -87,7 +87,7 @@ class Catalogue:
         *,
         version: str,
         since: Callable[[], float],
-        contents: Contents | None = None,
+        contents: Snapshot | None = None,
         restored: Restored | None = None,
         stock: Stock | None = None,
     ) -> None:
@@ -104,11 +104,11 @@ class Catalogue:
         self._view = _make_view(said, self._expected(), self._placeholder)
 
     @property
-    def contents(self) -> Contents | None:
+    def contents(self) -> Snapshot | None:
         """What the last instance said; None before the first."""
         return self._contents
 
-    def replace(self, contents: Contents) -> None:
+    def replace(self, contents: Snapshot) -> None:
         """Take over what an instance said; raises `ValueError` if it is no list."""
         self._view = _make_view(contents.tags, self._expected(), self._placeholder)
         self._contents = contents
@@ -282,7 +282,7 @@ class _RawTags(msgspec.Struct):
     models: list[msgspec.Raw] = []
 
 
-def sizes_of(contents: Contents | None) -> dict[str, int]:
+def sizes_of(contents: Snapshot | None) -> dict[str, int]:
     """Return how many bytes each model had on the last instance, by full name."""
     if contents is None:
         return {}

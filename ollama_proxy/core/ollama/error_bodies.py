@@ -33,7 +33,7 @@ _ANTHROPIC_TYPES = {
 }
 
 
-class Waiting(NamedTuple):
+class ProvisioningStatus(NamedTuple):
     """Why there is no ready instance, for a client.
 
     ``status`` is ``provisioning`` or ``error``; the lengths are in seconds.
@@ -63,7 +63,9 @@ def escape_html(body: bytes) -> bytes:
     return body
 
 
-def waiting_body(family: Family, waiting: Waiting, *, request_id: str = "") -> bytes:
+def provisioning_body(
+    family: Family, waiting: ProvisioningStatus, *, request_id: str = ""
+) -> bytes:
     """Return the body of the 503 that is given while there is no instance."""
     body = _error(family, 503, waiting.message, waiting.status, request_id)
     if family is Family.NATIVE:

@@ -51,7 +51,7 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Asleep(StrEnum):
+class ColdAnswer(StrEnum):
     """How a request is answered while no instance is ready."""
 
     WAKE = "wake"
@@ -85,7 +85,7 @@ class Route:
     """One line of Ollama's routing table."""
 
     kind: Kind
-    asleep: Asleep
+    asleep: ColdAnswer
     family: Family = Family.NATIVE
     streams: Streams = Streams.NEVER
     name: str = "other"
@@ -93,7 +93,7 @@ class Route:
     @property
     def counts_as_use(self) -> bool:
         """Whether the request wakes an instance and resets the idle clock."""
-        return self.asleep is Asleep.WAKE
+        return self.asleep is ColdAnswer.WAKE
 
     @property
     def takes_json(self) -> bool:
@@ -102,34 +102,34 @@ class Route:
         return is_ollamas and self.name not in _NOT_JSON
 
 
-def _native(kind: Kind, asleep: Asleep, streams: Streams = Streams.NEVER) -> Route:
+def _native(kind: Kind, asleep: ColdAnswer, streams: Streams = Streams.NEVER) -> Route:
     return Route(kind, asleep, Family.NATIVE, streams)
 
 
 _READ, _SYSTEM = Kind.READ, Kind.SYSTEM
-_WRITE = _native(Kind.WRITE, Asleep.WAKE)
-_WRITE_STREAMED = _native(Kind.WRITE, Asleep.WAKE, Streams.ON)
-_INFER = _native(Kind.INFERENCE, Asleep.WAKE)
-_INFER_STREAMED = _native(Kind.INFERENCE, Asleep.WAKE, Streams.ON)
-_OPENAI = Route(Kind.INFERENCE, Asleep.WAKE, Family.OPENAI)
-_OPENAI_STREAMED = Route(Kind.INFERENCE, Asleep.WAKE, Family.OPENAI, Streams.OFF)
-_ANTHROPIC = Route(Kind.INFERENCE, Asleep.WAKE, Family.ANTHROPIC, Streams.OFF)
+_WRITE = _native(Kind.WRITE, ColdAnswer.WAKE)
+_WRITE_STREAMED = _native(Kind.WRITE, ColdAnswer.WAKE, Streams.ON)
+_INFER = _native(Kind.INFERENCE, ColdAnswer.WAKE)
+_INFER_STREAMED = _native(Kind.INFERENCE, ColdAnswer.WAKE, Streams.ON)
+_OPENAI = Route(Kind.INFERENCE, ColdAnswer.WAKE, Family.OPENAI)
+_OPENAI_STREAMED = Route(Kind.INFERENCE, ColdAnswer.WAKE, Family.OPENAI, Streams.OFF)
+_ANTHROPIC = Route(Kind.INFERENCE, ColdAnswer.WAKE, Family.ANTHROPIC, Streams.OFF)
 
 _EXACT: dict[str, dict[str, Route]] = {
-    "/": {m: _native(_SYSTEM, Asleep.ROOT) for m in ("GET", "HEAD")},
-    "/api/version": {m: _native(_SYSTEM, Asleep.VERSION) for m in ("GET", "HEAD")},
-    "/api/status": {"GET": _native(_SYSTEM, Asleep.STATUS)},
-    "/api/me": {"POST": _native(_SYSTEM, Asleep.ACCOUNT)},
-    "/api/signout": {"POST": _native(_SYSTEM, Asleep.ACCOUNT)},
+    "/": {m: _native(_SYSTEM, ColdAnswer.ROOT) for m in ("GET", "HEAD")},
+    "/api/version": {m: _native(_SYSTEM, ColdAnswer.VERSION) for m in ("GET", "HEAD")},
+    "/api/status": {"GET": _native(_SYSTEM, ColdAnswer.STATUS)},
+    "/api/me": {"POST": _native(_SYSTEM, ColdAnswer.ACCOUNT)},
+    "/api/signout": {"POST": _native(_SYSTEM, ColdAnswer.ACCOUNT)},
     "/api/experimental/model-recommendations": {
-        "GET": _native(_SYSTEM, Asleep.RECOMMENDATIONS)
+        "GET": _native(_SYSTEM, ColdAnswer.RECOMMENDATIONS)
     },
-    "/api/experimental/web_search": {"POST": _native(_SYSTEM, Asleep.CLOUD)},
-    "/api/experimental/web_fetch": {"POST": _native(_SYSTEM, Asleep.CLOUD)},
-    "/api/tags": {m: _native(_READ, Asleep.TAGS) for m in ("GET", "HEAD")},
-    "/api/show": {"POST": _native(_READ, Asleep.SHOW)},
-    "/api/ps": {"GET": _native(_READ, Asleep.PS)},
-    "/v1/models": {"GET": Route(_READ, Asleep.MODELS, Family.OPENAI)},
+    "/api/experimental/web_search": {"POST": _native(_SYSTEM, ColdAnswer.CLOUD)},
+    "/api/experimental/web_fetch": {"POST": _native(_SYSTEM, ColdAnswer.CLOUD)},
+    "/api/tags": {m: _native(_READ, ColdAnswer.TAGS) for m in ("GET", "HEAD")},
+    "/api/show": {"POST": _native(_READ, ColdAnswer.SHOW)},
+    "/api/ps": {"GET": _native(_READ, ColdAnswer.PS)},
+    "/v1/models": {"GET": Route(_READ, ColdAnswer.MODELS, Family.OPENAI)},
     "/api/pull": {"POST": _WRITE_STREAMED},
     "/api/push": {"POST": _WRITE_STREAMED},
     "/api/create": {"POST": _WRITE_STREAMED},
@@ -151,17 +151,17 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
     (
         "/api/blobs/:digest",
         re.compile(r"/api/blobs/[^/]+\Z"),
-        {"HEAD": _native(_READ, Asleep.BLOB), "POST": _WRITE},
+        {"HEAD": _native(_READ, ColdAnswer.BLOB), "POST": _WRITE},
     ),
     (
         "/v1/models/:model",
         re.compile(r"/v1/models/[^/]+\Z"),
-        {"GET": Route(_READ, Asleep.MODEL, Family.OPENAI)},
+        {"GET": Route(_READ, ColdAnswer.MODEL, Family.OPENAI)},
     ),
     (
         "/api/user/keys/:key",
         re.compile(r"/api/user/keys/[^/]+\Z"),
-        {"DELETE": _native(_SYSTEM, Asleep.ACCOUNT)},
+        {"DELETE": _native(_SYSTEM, ColdAnswer.ACCOUNT)},
     ),
 )
 
@@ -181,16 +181,16 @@ def classify(method: str, path: str) -> Route:
         return _named(methods, method, path)
     if path in _ADMIN or path.startswith(_ORDERS):
         name = path if path in _ADMIN else _ORDERS
-        return Route(Kind.ADMIN, Asleep.NOT_FOUND, name=name)
+        return Route(Kind.ADMIN, ColdAnswer.NOT_FOUND, name=name)
     family = family_of(path)
     if clean_path(path) != path:
-        return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)
+        return Route(Kind.UNKNOWN, ColdAnswer.REDIRECT, family)
     name, methods = _known(path)
     if methods:
         return _named(methods, method, name)
     if path.endswith("/") and method in _known(path[:-1])[1]:
-        return Route(Kind.UNKNOWN, Asleep.REDIRECT, family)
-    return Route(Kind.UNKNOWN, Asleep.NOT_FOUND, family)
+        return Route(Kind.UNKNOWN, ColdAnswer.REDIRECT, family)
+    return Route(Kind.UNKNOWN, ColdAnswer.NOT_FOUND, family)
 
 
 def _known(path: str) -> tuple[str, dict[str, Route]]:
@@ -210,7 +210,7 @@ def _known(path: str) -> tuple[str, dict[str, Route]]:
 def _named(methods: dict[str, Route], method: str, name: str) -> Route:
     route = methods.get(method)
     if route is None:
-        return Route(Kind.UNKNOWN, Asleep.METHOD, family_of(name), name=name)
+        return Route(Kind.UNKNOWN, ColdAnswer.METHOD, family_of(name), name=name)
     return Route(route.kind, route.asleep, route.family, route.streams, name)
 
 

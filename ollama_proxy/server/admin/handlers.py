@@ -18,7 +18,7 @@ _JOURNAL_ROWS = 50
 _PULLS = "/-/pulls/"
 
 
-class OwnHandlers:
+class AdminHandlers:
     """Answers about the proxy, and orders to it."""
 
     def __init__(

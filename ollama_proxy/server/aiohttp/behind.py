@@ -15,7 +15,7 @@ from ollama_proxy.core.http.request_head import RefusedRequestError
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, error_body
 from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
 from ollama_proxy.server.aiohttp.middlewares import BEGUN
-from ollama_proxy.server.aiohttp.request import EXCHANGE
+from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT
 from ollama_proxy.server.aiohttp.request_stream import RequestStream
 from ollama_proxy.server.half_closed import MOMENT_S, patience_s
 from ollama_proxy.serving.metrics import Metrics
@@ -89,7 +89,7 @@ class Behind(asyncio.Protocol):
         if not self._under_way or self._stream.is_in_body:
             return 0.0
         request = self._request
-        exchange = request.get(EXCHANGE) if request is not None else None
+        exchange = request.get(REQUEST_CONTEXT) if request is not None else None
         is_read = exchange is not None and exchange.route.kind in _READS
         has_begun = request is not None and BEGUN in request
         return patience_s(is_read=is_read, has_begun=has_begun)

@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.aiohttp.reply import to_response
-from ollama_proxy.server.aiohttp.request import EXCHANGE, begin
+from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, begin
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.request_context import draw_request_id
 from ollama_proxy.serving.request_log import failure, note
@@ -23,7 +23,7 @@ def observe(metrics: Metrics) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         exchange = begin(request, draw_request_id())
-        request[EXCHANGE] = exchange
+        request[REQUEST_CONTEXT] = exchange
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         status = 0
@@ -52,7 +52,7 @@ def access_control(access: AccessControl) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = request[EXCHANGE]
+        exchange = request[REQUEST_CONTEXT]
         facts = AccessFacts(
             request.remote or "",
             request.method,
@@ -90,7 +90,7 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         raise
     except Exception as error:
         has_begun = BEGUN in request
-        reply = failure(request, request[EXCHANGE], error, has_begun=has_begun)
+        reply = failure(request, request[REQUEST_CONTEXT], error, has_begun=has_begun)
         return to_response(reply)
 
 

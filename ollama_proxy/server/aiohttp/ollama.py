@@ -6,25 +6,25 @@ from functools import partial
 from aiohttp import web
 
 from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
-from ollama_proxy.core.ollama.routes import Asleep, Kind, wants_stream
+from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, wants_stream
 from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.server.aiohttp.reply import to_response
-from ollama_proxy.server.aiohttp.request import EXCHANGE, outgoing
+from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.server.raw_target import raw_target
-from ollama_proxy.serving.cold_answers import root, waiting_reply
+from ollama_proxy.serving.cold_answers import provisioning_reply, root
 from ollama_proxy.serving.hold import Hold
 from ollama_proxy.serving.loop_refusal import loop_refusal
 from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.relay import (
-    Common,
-    pass_on,
+    Services,
+    ignore_activity,
     read_limit_s,
-    touch_nothing,
-    under,
+    relay_request,
+    run_under_lease,
 )
 from ollama_proxy.serving.request_body import RequestBody
-from ollama_proxy.serving.request_context import Exchange
-from ollama_proxy.serving.response_relay import Handover, begin_response
+from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.serving.response_relay import ResponseRelay, begin_response
 from ollama_proxy.serving.short_circuit import RefusedError
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import in_the_clear
@@ -43,19 +43,19 @@ class _EndedHoldError(Exception):
 class OllamaHandler:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(self, common: Common, changes: ModelChanges) -> None:
+    def __init__(self, common: Services, changes: ModelChanges) -> None:
         self._common = common
         self._changes = changes
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
-        exchange: Exchange = request[EXCHANGE]
+        exchange: RequestContext = request[REQUEST_CONTEXT]
         exchange.route = self._common.extra_routes.resolve(
             exchange.route, request.method, exchange.path
         )
         marks = request.headers.getall(VIA, ())
         looped = loop_refusal(self._common.mark, marks, exchange)
-        if looped is None and exchange.route.asleep is Asleep.ROOT:
+        if looped is None and exchange.route.asleep is ColdAnswer.ROOT:
             exchange.outcome = "asleep"
             return to_response(root())
         body = RequestBody(request, self._common.budget, stall_s=self._common.stall_s)
@@ -72,7 +72,7 @@ class OllamaHandler:
             body.close()
 
     async def _answer(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
+        self, request: web.Request, exchange: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         try:
             if not exchange.route.counts_as_use:
@@ -89,25 +89,25 @@ class OllamaHandler:
             return ended.response
 
     async def _read(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
+        self, request: web.Request, exchange: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs no instance from one that is up, else from memory."""
         is_unknown = exchange.route.kind is Kind.UNKNOWN
         await (body.keep_small() if is_unknown else body.keep())
         can_go = body.complete or is_unknown
         is_ours = exchange.route.kind is Kind.ADMIN  # an unknown one, or its method
-        lease = self._common.pool.glance() if can_go and not is_ours else None
+        lease = self._common.pool.observe() if can_go and not is_ours else None
         if lease is not None:
             limit_s = read_limit_s(exchange.route)
             try:
                 return await self._read_from(request, exchange, body, lease, limit_s)
             except UpstreamError as error:
-                self._common.pool.nudge()
+                self._common.pool.check_now()
                 if is_unknown and error.arrived:  # it may have been carried out
                     return await self._refuse_waiting(exchange, None, str(error))
         exchange.outcome = "asleep"
         fields = None
-        if exchange.route.asleep is Asleep.SHOW:
+        if exchange.route.asleep is ColdAnswer.SHOW:
             fields = self._common.spared.fields(exchange, body)
         reply = self._common.answers.answer(
             exchange.route,
@@ -119,42 +119,42 @@ class OllamaHandler:
         return to_response(reply)
 
     async def _spare(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
+        self, request: web.Request, exchange: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         """Relay what is no use of an instance if one is up, else do without."""
-        if (lease := self._common.pool.glance()) is not None:
+        if (lease := self._common.pool.observe()) is not None:
             try:
                 return await self._read_from(request, exchange, body, lease, None)
             except UpstreamError:
-                self._common.pool.nudge()
+                self._common.pool.check_now()
         hold = await self._begin_hold(request, exchange, body)
         return await self._refuse_waiting(exchange, hold, None)
 
     async def _read_from(
         self,
         request: web.Request,
-        exchange: Exchange,
+        exchange: RequestContext,
         body: RequestBody,
         lease: Lease,
         limit_s: float | None,
     ) -> web.StreamResponse:
         """Relay what is no use of an instance; one that says nothing is as none."""
         handover = self._handover(request, exchange, None)
-        serving = pass_on(
+        serving = relay_request(
             self._common,
             outgoing(request, body),
             body,
             lease,
             handover,
             exchange,
-            touch_nothing,
+            ignore_activity,
         )
-        return await under(lease, handover, serving, limit_s=limit_s)
+        return await run_under_lease(lease, handover, serving, limit_s=limit_s)
 
     def _handover(
-        self, request: web.Request, exchange: Exchange, hold: Hold | None
-    ) -> Handover[web.StreamResponse]:
-        return Handover(
+        self, request: web.Request, exchange: RequestContext, hold: Hold | None
+    ) -> ResponseRelay[web.StreamResponse]:
+        return ResponseRelay(
             request,
             exchange.route.family,
             opening=partial(begin_response, request),
@@ -165,7 +165,7 @@ class OllamaHandler:
         )
 
     async def _use(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
+        self, request: web.Request, exchange: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs an instance; wake it and perhaps wait if there is none."""
         if exchange.route.kind is Kind.WRITE:
@@ -182,7 +182,7 @@ class OllamaHandler:
             try:
                 return await self._serve(request, exchange, body, lease, hold)
             except UpstreamError as error:
-                lease.nudge()
+                lease.check_now()
                 problem = str(error)
                 if error.arrived or not body.complete:
                     return await self._refuse_waiting(exchange, hold, problem)
@@ -195,7 +195,7 @@ class OllamaHandler:
     async def _serve(
         self,
         request: web.Request,
-        exchange: Exchange,
+        exchange: RequestContext,
         body: RequestBody,
         lease: Lease,
         hold: Hold | None,
@@ -206,20 +206,20 @@ class OllamaHandler:
         if hold is not None and hold.response is not None:
             to_send = in_the_clear(to_send)
         if exchange.route.kind is not Kind.WRITE:
-            serving = pass_on(
+            serving = relay_request(
                 self._common, to_send, body, lease, handover, exchange, lease.touch
             )
-            return await under(lease, handover, serving)
+            return await run_under_lease(lease, handover, serving)
         changing = self._changes.relay(
             exchange.route.name, to_send, body.head, lease, handover
         )
-        response = await under(lease, handover, changing)
+        response = await run_under_lease(lease, handover, changing)
         self._common.spared.hear(exchange, body, response)
         exchange.outcome = "relayed"
         return response
 
     async def _begin_hold(
-        self, request: web.Request, exchange: Exchange, body: RequestBody
+        self, request: web.Request, exchange: RequestContext, body: RequestBody
     ) -> Hold:
         """Look at a request that would wake an instance, and whether it has to."""
         await _keep_json(exchange, body)
@@ -235,7 +235,7 @@ class OllamaHandler:
         return hold
 
     async def _wait(
-        self, exchange: Exchange, body: RequestBody, hold: Hold
+        self, exchange: RequestContext, body: RequestBody, hold: Hold
     ) -> Lease | None:
         """Wait for a lease as long as the request may; None if there is none."""
         loop = asyncio.get_running_loop()
@@ -264,7 +264,7 @@ class OllamaHandler:
             self._common.metrics.wait.observe(exchange.wait_s)
 
     async def _refuse_waiting(
-        self, exchange: Exchange, hold: Hold | None, problem: str | None
+        self, exchange: RequestContext, hold: Hold | None, problem: str | None
     ) -> web.StreamResponse:
         """Say that there is no instance yet, and when to ask again."""
         exchange.outcome = "provisioning"
@@ -272,13 +272,13 @@ class OllamaHandler:
         if hold is not None and hold.response is not None:
             return await hold.fail(waiting.message, exchange.request_id)
         family = exchange.route.family
-        reply = waiting_reply(family, waiting, exchange.request_id)
+        reply = provisioning_reply(family, waiting, exchange.request_id)
         if hold is not None:
             reply = reply.with_headers(*hold.confirmation.items())
         return to_response(reply)
 
 
-async def _keep_json(exchange: Exchange, body: RequestBody) -> None:
+async def _keep_json(exchange: RequestContext, body: RequestBody) -> None:
     """Read a body that can be looked at into memory, as far as limits allow."""
     if exchange.route.takes_json:
         await body.keep()

@@ -5,22 +5,22 @@ from aiohttp import web
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.server.raw_target import raw_path, raw_target
-from ollama_proxy.serving.request_context import Exchange
-from ollama_proxy.upstream.request import Body, Outgoing
+from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.upstream.request import Body, PreparedRequest
 
 
-def outgoing(request: web.BaseRequest, body: Body) -> Outgoing:
+def outgoing(request: web.BaseRequest, body: Body) -> PreparedRequest:
     """Return a client's request as an instance gets it."""
     target, to_send = raw_target(request), headers.for_upstream(request.headers)
-    return Outgoing(request.method, target, to_send, body)
+    return PreparedRequest(request.method, target, to_send, body)
 
 
-EXCHANGE = web.RequestKey("exchange", Exchange)
+REQUEST_CONTEXT = web.RequestKey("exchange", RequestContext)
 """Key under which the middleware keeps the exchange on the request."""
 
 
-def begin(request: web.BaseRequest, request_id: str) -> Exchange:
+def begin(request: web.BaseRequest, request_id: str) -> RequestContext:
     """Return the exchange of a request that just came."""
     path = raw_path(request)
     agent = request.headers.get("User-Agent", "")
-    return Exchange(request_id, classify(request.method, path), path, agent)
+    return RequestContext(request_id, classify(request.method, path), path, agent)

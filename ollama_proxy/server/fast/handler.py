@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.routes import Asleep, Family, Kind, Route, classify
+from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Kind, Route, classify
 from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.fast import response as client_response
@@ -20,15 +20,15 @@ from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
 from ollama_proxy.serving.relay import (
-    Common,
-    pass_on,
+    Services,
+    ignore_activity,
     read_limit_s,
-    touch_nothing,
-    under,
+    relay_request,
+    run_under_lease,
 )
-from ollama_proxy.serving.request_context import Exchange, draw_request_id
+from ollama_proxy.serving.request_context import RequestContext, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
-from ollama_proxy.serving.response_relay import Handover
+from ollama_proxy.serving.response_relay import ResponseRelay
 from ollama_proxy.serving.short_circuit import RefusedError
 
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
@@ -44,7 +44,9 @@ class Encoded(NamedTuple):
 class FastPath:
     """Serves plain requests that ``access`` lets pass."""
 
-    def __init__(self, common: Common, *, access: AccessControl, clock: Clock) -> None:
+    def __init__(
+        self, common: Services, *, access: AccessControl, clock: Clock
+    ) -> None:
         self._common = common
         self._access = access
         self._clock = clock
@@ -69,8 +71,8 @@ class FastPath:
             return False
         if not _is_simple(route):
             return False
-        exchange = Exchange(draw_request_id(), route, request.path, request.agent)
-        if route.asleep is Asleep.ROOT or not self._common.pool.is_ready:
+        exchange = RequestContext(draw_request_id(), route, request.path, request.agent)
+        if route.asleep is ColdAnswer.ROOT or not self._common.pool.is_ready:
             return self._answer(client, request, exchange)
         return request.method != "HEAD" and self._begin(client, request, exchange)
 
@@ -82,13 +84,13 @@ class FastPath:
         refusal: Reply,
     ) -> bool:
         """Send a refusal of the access control, and log and count it."""
-        exchange = Exchange(draw_request_id(), route, request.path, request.agent)
+        exchange = RequestContext(draw_request_id(), route, request.path, request.agent)
         begun_at = asyncio.get_running_loop().time()
         encoded = self._encoded(request, refusal)
         return self._send(client, request, exchange, encoded, begun_at)
 
     def _answer(
-        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
     ) -> bool:
         """Answer at once, if that is all there is to do."""
         begun_at = asyncio.get_running_loop().time()
@@ -105,7 +107,7 @@ class FastPath:
         self,
         client: ClientConnection,
         request: PlainRequest,
-        exchange: Exchange,
+        exchange: RequestContext,
         reply: Encoded,
         begun_at: float,
     ) -> bool:
@@ -119,7 +121,7 @@ class FastPath:
         self._note(request, exchange, status, begun_at)
         return True
 
-    def _reply(self, request: PlainRequest, exchange: Exchange) -> Encoded | None:
+    def _reply(self, request: PlainRequest, exchange: RequestContext) -> Encoded | None:
         """Return an answer without an instance; None if there is more to do."""
         try:
             if exchange.route.counts_as_use:
@@ -133,17 +135,19 @@ class FastPath:
         data = client_response.encoded(reply, request.method, date)
         return Encoded(reply.status, data)
 
-    def _asleep(self, request: PlainRequest, exchange: Exchange) -> Reply:
+    def _asleep(self, request: PlainRequest, exchange: RequestContext) -> Reply:
         """Answer what only reads, from memory."""
         exchange.outcome = "asleep"
         fields = None
-        if exchange.route.asleep is Asleep.SHOW:
+        if exchange.route.asleep is ColdAnswer.SHOW:
             fields = self._common.spared.fields(exchange, request.body)
         return self._common.answers.answer(
             exchange.route, request.method, request.target, fields, request.agent
         )
 
-    def _refusal(self, request: PlainRequest, exchange: Exchange) -> Encoded | None:
+    def _refusal(
+        self, request: PlainRequest, exchange: RequestContext
+    ) -> Encoded | None:
         """Wake an instance, and say that there is none yet; None if it may wait."""
         if self._common.hold.hold_s > 0:
             return None
@@ -153,20 +157,26 @@ class FastPath:
         if fields is not None:
             exchange.note_wanted(fields)
         pool, load, joins = self._common.pool, exchange.load, exchange.joins
-        if pool.wish(exchange.model, wait_s=0.0, load=load, joins=joins) > 0:
+        if (
+            pool.request_instance(exchange.model, wait_s=0.0, load=load, joins=joins)
+            > 0
+        ):
             return None
         self._common.metrics.wait.observe(0.0)
         return self._unserved(exchange, None)
 
-    def _unserved(self, exchange: Exchange, problem: str | None) -> Encoded:
+    def _unserved(self, exchange: RequestContext, problem: str | None) -> Encoded:
         exchange.outcome = "provisioning"
         family, date = exchange.route.family, int(self._clock.wall())
         told_id = exchange.request_id if family is Family.ANTHROPIC else ""
         waiting = self._common.status.waiting(problem)
-        return Encoded(503, client_response.unserved(family, waiting, told_id, date))
+        return Encoded(
+            503,
+            client_response.encode_provisioning_reply(family, waiting, told_id, date),
+        )
 
     def _begin(
-        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
     ) -> bool:
         """Begin to relay a request to the instance that is ready."""
         uses = exchange.route.counts_as_use
@@ -180,7 +190,7 @@ class FastPath:
         return True
 
     async def _relayed(
-        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
     ) -> None:
         """Relay a request to its end, or leave it to the server behind."""
         begun_at, size = asyncio.get_running_loop().time(), len(request.body.head)
@@ -195,7 +205,7 @@ class FastPath:
             self._note(request, exchange, 0, begun_at)
 
     async def _serve(
-        self, client: ClientConnection, request: PlainRequest, exchange: Exchange
+        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
     ) -> bool:
         """Serve a request under a lease; False if the server behind is to."""
         begun_at, lease = asyncio.get_running_loop().time(), self._lease(exchange)
@@ -213,19 +223,19 @@ class FastPath:
                 self._note(request, exchange, status, begun_at)
         return status is not None
 
-    def _lease(self, exchange: Exchange) -> Lease | None:
+    def _lease(self, exchange: RequestContext) -> Lease | None:
         pool = self._common.pool
-        return pool.try_lease() if exchange.route.counts_as_use else pool.glance()
+        return pool.try_lease() if exchange.route.counts_as_use else pool.observe()
 
     async def _relay_or_tell(
         self,
         client: ClientConnection,
         request: PlainRequest,
-        exchange: Exchange,
+        exchange: RequestContext,
         lease: Lease,
     ) -> int | None:
         """Return the status that was told; None if the server behind is to serve."""
-        handover: Handover[ClientResponse] = Handover(
+        handover: ResponseRelay[ClientResponse] = ResponseRelay(
             client,
             exchange.route.family,
             opening=partial(client_response.begin, client, self._clock.wall()),
@@ -249,40 +259,44 @@ class FastPath:
     async def _pass_on(
         self,
         request: PlainRequest,
-        exchange: Exchange,
+        exchange: RequestContext,
         lease: Lease,
-        handover: Handover[ClientResponse],
+        handover: ResponseRelay[ClientResponse],
     ) -> ClientResponse | Encoded | None:
         """Return the instance's answer, handed over, or one to be sent in its place.
 
         None if the request can be sent again, which is done behind.
         """
         uses = exchange.route.counts_as_use
-        touch = lease.touch if uses else touch_nothing
-        serving = pass_on(
+        touch = lease.touch if uses else ignore_activity
+        serving = relay_request(
             self._common, request, request.body, lease, handover, exchange, touch
         )
         limit_s = None if uses else read_limit_s(exchange.route)
         try:
-            return await under(lease, handover, serving, limit_s=limit_s)
+            return await run_under_lease(lease, handover, serving, limit_s=limit_s)
         except UpstreamError as error:
             return self._instead(request, exchange, lease, error)
 
     def _instead(
         self,
         request: PlainRequest,
-        exchange: Exchange,
+        exchange: RequestContext,
         lease: Lease,
         error: UpstreamError,
     ) -> Encoded | None:
         """Return an answer in place of one that did not come, if there is to be one."""
-        lease.nudge()
+        lease.check_now()
         if not exchange.route.counts_as_use:
             return self._reply(request, exchange)
         return self._unserved(exchange, str(error)) if error.arrived else None
 
     def _note(
-        self, request: PlainRequest, exchange: Exchange, status: int, begun_at: float
+        self,
+        request: PlainRequest,
+        exchange: RequestContext,
+        status: int,
+        begun_at: float,
     ) -> None:
         took_s = asyncio.get_running_loop().time() - begun_at
         note(self._common.metrics, request.method, exchange, status, took_s)

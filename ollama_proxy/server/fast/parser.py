@@ -39,7 +39,7 @@ _LOOKED_AT = (
 _SINGLE = SINGLE - {b"host"}
 
 
-class KeptBody:
+class BufferedBody:
     """A body that is all here, sent as often as need be."""
 
     __slots__ = ("_is_sent", "head", "on_invited")
@@ -75,7 +75,7 @@ class PlainRequest:
     host: str
     agent: str
     fields: list[tuple[bytes, bytes]]
-    body: KeptBody
+    body: BufferedBody
     marks: tuple[str, ...] = ()
 
     @property
@@ -104,7 +104,7 @@ class PlainRequest:
         added: Mapping[str, str],
         expect100: bool,
     ) -> bytes:
-        """Return request line and headers, as `Sendable` says."""
+        """Return request line and headers, as `UpstreamRequest` says."""
         del payload, expect100
         host, prefix = base_of(base_url)
         fields = self.fields
@@ -236,7 +236,7 @@ class RequestParser:
             self._hosts[0].decode("utf-8", "surrogateescape"),
             self._agent.decode("utf-8", "surrogateescape"),
             self._fields,
-            KeptBody(body, is_sent=bool(self._length)),
+            BufferedBody(body, is_sent=bool(self._length)),
             tuple(self._marks),
         )
 

@@ -10,10 +10,10 @@ from multidict import CIMultiDict
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.error_bodies import Waiting
+from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.server.fast.connection import ClientConnection
-from ollama_proxy.serving.cold_answers import waiting_reply
+from ollama_proxy.serving.cold_answers import provisioning_reply
 from ollama_proxy.serving.response_relay import Head
 
 _LONGEST_REMEMBERED = 1024
@@ -50,7 +50,7 @@ async def begin(
     added: Mapping[str, str],
     body: bytes,
 ) -> ClientResponse:
-    """Begin the answer to a plain request: an `Opening`, bound to client and date."""
+    """Begin the answer to a plain request: a `StartResponse`, for a client and date."""
     fields = headers.for_client(head.headers)
     fields.popall("Server", None)
     if head.status in _BODILESS:
@@ -69,9 +69,11 @@ async def begin(
 
 
 @functools.lru_cache(maxsize=128)  # while an instance starts, many ask again and again
-def unserved(family: Family, waiting: Waiting, request_id: str, date: int) -> bytes:
+def encode_provisioning_reply(
+    family: Family, waiting: ProvisioningStatus, request_id: str, date: int
+) -> bytes:
     """Return the 503 while there is no instance; ``request_id`` where it is told."""
-    return encoded(waiting_reply(family, waiting, request_id), "POST", date)
+    return encoded(provisioning_reply(family, waiting, request_id), "POST", date)
 
 
 def encoded(reply: Reply, method: str, date: float) -> bytes:

@@ -36,12 +36,12 @@ _TURN_S = 0.004
 async def passing(clock: JumpingClock) -> AsyncIterator[None]:
     """Let time pass a few hundred times as fast."""
 
-    async def pass_on() -> None:
+    async def relay_request() -> None:
         while True:
             clock.ahead_s += _STEP_S
             await asyncio.sleep(_TURN_S)
 
-    task = asyncio.ensure_future(pass_on())
+    task = asyncio.ensure_future(relay_request())
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -77,7 +77,7 @@ async def instance(tmp_path: Path, date: float) -> AsyncIterator[Instance]:
         token=authority.token(LAUNCH),
     )
     upstream = Upstream(f"https://127.0.0.1:{port}", authority.link(LAUNCH))
-    guard = Guard()
+    guard = GuardClient()
     try:
         async with heartbeat_socket(run):
             async with asyncio.timeout(20):
@@ -180,7 +180,7 @@ async def test_nobody_gets_in_without_the_token(
 async def test_the_guard_tells_the_stage_and_takes_heartbeats(
     instance: Instance,
 ) -> None:
-    guard = Guard()
+    guard = GuardClient()
     stage = (await guard.look(instance.upstream)).stage
     await guard.renew(instance.upstream)
     await guard.aclose()

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.config.settings import load_settings
-from ollama_proxy.core.ollama.catalog import Contents
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.store.sqlite import Store
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET
@@ -94,7 +94,7 @@ async def test_the_disk_is_compared_with_the_models(
         store = Store(tmp_path / "state")
         tags = {"models": [{"name": "big:latest", "size": gib << 30}]}
         place = store.place("exoscale at-vie-2 Linux Ubuntu 24.04 LTS 64-bit")
-        place.put_contents(Contents(msgspec.json.encode(tags), "0.33.0"))
+        place.put_contents(Snapshot(msgspec.json.encode(tags), "0.33.0"))
         store.close()
     found = {one.subject: one for one in await examine(load_settings(environment))}
 

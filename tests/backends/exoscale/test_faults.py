@@ -304,7 +304,7 @@ async def _live_through(
     await proxy.until(lambda: proxy.state in over, within_s=10.0)
     if misfortune.strike is not None:
         await misfortune.strike(rig)
-        proxy.parts.pool.nudge()
+        proxy.parts.pool.check_now()
         await proxy.until(lambda: proxy.state != "ready", within_s=10.0)
         answers += await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
     return answers

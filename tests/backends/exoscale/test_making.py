@@ -3,9 +3,9 @@
 import pytest
 
 from ollama_proxy.backends.exoscale.making import Making, read_making
-from ollama_proxy.backends.exoscale.purchase import Offer
+from ollama_proxy.backends.exoscale.purchase import Placement
 
-OFFER = Offer("ch-gva-2", "gpua5000.small")
+OFFER = Placement("ch-gva-2", "gpua5000.small")
 
 
 @pytest.mark.parametrize("state", ["pending", "success", "unheard-of"])

@@ -116,13 +116,13 @@ async def test_a_proxy_keeps_the_instance_that_it_cannot_reach_for_a_while(
         rig.cloud.event_lag_s = 30.0
         rig.cloud.source_ip = NEW
         await asyncio.sleep(0.05)
-        proxy.parts.pool.nudge()
+        proxy.parts.pool.check_now()
         await proxy.until(lambda: bool(proxy.parts.pool.controllers[0].problem))
         told = await proxy.status()
         while networks(rig) != [f"{NEW}/32"]:
             rig.clock.ahead_s += 1.0
             await asyncio.sleep(0.02)
-            proxy.parts.pool.nudge()
+            proxy.parts.pool.check_now()
         async with proxy.session.post(
             f"{proxy.url}/api/generate", json=generate()
         ) as answer:

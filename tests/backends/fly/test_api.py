@@ -8,7 +8,7 @@ import pytest
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import NameTakenError, NotYetError, failure
 from ollama_proxy.backends.fly.machines import Machine
-from ollama_proxy.backends.fly.states import Circumstances, Verdict, verdict
+from ollama_proxy.backends.fly.states import Assessment, StateContext, assess
 from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,
@@ -146,43 +146,45 @@ async def test_calls_keep_to_flys_pace(rig: Rig, api: FlyApi) -> None:
     assert rig.server.violations == []
 
 
-def thought(state: str, *, host: str = "ok", **known: bool) -> Verdict:
+def thought(state: str, *, host: str = "ok", **known: bool) -> Assessment:
     plain = {"keeps": True, "told_to_stop": False, "is_unshown": False}
     circumstances = plain | known
     machine = Machine("a", state=state, host_status=host)
-    return verdict(machine, Circumstances(**circumstances))[0]
+    return assess(machine, StateContext(**circumstances))[0]
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ("created", Verdict.COMING),
-        ("creating", Verdict.COMING),
-        ("starting", Verdict.COMING),
-        ("started", Verdict.PERHAPS_SERVING),
-        ("restarting", Verdict.COMING),
-        ("updating", Verdict.COMING),
-        ("replacing", Verdict.COMING),
-        ("stopping", Verdict.USELESS),
-        ("stopped", Verdict.GONE),
-        ("suspending", Verdict.USELESS),
-        ("suspended", Verdict.GONE),
-        ("failed", Verdict.USELESS),
-        ("launch_failed", Verdict.USELESS),
-        ("destroying", Verdict.USELESS),
-        ("destroyed", Verdict.GONE),
-        ("migrated", Verdict.GONE),
-        ("dreaming", Verdict.COMING),
+        ("created", Assessment.PENDING),
+        ("creating", Assessment.PENDING),
+        ("starting", Assessment.PENDING),
+        ("started", Assessment.MAYBE_READY),
+        ("restarting", Assessment.PENDING),
+        ("updating", Assessment.PENDING),
+        ("replacing", Assessment.PENDING),
+        ("stopping", Assessment.FAILED),
+        ("stopped", Assessment.GONE),
+        ("suspending", Assessment.FAILED),
+        ("suspended", Assessment.GONE),
+        ("failed", Assessment.FAILED),
+        ("launch_failed", Assessment.FAILED),
+        ("destroying", Assessment.FAILED),
+        ("destroyed", Assessment.GONE),
+        ("migrated", Assessment.GONE),
+        ("dreaming", Assessment.PENDING),
     ],
 )
-def test_each_state_of_a_kept_machine(state: str, expected: Verdict) -> None:
+def test_each_state_of_a_kept_machine(state: str, expected: Assessment) -> None:
     assert thought(state) is expected
 
 
 def test_a_machine_on_a_host_out_of_reach_is_not_gone_unless_it_was_stopped() -> None:
-    assert thought("stopped", host="unreachable") is Verdict.COMING
-    assert thought("stopped", host="unreachable", told_to_stop=True) is Verdict.GONE
-    assert thought("started", host="unreachable", told_to_stop=True) is Verdict.COMING
+    assert thought("stopped", host="unreachable") is Assessment.PENDING
+    assert thought("stopped", host="unreachable", told_to_stop=True) is Assessment.GONE
+    assert (
+        thought("started", host="unreachable", told_to_stop=True) is Assessment.PENDING
+    )
 
 
 def test_a_machine_on_a_host_out_of_reach_is_not_taken_to_rest() -> None:
@@ -191,8 +193,8 @@ def test_a_machine_on_a_host_out_of_reach_is_not_taken_to_rest() -> None:
 
 
 def test_a_machine_of_one_launch_has_to_be_destroyed_still() -> None:
-    assert thought("stopped", keeps=False) is Verdict.USELESS
+    assert thought("stopped", keeps=False) is Assessment.FAILED
 
 
 def test_a_machine_that_was_just_started_may_still_be_shown_at_rest() -> None:
-    assert thought("suspended", is_unshown=True) is Verdict.COMING
+    assert thought("suspended", start_not_visible_yet=True) is Assessment.PENDING

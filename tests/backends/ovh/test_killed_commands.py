@@ -46,12 +46,12 @@ async def run(rig: Rig, image: str | None) -> None:
 
 @contextlib.asynccontextmanager
 async def passing_time(rig: Rig) -> AsyncIterator[None]:
-    async def pass_on() -> None:
+    async def relay_request() -> None:
         while True:
             await asyncio.sleep(0.01)
             rig.clock.ahead_s += STEP_S
 
-    passing = asyncio.get_running_loop().create_task(pass_on())
+    passing = asyncio.get_running_loop().create_task(relay_request())
     try:
         yield
     finally:

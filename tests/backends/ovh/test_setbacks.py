@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ollama_proxy.backends.guard import Guard
+from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.base.errors import (
     BackendError,
@@ -244,7 +244,7 @@ async def test_the_guards_token_follows_no_redirect() -> None:
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    guard = Guard()
+    guard = GuardClient()
     link = Link("t", headers={GUARD_TOKEN: "secret"}, is_marked=True)
     sight = await guard.look(
         Upstream(f"http://127.0.0.1:{runner.addresses[0][1]}", link)

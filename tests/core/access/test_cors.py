@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_proxy.core.access.cors import (
-    OriginRules,
+    CorsPolicy,
     host_name,
     is_local_name,
     is_own_address,
@@ -33,12 +33,12 @@ REFUSED = [
 
 @pytest.mark.parametrize("origin", ALLOWED)
 def test_ollamas_own_list_is_allowed(origin: str) -> None:
-    assert OriginRules().allows(origin)
+    assert CorsPolicy().allows(origin)
 
 
 @pytest.mark.parametrize("origin", REFUSED)
 def test_everybody_else_is_refused(origin: str) -> None:
-    assert not OriginRules().allows(origin)
+    assert not CorsPolicy().allows(origin)
 
 
 @pytest.mark.parametrize(
@@ -52,24 +52,24 @@ def test_everybody_else_is_refused(origin: str) -> None:
     ],
 )
 def test_what_the_user_adds_is_allowed(entry: str, origin: str) -> None:
-    assert OriginRules([entry]).allows(origin)
+    assert CorsPolicy([entry]).allows(origin)
 
 
 @pytest.mark.parametrize("entry", ["ui.example", "null", "http://*.*", ""])
 def test_what_ollama_would_not_start_with_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="write"):
-        OriginRules([entry])
+        CorsPolicy([entry])
 
 
 def test_an_allowed_origin_is_named_and_varied_on() -> None:
-    assert OriginRules().headers("app://x") == (
+    assert CorsPolicy().headers("app://x") == (
         ("Access-Control-Allow-Origin", "app://x"),
         ("Vary", "Origin"),
     )
 
 
 def test_with_everyone_allowed_nobody_is_named() -> None:
-    assert OriginRules(["*"]).headers("https://a.example") == (
+    assert CorsPolicy(["*"]).headers("https://a.example") == (
         ("Access-Control-Allow-Origin", "*"),
     )
 

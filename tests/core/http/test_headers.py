@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from ollama_proxy.core.http.headers import (
+    GUARD_HEADER,
     GUARD_TOKEN,
-    MARK,
     for_client,
     for_upstream,
     media_type,
@@ -30,9 +30,9 @@ HOP_BY_HOP = [
 
 
 def test_what_proxy_and_guard_tell_each_other_is_not_for_clients() -> None:
-    headers = CIMultiDict({MARK: "1", GUARD_TOKEN: "secret", "X-Kept": "y"})
+    headers = CIMultiDict({GUARD_HEADER: "1", GUARD_TOKEN: "secret", "X-Kept": "y"})
 
-    assert MARK not in for_client(headers)
+    assert GUARD_HEADER not in for_client(headers)
     assert GUARD_TOKEN not in for_upstream(headers)
 
 

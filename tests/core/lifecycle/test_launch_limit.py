@@ -23,7 +23,7 @@ from ollama_proxy.core.lifecycle.events import (
     Event,
     Failed,
     Gone,
-    Leased,
+    LeaseGranted,
     Lost,
     Ready,
     Released,
@@ -83,7 +83,7 @@ class Deployment:
             probe=self.probe,
             clock=LoopClock(),
             policy=self.policy,
-            dice=random.Random(1),
+            rng=random.Random(1),
         )
         pool = Pool([controller], store=self.store, clock=LoopClock(), max_waiting=10)
         pool.start()
@@ -328,7 +328,7 @@ async def test_a_configured_model_that_no_registry_has_is_tried_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "traits", [Traits(stops_with_proxy=True), Traits(always_on=True)]
+    "traits", [Traits(child_process=True), Traits(externally_managed=True)]
 )
 def test_what_costs_nothing_is_not_counted(traits: Traits) -> None:
     @in_virtual_time
@@ -346,7 +346,7 @@ def test_what_costs_nothing_is_not_counted(traits: Traits) -> None:
 
 @in_virtual_time
 async def test_three_deaths_of_the_proxy_with_its_instance_are_no_failures() -> None:
-    deployment = Deployment(traits=Traits(stops_with_proxy=True, poll_s=1.0))
+    deployment = Deployment(traits=Traits(child_process=True, poll_s=1.0))
     deployment.cloud.faults.boot_s = 30.0
     for _ in range(3):
         await deployment.pool.lease("m", wait_s=0.0)
@@ -459,18 +459,20 @@ def test_the_fifth_launch_within_an_hour_locks_out_and_the_fifth_in_two_does_not
 def test_a_served_request_begins_the_count_anew() -> None:
     record = limited()
     woken = play(record, Wake(ONE, forced=True), Accepted(ONE), Ready(ONE), now=400.0)
-    used = play(woken, Leased(ONE), Released(ONE, used=True), now=401.0)
+    used = play(woken, LeaseGranted(ONE), Released(ONE, used=True), now=401.0)
 
     assert len(woken.paid_launches) == 5
     assert used.paid_launches == ()
-    assert len(play(woken, Leased(ONE), Released(ONE), now=401.0).paid_launches) == 5
-    assert play(woken, Leased(ONE), Used(ONE), now=401.0).paid_launches == ()
+    assert (
+        len(play(woken, LeaseGranted(ONE), Released(ONE), now=401.0).paid_launches) == 5
+    )
+    assert play(woken, LeaseGranted(ONE), Used(ONE), now=401.0).paid_launches == ()
     assert play(used, Lost(ONE, "silent"), now=402.0).lockout is None
 
 
 def test_a_request_that_ends_with_its_instance_counts_as_served() -> None:
     woken = play(limited(), Wake(ONE, forced=True), Accepted(ONE), Ready(ONE), now=400)
-    broken = play(woken, Leased(ONE), Lost(ONE, "silent"), now=401.0)
+    broken = play(woken, LeaseGranted(ONE), Lost(ONE, "silent"), now=401.0)
 
     assert broken.lockout is not None
     assert play(broken, Released(ONE, used=True), now=401.0).lockout is None
@@ -557,7 +559,7 @@ class WithoutImage(InProcessBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.traits = replace(self.traits, stops_with_proxy=False)
+        self.traits = replace(self.traits, child_process=False)
         self.has_image = False
 
     async def start(self, launch_id: LaunchId) -> None:

@@ -13,9 +13,8 @@ from ollama_proxy.core.lifecycle.events import (
     Accepted,
     Event,
     Failed,
-    Follow,
     Gone,
-    Leased,
+    LeaseGranted,
     Lost,
     Progressed,
     Ready,
@@ -28,6 +27,7 @@ from ollama_proxy.core.lifecycle.events import (
     Tick,
     Used,
     Wake,
+    Watch,
 )
 from ollama_proxy.core.lifecycle.record import (
     Fault,
@@ -75,11 +75,11 @@ def test_the_second_wake_joins_the_first() -> None:
 def test_an_accepted_launch_is_followed_and_never_started_again() -> None:
     new = step(after(Record(), Wake(ONE)), Accepted(ONE), now=6.0, policy=POLICY)
 
-    assert new.command == Follow(ONE)
+    assert new.command == Watch(ONE)
 
 
 def test_a_ready_instance_is_idle_from_the_end_of_its_last_lease() -> None:
-    busy = after(make_record(State.READY), Leased(ONE), now=1000.0)
+    busy = after(make_record(State.READY), LeaseGranted(ONE), now=1000.0)
     long_after = after(busy, Tick(), now=9000.0)
     released = after(long_after, Released(ONE, used=True), now=9000.0)
 
@@ -90,14 +90,18 @@ def test_a_ready_instance_is_idle_from_the_end_of_its_last_lease() -> None:
 
 def test_a_request_that_was_no_use_leaves_the_idle_clock_as_it_was() -> None:
     ready = make_record(State.READY)
-    failed = after(after(ready, Leased(ONE), now=1200.0), Released(ONE), now=1250.0)
+    failed = after(
+        after(ready, LeaseGranted(ONE), now=1200.0), Released(ONE), now=1250.0
+    )
 
     assert failed == ready
     assert next_deadline(failed, POLICY) == 1300.0
 
 
 def test_requests_that_are_no_use_hold_the_instance_only_while_they_run() -> None:
-    busy = after(make_record(State.READY), Leased(ONE), Leased(ONE), now=1299.0)
+    busy = after(
+        make_record(State.READY), LeaseGranted(ONE), LeaseGranted(ONE), now=1299.0
+    )
     one_left = after(busy, Tick(), Released(ONE), Tick(), now=2000.0)
 
     assert one_left.state is State.READY
@@ -105,14 +109,16 @@ def test_requests_that_are_no_use_hold_the_instance_only_while_they_run() -> Non
 
 
 def test_an_end_that_was_use_counts_beside_one_that_was_none() -> None:
-    busy = after(make_record(State.READY), Leased(ONE), Leased(ONE), now=1100.0)
+    busy = after(
+        make_record(State.READY), LeaseGranted(ONE), LeaseGranted(ONE), now=1100.0
+    )
     one_left = after(busy, Released(ONE, used=True), now=1200.0)
 
     assert after(one_left, Released(ONE), now=1250.0).last_used == 1200.0
 
 
 def test_use_counts_when_it_happens_however_its_request_ends() -> None:
-    busy = after(make_record(State.READY), Leased(ONE), now=1100.0)
+    busy = after(make_record(State.READY), LeaseGranted(ONE), now=1100.0)
     used = after(busy, Used(ONE), now=1200.0)
 
     assert (used.last_used, used.leases) == (1200.0, 1)
@@ -144,7 +150,7 @@ def test_a_wish_for_an_instance_that_is_adopted_is_not_in_vain() -> None:
 def test_an_instance_in_use_drains_when_its_life_is_over() -> None:
     policy = replace(POLICY, max_lifetime_s=1000.0)
     woken = step(Record(), Wake(ONE), now=500.0, policy=policy).record
-    used = after(woken, Accepted(ONE), Ready(ONE), Leased(ONE), now=1400.0)
+    used = after(woken, Accepted(ONE), Ready(ONE), LeaseGranted(ONE), now=1400.0)
     before = step(used, Tick(), now=1499.0, policy=policy).record
     over = step(used, Tick(), now=1500.0, policy=policy).record
 
@@ -178,7 +184,7 @@ def test_a_stop_while_starting_stops_without_counting_a_failure() -> None:
 
 def test_a_stop_drains_the_leases_first() -> None:
     draining = after(
-        make_record(State.READY), Leased(ONE), Leased(ONE), StopRequested()
+        make_record(State.READY), LeaseGranted(ONE), LeaseGranted(ONE), StopRequested()
     )
 
     assert draining.state is State.DRAINING
@@ -187,7 +193,7 @@ def test_a_stop_drains_the_leases_first() -> None:
 
 
 def test_draining_ends_at_its_timeout() -> None:
-    draining = after(make_record(State.READY), Leased(ONE), StopRequested())
+    draining = after(make_record(State.READY), LeaseGranted(ONE), StopRequested())
 
     assert after(draining, Tick(), now=1059.0).state is State.DRAINING
     assert after(draining, Tick(), now=1060.0).state is State.STOPPING
@@ -299,7 +305,7 @@ def test_a_restored_instance_proves_itself_before_it_serves() -> None:
 
     assert adopted.record.state is State.STARTING
     assert adopted.record.leases == 0
-    assert adopted.command == Follow(ONE)
+    assert adopted.command == Watch(ONE)
 
 
 def test_adoption_does_not_reset_the_idle_clock() -> None:
@@ -324,16 +330,18 @@ def test_news_of_another_launch_changes_nothing() -> None:
 @pytest.mark.parametrize("state", [State.COLD, State.STARTING, State.STOPPING])
 def test_an_illegal_pair_is_an_error_naming_both(state: State) -> None:
     with pytest.raises(IllegalTransition, match=f"'Leased'.*'{state.value}'"):
-        after(make_record(state), Leased(ONE))
+        after(make_record(state), LeaseGranted(ONE))
 
 
 def test_a_lease_of_another_launch_is_an_error() -> None:
     with pytest.raises(IllegalTransition, match="of launch 'two'"):
-        after(make_record(State.READY), Leased(TWO))
+        after(make_record(State.READY), LeaseGranted(TWO))
 
 
 def test_a_lease_of_an_earlier_launch_does_not_keep_the_next_one() -> None:
-    lost = after(make_record(State.READY), Leased(ONE), Lost(ONE, "silent"), Gone(ONE))
+    lost = after(
+        make_record(State.READY), LeaseGranted(ONE), Lost(ONE, "silent"), Gone(ONE)
+    )
     record = after(lost, Wake(TWO, forced=True))
 
     assert record.leases == 0
@@ -375,8 +383,8 @@ EVENTS: tuple[Event, ...] = (
     Gone(ONE),
     Gone(TWO),
     StopFailed(ONE, "denied"),
-    Leased(ONE),
-    Leased(TWO),
+    LeaseGranted(ONE),
+    LeaseGranted(TWO),
     Used(ONE),
     Used(TWO),
     Released(ONE),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ollama_proxy.core.ollama.catalog import Catalogue, Contents, Restored, rfc3339
+from ollama_proxy.core.ollama.catalog import Catalog, Restored, Snapshot, rfc3339
 
 TAGS = json.dumps(
     {
@@ -24,9 +24,9 @@ TAGS = json.dumps(
 ).encode()
 
 
-def filled(*configured: str, restored: Restored | None = None) -> Catalogue:
-    contents = Contents(TAGS, "0.33.1", {"tiny:latest": b'{"model_info":{"a":1}}'})
-    return Catalogue(
+def filled(*configured: str, restored: Restored | None = None) -> Catalog:
+    contents = Snapshot(TAGS, "0.33.1", {"tiny:latest": b'{"model_info":{"a":1}}'})
+    return Catalog(
         configured,
         version="0.1.0",
         since=lambda: 0.0,
@@ -48,7 +48,7 @@ class Clients:
 
 
 def test_before_the_first_instance_the_configured_models_are_listed() -> None:
-    catalogue = Catalogue(["Tiny", "b:7b"], version="0.32.0", since=lambda: 0.0)
+    catalogue = Catalog(["Tiny", "b:7b"], version="0.32.0", since=lambda: 0.0)
     models = json.loads(catalogue.tags())["models"]
 
     assert [model["name"] for model in models] == ["tiny:latest", "b:7b"]
@@ -57,7 +57,7 @@ def test_before_the_first_instance_the_configured_models_are_listed() -> None:
 
 
 def test_with_nothing_configured_the_lists_are_as_ollamas_empty_ones() -> None:
-    catalogue = Catalogue([], version="0.32.0", since=lambda: 0.0)
+    catalogue = Catalog([], version="0.32.0", since=lambda: 0.0)
 
     assert json.loads(catalogue.tags()) == {"models": []}
     assert json.loads(catalogue.openai_models()) == {"object": "list", "data": None}
@@ -102,7 +102,7 @@ def test_what_clients_deleted_is_not_listed_and_what_they_pulled_is() -> None:
 def test_what_is_no_list_replaces_nothing(tags: bytes) -> None:
     catalogue = filled()
     with pytest.raises(ValueError, match=r"."):
-        catalogue.replace(Contents(tags, "0.33.2"))
+        catalogue.replace(Snapshot(tags, "0.33.2"))
 
     assert catalogue.tags() == TAGS
     assert json.loads(catalogue.version()) == {"version": "0.33.1"}
@@ -152,10 +152,10 @@ class Disk:
         return b'{"from":"disk"}' if full_name == "tiny:latest" else None
 
 
-def on_disk(tags: bytes | None) -> Catalogue:
+def on_disk(tags: bytes | None) -> Catalog:
     shows = {"tiny:latest": b'{"from":"instance"}'}
-    contents = Contents(TAGS, "0.33.1", shows)
-    return Catalogue(
+    contents = Snapshot(TAGS, "0.33.1", shows)
+    return Catalog(
         ["wanted"],
         version="0.1.0",
         since=lambda: 0.0,
@@ -196,7 +196,7 @@ def test_a_disk_that_tells_nothing_of_use_leaves_what_an_instance_said(
 
 def test_a_disk_is_a_list_before_any_instance() -> None:
     disk = Disk(b'{"models":[]}')
-    listed = Catalogue([], version="0.1.0", since=lambda: 0.0, stock=disk)
+    listed = Catalog([], version="0.1.0", since=lambda: 0.0, stock=disk)
     before = listed.list_id
     disk.said = b'{"models":[{"name":"a"}]}'
 

@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.core.ollama.error_bodies import (
-    Waiting,
+    ProvisioningStatus,
     empty_answer,
     error_body,
     heartbeat,
     in_band_error,
+    provisioning_body,
     retry_after_s,
-    waiting_body,
 )
 from ollama_proxy.core.ollama.routes import Family
 
-WAITING = Waiting("provisioning", "is starting", "pulling", 0.5, 3.0, None, 20)
+WAITING = ProvisioningStatus(
+    "provisioning", "is starting", "pulling", 0.5, 3.0, None, 20
+)
 
 
 @given(st.text())
@@ -55,7 +57,7 @@ def test_an_anthropic_error_has_type_and_request_id() -> None:
 
 
 def test_the_native_wait_has_flat_keys_and_a_string_status() -> None:
-    said = json.loads(waiting_body(Family.NATIVE, WAITING))
+    said = json.loads(provisioning_body(Family.NATIVE, WAITING))
 
     assert said["status"] == "provisioning"
     assert said["provisioning"] is True
@@ -63,8 +65,8 @@ def test_the_native_wait_has_flat_keys_and_a_string_status() -> None:
 
 
 def test_the_other_waits_carry_a_code_or_a_type() -> None:
-    openai = json.loads(waiting_body(Family.OPENAI, WAITING))
-    anthropic = json.loads(waiting_body(Family.ANTHROPIC, WAITING))
+    openai = json.loads(provisioning_body(Family.OPENAI, WAITING))
+    anthropic = json.loads(provisioning_body(Family.ANTHROPIC, WAITING))
 
     assert openai["error"]["code"] == "provisioning"
     assert anthropic["error"]["type"] == "overloaded_error"

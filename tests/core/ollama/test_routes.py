@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.core.ollama.routes import (
-    Asleep,
     BodyFields,
+    ColdAnswer,
     Family,
     Kind,
     Need,
@@ -93,15 +93,15 @@ def test_errors_are_told_in_the_callers_family(path: str, family: Family) -> Non
 
 
 def test_paths_are_case_sensitive() -> None:
-    assert classify("GET", "/API/tags").asleep is Asleep.NOT_FOUND
+    assert classify("GET", "/API/tags").asleep is ColdAnswer.NOT_FOUND
 
 
 def test_a_known_path_with_another_method_is_not_allowed() -> None:
-    assert classify("DELETE", "/api/chat").asleep is Asleep.METHOD
+    assert classify("DELETE", "/api/chat").asleep is ColdAnswer.METHOD
 
 
 def test_a_model_name_with_a_slash_is_a_plain_404() -> None:
-    assert classify("GET", "/v1/models/hf.co/a").asleep is Asleep.NOT_FOUND
+    assert classify("GET", "/v1/models/hf.co/a").asleep is ColdAnswer.NOT_FOUND
 
 
 def test_labels_never_hold_what_a_client_made_up() -> None:

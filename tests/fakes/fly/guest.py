@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.core.http.headers import MARK
+from ollama_proxy.core.http.headers import GUARD_HEADER
 from ollama_proxy.simulator.server import Manners, build_simulator
 from tests.fakes.fly.cloud import FakeMachine
 from tests.fakes.fly.server import FlyServer
@@ -39,7 +39,7 @@ class Guest:
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     if response.status != 401:
-        response.headers[MARK] = "1"
+        response.headers[GUARD_HEADER] = "1"
 
 
 @dataclass(slots=True)

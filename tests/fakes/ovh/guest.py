@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ollama_proxy.core.http.headers import GUARD_TOKEN, MARK
+from ollama_proxy.core.http.headers import GUARD_HEADER, GUARD_TOKEN
 from ollama_proxy.simulator.server import Manners, build_simulator
 from tests.fakes.ovh.cloud import FakeApp
 from tests.fakes.ovh.server import OvhServer
@@ -41,7 +41,7 @@ class Guest:
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     if response.status != 401:
-        response.headers[MARK] = "1"
+        response.headers[GUARD_HEADER] = "1"
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import UpstreamError
-from ollama_proxy.core.access.hosts import HostRules
+from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.server.fast.connection import ClientConnection
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script
@@ -151,7 +151,7 @@ async def test_what_is_rare_is_left_to_aiohttp(
 
 
 async def test_a_foreign_host_is_refused_as_behind(tmp_path: Path) -> None:
-    rules = HostRules("me", frozenset())
+    rules = HostPolicy("me", frozenset())
     raw = get("/api/tags").replace(b"localhost", b"evil.example")
     async with running_proxy(tmp_path, hosts=rules) as proxy:
         answer, _ = await ask(proxy, raw)
@@ -161,7 +161,7 @@ async def test_a_foreign_host_is_refused_as_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", [b"localhost:11434", b"127.0.0.1:11434", b"[::1]"])
 async def test_a_local_name_is_taken_at_once(tmp_path: Path, host: bytes) -> None:
-    async with running_proxy(tmp_path, hosts=HostRules("me", frozenset())) as proxy:
+    async with running_proxy(tmp_path, hosts=HostPolicy("me", frozenset())) as proxy:
         answer, was_behind = await ask(proxy, get("/").replace(b"localhost", host))
 
     assert (answer.body, was_behind) == (b"Ollama is running", False)
