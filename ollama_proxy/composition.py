@@ -255,7 +255,7 @@ def build_app(
         stage_estimates,
         neighbours,
     )
-    common = Services(
+    services = Services(
         pool=pool,
         relay=relay,
         mark=mark,
@@ -278,8 +278,8 @@ def build_app(
         stall_s=settings.stall_timeout,
     )
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
-    fast_path = FastPath(common, access=access, clock=clock)
-    handler = OllamaHandler(common, changes)
+    fast_path = FastPath(services, access=access, clock=clock)
+    handler = OllamaHandler(services, changes)
     dispatcher = Dispatcher()
     app = application(
         dispatcher,

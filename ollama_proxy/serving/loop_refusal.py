@@ -10,7 +10,7 @@ from ollama_proxy.upstream.loop_mark import LOOP_DETECTED, VIA, LoopMark
 
 
 def loop_refusal(
-    mark: LoopMark, marks: Iterable[str], exchange: RequestContext
+    mark: LoopMark, marks: Iterable[str], context: RequestContext
 ) -> Reply | None:
     """Return the 508 for a request that may not be sent on; None if it may.
 
@@ -20,7 +20,7 @@ def loop_refusal(
     """
     if (message := mark.objection(marks)) is None:
         return None
-    family, request_id = exchange.route.family, exchange.request_id
+    family, request_id = context.route.family, context.request_id
     body = error_body(family, LOOP_DETECTED, message, request_id=request_id)
     reply = json_reply(body, status=LOOP_DETECTED, family=family)
     return reply.with_headers((SPOKE, "loop"), (VIA, mark.text))

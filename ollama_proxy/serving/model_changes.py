@@ -68,7 +68,7 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Serve one request of the route ``name`` under a lease."""
         try:
@@ -76,12 +76,12 @@ class ModelChanges:
                 body = b""  # nobody can look at it
             wanted = read_pull(body) if name == "/api/pull" else None
             if wanted is not None:
-                return await self._pull(wanted, to_send, body, lease, handover)
+                return await self._pull(wanted, to_send, body, lease, response_relay)
             if name == "/api/delete":
-                return await self._delete(to_send, body, lease, handover)
+                return await self._delete(to_send, body, lease, response_relay)
             if name == "/api/create":
                 to_send = in_the_clear(to_send)
-            return await self._pass_on(name, to_send, body, lease, handover)
+            return await self._pass_on(name, to_send, body, lease, response_relay)
         finally:
             self._changed()
 
@@ -91,7 +91,7 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[web.StreamResponse],
         *,
         stopped: bool = False,
     ) -> web.StreamResponse:
@@ -109,7 +109,7 @@ class ModelChanges:
                     pass
                 head, chunks = _DELETED, _once(b"")
             use = watch(name, head, lease)
-            response = await handover.run(head, chunks, lease.touch, use)
+            response = await response_relay.run(head, chunks, lease.touch, use)
             tail = b"" if encoding_of(answer.headers) else ending.tail
             self._note(name, body, head.status, tail)
             return response
@@ -119,7 +119,7 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Delete a model; if it is being pulled, that ends first.
 
@@ -132,7 +132,7 @@ class ModelChanges:
             by = "a request to delete the model"
             stopped = await self._pulls.stop(change.model_name, by)
         return await self._pass_on(
-            "/api/delete", to_send, body, lease, handover, stopped=stopped
+            "/api/delete", to_send, body, lease, response_relay, stopped=stopped
         )
 
     async def _pull(
@@ -141,7 +141,7 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Follow a pull: the one that is under way, or a new one."""
         own = self._pool.duplicate(lease)
@@ -150,13 +150,13 @@ class ModelChanges:
         joined = self._pulls.join(wanted, to_send, body, own, self._pulled)
         if joined is None:
             clear = in_the_clear(to_send)
-            return await self._attached(wanted, clear, body, lease, handover)
+            return await self._attached(wanted, clear, body, lease, response_relay)
         pull, joins = joined
         pull.followers += 1
         try:
-            return await self._follow(pull, wanted, lease, handover, joins=joins)
+            return await self._follow(pull, wanted, lease, response_relay, joins=joins)
         except EncodedPullError:  # so it is this client's alone, as it comes
-            return await self._attached(wanted, to_send, body, lease, handover)
+            return await self._attached(wanted, to_send, body, lease, response_relay)
         finally:
             pull.followers -= 1
 
@@ -166,31 +166,33 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        handover: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Relay a pull that ends with its client, or when it is stopped."""
         with self._pulls.attached(wanted) as pull:
             try:
                 async with pull.until_stopped():
                     return await self._pass_on(
-                        "/api/pull", to_send, body, lease, handover
+                        "/api/pull", to_send, body, lease, response_relay
                     )
             except TimeoutError as error:
                 if pull.ended_by is None:
                     raise
                 line = ended_line(wanted, pull.ended_by)
-                if handover.response is None:
+                if response_relay.response is None:
                     head = failed_head(len(line))
-                    return await handover.run(head, _once(line), lease.touch, NO_USE)
+                    return await response_relay.run(
+                        head, _once(line), lease.touch, NO_USE
+                    )
                 told = read_progress(line).error or ""
-                return await handover.end_early(told, error)
+                return await response_relay.end_early(told, error)
 
     async def _follow(
         self,
         pull: Pull,
         wanted: PullRequest,
         lease: Lease,
-        handover: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[web.StreamResponse],
         *,
         joins: bool,
     ) -> web.StreamResponse:
@@ -204,7 +206,7 @@ class ModelChanges:
         use = watch("/api/pull", head, lease)
         if streams:
             async with aclosing(pull.follow(joins=joins)) as chunks:
-                return await handover.run(head, chunks, lease.touch, use)
+                return await response_relay.run(head, chunks, lease.touch, use)
         try:
             await pull.outcome()
         except InstanceLostError as error:
@@ -212,7 +214,7 @@ class ModelChanges:
         if not pull.last:
             raise UpstreamError("the instance said nothing of the pull", arrived=True)
         head, chunks_once = _whole(pull, head)
-        return await handover.run(head, chunks_once, lease.touch, use)
+        return await response_relay.run(head, chunks_once, lease.touch, use)
 
     def _pulled(self, request: PullRequest) -> None:
         """Remember a pull that succeeded."""

@@ -50,29 +50,29 @@ class Services:
 
 
 async def relay_request(
-    common: Services,
+    services: Services,
     to_send: UpstreamRequest,
     body: ReadableBody,
     lease: Lease,
-    handover: ResponseRelay[ResponseT],
-    exchange: RequestContext,
+    response_relay: ResponseRelay[ResponseT],
+    context: RequestContext,
     touch: Callable[[], None],
 ) -> ResponseT:
     """Send a request and hand its answer over; raises `UpstreamError` without one."""
-    async with await common.relay.ask(to_send, lease.upstream) as answer:
+    async with await services.relay.ask(to_send, lease.upstream) as answer:
         lease.lift_limit()
-        common.extra_routes.heard(
-            exchange.route, to_send.method, exchange.path, answer.status
+        services.extra_routes.heard(
+            context.route, to_send.method, context.path, answer.status
         )
-        common.spared.hear(exchange, body, answer)
-        exchange.outcome = "relayed"
-        use = watch(exchange.route.name, answer, lease)
-        return await handover.pour(answer, touch, use)
+        services.spared.hear(context, body, answer)
+        context.outcome = "relayed"
+        use = watch(context.route.name, answer, lease)
+        return await response_relay.pour(answer, touch, use)
 
 
 async def run_under_lease(
     lease: Lease,
-    handover: ResponseRelay[ResponseT],
+    response_relay: ResponseRelay[ResponseT],
     serving: Coroutine[Any, Any, ResponseT],
     *,
     limit_s: float | None = None,
@@ -88,8 +88,8 @@ async def run_under_lease(
             async with lease.until_cut(limit_s):
                 return await serving
         except TimeoutError as error:
-            if handover.response is not None:
-                return await handover.abort_stream(error)
+            if response_relay.response is not None:
+                return await response_relay.abort_stream(error)
             message = (
                 "the instance was lost"
                 if lease.was_cut

@@ -17,34 +17,34 @@ _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 def note(
     metrics: Metrics,
     method: str,
-    exchange: RequestContext,
+    context: RequestContext,
     status: int,
     took_s: float,
 ) -> None:
     """Write the line of a request: never its body, its query or its headers."""
-    metrics.count_request(exchange.route.kind, exchange.outcome)
-    event = _EVENTS.get(exchange.outcome, log.REQUEST_ANSWERED)
+    metrics.count_request(context.route.kind, context.outcome)
+    event = _EVENTS.get(context.outcome, log.REQUEST_ANSWERED)
     keys = {
-        "request_id": exchange.request_id,
+        "request_id": context.request_id,
         "method": method,
-        "route": exchange.route.name,
-        "kind": exchange.route.kind.value,
-        "outcome": exchange.outcome,
+        "route": context.route.name,
+        "kind": context.route.kind.value,
+        "outcome": context.outcome,
         "status": status,
-        "wait_s": round(exchange.wait_s, 3),
+        "wait_s": round(context.wait_s, 3),
         "took_s": round(took_s, 3),
     }
     log.REQUESTS.write(event, keys)
 
 
 def failure(
-    client: OnTransport, exchange: RequestContext, error: Exception, *, has_begun: bool
+    client: OnTransport, context: RequestContext, error: Exception, *, has_begun: bool
 ) -> Reply:
     """Return the 500 that a fault of our own is told as; logs one that is a surprise.
 
     If a response has begun, the client is reset: raises `ConnectionResetError`.
     """
-    exchange.outcome = "broken"
+    context.outcome = "broken"
     message, reason = "the proxy failed; its log says why", "internal"
     if isinstance(error, ProxyError):
         message, reason = str(error), error.reason
@@ -53,6 +53,6 @@ def failure(
     if has_begun:
         reset(client)
         raise ConnectionResetError(str(error)) from error
-    family = exchange.route.family
-    body = error_body(family, 500, message, request_id=exchange.request_id)
+    family = context.route.family
+    body = error_body(family, 500, message, request_id=context.request_id)
     return json_reply(body, status=500, family=family).with_headers((SPOKE, reason))

@@ -99,34 +99,34 @@ class ShortCircuit:
         self._version = version
         self._clock = clock
 
-    def fields(self, exchange: RequestContext, body: ReadableBody) -> BodyFields | None:
+    def fields(self, context: RequestContext, body: ReadableBody) -> BodyFields | None:
         """Look at a request that would wake an instance; None if it can't be looked at.
 
         Raises `RefusedError` if a real Ollama refuses it, whatever models it has.
         """
-        refused = _refusal_of(exchange, body, self._version())
+        refused = _refusal_of(context, body, self._version())
         if refused is not None:
-            raise RefusedError(_refused(exchange, refused))
-        return _look(exchange, body)
+            raise RefusedError(_refused(context, refused))
+        return _look(context, body)
 
-    def wants_none(self, exchange: RequestContext, body: ReadableBody) -> bool:
+    def wants_none(self, context: RequestContext, body: ReadableBody) -> bool:
         """Tell whether a request is no use of the instance that is up.
 
         To be asked of every request, so it looks closely only where it may be so. A
         body that can't be read is left to the instance to refuse.
         """
-        if self._is_ignored(exchange, None):
+        if self._is_ignored(context, None):
             return True
-        if exchange.route.kind is not Kind.INFERENCE or not body.complete:
+        if context.route.kind is not Kind.INFERENCE or not body.complete:
             return False
         if not self._may_be_spared(body.head):
             return False
-        fields = _look(exchange, body)
+        fields = _look(context, body)
         if fields is None:
             return False
-        need = need_of(exchange.route.name, fields)
+        need = need_of(context.route.name, fields)
         is_spared = need in self._spared or need is Need.UNLOAD
-        return is_spared or self._is_ignored(exchange, fields)
+        return is_spared or self._is_ignored(context, fields)
 
     def _may_be_spared(self, body: bytes) -> bool:
         """Tell whether a body is worth to be read for what it needs."""
@@ -139,72 +139,72 @@ class ShortCircuit:
             return True
         return b"keep_alive" in lower
 
-    def _is_ignored(self, exchange: RequestContext, fields: BodyFields | None) -> bool:
+    def _is_ignored(self, context: RequestContext, fields: BodyFields | None) -> bool:
         """Tell whether the settings name a request as no use.
 
         A change of models is use whoever makes it.
         """
-        route = exchange.route
+        route = context.route
         if route.kind is Kind.WRITE:
             return False
         ignores = self._ignores
-        return ignores.match(exchange.agent, exchange.path, route.family, fields)
+        return ignores.match(context.agent, context.path, route.family, fields)
 
     def answer(
-        self, exchange: RequestContext, fields: BodyFields | None
+        self, context: RequestContext, fields: BodyFields | None
     ) -> Reply | None:
         """Answer what needs no instance; None for what does.
 
         ``fields`` are None if the body can't be looked at.
         """
         if fields is None:
-            is_ignored = self._is_ignored(exchange, None)
-            return self._unwoken_reply(exchange) if is_ignored else None
-        is_inference = exchange.route.kind is Kind.INFERENCE
-        need = need_of(exchange.route.name, fields) if is_inference else Need.INSTANCE
+            is_ignored = self._is_ignored(context, None)
+            return self._unwoken_reply(context) if is_ignored else None
+        is_inference = context.route.kind is Kind.INFERENCE
+        need = need_of(context.route.name, fields) if is_inference else Need.INSTANCE
         if need in self._spared | {Need.NO_MODEL, Need.UNLOAD}:
-            return self._without_one(exchange, fields, need)
-        return self._unless_known(exchange, fields)
+            return self._without_one(context, fields, need)
+        return self._unless_known(context, fields)
 
     def _without_one(
-        self, exchange: RequestContext, fields: BodyFields, need: Need
+        self, context: RequestContext, fields: BodyFields, need: Need
     ) -> Reply:
         """Answer a request whose body tells that it needs no instance."""
         match need:
-            case Need.NO_MODEL if exchange.route.name == "/api/generate":
-                return _refusal(exchange, 404, "model '' not found")
+            case Need.NO_MODEL if context.route.name == "/api/generate":
+                return _refusal(context, 404, "model '' not found")
             case Need.NO_MODEL:
-                return _refusal(exchange, 400, "model is required")
+                return _refusal(context, 400, "model is required")
             case Need.CLOUD:
-                return _refusal(exchange, 503, _NO_CLOUD)
+                return _refusal(context, 503, _NO_CLOUD)
             case _ if self._unknown.judge(fields.model_name) is Fate.ABSENT:
-                return _absence(exchange, fields.model_name)
+                return _absence(context, fields.model_name)
             case _:
-                return self._empty(exchange, fields, need.value)
+                return self._empty(context, fields, need.value)
 
     def _unless_known(
-        self, exchange: RequestContext, fields: BodyFields
+        self, context: RequestContext, fields: BodyFields
     ) -> Reply | None:
         """Answer a request for a model that is not there; None for any other."""
-        name = sought_name(exchange.route, fields)
-        if self._is_ignored(exchange, fields):
+        name = sought_name(context.route, fields)
+        if self._is_ignored(context, fields):
             is_absent = bool(name) and self._unknown.judge(name) is Fate.ABSENT
             if not is_absent:
-                return self._unwoken_reply(exchange)
-            return _absence(exchange, name)
+                return self._unwoken_reply(context)
+            return _absence(context, name)
         match self._unknown.admit(name):
             case Fate.JOIN:
-                exchange.joins = True
+                context.joins = True
                 return None
             case Fate.ABSENT:
-                return _absence(exchange, name)
+                return _absence(context, name)
             case Fate.LATER:
                 minutes = max(1, round(self._unknown.next_look_s() / 60.0))
-                return _absence(exchange, name, _LATER.format(minutes))
+                return _absence(context, name, _LATER.format(minutes))
             case _:
                 return None
 
-    def hear(self, exchange: RequestContext, body: ReadableBody, answer: Head) -> None:
+    def hear(self, context: RequestContext, body: ReadableBody, answer: Head) -> None:
         """Learn from an instance's own answer whether it has a model.
 
         An older Ollama answers a route that it does not know with 404 and plain text.
@@ -217,38 +217,36 @@ class ShortCircuit:
         is_there = status == _OK and is_short and self._unknown.learns_of_presence
         if not is_absent and not is_there:
             return
-        fields = _look(exchange, body)
-        if fields is not None and (name := sought_name(exchange.route, fields)):
+        fields = _look(context, body)
+        if fields is not None and (name := sought_name(context.route, fields)):
             self._unknown.heard(name, is_there=is_there)
 
-    def _unwoken_reply(self, exchange: RequestContext) -> Reply:
+    def _unwoken_reply(self, context: RequestContext) -> Reply:
         """Tell that there is no instance, and that this request brings none."""
-        exchange.outcome = "provisioning"
-        family = exchange.route.family
-        return provisioning_reply(family, self._unwoken(), exchange.request_id)
+        context.outcome = "provisioning"
+        family = context.route.family
+        return provisioning_reply(family, self._unwoken(), context.request_id)
 
-    def _empty(
-        self, exchange: RequestContext, fields: BodyFields, reason: str
-    ) -> Reply:
-        exchange.outcome = "asleep"
+    def _empty(self, context: RequestContext, fields: BodyFields, reason: str) -> Reply:
+        context.outcome = "asleep"
         created_at = rfc3339(self._clock.wall())
-        body = empty_answer(exchange.route.name, fields.model_name, created_at, reason)
+        body = empty_answer(context.route.name, fields.model_name, created_at, reason)
         return json_reply(body, family=Family.NATIVE)
 
 
-def _absence(exchange: RequestContext, name: str, more: str = "") -> Reply:
+def _absence(context: RequestContext, name: str, more: str = "") -> Reply:
     """Tell that a model is not there, in the words that its route has for that."""
-    return _refusal(exchange, 404, absence(exchange.route.name, name) + more)
+    return _refusal(context, 404, absence(context.route.name, name) + more)
 
 
-def _is_readable(exchange: RequestContext, body: ReadableBody) -> bool:
+def _is_readable(context: RequestContext, body: ReadableBody) -> bool:
     """Tell whether a body is here as Ollama reads it: it unpacks zstd on ``/v1``."""
-    is_packed = body.encoding == "zstd" and exchange.route.family is not Family.NATIVE
-    return body.complete and exchange.route.takes_json and not is_packed
+    is_packed = body.encoding == "zstd" and context.route.family is not Family.NATIVE
+    return body.complete and context.route.takes_json and not is_packed
 
 
-def _look(exchange: RequestContext, body: ReadableBody) -> BodyFields | None:
-    if not _is_readable(exchange, body):
+def _look(context: RequestContext, body: ReadableBody) -> BodyFields | None:
+    if not _is_readable(context, body):
         return None
     try:
         return read_fields(body.head)
@@ -257,29 +255,29 @@ def _look(exchange: RequestContext, body: ReadableBody) -> BodyFields | None:
 
 
 def _refusal_of(
-    exchange: RequestContext, body: ReadableBody, version: str
+    context: RequestContext, body: ReadableBody, version: str
 ) -> Refusal | None:
-    if exchange.route.name == "/api/blobs/:digest":
-        return digest_refusal(exchange.path)
-    if not _is_readable(exchange, body):
+    if context.route.name == "/api/blobs/:digest":
+        return digest_refusal(context.path)
+    if not _is_readable(context, body):
         return None
-    return refusal(exchange.route.name, body.head, version)
+    return refusal(context.route.name, body.head, version)
 
 
-def _refused(exchange: RequestContext, refused: Refusal) -> Reply:
+def _refused(context: RequestContext, refused: Refusal) -> Reply:
     """Return a refusal as Ollama writes it: what it translates ends with a newline."""
-    exchange.outcome = "refused"
-    family = exchange.route.family
+    context.outcome = "refused"
+    family = context.route.family
     status, message = refused.status, refused.message
-    body = error_body(family, status, message, request_id=exchange.request_id)
+    body = error_body(family, status, message, request_id=context.request_id)
     body = escape_html(body) + (b"\n" if refused.is_translated else b"")
     typed_as = Family.NATIVE if refused.has_charset else Family.OPENAI
     return json_reply(body, status=status, family=typed_as)
 
 
-def _refusal(exchange: RequestContext, status: int, message: str) -> Reply:
-    is_native = exchange.route.family is Family.NATIVE
+def _refusal(context: RequestContext, status: int, message: str) -> Reply:
+    is_native = context.route.family is Family.NATIVE
     refused = Refusal(
         status, message, is_translated=not is_native, has_charset=is_native
     )
-    return _refused(exchange, refused)
+    return _refused(context, refused)

@@ -25,7 +25,7 @@ BODY = b'{"model":"tiny","prompt":"hi"}'
 REQUEST = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY
 
 
-async def exchange(tmp_path: Path, script: Script, request: bytes = REQUEST) -> bytes:
+async def context(tmp_path: Path, script: Script, request: bytes = REQUEST) -> bytes:
     """Return what a client gets when the upstream does as ``script`` says."""
     async with (
         raw_upstream(script) as upstream,
@@ -48,7 +48,7 @@ def says(answer: bytes) -> Script:
 async def test_a_chunked_answer_stays_chunked_and_adds_no_headers(
     tmp_path: Path,
 ) -> None:
-    raw = await exchange(
+    raw = await context(
         tmp_path,
         says(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
@@ -68,7 +68,7 @@ async def test_a_chunked_answer_stays_chunked_and_adds_no_headers(
 
 
 async def test_an_answer_without_a_type_gets_none(tmp_path: Path) -> None:
-    raw = await exchange(tmp_path, says(reply(b"abc")))
+    raw = await context(tmp_path, says(reply(b"abc")))
 
     assert b"content-type" not in raw.lower()
     assert b"Content-Length: 3\r\n" in raw
@@ -135,7 +135,7 @@ async def test_path_and_query_go_on_as_they_were_written(tmp_path: Path) -> None
 
 
 async def test_redirects_are_handed_on(tmp_path: Path) -> None:
-    raw = await exchange(
+    raw = await context(
         tmp_path,
         says(
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /api/generate\r\n"
@@ -151,7 +151,7 @@ async def test_an_upstreams_own_503_passes_unchanged(tmp_path: Path) -> None:
     text = (
         b'{"error":"server busy, please try again.  maximum pending requests exceeded"}'
     )
-    raw = await exchange(
+    raw = await context(
         tmp_path,
         says(
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n"
@@ -167,7 +167,7 @@ async def test_an_upstreams_own_503_passes_unchanged(tmp_path: Path) -> None:
 
 async def test_a_compressed_answer_is_not_touched(tmp_path: Path) -> None:
     squeezed = bytes(range(256))
-    raw = await exchange(tmp_path, says(reply(squeezed, b"Content-Encoding: gzip")))
+    raw = await context(tmp_path, says(reply(squeezed, b"Content-Encoding: gzip")))
 
     assert raw.endswith(b"\r\n\r\n" + squeezed)
 
@@ -181,7 +181,7 @@ async def test_a_compressed_request_is_not_touched(tmp_path: Path) -> None:
         got.extend(await reader.readexactly(6))
         writer.write(reply(b"ok"))
 
-    await exchange(
+    await context(
         tmp_path,
         script,
         b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -252,7 +252,7 @@ async def test_an_instance_lost_in_a_native_stream_leaves_an_error_line(
         await asyncio.sleep(0.05)
         raise ConnectionResetError
 
-    raw = await exchange(tmp_path, script)
+    raw = await context(tmp_path, script)
 
     assert b'{"error":"the instance was lost in the middle of the answer"}\n' in raw
     assert raw.endswith(b"0\r\n\r\n")
@@ -273,7 +273,7 @@ async def test_an_instance_lost_in_an_event_stream_leaves_an_error_event(
         await asyncio.sleep(0.05)
         raise ConnectionResetError
 
-    raw = await exchange(
+    raw = await context(
         tmp_path,
         script,
         b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -296,7 +296,7 @@ async def test_an_instance_lost_in_a_measured_answer_resets_the_client(
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await exchange(tmp_path, script)
+        await context(tmp_path, script)
 
 
 async def _zeros(size: int) -> AsyncIterator[bytes]:

@@ -89,8 +89,8 @@ class Behind(asyncio.Protocol):
         if not self._under_way or self._stream.is_in_body:
             return 0.0
         request = self._request
-        exchange = request.get(REQUEST_CONTEXT) if request is not None else None
-        is_read = exchange is not None and exchange.route.kind in _READS
+        context = request.get(REQUEST_CONTEXT) if request is not None else None
+        is_read = context is not None and context.route.kind in _READS
         has_begun = request is not None and BEGUN in request
         return patience_s(is_read=is_read, has_begun=has_begun)
 

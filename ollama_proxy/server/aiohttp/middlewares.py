@@ -22,26 +22,26 @@ def observe(metrics: Metrics) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = begin(request, draw_request_id())
-        request[REQUEST_CONTEXT] = exchange
+        context = begin(request, draw_request_id())
+        request[REQUEST_CONTEXT] = context
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         status = 0
         try:
             response = await handler(request)
             status = response.status
-            if exchange.route.kind is Kind.ADMIN and status < _FIRST_ERROR:
-                exchange.outcome = "answered"
+            if context.route.kind is Kind.ADMIN and status < _FIRST_ERROR:
+                context.outcome = "answered"
         except (asyncio.CancelledError, ConnectionError):
-            exchange.abandon()
+            context.abandon()
             raise
         except web.HTTPException as error:
             status = error.status
             raise
         finally:
-            if exchange.path not in _UNCOUNTED:
+            if context.path not in _UNCOUNTED:
                 took_s = loop.time() - begun_at
-                note(metrics, request.method, exchange, status, took_s)
+                note(metrics, request.method, context, status, took_s)
         return response
 
     return middleware
@@ -52,12 +52,12 @@ def access_control(access: AccessControl) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = request[REQUEST_CONTEXT]
+        context = request[REQUEST_CONTEXT]
         facts = AccessFacts(
             request.remote or "",
             request.method,
-            exchange.path,
-            exchange.route.kind,
+            context.path,
+            context.route.kind,
             request.headers.get("Host", ""),
             request.headers.get("Origin", ""),
             request.headers,

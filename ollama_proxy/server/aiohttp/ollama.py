@@ -43,28 +43,30 @@ class _EndedHoldError(Exception):
 class OllamaHandler:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(self, common: Services, changes: ModelChanges) -> None:
-        self._common = common
+    def __init__(self, services: Services, changes: ModelChanges) -> None:
+        self._services = services
         self._changes = changes
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
-        exchange: RequestContext = request[REQUEST_CONTEXT]
-        exchange.route = self._common.extra_routes.resolve(
-            exchange.route, request.method, exchange.path
+        context: RequestContext = request[REQUEST_CONTEXT]
+        context.route = self._services.extra_routes.resolve(
+            context.route, request.method, context.path
         )
         marks = request.headers.getall(VIA, ())
-        looped = loop_refusal(self._common.mark, marks, exchange)
-        if looped is None and exchange.route.asleep is ColdAnswer.ROOT:
-            exchange.outcome = "asleep"
+        looped = loop_refusal(self._services.mark, marks, context)
+        if looped is None and context.route.asleep is ColdAnswer.ROOT:
+            context.outcome = "asleep"
             return to_response(root())
-        body = RequestBody(request, self._common.budget, stall_s=self._common.stall_s)
+        body = RequestBody(
+            request, self._services.budget, stall_s=self._services.stall_s
+        )
         response: web.StreamResponse
         try:
             if looped is not None:
                 response = to_response(looped)
             else:
-                response = await self._answer(request, exchange, body)
+                response = await self._answer(request, context, body)
             if body.expects:
                 await _end_uninvited(request, response)
             return response
@@ -72,45 +74,45 @@ class OllamaHandler:
             body.close()
 
     async def _answer(
-        self, request: web.Request, exchange: RequestContext, body: RequestBody
+        self, request: web.Request, context: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         try:
-            if not exchange.route.counts_as_use:
-                return await self._read(request, exchange, body)
-            is_inference = exchange.route.kind is Kind.INFERENCE
-            is_json = is_inference and exchange.route.takes_json
+            if not context.route.counts_as_use:
+                return await self._read(request, context, body)
+            is_inference = context.route.kind is Kind.INFERENCE
+            is_json = is_inference and context.route.takes_json
             await body.keep_small(is_json=is_json)
-            if self._common.spared.wants_none(exchange, body):
-                return await self._spare(request, exchange, body)
-            return await self._use(request, exchange, body)
+            if self._services.spared.wants_none(context, body):
+                return await self._spare(request, context, body)
+            return await self._use(request, context, body)
         except RefusedError as refused:
             return to_response(refused.reply)
         except _EndedHoldError as ended:
             return ended.response
 
     async def _read(
-        self, request: web.Request, exchange: RequestContext, body: RequestBody
+        self, request: web.Request, context: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs no instance from one that is up, else from memory."""
-        is_unknown = exchange.route.kind is Kind.UNKNOWN
+        is_unknown = context.route.kind is Kind.UNKNOWN
         await (body.keep_small() if is_unknown else body.keep())
         can_go = body.complete or is_unknown
-        is_ours = exchange.route.kind is Kind.ADMIN  # an unknown one, or its method
-        lease = self._common.pool.observe() if can_go and not is_ours else None
+        is_ours = context.route.kind is Kind.ADMIN  # an unknown one, or its method
+        lease = self._services.pool.observe() if can_go and not is_ours else None
         if lease is not None:
-            limit_s = read_limit_s(exchange.route)
+            limit_s = read_limit_s(context.route)
             try:
-                return await self._read_from(request, exchange, body, lease, limit_s)
+                return await self._read_from(request, context, body, lease, limit_s)
             except UpstreamError as error:
-                self._common.pool.check_now()
+                self._services.pool.check_now()
                 if is_unknown and error.arrived:  # it may have been carried out
-                    return await self._refuse_waiting(exchange, None, str(error))
-        exchange.outcome = "asleep"
+                    return await self._refuse_waiting(context, None, str(error))
+        context.outcome = "asleep"
         fields = None
-        if exchange.route.asleep is ColdAnswer.SHOW:
-            fields = self._common.spared.fields(exchange, body)
-        reply = self._common.answers.answer(
-            exchange.route,
+        if context.route.asleep is ColdAnswer.SHOW:
+            fields = self._services.spared.fields(context, body)
+        reply = self._services.answers.answer(
+            context.route,
             request.method,
             raw_target(request),
             fields,
@@ -119,123 +121,129 @@ class OllamaHandler:
         return to_response(reply)
 
     async def _spare(
-        self, request: web.Request, exchange: RequestContext, body: RequestBody
+        self, request: web.Request, context: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         """Relay what is no use of an instance if one is up, else do without."""
-        if (lease := self._common.pool.observe()) is not None:
+        if (lease := self._services.pool.observe()) is not None:
             try:
-                return await self._read_from(request, exchange, body, lease, None)
+                return await self._read_from(request, context, body, lease, None)
             except UpstreamError:
-                self._common.pool.check_now()
-        hold = await self._begin_hold(request, exchange, body)
-        return await self._refuse_waiting(exchange, hold, None)
+                self._services.pool.check_now()
+        hold = await self._begin_hold(request, context, body)
+        return await self._refuse_waiting(context, hold, None)
 
     async def _read_from(
         self,
         request: web.Request,
-        exchange: RequestContext,
+        context: RequestContext,
         body: RequestBody,
         lease: Lease,
         limit_s: float | None,
     ) -> web.StreamResponse:
         """Relay what is no use of an instance; one that says nothing is as none."""
-        handover = self._handover(request, exchange, None)
+        response_relay = self._response_relay(request, context, None)
         serving = relay_request(
-            self._common,
+            self._services,
             outgoing(request, body),
             body,
             lease,
-            handover,
-            exchange,
+            response_relay,
+            context,
             ignore_activity,
         )
-        return await run_under_lease(lease, handover, serving, limit_s=limit_s)
+        return await run_under_lease(lease, response_relay, serving, limit_s=limit_s)
 
-    def _handover(
-        self, request: web.Request, exchange: RequestContext, hold: Hold | None
+    def _response_relay(
+        self, request: web.Request, context: RequestContext, hold: Hold | None
     ) -> ResponseRelay[web.StreamResponse]:
         return ResponseRelay(
             request,
-            exchange.route.family,
+            context.route.family,
             opening=partial(begin_response, request),
             begun=hold.response if hold is not None else None,
-            stall_s=self._common.stall_s,
+            stall_s=self._services.stall_s,
             added=hold.added_headers if hold is not None else {},
-            request_id=exchange.request_id,
+            request_id=context.request_id,
         )
 
     async def _use(
-        self, request: web.Request, exchange: RequestContext, body: RequestBody
+        self, request: web.Request, context: RequestContext, body: RequestBody
     ) -> web.StreamResponse:
         """Serve what needs an instance; wake it and perhaps wait if there is none."""
-        if exchange.route.kind is Kind.WRITE:
-            await _keep_json(exchange, body)
-        lease = self._common.pool.try_lease()
+        if context.route.kind is Kind.WRITE:
+            await _keep_json(context, body)
+        lease = self._services.pool.try_lease()
         hold: Hold | None = None
         problem: str | None = None
         while True:
             if lease is None:
-                hold = hold or await self._begin_hold(request, exchange, body)
-                lease = await self._wait(exchange, body, hold)
+                hold = hold or await self._begin_hold(request, context, body)
+                lease = await self._wait(context, body, hold)
             if lease is None:
-                return await self._refuse_waiting(exchange, hold, problem)
+                return await self._refuse_waiting(context, hold, problem)
             try:
-                return await self._serve(request, exchange, body, lease, hold)
+                return await self._serve(request, context, body, lease, hold)
             except UpstreamError as error:
                 lease.check_now()
                 problem = str(error)
                 if error.arrived or not body.complete:
-                    return await self._refuse_waiting(exchange, hold, problem)
-            hold = hold or await self._begin_hold(request, exchange, body)
+                    return await self._refuse_waiting(context, hold, problem)
+            hold = hold or await self._begin_hold(request, context, body)
             if asyncio.get_running_loop().time() >= hold.deadline:
-                return await self._refuse_waiting(exchange, hold, problem)
+                return await self._refuse_waiting(context, hold, problem)
             lease = None
             await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def _serve(
         self,
         request: web.Request,
-        exchange: RequestContext,
+        context: RequestContext,
         body: RequestBody,
         lease: Lease,
         hold: Hold | None,
     ) -> web.StreamResponse:
         """Relay one request under a lease, which ends with it."""
-        handover = self._handover(request, exchange, hold)
+        response_relay = self._response_relay(request, context, hold)
         to_send = outgoing(request, body)
         if hold is not None and hold.response is not None:
             to_send = in_the_clear(to_send)
-        if exchange.route.kind is not Kind.WRITE:
+        if context.route.kind is not Kind.WRITE:
             serving = relay_request(
-                self._common, to_send, body, lease, handover, exchange, lease.touch
+                self._services,
+                to_send,
+                body,
+                lease,
+                response_relay,
+                context,
+                lease.touch,
             )
-            return await run_under_lease(lease, handover, serving)
+            return await run_under_lease(lease, response_relay, serving)
         changing = self._changes.relay(
-            exchange.route.name, to_send, body.head, lease, handover
+            context.route.name, to_send, body.head, lease, response_relay
         )
-        response = await run_under_lease(lease, handover, changing)
-        self._common.spared.hear(exchange, body, response)
-        exchange.outcome = "relayed"
+        response = await run_under_lease(lease, response_relay, changing)
+        self._services.spared.hear(context, body, response)
+        context.outcome = "relayed"
         return response
 
     async def _begin_hold(
-        self, request: web.Request, exchange: RequestContext, body: RequestBody
+        self, request: web.Request, context: RequestContext, body: RequestBody
     ) -> Hold:
         """Look at a request that would wake an instance, and whether it has to."""
-        await _keep_json(exchange, body)
-        fields = self._common.spared.fields(exchange, body)
-        if (answer := self._common.spared.answer(exchange, fields)) is not None:
+        await _keep_json(context, body)
+        fields = self._services.spared.fields(context, body)
+        if (answer := self._services.spared.answer(context, fields)) is not None:
             raise RefusedError(answer)
         if fields is not None:
-            exchange.note_wanted(fields)
-        streams = wants_stream(exchange.route, fields)
-        hold = Hold(request, exchange.route.family, self._common.hold, streams=streams)
+            context.note_wanted(fields)
+        streams = wants_stream(context.route, fields)
+        hold = Hold(request, context.route.family, self._services.hold, streams=streams)
         if hold.wait_s > 0:
             await body.keep()
         return hold
 
     async def _wait(
-        self, exchange: RequestContext, body: RequestBody, hold: Hold
+        self, context: RequestContext, body: RequestBody, hold: Hold
     ) -> Lease | None:
         """Wait for a lease as long as the request may; None if there is none."""
         loop = asyncio.get_running_loop()
@@ -243,44 +251,44 @@ class OllamaHandler:
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
         try:
             return await hold.wait(
-                self._common.pool.lease(
-                    exchange.model,
+                self._services.pool.lease(
+                    context.model,
                     wait_s=wait_s,
-                    load=exchange.load,
-                    joins=exchange.joins,
+                    load=context.load,
+                    joins=context.joins,
                 )
             )
         except StoreError:
             if hold.response is None:
                 raise
             message = "the proxy can't write its state"
-            failure = await hold.fail(message, exchange.request_id)
+            failure = await hold.fail(message, context.request_id)
             raise _EndedHoldError(failure) from None
         except HoldLimitError as error:
-            refusal = await self._refuse_waiting(exchange, hold, str(error))
+            refusal = await self._refuse_waiting(context, hold, str(error))
             raise _EndedHoldError(refusal) from error
         finally:
-            exchange.wait_s += loop.time() - begun_at
-            self._common.metrics.wait.observe(exchange.wait_s)
+            context.wait_s += loop.time() - begun_at
+            self._services.metrics.wait.observe(context.wait_s)
 
     async def _refuse_waiting(
-        self, exchange: RequestContext, hold: Hold | None, problem: str | None
+        self, context: RequestContext, hold: Hold | None, problem: str | None
     ) -> web.StreamResponse:
         """Say that there is no instance yet, and when to ask again."""
-        exchange.outcome = "provisioning"
-        waiting = self._common.status.waiting(problem)
+        context.outcome = "provisioning"
+        waiting = self._services.status.waiting(problem)
         if hold is not None and hold.response is not None:
-            return await hold.fail(waiting.message, exchange.request_id)
-        family = exchange.route.family
-        reply = provisioning_reply(family, waiting, exchange.request_id)
+            return await hold.fail(waiting.message, context.request_id)
+        family = context.route.family
+        reply = provisioning_reply(family, waiting, context.request_id)
         if hold is not None:
             reply = reply.with_headers(*hold.confirmation.items())
         return to_response(reply)
 
 
-async def _keep_json(exchange: RequestContext, body: RequestBody) -> None:
+async def _keep_json(context: RequestContext, body: RequestBody) -> None:
     """Read a body that can be looked at into memory, as far as limits allow."""
-    if exchange.route.takes_json:
+    if context.route.takes_json:
         await body.keep()
 
 

@@ -15,12 +15,12 @@ def outgoing(request: web.BaseRequest, body: Body) -> PreparedRequest:
     return PreparedRequest(request.method, target, to_send, body)
 
 
-REQUEST_CONTEXT = web.RequestKey("exchange", RequestContext)
-"""Key under which the middleware keeps the exchange on the request."""
+REQUEST_CONTEXT = web.RequestKey("request_context", RequestContext)
+"""Key under which the middleware keeps the context on the request."""
 
 
 def begin(request: web.BaseRequest, request_id: str) -> RequestContext:
-    """Return the exchange of a request that just came."""
+    """Return the context of a request that just came."""
     path = raw_path(request)
     agent = request.headers.get("User-Agent", "")
     return RequestContext(request_id, classify(request.method, path), path, agent)

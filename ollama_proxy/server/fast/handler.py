@@ -45,9 +45,9 @@ class FastPath:
     """Serves plain requests that ``access`` lets pass."""
 
     def __init__(
-        self, common: Services, *, access: AccessControl, clock: Clock
+        self, services: Services, *, access: AccessControl, clock: Clock
     ) -> None:
-        self._common = common
+        self._services = services
         self._access = access
         self._clock = clock
 
@@ -67,14 +67,14 @@ class FastPath:
         )
         if refusal is not None:
             return self._refuse(client, request, route, refusal)
-        if request.marks and self._common.mark.objection(request.marks) is not None:
+        if request.marks and self._services.mark.objection(request.marks) is not None:
             return False
         if not _is_simple(route):
             return False
-        exchange = RequestContext(draw_request_id(), route, request.path, request.agent)
-        if route.asleep is ColdAnswer.ROOT or not self._common.pool.is_ready:
-            return self._answer(client, request, exchange)
-        return request.method != "HEAD" and self._begin(client, request, exchange)
+        context = RequestContext(draw_request_id(), route, request.path, request.agent)
+        if route.asleep is ColdAnswer.ROOT or not self._services.pool.is_ready:
+            return self._answer(client, request, context)
+        return request.method != "HEAD" and self._begin(client, request, context)
 
     def _refuse(
         self,
@@ -84,30 +84,30 @@ class FastPath:
         refusal: Reply,
     ) -> bool:
         """Send a refusal of the access control, and log and count it."""
-        exchange = RequestContext(draw_request_id(), route, request.path, request.agent)
+        context = RequestContext(draw_request_id(), route, request.path, request.agent)
         begun_at = asyncio.get_running_loop().time()
         encoded = self._encoded(request, refusal)
-        return self._send(client, request, exchange, encoded, begun_at)
+        return self._send(client, request, context, encoded, begun_at)
 
     def _answer(
-        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
+        self, client: ClientConnection, request: PlainRequest, context: RequestContext
     ) -> bool:
         """Answer at once, if that is all there is to do."""
         begun_at = asyncio.get_running_loop().time()
         try:
-            reply = self._reply(request, exchange)
+            reply = self._reply(request, context)
         except Exception as error:
-            failed = failure(client, exchange, error, has_begun=False)
+            failed = failure(client, context, error, has_begun=False)
             reply = self._encoded(request, failed)
         if reply is None:
             return False
-        return self._send(client, request, exchange, reply, begun_at)
+        return self._send(client, request, context, reply, begun_at)
 
     def _send(
         self,
         client: ClientConnection,
         request: PlainRequest,
-        exchange: RequestContext,
+        context: RequestContext,
         reply: Encoded,
         begun_at: float,
     ) -> bool:
@@ -116,17 +116,17 @@ class FastPath:
         try:
             client.send(reply.data)
         except ConnectionError:
-            exchange.abandon()
+            context.abandon()
             status = 0
-        self._note(request, exchange, status, begun_at)
+        self._note(request, context, status, begun_at)
         return True
 
-    def _reply(self, request: PlainRequest, exchange: RequestContext) -> Encoded | None:
+    def _reply(self, request: PlainRequest, context: RequestContext) -> Encoded | None:
         """Return an answer without an instance; None if there is more to do."""
         try:
-            if exchange.route.counts_as_use:
-                return self._refusal(request, exchange)
-            return self._encoded(request, self._asleep(request, exchange))
+            if context.route.counts_as_use:
+                return self._refusal(request, context)
+            return self._encoded(request, self._asleep(request, context))
         except RefusedError as refused:
             return self._encoded(request, refused.reply)
 
@@ -135,122 +135,119 @@ class FastPath:
         data = client_response.encoded(reply, request.method, date)
         return Encoded(reply.status, data)
 
-    def _asleep(self, request: PlainRequest, exchange: RequestContext) -> Reply:
+    def _asleep(self, request: PlainRequest, context: RequestContext) -> Reply:
         """Answer what only reads, from memory."""
-        exchange.outcome = "asleep"
+        context.outcome = "asleep"
         fields = None
-        if exchange.route.asleep is ColdAnswer.SHOW:
-            fields = self._common.spared.fields(exchange, request.body)
-        return self._common.answers.answer(
-            exchange.route, request.method, request.target, fields, request.agent
+        if context.route.asleep is ColdAnswer.SHOW:
+            fields = self._services.spared.fields(context, request.body)
+        return self._services.answers.answer(
+            context.route, request.method, request.target, fields, request.agent
         )
 
     def _refusal(
-        self, request: PlainRequest, exchange: RequestContext
+        self, request: PlainRequest, context: RequestContext
     ) -> Encoded | None:
         """Wake an instance, and say that there is none yet; None if it may wait."""
-        if self._common.hold.hold_s > 0:
+        if self._services.hold.hold_s > 0:
             return None
-        fields = self._common.spared.fields(exchange, request.body)
-        if (answer := self._common.spared.answer(exchange, fields)) is not None:
+        fields = self._services.spared.fields(context, request.body)
+        if (answer := self._services.spared.answer(context, fields)) is not None:
             return self._encoded(request, answer)
         if fields is not None:
-            exchange.note_wanted(fields)
-        pool, load, joins = self._common.pool, exchange.load, exchange.joins
-        if (
-            pool.request_instance(exchange.model, wait_s=0.0, load=load, joins=joins)
-            > 0
-        ):
+            context.note_wanted(fields)
+        pool, load, joins = self._services.pool, context.load, context.joins
+        if pool.request_instance(context.model, wait_s=0.0, load=load, joins=joins) > 0:
             return None
-        self._common.metrics.wait.observe(0.0)
-        return self._unserved(exchange, None)
+        self._services.metrics.wait.observe(0.0)
+        return self._unserved(context, None)
 
-    def _unserved(self, exchange: RequestContext, problem: str | None) -> Encoded:
-        exchange.outcome = "provisioning"
-        family, date = exchange.route.family, int(self._clock.wall())
-        told_id = exchange.request_id if family is Family.ANTHROPIC else ""
-        waiting = self._common.status.waiting(problem)
+    def _unserved(self, context: RequestContext, problem: str | None) -> Encoded:
+        context.outcome = "provisioning"
+        family, date = context.route.family, int(self._clock.wall())
+        told_id = context.request_id if family is Family.ANTHROPIC else ""
+        waiting = self._services.status.waiting(problem)
         return Encoded(
             503,
             client_response.encode_provisioning_reply(family, waiting, told_id, date),
         )
 
     def _begin(
-        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
+        self, client: ClientConnection, request: PlainRequest, context: RequestContext
     ) -> bool:
         """Begin to relay a request to the instance that is ready."""
-        uses = exchange.route.counts_as_use
+        uses = context.route.counts_as_use
         try:
-            if uses and self._common.spared.wants_none(exchange, request.body):
+            if uses and self._services.spared.wants_none(context, request.body):
                 return False
         except Exception:  # a refusal or a fault of ours: told behind
             return False
-        serve = partial(self._relayed, client, request, exchange)
+        serve = partial(self._relayed, client, request, context)
         client.run(serve, is_read=not uses)
         return True
 
     async def _relayed(
-        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
+        self, client: ClientConnection, request: PlainRequest, context: RequestContext
     ) -> None:
         """Relay a request to its end, or leave it to the server behind."""
         begun_at, size = asyncio.get_running_loop().time(), len(request.body.head)
         is_served = False
-        if self._common.budget.take(size):
+        if self._services.budget.take(size):
             try:
-                is_served = await self._serve(client, request, exchange)
+                is_served = await self._serve(client, request, context)
             finally:
-                self._common.budget.give_back(size)
+                self._services.budget.give_back(size)
         if not is_served and not client.hand_over():
-            exchange.abandon()
-            self._note(request, exchange, 0, begun_at)
+            context.abandon()
+            self._note(request, context, 0, begun_at)
 
     async def _serve(
-        self, client: ClientConnection, request: PlainRequest, exchange: RequestContext
+        self, client: ClientConnection, request: PlainRequest, context: RequestContext
     ) -> bool:
         """Serve a request under a lease; False if the server behind is to."""
-        begun_at, lease = asyncio.get_running_loop().time(), self._lease(exchange)
+        begun_at, lease = asyncio.get_running_loop().time(), self._lease(context)
         if lease is None:
             return False
         status: int | None = 0
         try:
-            status = await self._relay_or_tell(client, request, exchange, lease)
+            status = await self._relay_or_tell(client, request, context, lease)
         except (asyncio.CancelledError, ConnectionError):
-            exchange.abandon()
+            context.abandon()
             raise
         finally:
             lease.release()
             if status is not None:
-                self._note(request, exchange, status, begun_at)
+                self._note(request, context, status, begun_at)
         return status is not None
 
-    def _lease(self, exchange: RequestContext) -> Lease | None:
-        pool = self._common.pool
-        return pool.try_lease() if exchange.route.counts_as_use else pool.observe()
+    def _lease(self, context: RequestContext) -> Lease | None:
+        pool = self._services.pool
+        return pool.try_lease() if context.route.counts_as_use else pool.observe()
 
     async def _relay_or_tell(
         self,
         client: ClientConnection,
         request: PlainRequest,
-        exchange: RequestContext,
+        context: RequestContext,
         lease: Lease,
     ) -> int | None:
         """Return the status that was told; None if the server behind is to serve."""
-        handover: ResponseRelay[ClientResponse] = ResponseRelay(
+        response_relay: ResponseRelay[ClientResponse] = ResponseRelay(
             client,
-            exchange.route.family,
+            context.route.family,
             opening=partial(client_response.begin, client, self._clock.wall()),
             begun=None,
-            stall_s=self._common.stall_s,
+            stall_s=self._services.stall_s,
             added={},
-            request_id=exchange.request_id,
+            request_id=context.request_id,
         )
         try:
-            answer = await self._pass_on(request, exchange, lease, handover)
+            answer = await self._pass_on(request, context, lease, response_relay)
         except ConnectionError:
             raise
         except Exception as error:
-            has_begun = handover.response is not None
-            failed = failure(client, exchange, error, has_begun=has_begun)
+            has_begun = response_relay.response is not None
+            failed = failure(client, context, error, has_begun=has_begun)
             answer = self._encoded(request, failed)
         if isinstance(answer, Encoded):
             client.send(answer.data)
@@ -259,47 +256,49 @@ class FastPath:
     async def _pass_on(
         self,
         request: PlainRequest,
-        exchange: RequestContext,
+        context: RequestContext,
         lease: Lease,
-        handover: ResponseRelay[ClientResponse],
+        response_relay: ResponseRelay[ClientResponse],
     ) -> ClientResponse | Encoded | None:
         """Return the instance's answer, handed over, or one to be sent in its place.
 
         None if the request can be sent again, which is done behind.
         """
-        uses = exchange.route.counts_as_use
+        uses = context.route.counts_as_use
         touch = lease.touch if uses else ignore_activity
         serving = relay_request(
-            self._common, request, request.body, lease, handover, exchange, touch
+            self._services, request, request.body, lease, response_relay, context, touch
         )
-        limit_s = None if uses else read_limit_s(exchange.route)
+        limit_s = None if uses else read_limit_s(context.route)
         try:
-            return await run_under_lease(lease, handover, serving, limit_s=limit_s)
+            return await run_under_lease(
+                lease, response_relay, serving, limit_s=limit_s
+            )
         except UpstreamError as error:
-            return self._instead(request, exchange, lease, error)
+            return self._instead(request, context, lease, error)
 
     def _instead(
         self,
         request: PlainRequest,
-        exchange: RequestContext,
+        context: RequestContext,
         lease: Lease,
         error: UpstreamError,
     ) -> Encoded | None:
         """Return an answer in place of one that did not come, if there is to be one."""
         lease.check_now()
-        if not exchange.route.counts_as_use:
-            return self._reply(request, exchange)
-        return self._unserved(exchange, str(error)) if error.arrived else None
+        if not context.route.counts_as_use:
+            return self._reply(request, context)
+        return self._unserved(context, str(error)) if error.arrived else None
 
     def _note(
         self,
         request: PlainRequest,
-        exchange: RequestContext,
+        context: RequestContext,
         status: int,
         begun_at: float,
     ) -> None:
         took_s = asyncio.get_running_loop().time() - begun_at
-        note(self._common.metrics, request.method, exchange, status, took_s)
+        note(self._services.metrics, request.method, context, status, took_s)
 
 
 def _is_simple(route: Route) -> bool:
