@@ -197,6 +197,18 @@ class SupportsTidy(Protocol):
         """
 
 
+@runtime_checkable
+class SupportsReport(Protocol):
+    """A backend that can say what there is to read of an instance that is given up."""
+
+    async def report(self, launch_id: LaunchId) -> str:
+        """Return what there is to read of a launch that is given up.
+
+        At most 40 lines; empty if nothing could be fetched. It is asked before the
+        launch is stopped, once, for a few seconds, and changes nothing.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
     """What instances cost per hour, in the account's currency; None: unknown.
