@@ -5,8 +5,10 @@ the launch.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import aiohttp
 import structlog
@@ -31,6 +33,8 @@ _STAGE_BYTES = 200
 _REPORT_BYTES = 32 * 1024
 """So much of a report is read: four times what a guest may keep."""
 _STAGES_BYTES = 8 * 1024
+_LOG_BYTES = 8 * 1024
+"""So much of a log is read, of its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,21 @@ class GuardClient:
                 raise
         return bytes(said)
 
+    async def log_of(self, upstream: Upstream, step: str) -> bytes:
+        """Return the end of what a step has said so far, whether it is over or not.
+
+        Raises `TransientError` if nothing comes, or the guest keeps no such log.
+        """
+        said = bytearray()
+        path = f"/-/log/{quote(step, safe='')}"
+        tail = {"Range": f"bytes=-{_LOG_BYTES}"}
+        try:
+            await self._read(upstream, path, _REPORT_BYTES, into=said, headers=tail)
+        except TransientError:
+            if not said:
+                raise
+        return bytes(said)
+
     async def spans(self, upstream: Upstream) -> tuple[StageSpan, ...]:
         """Return the stages of a boot that is over; none if the guard does not tell."""
         said = bytearray()
@@ -105,7 +124,13 @@ class GuardClient:
         return read_spans(said.decode("utf-8", "replace"))
 
     async def _read(
-        self, upstream: Upstream, path: str, most: int, *, into: bytearray
+        self,
+        upstream: Upstream,
+        path: str,
+        most: int,
+        *,
+        into: bytearray,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Read the beginning of a file of the guest's, ``most`` bytes of it.
 
@@ -115,9 +140,9 @@ class GuardClient:
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
-                self._request(upstream, "GET", path) as response,
+                self._request(upstream, "GET", path, headers) as response,
             ):
-                if response.status != 200:  # noqa: PLR2004
+                if response.status not in {200, 206}:  # 206: a part, as asked
                     message = f"the instance answers {path} with {response.status}"
                     raise TransientError(message)
                 _check(upstream, response)
@@ -140,7 +165,11 @@ class GuardClient:
             raise _unanswered(path, error) from error
 
     def _request(
-        self, upstream: Upstream, method: str, path: str
+        self,
+        upstream: Upstream,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             # A kept connection to an instance that slept is dead, and nobody says so.
@@ -149,7 +178,7 @@ class GuardClient:
         return self._session.request(
             method,
             upstream.url + path,
-            headers=credentials(upstream.link),
+            headers={**credentials(upstream.link), **(headers or {})},
             allow_redirects=False,
             **connection_options(upstream.link),
         )

@@ -14,7 +14,12 @@ import structlog
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Provisioner
 from ollama_proxy.backends.exoscale.cards import least_gpus
-from ollama_proxy.backends.exoscale.evidence import UNHEARD, cloud_report, step_report
+from ollama_proxy.backends.exoscale.evidence import (
+    UNHEARD,
+    cloud_report,
+    given_up_report,
+    step_report,
+)
 from ollama_proxy.backends.exoscale.firewall import (
     PORT,
     Firewall,
@@ -341,6 +346,21 @@ class ExoscaleBackend(SeesOwners[Owners]):
         detail = made.words or f"{useless} ({instance.id} in {purchase.offer.zone})"
         return Observation(
             Phase.FAILED, detail=detail, reason=made.reason, report=report
+        )
+
+    async def report(self, launch_id: LaunchId) -> str:
+        """Return what there is to read of a launch that is given up, in 40 lines."""
+        purchase = self._ledger.get(launch_id)
+        if purchase is None or purchase.create_not_sent:
+            return ""
+        named = LaunchId(purchase.identity or launch_id)
+        return await given_up_report(
+            self.api(purchase.offer.zone or self._settings.zone),
+            self._guard,
+            purchase,
+            name=f"ollama-proxy-{launch_id}",
+            upstream=self._reached.get(launch_id),
+            token=self._authority.token(named),
         )
 
     async def _look(self, launch_id: LaunchId, purchase: Purchase) -> Instance | None:

@@ -5,14 +5,18 @@ the operation that made it, in its events of the last 24 h (both by the publishe
 description of the API), and on the instance itself once its guard answers.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from ollama_proxy.backends.boot_report import readable, telling_line
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
-from ollama_proxy.backends.exoscale.instances import Instance
-from ollama_proxy.backends.guard import GuardClient
+from ollama_proxy.backends.exoscale.instances import Instance, read_instance
+from ollama_proxy.backends.exoscale.making import read_making
+from ollama_proxy.backends.exoscale.purchase import Purchase
+from ollama_proxy.backends.guard import FAILED, GuardClient
 from ollama_proxy.base.errors import BackendError, TransientError
+from ollama_proxy.core.lifecycle.boot_stages import GUEST_STEPS
 from ollama_proxy.fleet.backend import Upstream
 
 UNHEARD = (
@@ -23,7 +27,11 @@ UNHEARD = (
 
 _SENTENCES = {"disk": "the instance's disk is full; raise EXOSCALE_DISK_SIZE"}
 _EVENTS = 20
+_FEW_EVENTS = 8
 _WORDS = 300
+_LINES = 40
+_PART_S = 4.0
+"""How long Exoscale and the instance are waited for, at once, by what gives up."""
 
 
 async def step_report(
@@ -44,7 +52,12 @@ async def step_report(
 
 
 async def cloud_report(
-    api: ExoscaleApi, instance: Instance, told: str, *, heard: bool
+    api: ExoscaleApi,
+    instance: Instance,
+    told: str,
+    *,
+    heard: bool,
+    most_events: int = _EVENTS,
 ) -> str:
     """Return what Exoscale says of an instance, line by line.
 
@@ -53,13 +66,84 @@ async def cloud_report(
     """
     shown = f"instance {instance.id} in {api.zone}: state {instance.state!r}"
     created = f", made {instance.created_at}" if instance.created_at else ""
-    lines = [shown + created, *([told] if told else []), *await _events(api, instance)]
+    events = await _events(api, instance, most_events)
+    lines = [shown + created, *([told] if told else []), *events]
     if not heard:
         lines.append(UNHEARD)
     return "\n".join(lines)
 
 
-async def _events(api: ExoscaleApi, instance: Instance) -> list[str]:
+async def given_up_report(
+    api: ExoscaleApi,
+    guard: GuardClient,
+    purchase: Purchase,
+    *,
+    name: str,
+    upstream: Upstream | None,
+    token: str,
+) -> str:
+    """Return what there is to read of a launch that took too long, in 40 lines.
+
+    ``name`` is that of its instance, whose id is not known if the answer to its
+    purchase was lost; ``upstream`` where its guard was heard, if it was. What does not
+    answer in time is missing.
+    """
+    parts: list[Awaitable[str]] = [_cloud_part(api, purchase, name, upstream)]
+    if upstream is not None:
+        parts.append(_guest_part(guard, upstream, token))
+    told = await asyncio.gather(*(_in_time(part) for part in parts))
+    head = told[0].splitlines()
+    tail = [line for part in told[1:] for line in part.splitlines()]
+    left = _LINES - len(head)
+    return "\n".join([*head, *(tail if len(tail) <= left else tail[-left:])])
+
+
+async def _in_time(part: Awaitable[str]) -> str:
+    try:
+        async with asyncio.timeout(_PART_S):
+            return await part
+    except TimeoutError:
+        return f"what else there is did not come within {_PART_S:.0f} s"
+    except BackendError as error:
+        return f"what else there is could not be fetched: {error}"
+
+
+async def _cloud_part(
+    api: ExoscaleApi, purchase: Purchase, name: str, upstream: Upstream | None
+) -> str:
+    if purchase.instance_id is None:
+        lost = f"no list of {api.zone} shows {name!r}: the answer to its purchase"
+        events = await _events(api, Instance("", name), _FEW_EVENTS)
+        return "\n".join([f"{lost} was lost", *events])
+    instance = read_instance(await api.call("get_instance", id=purchase.instance_id))
+    told = ""
+    if purchase.operation_id is not None:
+        made = await api.call("get_operation", id=purchase.operation_id)
+        told = read_making(made, purchase.offer).told
+    heard = upstream is not None
+    return await cloud_report(api, instance, told, heard=heard, most_events=_FEW_EVENTS)
+
+
+async def _guest_part(guard: GuardClient, upstream: Upstream, token: str) -> str:
+    """Return what a boot is at, how long its steps took, and what this one says."""
+    sight = await guard.look(upstream)
+    if sight.stage is None:
+        return f"the instance tells nothing any more: {sight.problem}"
+    step = sight.stage.removeprefix(FAILED)
+    spans = await guard.spans(upstream)
+    took = ", ".join(f"{one.name} {one.seconds:.0f} s" for one in spans)
+    head = f"its boot is at {sight.stage!r}" + (f"; over are: {took}" if took else "")
+    if step not in GUEST_STEPS:
+        return head
+    try:
+        said = readable(await guard.log_of(upstream, step), {token})
+    except TransientError as error:
+        return f"{head}\nwhat the step says could not be fetched: {error}"
+    lines = said.splitlines()[-(_LINES - _FEW_EVENTS - 4) :]
+    return "\n".join([head, *(lines or ["the step has said nothing yet"])])
+
+
+async def _events(api: ExoscaleApi, instance: Instance, most: int) -> list[str]:
     try:
         answer = await api.call("list_events")
     except BackendError as error:
@@ -68,7 +152,7 @@ async def _events(api: ExoscaleApi, instance: Instance) -> list[str]:
     if not events:
         return ["Exoscale's events of the last 24 h name it nowhere"]
     events.sort(key=lambda event: str(event.get("timestamp") or ""))
-    return [_event_line(event) for event in events[-_EVENTS:]]
+    return [_event_line(event) for event in events[-most:]]
 
 
 def _is_about(event: Mapping[str, Any], instance: Instance) -> bool:

@@ -5,6 +5,7 @@
 #   stages  STEP SECONDS when one begins and STEP.end SECONDS when it has ended, in uptime
 #   report  what a step that failed said last
 #   driver  NVIDIA's branch and version
+#   log/STEP  what a step has said so far
 set -eu
 root="${ROOT:-}"
 config="$root/etc/ollama-proxy"

@@ -14,6 +14,7 @@ from yarl import URL
 from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import TransientError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase, Upstream
 from ollama_proxy.simulator.server import (
@@ -165,7 +166,9 @@ async def test_a_guard_whose_certificate_was_made_in_1970_is_spoken_to(
 TOLD = ["/-/stage", "/-/stages", "/-/report", "/-/driver"]
 
 
-@pytest.mark.parametrize("path", [*TOLD, "/api/generate", "/-/heartbeat", "/"])
+@pytest.mark.parametrize(
+    "path", [*TOLD, "/-/log/driver", "/api/generate", "/-/heartbeat", "/"]
+)
 @pytest.mark.parametrize("token", ["", "Bearer wrong", "Basic eDp4"])
 async def test_nobody_gets_in_without_the_token(
     instance: Instance, path: str, token: str
@@ -204,12 +207,41 @@ async def test_the_guard_tells_what_the_installation_wrote_and_404_before(
     assert instance.simulator.counters.requests == {}
 
 
-@pytest.mark.parametrize("path", ["/-/heartbeat.sock", "/-/../stage", "/-/log/driver"])
+async def test_the_guard_tells_the_end_of_what_a_step_has_said_so_far(
+    instance: Instance,
+) -> None:
+    (instance.run / "log").mkdir()
+    (instance.run / "log/driver").write_text("Get: 1\n" * 9000 + "the last line\n")
+    (instance.run / "log/guard").write_text("")
+    guard = GuardClient()
+    said = await guard.log_of(instance.upstream, "driver")
+    with pytest.raises(TransientError, match="/-/log/none with 404"):
+        await guard.log_of(instance.upstream, "none")
+    await guard.aclose()
+
+    assert len(said) == 8192
+    assert said.endswith(b"the last line\n")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/-/heartbeat.sock",
+        "/-/../stage",
+        "/-/log/",
+        "/-/log",
+        "/-/choices",
+        "/-/log/../choices",
+        "/-/log/%2e%2e/choices",
+        "/-/log/..%2fchoices",
+    ],
+)
 async def test_the_guard_tells_nothing_else_of_its_folder(
     instance: Instance, path: str
 ) -> None:
     (instance.run / "log").mkdir()
     (instance.run / "log/driver").write_text("a line\n")
+    (instance.run / "choices").write_text("a line\n")
     _, _, body = await fetch(instance, path)
 
     assert b"a line" not in body

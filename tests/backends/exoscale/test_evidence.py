@@ -5,8 +5,10 @@ import asyncio
 import pytest
 
 from ollama_proxy.backends import guard
+from ollama_proxy.backends.exoscale import evidence
+from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet.backend import Observation, Phase
+from ollama_proxy.fleet.backend import Observation, Phase, SupportsReport
 from tests.backends.exoscale.rig import Rig
 
 LAUNCH = LaunchId("l0123456789abcdef")
@@ -164,3 +166,112 @@ async def test_an_instance_whose_guard_was_never_heard_says_what_that_means(
     assert seen.phase is Phase.PENDING
     assert seen.problem.startswith("nothing can be fetched from the instance before")
     assert "does not answer /-/stage" in seen.problem
+
+
+async def given_up(rig: Rig, *, until_inside: bool = True) -> str:
+    """Launch an instance, look at it once, ask for the report, and stop it."""
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    (instance,) = rig.cloud.instances.values()
+    async with asyncio.timeout(5):
+        while until_inside and instance.id not in rig.guests.inside:
+            await asyncio.sleep(0.01)
+    await backend.inspect(LAUNCH)
+    said = await backend.report(LAUNCH)
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+    return said
+
+
+async def test_of_a_boot_that_does_not_end_its_step_and_its_last_lines_are_told(
+    rig: Rig,
+) -> None:
+    rig.guests.stages = ["driver"]
+    rig.guests.told_stages = "booting 0\nguard 20\nguard.end 32\ndriver 32\n"
+    rig.guests.logs = {"driver": b"Get: 1\n" * 5000 + b"Setting up nvidia-dkms\n"}
+    told = (await given_up(rig)).splitlines()
+
+    assert told[0].startswith("instance ")
+    assert "state 'running'" in told[0]
+    assert "its boot is at 'driver'; over are: booting 20 s, guard 12 s" in told
+    assert told[-1] == "Setting up nvidia-dkms"
+    assert len(told) <= 40
+
+
+async def test_the_report_of_a_guard_that_was_never_heard_says_so(rig: Rig) -> None:
+    rig.guests.mute = True
+    told = await given_up(rig)
+
+    assert "create-instance 200 Success" in told
+    assert told.splitlines()[-1].startswith("nothing can be fetched from the instance")
+
+
+async def test_a_report_never_tells_the_launchs_token(rig: Rig) -> None:
+    rig.guests.stages = ["driver"]
+    backend = rig.open()
+    token = backend._authority.token(LAUNCH)
+    await backend.aclose()
+    rig.guests.logs = {"driver": f"curl -H 'x: {token}'".encode()}
+
+    assert token not in await given_up(rig)
+
+
+@pytest.mark.parametrize("step", ["driver/../../../etc/shadow", "?", "a b#c", "é"])
+async def test_of_a_step_that_no_installation_has_no_log_is_asked_for(
+    rig: Rig, step: str
+) -> None:
+    rig.guests.stages = [step]
+    told = await given_up(rig)
+
+    assert told.splitlines()[-1] == f"its boot is at {step!r}"
+    assert "does not answer" not in told
+
+
+async def test_the_report_has_what_comes_in_time(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "_PART_S", 0.3)
+    rig.guests.stages, rig.guests.logs = ["driver"], {"driver": b"one\ntwo\n"}
+    rig.server.script["list-events"] = ["", "slow"]
+    told = await given_up(rig)
+
+    assert told.splitlines()[0].startswith("what else there is did not come within")
+    assert told.endswith("one\ntwo")
+
+
+@pytest.mark.parametrize("fault", ["403", "500", "lost-before", "404"])
+async def test_a_report_is_there_whatever_exoscale_answers(
+    rig: Rig, fault: str
+) -> None:
+    rig.guests.stages, rig.guests.logs = ["driver"], {"driver": b"one\n"}
+    rig.server.script["get-instance"] = ["", fault]
+    told = await given_up(rig)
+
+    assert "what else there is could not be fetched: get_instance" in told
+    assert told.endswith("one")
+
+
+async def test_of_a_lost_purchase_exoscales_events_are_told(rig: Rig) -> None:
+    rig.server.script["create-instance"] = ["lost-after"]
+    rig.cloud.timing.list_lag_s = 1e6
+    backend = rig.open()
+    with pytest.raises(OutcomeUnknownError):
+        await backend.start(LAUNCH)
+    told = await backend.report(LAUNCH)
+    rig.cloud.timing.list_lag_s = 0.0
+    for one in rig.cloud.instances.values():
+        one.listed_at = 0.0
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert f"no list of at-vie-2 shows 'ollama-proxy-{LAUNCH}'" in told
+    assert "create-instance 200 Success" in told
+
+
+async def test_of_what_was_never_bought_there_is_nothing_to_read(rig: Rig) -> None:
+    backend = rig.open()
+    told = await backend.report(LAUNCH)
+    await backend.aclose()
+
+    assert told == ""
+    assert isinstance(backend, SupportsReport)

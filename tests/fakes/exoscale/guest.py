@@ -47,6 +47,7 @@ class Guest:
 
     ``report``: how it tells of a failed step, as `reported` has it.
     ``told_stages``: what it says of how long they took; None: it does not know.
+    ``driver``: NVIDIA's branch and version, likewise. ``logs``: what steps have said.
     ``boot``: the boot that it plays, with the durations of its steps.
     """
 
@@ -62,6 +63,8 @@ class Guest:
     strangers: int = 0
     report: bytes | str = "absent"
     told_stages: str | None = None
+    driver: str | None = None
+    logs: dict[str, bytes] = field(default_factory=dict)
     boot: Boot | None = None
     now: Callable[[], float] = field(default_factory=lambda: SystemClock().now)
 
@@ -88,6 +91,12 @@ class Guest:
             return await reported(request, self.report)
         if request.path == "/-/stages" and self.told_stages is not None:
             return web.Response(body=self.told_stages.encode(errors="surrogateescape"))
+        if request.path == "/-/driver" and self.driver is not None:
+            return web.Response(body=self.driver.encode(errors="surrogateescape"))
+        step = request.path.removeprefix("/-/log/")
+        if step in self.logs:
+            most = int(request.headers["Range"].removeprefix("bytes=-"))
+            return web.Response(status=206, body=self.logs[step][-most:])
         return await handler(request)
 
     async def _playing(
@@ -154,6 +163,8 @@ class Guests:
     caddy: Path | None = None
     inside: dict[str, Guest] = field(default_factory=dict)
     told_stages: str | None = None
+    driver: str | None = None
+    logs: dict[str, bytes] = field(default_factory=dict)
     boot: Boot | None = None
     is_over: bool = False
     usurped: set[str] = field(default_factory=set)
@@ -233,6 +244,8 @@ class Guests:
             token,
             report=self.report,
             told_stages=self.told_stages,
+            driver=self.driver,
+            logs=self.logs,
             boot=self.boot,
             now=self.cloud.now,
         )
