@@ -5,6 +5,7 @@ the launch.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ READY = "ready"
 FAILED = "failed:"
 REASONS = frozenset({"driver", "disk"})
 """Steps of a boot whose failure is the reason of an `Observation`, by this name."""
+_DRIVER = re.compile(r"[A-Za-z0-9.+_-]{1,60}(?: [A-Za-z0-9.+_-]{1,60}){0,2}")
 _TIMEOUT_S = 5.0
 _STAGE_BYTES = 200
 _REPORT_BYTES = 32 * 1024
@@ -123,6 +125,16 @@ class GuardClient:
             return ()
         return read_spans(said.decode("utf-8", "replace"))
 
+    async def driver(self, upstream: Upstream) -> str:
+        """Return branch and version of the GPU's driver; empty if nobody tells."""
+        said = bytearray()
+        try:
+            await self._read(upstream, "/-/driver", _STAGE_BYTES, into=said)
+        except TransientError as error:
+            structlog.get_logger().debug(log.DRIVER_UNKNOWN, reason=str(error))
+            return ""
+        return read_driver(said)
+
     async def _read(
         self,
         upstream: Upstream,
@@ -182,6 +194,12 @@ class GuardClient:
             allow_redirects=False,
             **connection_options(upstream.link),
         )
+
+
+def read_driver(said: bytes | bytearray) -> str:
+    """Return what a guest says of its driver, if it is in words of ASCII on a line."""
+    found = _DRIVER.fullmatch(said.decode("utf-8", "replace").strip())
+    return found[0] if found is not None else ""
 
 
 def _check(upstream: Upstream, response: aiohttp.ClientResponse) -> None:

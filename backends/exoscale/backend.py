@@ -463,7 +463,8 @@ class ExoscaleBackend(SeesOwners[Owners]):
             return Observation(Phase.PENDING, upstream, detail, step=stage)
         self._heard[launch_id] = upstream
         spans = await self._guard.spans(upstream)
-        return Observation(Phase.RUNNING, upstream, host, spans=spans)
+        driver = await self._guard.driver(upstream)
+        return Observation(Phase.RUNNING, upstream, host, spans=spans, driver=driver)
 
     async def _served(
         self, launch_id: LaunchId, instance: Instance, upstream: Upstream

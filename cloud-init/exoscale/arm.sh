@@ -13,6 +13,9 @@ chmod 0755 "$sbin/ollama-proxy-dead-man" "$sbin/ollama-proxy-heartbeat"
 stage=booting
 [ ! -e "$root/etc/ollama-proxy/installed" ] || stage=ready # a later boot installs nothing
 printf '%s\n' "$stage" > "$root/run/ollama-proxy/stage"
+if [ "$stage" = ready ] && [ -e "$root/etc/ollama-proxy/driver" ]; then
+    cp "$root/etc/ollama-proxy/driver" "$root/run/ollama-proxy/driver"
+fi
 
 cat > "$units/ollama-proxy-dead-man.service" <<UNIT
 [Unit]

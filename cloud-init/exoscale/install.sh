@@ -231,7 +231,8 @@ install_driver() {
     branch=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 'nvidia-headless-*' 2> /dev/null |
         sed -n 's/^ii *nvidia-headless-\(no-dkms-\)\{0,1\}//p' | head -n 1)
     version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
-    echo "${branch:-template} $version" > "$run/driver"
+    echo "${branch:-template} $version" > "$config/driver"
+    cp "$config/driver" "$run/driver"
 }
 
 choose_driver() {

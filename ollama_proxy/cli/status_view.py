@@ -46,6 +46,8 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         table.add_row("launches", _launches(status))
     if problem := (status.get("gpu") or {}).get("problem"):
         table.add_row("GPU", Text(str(problem), style="yellow"))
+    if driver := status.get("driver"):
+        table.add_row("driver", Text(str(driver)))
     for other in status.get("others") or ():
         table.add_row("another's", Text(_other(other), style="yellow"))
     if status["error"]:

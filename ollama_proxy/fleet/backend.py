@@ -49,7 +49,8 @@ class Observation:
     ``report`` is what there is to read of one that has failed, or is gone: a log, say,
     of which up to 8 KB are kept, without secrets of the settings. ``step`` is what a
     boot is at, in a word of its installation, if its instance tells; ``spans``
-    are the steps of a boot that is over, told once.
+    are the steps of a boot that is over, told once; ``driver`` the branch and version
+    of the GPU's driver that it installed, if its instance tells.
     """
 
     phase: Phase
@@ -62,6 +63,7 @@ class Observation:
     needs_person: bool = False
     notice: str = ""
     spans: tuple[StageSpan, ...] = ()
+    driver: str = ""
 
 
 @with_former_fields(

@@ -157,6 +157,7 @@ class Controller:
         self._last_words = ""
         self.problem = ""
         self.notice = ""
+        self.driver = ""
         self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
         self._record = store.get(slot) or Record(since=clock.now())
         self._stored = self._record
@@ -228,7 +229,7 @@ class Controller:
         """Tell of a transition; nobody who fails to listen can undo it."""
         if after.state not in {State.STARTING, State.READY, State.DRAINING}:
             self.upstream = None
-            self.problem = self.notice = ""
+            self.problem = self.notice = self.driver = ""
         for observer in self._observers:
             try:
                 observer(before, after)
@@ -500,6 +501,7 @@ class Controller:
             self._note_call("inspect", launch_id, error)
             return None
         self.problem, self.notice = seen.problem, seen.notice
+        self.driver = seen.driver or self.driver
         if seen.phase in {Phase.PENDING, Phase.RUNNING}:
             self._last_words = seen.detail if seen.phase is Phase.PENDING else ""
         return seen

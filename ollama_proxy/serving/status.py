@@ -233,6 +233,7 @@ class Status:
             "pulls": [pull_body(pull) for pull in self.pulls.under_way()],
             "lost_models": self._lost_models(),
             "gpu": self.gpu.body() if serves else None,
+            "driver": controller.driver or None,
             "price": self._price(),
             "others": self.neighbours.others() if self.neighbours else [],
             "error": self._error(record),

@@ -252,12 +252,14 @@ def test_what_a_reboot_broke_off_is_begun_again(machine: Machine) -> None:
     machine.run("arm.sh", *arguments)
     after_a_reboot = machine.calls.count(begin)
     (machine.root / "etc/ollama-proxy/installed").touch()
+    (machine.root / "etc/ollama-proxy/driver").write_text("580-server 580.95.05\n")
     machine.run("arm.sh", *arguments)
 
     assert not at_first  # before cloud-init wrote what it needs; its runcmd begins it
     assert after_a_reboot == 1
     assert machine.calls.count(begin) == 1
     assert machine.stage == "ready"
+    assert (machine.root / "run/ollama-proxy/driver").read_text().startswith("580-s")
 
 
 def stages(machine: Machine) -> list[str]:
