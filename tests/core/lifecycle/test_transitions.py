@@ -329,7 +329,7 @@ def test_news_of_another_launch_changes_nothing() -> None:
 
 @pytest.mark.parametrize("state", [State.COLD, State.STARTING, State.STOPPING])
 def test_an_illegal_pair_is_an_error_naming_both(state: State) -> None:
-    with pytest.raises(IllegalTransition, match=f"'Leased'.*'{state.value}'"):
+    with pytest.raises(IllegalTransition, match=f"'LeaseGranted'.*'{state.value}'"):
         after(make_record(state), LeaseGranted(ONE))
 
 

@@ -203,7 +203,7 @@ async def test_a_request_that_an_instance_dropped_is_not_sent_twice(
 @pytest.mark.parametrize(
     ("state", "part"),
     [
-        ("ready", "server.fast.handler.pass_on"),
+        ("ready", "server.fast.handler.relay_request"),
         ("asleep", "serving.status.Status.waiting"),
     ],
 )
@@ -232,7 +232,7 @@ async def ask_unreachable(folder: Path, raw: bytes) -> tuple[Answer, bool]:
 
     async with proxy_in(folder, "ready") as proxy:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ollama_proxy.server.fast.handler.pass_on", refuse)
+            patch.setattr("ollama_proxy.server.fast.handler.relay_request", refuse)
             return await ask(proxy, raw)
 
 
@@ -396,7 +396,7 @@ async def test_a_client_that_left_before_its_hand_over_is_counted(
     async with proxy_in(tmp_path, "ready") as proxy:
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         with monkeypatch.context() as patch:
-            patch.setattr("ollama_proxy.server.fast.handler.pass_on", refuse)
+            patch.setattr("ollama_proxy.server.fast.handler.relay_request", refuse)
             patch.setattr(ClientConnection, "hand_over", find_nobody)
             writer.write(USES["generate"])
             await asyncio.wait_for(tried.wait(), 5.0)
