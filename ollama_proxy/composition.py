@@ -21,6 +21,7 @@ from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.record import Policy, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.load_wish import LoadWishes
+from ollama_proxy.core.ollama.model_fate import WakeRule
 from ollama_proxy.core.ollama.routes import Need, known_paths
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.fleet.backend import (
@@ -66,7 +67,7 @@ from ollama_proxy.serving.response_relay import strip_own_headers
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.short_circuit import ShortCircuit
 from ollama_proxy.serving.status import Status
-from ollama_proxy.serving.unknown_models import UnknownModels, WakeRule
+from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.store.lessons import LessonBook
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.stage_history import StageEstimates

@@ -20,6 +20,7 @@ from ollama_proxy.core.ollama.error_bodies import (
     escape_html,
 )
 from ollama_proxy.core.ollama.go_json import UnreadBodyError
+from ollama_proxy.core.ollama.model_fate import Fate, absence, sought_name
 from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
 from ollama_proxy.core.ollama.routes import (
     BodyFields,
@@ -32,12 +33,7 @@ from ollama_proxy.core.ollama.routes import (
 from ollama_proxy.serving.cold_answers import json_reply, provisioning_reply
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.request_context import RequestContext
-from ollama_proxy.serving.unknown_models import (
-    Fate,
-    UnknownModels,
-    absence,
-    sought_name,
-)
+from ollama_proxy.serving.unknown_models import UnknownModels
 
 _LOAD_BYTES = 4096
 _LOOKED_BYTES = 1024 * 1024

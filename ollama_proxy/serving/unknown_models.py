@@ -8,106 +8,23 @@ of it is remembered until that list changes.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from enum import Enum, StrEnum
-from typing import Final, Protocol
+from typing import Protocol
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.core.ollama.routes import (
-    BodyFields,
-    Kind,
-    Route,
-    full_model_name,
-    is_cloud_model,
+from ollama_proxy.core.ollama.model_fate import (
+    WAKES_PER_HOUR,
+    Fate,
+    NameFacts,
+    WakeRule,
+    fate_of,
 )
+from ollama_proxy.core.ollama.routes import full_model_name, is_cloud_model
 from ollama_proxy.store.lessons import LessonBook, Lessons
-
-WAKES_PER_HOUR: Final = 3
-"""How many launches in an hour unknown names may cause together."""
 
 _HOUR_S = 3600.0
 _AWAITED_S = 600.0
 _NAMES = 64
 _NAME_LENGTH = 593  # host 350, namespace, model and tag 80 each (types/model/name.go)
-
-
-class WakeRule(StrEnum):
-    """Whether an unknown model wakes: as told above, always, never."""
-
-    AUTO = "auto"
-    TRUE = "true"
-    FALSE = "false"
-
-
-class Fate(Enum):
-    """What becomes of the request.
-
-    ``PASS``: what becomes of any request. ``WAKE``: the same, and its name had its
-    one launch. ``JOIN``: it may wait for the launch that others caused. ``ABSENT``: the
-    model is not there. ``LATER``: nobody knows, and it is looked for another time.
-    """
-
-    PASS = "pass"  # noqa: S105 - no password
-    WAKE = "wake"
-    JOIN = "join"
-    ABSENT = "absent"
-    LATER = "later"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of the name, while no instance serves.
-
-    ``listed``: whether there is a list at all. ``launches``: whether the request would
-    begin a launch. ``wakes``: how many launches unknown names caused lately.
-    """
-
-    known: bool
-    absent: bool
-    listed: bool
-    starts_empty: bool
-    launches: bool
-    wakes: int
-
-
-def fate_of(rule: WakeRule, facts: Facts) -> Fate:
-    """Return what becomes of a request for a model."""
-    if facts.known or rule is WakeRule.TRUE:
-        return Fate.PASS
-    if rule is WakeRule.FALSE:
-        return Fate.ABSENT
-    if not facts.listed:
-        return Fate.PASS
-    if facts.starts_empty or facts.absent:
-        return Fate.ABSENT
-    if not facts.launches:
-        return Fate.JOIN
-    return Fate.WAKE if facts.wakes < WAKES_PER_HOUR else Fate.LATER
-
-
-_WRITES = frozenset({"/api/push", "/api/delete"})
-
-
-def sought_name(route: Route, fields: BodyFields) -> str:
-    """Return the model that a request can't do without; "" if there is none.
-
-    A pull or a create is what brings a model.
-    """
-    if route.name == "/api/copy":
-        return fields.source_name
-    seeks = route.kind is Kind.INFERENCE or route.name in _WRITES
-    return fields.model_name if seeks else ""
-
-
-def absence(route_name: str, name: str) -> str:
-    """Return how Ollama says that a model is not there (``server/routes.go``)."""
-    match route_name:
-        case "/api/embed" | "/api/embeddings" | "/v1/embeddings":
-            return f'model "{name}" not found, try pulling it first'
-        case "/api/copy":
-            return f'model "{name}" not found'
-        case _:
-            return f"model '{name}' not found"
 
 
 class Listing(Protocol):
@@ -183,7 +100,7 @@ class UnknownModels:
         if self._listing.knows(full):
             return Fate.PASS
         lessons = self._lessons()
-        facts = Facts(
+        facts = NameFacts(
             known=self._is_known_besides(full, lessons),
             absent=full in lessons.absent or len(full) > _NAME_LENGTH,
             listed=self._listing.list_id is not None,

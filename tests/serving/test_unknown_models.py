@@ -13,17 +13,12 @@ import pytest
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.errors import CapacityError
 from ollama_proxy.core.ollama.catalog import Snapshot
-from ollama_proxy.core.ollama.routes import classify, read_fields
-from ollama_proxy.serving.unknown_models import (
-    WAKES_PER_HOUR,
-    Facts,
+from ollama_proxy.core.ollama.model_fate import (
     Fate,
-    UnknownModels,
     WakeRule,
     absence,
-    fate_of,
-    sought_name,
 )
+from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
 from ollama_proxy.store.lessons import LessonBook
@@ -33,35 +28,6 @@ from tests.fakes.raw_upstream import raw_upstream, reply
 from tests.fakes.store import MemoryLessons
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 from tests.virtual_time import SetClock
-
-KEPT = Facts(
-    known=False, absent=False, listed=True, starts_empty=False, launches=True, wakes=0
-)
-
-
-@pytest.mark.parametrize(
-    ("rule", "facts", "fate"),
-    [
-        ("auto", KEPT, Fate.WAKE),
-        ("auto", replace(KEPT, known=True, starts_empty=True), Fate.PASS),
-        ("auto", replace(KEPT, listed=False), Fate.PASS),
-        ("auto", replace(KEPT, listed=False, starts_empty=True), Fate.PASS),
-        ("auto", replace(KEPT, starts_empty=True), Fate.ABSENT),
-        ("auto", replace(KEPT, starts_empty=True, launches=False), Fate.ABSENT),
-        ("auto", replace(KEPT, absent=True), Fate.ABSENT),
-        ("auto", replace(KEPT, launches=False), Fate.JOIN),
-        ("auto", replace(KEPT, wakes=WAKES_PER_HOUR - 1), Fate.WAKE),
-        ("auto", replace(KEPT, wakes=WAKES_PER_HOUR), Fate.LATER),
-        ("true", replace(KEPT, absent=True, starts_empty=True), Fate.PASS),
-        ("false", KEPT, Fate.ABSENT),
-        ("false", replace(KEPT, listed=False), Fate.ABSENT),
-        ("false", replace(KEPT, known=True), Fate.PASS),
-    ],
-)
-def test_a_name_wakes_only_if_its_model_may_be_there(
-    rule: str, facts: Facts, fate: Fate
-) -> None:
-    assert fate_of(WakeRule(rule), facts) is fate
 
 
 class Models:
@@ -214,7 +180,7 @@ def test_what_was_heard_before_the_first_list_holds_after_it(rig: Rig) -> None:
 
 def test_what_is_being_fetched_is_known(rig: Rig) -> None:
     rig.unknown.heard("coming", is_there=False)
-    rig.fetched.append("PENDING")
+    rig.fetched.append("COMING")
 
     assert rig.unknown.judge("coming") is Fate.PASS
 
@@ -237,28 +203,6 @@ def test_what_clients_ask_for_fills_nothing(rig: Rig) -> None:
     assert len(lessons.absent) == 64
     assert max(map(len, lessons.absent)) < 500
     assert rig.unknown.judge("z" * 10_000) is Fate.ABSENT
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "name"),
-    [
-        ("POST", "/api/chat", {"model": "a"}, "a"),
-        ("POST", "/v1/responses", {"model": "a"}, "a"),
-        ("POST", "/api/copy", {"source": "a", "destination": "b"}, "a"),
-        ("POST", "/api/copy", {"source": 5}, ""),
-        ("DELETE", "/api/delete", {"name": "a"}, "a"),
-        ("POST", "/api/push", {"model": "a"}, "a"),
-        ("POST", "/api/pull", {"model": "a"}, ""),
-        ("POST", "/api/create", {"model": "a", "from": "b"}, ""),
-        ("POST", "/api/show", {"model": "a"}, ""),
-    ],
-)
-def test_only_what_needs_a_model_to_be_there_seeks_one(
-    method: str, path: str, body: object, name: str
-) -> None:
-    fields = read_fields(json.dumps(body).encode())
-
-    assert sought_name(classify(method, path), fields) == name
 
 
 SAY = [{"role": "user", "content": "hi"}]

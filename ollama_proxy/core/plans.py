@@ -1,0 +1,181 @@
+"""What is known of a request, and what may become of it: the words of `dispatch`.
+
+Values only. `Facts` go into `ollama_proxy.core.dispatch.decide`, a `Plan` comes out.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol, TypeAlias
+
+from ollama_proxy.core.ollama.model_fate import Fate
+from ollama_proxy.core.ollama.native_refusals import Refusal
+from ollama_proxy.core.ollama.routes import BodyFields, Family, Need, Route
+
+
+class Reading(IntEnum):
+    """How much of a body a server was asked to read into memory."""
+
+    NOTHING = 0
+    SMALL = 1
+    WHOLE = 2
+
+
+class ReadableBody(Protocol):
+    """A body that can be looked at, as far as it is here."""
+
+    @property
+    def head(self) -> bytes:
+        """What was read into memory so far."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether that is all."""
+
+    @property
+    def encoding(self) -> str:
+        """How it is compressed, say; empty if it is not."""
+
+
+class Fleet(Protocol):
+    """What instances, lists and settings say at this moment."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an instance serves."""
+
+    @property
+    def version(self) -> str:
+        """The version of the Ollama that would be asked; "" if unknown."""
+
+    @property
+    def spared(self) -> frozenset[Need]:
+        """`Need.LOAD` and `Need.CLOUD`, if these are to wake no instance."""
+
+    @property
+    def reads_bodies(self) -> bool:
+        """Whether some request is no use by what its body says of tokens."""
+
+    def ignores(
+        self, agent: str, path: str, family: Family, fields: BodyFields | None
+    ) -> bool:
+        """Tell whether the settings name a request as no use."""
+
+    def fate(self, model: str) -> Fate:
+        """Return what becomes of a request for a model, as far as its name tells."""
+
+    def next_look_s(self) -> float:
+        """Return in how many seconds an unknown name may wake again."""
+
+
+class _NoBody:
+    """Nothing, all of it here."""
+
+    head = b""
+    complete = True
+    encoding = ""
+
+
+NO_BODY = _NoBody()
+"""The body of a request that has none."""
+
+
+class Known(Enum):
+    """What can be answered without an instance.
+
+    ``LOOP``: the request went in a circle; ``ROOT``: Ollama runs; ``COLD``: what the
+    catalogue says; ``DONE``: there is nothing to unload or to load; ``UNWOKEN``: there
+    is no instance, and by the settings this request starts none.
+    """
+
+    LOOP = "loop"
+    ROOT = "root"
+    COLD = "cold"
+    DONE = "done"
+    UNWOKEN = "unwoken"
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Plan: answer by what is known here; ``fields`` are those of the body."""
+
+    what: Known
+    fields: BodyFields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Plan: answer what Ollama would, without an instance, in its words."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Plan: answer 503, there is no instance; ``problem`` is this request's own."""
+
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Plan: read the body into memory, as far as limits allow, and decide again."""
+
+    upto: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Plan: relay to the ready instance, which is no use of it.
+
+    It may take ``limit_s`` to begin its answer; None is no limit.
+    """
+
+    limit_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Plan: relay to the ready instance; its answer may be use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Plan: start an instance, wait for it as long as is granted, then relay.
+
+    ``joins``: wait for the launch that others caused, and start none. ``seeks``: an
+    unknown model, for whose sake an instance is started this once.
+    """
+
+    fields: BodyFields | None = None
+    joins: bool = False
+    seeks: str = ""
+
+
+Plan: TypeAlias = Say | Refuse | Unavailable | Read | Observe | Relay | Wait
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a request; a server adds what comes of its plans.
+
+    ``path`` is raw and has no query. ``agent`` is the client's program. ``objection``
+    tells why the request may not be sent on. ``reading`` is how much of the body was
+    asked for. ``tried``: an instance was asked, or none could be. ``problem`` is what
+    went wrong with it; ``may_be_done``: the instance may have carried it out.
+    ``wait_s`` is how long the request may still wait; ``admitted`` is the `Wait` that
+    was begun, ``waited`` that it ended without an instance.
+    """
+
+    method: str
+    path: str
+    agent: str
+    route: Route
+    body: ReadableBody = NO_BODY
+    objection: str | None = None
+    reading: Reading = Reading.NOTHING
+    tried: bool = False
+    problem: str | None = None
+    may_be_done: bool = False
+    wait_s: float = 0.0
+    admitted: Wait | None = None
+    waited: bool = False
