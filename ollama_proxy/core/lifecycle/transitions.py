@@ -275,7 +275,7 @@ def _lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
     assert isinstance(event, LeaseGranted)  # noqa: S101 - the table pairs them
     if event.launch_id != rec.launch_id:
         raise IllegalTransition(
-            f"event 'Leased' of launch {event.launch_id!r} can't happen in state "
+            f"event 'LeaseGranted' of launch {event.launch_id!r} can't happen in state "
             f"{rec.state.value!r} of launch {rec.launch_id!r}"
         )
     return rec.leased(rec.leases + 1, rec.last_used)

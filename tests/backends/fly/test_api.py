@@ -147,7 +147,7 @@ async def test_calls_keep_to_flys_pace(rig: Rig, api: FlyApi) -> None:
 
 
 def thought(state: str, *, host: str = "ok", **known: bool) -> Assessment:
-    plain = {"keeps": True, "told_to_stop": False, "is_unshown": False}
+    plain = {"keeps": True, "told_to_stop": False, "start_not_visible_yet": False}
     circumstances = plain | known
     machine = Machine("a", state=state, host_status=host)
     return assess(machine, StateContext(**circumstances))[0]

@@ -9,7 +9,7 @@ from ollama_proxy.base.errors import TransientError
 KNOWN = {
     "keeps": True,
     "told_to_stop": False,
-    "is_unshown": False,
+    "start_not_visible_yet": False,
     "waited_s": 10.0,
     "queue_timeout_s": 900.0,
     "served": False,
