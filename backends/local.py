@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from ollama_proxy.backends.local_settings import LocalSettings
 from ollama_proxy.backends.ollama_files import models_folder
 from ollama_proxy.backends.ollama_store import OllamaStore
 from ollama_proxy.base.errors import ProgramError, TransientError
@@ -36,6 +37,7 @@ from ollama_proxy.fleet.backend import (
     Traits,
     Upstream,
 )
+from ollama_proxy.fleet.backend_plugin import BackendPlugin
 from ollama_proxy.fleet.templates import ollama_environment
 
 OWNER_VARIABLE = "OLLAMA_INSTANCE_OWNER"
@@ -258,8 +260,10 @@ def choose_program(ollama_bin: str | None, simulator: str) -> Program:
 
 
 def open_backend(context: BackendContext) -> LocalBackend:
-    """Build the backend from ``ollama_bin`` and ``simulator``."""
-    ollama_bin = context.options.get("ollama_bin")
-    simulator = context.options.get("simulator", "auto")
-    program = choose_program(str(ollama_bin) if ollama_bin else None, str(simulator))
+    """Build the backend from its settings."""
+    settings = context.settings_of(LocalSettings)
+    program = choose_program(settings.ollama_bin, settings.simulator)
     return LocalBackend(context.owner_id, program)
+
+
+PLUGIN = BackendPlugin("local", LocalSettings, open_backend, has_table=False)

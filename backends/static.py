@@ -1,10 +1,14 @@
 """A server that is there anyway: a fixed URL, never started and never stopped."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import aiohttp
 
+from ollama_proxy.backends.static_access import access_link
+from ollama_proxy.backends.static_settings import StaticSettings, static_faults
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.base.fields import BackendSettings, is_given
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
     BackendContext,
@@ -14,6 +18,7 @@ from ollama_proxy.fleet.backend import (
     Traits,
     Upstream,
 )
+from ollama_proxy.fleet.backend_plugin import BackendPlugin
 from ollama_proxy.fleet.connect_faults import ConnectFault
 from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.upstream.endpoint import Link
@@ -80,13 +85,27 @@ class StaticBackend:
 
 
 def open_backend(context: BackendContext) -> StaticBackend:
-    """Build the backend from ``upstream_url``, and ``upstream_link`` if any."""
-    url, link = (context.options.get(f"upstream_{name}") for name in ("url", "link"))
-    if not isinstance(url, str):
+    """Build the backend from its settings."""
+    settings = context.settings_of(StaticSettings)
+    if settings.upstream_url is None:
         raise SettingsError([f"{_SETTING}: the backend 'static' needs a server's URL"])
     return StaticBackend(
-        url,
-        is_gateway=bool(context.options.get("upstream_is_gateway")),
-        link=link if isinstance(link, Link) else None,
+        settings.upstream_url.url,
+        is_gateway=settings.upstream_is_gateway,
+        link=access_link(settings),
         mark=LoopMark(context.owner_id),
     )
+
+
+def _url(_kind: type[BackendSettings], given: Mapping[str, Any]) -> Sequence[str]:
+    return ("upstream_url",) if is_given(given, "upstream_url") else ()
+
+
+PLUGIN = BackendPlugin(
+    "static",
+    StaticSettings,
+    open_backend,
+    is_meant=_url,
+    faults=static_faults,
+    has_table=False,
+)

@@ -14,7 +14,6 @@ from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.config.settings import Settings, backend_name
-from ollama_proxy.config.upstream_access import access_link
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.lifecycle.estimates import Estimates
@@ -96,25 +95,22 @@ PARTS = web.AppKey("parts", Parts)
 
 def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     """Build the backend that the settings mean."""
-    options = {
-        "upstream_url": settings.upstream_url and settings.upstream_url.url,
-        "upstream_link": access_link(settings),
-        "upstream_is_gateway": settings.upstream_is_gateway,
-        "ollama_bin": settings.ollama_bin,
-        "simulator": settings.simulator,
-        "models": settings.models,
-        "exoscale": settings.exoscale,
-        "fly": settings.fly,
-        "ovh": settings.ovh,
-        "max_lifetime": settings.max_lifetime,
-        **settings.backend_options,
-    }
     name = backend_name(settings)
-    factory = load_backend(name)
     notes, folder = store.notes_of(name), settings.state_dir
     context = BackendContext(
-        store.owner_id, folder, notes, clock, options, store.remembers
+        store.owner_id,
+        folder,
+        notes,
+        clock,
+        {
+            "models": settings.models,
+            "max_lifetime": settings.max_lifetime,
+            name: settings.of_backend,
+            **settings.backend_options,
+        },
+        store.remembers,
     )
+    factory = load_backend(name)
     try:
         backend = factory(context)
     except msgspec.DecodeError as error:
@@ -168,7 +164,7 @@ def build_app(
         backend,
         models,
         _spec(settings),
-        secrets_in(settings),
+        secrets_in([settings, *settings.of_backends.values()]),
     )
     controller = Controller(
         SLOT,
@@ -330,22 +326,8 @@ def _spared(settings: Settings, backend: Backend) -> set[Need]:
 
 def _spec(settings: Settings) -> object:
     """Return the settings from which the backend makes instances."""
-    known: dict[str, object] = {
-        "exoscale": settings.exoscale,
-        "fly": settings.fly,
-        "ovh": settings.ovh,
-        "local": [settings.ollama_bin, settings.simulator],
-        "static": _static_spec(settings),
-    }
-    return known.get(backend_name(settings), settings.backend_options)
-
-
-def _static_spec(settings: Settings) -> object:
-    """Return the URL, and the credentials if there are any."""
-    url, token = settings.upstream_url, settings.upstream_token
-    secrets = [url and url.authorization, token, settings.upstream_headers]
-    bare = url.url if url is not None else None
-    return [bare, *secrets] if any(secrets) else bare
+    own = settings.of_backend
+    return own if type(own).model_fields else settings.backend_options
 
 
 def _wake_rule(settings: Settings, backend: Backend) -> WakeRule:

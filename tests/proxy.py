@@ -16,7 +16,7 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
 from ollama_proxy.composition import PARTS, Parts, build_app, open_runner
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Backend

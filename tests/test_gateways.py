@@ -19,7 +19,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream

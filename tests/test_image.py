@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ollama_proxy.base.fields import environment_names
-from ollama_proxy.config.settings import every_setting
+from ollama_proxy.config.known_settings import every_setting
 
 ROOT = Path(__file__).parents[1]
 

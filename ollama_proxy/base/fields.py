@@ -23,7 +23,8 @@ class BackendSettings(BaseModel):
     ``credentials``: sets of settings, of which one complete set lets the backend be
     found without being named. ``pairs``: settings of which each needs the others.
     ``refused``: variables of a forerunner that can't be honoured, with why, and what to
-    do instead; a name that ends in ``*`` is all that begin so.
+    do instead; a name that ends in ``*`` is all that begin so. ``foreign``: variables
+    of the cloud's own programs, which are no misspelt settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -31,6 +32,15 @@ class BackendSettings(BaseModel):
     credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
     pairs: ClassVar[tuple[tuple[str, ...], ...]] = ()
     refused: ClassVar[Mapping[str, str]] = {}
+    foreign: ClassVar[frozenset[str]] = frozenset()
+
+    def faults(self) -> list[str]:
+        """Name what is wrong between settings that are right one by one."""
+        return []
+
+    def warnings(self) -> list[str]:
+        """Tell what is allowed and unsafe, a sentence each."""
+        return []
 
     def assumptions(self) -> list[str]:
         """Tell what was assumed because nobody set it, and decides what is paid."""

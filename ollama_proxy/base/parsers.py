@@ -55,6 +55,11 @@ def parse_log_level(value: object) -> str:
     return _LEVELS.get(text, text)
 
 
+def parse_word(value: object) -> str:
+    """Return a word of a few that are known: in lower case, without blanks around."""
+    return str(value).strip().lower()
+
+
 def parse_names(value: object) -> tuple[str, ...]:
     """Return the names of a comma-separated text, or of a list, each once."""
     if isinstance(value, str):

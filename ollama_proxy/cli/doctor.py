@@ -14,7 +14,6 @@ from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, backend_name
-from ollama_proxy.config.upstream_access import access_warnings
 from ollama_proxy.core.lifecycle.record import LaunchId, is_launch
 from ollama_proxy.core.ollama.catalog import sizes_of
 from ollama_proxy.fleet.backend import (
@@ -88,7 +87,7 @@ async def _upstream(settings: Settings) -> list[Finding]:
         return [Finding("upstream", ok=False, detail=str(error))]
     return [
         Finding("upstream, a warning", ok=True, detail=warning)
-        for warning in access_warnings(settings)
+        for warning in settings.of_backend.warnings()
     ]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ollama_proxy.base.fields import BackendSettings, environment_names
-from ollama_proxy.config.settings import Settings, backend_groups
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.fleet.backend import Backend, SupportsPrices
 
 
@@ -41,26 +41,19 @@ def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
     location, instance_type = traits.location, traits.instance_type
     if traits.externally_managed:
         instance_type = "a server that is there anyway"
-        if settings.upstream_url is not None:
-            location = settings.upstream_url.url
+        location = location or traits.models_place
     return LaunchPlan(
         backend=selection.backend,
         reason=selection.reason,
         instance_type=instance_type,
         location=location,
         alternatives=traits.alternatives,
-        price=_price(selection.backend, backend),
-        assumptions=_assumptions(settings),
+        price=_price(settings.of_backend, backend),
+        assumptions=tuple(settings.of_backend.assumptions()),
     )
 
 
-def _assumptions(settings: Settings) -> tuple[str, ...]:
-    """Return what the settings of the backend that is used tell of what nobody set."""
-    group = getattr(settings, settings.selection.backend, None)
-    return tuple(group.assumptions()) if isinstance(group, BackendSettings) else ()
-
-
-def _price(name: str, backend: Backend) -> str:
+def _price(settings: BackendSettings, backend: Backend) -> str:
     """Return the price in words, as far as the settings have it."""
     traits = backend.traits
     if traits.externally_managed or traits.child_process:
@@ -68,8 +61,7 @@ def _price(name: str, backend: Backend) -> str:
     per_hour = backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
     if per_hour is not None:
         return f"{per_hour:g} per hour as configured"
-    group = backend_groups().get(name)
-    field = group.model_fields.get("price_per_hour") if group is not None else None
+    field = type(settings).model_fields.get("price_per_hour")
     if field is None:
         return "price unknown"
     return f"price unknown ({environment_names(field)[0]} is not set)"

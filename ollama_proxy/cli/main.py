@@ -46,8 +46,9 @@ from ollama_proxy.cli.status_view import (
     watch_lines,
     watch_status,
 )
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.service_links import service_links
-from ollama_proxy.config.settings import Settings, load_settings
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.server.serving_address import running_url
 

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable
 
 from yarl import URL
 
+from ollama_proxy.backends.static_settings import StaticSettings
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.listen_address import host_and_port
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -28,19 +29,19 @@ async def refuse_own_upstream(settings: Settings) -> None:
 
     A name that does not resolve in 2 s is left to the probe, which tells of it.
     """
-    listen = settings.listen
-    if backend_name(settings) != "static" or settings.upstream_url is None:
+    listen, own = settings.listen, settings.of_backend
+    if not isinstance(own, StaticSettings) or own.upstream_url is None:
         return
-    url = URL(settings.upstream_url.url)
+    url = URL(own.upstream_url.url)
     if url.port != listen.port or not listen.port:
         return
     found = await _addresses(url.host or "")
     listening = await _listening(listen.host)
-    own = hosts_of_this_machine().addresses
-    if listening and any(leads_here(one, listening, own) for one in found):
+    ours = hosts_of_this_machine().addresses
+    if listening and any(leads_here(one, listening, ours) for one in found):
         where = host_and_port(listen.host, listen.port)
         raise StartupError(
-            f"OLLAMA_PROXY_UPSTREAM_URL: {settings.upstream_url.url} is where this"
+            f"OLLAMA_PROXY_UPSTREAM_URL: {own.upstream_url.url} is where this"
             f" proxy itself is to listen ({where}); write the address of an Ollama"
             " server, or set OLLAMA_HOST to another host:port"
         )

@@ -20,7 +20,6 @@ from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
 from ollama_proxy.composition import build_app, open_backend, open_runner
 from ollama_proxy.config.settings import Settings, backend_name
-from ollama_proxy.config.upstream_access import access_warnings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
@@ -133,7 +132,7 @@ def _tell(
     )
     if notice:
         logger.warning(log.SETTINGS_UNUSED, reason=notice)
-    for warning in access_warnings(settings):
+    for warning in settings.of_backend.warnings():
         logger.warning(log.UPSTREAM_UNSAFE, reason=warning)
     if simulated:
         logger.warning(log.SIMULATOR_USED, reason="answers come from no model")

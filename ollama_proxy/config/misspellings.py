@@ -18,15 +18,18 @@ class Misspelt(NamedTuple):
 
 
 def misspelt_names(
-    given: Iterable[str], known: Mapping[str, Collection[str]]
+    given: Iterable[str],
+    known: Mapping[str, Collection[str]],
+    foreign: Collection[str] = (),
 ) -> Iterator[Misspelt]:
     """Yield the given variables that are within two letters of one that is known.
 
-    ``known`` has the variables of settings by group. Those of other programs pass.
+    ``known`` has the variables of settings by group. Those of other programs pass:
+    ``foreign``, and what `is_foreign` knows.
     """
     every = {name: group for group, names in known.items() for name in names}
     for name in sorted(given):
-        if name in every or is_foreign(name):
+        if name in every or name in foreign or is_foreign(name):
             continue
         near = [(_distance(name, one), one) for one in every if _may_mean(name, one)]
         letters, meant = min(near, default=(_LETTERS + 1, ""))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ollama_proxy.base.fields import BackendSettings, is_given
+from ollama_proxy.fleet.backend_plugin import BackendPlugin
 
 _NO_CLOUD = "local"
 
@@ -20,9 +21,10 @@ Groups = Mapping[str, type[BackendSettings]]
 class Evidence:
     """What the settings hold that speaks for a backend.
 
-    ``backend`` and ``default`` are names, empty if not set; ``named_by``,
-    ``default_by`` and ``url_by`` say where these and an upstream URL stand.
-    ``credentials`` has, per cloud, where its complete credentials stand, in words;
+    ``backend`` and ``default`` are names, empty if not set; ``named_by`` and
+    ``default_by`` say where these stand. ``beside`` has, per backend whose settings
+    stand beside the proxy's own, where the one stands that means it, such as a URL;
+    ``credentials``, per cloud, where what means it stands, in words;
     ``tables``, per cloud that has a table in the settings file, where that stands.
     """
 
@@ -30,7 +32,7 @@ class Evidence:
     named_by: str = ""
     default: str = ""
     default_by: str = ""
-    url_by: str = ""
+    beside: Mapping[str, str] = field(default_factory=dict)
     credentials: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,7 +73,7 @@ def select_backend(evidence: Evidence) -> Selection:
     if evidence.backend:
         reason = f"{evidence.named_by} names it"
         return Selection(evidence.backend, reason, is_named=True)
-    meant = {"static": f"{evidence.url_by} is set"} if evidence.url_by else {}
+    meant = {name: f"{where} is set" for name, where in evidence.beside.items()}
     for cloud, where in evidence.credentials.items():
         if cloud in evidence.tables:
             table = evidence.tables[cloud]
@@ -94,47 +96,48 @@ def select_backend(evidence: Evidence) -> Selection:
 def gather_evidence(
     values: Mapping[str, Any],
     origin: Mapping[str, str],
-    groups: Groups,
-    tables: Collection[str],
+    plugins: Mapping[str, BackendPlugin[Any]],
+    in_file: Collection[str],
 ) -> Evidence:
     """Return what speaks for a backend in settings that nobody has validated yet.
 
-    ``origin`` says where a value stands; ``tables`` are the groups of the settings
+    ``origin`` says where a value stands; ``in_file`` are the names in the settings
     file.
     """
 
     def given(name: str) -> str:
         return str(values[name]).strip() if is_given(values, name) else ""
 
+    meant = {
+        name: " and ".join(dict.fromkeys(where))
+        for name, plugin in plugins.items()
+        if (where := _meant_by(plugin, values, origin))
+    }
+    tables = {name for name, plugin in plugins.items() if plugin.has_table}
     return Evidence(
         backend=given("backend"),
         named_by=origin.get("backend", "backend"),
         default=given("default_backend"),
         default_by=origin.get("default_backend", "default_backend"),
-        url_by=origin.get("upstream_url", "upstream_url")
-        if given("upstream_url")
-        else "",
-        credentials={
-            name: " and ".join(dict.fromkeys(where))
-            for name, group in groups.items()
-            if (where := _credentials(name, group, values, origin))
+        beside={name: where for name, where in meant.items() if name not in tables},
+        credentials={name: where for name, where in meant.items() if name in tables},
+        tables={
+            name: origin.get(name, name)
+            for name in plugins
+            if name in tables and name in in_file
         },
-        tables={name: origin.get(name, name) for name in groups if name in tables},
     )
 
 
-def _credentials(
-    name: str,
-    group: type[BackendSettings],
-    values: Mapping[str, Any],
-    origin: Mapping[str, str],
+def _meant_by(
+    plugin: BackendPlugin[Any], values: Mapping[str, Any], origin: Mapping[str, str]
 ) -> list[str]:
-    """Return where the first complete credentials of a backend stand; none: empty."""
-    table = table_of(values, name)
-    for keys in group.credentials:
-        if all(is_given(table, key) for key in keys):
-            return [place_of(name, key, origin) for key in keys]
-    return []
+    """Return where the settings stand that say a backend is meant; none: empty."""
+    if not plugin.has_table:
+        keys = plugin.is_meant(plugin.settings, values)
+        return [origin.get(key, key) for key in keys]
+    keys = plugin.is_meant(plugin.settings, table_of(values, plugin.name))
+    return [place_of(plugin.name, key, origin) for key in keys]
 
 
 def table_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -38,7 +38,8 @@ def check_names(
         if name in groups:
             faults += _refused(groups[name].refused, given)
     unused = _set_aside(values, origin, others)
-    for name, meant, group in misspelt_names(given, variables):
+    foreign = {name for group in groups.values() for name in group.foreign}
+    for name, meant, group in misspelt_names(given, variables, foreign):
         if group in groups and group not in checked:
             unused.setdefault(group, []).append(f"{name} ({meant}?)")
         elif not name.startswith(OWN_PREFIX):  # of these every unknown one is a fault

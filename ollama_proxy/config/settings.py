@@ -1,16 +1,13 @@
-"""Every setting, read once: from the environment, else from one TOML file.
+"""The proxy's own settings, each with its default, its variables and its meaning.
 
-All faults are reported at once. The environment wins over the file. Names that
-users of Ollama and of the proxy's forerunners know keep working.
+`ollama_proxy.config.loader` reads them. Those of a backend stand with the backend.
 """
 
-import difflib
 import os
-import shutil
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,62 +16,28 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    SecretStr,
 )
-from pydantic import ValidationError as PydanticValidationError
-from pydantic.fields import FieldInfo
 
-from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.backends.fly.settings import FlySettings
-from ollama_proxy.backends.ovh.settings import OvhSettings
-from ollama_proxy.base.environment import expanded, state_folder, without_quotes
-from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.base.fields import (
-    OWN_PREFIX,
-    BackendSettings,
-    Duration,
-    Names,
-    Size,
-    environment_names,
-    is_secret,
-    setting,
+from ollama_proxy.base.environment import expanded, state_folder
+from ollama_proxy.base.fields import BackendSettings, Duration, Names, Size, setting
+from ollama_proxy.base.parsers import (
+    Listen,
+    parse_listen,
+    parse_log_level,
+    parse_word,
 )
-from ollama_proxy.base.parsers import Listen, parse_listen, parse_log_level
-from ollama_proxy.base.upstream_url import (
-    UpstreamUrl,
-    parse_upstream_url,
-    shown_input,
-    without_logins,
-)
-from ollama_proxy.config.selection import (
-    Groups,
-    Selection,
-    gather_evidence,
-    select_backend,
-)
-from ollama_proxy.config.service_links import without_service_links
-from ollama_proxy.config.setting_names import check_names
-from ollama_proxy.config.upstream_access import (
-    access_faults,
-    parse_headers,
-    parse_token,
-)
+from ollama_proxy.config.selection import Evidence, Selection, select_backend
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.fleet.gpu_use import GpuCheck
-from ollama_proxy.fleet.memory_estimate import needed_gb
 from ollama_proxy.serving.extra_routes import parse_routes
 from ollama_proxy.serving.idle_ignores import IgnoreRule, parse_ignores
 
-UpstreamAddress = Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)]
+S = TypeVar("S", bound=BackendSettings)
 
 
 def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     CorsPolicy(value)
     return value
-
-
-def _lower(value: object) -> str:
-    return str(value).strip().lower()
 
 
 def _state_dir() -> Path:
@@ -85,8 +48,15 @@ def _expanded(path: Path) -> Path:
     return expanded(path, os.environ)
 
 
-_HOPELESS = 1.3  # an estimate may be wrong by so much
-_UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read beside the proxy's own settings.
+
+    ``of_backends``: the settings of each backend that may be used, by its name.
+    """
+
+    selection: Selection
+    of_backends: Mapping[str, BackendSettings] = field(default_factory=dict)
 
 
 class Settings(BaseModel):
@@ -100,6 +70,12 @@ class Settings(BaseModel):
         text="listen address, read as Ollama's server reads it",
         shown="127.0.0.1:11434",
     )
+    origins: Annotated[Names, AfterValidator(_check_origins)] = setting(
+        (),
+        "OLLAMA_ORIGINS",
+        text="comma-separated origins that may ask besides Ollama's own; `*` = all",
+        shown="–",
+    )
     backend: str = setting(
         "",
         "OLLAMA_PROXY_BACKEND",
@@ -112,53 +88,6 @@ class Settings(BaseModel):
         text="the backend if neither `OLLAMA_PROXY_BACKEND`, an upstream URL nor the"
         " settings file names one; credentials alone then choose none",
         shown="–; `make run` sets `local`",
-    )
-    origins: Annotated[Names, AfterValidator(_check_origins)] = setting(
-        (),
-        "OLLAMA_ORIGINS",
-        text="comma-separated origins that may ask besides Ollama's own; `*` = all",
-        shown="–",
-    )
-    upstream_url: UpstreamAddress | None = setting(
-        None,
-        "OLLAMA_PROXY_UPSTREAM_URL",
-        text="the Ollama server that `static` points at; it may have a login:"
-        " `http://user:password@host:11434`",
-        shown="–",
-        is_secret=True,
-    )
-    upstream_is_gateway: bool = setting(
-        "false",
-        "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY",
-        text="there is a gateway before that server: a clean early end is a loss",
-        shown="false",
-    )
-    upstream_token: Annotated[SecretStr, BeforeValidator(parse_token)] | None = setting(
-        None,
-        "OLLAMA_PROXY_UPSTREAM_TOKEN",
-        text="a token that server wants as `Authorization: Bearer`; clients' own is"
-        " replaced",
-        shown="–",
-    )
-    upstream_headers: Annotated[
-        dict[str, SecretStr], BeforeValidator(parse_headers)
-    ] = setting(
-        dict,
-        "OLLAMA_PROXY_UPSTREAM_HEADERS",
-        text="headers that server wants, one `Name: value` a line, or a JSON object",
-        shown="–",
-    )
-    upstream_ca: Path | None = setting(
-        None,
-        "OLLAMA_PROXY_UPSTREAM_CA",
-        text="a PEM file with the certificates that are trusted there, and no others",
-        shown="the system's, or `SSL_CERT_FILE`",
-    )
-    upstream_insecure: bool = setting(
-        "false",
-        "OLLAMA_PROXY_UPSTREAM_INSECURE",
-        text="whether any certificate will do there: whoever is on the way can listen",
-        shown="false",
     )
     models: Names = setting(
         (),
@@ -253,7 +182,7 @@ class Settings(BaseModel):
         )
     )
     wake_for_unknown_models: Annotated[
-        Literal["auto", "true", "false"], BeforeValidator(_lower)
+        Literal["auto", "true", "false"], BeforeValidator(parse_word)
     ] = setting(
         "auto",
         "OLLAMA_PROXY_WAKE_FOR_UNKNOWN_MODELS",
@@ -297,7 +226,7 @@ class Settings(BaseModel):
         text="SQLite file, owner id and lock: one proxy per folder",
         shown="~/.local/state/ollama-proxy, /state in the image",
     )
-    gpu_check: Annotated[GpuCheck, BeforeValidator(_lower)] = setting(
+    gpu_check: Annotated[GpuCheck, BeforeValidator(parse_word)] = setting(
         "warn",
         "OLLAMA_PROXY_GPU_CHECK",
         text="what a loaded model that is not on the GPU means: `warn`, `fail` (the"
@@ -309,18 +238,6 @@ class Settings(BaseModel):
         "OLLAMA_PROXY_STOP_ON_EXIT",
         text="stop the instance when the proxy ends (`local` always does)",
         shown="false",
-    )
-    ollama_bin: str | None = setting(
-        None,
-        "OLLAMA_PROXY_OLLAMA_BIN",
-        text="the `ollama` program that `local` runs",
-        shown="`ollama` on the PATH",
-    )
-    simulator: Literal["auto", "always", "never"] = setting(
-        "auto",
-        "OLLAMA_PROXY_SIMULATOR",
-        text="whether `local` runs the simulator: `auto` = if there is no `ollama`",
-        shown="auto",
     )
     asleep_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = setting(
         "0.32.15",
@@ -336,254 +253,46 @@ class Settings(BaseModel):
         text="debug, info, warning (`warn`) or error (`err`, `fatal`)",
         shown="info",
     )
-    exoscale: ExoscaleSettings = Field(
-        default_factory=ExoscaleSettings, description="settings of `exoscale`"
-    )
-    fly: FlySettings = Field(
-        default_factory=FlySettings, description="settings of `fly`"
-    )
-    ovh: OvhSettings = Field(
-        default_factory=OvhSettings, description="settings of `ovh`"
-    )
     backend_options: dict[str, Any] = setting(
         dict,
         text="settings of a plug-in: a table in the settings file",
         shown="–",
     )
-    _selection: Selection = PrivateAttr()
+    _read: Read = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
-        """Keep which backend was selected when the settings were read.
+        """Keep what else was read with these: ``context``, if it is a `Read`.
 
-        ``context`` is that `Selection`; without one it is selected from the values.
+        Without one the backend is the one that these name.
         """
-        if not isinstance(context, Selection):
-            values = self.model_dump(exclude_unset=True)
-            context = select_backend(gather_evidence(values, {}, backend_groups(), ()))
-        self._selection = context
+        if not isinstance(context, Read):
+            named = Evidence(self.backend, "backend", self.default_backend)
+            context = Read(select_backend(named))
+        self._read = context
 
     @property
     def selection(self) -> Selection:
         """Which backend is used, and why."""
-        return self._selection
+        return self._read.selection
 
+    @property
+    def of_backend(self) -> BackendSettings:
+        """The settings of the backend that is used; a mere function has none."""
+        name = self.selection.backend
+        return self._read.of_backends.get(name, BackendSettings())
 
-def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
-    """Read the settings, or raise `SettingsError` with every fault.
+    def of(self, kind: type[S]) -> S:
+        """Return the settings of a backend by their class.
 
-    ``file`` is the TOML file; if None, ``./ollama-proxy.toml`` if it is there.
-    """
-    faults: list[str] = []
-    env = without_quotes(without_service_links(env))
-    values, origin = _read_file(file, faults)
-    tables = frozenset(values)
-    for name, (text, variable) in _read_environment(env, faults).items():
-        group, _, key = name.rpartition(".")
-        table = values.setdefault(group, {}) if group else values
-        if isinstance(table, dict):
-            table[key] = text
-            origin[name] = variable
-    for key in ("backend", "default_backend", "simulator"):
-        if isinstance(values.get(key), str):
-            values[key] = str(values[key]).strip().lower()
-    groups = backend_groups()
-    selection = select_backend(gather_evidence(values, origin, groups, tables))
-    given = [name for name, text in env.items() if text]
-    selection, wrong = check_names(
-        selection, values, origin, groups, _variables_by_group(), given
-    )
-    faults += wrong
-    settings = _validated(values, origin, selection, faults)
-    if settings is not None:
-        faults += _contradictions(settings)
-    if faults or settings is None:
-        raise SettingsError(faults)
-    return settings
+        They are the defaults if it may not be used: its settings are not even read.
+        """
+        given = self._read.of_backends.values()
+        return next((one for one in given if isinstance(one, kind)), None) or kind()
 
-
-def _variables_by_group() -> dict[str, list[str]]:
-    """Return every environment variable that is read, by group; "" has the rest.
-
-    ``EXOSCALE_IDLE_TIMEOUT`` is a setting of the proxy by an older name: by that name
-    it is one of Exoscale's.
-    """
-    found: dict[str, list[str]] = {}
-    prefixes = {f"{group.upper()}_": group for group in backend_groups()}
-    for name, one in every_setting().items():
-        for variable in environment_names(one):
-            word = variable.partition("_")[0] + "_"
-            group = name.rpartition(".")[0] or prefixes.get(word, "")
-            found.setdefault(group, []).append(variable)
-    return found
-
-
-def _read_file(
-    file: Path | None, faults: list[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    path = file if file is not None else Path("ollama-proxy.toml")
-    if file is None and not _is_there(path):
-        return {}, {}
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        faults.append(f"{path}: the settings file can't be read: {error}")
-        return {}, {}
-    for key in sorted(set(values) - set(Settings.model_fields)):
-        faults.append(f"{path}: unknown setting {key!r}{_guess(key, _file_keys())}")
-        del values[key]
-    return values, {key: f"{path}: {key}" for key in values}
-
-
-def _is_there(path: Path) -> bool:
-    """Tell whether a file is there; not if its folder may not even be searched."""
-    try:
-        path.stat()
-    except OSError:
-        return False
-    return True
-
-
-def _file_keys() -> list[str]:
-    return sorted(Settings.model_fields)
-
-
-def _read_environment(
-    env: Mapping[str, str], faults: list[str]
-) -> dict[str, tuple[str, str]]:
-    """Return the settings that the environment has, and from which variable."""
-    found: dict[str, tuple[str, str]] = {}
-    known: set[str] = set()
-    for name, field in every_setting().items():
-        variables = environment_names(field)
-        known.update(variables)
-        given = [
-            (variable, env[variable]) for variable in variables if env.get(variable)
-        ]
-        if name == "models" and given:
-            found[name] = (",".join(text for _, text in given), given[0][0])
-        elif given:
-            found[name] = (given[0][1], given[0][0])
-    for variable in sorted(env):
-        if variable.startswith(OWN_PREFIX) and variable not in known:
-            guess = _guess(variable, sorted(known))
-            faults.append(f"{variable}: unknown setting{guess}")
-    return found
-
-
-def every_setting() -> dict[str, FieldInfo]:
-    """Return each setting by its name; those of a group as ``group.name``."""
-    found: dict[str, FieldInfo] = {}
-    for name, field in Settings.model_fields.items():
-        if (group := group_of(field)) is None:
-            found[name] = field
-        else:
-            found |= {f"{name}.{key}": one for key, one in group.model_fields.items()}
-    return found
-
-
-def backend_groups() -> Groups:
-    """Return the settings of each backend that has some of its own."""
-    fields = Settings.model_fields.items()
-    return {name: group for name, one in fields if (group := group_of(one)) is not None}
-
-
-def group_of(field: FieldInfo) -> type[BackendSettings] | None:
-    """Return the settings that a field groups; None if it is one setting."""
-    kind = field.annotation
-    if isinstance(kind, type) and issubclass(kind, BackendSettings):
-        return kind
-    return None
-
-
-def _guess(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
-
-
-def _validated(
-    values: dict[str, Any],
-    origin: dict[str, str],
-    selection: Selection,
-    faults: list[str],
-) -> Settings | None:
-    try:
-        return Settings.model_validate(values, context=selection)
-    except PydanticValidationError as error:
-        for fault in error.errors():
-            name = ".".join(str(part) for part in fault["loc"][:2]) or "settings"
-            name = name if name in every_setting() else name.partition(".")[0]
-            message = fault["msg"].removeprefix("Value error, ")
-            where = origin.get(name, name)
-            told = fault["type"] == _UNKNOWN or is_secret(every_setting().get(name))
-            shown = "" if told else shown_input(fault["input"], message)
-            faults.append(f"{where}: {without_logins(message)}{shown}")
-        return None
-
-
-def _contradictions(settings: Settings) -> list[str]:
-    """Name what is wrong between settings that are right one by one."""
-    faults = []
-    backend, exoscale = backend_name(settings), settings.exoscale
-    if settings.selection.rivals:
-        meant = " and ".join(settings.selection.meant)
-        faults.append(
-            f"OLLAMA_PROXY_BACKEND: there are settings for {meant};"
-            " name the one that is meant"
-        )
-    if backend == "exoscale" and not (exoscale.api_key or exoscale.api_secret):
-        faults.append(
-            "EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both;"
-            " make a key in the portal under IAM"
-        )
-    if backend == "fly":
-        faults += settings.fly.faults() + _models_too_large(settings)
-    if backend == "ovh":
-        faults += settings.ovh.faults()
-    if backend == "static" and settings.upstream_url is None:
-        faults.append(
-            "OLLAMA_PROXY_UPSTREAM_URL: the backend 'static' needs the URL of a server;"
-            " write http://host:11434"
-        )
-    if settings.backend not in {"", "static"} and settings.upstream_url is not None:
-        faults.append(
-            f"OLLAMA_PROXY_UPSTREAM_URL: the backend {settings.backend!r} takes no URL;"
-            " remove it, or set OLLAMA_PROXY_BACKEND=static"
-        )
-    if backend_name(settings) != "static" and settings.upstream_is_gateway:
-        faults.append(
-            "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY: only the backend 'static' takes it, not"
-            f" for {backend_name(settings)!r}; remove it"
-        )
-    faults += access_faults(settings, backend)
-    if settings.ollama_bin and shutil.which(settings.ollama_bin) is None:
-        faults.append(
-            f"OLLAMA_PROXY_OLLAMA_BIN: there is no program {settings.ollama_bin!r};"
-            " install Ollama or remove the setting"
-        )
-    elif settings.simulator == "never" and not _has_ollama(settings):
-        faults.append(
-            "OLLAMA_PROXY_SIMULATOR: 'never' needs an `ollama` program and there is"
-            " none on the PATH; install Ollama or remove the setting"
-        )
-    return faults
-
-
-def _models_too_large(settings: Settings) -> list[str]:
-    """Name the models that can't fit into the memory of the machine that is meant."""
-    memory_gb = settings.fly.guest.memory_mb / 1024.0
-    faults = []
-    for model in settings.models:
-        needed = needed_gb(model, None)
-        if needed is not None and needed > memory_gb * _HOPELESS:
-            faults.append(
-                f"OLLAMA_MODEL: {model!r} wants about {needed:.1f} GB of memory, and"
-                f" {settings.fly.size} has {memory_gb:.1f}; choose a larger FLY_VM_SIZE"
-            )
-    return faults
-
-
-def _has_ollama(settings: Settings) -> bool:
-    return shutil.which(settings.ollama_bin or "ollama") is not None
+    @property
+    def of_backends(self) -> Mapping[str, BackendSettings]:
+        """What is set for each backend that may be used."""
+        return self._read.of_backends
 
 
 def backend_name(settings: Settings) -> str:

@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.fields import BackendSettings
 from ollama_proxy.base.former_names import with_former_fields
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.endpoint import Upstream as Upstream  # noqa: PLC0414 - for plug-ins
+
+S = TypeVar("S", bound=BackendSettings)
 
 _PLACE_LENGTH = 500
 
@@ -370,10 +373,12 @@ class Notes(Protocol):
 class BackendContext:
     """What a backend is built from.
 
-    ``options`` are the backend's own settings: for a plug-in the table
-    ``[backend_options]`` of the settings file. ``notes`` outlive the process.
+    ``options`` are the table ``[backend_options]`` of the settings file, and besides
+    it ``models``, ``max_lifetime`` (seconds or None) and the backend's own settings
+    under its name: see `settings_of`. ``notes`` outlive the process.
     ``remembers`` tells whether this state folder ever began a launch: one that it did
     not, and that carries its owner id, was begun by a copy of the folder.
+    ``environment`` is what a program that the backend runs may be given parts of.
     """
 
     owner_id: str
@@ -382,7 +387,13 @@ class BackendContext:
     clock: Clock
     options: Mapping[str, object] = field(default_factory=dict)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def settings_of(self, kind: type[S]) -> S:
+        """Return the backend's own settings; the defaults if there are none."""
+        given = (one for one in self.options.values() if isinstance(one, kind))
+        return next(given, None) or kind()
 
 
 BackendFactory = Callable[[BackendContext], Backend]
-"""What an entry point of the group ``ollama_proxy.backends`` names."""
+"""What builds a backend; `ollama_proxy.fleet.backend_plugin` has all of the door."""

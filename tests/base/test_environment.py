@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.environment import expanded, home_folder, state_folder, unquoted
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.store.sqlite import Store
 from tests.black_box import PROGRAM, ROOT, clean_environment, free_port, run_cli
 
@@ -72,8 +73,8 @@ def test_every_setting_is_read_without_its_quotes() -> None:
     assert settings.idle_timeout == 1800.0
     assert (settings.listen.host, settings.listen.port) == ("0.0.0.0", 11434)
     assert settings.selection.backend == "exoscale"
-    assert settings.exoscale.api_key == "EXOkey"
-    secret = settings.exoscale.api_secret
+    assert settings.of(ExoscaleSettings).api_key == "EXOkey"
+    secret = settings.of(ExoscaleSettings).api_secret
     assert secret is not None
     assert secret.get_secret_value() == 'it"s'
     assert settings.models == ("a", "b")

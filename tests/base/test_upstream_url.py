@@ -16,7 +16,7 @@ from ollama_proxy.base.upstream_url import (
     without_login,
     without_logins,
 )
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 
 SECRET = "s3cr3t-pw"
 

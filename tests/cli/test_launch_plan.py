@@ -7,7 +7,7 @@ import pytest
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plan
 from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.store.sqlite import Store
 
 EXOSCALE = {"EXOSCALE_API_KEY": "EXOkey", "EXOSCALE_API_SECRET": "my-secret"}

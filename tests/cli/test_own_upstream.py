@@ -12,7 +12,7 @@ import pytest
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.cli.own_upstream import IpAddress, leads_here, refuse_own_upstream
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from tests.black_box import free_port
 
 OWN = {"192.168.7.2", "fe80::1%eth0", "2001:db8::7", "02:42:ac:11:00:02"}

@@ -4,7 +4,8 @@ import pytest
 
 from ollama_proxy.base.fields import environment_names
 from ollama_proxy.config.foreign_variables import NAMES, is_foreign
-from ollama_proxy.config.settings import every_setting, load_settings
+from ollama_proxy.config.known_settings import every_setting
+from ollama_proxy.config.loader import load_settings
 
 OURS = {name for one in every_setting().values() for name in environment_names(one)}
 

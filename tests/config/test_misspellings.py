@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.base.fields import environment_names
+from ollama_proxy.config.known_settings import every_setting
 from ollama_proxy.config.misspellings import misspelt_names
-from ollama_proxy.config.settings import every_setting
 
 KNOWN = {
     "": ["OLLAMA_HOST", "OLLAMA_MODEL", "OLLAMA_PROXY_BACKEND", "LOG_LEVEL"],

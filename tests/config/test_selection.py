@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.selection import Evidence, Selection, select_backend
-from ollama_proxy.config.settings import Settings, load_settings
+from ollama_proxy.config.settings import Settings
 
 KEYS = {"EXOSCALE_API_KEY": "EXOkey", "EXOSCALE_API_SECRET": "s3cret"}
 BY_DEFAULT = {"OLLAMA_PROXY_DEFAULT_BACKEND": "local"}
@@ -143,8 +145,8 @@ def test_evidence_of_two_tables_makes_rivals() -> None:
     assert select_backend(evidence).meant == ("fly", "ovh")
 
 
-def test_settings_that_nobody_loaded_select_from_their_values() -> None:
-    settings = Settings.model_validate({"upstream_url": "http://h:1"})
+def test_settings_that_nobody_loaded_select_what_they_name() -> None:
+    settings = Settings.model_validate({"backend": "static"})
     assert settings.selection.backend == "static"
 
 
@@ -196,7 +198,7 @@ def test_settings_of_other_backends_stop_nothing_and_give_one_notice(
     settings = load_settings(named | others)
     notice = settings.selection.notice
 
-    assert settings.exoscale.disk_size == 100
+    assert settings.of(ExoscaleSettings).disk_size == 100
     assert "\n" not in notice
     assert "EXOSCALE_ZNOE (EXOSCALE_ZONE?)" in notice
     assert all(name in notice for name in others)

@@ -7,8 +7,9 @@ import pytest
 
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import environment_names
+from ollama_proxy.config.known_settings import every_setting
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.service_links import is_service_link, service_links
-from ollama_proxy.config.settings import every_setting, load_settings
 from tests.black_box import free_port, proxy_process, run_cli
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_proxy.backends.static_settings import StaticSettings
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.parsers import (
     Listen,
@@ -20,7 +21,8 @@ from ollama_proxy.base.parsers import (
     replace_listen,
 )
 from ollama_proxy.base.upstream_url import UpstreamUrl
-from ollama_proxy.config.settings import Settings, backend_name, load_settings
+from ollama_proxy.config.loader import load_settings
+from ollama_proxy.config.settings import Settings, backend_name
 from tests.black_box import clean_environment
 
 
@@ -148,8 +150,10 @@ def test_a_file_in_the_working_folder_is_found(
 def as_somebody(folder: Path) -> subprocess.CompletedProcess[str]:
     """Load the settings in a folder as a user who owns nothing."""
     code = (
-        "from ollama_proxy.config.settings import load_settings as load\n"
+        "from ollama_proxy.config.loader import load_settings as load\n"
         "from ollama_proxy.base.errors import SettingsError\n"
+        "from ollama_proxy.fleet.backend_loader import find_backends\n"
+        "find_backends()\n"  # this user may be unable to read Python's own files
         f"import os; os.chdir({str(folder)!r}); os.getuid() or os.setuid(1000670000)\n"
         "try: print(load({}).models)\n"
         "except SettingsError as error: print(*error.faults)"
@@ -237,7 +241,9 @@ def test_the_backend_is_found_from_what_is_set() -> None:
     assert backend_name(load_settings({})) == "local"
     url = {"OLLAMA_PROXY_UPSTREAM_URL": "http://h:1/"}
     assert backend_name(load_settings(url)) == "static"
-    assert load_settings(url).upstream_url == UpstreamUrl(url="http://h:1")
+    assert load_settings(url).of(StaticSettings).upstream_url == UpstreamUrl(
+        url="http://h:1"
+    )
 
 
 def test_empty_variables_are_not_set() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.backends.static_settings import StaticSettings
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.fleet import backend_loader
@@ -25,12 +26,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
         value="tests.fleet.test_backend_loader:open_fake",
         group=backend_loader.GROUP,
     )
-
-    def entry_points(*, group: str, name: str | None = None) -> metadata.EntryPoints:
-        found = metadata.EntryPoints([point] if group == backend_loader.GROUP else [])
-        return found if name is None else found.select(name=name)
-
-    monkeypatch.setattr(backend_loader, "entry_points", entry_points)
+    monkeypatch.setattr(backend_loader, "installed_plug_ins", lambda: [point])
 
 
 @pytest.mark.usefixtures("plug_in")
@@ -52,8 +48,9 @@ def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
 
 def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
     factory = backend_loader.load_backend("static")
+    settings = StaticSettings.model_validate({"upstream_url": "http://h:1"})
     context = BackendContext(
-        "o", tmp_path, MemoryNotes(), SystemClock(), {"upstream_url": "http://h:1"}
+        "o", tmp_path, MemoryNotes(), SystemClock(), {"static": settings}
     )
 
     assert isinstance(factory(context), StaticBackend)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.cli.doctor import examine
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.fleet.backend import Finding, Traits
 from ollama_proxy.fleet.model_room import room_findings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.ollama.routes import ColdAnswer, classify
 from ollama_proxy.serving.extra_routes import (
     LEARNT_ROUTES,

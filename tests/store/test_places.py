@@ -12,7 +12,7 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Traits, place_of
 from ollama_proxy.store.places import PLACES

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from ollama_proxy.cli.doctor import examine
-from ollama_proxy.config.settings import load_settings
+from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.store.sqlite import Store
 from tests.backends.exoscale.rig import Rig

@@ -22,9 +22,7 @@ def settings(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setti
     """Have the commands open the rig's backend, and wait for shorter."""
     monkeypatch.setattr(doctor, "open_backend", lambda *_: rig.open(LOST))
     monkeypatch.setattr(doctor, "_TIDY_PAUSE_S", 0.05)
-    return Settings(
-        state_dir=tmp_path / "state", backend="exoscale", exoscale=rig.settings()
-    )
+    return Settings(state_dir=tmp_path / "state", backend="exoscale")
 
 
 async def forgotten(rig: Rig) -> ExoscaleBackend:

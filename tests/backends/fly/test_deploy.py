@@ -11,7 +11,8 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.sizes import SIZES
 from ollama_proxy.backends.images import GUARDED, Image
 from ollama_proxy.base.errors import CredentialsError, SettingsError, SpecError
-from ollama_proxy.config.settings import backend_name, load_settings
+from ollama_proxy.config.loader import load_settings
+from ollama_proxy.config.settings import backend_name
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding
 from tests.backends.fly.rig import IMAGE, Rig
@@ -252,7 +253,7 @@ def test_the_smallest_machine_takes_the_smallest_model() -> None:
     )
 
     assert backend_name(settings) == "fly"
-    assert settings.fly.guest.memory_mb == 2048
+    assert settings.of(FlySettings).guest.memory_mb == 2048
 
 
 def test_every_size_has_memory_that_fly_allows() -> None:

@@ -9,7 +9,8 @@ from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.backends.ovh.flavors import Flavor, GpuInformation, find_flavor
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
 from ollama_proxy.base.errors import SettingsError, SpecError
-from ollama_proxy.config.settings import backend_name, load_settings
+from ollama_proxy.config.loader import load_settings
+from ollama_proxy.config.settings import backend_name
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding, Phase
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
@@ -199,8 +200,8 @@ def test_the_seeds_words_are_settings(tmp_path: Path) -> None:
     )
 
     assert backend_name(settings) == "ovh"
-    assert settings.ovh.gpu_model == "H100"
-    assert settings.ovh.regions == ("BHS",)
+    assert settings.of(OvhSettings).gpu_model == "H100"
+    assert settings.of(OvhSettings).regions == ("BHS",)
     assert settings.models == ("llama3.2", "qwen3")
 
 

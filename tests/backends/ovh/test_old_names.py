@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.config.settings import Settings, load_settings
+from ollama_proxy.config.loader import load_settings
+from ollama_proxy.config.settings import Settings
 from tests.backends.ovh.rig import Rig
 from tests.backends.ovh.test_commands import typed
 
@@ -31,18 +33,19 @@ def faults(folder: Path, **env: str) -> list[str]:
 
 def test_what_can_be_honoured_of_the_old_environment_is(tmp_path: Path) -> None:
     settings = loaded(tmp_path, **OLD)
+    ovh = settings.of(OvhSettings)
 
     assert settings.selection.backend == "ovh"
-    assert settings.ovh.api_token("US-EAST-VA") == "old-token-1"
-    assert settings.ovh.url_token("US-EAST-VA") == "old-token-1"
-    assert (settings.ovh.gpu_model, settings.ovh.gpu_count) == ("L40S", 2)
+    assert ovh.api_token("US-EAST-VA") == "old-token-1"
+    assert ovh.url_token("US-EAST-VA") == "old-token-1"
+    assert (ovh.gpu_model, ovh.gpu_count) == ("L40S", 2)
     assert settings.models == ("llama3.2", "nomic-embed-text")
 
 
 def test_the_newer_name_of_the_token_wins(tmp_path: Path) -> None:
     settings = loaded(tmp_path, **OLD, OVH_AI_TOKEN="new")
 
-    assert settings.ovh.api_token("US-EAST-VA") == "new"
+    assert settings.of(OvhSettings).api_token("US-EAST-VA") == "new"
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,20 @@ from aiohttp import web
 from cryptography import x509
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.base import log
-from ollama_proxy.base.clock import SystemClock
-from ollama_proxy.base.errors import SettingsError
-from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import Settings, load_settings
-from ollama_proxy.config.upstream_access import (
+from ollama_proxy.backends.static_access import (
     MOST_HEADERS,
     access_link,
     access_warnings,
     parse_headers,
     parse_token,
 )
+from ollama_proxy.backends.static_settings import StaticSettings
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.composition import open_backend
+from ollama_proxy.config.loader import load_settings
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.connect_faults import of_answer
 from ollama_proxy.store.sqlite import Store
@@ -87,6 +89,10 @@ async def gateway(
 
 def configured(folder: Path, **env: str) -> Settings:
     return load_settings({"OLLAMA_PROXY_STATE_DIR": str(folder), **env})
+
+
+def access(folder: Path, **env: str) -> StaticSettings:
+    return configured(folder, **env).of(StaticSettings)
 
 
 def opened(settings: Settings) -> StaticBackend:
@@ -230,9 +236,10 @@ def test_no_secret_is_in_a_repr(tmp_path: Path, secrets: tuple[str, ...]) -> Non
     for env in ({U: url, H: headers}, {U: "http://h", T: TOKEN, H: headers}):
         settings = configured(tmp_path, **env)
         backend = opened(settings)
-        link = access_link(settings)
-        shown = repr(settings) + repr(link) + repr(vars(backend)) + str(settings)
-        dumped = repr(settings.model_dump()) + settings.model_dump_json()
+        link = access_link(settings.of(StaticSettings))
+        own = settings.of(StaticSettings)
+        shown = f"{settings!r}{settings}{own!r}{own}{link!r}{vars(backend)!r}"
+        dumped = repr(own.model_dump()) + own.model_dump_json()
 
         assert not [one for one in secrets if one in shown + dumped]
 
@@ -244,11 +251,11 @@ def test_certificates_that_are_gone_since_are_told_as_such(tmp_path: Path) -> No
     path.unlink()
 
     with pytest.raises(SettingsError, match="can't be read as certificates"):
-        access_link(settings)
+        access_link(settings.of(StaticSettings))
 
 
 def test_credentials_make_no_gateway(tmp_path: Path) -> None:
-    link = access_link(configured(tmp_path, **{U: "http://h", T: TOKEN}))
+    link = access_link(access(tmp_path, **{U: "http://h", T: TOKEN}))
 
     assert not Upstream("http://h", link).has_gateway
     assert Upstream("http://h", link, is_gateway=True).has_gateway
@@ -256,7 +263,7 @@ def test_credentials_make_no_gateway(tmp_path: Path) -> None:
 
 
 def test_without_any_of_these_there_is_no_link(tmp_path: Path) -> None:
-    assert access_link(configured(tmp_path, **{U: "http://h"})) is None
+    assert access_link(access(tmp_path, **{U: "http://h"})) is None
 
 
 @pytest.mark.parametrize("name", [T, H, CA, INSECURE])
@@ -348,7 +355,7 @@ def test_headers_are_a_table_in_the_settings_file(tmp_path: Path) -> None:
     path.write_text(
         'upstream_url = "http://h"\n[upstream_headers]\nX-Api-Key = "k: v, w"\n'
     )
-    link = access_link(load_settings({}, path))
+    link = access_link(load_settings({}, path).of(StaticSettings))
 
     assert link is not None
     assert dict(link.headers) == {"X-Api-Key": "k: v, w"}
@@ -377,7 +384,7 @@ WARNED = [
 
 @pytest.mark.parametrize(("env", "said"), WARNED)
 def test_what_is_unsafe_is_told(tmp_path: Path, env: dict[str, str], said: str) -> None:
-    (warning,) = access_warnings(configured(tmp_path, **env))
+    (warning,) = access_warnings(access(tmp_path, **env))
 
     assert said in warning
     assert "OLLAMA_PROXY_UPSTREAM_" in warning
@@ -388,7 +395,7 @@ def test_what_is_unsafe_is_told(tmp_path: Path, env: dict[str, str], said: str) 
     "url", ["http://u:p@ollama", "http://u:p@10.1.2.3:1", "https://u:p@h.example"]
 )
 def test_a_login_on_ones_own_network_is_not_warned_of(tmp_path: Path, url: str) -> None:
-    assert access_warnings(configured(tmp_path, **{U: url})) == []
+    assert access_warnings(access(tmp_path, **{U: url})) == []
 
 
 @pytest.fixture

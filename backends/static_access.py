@@ -1,6 +1,6 @@
 """How the upstream that a person named is spoken to: credentials, and whom to trust.
 
-All of it is for the backend ``static``; clouds make links of their own.
+For the backend ``static``; clouds make links of their own.
 """
 
 import json
@@ -19,7 +19,7 @@ from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.upstream.endpoint import Link
 
 if TYPE_CHECKING:
-    from ollama_proxy.config.settings import Settings
+    from ollama_proxy.backends.static_settings import StaticSettings
 
 URL = "OLLAMA_PROXY_UPSTREAM_URL"
 TOKEN = "OLLAMA_PROXY_UPSTREAM_TOKEN"  # noqa: S105 - the name of a setting
@@ -107,7 +107,7 @@ def _shown(headers: Mapping[str, SecretStr]) -> dict[str, str]:
     return {name: value.get_secret_value() for name, value in headers.items()}
 
 
-def access_link(settings: "Settings") -> Link | None:
+def access_link(settings: "StaticSettings") -> Link | None:
     """Return how the upstream is spoken to; None if nothing is set for that.
 
     Raises `SettingsError` if the certificates can't be read.
@@ -135,7 +135,7 @@ def access_link(settings: "Settings") -> Link | None:
     )
 
 
-def _with_credentials(settings: "Settings") -> tuple[str, ...]:
+def _with_credentials(settings: "StaticSettings") -> tuple[str, ...]:
     """Return the settings that have credentials in them."""
     url = settings.upstream_url
     has_login = url is not None and url.authorization is not None
@@ -166,7 +166,7 @@ def _trusting_all() -> ssl.SSLContext:
     return context
 
 
-def access_faults(settings: "Settings", backend: str) -> list[str]:
+def access_faults(settings: "StaticSettings", backend: str) -> list[str]:
     """Name what is wrong between these settings, or with the file of certificates."""
     url = settings.upstream_url
     given = {
@@ -215,7 +215,7 @@ def _unreadable(certificates: Path) -> list[str]:
     ]
 
 
-def access_warnings(settings: "Settings") -> list[str]:
+def access_warnings(settings: "StaticSettings") -> list[str]:
     """Return what is unsafe about the way to the upstream, a sentence each."""
     if settings.upstream_url is None:
         return []

@@ -1,0 +1,96 @@
+"""Every setting that there is: the proxy's own, and those of each backend."""
+
+from collections.abc import Iterator, Mapping
+
+from pydantic.fields import FieldInfo
+
+from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.fields import environment_names
+from ollama_proxy.config.selection import Groups
+from ollama_proxy.config.settings import Settings
+from ollama_proxy.fleet.backend_loader import (
+    Backends,
+    find_backends,
+    variables_of,
+)
+
+_BEFORE_BACKENDS = "default_backend"
+"""The settings of backends that have no table follow this one where all are listed."""
+
+_LAST = "backend_options"
+
+
+def all_backends() -> Backends:
+    """Return every backend that is installed; it is told of one that can't be used.
+
+    A plug-in may neither be called as a setting of the proxy nor read its variables.
+    """
+    found = find_backends()
+    own = {
+        variable: name
+        for name, field in Settings.model_fields.items()
+        for variable in environment_names(field)
+    }
+    plugins, broken = dict(found.plugins), dict(found.broken)
+    for name, plugin in found.plugins.items():
+        taken = next((one for one in variables_of(plugin) if one in own), None)
+        if plugin.has_table and name in Settings.model_fields:
+            taken = taken or name
+        if taken is not None:
+            del plugins[name]
+            broken[name] = StartupError(
+                f"OLLAMA_PROXY_BACKEND: the backend {name!r} can't be used: {taken!r}"
+                " is a setting of the proxy; its author has to choose another name"
+            )
+    return Backends(plugins, broken)
+
+
+def every_setting(backends: Backends | None = None) -> dict[str, FieldInfo]:
+    """Return each setting by its name; those of a table as ``table.name``.
+
+    They are in the order in which the pages list them.
+    """
+    plugins = (backends or all_backends()).plugins.values()
+    found: dict[str, FieldInfo] = {}
+    for name, field in Settings.model_fields.items():
+        found[name] = field
+        if name == _BEFORE_BACKENDS:
+            for plugin in plugins:
+                found |= {} if plugin.has_table else plugin.settings.model_fields
+    for plugin in plugins:
+        if plugin.has_table:
+            for key, field in plugin.settings.model_fields.items():
+                found[f"{plugin.name}.{key}"] = field
+    return found | {_LAST: found.pop(_LAST)}
+
+
+def file_keys(backends: Backends) -> list[str]:
+    """Return what may stand at the top of the settings file, sorted."""
+    return sorted({name.partition(".")[0] for name in every_setting(backends)})
+
+
+def tables(backends: Backends) -> Groups:
+    """Return the settings of each backend that has a table, by its name."""
+    plugins = backends.plugins.items()
+    return {name: one.settings for name, one in plugins if one.has_table}
+
+
+def variables_by_group(backends: Backends) -> dict[str, list[str]]:
+    """Return every environment variable that is read, by table; "" has the rest.
+
+    ``EXOSCALE_IDLE_TIMEOUT`` is a setting of the proxy by an older name: by that name
+    it is one of Exoscale's.
+    """
+    prefixes = {f"{table.upper()}_": table for table in tables(backends)}
+    found: dict[str, list[str]] = {}
+    for variable, name in _variables(every_setting(backends)):
+        table = name.rpartition(".")[0]
+        word = variable.partition("_")[0] + "_"
+        found.setdefault(table or prefixes.get(word, ""), []).append(variable)
+    return found
+
+
+def _variables(settings: Mapping[str, FieldInfo]) -> Iterator[tuple[str, str]]:
+    for name, field in settings.items():
+        for variable in environment_names(field):
+            yield variable, name

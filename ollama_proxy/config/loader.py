@@ -1,0 +1,233 @@
+"""Read every setting once: from the environment, else from one TOML file.
+
+All faults are reported at once. The environment wins over the file. Names that
+users of Ollama and of the proxy's forerunners know keep working.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError as PydanticValidationError
+from pydantic.fields import FieldInfo
+
+from ollama_proxy.base.environment import without_quotes
+from ollama_proxy.base.errors import SettingsError
+from ollama_proxy.base.fields import (
+    OWN_PREFIX,
+    BackendSettings,
+    environment_names,
+    is_secret,
+)
+from ollama_proxy.base.upstream_url import shown_input, without_logins
+from ollama_proxy.config.known_settings import (
+    all_backends,
+    every_setting,
+    file_keys,
+    tables,
+    variables_by_group,
+)
+from ollama_proxy.config.selection import Selection, gather_evidence, select_backend
+from ollama_proxy.config.service_links import without_service_links
+from ollama_proxy.config.setting_names import check_names
+from ollama_proxy.config.settings import Read, Settings
+from ollama_proxy.fleet.backend_loader import Backends, Plugin
+from ollama_proxy.fleet.backend_plugin import Choice
+
+_FILE = "ollama-proxy.toml"
+_UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found, not validated yet: values by name, tables as mappings.
+
+    ``origin`` says where each stands, for people; ``in_file`` are the names that the
+    settings file has.
+    """
+
+    values: dict[str, Any]
+    origin: dict[str, str]
+    in_file: frozenset[str]
+
+
+def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Read the settings, or raise `SettingsError` with every fault.
+
+    ``file`` is the TOML file; if None, ``./ollama-proxy.toml`` if it is there.
+    """
+    backends, faults = all_backends(), list[str]()
+    env = without_quotes(without_service_links(env))
+    found = _find(env, file, backends, faults)
+    selection = select_backend(
+        gather_evidence(found.values, found.origin, backends.plugins, found.in_file)
+    )
+    selection, wrong = check_names(
+        selection,
+        found.values,
+        found.origin,
+        tables(backends),
+        variables_by_group(backends),
+        [name for name, text in env.items() if text],
+    )
+    faults += wrong
+    settings = _validated(found, selection, backends, faults)
+    if settings is not None:
+        faults += _contradictions(settings, backends)
+    if faults or settings is None:
+        raise SettingsError(faults)
+    return settings
+
+
+def _find(
+    env: Mapping[str, str], file: Path | None, backends: Backends, faults: list[str]
+) -> _Found:
+    """Return what the file and the environment have; the latter wins."""
+    values, origin = _read_file(file, file_keys(backends), faults)
+    in_file = frozenset(values)
+    for name, (text, variable) in _read_environment(env, backends, faults).items():
+        group, _, key = name.rpartition(".")
+        table = values.setdefault(group, {}) if group else values
+        if isinstance(table, dict):
+            table[key] = text
+            origin[name] = variable
+    for key in ("backend", "default_backend"):
+        if isinstance(values.get(key), str):
+            values[key] = str(values[key]).strip().lower()
+    return _Found(values, origin, in_file)
+
+
+def _read_file(
+    file: Path | None, known: Sequence[str], faults: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    path = file if file is not None else Path(_FILE)
+    if file is None and not _is_there(path):
+        return {}, {}
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        faults.append(f"{path}: the settings file can't be read: {error}")
+        return {}, {}
+    for key in sorted(set(values) - set(known)):
+        faults.append(f"{path}: unknown setting {key!r}{_guess(key, known)}")
+        del values[key]
+    return values, {key: f"{path}: {key}" for key in values}
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a file is there; not if its folder may not even be searched."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def _read_environment(
+    env: Mapping[str, str], backends: Backends, faults: list[str]
+) -> dict[str, tuple[str, str]]:
+    """Return the settings that the environment has, and from which variable."""
+    found: dict[str, tuple[str, str]] = {}
+    known: set[str] = set()
+    for name, field in every_setting(backends).items():
+        variables = environment_names(field)
+        known.update(variables)
+        given = [
+            (variable, env[variable]) for variable in variables if env.get(variable)
+        ]
+        if name == "models" and given:
+            found[name] = (",".join(text for _, text in given), given[0][0])
+        elif given:
+            found[name] = (given[0][1], given[0][0])
+    for variable in sorted(env):
+        if variable.startswith(OWN_PREFIX) and variable not in known:
+            guess = _guess(variable, sorted(known))
+            faults.append(f"{variable}: unknown setting{guess}")
+    return found
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+
+
+def _validated(
+    found: _Found, selection: Selection, backends: Backends, faults: list[str]
+) -> Settings | None:
+    """Return the settings; None, and sentences in ``faults``, if a value is wrong.
+
+    A backend's table is validated only where that backend may be meant.
+    """
+    values = dict(found.values)
+    given = {
+        name: _values_of(plugin, values)
+        for name, plugin in backends.plugins.items()
+        if not plugin.has_table or name in selection.meant
+    }
+    later: list[str] = []
+    groups: dict[str, BackendSettings] = {}
+    every = every_setting(backends)
+    for name, own in given.items():
+        plugin = backends.plugins[name]
+        prefix = f"{name}." if plugin.has_table else ""
+        try:
+            groups[name] = plugin.settings.model_validate(own)
+        except PydanticValidationError as error:
+            later += _sentences(error, prefix, found.origin, every)
+    settings = None
+    try:
+        settings = Settings.model_validate(values, context=Read(selection, groups))
+    except PydanticValidationError as error:
+        faults += _sentences(error, "", found.origin, every)
+    faults += later
+    return None if later else settings
+
+
+def _values_of(plugin: Plugin, values: dict[str, Any]) -> object:
+    """Remove the settings of a backend from ``values`` and return them."""
+    if plugin.has_table:
+        return values.pop(plugin.name, {})
+    fields = plugin.settings.model_fields
+    return {key: values.pop(key) for key in fields if key in values}
+
+
+def _sentences(
+    error: PydanticValidationError,
+    prefix: str,
+    origin: Mapping[str, str],
+    every: Mapping[str, FieldInfo],
+) -> Iterator[str]:
+    """Yield a sentence for each value that is wrong; ``prefix`` names its table."""
+    for fault in error.errors():
+        key = str(fault["loc"][0]) if fault["loc"] else ""
+        name = f"{prefix}{key}" or "settings"
+        name = name if name in every else name.partition(".")[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        where = origin.get(name, name)
+        told = fault["type"] == _UNKNOWN or is_secret(every.get(name))
+        shown = "" if told else shown_input(fault["input"], message)
+        yield f"{where}: {without_logins(message)}{shown}"
+
+
+def _contradictions(settings: Settings, backends: Backends) -> list[str]:
+    """Name what is wrong between settings that are right one by one."""
+    selection, faults = settings.selection, list[str]()
+    if selection.rivals:
+        meant = " and ".join(selection.meant)
+        faults.append(
+            f"OLLAMA_PROXY_BACKEND: there are settings for {meant};"
+            " name the one that is meant"
+        )
+    choice = Choice(selection.backend, settings.backend, settings.models)
+    if (broken := backends.broken.get(selection.backend)) is not None:
+        faults.append(str(broken))
+    for name, own in sorted(
+        settings.of_backends.items(), key=lambda one: one[0] != selection.backend
+    ):
+        plugin = backends.plugins[name]
+        if name == selection.backend or not plugin.has_table:
+            faults += plugin.faults(own, choice)
+    return faults
