@@ -7,6 +7,10 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# A container's image often sets it, and then each of the hundreds of processes of the tests
+# compiles the package for itself: a quarter of its start.
+PYTHONDONTWRITEBYTECODE =
+
 .PHONY: run test image-test check fix lint types bench bench-smoke wheel lock clean help
 
 help: ## list the tasks

@@ -70,6 +70,9 @@ class SetClock:
         return self.moment + self.date_ahead_s
 
 
+_REAL = SystemClock()  # to make one reads a file
+
+
 @dataclass(slots=True)
 class JumpingClock:
     """The real time, moved on by hand; ``date_ahead_s`` moves the date alone."""
@@ -83,10 +86,10 @@ class JumpingClock:
         await asyncio.sleep(0)
 
     def now(self) -> float:
-        return SystemClock().now() + self.ahead_s
+        return _REAL.now() + self.ahead_s
 
     def wall(self) -> float:
-        return SystemClock().wall() + self.ahead_s + self.date_ahead_s
+        return _REAL.wall() + self.ahead_s + self.date_ahead_s
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:

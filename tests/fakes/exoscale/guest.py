@@ -32,7 +32,8 @@ from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance
 
 def read_user_data(text: str) -> dict[str, Any]:
     """Return the cloud-config of an instance, as cloud-init would read it."""
-    config: dict[str, Any] = yaml.safe_load(gzip.decompress(base64.b64decode(text)))
+    plain = gzip.decompress(base64.b64decode(text))
+    config: dict[str, Any] = yaml.load(plain, yaml.CSafeLoader)  # ten times as fast
     return config
 
 
