@@ -45,6 +45,10 @@ def _may_mean(name: str, known: str) -> bool:
     """
     if abs(len(name) - len(known)) > _LETTERS:
         return False
+    # A change of one letter takes one out of the set and puts one in: two at most. It
+    # spares nearly all comparisons, which took a twentieth of the start of a command.
+    if len(set(name) ^ set(known)) > 2 * _LETTERS:
+        return False
     word = known.partition("_")[0]
     return (
         len(word) >= _OWN_WORD
