@@ -56,15 +56,16 @@ from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
+from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_body import BodyBudget, invite_later
 from ollama_proxy.serving.response_relay import strip_own_headers
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
-from ollama_proxy.serving.short_circuit import ShortCircuit
 from ollama_proxy.serving.status import Status
 from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.store.lessons import LessonBook
@@ -254,18 +255,17 @@ def build_app(
     )
     services = Services(
         pool=pool,
-        relay=relay,
-        mark=mark,
-        answers=ColdAnswers(catalogue),
-        status=status,
-        spared=ShortCircuit(
-            _spared(settings, backend),
+        fleet=FleetView(
+            pool,
             unknown,
             IdleIgnores(settings.idle_ignores),
-            status.unwoken,
+            _spared(settings, backend),
             lambda: catalogue.last_version,
-            clock,
         ),
+        relay=relay,
+        mark=mark,
+        replies=OwnReplies(ColdAnswers(catalogue), status, mark, clock),
+        unknown=unknown,
         budget=BodyBudget(settings.max_waiting_bytes),
         hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=metrics,

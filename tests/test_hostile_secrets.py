@@ -12,8 +12,8 @@ from aiohttp import web
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base import log
+from ollama_proxy.core import dispatch
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher
-from ollama_proxy.serving.short_circuit import ShortCircuit
 from tests.fakes.instance import InProcessBackend
 from tests.malformed_requests import BODY, FIRST, KEY, MALFORMED, SECRET
 from tests.proxy import RunningProxy, running_proxy
@@ -110,8 +110,7 @@ async def test_a_fault_of_ours_is_told_without_the_words_of_the_exception(
     def fail(*_args: object) -> None:
         raise ValueError(SECRET.decode())
 
-    for name in ("answer", "wants_none"):
-        monkeypatch.setattr(ShortCircuit, name, fail)
+    monkeypatch.setattr(dispatch, "_of_use", fail)
     head = [b"POST /api/generate HTTP/1.1", b"Host: localhost", field, KEY]
     length = b"Content-Length: %d" % len(BODY)
     answer = await answer_to(proxy.port, b"\r\n".join([*head, length, b"", BODY]))

@@ -34,9 +34,6 @@ from ollama_proxy.core.plans import (
     Wait,
 )
 
-READ_LIMIT_S = 5.0
-"""How long an instance may take to begin the answer to a mere read."""
-
 _PATIENT = frozenset({ColdAnswer.CLOUD, ColdAnswer.ACCOUNT, ColdAnswer.NOT_FOUND})
 _LOAD_BYTES = 4096
 _NO_CLOUD = (
@@ -47,7 +44,7 @@ _LATER = "; no list names it yet, and it is looked for again in {} min"
 
 _LOOP, _ROOT, _UNWOKEN = Say(Known.LOOP), Say(Known.ROOT), Say(Known.UNWOKEN)
 _READ = {upto: Read(upto) for upto in Reading}
-_OBSERVE, _OBSERVE_SOON, _RELAY = Observe(None), Observe(READ_LIMIT_S), Relay()
+_OBSERVE, _RELAY = Observe(None), Relay()
 
 
 def decide(facts: Facts, fleet: Fleet) -> Plan:
@@ -59,7 +56,7 @@ def decide(facts: Facts, fleet: Fleet) -> Plan:
 
     What only reads:
 
-     4. An instance is ready and was not asked yet    -> Observe, 5 s at most
+     4. An instance is ready and was not asked yet    -> Observe, for 5 s
      5. It may have carried out an unknown request    -> Unavailable: 503
      6. Ollama would refuse it, whatever its models   -> Refuse
      7. Else                                          -> Say(COLD)
@@ -100,14 +97,15 @@ def _of_read(facts: Facts, fleet: Fleet) -> Plan:
     can_be_sent = facts.body.complete or is_unknown
     is_ours = route.kind is Kind.ADMIN  # an unknown one, or its method
     if can_be_sent and not is_ours and not facts.tried and fleet.is_ready:  # (4)
-        return _OBSERVE if route.asleep in _PATIENT else _OBSERVE_SOON
+        is_patient = route.asleep in _PATIENT
+        return _OBSERVE if is_patient else Observe(fleet.read_limit_s)
     if is_unknown and facts.may_be_done:  # (5)
         return Unavailable(facts.problem)
     if route.asleep is not ColdAnswer.SHOW:  # (7)
         return Say(Known.COLD)
     if (refused := _refusal_of(facts, fleet)) is not None:  # (6)
         return Refuse(refused)
-    return Say(Known.COLD, _look(facts))
+    return Say(Known.COLD, look(facts))
 
 
 def _of_use(facts: Facts, fleet: Fleet) -> Plan:
@@ -126,7 +124,7 @@ def _of_use(facts: Facts, fleet: Fleet) -> Plan:
         if not isinstance(plan, Wait):  # (12)
             return plan
         wait = plan
-    if facts.waited or (failed and facts.wait_s <= 0):  # (13)
+    if facts.waited or (failed and facts.may_wait_s <= 0):  # (13)
         return Unavailable(facts.problem)
     return wait  # (14)
 
@@ -138,7 +136,7 @@ def _without_instance(facts: Facts, fleet: Fleet) -> Plan:
     """
     if (refused := _refusal_of(facts, fleet)) is not None:
         return Refuse(refused)
-    fields = _look(facts)
+    fields = look(facts)
     if fields is None:
         return _UNWOKEN if _is_ignored(facts, fleet, None) else Wait()
     if facts.route.kind is Kind.INFERENCE:
@@ -195,7 +193,7 @@ def is_no_use(facts: Facts, fleet: Fleet) -> bool:
         return False
     if not _may_be_no_use(facts.body.head, fleet):
         return False
-    fields = _look(facts)
+    fields = look(facts)
     if fields is None:
         return False
     need = need_of(facts.route.name, fields)
@@ -231,15 +229,12 @@ def _is_readable(facts: Facts) -> bool:
     return route.family is Family.NATIVE or body.encoding != "zstd"
 
 
-def _look(facts: Facts) -> BodyFields | None:
+def look(facts: Facts) -> BodyFields | None:
     """Return the fields of a body; None if it can't be looked at."""
-    return look(facts.body.head) if _is_readable(facts) else None
-
-
-def look(body: bytes) -> BodyFields | None:
-    """Return the fields of a JSON body; None if it can't be read."""
+    if not _is_readable(facts):
+        return None
     try:
-        return read_fields(body)
+        return read_fields(facts.body.head)
     except (ValueError, UnreadBodyError):
         return None
 

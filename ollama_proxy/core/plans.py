@@ -52,6 +52,10 @@ class Fleet(Protocol):
         """`Need.LOAD` and `Need.CLOUD`, if these are to wake no instance."""
 
     @property
+    def read_limit_s(self) -> float:
+        """How long an instance may take to begin the answer to a mere read."""
+
+    @property
     def reads_bodies(self) -> bool:
         """Whether some request is no use by what its body says of tokens."""
 
@@ -162,8 +166,8 @@ class Facts:
     tells why the request may not be sent on. ``reading`` is how much of the body was
     asked for. ``tried``: an instance was asked, or none could be. ``problem`` is what
     went wrong with it; ``may_be_done``: the instance may have carried it out.
-    ``wait_s`` is how long the request may still wait; ``admitted`` is the `Wait` that
-    was begun, ``waited`` that it ended without an instance.
+    ``may_wait_s`` is how long the request may still wait; ``admitted`` is the `Wait`
+    that was begun, ``waited`` that it ended without an instance.
     """
 
     method: str
@@ -176,6 +180,10 @@ class Facts:
     tried: bool = False
     problem: str | None = None
     may_be_done: bool = False
-    wait_s: float = 0.0
+    may_wait_s: float = 0.0
     admitted: Wait | None = None
     waited: bool = False
+
+    def note_failure(self, problem: str, *, may_be_done: bool) -> None:
+        """Take note that an instance gave no answer."""
+        self.tried, self.problem, self.may_be_done = True, problem, may_be_done

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ollama_proxy.core.http.headers import preferred_wait_s
+from ollama_proxy.core.http.headers import Headers, preferred_wait_s
 from ollama_proxy.core.ollama.error_bodies import (
     SPOKE,
     heartbeat,
@@ -38,6 +38,11 @@ class HoldPolicy:
     silent_s: float = 25.0
     beat_s: float = 15.0
 
+    def granted_s(self, headers: Headers) -> float:
+        """Return how long a request may wait, by its ``Prefer`` if it has one."""
+        preferred_s = preferred_wait_s(headers)
+        return self.hold_s if preferred_s is None else min(preferred_s, self.max_hold_s)
+
 
 class Hold:
     """One request that may wait. ``response`` is set once heartbeats began."""
@@ -45,15 +50,12 @@ class Hold:
     def __init__(
         self, request: web.Request, family: Family, policy: HoldPolicy, *, streams: bool
     ) -> None:
-        preferred_s = preferred_wait_s(request.headers)
+        is_preferred = preferred_wait_s(request.headers) is not None
         self.response: web.StreamResponse | None = None
-        self.applied: int | None = None
-        self.wait_s = policy.hold_s
-        if preferred_s is not None:
-            self.wait_s = min(preferred_s, policy.max_hold_s)
-            self.applied = int(self.wait_s)
+        self.wait_s = policy.granted_s(request.headers)
+        self.applied = int(self.wait_s) if is_preferred else None
         self.deadline = asyncio.get_running_loop().time() + self.wait_s
-        self._beats = preferred_s is not None and streams
+        self._beats = is_preferred and streams
         self._streams = streams
         self._request = request
         self._family = family

@@ -1,28 +1,25 @@
-"""One request handed to an instance under a lease, and its answer handed back."""
+"""Carry out the plans that need an instance: the half that both servers share."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
-from ollama_proxy.core.ollama.routes import ColdAnswer, Route
+from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.pool import Lease, Pool
-from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
+from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.request_body import BodyBudget
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
-from ollama_proxy.serving.short_circuit import ReadableBody, ShortCircuit
-from ollama_proxy.serving.status import Status
+from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 from ollama_proxy.upstream.request import UpstreamRequest
-
-_READ_TIMEOUT_S = 5.0
-_PATIENT = frozenset({ColdAnswer.CLOUD, ColdAnswer.ACCOUNT, ColdAnswer.NOT_FOUND})
 
 
 def ignore_activity() -> None:
@@ -37,67 +34,85 @@ class Services:
     """
 
     pool: Pool
+    fleet: FleetView
     relay: UpstreamClient
     mark: LoopMark
-    answers: ColdAnswers
-    status: Status
-    spared: ShortCircuit
+    replies: OwnReplies
+    unknown: UnknownModels
     budget: BodyBudget
     hold: HoldPolicy
     metrics: Metrics
     extra_routes: ExtraRoutes
     stall_s: float
 
+    def lease(self, plan: Relay | Observe) -> Lease | None:
+        """Claim the instance that a plan counts on; None if there is none now."""
+        is_use = isinstance(plan, Relay)
+        return self.pool.try_lease() if is_use else self.pool.observe()
+
+    def admit(self, context: RequestContext, wait: Wait) -> None:
+        """Let a request begin to wait, and remember for whose sake it does."""
+        if context.admitted is None and wait.seeks:
+            self.unknown.note_wake(wait.seeks)
+        context.admit(wait)
+
+    def learn(self, context: RequestContext, answer: Any) -> None:
+        """Learn from an instance's own answer which routes and models it has."""
+        self.extra_routes.heard(
+            context.route, context.method, context.path, answer.status
+        )
+        self.unknown.learn(context, answer)
+
 
 async def relay_request(
     services: Services,
     to_send: UpstreamRequest,
-    body: ReadableBody,
     lease: Lease,
     response_relay: ResponseRelay[ResponseT],
     context: RequestContext,
-    touch: Callable[[], None],
+    plan: Relay | Observe | Wait,
 ) -> ResponseT:
-    """Send a request and hand its answer over; raises `UpstreamError` without one."""
-    async with await services.relay.ask(to_send, lease.upstream) as answer:
-        lease.lift_limit()
-        services.extra_routes.heard(
-            context.route, to_send.method, context.path, answer.status
-        )
-        services.spared.hear(context, body, answer)
-        context.outcome = "relayed"
-        use = watch(context.route.name, answer, lease)
-        return await response_relay.pour(answer, touch, use)
+    """Send a request under a lease, and hand its answer over.
+
+    A lease that is cut, because its instance was lost, ends the request; so does an
+    instance that says nothing for the plan's ``limit_s``. Raises `UpstreamError` if no
+    answer has begun by then.
+    """
+    observes = isinstance(plan, Observe)
+    limit_s = plan.limit_s if isinstance(plan, Observe) else None
+    try:
+        async with (
+            lease.until_cut(limit_s),
+            await services.relay.ask(to_send, lease.upstream) as answer,
+        ):
+            lease.lift_limit()
+            services.learn(context, answer)
+            context.outcome = "relayed"
+            use = watch(context.route.name, answer, lease)
+            touch = ignore_activity if observes else lease.touch
+            return await response_relay.pour(answer, touch, use)
+    except TimeoutError as error:
+        return await _end_cut(lease, response_relay, error)
 
 
 async def run_under_lease(
     lease: Lease,
     response_relay: ResponseRelay[ResponseT],
     serving: Coroutine[Any, Any, ResponseT],
-    *,
-    limit_s: float | None = None,
 ) -> ResponseT:
-    """Serve a request under a lease, which ends with it.
-
-    A lease that is cut, because its instance was lost, ends the request; so does an
-    instance that says nothing for ``limit_s``. Raises `UpstreamError` if no answer
-    has begun by then.
-    """
-    with lease:
-        try:
-            async with lease.until_cut(limit_s):
-                return await serving
-        except TimeoutError as error:
-            if response_relay.response is not None:
-                return await response_relay.abort_stream(error)
-            message = (
-                "the instance was lost"
-                if lease.was_cut
-                else "the instance says nothing"
-            )
-            raise UpstreamError(message, arrived=True) from error
+    """Serve in another way under a lease that may be cut, as `relay_request` does."""
+    try:
+        async with lease.until_cut():
+            return await serving
+    except TimeoutError as error:
+        return await _end_cut(lease, response_relay, error)
 
 
-def read_limit_s(route: Route) -> float | None:
-    """Return how long an instance may take to begin the answer to a mere read."""
-    return None if route.asleep in _PATIENT else _READ_TIMEOUT_S
+async def _end_cut(
+    lease: Lease, response_relay: ResponseRelay[ResponseT], error: TimeoutError
+) -> ResponseT:
+    """End an answer that has begun; raises `UpstreamError` if none has."""
+    if response_relay.response is not None:
+        return await response_relay.abort_stream(error)
+    message = "the instance was lost" if lease.was_cut else "the instance says nothing"
+    raise UpstreamError(message, arrived=True) from error

@@ -1,26 +1,24 @@
-"""What is known of one request while it is handled: for its log line and metric."""
+"""One request on its way through the proxy: what is decided by, logged and told."""
 
 import random
 from dataclasses import dataclass
 
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
-from ollama_proxy.core.ollama.routes import BodyFields, Route
+from ollama_proxy.core.plans import Facts, Wait
 
 
 @dataclass(slots=True)
-class RequestContext:
-    """One request on its way through the proxy; ``agent`` is its client's program.
+class RequestContext(Facts):
+    """The facts of one request, and what its answer and its log line need besides.
 
-    ``joins``: it may wait for an instance that others woke, and wakes none itself.
+    ``target`` is path and query as the client wrote them. ``wait_s`` is how long it
+    has waited, ``load`` what is to be loaded for it.
     """
 
-    request_id: str
-    route: Route
-    path: str
-    agent: str
+    request_id: str = ""
+    target: str = ""
     outcome: str = "refused"
     wait_s: float = 0.0
-    joins: bool = False
     load: LoadWish | None = None
 
     @property
@@ -28,9 +26,11 @@ class RequestContext:
         """The model that is to be in memory, if any."""
         return self.load.model if self.load is not None else None
 
-    def note_wanted(self, fields: BodyFields) -> None:
-        """Take note of the model that is to be loaded, and how."""
-        self.load = load_wish_of(self.route, fields)
+    def admit(self, wait: Wait) -> None:
+        """Take note that the request begins to wait, and what is to be loaded."""
+        self.admitted, self.tried = wait, True
+        if wait.fields is not None and self.load is None:
+            self.load = load_wish_of(self.route, wait.fields)
 
     def abandon(self) -> None:
         """Take note that the client left, unless it was reset for a fault of ours."""

@@ -14,19 +14,13 @@ from ollama_proxy.serving.request_context import RequestContext
 _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 
 
-def note(
-    metrics: Metrics,
-    method: str,
-    context: RequestContext,
-    status: int,
-    took_s: float,
-) -> None:
+def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) -> None:
     """Write the line of a request: never its body, its query or its headers."""
     metrics.count_request(context.route.kind, context.outcome)
     event = _EVENTS.get(context.outcome, log.REQUEST_ANSWERED)
     keys = {
         "request_id": context.request_id,
-        "method": method,
+        "method": context.method,
         "route": context.route.name,
         "kind": context.route.kind.value,
         "outcome": context.outcome,

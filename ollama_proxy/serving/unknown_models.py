@@ -11,16 +11,24 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.dispatch import look
+from ollama_proxy.core.http.headers import media_type
+from ollama_proxy.core.ollama.answer_end import Head
 from ollama_proxy.core.ollama.model_fate import (
     WAKES_PER_HOUR,
     Fate,
     NameFacts,
     WakeRule,
     fate_of,
+    sought_name,
 )
 from ollama_proxy.core.ollama.routes import full_model_name, is_cloud_model
+from ollama_proxy.core.plans import Facts
 from ollama_proxy.store.lessons import LessonBook, Lessons
 
+_OK = 200
+_NOT_FOUND = 404
+_LOOKED_BYTES = 1024 * 1024
 _HOUR_S = 3600.0
 _AWAITED_S = 600.0
 _NAMES = 64
@@ -110,18 +118,15 @@ class UnknownModels:
         )
         return fate_of(self._rule, facts)
 
-    def admit(self, name: str) -> Fate:
-        """Return what becomes of a request, and note the launch that it causes."""
-        fate = self.judge(name)
-        if fate is Fate.WAKE:
-            if not self.awaits:
-                self._awaited.clear()
-            full, lessons = full_model_name(name), self._lessons()
-            lessons.wakes = [*self._recent_wakes(lessons), self._clock.now()]
-            _add(lessons.woken, full)
-            self._awaited[full] = self._clock.now()
-            self._book.save()
-        return fate
+    def note_wake(self, name: str) -> None:
+        """Take note that an instance is started for the sake of a name."""
+        if not self.awaits:
+            self._awaited.clear()
+        full, lessons = full_model_name(name), self._lessons()
+        lessons.wakes = [*self._recent_wakes(lessons), self._clock.now()]
+        _add(lessons.woken, full)
+        self._awaited[full] = self._clock.now()
+        self._book.save()
 
     def next_look_s(self) -> float:
         """Return in how many seconds an unknown name may wake again."""
@@ -129,6 +134,23 @@ class UnknownModels:
         if len(wakes) < WAKES_PER_HOUR:
             return 0.0
         return max(0.0, wakes[-WAKES_PER_HOUR] + _HOUR_S - self._clock.now())
+
+    def learn(self, facts: Facts, answer: Head) -> None:
+        """Learn from an instance's own answer whether it has a model.
+
+        An older Ollama answers a route that it does not know with 404 and plain text.
+        This sees every answer, so it looks closely only where there may be something
+        to learn.
+        """
+        status = answer.status
+        is_absent = status == _NOT_FOUND and "json" in media_type(answer.headers)
+        is_there = status == _OK and self.learns_of_presence
+        is_there = is_there and len(facts.body.head) <= _LOOKED_BYTES
+        if not is_absent and not is_there:
+            return
+        fields = look(facts)
+        if fields is not None and (name := sought_name(facts.route, fields)):
+            self.heard(name, is_there=is_there)
 
     def heard(self, name: str, *, is_there: bool) -> None:
         """Take in what an instance said of a model that was asked for."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.core.dispatch import READ_LIMIT_S, decide
+from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.ollama.model_fate import Fate
 from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.routes import (
@@ -46,6 +46,7 @@ class FakeFleet:
 
     is_ready: bool = False
     version: str = ""
+    read_limit_s: float = 5.0
     spared: frozenset[Need] = frozenset()
     reads_bodies: bool = False
     fates: dict[str, Fate] = field(default_factory=dict)
@@ -115,7 +116,7 @@ TABLE: list[tuple[str, Facts, FakeFleet, Plan | str]] = [
     ("3 a use's", coming(GENERATE), READY, READ_SMALL),
     ("3 a change's", coming("POST /api/pull"), READY, READ_ALL),
     ("3 an upload's", coming("POST /api/blobs/sha256:00"), READY, READ_SMALL),
-    ("4 a read, ready", facts("GET /api/tags"), READY, Observe(READ_LIMIT_S)),
+    ("4 a read, ready", facts("GET /api/tags"), READY, Observe(5.0)),
     ("4 ollama.com's", facts("POST /api/me"), READY, Observe(None)),
     ("4 an unknown route", facts("GET /nowhere"), READY, Observe(None)),
     (
@@ -255,13 +256,13 @@ TABLE: list[tuple[str, Facts, FakeFleet, Plan | str]] = [
     ("14 none to be had", facts(GENERATE, ASK, tried=True), READY, Wait(NAMED)),
     (
         "14 it failed, and may wait",
-        facts(GENERATE, ASK, wait_s=9.0, **FAILED),
+        facts(GENERATE, ASK, may_wait_s=9.0, **FAILED),
         READY,
         Wait(NAMED),
     ),
     (
         "14 once let wait, it is not judged again",
-        facts(GENERATE, ASK, wait_s=9.0, admitted=Wait(NAMED), **FAILED),
+        facts(GENERATE, ASK, may_wait_s=9.0, admitted=Wait(NAMED), **FAILED),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         Wait(NAMED),
     ),

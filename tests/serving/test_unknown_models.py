@@ -75,6 +75,13 @@ class Rig:
             also_known=lambda: self.fetched,
         )
 
+    def admit(self, name: str) -> Fate:
+        """Do as is done with a request: it is judged, and noted if it wakes."""
+        fate = self.unknown.judge(name)
+        if fate is Fate.WAKE:
+            self.unknown.note_wake(name)
+        return fate
+
 
 @pytest.fixture
 def rig() -> Rig:
@@ -83,24 +90,24 @@ def rig() -> Rig:
 
 @pytest.mark.parametrize("name", ["THERE", "there", "registry.ollama.ai/library/there"])
 def test_names_compare_as_the_store_resolves_them(rig: Rig, name: str) -> None:
-    assert rig.unknown.admit(name) is Fate.PASS
+    assert rig.admit(name) is Fate.PASS
 
 
 def test_a_name_wakes_once(rig: Rig) -> None:
-    assert rig.unknown.admit("nope") is Fate.WAKE
+    assert rig.admit("nope") is Fate.WAKE
     rig.instances.would_launch = False
-    assert rig.unknown.admit("nope") is Fate.JOIN
+    assert rig.admit("nope") is Fate.JOIN
     rig.unknown.refreshed()
     rig.instances.would_launch = True
-    assert rig.unknown.admit("Nope:latest") is Fate.ABSENT
+    assert rig.admit("Nope:latest") is Fate.ABSENT
     rig.open()
 
-    assert rig.unknown.admit("nope") is Fate.ABSENT
+    assert rig.admit("nope") is Fate.ABSENT
 
 
 def test_a_launch_that_came_to_nothing_is_no_answer(rig: Rig) -> None:
-    assert rig.unknown.admit("nope") is Fate.WAKE
-    assert rig.unknown.admit("nope") is Fate.WAKE
+    assert rig.admit("nope") is Fate.WAKE
+    assert rig.admit("nope") is Fate.WAKE
 
 
 def test_what_an_instance_said_holds_until_the_list_changes(rig: Rig) -> None:
@@ -114,7 +121,7 @@ def test_what_an_instance_said_holds_until_the_list_changes(rig: Rig) -> None:
 def test_a_list_that_changed_by_a_launch_still_lacks_what_it_was_woken_for(
     rig: Rig,
 ) -> None:
-    rig.unknown.admit("nope")
+    rig.admit("nope")
     rig.models.names.append("other:latest")
     rig.unknown.refreshed()
 
@@ -124,43 +131,43 @@ def test_a_list_that_changed_by_a_launch_still_lacks_what_it_was_woken_for(
 def test_three_wakes_an_hour_are_for_all_names_together(rig: Rig) -> None:
     fates = []
     for number in range(5):
-        fates.append(rig.unknown.admit(f"nope{number}"))
+        fates.append(rig.admit(f"nope{number}"))
         rig.unknown.refreshed()
         rig.clock.moment += 60.0
 
     assert fates == [Fate.WAKE] * 3 + [Fate.LATER] * 2
     assert rig.unknown.next_look_s() == 3600.0 - 5 * 60.0
     rig.open()
-    assert rig.unknown.admit("nope9") is Fate.LATER
+    assert rig.admit("nope9") is Fate.LATER
     rig.clock.moment += 3600.0 - 5 * 60.0
     assert rig.unknown.next_look_s() == 0.0
-    assert rig.unknown.admit("nope9") is Fate.WAKE
+    assert rig.admit("nope9") is Fate.WAKE
 
 
 def test_a_clock_that_was_set_back_leaves_nobody_asleep(rig: Rig) -> None:
     for number in range(3):
-        rig.unknown.admit(f"nope{number}")
+        rig.admit(f"nope{number}")
     rig.clock.moment -= 86400.0
 
-    assert rig.unknown.admit("nope9") is Fate.WAKE
+    assert rig.admit("nope9") is Fate.WAKE
 
 
 def test_a_name_that_was_served_though_no_list_has_it_wakes_as_any(rig: Rig) -> None:
-    rig.unknown.admit("alias")
+    rig.admit("alias")
     rig.unknown.refreshed()
     awaited = [rig.unknown.awaits]
     rig.unknown.heard("alias", is_there=True)
     awaited.append(rig.unknown.awaits)
     assert awaited == [True, False]
     rig.open()
-    assert rig.unknown.admit("alias") is Fate.PASS
+    assert rig.admit("alias") is Fate.PASS
     rig.unknown.heard("alias", is_there=False)
 
-    assert rig.unknown.admit("alias") is Fate.ABSENT
+    assert rig.admit("alias") is Fate.ABSENT
 
 
 def test_nobody_is_awaited_for_ever(rig: Rig) -> None:
-    rig.unknown.admit("nope")
+    rig.admit("nope")
     rig.clock.moment += 599.0
     awaited = [rig.unknown.awaits]
     rig.clock.moment += 2.0
@@ -187,7 +194,7 @@ def test_what_is_being_fetched_is_known(rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", ["", "nope:cloud", "nope:120b-cloud"])
 def test_no_name_and_cloud_models_are_judged_elsewhere(rig: Rig, name: str) -> None:
-    assert rig.unknown.admit(name) is Fate.PASS
+    assert rig.admit(name) is Fate.PASS
 
 
 def test_what_clients_ask_for_fills_nothing(rig: Rig) -> None:

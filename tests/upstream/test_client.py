@@ -13,7 +13,7 @@ import pytest
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.lifecycle.events import Lost
 from ollama_proxy.fleet.backend import Backend
-from ollama_proxy.serving import relay
+from ollama_proxy.serving.fleet_view import FleetView
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script, raw_upstream, reply
 from tests.proxy import generate, lines, running_proxy
@@ -489,7 +489,7 @@ async def test_a_machine_that_vanished_without_a_word_frees_its_clients(
 async def test_a_read_of_an_instance_that_says_nothing_is_answered_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "_READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(FleetView, "read_limit_s", 0.2)
 
     async def script(_r: asyncio.StreamReader, _w: asyncio.StreamWriter) -> None:
         await asyncio.sleep(60)

@@ -10,7 +10,6 @@ from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, begin
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.serving.request_context import draw_request_id
 from ollama_proxy.serving.request_log import failure, note
 
 _FIRST_ERROR = 400
@@ -22,7 +21,7 @@ def observe(metrics: Metrics) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        context = begin(request, draw_request_id())
+        context = begin(request)
         request[REQUEST_CONTEXT] = context
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
@@ -41,7 +40,7 @@ def observe(metrics: Metrics) -> Middleware:
         finally:
             if context.path not in _UNCOUNTED:
                 took_s = loop.time() - begun_at
-                note(metrics, request.method, context, status, took_s)
+                note(metrics, context, status, took_s)
         return response
 
     return middleware

@@ -4,8 +4,8 @@ from aiohttp import web
 
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.ollama.routes import classify
-from ollama_proxy.server.raw_target import raw_path, raw_target
-from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.server.raw_target import raw_target
+from ollama_proxy.serving.request_context import RequestContext, draw_request_id
 from ollama_proxy.upstream.request import Body, PreparedRequest
 
 
@@ -19,8 +19,15 @@ REQUEST_CONTEXT = web.RequestKey("request_context", RequestContext)
 """Key under which the middleware keeps the context on the request."""
 
 
-def begin(request: web.BaseRequest, request_id: str) -> RequestContext:
+def begin(request: web.BaseRequest) -> RequestContext:
     """Return the context of a request that just came."""
-    path = raw_path(request)
-    agent = request.headers.get("User-Agent", "")
-    return RequestContext(request_id, classify(request.method, path), path, agent)
+    method, target = request.method, raw_target(request)
+    path = target.partition("?")[0]
+    return RequestContext(
+        method,
+        path,
+        request.headers.get("User-Agent", ""),
+        classify(method, path),
+        request_id=draw_request_id(),
+        target=target,
+    )

@@ -15,6 +15,7 @@ import pytest
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.server.fast.connection import ClientConnection
+from ollama_proxy.serving.fleet_view import FleetView
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
@@ -417,7 +418,7 @@ async def test_a_read_may_take_long_once_it_has_begun(
         await asyncio.sleep(0.3)
         writer.write(b"}")
 
-    monkeypatch.setattr("ollama_proxy.serving.relay._READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(FleetView, "read_limit_s", 0.1)
     async with relaying_proxy(tmp_path, slow) as (_upstream, proxy):
         answer, _ = await ask(proxy, get("/api/ps"), split=split)
 

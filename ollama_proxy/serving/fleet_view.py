@@ -1,0 +1,44 @@
+"""What instances, lists and settings say at this moment, for `decide`."""
+
+from collections.abc import Callable, Collection
+
+from ollama_proxy.core.ollama.routes import Need
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.serving.idle_ignores import IdleIgnores
+from ollama_proxy.serving.unknown_models import UnknownModels
+
+
+class FleetView:
+    """Looks when it is asked, and changes nothing: a `Fleet`.
+
+    ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none. The version of
+    the Ollama that would be asked comes from ``last_version``.
+    """
+
+    read_limit_s = 5.0
+
+    def __init__(
+        self,
+        pool: Pool,
+        unknown: UnknownModels,
+        ignores: IdleIgnores,
+        spared: Collection[Need],
+        last_version: Callable[[], str],
+    ) -> None:
+        self.spared = frozenset(spared)
+        self.reads_bodies = ignores.reads_bodies
+        self.ignores = ignores.match
+        self.fate = unknown.judge
+        self.next_look_s = unknown.next_look_s
+        self._pool = pool
+        self._last_version = last_version
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an instance serves."""
+        return self._pool.is_ready
+
+    @property
+    def version(self) -> str:
+        """The version of the Ollama that would be asked; "" if unknown."""
+        return self._last_version()

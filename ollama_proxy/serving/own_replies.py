@@ -1,0 +1,104 @@
+"""What the proxy answers by itself, by the plan that `decide` made."""
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.catalog import rfc3339
+from ollama_proxy.core.ollama.error_bodies import (
+    ProvisioningStatus,
+    empty_answer,
+    error_body,
+    escape_html,
+)
+from ollama_proxy.core.ollama.native_refusals import Refusal
+from ollama_proxy.core.ollama.routes import BodyFields, Family, Need, need_of
+from ollama_proxy.core.plans import Known, Refuse, Say, Unavailable
+from ollama_proxy.serving.cold_answers import (
+    ColdAnswers,
+    json_reply,
+    provisioning_reply,
+    root,
+)
+from ollama_proxy.serving.loop_refusal import loop_refusal
+from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.serving.status import Status
+from ollama_proxy.upstream.loop_mark import LoopMark
+
+
+class OwnReplies:
+    """Writes replies, and notes on the request what came of it."""
+
+    def __init__(
+        self,
+        cold: ColdAnswers,
+        status: Status,
+        mark: LoopMark,
+        clock: Clock,
+    ) -> None:
+        self._cold = cold
+        self._status = status
+        self._mark = mark
+        self._clock = clock
+
+    def reply(self, context: RequestContext, plan: Say | Refuse | Unavailable) -> Reply:
+        """Return the answer that a plan means."""
+        match plan:
+            case Unavailable():
+                status = self.unavailable(context, plan)
+                return provisioning_reply(
+                    context.route.family, status, context.request_id
+                )
+            case Refuse():
+                context.outcome = "refused"
+                return _refused(context, plan.refusal)
+            case Say():
+                return self._known(context, plan)
+
+    def unavailable(
+        self, context: RequestContext, plan: Unavailable
+    ) -> ProvisioningStatus:
+        """Return why there is no instance for a request, and when to ask again."""
+        context.outcome = "provisioning"
+        return self._status.waiting(plan.problem)
+
+    def _known(self, context: RequestContext, plan: Say) -> Reply:
+        match plan.what:
+            case Known.LOOP:
+                return loop_refusal(self._mark, context)
+            case Known.ROOT:
+                context.outcome = "asleep"
+                return root()
+            case Known.COLD:
+                context.outcome = "asleep"
+                return self._cold.answer(
+                    context.route,
+                    context.method,
+                    context.target,
+                    plan.fields,
+                    context.agent,
+                )
+            case Known.DONE:
+                context.outcome = "asleep"
+                return self._done(context, plan.fields or BodyFields())
+            case Known.UNWOKEN:
+                context.outcome = "provisioning"
+                family = context.route.family
+                waiting = self._status.unwoken()
+                return provisioning_reply(family, waiting, context.request_id)
+
+    def _done(self, context: RequestContext, fields: BodyFields) -> Reply:
+        """Answer what only loads or unloads a model as an Ollama that has done it."""
+        name = context.route.name
+        created_at = rfc3339(self._clock.wall())
+        reason: Need = need_of(name, fields)
+        body = empty_answer(name, fields.model_name, created_at, reason.value)
+        return json_reply(body, family=Family.NATIVE)
+
+
+def _refused(context: RequestContext, refused: Refusal) -> Reply:
+    """Return a refusal as Ollama writes it: what it translates ends with a newline."""
+    family = context.route.family
+    status, message = refused.status, refused.message
+    body = error_body(family, status, message, request_id=context.request_id)
+    body = escape_html(body) + (b"\n" if refused.is_translated else b"")
+    typed_as = Family.NATIVE if refused.has_charset else Family.OPENAI
+    return json_reply(body, status=status, family=typed_as)
