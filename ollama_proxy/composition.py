@@ -87,7 +87,7 @@ class Parts:
     pulls: Pulls
     relay: UpstreamClient
     probing: aiohttp.ClientSession
-    fast_path: FastPath
+    fast_path: FastPath | None
     book: LessonBook
 
 
@@ -275,7 +275,9 @@ def build_app(
         stall_s=settings.stall_timeout,
     )
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
-    fast_path = FastPath(services, access=access, clock=clock)
+    fast_path = (
+        FastPath(services, access=access, clock=clock) if settings.fast_path else None
+    )
     handler = OllamaHandler(services, changes)
     dispatcher = Dispatcher()
     app = application(

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import psutil
 
 from tests.processes import living
+from tests.proxy import HAS_FAST_PATH
 from tests.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,8 @@ def clean_environment(**env: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(_SETTINGS)
     }
-    return kept | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": _STATE} | env
+    fast = {} if HAS_FAST_PATH else {"OLLAMA_PROXY_FAST_PATH": "false"}
+    return kept | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": _STATE} | fast | env
 
 
 def free_port() -> int:

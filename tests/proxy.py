@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
@@ -27,6 +29,13 @@ from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.store.sqlite import Store
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream
+
+HAS_FAST_PATH = os.environ.get("OLLAMA_PROXY_FAST_PATH", "true") == "true"
+"""Whether this run of the tests has a fast path: it may be turned off for all."""
+
+needs_fast_path = pytest.mark.skipif(
+    not HAS_FAST_PATH, reason="OLLAMA_PROXY_FAST_PATH turns off what this is about"
+)
 
 
 @dataclass(slots=True)
@@ -103,6 +112,7 @@ async def running_proxy(
         {
             "OLLAMA_PROXY_STATE_DIR": str(folder),
             "OLLAMA_PROXY_DRAIN_TIMEOUT": "0",
+            "OLLAMA_PROXY_FAST_PATH": str(HAS_FAST_PATH).lower(),
             **env,
         }
     )

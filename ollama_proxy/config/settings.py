@@ -153,6 +153,12 @@ class Settings(BaseModel):
         text="without a byte sent or taken, then a client is taken for gone",
         shown="10m",
     )
+    fast_path: bool = setting(
+        "true",
+        "OLLAMA_PROXY_FAST_PATH",
+        text="serve plain requests at half the cost; `false`: all go to aiohttp",
+        shown="true",
+    )
     sticky_models: bool = setting(
         "true",
         "OLLAMA_PROXY_STICKY_MODELS",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from typing import Any
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -19,13 +20,15 @@ _LEAST_S = 0.01
 class Runner(web.AppRunner):
     """Serves connections by the fast path, and by an application behind it.
 
+    Without a fast path the application serves all.
+
     ``drain_timeout_s`` is how long requests under way may take when it ends.
     """
 
     def __init__(
         self,
         app: web.Application,
-        fast_path: FastPath,
+        fast_path: FastPath | None,
         *,
         drain_timeout_s: float,
         **options: Any,
@@ -40,6 +43,7 @@ class Runner(web.AppRunner):
         self._fast_path = fast_path
         self._drain_timeout_s = drain_timeout_s
         self._clients: set[ClientConnection] = set()
+        self._behind: WeakSet[Behind] = WeakSet()
         self._all_gone = asyncio.Event()
         self._is_ending = False
         self._listening: asyncio.Server | None = None
@@ -54,12 +58,19 @@ class Runner(web.AppRunner):
             return Behind(server())
 
         def connect() -> ClientConnection:
+            assert self._fast_path is not None  # noqa: S101 - see below
             return ClientConnection(
                 self._fast_path, behind, made=self._made, gone=self._gone
             )
 
+        def connect_behind() -> Behind:
+            connection = behind()
+            self._behind.add(connection)
+            return connection
+
+        made = connect if self._fast_path is not None else connect_behind
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(connect, sock=bound, backlog=backlog)
+        self._listening = await loop.create_server(made, sock=bound, backlog=backlog)
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 
     def _made(self, client: ClientConnection) -> None:
@@ -83,6 +94,10 @@ class Runner(web.AppRunner):
         for client in tuple(self._clients):
             if client.is_idle and client.idle_since < oldest:
                 client.abort()
+        for silent in tuple(self._behind):  # aiohttp closes those that said something
+            since, transport = silent.silent_since, silent.transport
+            if since is not None and since < oldest and transport is not None:
+                transport.abort()
 
     async def cleanup(self) -> None:
         """Take no more connections, let requests end, then end everything."""

@@ -12,7 +12,13 @@ import uvloop
 
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
-from tests.proxy import RunningProxy, generate, relaying_proxy, running_proxy
+from tests.proxy import (
+    RunningProxy,
+    generate,
+    needs_fast_path,
+    relaying_proxy,
+    running_proxy,
+)
 
 ASK = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -101,6 +107,7 @@ async def test_a_second_signal_cuts_at_once(tmp_path: Path) -> None:
     assert rests == [b"", b""]
 
 
+@needs_fast_path
 async def test_a_connection_that_is_idle_for_an_hour_is_closed(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
@@ -146,3 +153,27 @@ async def test_without_any_time_to_drain_a_stream_is_ended_at_once(
             f"{proxy.url}/api/generate", json=long, headers=headers
         )
         await stream.content.readany()
+
+
+async def test_without_the_fast_path_aiohttp_serves_all(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_FAST_PATH="false") as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"running")
+
+        assert proxy.behind == 1
+        writer.close()
+
+
+async def test_without_the_fast_path_a_silent_connection_is_closed_after_an_hour(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_FAST_PATH="false") as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await proxy.until(lambda: proxy.behind == 1)
+        proxy.runner.close_idle(3600.0)
+        assert not reader.at_eof()
+
+        proxy.runner.close_idle(0.0)
+        assert await reader.read() == b""
+        writer.close()

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy.base import log
+from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.core.http.request_head import RefusedRequestError
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, error_body
 from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
@@ -34,9 +35,11 @@ class Behind(asyncio.Protocol):
     """A connection whose requests ``server`` answers, one protocol of aiohttp's.
 
     ``refused`` is what its last request is told, if that is not to be served.
+    ``silent_since`` is when it was made, until something comes on it.
     """
 
     def __init__(self, server: asyncio.Protocol) -> None:
+        self.silent_since: float | None = asyncio.get_running_loop().time()
         self.transport: asyncio.Transport | None = None
         self.refused: RefusedRequestError | None = None
         self._server = server
@@ -47,12 +50,14 @@ class Behind(asyncio.Protocol):
         self._half_closed_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be connected."""
+        """Be connected; a client that vanishes without a word is noticed in the end."""
         self.transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        keep_alive(transport.get_extra_info("socket"))
         self._server.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Let pass what can be read in one way; refuse the rest, in its turn."""
+        self.silent_since = None
         if self.refused is not None:
             return
         before = self._stream.requests

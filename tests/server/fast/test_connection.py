@@ -12,8 +12,10 @@ from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.half_closed import MOMENT_S
 from tests.fakes.instance import InProcessBackend
-from tests.proxy import relaying_proxy, running_proxy
+from tests.proxy import needs_fast_path, relaying_proxy, running_proxy
 from tests.virtual_time import in_virtual_time
+
+pytestmark = needs_fast_path
 
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"

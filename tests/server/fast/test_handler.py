@@ -18,8 +18,10 @@ from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.serving.fleet_view import FleetView
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script
-from tests.proxy import RunningProxy, relaying_proxy, running_proxy
+from tests.proxy import RunningProxy, needs_fast_path, relaying_proxy, running_proxy
 from tests.wire import Answer, read_answer
+
+pytestmark = needs_fast_path
 
 
 def get(path: str, method: str = "GET") -> bytes:
