@@ -70,6 +70,11 @@ class FlyApi:
         """Return one machine."""
         return read_machine(await self._call("GET", f"/machines/{machine_id}"))
 
+    async def events(self, machine_id: str, *, limit: int) -> object:
+        """Return the newest events of a machine, as Fly tells them."""
+        path = f"/machines/{machine_id}/events"
+        return await self._call("GET", path, query={"limit": limit})
+
     async def create(self, name: str, region: str, config: dict[str, Any]) -> Machine:
         """Make a machine that does not run yet, leased to us for some seconds.
 

@@ -12,6 +12,12 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.evidence import (
+    NOTHING,
+    Evidence,
+    evidence_of,
+    evidence_of_gone,
+)
 from ollama_proxy.backends.fly.failures import NameTakenError, NoAppError
 from ollama_proxy.backends.fly.machines import (
     LEAVING,
@@ -114,6 +120,7 @@ class FlyBackend(SeesOwners[Owners]):
         self._absences = Absences()
         self._owners = Owners(settings, api)
         self._heard: dict[LaunchId, Upstream] = {}
+        self._last_shown: dict[LaunchId, Machine] = {}
         self._told_to_stop: set[LaunchId] = set()
         self._settled: LaunchId | None = None
         self._resting = 0
@@ -296,7 +303,7 @@ class FlyBackend(SeesOwners[Owners]):
         if machine is None:
             if attempt.create_may_arrive(self._clock.now()) and not attempt.seen:
                 return Observation(Phase.PENDING, detail="made, not yet shown")
-            return await self._inspect_rest(launch_id)
+            return await self._inspect_lost(launch_id, attempt.instance_id)
         return await self._inspect_machine(launch_id, attempt, machine)
 
     async def _inspect_unknown(
@@ -329,12 +336,15 @@ class FlyBackend(SeesOwners[Owners]):
         is_certain = self._absences.is_certain(launch_id, now, sent_at=sent_at)
         return attempt.create_may_arrive(now) or not is_certain
 
-    async def _inspect_rest(self, launch_id: LaunchId) -> Observation:
+    async def _inspect_rest(
+        self, launch_id: LaunchId, told: Evidence = NOTHING
+    ) -> Observation:
         """Tell of a launch without a machine: what it leaves may have to go first."""
-        clears = not self._settings.keep_volume and launch_id in self._told_to_stop
+        is_meant = launch_id in self._told_to_stop
+        clears = not self._settings.keep_volume and is_meant
         if clears and await self._volumes.ours():
             return Observation(Phase.PENDING, detail="its volume is there still")
-        return self._forgotten(launch_id)
+        return self._forgotten(launch_id, NOTHING if is_meant else told)
 
     async def _inspect_unwanted(self, name: LaunchId) -> Observation:
         """Tell whether a machine or volume that no launch has is gone."""
@@ -359,6 +369,7 @@ class FlyBackend(SeesOwners[Owners]):
                 raise TransientError(f"{error}, and yet it is in the list") from error
             return None
         self._sightings.note(self._api.app, machine)
+        self._last_shown[launch_id] = machine
         live = machine.state not in RESTING | {"created"}
         self._attempts.note_look(launch_id, live=live)
         return machine
@@ -373,25 +384,37 @@ class FlyBackend(SeesOwners[Owners]):
             start_not_visible_yet=self._is_unshown(launch_id),
         )
         thought, why = assess(machine, known)
-        match thought:
-            case Assessment.GONE:
-                self._resting += machine.is_resting
-                return await self._inspect_rest(launch_id)
-            case Assessment.MAYBE_READY:
-                return await self._boot(launch_id, attempt, machine)
-        phase = Phase.PENDING if thought is Assessment.PENDING else Phase.FAILED
-        return Observation(phase, detail=why)
+        if thought is Assessment.PENDING:
+            return Observation(Phase.PENDING, detail=why)
+        if thought is Assessment.MAYBE_READY:
+            return await self._boot(launch_id, attempt, machine)
+        told = NOTHING if known.told_to_stop else await evidence_of(self._api, machine)
+        if thought is Assessment.GONE:
+            self._resting += machine.is_resting
+            return await self._inspect_rest(launch_id, told)
+        detail = f"{why}: {told.why}" if told.why else why
+        return Observation(Phase.FAILED, detail=detail, report=told.report)
+
+    async def _inspect_lost(self, launch_id: LaunchId, machine_id: str) -> Observation:
+        """Tell of a launch whose machine Fly does not know any more."""
+        if launch_id in self._told_to_stop:
+            return await self._inspect_rest(launch_id)
+        last = self._last_shown.get(launch_id)
+        told = await evidence_of_gone(self._api, machine_id, last)
+        return await self._inspect_rest(launch_id, told)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
         attempt = self._attempts.get(launch_id)
         return attempt is not None and attempt.start_not_visible_yet(self._clock.now())
 
-    def _forgotten(self, launch_id: LaunchId) -> Observation:
+    def _forgotten(self, launch_id: LaunchId, told: Evidence = NOTHING) -> Observation:
         self._absences.end(launch_id)
         self._attempts.drop(launch_id)
         self._heard.pop(launch_id, None)
+        self._last_shown.pop(launch_id, None)
         self._told_to_stop.discard(launch_id)
-        return Observation(Phase.GONE)
+        detail = f"the machine has ended: {told.why}" if told.why else ""
+        return Observation(Phase.GONE, detail=detail, report=told.report)
 
     async def _boot(
         self, launch_id: LaunchId, attempt: Attempt, machine: Machine

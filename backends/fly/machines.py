@@ -22,7 +22,8 @@ class Machine(msgspec.Struct, frozen=True):
     """One machine; nearly every key may be missing.
 
     ``instance_id`` is its version. On a host that can't be reached the state is the
-    last one known, and the configuration may be in ``incomplete_config``.
+    last one known, and the configuration may be in ``incomplete_config``. ``events``
+    are as Fly tells them, whatever that is: see `evidence`.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Machine(msgspec.Struct, frozen=True):
     nonce: str | None = None
     config: dict[str, Any] = {}
     incomplete_config: dict[str, Any] = {}
+    events: Any = None
 
     def mark(self, name: str) -> str | None:
         """Return one of our marks in its metadata."""

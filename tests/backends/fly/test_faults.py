@@ -73,6 +73,20 @@ def changed(what: str) -> Callable[[Rig], None]:
     return strike
 
 
+def ends(code: int, **told: object) -> Callable[[Rig], None]:
+    """Return what ends every machine of ours from within."""
+
+    def strike(rig: Rig) -> None:
+        for machine in rig.cloud.paid:
+            rig.cloud.exits(machine, code, **told)
+
+    return strike
+
+
+def without_events(rig: Rig) -> None:
+    rig.cloud.shows_events = False
+
+
 def both(*arrangements: Callable[[Rig], None]) -> Callable[[Rig], None]:
     def arrange(rig: Rig) -> None:
         for one in arrangements:
@@ -183,6 +197,11 @@ MISFORTUNES = {
     "what is destroyed shows for long": Misfortune(slowly(destroyed_s=600.0)),
     "Fly's proxy stops it": Misfortune(strike=changed("stop")),
     "it fails when ready": Misfortune(strike=forced("failed")),
+    "it runs out of memory": Misfortune(strike=ends(137, oom_killed=True)),
+    "its program crashes, and its events can't be had": Misfortune(
+        both(without_events, script(list_events=["500", "lost-before"])),
+        strike=ends(1),
+    ),
     "it is destroyed by somebody": Misfortune(strike=changed("destroy")),
     "it is in a state that nobody knows": Misfortune(strike=forced("dreaming")),
     "its host is out of reach for a while": Misfortune(

@@ -7,6 +7,12 @@ from typing import Any
 
 REGIONS = ("fra", "ams", "iad")
 MANAGED = "ollama_proxy"
+_STATUS = {
+    "start": "started",
+    "stop": "stopping",
+    "suspend": "suspending",
+    "destroy": "destroying",
+}
 
 
 @dataclass(slots=True)
@@ -43,6 +49,7 @@ class FakeMachine:
     nonce: str | None = None
     leased_until: float = 0.0
     starts_itself_at: float | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -91,7 +98,9 @@ class FakeFly:
     """One organisation. ``made`` counts machines of ours ever made.
 
     ``hosts_refuse``: nothing is changed on a host that can't be reached.
-    ``copies_refused``: no volume can be made from another.
+    ``copies_refused``: no volume can be made from another. ``shows_events``: whether a
+    machine is shown with its events, or they have to be asked for;
+    ``events_outlive``: whether they can be, of one that is gone.
     """
 
     now: Callable[[], float]
@@ -102,6 +111,8 @@ class FakeFly:
     suspends: bool = True
     hosts_refuse: bool = False
     copies_refused: bool = False
+    shows_events: bool = True
+    events_outlive: bool = False
     made: int = 0
     starts: int = 0
     most_at_once: int = 0
@@ -134,11 +145,38 @@ class FakeFly:
         gone_s = self.timing.destroy_s + self.timing.destroyed_s
         return machine.doing != "destroy" or self.now() < machine.since + gone_s
 
-    def change(self, machine: FakeMachine, what: str) -> None:
+    def change(self, machine: FakeMachine, what: str, by: str = "user") -> None:
+        self.tell(machine, what, status=_STATUS[what], source=by)
         machine.doing, machine.since, machine.forced = what, self.now(), None
         machine.starts_itself_at = None
         self.starts += what == "start"
         self.most_at_once = max(self.most_at_once, len(self.paid))
+
+    def tell(
+        self,
+        machine: FakeMachine,
+        kind: str,
+        *,
+        status: str,
+        source: str = "flyd",
+        request: dict[str, Any] | None = None,
+    ) -> None:
+        """Add an event to a machine, the newest first, as Fly has them."""
+        event: dict[str, Any] = {"type": kind, "status": status, "source": source}
+        event["timestamp"] = int(self.now() * 1000.0)
+        if request is not None:
+            event["request"] = request
+        machine.events.insert(0, event)
+
+    def exits(self, machine: FakeMachine, code: int, **told: object) -> None:
+        """End a machine from within: with an exit code, or for want of memory."""
+        exit_event = {"exit_code": code, "guest_exit_code": 0, "guest_signal": -1}
+        exit_event |= {"oom_killed": False, "requested_stop": False, "signal": -1}
+        request = {"exit_event": exit_event | told, "restart_count": 0}
+        removes_itself = machine.config.get("auto_destroy")
+        machine.doing = "destroy" if removes_itself else "stop"
+        machine.since, machine.forced = self.now(), None
+        self.tell(machine, "exit", status="stopped", request=request)
 
     def machines(self) -> list[FakeMachine]:
         return [m for app in self.apps.values() for m in app.machines.values()]

@@ -183,7 +183,7 @@ class FlyServer:
             {k: v for k, v in one.items() if k != "autostop"}
             for one in config.get("services", [])
         ]
-        shown = {
+        shown: dict[str, Any] = {
             "id": machine.id,
             "name": machine.name,
             "state": self.cloud.state(machine),
@@ -195,6 +195,8 @@ class FlyServer:
             "created_at": date_of(machine.made_at),
             "updated_at": "2026-11-21T00:00:00Z",
         }
+        if self.cloud.shows_events:
+            shown["events"] = machine.events
         if machine.host_status == "unreachable":
             del shown["config"]
             shown["incomplete_config"] = config
@@ -230,6 +232,14 @@ class FlyServer:
     def _machines_show(self, names: list[str], _b: Any, _r: web.Request) -> Any:
         return self.shown(self._machine(names))
 
+    def _machines_list_events(self, names: list[str], _b: Any, r: web.Request) -> Any:
+        machine = self._app(names[0]).machines.get(names[1])
+        if machine is None or not (
+            self.cloud.is_there(machine) or self.cloud.events_outlive
+        ):
+            raise RefusedError(404, "machine not found")
+        return machine.events[: int(r.query.get("limit", "20"))]
+
     def _machines_create(self, names: list[str], body: Any, _r: web.Request) -> Any:
         app, cloud = self._app(names[0]), self.cloud
         for machine in app.machines.values():
@@ -253,6 +263,9 @@ class FlyServer:
             since=now,
         )
         app.machines[machine.id] = machine
+        # Fly's own events are said to hold no configuration; this one does, to be sure.
+        launched = {"config": body["config"]}
+        cloud.tell(machine, "launch", status="created", request=launched)
         cloud.made += 1
         shown = {}
         if body.get("lease_ttl"):
