@@ -7,6 +7,8 @@
 #   OLLAMA_PORT     where Ollama listens behind it, on loopback, 11434
 #   DEAD_MAN_S      silence of the proxy, in seconds, after which nobody wants this; 0: never
 #   MAX_LIFETIME_S  the same for the time since the start; 0: never
+#   IDLE_S          the same for the time without a request and without a pull of its own; 0: never.
+#                   For a platform that starts it again for the next caller, and sees no such pull
 #   DEAD_MAN        what happens then. exit: the container ends. metric: /-/wanted tells 0, for
 #                   a platform that starts again what ended, and scales down what is unwanted
 #   PRELOAD_MODELS  models that it pulls, with commas or spaces; else those of preload-models.txt
@@ -50,9 +52,12 @@ case "${DEAD_MAN:=exit}" in
     *) say "DEAD_MAN is exit or metric, not $DEAD_MAN"; exit 64 ;;
 esac
 
-case "${DEAD_MAN_S:=0}${MAX_LIFETIME_S:=0}" in
-    *[!0-9]*) say "DEAD_MAN_S and MAX_LIFETIME_S are seconds, without a unit"; exit 64 ;;
+case "${DEAD_MAN_S:=0}${MAX_LIFETIME_S:=0}${IDLE_S:=0}" in
+    *[!0-9]*) say "DEAD_MAN_S, MAX_LIFETIME_S and IDLE_S are seconds, without a unit"; exit 64 ;;
 esac
+if [ "$IDLE_S" -gt 0 ] && [ ! -r /proc/net/tcp ]; then
+    say "IDLE_S needs /proc/net/tcp, which can't be read here: set it to 0"; exit 64
+fi
 
 if [ -n "${OLLAMA_HTTP_PORT:-}" ] && [ -z "${PORT:-}" ]; then
     PORT="$OLLAMA_HTTP_PORT"
@@ -160,12 +165,26 @@ if [ -n "$wished" ]; then
     preload=$!
 fi
 
-begun="$(uptime_s)" heard="$(uptime_s)" mark="" last="$(uptime_s)"
+hex_port="$(printf '%04X' "$OLLAMA_PORT")"
+busy() { # a pull of its own is under way, or a request: Caddy keeps a connection for 2 minutes more
+    if [ -n "$preload" ] && kill -0 "$preload" 2> /dev/null; then
+        return 0
+    fi
+    while read -r _ here _ state _; do
+        case "$here $state" in *":$hex_port 01") return 0 ;; esac
+    done < /proc/net/tcp
+    return 1
+}
+
+begun="$(uptime_s)" heard="$(uptime_s)" used="$(uptime_s)" mark="" last="$(uptime_s)"
 unwanted() { # tell why nobody wants this any more, if so
     now="$(uptime_s)"
     seen="$(stat -c '%i %s' "$run/heartbeats.log" 2> /dev/null || true)"
     if [ "$seen" != "$mark" ] || [ $((now - last)) -gt 60 ]; then # or it was suspended
         mark="$seen" heard="$now" # the guard writes a line for each heartbeat
+    fi
+    if [ "$IDLE_S" -gt 0 ] && { [ $((now - last)) -gt 60 ] || busy; }; then
+        used="$now"
     fi
     if [ $((now - last)) -gt 60 ]; then
         begun=$((begun + now - last))
@@ -175,6 +194,8 @@ unwanted() { # tell why nobody wants this any more, if so
         why="the proxy was not heard of for $((now - heard)) s"
     elif [ "$MAX_LIFETIME_S" -gt 0 ] && [ $((now - begun)) -ge "$MAX_LIFETIME_S" ]; then
         why="its longest life of $MAX_LIFETIME_S s is over"
+    elif [ "$IDLE_S" -gt 0 ] && [ $((now - used)) -ge "$IDLE_S" ]; then
+        why="nobody has asked for anything for $((now - used)) s"
     fi
     [ -n "$why" ]
 }

@@ -45,7 +45,7 @@ async def test_without_a_good_token_nothing_starts(token: str) -> None:
         assert not (inside.folder / "told/calls").exists()
 
 
-@pytest.mark.parametrize("name", ["DEAD_MAN_S", "MAX_LIFETIME_S"])
+@pytest.mark.parametrize("name", ["DEAD_MAN_S", "MAX_LIFETIME_S", "IDLE_S"])
 async def test_a_length_with_a_unit_is_refused_and_not_taken_for_never(
     name: str,
 ) -> None:
@@ -354,7 +354,11 @@ def test_the_sidecar_on_fly_reaches_the_guard_and_keeps_its_models() -> None:
 
     assert f"EXPOSE {service['internal_port']}\n" in dockerfile
     assert service["min_machines_running"] == 0
-    assert service["auto_stop_machines"] == "stop"
+    # Fly's autostop sees no preload; the entrypoint does, and ends with 0 when idle.
+    assert service["auto_stop_machines"] == "off"
+    assert service["auto_start_machines"] is True
+    assert int(config["env"]["IDLE_S"]) > 0
+    assert config["restart"][0]["policy"] == "on-failure"
     assert config["env"]["OLLAMA_MODELS"] == config["mounts"]["destination"]
     assert machine["size"] in SIZES
     assert "GUARD_TOKEN" not in config["env"]
