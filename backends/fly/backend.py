@@ -118,7 +118,7 @@ class FlyBackend(SeesOwners[Owners]):
             save=attempts.note_shown,
         )
         self._absences = Absences()
-        self._owners = Owners(settings, api)
+        self._owners = Owners(settings, api, machines=self._machines)
         self._heard: dict[LaunchId, Upstream] = {}
         self._last_shown: dict[LaunchId, Machine] = {}
         self._told_to_stop: set[LaunchId] = set()
@@ -179,6 +179,7 @@ class FlyBackend(SeesOwners[Owners]):
                     await self._maker.make(launch_id, name)
                 except NameTakenError as error:
                     machine = await self._api.machine(error.machine_id)
+                    self._refuse_twins(self._owners.of([machine]))
                 else:
                     return
             self._refuse_strangers(machine)

@@ -1,6 +1,7 @@
 """What any deployment of this product has in an app, and its destruction."""
 
 import re
+from collections.abc import Awaitable, Callable
 
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import NoAppError
@@ -26,18 +27,29 @@ class Owners:
     Volumes have no marks: their name, with the owner id in it, is one.
     """
 
-    def __init__(self, settings: FlySettings, api: FlyApi) -> None:
+    def __init__(
+        self,
+        settings: FlySettings,
+        api: FlyApi,
+        *,
+        machines: Callable[[], Awaitable[list[Machine]]],
+    ) -> None:
+        """``machines`` returns all of the app, also those that only earlier lists had.
+
+        So what one list has shown to be a twin's is not lost in the next, which lies.
+        """
         self._settings = settings
         self._api = api
+        self._machines = machines
 
     async def belongings(self) -> list[Belonging]:
         """Return machines and volumes; none if there is no such app."""
+        found = self.of(await self._machines())
         try:
-            machines = await self._api.machines()
+            volumes = await self._api.volumes()
         except NoAppError:
-            return []
-        found = self.of(machines)
-        for volume in await self._api.volumes():
+            return found
+        for volume in volumes:
             named = _VOLUME.match(volume.name)
             if named and not volume.is_leaving:
                 found.append(self._volume(volume, named["owner"]))
