@@ -71,7 +71,8 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
     those that were made and not seen gone; ``volume``: which of them served last.
-    ``addresses``: those that `deploy` asked for.
+    ``addresses``: those that `deploy` asked for; ``address_asked``: the kind of one
+    whose answer is not there yet, ``addresses_before``: what there was before that.
     ``shown``: what the cloud has shown, by id, and where; it is gone once the cloud
     says so of that id.
     """
@@ -83,6 +84,8 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
     volumes: tuple[str, ...] = ()
     volume: str | None = None
     addresses: tuple[str, ...] = ()
+    address_asked: str | None = None
+    addresses_before: tuple[str, ...] = ()
 
 
 class Attempts:

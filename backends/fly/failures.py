@@ -36,6 +36,10 @@ class NoAppError(NotFoundError):
     """There is no such app, and so nothing in it."""
 
 
+class AppTakenError(SpecError):
+    """There is an app of that name, whoever's it is."""
+
+
 class NameTakenError(ConflictError):
     """A machine of that name is there already: ``machine_id``."""
 
@@ -106,5 +110,5 @@ def _invalid(said: str, text: str, code: str) -> BackendError:
         return CredentialsError(message)
     if code == "name_taken" or "already been taken" in text:
         message = f"{said}; app names are global: choose another FLY_APP"
-        return SpecError(message)
+        return AppTakenError(message)
     return SpecError(said)

@@ -1,11 +1,12 @@
 """What a machine needs around it: the app, its addresses, and volumes for models."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.fly.api import FlyApi
-from ollama_proxy.backends.fly.failures import NoAppError
+from ollama_proxy.backends.fly.failures import AppTakenError, NoAppError
 from ollama_proxy.backends.fly.image import how_to_push, is_own, pinned
 from ollama_proxy.backends.fly.machines import RESTING, Machine
 from ollama_proxy.backends.fly.regions import regions_in_words
@@ -13,6 +14,7 @@ from ollama_proxy.backends.fly.settings import DISK_GB, HOURS_A_MONTH, FlySettin
 from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
+    BackendError,
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
@@ -88,13 +90,8 @@ class AppSetup:
         regions_in_words(await self._api.all_regions(), self._settings)
         async for step in self._ensure_app():
             yield step
-        has = {_kind_of(address) for address in await self._api.addresses()}
-        for kind in _ADDRESSES[self._settings.access]:
-            if kind not in has:
-                yield f"address {kind}"
-                given = await self._api.assign(kind)
-                known = {*self._attempts.book.addresses, given} - {""}
-                self._attempts.note(addresses=tuple(sorted(known)))
+        async for step in self._ensure_addresses():
+            yield step
         if self._settings.volume_gb and not await self._volumes.ours():
             size, region = self._settings.volume_gb, self._settings.region
             yield f"volume of {size} GB in {region}"
@@ -105,22 +102,75 @@ class AppSetup:
             yield how_to_push(image)
         yield f"{named} is deployed; while idle it costs at most {price:.2f} a month"
 
+    async def _ensure_addresses(self) -> AsyncIterator[str]:
+        """Ask for each address that is missing, noted as ours before and after."""
+        for kind in _ADDRESSES[self._settings.access]:
+            there = await self._api.addresses()
+            self._claim_what_was_asked_for(there)
+            if kind in {_kind_of(address) for address in there}:
+                continue
+            yield f"address {kind}"
+            before = tuple(sorted(_ip_of(address) for address in there))
+            self._attempts.note(address_asked=kind, addresses_before=before)
+            given = await self._api.assign(kind)
+            if not given:  # Fly's answer may be empty: it is found in the list
+                self._claim_what_was_asked_for(await self._api.addresses())
+            else:
+                self._claim(given)
+
+    def _claim_what_was_asked_for(self, there: Sequence[dict[str, object]]) -> None:
+        """Take an address for ours whose answer was lost, or that a kill followed."""
+        book = self._attempts.book
+        for address in there if book.address_asked is not None else ():
+            ip = _ip_of(address)
+            if _kind_of(address) == book.address_asked and (
+                ip not in book.addresses_before
+            ):
+                self._claim(ip)
+                return
+
+    def _claim(self, ip: str) -> None:
+        known = tuple(sorted({*self._attempts.book.addresses, ip}))
+        self._attempts.note(addresses=known, address_asked=None, addresses_before=())
+
     async def _ensure_app(self) -> AsyncIterator[str]:
         try:
             await self._api.show_app()
         except NotFoundError:
             yield f"app {self._api.app} in {self._settings.org}"
-            self._attempts.note(app=self._api.app)  # who is killed after the call knows
-            try:
-                await self._api.create_app(self._settings.org)
-            except (SpecError, CredentialsError):
-                self._attempts.note(app=None)
-                raise
-            await self._until_shown()
+            await self._create_app()
         except CredentialsError as error:
             raise CredentialsError(
                 f"{error}; if the app is not yours, choose another FLY_APP"
             ) from error
+
+    async def _create_app(self) -> None:
+        """Make the app, noted as ours before: who is killed after the call knows it."""
+        was_asked_for = self._attempts.book.app == self._api.app
+        self._attempts.note(app=self._api.app)
+        try:
+            await self._api.create_app(self._settings.org)
+        except OutcomeUnknownError:
+            raise
+        except AppTakenError as error:  # perhaps by us, and an answer was lost
+            await self._look_for_taken(error, was_asked_for=was_asked_for)
+        except BackendError:
+            if not was_asked_for:
+                self._attempts.note(app=None)
+            raise
+        else:
+            await self._until_shown()
+
+    async def _look_for_taken(
+        self, error: AppTakenError, *, was_asked_for: bool
+    ) -> None:
+        """Take an app for ours that was asked for before and shows late, if it does."""
+        if was_asked_for:
+            with contextlib.suppress(NotFoundError, CredentialsError):
+                await self._until_shown()
+                return
+        self._attempts.note(app=None)
+        raise error
 
     async def _until_shown(self) -> None:
         """Wait until a new app is known to all of Fly."""
@@ -157,7 +207,9 @@ class AppSetup:
                 yield step
         except NoAppError:
             yield f"the app {self._api.app} is not there"
-        self._attempts.note(image=None, app=None, addresses=())
+        self._attempts.note(
+            image=None, app=None, addresses=(), address_asked=None, addresses_before=()
+        )
         yield "nothing of this deployment is left"
 
     async def _remove_addresses_and_app(self) -> AsyncIterator[str]:
@@ -166,7 +218,9 @@ class AppSetup:
             async for step in self._remove_app():
                 yield step
             return
-        there = {str(one.get("ip")) for one in await self._api.addresses()}
+        found = await self._api.addresses()
+        self._claim_what_was_asked_for(found)
+        there = {_ip_of(one) for one in found}
         for address in sorted(there & {*self._attempts.book.addresses}):
             yield f"releasing {address}"
             await self._api.release_address(address)
@@ -195,9 +249,13 @@ class AppSetup:
         raise TransientError(f"the app {self._api.app} is still there; try again")
 
 
+def _ip_of(address: dict[str, object]) -> str:
+    return str(address.get("ip", ""))
+
+
 def _kind_of(address: dict[str, object]) -> str:
     """Return the kind by which an address was asked for."""
-    ip = str(address.get("ip", ""))
+    ip = _ip_of(address)
     if ":" not in ip:
         return "shared_v4" if address.get("shared") else "v4"
     return "private_v6" if ip.lower().startswith("fdaa") else "v6"

@@ -2,25 +2,38 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ollama_proxy.backends.fly import premises
 from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.base.errors import BackendError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.fly.rig import IMAGE, Rig, fly_rig
-from tests.crashes import Killed, kill_around
+from tests.crashes import Death, Killed
+from tests.fakes.fly.cloud import FakeApp, FakeMachine
+from tests.fakes.store import MemoryNotes
 
-MOST_CALLS = 14
+LAUNCH = LaunchId("l0123456789abcdef")
+THEIRS = "2a09::7"
+MOST_CALLS = 30
 """More calls than either command makes."""
 
 pytestmark = pytest.mark.usefixtures("without_pace")
 
 
-async def run(rig: Rig, *, deploys: bool) -> None:
+@pytest.fixture
+def death(monkeypatch: pytest.MonkeyPatch) -> Death:
+    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    plan = Death()
+    plan.watch(monkeypatch, FlyApi, "_call", MemoryNotes)
+    return plan
+
+
+async def run(rig: Rig, app: str, *, deploys: bool) -> None:
     """Run a command in a process of its own."""
-    backend = rig.open(app="fresh")
+    backend = rig.open(app=app)
     steps = backend.deploy(IMAGE) if deploys else backend.remove()
     try:
         async with asyncio.timeout(20):
@@ -30,37 +43,116 @@ async def run(rig: Rig, *, deploys: bool) -> None:
         await backend.aclose()
 
 
-@pytest.fixture
-def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """Return what has the process killed before or after a call; 0: not at all."""
-    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
-    plan = kill_around(monkeypatch, FlyApi, "_call")
-
-    def planned(moment: str, number: int) -> None:
-        plan.update({"before": 0, "after": 0, "seen": 0, moment: number})
-
-    return planned
+async def have_a_machine(rig: Rig, app: str) -> None:
+    """Have a launch run on the deployment, whose proxy then ends."""
+    backend = rig.open(app=app)
+    await backend.start(LAUNCH)
+    await backend.aclose()
 
 
+def somebodys_app(rig: Rig) -> FakeMachine:
+    """Let the app `llm` be one with a machine and an address of its own."""
+    rig.app.addresses[THEIRS] = "v6"
+    return rig.cloud.stranger(rig.app)
+
+
+def cost(rig: Rig) -> float:
+    """Return what volumes cost in an hour from now, in GB hours."""
+    before = rig.cloud.gb_hours()
+    rig.clock.ahead_s += 3600.0
+    return round(rig.cloud.gb_hours() - before, 3)
+
+
+@pytest.mark.parametrize("app", ["fresh", "llm"])
 @pytest.mark.parametrize("deploys", [True, False])
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_what_a_killed_command_leaves_is_one_deployment_or_none(
-    tmp_path: Path, kill: Callable[[str, int], None], moment: str, deploys: bool
+    tmp_path: Path, death: Death, moment: str, deploys: bool, app: str
 ) -> None:
     for number in range(1, MOST_CALLS + 1):
         async with fly_rig(tmp_path / f"{number}") as rig:
-            kill(moment, 0)
+            stranger = somebodys_app(rig)
+            death.plan(moment, 0)
             if not deploys:
-                await run(rig, deploys=True)
-            kill(moment, number)
+                await run(rig, app, deploys=True)
+                await have_a_machine(rig, app)
+            death.plan(moment, number)
             with contextlib.suppress(Killed):
-                await run(rig, deploys=deploys)
-            kill(moment, 0)
-            await run(rig, deploys=True)
-            app = rig.cloud.apps["fresh"]
+                await run(rig, app, deploys=deploys)
+            came = death.came
+            death.plan(moment, 0)
+            rig.clock.ahead_s += 20.0  # the lease of a machine may have been held
+            await run(rig, app, deploys=True)
+            there = rig.cloud.apps[app]
+            kinds = sorted(there.addresses.values())
             volumes = len(rig.cloud.volumes())
-            await run(rig, deploys=False)
+            await run(rig, app, deploys=False)
 
-            assert (volumes, len(app.addresses)) == (1, 0), number
-            assert rig.cloud.volumes() == [], number
-            assert "fresh" not in rig.cloud.apps, number
+            assert (volumes, kinds) == (1, ["shared_v4", "v6"]), number
+            assert seen(rig, there) == ([], []), number
+            assert list(rig.cloud.apps) == ["llm"], number
+            assert rig.app.addresses == {THEIRS: "v6"}, number
+            assert stranger.doing == "start", number
+            assert cost(rig) == 0.0, number
+        if not came:
+            return
+    raise AssertionError(f"{MOST_CALLS} calls are not enough to end a command")
+
+
+def seen(rig: Rig, there: FakeApp) -> tuple[list[str], list[str]]:
+    """Return machines of ours that are left, and volumes."""
+    gone = {"destroying", "destroyed"}
+    ours = [one for one in there.machines.values() if "ollama_proxy" in one.metadata]
+    machines = [one.id for one in ours if rig.cloud.state(one) not in gone]
+    return machines, [one.id for one in rig.cloud.volumes()]
+
+
+@pytest.mark.parametrize("app", ["fresh", "llm"])
+@pytest.mark.parametrize("fault", ["lost-after", "lost-before", "html-502-after"])
+@pytest.mark.parametrize(
+    "operation", ["Apps_create", "App_IPAssignments_create", "Volumes_create"]
+)
+async def test_a_lost_answer_to_deploy_leaves_nothing_after_delete(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, operation: str, fault: str, app: str
+) -> None:
+    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    stranger = somebodys_app(rig)
+    rig.server.script[operation] = [fault]
+    for _ in range(3):
+        with contextlib.suppress(BackendError):
+            await run(rig, app, deploys=True)
+    there = rig.cloud.apps[app]
+    await run(rig, app, deploys=False)
+
+    assert seen(rig, there) == ([], [])
+    assert list(rig.cloud.apps) == ["llm"]
+    assert rig.app.addresses == {THEIRS: "v6"}
+    assert stranger.doing == "start"
+
+
+async def test_a_new_app_that_is_shown_late_and_whose_answer_was_lost_is_ours(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    rig.server.script["Apps_create"] = ["lost-after"]
+    with contextlib.suppress(BackendError):
+        await run(rig, "fresh", deploys=True)
+    rig.server.script["Apps_show"] = ["404:app not found"] * 3
+    await run(rig, "fresh", deploys=True)
+    await run(rig, "fresh", deploys=False)
+
+    assert list(rig.cloud.apps) == ["llm"]
+
+
+async def test_an_app_whose_creation_was_refused_is_not_taken_for_ours(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    rig.server.script["Apps_create"] = ["409:try again"]
+    with pytest.raises(BackendError):
+        await run(rig, "theirs", deploys=True)
+    rig.cloud.add_app("theirs")
+    await run(rig, "theirs", deploys=True)
+    await run(rig, "theirs", deploys=False)
+
+    assert "theirs" in rig.cloud.apps
