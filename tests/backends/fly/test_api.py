@@ -5,8 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ollama_proxy.backends import rest
 from ollama_proxy.backends.fly.api import FlyApi
-from ollama_proxy.backends.fly.failures import NameTakenError, NotYetError, failure
+from ollama_proxy.backends.fly.failures import (
+    AppTakenError,
+    NameTakenError,
+    NotYetError,
+    failure,
+)
 from ollama_proxy.backends.fly.machines import Machine
 from ollama_proxy.backends.fly.states import Assessment, StateContext, assess
 from ollama_proxy.base.errors import (
@@ -47,7 +53,7 @@ async def api(rig: Rig) -> AsyncIterator[FlyApi]:
         (412, "machine still active, refusing to start", ConflictError),
         (412, "no room on the host of the volume", CapacityError),
         (412, "volume is currently bound to machine", ConflictError),
-        (422, "Name has already been taken", SpecError),
+        (422, "Name has already been taken", AppTakenError),
         (422, "payment method missing", CredentialsError),
         (429, "rate", TransientError),
     ],
@@ -198,3 +204,12 @@ def test_a_machine_of_one_launch_has_to_be_destroyed_still() -> None:
 
 def test_a_machine_that_was_just_started_may_still_be_shown_at_rest() -> None:
     assert thought("suspended", start_not_visible_yet=True) is Assessment.PENDING
+
+
+async def test_an_api_in_plain_http_reads_no_certificates(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "tls", lambda: pytest.fail("authorities were read"))
+    api = rig.api()
+    assert await api.machines() == []
+    await api.aclose()

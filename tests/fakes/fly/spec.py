@@ -3,6 +3,7 @@
 What the description does not know is refused, although the real API may drop it.
 """
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -57,9 +58,15 @@ def find(method: str, path: str) -> tuple[Operation, list[str]] | None:
 
 def faults(schema: dict[str, Any], value: object) -> list[str]:
     """Return what is wrong with a body: its shape, and every unknown key."""
-    validator = OAS30Validator({**schema, **_COMPONENTS})
+    validator = _validator(json.dumps(schema, sort_keys=True))
     wrong = [error.message for error in validator.iter_errors(value)]
     return wrong + _unknown(schema, value, "")
+
+
+@functools.cache
+def _validator(schema: str) -> Any:
+    """Return the validator of a schema, which takes as long to make as to use."""
+    return OAS30Validator({**json.loads(schema), **_COMPONENTS})
 
 
 def _unknown(schema: dict[str, Any], value: object, where: str) -> list[str]:
