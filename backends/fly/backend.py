@@ -15,6 +15,8 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.evidence import (
     NOTHING,
     Evidence,
+    events_in,
+    evidence,
     evidence_of,
     evidence_of_gone,
 )
@@ -66,6 +68,9 @@ from ollama_proxy.upstream.endpoint import Link
 _NAME = "ollama-proxy-"
 _MAX_SLOTS = 10
 _ROOT_GIB = 8  # Fly's limit for the root file system, image included
+_ENDING_S = 60.0
+"""From the dead-man's time-out to a machine that is stopped, at most: looks 5 s apart,
+10 s for Ollama to end, and 30 s until Fly kills what does not."""
 _ORPHAN_PREFIX = "machine-"
 """Before a machine's id: the name under which the sweep destroys it alone."""
 _NEEDLESS = "volume-"
@@ -404,6 +409,20 @@ class FlyBackend(SeesOwners[Owners]):
         told = await evidence_of_gone(self._api, machine_id, last)
         return await self._inspect_rest(launch_id, told)
 
+    async def report(self, launch_id: LaunchId) -> str:
+        """Return the events of a launch's machine, which is given up."""
+        attempt = self._attempts.get(launch_id)
+        if attempt is None or attempt.instance_id is None:
+            return ""
+        try:
+            machine = await self._api.machine(attempt.instance_id)
+        except BackendError as error:
+            last = self._last_shown.get(launch_id)
+            if last is None:
+                return f"nothing could be fetched of the machine: {error}"
+            return evidence(last, events_in(last.events)).report
+        return (await evidence_of(self._api, machine)).report
+
     def _is_unshown(self, launch_id: LaunchId) -> bool:
         attempt = self._attempts.get(launch_id)
         return attempt is not None and attempt.start_not_visible_yet(self._clock.now())
@@ -596,6 +615,15 @@ class FlyBackend(SeesOwners[Owners]):
         """What the machine costs, running as the settings have it, and at rest."""
         rest = self._premises.idle_price_per_hour(machines=self._resting)
         return Prices(self._settings.price_per_hour, self._resting, rest)
+
+    @property
+    def unattended_s(self) -> float | None:
+        """How long at most a machine runs that no proxy renews.
+
+        The image's entrypoint counts from its start, and ends with it; the machine is
+        not started again (restart policy ``no``). Not tried on a live account.
+        """
+        return self._settings.dead_man_timeout + _ENDING_S
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Stop each machine of any deployment in this app whose lease is over."""

@@ -15,7 +15,7 @@ from ollama_proxy.backends.fly.evidence import (
 )
 from ollama_proxy.backends.fly.machines import Machine
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet.backend import Observation, Phase
+from ollama_proxy.fleet.backend import Observation, Phase, SupportsReport
 from ollama_proxy.fleet.reports import LONGEST
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.proxy import generate, running_proxy
@@ -218,6 +218,28 @@ async def test_a_stop_that_is_meant_asks_for_no_events(rig: Rig) -> None:
 
     assert (seen.phase, seen.detail, seen.report) == (Phase.GONE, "", "")
     assert "Machines_list_events" not in rig.server.calls
+
+
+async def test_a_launch_that_is_given_up_has_its_machines_events(rig: Rig) -> None:
+    backend = rig.open()
+    assert isinstance(backend, SupportsReport)
+    nothing = await backend.report(LAUNCH)
+    await backend.start(LAUNCH)
+    told = await backend.report(LAUNCH)
+    await backend.inspect(LAUNCH)
+    rig.server.script["Machines_show"] = ["500"]
+    last = await backend.report(LAUNCH)
+    await backend.aclose()
+    fresh = rig.open()
+    rig.server.script["Machines_show"] = ["500"]
+    unseen = await fresh.report(LAUNCH)
+    await fresh.aclose()
+
+    assert nothing == ""
+    assert told.splitlines()[0].endswith("in fra: state 'started'")
+    assert "start started by user" in told
+    assert last == told
+    assert "nothing could be fetched of the machine: " in unseen
 
 
 async def test_status_and_the_journal_tell_why_a_machine_ended(tmp_path: Path) -> None:
