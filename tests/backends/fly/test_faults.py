@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.backends.fly import premises
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet import controller
-from tests.backends.fly.rig import Rig, fly_rig
-from tests.fakes.fly.cloud import Timing
+from tests.backends.fly.rig import IMAGE, OWNER, Rig, fly_rig
+from tests.fakes.fly.cloud import FakeMachine, FakeVolume, Timing
 from tests.proxy import RunningProxy, generate, running_proxy
 
 pytestmark = pytest.mark.usefixtures("without_pace")
@@ -22,7 +24,8 @@ class Misfortune:
 
     ``serves``: requests that wait are answered by a machine in the end. ``between``:
     what happens while it rests, before it is asked for again; ``mended``: once that
-    has served.
+    has served, or was refused if ``refused_between``. ``others``: somebody else of
+    this product is in the app, too.
     """
 
     arrange: Callable[[Rig], None] = lambda _rig: None
@@ -32,11 +35,13 @@ class Misfortune:
     serves: bool = True
     settings: Mapping[str, object] = field(default_factory=dict)
     says: str = ""
+    refused_between: bool = False
+    others: bool = False
 
     @property
     def statuses(self) -> set[int]:
         """How requests may be answered."""
-        if self.strike is not None:
+        if self.strike is not None or self.refused_between:
             return {200, 503}
         return {200} if self.serves else {503}
 
@@ -141,6 +146,45 @@ def never_boots(rig: Rig) -> None:
     rig.guests.boots = False
 
 
+def another_owner(name: str, *, runs: bool) -> Callable[[Rig], None]:
+    """Return what gives another deployment a machine and a volume in the app."""
+
+    def arrange(rig: Rig) -> None:
+        rig.cloud.deployment(rig.app, name, "a" * 16, "l" + "1" * 16, runs=runs)
+
+    return arrange
+
+
+def a_twin(rig: Rig) -> None:
+    """Let a proxy on a copy of the state folder run a machine with a volume."""
+    rig.remembers = lambda launch_id: launch_id != TWIN
+    rig.cloud.deployment(rig.app, "ollama-proxy-0", OWNER, TWIN, runs=True)
+
+
+def a_twin_takes_it(rig: Rig) -> None:
+    """Let such a proxy start what rests, or make one of its own in its place."""
+    rests = [one for one in rig.cloud.ours() if rig.cloud.state(one) == "stopped"]
+    if not rests:
+        a_twin(rig)
+        return
+    rests[0].metadata["ollama_proxy_launch"] = TWIN
+    rests[0].metadata["ollama_proxy_lease"] = f"{rig.clock.wall() + 1e9:.0f}"
+    rig.cloud.change(rests[0], "start")
+
+
+def the_twin_stops(rig: Rig) -> None:
+    for machine in rig.cloud.machines():
+        if machine.metadata.get("ollama_proxy_launch") == TWIN:
+            machine.metadata["ollama_proxy_lease"] = "0"
+            rig.cloud.change(
+                machine, "destroy" if machine.id in rig.cloud.others else "stop"
+            )
+
+
+def empty_lists(rig: Rig) -> None:
+    rig.server.script["Machines_list"] = ["empty"] * 3
+
+
 def payment(rig: Rig) -> None:
     rig.server.always["Machines_create"] = "422:payment method missing"
 
@@ -154,6 +198,8 @@ def no_token(rig: Rig) -> None:
         {"Machines_show": "401", "Machines_list": "401", "Machines_create_lease": "401"}
     )
 
+
+TWIN = LaunchId("l" + "7" * 16)
 
 MISFORTUNES = {
     "none": Misfortune(),
@@ -231,6 +277,33 @@ MISFORTUNES = {
             volumes_script(list=["empty"] * 2), script(list=["empty", "empty"])
         )
     ),
+    "another owner has the name, a machine that runs and a volume": Misfortune(
+        another_owner("ollama-proxy-0", runs=True),
+        serves=False,
+        says="another deployment",
+        others=True,
+    ),
+    "another owner has the name, and no list shows it": Misfortune(
+        both(another_owner("ollama-proxy-0", runs=False), empty_lists),
+        serves=False,
+        says="another deployment",
+        others=True,
+    ),
+    "another owner has a machine of another name and a volume": Misfortune(
+        another_owner("ollama-proxy-7", runs=True), others=True
+    ),
+    "a twin runs a machine": Misfortune(
+        a_twin, serves=False, says="copy of this state folder", others=True
+    ),
+    "a twin runs a machine, and no list shows it": Misfortune(
+        both(a_twin, empty_lists),
+        serves=False,
+        says="copy of this state folder",
+        others=True,
+    ),
+    "a twin starts what rests": Misfortune(
+        between=a_twin_takes_it, mended=the_twin_stops, refused_between=True
+    ),
     "the token is revoked for a while": Misfortune(
         strike=script(show=["401"] * 3, create_lease=["401"] * 2)
     ),
@@ -240,6 +313,7 @@ MISFORTUNES = {
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses between repeated calls: these run in real time."""
+    monkeypatch.setattr(premises, "_PAUSE_S", 0.02)
     monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
     monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
     monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
@@ -272,8 +346,10 @@ async def test_one_machine_runs_at_most_and_none_is_left(
     async with fly_rig(
         tmp_path, Timing(2.0, 2.0, 5.0, destroy_s=2.0, detach_s=2.0)
     ) as rig:
-        stranger = rig.cloud.stranger(rig.app)
+        is_new = not misfortune.others and (idle_action, waiting) in APP_IS_MADE
+        before = await _deployed(rig, is_new=is_new)
         misfortune.arrange(rig)
+        theirs = Theirs.of(rig)
         hastening = asyncio.ensure_future(hasten(rig))
         async with running_proxy(
             tmp_path / "proxy",
@@ -294,20 +370,97 @@ async def test_one_machine_runs_at_most_and_none_is_left(
                 misfortune.mended(rig)
                 await _rest(rig, proxy)
             await _until_swept(rig, proxy)
-        left = rig.cloud.volumes()
+        left = volumes_of_ours(rig)
+        untouched = theirs.are_as_they_were(rig)
+        theirs.leave(rig)
         await _remove(rig, idle_action, misfortune)
         hastening.cancel()
-        ours = [one for one in rig.cloud.machines() if one is not stranger]
+        ours = rig.cloud.ours()
         names = collections.Counter(one.name for one in ours if rig.cloud.is_there(one))
 
     assert rig.cloud.most_at_once <= 1
     assert set(names.values()) <= {1}
-    assert stranger.doing == "start"
+    assert untouched
     assert {status for status, _ in answers} <= misfortune.statuses, answers
-    assert all(misfortune.says in text for _, text in answers)
-    assert len(left) == 1 if misfortune.serves else len(left) <= 1, left
+    if not misfortune.refused_between:
+        assert all(misfortune.says in text for _, text in answers)
+    keeps = misfortune.serves and not misfortune.refused_between  # a twin may have it
+    assert len(left) == 1 if keeps else len(left) <= 1, left
     assert {rig.cloud.state(one) for one in ours} <= {"destroying", "destroyed"}
-    assert rig.cloud.volumes() == []
+    assert volumes_of_ours(rig) == []
+    assert cost_of_an_hour(rig) == 8.0 * theirs.volumes_left
+    assert {name: app.addresses for name, app in rig.cloud.apps.items()} == before
+
+
+APP_IS_MADE = {("stop", 0), ("destroy", 1)}
+"""The ways in which the app is one that `deploy` made, and nobody else is in it."""
+
+
+async def _deployed(rig: Rig, *, is_new: bool) -> dict[str, dict[str, str]]:
+    """Deploy into an app of our own, or into somebody's; return what was there.
+
+    The volume is left to the launches, as a faulty list of volumes is played to these.
+    """
+    if is_new:
+        del rig.cloud.apps["llm"]
+    else:
+        rig.cloud.stranger(rig.app)
+        rig.app.addresses["2a09::7"] = "v6"
+    before = {name: dict(app.addresses) for name, app in rig.cloud.apps.items()}
+    backend = rig.open(volume_gb=0)
+    async for _ in backend.deploy(IMAGE):
+        pass
+    await backend.aclose()
+    rig.app = rig.cloud.apps["llm"]
+    assert set(rig.app.addresses.values()) == {"shared_v4", "v6"}
+    return before
+
+
+def volumes_of_ours(rig: Rig) -> list[FakeVolume]:
+    theirs = {one.volume for one in _others(rig)}
+    return [one for one in rig.cloud.volumes() if one.id not in theirs]
+
+
+def cost_of_an_hour(rig: Rig) -> float:
+    """Return what volumes cost in the next hour, in GB hours."""
+    before = rig.cloud.gb_hours()
+    rig.clock.ahead_s += 3600.0
+    return round(rig.cloud.gb_hours() - before, 2)
+
+
+def _others(rig: Rig) -> list[FakeMachine]:
+    ours = {one.id for one in rig.cloud.ours()}
+    return [one for one in rig.cloud.machines() if one.id not in ours]
+
+
+@dataclass(slots=True)
+class Theirs:
+    """What is in the app and not ours, as it was before our proxy came."""
+
+    was: dict[str, tuple[str, str | None]]
+    volumes_left: int = 0
+
+    @classmethod
+    def of(cls, rig: Rig) -> "Theirs":
+        return cls({one.id: (one.doing, one.volume) for one in _others(rig)})
+
+    def are_as_they_were(self, rig: Rig) -> bool:
+        now = Theirs.of(rig).was
+        volumes = {one.id for one in rig.cloud.volumes()}
+        self.volumes_left = sum(volume is not None for _, volume in self.was.values())
+        return all(
+            now.get(name) == was and (was[1] is None or was[1] in volumes)
+            for name, was in self.was.items()
+        )
+
+    def leave(self, rig: Rig) -> None:
+        """Let a twin clear what it has, as `delete` would: its owner id is ours."""
+        for one in _others(rig):
+            if one.metadata.get("ollama_proxy_owner") == OWNER:
+                rig.cloud.change(one, "destroy")
+                if one.volume is not None and one.id in self.was:
+                    self.volumes_left -= 1
+                    rig.app.volumes[one.volume].deleted_at = rig.cloud.now()
 
 
 async def _rest(rig: Rig, proxy: RunningProxy) -> None:
@@ -323,7 +476,7 @@ async def _until_swept(rig: Rig, proxy: RunningProxy) -> None:
     A volume is held for seconds by the machine that is gone, and found only then.
     """
     async with asyncio.timeout(10):
-        while await proxy.parts.pool.sweep() or len(rig.cloud.volumes()) > 1:
+        while await proxy.parts.pool.sweep() or len(volumes_of_ours(rig)) > 1:
             await asyncio.sleep(0.05)
 
 

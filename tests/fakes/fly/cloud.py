@@ -97,6 +97,8 @@ class FakeApp:
 class FakeFly:
     """One organisation. ``made`` counts machines of ours ever made.
 
+    ``others``: ids of machines that another deployment of this product has.
+
     ``hosts_refuse``: nothing is changed on a host that can't be reached.
     ``copies_refused``: no volume can be made from another. ``shows_events``: whether a
     machine is shown with its events, or they have to be asked for;
@@ -108,6 +110,7 @@ class FakeFly:
     apps: dict[str, FakeApp] = field(default_factory=dict)
     gone_apps: list[FakeApp] = field(default_factory=list)
     full: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
     suspends: bool = True
     hosts_refuse: bool = False
     copies_refused: bool = False
@@ -201,12 +204,15 @@ class FakeFly:
     def paid(self) -> list[FakeMachine]:
         """What costs compute now, or may begin to by itself; strangers' aside."""
         free = {"stopped", "suspended", "destroying", "destroyed"}
-        ours = [m for m in self.machines() if MANAGED in m.metadata]
-        return [m for m in ours if self.state(m) not in free]
+        return [m for m in self.ours() if self.state(m) not in free]
+
+    def ours(self) -> list[FakeMachine]:
+        """Return the machines with our marks but for those of other deployments."""
+        made = [m for m in self.machines() if MANAGED in m.metadata]
+        return [m for m in made if m.id not in self.others]
 
     def running(self) -> list[FakeMachine]:
-        ours = [m for m in self.machines() if MANAGED in m.metadata]
-        return [m for m in ours if self.state(m) in {"starting", "started"}]
+        return [m for m in self.ours() if self.state(m) in {"starting", "started"}]
 
     def holder(self, app: FakeApp, volume: FakeVolume) -> FakeMachine | None:
         """Return the machine that a volume is attached to."""
@@ -217,6 +223,25 @@ class FakeFly:
             if machine.doing != "destroy" or self.now() < late:
                 return machine
         return None
+
+    def deployment(
+        self, app: FakeApp, name: str, owner: str, launch: str, *, runs: bool
+    ) -> FakeMachine:
+        """Add a machine and a volume of another proxy to an app; its lease is long."""
+        marks = {"owner": owner, "launch": launch, "identity": launch}
+        marks["lease"] = f"{self.now() + 1e9:.0f}"
+        metadata = {f"{MANAGED}_{key}": value for key, value in marks.items()}
+        volume = FakeVolume(f"vol_{owner[:8]}", f"ollama_{owner}", "fra", 8, self.now())
+        app.volumes[volume.id] = volume
+        machine = self.stranger(app, name)
+        machine.config = {
+            "image": "x:1",
+            "metadata": {MANAGED: "true"} | metadata,
+            "mounts": [{"volume": volume.id, "path": "/models"}],
+        }
+        machine.doing = "start" if runs else "stop"
+        self.others.add(machine.id)
+        return machine
 
     def stranger(self, app: FakeApp, name: str = "theirs") -> FakeMachine:
         """Add a machine of somebody else to an app."""
