@@ -50,7 +50,7 @@ class NameTakenError(ConflictError):
 
 def failure(*, reads: bool, status: int, said: str, body: object) -> BackendError:
     """Return the error by what to do next; by the body's words, never by the path's."""
-    if status >= 500:  # noqa: PLR2004
+    if status >= 500 or (status == 408 and not reads):  # noqa: PLR2004
         return unanswered(reads=reads, said=said)
     if status == 404 and not isinstance(body, dict):  # noqa: PLR2004
         return TransientError(said)  # something on the way, which knows no machine

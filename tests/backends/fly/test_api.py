@@ -44,7 +44,7 @@ async def api(rig: Rig) -> AsyncIterator[FlyApi]:
         (401, "token validation error", CredentialsError),
         (403, "another organisation", CredentialsError),
         (404, "not found", NotFoundError),
-        (408, "deadline_exceeded", NotYetError),
+        (408, "deadline_exceeded", OutcomeUnknownError),
         (409, "lease currently held by x expires at 1", ConflictError),
         (409, "machine ID abc123 already exists with name", NameTakenError),
         (409, "failed due to concurrent update", ConflictError),
@@ -67,6 +67,12 @@ def test_each_answer_has_one_meaning(
     )
 
     assert type(error) is expected
+
+
+def test_a_wait_that_ran_out_changed_nothing() -> None:
+    error = failure(reads=True, status=408, said="GET /wait: deadline", body={})
+
+    assert type(error) is NotYetError
 
 
 def test_a_lack_of_room_may_be_told_by_the_bodys_own_status() -> None:

@@ -206,6 +206,10 @@ MISFORTUNES = {
     "the answer to the creation is lost": Misfortune(script(create=["lost-after"])),
     "the creation is lost on its way": Misfortune(script(create=["lost-before"])),
     "a gateway's 502 after the creation": Misfortune(script(create=["html-502-after"])),
+    "a 408 after the creation": Misfortune(script(create=["408-after"])),
+    "empty lists are null": Misfortune(
+        both(script(list=["null"] * 3), volumes_script(list=["null"] * 3))
+    ),
     "the lists trail and the answer is lost": Misfortune(
         both(slowly(lag_s=60.0), script(create=["lost-after"]))
     ),

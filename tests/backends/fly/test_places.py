@@ -113,6 +113,35 @@ async def test_what_was_never_started_is_destroyed_and_not_forgotten(
     assert rig.cloud.paid == []
 
 
+@pytest.mark.parametrize("fault", ["408-after", "lost-after", "html-502-after"])
+async def test_what_was_made_without_an_answer_is_not_given_up_with_its_launch(
+    rig: Rig, fault: str
+) -> None:
+    rig.server.script["Machines_create"] = [fault]
+    backend = rig.open()
+    with pytest.raises(BackendError):
+        await backend.start(LAUNCH)
+    rig.clock.ahead_s += 20.0  # it was made with a lease of 15 s, whose nonce is lost
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert rig.cloud.made == 1
+    assert rig.cloud.paid == []
+
+
+@pytest.mark.parametrize("name", ["Machines_list", "Volumes_list"])
+async def test_an_empty_list_may_be_null(rig: Rig, name: str) -> None:
+    rig.server.script[name] = ["null"] * 3
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    running = len(rig.cloud.running())
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert running == 1
+    assert rig.cloud.paid == []
+
+
 async def test_a_machine_that_served_and_failed_is_not_kept(rig: Rig) -> None:
     await until_started(rig, LAUNCH)
     (machine,) = rig.cloud.machines()

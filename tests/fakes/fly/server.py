@@ -40,7 +40,8 @@ class FlyServer:
     """The API at ``/v1``; machines behind ``/edge``, as at ``<app>.fly.dev``.
 
     ``script``: by operation, what goes wrong with its next calls, one each:
-    ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``empty`` (a list),
+    ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``408-after``,
+    ``empty`` or ``null`` (a list),
     ``page-lost`` (a list shows strangers' alone), or a status, with a text after a
     colon. ``always``: the same for every call. ``is_paced``: whether it refuses more
     calls than Fly allows in real time.
@@ -96,6 +97,11 @@ class FlyServer:
         """Answer what was done, unless the answer is to be lost."""
         if fault == "lost-after":
             return _cut(request)
+        if fault == "408-after":
+            body = {"error": "deadline_exceeded: no answer in time"}
+            return web.json_response(body, status=408)
+        if fault == "null":  # Go's empty list, if nobody made it one
+            return web.json_response(None)
         if fault == "html-502-after":
             return web.Response(status=502, text="<html>Bad Gateway</html>")
         if fault == "empty":
