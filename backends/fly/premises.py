@@ -15,6 +15,7 @@ from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
     BackendError,
+    ConflictError,
     CredentialsError,
     NotFoundError,
     OutcomeUnknownError,
@@ -238,15 +239,22 @@ class AppSetup:
             yield f"releasing {address.get('ip')}"
             await self._api.release_address(str(address.get("ip")))
         yield f"deleting app {self._api.app}"
-        await self._api.delete_app()
-        begun_at = self._clock.now()
+        begun_at, said = self._clock.now(), "it was deleted"
         while self._clock.now() - begun_at < _LIMIT_S:
             try:
-                await self._api.show_app()
+                await self._api.delete_app()
+            except ConflictError as error:  # its machines show for a while
+                said = str(error)
             except (NotFoundError, CredentialsError):
                 return
-            await asyncio.sleep(_PAUSE_S)
-        raise TransientError(f"the app {self._api.app} is still there; try again")
+            with contextlib.suppress(NotFoundError, CredentialsError):
+                await self._api.show_app()
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            return
+        raise TransientError(
+            f"the app {self._api.app} is still there ({said}); try again"
+        )
 
 
 def _ip_of(address: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -411,10 +412,9 @@ async def _deployed(rig: Rig, *, is_new: bool) -> dict[str, dict[str, str]]:
         rig.cloud.stranger(rig.app)
         rig.app.addresses["2a09::7"] = "v6"
     before = {name: dict(app.addresses) for name, app in rig.cloud.apps.items()}
-    backend = rig.open(volume_gb=0)
-    async for _ in backend.deploy(IMAGE):
-        pass
-    await backend.aclose()
+    async with contextlib.aclosing(rig.open(volume_gb=0)) as backend:
+        async for _ in backend.deploy(IMAGE):
+            pass
     rig.app = rig.cloud.apps["llm"]
     assert set(rig.app.addresses.values()) == {"shared_v4", "v6"}
     return before
@@ -488,10 +488,9 @@ async def _remove(rig: Rig, idle_action: str, misfortune: Misfortune) -> None:
     """Do what ``delete`` does."""
     rig.server.always.clear()
     backend = rig.open(idle_action=idle_action, **misfortune.settings)
-    async with asyncio.timeout(20):
+    async with contextlib.aclosing(backend), asyncio.timeout(20):
         async for _ in backend.remove():
             pass
-    await backend.aclose()
 
 
 async def _live_through(
