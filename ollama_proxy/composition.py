@@ -35,6 +35,7 @@ from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.readiness import HttpProbe
+from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import StageReport
@@ -69,6 +70,7 @@ from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.status import Status
 from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.store.lessons import LessonBook
+from ollama_proxy.store.places import Place
 from ollama_proxy.store.sqlite import SLOT, Store
 from ollama_proxy.store.stage_history import StageEstimates
 from ollama_proxy.upstream.client import UpstreamClient
@@ -89,6 +91,7 @@ class Parts:
     probing: aiohttp.ClientSession
     fast_path: FastPath | None
     book: LessonBook
+    redeployment: Redeployment
 
 
 PARTS = web.AppKey("parts", Parts)
@@ -289,7 +292,18 @@ def build_app(
             tell_errors,
         ],
     )
-    app[PARTS] = Parts(pool, keeper, pulls, relay, probing, fast_path, book)
+    app[PARTS] = Parts(
+        pool,
+        keeper,
+        pulls,
+        relay,
+        probing,
+        fast_path,
+        book,
+        Redeployment(
+            pool, redeployed=partial(_go_by_place, offer, place, book, catalogue)
+        ),
+    )
     own = AdminHandlers(
         pool=pool, status=status, metrics=metrics, store=store, pulls=pulls
     )
@@ -315,6 +329,18 @@ def _forget_connections(relay: UpstreamClient, _before: Record, after: Record) -
     """Keep no connection to an instance that is being stopped."""
     if after.state is State.STOPPING:
         relay.forget()
+
+
+def _go_by_place(
+    offer: Offer, place: Place, book: LessonBook, catalogue: Catalog
+) -> None:
+    """Go by what is known of the models where they are from now on."""
+    name = place_of(offer.name, offer.backend.traits)
+    if name != place.name:
+        book.close()
+        place.name = name
+        book.reread()
+        catalogue.begin_with(place.contents())
 
 
 def _spared(settings: Settings, backend: Backend) -> set[Need]:

@@ -9,6 +9,7 @@ made without running, and started by a call of its own.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import replace
 
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.fly.api import FlyApi
@@ -131,10 +132,7 @@ class FlyBackend(SeesOwners[Owners]):
         self._resting = 0
         self.traits = Traits(
             starts_empty=not settings.keeps_disk,
-            models_place=(
-                f"{settings.app} {settings.region}"
-                f" {'volume' if settings.volume_gb else self._maker.image}"
-            ),
+            models_place=self._models_place(),
             poll_s=poll_s,
             watch_s=30.0,
             renew_s=60.0,
@@ -145,6 +143,17 @@ class FlyBackend(SeesOwners[Owners]):
             memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
             gpus=0,
             spec=self._maker.spec,
+        )
+
+    def _models_place(self) -> str:
+        settings = self._settings
+        disk = "volume" if settings.volume_gb else self._maker.image
+        return f"{settings.app} {settings.region} {disk}"
+
+    def _take_image(self) -> None:
+        """Tell by the traits that launches are made of another image from now on."""
+        self.traits = replace(
+            self.traits, spec=self._maker.spec, models_place=self._models_place()
         )
 
     async def start(self, launch_id: LaunchId) -> None:
@@ -665,6 +674,7 @@ class FlyBackend(SeesOwners[Owners]):
         """Make app, addresses and volume for an image; tell each step."""
         async for step in self._premises.deploy(image):
             yield step
+        self._take_image()
 
     async def remove(self) -> AsyncIterator[str]:
         """Delete machines, volumes, addresses and the app, in this order."""
@@ -677,6 +687,7 @@ class FlyBackend(SeesOwners[Owners]):
             await self._api.reaches(machine, "destroyed")
         async for step in self._premises.remove():
             yield step
+        self._take_image()
 
     async def deployed(self) -> list[str]:
         """Return what there is of this deployment, in words."""

@@ -8,6 +8,7 @@ is only started, which may be asked for twice.
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,7 @@ from ollama_proxy.fleet.backend import (
     Phase,
     Prices,
     Traits,
+    Unchanged,
     Upstream,
 )
 from ollama_proxy.fleet.stop_until_gone import surely_gone, until_gone
@@ -119,7 +121,7 @@ class OvhBackend(SeesOwners[Owners]):
         gpus = gpus_of(settings.flavor, settings.gpu_model, settings.gpu_count)
         self.traits = Traits(
             starts_empty=settings.volume is None,
-            models_place=f"{settings.region} {settings.volume or self._maker.image}",
+            models_place=self._models_place(),
             poll_s=poll_s,
             watch_s=30.0,
             renew_s=60.0,
@@ -129,6 +131,17 @@ class OvhBackend(SeesOwners[Owners]):
             alternatives=settings.fallback_regions,
             gpus=gpus and gpus[0],
             gpu_memory_gb=gpus and gpus[1],
+        )
+
+    def _models_place(self) -> str:
+        settings = self._settings
+        return f"{settings.region} {settings.volume or self._maker.image}"
+
+    def _note_image(self, image: str | None) -> None:
+        """Have launches make their app of another image from now on."""
+        self._attempts.note(image=image)
+        self.traits = replace(
+            self.traits, spec=self._maker.spec, models_place=self._models_place()
         )
 
     def regions(self) -> list[str]:
@@ -482,12 +495,12 @@ class OvhBackend(SeesOwners[Owners]):
         with self._maker.trying(image):
             found = await self._fleet.everything(strictly=True)
             self._refuse_twins([self._owners.belonging(*one) for one in found])
-            self._attempts.note(image=image)
+            self._note_image(image)
             async for step in self._replaced(found):
                 yield step
             for region, app in await self._fleet.everything(strictly=True):
                 if self._fits(app):
-                    yield f"{described(region, app)}: it is there already"
+                    yield Unchanged(f"{described(region, app)}: it is there already")
                     return
             yield f"an app is made of {image}, and stopped; until then it is billed"
             launch_id = LaunchId(f"{_DEPLOYED}{self._clock.now() * 1000.0:.0f}")
@@ -554,7 +567,7 @@ class OvhBackend(SeesOwners[Owners]):
         for region, app in await self._fleet.everything(strictly=True):
             yield f"deleting {described(region, app)}"
             await self._until_deleted(region, app)
-        self._attempts.note(image=None)
+        self._note_image(None)
         yield "nothing of this deployment is left"
 
     async def deployed(self) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from urllib.parse import quote
 
 import structlog
@@ -314,7 +314,7 @@ def deploy(image: str, config: Config = None) -> None:
     """Make, once, what launches only start: the app that runs IMAGE."""
     settings = _settings(config)
     _out.print(escape(settings.selection.sentence))
-    asyncio.run(_set_up(settings, image))
+    _set_up(settings, image)
 
 
 @app.command()
@@ -329,14 +329,34 @@ def delete(
         name = settings.selection.backend
         question = f"Delete everything of this deployment in its cloud, {name!r}?"
         typer.confirm(question, abort=True)
-    asyncio.run(_set_up(settings, None))
+    _set_up(settings, None)
 
 
-async def _set_up(settings: Settings, image: str | None) -> None:
+def _set_up(settings: Settings, image: str | None) -> None:
+    """Deploy or delete: by the running proxy, or else alone.
+
+    What waits for the proxy runs in no event loop: that would swallow the first Ctrl-C.
+    """
+    from ollama_proxy.cli.control_client import ask_running  # noqa: PLC0415 - slow to import
+    from ollama_proxy.server.control_socket import ControlOrder  # noqa: PLC0415 - likewise
+
+    kind: Literal["deploy", "delete"] = "delete" if image is None else "deploy"
+    order = ControlOrder(kind, settings.selection.backend, image)
+    told = ask_running(settings.state_dir, order)
+    if told is None:
+        asyncio.run(_set_up_alone(settings, image))
+        return
+    _out.print("the running proxy does it")
+    for step in told:
+        _out.print(escape(step))
+
+
+async def _set_up_alone(settings: Settings, image: str | None) -> None:
     from ollama_proxy.cli.doctor import set_up  # noqa: PLC0415 - slow to import
 
-    async for step in set_up(settings, image):
-        _out.print(escape(step))
+    async with contextlib.aclosing(set_up(settings, image)) as steps:
+        async for step in steps:
+            _out.print(escape(step))
 
 
 @app.command()

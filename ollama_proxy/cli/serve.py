@@ -18,13 +18,14 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
-from ollama_proxy.composition import build_app, open_backend, open_runner
+from ollama_proxy.composition import PARTS, build_app, open_backend, open_runner
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.server.binding import BACKLOG, bind, is_on_loopback
+from ollama_proxy.server.control_socket import listening
 from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
@@ -99,13 +100,15 @@ async def _run(
     with written_down(settings.state_dir, url):
         tell(settings, url)
         await runner.setup()
-        try:
-            await runner.listen(bound, backlog=BACKLOG)
-            _tune_gc()
-            number = await signals.next()
-            structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
-        finally:
-            await _end(runner, signals)
+        async with listening(settings.state_dir, app[PARTS].redeployment) as control:
+            try:
+                await runner.listen(bound, backlog=BACKLOG)
+                _tune_gc()
+                number = await signals.next()
+                structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
+            finally:
+                control.cancel()
+                await _end(runner, signals)
 
 
 def _tell(

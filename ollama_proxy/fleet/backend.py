@@ -339,6 +339,12 @@ class SupportsIdleCosts(Protocol):
         """Return each of them, in words, with its price."""
 
 
+class Unchanged(str):
+    """A first and only step of an order: everything is as it is meant already."""
+
+    __slots__ = ()
+
+
 @runtime_checkable
 class SupportsDeploy(Protocol):
     """A backend that has something to be set up once, by hand.
@@ -347,7 +353,11 @@ class SupportsDeploy(Protocol):
     """
 
     def deploy(self, image: str) -> AsyncIterator[str]:
-        """Make what launches only start; nothing costs anything afterwards."""
+        """Make what launches only start; nothing costs anything afterwards.
+
+        What can be checked is checked before the first step is told: a running proxy
+        stops its instance after that one, unless it is `Unchanged`.
+        """
 
     def remove(self) -> AsyncIterator[str]:
         """Delete everything of this deployment."""

@@ -287,6 +287,15 @@ class Controller:
             self._is_restored = True
             self.apply(Restored())
 
+    def take_traits(self) -> None:
+        """Go by what the backend makes from now on, while there is no instance.
+
+        A lockout by what it made before ends, as it does with new settings.
+        """
+        self._traits = self.offer.backend.traits
+        self.policy = _policy_for(self.offer, self.policy)
+        self.apply(Restored())
+
     async def run(self) -> None:
         """Own the instance until cancelled. The instance outlives this task.
 

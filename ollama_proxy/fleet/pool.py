@@ -179,7 +179,8 @@ class Pool:
         load_wishes: LoadWishes | None = None,
     ) -> None:
         self.controllers = tuple(controllers)
-        self._accepts_wakes = True
+        self._ends = False
+        self._is_held_back = False
         self._store = store
         self._clock = clock
         self._max_waiting = max_waiting
@@ -218,8 +219,21 @@ class Pool:
 
     def stop_admitting(self) -> None:
         """Wake nothing more, and let nobody wait any longer: the proxy ends."""
-        self._accepts_wakes = False
+        self._ends = True
         self._give_up()
+
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Wake and sweep nothing meanwhile: what instances are made of changes."""
+        self._is_held_back = True
+        try:
+            yield
+        finally:
+            self._is_held_back = False
+
+    @property
+    def _accepts_wakes(self) -> bool:
+        return not (self._ends or self._is_held_back)
 
     async def stop_on_exit(self, *, everything: bool, limit_s: float) -> None:
         """Stop the instances that end with the proxy, or all, in bounded time.
@@ -331,7 +345,10 @@ class Pool:
         """Ask for an instance; joins a launch that is under way.
 
         Raises `StoreError` if the intent can't be written: nothing is launched.
+        Raises `ConflictError` for a ``forced`` wish while wakes are held back.
         """
+        if self._is_held_back and forced:
+            raise ConflictError("the proxy deploys or deletes; wake afterwards")
         if not self._accepts_wakes:
             return
         awake = {State.STARTING, State.READY}
@@ -541,6 +558,8 @@ class Pool:
 
         If ``thorough``, what costs nothing is removed too.
         """
+        if self._is_held_back:
+            raise ConflictError("the proxy deploys or deletes; sweep afterwards")
         found: list[LaunchId] = []
         for backend in self._backends():
             now = self._clock.wall()
@@ -552,6 +571,8 @@ class Pool:
 
     async def release(self, *, dry_run: bool) -> list[str]:
         """Delete what is kept, stopped, for the next launch; return it in words."""
+        if self._is_held_back:
+            raise ConflictError("the proxy deploys or deletes; sweep afterwards")
         released: list[str] = []
         for backend in self._backends():
             if isinstance(backend, SupportsRelease):

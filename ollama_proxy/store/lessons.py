@@ -67,6 +67,10 @@ class LessonBook:
         if abs(self._clock.now() - self._written_at) >= _WRITE_EVERY_S:
             self.save()
 
+    def reread(self) -> None:
+        """Go by what the disk has: its place is another one now."""
+        self.lessons = self._store.lessons()
+
     def close(self) -> None:
         """Write down what is not yet."""
         if self._is_unwritten:

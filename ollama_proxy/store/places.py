@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class Place:
-    """The row of one place."""
+    """The row of one place, of that which has its ``name`` now."""
 
     def __init__(
         self,

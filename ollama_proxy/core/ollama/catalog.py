@@ -100,8 +100,7 @@ class Catalog:
         self._since = since
         self._dated = since()
         self._contents = contents
-        said = contents.tags if contents is not None else None
-        self._view = _make_view(said, self._expected(), self._placeholder)
+        self.begin_with(contents)
 
     @property
     def contents(self) -> Snapshot | None:
@@ -112,6 +111,12 @@ class Catalog:
         """Take over what an instance said; raises `ValueError` if it is no list."""
         self._view = _make_view(contents.tags, self._expected(), self._placeholder)
         self._contents = contents
+
+    def begin_with(self, contents: Snapshot | None) -> None:
+        """Go by what is known of another place; None if nothing is."""
+        self._contents = contents
+        said = contents.tags if contents is not None else None
+        self._view = _make_view(said, self._expected(), self._placeholder)
 
     def _expected(self) -> tuple[str, ...]:
         """Return the models that the next instance will have: asked all the time."""

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ollama_proxy.base.errors import BackendError
+from ollama_proxy.base.errors import BackendError, ConflictError
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.server.raw_target import raw_path
 from ollama_proxy.serving.metrics import Metrics
@@ -71,7 +71,10 @@ class AdminHandlers:
     async def wake(self, request: web.Request) -> web.Response:
         """Launch an instance now, whatever failed before."""
         _refuse_browsers(request)
-        self._pool.wake(forced=True)
+        try:
+            self._pool.wake(forced=True)
+        except ConflictError as error:
+            return _json({"error": str(error)}, status=409)
         return _json(self._status.body())
 
     async def stop(self, request: web.Request) -> web.Response:

@@ -1,0 +1,90 @@
+"""Have the running proxy of a state folder carry out `deploy` or `delete`."""
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from ollama_proxy.base.errors import ProxyError, StartupError
+from ollama_proxy.server.control_socket import (
+    BEAT_S,
+    SOCKET_NAME,
+    ControlLine,
+    ControlOrder,
+    peer,
+)
+
+_CONNECT_S = 5.0
+_SILENT_S = 6.0 * BEAT_S
+_LONGEST_LINE = 1 << 20
+
+_LINES = msgspec.json.Decoder(ControlLine)
+
+
+def ask_running(folder: Path, order: ControlOrder) -> Iterator[str] | None:
+    """Return the steps that the folder's proxy tells; None if none takes orders there.
+
+    Raises `StartupError` if somebody else listens there.
+    """
+    try:
+        connection = _connected(folder)
+    except OSError:
+        return None
+    return _steps(connection, order)
+
+
+def _connected(folder: Path) -> socket.socket:
+    """Return a connection to the proxy of a folder. Raises `OSError` without one."""
+    path = folder / SOCKET_NAME
+    if not (hasattr(socket, "AF_UNIX") and stat.S_ISSOCK(path.lstat().st_mode)):
+        raise OSError("there is no socket")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_CONNECT_S)
+        connection.connect(os.fspath(path))
+        _refuse_strangers(folder, peer(connection.fileno()))
+        connection.settimeout(_SILENT_S)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_strangers(folder: Path, listener: int | None) -> None:
+    if listener not in {None, 0, os.geteuid(), folder.stat().st_uid}:
+        raise StartupError(
+            f"user {listener} listens in the state folder {str(folder)!r}, who has"
+            " neither this command nor that folder; see to the folder's rights"
+        )
+
+
+def _steps(connection: socket.socket, order: ControlOrder) -> Iterator[str]:
+    """Give the order and return each step; raise what the proxy says at its end."""
+    with connection, connection.makefile("rb") as lines:
+        try:
+            # One that refuses before it reads has hung up, and yet has said why.
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(msgspec.json.encode(order) + b"\n")
+            while raw := lines.readline(_LONGEST_LINE):
+                line = _LINES.decode(raw)
+                if line.done:
+                    return
+                if line.error:
+                    kind = StartupError if line.refused else ProxyError
+                    raise kind(line.error)
+                if line.step:
+                    yield line.step
+        except (OSError, ValueError) as error:
+            why = str(error) or type(error).__name__
+            raise ProxyError(
+                f"the running proxy broke off ({why}); see its log, then give the order"
+                " again: what it began is on record"
+            ) from error
+    raise ProxyError(
+        "the running proxy ended in the middle of the order; see its log, then give the"
+        " order again: what it began is on record"
+    )

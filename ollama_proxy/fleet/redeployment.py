@@ -1,0 +1,142 @@
+"""Deploy or remove what launches start while the proxy goes on serving.
+
+Its instance is stopped first, as for `ollama-proxy stop`. Meanwhile nothing is woken.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import ConflictError, StartupError, TransientError
+from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.fleet.backend import SupportsDeploy, Unchanged
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.reports import without
+
+_LIMIT_S = 900.0
+_POLL_S = 0.05
+_AT_REST = {State.COLD, State.COOLDOWN}
+
+Tell = Callable[[str], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def closing_steps(steps: AsyncIterator[str]) -> AsyncIterator[None]:
+    """Have an order that is broken off end now what it made, not some time later."""
+    try:
+        yield
+    finally:
+        if isinstance(steps, AsyncGenerator):
+            await steps.aclose()
+
+
+class Redeployment:
+    """Carries out one order at a time on the backend of a running proxy.
+
+    ``redeployed`` is called once the backend makes its instances otherwise, and none
+    of before is left. ``limit_s``: how long an instance may take to go, once its
+    streams have ended.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        redeployed: Callable[[], None],
+        limit_s: float = _LIMIT_S,
+    ) -> None:
+        self._redeployed = redeployed
+        self._pool = pool
+        self._controller = pool.controllers[0]
+        self._limit_s = limit_s
+        self._is_busy = False
+        self._traits = self._controller.offer.backend.traits
+        self._controller.subscribe(self._on_transition)
+
+    @property
+    def backend_name(self) -> str:
+        """The name of the backend that an order is carried out on."""
+        return self._controller.offer.name
+
+    async def run(self, image: str | None, tell: Tell) -> None:
+        """Deploy an image, or remove everything if there is none; tell each step.
+
+        Raises `StartupError` if there is nothing to be deployed, `ConflictError` while
+        another order is carried out, and what the backend raises.
+        """
+        backend = self._controller.offer.backend
+        if not isinstance(backend, SupportsDeploy):
+            raise StartupError(
+                f"the backend {self.backend_name!r} has nothing to be deployed"
+            )
+        if self._is_busy:
+            raise ConflictError("the proxy deploys or deletes already; try again later")
+        self._is_busy = True
+        steps = backend.remove() if image is None else backend.deploy(image)
+        try:
+            with self._pool.held_back():
+                async with closing_steps(steps):
+                    await self._carry_out(steps, tell, checks=image is not None)
+        finally:
+            self._is_busy = False
+            self._take_traits()
+
+    def _on_transition(self, _before: Record, after: Record) -> None:
+        """Take the traits once what was to be stopped is gone, if after the order."""
+        if after.state in _AT_REST:
+            asyncio.get_running_loop().call_soon(self._take_traits)
+
+    def _take_traits(self) -> None:
+        traits = self._controller.offer.backend.traits
+        is_at_rest = self._controller.record.state in _AT_REST
+        if traits is not self._traits and is_at_rest and not self._is_busy:
+            self._traits = traits
+            self._controller.take_traits()
+            self._redeployed()
+
+    async def _carry_out(
+        self, steps: AsyncIterator[str], tell: Tell, *, checks: bool
+    ) -> None:
+        """Stop the instance and go through the steps.
+
+        If an order ``checks`` something, it does so before it tells its first step: a
+        wrong image does not end an instance that serves. One that is coming may not be
+        known to its backend yet, so it is stopped before anything is looked for.
+        """
+        if checks and self._pool.is_ready:
+            first = await anext(steps, None)
+            if first is not None:
+                await self._note(first, tell)
+            if isinstance(first, Unchanged):
+                return
+        await self._stop(tell)
+        async for step in steps:
+            await self._note(step, tell)
+
+    async def _note(self, step: str, tell: Tell) -> None:
+        step = without(self._controller.offer.secrets, step)
+        structlog.get_logger().info(log.DEPLOYMENT_STEP, step=step)
+        await tell(step)
+
+    async def _stop(self, tell: Tell) -> None:
+        """Have the owner of the instance stop it, and wait until it is gone."""
+        controller = self._controller
+        if (launch_id := controller.record.launch_id) is None:
+            return
+        await self._note(f"the proxy stops its instance, of launch {launch_id}", tell)
+        self._pool.stop()
+        limit_s = self._limit_s + controller.policy.drain_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                while controller.record.state not in _AT_REST:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            said = controller.record.stop_error or "nothing was heard"
+            raise TransientError(
+                f"the instance of launch {launch_id} is still there after"
+                f" {limit_s:.0f} s ({said}) and may cost money; the proxy goes on"
+                " stopping it, so give the order again later"
+            ) from None
