@@ -6,7 +6,6 @@ until so much time has passed that the call can't have arrived. An app that is k
 is only started, which may be asked for twice.
 """
 
-import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -29,8 +28,8 @@ from ollama_proxy.backends.ovh.cards import gpus_of
 from ollama_proxy.backends.ovh.cli import CliDriver, home_of_the_user
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import AppInventory
-from ollama_proxy.backends.ovh.image import look_at_guarded
-from ollama_proxy.backends.ovh.maker import Provisioner, flavor_in
+from ollama_proxy.backends.ovh.maker import Provisioner
+from ollama_proxy.backends.ovh.namesakes import Namesakes, to_replace
 from ollama_proxy.backends.ovh.order import SCALE_DOWN_S
 from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.rest import RestDriver
@@ -113,6 +112,12 @@ class OvhBackend(SeesOwners[Owners]):
             configured=settings.regions,
             driver_of=self._fleet.driver,
             per_hour=settings.price_per_hour,
+        )
+        self._namesakes = Namesakes(
+            self._labels,
+            regions=settings.regions,
+            driver_of=self._fleet.driver,
+            pause_s=poll_s,
         )
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
@@ -484,20 +489,36 @@ class OvhBackend(SeesOwners[Owners]):
         """Stop each app of any deployment whose lease is over."""
         return await self._fleet.sweep_expired(self._clock.wall(), dry_run=dry_run)
 
-    async def deploy(self, image: str) -> AsyncIterator[str]:
+    def deploy(self, image: str) -> AsyncIterator[str]:
+        """Do as `deploy_over` does; delete nothing that is not ours."""
+        return self.deploy_over(image, ())
+
+    async def deploy_over(
+        self, image: str, names: Collection[str]
+    ) -> AsyncIterator[str]:
         """Make the app that launches start, and stop it again; tell each step.
 
-        Ours that are made otherwise are deleted before, for each may be billed; a
-        bucket stays. The image is noted before that: whatever ends this on the way,
-        the next launch makes its app of the new one.
+        Ours that are made otherwise are deleted before, for each may be billed, and so
+        are those of our name that ``names`` has; a bucket stays. The image is noted
+        before that: whatever ends this on the way, the next launch makes its app of the
+        new one.
         """
         await self._check_deployment(image)
         with self._maker.trying(image):
             found = await self._fleet.everything(strictly=True)
             self._refuse_twins([self._owners.belonging(*one) for one in found])
+            namesakes = to_replace(
+                await self._namesakes.found(),
+                name=self._settings.app_name,
+                allowed=names,
+                per_hour=self._settings.price_per_hour,
+            )
             self._note_image(image)
             async for step in self._replaced(found):
                 yield step
+            for one in namesakes:
+                async for step in self._namesakes.replaced(*one):
+                    yield step
             for region, app in await self._fleet.everything(strictly=True):
                 if self._fits(app):
                     yield Unchanged(f"{described(region, app)}: it is there already")
@@ -550,17 +571,18 @@ class OvhBackend(SeesOwners[Owners]):
                 f"OVH_IMAGE is {self._settings.image!r}, which launches would use and"
                 f" not {image!r}; remove the setting, or deploy that image"
             )
-        with contextlib.suppress(CredentialsError, TransientError):  # a private one
-            await look_at_guarded(image)
-        region = self._settings.region
-        if not self._settings.fallback_regions:
-            await flavor_in(self._fleet.driver(region), region, self._settings)
+        from ollama_proxy.backends.ovh.check import require  # noqa: PLC0415 - rare
+
+        await require(self._fleet.driver, self._settings, image)
 
     async def remove(self) -> AsyncIterator[str]:
         """Stop and delete every app of this deployment; tell each step.
 
-        Launches that are noted are waited for, whatever the lists say.
+        Launches that are noted are waited for, whatever the lists say. What a proxy on
+        a copy of the state folder lives by is named, and nothing is touched.
         """
+        found = await self._fleet.everything(strictly=True)
+        self._refuse_twins([self._owners.belonging(*one) for one in found])
         for launch_id in sorted(self._attempts.launches()):
             yield f"stopping the app of launch {launch_id}"
             await until_gone(self, launch_id)
@@ -585,9 +607,8 @@ class OvhBackend(SeesOwners[Owners]):
         """Examine log-in, region, quota, flavour, image and volume; make nothing."""
         from ollama_proxy.backends.ovh.check import examine  # noqa: PLC0415 - rare
 
-        region = self._settings.region
         return await examine(
-            self._fleet.driver(region), self._settings, image=self._maker.image
+            self._fleet.driver, self._settings, image=self._maker.image
         )
 
 

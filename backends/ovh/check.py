@@ -1,6 +1,7 @@
 """The doctor: what an app would need, looked at without making one."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.image import look_at_guarded
@@ -18,11 +19,26 @@ _GIB = 1 << 30
 _NO_APP = "00000000-0000-0000-0000-000000000000"
 
 
+async def require(
+    driver_of: Callable[[str], Driver], settings: OvhSettings, image: str
+) -> None:
+    """Raise what `examine` would find wrong, before anything is made."""
+    await _image(image)
+    for region in settings.regions:
+        driver = driver_of(region)
+        await flavor_in(driver, region, settings)
+        await _rights(driver, region, settings)
+
+
 async def examine(
-    driver: Driver, settings: OvhSettings, *, image: str | None
+    driver_of: Callable[[str], Driver], settings: OvhSettings, *, image: str | None
 ) -> list[Finding]:
-    """Look at log-in, region, flavour, image, volume and price, in that order."""
+    """Look at log-in, region, flavour, image, volume and price, in that order.
+
+    Of a region to fall back on, at rights and flavour.
+    """
     region = settings.region
+    driver = driver_of(region)
     try:
         account = await driver.whoami()
     except BackendError as error:
@@ -55,9 +71,20 @@ async def examine(
     }
     for subject, look in looks.items():
         findings.append(await _finding(subject, look))
+    for other in settings.regions[1:]:
+        look = partial(_fall_back, driver_of, other, settings)
+        findings += [await _finding(f"region {other}", look)]
     price = settings.price_per_hour
     told = f"{price:.2f} per hour while it runs" if price is not None else "unknown"
     return [*findings, Finding("price", ok=True, detail=told)]
+
+
+async def _fall_back(
+    driver_of: Callable[[str], Driver], region: str, settings: OvhSettings
+) -> str:
+    driver = driver_of(region)
+    flavor = await flavor_in(driver, region, settings)
+    return f"{flavor.id}; {await _rights(driver, region, settings)}"
 
 
 async def _rights(driver: Driver, region: str, settings: OvhSettings) -> str:

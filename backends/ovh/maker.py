@@ -84,6 +84,7 @@ class Provisioner:
             settings.dead_man,
             settings.dead_man_timeout,
             self._max_lifetime_s,
+            *filter(None, (settings.app_name,)),  # so it is as before without one
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -145,7 +146,7 @@ class Provisioner:
                 " image of cloud-init/container, or set OVH_IMAGE"
             )
         return Order(
-            name=f"ollama-proxy-{launch_id}",
+            name=settings.app_name or f"ollama-proxy-{launch_id}",
             region=region,
             image=self.image,
             flavor=flavor.id,

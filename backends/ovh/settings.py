@@ -21,6 +21,7 @@ _VOLUME = re.compile(
 )
 REGIONS = ("GRA", "BHS", "US-EAST-VA")
 """Where AI Deploy is, as far as its documents say."""
+_NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 _TOKENS = "OVH_AI_REGION_TOKENS"
 _FROM_THE_FLAVOUR = (
     "processors and memory follow from the flavour, so AI Deploy takes no number of its"
@@ -179,6 +180,13 @@ class OvhSettings(BackendSettings):
         "OVH_IMAGE",
         text="the image of `cloud-init/container/`, with a tag or digest",
         shown="what was given to `deploy`",
+    )
+    app_name: Annotated[str, Field(pattern=_NAME)] | None = setting(
+        None,
+        "OVH_APP_NAME",
+        text="the app's name; `deploy` asks before it replaces one of that name that is"
+        " not its own",
+        shown="`ollama-proxy-` and the launch",
     )
     gpu_model: str = setting(
         "L4",

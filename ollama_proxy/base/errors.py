@@ -20,6 +20,19 @@ class StartupError(ProxyError):
     reason = "startup"
 
 
+class ConsentError(StartupError):
+    """What would be touched has no mark of ours: a person has to name it first.
+
+    ``names`` are the ids that a yes has to name.
+    """
+
+    reason = "consent"
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 class SettingsError(StartupError):
     """The settings are wrong; every fault is listed, not only the first."""
 

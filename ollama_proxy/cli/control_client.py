@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_proxy.base.errors import ProxyError, StartupError
+from ollama_proxy.base.errors import ConsentError, ProxyError, StartupError
 from ollama_proxy.server.control_socket import (
     BEAT_S,
     SOCKET_NAME,
@@ -73,6 +73,8 @@ def _steps(connection: socket.socket, order: ControlOrder) -> Iterator[str]:
                 line = _LINES.decode(raw)
                 if line.done:
                     return
+                if line.asks:
+                    raise ConsentError(line.error, line.asks)
                 if line.error:
                     kind = StartupError if line.refused else ProxyError
                     raise kind(line.error)

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from ollama_proxy.fleet.backend import (
 from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.fleet.pool import sweep
-from ollama_proxy.fleet.redeployment import closing_steps
+from ollama_proxy.fleet.redeployment import closing_steps, order_steps
 from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.server.binding import bind
 from ollama_proxy.store.sqlite import Store
@@ -169,16 +169,15 @@ async def _tidied(backend: Backend) -> list[str]:
     return [problem]
 
 
-async def set_up(settings: Settings, image: str | None) -> AsyncGenerator[str]:
-    """Deploy an image, or remove everything if there is none; tell each step.
+async def set_up(
+    settings: Settings, image: str | None, replaced: Collection[str] = ()
+) -> AsyncGenerator[str]:
+    """Carry out what `order_steps` begins; tell each step.
 
     Raises `StartupError` while a proxy runs on the state folder.
     """
     async with opened_alone(settings) as (store, _, backend):
-        if not isinstance(backend, SupportsDeploy):
-            name = backend_name(settings)
-            raise StartupError(f"the backend {name!r} has nothing to be deployed")
-        steps = backend.remove() if image is None else backend.deploy(image)
+        steps = order_steps(backend_name(settings), backend, image, replaced)
         async with closing_steps(steps):
             async for step in steps:
                 yield step

@@ -23,6 +23,7 @@ from ollama_proxy import __version__
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import (
     BackendError,
+    ConsentError,
     ProxyError,
     SettingsError,
     StartupError,
@@ -310,11 +311,31 @@ def pulls(
 
 
 @app.command()
-def deploy(image: str, config: Config = None) -> None:
+def deploy(
+    image: str,
+    config: Config = None,
+    *,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option("--replace", metavar="ID", help="delete this one of our name"),
+    ] = None,
+) -> None:
     """Make, once, what launches only start: the app that runs IMAGE."""
     settings = _settings(config)
     _out.print(escape(settings.selection.sentence))
-    _set_up(settings, image)
+    named = tuple(replace or ())
+    try:
+        _set_up(settings, image, named)
+    except ConsentError as error:
+        if not sys.stdin.isatty():
+            raise
+        _out.print(escape(str(error)))
+        for name in error.names:
+            if typer.prompt(f"Type {name} to have it deleted") != name:
+                raise StartupError(
+                    "that is not its id, so nothing was touched"
+                ) from None
+        _set_up(settings, image, (*named, *error.names))
 
 
 @app.command()
@@ -332,7 +353,9 @@ def delete(
     _set_up(settings, None)
 
 
-def _set_up(settings: Settings, image: str | None) -> None:
+def _set_up(
+    settings: Settings, image: str | None, replaced: tuple[str, ...] = ()
+) -> None:
     """Deploy or delete: by the running proxy, or else alone.
 
     What waits for the proxy runs in no event loop: that would swallow the first Ctrl-C.
@@ -341,20 +364,22 @@ def _set_up(settings: Settings, image: str | None) -> None:
     from ollama_proxy.server.control_socket import ControlOrder  # noqa: PLC0415 - likewise
 
     kind: Literal["deploy", "delete"] = "delete" if image is None else "deploy"
-    order = ControlOrder(kind, settings.selection.backend, image)
+    order = ControlOrder(kind, settings.selection.backend, image, replaced)
     told = ask_running(settings.state_dir, order)
     if told is None:
-        asyncio.run(_set_up_alone(settings, image))
+        asyncio.run(_set_up_alone(settings, image, replaced))
         return
     _out.print("the running proxy does it")
     for step in told:
         _out.print(escape(step))
 
 
-async def _set_up_alone(settings: Settings, image: str | None) -> None:
+async def _set_up_alone(
+    settings: Settings, image: str | None, replaced: tuple[str, ...]
+) -> None:
     from ollama_proxy.cli.doctor import set_up  # noqa: PLC0415 - slow to import
 
-    async with contextlib.aclosing(set_up(settings, image)) as steps:
+    async with contextlib.aclosing(set_up(settings, image, replaced)) as steps:
         async for step in steps:
             _out.print(escape(step))
 

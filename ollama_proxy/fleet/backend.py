@@ -366,6 +366,17 @@ class SupportsDeploy(Protocol):
         """Return what there is of this deployment, in words."""
 
 
+@runtime_checkable
+class SupportsReplacement(Protocol):
+    """A backend whose `deploy` may find something of its name that is not its own."""
+
+    def deploy_over(self, image: str, names: Collection[str]) -> AsyncIterator[str]:
+        """Deploy as `SupportsDeploy` has it, and delete before what is named.
+
+        Raises `ConsentError` for what would have to be, and is not.
+        """
+
+
 class Notes(Protocol):
     """What a backend has to know of a launch after a crash: on disk at once."""
 

@@ -5,14 +5,25 @@ Its instance is stopped first, as for `ollama-proxy stop`. Meanwhile nothing is 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+)
 
 import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, StartupError, TransientError
 from ollama_proxy.core.lifecycle.record import Record, State
-from ollama_proxy.fleet.backend import SupportsDeploy, Unchanged
+from ollama_proxy.fleet.backend import (
+    Backend,
+    SupportsDeploy,
+    SupportsReplacement,
+    Unchanged,
+)
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.reports import without
 
@@ -31,6 +42,27 @@ async def closing_steps(steps: AsyncIterator[str]) -> AsyncIterator[None]:
     finally:
         if isinstance(steps, AsyncGenerator):
             await steps.aclose()
+
+
+def order_steps(
+    name: str, backend: Backend, image: str | None, replaced: Collection[str] = ()
+) -> AsyncIterator[str]:
+    """Begin to deploy an image, or to remove everything if there is none.
+
+    ``replaced``: what may be deleted for it, though it has no mark of ours. Raises
+    `StartupError` for what the backend of that ``name`` can't do.
+    """
+    if not isinstance(backend, SupportsDeploy):
+        raise StartupError(f"the backend {name!r} has nothing to be deployed")
+    if image is None:
+        return backend.remove()
+    if not replaced:
+        return backend.deploy(image)
+    if not isinstance(backend, SupportsReplacement):
+        raise StartupError(
+            f"--replace: the backend {name!r} replaces nothing of others"
+        )
+    return backend.deploy_over(image, replaced)
 
 
 class Redeployment:
@@ -61,21 +93,19 @@ class Redeployment:
         """The name of the backend that an order is carried out on."""
         return self._controller.offer.name
 
-    async def run(self, image: str | None, tell: Tell) -> None:
-        """Deploy an image, or remove everything if there is none; tell each step.
+    async def run(
+        self, image: str | None, tell: Tell, replaced: Collection[str] = ()
+    ) -> None:
+        """Carry out what `order_steps` begins; tell each step.
 
         Raises `StartupError` if there is nothing to be deployed, `ConflictError` while
         another order is carried out, and what the backend raises.
         """
         backend = self._controller.offer.backend
-        if not isinstance(backend, SupportsDeploy):
-            raise StartupError(
-                f"the backend {self.backend_name!r} has nothing to be deployed"
-            )
+        steps = order_steps(self.backend_name, backend, image, replaced)
         if self._is_busy:
             raise ConflictError("the proxy deploys or deletes already; try again later")
         self._is_busy = True
-        steps = backend.remove() if image is None else backend.deploy(image)
         try:
             with self._pool.held_back():
                 async with closing_steps(steps):

@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.base.errors import ProxyError, StartupError
+from ollama_proxy.base.errors import ConsentError, ProxyError, StartupError
 from ollama_proxy.fleet.redeployment import Redeployment
 
 SOCKET_NAME: Final = "control.sock"
@@ -46,18 +46,21 @@ class ControlOrder(msgspec.Struct, frozen=True):
     order: Literal["deploy", "delete"]
     backend: str
     image: str | None = None
+    replace: tuple[str, ...] = ()
 
 
 class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """A step, or nothing but that the proxy is at work; or how the order ended.
 
-    ``refused``: this proxy can't carry it out as it is set up.
+    ``refused``: this proxy can't carry it out as it is set up. ``asks``: it wants a yes
+    that names these.
     """
 
     step: str = ""
     error: str = ""
     refused: bool = False
     done: bool = False
+    asks: tuple[str, ...] = ()
 
 
 _ORDERS = msgspec.json.Decoder(ControlOrder)
@@ -157,7 +160,9 @@ class ControlSocket:
             return
         async with tale.beating():
             try:
-                await self._redeployment.run(image, tale.tell)
+                await self._redeployment.run(image, tale.tell, order.replace)
+            except ConsentError as error:
+                end = ControlLine(error=str(error), refused=True, asks=error.names)
             except ProxyError as error:
                 is_refused = isinstance(error, StartupError)
                 end = ControlLine(error=str(error), refused=is_refused)

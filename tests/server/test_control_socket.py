@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -35,7 +35,9 @@ class Orders(Redeployment):
         self.goes_on = asyncio.Event()
         self.goes_on.set()
 
-    async def run(self, image: str | None, tell: Tell) -> None:
+    async def run(
+        self, image: str | None, tell: Tell, replaced: Collection[str] = ()
+    ) -> None:
         self.was_begun = True
         await tell(self.long)
         await self.goes_on.wait()

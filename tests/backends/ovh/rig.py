@@ -13,11 +13,12 @@ from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
 from tests.fakes.ovh.guest import Guests, guests_of
 from tests.fakes.ovh.server import CALL_TOKEN, OvhServer, ovh_server, token_of
+from tests.fakes.registry import registry
 from tests.fakes.store import MemoryNotes
 from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"
-IMAGE = "127.0.0.1:9/team/ollama:0.32.15"  # nothing answers there
+IMAGE = f"{registry()}/team/ollama:0.32.15"
 DRIVERS = ("rest", "cli")
 
 

@@ -8,10 +8,17 @@ import pytest
 from ollama_proxy.backends.images import Image
 from ollama_proxy.backends.ovh import image as images
 from ollama_proxy.backends.ovh.backend import OvhBackend
-from ollama_proxy.base.errors import SpecError, TwinError
+from ollama_proxy.base.errors import (
+    BackendError,
+    CredentialsError,
+    SpecError,
+    TransientError,
+    TwinError,
+)
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.fakes.ovh.cloud import FakeApp, Timing
+from tests.fakes.ovh.server import token_of
 
 LAUNCH = LaunchId("l0123456789abcdef")
 OTHER = IMAGE.replace("0.32.15", "0.33.0")
@@ -140,3 +147,93 @@ async def test_a_replacement_leaves_what_a_copy_of_the_state_folder_lives_by(
 
     assert [app.spec["image"] for app in there(rig)] == [IMAGE]
     assert len(rig.cloud.paid) == 1
+
+
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        ("down", "answered 503"),
+        ("absent", "there is no image"),
+        ("stock", "not built from cloud-init/container"),
+    ],
+)
+async def test_an_image_that_check_refuses_is_not_deployed(
+    rig: Rig, tag: str, says: str
+) -> None:
+    backend = rig.open(image=None)
+    with pytest.raises(BackendError, match=says):
+        await deployed(backend, f"{IMAGE.rpartition(':')[0]}:{tag}")
+    await backend.aclose()
+
+    assert rig.cloud.made == 0
+
+
+async def test_a_registry_that_is_not_there_has_nothing_deployed(rig: Rig) -> None:
+    backend = rig.open(image=None)
+    with pytest.raises(TransientError, match="can't be read"):
+        await deployed(backend, "127.0.0.1:9/team/ollama:1")
+    await backend.aclose()
+
+    assert rig.cloud.made == 0
+
+
+async def test_an_image_that_only_ai_deploy_may_read_is_deployed(rig: Rig) -> None:
+    backend = rig.open(image=None)
+    await deployed(backend, f"{IMAGE.rpartition(':')[0]}:private")
+    await backend.aclose()
+
+    assert rig.cloud.made == 1
+    assert rig.cloud.paid == []
+
+
+async def test_a_token_that_may_only_read_deploys_nothing(rig: Rig) -> None:
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    rig.server.may_write = False
+    with pytest.raises(CredentialsError, match="role operator"):
+        await deployed(backend, OTHER)
+    await backend.aclose()
+
+    assert [app.spec["image"] for app in there(rig)] == [IMAGE]
+    assert rig.cloud.paid == []
+
+
+@pytest.mark.parametrize("wrong", ["card", "token"])
+async def test_a_region_to_fall_back_on_that_can_not_work_is_refused(
+    rig: Rig, wrong: str
+) -> None:
+    if rig.driver == "cli":
+        pytest.skip("the command's log-in holds for every region")
+    token = token_of("BHS") if wrong == "card" else "revoked-token-0003"
+    backend = rig.open(
+        image=None,
+        fallback_regions="BHS",
+        gpu_model="L4" if wrong == "card" else "L40S",
+        region_tokens={"BHS": token},
+    )
+    findings = {one.subject: one.ok for one in await backend.check()}
+    with pytest.raises(SpecError if wrong == "card" else CredentialsError):
+        await deployed(backend, IMAGE)
+    await backend.aclose()
+
+    assert not findings["region BHS"]
+    assert rig.cloud.made == 0
+
+
+async def test_a_deletion_leaves_what_a_copy_of_the_state_folder_lives_by(
+    rig: Rig,
+) -> None:
+    first = rig.open(image=None)
+    await deployed(first, IMAGE)
+    await first.start(LAUNCH)
+    await first.aclose()
+    rig.notes.clear()
+    rig.remembers = lambda _launch_id: False
+    copy = rig.open(image=None)
+    with pytest.raises(TwinError, match=f"app .* launch {LAUNCH}"):
+        async for _ in copy.remove():
+            pass
+    await copy.aclose()
+
+    assert len(rig.cloud.paid) == 1
+    assert len(there(rig)) == 1

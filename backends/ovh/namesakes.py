@@ -1,0 +1,136 @@
+"""Apps of the deployment's name that do not carry its owner id, and their deletion.
+
+The older controller's, for one: `deploy` replaced what had the name. Such an app may be
+anybody's, so it is touched only after a yes that names it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+
+from ollama_proxy.backends.ovh.apps import LEAVING, App, OwnershipTags
+from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.base.errors import (
+    ConsentError,
+    NotFoundError,
+    OutcomeUnknownError,
+    StartupError,
+    TransientError,
+)
+
+_GONE_S = 900.0
+
+Found = tuple[str, App]
+"""An app, after the region in which it is."""
+
+
+def to_replace(
+    found: Sequence[Found],
+    *,
+    name: str | None,
+    allowed: Collection[str],
+    per_hour: float | None,
+) -> list[Found]:
+    """Return which of the apps that are not ours go before ours is made. Pure.
+
+    Raises `ConsentError` if one has our ``name`` and is not ``allowed`` to go, and
+    `StartupError` if one is that has another name: such a yes was a mistake. An id
+    that is nowhere is gone already.
+    """
+    namesakes = [(r, a) for r, a in found if name and a.spec.name == name]
+    ids = {app.id for _, app in namesakes}
+    for region, app in found:
+        if app.id in allowed and app.id not in ids:
+            raise StartupError(
+                f"--replace {app.id}: that app in {region} has the name"
+                f" {app.spec.name!r}, and OVH_APP_NAME is {name!r}; nothing was touched"
+            )
+    if lacking := [(r, a) for r, a in namesakes if a.id not in allowed]:
+        told = "; ".join(_words(region, app, per_hour) for region, app in lacking)
+        options = " ".join(f"--replace {app.id}" for _, app in lacking)
+        raise ConsentError(
+            f"OVH_APP_NAME is {name!r}, and so are apps that this deployment did not"
+            f" make: {told}; {options} has `deploy` stop and delete them, another"
+            " OVH_APP_NAME leaves them alone. Nothing was touched",
+            tuple(app.id for _, app in lacking),
+        )
+    return namesakes
+
+
+def _words(region: str, app: App, per_hour: float | None) -> str:
+    flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
+    owner = app.label("owner")
+    whose = f", of the owner {owner}" if owner else ""
+    if app.is_resting:
+        price = "costs nothing now"
+    elif per_hour is None:
+        price = "price unknown"
+    else:
+        price = f"{per_hour:g} per hour as configured"
+    return f"app {app.id} in {region}, {flavor}, {app.state}{whose} ({price})"
+
+
+class Namesakes:
+    """Sees and deletes apps that are not ours, in the regions that are set."""
+
+    def __init__(
+        self,
+        labels: OwnershipTags,
+        *,
+        regions: Collection[str],
+        driver_of: Callable[[str], Driver],
+        pause_s: float,
+    ) -> None:
+        self._labels = labels
+        self._regions = regions
+        self._driver_of = driver_of
+        self._pause_s = pause_s
+
+    async def found(self) -> list[Found]:
+        """Return what is not ours and not leaving; raises if a region is silent."""
+        return [
+            (region, app)
+            for region in self._regions
+            for app in await self._driver_of(region).apps()
+            if not self._labels.is_ours(app) and app.state not in LEAVING
+        ]
+
+    async def replaced(self, region: str, app: App) -> AsyncIterator[str]:
+        """Stop an app, then delete it, and wait until its id is known no more.
+
+        It must still be what was seen when somebody said yes to it.
+        """
+        yield f"stopping the app {app.id} in {region}, named {app.spec.name!r}"
+        driver, said, is_told = self._driver_of(region), "nothing was heard", False
+        try:
+            async with asyncio.timeout(_GONE_S):
+                while True:
+                    try:
+                        seen = await self._same(driver, app)
+                        said = seen.state.lower()
+                        if seen.state == "DELETED":
+                            return
+                        if seen.is_resting or seen.state in {"FAILED", "ERROR"}:
+                            if not is_told:
+                                yield f"deleting the app {app.id} in {region}"
+                            is_told = True
+                            await driver.delete(app.id, force=not seen.is_resting)
+                        elif seen.state not in {"STOPPING", "DELETING"}:
+                            await driver.stop(app.id)
+                    except NotFoundError:
+                        return
+                    except (TransientError, OutcomeUnknownError) as error:
+                        said = str(error)
+                    await asyncio.sleep(self._pause_s)
+        except TimeoutError:
+            raise TransientError(
+                f"the app {app.id} in {region} is still there after {_GONE_S:.0f} s"
+                f" ({said}), so no new one was made; look into the control panel"
+            ) from None
+
+    async def _same(self, driver: Driver, app: App) -> App:
+        seen = await driver.app(app.id)
+        if self._labels.is_ours(seen) or seen.spec.name != app.spec.name:
+            raise StartupError(
+                f"the app {app.id} is not what it was when it was named; look again"
+            )
+        return seen
