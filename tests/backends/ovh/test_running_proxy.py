@@ -142,3 +142,70 @@ async def test_without_a_socket_the_proxy_has_to_be_stopped(rig: Rig) -> None:
     assert "is in use by process" in said
     assert "stop it" in said
     assert rig.cloud.made == 0
+
+
+async def test_a_launch_whose_app_was_replaced_without_a_proxy_is_gone_for_the_next(
+    rig: Rig,
+) -> None:
+    async with serving(rig) as proxy:
+        await typed(rig, proxy, "deploy", IMAGE)
+        await woken(proxy)
+        await asyncio.to_thread(proxy.kill)
+        running = images(rig)
+        replaced = await typed(rig, proxy, "deploy", NEW)
+        resting = images(rig)
+    async with serving(rig) as proxy:
+        asleep = lambda: proxy.get("/status")["instance_status"] == "cold"  # noqa: E731
+        await asyncio.to_thread(proxy.until, asleep, 60.0)
+        meanwhile = images(rig)
+        await woken(proxy)
+        woken_again = images(rig)
+        await typed(rig, proxy, "delete", "--yes")
+
+    assert replaced[0] == 0, replaced
+    assert "the running proxy does it" not in replaced[1]
+    assert (running, resting, meanwhile, woken_again) == ([IMAGE], [], [], [NEW])
+    assert rig.cloud.paid == []
+
+
+@pytest.mark.parametrize("call", ["list", "flavors", "stop", "get", "delete", "create"])
+async def test_a_proxy_that_is_killed_in_the_middle_of_an_order_leaves_nothing_billed(
+    rig: Rig, call: str
+) -> None:
+    async with serving(rig) as proxy:
+        await typed(rig, proxy, "deploy", IMAGE)
+        await woken(proxy)
+        rig.server.script[call] = ["slow"]
+        order = asyncio.get_running_loop().create_task(typed(rig, proxy, "deploy", NEW))
+        while rig.server.script[call]:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(proxy.kill)
+        broken_off = await order
+    rig.server.script.clear()
+    async with serving(rig) as proxy:
+        again = await typed(rig, proxy, "deploy", NEW)
+        await asyncio.to_thread(proxy.until, lambda: not rig.cloud.paid, 60.0)
+    there = [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)]
+
+    assert broken_off[0] == 1
+    assert "give the order again" in broken_off[1]
+    assert again[0] == 0, again
+    assert [app.spec["image"] for app in there] == [NEW]
+
+
+async def test_a_proxy_that_is_told_to_end_breaks_an_order_off_at_once(
+    rig: Rig,
+) -> None:
+    async with serving(rig) as proxy:
+        await typed(rig, proxy, "deploy", IMAGE)
+        rig.server.script["list"] = ["slow"]
+        order = asyncio.get_running_loop().create_task(typed(rig, proxy, "deploy", NEW))
+        while rig.server.script["list"]:
+            await asyncio.sleep(0.02)
+        ended = await asyncio.to_thread(proxy.terminate)
+        broken_off = await order
+
+    assert ended == 0
+    assert "ended in the middle of the order" in broken_off[1]
+    assert not (rig.folder / "state" / "control.sock").exists()
+    assert rig.cloud.paid == []
