@@ -112,6 +112,34 @@ class RestClient:
             raise unanswered(reads=reads, said=said)
         return answer
 
+    async def text(
+        self,
+        path: str,
+        named: Named,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        most: int,
+    ) -> str:
+        """Return at most so many bytes of the answer to a GET, as text.
+
+        Raises as `call` does.
+        """
+        told = f"GET {path}"
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                status, raw, told_by = await self._exchange(
+                    "GET", path, query, None, None, most
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise TransientError(self._unreached(told, error)) from error
+        if 200 <= status < 300:  # noqa: PLR2004
+            return raw.decode("utf-8", "replace")
+        answer, is_json = _decoded(raw)
+        said = f"{told} got {status}: {words_of(raw, answer if is_json else None)}"
+        if status == 429:  # noqa: PLR2004
+            raise self._limited(told_by, answer if is_json else None, said)
+        raise named(status, said, answer if is_json else None)
+
     @property
     def _host(self) -> str:
         return urlsplit(self._url).netloc.rpartition("@")[2]
@@ -140,6 +168,7 @@ class RestClient:
         query: Mapping[str, str | int] | None,
         body: object,
         headers: Mapping[str, str] | None,
+        most: int | None = None,
     ) -> tuple[int, bytes, Mapping[str, str]]:
         if self._session is None:
             self._web_proxy = web_proxy(self._url)
@@ -157,7 +186,13 @@ class RestClient:
             proxy=self._web_proxy,
         )
         async with request as response:
-            return response.status, await response.read(), response.headers
+            if most is None:
+                return response.status, await response.read(), response.headers
+            try:
+                raw = await response.content.readexactly(most)
+            except asyncio.IncompleteReadError as error:
+                raw = error.partial
+            return response.status, raw, response.headers
 
 
 def _decoded(raw: bytes) -> tuple[Any, bool]:

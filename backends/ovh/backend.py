@@ -16,6 +16,7 @@ import structlog
 from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.guard import GuardClient
 from ollama_proxy.backends.leases import is_renewal_due
+from ollama_proxy.backends.ovh.app_log import last_lines
 from ollama_proxy.backends.ovh.apps import (
     LEAVING,
     App,
@@ -59,6 +60,7 @@ from ollama_proxy.fleet.backend import (
     Unchanged,
     Upstream,
 )
+from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.fleet.stop_until_gone import surely_gone, until_gone
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link
@@ -121,6 +123,7 @@ class OvhBackend(SeesOwners[Owners]):
         )
         self._heard: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
+        self._reported: set[LaunchId] = set()
         self._resting = 0
         self._log = structlog.get_logger()
         gpus = gpus_of(settings.flavor, settings.gpu_model, settings.gpu_count)
@@ -271,7 +274,10 @@ class OvhBackend(SeesOwners[Owners]):
             is_new = attempt.create_may_arrive(self._clock.now()) and not attempt.seen
             if is_new:
                 return Observation(Phase.PENDING, detail="made, not yet shown")
-            return self._forgotten(launch_id)
+            was_wanted = launch_id not in self._told_to_stop
+            gone = self._forgotten(launch_id)
+            report = "the app is gone, so nothing of its own log could be fetched"
+            return replace(gone, report=report) if was_wanted else gone
         return await self._inspect_app(launch_id, attempt, app)
 
     async def _inspect_unknown(
@@ -342,7 +348,20 @@ class OvhBackend(SeesOwners[Owners]):
                 self._maker.note_full(attempt.region)
         phase = Phase.PENDING if thought is Assessment.PENDING else Phase.FAILED
         reason = "capacity" if thought is Assessment.NO_CAPACITY else ""
-        return Observation(phase, detail=why, reason=reason)
+        report = ""
+        if thought is Assessment.FAILED:
+            report = await self._report(launch_id, attempt, app)
+        return Observation(phase, detail=why, reason=reason, report=report)
+
+    async def _report(self, launch_id: LaunchId, attempt: Attempt, app: App) -> str:
+        """Return the end of a failed app's own log, once: then it is stopped."""
+        if launch_id in self._told_to_stop or launch_id in self._reported:
+            return ""
+        self._reported.add(launch_id)
+        secrets = secrets_in(self._settings)
+        if attempt.identity:
+            secrets.add(self._authority.token(LaunchId(attempt.identity)))
+        return await last_lines(self._fleet.driver(attempt.region), app.id, secrets)
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
         attempt = self._attempts.get(launch_id)
@@ -356,6 +375,7 @@ class OvhBackend(SeesOwners[Owners]):
         self._attempts.drop(launch_id)
         self._heard.pop(launch_id, None)
         self._told_to_stop.discard(launch_id)
+        self._reported.discard(launch_id)
         return Observation(Phase.GONE)
 
     async def _boot(

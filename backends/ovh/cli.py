@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ollama_proxy.backends.foreign_words import plain_words
+from ollama_proxy.backends.ovh.app_log import LOG_BYTES
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
 from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
@@ -33,6 +34,8 @@ from ollama_proxy.base.errors import (
 
 _TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 5.0
+_LONGEST = 64 * 1024 * 1024
+"""Of what the command prints; a list of apps has far less."""
 _PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
 _STATUS = re.compile(r"request error: (\d{3})\b")
 _LOG_IN = "`ovhai login`, or OVH_AI_USERNAME and OVH_AI_PASSWORD"
@@ -124,6 +127,10 @@ class CliDriver:
         """Set a label of an app."""
         await self._call(["app", "set-label"], [app_id, name, value])
 
+    async def log(self, app_id: str) -> str:
+        """Return the end of what an app has printed."""
+        return await self._call(["app", "logs"], [app_id], most=LOG_BYTES)
+
     async def flavors(self) -> list[Flavor]:
         """Return what the region sells."""
         return read_flavors(await self._read("capabilities", "flavor", "list"))
@@ -135,15 +142,17 @@ class CliDriver:
     async def _read(self, *command: str) -> object:
         return _decoded(await self._call(command, ["-o", "json"]))
 
-    async def _call(self, command: Sequence[str], options: Sequence[str]) -> str:
-        """Return what the command printed; it logs in if it is not."""
+    async def _call(
+        self, command: Sequence[str], options: Sequence[str], *, most: int = _LONGEST
+    ) -> str:
+        """Return the end of what the command printed; it logs in if it is not."""
         await self._enter()
         try:
-            return await self._run(command, options)
+            return await self._run(command, options, most=most)
         except NotLoggedInError:
             if not await self._log_in():
                 raise
-        return await self._run(command, options)
+        return await self._run(command, options, most=most)
 
     async def _enter(self) -> None:
         """Make the home once, with region and log-in."""
@@ -186,8 +195,13 @@ class CliDriver:
         command: Sequence[str],
         options: Sequence[str],
         more: Mapping[str, str] | None = None,
+        *,
+        most: int = _LONGEST,
     ) -> str:
-        """Run the command once; raises the error that its failure means."""
+        """Run the command once; raises the error that its failure means.
+
+        Of what it prints, the last ``most`` bytes are kept.
+        """
         named = " ".join(("ovhai", *command))
         try:
             process = await asyncio.create_subprocess_exec(
@@ -206,7 +220,10 @@ class CliDriver:
             raise SpecError(message) from error
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                out, err = await process.communicate()
+                out, err = await asyncio.gather(
+                    _end_of(process.stdout, most), _end_of(process.stderr, most)
+                )
+                await process.wait()
         except TimeoutError as error:
             await _end(process)
             message = f"`{named}` took longer than {_TIMEOUT_S:.0f} s and was killed"
@@ -254,6 +271,15 @@ def _copy_newer(source: Path, home: Path) -> bool:
     return is_new
 
 
+async def _end_of(stream: asyncio.StreamReader | None, most: int) -> bytes:
+    """Return the last so many bytes of a stream, once it has ended."""
+    kept = bytearray()
+    while stream is not None and (part := await stream.read(1 << 16)):
+        kept += part
+        del kept[:-most]
+    return bytes(kept)
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill the whole group of a process, whose children may outlive it; see it end."""
     with contextlib.suppress(ProcessLookupError):
@@ -288,7 +314,7 @@ def _named(command: Sequence[str], said: str) -> BackendError:
 def _aim(command: Sequence[str]) -> Aim:
     if tuple(command) == ("app", "run"):
         return Aim.CREATE
-    reads = command[0] != "app" or command[1] in {"list", "get"}
+    reads = command[0] != "app" or command[1] in {"list", "get", "logs"}
     return Aim.READ if reads else Aim.CHANGE
 
 

@@ -43,6 +43,9 @@ class Driver(Protocol):
     async def label(self, app_id: str, name: str, value: str) -> None:
         """Set a label of an app."""
 
+    async def log(self, app_id: str) -> str:
+        """Return the end of what an app has printed, as it is sent; bounded."""
+
     async def flavors(self) -> list[Flavor]:
         """Return what the region sells."""
 

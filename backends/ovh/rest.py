@@ -7,13 +7,14 @@ named after what to do next, by its status. Shapes as in ovh/ovhcloud-cli's
 
 from typing import Any
 
+from ollama_proxy.backends.ovh.app_log import LINES, LOG_BYTES
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
 from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.paging import read_list
-from ollama_proxy.backends.rest import RestClient
+from ollama_proxy.backends.rest import Named, RestClient
 from ollama_proxy.base.errors import BackendError, OutcomeUnknownError, TransientError
 
 _APPS = "/v1/app"
@@ -76,6 +77,14 @@ class RestDriver:
         body = {"name": name, "value": value}
         await self._call("PUT", f"/v1/app/{app_id}/label", body=body)
 
+    async def log(self, app_id: str) -> str:
+        """Return the end of what an app has printed."""
+        path = f"/v1/app/{app_id}/log"
+        query: dict[str, str | int] = {"tail": LINES}
+        return await self._client.text(
+            path, self._naming(Aim.READ), query=query, most=LOG_BYTES
+        )
+
     async def flavors(self) -> list[Flavor]:
         """Return what the region sells."""
         return read_flavors(await self._call("GET", "/v1/capabilities/flavor"))
@@ -94,11 +103,13 @@ class RestDriver:
     ) -> Any:
         """Return the answer of one call; raises what its failure means."""
         default = Aim.READ if method == "GET" else Aim.CHANGE
-        aim = _AIMS.get(f"{method} {path}", default)
+        named = self._naming(_AIMS.get(f"{method} {path}", default))
+        return await self._client.call(method, path, named, query=query, body=body)
 
+    def _naming(self, aim: Aim) -> Named:
         def named(status: int, said: str, answer: object) -> BackendError:
             is_api = isinstance(answer, dict)
             said = f"{said}, in {self._region}"
             return failure(aim, status, said, is_api=is_api, setting=self._setting)
 
-        return await self._client.call(method, path, named, query=query, body=body)
+        return named

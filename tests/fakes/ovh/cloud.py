@@ -39,6 +39,7 @@ class FakeApp:
     forced: str | None = None
     info: dict[str, str] | None = None
     replicas: int | None = None
+    log: str = ""
 
     @property
     def labels(self) -> dict[str, str]:

@@ -64,6 +64,7 @@ _COMMANDS: dict[tuple[str, ...], dict[str, int]] = {
     ("app", "start"): {},
     ("app", "stop"): {},
     ("app", "delete"): {"--force": 0},
+    ("app", "logs"): {"-f": 0},
     ("app", "set-label"): {},
     ("capabilities", "flavor", "list"): {},
     ("config", "set"): {},
@@ -168,6 +169,8 @@ class OvhCommand:
             await self._hang()
         if fault == "prompt":
             return Said(out="A new version is available. Upgrade now? [y/N]")
+        if name == "log":
+            return Said(out=str(answer))
         return Said(out="" if answer is None else json.dumps(answer))
 
     async def _hang(self) -> None:
@@ -208,6 +211,7 @@ _NAMES = {
     ("app", "start"): "start",
     ("app", "stop"): "stop",
     ("app", "delete"): "delete",
+    ("app", "logs"): "log",
     ("app", "set-label"): "label",
     ("capabilities", "flavor", "list"): "flavors",
     ("me",): "me",

@@ -86,7 +86,7 @@ class OvhServer:
             return _cut(request)
         if fault == "html-502-after":
             return web.Response(status=502, text="<html>Bad Gateway</html>")
-        return web.Response(status=204) if answer is None else web.json_response(answer)
+        return _answered(answer)
 
     def fault(self, name: str) -> str:
         planned = self.script.get(name)
@@ -111,6 +111,10 @@ class OvhServer:
         app = self._app(region, path.split("/")[3])
         if name == "get":
             return self.cloud.shown(app)
+        if name == "log":
+            if set(query) - {"follow", "tail", "replica", "page", "size"}:
+                self.violations.append(f"log: unknown query {query}")
+            return app.log
         if name != "label":
             return self.change(name, app, force=query.get("force") == "true")
         self._check(LABEL, body, name)
@@ -128,7 +132,7 @@ class OvhServer:
             raise RefusedError(400, str(error)) from error
 
     def _allow(self, name: str) -> None:
-        if name != "get" and not self.may_write:
+        if name not in {"get", "log"} and not self.may_write:
             raise RefusedError(403, "forbidden")
 
     def create(self, region: str, body: Any) -> dict[str, Any]:
@@ -212,6 +216,12 @@ class OvhServer:
         return response
 
 
+def _answered(answer: Any) -> web.Response:
+    if isinstance(answer, str):  # a log; its form is documented nowhere
+        return web.Response(text=answer)
+    return web.Response(status=204) if answer is None else web.json_response(answer)
+
+
 def _admit(request: web.Request, region: str, fault: str) -> None:
     if fault.isdecimal():
         raise RefusedError(int(fault), "as the test wants it")
@@ -228,6 +238,8 @@ def _operation(method: str, path: str) -> str:
     if parts[:2] == ["v1", "app"]:
         named = {("GET", 2): "list", ("POST", 2): "create", ("GET", 3): "get"}
         named[("DELETE", 3)] = "delete"
+        if method == "GET" and parts[3:] == ["log"]:
+            return "log"
         if method == "PUT" and len(parts) == 4 and parts[3] in _CHANGES:
             return parts[3]
         return named.get((method, len(parts)), "")
