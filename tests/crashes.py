@@ -59,7 +59,11 @@ class Death:
         async def calling(*arguments: Any, **more: Any) -> Any:
             self.seen += 1
             self._reach("before")
-            answer = await call(*arguments, **more)
+            try:
+                answer = await call(*arguments, **more)
+            except Exception:  # a call that is refused is one like any other
+                self._reach("after")
+                raise
             self._reach("after")
             return answer
 

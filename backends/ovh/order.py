@@ -26,6 +26,12 @@ _PATIENCE = {"timeoutSeconds": 10, "failureThreshold": 6}
 SCALE_DOWN_S = 1800
 """For so long nobody has to want an app before it is scaled to zero: while its image is
 fetched, nobody in it can say that it is wanted. The platform allows up to 3600.
+
+Zero replicas are allowed from the first moment, and not only once it is ready: a proxy
+that is killed in between would leave what nothing ends. One that went to zero before
+it ever served is in STANDBY, and started again by the proxy's next look at its URL, as
+by any request (`deploy_guide_04_scaling_strategies`); if it is not, START_TIMEOUT ends
+the launch, and zero replicas cost nothing.
 """
 
 

@@ -194,3 +194,37 @@ async def test_the_guards_token_is_hidden_or_not_used(rig: Rig) -> None:
     else:
         assert len(app.environment["GUARD_TOKEN"]) >= 43
     assert app.environment["DEAD_MAN_S"] == "1200"
+
+
+async def test_an_app_that_is_scaled_to_zero_before_it_served_is_woken_by_our_looks(
+    rig: Rig,
+) -> None:
+    rig.server.wakes_standby = True
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    (app,) = rig.cloud.apps.values()
+    app.forced = "STANDBY"
+    costs_while_asleep = list(rig.cloud.paid)
+    async with asyncio.timeout(20):
+        while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert costs_while_asleep == []
+    assert rig.cloud.made == 1
+    assert rig.cloud.paid == []
+
+
+async def test_an_app_that_stays_at_zero_costs_nothing_and_is_stopped(rig: Rig) -> None:
+    backend = rig.open()
+    await backend.start(LAUNCH)
+    (app,) = rig.cloud.apps.values()
+    app.forced = "STANDBY"
+    seen = await backend.inspect(LAUNCH)
+    costs = list(rig.cloud.paid)
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert seen.phase is Phase.PENDING
+    assert (costs, rig.cloud.paid) == ([], [])

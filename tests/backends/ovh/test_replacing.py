@@ -230,7 +230,7 @@ async def test_a_deletion_leaves_what_a_copy_of_the_state_folder_lives_by(
     rig.notes.clear()
     rig.remembers = lambda _launch_id: False
     copy = rig.open(image=None)
-    with pytest.raises(TwinError, match=f"app .* launch {LAUNCH}"):
+    with pytest.raises(TwinError, match=rf"app .*\(launch {LAUNCH}\)"):
         async for _ in copy.remove():
             pass
     await copy.aclose()

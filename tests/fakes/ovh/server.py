@@ -34,6 +34,7 @@ class RefusedError(Exception):
 class OvhServer:
     """The API of each region at ``/<region>/v1``; apps behind ``/<app id>``.
 
+    ``wakes_standby``: whether a request starts an app that was scaled to zero.
     ``may_write``: whether the token has the role operator, and not read.
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``slow``, or a
@@ -53,6 +54,7 @@ class OvhServer:
     knows_tokens: bool = True
     cut_after_s: float | None = None
     may_write: bool = True
+    wakes_standby: bool = False
     lists: Lists = field(default_factory=Lists)
     told_apps: list[dict[str, str]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -186,6 +188,9 @@ class OvhServer:
             return web.Response(status=status, text="<html>no</html>")
         if self.gateway:
             return web.Response(status=self.gateway.pop(0), text="<html>wait</html>")
+        if app.forced == "STANDBY" and self.wakes_standby:
+            app.forced = None
+            app.changes.append((self.cloud.now(), "start"))
         inside = self.inside.get(app.id)
         if inside is None:
             return web.Response(status=503, text="<html>No replica</html>")
