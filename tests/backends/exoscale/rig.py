@@ -10,7 +10,7 @@ from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
-from tests.fakes.exoscale.cloud import FakeExoscale, Timing
+from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance, Timing, new_id
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server
 from tests.fakes.store import MemoryNotes
@@ -21,7 +21,10 @@ OWNER = "0123456789abcdef"
 
 @dataclass(slots=True)
 class Rig:
-    """A cloud, and what a deployment keeps on its disk."""
+    """A cloud, and what a deployment keeps on its disk.
+
+    ``others``: what other proxies have there, under their owner ids or under ours.
+    """
 
     cloud: FakeExoscale
     server: ExoscaleServer
@@ -31,6 +34,30 @@ class Rig:
     port: int
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
+    others: list[FakeInstance] = field(default_factory=list)
+
+    @property
+    def paid(self) -> list[FakeInstance]:
+        """What is paid for, besides what other proxies live by."""
+        return [one for one in self.cloud.paid if one not in self.others]
+
+    def begun_elsewhere(self, owner_id: str, launch_id: LaunchId) -> FakeInstance:
+        """Have another proxy run an instance, with its group and a long lease."""
+        group_id = new_id()
+        group = {"id": group_id, "name": f"ollama-proxy-{owner_id}", "rules": []}
+        if owner_id != OWNER:  # else both have one
+            self.cloud.groups[group_id] = group
+        labels = {
+            "managed-by": "ollama-proxy",
+            "owner": f"o{owner_id}",
+            "launch": str(launch_id),
+            "lease": f"t{self.clock.wall() + 1e8:.0f}",
+        }
+        body = {"name": f"ollama-proxy-{launch_id}", "disk-size": 50, "labels": labels}
+        made = self.cloud.add("at-vie-2", body)
+        self.cloud.bought -= 1
+        self.others.append(made)
+        return made
 
     def settings(self, **more: object) -> ExoscaleSettings:
         return ExoscaleSettings.model_validate(

@@ -2,12 +2,15 @@
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.errors import BackendError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet import controller
 from ollama_proxy.simulator.server import Manners
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
@@ -123,6 +126,16 @@ async def is_usurped(rig: Rig) -> None:
         await rig.guests.usurp(one.id)
 
 
+def runs_another(rig: Rig) -> None:
+    rig.begun_elsewhere("aaaaaaaaaaaaaaaa", ELSEWHERE)
+
+
+def runs_a_copy(rig: Rig) -> None:
+    rig.begun_elsewhere(OWNER, ELSEWHERE)
+    rig.remembers = lambda launch_id: launch_id != ELSEWHERE
+
+
+ELSEWHERE = LaunchId("laaaaaaaaaaaaaaaa")
 FALL_BACK = {"fallback_zones": "de-fra-1", "fallback_types": "gpu3.small"}
 MISFORTUNES = {
     "none": Misfortune(),
@@ -231,6 +244,10 @@ MISFORTUNES = {
         settings={"template": "Ubuntu"}, serves=False, says="Linux Ubuntu 24.04 LTS"
     ),
     "the clock is wrong": Misfortune(skewed, serves=False, says="clock"),
+    "another owner runs an instance": Misfortune(runs_another),
+    "a proxy on a copy of the state folder runs an instance": Misfortune(
+        runs_a_copy, serves=False, says="another proxy uses a copy of this state folder"
+    ),
     "looks fail while it is up": Misfortune(
         script(get_instance=["500", "429", "lost-before", "html-502-after"])
     ),
@@ -265,7 +282,9 @@ async def test_one_is_bought_at_most_and_none_is_left(
     tmp_path: Path, name: str, waiting: int
 ) -> None:
     misfortune = MISFORTUNES[name]
-    async with exoscale_rig(tmp_path, Timing(operation_s=1.0, leave_s=20.0)) as rig:
+    async with exoscale_rig(
+        tmp_path, Timing(operation_s=1.0, leave_s=20.0, group_lag_s=60.0)
+    ) as rig:
         stranger = rig.cloud.stranger()
         misfortune.arrange(rig)
         hastening = asyncio.ensure_future(hasten(rig))
@@ -280,17 +299,42 @@ async def test_one_is_bought_at_most_and_none_is_left(
         ) as proxy:
             answers = await _live_through(rig, proxy, misfortune, waiting)
             proxy.parts.pool.stop()
-            await proxy.until(lambda: not rig.cloud.paid, within_s=10.0)
+            await proxy.until(lambda: not rig.paid, within_s=10.0)
             await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 10.0)
+            others = [one for one in rig.others if rig.cloud.exists(one)]
+            await _sweep(rig, proxy)
         hastening.cancel()
-        ours = [i for i in rig.cloud.instances.values() if i is not stranger]
+        spared = [stranger, *rig.others]
+        ours = [i for i in rig.cloud.instances.values() if i not in spared]
         launches = collections.Counter(one.labels["launch"] for one in ours)
 
     assert rig.guests.told_to_strangers == []
     assert set(launches.values()) <= {1}
     assert rig.cloud.exists(stranger)
+    assert others == rig.others
     assert {status for status, _ in answers} <= misfortune.statuses
     assert all(misfortune.says in text for _, text in answers)
+
+
+async def _sweep(rig: Rig, proxy: RunningProxy) -> None:
+    """Sweep until nothing of ours is left: no instance, no security group.
+
+    A copy of our folder has ended by then, and its lease is over.
+    """
+    twins = [one for one in rig.others if one.labels["owner"] == f"o{OWNER}"]
+    for one in twins:
+        one.labels["lease"] = "t1"
+    strangers = [f"ollama-proxy-{one.labels['owner'][1:]}" for one in rig.others]
+    kept = set(strangers) - {f"ollama-proxy-{OWNER}"}
+    async with asyncio.timeout(10):
+        while any(map(rig.cloud.exists, twins)) or _groups(rig) != kept:
+            with contextlib.suppress(BackendError):
+                await proxy.parts.pool.sweep(thorough=True)
+            await asyncio.sleep(0.01)
+
+
+def _groups(rig: Rig) -> set[str]:
+    return {str(group["name"]) for group in rig.cloud.groups.values()}
 
 
 async def _live_through(
