@@ -159,7 +159,11 @@ class RestClient:
     ) -> RateLimitError:
         wall = self._clock.wall() if self._clock is not None else math.inf
         wait_s = retry_after_s(headers, body, wall)
-        return RateLimitError(said, retry_after_s=wait_s)
+        limits = f"{self._host} limits how often this token may call"
+        return RateLimitError(
+            f"{said}; {limits}, and is asked again after a while; see {self._setting}",
+            retry_after_s=wait_s,
+        )
 
     async def _exchange(
         self,

@@ -11,7 +11,7 @@ import email.utils
 import functools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from exoscale.api.exceptions import (
 )
 from exoscale.api.v2 import Client
 
+from ollama_proxy.backends.exoscale.advice import Advice
 from ollama_proxy.backends.foreign_words import (
     plain_words,
     why_unanswered,
@@ -47,14 +48,13 @@ ENDPOINT = "https://api-{zone}.exoscale.com/v2"
 _TIMEOUT_S = (5.0, 30.0)
 _THREADS = 4
 _MAX_SKEW_S = 300.0
-_SETTINGS = "EXOSCALE_ZONE and EXOSCALE_API_ENDPOINT"
-_MEND = f"; try again later, or check {_SETTINGS}"
 _BARE_LIST = "list_events"
 """The one operation that is answered with an array; any other's answer is an object."""
 _SETTLED_S = 60.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 3.0
 _READING = ("get_", "list_")
+_BUYING = frozenset({"create_instance", "start_instance"})
 
 
 class OperationFailedError(TransientError):
@@ -66,7 +66,10 @@ class OperationFailedError(TransientError):
 
 
 class ExoscaleApi:
-    """The API of one zone. Every id but that of a security group belongs to it."""
+    """The API of one zone. Every id but that of a security group belongs to it.
+
+    ``values``: what is set, by the names of settings, for errors.
+    """
 
     def __init__(
         self,
@@ -77,10 +80,12 @@ class ExoscaleApi:
         secret: str,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
+        values: Mapping[str, str] | None = None,
     ) -> None:
         self.zone = zone
         self.key = key
         self._url = endpoint.replace("{zone}", zone)
+        self._advice = Advice(zone, self._url, values or {})
         self._secret = secret
         self._clock = clock
         self.changed_at = -math.inf
@@ -120,7 +125,7 @@ class ExoscaleApi:
         Raises as `call` and `settled` do.
         """
         begun = await self.call(operation, **arguments)
-        return await settled(self, begun)
+        return await settled(self, begun, what=operation)
 
     async def zone_names(self) -> list[str]:
         """Return the names of all zones; raises `TransientError` if nobody tells.
@@ -137,11 +142,12 @@ class ExoscaleApi:
             answer.raise_for_status()
             listed = answer.json()
         except requests.exceptions.RequestException as error:
-            raise _broken("list_zones", error) from None
+            raise self._broken("list_zones", error) from None
         try:
             return [str(zone["name"]) for zone in listed["zones"]]
         except (KeyError, TypeError):
-            raise TransientError("list_zones: the answer names no zones") from None
+            said = f"list_zones: the answer names no zones{self._mend}"
+            raise TransientError(said) from None
 
     def _call(self, operation: str, arguments: dict[str, Any]) -> Any:
         method: Callable[..., Any] = getattr(self._client(), operation)
@@ -150,10 +156,10 @@ class ExoscaleApi:
         except ExoscaleAPIException as error:
             raise self._named(operation, error) from None
         except requests.exceptions.RequestException as error:
-            raise _broken(operation, error) from None
+            raise self._broken(operation, error) from None
         if not isinstance(answer, list if operation == _BARE_LIST else dict):
             said = f"{operation} in {self.zone} got an answer that can't be read"
-            raise _unanswered(operation, f"{said}{_MEND}")
+            raise _unanswered(operation, f"{said}{self._mend}")
         return answer
 
     def _client(self) -> Client:
@@ -180,11 +186,18 @@ class ExoscaleApi:
             return self._denied(operation, response, said)
         if status == 429:  # noqa: PLR2004
             return self._limited(response, said)
+        is_api = response is not None and _json(response) is not None
+        if status >= 500 or status == 408 or not is_api:  # noqa: PLR2004
+            said = f"{said}{self._mend}"
+        else:
+            said = f"{said}; {_what_to_do(operation, status, self._advice)}"
         if status >= 500:  # noqa: PLR2004
-            return _unanswered(operation, f"{said}{_MEND}")
-        if response is None or _json(response) is None:
-            said = f"{said}{_MEND}"
+            return _unanswered(operation, said)
         return _BY_STATUS.get(status, _refusal)(operation, said)
+
+    @property
+    def _mend(self) -> str:
+        return f"; try again later, or check {self._advice.endpoint}"
 
     def _limited(self, response: requests.Response | None, said: str) -> BackendError:
         """Return the error of a call that came too soon, with how long to wait."""
@@ -197,7 +210,8 @@ class ExoscaleApi:
         asked = "" if after_s is None else f", and wants none for {after_s:.0f} s"
         return RateLimitError(
             f"{said}; Exoscale limits how often this key may call{asked}; it is asked"
-            " again after that",
+            " again after that. If other programs use it, set EXOSCALE_API_KEY and"
+            " EXOSCALE_API_SECRET to a key of its own",
             retry_after_s=after_s,
         )
 
@@ -211,10 +225,28 @@ class ExoscaleApi:
                 "signature is refused; set the clock"
             )
         if "protect" in said:
-            return ConflictError(f"{said}; remove the protection in the portal")
+            what = f"it in {self._advice.order(operation)}"
+            return ConflictError(f"{said}; remove the protection of {what} by hand")
         return CredentialsError(
             f"{said}; check EXOSCALE_API_KEY and EXOSCALE_API_SECRET, and that the "
-            f"key's role allows {operation.replace('_', '-')}"
+            f"key's role allows {operation.replace('_', '-')} in"
+            f" {self._advice.order(operation)}"
+        )
+
+    def _broken(
+        self, operation: str, error: requests.exceptions.RequestException
+    ) -> BackendError:
+        """Return the error of a call without an answer that can be read."""
+        if (why := why_nothing_left(error)) is not None:
+            return TransientError(
+                f"{operation}: {why}; or check {self._advice.endpoint}"
+            )
+        said = (
+            f"{operation}: the API: {why_unanswered(error)}; see to this machine's"
+            f" network, or check {self._advice.endpoint}"
+        )
+        return (
+            TransientError(said) if _never_sent(error) else _unanswered(operation, said)
         )
 
     def _skew_s(self, response: requests.Response | None) -> float:
@@ -238,9 +270,24 @@ def _refusal(_operation: str, said: str) -> BackendError:
 
 def _conflict(operation: str, said: str) -> BackendError:
     """Return what a 409 or 412 means: of a purchase, that there is no more."""
-    if operation in {"create_instance", "start_instance"}:
-        return CapacityError(f"{said}; ask Exoscale for a higher quota, or wait")
+    if operation in _BUYING:
+        return CapacityError(said)
     return ConflictError(said)
+
+
+def _what_to_do(operation: str, status: int, advice: Advice) -> str:
+    """Return what a person can do about a call that the API refused in its words."""
+    order = advice.order(operation)
+    if status == 404:  # noqa: PLR2004
+        return f"there is none in {order}; if that is not meant, check it"
+    if status not in {409, 412}:
+        return f"check {order}"
+    if operation in _BUYING:
+        return (
+            f"ask Exoscale for a higher quota, wait, or change {order},"
+            " EXOSCALE_FALLBACK_TYPES or EXOSCALE_FALLBACK_ZONES"
+        )
+    return f"it is tried again; if that stays so, look into the portal, at {order}"
 
 
 def _missing(_operation: str, said: str) -> BackendError:
@@ -276,21 +323,6 @@ def _text(error: ExoscaleAPIException) -> str:
     return words_of(error.response.content, _json(error.response))
 
 
-def _broken(
-    operation: str, error: requests.exceptions.RequestException
-) -> BackendError:
-    """Return the error of a call without an answer that can be read."""
-    said = (
-        f"{operation}: the API: {why_unanswered(error)}; see to this machine's network,"
-        f" or check {_SETTINGS}"
-    )
-    if (why := why_nothing_left(error)) is not None:
-        return TransientError(f"{operation}: {why}")
-    if _never_sent(error):
-        return TransientError(said)
-    return _unanswered(operation, said)
-
-
 def _never_sent(error: requests.exceptions.RequestException) -> bool:
     """Tell whether no connection came about, so nothing can have arrived."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
@@ -300,7 +332,11 @@ def _never_sent(error: requests.exceptions.RequestException) -> bool:
 
 
 async def settled(
-    api: ExoscaleApi, operation: dict[str, Any], *, limit_s: float = _SETTLED_S
+    api: ExoscaleApi,
+    operation: dict[str, Any],
+    *,
+    limit_s: float = _SETTLED_S,
+    what: str = "an operation",
 ) -> dict[str, Any]:
     """Wait until an operation is over and return it; the SDK's own wait may not end.
 
@@ -319,10 +355,16 @@ async def settled(
                 except (NotFoundError, TransientError):
                     continue
     except TimeoutError:
-        message = f"an operation in {api.zone} takes longer than {limit_s:.0f} s"
+        message = (
+            f"{what} in {api.zone} takes longer than {limit_s:.0f} s; it is looked at"
+            f" again; if that stays so, look into the portal, at EXOSCALE_ZONE"
+        )
         raise TransientError(message) from None
     if operation.get("state") != "success":
         why = operation.get("reason") or operation.get("message") or "no reason given"
-        message = f"an operation in {api.zone} failed: {why}"
+        message = (
+            f"{what} in {api.zone} failed: {plain_words(str(why))}; it is tried again;"
+            " if that stays so, look into the portal, at EXOSCALE_ZONE"
+        )
         raise OperationFailedError(message, why=str(operation.get("reason") or ""))
     return operation

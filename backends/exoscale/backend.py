@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 
 import structlog
 
+from ollama_proxy.backends.exoscale.advice import values_of
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Provisioner
 from ollama_proxy.backends.exoscale.cards import least_gpus
@@ -747,6 +748,7 @@ def open_backend(
             secret=secret.get_secret_value(),
             clock=context.clock,
             sleep=sleep,
+            values=values_of(settings),
         )
 
     return ExoscaleBackend(

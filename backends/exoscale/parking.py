@@ -157,7 +157,7 @@ class Standby:
         instance_id = purchase.instance_id or ""
         try:
             begun = await api.call("start_instance", id=instance_id)
-            await settled(api, begun)
+            await settled(api, begun, what="start_instance")
         except (CapacityError, NotFoundError, SpecError) as error:
             self._note("start of a stopped instance", error)
             return False

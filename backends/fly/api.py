@@ -6,8 +6,8 @@ burst; five a second for looks at one machine.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 from aiolimiter import AsyncLimiter
 
@@ -31,6 +31,9 @@ _WAIT_S = 20
 _LOOKS = (10, 2.0)
 _ACTIONS = (3, 3.0)
 _MAX_LIMITERS = 200
+
+
+_Thing = TypeVar("_Thing")
 
 
 class FlyApi:
@@ -64,11 +67,13 @@ class FlyApi:
 
         Raises `NoAppError` if there is no such app.
         """
-        return read_machines(await self._listed("/machines"))
+        return self._read(read_machines, await self._listed("/machines"))
 
     async def machine(self, machine_id: str) -> Machine:
         """Return one machine."""
-        return read_machine(await self._call("GET", f"/machines/{machine_id}"))
+        return self._read(
+            read_machine, await self._call("GET", f"/machines/{machine_id}")
+        )
 
     async def events(self, machine_id: str, *, limit: int) -> object:
         """Return the newest events of a machine, as Fly tells them."""
@@ -87,7 +92,9 @@ class FlyApi:
             "skip_launch": True,
             "lease_ttl": _LEASE_S,
         }
-        return read_machine(await self._call("POST", "/machines", body=body))
+        return self._read(
+            read_machine, await self._call("POST", "/machines", body=body)
+        )
 
     async def update(
         self, machine: Machine, config: dict[str, Any], nonce: str
@@ -99,7 +106,9 @@ class FlyApi:
             "skip_launch": True,
         }
         path = f"/machines/{machine.id}"
-        return read_machine(await self._call("POST", path, body=body, nonce=nonce))
+        return self._read(
+            read_machine, await self._call("POST", path, body=body, nonce=nonce)
+        )
 
     async def start(self, machine_id: str, nonce: str) -> None:
         """Start a machine."""
@@ -162,11 +171,11 @@ class FlyApi:
 
     async def volumes(self) -> list[Volume]:
         """Return the volumes of the app, as `machines` does."""
-        return read_volumes(await self._listed("/volumes"))
+        return self._read(read_volumes, await self._listed("/volumes"))
 
     async def volume(self, volume_id: str) -> Volume:
         """Return one volume."""
-        return read_volume(await self._call("GET", f"/volumes/{volume_id}"))
+        return self._read(read_volume, await self._call("GET", f"/volumes/{volume_id}"))
 
     async def create_volume(
         self,
@@ -189,7 +198,7 @@ class FlyApi:
             "compute": guest,
         }
         body |= {"source_volume_id": source} if source else {"size_gb": size_gb}
-        return read_volume(await self._call("POST", "/volumes", body=body))
+        return self._read(read_volume, await self._call("POST", "/volumes", body=body))
 
     async def delete_volume(self, volume_id: str) -> None:
         """Destroy a volume that no machine has."""
@@ -249,12 +258,24 @@ class FlyApi:
         found = await self._call("POST", "/platform/placements", body=body, whole=True)
         return list(found.get("regions") or []) if isinstance(found, dict) else []
 
+    def _read(self, read: Callable[[Any], _Thing], answer: Any) -> _Thing:
+        """Return what an answer is of; one of an unknown shape names its settings."""
+        try:
+            return read(answer)
+        except BackendError as error:
+            where = f"FLY_APP ({self.app!r}) and FLY_FLAPS_BASE_URL"
+            said = f"{error}; try again later, or check {where}"
+            raise type(error)(said) from error
+
     async def _listed(self, path: str) -> Any:
         """Return what the app has of a kind; raises `NoAppError` if it is not there."""
         try:
             return await self._call("GET", path)
         except NotFoundError as error:
-            message = f"there is no app {self.app!r}; `ollama-proxy deploy` makes it"
+            message = (
+                f"there is no app {self.app!r}: check FLY_APP, or have"
+                " `ollama-proxy deploy` make it"
+            )
             raise NoAppError(message) from error
 
     async def _call(
@@ -276,6 +297,7 @@ class FlyApi:
         reads = method == "GET" or path == "/platform/placements"
 
         def named(status: int, said: str, told: object) -> BackendError:
+            said = f"{said}, of FLY_APP ({self.app!r})"
             return failure(reads=reads, status=status, said=said, body=told)
 
         async def send() -> Any:

@@ -28,6 +28,10 @@ _NO_ROOM = (
 _UNPAID = ("payment", "billing", "machine limit", "machines limit", "credit card")
 
 
+_CHECK = "; check FLY_APP, FLY_IMAGE, FLY_VM_SIZE and what else is set"
+_NO_ROOM_ADVICE = "; wait, or change FLY_MACHINE_REGION or FLY_FALLBACK_REGIONS"
+
+
 class NotYetError(TransientError):
     """A wait ran out; nothing went wrong."""
 
@@ -53,20 +57,23 @@ def failure(*, reads: bool, status: int, said: str, body: object) -> BackendErro
     if status >= 500 or (status == 408 and not reads):  # noqa: PLR2004
         return unanswered(reads=reads, said=said)
     if status == 404 and not isinstance(body, dict):  # noqa: PLR2004
-        return TransientError(said)  # something on the way, which knows no machine
+        again = f"{said}; it is asked again, or check FLY_FLAPS_BASE_URL"
+        return TransientError(again)  # something on the way, which knows no machine
     text, code = _words(body)
     known: dict[int, Callable[[str, str, str], BackendError]] = {
         401: _denied,
         403: _denied,
-        404: lambda said, _text, _code: NotFoundError(said),
-        408: lambda said, _text, _code: NotYetError(said),
+        404: lambda said, _text, _code: NotFoundError(f"{said}{_CHECK}"),
+        408: lambda said, _text, _code: NotYetError(f"{said}; it is asked again"),
         409: _conflict,
         412: _refused_now,
         422: _invalid,
         429: lambda said, _text, _code: TransientError(said),
     }
     refused = known.get(status)
-    return SpecError(said) if refused is None else refused(said, text, code)
+    if refused is None:
+        return SpecError(f"{said}{_CHECK}")
+    return refused(said, text, code)
 
 
 def _words(body: object) -> tuple[str, str]:
@@ -89,26 +96,26 @@ def _conflict(said: str, text: str, _code: str) -> BackendError:
     if (match := _TAKEN.search(text)) is not None:
         return NameTakenError(said, match[1])
     if any(words in text for words in _NO_ROOM):
-        return CapacityError(said)
-    return ConflictError(said)
+        return CapacityError(f"{said}{_NO_ROOM_ADVICE}")
+    return ConflictError(f"{said}; it is tried again")
 
 
 def _refused_now(said: str, text: str, _code: str) -> BackendError:
     """Return what a 412 means: no room beside the volume, else not yet."""
     if "bound to" in text:
-        return ConflictError(said)  # it is being detached
+        return ConflictError(f"{said}; it is tried again")  # it is being detached
     if any(words in text for words in (*_NO_ROOM, "volume")):
-        return CapacityError(said)
-    return ConflictError(said)
+        return CapacityError(f"{said}{_NO_ROOM_ADVICE}")
+    return ConflictError(f"{said}; it is tried again")
 
 
 def _invalid(said: str, text: str, code: str) -> BackendError:
     if code == "insufficient_capacity" or any(words in text for words in _NO_ROOM):
-        return CapacityError(said)
+        return CapacityError(f"{said}{_NO_ROOM_ADVICE}")
     if any(words in text for words in _UNPAID):
         message = f"{said}; mend the organisation's billing or limits at fly.io"
         return CredentialsError(message)
     if code == "name_taken" or "already been taken" in text:
         message = f"{said}; app names are global: choose another FLY_APP"
         return AppTakenError(message)
-    return SpecError(said)
+    return SpecError(f"{said}{_CHECK}")

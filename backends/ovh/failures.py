@@ -45,16 +45,16 @@ def failure(
     says nothing of an app. ``setting`` names where the credentials come from.
     """
     if status == 404 and not is_api:  # noqa: PLR2004
-        return unanswered(aim, said)
+        return unanswered(aim, f"{said}; try again later, or check OVH_AI_API_URL")
     if status is None or status >= _FIRST_SERVER_ERROR:
         return unanswered(aim, said)
     if status == 400 and aim is Aim.CHANGE:  # noqa: PLR2004 - of the app's state
-        return ConflictError(said)
+        return ConflictError(f"{said}; it is tried again")
     if status == 408:  # noqa: PLR2004
         return unanswered(aim, said)
     if status in {401, 403}:
         return _denied(status, said, setting)
-    return _BY_STATUS.get(status, SpecError)(said)
+    return _BY_STATUS.get(status, _unfit)(said)
 
 
 def _denied(status: int, said: str, setting: str) -> BackendError:
@@ -68,13 +68,19 @@ def _denied(status: int, said: str, setting: str) -> BackendError:
     )
 
 
+def _unfit(said: str) -> BackendError:
+    return SpecError(f"{said}; check OVH_FLAVOR, OVH_IMAGE and what else is set")
+
+
 def _unpaid(said: str) -> BackendError:
-    return CredentialsError(f"{said}; the project has no valid means of payment")
+    return CredentialsError(
+        f"{said}; the project has no valid means of payment: set one in the console"
+    )
 
 
 _BY_STATUS: dict[int, Callable[[str], BackendError]] = {
     402: _unpaid,
-    404: NotFoundError,
-    409: ConflictError,
+    404: lambda said: NotFoundError(f"{said}; if one is meant to be there, check it"),
+    409: lambda said: ConflictError(f"{said}; it is tried again"),
     429: RateLimitError,
 }

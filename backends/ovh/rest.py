@@ -5,6 +5,8 @@ named after what to do next, by its status. Shapes as in ovh/ovhcloud-cli's
 ``api-schemas/cloud.json`` and ovh/ovhai-python-sdk.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ollama_proxy.backends.ovh.app_log import LINES, LOG_BYTES
@@ -41,15 +43,18 @@ class RestDriver:
     async def apps(self) -> list[App]:
         """Return every app, page by page: nothing is absent before the last."""
         what = f"the list of apps in {self._region}"
-        found = await read_list(self._ask, base=self._url, path=_APPS, what=what)
-        return read_apps(found)
+        with self._readable():
+            found = await read_list(self._ask, base=self._url, path=_APPS, what=what)
+            return read_apps(found)
 
     async def _ask(self, place: str) -> Any:
         return await self._call("GET", place)
 
     async def app(self, app_id: str) -> App:
         """Return one app."""
-        return read_app(await self._call("GET", f"/v1/app/{app_id}"))
+        found = await self._call("GET", f"/v1/app/{app_id}")
+        with self._readable():
+            return read_app(found)
 
     async def create(self, order: Order) -> App:
         """Make an app."""
@@ -87,7 +92,21 @@ class RestDriver:
 
     async def flavors(self) -> list[Flavor]:
         """Return what the region sells."""
-        return read_flavors(await self._call("GET", "/v1/capabilities/flavor"))
+        found = await self._call("GET", "/v1/capabilities/flavor")
+        with self._readable():
+            return read_flavors(found)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Have an answer of a shape that nobody knows name where it came from."""
+        try:
+            yield
+        except BackendError as error:
+            if "OVH_" in str(error):
+                raise
+            where = f"OVH_REGION ({self._region!r}) and OVH_AI_API_URL"
+            said = f"{error}; try again later, or check {where}"
+            raise type(error)(said) from error
 
     async def whoami(self) -> str:
         """Return who the token belongs to."""
@@ -109,7 +128,7 @@ class RestDriver:
     def _naming(self, aim: Aim) -> Named:
         def named(status: int, said: str, answer: object) -> BackendError:
             is_api = isinstance(answer, dict)
-            said = f"{said}, in {self._region}"
+            said = f"{said}, in OVH_REGION ({self._region!r})"
             return failure(aim, status, said, is_api=is_api, setting=self._setting)
 
         return named

@@ -67,8 +67,8 @@ async def passing_time(rig: Rig) -> AsyncIterator[None]:
         await asyncio.gather(passing, return_exceptions=True)
 
 
-def settings_of(rig: Rig, folder: Path) -> Settings:
-    return Settings(state_dir=folder, backend="exoscale", exoscale=rig.settings())
+def settings_of(folder: Path) -> Settings:
+    return Settings(state_dir=folder, backend="exoscale")
 
 
 async def forgotten(rig: Rig) -> None:
@@ -97,15 +97,15 @@ async def parked(rig: Rig) -> None:
 
 
 async def sweep(rig: Rig, folder: Path) -> None:
-    await doctor.sweep_alone(settings_of(rig, folder), dry_run=False)
+    await doctor.sweep_alone(settings_of(folder), dry_run=False)
 
 
 async def sweep_stopped(rig: Rig, folder: Path) -> None:
-    await doctor.sweep_alone(settings_of(rig, folder), dry_run=False, stopped=True)
+    await doctor.sweep_alone(settings_of(folder), dry_run=False, stopped=True)
 
 
 async def sweep_owner(rig: Rig, folder: Path) -> None:
-    async with owner_sweep.owner_sweep(settings_of(rig, folder)) as opened:
+    async with owner_sweep.owner_sweep(settings_of(folder)) as opened:
         await opened.delete(LOST, (), _say_nothing, _say_nothing)
 
 
@@ -113,7 +113,7 @@ async def adopt_and_sweep(rig: Rig, folder: Path) -> None:
     """Adopt, unless that is done, and sweep."""
     with contextlib.suppress(StartupError):  # it has things of its own by now
         await owner_sweep.adopt(
-            settings_of(rig, folder), LOST, (), _say_nothing, _say_nothing
+            settings_of(folder), LOST, (), _say_nothing, _say_nothing
         )
     await sweep(rig, folder)
 
