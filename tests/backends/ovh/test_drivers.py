@@ -113,18 +113,23 @@ FAILURES = {
 }
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(rest, "_TIMEOUT_S", 0.5)
+HANGING = {"lost-after", "lost-before", "slow"}
+"""The faults after which no answer comes at all, by one driver or the other."""
 
 
-@pytest.mark.usefixtures("impatient")
+def lose_patience(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """Wait briefly for what never comes; for anything else as long as it takes."""
+    if fault in HANGING:
+        monkeypatch.setattr(cli, "_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(rest, "_TIMEOUT_S", 0.5)
+
+
 @pytest.mark.parametrize("fault", FAILURES)
 async def test_a_creation_that_fails_says_what_to_do(
-    rig: Rig, driver: Driver, fault: str
+    rig: Rig, driver: Driver, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await driver.flavors()
+    lose_patience(monkeypatch, fault)
     rig.server.script["create"] = [fault]
     with pytest.raises(BackendError) as caught:
         await driver.create(ORDER)
@@ -134,10 +139,10 @@ async def test_a_creation_that_fails_says_what_to_do(
 
 @pytest.mark.parametrize("fault", ["500", "lost-after", "slow", "html-502-after"])
 async def test_a_look_that_fails_has_changed_nothing(
-    rig: Rig, driver: Driver, fault: str, request: pytest.FixtureRequest
+    rig: Rig, driver: Driver, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = await driver.create(ORDER)
-    request.getfixturevalue("impatient")
+    lose_patience(monkeypatch, fault)
     rig.server.script["get"] = [fault] * 2  # a look on a kept connection is repeated
     with pytest.raises(TransientError):
         await driver.app(app.id)
@@ -171,8 +176,10 @@ async def test_a_question_instead_of_an_answer_is_not_an_answer(only_cli: Rig) -
     await driver.aclose()
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_command_that_hangs_is_killed_with_its_group(only_cli: Rig) -> None:
+async def test_a_command_that_hangs_is_killed_with_its_group(
+    only_cli: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_patience(monkeypatch, "slow")
     pids = only_cli.folder / "pids"
     script = f"#!/bin/sh\n[ $1 = config ] && exit 0\necho $$ >> {pids}\n"
     only_cli.program.write_text(
