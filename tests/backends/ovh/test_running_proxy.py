@@ -59,6 +59,13 @@ async def woken(proxy: ProxyProcess) -> None:
     await asyncio.to_thread(proxy.until, ready)
 
 
+async def taken(rig: Rig, call: str) -> None:
+    """Wait until the platform has got a call, which it does not answer."""
+    async with asyncio.timeout(60):
+        while rig.server.script[call]:
+            await asyncio.sleep(0.02)
+
+
 def images(rig: Rig) -> list[str]:
     return [str(app.spec["image"]) for app in rig.cloud.paid]
 
@@ -168,17 +175,20 @@ async def test_a_launch_whose_app_was_replaced_without_a_proxy_is_gone_for_the_n
     assert rig.cloud.paid == []
 
 
-@pytest.mark.parametrize("call", ["list", "flavors", "stop", "get", "delete", "create"])
+@pytest.mark.parametrize("call", ["list", "flavors", "stop", "get", "delete"])
 async def test_a_proxy_that_is_killed_in_the_middle_of_an_order_leaves_nothing_billed(
     rig: Rig, call: str
 ) -> None:
+    # A lost creation is waited for for minutes: test_killed_commands has the time.
     async with serving(rig) as proxy:
         await typed(rig, proxy, "deploy", IMAGE)
         await woken(proxy)
-        rig.server.script[call] = ["slow"]
+        rig.server.script["flavors"] = ["slow" if call == "flavors" else ""]
         order = asyncio.get_running_loop().create_task(typed(rig, proxy, "deploy", NEW))
-        while rig.server.script[call]:
-            await asyncio.sleep(0.02)
+        await taken(rig, "flavors")  # the order's own: others are the proxy's as well
+        if call != "flavors":
+            rig.server.script[call] = ["slow"]
+            await taken(rig, call)
         await asyncio.to_thread(proxy.kill)
         broken_off = await order
     rig.server.script.clear()
@@ -200,8 +210,7 @@ async def test_a_proxy_that_is_told_to_end_breaks_an_order_off_at_once(
         await typed(rig, proxy, "deploy", IMAGE)
         rig.server.script["list"] = ["slow"]
         order = asyncio.get_running_loop().create_task(typed(rig, proxy, "deploy", NEW))
-        while rig.server.script["list"]:
-            await asyncio.sleep(0.02)
+        await taken(rig, "list")
         ended = await asyncio.to_thread(proxy.terminate)
         broken_off = await order
 
