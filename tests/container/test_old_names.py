@@ -128,6 +128,7 @@ async def test_the_old_cache_is_found_as_it_lies_on_its_volume(
 async def test_of_two_folders_for_models_the_newer_name_wins_and_is_told() -> None:
     async with container(OLLAMA_MODEL_CACHE_DIR="/nowhere") as inside:
         await inside.until((inside.folder / "told/env").exists)
+        await inside.until(lambda: "OLLAMA_MODELS" in served(inside))
 
         assert served(inside)["OLLAMA_MODELS"] == f"{inside.folder}/models"
         told = (inside.folder / "stderr").read_text()
