@@ -11,7 +11,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # compiles the package for itself: a quarter of its start.
 PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run test image-test check fix lint types bench bench-smoke wheel lock clean help
+.PHONY: run test image-test check fix lint types docs bench bench-smoke wheel lock clean help
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -44,6 +44,9 @@ types: $(VENV)/dev
 fix: $(VENV)/dev ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/dev ## write the tables of settings into the pages
+	$(BIN)/python -m ollama_proxy.config.docs
 
 bench: $(VENV)/bench ## measure beside nginx, haproxy and others; writes bench/results
 	$(BIN)/python -m bench

@@ -1,6 +1,7 @@
 """The composition root: everything is built here, once, and handed its parts."""
 
 import math
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
     """Build the backend that the settings mean."""
     name = backend_name(settings)
     notes, folder = store.notes_of(name), settings.state_dir
+    own = settings.of_backend
     context = BackendContext(
         store.owner_id,
         folder,
@@ -109,10 +111,11 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
         {
             "models": settings.models,
             "max_lifetime": settings.max_lifetime,
-            name: settings.of_backend,
             **settings.backend_options,
+            **({name: own} if type(own).model_fields else {}),
         },
         store.remembers,
+        os.environ,
     )
     factory = load_backend(name)
     try:
@@ -155,7 +158,7 @@ def build_app(
     )
     sticky = (
         RestoredModels(store, models, restores=not backend.traits.persistent_models)
-        if settings.sticky_models
+        if settings.restore_models
         else None
     )
     load_wishes = LoadWishes()

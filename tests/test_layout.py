@@ -1,27 +1,78 @@
 """The shape of the repository: who reads the environment."""
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ALLOWED = {
-    "settings.py",
-    "cli.py",
-    "main.py",
-    "local.py",
-    "__main__.py",
-    "way_out.py",
-    "healthcheck.py",
+FOLDERS = ("ollama_proxy", "backends")
+READERS = {
+    "ollama_proxy/__main__.py",  # a process begins here
+    "ollama_proxy/cli/main.py",
+    "ollama_proxy/simulator/__main__.py",
+    "ollama_proxy/composition.py",  # hands it to the backend
+    "ollama_proxy/config/settings.py",  # where the state folder is by default
+    "backends/local.py",  # the child inherits it
+    "backends/way_out.py",  # proxies and authorities, as every program reads them
 }
+NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
 
-@pytest.mark.parametrize("folder", ["ollama_proxy", "backends"])
-def test_only_settings_and_children_read_the_environment(folder: str) -> None:
-    found = [
-        path
-        for path in (ROOT / folder).rglob("*.py")
-        if "os.environ" in path.read_text("utf-8")
-    ]
+def modules() -> Iterator[Path]:
+    for folder in FOLDERS:
+        yield from (ROOT / folder).rglob("*.py")
 
-    assert [path for path in found if path.name not in ALLOWED] == []
+
+def reads_environment(source: str) -> bool:
+    """Tell whether a module uses ``os.environ`` or its like, however it is imported."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os"), attr=name) if name in NAMES:
+                return True
+            case ast.ImportFrom(module="os", names=names):
+                if any(one.name in NAMES for one in names):
+                    return True
+            case ast.Import(names=names):
+                if any(
+                    one.name == "os" and one.asname not in {None, "os"} for one in names
+                ):
+                    return True
+    return False
+
+
+def test_only_the_edges_read_the_environment() -> None:
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules()
+        if reads_environment(path.read_text("utf-8"))
+    }
+
+    assert readers == READERS
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\ndef f():\n    return os.environ['A']",
+        "import os\nX = os.getenv('A')",
+        "from os import environ as e\nX = e['A']",
+        "import os as system\nX = system.environ",
+        "class C:\n    def f(self):\n        import os\n        return os.environb",
+    ],
+)
+def test_a_read_of_the_environment_is_seen_however_it_is_written(source: str) -> None:
+    assert reads_environment(source)
+    assert not reads_environment("import os\nX = os.getpid()  # not os.environ")
+
+
+def test_the_walk_sees_the_folders_of_clouds_and_everything_else() -> None:
+    seen = {path.relative_to(ROOT).as_posix() for path in modules()}
+
+    assert {
+        "backends/exoscale/api.py",
+        "backends/ovh/cli.py",
+        "backends/fly/plugin.py",
+        "ollama_proxy/server/fast/handler.py",
+    } <= seen

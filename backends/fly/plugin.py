@@ -24,6 +24,6 @@ def _faults(settings: FlySettings, choice: Choice) -> list[str]:
 PLUGIN = BackendPlugin(
     "fly",
     FlySettings,
-    opened_by("ollama_proxy.backends.fly.backend", extra="fly"),
+    opened_by("ollama_proxy.backends.fly.backend", extra="fly", libraries=["dxf"]),
     faults=_faults,
 )

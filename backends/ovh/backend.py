@@ -6,7 +6,7 @@ until so much time has passed that the call can't have arrived. An app that is k
 is only started, which may be asked for twice.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from ollama_proxy.backends.ovh.apps import (
     launch_of,
 )
 from ollama_proxy.backends.ovh.cards import gpus_of
-from ollama_proxy.backends.ovh.cli import CliDriver, home_of_the_user
+from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.fleet import AppInventory
 from ollama_proxy.backends.ovh.maker import Provisioner
@@ -40,6 +40,7 @@ from ollama_proxy.backends.seen_owners import SeesOwners
 from ollama_proxy.backends.sightings import Absences
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.environment import home_folder
 from ollama_proxy.base.errors import (
     CredentialsError,
     NotFoundError,
@@ -650,13 +651,17 @@ def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
         attempts=Attempts(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,
-        driver_of=partial(_open_driver, settings, context.state_dir),
+        driver_of=partial(
+            _open_driver, settings, context.state_dir, context.environment
+        ),
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
         poll_s=poll_s,
     )
 
 
-def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
+def _open_driver(
+    settings: OvhSettings, state_dir: Path, environment: Mapping[str, str], region: str
+) -> Driver:
     if settings.speaks_rest:
         token = settings.api_token(region)
         if token is None:
@@ -672,7 +677,8 @@ def _open_driver(settings: OvhSettings, state_dir: Path, region: str) -> Driver:
         region,
         program=settings.ovhai_bin,
         home=state_dir / "ovhai" / region,
-        template=home_of_the_user(),
+        template=home_folder(environment),
+        environment=environment,
         username=settings.username,
         password=password.get_secret_value() if password is not None else None,
     )

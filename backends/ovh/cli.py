@@ -23,7 +23,6 @@ from ollama_proxy.backends.ovh.driver import explain_account
 from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
-from ollama_proxy.base.environment import home_folder
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
@@ -61,7 +60,8 @@ class CliDriver:
     """The command for one region. ``home`` is the folder that it takes for its home.
 
     ``template`` is a home in which somebody has logged in; it is copied, and again once
-    it is newer, if there are no ``username`` and ``password`` to log in with.
+    it is newer, if there are no ``username`` and ``password`` to log in with. Of
+    ``environment`` the command gets what it needs to run and to find its way out.
     """
 
     hides_environment = False
@@ -73,6 +73,7 @@ class CliDriver:
         program: str,
         home: Path,
         template: Path | None,
+        environment: Mapping[str, str],
         username: str | None = None,
         password: str | None = None,
     ) -> None:
@@ -80,6 +81,7 @@ class CliDriver:
         self._program = program
         self._home = home
         self._template = template
+        self._given = environment
         self._username = username
         self._password = password
         self._entered: asyncio.Task[None] | None = None
@@ -240,14 +242,9 @@ class CliDriver:
         return out.decode("utf-8", "replace")
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        kept = {name: self._given[name] for name in _PASSED_ON if name in self._given}
         home = str(self._home)
         return kept | {"HOME": home, "XDG_CONFIG_HOME": f"{home}/.config"}
-
-
-def home_of_the_user() -> Path | None:
-    """Return the folder whose log-in of the command is taken over, if there is one."""
-    return home_folder(os.environ)
 
 
 def _failed(task: "asyncio.Task[None]") -> bool:

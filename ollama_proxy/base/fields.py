@@ -59,13 +59,17 @@ def setting(
     text: str,
     shown: str | None = None,
     is_secret: bool = False,
+    formerly: tuple[str, str] | None = None,
 ) -> Any:
     """Declare a setting: its default, its environment variables, its meaning.
 
     ``shown`` is the default as the documentation writes it; ``is_secret``: a value that
-    is wrong is not told, as it never is of a `pydantic.SecretStr`.
+    is wrong is not told, as it never is of a `pydantic.SecretStr`. ``formerly``: the
+    names that it had in the file and in the environment, which go on working.
     """
     extra: dict[str, Any] = {"env": env, "shown": shown, "secret": is_secret}
+    if formerly is not None:
+        extra |= {"env": (*env, formerly[1]), "formerly": formerly}
     kind = "default_factory" if callable(default) else "default"
     return Field(**{kind: default}, description=text, json_schema_extra=extra)
 
@@ -81,6 +85,13 @@ def is_secret(field: FieldInfo | None) -> bool:
 
 def _holds_secret(kind: Any) -> bool:
     return kind is SecretStr or any(_holds_secret(part) for part in get_args(kind))
+
+
+def former_names(field: FieldInfo) -> tuple[str, str] | None:
+    """Return the names that a setting had in the file and in the environment."""
+    extra = field.json_schema_extra
+    found = extra.get("formerly") if isinstance(extra, dict) else None
+    return (str(found[0]), str(found[1])) if isinstance(found, tuple) else None
 
 
 def environment_names(field: FieldInfo) -> tuple[str, ...]:

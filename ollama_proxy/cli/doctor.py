@@ -50,6 +50,10 @@ async def examine(settings: Settings) -> list[Finding]:
     if settings.selection.notice:
         note = Finding("settings of others", ok=True, detail=settings.selection.notice)
         findings.append(note)
+    findings += [
+        Finding("a former name", ok=True, detail=sentence, warns=True)
+        for sentence in settings.renamed
+    ]
     if (unset := unset_date(this_machine().wall())) is not None:
         findings.append(Finding("date", ok=False, detail=unset))
     try:

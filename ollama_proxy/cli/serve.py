@@ -135,6 +135,8 @@ def _tell(
     )
     if notice:
         logger.warning(log.SETTINGS_UNUSED, reason=notice)
+    if settings.renamed:
+        logger.warning(log.SETTINGS_RENAMED, reason="; ".join(settings.renamed))
     for warning in settings.of_backend.warnings():
         logger.warning(log.UPSTREAM_UNSAFE, reason=warning)
     if simulated:

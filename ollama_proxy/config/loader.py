@@ -23,6 +23,11 @@ from ollama_proxy.base.fields import (
     is_secret,
 )
 from ollama_proxy.base.upstream_url import shown_input, without_logins
+from ollama_proxy.config.former_settings import (
+    Renamed,
+    present_keys,
+    present_variable,
+)
 from ollama_proxy.config.known_settings import (
     all_backends,
     every_setting,
@@ -46,12 +51,13 @@ class _Found:
     """What was found, not validated yet: values by name, tables as mappings.
 
     ``origin`` says where each stands, for people; ``in_file`` are the names that the
-    settings file has.
+    settings file has; ``renamed`` is a sentence for each by a former name.
     """
 
     values: dict[str, Any]
     origin: dict[str, str]
     in_file: frozenset[str]
+    renamed: tuple[str, ...]
 
 
 def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -74,6 +80,8 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
         [name for name, text in env.items() if text],
     )
     faults += wrong
+    wanted = {selection.backend, *found.in_file} & backends.broken.keys()
+    faults += [str(backends.broken[name]) for name in sorted(wanted)]
     settings = _validated(found, selection, backends, faults)
     if settings is not None:
         faults += _contradictions(settings, backends)
@@ -86,9 +94,11 @@ def _find(
     env: Mapping[str, str], file: Path | None, backends: Backends, faults: list[str]
 ) -> _Found:
     """Return what the file and the environment have; the latter wins."""
-    values, origin = _read_file(file, file_keys(backends), faults)
-    in_file = frozenset(values)
-    for name, (text, variable) in _read_environment(env, backends, faults).items():
+    told = Renamed()
+    values, origin, in_file = _read_file(file, backends, told, faults)
+    for name, (text, variable) in _read_environment(
+        env, backends, told, faults
+    ).items():
         group, _, key = name.rpartition(".")
         table = values.setdefault(group, {}) if group else values
         if isinstance(table, dict):
@@ -97,24 +107,31 @@ def _find(
     for key in ("backend", "default_backend"):
         if isinstance(values.get(key), str):
             values[key] = str(values[key]).strip().lower()
-    return _Found(values, origin, in_file)
+    faults += told.faults
+    return _Found(values, origin, in_file, tuple(told.notices))
 
 
 def _read_file(
-    file: Path | None, known: Sequence[str], faults: list[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
+    file: Path | None, backends: Backends, told: Renamed, faults: list[str]
+) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
+    """Return values and their places by present names; and every name in the file."""
     path = file if file is not None else Path(_FILE)
     if file is None and not _is_there(path):
-        return {}, {}
+        return {}, {}, frozenset()
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         faults.append(f"{path}: the settings file can't be read: {error}")
-        return {}, {}
-    for key in sorted(set(values) - set(known)):
-        faults.append(f"{path}: unknown setting {key!r}{_guess(key, known)}")
-        del values[key]
-    return values, {key: f"{path}: {key}" for key in values}
+        return {}, {}, frozenset()
+    found = present_keys(values, every_setting(backends), told)
+    known = file_keys(backends)
+    for key in sorted(set(found) - set(known)):
+        if key not in backends.broken:
+            faults.append(f"{path}: unknown setting {key!r}{_guess(key, known)}")
+        del found[key]
+    present = {name: value for name, (_, value) in found.items()}
+    origin = {name: f"{path}: {key}" for name, (key, _) in found.items()}
+    return present, origin, frozenset(values)
 
 
 def _is_there(path: Path) -> bool:
@@ -127,7 +144,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _read_environment(
-    env: Mapping[str, str], backends: Backends, faults: list[str]
+    env: Mapping[str, str], backends: Backends, told: Renamed, faults: list[str]
 ) -> dict[str, tuple[str, str]]:
     """Return the settings that the environment has, and from which variable."""
     found: dict[str, tuple[str, str]] = {}
@@ -138,6 +155,7 @@ def _read_environment(
         given = [
             (variable, env[variable]) for variable in variables if env.get(variable)
         ]
+        given = present_variable(field, given, told)
         if name == "models" and given:
             found[name] = (",".join(text for _, text in given), given[0][0])
         elif given:
@@ -177,9 +195,9 @@ def _validated(
             groups[name] = plugin.settings.model_validate(own)
         except PydanticValidationError as error:
             later += _sentences(error, prefix, found.origin, every)
-    settings = None
+    settings, read = None, Read(selection, groups, found.renamed)
     try:
-        settings = Settings.model_validate(values, context=Read(selection, groups))
+        settings = Settings.model_validate(values, context=read)
     except PydanticValidationError as error:
         faults += _sentences(error, "", found.origin, every)
     faults += later
@@ -222,8 +240,6 @@ def _contradictions(settings: Settings, backends: Backends) -> list[str]:
             " name the one that is meant"
         )
     choice = Choice(selection.backend, settings.backend, settings.models)
-    if (broken := backends.broken.get(selection.backend)) is not None:
-        faults.append(str(broken))
     for name, own in sorted(
         settings.of_backends.items(), key=lambda one: one[0] != selection.backend
     ):

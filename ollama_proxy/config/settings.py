@@ -53,10 +53,12 @@ class Read:
     """What was read beside the proxy's own settings.
 
     ``of_backends``: the settings of each backend that may be used, by its name.
+    ``renamed``: a sentence for each that was set by a name of before.
     """
 
     selection: Selection
     of_backends: Mapping[str, BackendSettings] = field(default_factory=dict)
+    renamed: tuple[str, ...] = ()
 
 
 class Settings(BaseModel):
@@ -159,9 +161,10 @@ class Settings(BaseModel):
         text="serve plain requests at half the cost; `false`: all go to aiohttp",
         shown="true",
     )
-    sticky_models: bool = setting(
+    restore_models: bool = setting(
         "true",
-        "OLLAMA_PROXY_STICKY_MODELS",
+        "OLLAMA_PROXY_RESTORE_MODELS",
+        formerly=("sticky_models", "OLLAMA_PROXY_STICKY_MODELS"),
         text="pull again, on a fresh instance, what clients pulled on the last one",
         shown="true",
     )
@@ -280,6 +283,11 @@ class Settings(BaseModel):
     def selection(self) -> Selection:
         """Which backend is used, and why."""
         return self._read.selection
+
+    @property
+    def renamed(self) -> tuple[str, ...]:
+        """A sentence for each setting that was set by a name of before."""
+        return self._read.renamed
 
     @property
     def of_backend(self) -> BackendSettings:

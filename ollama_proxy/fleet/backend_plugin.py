@@ -7,6 +7,7 @@ A built-in has a `BackendPlugin` called ``PLUGIN``; an entry point of the group
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
 from ollama_proxy.base.errors import StartupError
@@ -71,16 +72,21 @@ class BackendPlugin(Generic[S]):
     has_table: bool = True
 
 
-def opened_by(module: str, *, extra: str = "") -> BackendFactory:
+def opened_by(
+    module: str, *, extra: str = "", libraries: Sequence[str] = ()
+) -> BackendFactory:
     """Return a factory that imports ``module`` first and calls its ``open_backend``.
 
-    ``extra`` is the one of ours that installs what it needs. Without it `StartupError`
-    is raised; a module that fails to import for any other reason says so itself.
+    ``extra`` is the one of ours that installs what it needs; ``libraries`` are those
+    of it that are imported later, or never. If one is missing, `StartupError` is
+    raised; a module that fails to import for any other reason says so itself.
     """
 
     def open_backend(context: BackendContext) -> Backend:
         try:
             found = import_module(module)
+            for library in libraries:
+                _refuse_missing(library)
         except ModuleNotFoundError as error:
             lacking = (error.name or "").partition(".")[0]
             if not extra or lacking in {"", "ollama_proxy"}:
@@ -93,3 +99,8 @@ def opened_by(module: str, *, extra: str = "") -> BackendFactory:
         return backend
 
     return open_backend
+
+
+def _refuse_missing(library: str) -> None:
+    if find_spec(library) is None:
+        raise ModuleNotFoundError(name=library)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -11,7 +12,7 @@ from ollama_proxy.base.parsers import parse_listen
 from ollama_proxy.simulator.server import Manners, build_simulator
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(environment: Mapping[str, str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ollama_proxy.simulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=11500)
@@ -29,18 +30,18 @@ def _arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     if arguments.from_environment:
-        _read_environment(arguments)
+        _read(environment, arguments)
     return arguments
 
 
-def _read_environment(arguments: argparse.Namespace) -> None:
-    listen = parse_listen(os.environ.get("OLLAMA_HOST", "127.0.0.1:11500"))
+def _read(environment: Mapping[str, str], arguments: argparse.Namespace) -> None:
+    listen = parse_listen(environment.get("OLLAMA_HOST", "127.0.0.1:11500"))
     arguments.host, arguments.port = listen.host, listen.port
     for name in ("rate", "load", "pull", "boot"):
-        text = os.environ.get(f"OLLAMA_SIMULATOR_{name.upper()}")
+        text = environment.get(f"OLLAMA_SIMULATOR_{name.upper()}")
         if text:
             setattr(arguments, name, float(text))
-    arguments.models = os.environ.get("OLLAMA_SIMULATOR_MODELS", arguments.models)
+    arguments.models = environment.get("OLLAMA_SIMULATOR_MODELS", arguments.models)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -68,4 +69,4 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(_arguments()))
+    asyncio.run(_serve(_arguments(os.environ)))

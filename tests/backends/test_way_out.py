@@ -253,7 +253,13 @@ async def test_the_command_of_ovh_knows_the_way_out(
         f"#!{sys.executable}\nimport json, os\nprint(json.dumps([dict(os.environ)]))\n"
     )
     program.chmod(0o755)
-    driver = CliDriver("GRA", program=str(program), home=tmp_path, template=None)
+    driver = CliDriver(
+        "GRA",
+        program=str(program),
+        home=tmp_path,
+        template=None,
+        environment=os.environ,
+    )
     answer = await driver._read("app", "list")
     await driver.aclose()
 

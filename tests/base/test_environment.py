@@ -78,7 +78,7 @@ def test_every_setting_is_read_without_its_quotes() -> None:
     assert secret is not None
     assert secret.get_secret_value() == 'it"s'
     assert settings.models == ("a", "b")
-    assert not settings.sticky_models
+    assert not settings.restore_models
     assert settings.max_hold == 600.0
     assert settings.log_level == "warning"
 

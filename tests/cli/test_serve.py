@@ -188,6 +188,7 @@ def test_what_is_started_where_at_what_price_and_why_is_told(tmp_path: Path) -> 
         OLLAMA_PROXY_DEFAULT_BACKEND="local",
         EXOSCALE_API_KEY="EXOmine",
         EXOSCALE_API_SECRET="my-secret",
+        OLLAMA_PROXY_STICKY_MODELS="true",
     ) as proxy:
         proxy.until(lambda: "ollama run llama3.2" in proxy.log.read_text())
         text = proxy.log.read_text()
@@ -212,6 +213,12 @@ def test_what_is_started_where_at_what_price_and_why_is_told(tmp_path: Path) -> 
     assert "not used: EXOSCALE_API_KEY, EXOSCALE_API_SECRET; to use them" in text
     assert "OLLAMA_PROXY_DEFAULT_BACKEND=local " in text
     assert len(unused) == 1
+    assert [
+        line["reason"] for line in lines if line["event"] == "settings.renamed"
+    ] == [
+        "OLLAMA_PROXY_STICKY_MODELS is called OLLAMA_PROXY_RESTORE_MODELS by now; the"
+        " former name goes on working"
+    ]
     assert "EXOmine" not in text
     assert "my-secret" not in text
     assert f"because {reason}" in " ".join(shown.split())

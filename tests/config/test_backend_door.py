@@ -1,5 +1,6 @@
 """A cloud that nobody here knows comes in by the door, with settings of its own."""
 
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -77,10 +78,13 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Register:
 
     def install(**plugins: object) -> None:
         module = types.ModuleType("tiny_cloud")
-        module.__dict__.update(plugins)
+        for name, plugin in plugins.items():
+            setattr(module, name.replace("-", "_"), plugin)
         monkeypatch.setitem(sys.modules, "tiny_cloud", module)
         points = [
-            metadata.EntryPoint(name, f"tiny_cloud:{name}", backend_loader.GROUP)
+            metadata.EntryPoint(
+                name, f"tiny_cloud:{name.replace('-', '_')}", backend_loader.GROUP
+            )
             for name in plugins
         ]
         points += [metadata.EntryPoint("gone", "no_such:x", backend_loader.GROUP)]
@@ -241,15 +245,20 @@ def test_a_mere_function_is_a_backend_as_well(
     assert seen == ["http://a"]
 
 
-def test_a_broken_plug_in_stops_nobody_but_who_names_it(register: Register) -> None:
+def test_a_broken_plug_in_stops_nobody_but_who_wants_it(
+    register: Register, tmp_path: Path
+) -> None:
     register(tiny=TINY)
-
-    assert load_settings({}).selection.backend == "local"
-    (fault,) = faults({"OLLAMA_PROXY_BACKEND": "gone"})
-    assert fault == (
+    told = (
         "OLLAMA_PROXY_BACKEND: the backend 'gone' can't be loaded from no_such:x"
         " (ModuleNotFoundError: No module named 'no_such'); mend or remove it"
     )
+    table = toml(tmp_path, "[gone]\nsize = 1")
+
+    assert load_settings({}).selection.backend == "local"
+    assert faults({"OLLAMA_PROXY_BACKEND": "gone"}) == [told]
+    assert faults({}, table) == [told]
+    assert faults({"OLLAMA_PROXY_BACKEND": "gone"}, table) == [told]
 
 
 class Thief(BackendSettings):
@@ -292,3 +301,43 @@ def test_a_backend_that_nobody_knows_is_told_with_those_that_are(
     register(tiny=TINY)
     with pytest.raises(StartupError, match=r"no backend 'tini'; known: .*, tiny"):
         opened(tmp_path, {"OLLAMA_PROXY_BACKEND": "tini"})
+
+
+def of_the_page() -> object:
+    """Return the ``PLUGIN`` of docs/backends.md."""
+    page = Path(__file__).parents[2] / "docs/backends.md"
+    found = re.search(
+        r"```python\n# my_cloud\.py\n(.*?)```", page.read_text(), re.DOTALL
+    )
+    assert found is not None
+    module = types.ModuleType("my_cloud")
+    sys.modules["my_cloud"] = module
+    try:
+        exec(compile(found[1], "my_cloud.py", "exec"), module.__dict__)
+    finally:
+        del sys.modules["my_cloud"]
+    return module.__dict__["PLUGIN"]
+
+
+def test_the_plug_in_of_the_docs_comes_in_by_the_door(
+    register: Register, tmp_path: Path
+) -> None:
+    register(**{"my-cloud": of_the_page()})
+    path = toml(tmp_path, '[my-cloud]\nurl = "http://10.0.0.7:11434"\ngpus = 2')
+    state = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}
+    settings = load_settings({"MY_CLOUD_TOKEN": "t", **state}, path)
+    with closing(Store(settings.state_dir)) as store:
+        backend = open_backend(settings, store, SystemClock())
+
+    assert settings.selection.backend == "my-cloud"
+    assert "its table is there" in settings.selection.reason
+    assert vars(backend)["_url"] == "http://10.0.0.7:11434"
+    assert faults({"MY_CLOUD_TOKEN": "t"}) == [
+        "MY_CLOUD_URL: it is not set; write http://host:11434"
+    ]
+    assert faults({"MY_CLOUD_USER": "u", "OLLAMA_PROXY_BACKEND": "my-cloud"}) == [
+        "MY_CLOUD_PASSWORD: is not set, and MY_CLOUD_USER is; one needs the other: set"
+        " both, or neither",
+        "MY_CLOUD_URL: it is not set; write http://host:11434",
+    ]
+    assert load_settings({"MY_CLOUD_CONFIG": "/etc/x", **state}).selection.notice == ""

@@ -1,6 +1,7 @@
 """A fake AI Deploy with guests, and backends on it, for tests."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Rig:
             self.clock,
             {"ovh": self.settings(**more)},
             self.remembers,
+            os.environ,
         )
         return open_backend(context, poll_s=0.02)
 

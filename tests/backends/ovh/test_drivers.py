@@ -1,6 +1,7 @@
 """Both drivers do the same, and every failure is named after what to do next."""
 
 import asyncio
+import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,7 +58,14 @@ async def driver(rig: Rig) -> AsyncIterator[Driver]:
 
 def cli_driver(rig: Rig, **more: str) -> CliDriver:
     home = rig.folder / "home"
-    return CliDriver("GRA", program=str(rig.program), home=home, template=None, **more)
+    return CliDriver(
+        "GRA",
+        program=str(rig.program),
+        home=home,
+        template=None,
+        environment=os.environ,
+        **more,
+    )
 
 
 async def test_an_app_is_made_as_ordered_and_read_back(
@@ -204,7 +212,11 @@ def _runs(pid: int) -> bool:
 
 async def test_a_program_that_is_not_there_is_named(only_cli: Rig) -> None:
     driver = CliDriver(
-        "GRA", program="/no/ovhai", home=only_cli.folder / "h", template=None
+        "GRA",
+        program="/no/ovhai",
+        home=only_cli.folder / "h",
+        template=None,
+        environment={},
     )
     with pytest.raises(SpecError, match="OVHAI_BIN"):
         await driver.apps()
@@ -242,6 +254,7 @@ async def test_a_users_own_log_in_is_copied_and_stays_private(only_cli: Rig) -> 
         program=str(only_cli.program),
         home=home,
         template=only_cli.folder / "user",
+        environment=os.environ,
     )
     await driver.apps()
     await driver.aclose()
@@ -258,10 +271,9 @@ async def test_a_user_without_a_home_has_no_log_in_to_take_over(
     def has_none(_uid: int) -> None:
         raise KeyError
 
-    monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", has_none)
     given = {"driver": "cli", "username": USER, "password": PASSWORD}
-    driver = _open_driver(OvhSettings.model_validate(given), tmp_path, "GRA")
+    driver = _open_driver(OvhSettings.model_validate(given), tmp_path, {}, "GRA")
 
     assert isinstance(driver, CliDriver)
 
@@ -271,7 +283,11 @@ async def test_a_log_in_that_finds_no_room_is_told_with_the_setting(
 ) -> None:
     (tmp_path / "home").write_text("a file where a folder should be")
     driver = CliDriver(
-        "GRA", program="ovhai", home=tmp_path / "home", template=tmp_path
+        "GRA",
+        program="ovhai",
+        home=tmp_path / "home",
+        template=tmp_path,
+        environment={},
     )
     with pytest.raises(TransientError, match="set OLLAMA_PROXY_STATE_DIR"):
         await driver.whoami()

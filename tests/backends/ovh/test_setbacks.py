@@ -268,7 +268,13 @@ async def test_a_log_in_that_ran_out_is_copied_again_once_it_is_renewed(
         context = folder / "context.json"
         context.write_text("old")
         home = tmp_path / "own"
-        driver = CliDriver("GRA", program=str(rig.program), home=home, template=user)
+        driver = CliDriver(
+            "GRA",
+            program=str(rig.program),
+            home=home,
+            template=user,
+            environment=os.environ,
+        )
         with pytest.raises(CredentialsError):
             await driver.apps()
         context.write_text("new")
