@@ -12,7 +12,7 @@ READERS = {
     "ollama_proxy/__main__.py",  # a process begins here
     "ollama_proxy/cli/main.py",
     "ollama_proxy/simulator/__main__.py",
-    "ollama_proxy/composition.py",  # hands it to the backend
+    "ollama_proxy/composition/backend.py",  # hands it to the backend
     "ollama_proxy/config/settings.py",  # where the state folder is by default
     "backends/local.py",  # the child inherits it
     "backends/way_out.py",  # proxies and authorities, as every program reads them

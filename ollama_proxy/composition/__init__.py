@@ -1,0 +1,7 @@
+"""The composition root: everything is built here, once, and handed its parts."""
+
+from ollama_proxy.composition.app import PARTS as PARTS
+from ollama_proxy.composition.app import Parts as Parts
+from ollama_proxy.composition.app import build_app as build_app
+from ollama_proxy.composition.app import open_runner as open_runner
+from ollama_proxy.composition.backend import open_backend as open_backend

@@ -1,0 +1,141 @@
+"""Build what knows instances: the pools, and the parts that these stand on."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import aiohttp
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
+from ollama_proxy.composition.backend import offer_of
+from ollama_proxy.config.policies import policy_of
+from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.lifecycle.estimates import Estimates
+from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.ollama.load_wish import LoadWishes
+from ollama_proxy.fleet.backend import Backend
+from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.readiness import HttpProbe
+from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.fleet.stage_report import StageReport
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.stage_history import StageEstimates
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.loop_mark import LoopMark
+
+_DEFAULT = "default"
+_SLOTS = {_DEFAULT: (SLOT,)}
+"""The slots of each pool: one pool of one instance at most, as yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The pools by name, and what they and the requests to their instances share.
+
+    ``restored`` is None if models that clients pulled are not to be pulled again.
+    """
+
+    offer: Offer
+    pools: Mapping[str, Pool]
+    probing: aiohttp.ClientSession
+    probe: HttpProbe
+    relay: UpstreamClient
+    mark: LoopMark
+    restored: RestoredModels | None
+    gpu: GpuLook
+    metrics: Metrics
+    estimates: Estimates
+    stages: StageEstimates
+
+    @property
+    def pool(self) -> Pool:
+        """The pool that serves every request, as long as there is one."""
+        return self.pools[_DEFAULT]
+
+
+def build_fleet(
+    settings: Settings,
+    *,
+    clock: Clock,
+    store: Store,
+    backend: Backend,
+    rng: random.Random,
+) -> Fleet:
+    """Build the pools in a loop; nothing runs yet."""
+    offer, mark = offer_of(settings, backend), LoopMark(store.owner_id)
+    restored, load_wishes = _restored(settings, store, offer), LoadWishes()
+    gpu = GpuLook(settings.gpu_check, backend.traits.gpus)
+    probing = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=kept_alive_socket),
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
+    probe = HttpProbe(probing, restored, load_wishes, mark, gpu)
+    metrics, estimates = Metrics(), Estimates(store)
+    stages, relay = StageEstimates(store.stages), UpstreamClient(mark)
+    metrics.watch_stages(offer.name)
+    pools: dict[str, Pool] = {}
+    for name, slots in _SLOTS.items():
+        controllers = [
+            Controller(
+                slot,
+                offer,
+                store=store,
+                launches=estimates,
+                probe=probe,
+                clock=clock,
+                policy=policy_of(settings),
+                rng=rng,
+            )
+            for slot in slots
+        ]
+        for controller in controllers:
+            controller.subscribe(metrics.on_transition)
+            report = StageReport(
+                offer.name, controller.timeline, counts=metrics, learner=stages
+            )
+            controller.subscribe(report.on_transition)
+        pools[name] = Pool(
+            controllers,
+            store=store,
+            clock=clock,
+            max_waiting=settings.max_waiting,
+            load_wishes=load_wishes,
+        )
+        for controller in controllers:
+            controller.subscribe(partial(_forget_connections, relay))
+    metrics.watch(
+        in_flight=lambda: sum(pool.in_flight for pool in pools.values()),
+        waiting=lambda: sum(pool.waiting for pool in pools.values()),
+        ready=lambda: any(pool.is_ready for pool in pools.values()),
+    )
+    return Fleet(
+        offer,
+        pools,
+        probing,
+        probe,
+        relay,
+        mark,
+        restored,
+        gpu,
+        metrics,
+        estimates,
+        stages,
+    )
+
+
+def _restored(settings: Settings, store: Store, offer: Offer) -> RestoredModels | None:
+    if not settings.restore_models:
+        return None
+    restores = not offer.backend.traits.persistent_models
+    return RestoredModels(store, offer.models, restores=restores)
+
+
+def _forget_connections(relay: UpstreamClient, _before: Record, after: Record) -> None:
+    """Keep no connection to an instance that is being stopped."""
+    if after.state is State.STOPPING:
+        relay.forget()
