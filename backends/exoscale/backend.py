@@ -15,6 +15,7 @@ from ollama_proxy.backends.exoscale.advice import values_of
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import Provisioner
 from ollama_proxy.backends.exoscale.cards import least_gpus
+from ollama_proxy.backends.exoscale.choices import SYSTEM_GIB
 from ollama_proxy.backends.exoscale.evidence import (
     UNHEARD,
     cloud_report,
@@ -74,12 +75,6 @@ SETTLE_S = 150.0
 """After so long a create call whose answer was lost can't have arrived any more."""
 
 _LOOKS = 2
-_SYSTEM_GIB = {"native": 15, "docker": 20}
-"""GiB that an instance's disk has for no model, by engine.
-
-With Docker driver, Docker and image: about 20 in use on real instances. Without it the
-system, driver and the unpacked archive were measured by nobody: an estimate.
-"""
 _ORPHAN_PREFIX = "instance-"
 """Before an instance's id: the name under which the sweep deletes it alone."""
 
@@ -157,7 +152,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
             location=settings.zone,
             instance_type=settings.instance_type,
             alternatives=(*settings.fallback_types, *settings.fallback_zones),
-            models_gib=settings.disk_size - _SYSTEM_GIB[settings.engine],
+            models_gib=settings.disk_size - SYSTEM_GIB[settings.engine],
             gpus=gpus and gpus[0],
             gpu_memory_gb=gpus and gpus[1],
         )

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.buyer import template_in
 from ollama_proxy.backends.exoscale.choices import (
+    SYSTEM_GIB,
     InstanceType,
     find_type,
     read_types,
@@ -116,4 +117,9 @@ async def _quota(api: ExoscaleApi, found: list[InstanceType]) -> str:
 
 async def _template(api: ExoscaleApi, settings: ExoscaleSettings) -> str:
     template = await template_in(api.call, settings, api.zone)
-    return f"{template.name} of {template.created_at[:10]}, {settings.disk_size} GiB"
+    taken = SYSTEM_GIB[settings.engine]
+    sure = ", an estimate" if settings.engine == "native" else ""
+    return (
+        f"{template.name} of {template.created_at[:10]}, {settings.disk_size} GiB, of"
+        f" which {taken} are counted for system, driver and Ollama{sure}"
+    )

@@ -98,6 +98,13 @@ def test_the_old_order_is_near_what_others_measured() -> None:
     assert whole_s == pytest.approx(PUBLISHED_WHOLE_S, rel=0.15)
 
 
+def test_the_docs_tell_each_duration_and_where_it_is_from() -> None:
+    told = (Path(__file__).parents[3] / "docs/exoscale.md").read_text()
+
+    for name, one in DURATIONS.items():
+        assert f"| {name} | {one.seconds:.0f} | {one.grade} | {one.source} |" in told
+
+
 def test_every_duration_says_where_it_is_from() -> None:
     assert all(one.seconds > 0 and one.source for one in DURATIONS.values())
 
