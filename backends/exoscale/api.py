@@ -331,6 +331,13 @@ def _never_sent(error: requests.exceptions.RequestException) -> bool:
     return type(getattr(cause, "reason", None)).__name__ == "NewConnectionError"
 
 
+def reference_of(operation: Mapping[str, Any]) -> str | None:
+    """Return the id of what an operation is about; None if it does not say."""
+    reference = operation.get("reference")
+    found = reference.get("id") if isinstance(reference, Mapping) else None
+    return found if isinstance(found, str) and found else None
+
+
 async def settled(
     api: ExoscaleApi,
     operation: dict[str, Any],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.api import ExoscaleApi, reference_of
 from ollama_proxy.backends.exoscale.choices import (
     Template,
     check_disk,
@@ -130,7 +130,7 @@ class Provisioner:
         bought = Purchase(
             offer,
             sent.attempted_at,
-            begun.get("reference", {}).get("id"),
+            reference_of(begun),
             begun.get("id"),
         )
         self._ledger.put(launch_id, bought)

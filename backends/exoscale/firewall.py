@@ -13,11 +13,16 @@ from typing import Any
 
 import structlog
 
-from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.api import ExoscaleApi, reference_of
 from ollama_proxy.backends.exoscale.seen_address import Sighting, last_sighting
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import BackendError, ConflictError, NotFoundError
+from ollama_proxy.base.errors import (
+    BackendError,
+    ConflictError,
+    NotFoundError,
+    TransientError,
+)
 
 PORT = 443
 ANYWHERE = "0.0.0.0/0"
@@ -288,8 +293,15 @@ class Firewall:
         made = await api.carry_out(
             "create_security_group", name=self.name, description="made by ollama-proxy"
         )
-        self._group_id = str(made["reference"]["id"])
-        return await self._group(api) or {"id": self._group_id}
+        self._group_id = reference_of(made)  # None: it is looked for by its name
+        if (group := await self._group(api)) is not None:
+            return group
+        if self._group_id is None:
+            raise TransientError(
+                f"the security group {self.name} was made and is not listed yet in"
+                f" EXOSCALE_ZONE ({api.zone!r}); it is looked for again"
+            )
+        return {"id": self._group_id}
 
     async def _add(self, api: ExoscaleApi, network: str) -> None:
         await api.carry_out(

@@ -150,6 +150,12 @@ MISFORTUNES = {
     "the purchase is lost on its way": Misfortune(
         script(create_instance=["lost-before"])
     ),
+    "the answer to the purchase names no instance": Misfortune(
+        script(create_instance=["no-reference"])
+    ),
+    "the answer to the group's making names no group": Misfortune(
+        script(create_security_group=["no-reference"], get_operation=["no-reference"])
+    ),
     "500 after the purchase": Misfortune(script(create_instance=["500-after"])),
     "a gateway's 502 after the purchase": Misfortune(
         script(create_instance=["html-502-after"])

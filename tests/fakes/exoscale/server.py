@@ -53,6 +53,7 @@ class ExoscaleServer:
     ``script``: by operation, what goes wrong with its next calls, one each:
     ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
     ``slow``, ``protected``, ``empty``, ``page-lost`` (a list shows strangers' alone),
+    ``no-reference`` (an operation does not say what it is about),
     or a status. ``always``: for every call.
     ``limit``: which calls are refused with 429, told by their number, from 1 on;
     ``moves_after``: the address from which calls come after one of an operation.
@@ -115,10 +116,8 @@ class ExoscaleServer:
                 return self._refusal(500, "something went wrong")
             case "html-502-after":
                 return web.Response(status=502, text="<html>Bad Gateway</html>")
-            case "empty" if isinstance(answer, dict):  # a list without its items
-                return web.json_response({name: [] for name in answer})
-            case "page-lost" if isinstance(answer, dict):
-                return web.json_response(_without_ours(answer))
+            case shape if shape in _SHAPES and isinstance(answer, dict):
+                return web.json_response(_SHAPES[shape](answer))
             case _:
                 return web.json_response(answer)
 
@@ -393,6 +392,14 @@ def _without_ours(answer: dict[str, Any]) -> dict[str, Any]:
         name: [one for one in items if not one.get("labels", {}).get("owner")]
         for name, items in answer.items()
     }
+
+
+_SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "no-reference": lambda answer: answer | {"reference": None},
+    "empty": lambda answer: {name: [] for name in answer},
+    "page-lost": _without_ours,
+}
+"""Answers that are not as they should be, by the fault's name."""
 
 
 @contextlib.asynccontextmanager
