@@ -15,7 +15,7 @@ from ollama_proxy.backends.ollama_files import (
     ModelFiles,
     StoredModel,
 )
-from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.ollama.model_names import full_model_name
 
 MOST_MODELS: Final = 2000
 """How many models are told of at most."""

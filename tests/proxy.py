@@ -26,7 +26,7 @@ from ollama_proxy.server.access import AccessRule
 from ollama_proxy.server.binding import bind
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.hold import HoldPolicy
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream
 
@@ -46,7 +46,7 @@ class RunningProxy:
     port: int
     parts: Parts
     session: aiohttp.ClientSession
-    store: Store
+    store: SqliteStore
     runner: Runner
     folder: Path
 
@@ -116,7 +116,7 @@ async def running_proxy(
             **env,
         }
     )
-    store = Store(settings.state_dir)
+    store = SqliteStore(settings.state_dir)
     chosen = backend if backend is not None else InProcessBackend()
     app = build_app(
         settings,

@@ -25,7 +25,7 @@ from ollama_proxy.core.lifecycle.record import (
 )
 from ollama_proxy.fleet.controller import Controller, Offer
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.host import Host
 from tests.fakes.probe import FakeProbe
@@ -86,7 +86,7 @@ class Deployment:
         self.open()
 
     def open(self) -> None:
-        self.store = Store(self._folder)
+        self.store = SqliteStore(self._folder)
         self.clock: SystemClock = open_clock(self.store, self.host.machine())
         controller = Controller(
             "default-0",
@@ -320,7 +320,7 @@ def test_moments_of_an_older_version_from_1970_count_from_the_restart(
     unset = 40.0
 
     async def live() -> None:
-        old = Store(tmp_path)
+        old = SqliteStore(tmp_path)
         record = Record(
             state=state,
             since=unset,

@@ -12,7 +12,7 @@ from ollama_proxy.base.former_names import with_former_fields
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet import backend
 from ollama_proxy.fleet.backend import BackendContext
-from tests.fakes.store import MemoryNotes
+from ollama_proxy.store.memory import MemoryNotes
 
 PLUG_IN = """
 from ollama_proxy.backend import BackendContext, Observation, Phase, Traits, Upstream

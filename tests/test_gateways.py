@@ -23,7 +23,7 @@ from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.upstream.endpoint import Link
 from tests.black_box import free_port
 from tests.clients.kits import KITS, NODE
@@ -192,7 +192,7 @@ async def test_the_setting_reaches_the_upstream(tmp_path: Path) -> None:
             "OLLAMA_PROXY_UPSTREAM_IS_GATEWAY": "true",
         }
     )
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     backend = open_backend(settings, store, SystemClock())
     await backend.start(LaunchId("l"))
     upstream = (await backend.inspect(LaunchId("l"))).upstream

@@ -18,7 +18,8 @@ from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.owners import twins
 from ollama_proxy.fleet.pool import sweep
-from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig
 from tests.backends.ovh.rig import ovh_rig
@@ -34,7 +35,7 @@ RIGS: dict[str, tuple[Any, dict[str, str]]] = {
 }
 
 
-def write_down(store: Store, launch_id: LaunchId) -> None:
+def write_down(store: SqliteStore, launch_id: LaunchId) -> None:
     """Have a launch on record, as a controller does before it calls a cloud."""
     record = Record(state=State.STARTING, launch_id=launch_id)
     line = Transition(NOW, SLOT, launch_id, "cold", "starting", "Wake", None)
@@ -46,7 +47,7 @@ class Deployment:
 
     def __init__(self, rig: Any, folder: Path, options: dict[str, str]) -> None:
         self.rig = rig
-        self.store = Store(folder)
+        self.store = SqliteStore(folder)
         rig.remembers = self.store.remembers
         self.backend = rig.open(self.store.owner_id, **options)
 
@@ -68,7 +69,7 @@ async def copies(
 ) -> AsyncIterator[tuple[Any, Deployment, Deployment]]:
     """Have two proxies, the second on a copy of the first one's folder."""
     opened, options = RIGS[name]
-    Store(tmp_path / "first").close()
+    SqliteStore(tmp_path / "first").close()
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     async with opened(tmp_path) as rig:
         first = Deployment(rig, tmp_path / "first", options)
@@ -197,7 +198,7 @@ def test_only_a_living_launch_of_ours_that_was_never_begun_here_is_a_twins(
 
 
 def test_a_store_remembers_every_launch_that_it_ever_began(tmp_path: Path) -> None:
-    with closing(Store(tmp_path)) as store:
+    with closing(SqliteStore(tmp_path)) as store:
         write_down(store, LAUNCH)
         store.put(SLOT, Record(), None)
 

@@ -5,6 +5,7 @@ must not jump while bytes are under way.
 """
 
 import asyncio
+import inspect
 import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -101,4 +102,5 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:
 
     run.__name__ = test.__name__
     run.__doc__ = test.__doc__
+    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]  # pytest reads fixtures off it
     return run

@@ -112,7 +112,10 @@ class MarkStore(Protocol):
         """Return the last mark, if there is one."""
 
     def mark_with(self, clock: Marking) -> None:
-        """Write a mark of this clock with each record from now on."""
+        """Write a mark of this clock now, and with each record from now on."""
+
+    def put_mark(self) -> None:
+        """Write a mark of the clock; without a disk the one before has to do."""
 
 
 def open_clock(store: MarkStore, machine: Machine | None = None) -> SystemClock:

@@ -34,7 +34,8 @@ from ollama_proxy.fleet.pool import sweep
 from ollama_proxy.fleet.redeployment import closing_steps, order_steps
 from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.server.binding import bind
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.opening import open_store
+from ollama_proxy.store.ports import Ownership, Store
 
 _TIDY_TRIES = 30
 _TIDY_PAUSE_S = 10.0
@@ -57,7 +58,7 @@ async def examine(settings: Settings) -> list[Finding]:
     if (unset := unset_date(this_machine().wall())) is not None:
         findings.append(Finding("date", ok=False, detail=unset))
     try:
-        store = Store(settings.state_dir)
+        store = open_store(settings.state_dir)
     except StartupError as error:
         return [*findings, Finding("state folder", ok=False, detail=str(error))]
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
@@ -107,7 +108,7 @@ async def _backend(backend: Backend) -> list[Finding]:
     return [*found, Finding("instances of ours", ok=True, detail=owned)]
 
 
-async def _others(backend: Backend, store: Store) -> list[Finding]:
+async def _others(backend: Backend, store: Ownership) -> list[Finding]:
     """Tell what other deployments have in the same place, and how to remove it."""
     if not isinstance(backend, SupportsOwners):
         return []
@@ -127,7 +128,7 @@ async def opened_alone(
     settings: Settings,
 ) -> AsyncIterator[tuple[Store, Clock, Backend]]:
     """Open the state folder and the backend, as no proxy has them meanwhile."""
-    with closing(Store(settings.state_dir)) as store:
+    with closing(open_store(settings.state_dir)) as store:
         clock = open_clock(store)
         async with aclosing(open_backend(settings, store, clock)) as backend:
             yield store, clock, backend

@@ -34,8 +34,9 @@ from ollama_proxy.fleet.owners import (
     others,
     with_removal,
 )
-from ollama_proxy.store.journal_lines import add_line_beside
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.opening import open_store
+from ollama_proxy.store.ports import Store
+from ollama_proxy.store.sqlite.journal import add_line_beside
 from ollama_proxy.store.state_folder import STATE_FILE, read_owner
 
 _LIMIT_S = 900.0
@@ -218,12 +219,12 @@ async def owner_sweep(settings: Settings) -> AsyncIterator[OwnerSweep]:
     """
     async with AsyncExitStack() as stack:
         try:
-            store = stack.enter_context(closing(Store(settings.state_dir)))
+            store = stack.enter_context(closing(open_store(settings.state_dir)))
             owner_id: str | None = store.owner_id
             note, alone = store.add_line, settings
         except StartupError:  # a proxy has the folder
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            store = stack.enter_context(closing(Store(folder)))
+            store = stack.enter_context(closing(open_store(folder)))
             owner_id = read_owner(settings.state_dir)
             path = settings.state_dir / STATE_FILE
 
@@ -265,7 +266,7 @@ async def adopt(
     False if what carries the owner id is in use. Raises `StartupError` while a proxy
     runs on the folder, or if it has something in the cloud or on record itself.
     """
-    with closing(Store(settings.state_dir)) as store:
+    with closing(open_store(settings.state_dir)) as store:
         async with AsyncExitStack() as stack:
             sweep = await _opened(
                 stack, settings, store, store.owner_id, store.add_line

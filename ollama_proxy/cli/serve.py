@@ -31,7 +31,8 @@ from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 from ollama_proxy.server.serving_address import written_down
 from ollama_proxy.serving.date_watch import DateWatch
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.opening import open_store
+from ollama_proxy.store.ports import Places
 
 _FEW_REQUESTS = 1000
 _COLLECT_AFTER = 10_000
@@ -45,7 +46,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
     await refuse_own_upstream(settings)
     bound = bind(settings.listen)
     try:
-        store = Store(settings.state_dir)
+        store = open_store(settings.state_dir)
     except BaseException:
         bound.close()
         raise
@@ -145,7 +146,7 @@ def _tell(
     announce(Serving(url, model, simulated, plan, notice, settings.default_backend))
 
 
-def _known_tags(settings: Settings, store: Store, backend: Backend) -> bytes | None:
+def _known_tags(settings: Settings, store: Places, backend: Backend) -> bytes | None:
     """Return the list of models as far as it is known while nothing runs."""
     if isinstance(backend, SupportsModelListing):
         tags = backend.tags()

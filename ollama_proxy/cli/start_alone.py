@@ -28,7 +28,7 @@ from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, SupportsPrices
 from ollama_proxy.fleet.pool import random_launch_id
 from ollama_proxy.fleet.stop_until_gone import surely_gone
-from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.ports import SLOT, RecordStore
 
 _LEAVING = {State.DRAINING, State.STOPPING}
 
@@ -113,7 +113,7 @@ def _end_without_proxy(settings: Settings, backend: Backend) -> float:
     return ends_s
 
 
-def _write_intent(store: Store, clock: Clock) -> LaunchId:
+def _write_intent(store: RecordStore, clock: Clock) -> LaunchId:
     """Put on record what is started: a launch that is there already, or a new one."""
     before = store.get(SLOT) or Record(since=clock.now())
     if before.state in _LEAVING:
@@ -128,7 +128,7 @@ def _write_intent(store: Store, clock: Clock) -> LaunchId:
     return after.launch_id
 
 
-def _write_accepted(store: Store, clock: Clock) -> None:
+def _write_accepted(store: RecordStore, clock: Clock) -> None:
     before = store.get(SLOT)
     if before is None or before.launch_id is None or before.state is not State.STARTING:
         return
@@ -137,7 +137,9 @@ def _write_accepted(store: Store, clock: Clock) -> None:
     _put(store, clock, before, after, "Accepted")
 
 
-def _put(store: Store, clock: Clock, before: Record, after: Record, event: str) -> None:
+def _put(
+    store: RecordStore, clock: Clock, before: Record, after: Record, event: str
+) -> None:
     line = None
     if after.state is not before.state:
         line = Transition(

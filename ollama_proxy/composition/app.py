@@ -46,6 +46,7 @@ from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold import HoldPolicy
 from ollama_proxy.serving.idle_ignores import IdleIgnores
+from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.relay import Services
@@ -54,9 +55,7 @@ from ollama_proxy.serving.response_relay import strip_own_headers
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.status import Status
 from ollama_proxy.serving.unknown_models import UnknownModels
-from ollama_proxy.store.lessons import LessonBook
-from ollama_proxy.store.places import Place
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.ports import Place, Store
 from ollama_proxy.upstream.client import UpstreamClient
 
 _STOP_ON_EXIT_S = 30.0
@@ -158,7 +157,7 @@ def build_app(
         ),
     )
     own = AdminHandlers(
-        pool=pool, status=status, metrics=metrics, store=store, pulls=pulls
+        pool=pool, status=status, metrics=metrics, journal=store, pulls=pulls
     )
     app.add_routes(own.routes())
     _add_ollama_routes(dispatcher, OllamaHandler(services, changes))

@@ -12,7 +12,7 @@ from ollama_proxy.fleet.backend import Backend, BackendContext
 from ollama_proxy.fleet.backend_loader import load_backend
 from ollama_proxy.fleet.controller import Offer
 from ollama_proxy.fleet.reports import secrets_in
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.ports import Store
 
 
 def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:

@@ -14,6 +14,7 @@ from ollama_proxy.config.policies import policy_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.controller import Controller, Offer
@@ -23,8 +24,7 @@ from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import StageReport
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.store.sqlite import SLOT, Store
-from ollama_proxy.store.stage_history import StageEstimates
+from ollama_proxy.store.ports import SLOT, Store
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 

@@ -5,7 +5,7 @@ import math
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import Policy
 from ollama_proxy.core.ollama.model_fate import WakeRule
-from ollama_proxy.core.ollama.routes import Need
+from ollama_proxy.core.ollama.request_fields import Need
 from ollama_proxy.fleet.backend import Traits
 
 

@@ -9,16 +9,13 @@ from ollama_proxy.core.ollama.cold_refusals import refusal
 from ollama_proxy.core.ollama.go_json import UnreadBodyError
 from ollama_proxy.core.ollama.model_fate import Fate, absence, sought_name
 from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
-from ollama_proxy.core.ollama.routes import (
+from ollama_proxy.core.ollama.request_fields import (
     BodyFields,
-    ColdAnswer,
-    Family,
-    Kind,
     Need,
-    Route,
     need_of,
     read_fields,
 )
+from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Kind, Route
 from ollama_proxy.core.plans import (
     Facts,
     Fleet,

@@ -9,7 +9,8 @@ from typing import Protocol, TypeAlias
 
 from ollama_proxy.core.ollama.model_fate import Fate
 from ollama_proxy.core.ollama.native_refusals import Refusal
-from ollama_proxy.core.ollama.routes import BodyFields, Family, Need, Route
+from ollama_proxy.core.ollama.request_fields import BodyFields, Need
+from ollama_proxy.core.ollama.routes import Family, Route
 
 
 class Reading(IntEnum):

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.ollama.model_names import full_model_name
 
 
 class Origin(StrEnum):

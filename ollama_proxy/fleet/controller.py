@@ -29,9 +29,16 @@ from ollama_proxy.base.errors import (
     StoreError,
 )
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, Timeline
+from ollama_proxy.core.lifecycle.commands import (
+    Command,
+    Start,
+    Stop,
+    Watch,
+    command_for,
+)
+from ollama_proxy.core.lifecycle.deadlines import next_deadline
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
-    Command,
     Event,
     Failed,
     Gone,
@@ -39,12 +46,9 @@ from ollama_proxy.core.lifecycle.events import (
     Progressed,
     Ready,
     Restored,
-    Start,
-    Stop,
     StopFailed,
     Tick,
     Used,
-    Watch,
 )
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import (
@@ -56,7 +60,8 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
-from ollama_proxy.core.lifecycle.transitions import command_for, next_deadline, step
+from ollama_proxy.core.lifecycle.transitions import step
+from ollama_proxy.core.ports import RecordStore
 from ollama_proxy.fleet.backend import (
     Backend,
     Observation,
@@ -88,16 +93,6 @@ class LaunchTimes(Protocol):
 
     def add_launch(self, offer: str, duration_s: float) -> None:
         """Remember how long a launch took from wake to ready."""
-
-
-class RecordStore(Protocol):
-    """The part of the store that a controller needs."""
-
-    def put(self, slot: str, record: Record, transition: Transition | None) -> None:
-        """Write a record, and its line of the journal if the state changed."""
-
-    def get(self, slot: str) -> Record | None:
-        """Return the record of a slot."""
 
 
 Observer = Callable[[Record, Record], None]

@@ -14,7 +14,8 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.core.lifecycle.record import Fault
-from ollama_proxy.core.ollama.routes import UNREADABLE, full_model_name
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
+from ollama_proxy.core.ollama.model_names import full_model_name
 
 _WHOLE = 0.995  # shares are rounded in what is told
 _LARGEST = 2**63

@@ -6,7 +6,7 @@ is a warning; so is a model beside the GPU's memory, which answers all the same,
 
 from collections.abc import Mapping, Sequence
 
-from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.backend import Finding, Traits
 from ollama_proxy.fleet.memory_estimate import needed_gb, weights_gb
 

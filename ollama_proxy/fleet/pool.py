@@ -25,6 +25,7 @@ from ollama_proxy.base.errors import (
     StoreError,
 )
 from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import (
     LeaseGranted,
     Released,
@@ -33,8 +34,9 @@ from ollama_proxy.core.lifecycle.events import (
     Wake,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.core.lifecycle.transitions import is_given_up, step
+from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
+from ollama_proxy.core.ports import LaunchRegister
 from ollama_proxy.fleet.backend import (
     Backend,
     Belonging,
@@ -155,16 +157,6 @@ def random_launch_id() -> LaunchId:
     return LaunchId(f"l{secrets.token_hex(8)}")
 
 
-class LaunchStore(Protocol):
-    """The part of the store that the sweep needs."""
-
-    def launch_ids(self) -> set[LaunchId]:
-        """Return every launch that a record names."""
-
-    def remembers(self, launch_id: LaunchId) -> bool:
-        """Tell whether a launch is on record, or ever was."""
-
-
 class Pool:
     """Instances by slot, leases on them, and the requests that wait for one."""
 
@@ -172,7 +164,7 @@ class Pool:
         self,
         controllers: Sequence[Controller],
         *,
-        store: LaunchStore,
+        store: LaunchRegister,
         clock: Clock,
         max_waiting: int,
         draw_launch_id: LaunchIdSource = random_launch_id,
@@ -597,7 +589,7 @@ class Pool:
 
 async def sweep(
     backend: Backend,
-    store: LaunchStore,
+    store: LaunchRegister,
     *,
     now: float | None = None,
     dry_run: bool = False,
@@ -636,7 +628,7 @@ async def sweep(
 def _without_twins(
     strays: list[LaunchId],
     belongings: list[Belonging],
-    store: LaunchStore,
+    store: LaunchRegister,
     now: float,
 ) -> list[LaunchId]:
     """Return the strays but for those of a proxy on a copy of the state folder.

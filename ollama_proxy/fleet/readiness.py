@@ -22,8 +22,8 @@ from ollama_proxy.core.http.compression import CLEAR
 from ollama_proxy.core.lifecycle.record import Fault, Progress, Stage
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes, loads_to_try
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.pull_progress import read_progress
-from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.core.restore_plan import Copying, Pulling, Removing, RestoreStep
 from ollama_proxy.fleet.adaptive_timeout import ProbeTimeout
 from ollama_proxy.fleet.backend import Upstream

@@ -5,28 +5,15 @@ there exists nowhere else: once its disk is gone it is lost, and said to be.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.core.ports import ModelStore
 from ollama_proxy.core.restore_plan import Origin, RestoreStep, StickyModel, steps_to
-
-
-class StickyStore(Protocol):
-    """The part of the store that remembers models."""
-
-    def sticky_models(self) -> list[StickyModel]:
-        """Return every model that is remembered."""
-
-    def put_sticky(self, model: StickyModel) -> None:
-        """Remember a model."""
-
-    def drop_sticky(self, name: str) -> None:
-        """Forget a model."""
 
 
 class RestoredModels:
@@ -36,7 +23,7 @@ class RestoredModels:
     """
 
     def __init__(
-        self, store: StickyStore, configured: Collection[str], *, restores: bool
+        self, store: ModelStore, configured: Collection[str], *, restores: bool
     ) -> None:
         self._store = store
         self._configured = frozenset(full_model_name(name) for name in configured)

@@ -11,10 +11,10 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.catalog import Catalog
-from ollama_proxy.core.ollama.routes import UNREADABLE
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.readiness import PreparationError, Probe
-from ollama_proxy.store.places import Place
+from ollama_proxy.store.ports import CatalogStore
 
 _ASK_TIMEOUT_S = 60.0
 _PAUSE_S = 1.0
@@ -34,7 +34,7 @@ class CatalogRefresher:
         *,
         probe: Probe,
         catalogue: Catalog,
-        place: Place,
+        place: CatalogStore,
         refreshed: Callable[[], None],
     ) -> None:
         self._pool = pool

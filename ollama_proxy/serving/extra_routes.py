@@ -13,7 +13,7 @@ from typing import Final
 
 from ollama_proxy.base.parsers import parse_names
 from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route, classify
-from ollama_proxy.store.lessons import LessonBook
+from ollama_proxy.serving.lesson_book import LessonBook
 
 LEARNT_ROUTES: Final = 100
 """How many routes are learnt at most; later ones have to be listed."""

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import msgspec
 
 from ollama_proxy.base.parsers import parse_names
-from ollama_proxy.core.ollama.routes import UNREADABLE, BodyFields, Family, read_loosely
+from ollama_proxy.core.ollama.loose_json import UNREADABLE, read_loosely
+from ollama_proxy.core.ollama.request_fields import BodyFields
+from ollama_proxy.core.ollama.routes import Family
 
 _CONDITION = re.compile(
     r"(?:(?P<glob>agent|path)\s*=|(?P<tokens>tokens)\s*<=)\s*(?P<value>.*)", re.DOTALL

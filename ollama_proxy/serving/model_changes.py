@@ -10,8 +10,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http.compression import encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import NO_USE, watch
+from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.pull_progress import read_progress
-from ollama_proxy.core.ollama.routes import read_loosely
 from ollama_proxy.fleet.pool import Lease, Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.pull import (

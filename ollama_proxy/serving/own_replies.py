@@ -10,7 +10,8 @@ from ollama_proxy.core.ollama.error_bodies import (
     escape_html,
 )
 from ollama_proxy.core.ollama.native_refusals import Refusal
-from ollama_proxy.core.ollama.routes import BodyFields, Family, Need, need_of
+from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
+from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.core.plans import Known, Refuse, Say, Unavailable
 from ollama_proxy.serving.cold_answers import (
     ColdAnswers,

@@ -9,8 +9,8 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.pull_progress import ProgressLine, read_progress
-from ollama_proxy.core.ollama.routes import read_loosely
 
 _HISTORY_BYTES = 4 * 1024 * 1024
 _LAYERS = 512

@@ -21,8 +21,8 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.http.compression import CLEAR, encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.pull_progress import ProgressLine
-from ollama_proxy.core.ollama.routes import full_model_name
 from ollama_proxy.fleet.pool import Lease
 from ollama_proxy.serving.pull import EncodedPullError, Pull, PullHead, PullRequest
 from ollama_proxy.upstream.client import UpstreamClient

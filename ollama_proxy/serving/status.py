@@ -23,6 +23,7 @@ from ollama_proxy.core.lifecycle.fault_words import (
 )
 from ollama_proxy.core.lifecycle.launch_limit import recent
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus, retry_after_s
 from ollama_proxy.fleet.backend import SupportsPrices
 from ollama_proxy.fleet.controller import Controller
@@ -33,7 +34,6 @@ from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import stages_body
 from ollama_proxy.serving.pull import Pull
 from ollama_proxy.serving.shared_pulls import AttachedPull, Pulls
-from ollama_proxy.store.stage_history import StageEstimates
 
 _PROVISIONING_STATUS = {
     State.COLD: "idle",

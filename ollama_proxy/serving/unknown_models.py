@@ -14,6 +14,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.dispatch import look
 from ollama_proxy.core.http.headers import media_type
 from ollama_proxy.core.ollama.answer_end import Head
+from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.ollama.model_fate import (
     WAKES_PER_HOUR,
     Fate,
@@ -22,9 +23,9 @@ from ollama_proxy.core.ollama.model_fate import (
     fate_of,
     sought_name,
 )
-from ollama_proxy.core.ollama.routes import full_model_name, is_cloud_model
+from ollama_proxy.core.ollama.model_names import full_model_name, is_cloud_model
 from ollama_proxy.core.plans import Facts
-from ollama_proxy.store.lessons import LessonBook, Lessons
+from ollama_proxy.serving.lesson_book import LessonBook
 
 _OK = 200
 _NOT_FOUND = 404

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ollama_proxy.core.ollama.routes import go_duration_s
+from ollama_proxy.core.ollama.durations import go_duration_s
 from ollama_proxy.simulator.faults import requested
 from ollama_proxy.simulator.models import Model, go_time
 from ollama_proxy.simulator.server import (

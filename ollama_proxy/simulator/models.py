@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.ollama.model_names import full_model_name
 
 _FOR_EVER_S = 290 * 365 * 86400.0
 _SIZE = 4_666_162

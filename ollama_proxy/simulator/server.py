@@ -20,7 +20,9 @@ from ollama_proxy.core.ollama.go_json import (
     are_folded,
     read_members,
 )
-from ollama_proxy.core.ollama.routes import UNREADABLE, classify, full_model_name
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
+from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.simulator.faults import Faults, requested
 from ollama_proxy.simulator.models import ModelStore, listed, running, shown
 from ollama_proxy.simulator.wire import reply, stream_lines

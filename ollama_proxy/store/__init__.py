@@ -1,1 +1,1 @@
-"""What outlives the process: one folder, one SQLite file."""
+"""What outlives the process: ports, and the stores that have them."""

@@ -7,7 +7,7 @@ from ollama_proxy.backends.attempts import Attempt, Attempts
 from ollama_proxy.backends.exoscale.purchase import Ledger, Placement, Purchase
 from ollama_proxy.base.moments import EARLIEST
 from ollama_proxy.core.lifecycle.record import LaunchId
-from tests.fakes.store import MemoryNotes
+from ollama_proxy.store.memory import MemoryNotes
 
 ONE = LaunchId("one")
 NOW = EARLIEST + 300 * 86_400.0

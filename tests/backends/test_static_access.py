@@ -32,7 +32,7 @@ from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.connect_faults import of_answer
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.upstream.endpoint import Link
 from tests.black_box import PROGRAM, ROOT, clean_environment, proxy_process
 from tests.fleet.test_connect_faults import HERE, certificate
@@ -96,7 +96,7 @@ def access(folder: Path, **env: str) -> StaticSettings:
 
 
 def opened(settings: Settings) -> StaticBackend:
-    with contextlib.closing(Store(settings.state_dir / "other")) as store:
+    with contextlib.closing(SqliteStore(settings.state_dir / "other")) as store:
         backend = open_backend(settings, store, SystemClock())
     assert isinstance(backend, StaticBackend)
     return backend

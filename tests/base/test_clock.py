@@ -8,7 +8,7 @@ import pytest
 from ollama_proxy.base.clock import SystemClock, date_of, open_clock, this_machine
 from ollama_proxy.base.moments import Mark
 from ollama_proxy.core.lifecycle.record import Record
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.virtual_time import SetClock
 
 
@@ -42,11 +42,11 @@ def test_a_moment_has_another_date_once_the_date_was_set() -> None:
 
 
 def test_a_clock_goes_on_where_that_of_the_process_before_was(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     first = open_clock(store)
     first_now = first.now()
     store.close()
-    again = Store(tmp_path)
+    again = SqliteStore(tmp_path)
     second = open_clock(again)
     again.close()
 
@@ -67,7 +67,7 @@ def test_each_record_is_written_with_a_mark(tmp_path: Path) -> None:
         def mark(self) -> Mark:
             return Mark(self.now, 2e9, 5.0, "boot a")
 
-    store, clock = Store(tmp_path), Counting()
+    store, clock = SqliteStore(tmp_path), Counting()
     store.mark_with(clock)
     clock.now += 17.0
     store.put("default-0", Record(), None)
@@ -80,9 +80,9 @@ def test_each_record_is_written_with_a_mark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["", "{", '{"now":"x"}', '{"now":NaN}'])
 def test_a_mark_that_can_not_be_read_is_none(tmp_path: Path, damage: str) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     open_clock(store)
-    with store._writing() as db:
+    with store._db.writing() as db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'mark'", (damage,))
     clock = open_clock(store)
     store.close()

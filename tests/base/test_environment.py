@@ -13,7 +13,7 @@ from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.environment import expanded, home_folder, state_folder, unquoted
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.config.loader import load_settings
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import PROGRAM, ROOT, clean_environment, free_port, run_cli
 
 
@@ -140,14 +140,14 @@ def test_a_tilde_that_no_shell_saw_is_the_home(monkeypatch: pytest.MonkeyPatch) 
 def test_who_has_no_home_is_told_which_setting_names_a_folder() -> None:
     settings = load_settings({})
     with pytest.raises(StartupError, match="OLLAMA_PROXY_STATE_DIR: this user has no"):
-        Store(settings.state_dir)
+        SqliteStore(settings.state_dir)
 
 
 @pytest.mark.usefixtures("nobody_known")
 def test_who_has_no_home_may_name_a_folder(tmp_path: Path) -> None:
     settings = load_settings({"OLLAMA_PROXY_STATE_DIR": str(tmp_path)})
 
-    Store(settings.state_dir).close()
+    SqliteStore(settings.state_dir).close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")

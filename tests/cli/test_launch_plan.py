@@ -8,7 +8,7 @@ from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plan
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.loader import load_settings
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 
 EXOSCALE = {"EXOSCALE_API_KEY": "EXOkey", "EXOSCALE_API_SECRET": "my-secret"}
 FLY = {"FLY_API_TOKEN": "my-secret", "FLY_APP": "llm"}
@@ -17,7 +17,7 @@ OVH = {"OVH_AI_TOKEN": "my-secret", "OVH_DRIVER": "rest"}
 
 def plan_of(folder: Path, **env: str) -> LaunchPlan:
     settings = load_settings({"OLLAMA_PROXY_STATE_DIR": str(folder), **env})
-    store = Store(settings.state_dir)
+    store = SqliteStore(settings.state_dir)
     try:
         return launch_plan(settings, open_backend(settings, store, SystemClock()))
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import APP, IMAGE, fly_rig
 from tests.backends.ovh.rig import ovh_rig
@@ -207,7 +207,7 @@ async def test_an_adopted_owner_is_ours_and_its_instance_is_stopped(
     lost.expire()
     unasked = await lost.typed("sweep", "--adopt-owner", LOST)
     done = await lost.typed("sweep", "--adopt-owner", LOST, "--yes")
-    with closing(Store(lost.folder)) as store:
+    with closing(SqliteStore(lost.folder)) as store:
         owner_id, remembered = store.owner_id, store.remembers(LAUNCH)
     again = await lost.typed("sweep", "--adopt-owner", LOST, "--yes")
     swept = await lost.typed("sweep")
@@ -223,7 +223,7 @@ async def test_an_adopted_owner_is_ours_and_its_instance_is_stopped(
 
 async def test_what_a_living_proxy_has_is_not_adopted(lost: Scene) -> None:
     done = await lost.typed("sweep", "--adopt-owner", LOST, "--yes")
-    with closing(Store(lost.folder)) as store:
+    with closing(SqliteStore(lost.folder)) as store:
         owner_id = store.owner_id
 
     assert done.returncode == 1

@@ -21,7 +21,7 @@ from ollama_proxy.config.loader import load_settings
 from ollama_proxy.fleet import backend_loader
 from ollama_proxy.fleet.backend import Backend, BackendContext, Finding
 from ollama_proxy.fleet.backend_plugin import BackendPlugin, Choice
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
 
 
@@ -223,7 +223,7 @@ async def test_check_examines_it_and_tells_what_would_be_started(
 
 def opened(folder: Path, env: dict[str, str]) -> Backend:
     settings = load_settings({"OLLAMA_PROXY_STATE_DIR": str(folder), **env})
-    with closing(Store(settings.state_dir)) as store:
+    with closing(SqliteStore(settings.state_dir)) as store:
         return open_backend(settings, store, SystemClock())
 
 
@@ -239,7 +239,7 @@ def test_a_mere_function_is_a_backend_as_well(
     register(plain=build)
     path = toml(tmp_path, 'backend = "plain"\n[backend_options]\nurl = "http://a"')
     settings = load_settings({"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}, path)
-    with closing(Store(settings.state_dir)) as store:
+    with closing(SqliteStore(settings.state_dir)) as store:
         open_backend(settings, store, SystemClock())
 
     assert seen == ["http://a"]
@@ -326,7 +326,7 @@ def test_the_plug_in_of_the_docs_comes_in_by_the_door(
     path = toml(tmp_path, '[my-cloud]\nurl = "http://10.0.0.7:11434"\ngpus = 2')
     state = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}
     settings = load_settings({"MY_CLOUD_TOKEN": "t", **state}, path)
-    with closing(Store(settings.state_dir)) as store:
+    with closing(SqliteStore(settings.state_dir)) as store:
         backend = open_backend(settings, store, SystemClock())
 
     assert settings.selection.backend == "my-cloud"

@@ -8,14 +8,8 @@ import pytest
 from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.ollama.model_fate import Fate
 from ollama_proxy.core.ollama.native_refusals import Refusal
-from ollama_proxy.core.ollama.routes import (
-    BodyFields,
-    ColdAnswer,
-    Family,
-    Need,
-    classify,
-    read_fields,
-)
+from ollama_proxy.core.ollama.request_fields import BodyFields, Need, read_fields
+from ollama_proxy.core.ollama.routes import ColdAnswer, Family, classify
 from ollama_proxy.core.plans import (
     Facts,
     Known,

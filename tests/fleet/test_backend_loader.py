@@ -11,8 +11,8 @@ from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.fleet import backend_loader
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.cloud import FakeCloud
-from tests.fakes.store import MemoryNotes
 
 
 def open_fake(_context: BackendContext) -> FakeCloud:

@@ -27,7 +27,7 @@ from ollama_proxy.fleet.controller import Controller, Offer
 from ollama_proxy.fleet.pool import Lease, Pool
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import FaultyStore
 from tests.virtual_time import LoopClock, in_virtual_time
 
 
@@ -39,7 +39,7 @@ class Deployment:
     ) -> None:
         self.cloud = FakeCloud()
         self.probe = FakeProbe(load_s=2.0)
-        self.store = MemoryStore()
+        self.store = FaultyStore()
         self.policy = policy or Policy(idle_timeout_s=300)
         self.max_waiting = max_waiting
         self.secrets: set[str] = set()

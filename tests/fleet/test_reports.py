@@ -28,10 +28,10 @@ from ollama_proxy.fleet.backend import Observation, Phase
 from ollama_proxy.fleet.controller import Controller, Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.reports import LONGEST, bounded, cleaned, masked, secrets_in
+from ollama_proxy.store.memory import MemoryStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.probe import FakeProbe
-from tests.fakes.store import MemoryStore
 from tests.proxy import RunningProxy, generate, running_proxy
 from tests.virtual_time import LoopClock, in_virtual_time
 

@@ -20,7 +20,7 @@ from ollama_proxy.core.restore_plan import (
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
 
@@ -76,14 +76,14 @@ def test_a_fresh_instance_gets_what_the_last_one_had(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def sticky(store: Store) -> RestoredModels:
+def sticky(store: SqliteStore) -> RestoredModels:
     return RestoredModels(store, ("tiny",), restores=True)
 
 
@@ -198,13 +198,13 @@ def test_a_model_that_came_back_is_not_lost(sticky: RestoredModels) -> None:
 
 
 def test_what_is_remembered_outlives_the_process(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     sticky = RestoredModels(store, (), restores=True)
     sticky.pulled("a", insecure=False)
     sticky.pulled("b", insecure=False)
     sticky.deleted("b")
     store.close()
-    again = Store(tmp_path)
+    again = SqliteStore(tmp_path)
     steps = RestoredModels(again, (), restores=True).steps(set())
     again.close()
 
@@ -269,7 +269,7 @@ async def test_a_lost_model_that_is_deleted_is_forgotten(tmp_path: Path) -> None
 
 
 async def test_a_model_that_the_registry_lost_fails_no_launch(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     store.put_sticky(pulled("missing:latest"))
     store.close()
     async with running_proxy(tmp_path) as proxy:
@@ -317,7 +317,7 @@ async def test_keys_are_read_as_go_reads_them(tmp_path: Path, body: bytes) -> No
 
 
 async def test_a_sticky_pull_that_is_cut_fails_no_launch(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     store.put_sticky(pulled("gone:latest"))
     store.close()
     backend = InProcessBackend(Manners(faults=Faults(reset_after=2)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.server.serving_address import running_url, written_down
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import (
     Launch,
     free_port,
@@ -21,7 +21,7 @@ ELSEWHERE = "http://192.0.2.77:1"
 
 
 def test_it_is_there_while_the_proxy_has_the_folder(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     with written_down(tmp_path, URL):
         assert running_url(tmp_path) == URL
         assert (tmp_path / "serving.json").stat().st_mode & 0o777 == 0o600
@@ -58,7 +58,7 @@ def test_what_can_not_be_read_is_no_address(tmp_path: Path, left: bytes) -> None
 
 
 def test_only_a_web_address_is_one(tmp_path: Path) -> None:
-    with contextlib.closing(Store(tmp_path)):
+    with contextlib.closing(SqliteStore(tmp_path)):
         with written_down(tmp_path, "file:///etc/passwd#"):
             assert running_url(tmp_path) is None
         with written_down(tmp_path, URL):

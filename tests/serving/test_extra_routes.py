@@ -8,6 +8,7 @@ import pytest
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.config.loader import load_settings
+from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.ollama.routes import ColdAnswer, classify
 from ollama_proxy.serving.extra_routes import (
     LEARNT_ROUTES,
@@ -15,10 +16,11 @@ from ollama_proxy.serving.extra_routes import (
     ExtraRoutes,
     parse_routes,
 )
-from ollama_proxy.store.lessons import LessonBook, Lessons
+from ollama_proxy.serving.lesson_book import LessonBook
+from ollama_proxy.store.memory import MemoryPlace
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import raw_upstream, reply
-from tests.fakes.store import MemoryLessons
+from tests.fakes.store import FaultyPlace
 from tests.proxy import RunningProxy, running_proxy
 from tests.virtual_time import SetClock
 
@@ -34,6 +36,12 @@ SCANNED = [
     ("GET", "/v1/rerank"),
     ("HEAD", "/v1/rerank"),
 ]
+
+
+def learnt(lessons: Lessons) -> MemoryPlace:
+    place = MemoryPlace()
+    place.put_lessons(lessons)
+    return place
 
 
 def newest() -> str:
@@ -168,7 +176,7 @@ async def test_a_large_body_for_an_unknown_route_is_relayed_as_it_comes(
 
 
 def test_so_many_routes_are_learnt_and_no_more() -> None:
-    book = LessonBook(MemoryLessons(), SetClock())
+    book = LessonBook(MemoryPlace(), SetClock())
     routes = ExtraRoutes([], book, newest)
     for number in range(LEARNT_ROUTES + 50):
         path = f"/v1/{number}"
@@ -192,7 +200,7 @@ def test_so_many_routes_are_learnt_and_no_more() -> None:
 def test_a_route_is_learnt_if_it_is_short_plain_and_none_of_ollamas(
     path: str, *, is_learnt: bool
 ) -> None:
-    routes = ExtraRoutes([], LessonBook(MemoryLessons(), SetClock()), newest)
+    routes = ExtraRoutes([], LessonBook(MemoryPlace(), SetClock()), newest)
     routes.heard(classify("PUT", path), "PUT", path, 400)
     resolved = routes.resolve(classify("PUT", path), "PUT", path)
 
@@ -200,12 +208,12 @@ def test_a_route_is_learnt_if_it_is_short_plain_and_none_of_ollamas(
 
 
 def test_a_disk_that_is_full_keeps_nothing_from_being_learnt() -> None:
-    store = MemoryLessons(is_full=True)
+    store = FaultyPlace(is_full=True)
     routes = ExtraRoutes([], LessonBook(store, SetClock()), newest)
     routes.heard(classify("POST", "/x"), "POST", "/x", 200)
 
     assert routes.resolve(classify("POST", "/x"), "POST", "/x").counts_as_use
-    assert store.kept == Lessons()
+    assert store.lessons() == Lessons()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +233,7 @@ def test_a_disk_that_is_full_keeps_nothing_from_being_learnt() -> None:
 def test_a_route_that_only_earlier_ollamas_had_wakes_one_of_those(
     path: str, version: str, *, wakes: bool
 ) -> None:
-    book = LessonBook(MemoryLessons(), SetClock())
+    book = LessonBook(MemoryPlace(), SetClock())
     routes = ExtraRoutes([], book, lambda: version)
     resolved = routes.resolve(classify("POST", path), "POST", path)
 
@@ -241,7 +249,7 @@ async def test_an_image_is_drawn_by_an_earlier_ollama_that_was_asleep(
 
 def test_a_route_of_ollamas_own_is_left_as_it_is() -> None:
     routes = ExtraRoutes(
-        ["GET *"], LessonBook(MemoryLessons(Lessons(["GET /"])), SetClock()), newest
+        ["GET *"], LessonBook(learnt(Lessons(["GET /"])), SetClock()), newest
     )
     for path in ("/", "/api/tags", "/api/tags/"):
         route = classify("GET", path)

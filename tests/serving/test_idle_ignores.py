@@ -8,7 +8,8 @@ import pytest
 
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.config.loader import load_settings
-from ollama_proxy.core.ollama.routes import Family, read_fields
+from ollama_proxy.core.ollama.request_fields import read_fields
+from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.serving.idle_ignores import IdleIgnores, IgnoreRule, parse_ignores
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy

@@ -18,14 +18,14 @@ from ollama_proxy.core.ollama.model_fate import (
     WakeRule,
     absence,
 )
+from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.server import Manners
-from ollama_proxy.store.lessons import LessonBook
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.ollama import real_ollama
 from tests.fakes.raw_upstream import raw_upstream, reply
-from tests.fakes.store import MemoryLessons
+from tests.fakes.store import FaultyPlace
 from tests.proxy import RunningProxy, relaying_proxy, running_proxy
 from tests.virtual_time import SetClock
 
@@ -56,7 +56,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.models, self.instances = Models("there:latest"), Instances()
-        self.clock, self.store = SetClock(), MemoryLessons()
+        self.clock, self.store = SetClock(), FaultyPlace()
         self.fetched: list[str] = []
         self.book = LessonBook(self.store, self.clock)
         self.open()

@@ -18,7 +18,7 @@ from ollama_proxy.fleet.controller import Controller, Offer
 from ollama_proxy.fleet.pool import Pool
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.probe import FakeProbe
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import FaultyStore
 from tests.virtual_time import LoopClock
 
 POLICY = Policy(
@@ -46,7 +46,7 @@ class World:
         self.rng = random.Random(seed)
         self.cloud = FakeCloud(rng=random.Random(seed + 1))
         self.cloud.traits = Traits(poll_s=5.0, watch_s=30.0)
-        self.store = MemoryStore()
+        self.store = FaultyStore()
         self.probe = FakeProbe()
         self.answered = 0
         self.asked = 0

@@ -17,7 +17,8 @@ from structlog.testing import LogCapture
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import clean_environment
 
 
@@ -35,7 +36,7 @@ def mode_of(path: Path) -> int:
 
 def test_a_new_folder_and_its_files_are_for_us_alone(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "state"
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         store.put(SLOT, Record(), None)
         modes = {path.name: mode_of(path) for path in folder.iterdir()}
 
@@ -45,11 +46,11 @@ def test_a_new_folder_and_its_files_are_for_us_alone(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_version_let_others_read_is_closed(tmp_path: Path) -> None:
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
     tmp_path.chmod(0o755)
     for path in tmp_path.iterdir():
         path.chmod(0o644)
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
 
     assert mode_of(tmp_path) == 0o700
     assert mode_of(tmp_path / "state.sqlite3") == 0o600
@@ -63,7 +64,7 @@ def test_a_group_that_is_meant_to_have_the_folder_keeps_it(
     tmp_path: Path, before: int, after: int
 ) -> None:
     tmp_path.chmod(before)
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
 
     assert mode_of(tmp_path) == after
     assert mode_of(tmp_path / "state.sqlite3") == 0o660
@@ -74,7 +75,7 @@ def test_a_folder_with_other_things_stays_open_for_them_and_is_told_of(
 ) -> None:
     (tmp_path / "page.html").write_text("")
     tmp_path.chmod(0o755)
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
 
     assert mode_of(tmp_path) == 0o755
     assert mode_of(tmp_path / "state.sqlite3") == 0o600
@@ -91,7 +92,7 @@ def test_a_folder_of_another_stays_as_it_is(
 ) -> None:
     tmp_path.chmod(mode)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
 
     assert mode_of(tmp_path) == mode
     assert bool(errors_logged.entries) == is_told
@@ -99,7 +100,7 @@ def test_a_folder_of_another_stays_as_it_is(
 
 def test_a_shared_folder_for_everybody_is_left_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
 
     assert mode_of(tmp_path) == 0o1777
 
@@ -112,17 +113,17 @@ def test_a_file_system_without_locks_is_told_of(
 
     monkeypatch.setattr(FileLock, "acquire", no_locks)
     with pytest.raises(StartupError, match="its file system knows no locks"):
-        Store(tmp_path)
+        SqliteStore(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe"])
 def test_a_holder_that_can_not_be_read_is_unknown(
     tmp_path: Path, content: bytes
 ) -> None:
-    with closing(Store(tmp_path)):
+    with closing(SqliteStore(tmp_path)):
         (tmp_path / "pid").write_bytes(content)
         with pytest.raises(StartupError, match="is in use by process unknown"):
-            Store(tmp_path)
+            SqliteStore(tmp_path)
 
 
 def test_a_pid_that_finds_no_room_stops_nothing(
@@ -133,7 +134,7 @@ def test_a_pid_that_finds_no_room_stops_nothing(
 
     monkeypatch.setattr(Path, "write_text", full)
 
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
 
 
 _IN_LITTLE_ROOM = """\
@@ -142,9 +143,10 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.store import SqliteStore
 try:
-    store = Store(Path(sys.argv[1]))
+    store = SqliteStore(Path(sys.argv[1]))
     print(sorted(store.launch_ids()), store.owner_id)
     store.put(SLOT, Record(State.STARTING, launch_id=LaunchId("l2")), None)
     print("written")
@@ -184,7 +186,7 @@ def test_a_first_start_without_room_names_the_setting(
 def test_an_instance_is_known_without_room_and_nothing_new_is_begun(
     tmp_path: Path, room: int
 ) -> None:
-    with closing(Store(tmp_path)) as store:
+    with closing(SqliteStore(tmp_path)) as store:
         owner_id = store.owner_id
         store.put(SLOT, Record(State.READY, launch_id=LaunchId("l1")), None)
     told = in_little_room(tmp_path, room)
@@ -207,9 +209,9 @@ class FullDatabase:
 
 
 def test_what_finds_no_room_is_a_sentence_with_the_setting(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     store._db.close()
-    store._db = FullDatabase()  # type: ignore[assignment]  # a stand-in
+    store._db._db = FullDatabase()  # type: ignore[assignment]  # a stand-in
     with pytest.raises(StoreError, match=r"is full; no instance is started.*STATE_DIR"):
         store.put(SLOT, Record(), None)
     store.close()

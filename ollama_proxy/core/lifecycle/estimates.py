@@ -1,9 +1,9 @@
 """How long a launch takes, from those that were measured."""
 
 import statistics
-from typing import Protocol
 
 from ollama_proxy.core.lifecycle.record import Progress, Stage
+from ollama_proxy.core.ports import LaunchHistory
 
 _REMEMBERED = 20
 _SPANS = {
@@ -27,20 +27,10 @@ _STEPS = {
 """How much of a boot is over when a step of it begins: rough, and in order."""
 
 
-class LaunchLog(Protocol):
-    """The part of the store that remembers launches."""
-
-    def add_launch(self, offer: str, duration_s: float) -> None:
-        """Remember how long a launch took from wake to ready."""
-
-    def launch_durations_s(self, offer: str) -> list[float]:
-        """Return how long the last launches of an offer took."""
-
-
 class Estimates:
     """The measured launches of each offer, kept in memory and in the store."""
 
-    def __init__(self, launches: LaunchLog) -> None:
+    def __init__(self, launches: LaunchHistory) -> None:
         self._launches = launches
         self._durations_s: dict[str, list[float]] = {}
 

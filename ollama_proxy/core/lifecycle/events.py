@@ -1,4 +1,4 @@
-"""What happens to an instance, and what is to be done about it."""
+"""What happens to an instance."""
 
 from dataclasses import dataclass
 
@@ -135,27 +135,3 @@ Event = (
     | Restored
     | Tick
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Ask the cloud for the instance, until it accepts."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Bring the instance to readiness, then watch that it stays."""
-
-    launch_id: LaunchId
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Make the cloud remove the instance, until it says it is gone."""
-
-    launch_id: LaunchId
-
-
-Command = Start | Watch | Stop

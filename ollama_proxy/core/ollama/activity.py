@@ -12,8 +12,8 @@ import msgspec
 from multidict import CIMultiDictProxy
 
 from ollama_proxy.core.http.compression import encoding_of
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.pull_progress import ProgressLine, read_progress
-from ollama_proxy.core.ollama.routes import UNREADABLE
 
 BUSY = "server busy"
 """How Ollama's 503 begins that says that its queue is full (``server/sched.go``)."""

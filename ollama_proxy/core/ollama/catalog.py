@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ollama_proxy.core.ollama.routes import full_model_name
+from ollama_proxy.core.ollama.model_names import full_model_name
 
 _SLEWED_S = 60.0  # what a clock is moved by in small steps is no other date
 

@@ -32,6 +32,7 @@ from ollama_proxy.core.ollama.go_json import (
     folded,
     read_value,
 )
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.model_refs import Source, parse_ref
 from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.ollama_requests import (
@@ -52,7 +53,6 @@ from ollama_proxy.core.ollama.openai_requests import (
 )
 from ollama_proxy.core.ollama.openai_requests import EmbedRequest as OpenAIEmbedRequest
 from ollama_proxy.core.ollama.responses_requests import ResponsesRequest
-from ollama_proxy.core.ollama.routes import UNREADABLE
 
 _FOLLOWED = (0, 33)
 _VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})")

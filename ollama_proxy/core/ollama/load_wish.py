@@ -11,14 +11,11 @@ from typing import Any
 
 import msgspec
 
-from ollama_proxy.core.ollama.routes import (
-    UNREADABLE,
-    BodyFields,
-    Kind,
-    Route,
-    full_model_name,
-    go_duration_s,
-)
+from ollama_proxy.core.ollama.durations import go_duration_s
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
+from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.core.ollama.request_fields import BodyFields
+from ollama_proxy.core.ollama.routes import Kind, Route
 
 _RUNNER_OPTIONS = frozenset(
     {

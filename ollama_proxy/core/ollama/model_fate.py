@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final
 
-from ollama_proxy.core.ollama.routes import BodyFields, Kind, Route
+from ollama_proxy.core.ollama.request_fields import BodyFields
+from ollama_proxy.core.ollama.routes import Kind, Route
 
 WAKES_PER_HOUR: Final = 3
 """How many launches in an hour unknown names may cause together."""

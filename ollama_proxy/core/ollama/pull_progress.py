@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ollama_proxy.core.ollama.routes import UNREADABLE
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 
 class ProgressLine(msgspec.Struct, frozen=True):

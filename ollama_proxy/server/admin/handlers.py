@@ -12,7 +12,7 @@ from ollama_proxy.server.raw_target import raw_path
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.status import Status, pull_body
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.ports import Journal
 
 _JOURNAL_ROWS = 50
 _PULLS = "/-/pulls/"
@@ -27,14 +27,14 @@ class AdminHandlers:
         pool: Pool,
         status: Status,
         metrics: Metrics,
-        store: Store,
+        journal: Journal,
         pulls: Pulls,
     ) -> None:
         self._pulls = pulls
         self._pool = pool
         self._status = status
         self._metrics = metrics
-        self._store = store
+        self._journal = journal
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; everything else belongs to Ollama."""
@@ -66,7 +66,7 @@ class AdminHandlers:
     async def journal(self, request: web.Request) -> web.Response:
         """List the newest transitions, newest first."""
         _refuse_browsers(request)
-        return _json({"transitions": self._store.journal(_JOURNAL_ROWS)})
+        return _json({"transitions": self._journal.journal(_JOURNAL_ROWS)})
 
     async def wake(self, request: web.Request) -> web.Response:
         """Launch an instance now, whatever failed before."""

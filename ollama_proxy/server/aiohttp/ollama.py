@@ -7,7 +7,8 @@ from aiohttp import web
 
 from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.core.dispatch import decide
-from ollama_proxy.core.ollama.routes import Kind, wants_stream
+from ollama_proxy.core.ollama.request_fields import wants_stream
+from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import (
     Observe,
     Read,

@@ -10,10 +10,10 @@ from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance, Timing, new_id
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server
-from tests.fakes.store import MemoryNotes
 from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.ollama.catalog import Snapshot
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY, SECRET
 
@@ -91,7 +91,7 @@ async def test_the_disk_is_compared_with_the_models(
         "OLLAMA_HOST": "127.0.0.1:0",
     }
     if gib:
-        store = Store(tmp_path / "state")
+        store = SqliteStore(tmp_path / "state")
         tags = {"models": [{"name": "big:latest", "size": gib << 30}]}
         place = store.place("exoscale at-vie-2 Linux Ubuntu 24.04 LTS 64-bit")
         place.put_contents(Snapshot(msgspec.json.encode(tags), "0.33.0"))

@@ -16,11 +16,11 @@ from ollama_proxy.cli import doctor, owner_sweep
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.memory import MemoryNotes
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.crashes import Death, Killed
 from tests.fakes.exoscale.cloud import Timing
-from tests.fakes.store import MemoryNotes
 
 LAUNCH = LaunchId("l0123456789abcdef")
 LOST = "feedfacefeedface"
@@ -35,7 +35,9 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
     plan = Death()
     plan.watch(monkeypatch, ExoscaleApi, "call_once", MemoryNotes)
     for name in ("add_line", "take_over"):
-        monkeypatch.setattr(Store, name, _watched(plan, getattr(Store, name)))
+        monkeypatch.setattr(
+            SqliteStore, name, _watched(plan, getattr(SqliteStore, name))
+        )
     monkeypatch.setattr(doctor, "_TIDY_PAUSE_S", 0.01)
     monkeypatch.setattr(owner_sweep, "_PAUSE_S", 0.01)
     return plan
@@ -156,7 +158,9 @@ async def _killed_once(
     prepare, command, is_own, idle_action = COMMANDS[name]
     async with exoscale_rig(folder / "cloud", TIMING) as rig, passing_time(rig):
 
-        def opened(_settings: object, store: Store, _clock: object) -> ExoscaleBackend:
+        def opened(
+            _settings: object, store: SqliteStore, _clock: object
+        ) -> ExoscaleBackend:
             owner_id = LOST if is_own else store.owner_id
             return rig.open(owner_id, idle_action=idle_action)
 

@@ -11,10 +11,10 @@ from ollama_proxy.backends.fly.backend import FlyBackend, open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.fly.cloud import FakeApp, FakeFly, Timing
 from tests.fakes.fly.guest import Guests, guests_of
 from tests.fakes.fly.server import TOKEN, FlyServer, fly_server
-from tests.fakes.store import MemoryNotes
 from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"

@@ -10,10 +10,10 @@ from ollama_proxy.backends.fly import premises
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.store.memory import MemoryNotes
 from tests.backends.fly.rig import IMAGE, Rig, fly_rig
 from tests.crashes import Death, Killed
 from tests.fakes.fly.cloud import FakeApp, FakeMachine
-from tests.fakes.store import MemoryNotes
 
 LAUNCH = LaunchId("l0123456789abcdef")
 THEIRS = "2a09::7"

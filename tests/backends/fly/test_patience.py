@@ -8,8 +8,8 @@ import pytest
 from ollama_proxy.base.errors import BackendError, RateLimitError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.store.memory import MemoryStore
 from tests.backends.fly.rig import Rig, fly_rig
-from tests.fakes.store import MemoryStore
 from tests.proxy import generate, running_proxy
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")

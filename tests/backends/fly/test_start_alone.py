@@ -10,7 +10,9 @@ from ollama_proxy.cli.doctor import stop_alone
 from ollama_proxy.cli.start_alone import start_alone, started_words
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.store.sqlite import SLOT, BackendNotes, Store
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.notes import SqliteBackendNotes
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.fly.rig import IMAGE, Rig, fly_rig
 from tests.backends.fly.test_deploy import typed
 from tests.crashes import Death, Killed
@@ -35,7 +37,7 @@ def settings_of(rig: Rig, **more: str) -> Settings:
 
 
 def on_record(rig: Rig) -> str | None:
-    with contextlib.closing(Store(rig.folder / "state")) as store:
+    with contextlib.closing(SqliteStore(rig.folder / "state")) as store:
         record = store.get(SLOT)
     return record.launch_id if record is not None else None
 
@@ -100,7 +102,7 @@ async def test_a_start_that_is_killed_at_any_call_is_one_machine_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, idle_action: str
 ) -> None:
     death = Death()
-    death.watch(monkeypatch, FlyApi, "_call", BackendNotes)
+    death.watch(monkeypatch, FlyApi, "_call", SqliteBackendNotes)
     for number in range(1, MOST_CALLS + 1):
         async with fly_rig(tmp_path / f"{number}") as rig:
             (tmp_path / f"{number}").mkdir()

@@ -5,8 +5,8 @@ import pytest
 from ollama_proxy.base.errors import BackendError, TwinError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.store.memory import MemoryStore
 from tests.backends.fly.rig import Rig
-from tests.fakes.store import MemoryStore
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 

@@ -14,9 +14,9 @@ from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
 from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.store.memory import MemoryStore
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.crashes import Killed, kill_around
-from tests.fakes.store import MemoryStore
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 MOST_CALLS = 22

@@ -10,12 +10,12 @@ from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
 from tests.fakes.ovh.guest import Guests, guests_of
 from tests.fakes.ovh.server import CALL_TOKEN, OvhServer, ovh_server, token_of
 from tests.fakes.registry import registry
-from tests.fakes.store import MemoryNotes
 from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"

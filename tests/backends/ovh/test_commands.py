@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.black_box import free_port, run_cli
 from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN
@@ -59,7 +59,7 @@ async def test_stop_without_a_proxy_stops_what_runs(rig: Rig) -> None:
 
 async def test_what_was_stopped_by_hand_binds_the_folder_no_more(rig: Rig) -> None:
     await typed(rig, "deploy", IMAGE)
-    store = Store(rig.folder / "state")
+    store = SqliteStore(rig.folder / "state")
     store.put("default-0", Record(launch_id=LaunchId("l1")), None)
     store.close()
     other = {"OLLAMA_PROXY_BACKEND": "local", "OVH_AI_TOKEN": "", "OVH_DRIVER": "auto"}

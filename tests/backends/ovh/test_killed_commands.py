@@ -10,10 +10,10 @@ import pytest
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.store.memory import MemoryNotes
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.crashes import Death, Killed
 from tests.fakes.ovh.cloud import FakeApp, Timing
-from tests.fakes.store import MemoryNotes
 
 LAUNCH = LaunchId("l0123456789abcdef")
 OTHER = IMAGE.replace("0.32.15", "0.33.0")

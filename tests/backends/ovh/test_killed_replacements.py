@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.ovh.rest import RestDriver
+from ollama_proxy.store.memory import MemoryNotes
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.backends.ovh.test_killed_commands import MOST_CALLS, TIMING, passing_time
 from tests.crashes import Death, Killed
 from tests.fakes.ovh.cloud import FakeApp
-from tests.fakes.store import MemoryNotes
 
 NAME = "ollama"
 

@@ -21,10 +21,10 @@ from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase, Upstream
 from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.store.memory import MemoryNotes, MemoryStore
 from ollama_proxy.upstream.endpoint import Link
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
-from tests.fakes.store import MemoryNotes, MemoryStore
 
 LAUNCH = LaunchId("l0123456789abcdef")
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from ollama_proxy.core.lifecycle.record import State
-from ollama_proxy.store.sqlite import SLOT, Store
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.backends.ovh.test_commands import typed
 from tests.black_box import PROGRAM, ROOT, clean_environment, free_port
@@ -13,7 +14,7 @@ from tests.fakes.ovh.server import AI_TOKEN
 
 
 def on_record(rig: Rig) -> tuple[str | None, State | None, bool]:
-    store = Store(rig.folder / "state")
+    store = SqliteStore(rig.folder / "state")
     record = store.get(SLOT)
     store.close()
     if record is None:

@@ -9,7 +9,7 @@ from ollama_proxy.core.lifecycle.estimates import (
     remaining_s,
 )
 from ollama_proxy.core.lifecycle.record import Progress, Stage
-from tests.fakes.store import MemoryStore
+from ollama_proxy.store.memory import MemoryStore
 
 
 def test_there_is_no_estimate_before_the_first_launch() -> None:

@@ -18,6 +18,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.cli.status_view import render_status
+from ollama_proxy.core.lifecycle.deadlines import is_given_up, next_deadline
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
     Event,
@@ -42,15 +43,15 @@ from ollama_proxy.core.lifecycle.record import (
     Record,
     State,
 )
-from ollama_proxy.core.lifecycle.transitions import is_given_up, next_deadline, step
+from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
 from ollama_proxy.fleet.controller import Controller, Offer
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.store.sqlite import Store
+from ollama_proxy.store.memory import MemoryStore
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.probe import FakeProbe
-from tests.fakes.store import MemoryStore
 from tests.proxy import generate, running_proxy
 from tests.virtual_time import LoopClock, in_virtual_time
 
@@ -604,7 +605,7 @@ async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> N
 
 
 async def test_who_forgets_a_launch_forgets_no_limit(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     locked = replace(limited(), state=State.STOPPING, launch_id=ONE)
     store.put("default-0", locked, None)
     store.forget([ONE])

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.core.lifecycle import transitions
+from ollama_proxy.core.lifecycle.commands import Start, Stop, Watch
+from ollama_proxy.core.lifecycle.deadlines import backoff_s, next_deadline
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
     Event,
@@ -20,14 +22,11 @@ from ollama_proxy.core.lifecycle.events import (
     Ready,
     Released,
     Restored,
-    Start,
-    Stop,
     StopFailed,
     StopRequested,
     Tick,
     Used,
     Wake,
-    Watch,
 )
 from ollama_proxy.core.lifecycle.record import (
     Fault,
@@ -38,7 +37,7 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
-from ollama_proxy.core.lifecycle.transitions import next_deadline, step
+from ollama_proxy.core.lifecycle.transitions import step
 
 ONE, TWO = LaunchId("one"), LaunchId("two")
 POLICY = Policy(idle_timeout_s=300, start_timeout_s=600, drain_timeout_s=60)
@@ -234,7 +233,7 @@ def test_progress_that_does_not_move_is_no_progress() -> None:
 
 
 def test_the_back_off_doubles_up_to_its_bound() -> None:
-    waits = [transitions.backoff_s(n, POLICY) for n in (1, 2, 3, 4, 50)]
+    waits = [backoff_s(n, POLICY) for n in (1, 2, 3, 4, 50)]
 
     assert waits == [10.0, 20.0, 40.0, 80.0, 900.0]
 

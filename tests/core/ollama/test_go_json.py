@@ -16,7 +16,7 @@ from ollama_proxy.core.ollama.go_json import (
     read_members,
     read_value,
 )
-from ollama_proxy.core.ollama.routes import read_fields
+from ollama_proxy.core.ollama.request_fields import read_fields
 from tests.recorded import Recorded
 from tests.recordings import ask_all, empty_ollama, load, odd_requests
 

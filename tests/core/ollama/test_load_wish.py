@@ -13,7 +13,8 @@ from ollama_proxy.core.ollama.load_wish import (
     load_wish_of,
     loads_to_try,
 )
-from ollama_proxy.core.ollama.routes import classify, read_fields
+from ollama_proxy.core.ollama.request_fields import read_fields
+from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, generate, running_proxy

@@ -13,7 +13,8 @@ from ollama_proxy.core.ollama.model_fate import (
     fate_of,
     sought_name,
 )
-from ollama_proxy.core.ollama.routes import classify, read_fields
+from ollama_proxy.core.ollama.request_fields import read_fields
+from ollama_proxy.core.ollama.routes import classify
 
 KEPT = NameFacts(
     known=False, absent=False, listed=True, starts_empty=False, launches=True, wakes=0

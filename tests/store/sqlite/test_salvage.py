@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store.state_repair import (
+from ollama_proxy.store.sqlite.salvage import (
     backend_in,
     doomed,
     launches_in,

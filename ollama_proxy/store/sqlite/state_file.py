@@ -1,4 +1,4 @@
-"""The SQLite file of the state: its schema, opening it, mending one that is damaged.
+"""Open the SQLite file of the state, or make one that is damaged anew.
 
 A damaged file is set aside and what can be read of it goes into a new one, row by
 row, from both ends of each table: between them may be a page that can't be read.
@@ -10,57 +10,15 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.store.state_repair import (
+from ollama_proxy.store.sqlite.salvage import (
     backend_in,
     launches_in,
     name_of_copy,
     owner_in,
 )
-
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE instance (
-        slot TEXT PRIMARY KEY, state TEXT NOT NULL, launch_id TEXT, record BLOB NOT NULL
-    );
-    CREATE TABLE journal (
-        id INTEGER PRIMARY KEY, at REAL NOT NULL, slot TEXT NOT NULL, launch_id TEXT,
-        before TEXT NOT NULL, after TEXT NOT NULL, event TEXT NOT NULL, fault TEXT
-    );
-    CREATE TABLE catalogue (
-        id INTEGER PRIMARY KEY CHECK (id = 1), contents BLOB NOT NULL
-    );
-    CREATE TABLE launch (
-        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, duration_s REAL NOT NULL
-    );
-    """,
-    "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
-    "CREATE TABLE note (launch_id TEXT PRIMARY KEY, note BLOB NOT NULL);",
-    """
-    CREATE TABLE backend_note (
-        backend TEXT, name TEXT, note BLOB NOT NULL, PRIMARY KEY (backend, name)
-    );
-    INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
-    DROP TABLE note;
-    """,
-    # The one catalogue of before may be any backend's: nobody can tell whose.
-    """
-    CREATE TABLE place (
-        name TEXT PRIMARY KEY, written INTEGER NOT NULL, contents BLOB, lessons BLOB
-    );
-    DROP TABLE catalogue;
-    """,
-    "ALTER TABLE journal ADD COLUMN report TEXT;",
-    """
-    CREATE TABLE launch_stages (
-        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, stages BLOB NOT NULL
-    );
-    """,
-)
-"""One script per version of the schema; the position is the version before it."""
+from ollama_proxy.store.sqlite.schema import columns_of, expected_columns, migrate
 
 _COPIES = 5
 _SCANNED_BYTES = 64 * 1024 * 1024
@@ -89,7 +47,7 @@ def open_state(path: Path, now: float) -> Opened:
     try:
         db = _connect(path)
         try:
-            _migrate(db, path)
+            migrate(db, path)
             damage = _damage_of(db)
         except BaseException:
             db.close()
@@ -150,45 +108,13 @@ def _unusable(path: Path, error: Exception) -> StartupError:
     )
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise StartupError(
-            f"the state file {str(path)!r} has schema {version}, this version knows "
-            f"{len(MIGRATIONS)}; run the newer ollama-proxy that wrote it"
-        )
-    for number in range(version, len(MIGRATIONS)):
-        db.executescript(
-            f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
-        )
-
-
-def _columns(db: sqlite3.Connection) -> dict[str, list[str]]:
-    """Return the columns of each table."""
-    names = db.execute(
-        "SELECT name FROM sqlite_master"
-        " WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    ).fetchall()
-    return {
-        name: [row[1] for row in db.execute(f'PRAGMA table_info("{name}")')]
-        for (name,) in names
-    }
-
-
-def _expected_columns() -> dict[str, list[str]]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for script in MIGRATIONS:
-            db.executescript(script)
-        return _columns(db)
-
-
 def _damage_of(db: sqlite3.Connection) -> str:
     """Return what is wrong with an open file, in words; nothing if nothing is."""
     said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if said != "ok":
         return str(said).splitlines()[-1]
-    there = _columns(db)
-    for table, columns in _expected_columns().items():
+    there = columns_of(db)
+    for table, columns in expected_columns().items():
         if table not in there:
             return f"the table {table!r} is missing"
         if lacking := [name for name in columns if name not in there[table]]:
@@ -203,7 +129,7 @@ def _made_anew(path: Path, damage: str, now: float) -> Opened:
     try:
         db = _connect(path)
         try:
-            _migrate(db, path)
+            migrate(db, path)
             lost = _copy_rows(copy, db)
             launches = _fill_in(db, copy)
         except BaseException:
@@ -233,11 +159,11 @@ def _copy_rows(copy: Path, db: sqlite3.Connection) -> list[str]:
     lost: list[str] = []
     with contextlib.closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as old:
         try:
-            there = _columns(old)
+            there = columns_of(old)
         except sqlite3.Error:
             return ["everything"]
         with db:
-            for table, columns in _columns(db).items():
+            for table, columns in columns_of(db).items():
                 common = [name for name in columns if name in there.get(table, ())]
                 if not common:
                     lost.append(table)

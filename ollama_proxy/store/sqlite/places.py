@@ -1,42 +1,34 @@
-"""What is known of the models of one place, on disk.
+"""Keep what is known of the models of each place: one row a place."""
 
-A place is what models outlive an instance on: a disk, a volume, a bucket, or the
-image that each instance begins with. What the instances of one place said is not
-true of another, so each has a row of its own.
-"""
-
-import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 import msgspec
 
 from ollama_proxy.core.ollama.catalog import Snapshot
-from ollama_proxy.store.lessons import Lessons
-from ollama_proxy.store.state_repair import read_contents
+from ollama_proxy.core.ollama.lessons import Lessons
+from ollama_proxy.store.ports import PLACES
+from ollama_proxy.store.sqlite.database import Database, Table
+from ollama_proxy.store.sqlite.salvage import read_contents
 
-PLACES: Final = 16
-"""How many places are remembered: those that were written last."""
-
-_LESSONS = msgspec.msgpack.Decoder(Lessons)
+_LESSONS: Final = msgspec.msgpack.Decoder(Lessons)
 _T = TypeVar("_T")
 
 
-class Place:
+class SqlitePlaces(Table):
+    """The rows of all places."""
+
+    def place(self, name: str) -> "SqlitePlace":
+        """Return what is known of the models of one place."""
+        return SqlitePlace(self._db, name)
+
+
+class SqlitePlace(Table):
     """The row of one place, of that which has its ``name`` now."""
 
-    def __init__(
-        self,
-        db: sqlite3.Connection,
-        writing: Callable[[], AbstractContextManager[sqlite3.Connection]],
-        name: str,
-        discard: Callable[[str, str, tuple[object, ...]], None],
-    ) -> None:
+    def __init__(self, database: Database, name: str) -> None:
+        super().__init__(database)
         self.name = name
-        self._discard = discard
-        self._db = db
-        self._writing = writing
 
     def contents(self) -> Snapshot | None:
         """Return what the newest instance said of its models."""
@@ -62,7 +54,7 @@ class Place:
         try:
             return read(raw)
         except (ValueError, TypeError) as error:
-            self._discard(
+            self._db.discard(
                 f"the {column} of {self.name!r} can't be read ({error})",
                 f"UPDATE place SET {column} = NULL WHERE name = ?",  # noqa: S608 - ours
                 (self.name,),
@@ -76,7 +68,7 @@ class Place:
 
     def _write(self, column: str, value: bytes) -> None:
         """Write one column, and forget the places that were written long ago."""
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.execute(
                 f"INSERT INTO place (name, written, {column})"  # noqa: S608 - our own
                 " VALUES (?, (SELECT 1 + coalesce(max(written), 0) FROM place), ?)"

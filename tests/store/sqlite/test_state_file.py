@@ -19,8 +19,9 @@ from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
 from ollama_proxy.core.restore_plan import Origin, StickyModel
-from ollama_proxy.store.sqlite import SLOT, Store
-from ollama_proxy.store.state_file import keep_copy
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.state_file import keep_copy
+from ollama_proxy.store.sqlite.store import SqliteStore
 
 LAUNCH = LaunchId("l0123456789abcdef")
 READY = Record(State.READY, since=1.0, launch_id=LAUNCH, accepted=True)
@@ -33,7 +34,7 @@ def line(after: str, launch_id: str = LAUNCH) -> Transition:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a state folder with an instance, a note and what is known of models."""
-    with closing(Store(tmp_path)) as store:
+    with closing(SqliteStore(tmp_path)) as store:
         store.claim("exoscale", costs=True)
         store.put(SLOT, READY, line("ready"))
         store.notes_of("exoscale").put_note(LAUNCH, b'{"a": 1}')
@@ -75,7 +76,7 @@ def test_what_a_record_names_that_can_not_be_read_is_stopped(
 ) -> None:
     with altered(folder) as db:
         db.execute("UPDATE instance SET record = ?", (record,))
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         found = store.get(SLOT)
 
         assert found is not None
@@ -94,8 +95,8 @@ def test_a_damaged_record_is_stopped_on_a_full_disk_too(
 
     with altered(folder) as db:
         db.execute("UPDATE instance SET record = 'x'")
-    monkeypatch.setattr(Store, "put", full)
-    with closing(Store(folder)) as store:
+    monkeypatch.setattr(SqliteStore, "put", full)
+    with closing(SqliteStore(folder)) as store:
         found = store.get(SLOT)
 
         assert found is not None
@@ -105,7 +106,7 @@ def test_a_damaged_record_is_stopped_on_a_full_disk_too(
 def test_a_file_that_is_damaged_under_us_is_told_of_in_a_sentence(
     folder: Path,
 ) -> None:
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         store._db.execute("DROP TABLE journal")
         store._db.execute("DROP TABLE instance")
         for read in (store.journal, store.launch_ids):
@@ -119,14 +120,14 @@ def test_a_launch_that_stands_in_the_bytes_of_a_record_alone_is_stopped(
     raw = msgspec.json.encode(READY)[:-5]
     with altered(folder) as db:
         db.execute("UPDATE instance SET launch_id = NULL, record = ?", (raw,))
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         assert store.launch_ids() == {LAUNCH}
 
 
 def test_a_damaged_record_of_nothing_is_none(folder: Path) -> None:
     with altered(folder) as db:
         db.execute("UPDATE instance SET launch_id = NULL, record = X'00'")
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         found = store.get(SLOT)
 
         assert found is not None
@@ -149,11 +150,11 @@ def test_a_damaged_record_of_nothing_is_none(folder: Path) -> None:
 def test_a_missing_table_costs_what_was_in_it_and_no_launch(
     folder: Path, table: str, errors_logged: LogCapture
 ) -> None:
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         owner_id = store.owner_id
     with altered(folder) as db:
         db.execute(f"DROP TABLE {table}")
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         assert store.owner_id == owner_id
         assert store.launch_ids() == {LAUNCH}
         left = {model.name for model in store.sticky_models()}
@@ -166,7 +167,7 @@ def test_a_missing_table_costs_what_was_in_it_and_no_launch(
 def test_the_journal_tells_of_the_launch_whose_record_is_gone(folder: Path) -> None:
     with altered(folder) as db:
         db.execute("DROP TABLE instance")
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         found = store.get(SLOT)
 
         assert found is not None
@@ -174,18 +175,18 @@ def test_the_journal_tells_of_the_launch_whose_record_is_gone(folder: Path) -> N
 
 
 def test_a_launch_that_ended_is_not_recalled(folder: Path) -> None:
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         store.put(SLOT, Record(), line("cold"))
     with altered(folder) as db:
         db.execute("DROP TABLE instance")
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         assert store.launch_ids() == set()
 
 
 def test_a_column_of_another_version_is_damage(folder: Path) -> None:
     with altered(folder) as db:
         db.execute("ALTER TABLE journal DROP COLUMN report")
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         assert [one.launch_id for one in store.journal()] == [LAUNCH]
         assert "has no 'report'" in store.damage[0]
 
@@ -195,9 +196,9 @@ def test_a_file_that_is_no_database_is_set_aside(
 ) -> None:
     path = tmp_path / "state.sqlite3"
     path.write_text("this is not a database, not at all" * 50)
-    with closing(Store(tmp_path)) as store:
+    with closing(SqliteStore(tmp_path)) as store:
         assert store.get(SLOT) is None
-    with closing(Store(tmp_path)) as store:
+    with closing(SqliteStore(tmp_path)) as store:
         assert store.damage == []
 
     assert copies(tmp_path)[0].read_text().startswith("this is not")
@@ -209,13 +210,13 @@ def test_a_file_that_is_no_database_is_set_aside(
 def test_what_stands_in_the_bytes_of_a_file_without_its_head_is_found(
     folder: Path, keeps_owner_file: bool
 ) -> None:
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         owner_id = store.owner_id
     if not keeps_owner_file:
         (folder / "owner").unlink()
     path = folder / "state.sqlite3"
     path.write_bytes(b"\0" * 100 + path.read_bytes()[100:])
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         found = store.get(SLOT)
 
         assert store.owner_id == owner_id
@@ -224,14 +225,14 @@ def test_what_stands_in_the_bytes_of_a_file_without_its_head_is_found(
 
 
 def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(folder: Path) -> None:
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         owner_id = store.owner_id
     path = folder / "state.sqlite3"
     whole = path.read_bytes()
     for kept in range(1, len(whole), 4096 - 512):
         path.write_bytes(whole[:kept])
         (folder / "state.sqlite3-wal").unlink(missing_ok=True)
-        with closing(Store(folder)) as store:
+        with closing(SqliteStore(folder)) as store:
             assert store.owner_id == owner_id
     assert len(copies(folder)) == 5
 
@@ -241,7 +242,7 @@ def test_whatever_bytes_are_damaged_the_launch_is_stopped_or_still_ours(
     folder: Path, seed: int
 ) -> None:
     """The owner id is kept in any case, by which the sweep finds what is there."""
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         owner_id = store.owner_id
     path, rng = folder / "state.sqlite3", random.Random(seed)
     damaged = bytearray(path.read_bytes())
@@ -249,7 +250,7 @@ def test_whatever_bytes_are_damaged_the_launch_is_stopped_or_still_ours(
     start = rng.randrange(100, len(damaged) - length)
     damaged[start : start + length] = rng.randbytes(length)
     path.write_bytes(damaged)
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         found = store.get(SLOT)
         store.sticky_models()
         store.place("here").contents()
@@ -265,10 +266,10 @@ def test_damaged_rows_of_models_go_and_the_others_stay(
     with altered(folder) as db:
         db.execute("UPDATE sticky_model SET model = 'nothing' WHERE name = 'a:latest'")
         db.execute("UPDATE launch SET duration_s = 'long'")
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         assert [model.name for model in store.sticky_models()] == ["b:latest"]
         assert store.launch_durations_s("exoscale") == []
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         store.sticky_models()
         assert store.damage == []
     assert len(copies(folder)) == 1
@@ -289,7 +290,7 @@ def test_damaged_rows_of_models_go_and_the_others_stay(
 def test_a_broken_catalogue_is_none(folder: Path, contents: object) -> None:
     with altered(folder) as db:
         db.execute("UPDATE place SET contents = ?, lessons = X'c1'", (contents,))
-    with closing(Store(folder)) as store:
+    with closing(SqliteStore(folder)) as store:
         place = store.place("here")
 
         assert place.contents() is None

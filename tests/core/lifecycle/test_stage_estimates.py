@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_proxy.store.sqlite import Store
-from ollama_proxy.store.stage_history import StageEstimates
+from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
+from ollama_proxy.store.sqlite.store import SqliteStore
 
 BOOT = {"creating": 20.0, "booting": 30.0, "driver": 100.0, "loading": 10.0}
 WAKE = {"creating": 5.0, "booting": 15.0, "loading": 10.0}
@@ -59,9 +59,9 @@ def test_only_the_launches_that_had_the_stage_count() -> None:
 
 
 def test_what_was_measured_outlives_the_process(tmp_path: Path) -> None:
-    with contextlib.closing(Store(tmp_path)) as store:
+    with contextlib.closing(SqliteStore(tmp_path)) as store:
         StageEstimates(store.stages).add("a", BOOT)
-    with contextlib.closing(Store(tmp_path)) as store:
+    with contextlib.closing(SqliteStore(tmp_path)) as store:
         estimates = StageEstimates(store.stages)
 
         assert estimates.remaining_s("a", "driver", 0.0) == 110.0
@@ -69,7 +69,7 @@ def test_what_was_measured_outlives_the_process(tmp_path: Path) -> None:
 
 
 def test_so_many_are_kept_and_no_more(tmp_path: Path) -> None:
-    with contextlib.closing(Store(tmp_path)) as store:
+    with contextlib.closing(SqliteStore(tmp_path)) as store:
         estimates = StageEstimates(store.stages)
         for _ in range(30):
             estimates.add("a", BOOT)
@@ -81,11 +81,11 @@ def test_so_many_are_kept_and_no_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b'{"driver": "x"}', b'{"driver": -1}', 7])
 def test_a_row_that_can_not_be_read_is_left_out(tmp_path: Path, raw: object) -> None:
-    with contextlib.closing(Store(tmp_path)) as store:
+    with contextlib.closing(SqliteStore(tmp_path)) as store:
         store.stages.add("a", BOOT)
     with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite3")) as db, db:
         db.execute("INSERT INTO launch_stages VALUES (NULL, 'a', ?)", (raw,))
-    with contextlib.closing(Store(tmp_path)) as store:
+    with contextlib.closing(SqliteStore(tmp_path)) as store:
         assert store.stages.launches("a") == [BOOT]
 
 

@@ -15,9 +15,8 @@ from ollama_proxy.composition import open_backend
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Traits, place_of
-from ollama_proxy.store.places import PLACES
-from ollama_proxy.store.sqlite import Store
-from ollama_proxy.store.state_file import MIGRATIONS
+from ollama_proxy.store.sqlite.schema import MIGRATIONS
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
 
@@ -25,28 +24,9 @@ CONTENTS = Snapshot(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store(tmp_path)) as store:
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(tmp_path)) as store:
         yield store
-
-
-def test_what_an_instance_said_is_kept_by_place(tmp_path: Path) -> None:
-    with closing(Store(tmp_path)) as store:
-        assert store.place("local simulator").contents() is None
-        store.place("local simulator").put_contents(CONTENTS)
-    with closing(Store(tmp_path)) as store:
-        assert store.place("local simulator").contents() == CONTENTS
-        assert store.place("exoscale at-vie-2 Ubuntu").contents() is None
-
-
-def test_the_places_written_last_are_remembered(store: Store) -> None:
-    for number in range(PLACES + 3):
-        store.place("first").put_contents(CONTENTS)
-        store.place(f"place {number}").put_contents(CONTENTS)
-    kept = [n for n in range(PLACES + 3) if store.place(f"place {n}").contents()]
-
-    assert kept == list(range(4, PLACES + 3))
-    assert store.place("first").contents() == CONTENTS
 
 
 def test_a_place_is_what_the_models_are_on_else_where_the_instance_is() -> None:
@@ -70,7 +50,7 @@ def test_a_catalogue_whose_place_nobody_noted_is_dropped(tmp_path: Path) -> None
     db.execute(f"PRAGMA user_version = {before}")
     db.commit()
     db.close()
-    with closing(Store(tmp_path)) as store:
+    with closing(SqliteStore(tmp_path)) as store:
         assert store.owner_id == "kept"
         assert store.place("exoscale at-vie-2 Ubuntu").contents() is None
 
@@ -129,7 +109,7 @@ EXOSCALE_DISK = "exoscale at-vie-2 Linux Ubuntu 24.04 LTS 64-bit"
     ],
 )
 async def test_each_backend_tells_where_its_models_are_and_whether_they_stay(
-    store: Store, environment: dict[str, str], place: str, *, empty: bool
+    store: SqliteStore, environment: dict[str, str], place: str, *, empty: bool
 ) -> None:
     settings = load_settings(environment)
     backend = open_backend(settings, store, SystemClock())

@@ -1,45 +1,16 @@
-"""What the instances of one place taught that no table and no list says."""
+"""Write down what the instances of one place teach."""
 
 import math
-from typing import Final, Protocol
+from typing import Final
 
-import msgspec
 import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StoreError
+from ollama_proxy.store.ports import LessonStore
 
 _WRITE_EVERY_S: Final = 10.0
-
-
-class Lessons(msgspec.Struct):
-    """What was learnt.
-
-    ``routes``: those outside of Ollama's table that an instance answered, as
-    ``METHOD /path``. The rest is of models by full names, none of them in the list of
-    models: ``woken``, for which an instance was woken that is not up yet; ``absent``,
-    which are not there as long as the list is ``list_id``; ``served``, which were
-    answered all the same. ``wakes``: when such names last caused launches, in epoch
-    seconds.
-    """
-
-    routes: list[str] = []
-    list_id: str = ""
-    woken: list[str] = []
-    absent: list[str] = []
-    served: list[str] = []
-    wakes: list[float] = []
-
-
-class LessonStore(Protocol):
-    """The part of a place that remembers lessons."""
-
-    def lessons(self) -> Lessons:
-        """Return what was learnt so far."""
-
-    def put_lessons(self, lessons: Lessons) -> None:
-        """Write what was learnt. Raises `StoreError`."""
 
 
 class LessonBook:

@@ -1,0 +1,54 @@
+"""Say what has to be done about an instance.
+
+It is a function of the record alone, not of the event that led there. So a repeated
+`Tick` repeats the command, and work that a crash cut short is taken up again.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Ask the cloud for the instance, until it accepts."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Bring the instance to readiness, then watch that it stays."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Make the cloud remove the instance, until it says it is gone."""
+
+    launch_id: LaunchId
+
+
+Command = Start | Watch | Stop
+
+
+def command_for(record: Record) -> Command | None:
+    """Return what has to be done as long as the record stays as it is."""
+    if record.launch_id is None:
+        return None
+    return _duty(record.state, record.launch_id, accepted=record.accepted)
+
+
+@functools.lru_cache(maxsize=64)  # asked for with each lease
+def _duty(state: State, launch_id: LaunchId, *, accepted: bool) -> Command | None:
+    match state:
+        case State.STARTING if not accepted:
+            return Start(launch_id)
+        case State.STARTING | State.READY | State.DRAINING:
+            return Watch(launch_id)
+        case State.STOPPING:
+            return Stop(launch_id)
+        case _:
+            return None

@@ -1,0 +1,63 @@
+"""Say when time alone changes a record: idleness, end of life, patience, back-off."""
+
+import math
+
+from ollama_proxy.core.lifecycle.record import Policy, Record, Stage, State
+
+
+def next_deadline(record: Record, policy: Policy) -> float | None:
+    """Return the moment at which a `Tick` next changes the record, if any."""
+    match record.state:
+        case State.STARTING:
+            return min(given_up_at(record, policy), end_of_life(record, policy))
+        case State.READY:
+            deadline = end_of_life(record, policy)
+            if not record.leases:
+                deadline = min(deadline, record.last_used + policy.idle_timeout_s)
+            if record.failures:
+                deadline = min(deadline, record.since + policy.stable_s)
+            return deadline
+        case State.DRAINING:
+            return record.since + policy.drain_timeout_s
+        case State.COOLDOWN if record.lockout is not None:
+            return record.lockout.until
+        case State.COOLDOWN if record.failures < policy.failure_limit:
+            return record.retry_at
+        case _:
+            return None
+
+
+def is_given_up(record: Record, policy: Policy) -> bool:
+    """Tell whether no launch comes by itself any more: a person has to act."""
+    if record.lockout is not None:
+        return True
+    ended = record.state is State.COOLDOWN or (
+        record.state is State.STOPPING and record.failed
+    )
+    return ended and record.failures >= policy.failure_limit
+
+
+def backoff_s(failures: int, policy: Policy) -> float:
+    """Return the pause after the n-th failure in a row: doubling, bounded."""
+    doublings = min(max(failures - 1, 0), 30)
+    return float(min(policy.backoff_max_s, policy.backoff_s * 2.0**doublings))
+
+
+def end_of_life(record: Record, policy: Policy) -> float:
+    """Return the moment at which an instance goes, used or not.
+
+    A record of an older version does not tell when it was launched.
+    """
+    return (record.launched_at or record.since) + policy.max_lifetime_s
+
+
+def given_up_at(record: Record, policy: Policy) -> float:
+    """Return the moment at which a launch that gets no further is given up."""
+    if policy.is_always_on and record.progress.stage is Stage.CONNECTING:
+        return math.inf
+    return record.progress_at + policy.start_timeout_s
+
+
+def is_idle(record: Record, now: float, policy: Policy) -> bool:
+    """Tell whether an instance was used by nobody for as long as it may be."""
+    return not record.leases and now >= record.last_used + policy.idle_timeout_s

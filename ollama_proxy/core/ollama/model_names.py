@@ -1,0 +1,37 @@
+"""Compare the names of models as Ollama does."""
+
+_DEFAULT_PARTS = ("https://", "http://", "registry.ollama.ai/", "library/")
+
+
+def full_model_name(name: str) -> str:
+    """Return ``name`` as the store resolves it: lower case, short, with a tag."""
+    return shown_model_name(name).lower()
+
+
+def shown_model_name(name: str) -> str:
+    """Return ``name`` as Ollama shows it: short, with a tag, in the client's letters.
+
+    ``:local`` says nothing; a cloud model's suffix becomes part of its tag
+    (``NormalizePullName`` in ``internal/modelref/modelref.go``).
+    """
+    short = name.strip()
+    for part in _DEFAULT_PARTS:
+        if short[: len(part)].lower() == part:
+            short = short[len(part) :]
+    short = _without_suffix(short, ":local")
+    base = _without_suffix(short, ":cloud")
+    if base != short and ":" in base.rpartition("/")[2]:
+        short = f"{base}-cloud"
+    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
+
+
+def _without_suffix(name: str, suffix: str) -> str:
+    return name[: -len(suffix)] if name.lower().endswith(suffix) else name
+
+
+def is_cloud_model(name: str) -> bool:
+    """Tell whether a name means a model of ollama.com: ``:cloud`` or ``…-cloud``."""
+    _, colon, last = name.rpartition(":")
+    tag = last.strip().lower()
+    named = tag == "cloud" or ("/" not in tag and tag.endswith("-cloud"))
+    return bool(colon) and named

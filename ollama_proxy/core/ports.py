@@ -1,0 +1,84 @@
+"""What the fleet and the backends ask of a store, whatever it is made of.
+
+`ollama_proxy.store.ports` has the rest. These stand here because the fleet and the
+store do not know one another: both know what is written down.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId, Record
+from ollama_proxy.core.restore_plan import StickyModel
+
+
+class RecordStore(Protocol):
+    """Keeps the record of each slot: what is intended and known of its instance."""
+
+    def get(self, slot: str) -> Record | None:
+        """Return the record of a slot; None if it never had one."""
+
+    def put(self, slot: str, record: Record, transition: Transition | None) -> None:
+        """Write a record, and its line of the journal if the state changed.
+
+        Raises `StoreError` if it is not written.
+        """
+
+
+class LaunchRegister(Protocol):
+    """Knows the launches that were ever begun from here."""
+
+    def launch_ids(self) -> set[LaunchId]:
+        """Return every launch that a record names. Raises `StoreError`."""
+
+    def remembers(self, launch_id: LaunchId) -> bool:
+        """Tell whether a launch is on record, or ever was. Raises `StoreError`."""
+
+
+class LaunchHistory(Protocol):
+    """Remembers how long the last launches of each offer took."""
+
+    def add_launch(self, offer: str, duration_s: float) -> None:
+        """Remember how long a launch took from wake to ready. Raises `StoreError`."""
+
+    def launch_durations_s(self, offer: str) -> list[float]:
+        """Return how long the last launches of an offer took, the oldest first."""
+
+
+class StageHistory(Protocol):
+    """Remembers how long the stages of the last launches of each offer took."""
+
+    def add(self, offer: str, stages: Mapping[str, float]) -> None:
+        """Remember the seconds of each stage of a launch, in order.
+
+        Raises `StoreError`.
+        """
+
+    def launches(self, offer: str) -> list[dict[str, float]]:
+        """Return the stages of the last launches of an offer, the oldest first."""
+
+
+class ModelStore(Protocol):
+    """Remembers the models that clients put on the instances."""
+
+    def sticky_models(self) -> list[StickyModel]:
+        """Return every model that is remembered, by name."""
+
+    def put_sticky(self, model: StickyModel) -> None:
+        """Remember a model, in place of one of its name. Raises `StoreError`."""
+
+    def drop_sticky(self, name: str) -> None:
+        """Forget a model. Raises `StoreError`."""
+
+
+class BackendNotes(Protocol):
+    """Keeps what one backend has to know of its launches after a crash."""
+
+    def notes(self) -> dict[LaunchId, bytes]:
+        """Return every note."""
+
+    def put_note(self, launch_id: LaunchId, note: bytes) -> None:
+        """Write a note. Raises `StoreError` if it is not on disk afterwards."""
+
+    def drop_note(self, launch_id: LaunchId) -> None:
+        """Forget a note. Raises `StoreError`."""

@@ -1,0 +1,14 @@
+"""Open the store of a deployment: the one module that knows which it is."""
+
+from pathlib import Path
+
+from ollama_proxy.store.ports import Store
+from ollama_proxy.store.sqlite.store import SqliteStore
+
+
+def open_store(folder: Path) -> Store:
+    """Open the state in a folder, and take the folder for this process.
+
+    Raises `StartupError` if another has it, or if it can't be read or written.
+    """
+    return SqliteStore(folder)

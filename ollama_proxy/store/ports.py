@@ -1,0 +1,171 @@
+"""Say what a store does, one port per concern.
+
+Whoever uses a store names the port that it needs, and no store by its class:
+`ollama_proxy.store.sqlite` is one, `ollama_proxy.store.memory` another.
+`tests/store/test_contract.py` holds both to what is said here.
+"""
+
+from collections.abc import Collection
+from typing import Final, Protocol
+
+from ollama_proxy.base.clock import MarkStore
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.ollama.catalog import Snapshot
+from ollama_proxy.core.ollama.lessons import Lessons
+from ollama_proxy.core.ports import (
+    BackendNotes,
+    LaunchHistory,
+    LaunchRegister,
+    ModelStore,
+    RecordStore,
+    StageHistory,
+)
+
+__all__ = [
+    "BackendNotes",
+    "CatalogStore",
+    "Health",
+    "Journal",
+    "LaunchHistory",
+    "LaunchRegister",
+    "LessonStore",
+    "MarkStore",
+    "ModelStore",
+    "NoteStore",
+    "Ownership",
+    "Place",
+    "Places",
+    "RecordStore",
+    "StageHistory",
+    "Store",
+]
+
+SLOT: Final = "default-0"
+"""The slot of the one instance that there is."""
+
+PLACES: Final = 16
+"""How many places are remembered: those that were written last."""
+
+REMEMBERED: Final = 20
+"""How many launches of each offer are remembered."""
+
+JOURNAL_LINES: Final = 1000
+"""How many lines of the journal are kept: the newest."""
+
+
+class Journal(Protocol):
+    """Keeps the changes of state, as lines for people to read."""
+
+    def journal(self, limit: int = 50) -> list[Transition]:
+        """Return the newest lines, newest first. Raises `StoreError`."""
+
+    def add_line(self, line: Transition) -> None:
+        """Write a line that changes no record. Raises `StoreError`."""
+
+
+class CatalogStore(Protocol):
+    """Keeps what the newest instance of a place said of its models."""
+
+    def contents(self) -> Snapshot | None:
+        """Return what the newest instance said; None before the first."""
+
+    def put_contents(self, contents: Snapshot) -> None:
+        """Write what the newest instance said. Raises `StoreError`."""
+
+
+class LessonStore(Protocol):
+    """Keeps what the instances of a place taught besides."""
+
+    def lessons(self) -> Lessons:
+        """Return what was learnt so far."""
+
+    def put_lessons(self, lessons: Lessons) -> None:
+        """Write what was learnt. Raises `StoreError`."""
+
+
+class Place(CatalogStore, LessonStore, Protocol):
+    """Keeps what is known of the models of one place.
+
+    A place is what models outlive an instance on: a disk, a volume, a bucket, or the
+    image that each instance begins with. What the instances of one place said is not
+    true of another. ``name`` may be changed: then it is about that place.
+    """
+
+    name: str
+
+
+class Places(Protocol):
+    """Has a `Place` for each name."""
+
+    def place(self, name: str) -> Place:
+        """Return what is known of the models of one place."""
+
+
+class NoteStore(Protocol):
+    """Has `BackendNotes` for each backend."""
+
+    def notes_of(self, backend: str) -> BackendNotes:
+        """Return the notes of one backend; no other sees them."""
+
+
+class Ownership(Protocol):
+    """Knows whose instances these are."""
+
+    @property
+    def owner_id(self) -> str:
+        """The id of this deployment, drawn when the store was new."""
+
+    def take_over(self, owner_id: str) -> None:
+        """Go on as another deployment: nothing of our own may be left.
+
+        Raises `StoreError`.
+        """
+
+    def claim(self, backend: str, *, costs: bool) -> None:
+        """Let the records belong to a backend; ``costs``: its instances outlive us.
+
+        Raises `StartupError` if a record names an instance of another backend: it
+        would be forgotten, and nobody would stop it.
+        """
+
+
+class Health(Protocol):
+    """Tells what is wrong with a store."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last write failed, until one succeeds again."""
+
+    @property
+    def damage(self) -> list[str]:
+        """What an earlier process left that could not be read, in words."""
+
+
+class Store(
+    RecordStore,
+    LaunchRegister,
+    LaunchHistory,
+    Journal,
+    ModelStore,
+    Places,
+    NoteStore,
+    MarkStore,
+    Ownership,
+    Health,
+    Protocol,
+):
+    """Is all of it: one deployment's state, owned by one process at a time."""
+
+    @property
+    def stages(self) -> StageHistory:
+        """What is known of the stages of launches."""
+
+    def forget(self, launch_ids: Collection[LaunchId]) -> None:
+        """Let no record name launches that were seen to be gone.
+
+        Raises `StoreError`.
+        """
+
+    def close(self) -> None:
+        """Let another process have the store."""

@@ -1,0 +1,77 @@
+"""Put what is known into the place of records that can't be read any more."""
+
+import contextlib
+from collections.abc import Sequence
+
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.database import Database
+from ollama_proxy.store.sqlite.records import SqliteRecords
+from ollama_proxy.store.sqlite.salvage import (
+    doomed,
+    launches_in,
+    launches_under_way,
+    read_record,
+)
+
+
+def mend(database: Database, records: SqliteRecords) -> None:
+    """See that each launch that may have an instance has a record that stops it."""
+    if database.opened.damage:
+        database.report(f"the state file was damaged: {database.opened.damage}")
+        _recall(database, records, database.opened.launches)
+    rows = database.execute("SELECT slot, launch_id, record FROM instance")
+    for slot, launch_id, raw in rows.fetchall():
+        _mend_record(database, records, str(slot), launch_id, raw)
+
+
+def _mend_record(
+    database: Database,
+    records: SqliteRecords,
+    slot: str,
+    launch_id: object,
+    raw: object,
+) -> None:
+    named = LaunchId(launch_id) if isinstance(launch_id, str) else None
+    try:
+        record = read_record(raw)
+        if record.launch_id == named or named is None:
+            return
+        why = f"it names the launch {record.launch_id}"
+    except ValueError as error:
+        why = str(error)
+        if named is None and isinstance(raw, bytes):
+            named = next(iter(launches_in(raw)), None)
+    known = named or "none"
+    what = f"the record of {slot!r} can't be read ({why}); its launch: {known}"
+    database.report(f"{what}; {database.kept_copy()}")
+    with contextlib.suppress(StoreError):
+        records.put(slot, doomed(named, database.date()), None)
+
+
+def _recall(database: Database, records: SqliteRecords, found: Sequence[str]) -> None:
+    """Remember the launches of a file that had to be made anew.
+
+    Each slot whose record is gone gets the launch that the journal leaves open,
+    else one whose record stood in the bytes of the file.
+    """
+    slots = {row[0] for row in database.execute("SELECT slot FROM instance")}
+    journal = database.execute(
+        "SELECT slot, launch_id, after FROM journal ORDER BY id"
+    ).fetchall()
+    recalled = launches_under_way(journal)
+    known = {row[1] for row in journal} | records.launch_ids()
+    unknown = [LaunchId(name) for name in found if name not in known]
+    if unknown and not slots and not recalled:
+        recalled = {SLOT: unknown.pop()}
+    for slot, launch_id in recalled.items():
+        if slot not in slots:
+            database.report(f"launch {launch_id} may have an instance: it is stopped")
+            records.put(slot, doomed(launch_id, database.date()), None)
+    if unknown:
+        names = ", ".join(unknown)
+        database.report(
+            f"the damaged file names launches that may have ended: {names}; the"
+            " sweep stops what is still there"
+        )

@@ -1,0 +1,84 @@
+"""Bring the tables of a state file up to date: one script per version of them."""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from ollama_proxy.base.errors import StartupError
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE instance (
+        slot TEXT PRIMARY KEY, state TEXT NOT NULL, launch_id TEXT, record BLOB NOT NULL
+    );
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, slot TEXT NOT NULL, launch_id TEXT,
+        before TEXT NOT NULL, after TEXT NOT NULL, event TEXT NOT NULL, fault TEXT
+    );
+    CREATE TABLE catalogue (
+        id INTEGER PRIMARY KEY CHECK (id = 1), contents BLOB NOT NULL
+    );
+    CREATE TABLE launch (
+        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, duration_s REAL NOT NULL
+    );
+    """,
+    "CREATE TABLE sticky_model (name TEXT PRIMARY KEY, model BLOB NOT NULL);",
+    "CREATE TABLE note (launch_id TEXT PRIMARY KEY, note BLOB NOT NULL);",
+    """
+    CREATE TABLE backend_note (
+        backend TEXT, name TEXT, note BLOB NOT NULL, PRIMARY KEY (backend, name)
+    );
+    INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
+    DROP TABLE note;
+    """,
+    # The one catalogue of before may be any backend's: nobody can tell whose.
+    """
+    CREATE TABLE place (
+        name TEXT PRIMARY KEY, written INTEGER NOT NULL, contents BLOB, lessons BLOB
+    );
+    DROP TABLE catalogue;
+    """,
+    "ALTER TABLE journal ADD COLUMN report TEXT;",
+    """
+    CREATE TABLE launch_stages (
+        id INTEGER PRIMARY KEY, offer TEXT NOT NULL, stages BLOB NOT NULL
+    );
+    """,
+)
+"""One script per version of the schema; the position is the version before it."""
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Run the scripts that a file lacks. Raises `StartupError` for a later version."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StartupError(
+            f"the state file {str(path)!r} has schema {version}, this version knows "
+            f"{len(MIGRATIONS)}; run the newer ollama-proxy that wrote it"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        db.executescript(
+            f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+        )
+
+
+def columns_of(db: sqlite3.Connection) -> dict[str, list[str]]:
+    """Return the columns of each table."""
+    names = db.execute(
+        "SELECT name FROM sqlite_master"
+        " WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    ).fetchall()
+    return {
+        name: [row[1] for row in db.execute(f'PRAGMA table_info("{name}")')]
+        for (name,) in names
+    }
+
+
+def expected_columns() -> dict[str, list[str]]:
+    """Return the columns of each table as the newest schema has them."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        for script in MIGRATIONS:
+            db.executescript(script)
+        return columns_of(db)

@@ -1,0 +1,61 @@
+"""What has to outlive the process: one SQLite file in the state folder.
+
+It holds the owner id, the record of every slot (what is intended and known of
+its instance), a journal of transitions, the catalogues, how long launches took, and
+the models that clients put there. Writes are synchronous and few: a record is on
+disk before its cloud is called, or the call is not made.
+"""
+
+from pathlib import Path
+
+from ollama_proxy.store.ports import JOURNAL_LINES
+from ollama_proxy.store.sqlite.database import Database
+from ollama_proxy.store.sqlite.history import SqliteLaunches
+from ollama_proxy.store.sqlite.journal import SqliteJournal
+from ollama_proxy.store.sqlite.mending import mend
+from ollama_proxy.store.sqlite.models import SqliteModels
+from ollama_proxy.store.sqlite.notes import SqliteNotes
+from ollama_proxy.store.sqlite.ownership import SqliteOwnership
+from ollama_proxy.store.sqlite.places import SqlitePlaces
+from ollama_proxy.store.state_folder import take_folder
+
+
+class SqliteStore(
+    SqliteOwnership,
+    SqliteJournal,
+    SqliteLaunches,
+    SqliteModels,
+    SqlitePlaces,
+    SqliteNotes,
+):
+    """The state of one deployment; it has every port of `ollama_proxy.store.ports`."""
+
+    def __init__(self, folder: Path, *, journal_lines: int = JOURNAL_LINES) -> None:
+        self._lock = take_folder(folder)
+        try:
+            database = Database(folder, journal_lines)
+        except BaseException:
+            self._lock.release()
+            raise
+        super().__init__(database)
+        try:
+            mend(database, self)
+            self.read_owner_id()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last write failed, until one succeeds again."""
+        return self._db.problem
+
+    @property
+    def damage(self) -> list[str]:
+        """What an earlier process left that could not be read, in words."""
+        return self._db.damage
+
+    def close(self) -> None:
+        """Close the file and let another process have the folder."""
+        self._db.close()
+        self._lock.release()
