@@ -17,6 +17,7 @@ import pytest
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition import PARTS, Parts, build_app, open_runner
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.hosts import HostPolicy
@@ -36,6 +37,14 @@ HAS_FAST_PATH = os.environ.get("OLLAMA_PROXY_FAST_PATH", "true") == "true"
 needs_fast_path = pytest.mark.skipif(
     not HAS_FAST_PATH, reason="OLLAMA_PROXY_FAST_PATH turns off what this is about"
 )
+
+HURRIED = Timing(
+    retry_pause_s=0.02,
+    retry_pause_max_s=0.05,
+    longest_sleep_s=0.05,
+    probe_every_s=0.1,
+)
+"""Short pauses between repeated calls, for tests that run in real time."""
 
 
 @dataclass(slots=True)
@@ -105,6 +114,7 @@ async def running_proxy(
     hosts: HostPolicy | None = None,
     access_rules: Sequence[AccessRule] = (),
     drain_timeout_s: float = 0.2,
+    timing: Timing = STANDARD,
     **env: str,
 ) -> AsyncIterator[RunningProxy]:
     """Run a proxy with its state in ``folder``; ``env`` are settings."""
@@ -127,6 +137,7 @@ async def running_proxy(
         hold=hold,
         hosts=hosts,
         access_rules=access_rules,
+        timing=timing,
     )
     runner = open_runner(app, drain_timeout_s=drain_timeout_s)
     await runner.setup()

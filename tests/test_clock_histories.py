@@ -23,7 +23,8 @@ from ollama_proxy.core.lifecycle.record import (
     Record,
     State,
 )
-from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud

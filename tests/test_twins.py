@@ -17,7 +17,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.owners import twins
-from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import exoscale_rig

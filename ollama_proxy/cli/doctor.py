@@ -30,9 +30,9 @@ from ollama_proxy.fleet.backend import (
 )
 from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
-from ollama_proxy.fleet.pool import sweep
 from ollama_proxy.fleet.redeployment import closing_steps, order_steps
 from ollama_proxy.fleet.stop_until_gone import until_gone
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.server.binding import bind
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Ownership, Store

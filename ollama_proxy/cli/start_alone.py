@@ -26,7 +26,7 @@ from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, SupportsPrices
-from ollama_proxy.fleet.pool import random_launch_id
+from ollama_proxy.fleet.launch_ids import random_launch_id
 from ollama_proxy.fleet.stop_until_gone import surely_gone
 from ollama_proxy.store.ports import SLOT, RecordStore
 

@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import web
 
 from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.fleet import Fleet, build_fleet
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
 from ollama_proxy.config.settings import Settings
@@ -21,8 +22,8 @@ from ollama_proxy.fleet.backend import (
     SupportsModelListing,
     place_of,
 )
-from ollama_proxy.fleet.controller import Offer
 from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessControl, AccessRule
@@ -90,15 +91,19 @@ def build_app(
     hosts: HostPolicy | None = None,
     access_rules: Sequence[AccessRule] = (),
     neighbours: Neighbours | None = None,
+    timing: Timing = STANDARD,
 ) -> web.Application:
     """Return the application; nothing in it is global, nothing runs yet.
 
     To be called where an event loop runs, which the client sessions belong to.
     ``hold`` is how requests wait, if not as the settings and habit have it;
     ``hosts`` the rules for ``Host`` if it listens on loopback only; ``access_rules``
-    are asked about each request besides.
+    are asked about each request besides. ``timing``: pauses and time-outs that no
+    setting changes.
     """
-    fleet = build_fleet(settings, clock=clock, store=store, backend=backend, rng=rng)
+    fleet = build_fleet(
+        settings, clock=clock, store=store, backend=backend, rng=rng, timing=timing
+    )
     pool, metrics = fleet.pool, fleet.metrics
     most = MOST_DETACHED if settings.detached_pulls else 0
     pulls = Pulls(fleet.relay, clock=clock, stall_s=settings.stall_timeout, most=most)

@@ -10,7 +10,7 @@ from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.fleet.backend import Backend, BackendContext
 from ollama_proxy.fleet.backend_loader import load_backend
-from ollama_proxy.fleet.controller import Offer
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.store.ports import Store
 

@@ -9,6 +9,7 @@ import aiohttp
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.backend import offer_of
 from ollama_proxy.config.policies import policy_of
 from ollama_proxy.config.settings import Settings
@@ -17,8 +18,9 @@ from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.fleet.backend import Backend
-from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.fleet.restored_models import RestoredModels
@@ -65,6 +67,7 @@ def build_fleet(
     store: Store,
     backend: Backend,
     rng: random.Random,
+    timing: Timing = STANDARD,
 ) -> Fleet:
     """Build the pools in a loop; nothing runs yet."""
     offer, mark = offer_of(settings, backend), LoopMark(store.owner_id)
@@ -74,7 +77,7 @@ def build_fleet(
         connector=aiohttp.TCPConnector(socket_factory=kept_alive_socket),
         timeout=aiohttp.ClientTimeout(total=None),
     )
-    probe = HttpProbe(probing, restored, load_wishes, mark, gpu)
+    probe = HttpProbe(probing, restored, load_wishes, mark, gpu, timing)
     metrics, estimates = Metrics(), Estimates(store)
     stages, relay = StageEstimates(store.stages), UpstreamClient(mark)
     metrics.watch_stages(offer.name)
@@ -90,6 +93,7 @@ def build_fleet(
                 clock=clock,
                 policy=policy_of(settings),
                 rng=rng,
+                timing=timing,
             )
             for slot in slots
         ]
@@ -105,6 +109,7 @@ def build_fleet(
             clock=clock,
             max_waiting=settings.max_waiting,
             load_wishes=load_wishes,
+            timing=timing,
         )
         for controller in controllers:
             controller.subscribe(partial(_forget_connections, relay))

@@ -27,6 +27,11 @@ class PreparationError(Exception):
         super().__init__(fault.message)
         self.fault = fault
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection broke, which a gateway may have done."""
+        return self.fault.reason == "lost"
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:

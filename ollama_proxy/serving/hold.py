@@ -21,7 +21,7 @@ from ollama_proxy.core.ollama.error_bodies import (
     stream_type,
 )
 from ollama_proxy.core.ollama.routes import Family
-from ollama_proxy.fleet.pool import Lease
+from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.response_relay import close_if_unframed
 
 

@@ -12,7 +12,8 @@ from ollama_proxy.core.http.compression import encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.pull_progress import read_progress
-from ollama_proxy.fleet.pool import Lease, Pool
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.pull import (
     EncodedPullError,

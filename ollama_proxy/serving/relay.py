@@ -7,7 +7,8 @@ from typing import Any
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
-from ollama_proxy.fleet.pool import Lease, Pool
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold import HoldPolicy

@@ -23,7 +23,7 @@ from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.pull_progress import ProgressLine
-from ollama_proxy.fleet.pool import Lease
+from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.pull import EncodedPullError, Pull, PullHead, PullRequest
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.request import PreparedRequest

@@ -23,8 +23,10 @@ from ollama_proxy.core.lifecycle.record import (
     State,
 )
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
-from ollama_proxy.fleet.controller import Controller, Offer
-from ollama_proxy.fleet.pool import Lease, Pool
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.fleet.pool import Pool
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import FaultyStore
@@ -347,7 +349,7 @@ async def test_an_instance_nobody_remembers_is_swept() -> None:
     deployment = Deployment()
     await asyncio.sleep(5)
     await deployment.cloud.start(LaunchId("stray"))
-    assert await deployment.pool.sweep(dry_run=True) == ["stray"]
+    assert await deployment.pool.sweeper.sweep(dry_run=True) == ["stray"]
     assert deployment.cloud.paid == 1
     await asyncio.sleep(700)
 
@@ -713,14 +715,14 @@ async def test_a_backend_that_keeps_crashing_ends_the_launch() -> None:
 async def test_an_owner_that_crashes_begins_again() -> None:
     deployment = Deployment()
     lease = await _leased(deployment)
-    controller = deployment.pool.controllers[0]
-    whole = controller._until_something_happens
+    executor = deployment.pool.controllers[0]._executor
+    whole = executor._until_something_happens
 
     async def crash(_work: object) -> None:
-        controller._until_something_happens = whole  # type: ignore[method-assign]  # once
+        executor._until_something_happens = whole  # type: ignore[method-assign]  # once
         raise RuntimeError("on purpose")
 
-    controller._until_something_happens = crash  # type: ignore[method-assign,assignment]  # once
+    executor._until_something_happens = crash  # type: ignore[method-assign,assignment]  # once
     with structlog.testing.capture_logs() as logs:
         lease.release()
         await asyncio.sleep(400)

@@ -252,9 +252,9 @@ async def test_a_second_order_and_a_sweep_are_refused_meanwhile() -> None:
     with pytest.raises(ConflictError, match="already"):
         await redeployment.run(None, tell)
     with pytest.raises(ConflictError, match="sweep afterwards"):
-        await deployment.pool.sweep()
+        await deployment.pool.sweeper.sweep()
     await order
-    assert await deployment.pool.sweep() == []
+    assert await deployment.pool.sweeper.sweep() == []
     await deployment.pool.aclose()
 
 

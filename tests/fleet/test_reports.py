@@ -25,7 +25,8 @@ from ollama_proxy.core.lifecycle.record import (
 )
 from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.fleet.backend import Observation, Phase
-from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.reports import LONGEST, bounded, cleaned, masked, secrets_in
 from ollama_proxy.store.memory import MemoryStore

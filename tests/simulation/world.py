@@ -14,7 +14,8 @@ from typing import Any
 from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
-from ollama_proxy.fleet.controller import Controller, Offer
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.probe import FakeProbe

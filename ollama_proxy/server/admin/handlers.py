@@ -91,10 +91,12 @@ class AdminHandlers:
         _refuse_browsers(request)
         dry_run = request.query.get("dry_run") == "1"
         try:
-            found: list[str] = [*await self._pool.sweep(dry_run=dry_run, thorough=True)]
+            found: list[str] = [
+                *await self._pool.sweeper.sweep(dry_run=dry_run, thorough=True)
+            ]
             if request.query.get("stopped") == "1":
-                found += await self._pool.release(dry_run=dry_run)
-            kept = await self._pool.kept()
+                found += await self._pool.sweeper.release(dry_run=dry_run)
+            kept = await self._pool.sweeper.idle_costs()
         except (TimeoutError, BackendError) as error:
             message = f"the cloud could not be asked what is ours: {error}"
             return _json({"error": message}, status=502)

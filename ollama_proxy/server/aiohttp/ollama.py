@@ -19,7 +19,7 @@ from ollama_proxy.core.plans import (
     Unavailable,
     Wait,
 )
-from ollama_proxy.fleet.pool import Lease
+from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.serving.hold import Hold

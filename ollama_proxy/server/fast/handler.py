@@ -14,7 +14,7 @@ from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Family, Kind, Route, classify
 from ollama_proxy.core.plans import Observe, Plan, Read, Relay, Unavailable, Wait
-from ollama_proxy.fleet.pool import Lease
+from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.fast import response as client_response
 from ollama_proxy.server.fast.connection import ClientConnection

@@ -11,12 +11,11 @@ import pytest
 
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet import controller
 from ollama_proxy.simulator.server import Manners
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing, new_id
 from tests.fakes.exoscale.server import KEY
-from tests.proxy import RunningProxy, generate, running_proxy
+from tests.proxy import HURRIED, RunningProxy, generate, running_proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +259,6 @@ MISFORTUNES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between repeated calls: these run in real time."""
-    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
-    monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
-    monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
-
-
 async def hasten(rig: Rig) -> None:
     """Let time pass a thousand times faster for cloud and proxy."""
     while True:
@@ -296,6 +287,7 @@ async def test_one_is_bought_at_most_and_none_is_left(
         hastening = asyncio.ensure_future(hasten(rig))
         async with running_proxy(
             tmp_path / "proxy",
+            timing=HURRIED,
             backend=rig.open(**misfortune.settings),
             clock=rig.clock,
             OLLAMA_MODEL="tiny",
@@ -335,7 +327,7 @@ async def _sweep(rig: Rig, proxy: RunningProxy) -> None:
     async with asyncio.timeout(10):
         while any(map(rig.cloud.exists, twins)) or _groups(rig) != kept:
             with contextlib.suppress(BackendError):
-                await proxy.parts.pool.sweep(thorough=True)
+                await proxy.parts.pool.sweeper.sweep(thorough=True)
             await asyncio.sleep(0.01)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
+from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet import controller
 from ollama_proxy.fleet.backend import Observation, Phase
 from tests.backends.exoscale.rig import Rig
 from tests.fakes.exoscale.server import KEY
@@ -101,11 +101,11 @@ async def test_so_it_is_though_the_log_trails(
 
 
 async def test_a_proxy_keeps_the_instance_that_it_cannot_reach_for_a_while(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
     async with running_proxy(
         tmp_path / "proxy",
+        timing=Timing(retry_pause_s=0.02),
         backend=rig.open(),
         clock=rig.clock,
         OLLAMA_MODEL="tiny",

@@ -11,10 +11,9 @@ import pytest
 
 from ollama_proxy.backends.fly import premises
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet import controller
 from tests.backends.fly.rig import IMAGE, OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import FakeMachine, FakeVolume, Timing
-from tests.proxy import RunningProxy, generate, running_proxy
+from tests.proxy import HURRIED, RunningProxy, generate, running_proxy
 
 pytestmark = pytest.mark.usefixtures("without_pace")
 
@@ -319,10 +318,6 @@ MISFORTUNES = {
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses between repeated calls: these run in real time."""
     monkeypatch.setattr(premises, "_PAUSE_S", 0.02)
-    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
-    monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
-    monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
-    monkeypatch.setattr(controller, "_PROBE_EVERY_S", 0.1)
 
 
 async def hasten(rig: Rig) -> None:
@@ -358,6 +353,7 @@ async def test_one_machine_runs_at_most_and_none_is_left(
         hastening = asyncio.ensure_future(hasten(rig))
         async with running_proxy(
             tmp_path / "proxy",
+            timing=HURRIED,
             backend=rig.open(idle_action=idle_action, **misfortune.settings),
             clock=rig.clock,
             OLLAMA_MODEL="tiny",
@@ -480,7 +476,7 @@ async def _until_swept(rig: Rig, proxy: RunningProxy) -> None:
     A volume is held for seconds by the machine that is gone, and found only then.
     """
     async with asyncio.timeout(10):
-        while await proxy.parts.pool.sweep() or len(volumes_of_ours(rig)) > 1:
+        while await proxy.parts.pool.sweeper.sweep() or len(volumes_of_ours(rig)) > 1:
             await asyncio.sleep(0.05)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ollama_proxy.base.errors import BackendError, RateLimitError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.memory import MemoryStore
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.proxy import generate, running_proxy

@@ -4,7 +4,7 @@ import pytest
 
 from ollama_proxy.base.errors import BackendError, TwinError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.memory import MemoryStore
 from tests.backends.fly.rig import Rig
 

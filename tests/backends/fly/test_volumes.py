@@ -13,7 +13,7 @@ from ollama_proxy.backends.fly.volumes import surplus
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
-from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.memory import MemoryStore
 from tests.backends.fly.rig import Rig, fly_rig
 from tests.crashes import Killed, kill_around

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.ovh import cli
-from ollama_proxy.fleet import controller
 from tests.backends.ovh.rig import DRIVERS, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.ovh.server import token_of
-from tests.proxy import RunningProxy, generate, running_proxy
+from tests.proxy import HURRIED, RunningProxy, generate, running_proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +149,7 @@ MISFORTUNES = {
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between repeated calls: these run in real time."""
-    monkeypatch.setattr(controller, "_PAUSE_S", 0.02)
-    monkeypatch.setattr(controller, "_PAUSE_MAX_S", 0.05)
-    monkeypatch.setattr(controller, "_LONGEST_SLEEP_S", 0.05)
-    monkeypatch.setattr(controller, "_PROBE_EVERY_S", 0.1)
+    """Give up a call to the platform sooner."""
     monkeypatch.setattr(cli, "_TIMEOUT_S", 1.0)
 
 
@@ -195,6 +190,7 @@ async def test_one_app_runs_at_most_and_none_is_left(
         hastening = asyncio.ensure_future(hasten(rig, step_s))
         async with running_proxy(
             tmp_path / "proxy",
+            timing=HURRIED,
             backend=rig.open(idle_action=idle_action, **misfortune.settings),
             clock=rig.clock,
             OLLAMA_MODEL="tiny",
@@ -240,6 +236,7 @@ async def test_without_room_another_region_is_tried_next(tmp_path: Path) -> None
         hastening = asyncio.ensure_future(hasten(rig, 10.0))
         async with running_proxy(
             tmp_path / "proxy",
+            timing=HURRIED,
             backend=rig.open(**FALL_BACK),
             clock=rig.clock,
             OLLAMA_PROXY_HOLD="15s",

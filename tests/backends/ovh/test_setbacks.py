@@ -20,7 +20,7 @@ from ollama_proxy.core.http.headers import GUARD_TOKEN
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase, Upstream
-from ollama_proxy.fleet.pool import sweep
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.memory import MemoryNotes, MemoryStore
 from ollama_proxy.upstream.endpoint import Link
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig

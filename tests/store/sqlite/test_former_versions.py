@@ -11,8 +11,10 @@ import pytest
 from ollama_proxy.base.moments import Mark
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, State
 from ollama_proxy.core.restore_plan import Origin, StickyModel
-from ollama_proxy.fleet.controller import Controller, Offer
-from ollama_proxy.fleet.pool import Pool, sweep
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud

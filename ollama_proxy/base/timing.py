@@ -1,0 +1,66 @@
+"""Gather every pause, grace and time-out that no setting changes, as one value."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the proxy pauses, waits and forgives, in seconds.
+
+    The composition root hands one `Timing` to all parts. Tests pass their own, so
+    that no test has to patch a constant of a module.
+
+    The task that owns an instance: ``longest_sleep_s`` is the longest time until it
+    looks at its deadlines again, so that a machine that slept notices them.
+    ``retry_pause_s`` is the first pause between two tries of one call, doubled up to
+    ``retry_pause_max_s``. ``backend_call_s`` bounds one call to a backend,
+    ``report_s`` one request for a report of a launch that failed.
+    ``stop_overdue_s``: an instance that is still there so long after the stop is
+    reported as an error. ``probe_every_s`` is the pause between two probes of a
+    ready instance; silence that its backend explains is forgiven for
+    ``explained_silence_s``. ``use_grain_s`` and ``use_grain_least_s`` bound the steps
+    in which the time of last use is written.
+
+    The pool: a wake within ``wake_grain_s`` after another changes nothing.
+    ``batch_pause_s`` is the pause between two groups of released requests.
+    ``join_grace_s`` is how long a first request waits for a server that is managed by
+    somebody else, ``join_pause_s`` the pause between two tries to join it.
+    ``exit_poll_s`` is the pause between two looks at instances that stop with the
+    proxy. ``sweep_every_s`` is the pause between two sweeps, ``sweep_call_s`` the
+    bound of one call of a sweep.
+
+    Readiness: ``connect_pause_s``, growing by half up to ``connect_pause_max_s``,
+    between two tries to connect. ``gpu_look_s`` bounds the question where a model is.
+    ``restore_stall_s``: a restored model that gets no further for so long is given up.
+    ``gateway_pause_s`` is the pause before a request is sent again that a gateway
+    broke off.
+    """
+
+    longest_sleep_s: float = 30.0
+    retry_pause_s: float = 1.0
+    retry_pause_max_s: float = 60.0
+    backend_call_s: float = 120.0
+    report_s: float = 15.0
+    stop_overdue_s: float = 300.0
+    probe_every_s: float = 10.0
+    explained_silence_s: float = 300.0
+    use_grain_s: float = 15.0
+    use_grain_least_s: float = 1.0
+
+    wake_grain_s: float = 1.0
+    batch_pause_s: float = 0.01
+    join_grace_s: float = 2.0
+    join_pause_s: float = 0.5
+    exit_poll_s: float = 0.02
+    sweep_every_s: float = 600.0
+    sweep_call_s: float = 120.0
+
+    connect_pause_s: float = 0.1
+    connect_pause_max_s: float = 2.0
+    gpu_look_s: float = 10.0
+    restore_stall_s: float = 120.0
+    gateway_pause_s: float = 1.0
+
+
+STANDARD = Timing()
+"""The timing of the product."""

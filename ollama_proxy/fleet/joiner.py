@@ -1,0 +1,49 @@
+"""Connect to servers that somebody else manages, and again whenever one was lost."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.timing import Timing
+from ollama_proxy.core.lifecycle.events import Wake
+from ollama_proxy.core.lifecycle.record import State
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.launch_ids import LaunchIdSource
+
+
+class Joiner:
+    """Keeps the slots whose server is managed by somebody else connected."""
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        *,
+        clock: Clock,
+        draw_launch_id: LaunchIdSource,
+        timing: Timing,
+    ) -> None:
+        self.joined = [
+            c for c in controllers if c.offer.backend.traits.externally_managed
+        ]
+        self._clock = clock
+        self._draw_launch_id = draw_launch_id
+        self._timing = timing
+
+    async def run(self, controller: Controller) -> None:
+        """Connect to a server at once, and again whenever it was lost."""
+        # Not a repeated call: it looks for as long as the proxy runs.
+        while True:
+            if controller.record.state in {State.COLD, State.COOLDOWN}:
+                with contextlib.suppress(StoreError):
+                    controller.apply(Wake(self._draw_launch_id()))
+            await asyncio.sleep(self._timing.join_pause_s)
+
+    def grace_left_s(self) -> float:
+        """Return how much longer a server may take to be joined, in seconds.
+
+        A proxy that has just started does not turn away its first request.
+        """
+        woken_at = max((c.record.woken_at for c in self.joined), default=0.0)
+        return woken_at + self._timing.join_grace_s - self._clock.now()

@@ -1,0 +1,38 @@
+"""What the executor and the watch see of the controller whose commands they run."""
+
+from typing import Protocol
+
+from ollama_proxy.core.lifecycle.boot_stages import Timeline
+from ollama_proxy.core.lifecycle.events import Event, Failed, Gone, Lost
+from ollama_proxy.core.lifecycle.record import Policy, Record
+from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.upstream.endpoint import Upstream
+
+
+class Slot(Protocol):
+    """A place for one instance: its record, and what is known of the instance now.
+
+    ``upstream`` is where it is reached, None before its address is known.
+    ``problem`` is why it can't be reached for the moment, ``notice`` what a person
+    should know about it, ``driver`` the GPU driver that it installed; empty if there
+    is nothing.
+    """
+
+    slot: str
+    offer: Offer
+    policy: Policy
+    timeline: Timeline
+    upstream: Upstream | None
+    problem: str
+    notice: str
+    driver: str
+
+    @property
+    def record(self) -> Record:
+        """What is known and intended now."""
+
+    def apply(self, event: Event) -> None:
+        """Let an event change the record; on disk first, then in memory."""
+
+    def end_launch(self, event: Failed | Gone | Lost) -> None:
+        """Apply the end of an instance, without secrets, and log its report."""

@@ -1,0 +1,164 @@
+"""Stop instances of ours that no record names, and list what costs while cold."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import BackendError, ConflictError
+from ollama_proxy.base.timing import STANDARD, Timing
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.ports import LaunchRegister
+from ollama_proxy.fleet.backend import (
+    Backend,
+    Belonging,
+    SupportsIdleCosts,
+    SupportsOwners,
+    SupportsRelease,
+    SupportsTidy,
+)
+from ollama_proxy.fleet.owners import twin_words, twins
+
+
+class Sweeper:
+    """Sweeps the clouds of some backends, now and then and when asked.
+
+    ``is_held_back``: it refuses to, for what instances are made of changes just now.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        store: LaunchRegister,
+        clock: Clock,
+        timing: Timing,
+    ) -> None:
+        self._backends = list({id(backend): backend for backend in backends}.values())
+        self._store = store
+        self._clock = clock
+        self._timing = timing
+        self._log = structlog.get_logger()
+        self.is_held_back = False
+
+    async def run(self) -> None:
+        """Sweep at once, then every ``sweep_every_s``, until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except (BackendError, TimeoutError) as error:
+                self._log.warning(log.SWEEP_FAILED, error=str(error))
+            except Exception:
+                self._log.exception(log.TASK_CRASHED, task="sweep")
+            await asyncio.sleep(self._timing.sweep_every_s)
+
+    async def sweep(
+        self, *, dry_run: bool = False, thorough: bool = False
+    ) -> list[LaunchId]:
+        """Stop what is ours and no record names; return it.
+
+        If ``thorough``, what costs nothing is removed too.
+        """
+        self._refuse_if_held_back()
+        found: list[LaunchId] = []
+        for backend in self._backends:
+            found += await sweep(
+                backend,
+                self._store,
+                now=self._clock.wall(),
+                dry_run=dry_run,
+                call_s=self._timing.sweep_call_s,
+            )
+            if thorough and not dry_run and isinstance(backend, SupportsTidy):
+                with contextlib.suppress(ConflictError):  # the next launch uses it
+                    await backend.tidy()
+        return found
+
+    async def release(self, *, dry_run: bool) -> list[str]:
+        """Delete what is kept, stopped, for the next launch; return it in words."""
+        self._refuse_if_held_back()
+        released: list[str] = []
+        for backend in self._backends:
+            if isinstance(backend, SupportsRelease):
+                async with asyncio.timeout(self._timing.sweep_call_s):
+                    released += await backend.release(dry_run=dry_run)
+        return released
+
+    def _refuse_if_held_back(self) -> None:
+        if self.is_held_back:
+            raise ConflictError("the proxy deploys or deletes; sweep afterwards")
+
+    async def idle_costs(self) -> list[str]:
+        """Return what costs while nothing runs, in words."""
+        costs: list[str] = []
+        for backend in self._backends:
+            if isinstance(backend, SupportsIdleCosts):
+                async with asyncio.timeout(self._timing.sweep_call_s):
+                    costs += await backend.kept()
+        return costs
+
+
+async def sweep(
+    backend: Backend,
+    store: LaunchRegister,
+    *,
+    now: float | None = None,
+    dry_run: bool = False,
+    call_s: float = STANDARD.sweep_call_s,
+) -> list[LaunchId]:
+    """Stop the instances of ours that no record names; return their launches.
+
+    The cloud is asked first and the records after: a launch is on record before
+    its cloud is called, so one that begins meanwhile is never taken for lost. What a
+    proxy on a copy of the state folder lives by at the date ``now`` stays; without a
+    date nobody can tell.
+    """
+    async with asyncio.timeout(call_s):
+        owned = await backend.owned()
+    strays = sorted(set(owned) - store.launch_ids())
+    failure: Exception | None = None
+    if strays and now is not None and isinstance(backend, SupportsOwners):
+        try:
+            async with asyncio.timeout(call_s):
+                strays = _without_twins(strays, await backend.belongings(), store, now)
+        except (BackendError, TimeoutError) as error:
+            failure = error  # what was begun from here is no other's in any case
+            strays = [launch_id for launch_id in strays if store.remembers(launch_id)]
+    for launch_id in () if dry_run else strays:
+        try:
+            async with asyncio.timeout(call_s):
+                await backend.stop(launch_id)
+        except (BackendError, TimeoutError) as error:
+            failure = error  # the others are stopped all the same
+        else:
+            structlog.get_logger().warning(log.INSTANCE_SWEPT, launch_id=launch_id)
+    if failure is not None:
+        raise failure
+    return strays
+
+
+def _without_twins(
+    strays: list[LaunchId],
+    belongings: list[Belonging],
+    store: LaunchRegister,
+    now: float,
+) -> list[LaunchId]:
+    """Return the strays but for those of a proxy on a copy of the state folder.
+
+    A stray is named by its launch, or by its kind and id: ``machine-17``.
+    """
+    named = {part for name in strays for part in (name, name.partition("-")[2])}
+    spared: set[str] = set()
+    for one in belongings:
+        names = {str(one.launch_id), one.id.rpartition(" ")[2]}
+        if names & named and twins([one], one.owner_id, store.remembers, now):
+            spared |= names
+            structlog.get_logger().warning(log.STATE_COPIED, reason=twin_words(one))
+    return [
+        name
+        for name in strays
+        if name not in spared and name.partition("-")[2] not in spared
+    ]

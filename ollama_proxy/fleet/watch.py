@@ -1,0 +1,251 @@
+"""Bring an accepted launch to readiness, and watch the instance until it is lost."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from tenacity import AsyncRetrying, retry_if_not_result
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.retry import Sleep
+from ollama_proxy.base.tasks import cancel_and_wait
+from ollama_proxy.base.timing import Timing
+from ollama_proxy.core.lifecycle.events import Failed, Lost, Progressed, Ready
+from ollama_proxy.core.lifecycle.record import LaunchId, Progress, Stage, State
+from ollama_proxy.fleet.backend import (
+    Observation,
+    Phase,
+    SupportsHeartbeat,
+    Traits,
+    Upstream,
+)
+from ollama_proxy.fleet.backend_calls import BackendCalls
+from ollama_proxy.fleet.connect_faults import ConnectFault
+from ollama_proxy.fleet.endings import ended, failed
+from ollama_proxy.fleet.readiness import PreparationError, Probe
+from ollama_proxy.fleet.slot import Slot
+
+_PROBE_MISSES = 3
+
+
+class InstanceWatch:
+    """Looks at one instance through its backend and through Ollama's own API."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        calls: BackendCalls,
+        probe: Probe,
+        clock: Clock,
+        rng: random.Random,
+        timing: Timing,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._slot = slot
+        self._calls = calls
+        self._probe = probe
+        self._clock = clock
+        self._rng = rng
+        self._timing = timing
+        self._sleep = sleep
+        self._received = False
+        self._nudged = asyncio.Event()
+
+    @property
+    def _traits(self) -> Traits:
+        """What the backend's instances are like now: a deploy may change them."""
+        return self._slot.offer.backend.traits
+
+    def mark_alive(self) -> None:
+        """Take note that the instance just sent bytes, so it needs no probe."""
+        self._received = True
+
+    def check_now(self) -> None:
+        """Look at the instance now: a request could not reach it."""
+        self._nudged.set()
+
+    async def run(self, launch_id: LaunchId) -> None:
+        """Bring a launch to readiness, and watch it until it is lost."""
+        heartbeat = asyncio.get_running_loop().create_task(self._heartbeat(launch_id))
+        try:
+            await self._bring_up_and_watch(launch_id)
+        finally:
+            await cancel_and_wait(heartbeat)
+
+    async def _heartbeat(self, launch_id: LaunchId) -> None:
+        """Tell the instance every ``traits.renew_s`` that it is wanted."""
+        while isinstance(self._slot.offer.backend, SupportsHeartbeat):
+            await self._calls.renew(launch_id)
+            await asyncio.sleep(self._jittered(self._traits.renew_s))
+
+    async def _bring_up_and_watch(self, launch_id: LaunchId) -> None:
+        if self._slot.record.state is State.STARTING:
+            upstream = await self._until_running(launch_id)
+            if upstream is None:
+                return
+            self._slot.upstream = upstream
+            if not await self._prepare(launch_id, upstream):
+                return
+            await self._calls.renew(launch_id)
+        await self._until_lost(launch_id)
+
+    async def _until_running(self, launch_id: LaunchId) -> Upstream | None:
+        """Look until the instance runs; None if it is gone or will never serve."""
+        looks = self._looks_until(_is_settled)
+        seen: Observation = await looks(self._look_and_show, launch_id)
+        if seen.phase is Phase.GONE:
+            self._slot.end_launch(ended(launch_id, seen, self._calls.last_words))
+            return None
+        if seen.phase is Phase.FAILED:
+            self._slot.end_launch(failed(launch_id, seen))
+            return None
+        self._slot.timeline.guest = seen.spans or self._slot.timeline.guest
+        return seen.upstream
+
+    async def _look_and_show(self, launch_id: LaunchId) -> Observation | None:
+        """Inspect once, and show how far the boot is."""
+        seen = await self._calls.inspect(launch_id)
+        if seen is not None and not _is_settled(seen):
+            booting = Progress(
+                Stage.BOOTING,
+                detail=seen.detail,
+                problem=seen.problem,
+                step=seen.step,
+                needs_person=seen.needs_person,
+            )
+            self._slot.apply(Progressed(launch_id, booting))
+        return seen
+
+    async def _until_over(self, launch_id: LaunchId) -> Observation:
+        """Look until the instance is gone or will never serve; return that look."""
+        await self._sleep(self._poll_s())
+        looks = self._looks_until(_is_over)
+        seen: Observation = await looks(self._calls.inspect, launch_id)
+        return seen
+
+    def _looks_until(
+        self, is_enough: Callable[[Observation | None], bool]
+    ) -> AsyncRetrying:
+        """Return what repeats a look every ``traits.poll_s``, give or take a tenth.
+
+        It has no limit of its own: the record's start time-out ends the command.
+        """
+        return AsyncRetrying(
+            retry=retry_if_not_result(is_enough),
+            wait=lambda _state: self._poll_s(),
+            sleep=self._sleep,
+            reraise=True,
+        )
+
+    async def _prepare(self, launch_id: LaunchId, upstream: Upstream) -> bool:
+        """Make the instance ready while watching that it does not vanish."""
+        loop = asyncio.get_running_loop()
+        over = loop.create_task(self._until_over(launch_id))
+        ready = loop.create_task(self._prepare_alone(launch_id, upstream))
+        try:
+            await asyncio.wait({over, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                return ready.result()
+            seen = over.result()
+            is_gone = seen.phase is Phase.GONE
+            words = self._calls.last_words
+            self._slot.end_launch(
+                ended(launch_id, seen, words) if is_gone else failed(launch_id, seen)
+            )
+            return False
+        finally:
+            await cancel_and_wait(over)
+            await cancel_and_wait(ready)
+
+    async def _prepare_alone(self, launch_id: LaunchId, upstream: Upstream) -> bool:
+        models = self._slot.offer.models
+        steps = self._probe.prepare(upstream, models, self._slot.record.model)
+        try:
+            async with contextlib.aclosing(steps):
+                async for progress in steps:
+                    shown = self._alarming(progress)
+                    self._slot.apply(Progressed(launch_id, shown))
+        except PreparationError as error:
+            self._slot.end_launch(Failed(launch_id, error.fault))
+            return False
+        self._slot.apply(Ready(launch_id))
+        return True
+
+    def _alarming(self, progress: Progress) -> Progress:
+        """Mark a problem of a server that somebody else manages as an error.
+
+        A server that a launch has just created may need a moment before it answers.
+        """
+        alarms = self._traits.externally_managed and bool(progress.problem)
+        return replace(progress, needs_person=True) if alarms else progress
+
+    async def _until_lost(self, launch_id: LaunchId) -> None:
+        """Look at a ready instance until it is lost: the cloud's word, or silence."""
+        misses, fault = 0, None
+        heard_at = looked_at = self._clock.now()
+        interval_s = min(self._timing.probe_every_s, self._traits.watch_s)
+        # Not a repeated call: it goes on for as long as all is well.
+        while misses < _PROBE_MISSES:
+            nudged = await self._nap(interval_s, patient=misses > 0)
+            now = self._clock.now()
+            if nudged or misses or now - looked_at >= self._traits.watch_s:
+                looked_at = now
+                seen = await self._calls.inspect(launch_id)
+                if seen is not None and _is_over(seen):
+                    words = self._calls.last_words
+                    self._slot.end_launch(ended(launch_id, seen, words))
+                    return
+            fault = await self._silence()
+            silent_s = now - heard_at
+            if fault is None:
+                misses, heard_at = 0, now
+            elif not self._slot.problem or silent_s > self._timing.explained_silence_s:
+                misses += 1
+            else:  # the backend explains the silence: look again soon, don't give up
+                misses = max(misses, 1)
+        message = f"the instance did not answer {misses} probes in a row"
+        if fault is not None:
+            message += f": {fault.message}"
+        self._slot.end_launch(Lost(launch_id, message))
+
+    async def _silence(self) -> ConnectFault | None:
+        """Return why the instance is silent; None if it sent bytes, or answers."""
+        received, self._received = self._received, False
+        if received or self._slot.upstream is None:
+            return None
+        return await self._probe.look(self._slot.upstream)
+
+    async def _nap(self, length_s: float, *, patient: bool) -> bool:
+        """Sleep until the next look is due; True if somebody asked for one.
+
+        Between two probes of a silent instance a ``patient`` nap is short, and
+        nobody can make it shorter: a burst of failures is one failure.
+        """
+        if patient:
+            await asyncio.sleep(self._jittered(self._timing.retry_pause_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if patient else self._jittered(length_s)):
+                await self._nudged.wait()
+        nudged = self._nudged.is_set()
+        self._nudged.clear()
+        return nudged
+
+    def _poll_s(self) -> float:
+        return self._jittered(self._traits.poll_s)
+
+    def _jittered(self, length_s: float) -> float:
+        return length_s * self._rng.uniform(0.9, 1.1)
+
+
+def _is_over(seen: Observation | None) -> bool:
+    return seen is not None and seen.phase in {Phase.GONE, Phase.FAILED}
+
+
+def _is_settled(seen: Observation | None) -> bool:
+    """Tell whether a launch need not be looked at again: it is over, or it runs."""
+    if seen is None:
+        return False
+    runs = seen.phase is Phase.RUNNING and seen.upstream is not None
+    return runs or _is_over(seen)
