@@ -1,12 +1,42 @@
-"""Tasks that have an owner and a name."""
+"""Start tasks: each has an owner that ends it.
+
+`start_task` is the only way to start one; lint and a test ban the others. Its caller
+owns the task. `scoped_task` is for one that must not outlive a block of code,
+`TaskOwner` for those of an object.
+"""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
 from ollama_proxy.base import log
+
+T = TypeVar("T")
+
+
+def start_task(
+    coro: Coroutine[Any, Any, T], *, name: str | None = None
+) -> asyncio.Task[T]:
+    """Start a task and return it to its owner, who keeps it and awaits its end."""
+    return asyncio.get_running_loop().create_task(coro, name=name)
+
+
+@contextlib.asynccontextmanager
+async def scoped_task(
+    coro: Coroutine[Any, Any, T], *, name: str | None = None
+) -> AsyncIterator[asyncio.Task[T]]:
+    """Run a task beside a block of code; when the block ends, cancel and await it.
+
+    An error of the task is raised at the end of the block.
+    """
+    task = start_task(coro, name=name)
+    try:
+        yield task
+    finally:
+        await cancel_and_wait(task)
 
 
 class TaskOwner:
@@ -19,11 +49,12 @@ class TaskOwner:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = structlog.get_logger()
 
-    def spawn(self, coro: Coroutine[Any, Any, None], *, name: str) -> None:
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run ``coro`` until it ends or `aclose` cancels it."""
-        task = asyncio.get_running_loop().create_task(coro, name=name)
+        task = start_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

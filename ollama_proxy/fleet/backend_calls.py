@@ -12,10 +12,16 @@ from ollama_proxy.base.errors import (
     SpecError,
     StoreError,
 )
+from ollama_proxy.base.tasks import TaskOwner, start_task
 from ollama_proxy.base.timing import Timing
-from ollama_proxy.core.lifecycle.events import Progressed
+from ollama_proxy.core.lifecycle.events import Failed, Progressed
 from ollama_proxy.core.lifecycle.record import LaunchId, State
-from ollama_proxy.fleet.backend import Observation, Phase, SupportsHeartbeat
+from ollama_proxy.fleet.backend import (
+    Observation,
+    Phase,
+    SupportsHeartbeat,
+    SupportsReport,
+)
 from ollama_proxy.fleet.reports import without
 from ollama_proxy.fleet.slot import Slot
 
@@ -31,6 +37,8 @@ class BackendCalls:
         self._slot = slot
         self._backend = slot.offer.backend
         self._limit_s = timing.backend_call_s
+        self._timing = timing
+        self._tasks = TaskOwner()
         self._log = structlog.get_logger().bind(slot=slot.slot, backend=slot.offer.name)
         self.last_words = ""
 
@@ -40,7 +48,7 @@ class BackendCalls:
         A call that goes on after its cancellation could make an instance behind
         the back of the stop that follows.
         """
-        call = asyncio.get_running_loop().create_task(self._bounded_start(launch_id))
+        call = start_task(self._bounded_start(launch_id), name="start call")
         try:
             await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -83,6 +91,41 @@ class BackendCalls:
                 await self._backend.renew(launch_id, serves=serves)
         except (BackendError, StoreError, TimeoutError) as error:
             self.note_failure("renew", launch_id, error)
+
+    async def give_up(self, event: Failed) -> None:
+        """Apply the failure of a launch, with the backend's report if it has none yet.
+
+        Asking takes ``report_s`` at most: the instance costs money until it is stopped.
+        """
+        if not event.report:
+            event = replace(event, report=await self.report(event.launch_id))
+        self._slot.end_launch(event)
+
+    async def report(self, launch_id: LaunchId) -> str:
+        """Return what the backend has to read of a launch, or why there is nothing.
+
+        Empty if the backend does not support reports.
+        """
+        if not isinstance(self._backend, SupportsReport):
+            return ""
+        asking = self._tasks.spawn(self._ask(self._backend, launch_id), name="report")
+        try:
+            # Not `asyncio.timeout`, which waits for the call to end: a backend that
+            # ignores its cancellation would hold up the stop.
+            await asyncio.wait({asking}, timeout=self._timing.report_s)
+            if asking.done():
+                return asking.result()
+        finally:
+            asking.cancel()
+        return f"no report of the instance came within {self._timing.report_s:.0f} s"
+
+    async def _ask(self, backend: SupportsReport, launch_id: LaunchId) -> str:
+        try:
+            return await backend.report(launch_id)
+        except Exception as error:
+            # Whatever it is, it must not keep the launch from being stopped.
+            self.note_failure("report", launch_id, error)
+            return f"no report of the instance could be fetched: {self.message(error)}"
 
     def message(self, error: BaseException) -> str:
         """Return what a failed call said, without secrets of the settings."""

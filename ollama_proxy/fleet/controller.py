@@ -49,7 +49,8 @@ Observer = Callable[[Record, Record], None]
 class Controller:
     """One slot: at most one instance, and everything that happens to it.
 
-    ``upstream``, ``problem``, ``notice`` and ``driver``: see `Slot`.
+    ``upstream``, ``problem``, ``notice`` and ``driver``: see `Slot`. ``report``: what
+    the backend had to read of the launch that failed last, until one is ready.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Controller:
         self.problem = ""
         self.notice = ""
         self.driver = ""
+        self.report = ""
         self._store = store
         self._launches = launches
         self._clock = clock
@@ -157,6 +159,7 @@ class Controller:
     def end_launch(self, event: Failed | Gone | Lost) -> None:
         """Apply the end of an instance, without secrets, and log its report."""
         event = cleaned(event, self.offer.secrets)
+        self.report = event.report
         if event.report:
             self._log.warning(
                 log.LAUNCH_REPORT, launch_id=event.launch_id, report=event.report
@@ -173,6 +176,8 @@ class Controller:
 
     def _tell(self, before: Record, after: Record, event: Event) -> None:
         """Call the observers; one that raises stops neither the others nor us."""
+        if after.state is State.READY:
+            self.report = ""
         if after.state not in {State.STARTING, State.READY, State.DRAINING}:
             self.upstream = None
             self.problem = self.notice = self.driver = ""

@@ -26,7 +26,7 @@ from ollama_proxy.base.errors import (
     SpecError,
 )
 from ollama_proxy.base.retry import GrowingPause, Sleep, error_of
-from ollama_proxy.base.tasks import cancel_and_wait
+from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.commands import (
     Command,
@@ -35,7 +35,7 @@ from ollama_proxy.core.lifecycle.commands import (
     Watch,
     command_for,
 )
-from ollama_proxy.core.lifecycle.deadlines import next_deadline
+from ollama_proxy.core.lifecycle.deadlines import next_deadline, overdue
 from ollama_proxy.core.lifecycle.events import Accepted, Failed, Gone, StopFailed, Tick
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
 from ollama_proxy.fleet.backend import Observation, Phase
@@ -103,6 +103,7 @@ class Executor:
         try:
             while True:
                 self._changed.clear()
+                await self._give_up_overdue()
                 self._slot.apply(Tick())
                 wanted = command_for(self._slot.record)
                 if wanted == command and work is not None and work.done():
@@ -117,6 +118,31 @@ class Executor:
         finally:
             await cancel_and_wait(work)
 
+    async def _give_up_overdue(self) -> None:
+        """Fail a launch that made no progress for too long, with a report of it.
+
+        It is looked at again after the report: it may have made progress meanwhile,
+        or somebody may have stopped it, who does not wait for the report.
+        """
+        record, policy = self._slot.record, self._slot.policy
+        launch_id = record.launch_id
+        if launch_id is None or overdue(record, self._clock.now(), policy) is None:
+            return
+        report = ""
+        async with scoped_task(self._calls.report(launch_id), name="report") as asking:
+            while command_for(self._slot.record) == command_for(record):
+                self._changed.clear()
+                async with scoped_task(self._changed.wait()) as changed:
+                    await asyncio.wait(
+                        {asking, changed}, return_when=asyncio.FIRST_COMPLETED
+                    )
+                if asking.done():
+                    report = asking.result()
+                    break
+        fault = overdue(self._slot.record, self._clock.now(), policy)
+        if fault is not None and self._slot.record.launch_id == launch_id:
+            self._slot.end_launch(Failed(launch_id, fault, report))
+
     async def _until_something_happens(self, work: asyncio.Task[None] | None) -> None:
         """Wait for a change, the end of the work, or the record's next deadline."""
         deadline = next_deadline(self._slot.record, self._slot.policy)
@@ -124,21 +150,18 @@ class Executor:
         if deadline is not None:
             sleep_s = min(sleep_s, max(0.0, deadline - self._clock.now()))
         self._wakes_at = self._clock.now() + sleep_s
-        changed = asyncio.get_running_loop().create_task(self._changed.wait())
-        try:
-            waits = {changed} if work is None else {changed, work}
+        async with scoped_task(self._changed.wait()) as changed:
             await asyncio.wait(
-                waits, timeout=sleep_s + 0.001, return_when=asyncio.FIRST_COMPLETED
+                {changed} if work is None else {changed, work},
+                timeout=sleep_s + 0.001,
+                return_when=asyncio.FIRST_COMPLETED,
             )
-        finally:
-            changed.cancel()
 
     def _begin(self, command: Command | None) -> "asyncio.Task[None] | None":
         if command is None:
             return None
         name = f"{type(command).__name__.lower()} {self._slot.slot}"
-        work = self._guarded(command)
-        return asyncio.get_running_loop().create_task(work, name=name)
+        return start_task(self._guarded(command), name=name)
 
     async def _guarded(self, command: Command) -> None:
         """Carry out a command; a fault of a backend does not end the executor."""
@@ -152,9 +175,9 @@ class Executor:
                     await self._stop(launch_id)
         except Exception as error:
             self._log.exception(log.TASK_CRASHED, task="instance")
-            self._count_crash(command, error)
+            await self._count_crash(command, error)
 
-    def _count_crash(self, command: Command, error: Exception) -> None:
+    async def _count_crash(self, command: Command, error: Exception) -> None:
         """Give up a launch whose backend or server raised unexpectedly three times."""
         self._crashes += 1
         call = f"{type(error).__name__} in {type(command).__name__.lower()}"
@@ -164,7 +187,7 @@ class Executor:
             self._slot.apply(StopFailed(command.launch_id, message))
         elif self._crashes >= _CRASH_LIMIT and is_starting:
             fault = Fault("internal", message)
-            self._slot.end_launch(Failed(command.launch_id, fault))
+            await self._calls.give_up(Failed(command.launch_id, fault))
 
     async def _start(self, launch_id: LaunchId) -> None:
         """Repeat the start call until the cloud accepts or refuses for good."""

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_not_result
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.retry import Sleep
-from ollama_proxy.base.tasks import cancel_and_wait
+from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.events import Failed, Lost, Progressed, Ready
 from ollama_proxy.core.lifecycle.record import LaunchId, Progress, Stage, State
@@ -68,11 +68,8 @@ class InstanceWatch:
 
     async def run(self, launch_id: LaunchId) -> None:
         """Bring a launch to readiness, and watch it until it is lost."""
-        heartbeat = asyncio.get_running_loop().create_task(self._heartbeat(launch_id))
-        try:
+        async with scoped_task(self._heartbeat(launch_id), name="heartbeat"):
             await self._bring_up_and_watch(launch_id)
-        finally:
-            await cancel_and_wait(heartbeat)
 
     async def _heartbeat(self, launch_id: LaunchId) -> None:
         """Tell the instance every ``traits.renew_s`` that it is wanted."""
@@ -95,14 +92,18 @@ class InstanceWatch:
         """Look until the instance runs; None if it is gone or will never serve."""
         looks = self._looks_until(_is_settled)
         seen: Observation = await looks(self._look_and_show, launch_id)
-        if seen.phase is Phase.GONE:
-            self._slot.end_launch(ended(launch_id, seen, self._calls.last_words))
-            return None
-        if seen.phase is Phase.FAILED:
-            self._slot.end_launch(failed(launch_id, seen))
+        if _is_over(seen):
+            await self._end(launch_id, seen)
             return None
         self._slot.timeline.guest = seen.spans or self._slot.timeline.guest
         return seen.upstream
+
+    async def _end(self, launch_id: LaunchId, seen: Observation) -> None:
+        """Apply how a launch ended before it was ready."""
+        if seen.phase is Phase.GONE:
+            self._slot.end_launch(ended(launch_id, seen, self._calls.last_words))
+        else:
+            await self._calls.give_up(failed(launch_id, seen))
 
     async def _look_and_show(self, launch_id: LaunchId) -> Observation | None:
         """Inspect once, and show how far the boot is."""
@@ -141,23 +142,19 @@ class InstanceWatch:
 
     async def _prepare(self, launch_id: LaunchId, upstream: Upstream) -> bool:
         """Make the instance ready while watching that it does not vanish."""
-        loop = asyncio.get_running_loop()
-        over = loop.create_task(self._until_over(launch_id))
-        ready = loop.create_task(self._prepare_alone(launch_id, upstream))
-        try:
+        preparing = self._prepare_alone(launch_id, upstream)
+        async with (
+            scoped_task(preparing, name="prepare") as ready,
+            scoped_task(self._until_over(launch_id), name="vanished") as over,
+        ):
             await asyncio.wait({over, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 return ready.result()
             seen = over.result()
-            is_gone = seen.phase is Phase.GONE
-            words = self._calls.last_words
-            self._slot.end_launch(
-                ended(launch_id, seen, words) if is_gone else failed(launch_id, seen)
-            )
-            return False
-        finally:
-            await cancel_and_wait(over)
-            await cancel_and_wait(ready)
+        # Outside the block: the preparation must have ended before a report is
+        # fetched, or it might still call the launch ready.
+        await self._end(launch_id, seen)
+        return False
 
     async def _prepare_alone(self, launch_id: LaunchId, upstream: Upstream) -> bool:
         models = self._slot.offer.models
@@ -168,7 +165,7 @@ class InstanceWatch:
                     shown = self._alarming(progress)
                     self._slot.apply(Progressed(launch_id, shown))
         except PreparationError as error:
-            self._slot.end_launch(Failed(launch_id, error.fault))
+            await self._calls.give_up(Failed(launch_id, error.fault))
             return False
         self._slot.apply(Ready(launch_id))
         return True

@@ -237,6 +237,7 @@ class Status:
             "price": self._price(),
             "others": self.neighbours.others() if self.neighbours else [],
             "error": self._error(record),
+            "report": controller.report or None,
             "launches_unserved": len(recent(record.paid_launches, self.clock.now())),
             "launch_limit": controller.policy.launch_limit,
             "lockout": self._lockout(record),
@@ -307,6 +308,7 @@ class Status:
             "in_flight": record.leases,
             "failures": record.failures,
             "error": self._error(record),
+            "report": controller.report or None,
         }
 
 

@@ -142,3 +142,28 @@ class FakeCloud:
     def preempt(self) -> None:
         """Take every machine away, as a provider may."""
         self.instances.clear()
+
+
+@dataclass(slots=True, eq=False)
+class ReportingCloud(FakeCloud):
+    """A cloud that can say what there is to read of a launch.
+
+    ``report_fault``: it ``hangs``, it ``clings`` (it hangs and ignores that it is
+    cancelled), or it raises the exception that is given.
+    """
+
+    report_text: str = "apt-get: Unable to locate package nvidia-driver"
+    report_fault: str | Exception = ""
+    reports: list[LaunchId] = field(default_factory=list)
+
+    async def report(self, launch_id: LaunchId) -> str:
+        self.reports.append(launch_id)
+        if isinstance(self.report_fault, Exception):
+            raise self.report_fault
+        while self.report_fault:
+            try:
+                await asyncio.sleep(3600.0)
+            except asyncio.CancelledError:
+                if self.report_fault == "hangs":
+                    raise
+        return self.report_text

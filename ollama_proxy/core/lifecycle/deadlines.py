@@ -2,7 +2,8 @@
 
 import math
 
-from ollama_proxy.core.lifecycle.record import Policy, Record, Stage, State
+from ollama_proxy.core.lifecycle.launch_limit import timed_out
+from ollama_proxy.core.lifecycle.record import Fault, Policy, Record, Stage, State
 
 
 def next_deadline(record: Record, policy: Policy) -> float | None:
@@ -35,6 +36,15 @@ def is_given_up(record: Record, policy: Policy) -> bool:
         record.state is State.STOPPING and record.failed
     )
     return ended and record.failures >= policy.failure_limit
+
+
+def overdue(record: Record, now: float, policy: Policy) -> Fault | None:
+    """Return why a launch is given up at this moment; None if it is not."""
+    if record.state is not State.STARTING or now >= end_of_life(record, policy):
+        return None
+    if now < given_up_at(record, policy):
+        return None
+    return timed_out(record.progress, policy.start_timeout_s)
 
 
 def backoff_s(failures: int, policy: Policy) -> float:

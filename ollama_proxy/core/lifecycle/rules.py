@@ -11,8 +11,8 @@ from ollama_proxy.base.moments import is_impossible, restored_moment
 from ollama_proxy.core.lifecycle.deadlines import (
     backoff_s,
     end_of_life,
-    given_up_at,
     is_idle,
+    overdue,
 )
 from ollama_proxy.core.lifecycle.events import (
     Event,
@@ -30,7 +30,6 @@ from ollama_proxy.core.lifecycle.launch_limit import (
     is_locked_out,
     judged,
     restored,
-    timed_out,
     with_doubtful_launch,
     with_launch,
     with_lockout,
@@ -247,9 +246,8 @@ def tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Rec
     """Give up a launch that is too old, or gets no further."""
     if now >= end_of_life(rec, policy):
         return _stopping(rec, now, policy)
-    if now < given_up_at(rec, policy):
+    if (fault := overdue(rec, now, policy)) is None:
         return rec
-    fault = timed_out(rec.progress, policy.start_timeout_s)
     return fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
 
 
