@@ -1,4 +1,4 @@
-"""The shape of the repository: who reads the environment."""
+"""The shape of the repository: who reads the environment, who starts tasks."""
 
 import ast
 from collections.abc import Iterator
@@ -76,3 +76,20 @@ def test_the_walk_sees_the_folders_of_clouds_and_everything_else() -> None:
         "backends/fly/plugin.py",
         "ollama_proxy/server/fast/handler.py",
     } <= seen
+
+
+STARTERS = {"create_task", "ensure_future"}
+
+
+def test_tasks_are_started_in_one_place() -> None:
+    """`base/tasks.py` starts them: each has an owner then. Ruff sees only some ways."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if path.name != "tasks.py"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute | ast.Name)
+        and (node.attr if isinstance(node, ast.Attribute) else node.id) in STARTERS
+    ]
+
+    assert found == []

@@ -30,6 +30,7 @@ from ollama_proxy.base.errors import (
     SpecError,
     TransientError,
 )
+from ollama_proxy.base.tasks import start_task
 
 _TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 5.0
@@ -159,8 +160,7 @@ class CliDriver:
     async def _enter(self) -> None:
         """Make the home once, with region and log-in."""
         if self._entered is None or self._entered.cancelled() or _failed(self._entered):
-            loop = asyncio.get_running_loop()
-            self._entered = loop.create_task(self._make_home(), name="ovhai home")
+            self._entered = start_task(self._make_home(), name="ovhai home")
         await asyncio.shield(self._entered)
 
     async def _make_home(self) -> None:

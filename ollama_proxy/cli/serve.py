@@ -14,7 +14,7 @@ from ollama_proxy import __version__
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import open_clock
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
-from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
 from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
@@ -181,13 +181,9 @@ def _tune_gc() -> None:
 
 async def _end(runner: Runner, signals: EndSignals) -> None:
     """Stop accepting, let streams end, then close; a second signal cuts them."""
-    loop = asyncio.get_running_loop()
-    ending = loop.create_task(runner.cleanup(), name="cleanup")
-    again = loop.create_task(signals.next(), name="second signal")
-    try:
+    ending = start_task(runner.cleanup(), name="cleanup")
+    async with scoped_task(signals.next(), name="second signal") as again:
         await asyncio.wait({ending, again}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
             runner.cut()
         await ending
-    finally:
-        again.cancel()

@@ -8,6 +8,7 @@ from ollama_proxy.base.errors import (
     SpecError,
     TransientError,
 )
+from ollama_proxy.base.tasks import start_task
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Backend, Phase
 
@@ -48,7 +49,7 @@ async def surely_gone(backend: Backend, launch_id: LaunchId) -> None:
 
     What was made and is not wanted costs money: who leaves has to wait for that.
     """
-    stopping = asyncio.get_running_loop().create_task(until_gone(backend, launch_id))
+    stopping = start_task(until_gone(backend, launch_id), name="stop")
     cancelled: asyncio.CancelledError | None = None
     while not stopping.done():
         try:

@@ -24,6 +24,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConsentError, ProxyError, StartupError
+from ollama_proxy.base.tasks import scoped_task, start_task
 from ollama_proxy.fleet.redeployment import Redeployment
 
 SOCKET_NAME: Final = "control.sock"
@@ -93,9 +94,9 @@ class ControlSocket:
         The order has a task of its own: asyncio logs the end of a connection's task
         that was cancelled as an error.
         """
-        loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+        caller = asyncio.current_task()
         assert caller is not None  # noqa: S101 - a coroutine that runs
-        order = loop.create_task(self._answer(reader, writer), name="order")
+        order = start_task(self._answer(reader, writer), name="order")
         self._callers.add(caller)
         self._orders.add(order)
         try:
@@ -197,12 +198,8 @@ class _Tale:
     @contextlib.asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
         """Tell now and then, meanwhile, that the proxy is there."""
-        beating = asyncio.get_running_loop().create_task(self._beat(), name="beat")
-        try:
+        async with scoped_task(self._beat(), name="beat"):
             yield
-        finally:
-            beating.cancel()
-            await asyncio.wait({beating})
 
     async def _beat(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ollama_proxy.base.tasks import start_task
 from ollama_proxy.core.http.headers import Headers, preferred_wait_s
 from ollama_proxy.core.ollama.error_bodies import (
     SPOKE,
@@ -65,7 +66,7 @@ class Hold:
         """Return what ``leasing`` does, with heartbeats meanwhile."""
         if not self._beats or self.wait_s <= self._policy.silent_s:
             return await leasing
-        task = asyncio.get_running_loop().create_task(leasing)
+        task = start_task(leasing, name="lease")
         try:
             pause_s = self._policy.silent_s if self.response is None else 0.0
             while not (await asyncio.wait({task}, timeout=pause_s))[0]:

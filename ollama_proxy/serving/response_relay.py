@@ -15,6 +15,7 @@ from multidict import CIMultiDictProxy
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import InstanceLostError
+from ollama_proxy.base.tasks import start_task
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.http.compression import encoding_of
@@ -170,8 +171,7 @@ class ClientWriter:
         its next one.
         """
         left = self._queued()
-        loop = asyncio.get_running_loop()
-        draining = loop.create_task(self._request.writer.drain(), name="drain")
+        draining = start_task(self._request.writer.drain(), name="drain")
         try:
             while not (await asyncio.wait({draining}, timeout=self._stall_s))[0]:
                 before, left = left, self._queued()

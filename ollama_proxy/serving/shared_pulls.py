@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
-from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.base.tasks import TaskOwner, start_task
 from ollama_proxy.core.http.compression import CLEAR, encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
@@ -197,7 +197,7 @@ class Pulls:
     async def _take(self, pull: Pull, to_send: PreparedRequest, lease: Lease) -> None:
         """Read the answer to its end, or until nobody waits and nothing moves."""
         limit = asyncio.timeout(None)
-        watcher = asyncio.get_running_loop().create_task(self._watch(pull, limit))
+        watcher = start_task(self._watch(pull, limit), name="pull watch")
         try:
             async with limit, await self._relay.ask(to_send, lease.upstream) as answer:
                 if encoding := encoding_of(answer.headers):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
 
 from ollama_proxy.base.errors import InstanceLostError
+from ollama_proxy.base.tasks import start_task
 from ollama_proxy.core.http.chunks import framed, length_line
 from ollama_proxy.upstream.response_parser import (
     ResponseError,
@@ -227,7 +228,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         parts = _slices(payload) if isinstance(payload, bytes) else payload
         upload = self._send_parts(parts, chunked=chunked)
-        self._upload = asyncio.get_running_loop().create_task(upload, name="upload")
+        self._upload = start_task(upload, name="upload")
 
     async def _send_parts(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
         """Send a body as it comes; one that is not whole ends the connection."""

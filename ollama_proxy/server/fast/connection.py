@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
+from ollama_proxy.base.tasks import start_task
 from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.server.fast.parser import PlainRequest, RequestParser
 from ollama_proxy.server.half_closed import patience_s
@@ -153,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
         is of no more use.
         """
         self._is_read, self._has_begun = is_read, False
-        self._serving = asyncio.get_running_loop().create_task(self._run(serve))
+        self._serving = start_task(self._run(serve))
 
     async def _run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """See a request to its end; the next may come as soon as it is answered."""
