@@ -14,6 +14,7 @@ from ollama_proxy.base.errors import (
     StoreError,
     TransientError,
 )
+from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.record import (
     Fault,
     LaunchId,
@@ -750,3 +751,63 @@ async def test_a_wish_in_the_same_second_changes_nothing_and_a_later_one_counts(
     assert at_once is woken
     assert later.last_used == woken.last_used + 1.5
     await deployment.pool.aclose()
+
+
+class TwoSlots:
+    """A pool of two slots, each with a cloud of its own."""
+
+    def __init__(self) -> None:
+        self.clouds = [FakeCloud(), FakeCloud()]
+        self.store, self.probe = FaultyStore(), FakeProbe()
+        self.controllers = [
+            Controller(
+                f"default-{number}",
+                Offer("fake", cloud),
+                store=self.store,
+                launches=self.store,
+                probe=self.probe,
+                clock=LoopClock(),
+                policy=Policy(),
+                rng=random.Random(number),
+            )
+            for number, cloud in enumerate(self.clouds)
+        ]
+        self.pool = Pool(
+            self.controllers, store=self.store, clock=LoopClock(), max_waiting=9
+        )
+        self.pool.start()
+
+    async def both_ready(self) -> None:
+        for number, one in enumerate(self.controllers):
+            one.apply(Wake(LaunchId(f"l{number}")))
+        while {one.record.state for one in self.controllers} != {State.READY}:
+            await asyncio.sleep(0.1)
+
+
+@in_virtual_time
+async def test_the_least_busy_instance_is_leased() -> None:
+    slots = TwoSlots()
+    await slots.both_ready()
+    leases = [slots.pool.try_lease() for _ in range(6)]
+    busy = [one.record.leases for one in slots.controllers]
+    for lease in leases[::2]:  # those of the first slot
+        assert lease is not None
+        lease.release()
+    again = [slots.pool.try_lease() for _ in range(3)]
+    await slots.pool.aclose()
+
+    assert busy == [3, 3]
+    assert [lease and lease.launch_id for lease in again] == ["l0"] * 3
+
+
+@in_virtual_time
+async def test_a_wake_launches_one_instance_however_many_slots_there_are() -> None:
+    slots = TwoSlots()
+    slots.pool.wake("m")
+    states = [one.record.state for one in slots.controllers]
+    lease = await slots.pool.lease("m", wait_s=60.0)
+    await slots.pool.aclose()
+
+    assert states == [State.STARTING, State.COLD]
+    assert lease is not None
+    assert [cloud.launches for cloud in slots.clouds] == [1, 0]
