@@ -6,6 +6,7 @@ print. It knows the commands and flags of OVHcloud's own guides and no others.
 
 import asyncio
 import json
+import marshal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ from tests.fakes.ovh.server import OvhServer, RefusedError
 USER, PASSWORD = "user-1", "password-of-user-1"
 
 _PROGRAM = """#!{python} -IS
-import http.client, json, os, sys
+# Built-in modules only: it runs thousands of times, and http.client took 35 of 45 ms.
+import _socket, marshal, os, sys
 stdin = os.fstat(0)
 null = os.stat(os.devnull)
 told = {{
@@ -27,9 +29,14 @@ told = {{
     "environment": dict(os.environ),
     "stdin_is_null": (stdin.st_dev, stdin.st_ino) == (null.st_dev, null.st_ino),
 }}
-connection = http.client.HTTPConnection("127.0.0.1", {port})
-connection.request("POST", "/", json.dumps(told))
-answer = json.loads(connection.getresponse().read())
+body, came = marshal.dumps(told), b""
+connection = _socket.socket()
+connection.connect(("127.0.0.1", {port}))
+head = b"POST / HTTP/1.0\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
+connection.sendall(head + body)
+while piece := connection.recv(1 << 16):
+    came += piece
+answer = marshal.loads(came.partition(b"\\r\\n\\r\\n")[2])
 sys.stdout.write(answer["out"])
 sys.stderr.write(answer["err"])
 sys.exit(answer["code"])
@@ -101,10 +108,11 @@ class OvhCommand:
     logins: int = 0
 
     async def handle(self, request: web.Request) -> web.Response:
-        told = json.loads(await request.read())
+        told = marshal.loads(await request.read())
         self.argv.append(told["argv"])
         said = await self._said(told)
-        return web.json_response({"out": said.out, "err": said.err, "code": said.code})
+        told_back = {"out": said.out, "err": said.err, "code": said.code}
+        return web.Response(body=marshal.dumps(told_back))
 
     async def _said(self, told: dict[str, Any]) -> Said:
         environment = told["environment"]
