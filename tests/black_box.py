@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import psutil
 
+from tests.forked_cli import ForkedCli
 from tests.processes import living
 from tests.proxy import HAS_FAST_PATH
 from tests.terminal import Terminal
@@ -199,15 +200,29 @@ def launched_proxy(
         process.wait()
 
 
+_FORKED = ForkedCli()
+_COMMAND_S = 60.0
+
+
 def run_cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to its end, by a process that has loaded the package.
+
+    By one of its own where more than settings are set: Python may read it at its start.
+    """
+    if all(name.startswith(_SETTINGS) for name in env):
+        return _FORKED.run(arguments, clean_environment(**env), _COMMAND_S)
+    return run_process(*arguments, **env)
+
+
+def run_process(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in a process of its own, from the start of Python on."""
     return subprocess.run(
         [*PROGRAM, *arguments],
         cwd=ROOT,
         env=clean_environment(**env),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=_COMMAND_S,
         check=False,
     )
 
