@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
-from ollama_proxy.upstream import client
+from ollama_proxy.base.timing import Timing
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, raw_upstream, reply
 from tests.proxy import RunningProxy, running_proxy
@@ -101,9 +101,9 @@ async def test_the_client_is_invited_when_the_instance_invites(tmp_path: Path) -
 
 
 async def test_a_server_that_knows_no_expect_is_sent_the_body_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(client, "_INVITATION_S", 0.1)
+    timing = Timing(invitation_s=0.1)
 
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -112,7 +112,9 @@ async def test_a_server_that_knows_no_expect_is_sent_the_body_all_the_same(
 
     async with (
         raw_upstream(script) as upstream,
-        running_proxy(tmp_path, backend=StaticBackend(upstream.url)) as proxy,
+        running_proxy(
+            tmp_path, backend=StaticBackend(upstream.url), timing=timing
+        ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)

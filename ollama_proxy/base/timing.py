@@ -34,6 +34,13 @@ class Timing:
     ``restore_stall_s``: a restored model that gets no further for so long is given up.
     ``gateway_pause_s`` is the pause before a request is sent again that a gateway
     broke off.
+
+    The client of instances: a kept connection that ends within ``stale_s`` after a
+    request was sent, without a byte, had been closed before. ``invitation_s``: an
+    instance that says nothing to ``Expect: 100-continue`` for so long does not know it.
+
+    The catalogue: ``catalog_ask_s`` bounds one refresh. After one that failed there is
+    a pause of ``catalog_pause_s``, doubled up to ``catalog_pause_max_s``.
     """
 
     longest_sleep_s: float = 30.0
@@ -60,6 +67,13 @@ class Timing:
     gpu_look_s: float = 10.0
     restore_stall_s: float = 120.0
     gateway_pause_s: float = 1.0
+
+    stale_s: float = 1.0
+    invitation_s: float = 5.0
+
+    catalog_ask_s: float = 60.0
+    catalog_pause_s: float = 1.0
+    catalog_pause_max_s: float = 60.0
 
 
 STANDARD = Timing()

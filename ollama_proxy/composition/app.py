@@ -217,6 +217,7 @@ def _build_known(
         catalogue=catalogue,
         place=place,
         refreshed=unknown.refreshed,
+        timing=fleet.timing,
     )
     return _Known(place, catalogue, book, unknown, keeper)
 

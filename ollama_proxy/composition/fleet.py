@@ -53,6 +53,7 @@ class Fleet:
     metrics: Metrics
     estimates: Estimates
     stages: StageEstimates
+    timing: Timing
 
     @property
     def pool(self) -> Pool:
@@ -79,7 +80,7 @@ def build_fleet(
     )
     probe = HttpProbe(probing, restored, load_wishes, mark, gpu, timing)
     metrics, estimates = Metrics(), Estimates(store)
-    stages, relay = StageEstimates(store.stages), UpstreamClient(mark)
+    stages, relay = StageEstimates(store.stages), UpstreamClient(mark, timing)
     metrics.watch_stages(offer.name)
     pools: dict[str, Pool] = {}
     for name, slots in _SLOTS.items():
@@ -130,6 +131,7 @@ def build_fleet(
         metrics,
         estimates,
         stages,
+        timing,
     )
 
 

@@ -9,16 +9,13 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.readiness import PreparationError, Probe
 from ollama_proxy.store.ports import CatalogStore
-
-_ASK_TIMEOUT_S = 60.0
-_PAUSE_S = 1.0
-_PAUSE_MAX_S = 60.0
 
 
 class CatalogRefresher:
@@ -36,7 +33,9 @@ class CatalogRefresher:
         catalogue: Catalog,
         place: CatalogStore,
         refreshed: Callable[[], None],
+        timing: Timing = STANDARD,
     ) -> None:
+        self._timing = timing
         self._pool = pool
         self._probe = probe
         self._catalogue = catalogue
@@ -65,17 +64,17 @@ class CatalogRefresher:
             self._stale.set()
 
     async def _run(self) -> None:
-        pause_s = _PAUSE_S
+        pause_s = self._timing.catalog_pause_s
         while True:
             await self._stale.wait()
             self._stale.clear()
             if await self._refresh():
-                pause_s = _PAUSE_S
+                pause_s = self._timing.catalog_pause_s
                 continue
             with contextlib.suppress(TimeoutError):  # a change is asked for at once
                 async with asyncio.timeout(pause_s):
                     await self._stale.wait()
-            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+            pause_s = min(pause_s * 2, self._timing.catalog_pause_max_s)
             self._stale.set()
 
     async def _refresh(self) -> bool:
@@ -84,7 +83,7 @@ class CatalogRefresher:
         if upstream is None:
             return True
         try:
-            async with asyncio.timeout(_ASK_TIMEOUT_S):
+            async with asyncio.timeout(self._timing.catalog_ask_s):
                 contents = await self._probe.contents(upstream)
             self._catalogue.replace(contents)
             self._refreshed()

@@ -58,14 +58,18 @@ class Pull:
     """One pull under way: its answer's head, and what it said so far.
 
     ``followers``: the clients that wait for it; ``stop`` ends what asks for it.
-    ``last`` is its last line. What it says is kept up to 4 MiB: a follower that is
-    further behind takes nothing, and is let go. The lines for those who join are up
-    to 2 MiB besides.
+    ``last`` is its last line. What it says is kept up to ``most_bytes``: a follower
+    that is further behind takes nothing, and is let go. The lines for those who join
+    are up to 2 MiB besides.
     """
 
     def __init__(
-        self, request: PullRequest, stop: Callable[[], None] = lambda: None
+        self,
+        request: PullRequest,
+        stop: Callable[[], None] = lambda: None,
+        most_bytes: int = _HISTORY_BYTES,
     ) -> None:
+        self._most_bytes = most_bytes
         self.request = request
         self.last = b""
         self.progress = ProgressLine()
@@ -102,7 +106,7 @@ class Pull:
         """Take in a piece of the answer as it came."""
         self._kept.append(data)
         self._kept_bytes += len(data)
-        while self._kept_bytes > _HISTORY_BYTES and len(self._kept) > 1:
+        while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
             self._kept_bytes -= len(self._kept.popleft())
             self._first += 1
         *lines, self._rest = (self._rest + data).split(b"\n")

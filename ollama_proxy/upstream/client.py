@@ -14,6 +14,7 @@ from types import TracebackType
 from multidict import CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.ollama.answer_end import EndCheck, check_of
 from ollama_proxy.upstream.connection import Connection, Sink
 from ollama_proxy.upstream.connection_pool import ConnectionKey, ConnectionPool
@@ -22,7 +23,6 @@ from ollama_proxy.upstream.loop_mark import LoopMark
 from ollama_proxy.upstream.request import UpstreamRequest
 from ollama_proxy.upstream.response_parser import ResponseError, ResponseHead
 
-_INVITATION_S = 5.0
 _SOME = 16
 _SMALL = 320
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
@@ -150,9 +150,10 @@ class UpstreamClient:
     turn out to be closed when it is too late.
     """
 
-    def __init__(self, mark: LoopMark) -> None:
+    def __init__(self, mark: LoopMark, timing: Timing = STANDARD) -> None:
         self._mark_line = mark.line
-        self._connector = ConnectionPool()
+        self._timing = timing
+        self._connector = ConnectionPool(stale_s=timing.stale_s)
         self.forget = self._connector.forget
         self.aclose = self._connector.aclose
 
@@ -182,7 +183,7 @@ class UpstreamClient:
         """
         body = request.body
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_INVITATION_S) as limit:
+            async with asyncio.timeout(self._timing.invitation_s) as limit:
                 body.on_invited = partial(limit.reschedule, None)
                 return await self._ask_once(request, upstream, fresh=True, waits=True)
         body.on_invited = None

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from ollama_proxy.base.errors import InstanceLostError
 from ollama_proxy.base.tasks import start_task
+from ollama_proxy.base.timing import STANDARD
 from ollama_proxy.core.http.chunks import framed, length_line
 from ollama_proxy.upstream.response_parser import (
     ResponseError,
@@ -20,7 +21,6 @@ from ollama_proxy.upstream.response_parser import (
 )
 
 _READ_AHEAD = 64 * 1024
-_STALE_S = 1.0
 _SLICE = 256 * 1024
 
 
@@ -48,7 +48,10 @@ class Connection(asyncio.Protocol):
     request before. ``idle_since`` and ``generation`` belong to whoever keeps it.
     """
 
-    def __init__(self, gone: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, gone: Callable[["Connection"], None], stale_s: float = STANDARD.stale_s
+    ) -> None:
+        self._stale_s = stale_s
         self.used = False
         self.idle_since = 0.0
         self.generation = 0
@@ -182,7 +185,7 @@ class Connection(asyncio.Protocol):
         Later an end may be that of an instance which had begun to work.
         """
         loop = asyncio.get_running_loop()
-        at_once = loop.time() - self._asked_at < _STALE_S
+        at_once = loop.time() - self._asked_at < self._stale_s
         return self.used and at_once and not self._asked().heard
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import aiohappyeyeballs
 from yarl import URL
 
 from ollama_proxy.base.tcp_keep_alive import keep_alive
+from ollama_proxy.base.timing import STANDARD
 from ollama_proxy.upstream.connection import Connection
 from ollama_proxy.upstream.endpoint import Upstream
 
@@ -40,7 +41,14 @@ class ConnectionKey(NamedTuple):
 class ConnectionPool:
     """Opens connections; keeps idle ones for a while, and only so many per address."""
 
-    def __init__(self, *, kept_for_s: float = 15.0, kept_most: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        kept_for_s: float = 15.0,
+        kept_most: int = 256,
+        stale_s: float = STANDARD.stale_s,
+    ) -> None:
+        self._stale_s = stale_s
         self._kept_for_s = kept_for_s
         self._kept_most = kept_most
         self._idle: dict[ConnectionKey, dict[Connection, None]] = {}
@@ -115,7 +123,7 @@ class ConnectionPool:
         named = address.server_name or address.host
         connect = partial(
             loop.create_connection,
-            lambda: Connection(partial(self._gone, address)),
+            lambda: Connection(partial(self._gone, address), self._stale_s),
             ssl=address.context,
             server_hostname=named if address.context is not None else None,
         )

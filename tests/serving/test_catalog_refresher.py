@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.readiness import HttpProbe, PreparationError
-from ollama_proxy.serving import catalog_refresher as module
 from tests.proxy import running_proxy
 
 
@@ -33,9 +33,8 @@ async def test_a_refresh_that_failed_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     probe = StammeringProbe(failures)
-    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
     monkeypatch.setattr(HttpProbe, "contents", lambda _, up: probe.contents(up))
-    async with running_proxy(tmp_path) as proxy:
+    async with running_proxy(tmp_path, timing=Timing(catalog_pause_s=0.01)) as proxy:
         await proxy.wake()
         await proxy.until(lambda: proxy.catalogued is not None)
         proxy.parts.pool.stop()
@@ -51,10 +50,9 @@ async def test_nobody_is_asked_once_there_is_no_instance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = StammeringProbe(10_000)
-    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(module, "_PAUSE_MAX_S", 0.01)
     monkeypatch.setattr(HttpProbe, "contents", lambda _, up: probe.contents(up))
-    async with running_proxy(tmp_path) as proxy:
+    timing = Timing(catalog_pause_s=0.01, catalog_pause_max_s=0.01)
+    async with running_proxy(tmp_path, timing=timing) as proxy:
         await proxy.wake()
         await proxy.until(lambda: probe.asked > 2)
         proxy.parts.pool.stop()

@@ -10,7 +10,6 @@ import aiohttp
 import pytest
 
 from ollama_proxy.base.fd_limit import raise_limit
-from ollama_proxy.serving import pull as pull_module
 from ollama_proxy.serving.pull import Pull, PullRequest
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED
 from ollama_proxy.simulator.server import Manners
@@ -176,11 +175,8 @@ async def test_pulls_end_with_their_client_if_told_so(
         assert backend.simulator.store.get("new") is None
 
 
-async def test_a_follower_that_is_too_far_behind_is_let_go(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pull_module, "_HISTORY_BYTES", 100)
-    pull = Pull(PullRequest("m"))
+async def test_a_follower_that_is_too_far_behind_is_let_go() -> None:
+    pull = Pull(PullRequest("m"), most_bytes=100)
     pull.say(b'{"status":"pulling manifest"}\n')
     following = pull.follow(joins=False)
     await anext(following)

@@ -18,11 +18,11 @@ from multidict import CIMultiDict
 
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.serving.shared_pulls import BufferedBody
-from ollama_proxy.upstream import connection
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.client import Answer, UpstreamClient
 from ollama_proxy.upstream.connection import Connection
@@ -184,8 +184,8 @@ async def asked(one: UpstreamClient, there: RawUpstream, body: bytes = b"{}") ->
 
 
 @contextlib.asynccontextmanager
-async def relay() -> AsyncIterator[UpstreamClient]:
-    one = UpstreamClient(LoopMark("owner"))
+async def relay(timing: Timing = STANDARD) -> AsyncIterator[UpstreamClient]:
+    one = UpstreamClient(LoopMark("owner"), timing)
     try:
         yield one
     finally:
@@ -402,11 +402,7 @@ async def test_one_that_was_promised_a_body_and_got_none_is_not_used(
     assert len(there.heads) == 2
 
 
-async def test_what_an_instance_has_worked_on_is_not_sent_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(connection, "_STALE_S", 0.05)
-
+async def test_what_an_instance_has_worked_on_is_not_sent_again() -> None:
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -416,7 +412,7 @@ async def test_what_an_instance_has_worked_on_is_not_sent_again(
             raise ConnectionResetError
         await OK(reader, writer)
 
-    async with raw_upstream(script) as there, relay() as one:
+    async with raw_upstream(script) as there, relay(Timing(stale_s=0.05)) as one:
         assert await asked(one, there) == b"ok"
         with pytest.raises(UpstreamError) as caught:
             await asked(one, there)
