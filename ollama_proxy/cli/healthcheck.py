@@ -48,15 +48,37 @@ def ask(
     now: Callable[[], float],
     timeout_s: float = _TIMEOUT_S,
 ) -> str:
-    """Return where the proxy serves; raises `UnhealthyError` if it does not."""
-    host, port = _address(env, file)
+    """Return where the proxy serves; raises `UnhealthyError` if it does not.
+
+    As the other commands do: what is given is asked, and the proxy of the state folder
+    if nothing is given, or if none serves there.
+    """
+    end = now() + timeout_s
+    given = _given(env, file)
+    if given is None:
+        return _ask(_running(env, file) or split_address(_LISTEN), end, now, timeout_s)
+    try:
+        return _ask(given, end, now, timeout_s)
+    except UnhealthyError:
+        running = _running(env, file) if now() < end else None
+        if running is None or client_url(*running) == client_url(*given):
+            raise
+    return _ask(running, end, now, timeout_s)
+
+
+def _ask(
+    address: tuple[str, int], end: float, now: Callable[[], float], timeout_s: float
+) -> str:
+    """Return the URL of a proxy that serves. Raises `UnhealthyError`."""
+    host, port = address
     url = client_url(host, port)
     if port == 0:
         raise UnhealthyError(
-            "OLLAMA_HOST has port 0, which is another one at each start; name a port"
+            "OLLAMA_HOST has port 0, which is another one at each start, and no proxy"
+            " of the state folder runs; name a port, or set OLLAMA_PROXY_STATE_DIR"
         )
     try:
-        status = _status(client_host(host), port, now() + timeout_s, now)
+        status = _status(client_host(host), port, end, now)
     except TimeoutError as error:
         raise UnhealthyError(f"{url} does not answer in {timeout_s:g} s") from error
     except (OSError, ValueError) as error:
@@ -67,24 +89,45 @@ def ask(
     return url
 
 
-def _address(env: Mapping[str, str], file: str | None) -> tuple[str, int]:
-    """Return host and port, as `serve` finds them."""
+def _given(env: Mapping[str, str], file: str | None) -> tuple[str, int] | None:
+    """Return host and port that somebody set, as `serve` finds them; else None."""
     text = env.get("OLLAMA_HOST", "").strip()
     try:
-        return split_address(text or _listen_of_file(file) or _LISTEN)
+        text_or_file = text or _of_file(file, "listen")
+        return split_address(text_or_file) if text_or_file else None
     except (OSError, ValueError) as error:
         where = "OLLAMA_HOST" if text else (file or _FILE)
         raise UnhealthyError(f"{where}: {error}") from error
 
 
-def _listen_of_file(file: str | None) -> str:
-    """Return ``listen`` of the settings file, empty if nothing says it."""
+def _running(env: Mapping[str, str], file: str | None) -> tuple[str, int] | None:
+    """Return where the proxy of the state folder listens; None if it is not known."""
+    from ollama_proxy.base.environment import (  # noqa: PLC0415 - only if it is needed
+        expanded,
+        state_folder,
+        unquoted,
+    )
+    from ollama_proxy.server.serving_address import running_url  # noqa: PLC0415 - likewise
+
+    folder = state_folder(env)
+    try:
+        named = unquoted(env.get("OLLAMA_PROXY_STATE_DIR", ""))
+        if named := named or _of_file(file, "state_dir"):
+            folder = expanded(type(folder)(named), env)
+        url = running_url(folder)
+        return split_address(url) if url else None
+    except (OSError, ValueError):
+        return None
+
+
+def _of_file(file: str | None, name: str) -> str:
+    """Return what the settings file says of a setting, empty if nothing does."""
     if file is None and not os.path.exists(_FILE):  # noqa: PTH110 - pathlib is slow to import
         return ""
     import tomllib  # noqa: PLC0415 - only for those who have a file
 
     with open(file or _FILE, "rb") as source:  # noqa: PTH123 - likewise
-        return str(tomllib.load(source).get("listen", ""))
+        return str(tomllib.load(source).get(name, ""))
 
 
 def _status(host: str, port: int, end: float, now: Callable[[], float]) -> bytes:

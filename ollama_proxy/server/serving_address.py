@@ -1,26 +1,19 @@
 """Where the proxy of a state folder listens, written down for the other commands.
 
 It stands in the folder while the proxy serves. One that was killed leaves it behind:
-it counts only while the process that wrote it has the folder.
+it counts only while the process that wrote it has the folder. Little is imported, since
+the health check reads it too.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import psutil
-
 _NAME = "serving.json"
 _LOCK = "lock"
-
-
-class _Written(msgspec.Struct, frozen=True):
-    """Where a proxy listens, as a client on this machine asks it, and its process."""
-
-    url: str
-    pid: int
+_PROCESSES = Path("/proc")
 
 
 @contextlib.contextmanager
@@ -31,7 +24,7 @@ def written_down(folder: Path, url: str) -> Iterator[None]:
     """
     path = folder / _NAME
     with contextlib.suppress(OSError):
-        _write(path, msgspec.json.encode(_Written(url, os.getpid())))
+        _write(path, json.dumps({"url": url, "pid": os.getpid()}).encode())
     try:
         yield
     finally:
@@ -52,11 +45,13 @@ def _write(path: Path, data: bytes) -> None:
 def running_url(folder: Path) -> str | None:
     """Return where the proxy of a state folder listens; None if it is not known."""
     try:
-        written = msgspec.json.decode((folder / _NAME).read_bytes(), type=_Written)
-    except (OSError, msgspec.MsgspecError):
+        written = json.loads((folder / _NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
-    is_ours = written.url.startswith("http://") and _has_folder(written.pid, folder)
-    return written.url if is_ours else None
+    match written:
+        case {"url": str(url), "pid": int(pid)} if url.startswith("http://"):
+            return url if _has_folder(pid, folder) else None
+    return None
 
 
 def _has_folder(pid: int, folder: Path) -> bool:
@@ -67,8 +62,26 @@ def _has_folder(pid: int, folder: Path) -> bool:
     """
     try:
         lock = (folder / _LOCK).resolve()
-        return any(Path(one.path) == lock for one in psutil.Process(pid).open_files())
-    except psutil.AccessDenied:
+        return lock in _open_files(pid)
+    except PermissionError:
         return True
-    except (psutil.Error, OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
+
+
+def _open_files(pid: int) -> Iterator[Path]:
+    """Yield the files that a process has open. Raises `OSError` if there is none."""
+    own = _PROCESSES / "self" / "fd"
+    if own.is_dir():
+        for one in (_PROCESSES / str(pid) / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                yield one.readlink()
+        return
+    import psutil  # noqa: PLC0415 - slow to import, and only where there is no /proc
+
+    try:
+        yield from (Path(one.path) for one in psutil.Process(pid).open_files())
+    except psutil.AccessDenied as error:
+        raise PermissionError from error
+    except psutil.Error as error:
+        raise ProcessLookupError from error

@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.cli.healthcheck import UnhealthyError, ask
-from tests.black_box import ROOT, clean_environment, free_port, proxy_process, run_cli
+from ollama_proxy.server.serving_address import written_down
+from ollama_proxy.store.sqlite.store import SqliteStore
+from tests.black_box import (
+    ROOT,
+    Launch,
+    clean_environment,
+    free_port,
+    launched_proxy,
+    proxy_process,
+    run_cli,
+)
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}'
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
@@ -251,3 +261,78 @@ def test_it_costs_little_processor_time() -> None:
     spent -= before.children_user + before.children_system
 
     assert spent / 5 < 0.2  # 17 ms on a quiet machine; 500 if all were loaded
+
+
+@contextlib.contextmanager
+def state_folder_of(folder: Path, port: int) -> Iterator[Path]:
+    """Have a state folder whose proxy, this process, listens on a port."""
+    with (
+        contextlib.closing(SqliteStore(folder)),
+        written_down(folder, f"http://127.0.0.1:{port}"),
+    ):
+        yield folder
+
+
+def test_it_finds_the_proxy_of_its_state_folder_on_whatever_port(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    launch = Launch(options=("--port", str(port)))
+    with launched_proxy(tmp_path / "s", launch, {"OLLAMA_HOST": ":1"}, port=port):
+        env = {"OLLAMA_PROXY_STATE_DIR": f"'{tmp_path / 's'}'"}
+        done = run_cli("healthcheck", **env)
+        elsewhere = run_cli("healthcheck", **env, OLLAMA_HOST=f":{free_port()}")
+        anywhere = run_cli("healthcheck", **env, OLLAMA_HOST=":0")
+
+    for one in (done, elsewhere, anywhere):
+        assert (one.returncode, one.stderr) == (0, "")
+        assert one.stdout == f"http://127.0.0.1:{port} serves\n"
+
+
+def test_the_settings_file_names_the_state_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        answering(saying(HEALTHY)) as (port, asked),
+        state_folder_of(tmp_path / "s", port),
+    ):
+        (tmp_path / "ollama-proxy.toml").write_text("state_dir = '~/s'")
+        found = asked_of({"HOME": str(tmp_path)})
+
+    assert (found, len(asked)) == (f"http://127.0.0.1:{port}", 1)
+
+
+def test_the_default_state_folder_is_that_of_serve(tmp_path: Path) -> None:
+    with (
+        answering(saying(HEALTHY)) as (port, _),
+        state_folder_of(tmp_path / "ollama-proxy", port),
+    ):
+        found = asked_of({"XDG_STATE_HOME": str(tmp_path)})
+
+    assert found == f"http://127.0.0.1:{port}"
+
+
+def test_what_is_given_and_serves_is_asked_alone(tmp_path: Path) -> None:
+    with (
+        answering(saying(HEALTHY)) as (port, asked),
+        answering(saying(HEALTHY)) as (other, others),
+        state_folder_of(tmp_path, other),
+    ):
+        env = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}
+        asked_of(env | {"OLLAMA_HOST": f":{port}"})
+
+    assert (len(asked), len(others)) == (1, 0)
+
+
+def test_the_folder_of_a_killed_proxy_helps_nobody(tmp_path: Path) -> None:
+    port = free_port()
+    env = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path), "OLLAMA_HOST": f":{port}"}
+    with (
+        answering(saying(HEALTHY)) as (other, asked),
+        written_down(tmp_path, f"http://127.0.0.1:{other}"),
+        pytest.raises(UnhealthyError, match=f"nothing serves at .*:{port} "),
+    ):
+        asked_of(env)
+
+    assert asked == []
