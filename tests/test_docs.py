@@ -178,8 +178,9 @@ NOT_IN_COMPOSE = {
 
 
 def test_the_compose_file_hands_every_variable_on_and_sets_none_itself() -> None:
-    compose = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
-    environment = compose["services"]["ollama-proxy"]["environment"]
+    text = (ROOT / "compose.yaml").read_text("utf-8")
+    environment = yaml.safe_load(text)["services"]["ollama-proxy"]["environment"]
+    assert [name for name in environment if text.count(f"\n      {name}: ") > 1] == []
     every = {
         name for field in every_setting().values() for name in environment_names(field)
     }
