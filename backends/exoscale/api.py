@@ -354,6 +354,7 @@ async def settled(
     pause_s = _FIRST_PAUSE_S
     try:
         async with asyncio.timeout(limit_s):
+            # Hand-written: it ends only on the cloud's word; a failed look is no try.
             while operation.get("state", "pending") == "pending":
                 await asyncio.sleep(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)

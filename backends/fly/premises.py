@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
+
 from ollama_proxy.backends.attempts import Attempts
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import AppTakenError, NoAppError
@@ -176,15 +178,18 @@ class AppSetup:
     async def _until_shown(self) -> None:
         """Wait until a new app is known to all of Fly."""
         begun_at = self._clock.now()
-        while True:
-            try:
-                await self._api.show_app()
-            except (NotFoundError, CredentialsError):
-                if self._clock.now() - begun_at > _SHOWN_LATE_S:
-                    raise
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                return
+
+        def is_too_late(_state: RetryCallState) -> bool:
+            return self._clock.now() - begun_at > _SHOWN_LATE_S
+
+        repeated = AsyncRetrying(
+            retry=retry_if_exception_type((NotFoundError, CredentialsError)),
+            stop=is_too_late,
+            wait=wait_fixed(_PAUSE_S),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        await repeated(self._api.show_app)
 
     async def remove(self) -> AsyncIterator[str]:
         """Delete volumes, addresses and the app, if we made it; each is looked for."""
@@ -240,6 +245,7 @@ class AppSetup:
             await self._api.release_address(str(address.get("ip")))
         yield f"deleting app {self._api.app}"
         begun_at, said = self._clock.now(), "it was deleted"
+        # Hand-written: it ends only on the cloud's word, that there is no such app.
         while self._clock.now() - begun_at < _LIMIT_S:
             try:
                 await self._api.delete_app()

@@ -171,6 +171,7 @@ class AppInventory:
         said = "it is being deleted"
         try:
             async with asyncio.timeout(_DELETION_S):
+                # Hand-written: it ends only on the cloud's word, "deleted".
                 while True:
                     try:
                         if (await self._ask(region, app_id)).state == "DELETED":

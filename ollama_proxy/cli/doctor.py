@@ -7,6 +7,13 @@ from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_fixed,
+)
+
 from ollama_proxy.base.clock import Clock, open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
@@ -160,18 +167,20 @@ async def _tidied(backend: Backend) -> list[str]:
     """
     if not isinstance(backend, SupportsTidy):
         return []
-    problem = ""
-    for _ in range(_TIDY_TRIES):
-        try:
-            await backend.tidy()
-        except TransientError as error:
-            problem = f"{error}; sweep again later"
-            await asyncio.sleep(_TIDY_PAUSE_S)
-        except BackendError as error:
-            return [f"what costs nothing could not be removed: {error}"]
-        else:
-            return []
-    return [problem]
+    repeated = AsyncRetrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_attempt(_TIDY_TRIES),
+        wait=wait_fixed(_TIDY_PAUSE_S),
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
+    try:
+        await repeated(backend.tidy)
+    except TransientError as error:
+        return [f"{error}; sweep again later"]
+    except BackendError as error:
+        return [f"what costs nothing could not be removed: {error}"]
+    return []
 
 
 async def set_up(

@@ -142,6 +142,8 @@ class OwnerSweep:
         said = "it is there still"
         try:
             async with asyncio.timeout(_LIMIT_S):
+                # Hand-written: it ends only on the cloud's word, and an error that
+                # lasts is part of the message at the limit.
                 while True:
                     try:
                         if await self._backend.discard(one):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
+
 from ollama_proxy.base.clock import Clock, this_machine
 from ollama_proxy.base.errors import (
     BackendError,
@@ -156,18 +158,20 @@ def _put(
 
 async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:
     """Ask again for the same launch as long as an answer is lost or late."""
-    while True:
-        try:
-            await backend.start(launch_id)
-        except (TransientError, OutcomeUnknownError):
-            await asyncio.sleep(backend.traits.poll_s)
-        else:
-            return
+    # No `stop`: the caller bounds the whole of it, or a person presses Ctrl-C.
+    repeated = AsyncRetrying(
+        retry=retry_if_exception_type((TransientError, OutcomeUnknownError)),
+        wait=wait_fixed(backend.traits.poll_s),
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
+    await repeated(backend.start, launch_id)
 
 
 async def _until_running(backend: Backend, launch_id: LaunchId, tell: Tell) -> None:
     """Look until the instance runs, and tell what the cloud says meanwhile."""
     said = ""
+    # Hand-written: it ends only on the cloud's word, and tells what changes meanwhile.
     while True:
         try:
             seen = await backend.inspect(launch_id)

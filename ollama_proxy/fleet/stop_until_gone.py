@@ -24,6 +24,8 @@ async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
     said = "nothing was heard"
     try:
         async with asyncio.timeout(_LIMIT_S):
+            # Hand-written: it ends only on the cloud's word, and what it said last
+            # is part of the message at the limit.
             while True:
                 try:
                     await backend.stop(launch_id)
