@@ -9,7 +9,7 @@ RUN python -m venv /opt/build \
     && python -m venv --without-pip /opt/venv \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /opt/source/*.whl \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes --requirement requirements/run.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY ollama_proxy ollama_proxy
 COPY backends backends
 COPY cloud-init cloud-init

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import yaml
@@ -16,10 +17,11 @@ from ollama_proxy.config import docs
 from ollama_proxy.config.known_settings import every_setting
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.lifecycle.record import Stage, State
+from ollama_proxy.server.admin.handlers import AdminHandlers
 from tests.proxy import running_proxy
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 GROUPS = sorted({name.partition(".")[0] for name in every_setting() if "." in name})
@@ -293,3 +295,12 @@ def test_the_plug_in_of_the_docs_keeps_the_contract(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout
     assert re.search(r"8 passed, 1 skipped", done.stdout)
+
+
+def test_what_the_port_exposes_is_told_endpoint_by_endpoint() -> None:
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    routes = AdminHandlers.routes(create_autospec(AdminHandlers, instance=True))
+
+    assert "/-/wake" in {route.path for route in routes}
+    for route in routes:
+        assert f"`{route.method} {route.path.replace(':.*', '')}`" in text

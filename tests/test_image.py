@@ -54,6 +54,18 @@ def test_everything_that_is_copied_passes_the_ignore_file() -> None:
                 assert file.split("/")[0] in allowed
 
 
+def test_the_licence_is_there_when_the_wheel_of_the_image_is_built() -> None:
+    """The wheel carries it into site-packages; without the file its build fails."""
+    copied = [
+        file
+        for name, text in instructions()
+        if name == "COPY" and not text.startswith("--from")
+        for file in shlex.split(text)[:-1]
+    ]
+
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= set(copied)
+
+
 def test_the_compose_file_sets_what_is_known() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     service = compose["services"]["ollama-proxy"]

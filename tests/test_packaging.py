@@ -61,6 +61,19 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     assert "ollama_proxy/py.typed" in names
 
 
+def test_the_wheel_carries_its_licence_and_names_it(wheel: Path) -> None:
+    files = zipfile.ZipFile(wheel)
+    licence = next(n for n in files.namelist() if n.endswith("/licenses/LICENSE"))
+    metadata = files.read(f"{licence.partition('/')[0]}/METADATA").decode()
+    text = (ROOT / "LICENSE").read_text("utf-8")
+
+    assert files.read(licence).decode() == text
+    assert "Apache License\n                           Version 2.0," in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "\nLicense-File: LICENSE\n" in metadata
+
+
 def test_the_wheel_made_from_the_sdist_is_the_same(wheel: Path, tmp_path: Path) -> None:
     build = (sys.executable, "-m", "hatchling", "build")
     run(*build, "--target", "sdist", "--directory", tmp_path, cwd=ROOT)

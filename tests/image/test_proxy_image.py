@@ -45,6 +45,7 @@ def test_every_stage_is_built_and_no_tool_is_left(
     left = {path.name.partition("-")[0] for path in site.glob("*.dist-info")}
 
     assert "ollama_proxy" in left
+    assert next(site.glob("ollama_proxy-*.dist-info/licenses/LICENSE")).stat().st_size
     assert not left & {"pip", "hatchling", "editables", "setuptools", "wheel"}
     assert not (root / "opt/venv/bin/pip").exists()
     assert not (root / "opt/build").exists()
