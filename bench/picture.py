@@ -1,4 +1,4 @@
-"""The picture of the results that the README shows."""
+"""Draw the picture of the results that docs/benchmarks.md shows."""
 
 import statistics
 from pathlib import Path

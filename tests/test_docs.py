@@ -16,6 +16,7 @@ from ollama_proxy.base.fields import environment_names
 from ollama_proxy.config import docs
 from ollama_proxy.config.known_settings import every_setting
 from ollama_proxy.config.loader import load_settings
+from ollama_proxy.core.lifecycle.diagram import state_diagram
 from ollama_proxy.core.lifecycle.record import Stage, State
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from tests.proxy import running_proxy
@@ -54,19 +55,40 @@ def test_the_settings_page_lists_every_setting_as_it_is() -> None:
         assert [variables(env), default, meaning] == expected
 
 
-def test_the_readme_lists_every_variable_as_it_is() -> None:
-    documented = {
-        variables(row[0]): row[1:]
-        for row in rows("README.md")
-        if len(row) == 3 and variables(row[0])
+def test_the_readme_is_one_screen_and_leaves_the_settings_to_their_page() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    every = {
+        name for field in every_setting().values() for name in environment_names(field)
     }
-    for name, field in every_setting().items():
-        extra = field.json_schema_extra
-        assert isinstance(extra, dict)
-        if "." not in name and (names := environment_names(field)):
-            assert documented.pop(names) == [extra["shown"], field.description]
 
-    assert not documented
+    assert len(text.splitlines()) <= 70
+    assert "(docs/settings.md)" in text
+    named = set(re.findall(r"`((?:OLLAMA_PROXY|EXOSCALE|FLY|OVH)_\w+)", text))
+    assert named <= every, named - every
+
+
+def test_the_states_are_drawn_from_the_table() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+
+    assert f"```mermaid\n{state_diagram()}\n```\n" in text, "run `make docs`"
+
+
+FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|toml|ya?ml|json|sh))`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    """Of the repository, seen from its top or from the package."""
+    for name in FILE.findall(page.read_text("utf-8")):
+        if not name.startswith("./"):
+            places = [ROOT / name, ROOT / "ollama_proxy" / name]
+            assert any(place.exists() for place in places), name
+
+
+def test_the_architecture_names_the_files_of_its_journeys() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+
+    assert len(set(FILE.findall(text))) >= 40
 
 
 @pytest.mark.parametrize("group", GROUPS)

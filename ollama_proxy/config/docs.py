@@ -1,7 +1,8 @@
 """Write the tables of settings into the pages that have one: ``make docs``.
 
 A line ``<!-- make docs: TABLE -->`` stands before each; what is there of the table is
-replaced. TABLE is ``variables`` (README), ``settings`` (all but clouds) or a backend's.
+replaced. TABLE is ``settings`` (all but clouds), a backend's name, or ``states``: the
+diagram of an instance's states.
 """
 
 import re
@@ -14,10 +15,13 @@ from pydantic.fields import FieldInfo
 
 from ollama_proxy.base.fields import environment_names
 from ollama_proxy.config.known_settings import every_setting
+from ollama_proxy.core.lifecycle.diagram import state_diagram
 from ollama_proxy.fleet.backend_loader import Backends, built_in_backends
 
-_TABLE = re.compile(r"(?m)^<!-- make docs: ([\w-]+) -->\n(?:\|.*\n)*")
-_VARIABLES = "variables"
+_TABLE = re.compile(
+    r"(?m)^<!-- make docs: ([\w-]+) -->\n(?:\|.*\n|```mermaid\n(?:.*\n)*?```\n)*"
+)
+_STATES = "states"
 _SETTINGS = "settings"
 
 
@@ -38,15 +42,11 @@ def pages(root: Path) -> list[Path]:
 
 def _table(name: str) -> Iterator[str]:
     """Yield the lines of a table. Raises `ValueError` if there is none of the name."""
+    if name == _STATES:
+        yield from ("```mermaid", *state_diagram().splitlines(), "```")
+        return
     every = every_setting(Backends(built_in_backends()))
     single = {key: field for key, field in every.items() if "." not in key}
-    if name == _VARIABLES:
-        yield "| variable | default | meaning |"
-        yield "|---|---|---|"
-        for field in single.values():
-            if variables := _names(field):
-                yield _row(variables, _default(field), field.description)
-        return
     prefix = f"{name}."
     own = {
         key.removeprefix(prefix): field
