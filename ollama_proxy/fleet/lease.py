@@ -38,7 +38,7 @@ class Lease:
         self.launch_id = launch_id
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
-        self.touch = controller.mark_alive
+        self.mark_alive = controller.mark_alive
         self.check_now = controller.check_now
 
     def until_cut(self, limit_s: float | None = None) -> asyncio.Timeout:

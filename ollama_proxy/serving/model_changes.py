@@ -110,7 +110,7 @@ class ModelChanges:
                     pass
                 head, chunks = _DELETED, _once(b"")
             use = watch(name, head, lease)
-            response = await response_relay.run(head, chunks, lease.touch, use)
+            response = await response_relay.run(head, chunks, lease.mark_alive, use)
             tail = b"" if encoding_of(answer.headers) else ending.tail
             self._note(name, body, head.status, tail)
             return response
@@ -183,7 +183,7 @@ class ModelChanges:
                 if response_relay.response is None:
                     head = failed_head(len(line))
                     return await response_relay.run(
-                        head, _once(line), lease.touch, NO_USE
+                        head, _once(line), lease.mark_alive, NO_USE
                     )
                 told = read_progress(line).error or ""
                 return await response_relay.end_early(told, error)
@@ -207,7 +207,7 @@ class ModelChanges:
         use = watch("/api/pull", head, lease)
         if streams:
             async with aclosing(pull.follow(joins=joins)) as chunks:
-                return await response_relay.run(head, chunks, lease.touch, use)
+                return await response_relay.run(head, chunks, lease.mark_alive, use)
         try:
             await pull.outcome()
         except InstanceLostError as error:
@@ -215,7 +215,7 @@ class ModelChanges:
         if not pull.last:
             raise UpstreamError("the instance said nothing of the pull", arrived=True)
         head, chunks_once = _whole(pull, head)
-        return await response_relay.run(head, chunks_once, lease.touch, use)
+        return await response_relay.run(head, chunks_once, lease.mark_alive, use)
 
     def _pulled(self, request: PullRequest) -> None:
         """Remember a pull that succeeded."""

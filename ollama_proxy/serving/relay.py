@@ -90,7 +90,7 @@ async def relay_request(
             services.learn(context, answer)
             context.outcome = "relayed"
             use = watch(context.route.name, answer, lease)
-            touch = ignore_activity if observes else lease.touch
+            touch = ignore_activity if observes else lease.mark_alive
             return await response_relay.pour(answer, touch, use)
     except TimeoutError as error:
         return await _end_cut(lease, response_relay, error)

@@ -206,7 +206,7 @@ class Pulls:
                 pull.head.set_result(head)
                 use = watch("/api/pull", head, lease)
                 async for data in answer.chunks():
-                    lease.touch()
+                    lease.mark_alive()
                     use.take(data)
                     pull.say(data)
                 use.end(is_whole=True)

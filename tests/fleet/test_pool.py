@@ -476,7 +476,7 @@ async def test_an_instance_that_sends_bytes_is_not_silent() -> None:
     lease = await _leased(deployment)
     deployment.probe.answers = False
     for _ in range(120):
-        lease.touch()
+        lease.mark_alive()
         await asyncio.sleep(5)
 
     assert deployment.state is State.READY
