@@ -1,0 +1,223 @@
+"""What a backend may do besides: each is a protocol that `isinstance` asks for.
+
+A backend has an ability by having its methods. Plug-ins import all of these from
+`ollama_proxy.backend`.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from ollama_proxy.core.lifecycle.record import LaunchId
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``ollama-proxy check``: what was looked at, and the verdict.
+
+    ``warns``: it may work all the same, so it does not count as wrong.
+    """
+
+    subject: str
+    ok: bool
+    detail: str
+    warns: bool = False
+
+
+@runtime_checkable
+class SupportsCheck(Protocol):
+    """A backend that can examine its own settings."""
+
+    async def check(self) -> list[Finding]:
+        """Examine settings, key and quota without creating what costs."""
+
+
+@runtime_checkable
+class SupportsHeartbeat(Protocol):
+    """A backend whose instances end by themselves when the proxy falls silent."""
+
+    async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
+        """Say that the instance is wanted still; asked every ``traits.renew_s``.
+
+        ``serves``: its launch became ready, which is told at once.
+        """
+
+
+@runtime_checkable
+class SupportsTidy(Protocol):
+    """A backend that leaves things behind which cost nothing: firewall rules, say."""
+
+    async def tidy(self) -> None:
+        """Remove what no instance needs; what is in use stays.
+
+        Raises `ConflictError` for what will be free by itself.
+        """
+
+
+@runtime_checkable
+class SupportsReport(Protocol):
+    """A backend that can say what there is to read of an instance that is given up."""
+
+    async def report(self, launch_id: LaunchId) -> str:
+        """Return what there is to read of a launch that is given up.
+
+        At most 40 lines; empty if nothing could be fetched. It is asked before the
+        launch is stopped, once, for a few seconds, and changes nothing.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What instances cost per hour, in the account's currency; None: unknown.
+
+    ``per_hour``: one that runs. ``parked``: how many are stopped and kept;
+    ``parked_per_hour``: what these cost together.
+    """
+
+    per_hour: float | None = None
+    parked: int = 0
+    parked_per_hour: float | None = None
+
+
+@runtime_checkable
+class SupportsPrices(Protocol):
+    """A backend that knows what its instances cost."""
+
+    @property
+    def prices(self) -> Prices:
+        """What they cost, as far as anybody said."""
+
+
+@runtime_checkable
+class SupportsExpiry(Protocol):
+    """A backend that marks until when an instance is wanted, for anybody to see."""
+
+    async def sweep_expired(self, *, dry_run: bool) -> list[str]:
+        """Delete what this product made, under any owner, and nobody wants any more.
+
+        Returns what it was, in words. For a key and a machine of its own: it needs
+        no state of the proxy.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """One thing in a cloud that carries this product's label, whoever owns it.
+
+    ``name`` is in words, with its place. ``launch_id``: that of an instance; None for
+    what outlives launches, a volume or a security group. ``runs``: it is an instance
+    that runs, or may come to. ``made_at`` and ``lease_end`` are dates in epoch seconds,
+    None if unknown; the lease of what runs is renewed by its proxy as long as it lives.
+    ``per_hour`` is what it costs, 0 for nothing, None if nobody said.
+    """
+
+    id: str
+    name: str
+    owner_id: str
+    state: str
+    launch_id: LaunchId | None = None
+    runs: bool = False
+    made_at: float | None = None
+    lease_end: float | None = None
+    per_hour: float | None = None
+
+
+@runtime_checkable
+class SupportsOwners(Protocol):
+    """A backend that sees what other deployments of this product made there."""
+
+    async def belongings(self) -> list[Belonging]:
+        """Return all that carries the product's label, ours included."""
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards its deletion, if it is that owner's still.
+
+        Whether it is gone: by its own id, never for not being in a list. What is
+        another's by now, or nobody's, counts as gone and is left alone.
+        """
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance never be started again as it is: its keys are lost.
+
+        For what is adopted with its owner id; what is no instance stays as it is.
+        """
+
+
+@runtime_checkable
+class SupportsModelListing(Protocol):
+    """A backend that can tell of its models while nothing runs.
+
+    It is asked at each question of a client, so it has to be quick.
+    """
+
+    def tags(self) -> bytes | None:
+        """Return the body of ``/api/tags``, the same object while nothing changes.
+
+        None if it can't be told now.
+        """
+
+    def show(self, full_name: str) -> bytes | None:
+        """Return the body of ``/api/show`` of a model; None if it can't be told.
+
+        ``full_name`` is in lower case, with its tag.
+        """
+
+
+@runtime_checkable
+class SupportsRelease(Protocol):
+    """A backend that keeps instances, stopped, for the next launch."""
+
+    async def release(self, *, dry_run: bool) -> list[str]:
+        """Delete them before their time is over; return what they are, in words."""
+
+
+@runtime_checkable
+class EndsAlone(Protocol):
+    """A backend that `start` may be asked of while no proxy runs."""
+
+    @property
+    def unattended_s(self) -> float | None:
+        """How many seconds at most an instance runs that nobody renews.
+
+        From when it runs to when it costs nothing; None: nothing would end it.
+        """
+
+
+@runtime_checkable
+class SupportsIdleCosts(Protocol):
+    """A backend that keeps things which cost while nothing runs."""
+
+    async def kept(self) -> list[str]:
+        """Return each of them, in words, with its price."""
+
+
+@runtime_checkable
+class SupportsDeploy(Protocol):
+    """A backend that has something to be set up once, by hand.
+
+    Both orders tell their steps, and raise `BackendError`s.
+    """
+
+    def deploy(self, image: str) -> AsyncIterator[str]:
+        """Make what launches only start; nothing costs anything afterwards.
+
+        What can be checked is checked before the first step is told: a running proxy
+        stops its instance after that one, unless it is `Unchanged`.
+        """
+
+    def remove(self) -> AsyncIterator[str]:
+        """Delete everything of this deployment."""
+
+    async def deployed(self) -> list[str]:
+        """Return what there is of this deployment, in words."""
+
+
+@runtime_checkable
+class SupportsReplacement(Protocol):
+    """A backend whose `deploy` may find something of its name that is not its own."""
+
+    def deploy_over(self, image: str, names: Collection[str]) -> AsyncIterator[str]:
+        """Deploy as `SupportsDeploy` has it, and delete before what is named.
+
+        Raises `ConsentError` for what would have to be, and is not.
+        """
