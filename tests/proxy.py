@@ -90,7 +90,7 @@ class RunningProxy:
 
     async def wake(self) -> None:
         """Have a ready instance."""
-        self.parts.pool.wake()
+        await self.parts.pool.wake()
         await self.until(lambda: self.state == "ready")
 
     async def raw(self, request: bytes) -> bytes:

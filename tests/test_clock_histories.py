@@ -216,7 +216,7 @@ def test_what_is_used_on_and_on_goes_at_the_end_of_its_life(
 def test_a_launch_under_way_is_gone_on_with(history: str, tmp_path: Path) -> None:
     async def life(deployment: Deployment, history: History) -> None:
         deployment.cloud.faults.boot_s = 400.0
-        deployment.pool.wake()
+        await deployment.pool.wake()
         await asyncio.sleep(60.0)
         await deployment.restart(history)
         took_s = await deployment.until_state(State.READY)
@@ -234,7 +234,7 @@ def test_a_launch_that_comes_to_nothing_is_given_up_in_time(
 ) -> None:
     async def life(deployment: Deployment, history: History) -> None:
         deployment.cloud.faults.never_boots = True
-        deployment.pool.wake()
+        await deployment.pool.wake()
         await asyncio.sleep(60.0)
         await deployment.restart(history)
         took_s = await deployment.until_state(State.COOLDOWN)
@@ -265,10 +265,10 @@ def test_what_was_to_be_drained_or_stopped_is_stopped(
 def test_a_cool_down_neither_ends_nor_lasts(history: str, tmp_path: Path) -> None:
     async def life(deployment: Deployment, history: History) -> None:
         deployment.probe.fault = Fault("lost", "it went away")
-        deployment.pool.wake()
+        await deployment.pool.wake()
         await deployment.until_state(State.COOLDOWN)
         await deployment.restart(history)
-        deployment.pool.wake()
+        await deployment.pool.wake()
         assert deployment.record.state is State.COOLDOWN
         over_s = await deployment.until_state(State.COLD)
 
@@ -282,10 +282,10 @@ def test_a_cool_down_neither_ends_nor_lasts(history: str, tmp_path: Path) -> Non
 def test_a_lockout_neither_ends_nor_lasts(history: str, tmp_path: Path) -> None:
     async def life(deployment: Deployment, history: History) -> None:
         deployment.cloud.start_error = SpecError("no such type")
-        deployment.pool.wake()
+        await deployment.pool.wake()
         await deployment.until_state(State.COOLDOWN)
         await deployment.restart(history)
-        deployment.pool.wake()
+        await deployment.pool.wake()
         assert deployment.record.lockout is not None
         over_s = await deployment.until(
             lambda: deployment.record.lockout is None, 2 * SHIFT_S
@@ -302,7 +302,7 @@ def test_launches_for_nobody_are_counted_for_an_hour(
 ) -> None:
     async def life(deployment: Deployment, history: History) -> None:
         deployment.cloud.faults.never_boots = True
-        deployment.pool.wake()
+        await deployment.pool.wake()
         await asyncio.sleep(30.0)
         assert len(deployment.record.paid_launches) == 1
         await deployment.restart(history)

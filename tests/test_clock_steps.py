@@ -15,7 +15,7 @@ LOAD = {"model": "tiny", "keep_alive": 300, "stream": False}
 async def dates(proxy: RunningProxy) -> tuple[str, int, str, int]:
     """Return the year of each date that is told while nothing runs."""
     url = proxy.url
-    proxy.parts.pool.wake()
+    await proxy.parts.pool.wake()
     proxy.parts.pool.stop()
     await proxy.until(lambda: proxy.state == "cold")
     async with proxy.session.post(f"{url}/api/generate", json=LOAD) as reply:

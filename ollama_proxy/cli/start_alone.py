@@ -62,7 +62,7 @@ async def start_alone(settings: Settings, tell: Tell) -> Started:
         raise StartupError(f"nothing is started: {unset}")
     async with opened_alone(settings) as (store, clock, backend):
         ends_s = _end_without_proxy(settings, backend)
-        launch_id = _write_intent(store, clock)
+        launch_id = await _reserve(store, clock)
         tell(f"launch {launch_id} is started")
         try:
             async with asyncio.timeout(settings.start_timeout):
@@ -115,7 +115,7 @@ def _end_without_proxy(settings: Settings, backend: Backend) -> float:
     return ends_s
 
 
-def _write_intent(store: RecordStore, clock: Clock) -> LaunchId:
+async def _reserve(store: RecordStore, clock: Clock) -> LaunchId:
     """Put on record what is started: a launch that is there already, or a new one."""
     before = store.get(SLOT) or Record(since=clock.now())
     if before.state in _LEAVING:
@@ -125,7 +125,19 @@ def _write_intent(store: RecordStore, clock: Clock) -> LaunchId:
         )
     wake = Wake(random_launch_id(), forced=True)
     after = step(before, wake, now=clock.now(), policy=Policy()).record
-    _put(store, clock, before, after, "Wake")
+    if after.launch_id == before.launch_id:
+        store.put(SLOT, after, None)
+    else:
+        line = Transition(
+            at=clock.wall(),
+            slot=SLOT,
+            launch_id=after.launch_id,
+            before=before.state.value,
+            after=after.state.value,
+            event="Wake",
+            fault=None,
+        )
+        await store.reserve(SLOT, after, line)
     assert after.launch_id is not None  # noqa: S101 - a forced wake always has one
     return after.launch_id
 
@@ -136,24 +148,7 @@ def _write_accepted(store: RecordStore, clock: Clock) -> None:
         return
     accepted = Accepted(before.launch_id)
     after = step(before, accepted, now=clock.now(), policy=Policy()).record
-    _put(store, clock, before, after, "Accepted")
-
-
-def _put(
-    store: RecordStore, clock: Clock, before: Record, after: Record, event: str
-) -> None:
-    line = None
-    if after.state is not before.state:
-        line = Transition(
-            at=clock.wall(),
-            slot=SLOT,
-            launch_id=after.launch_id,
-            before=before.state.value,
-            after=after.state.value,
-            event=event,
-            fault=None,
-        )
-    store.put(SLOT, after, line)
+    store.put(SLOT, after, None)
 
 
 async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:

@@ -24,6 +24,14 @@ class RecordStore(Protocol):
         Raises `StoreError` if it is not written.
         """
 
+    async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
+        """Write the record of a launch that is about to begin, and its line.
+
+        Once this returns it is durable: only then the cloud is called. What `put`
+        writes of the slot later stays later. Raises `StoreError` if it is not durable,
+        or nobody can tell; then the launch does not begin.
+        """
+
 
 class LaunchRegister(Protocol):
     """Knows the launches that were ever begun from here."""

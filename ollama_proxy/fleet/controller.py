@@ -1,8 +1,8 @@
 """Keep the record of one instance: apply events, store first, tell observers.
 
-`Controller.apply` is the only place where the record of a slot changes. It is
-synchronous: step, write, keep. So there is one writer, no lock, and what is
-intended is on disk before anything is done about it. The executor (`run`)
+`Controller.apply` is where the record of a slot changes. It is synchronous: step,
+write, keep. So there is one writer and no lock. Only a launch has to be durable
+before it begins: `Controller.wake` reserves it, and waits. The executor (`run`)
 carries out what the record asks for.
 """
 
@@ -18,13 +18,25 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import IllegalTransition, StoreError
+from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, Timeline
-from ollama_proxy.core.lifecycle.commands import command_for
-from ollama_proxy.core.lifecycle.events import Event, Failed, Gone, Lost, Restored, Used
+from ollama_proxy.core.lifecycle.commands import (
+    command_for,
+)
+from ollama_proxy.core.lifecycle.events import (
+    Event,
+    Failed,
+    Gone,
+    Lost,
+    Restored,
+    StopRequested,
+    Used,
+    Wake,
+)
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
-from ollama_proxy.core.lifecycle.transitions import step
+from ollama_proxy.core.lifecycle.transitions import Step, step
 from ollama_proxy.core.ports import RecordStore
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.backend_calls import BackendCalls
@@ -32,6 +44,7 @@ from ollama_proxy.fleet.executor import Executor
 from ollama_proxy.fleet.offer import Offer, policy_for
 from ollama_proxy.fleet.readiness import Probe
 from ollama_proxy.fleet.reports import cleaned
+from ollama_proxy.fleet.reservation import Reservation
 from ollama_proxy.fleet.watch import InstanceWatch
 
 
@@ -81,6 +94,8 @@ class Controller:
         self._clock = clock
         self._observers: list[Observer] = []
         self._is_restored = False
+        self._reservation: Reservation | None = None
+        self._tasks = TaskOwner()
         self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
         self._record = store.get(slot) or Record(since=clock.now())
         self._stored = self._record
@@ -124,15 +139,81 @@ class Controller:
     async def run(self) -> None:
         """Own the instance until cancelled. The instance outlives this task."""
         self.restore()
-        await self._executor.run()
+        try:
+            await self._executor.run()
+        finally:
+            await self._tasks.aclose()
+
+    @property
+    def is_reserving(self) -> bool:
+        """Whether a launch is being written down, which begins then."""
+        return self._reservation is not None
+
+    def would_launch(self, wake: Wake) -> bool:
+        """Tell whether a wake would begin a launch now."""
+        if self._record.state not in {State.COLD, State.COOLDOWN}:
+            return False
+        after = step(self._record, wake, now=self._clock.now(), policy=self.policy)
+        return after.record.launch_id == wake.launch_id
+
+    async def wake(self, wake: Wake) -> None:
+        """Begin a launch once it is durable, or join the one that there is.
+
+        Raises `StoreError` if it can't be written down: then it does not begin.
+        """
+        if self._reservation is not None:
+            self._reservation.is_withdrawn = False  # the last order counts
+        elif self.would_launch(wake):
+            self._reservation = Reservation()
+            settling = self._settle(self._reservation, wake)
+            self._tasks.spawn(settling, name=f"reserve {self.slot}")
+        else:
+            self.apply(wake)
+            return
+        await self._reservation.settled()
+
+    async def _settle(self, reservation: Reservation, wake: Wake) -> None:
+        """Reserve a launch, and tell all who wait for it what came of it."""
+        try:
+            await self._reserve(reservation, wake)
+        except StoreError as error:
+            reservation.fail(error)
+        except BaseException:
+            reservation.fail(StoreError("the proxy ends; no instance is started"))
+            raise
+        else:
+            reservation.settle()
+        finally:
+            self._reservation = None
+
+    async def _reserve(self, reservation: Reservation, wake: Wake) -> None:
+        """Write a launch down, then begin it, unless a stop came meanwhile.
+
+        The record may change meanwhile, as a cool-down ends. What is on disk is not
+        what would begin then, so it is written again.
+        """
+        while True:
+            before, now = self._record, self._clock.now()
+            outcome = step(before, wake, now=now, policy=self.policy)
+            after = outcome.record
+            line = self._line(before, after, wake)
+            await self._store.reserve(self.slot, after, line)
+            self._stored = after
+            if reservation.is_withdrawn or not self.would_launch(wake):
+                self._save(after, self._record, StopRequested())
+                return
+            if self._record is before:
+                self._keep(outcome, wake, now)
+                return
 
     def apply(self, event: Event) -> None:
         """Let an event change the record; on disk first, then in memory.
 
-        Raises `StoreError`, with the record unchanged, if a new launch can't be
-        written. Any other change goes on without the disk: an instance that is
-        there has to be stopped all the same.
+        The change goes on without the disk: an instance that is there has to be
+        stopped all the same. A launch never begins here but in `wake`.
         """
+        if isinstance(event, StopRequested) and self._reservation is not None:
+            self._reservation.is_withdrawn = True
         before, now = self._record, self._clock.now()
         try:
             outcome = step(before, event, now=now, policy=self.policy)
@@ -140,14 +221,29 @@ class Controller:
             self._log.error(log.ILLEGAL_TRANSITION, error=str(error))
             return
         after = outcome.record
-        if after is before:
+        if after.launch_id not in {None, before.launch_id}:
+            message = "a launch that was not reserved can't begin"
+            self._log.error(log.ILLEGAL_TRANSITION, error=message)
+        elif after is not before:
+            self._save(before, after, event)
+            self._keep(outcome, event, now)
+
+    def _save(self, before: Record, after: Record, event: Event) -> None:
+        """Write a change down if it matters to a later process, and if it can be."""
+        if not _differs_on_disk(self._stored, after, self.use_grain_s):
             return
+        changes = after.state is not before.state
+        line = self._line(before, after, event) if changes else None
         try:
-            self._write(before, after, event)
+            self._store.put(self.slot, after, line)
         except StoreError as error:
-            if after.launch_id not in {None, before.launch_id}:
-                raise
             self._log.error(log.STORE_FAILED, error=str(error))
+        else:
+            self._stored = after
+
+    def _keep(self, outcome: Step, event: Event, now: float) -> None:
+        """Go on with the record after a step, and have done what it asks for."""
+        before, after = self._record, outcome.record
         self._record = after
         if after.progress is not before.progress or after.state is not before.state:
             self._note_stage(self.timeline.see(before, after, now))
@@ -188,23 +284,18 @@ class Controller:
                 self._log.exception(log.TASK_CRASHED, task="observer")
         self._note_transition(before, after, event)
 
-    def _write(self, before: Record, after: Record, event: Event) -> None:
-        if not _differs_on_disk(self._stored, after, self.use_grain_s):
-            return
-        transition = None
-        if after.state is not before.state:
-            transition = Transition(
-                at=self._clock.wall(),
-                slot=self.slot,
-                launch_id=after.launch_id or before.launch_id,
-                before=before.state.value,
-                after=after.state.value,
-                event=type(event).__name__,
-                fault=after.fault.message if after.fault else None,
-                report=getattr(event, "report", "") or None,
-            )
-        self._store.put(self.slot, after, transition)
-        self._stored = after
+    def _line(self, before: Record, after: Record, event: Event) -> Transition:
+        """Return the line of the journal for a change of state."""
+        return Transition(
+            at=self._clock.wall(),
+            slot=self.slot,
+            launch_id=after.launch_id or before.launch_id,
+            before=before.state.value,
+            after=after.state.value,
+            event=type(event).__name__,
+            fault=after.fault.message if after.fault else None,
+            report=getattr(event, "report", "") or None,
+        )
 
     def _note_transition(self, before: Record, after: Record, event: Event) -> None:
         if after.state is State.READY and not after.adopted:

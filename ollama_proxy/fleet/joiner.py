@@ -37,7 +37,7 @@ class Joiner:
         while True:
             if controller.record.state in {State.COLD, State.COOLDOWN}:
                 with contextlib.suppress(StoreError):
-                    controller.apply(Wake(self._draw_launch_id()))
+                    await controller.wake(Wake(self._draw_launch_id()))
             await asyncio.sleep(self._timing.join_pause_s)
 
     def grace_left_s(self) -> float:

@@ -19,7 +19,6 @@ from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import StopRequested, Wake
 from ollama_proxy.core.lifecycle.record import Record, State
-from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.core.ports import LaunchRegister
 from ollama_proxy.fleet.backend import Upstream
@@ -69,6 +68,7 @@ class Pool:
         self._wanted_model: str | None = None
         self._load_wishes = load_wishes if load_wishes is not None else LoadWishes()
         self._wakes_again = False
+        self._stops = 0
         self._log = structlog.get_logger()
         self._leases: dict[Controller, Leases] = {}
         for controller in self.controllers:
@@ -123,7 +123,10 @@ class Pool:
                 controller.apply(StopRequested())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while any(c.record.state in _LEAVING for c in self.controllers):  # noqa: ASYNC110
+                while any(  # noqa: ASYNC110
+                    c.is_reserving or c.record.state in _LEAVING
+                    for c in self.controllers
+                ):
                     await asyncio.sleep(self._timing.exit_poll_s)
 
     async def aclose(self) -> None:
@@ -181,36 +184,62 @@ class Pool:
         Not if a launch is under way, comes by itself, or is refused to wakes.
         """
         states = {c.record.state for c in self.controllers}
-        if states & _AWAKE or not self._accepts_wakes:
+        if states & _AWAKE or self._is_reserving() or not self._accepts_wakes:
             return False
         if states & _LEAVING:
             return not self._wakes_again and not self._in_vain()
-        first, now = self.controllers[0], self._clock.now()
-        wake = Wake(self._draw_launch_id())
-        woken = step(first.record, wake, now=now, policy=first.policy)
-        return woken.record.launch_id == wake.launch_id
+        return self.controllers[0].would_launch(Wake(self._draw_launch_id()))
+
+    @property
+    def must_reserve(self) -> bool:
+        """Whether a wake has to wait until a launch is written down."""
+        states = {c.record.state for c in self.controllers}
+        if states & _AWAKE or not self._accepts_wakes:
+            return False
+        first = self.controllers[0]
+        return self._is_reserving() or first.would_launch(Wake(self._draw_launch_id()))
+
+    def _is_reserving(self) -> bool:
+        """Tell whether a launch is being written down, which begins then."""
+        return any(controller.is_reserving for controller in self.controllers)
 
     def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""
         for controller in self.controllers:
             controller.check_now()
 
-    def wake(self, model: str | None = None, *, forced: bool = False) -> None:
+    async def wake(self, model: str | None = None, *, forced: bool = False) -> None:
         """Ask for an instance; joins a launch that is under way.
 
-        Raises `StoreError` if the intent can't be written: nothing is launched.
-        Raises `ConflictError` for a ``forced`` wake while wakes are held back.
+        Once this returns the launch is durable. Raises `StoreError` if it can't be
+        written: nothing is launched. Raises `ConflictError` for a ``forced`` wake while
+        wakes are held back.
         """
         if self._is_held_back and forced:
             raise ConflictError("the proxy deploys or deletes; wake afterwards")
+        for controller, wake in self._wakes(model, forced=forced):
+            await controller.wake(wake)
+
+    def _join(self, model: str | None) -> None:
+        """Ask for an instance where no launch begins: one is under way, or to come."""
+        for controller, wake in self._wakes(model):
+            if controller.record.state not in {State.COLD, State.COOLDOWN}:
+                controller.apply(wake)
+
+    def _wakes(
+        self, model: str | None, *, forced: bool = False
+    ) -> list[tuple[Controller, Wake]]:
+        """Return which slots are to be woken now, and how."""
         if not self._accepts_wakes:
-            return
+            return []
         woken = [c for c in self.controllers if c.record.state in _AWAKE]
         if any(c.record.state in _LEAVING for c in self.controllers):
             self._wakes_again = True
-        for controller in woken or self.controllers[:1]:
-            if forced or not self._was_just_woken(controller):
-                controller.apply(Wake(self._draw_launch_id(), model, forced))
+        return [
+            (controller, Wake(self._draw_launch_id(), model, forced))
+            for controller in woken or self.controllers[:1]
+            if forced or not self._was_just_woken(controller)
+        ]
 
     def _was_just_woken(self, controller: Controller) -> bool:
         """Tell whether one more wake, of thousands a second, changes nothing."""
@@ -224,6 +253,7 @@ class Pool:
 
         Requests that wait for one are told at once that there will be none.
         """
+        self._stops += 1
         self._wakes_again = False
         self._load_wishes.clear()
         self._waiters.give_up()
@@ -248,7 +278,15 @@ class Pool:
         """
         if (lease := self.try_lease()) is not None:
             return lease
-        wait_s = self.request_instance(model, wait_s=wait_s, load=load, joins=joins)
+        if self.must_reserve and not joins:
+            stops = self._stops
+            self._note_wanted(model, load)
+            await self.wake(model)
+            if self._stops != stops:  # as those are told who wait already
+                return None
+            wait_s = self._longest_wait_s(wait_s, joins=False)
+        else:
+            wait_s = self.request_instance(model, wait_s=wait_s, load=load, joins=joins)
         wants = Wants.TO_JOIN if joins else Wants.TO_WAKE
         return await self._wait(wait_s, wants) if wait_s > 0 else None
 
@@ -260,24 +298,32 @@ class Pool:
         load: LoadWish | None = None,
         joins: bool = False,
     ) -> float:
-        """Wake an instance for a request that may wait for it, and needs ``load``.
+        """Join a launch for a request that may wait for it, and needs ``load``.
 
-        Nothing is woken or loaded for one that ``joins``. Returns how many seconds it
-        is to wait: none if that is known to be in vain.
-        Raises `StoreError` if the wake could not be written down.
+        Not while `must_reserve`, but for one that ``joins``: nothing is woken or
+        loaded for it. Returns how many seconds it is to wait: none if that is known to
+        be in vain.
         """
         if not joins:
-            self._wanted_model = model
-            if load is not None:
-                self._load_wishes.add(load)
-            self.wake(model)
+            self._note_wanted(model, load)
+            self._join(model)
+        return self._longest_wait_s(wait_s, joins=joins)
+
+    def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:
+        """Return how long a request is to wait that may wait for ``wait_s`` seconds."""
         is_in_vain = self._in_vain() or not self._accepts_wakes
         is_in_vain = is_in_vain or (joins and not self._is_coming())
         return 0.0 if is_in_vain else max(wait_s, self._joiner.grace_left_s(), 0.0)
 
+    def _note_wanted(self, model: str | None, load: LoadWish | None) -> None:
+        self._wanted_model = model
+        if load is not None:
+            self._load_wishes.add(load)
+
     def _is_coming(self) -> bool:
         """Tell whether a launch is under way, or comes by itself after a stop."""
         starting = any(c.record.state is State.STARTING for c in self.controllers)
+        starting = starting or self._is_reserving()
         return starting or self._wakes_again or self._waiters.any_to_wake()
 
     async def _wait(self, wait_s: float, wants: Wants) -> Lease | None:
@@ -321,7 +367,7 @@ class Pool:
             return
         self._wakes_again = False
         try:
-            self.wake(self._wanted_model)
+            await self.wake(self._wanted_model)
         except StoreError as error:
             self._log.error(log.STORE_FAILED, error=str(error))
             self._waiters.give_up()

@@ -154,14 +154,19 @@ class Redeployment:
     async def _stop(self, tell: Tell) -> None:
         """Have the owner of the instance stop it, and wait until it is gone."""
         controller = self._controller
-        if (launch_id := controller.record.launch_id) is None:
+        launch_id = controller.record.launch_id
+        if launch_id is not None:
+            told = f"the proxy stops its instance, of launch {launch_id}"
+            await self._note(told, tell)
+        elif not controller.is_reserving:
             return
-        await self._note(f"the proxy stops its instance, of launch {launch_id}", tell)
         self._pool.stop()
         limit_s = self._limit_s + controller.policy.drain_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                while controller.record.state not in _AT_REST:  # noqa: ASYNC110
+                while (  # noqa: ASYNC110
+                    controller.is_reserving or controller.record.state not in _AT_REST
+                ):
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             said = controller.record.stop_error or "nothing was heard"

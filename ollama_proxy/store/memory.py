@@ -126,6 +126,10 @@ class MemoryStore:
         if transition is not None:
             self.add_line(transition)
 
+    async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
+        """Write a launch that is about to begin."""
+        self.put(slot, launch, transition)
+
     def launch_ids(self) -> set[LaunchId]:
         """Return every launch that a record names."""
         return {r.launch_id for r in self.records.values() if r.launch_id is not None}

@@ -77,7 +77,7 @@ async def waiting(case: Case, folder: Path) -> AsyncIterator[Any]:
         async with running_proxy(
             folder / "proxy", backend=rig.open(), clock=rig.clock, OLLAMA_MODEL="tiny"
         ) as proxy:
-            proxy.parts.pool.wake()
+            await proxy.parts.pool.wake()
             await proxy.until(lambda: bool(rig.cloud.paid), within_s=10.0)
             case.refuse(rig)
             try:

@@ -59,7 +59,7 @@ async def test_while_it_starts_it_is_told_how_far_that_is(
     proxy: RunningProxy, backend: InProcessBackend, kit: Kit
 ) -> None:
     backend.boot_s = 60.0
-    proxy.parts.pool.wake()
+    await proxy.parts.pool.wake()
     with pytest.raises(kit.errors, match=r"is starting \(.+\), please retry"):
         async with aclosing(kit.stream(proxy.url, {})) as pieces:
             await anext(pieces)

@@ -1,5 +1,6 @@
 """Stores in memory with a fault: full, or ended before or after a write."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ class FaultyStore(MemoryStore):
         self.is_full = False
         self.interrupt: Callable[[str], None] = lambda _where: None
         self.writes = 0
+        self.reserve_s = 0.0
 
     def put(self, slot: str, record: Record, transition: Transition | None) -> None:
         if self.is_full:
@@ -30,6 +32,12 @@ class FaultyStore(MemoryStore):
         self.writes += 1
         super().put(slot, record, transition)
         self.interrupt("after put")
+
+    async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
+        """Write a launch; it may take ``reserve_s``, as it does over a network."""
+        if self.reserve_s > 0:
+            await asyncio.sleep(self.reserve_s)
+        await super().reserve(slot, launch, transition)
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ class Deployment:
         """Return how long after the wake the stop was called."""
         loop = asyncio.get_running_loop()
         woken_at = loop.time()
-        self.pool.wake()
+        await self.pool.wake()
         while "stop" not in self.cloud.calls:
             await asyncio.sleep(0.1)
         return loop.time() - woken_at
@@ -125,7 +125,7 @@ def test_a_report_that_fails_becomes_a_sentence(fault: type[Exception]) -> None:
 async def test_a_person_who_stops_it_does_not_wait_for_the_report() -> None:
     deployment = Deployment()
     deployment.cloud.report_fault = "hangs"
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await asyncio.sleep(START_S + 4.0)
     asked = list(deployment.cloud.reports)
     deployment.pool.stop()
@@ -142,7 +142,7 @@ async def test_a_person_who_stops_it_does_not_wait_for_the_report() -> None:
 async def test_a_launch_that_moves_on_during_the_report_is_not_given_up() -> None:
     deployment = Deployment()
     deployment.cloud.report_fault = "hangs"
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await asyncio.sleep(START_S + 4.0)
     for instance in deployment.cloud.instances.values():
         instance.boots_at = 0.0
@@ -158,7 +158,7 @@ async def test_a_launch_that_moves_on_during_the_report_is_not_given_up() -> Non
 async def test_the_end_of_the_proxy_does_not_wait_for_a_report() -> None:
     deployment = Deployment()
     deployment.cloud.report_fault = "hangs"
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await asyncio.sleep(START_S + 4.0)
     begun = asyncio.get_running_loop().time()
     await deployment.pool.aclose()
@@ -197,7 +197,7 @@ async def test_a_launch_that_is_ready_ends_the_report_of_the_one_before() -> Non
     await deployment.until_stopped()
     await asyncio.sleep(10.0)
     deployment.cloud.faults.never_boots = False
-    deployment.pool.wake(forced=True)
+    await deployment.pool.wake(forced=True)
     await asyncio.sleep(10.0)
     state = deployment.controller.record.state
     await deployment.pool.aclose()
@@ -222,7 +222,7 @@ async def test_status_and_journal_carry_the_report(tmp_path: Path) -> None:
         tmp_path, backend=UnbootableBackend(), OLLAMA_PROXY_START_TIMEOUT="1s"
     ) as proxy:
         before = await proxy.status()
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "cool-down", within_s=20.0)
         status = await proxy.status()
         async with proxy.session.get(f"{proxy.url}/-/journal") as reply:

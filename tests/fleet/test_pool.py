@@ -395,7 +395,7 @@ async def test_a_fault_that_only_a_person_mends_is_not_tried_again() -> None:
     assert lease is None
     assert deployment.cloud.calls.count("start") == 1
     deployment.cloud.start_error = None
-    deployment.pool.wake(forced=True)
+    await deployment.pool.wake(forced=True)
     await asyncio.sleep(10)
     assert deployment.state is State.READY
     await deployment.pool.aclose()
@@ -405,7 +405,7 @@ async def test_a_fault_that_only_a_person_mends_is_not_tried_again() -> None:
 async def test_a_launch_that_never_boots_is_given_up_at_the_start_timeout() -> None:
     deployment = Deployment(Policy(start_timeout_s=600))
     deployment.cloud.faults.never_boots = True
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await asyncio.sleep(590)
     assert deployment.cloud.paid == 1
     await asyncio.sleep(30)
@@ -434,7 +434,7 @@ async def test_progress_keeps_a_slow_launch_alive() -> None:
 async def test_a_model_that_does_not_fit_is_told_and_the_instance_stopped() -> None:
     deployment = Deployment()
     deployment.probe.fault = Fault("load", "the model 'm' could not be loaded: oom")
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await asyncio.sleep(8)
 
     assert deployment.cloud.paid == 0
@@ -600,7 +600,7 @@ async def test_ending_lets_nobody_wait_and_wakes_nothing() -> None:
 @in_virtual_time
 async def test_a_start_call_that_outlives_its_stop_leaves_nothing() -> None:
     deployment = Deployment()
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await asyncio.sleep(0.005)
     assert deployment.cloud.calls == ["start"]
     deployment.pool.stop()
@@ -701,7 +701,7 @@ async def test_a_backend_that_keeps_crashing_ends_the_launch() -> None:
     await deployment.pool.aclose()
     deployment.cloud = Broken()
     await deployment.restart()
-    deployment.pool.wake()
+    await deployment.pool.wake()
     with structlog.testing.capture_logs() as logs:
         await asyncio.sleep(20)
 
@@ -739,12 +739,12 @@ async def test_a_wish_in_the_same_second_changes_nothing_and_a_later_one_counts(
     None
 ):
     deployment = Deployment()
-    deployment.pool.wake("m")
+    await deployment.pool.wake("m")
     woken = deployment.pool.controllers[0].record
-    deployment.pool.wake("m")
+    await deployment.pool.wake("m")
     at_once = deployment.pool.controllers[0].record
     await asyncio.sleep(1.5)
-    deployment.pool.wake("m")
+    await deployment.pool.wake("m")
     later = deployment.pool.controllers[0].record
 
     assert woken.state is State.STARTING
@@ -779,7 +779,7 @@ class TwoSlots:
 
     async def both_ready(self) -> None:
         for number, one in enumerate(self.controllers):
-            one.apply(Wake(LaunchId(f"l{number}")))
+            await one.wake(Wake(LaunchId(f"l{number}")))
         while {one.record.state for one in self.controllers} != {State.READY}:
             await asyncio.sleep(0.1)
 
@@ -803,7 +803,7 @@ async def test_the_least_busy_instance_is_leased() -> None:
 @in_virtual_time
 async def test_a_wake_launches_one_instance_however_many_slots_there_are() -> None:
     slots = TwoSlots()
-    slots.pool.wake("m")
+    await slots.pool.wake("m")
     states = [one.record.state for one in slots.controllers]
     lease = await slots.pool.lease("m", wait_s=60.0)
     await slots.pool.aclose()

@@ -96,7 +96,7 @@ async def test_requests_meanwhile_wake_nothing_and_the_next_one_does() -> None:
 @in_virtual_time
 async def test_a_launch_under_way_is_stopped_before_anything_is_looked_for() -> None:
     deployment, _ = deployable()
-    deployment.pool.wake("m")
+    await deployment.pool.wake("m")
     steps = await told(deployment, None)
 
     assert steps[0].startswith("the proxy stops its instance")
@@ -222,7 +222,7 @@ async def test_an_order_to_wake_meanwhile_is_refused_and_not_lost() -> None:
     order = asyncio.get_running_loop().create_task(told(deployment, "a:1"))
     await asyncio.sleep(1)
     with pytest.raises(ConflictError, match="wake afterwards"):
-        deployment.pool.wake(forced=True)
+        await deployment.pool.wake(forced=True)
     await order
 
     assert cloud.launches == 0

@@ -298,7 +298,7 @@ class FailingBackend(InProcessBackend):
 
 async def test_the_journal_has_the_report_under_its_launch(tmp_path: Path) -> None:
     async with running_proxy(tmp_path, backend=FailingBackend()) as proxy:
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "cool-down")
         async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
             lines = (await reply.json())["transitions"]

@@ -114,7 +114,7 @@ async def test_the_estimate_follows_the_stage(tmp_path: Path) -> None:
         proxy.store.stages.add("local", launch)
         proxy.store.add_launch("local", 45.0)
         backend.boot_s = 60.0
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "starting")
         first = (await proxy.status())["eta_s"]
         await asyncio.sleep(0.3)
@@ -132,7 +132,7 @@ async def test_without_a_history_of_stages_the_whole_launches_tell(
     backend = InProcessBackend(boot_s=60.0)
     async with running_proxy(tmp_path, backend=backend) as proxy:
         proxy.store.add_launch("local", 90.0)
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "starting")
         eta_s = (await proxy.status())["eta_s"]
         backend.boot_s = 0.0

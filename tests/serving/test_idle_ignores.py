@@ -274,7 +274,7 @@ async def test_a_check_while_an_instance_starts_is_told_so(tmp_path: Path) -> No
     async with running_proxy(
         tmp_path, backend=backend, OLLAMA_PROXY_IDLE_IGNORES=RULES
     ) as proxy:
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         answer = await ask(proxy, CHECKS["by its agent"], behind=False)
         backend.boot_s = 0.0
 

@@ -523,7 +523,7 @@ async def test_who_joined_a_launch_that_failed_is_told_and_causes_no_other(
     async with running_proxy(tmp_path, backend=backend, **env) as proxy:
         proxy.store.place("local").put_contents(Snapshot(b'{"models":[]}', "0.33.0"))
     async with running_proxy(tmp_path, backend=backend, **env) as proxy:
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         joined = asyncio.ensure_future(chat(proxy, "nope"))
         await proxy.until(lambda: proxy.parts.pool.waiting == 1)
         backend.start_error = CapacityError("no room")
@@ -542,7 +542,7 @@ async def test_after_a_failed_launch_an_unknown_model_uses_none_of_its_wakes(
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await be_listed(proxy)
         backend.start_error = CapacityError("no room")
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "cool-down")
         for _ in range(5):
             assert await chat(proxy, "nope") == 503

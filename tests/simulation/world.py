@@ -11,7 +11,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from ollama_proxy.base.errors import HoldLimitError
+from ollama_proxy.base.errors import HoldLimitError, StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
 from ollama_proxy.fleet.controller import Controller
@@ -115,7 +115,7 @@ class World:
         is_use = self.rng.random() < _SUCCEEDING
         try:
             async with asyncio.timeout(wait_s + stream_s + 60.0):
-                with contextlib.suppress(HoldLimitError):
+                with contextlib.suppress(HoldLimitError, StoreError):
                     lease = await self.pool.lease("m", wait_s=wait_s)
                     if lease is not None:
                         try:
@@ -132,7 +132,11 @@ class World:
     def order(self) -> None:
         """Let a person wake the instance."""
         self._ordered_at.append(asyncio.get_running_loop().time())
-        self.pool.wake(forced=True)
+        self._spawn(self._order())
+
+    async def _order(self) -> None:
+        with contextlib.suppress(StoreError):
+            await self.pool.wake(forced=True)
 
     @property
     def is_locked_out(self) -> bool:
@@ -180,6 +184,7 @@ class World:
         self.cloud.end = BROKEN if self.rng.random() < 0.2 else None
         self.probe.answers = self.rng.random() < 0.9
         self._crash_likelihood = self.rng.choice((0.0, 0.0, 0.05, 0.3))
+        self.store.reserve_s = self.rng.choice((0.0, 0.0, 0.5, 20.0))
 
     async def turn(self) -> None:
         """Let one thing happen, and some time pass."""
@@ -222,6 +227,7 @@ class World:
         self.cloud.end = None
         self.probe.answers = True
         self._crash_likelihood = 0.0
+        self.store.reserve_s = 0.0
         await self._pass_time(4 * 3600.0)
 
     async def close(self) -> None:

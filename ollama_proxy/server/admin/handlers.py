@@ -72,7 +72,7 @@ class AdminHandlers:
         """Launch an instance now, whatever failed before."""
         _refuse_browsers(request)
         try:
-            self._pool.wake(forced=True)
+            await self._pool.wake(forced=True)
         except ConflictError as error:
             return _json({"error": str(error)}, status=409)
         return _json(self._status.body())

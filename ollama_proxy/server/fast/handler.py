@@ -86,11 +86,37 @@ class FastPath:
             plan = decide(context, self._services.fleet)
             if isinstance(plan, Relay | Observe):
                 return self._begin(client, request, context, plan)
+            if isinstance(plan, Wait) and self._begins_launch(context, plan):
+                client.run(partial(self._wake, client, context, plan))
+                return True
             answer = self._answer(context, plan)
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
             answer = self._encoded(context, failed)
         return answer is not None and self._send(client, context, answer, begun_at)
+
+    def _begins_launch(self, context: RequestContext, plan: Wait) -> bool:
+        """Tell whether a request can be answered once a launch is durable."""
+        may_answer = context.may_wait_s <= 0 and not plan.joins
+        return may_answer and self._services.pool.must_reserve
+
+    async def _wake(
+        self, client: ClientConnection, context: RequestContext, plan: Wait
+    ) -> None:
+        """Begin a launch, and answer once it is durable."""
+        begun_at = asyncio.get_running_loop().time()
+        self._services.admit(context, plan)
+        try:
+            await self._services.pool.wake(context.model)
+            answer = self._answer(context, plan)
+        except Exception as error:
+            failed = failure(client, context, error, has_begun=False)
+            answer = self._encoded(context, failed)
+        if answer is not None:
+            self._send(client, context, answer, begun_at)
+        elif not client.hand_over():
+            context.abandon()
+            self._note(context, 0, begun_at)
 
     def _answer(self, context: RequestContext, plan: Plan) -> Encoded | None:
         """Return an answer without an instance; None if there is more to do."""

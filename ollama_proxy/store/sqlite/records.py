@@ -77,6 +77,14 @@ class SqliteRecords(SqliteMarks):
             if transition is not None:
                 add_line(db, transition, self._db.journal_lines)
 
+    async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
+        """Write a launch that is about to begin. Raises `StoreError`.
+
+        It never suspends: a commit is a flush of a few milliseconds, and handing it to
+        a thread would cost as much again.
+        """
+        self.put(slot, launch, transition)
+
     def launch_ids(self) -> set[LaunchId]:
         """Return every launch that a record names. Raises `StoreError`."""
         with self._db.reading() as db:

@@ -58,7 +58,7 @@ async def played(folder: Path, boot: Boot) -> dict[str, Any]:
             folder / "proxy", backend=rig.open(), clock=rig.clock, OLLAMA_MODEL="tiny"
         ) as proxy:
             async with passing(rig.clock):
-                proxy.parts.pool.wake()
+                await proxy.parts.pool.wake()
                 await proxy.until(lambda: proxy.state == "ready", within_s=30.0)
                 status = await proxy.status()
             proxy.parts.pool.stop()

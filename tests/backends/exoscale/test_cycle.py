@@ -178,7 +178,7 @@ async def test_progress_moves_with_the_steps_and_never_back(
     async with running_proxy(
         tmp_path / "proxy", backend=rig.open(), clock=rig.clock, OLLAMA_MODEL="tiny"
     ) as proxy:
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         while proxy.state != "ready":
             status = await proxy.status()
             if status["progress"] is not None:

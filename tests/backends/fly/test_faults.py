@@ -494,7 +494,7 @@ async def _live_through(
 ) -> list[tuple[int, str]]:
     """Ask, let the fault strike once it is ready, and ask again."""
     if waiting == 0:
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
     answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
     over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
     await proxy.until(lambda: proxy.state in over, within_s=15.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.cli.doctor import stop_alone
 from ollama_proxy.cli.start_alone import start_alone, started_words
 from ollama_proxy.config.loader import load_settings
@@ -127,3 +128,17 @@ async def test_a_start_that_is_killed_at_any_call_is_one_machine_or_none(
         if not came:
             return
     raise AssertionError(f"{MOST_CALLS} calls are not enough to end a start")
+
+
+async def test_a_start_that_can_not_be_written_down_calls_no_cloud(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreError("the state can't be written: disk full")
+
+    monkeypatch.setattr(SqliteStore, "reserve", full)
+    with pytest.raises(StoreError, match="disk full"):
+        await start_alone(settings_of(rig), print)
+
+    assert rig.cloud.paid == []
+    assert on_record(rig) is None

@@ -140,7 +140,7 @@ async def test_a_person_starts_one_more_and_the_hour_still_counts() -> None:
     deployment = Deployment()
     deployment.cloud.end = BROKEN
     await deployment.ask_for(240)
-    deployment.pool.wake(forced=True)
+    await deployment.pool.wake(forced=True)
     await deployment.ask_for(240)
 
     assert deployment.cloud.launches == 6
@@ -161,7 +161,7 @@ NO_IMAGE = Observation(Phase.FAILED, detail="no image", reason="image")
 async def test_what_was_asked_during_a_stop_in_vain_is_not_bought_a_day_later() -> None:
     deployment = Deployment()
     deployment.cloud.end = NO_IMAGE
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await until(deployment, State.STOPPING)
     assert await deployment.pool.lease("m", wait_s=0.0) is None
     assert not deployment.pool.would_launch
@@ -177,12 +177,12 @@ async def launches_after_one_that_ended_so(end: Observation) -> int:
     """Return how many there are if it is asked for during the stop, and mended."""
     deployment = Deployment()
     deployment.cloud.end = end
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await until(deployment, State.STOPPING)
     assert await deployment.pool.lease("m", wait_s=0.0) is None
     await until(deployment, State.COOLDOWN)
     deployment.cloud.end = None
-    deployment.pool.wake(forced=True)
+    await deployment.pool.wake(forced=True)
     lease = await deployment.pool.lease("m", wait_s=60)
     assert lease is not None
     lease.mark_used()
@@ -204,10 +204,10 @@ async def state_after_an_order_during_the_stop(error: BackendError) -> State:
     """Return the state a minute after an order that comes while a launch fails."""
     deployment = Deployment(replace(POLICY, backoff_s=500.0, backoff_max_s=500.0))
     deployment.cloud.start_error = error
-    deployment.pool.wake()
+    await deployment.pool.wake()
     await until(deployment, State.STOPPING)
     deployment.cloud.start_error = None
-    deployment.pool.wake(forced=True)
+    await deployment.pool.wake(forced=True)
     await asyncio.sleep(60)
     await deployment.pool.aclose()
     return deployment.record.state
@@ -229,7 +229,7 @@ async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> No
     deployment.cloud.end = BROKEN
     await deployment.ask_for(240)
     deployment.cloud.end = None
-    deployment.pool.wake(forced=True)
+    await deployment.pool.wake(forced=True)
     lease = await deployment.pool.lease("m", wait_s=60)
     assert lease is not None
     lease.mark_used()
@@ -573,7 +573,7 @@ class WithoutImage(InProcessBackend):
 async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> None:
     backend = WithoutImage()
     async with running_proxy(tmp_path, backend=backend) as proxy:
-        proxy.parts.pool.wake()
+        await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "cool-down")
         status = await proxy.status()
         async with proxy.session.post(

@@ -1,0 +1,83 @@
+"""A launch that can't be written down does not begin, and whoever asked hears it."""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.sqlite.store import SqliteStore
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import RunningProxy, running_proxy
+
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def fill_disk(proxy: RunningProxy) -> None:
+    proxy.store._db.execute("PRAGMA query_only = ON")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/api/chat", {}),  # as plain as the fast server takes them
+        ("/api/chat", {"Prefer": "wait=2"}),
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"X-Odd": "1", "Cookie": "a=b"}),
+        ("/-/wake", {}),
+    ],
+)
+async def test_it_is_a_500_on_each_way_in_and_nothing_is_launched(
+    tmp_path: Path, path: str, headers: Mapping[str, str]
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        fill_disk(proxy)
+        async with proxy.session.post(
+            proxy.url + path, json=CHAT, headers=headers
+        ) as reply:
+            said = await reply.text()
+
+        assert reply.status == 500
+        assert "the state can't be written" in said
+        assert proxy.state == "cold"
+        assert backend.launches == 0
+
+
+async def test_a_503_is_sent_once_the_launch_is_on_disk(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, backend=InProcessBackend()) as proxy:
+        async with proxy.session.post(f"{proxy.url}/api/chat", json=CHAT) as reply:
+            assert reply.status == 503
+            query = "SELECT launch_id FROM instance WHERE slot = ?"
+            path = tmp_path / "state.sqlite3"
+            with closing(sqlite3.connect(path)) as db:
+                [launch_id] = db.execute(query, (SLOT,)).fetchone()
+
+        assert launch_id is not None
+        assert launch_id == proxy.parts.pool.controllers[0].record.launch_id
+
+
+async def test_a_server_of_others_is_not_joined_and_who_asks_hears_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreError("the state can't be written: disk full")
+
+    backend = InProcessBackend()
+    backend.traits = replace(
+        backend.traits, child_process=False, externally_managed=True
+    )
+    monkeypatch.setattr(SqliteStore, "reserve", full)
+    async with (
+        running_proxy(tmp_path, backend=backend) as proxy,
+        proxy.session.post(f"{proxy.url}/api/chat", json=CHAT) as reply,
+    ):
+        said = await reply.text()
+
+        assert reply.status == 500
+        assert "the state can't be written" in said
+        assert backend.launches == 0
