@@ -28,17 +28,11 @@ from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessControl, AccessRule
 from ollama_proxy.server.admin.handlers import AdminHandlers
-from ollama_proxy.server.aiohttp.behind import refuse
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
-from ollama_proxy.server.aiohttp.middlewares import (
-    access_control,
-    add_cors_headers,
-    note_begun,
-    observe,
-    tell_errors,
-)
+from ollama_proxy.server.aiohttp.middlewares import add_cors_headers, surround
 from ollama_proxy.server.aiohttp.ollama import OllamaHandler
+from ollama_proxy.server.aiohttp.request import note_begun
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
@@ -137,15 +131,7 @@ def build_app(
         FastPath(services, access=access, clock=clock) if settings.fast_path else None
     )
     dispatcher = Dispatcher()
-    app = application(
-        dispatcher,
-        [
-            refuse(metrics),
-            observe(metrics),
-            access_control(access),
-            tell_errors,
-        ],
-    )
+    app = application(dispatcher, [surround(metrics, access)])
     app[PARTS] = Parts(
         pool,
         known.keeper,

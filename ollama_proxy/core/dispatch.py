@@ -184,7 +184,7 @@ def is_no_use(facts: Facts, fleet: Fleet) -> bool:
     This is asked of every request, so a body is only parsed where it may be so. One
     that can't be read is left to the instance to refuse.
     """
-    if _is_ignored(facts, fleet, None):
+    if fleet.ignores_some and _is_ignored(facts, fleet, None):
         return True
     if facts.route.kind is not Kind.INFERENCE or not facts.body.complete:
         return False
@@ -213,7 +213,7 @@ def _may_be_no_use(body: bytes, fleet: Fleet) -> bool:
 def _is_ignored(facts: Facts, fleet: Fleet, fields: BodyFields | None) -> bool:
     """Tell whether the settings name a request as no use; never one that changes."""
     route = facts.route
-    if route.kind is Kind.WRITE:
+    if not fleet.ignores_some or route.kind is Kind.WRITE:
         return False
     return fleet.ignores(facts.agent, facts.path, route.family, fields)
 

@@ -60,6 +60,10 @@ class Fleet(Protocol):
     def reads_bodies(self) -> bool:
         """Whether some request is no use by what its body says of tokens."""
 
+    @property
+    def ignores_some(self) -> bool:
+        """Whether the settings name any request as no use."""
+
     def ignores(
         self, agent: str, path: str, family: Family, fields: BodyFields | None
     ) -> bool:

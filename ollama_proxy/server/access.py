@@ -6,8 +6,7 @@ what aiohttp's server reads, which is a small part of the requests.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ollama_proxy.core.access.cors import (
     CorsPolicy,
@@ -33,8 +32,7 @@ class HeaderView(Protocol):
         """Return the first value of a header, or ``default``."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessFacts:
+class AccessFacts(NamedTuple):
     """What a rule may look at; the body is none of it, as it may not have come yet.
 
     ``peer`` is the address that the connection comes from, "" if it is unknown;

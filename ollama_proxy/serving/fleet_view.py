@@ -27,6 +27,7 @@ class FleetView:
     ) -> None:
         self.spared = frozenset(spared)
         self.reads_bodies = ignores.reads_bodies
+        self.ignores_some = bool(ignores)
         self.ignores = ignores.match
         self.fate = unknown.judge
         self.next_look_s = unknown.next_look_s

@@ -90,12 +90,14 @@ class IdleIgnores:
         ]
         self.reads_bodies = any(rule.tokens is not None for rule in rules)
 
+    def __bool__(self) -> bool:
+        """Tell whether there are any rules."""
+        return bool(self._rules)
+
     def match(
         self, agent: str, path: str, family: Family, fields: BodyFields | None
     ) -> bool:
         """Tell whether a rule holds; ``fields`` are None if the body can't be read."""
-        if not self._rules:
-            return False
         asked = asked_tokens(family, fields) if self.reads_bodies and fields else None
         return any(
             (agents is None or agents.match(agent) is not None)

@@ -57,6 +57,19 @@ class Services:
             self.unknown.note_wake(wait.seeks)
         context.admit(wait)
 
+    def start(self, context: RequestContext, wait: Wait) -> float:
+        """Ask for an instance for a request that may not wait for it.
+
+        Returns how many seconds it is to wait all the same: none but for a server
+        that is there anyway, and is joined in a moment.
+        """
+        left_s = self.pool.request_instance(
+            context.model, wait_s=0.0, load=context.load, joins=wait.joins
+        )
+        if left_s <= 0:
+            self.metrics.wait.observe(context.wait_s)
+        return left_s
+
     def learn(self, context: RequestContext, answer: Any) -> None:
         """Learn from an instance's own answer which routes and models it has."""
         self.extra_routes.heard(

@@ -117,7 +117,8 @@ class RequestBody:
         too_long = length is not None and length > HELD_BODY
         if self.complete or too_long or self._overdrawn:
             return self.complete
-        await self.invite()
+        if self.expects:
+            await self.invite()
         parts = [self._head]
         size = len(self._head)
         content = self._request.content

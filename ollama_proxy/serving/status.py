@@ -154,9 +154,10 @@ class Status:
 
     def _foremost(self) -> Controller:
         """Return the instance that is closest to serving."""
-        return min(
-            self.pool.controllers, key=lambda c: _RANKS.get(c.record.state, len(_RANKS))
-        )
+        controllers = self.pool.controllers
+        if len(controllers) == 1:
+            return controllers[0]
+        return min(controllers, key=lambda c: _RANKS.get(c.record.state, len(_RANKS)))
 
     def _elapsed_s(self, record: Record) -> float | None:
         if record.state is not State.STARTING:

@@ -103,7 +103,9 @@ class UnknownModels:
 
     def judge(self, name: str) -> Fate:
         """Return what becomes of a request for a model; changes nothing."""
-        if not name or is_cloud_model(name) or self._launches.is_ready:
+        if not name or self._rule is WakeRule.TRUE:
+            return Fate.PASS
+        if is_cloud_model(name) or self._launches.is_ready:
             return Fate.PASS
         full = full_model_name(name)
         if self._listing.knows(full):
@@ -145,8 +147,12 @@ class UnknownModels:
         """
         status = answer.status
         is_absent = status == _NOT_FOUND and "json" in media_type(answer.headers)
-        is_there = status == _OK and self.learns_of_presence
-        is_there = is_there and len(facts.body.head) <= _LOOKED_BYTES
+        is_there = (
+            status == _OK
+            and bool(self._awaited or self._book.lessons.absent)
+            and self.learns_of_presence
+            and len(facts.body.head) <= _LOOKED_BYTES
+        )
         if not is_absent and not is_there:
             return
         fields = look(facts)

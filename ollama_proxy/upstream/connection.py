@@ -222,7 +222,10 @@ class Connection(asyncio.Protocol):
             if payload is not None and (parser.invited or not waits):
                 self._begin_upload(payload, chunked=chunked)
                 payload = None
-            await self._hear()
+            if self._failure is None:
+                await self._wait()
+            if self._failure is not None and self._asked().head is None:
+                raise self._failure
         self._owes_body = payload is not None
         return parser.head
 
@@ -328,13 +331,6 @@ class Connection(asyncio.Protocol):
     def _asked(self) -> ResponseParser:
         assert self._parser is not None  # noqa: S101 - `ask` came first
         return self._parser
-
-    async def _hear(self) -> None:
-        """Wait for news of the answer's head; raises what went wrong."""
-        if self._failure is None:
-            await self._wait()
-        if self._failure is not None and self._asked().head is None:
-            raise self._failure
 
     async def _wait(self) -> None:
         self._news = asyncio.get_running_loop().create_future()

@@ -43,6 +43,7 @@ class FakeFleet:
     read_limit_s: float = 5.0
     spared: frozenset[Need] = frozenset()
     reads_bodies: bool = False
+    ignores_some: bool = True
     fates: dict[str, Fate] = field(default_factory=dict)
     ignored: str = "uptime"
 

@@ -4,7 +4,7 @@ Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection
 names; everything else passes, in order and as often as it came.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -42,16 +42,25 @@ def for_upstream(headers: Headers) -> CIMultiDict[str]:
 
     ``Host`` is the instance's own; ``Expect`` and ``Origin`` are dealt with here.
     """
-    return _passed(headers, _is_for_upstream)
+    kept = [
+        field for field in headers.items() if field[0].lower() not in NOT_FOR_UPSTREAM
+    ]
+    return _unnamed(headers, kept)
 
 
 def for_client(headers: Headers) -> CIMultiDict[str]:
     """Return the instance's headers as the client gets them, without its CORS."""
-    return _passed(headers, _is_for_client)
+    kept = [
+        field
+        for field in headers.items()
+        if (name := field[0].lower()) not in _NOT_FOR_CLIENT
+        and not name.startswith(_CORS)
+    ]
+    return _unnamed(headers, kept)
 
 
-def _passed(headers: Headers, passes: Callable[[str], bool]) -> CIMultiDict[str]:
-    kept = [(name, value) for name, value in headers.items() if passes(name)]
+def _unnamed(headers: Headers, kept: list[tuple[str, str]]) -> CIMultiDict[str]:
+    """Return headers without those that ``Connection`` names."""
     if "Connection" in headers:
         named = _named_by_connection(headers)
         kept = [field for field in kept if field[0].lower() not in named]
@@ -61,15 +70,6 @@ def _passed(headers: Headers, passes: Callable[[str], bool]) -> CIMultiDict[str]
 def _named_by_connection(headers: Headers) -> set[str]:
     values: Iterable[str] = headers.getall("Connection", ())
     return {name.strip().lower() for value in values for name in value.split(",")}
-
-
-def _is_for_upstream(name: str) -> bool:
-    return name.lower() not in NOT_FOR_UPSTREAM
-
-
-def _is_for_client(name: str) -> bool:
-    lowered = name.lower()
-    return lowered not in _NOT_FOR_CLIENT and not lowered.startswith(_CORS)
 
 
 def media_type(headers: Mapping[str, str]) -> str:

@@ -53,8 +53,14 @@ _FRAMING = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding
 _DROPPED = frozenset({b"sec-websocket-key1", b"upgrade"})
 """Headers that stop aiohttp's parser."""
 
+_NOT_KEPT = _FRAMING | _DROPPED
+_LISTED = frozenset({b"connection", b"expect", b"transfer-encoding"})
+
 Field = tuple[bytes, bytes, bytes]
 """A header: its name in lower case, its value, and the line as it came."""
+
+Found = dict[bytes, list[bytes]]
+"""The values of headers, by their names in lower case."""
 
 
 class RefusedRequestError(Exception):
@@ -99,22 +105,23 @@ def read_head(lines: list[bytes]) -> RequestHead:
     if len(lines) > MAX_FIELDS:
         raise RefusedRequestError(431, f"the request has over {MAX_FIELDS} headers")
     fields = [read_field(line) for line in lines[1:]]
-    host = _host(fields, is_old=is_old)
-    length = _body_length(fields, is_old=is_old)
-    framing = _expect(fields)
+    found = _watched(fields)
+    host = _host(found, is_old=is_old)
+    length = _body_length(found, is_old=is_old)
+    framing = _expect(found)
     target, host = _origin_form(method, target, host)
     if method not in _METHODS:
         path = target.partition(b"?")[0].decode("latin-1")
         raise RefusedRequestError(405, "405 method not allowed", path)
     version = b"HTTP/1.0" if is_old else b"HTTP/1.1"
-    kept = [line for name, _, line in fields if name not in _FRAMING | _DROPPED]
+    kept = [line for name, _, line in fields if name not in _NOT_KEPT]
     if host is not None:
         kept.insert(0, b"Host: " + host)
     if length is None:
         framing.append(b"Transfer-Encoding: chunked")
-    elif _all(fields, b"content-length"):
+    elif b"content-length" in found:
         framing.append(b"Content-Length: %d" % length)
-    is_last = _is_last(fields, is_old=is_old)
+    is_last = _is_last(found, is_old=is_old)
     if is_last:
         framing.append(b"Connection: close")
     start = b"%b %b %b" % (method, target, version)
@@ -139,7 +146,8 @@ def _start(line: bytes) -> tuple[bytes, bytes, bool]:
         raise RefusedRequestError(
             400, "the request line has a character that may not be there"
         )
-    target = _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target)
+    if not target.isascii():
+        target = _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target)
     return method, target, version[2] == b"0"
 
 
@@ -155,18 +163,24 @@ def read_field(line: bytes) -> Field:
     return name.lower(), value.strip(b" \t"), line
 
 
-def _all(fields: list[Field], wanted: bytes) -> list[bytes]:
-    return [value for name, value, _ in fields if name == wanted]
+def _watched(fields: list[Field]) -> Found:
+    """Return the values of the headers that matter here; some may be there once."""
+    found: Found = {}
+    for name, value, _ in fields:
+        if name in SINGLE:
+            if name in found:
+                raise RefusedRequestError(
+                    400, "the request has a header twice that may be there once"
+                )
+            found[name] = [value]
+        elif name in _LISTED:
+            found.setdefault(name, []).append(value)
+    return found
 
 
-def _host(fields: list[Field], *, is_old: bool) -> bytes | None:
-    """Return the ``Host``, which HTTP/1.0 may omit; nothing else comes twice."""
-    names = [name for name, _, _ in fields if name in SINGLE]
-    if len(names) != len(set(names)):
-        raise RefusedRequestError(
-            400, "the request has a header twice that may be there once"
-        )
-    hosts = _all(fields, b"host")
+def _host(found: Found, *, is_old: bool) -> bytes | None:
+    """Return the ``Host``, which HTTP/1.0 may omit."""
+    hosts = found.get(b"host", ())
     if not hosts and not is_old:
         raise RefusedRequestError(400, "the request has no Host header")
     if hosts and not is_host(hosts[0]):
@@ -174,10 +188,10 @@ def _host(fields: list[Field], *, is_old: bool) -> bytes | None:
     return hosts[0] if hosts else None
 
 
-def _body_length(fields: list[Field], *, is_old: bool) -> int | None:
+def _body_length(found: Found, *, is_old: bool) -> int | None:
     """Return the length of the body; None if it comes in chunks (RFC 9112 §6)."""
-    codings = _all(fields, b"transfer-encoding")
-    lengths = _all(fields, b"content-length")
+    codings = found.get(b"transfer-encoding", ())
+    lengths = found.get(b"content-length", ())
     if codings and is_old:
         raise RefusedRequestError(400, "HTTP/1.0 has no Transfer-Encoding")
     if codings and [coding.lower() for coding in codings] != [b"chunked"]:
@@ -198,9 +212,11 @@ def _body_length(fields: list[Field], *, is_old: bool) -> int | None:
     return length
 
 
-def _expect(fields: list[Field]) -> list[bytes]:
+def _expect(found: Found) -> list[bytes]:
     """Return the one line that is to say that the client waits to be invited."""
-    first = next(iter(_all(fields, b"expect")), b"").lower()
+    if b"expect" not in found:
+        return []
+    first = found[b"expect"][0].lower()
     if b"100-continue" in re.split(rb"[\s,]+", first):
         return [b"Expect: 100-continue"]
     if first:
@@ -223,7 +239,9 @@ def _origin_form(
     raise RefusedRequestError(400, "what is asked for is no path")
 
 
-def _is_last(fields: list[Field], *, is_old: bool) -> bool:
-    said = b",".join(_all(fields, b"connection")).lower().split(b",")
+def _is_last(found: Found, *, is_old: bool) -> bool:
+    if b"connection" not in found:
+        return is_old
+    said = b",".join(found[b"connection"]).lower().split(b",")
     tokens = {token.strip(b" \t") for token in said}
     return b"close" in tokens or (is_old and b"keep-alive" not in tokens)

@@ -127,31 +127,35 @@ class Catalog:
             self._wanted = tuple(self._restored.expected(self._configured))
         return self._wanted
 
-    def _look(self) -> "_View":
-        """Return what there is, made anew if other models are by now."""
+    def _look(self, *, dates: bool = True) -> "_View":
+        """Return what there is, made anew if other models are by now.
+
+        Without ``dates`` those of models that no instance has had may be old.
+        """
         stock = self._stock.tags() if self._stock is not None else None
         if stock is not None:
             with contextlib.suppress(ValueError):  # of a plug-in, say: it is no list
-                return self._made(stock)
-        return self._made(self._contents.tags if self._contents is not None else None)
+                return self._made(stock, dates=dates)
+        said = self._contents.tags if self._contents is not None else None
+        return self._made(said, dates=dates)
 
-    def _made(self, said: bytes | None) -> "_View":
-        expected, since = self._expected(), self._since()
-        was_set = abs(since - self._dated) > _SLEWED_S
+    def _made(self, said: bytes | None, *, dates: bool) -> "_View":
+        expected = self._expected()
+        was_set = dates and abs(self._since() - self._dated) > _SLEWED_S
         if self._view.said is not said or self._view.expected != expected or was_set:
-            self._dated = since
+            self._dated = self._since()
             self._view = _make_view(said, expected, self._placeholder)
         return self._view
 
     @property
     def list_id(self) -> str | None:
         """What the list is known by that somebody gave; None before the first."""
-        view = self._look()
+        view = self._look(dates=False)
         return view.list_id if view.said is not None else None
 
     def knows(self, full_name: str) -> bool:
         """Tell whether a model is listed, by its full name."""
-        return full_name in self._look().models
+        return full_name in self._look(dates=False).models
 
     @property
     def last_version(self) -> str:

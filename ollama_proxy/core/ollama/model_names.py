@@ -1,10 +1,20 @@
 """Compare the names of models as Ollama does."""
 
+import functools
+
+_REMEMBERED_NAME = 200
 _DEFAULT_PARTS = ("https://", "http://", "registry.ollama.ai/", "library/")
 
 
 def full_model_name(name: str) -> str:
     """Return ``name`` as the store resolves it: lower case, short, with a tag."""
+    if len(name) > _REMEMBERED_NAME:
+        return shown_model_name(name).lower()
+    return _remembered_name(name)
+
+
+@functools.lru_cache(maxsize=128)  # asked for with each request, of few models
+def _remembered_name(name: str) -> str:
     return shown_model_name(name).lower()
 
 

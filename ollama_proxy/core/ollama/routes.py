@@ -9,7 +9,7 @@ clock. What is only read is answered from the catalogue while no instance is up.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import unquote
 
@@ -70,24 +70,26 @@ class Streams(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of Ollama's routing table."""
+    """One line of Ollama's routing table.
+
+    ``counts_as_use``: it wakes an instance and resets the idle clock. ``takes_json``:
+    its body is a JSON object, as far as is known.
+    """
 
     kind: Kind
     asleep: ColdAnswer
     family: Family = Family.NATIVE
     streams: Streams = Streams.NEVER
     name: str = "other"
+    counts_as_use: bool = field(init=False)
+    takes_json: bool = field(init=False)
 
-    @property
-    def counts_as_use(self) -> bool:
-        """Whether the request wakes an instance and resets the idle clock."""
-        return self.asleep is ColdAnswer.WAKE
-
-    @property
-    def takes_json(self) -> bool:
-        """Whether the body is a JSON object, as far as is known."""
+    def __post_init__(self) -> None:
+        """Work out what each request is asked: this is done once for most routes."""
         is_ollamas = self.kind not in {Kind.UNKNOWN, Kind.ADMIN}
-        return is_ollamas and self.name not in _NOT_JSON
+        takes_json = is_ollamas and self.name not in _NOT_JSON
+        object.__setattr__(self, "counts_as_use", self.asleep is ColdAnswer.WAKE)
+        object.__setattr__(self, "takes_json", takes_json)
 
 
 def _native(kind: Kind, asleep: ColdAnswer, streams: Streams = Streams.NEVER) -> Route:
@@ -154,6 +156,17 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
 )
 
 
+_NAMED = {
+    (name, method): replace(route, name=name)
+    for name, methods in (
+        *_EXACT.items(),
+        *((name, methods) for name, _, methods in _PATTERNS),
+    )
+    for method, route in methods.items()
+}
+"""Every route by its name and method."""
+
+
 def known_paths() -> list[str]:
     """Return the paths of Ollama's that hold no name of a model or file."""
     return list(_EXACT)
@@ -165,8 +178,9 @@ def classify(method: str, path: str) -> Route:
     A path or method that Ollama does not know passes through while an instance
     is up, and wakes none; see `ollama_proxy.serving.extra_routes` for those that do.
     """
-    if (methods := _EXACT.get(path)) is not None:
-        return _named(methods, method, path)
+    route = _NAMED.get((path, method))
+    if route is not None or path in _EXACT:
+        return route or _named(method, path)
     if path in _ADMIN or path.startswith(_ORDERS):
         name = path if path in _ADMIN else _ORDERS
         return Route(Kind.ADMIN, ColdAnswer.NOT_FOUND, name=name)
@@ -175,7 +189,7 @@ def classify(method: str, path: str) -> Route:
         return Route(Kind.UNKNOWN, ColdAnswer.REDIRECT, family)
     name, methods = _known(path)
     if methods:
-        return _named(methods, method, name)
+        return _named(method, name)
     if path.endswith("/") and method in _known(path[:-1])[1]:
         return Route(Kind.UNKNOWN, ColdAnswer.REDIRECT, family)
     return Route(Kind.UNKNOWN, ColdAnswer.NOT_FOUND, family)
@@ -195,11 +209,11 @@ def _known(path: str) -> tuple[str, dict[str, Route]]:
     return "", {}
 
 
-def _named(methods: dict[str, Route], method: str, name: str) -> Route:
-    route = methods.get(method)
+def _named(method: str, name: str) -> Route:
+    route = _NAMED.get((name, method))
     if route is None:
         return Route(Kind.UNKNOWN, ColdAnswer.METHOD, family_of(name), name=name)
-    return Route(route.kind, route.asleep, route.family, route.streams, name)
+    return route
 
 
 def family_of(path: str) -> Family:

@@ -8,15 +8,13 @@ import asyncio
 from typing import cast
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy.base import log
 from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.core.http.request_head import RefusedRequestError
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, error_body
 from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
-from ollama_proxy.server.aiohttp.middlewares import BEGUN
-from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT
+from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT
 from ollama_proxy.server.aiohttp.request_stream import RequestStream
 from ollama_proxy.server.half_closed import MOMENT_S, patience_s
 from ollama_proxy.serving.metrics import Metrics
@@ -99,6 +97,10 @@ class Behind(asyncio.Protocol):
         has_begun = request is not None and BEGUN in request
         return patience_s(is_read=is_read, has_begun=has_begun)
 
+    def refuses(self, request: web.Request) -> bool:
+        """Tell whether a request stands for one that can't be served."""
+        return self.refused is not None and request.raw_path == _REFUSED_PATH
+
     def note_begun(self, request: web.Request) -> None:
         """Take note that a request's turn has come."""
         self._request = request
@@ -125,34 +127,16 @@ class Behind(asyncio.Protocol):
         self._server.connection_lost(exc)
 
 
-def refuse(metrics: Metrics) -> Middleware:
-    """Return the middleware that tells why a request can't be served."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        behind = _behind(request)
-        if behind is None:
-            return await handler(request)
-        behind.note_begun(request)
-        try:
-            if behind.refused is None or request.raw_path != _REFUSED_PATH:
-                return await handler(request)
-            return _refusal(behind.refused, metrics)
-        finally:
-            behind.note_answered()
-
-    return middleware
-
-
-def _behind(request: web.Request) -> Behind | None:
+def behind_of(request: web.Request) -> Behind | None:
     """Return the connection on which a request came; None if it is closed."""
     transport = request.transport
     protocol = transport.get_protocol() if transport is not None else None
     return protocol if isinstance(protocol, Behind) else None
 
 
-def _refusal(refused: RefusedRequestError, metrics: Metrics) -> web.Response:
+def refusal(behind: Behind, metrics: Metrics) -> web.Response:
     """Return a refusal, counted and written to the log: none of it is the client's."""
+    refused = behind.refused or RefusedRequestError(400, "")
     reply = _reply(refused)
     metrics.count_request(Kind.UNKNOWN, "refused")
     keys = {"status": reply.status, "error": refused.message or "an unknown Expect"}

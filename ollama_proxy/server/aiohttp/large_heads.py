@@ -4,6 +4,7 @@ An idle connection of aiohttp's holds its last request until the next one comes:
 heads of 1 MB, a thousand connections that say nothing would hold 2 GB.
 """
 
+from itertools import chain
 from typing import Final
 
 from aiohttp import web
@@ -16,7 +17,7 @@ def close_after_large_head(
     request: web.BaseRequest, response: web.StreamResponse
 ) -> None:
     """Have the connection of a large request end with its answer, and say so."""
-    size = sum(len(name) + len(value) for name, value in request.raw_headers)
+    size = sum(map(len, chain.from_iterable(request.raw_headers)))
     if size > KEPT_HEAD:
         response.force_close()
         response.headers["Connection"] = "close"

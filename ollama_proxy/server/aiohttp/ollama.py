@@ -52,40 +52,38 @@ class OllamaHandler:
         context.may_wait_s = services.hold.granted_s(request.headers)
         body = RequestBody(request, services.budget, stall_s=services.stall_s)
         context.body = body
+        hold: Hold | None = None
+        response: web.StreamResponse | None = None
         try:
-            response = await self._carry_out(request, context, body)
+            while response is None:
+                plan = decide(context, services.fleet)
+                match plan:
+                    case Relay() | Observe():
+                        context.tried = True
+                        if (lease := services.lease(plan)) is not None:
+                            response = await self._relay(
+                                request, context, body, lease, plan, None
+                            )
+                    case Read():
+                        await _read(context, body, plan)
+                    case Wait():
+                        hold = hold or self._hold(request, context, plan)
+                        response = await self._wait(request, context, body, hold, plan)
+                    case _ if hold is not None and hold.response is not None:
+                        response = await self._end_held(context, plan, hold)
+                    case _:
+                        reply = services.replies.reply(context, plan)
+                        if hold is not None and hold.applied is not None:
+                            reply = reply.with_headers(*hold.confirmation.items())
+                        response = to_response(reply)
             if body.expects:
                 await _end_uninvited(request, response)
             return response
         finally:
             body.close()
 
-    async def _carry_out(
-        self, request: web.Request, context: RequestContext, body: RequestBody
-    ) -> web.StreamResponse:
-        """Carry out one plan after the other, until one of them is an answer."""
-        hold: Hold | None = None
-        response: web.StreamResponse | None = None
-        while response is None:
-            plan = decide(context, self._services.fleet)
-            match plan:
-                case Relay() | Observe():
-                    context.tried = True
-                    if (lease := self._services.lease(plan)) is not None:
-                        response = await self._relay(
-                            request, context, body, lease, plan, None
-                        )
-                case Read():
-                    await _read(context, body, plan)
-                case Wait():
-                    hold = hold or self._hold(request, context, plan)
-                    response = await self._wait(request, context, body, hold, plan)
-                case _:
-                    return await self._reply(context, plan, hold)
-        return response
-
     def _hold(self, request: web.Request, context: RequestContext, plan: Wait) -> Hold:
-        """Begin a wait, which may be one of no time."""
+        """Begin a wait, which may be one of no time at all."""
         self._services.admit(context, plan)
         streams = wants_stream(context.route, plan.fields)
         family, policy = context.route.family, self._services.hold
@@ -126,6 +124,8 @@ class OllamaHandler:
         self, context: RequestContext, body: RequestBody, hold: Hold, plan: Wait
     ) -> Lease | None:
         """Start an instance, and wait for a lease; None if there is none."""
+        if hold.wait_s <= 0 and self._services.start(context, plan) <= 0:
+            return None
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
@@ -192,21 +192,15 @@ class OllamaHandler:
         context.outcome = "relayed"
         return response
 
-    async def _reply(
+    async def _end_held(
         self,
         context: RequestContext,
         plan: Say | Refuse | Unavailable,
-        hold: Hold | None,
+        hold: Hold,
     ) -> web.StreamResponse:
-        """Answer without an instance, within a response that heartbeats have begun."""
-        replies = self._services.replies
-        if hold is None:
-            return to_response(replies.reply(context, plan))
-        if hold.response is None:
-            reply = replies.reply(context, plan)
-            return to_response(reply.with_headers(*hold.confirmation.items()))
+        """End a response that heartbeats have begun, in its own words."""
         problem = plan if isinstance(plan, Unavailable) else Unavailable()
-        told = replies.unavailable(context, problem)
+        told = self._services.replies.unavailable(context, problem)
         return await hold.fail(told.message, context.request_id)
 
 

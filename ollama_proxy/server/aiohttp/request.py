@@ -19,6 +19,15 @@ REQUEST_CONTEXT = web.RequestKey("request_context", RequestContext)
 """Key under which the middleware keeps the context on the request."""
 
 
+BEGUN = web.RequestKey("begun", bool)
+"""Key on a request whose response has begun."""
+
+
+def note_begun(request: web.BaseRequest) -> None:
+    """Take note that headers are about to leave."""
+    request[BEGUN] = True
+
+
 def begin(request: web.BaseRequest) -> RequestContext:
     """Return the context of a request that just came."""
     method, target = request.method, raw_target(request)

@@ -20,6 +20,7 @@ from ollama_proxy.core.http.request_head import (
 _MAX_SIZE_LINE = 4096
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _LAST_CHUNK = b"0\r\n\r\n"
+_HEAD_END = b"\r\n\r\n"
 
 
 class RequestStream:
@@ -88,6 +89,12 @@ class RequestStream:
         return line[:-2], end
 
     def _read_head(self, data: bytes, at: int) -> int:
+        if not self._size and (end := data.find(_HEAD_END, at)) >= 0:
+            lines = data[at:end].split(b"\r\n")
+            is_short = end + len(_HEAD_END) - at <= MAX_HEAD
+            if lines[0] and is_short and data.count(b"\n", at, end) == len(lines) - 1:
+                self._begin_request(lines)
+                return end + len(_HEAD_END)
         line, at = self._next_line(data, at, MAX_HEAD)
         if line is None and not self._lines and not is_beginning(self._line):
             raise RefusedRequestError(400, "this is not a request of HTTP/1.1")
@@ -97,6 +104,11 @@ class RequestStream:
             self._lines.append(line)
             return at
         lines, self._lines, self._size = self._lines, [], 0
+        self._begin_request(lines)
+        return at
+
+    def _begin_request(self, lines: list[bytes]) -> None:
+        """Let a head pass as it can be read in one way, and be ready for its body."""
         head = read_head(lines)
         self._begun_at, self.is_in_body = len(self._out), True
         self._out.append(head.raw)
@@ -108,7 +120,6 @@ class RequestStream:
             self._left, self._read = head.length, self._read_body
         else:
             self._end_request()
-        return at
 
     def _end_request(self) -> None:
         self.is_in_body, self._begun_at, self._size = False, None, 0

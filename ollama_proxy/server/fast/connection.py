@@ -32,7 +32,8 @@ class ClientConnection(asyncio.Protocol):
 
     ``behind`` makes the protocol that takes it over. ``made`` is called once it is
     open, ``gone`` once it is closed or taken over; ``transport`` is None then.
-    ``method`` is that of the request that is served.
+    ``method`` is that of the request that is served, ``peer`` the address that the
+    connection comes from, "" if it is unknown.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         self.idle_since = asyncio.get_running_loop().time()
         self.method = ""
+        self.peer = ""
         self._transport: asyncio.Transport | None = None
         self._fast_path = fast_path
         self._behind = behind
@@ -67,14 +69,6 @@ class ClientConnection(asyncio.Protocol):
         return self._transport
 
     @property
-    def peer(self) -> str:
-        """The address that the connection comes from; "" if it is unknown."""
-        if self._transport is None:
-            return ""
-        name = self._transport.get_extra_info("peername")
-        return str(name[0]) if isinstance(name, tuple) and name else ""
-
-    @property
     def writer(self) -> "ClientConnection":
         """How to wait for the client."""
         return self
@@ -88,6 +82,8 @@ class ClientConnection(asyncio.Protocol):
         """Be connected; a client that vanishes without a word is noticed in the end."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
         keep_alive(transport.get_extra_info("socket"))
+        name = transport.get_extra_info("peername")
+        self.peer = str(name[0]) if isinstance(name, tuple) and name else ""
         self._made(self)
 
     def data_received(self, data: bytes) -> None:

@@ -125,13 +125,9 @@ class FastPath:
             if context.may_wait_s > 0:
                 return None
             services.admit(context, plan)
-            left_s = services.pool.request_instance(
-                context.model, wait_s=0.0, load=context.load, joins=plan.joins
-            )
-            if left_s > 0:
+            if services.start(context, plan) > 0:
                 return None
-            services.metrics.wait.observe(0.0)
-            plan = Unavailable()
+            plan = Unavailable(context.problem)
         if isinstance(plan, Unavailable):
             return self._unavailable(context, plan)
         if isinstance(plan, Relay | Observe | Read):
