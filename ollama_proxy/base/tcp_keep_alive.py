@@ -6,7 +6,8 @@ Ollama's clients and server are used to that; Linux alone begins after 7 200 s.
 """
 
 import socket
-from typing import Protocol
+import sys
+from typing import Final, Protocol
 
 import aiohappyeyeballs
 
@@ -42,6 +43,10 @@ def _options() -> tuple[tuple[int, int, int], ...]:
 _OPTIONS = _options()
 
 
+IS_INHERITED: Final = sys.platform == "linux"
+"""Whether an accepted connection has the options of the socket that listens."""
+
+
 def keep_alive(connection: HasOptions | None) -> None:
     """Have the system probe a TCP connection as Go does.
 
@@ -49,11 +54,24 @@ def keep_alive(connection: HasOptions | None) -> None:
     """
     if connection is None:
         return
+    number = getattr(connection, "fileno", None)
     try:
-        for level, option, value in _OPTIONS:
-            connection.setsockopt(level, option, value)
+        if number is None or isinstance(connection, socket.socket):
+            _set_options(connection)
+            return
+        # uvloop's stand-in makes a socket anew for each option, which costs 2 µs each.
+        made = socket.socket(fileno=number())
+        try:
+            _set_options(made)
+        finally:
+            made.detach()
     except OSError:  # macOS: EINVAL as soon as the peer has closed
         return
+
+
+def _set_options(connection: HasOptions) -> None:
+    for level, option, value in _OPTIONS:
+        connection.setsockopt(level, option, value)
 
 
 def kept_alive_socket(info: aiohappyeyeballs.AddrInfoType) -> socket.socket:

@@ -301,6 +301,7 @@ def open_runner(app: web.Application, *, drain_timeout_s: float) -> Runner:
         handler_cancellation=True,
         auto_decompress=False,
         access_log=None,
+        tcp_keepalive=False,  # seen to by the runner, with the times that Go has
         lingering_time=2.0,
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from aiohttp import web
 
+from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.server.aiohttp.behind import Behind
 from ollama_proxy.server.fast.connection import ClientConnection, FastPath
 
@@ -53,6 +54,7 @@ class Runner(web.AppRunner):
         """Take connections on a bound socket, after `setup`."""
         server = self.server
         assert server is not None  # noqa: S101 - `setup` came first
+        keep_alive(bound)  # Linux hands this on to the connections that it accepts
 
         def behind() -> Behind:
             return Behind(server())

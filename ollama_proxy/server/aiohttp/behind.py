@@ -10,7 +10,7 @@ from typing import cast
 from aiohttp import web
 
 from ollama_proxy.base import log
-from ollama_proxy.base.tcp_keep_alive import keep_alive
+from ollama_proxy.base.tcp_keep_alive import IS_INHERITED, keep_alive
 from ollama_proxy.core.http.request_head import RefusedRequestError
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, error_body
 from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
@@ -50,7 +50,8 @@ class Behind(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected; a client that vanishes without a word is noticed in the end."""
         self.transport = cast("asyncio.Transport", transport)  # as uvloop's is
-        keep_alive(transport.get_extra_info("socket"))
+        if not IS_INHERITED:
+            keep_alive(transport.get_extra_info("socket"))
         self._server.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

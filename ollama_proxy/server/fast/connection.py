@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from ollama_proxy.base.tasks import start_task
-from ollama_proxy.base.tcp_keep_alive import keep_alive
+from ollama_proxy.base.tcp_keep_alive import IS_INHERITED, keep_alive
 from ollama_proxy.server.fast.parser import PlainRequest, RequestParser
 from ollama_proxy.server.half_closed import patience_s
 
@@ -81,7 +81,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected; a client that vanishes without a word is noticed in the end."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
-        keep_alive(transport.get_extra_info("socket"))
+        if not IS_INHERITED:
+            keep_alive(transport.get_extra_info("socket"))
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) and name else ""
         self._made(self)
