@@ -26,7 +26,7 @@ from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.server.access import AccessRule
 from ollama_proxy.server.binding import bind
 from ollama_proxy.server.listener import Runner
-from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream

@@ -33,20 +33,21 @@ from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
 from ollama_proxy.server.aiohttp.middlewares import add_cors_headers, surround
 from ollama_proxy.server.aiohttp.ollama import OllamaHandler
 from ollama_proxy.server.aiohttp.request import note_begun
+from ollama_proxy.server.aiohttp.request_body import invite_later
+from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
+from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
-from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.relay import Services
-from ollama_proxy.serving.request_body import BodyBudget, invite_later
-from ollama_proxy.serving.response_relay import strip_own_headers
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.status import Status
 from ollama_proxy.serving.unknown_models import UnknownModels

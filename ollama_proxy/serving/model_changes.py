@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
@@ -15,6 +14,7 @@ from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.serving.client_writer import Head
 from ollama_proxy.serving.pull import (
     EncodedPullError,
     Pull,
@@ -24,7 +24,7 @@ from ollama_proxy.serving.pull import (
     failed_head,
     read_pull,
 )
-from ollama_proxy.serving.response_relay import Head, ResponseRelay
+from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.request import PreparedRequest, in_the_clear
@@ -69,8 +69,8 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        response_relay: ResponseRelay[web.StreamResponse],
-    ) -> web.StreamResponse:
+        response_relay: ResponseRelay[ResponseT],
+    ) -> ResponseT:
         """Serve one request of the route ``name`` under a lease."""
         try:
             if not to_send.body.complete or encoding_of(to_send.headers):
@@ -92,10 +92,10 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        response_relay: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[ResponseT],
         *,
         stopped: bool = False,
-    ) -> web.StreamResponse:
+    ) -> ResponseT:
         """Relay one request, and note what it did.
 
         ``stopped``: it deletes a model whose pull was stopped for it, so it did so
@@ -120,8 +120,8 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        response_relay: ResponseRelay[web.StreamResponse],
-    ) -> web.StreamResponse:
+        response_relay: ResponseRelay[ResponseT],
+    ) -> ResponseT:
         """Delete a model; if it is being pulled, that ends first.
 
         Ollama knows nothing of a model that is not whole, so its 404 would say that
@@ -142,8 +142,8 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        response_relay: ResponseRelay[web.StreamResponse],
-    ) -> web.StreamResponse:
+        response_relay: ResponseRelay[ResponseT],
+    ) -> ResponseT:
         """Follow a pull: the one that is under way, or a new one."""
         own = self._pool.duplicate(lease)
         if own is None:
@@ -167,8 +167,8 @@ class ModelChanges:
         to_send: PreparedRequest,
         body: bytes,
         lease: Lease,
-        response_relay: ResponseRelay[web.StreamResponse],
-    ) -> web.StreamResponse:
+        response_relay: ResponseRelay[ResponseT],
+    ) -> ResponseT:
         """Relay a pull that ends with its client, or when it is stopped."""
         with self._pulls.attached(wanted) as pull:
             try:
@@ -193,10 +193,10 @@ class ModelChanges:
         pull: Pull,
         wanted: PullRequest,
         lease: Lease,
-        response_relay: ResponseRelay[web.StreamResponse],
+        response_relay: ResponseRelay[ResponseT],
         *,
         joins: bool,
-    ) -> web.StreamResponse:
+    ) -> ResponseT:
         """Hand on what a pull says, from now on or as a whole."""
         head = await pull.answered()
         joins = joins and "Content-Length" not in head.headers

@@ -9,12 +9,12 @@ from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
-from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.own_replies import OwnReplies
-from ollama_proxy.serving.request_body import BodyBudget
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
 from ollama_proxy.serving.unknown_models import UnknownModels

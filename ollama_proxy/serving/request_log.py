@@ -6,9 +6,9 @@ from ollama_proxy.base import log
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
+from ollama_proxy.serving.client_writer import OnTransport, reset
 from ollama_proxy.serving.cold_answers import json_reply
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.serving.request_body import OnTransport, reset
 from ollama_proxy.serving.request_context import RequestContext
 
 _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}

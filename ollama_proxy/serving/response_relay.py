@@ -7,26 +7,25 @@ passes while the instance works on the second.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
-from aiohttp import HttpVersion11, hdrs, web
-from multidict import CIMultiDictProxy
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import InstanceLostError
-from ollama_proxy.base.tasks import start_task
 from ollama_proxy.core.http import headers
-from ollama_proxy.core.http.chunks import framed
 from ollama_proxy.core.http.compression import encoding_of
 from ollama_proxy.core.ollama.activity import UseWatch, error_text
 from ollama_proxy.core.ollama.error_bodies import in_band_error
 from ollama_proxy.core.ollama.routes import Family
-from ollama_proxy.serving.request_body import reset
+from ollama_proxy.serving.client_writer import (
+    Asked,
+    ClientWriter,
+    Head,
+    StartedResponse,
+    reset,
+)
 from ollama_proxy.upstream.client import Answer
-
-UNTYPED = web.ResponseKey("untyped", bool)
-"""Key on a response whose instance named no content type."""
 
 _ERROR_BODY = 64 * 1024
 _FIRST_ERROR = 400
@@ -34,155 +33,11 @@ _WHOLE = 16 * 1024
 _STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
 
 
-class Head(Protocol):
-    """Status line and headers of an answer."""
-
-    @property
-    def status(self) -> int:
-        """The status."""
-
-    @property
-    def reason(self) -> str | None:
-        """The words after the status."""
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        """The headers as they came."""
-
-
-class Writer(Protocol):
-    """What a client's connection writes with."""
-
-    async def drain(self) -> None:
-        """Wait until most of what was written is sent."""
-
-
-class Asked(Protocol):
-    """A client's request, as far as its answer has to know it."""
-
-    @property
-    def method(self) -> str:
-        """The method."""
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The client's connection; None if it is closed."""
-
-    @property
-    def writer(self) -> Writer:
-        """How to wait for the client."""
-
-
-class StartedResponse(Protocol):
-    """A response whose head has left."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Its headers; names are found in any case."""
-
-    async def write(self, data: bytes) -> None:
-        """Send more of its body."""
-
-    async def write_eof(self) -> None:
-        """End its body."""
-
-
 ResponseT = TypeVar("ResponseT", bound=StartedResponse)
 
 StartResponse = Callable[[Head, Mapping[str, str], bytes], Awaitable[ResponseT]]
 """Begins a response: from the answer's head, headers of our own and, if all of it
 is there, the body, which then leaves with `StartedResponse.write_eof` at the latest."""
-
-
-class ClientWriter:
-    """Writes an answer's body to its client's connection, framed as its head says.
-
-    It does what ``StreamResponse.write`` does, less what only counts with other
-    bodies; that would be a task woken for each token. Until its use is settled, no
-    chunk passes unread; ``is_chunked`` tells.
-    """
-
-    def __init__(
-        self,
-        request: Asked,
-        response: StartedResponse,
-        touch: Callable[[], None],
-        use: UseWatch,
-        stall_s: float,
-    ) -> None:
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has gone")
-        self._last = b"\n"
-        self._last_chunk: bytes | None = None
-        self._request = request
-        self._touch = touch
-        self._use = use
-        self._stall_s = stall_s
-        self._write = transport.write
-        self._queued = transport.get_write_buffer_size
-        self._is_closing = transport.is_closing
-        self._most = transport.get_write_buffer_limits()[1]
-        self._frames = response.headers.get("Transfer-Encoding") == "chunked"
-        self._is_watched = not use.is_settled
-        self.is_chunked = self._frames and not self._is_watched
-
-    @property
-    def last(self) -> bytes:
-        """What came last of the body."""
-        return self._last if self._last_chunk is None else self._last_chunk[:-2]
-
-    def write_chunk(self, chunk: bytes) -> bool:
-        """Write a chunk as it came; True if the client is too slow for more."""
-        if self._is_closing():
-            return True
-        self._touch()
-        self._last_chunk = chunk
-        self._write(chunk)
-        return self._queued() > self._most
-
-    def take(self, pieces: list[bytes]) -> bool:
-        """Write what came; True if the client is too slow for more."""
-        if self._is_watched:
-            self._watch(pieces)
-        if self._is_closing():
-            return True
-        self._touch()
-        pieces = [piece for piece in pieces if piece]  # an empty chunk is the last
-        if not pieces:
-            return False
-        self._last, self._last_chunk = pieces[-1], None
-        if self._frames:
-            pieces = [framed(piece) for piece in pieces]
-        self._write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        return self._queued() > self._most
-
-    def _watch(self, pieces: list[bytes]) -> None:
-        """Look at the beginning of the body, until it tells whether it is use."""
-        for piece in pieces:
-            self._use.take(piece)
-        if self._use.is_settled:
-            self._is_watched, self.is_chunked = False, self._frames
-
-    async def room(self) -> None:
-        """Wait for a slow client; reset one that takes nothing.
-
-        The wait itself is never cut short: aiohttp would take that for the end of
-        its next one.
-        """
-        left = self._queued()
-        draining = start_task(self._request.writer.drain(), name="drain")
-        try:
-            while not (await asyncio.wait({draining}, timeout=self._stall_s))[0]:
-                before, left = left, self._queued()
-                if left >= before:
-                    reset(self._request)
-                    raise ConnectionResetError("the client takes nothing")
-            draining.result()
-        finally:
-            draining.cancel()
-        if self._is_closing():
-            raise ConnectionResetError("the client has gone")
 
 
 class ResponseRelay(Generic[ResponseT]):
@@ -282,7 +137,7 @@ class ResponseRelay(Generic[ResponseT]):
         return (
             self.response is None
             and "Content-Length" in head.headers
-            and self._request.method != hdrs.METH_HEAD
+            and self._request.method != "HEAD"
             and transport is not None
             and transport.get_write_buffer_size() == 0
         )
@@ -350,39 +205,3 @@ async def _error_of(head: Head, chunks: AsyncIterator[bytes], use: UseWatch) -> 
     use.take(raw)
     use.end(is_whole=is_whole)
     return error_text(raw) or f"the instance answered with status {head.status}"
-
-
-async def begin_response(
-    request: web.BaseRequest, head: Head, added: Mapping[str, str], body: bytes
-) -> web.StreamResponse:
-    """Begin a response through aiohttp: an `StartResponse`."""
-    fields = headers.for_client(head.headers)
-    status, reason = head.status, head.reason
-    response = (
-        web.Response(status=status, reason=reason, headers=fields, body=body)
-        if body
-        else web.StreamResponse(status=status, reason=reason, headers=fields)
-    )
-    close_if_unframed(request, response)
-    if not request.content.is_eof():
-        response.force_close()  # what is left of an unwanted upload is not read
-    kept = head.headers.get("Connection", "").lower() == "keep-alive"
-    if kept and request.keep_alive and response.keep_alive is not False:
-        response.headers["Connection"] = "keep-alive"  # some routes say so
-    response.headers.update(added)
-    response[UNTYPED] = "Content-Type" not in head.headers
-    await response.prepare(request)
-    return response
-
-
-def close_if_unframed(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """End a body without a length by a close, for clients that know no chunks."""
-    if request.version < HttpVersion11 and "Content-Length" not in response.headers:
-        response.force_close()
-
-
-def strip_own_headers(response: web.StreamResponse) -> None:
-    """Remove what aiohttp adds: Ollama names no server and invents no type."""
-    response.headers.pop("Server", None)
-    if response.get(UNTYPED):
-        response.headers.popall("Content-Type", None)

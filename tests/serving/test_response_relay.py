@@ -14,7 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.ollama.activity import NO_USE, UseWatch, watch
-from ollama_proxy.serving.response_relay import ClientWriter
+from ollama_proxy.serving.client_writer import ClientWriter
 from ollama_proxy.upstream.client import _CheckedSink
 from tests.fakes.raw_upstream import Script, raw_upstream
 from tests.proxy import RunningProxy, running_proxy

@@ -17,8 +17,8 @@ from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT
 from ollama_proxy.server.aiohttp.request_stream import RequestStream
 from ollama_proxy.server.half_closed import MOMENT_S, patience_s
+from ollama_proxy.serving.client_writer import reset
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.serving.request_body import reset
 
 _READS = frozenset({Kind.READ, Kind.SYSTEM})
 _NOT_FOUND = b"404 page not found"

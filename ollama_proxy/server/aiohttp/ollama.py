@@ -20,14 +20,15 @@ from ollama_proxy.core.plans import (
     Wait,
 )
 from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.server.aiohttp.hold import Hold
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
-from ollama_proxy.serving.hold import Hold
+from ollama_proxy.server.aiohttp.request_body import RequestBody
+from ollama_proxy.server.aiohttp.response import begin_response
 from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.relay import Services, relay_request, run_under_lease
-from ollama_proxy.serving.request_body import RequestBody
 from ollama_proxy.serving.request_context import RequestContext
-from ollama_proxy.serving.response_relay import ResponseRelay, begin_response
+from ollama_proxy.serving.response_relay import ResponseRelay
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import PreparedRequest, in_the_clear
 

@@ -14,7 +14,7 @@ import httptools
 
 from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
 from ollama_proxy.core.http.request_head import MAX_TARGET, SINGLE, is_host
-from ollama_proxy.serving.request_body import SMALL_BODY
+from ollama_proxy.serving.body_budget import SMALL_BODY
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import BODY_EXPECTED, base_of
 

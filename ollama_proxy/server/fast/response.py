@@ -13,8 +13,8 @@ from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.server.fast.connection import ClientConnection
+from ollama_proxy.serving.client_writer import Head
 from ollama_proxy.serving.cold_answers import provisioning_reply
-from ollama_proxy.serving.response_relay import Head
 
 _LONGEST_REMEMBERED = 1024
 """Characters of headers that are remembered; some repeat what a client sent."""

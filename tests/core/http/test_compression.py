@@ -22,7 +22,7 @@ from ollama_proxy.core.http.compression import (
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase
-from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from tests.proxy import RunningProxy, lines, running_proxy
 
 ASKS_FOR_GZIP = {"Accept-Encoding": "br, gzip"}

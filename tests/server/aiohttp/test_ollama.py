@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ollama_proxy.serving.hold import HoldPolicy
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import generate, lines, running_proxy

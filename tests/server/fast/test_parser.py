@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ollama_proxy.server.fast.parser import PlainRequest, RequestParser
-from ollama_proxy.serving.request_body import SMALL_BODY
+from ollama_proxy.serving.body_budget import SMALL_BODY
 
 HEAD = b"POST /api/chat?x=%20 HTTP/1.1\r\nHost: localhost:11434\r\n"
 POST = HEAD + b"Content-Length: 2\r\n\r\n{}"

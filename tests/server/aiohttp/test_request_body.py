@@ -4,7 +4,7 @@ import asyncio
 import io
 from pathlib import Path
 
-from ollama_proxy.serving.request_body import BodyBudget
+from ollama_proxy.serving.body_budget import BodyBudget
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import generate, running_proxy
 

@@ -5,59 +5,13 @@ time. All that is kept at once comes out of one budget.
 """
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
 from ollama_proxy.core.http.compression import encoding_of
-
-SMALL_BODY = 256 * 1024
-"""Bytes up to which a body is kept although nobody has to look at it."""
-
-HELD_BODY = 32 * 1024 * 1024
-"""Bytes up to which a body is kept while its request waits for an instance."""
-
-
-class BodyBudget:
-    """How many bytes of bodies may be in memory for requests that wait."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
-
-    def take(self, size: int) -> bool:
-        """Take ``size`` bytes; False if they are not left."""
-        if self.taken + size > self.limit:
-            return False
-        self.taken += size
-        return True
-
-    def give_back(self, size: int) -> None:
-        """Give bytes back."""
-        self.taken -= size
-
-
-class OnTransport(Protocol):
-    """Whatever came over a connection."""
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The connection; None if it is closed."""
-
-
-def reset(request: OnTransport) -> None:
-    """Reset the client's connection: a mere close would be a clean end to some."""
-    transport = request.transport
-    if transport is None:
-        return
-    bound = transport.get_extra_info("socket")
-    if bound is not None:
-        at_once = struct.pack("ii", 1, 0)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-    transport.abort()
+from ollama_proxy.serving.body_budget import HELD_BODY, SMALL_BODY, BodyBudget
+from ollama_proxy.serving.client_writer import reset
 
 
 class RequestBody:

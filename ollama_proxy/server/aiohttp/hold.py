@@ -8,13 +8,12 @@ then on, and a failure is told in the words of the stream.
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from ollama_proxy.base.tasks import start_task
-from ollama_proxy.core.http.headers import Headers, preferred_wait_s
+from ollama_proxy.core.http.headers import preferred_wait_s
 from ollama_proxy.core.ollama.error_bodies import (
     SPOKE,
     heartbeat,
@@ -23,26 +22,8 @@ from ollama_proxy.core.ollama.error_bodies import (
 )
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.fleet.lease import Lease
-from ollama_proxy.serving.response_relay import close_if_unframed
-
-
-@dataclass(frozen=True, slots=True)
-class HoldPolicy:
-    """How long a request may wait, in seconds.
-
-    ``silent_s``: how long before the first heartbeat; ``beat_s``: between two.
-    Both stay below the 60 s after which common reverse proxies give up.
-    """
-
-    hold_s: float = 0.0
-    max_hold_s: float = 600.0
-    silent_s: float = 25.0
-    beat_s: float = 15.0
-
-    def granted_s(self, headers: Headers) -> float:
-        """Return how long a request may wait, by its ``Prefer`` if it has one."""
-        preferred_s = preferred_wait_s(headers)
-        return self.hold_s if preferred_s is None else min(preferred_s, self.max_hold_s)
+from ollama_proxy.server.aiohttp.response import close_if_unframed
+from ollama_proxy.serving.hold_policy import HoldPolicy
 
 
 class Hold:

@@ -1,0 +1,177 @@
+"""Write the body of an answer to a client's connection, whichever server has it."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from multidict import CIMultiDictProxy
+
+from ollama_proxy.base.tasks import start_task
+from ollama_proxy.core.http.chunks import framed
+from ollama_proxy.core.ollama.activity import UseWatch
+
+
+class Head(Protocol):
+    """Status line and headers of an answer."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def reason(self) -> str | None:
+        """The words after the status."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers as they came."""
+
+
+class Writer(Protocol):
+    """What a client's connection writes with."""
+
+    async def drain(self) -> None:
+        """Wait until most of what was written is sent."""
+
+
+class OnTransport(Protocol):
+    """Whatever came over a connection."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection; None if it is closed."""
+
+
+class Asked(Protocol):
+    """A client's request, as far as its answer has to know it."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The client's connection; None if it is closed."""
+
+    @property
+    def writer(self) -> Writer:
+        """How to wait for the client."""
+
+
+class StartedResponse(Protocol):
+    """A response whose head has left."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers; names are found in any case."""
+
+    async def write(self, data: bytes) -> None:
+        """Send more of its body."""
+
+    async def write_eof(self) -> None:
+        """End its body."""
+
+
+def reset(request: OnTransport) -> None:
+    """Reset the client's connection: a mere close would be a clean end to some."""
+    transport = request.transport
+    if transport is None:
+        return
+    bound = transport.get_extra_info("socket")
+    if bound is not None:
+        at_once = struct.pack("ii", 1, 0)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    transport.abort()
+
+
+class ClientWriter:
+    """Writes an answer's body to its client's connection, framed as its head says.
+
+    It does what ``StreamResponse.write`` does, less what only counts with other
+    bodies; that would be a task woken for each token. Until its use is settled, no
+    chunk passes unread; ``is_chunked`` tells.
+    """
+
+    def __init__(
+        self,
+        request: Asked,
+        response: StartedResponse,
+        touch: Callable[[], None],
+        use: UseWatch,
+        stall_s: float,
+    ) -> None:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        self._last = b"\n"
+        self._last_chunk: bytes | None = None
+        self._request = request
+        self._touch = touch
+        self._use = use
+        self._stall_s = stall_s
+        self._write = transport.write
+        self._queued = transport.get_write_buffer_size
+        self._is_closing = transport.is_closing
+        self._most = transport.get_write_buffer_limits()[1]
+        self._frames = response.headers.get("Transfer-Encoding") == "chunked"
+        self._is_watched = not use.is_settled
+        self.is_chunked = self._frames and not self._is_watched
+
+    @property
+    def last(self) -> bytes:
+        """What came last of the body."""
+        return self._last if self._last_chunk is None else self._last_chunk[:-2]
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """Write a chunk as it came; True if the client is too slow for more."""
+        if self._is_closing():
+            return True
+        self._touch()
+        self._last_chunk = chunk
+        self._write(chunk)
+        return self._queued() > self._most
+
+    def take(self, pieces: list[bytes]) -> bool:
+        """Write what came; True if the client is too slow for more."""
+        if self._is_watched:
+            self._watch(pieces)
+        if self._is_closing():
+            return True
+        self._touch()
+        pieces = [piece for piece in pieces if piece]  # an empty chunk is the last
+        if not pieces:
+            return False
+        self._last, self._last_chunk = pieces[-1], None
+        if self._frames:
+            pieces = [framed(piece) for piece in pieces]
+        self._write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return self._queued() > self._most
+
+    def _watch(self, pieces: list[bytes]) -> None:
+        """Look at the beginning of the body, until it tells whether it is use."""
+        for piece in pieces:
+            self._use.take(piece)
+        if self._use.is_settled:
+            self._is_watched, self.is_chunked = False, self._frames
+
+    async def room(self) -> None:
+        """Wait for a slow client; reset one that takes nothing.
+
+        The wait itself is never cut short: aiohttp would take that for the end of
+        its next one.
+        """
+        left = self._queued()
+        draining = start_task(self._request.writer.drain(), name="drain")
+        try:
+            while not (await asyncio.wait({draining}, timeout=self._stall_s))[0]:
+                before, left = left, self._queued()
+                if left >= before:
+                    reset(self._request)
+                    raise ConnectionResetError("the client takes nothing")
+            draining.result()
+        finally:
+            draining.cancel()
+        if self._is_closing():
+            raise ConnectionResetError("the client has gone")
