@@ -554,11 +554,13 @@ async def test_while_it_stops_an_unknown_model_counts_once(tmp_path: Path) -> No
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await be_listed(proxy)
         await proxy.wake()
+        backend.boot_s = 1000.0  # so that the next one does not answer itself
         proxy.parts.pool.stop()
         assert proxy.state in {"draining", "stopping"}
         for _ in range(10):
             assert await chat(proxy, "nope") == 503
         lessons = proxy.store.place("local").lessons()
+        backend.boot_s = 0.0
 
         assert len(lessons.wakes) == 1
 
