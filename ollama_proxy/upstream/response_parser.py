@@ -8,7 +8,7 @@ that would get lost, and how much may come that is neither head nor body (RFC 91
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -30,8 +30,7 @@ class ResponseError(Exception):
     """What came is not an answer, or not a whole one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """Status line and headers of an answer; ``headers`` as they came."""
 
     status: int
@@ -161,17 +160,22 @@ class ResponseParser:
             self.invited = self.invited or status == _CONTINUE
             return
         headers = CIMultiDict(
-            (name.decode("ascii", "surrogateescape"), _text(value))
-            for name, value in self._fields
+            [
+                (
+                    name.decode("ascii", "surrogateescape"),
+                    value.decode("utf-8", "surrogateescape"),
+                )
+                for name, value in self._fields
+            ]
         )
-        codings = headers.getall("Transfer-Encoding", [])
+        codings = headers.getall("Transfer-Encoding", ())
         if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
             raise ResponseError("its Transfer-Encoding is not 'chunked' alone")
         self._is_bodiless = self._is_bodiless or status in _BODILESS
         self._ends_with_connection = (
             not self._is_bodiless and not codings and "Content-Length" not in headers
         )
-        reason = _printable(_text(self._reason))
+        reason = _printable(self._reason.decode("utf-8", "surrogateescape"))
         self.head = ResponseHead(status, reason, CIMultiDictProxy(headers))
 
     def on_begin(self) -> None:
@@ -216,8 +220,4 @@ class _Callbacks:
 
 def _printable(text: str) -> str:
     """Return a text without what does things to a terminal."""
-    return "".join(filter(str.isprintable, text))
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+    return text if text.isprintable() else "".join(filter(str.isprintable, text))

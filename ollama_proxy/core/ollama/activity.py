@@ -118,9 +118,10 @@ class _WordWatch:
         for line in lines:
             if not self.is_settled:
                 self._read(line.strip())
-        most = _LONGEST_LINE if b'"error"' in self._rest else _PLAIN_LINE
-        if not self.is_settled and len(self._rest) > most:
-            self._settle(is_use=True)
+        if not self.is_settled and len(self._rest) > _PLAIN_LINE:
+            is_error_perhaps = b'"error"' in self._rest
+            if not is_error_perhaps or len(self._rest) > _LONGEST_LINE:
+                self._settle(is_use=True)
 
     def end(self, *, is_whole: bool) -> None:
         """Take note that no more of the body comes.
@@ -138,6 +139,9 @@ class _WordWatch:
 
     def _read(self, line: bytes) -> None:
         """Look at one line, of JSON or of server-sent events."""
+        if line[:1] == b"{" and not self._event:
+            self._settle(is_use=not is_error(line))
+            return
         if not line or line.startswith((b":", b"id:", b"retry:")):
             return
         if line.startswith(b"event:"):

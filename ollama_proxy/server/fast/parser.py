@@ -167,7 +167,6 @@ class RequestParser:
         """Take note that a request begins; one right behind another is not plain."""
         if self._request is not None:
             self.is_plain = False
-        self._reset()
 
     def on_url(self, part: bytes) -> None:
         """Take in a part of the target."""
