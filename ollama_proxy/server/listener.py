@@ -66,7 +66,7 @@ class Runner(web.AppRunner):
             )
 
         def connect_behind() -> Behind:
-            connection = behind()
+            connection = Behind(server(), lambda: self._is_ending)
             self._behind.add(connection)
             return connection
 

@@ -5,6 +5,7 @@ becomes a request for its refusal, so that answers keep the order of requests.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from aiohttp import web
@@ -33,10 +34,16 @@ class Behind(asyncio.Protocol):
     """A connection whose requests ``server`` answers, one protocol of aiohttp's.
 
     ``refused`` is what its last request is told, if that is not to be served.
-    ``silent_since`` is when it was made, until something comes on it.
+    ``silent_since`` is when it was made, until something comes on it. One that is made
+    while the server ``is_ending`` is closed at once.
     """
 
-    def __init__(self, server: asyncio.Protocol) -> None:
+    def __init__(
+        self,
+        server: asyncio.Protocol,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._is_ending = is_ending
         self.silent_since: float | None = asyncio.get_running_loop().time()
         self.transport: asyncio.Transport | None = None
         self.refused: RefusedRequestError | None = None
@@ -53,6 +60,8 @@ class Behind(asyncio.Protocol):
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))
         self._server.connection_made(transport)
+        if self._is_ending():  # it was accepted just before
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Let pass what can be read in one way; refuse the rest, in its turn."""
