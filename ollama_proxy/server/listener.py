@@ -114,6 +114,9 @@ class Runner(web.AppRunner):
         self._is_ending = True
         for client in tuple(self._clients):
             client.end()
+        for silent in tuple(self._behind):  # aiohttp would wait for one just made
+            if silent.silent_since is not None and silent.transport is not None:
+                silent.transport.close()
         await super().shutdown()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._drain_timeout_s
