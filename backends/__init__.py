@@ -1,1 +1,1 @@
-"""The backends that come with the proxy, and the contract that checks them all."""
+"""Hold the backends that come with the proxy, and the contract that checks them all."""

@@ -1,4 +1,4 @@
-"""What a backend knows of each launch: on disk before anything is asked for."""
+"""Keep what a backend knows of each launch: on disk before a cloud is asked."""
 
 import contextlib
 
@@ -19,7 +19,7 @@ SETTLE_S = 150.0
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One launch. Moments are those of `Clock.now`.
+    """Holds the notes of one launch. Moments are those of `Clock.now`.
 
     ``attempted_at``: when an instance was asked for whose making is not known to have
     been refused; ``started_at``: when one that rested was told to start.
@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
     @property
     def create_not_sent(self) -> bool:
-        """Whether nothing can have been made: no call was sent, or it was refused."""
+        """Tell whether nothing was made: no call was sent, or it was refused."""
         return self.attempted_at is None and self.instance_id is None
 
     def create_may_arrive(self, now: float) -> bool:
@@ -62,12 +62,12 @@ class Attempt(msgspec.Struct, frozen=True):
 
     @property
     def begun_at(self) -> float:
-        """When the instance was last asked to run; 0 if nobody knows."""
+        """Return when the instance was last asked to run; 0 if that is unknown."""
         return self.started_at or self.attempted_at or 0.0
 
 
 class DeploymentNotes(msgspec.Struct, frozen=True):
-    """What outlives launches: the image that was deployed, and regions ever used.
+    """Holds what outlives launches: the image that was deployed, and regions ever used.
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
     those that were made and not seen gone; ``volume``: which of them served last.
@@ -89,7 +89,7 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
 
 
 class Attempts:
-    """The launches of a deployment, kept in the notes from `start` on."""
+    """Keeps the launches of a deployment in the notes, from `start` on."""
 
     def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes

@@ -1,4 +1,4 @@
-"""The last lines of a step of a boot that failed, as its machine kept them. Pure."""
+"""Read the last lines of a failed step of a boot, as its machine kept them. Pure."""
 
 import re
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""The contract of a backend, as tests that its author can run.
+"""Define the contract of a backend, as tests that its author can run.
 
 Install ``ollama-proxy[contract]``, subclass `BackendContract` in a test file of
 yours, and run pytest::
@@ -27,7 +27,7 @@ OTHER = LaunchId("lfedcba9876543210")
 
 
 class BackendContract:
-    """What every backend promises. Subclass it and give ``open_backend``.
+    """Tests what every backend promises. Subclass it and give ``open_backend``.
 
     ``within_s`` bounds the wait for an instance to run or to be gone.
     ``survives`` is False for a backend whose instances can't be found again by

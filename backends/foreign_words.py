@@ -1,4 +1,4 @@
-"""What a server or program of others said, made fit for one sentence of ours.
+"""Fit the words of a server or program of others into one sentence of ours.
 
 A gateway answers with a page, a program with its log, colours or a traceback: none of
 it is repeated, only what a person can use, on one line.
@@ -47,7 +47,7 @@ def plain_words(text: str) -> str:
 
 
 def why_unanswered(error: BaseException) -> str:
-    """Return why a call has no answer, in words; by what the system said beneath."""
+    """Return why a call has no answer, in words, by the system's own error."""
     seen: BaseException | None = error
     for _ in range(_CAUSES):
         if seen is None:

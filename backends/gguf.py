@@ -1,4 +1,4 @@
-"""The head of a GGUF file: what it says of its model before the weights begin.
+"""Read the head of a GGUF file: the description of its model before the weights.
 
 The format is that of llama.cpp (``gguf.md``), read with the limits of Ollama's own
 reader (``fs/gguf/gguf.go``). A file that is broken, or that has too much to say, says
@@ -35,7 +35,7 @@ _TENSOR_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of the file."""
+    """Describes one tensor of the file."""
 
     name: str
     kind: str
@@ -44,19 +44,19 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the file says of its model; lists with anything in them are None."""
+    """Holds the description of a model; lists with anything in them are None."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     tensors: tuple[Tensor, ...] = ()
 
     @property
     def architecture(self) -> str:
-        """The kind of model: ``llama``, say."""
+        """Return the kind of model: ``llama``, say."""
         return str(self.values.get("general.architecture", ""))
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers the tensors hold."""
+        """Return how many numbers the tensors hold."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def number(self, key: str) -> int:
@@ -101,7 +101,7 @@ class _Reader:
         self._items_left = _MOST_ITEMS
 
     def head(self, *, whole: bool) -> Head:
-        """Return all that is said; raises `ValueError` if it is no head."""
+        """Return the whole description; raises `ValueError` if it is no head."""
         magic, version = self._data[:4], _U32.unpack_from(self._data, 4)[0]
         if magic != _MAGIC or version not in {2, 3}:
             raise ValueError("it is no GGUF file that can be read")

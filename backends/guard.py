@@ -1,4 +1,4 @@
-"""The server before Ollama on an instance: it tells its stage and hears the proxy.
+"""Ask the server before Ollama on an instance for its stage, and keep it awake.
 
 Caddy, as a ``Caddyfile`` of ``cloud-init/`` sets it up: nothing without the token of
 the launch.
@@ -41,7 +41,7 @@ _LOG_BYTES = 8 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BootStage:
-    """How far a guard says that its boot is, or why that is not known.
+    """Says how far a guard's boot is, or why that is not known.
 
     ``needs_person``: that does not pass by itself. ``took_connection``: something
     listened there, whatever it was.
@@ -54,7 +54,7 @@ class BootStage:
 
 
 class _RefusedError(TransientError):
-    """The proxy's token is refused, which passes only if somebody mends it."""
+    """Reports that the proxy's token is refused, until somebody mends it."""
 
 
 class GuardClient:
@@ -101,7 +101,7 @@ class GuardClient:
         return bytes(said)
 
     async def log_of(self, upstream: Upstream, step: str) -> bytes:
-        """Return the end of what a step has said so far, whether it is over or not.
+        """Return the end of a step's log so far, whether it is over or not.
 
         Raises `TransientError` if nothing comes, or the guest keeps no such log.
         """
@@ -126,7 +126,7 @@ class GuardClient:
         return read_spans(said.decode("utf-8", "replace"))
 
     async def driver(self, upstream: Upstream) -> str:
-        """Return branch and version of the GPU's driver; empty if nobody tells."""
+        """Return branch and version of the GPU's driver; empty if unknown."""
         said = bytearray()
         try:
             await self._read(upstream, "/-/driver", _STAGE_BYTES, into=said)

@@ -1,4 +1,4 @@
-"""What a registry says of an image, without fetching it."""
+"""Ask a registry about an image, without fetching it."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ _LOCAL = ("localhost", "127.")  # which the engines speak to without TLS, too
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where an image is: registry, repository, and its tag or digest."""
+    """Names where an image is: registry, repository, and its tag or digest."""
 
     host: str
     repository: str
@@ -47,13 +47,13 @@ class Reference:
 
     @property
     def is_local(self) -> bool:
-        """Whether its registry is on this machine."""
+        """Tell whether its registry is on this machine."""
         return self.host.startswith(_LOCAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image for ``linux/amd64``: ``size`` is what is fetched, in bytes."""
+    """Describes an image for ``linux/amd64``: ``size`` is what is fetched, in bytes."""
 
     digest: str
     size: int
@@ -62,7 +62,7 @@ class Image:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether it is built from ``cloud-init/container/``."""
+        """Tell whether it is built from ``cloud-init/container/``."""
         return self.labels.get(GUARDED) == "1"
 
 
@@ -152,7 +152,7 @@ def _look_at(reference: Reference) -> Image:
 
 
 def _log_in(registry: DXFBase, response: requests.Response) -> None:
-    """Log in as nobody, which registries want of everybody."""
+    """Log in anonymously, which registries want for every request."""
     registry.authenticate(actions=["pull"], response=response)
 
 

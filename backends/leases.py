@@ -1,4 +1,4 @@
-"""Until when an instance is marked as wanted, in epoch seconds. Pure.
+"""Write until when an instance is marked as wanted, in epoch seconds. Pure.
 
 The mark is for machines elsewhere (`sweep --expired`), so it is a date.
 """

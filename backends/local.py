@@ -1,4 +1,4 @@
-"""A process on this machine: ``ollama serve``, or the simulator without one.
+"""Run a process on this machine: ``ollama serve``, or the simulator without one.
 
 The tag of an instance is its environment: owner id and launch id are set there
 before the program runs, and every process that it starts inherits them. So an
@@ -48,7 +48,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run: a command line, and whether it is the stand-in."""
+    """Says what is run: a command line, and whether it is the stand-in."""
 
     command: tuple[str, ...]
     simulated: bool
@@ -219,7 +219,7 @@ class LocalBackend:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """A living process that carries our tag."""
+    """Names a living process that carries our tag."""
 
     pid: int
     leads: bool

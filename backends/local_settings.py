@@ -1,4 +1,4 @@
-"""The settings of ``local``: they stand beside the proxy's own, in no table."""
+"""Declare the settings of ``local``: they stand beside the proxy's own, in no table."""
 
 import shutil
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from ollama_proxy.base.parsers import parse_word
 
 
 class LocalSettings(BackendSettings):
-    """Which program is run."""
+    """Says which program is run."""
 
     ollama_bin: str | None = setting(
         None,

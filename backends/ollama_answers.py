@@ -1,4 +1,4 @@
-"""What an Ollama would say of the models on its disk, while it does not run.
+"""Answer as an Ollama would about the models on its disk, while it does not run.
 
 The shapes are those of ``/api/tags`` and ``/api/show`` (``server/model_list_cache.go``
 and ``server/routes.go``, v0.33). What needs knowledge that is built into Ollama, which
@@ -23,7 +23,7 @@ _EXPONENT_FROM = 1e21
 
 
 class _Message(msgspec.Struct):
-    """The part of a message that is told."""
+    """Holds the part of a message that is shown."""
 
     role: str = ""
     content: str = ""
@@ -254,5 +254,5 @@ def _plain(value: Any) -> str:
 
 
 def _shortened(body: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Leave out fields that are empty, as Go does where it is told so."""
+    """Leave out empty fields, as Go does for ``omitempty``."""
     return {key: one for key, one in body.items() if one or key not in names}

@@ -1,4 +1,4 @@
-"""The models of an Ollama on this machine, as they lie on its disk.
+"""Read the models of an Ollama on this machine from its disk.
 
 ``<models>/manifests/<host>/<namespace>/<model>/<tag>`` is a manifest, whose layers are
 files in ``<models>/blobs`` (``manifest/`` in Ollama's sources, v0.33).
@@ -37,7 +37,7 @@ def models_folder(environment: Mapping[str, str]) -> Path:
 
 
 class Layer(msgspec.Struct, rename="camel"):
-    """One file of a model; ``origin``: the model that it was taken from."""
+    """Describes one file of a model; ``origin``: the model that it was taken from."""
 
     digest: str = ""
     size: int = 0
@@ -46,19 +46,19 @@ class Layer(msgspec.Struct, rename="camel"):
 
     @property
     def kind(self) -> str:
-        """What it is, in a word: ``model``, ``template`` or ``params``."""
+        """Return what it is, in a word: ``model``, ``template`` or ``params``."""
         return self.media_type.removeprefix(_MEDIA)
 
 
 class Manifest(msgspec.Struct):
-    """The files of a model."""
+    """Lists the files of a model."""
 
     config: Layer = msgspec.field(default_factory=Layer)
     layers: list[Layer] | None = None
 
 
 class Config(msgspec.Struct):
-    """The part of a model's configuration that is told."""
+    """Holds the part of a model's configuration that is shown."""
 
     model_format: str = ""
     model_family: str = ""
@@ -76,7 +76,7 @@ class Config(msgspec.Struct):
 
 
 class StoredModel(NamedTuple):
-    """One model on the disk, as its manifest and configuration tell of it."""
+    """Describes one model on the disk, by its manifest and configuration."""
 
     name: str
     digest: str
@@ -91,7 +91,7 @@ class StoredModel(NamedTuple):
 
 
 class ManifestFile(NamedTuple):
-    """Where a manifest lies; ``state`` changes whenever the file does."""
+    """Says where a manifest lies; ``state`` changes whenever the file does."""
 
     path: str
     name: str
@@ -99,7 +99,7 @@ class ManifestFile(NamedTuple):
 
 
 class ModelFiles:
-    """The files in a folder of models."""
+    """Reads the files in a folder of models."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""What is in the store of an Ollama on this machine, told without its server.
+"""List the store of an Ollama on this machine without its server.
 
 A question costs a look at the state of each manifest; files are read again only if
 theirs has changed. What is broken is left out, as Ollama leaves it out.
@@ -24,7 +24,7 @@ _KEPT_SHOWS = 32
 
 
 class _Seen(NamedTuple):
-    """A manifest as it was looked at last; ``model`` is None if it is broken."""
+    """Keeps a manifest as it was last read; ``model`` is None if it is broken."""
 
     file: ManifestFile
     model: StoredModel | None

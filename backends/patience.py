@@ -55,7 +55,7 @@ class Patience:
         return await attempts(self._when_open, send)
 
     async def _when_open(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send, unless another call was told that it is too early: then so is this."""
+        """Send, unless another call was refused as too early: then this one is, too."""
         if (left_s := self._closed_until - self._clock.now()) > 0.0:
             raise RateLimitError(
                 f"{self._cloud} limits this key's calls and wants none for"
@@ -65,7 +65,7 @@ class Patience:
         return await send()
 
     def close_for(self, length_s: float) -> None:
-        """Let no call through for so long; told by the thread that heard it.
+        """Let no call through for so long; called by the thread that was refused.
 
         Whoever sent that call may have been cancelled meanwhile.
         """

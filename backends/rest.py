@@ -1,4 +1,4 @@
-"""A small client of a cloud's JSON API: no repeats, and failures that have a name."""
+"""Call a cloud's JSON API: no repeats, and failures that have a name."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ def unanswered(*, reads: bool, said: str) -> BackendError:
 
 
 class RestClient:
-    """One API at ``url``, called with a bearer token.
+    """Calls one API at ``url`` with a bearer token.
 
     ``clock``: what a date in ``Retry-After`` is compared with, if nothing else is.
     ``setting``: where ``url`` is set, for errors of what does not answer as the API.

@@ -1,4 +1,4 @@
-"""How long a server wants to be left alone: ``Retry-After`` (RFC 9110, 10.2.3). Pure.
+"""Read how long a server wants no request: ``Retry-After`` (RFC 9110, 10.2.3). Pure.
 
 A cloud's number is a wish, not an order: without a bound one wrong answer would keep
 an instance from being deleted for years.
@@ -15,7 +15,7 @@ LONGEST_S = 300.0
 def retry_after_s(
     headers: Mapping[str, str], body: object, wall: float
 ) -> float | None:
-    """Return the seconds until a refused call may be sent again; None if not said.
+    """Return the seconds until a refused call may be sent again; None if unknown.
 
     ``Retry-After`` holds seconds or a date, which is compared with the server's own
     ``Date`` where there is one: our clock may be wrong. Else the body's

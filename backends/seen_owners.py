@@ -1,4 +1,4 @@
-"""What a cloud's backend offers of `SupportsOwners`: handed on to its own `Owners`."""
+"""Hand a cloud backend's `SupportsOwners` on to its own `Owners`."""
 
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +16,7 @@ class Owners(Protocol):
         """Return all of it."""
 
     async def discard(self, one: Belonging) -> bool:
-        """Go one step towards a thing's deletion; True once it is gone."""
+        """Go one step towards a thing's deletion; True once it is deleted."""
 
     async def estrange(self, one: Belonging) -> None:
         """Have an instance never be started again as it is."""
@@ -26,7 +26,7 @@ _Owners = TypeVar("_Owners", bound=Owners)
 
 
 class SeesOwners(Generic[_Owners]):
-    """A backend that knows what is whose in its cloud, and works beside no twin."""
+    """Knows what is whose in its cloud, and works beside no twin."""
 
     _owners: _Owners
     _owner_id: str
@@ -38,7 +38,7 @@ class SeesOwners(Generic[_Owners]):
         return await self._owners.belongings()
 
     async def discard(self, one: Belonging) -> bool:
-        """Go one step towards a thing's deletion; True once it is gone."""
+        """Go one step towards a thing's deletion; True once it is deleted."""
         return await self._owners.discard(one)
 
     async def estrange(self, one: Belonging) -> None:

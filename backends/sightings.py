@@ -1,4 +1,4 @@
-"""What a cloud has shown once is asked for by its id when a list lacks it.
+"""Ask by id for what a cloud has shown once, when a list lacks it.
 
 Lists trail, lose pages and come empty once. So their silence says nothing of what is
 known to have been there: it is gone once the cloud says so of that very id. What is
@@ -19,18 +19,18 @@ APART_S = 65.0
 
 
 class HasId(Protocol):
-    """A thing of a cloud."""
+    """Has an id: a thing of a cloud."""
 
     @property
     def id(self) -> str:
-        """What the cloud calls it, and nothing else, ever."""
+        """Return what the cloud calls it, and nothing else, ever."""
 
 
 _Thing = TypeVar("_Thing", bound=HasId)
 
 
 class Sightings(Generic[_Thing]):
-    """The things of a deployment that a cloud has shown, by id, and where each is.
+    """Remembers the things of a deployment that a cloud has shown, by id and place.
 
     ``ask`` returns one by its place and id, and raises `NotFoundError`; ``is_over``
     tells whether one is not ours or not there any more; ``save`` keeps what is known.
@@ -89,7 +89,7 @@ class Sightings(Generic[_Thing]):
 
 
 class Absences:
-    """Since when lists have shown nothing of a launch."""
+    """Remembers since when lists have shown nothing of a launch."""
 
     def __init__(self) -> None:
         self._since: dict[LaunchId, float] = {}

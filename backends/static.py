@@ -1,4 +1,4 @@
-"""A server that is there anyway: a fixed URL, never started and never stopped."""
+"""Point at a server that somebody else manages: never started, never stopped."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

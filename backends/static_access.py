@@ -1,4 +1,4 @@
-"""How the upstream that a person named is spoken to: credentials, and whom to trust.
+"""Speak to the upstream that a person named: credentials, and trusted certificates.
 
 For the backend ``static``; clouds make links of their own.
 """
@@ -41,7 +41,7 @@ Pair = tuple[object, object]
 
 
 def parse_token(value: object) -> SecretStr:
-    """Return a bearer token; it is told in no error."""
+    """Return a bearer token; no error quotes it."""
     text = _plain(value).strip()
     if not _TOKEN.fullmatch(text) or len(text) > LONGEST:
         raise ValueError(
@@ -148,7 +148,7 @@ def _with_credentials(settings: "StaticSettings") -> tuple[str, ...]:
 
 
 def _trusting(certificates: Path) -> ssl.SSLContext:
-    """Return whom to trust: who has one of these, or one that these have signed.
+    """Return a TLS context that trusts these certificates, or what they have signed.
 
     As with Go and curl a home-made one need not have every extension of RFC 5280, and
     one in the middle of a chain will do. Python asks for more from 3.13 on.

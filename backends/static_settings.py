@@ -1,4 +1,4 @@
-"""The settings of ``static``: they stand beside the proxy's own, in no table."""
+"""Declare the settings of ``static``: they stand beside the proxy's, in no table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ _NAME = "static"
 
 
 class StaticSettings(BackendSettings):
-    """Which server is pointed at, and how it is spoken to."""
+    """Says which server is used, and how it is spoken to."""
 
     upstream_url: Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)] | None = (
         setting(

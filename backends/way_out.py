@@ -1,4 +1,4 @@
-"""The way to a cloud from a network that lets nobody out but by a proxy of its own.
+"""Reach a cloud from a network that allows no way out but its own proxy.
 
 What other programs read is read: ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``, in
 capitals or not, and ``SSL_CERT_FILE`` (or ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``)

@@ -1,1 +1,1 @@
-"""Instances in Exoscale's cloud: created when asked, deleted when idle."""
+"""Run instances in Exoscale's cloud: created on demand, deleted when idle."""

@@ -1,4 +1,4 @@
-"""Which settings are behind a call to Exoscale that failed, each with its value. Pure.
+"""Name the settings behind a failed call to Exoscale, each with its value. Pure.
 
 An answer says what it did not like, seldom what a person set, and never where.
 """
@@ -29,7 +29,7 @@ def values_of(settings: ExoscaleSettings) -> dict[str, str]:
 
 
 class Advice:
-    """What to look at after a failure in one zone; ``values`` of settings, by name."""
+    """Says what to look at after a failure in one zone; ``values`` by name."""
 
     def __init__(self, zone: str, url: str, values: Mapping[str, str]) -> None:
         self._values = {"EXOSCALE_ZONE": zone, **values}
@@ -37,7 +37,7 @@ class Advice:
 
     @property
     def endpoint(self) -> str:
-        """Where the API is asked, by the settings that say so."""
+        """Return where the API is asked, by the settings that say so."""
         asked = f"EXOSCALE_API_ENDPOINT ({self._host} is asked)"
         return f"{self._named('EXOSCALE_ZONE')} and {asked}"
 

@@ -58,7 +58,7 @@ _BUYING = frozenset({"create_instance", "start_instance"})
 
 
 class OperationFailedError(TransientError):
-    """An operation ended without success; ``why`` is the API's word for it, or none."""
+    """Reports an operation that failed; ``why`` is the API's word for it, or empty."""
 
     def __init__(self, message: str, *, why: str) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class OperationFailedError(TransientError):
 
 
 class ExoscaleApi:
-    """The API of one zone. Every id but that of a security group belongs to it.
+    """Calls the API of one zone. Every id but that of a security group belongs to it.
 
     ``values``: what is set, by the names of settings, for errors.
     """
@@ -128,7 +128,7 @@ class ExoscaleApi:
         return await settled(self, begun, what=operation)
 
     async def zone_names(self) -> list[str]:
-        """Return the names of all zones; raises `TransientError` if nobody tells.
+        """Return the names of all zones; raises `TransientError` if none can be had.
 
         The SDK's own call has neither our time-out nor our way out.
         """
@@ -317,7 +317,7 @@ def _json(response: requests.Response) -> object:
 
 
 def _text(error: ExoscaleAPIException) -> str:
-    """Return the beginning of what the server said, on one line."""
+    """Return the beginning of the server's text, on one line."""
     if error.response is None:
         return plain_words(str(error))
     return words_of(error.response.content, _json(error.response))

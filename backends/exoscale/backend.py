@@ -1,4 +1,4 @@
-"""The backend: one launch is one instance, bought once and deleted for certain.
+"""Map each launch to one instance, bought once and deleted for certain.
 
 A create call has no key against repetition. So the purchase is noted before the
 call, and after a lost answer the instance is looked for by its labels, until so
@@ -88,7 +88,7 @@ _USELESS = {
 
 
 class ExoscaleBackend(SeesOwners[Owners]):
-    """Instances of one deployment. ``api_of`` opens the API of a zone."""
+    """Runs the instances of one deployment. ``api_of`` opens the API of a zone."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
         return False
 
     async def _start_parked(self, launch_id: LaunchId, purchase: Purchase) -> bool:
-        """Start what was stopped; False once one that can't be is gone.
+        """Start a stopped instance; False once one that can't be started is deleted.
 
         Raises `TransientError` while it is still being deleted.
         """
@@ -259,7 +259,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
         return self._is_unsettled(purchase) or not is_certain
 
     async def _adopted(self, launch_id: LaunchId) -> bool:
-        """Note the instance that carries a launch's labels; False if there is none.
+        """Note the instance that carries a launch's labels; False if none does.
 
         Of several the oldest stays: the others were bought by mistake.
         """
@@ -345,7 +345,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
         )
 
     async def report(self, launch_id: LaunchId) -> str:
-        """Return what there is to read of a launch that is given up, in 40 lines."""
+        """Return a report on a launch that is given up, in 40 lines."""
         purchase = self._ledger.get(launch_id)
         if purchase is None or purchase.create_not_sent:
             return ""
@@ -514,7 +514,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
             await api.call("update_instance", id=purchase.instance_id, labels=labels)
 
     async def stop(self, launch_id: LaunchId) -> None:
-        """Delete every instance of a launch; `inspect` tells when they are gone."""
+        """Delete every instance of a launch; `inspect` shows when that is done."""
         self._stopped.add(launch_id)
         self._heard.pop(launch_id, None)
         self._reached.pop(launch_id, None)
@@ -535,7 +535,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
     async def _end(
         self, launch_id: LaunchId, purchase: Purchase, instance: Instance
     ) -> None:
-        """Park what served well, if it is to be kept; delete anything else."""
+        """Stop and keep an instance that served, by the settings; delete any other."""
         zone = purchase.offer.zone
         if purchase.parked and instance.is_parked and instance.state == "stopped":
             return
@@ -653,7 +653,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
 
     @property
     def prices(self) -> Prices:
-        """What instances cost, as the settings have it."""
+        """Return what instances cost, as the settings have it."""
         return self._parking.prices
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
@@ -684,7 +684,7 @@ class ExoscaleBackend(SeesOwners[Owners]):
                 self._groups_left.add(group_name(owner))
 
     def _is_expired(self, instance: Instance) -> bool:
-        """Tell whether nobody has said for a lease's length that it is wanted."""
+        """Tell whether an instance's lease has expired."""
         if not is_made_by_us(instance) or instance.state in LEAVING:
             return False
         return (instance.lease_end or 0.0) < self._clock.wall()

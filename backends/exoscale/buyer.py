@@ -1,4 +1,4 @@
-"""How an instance is bought: what to try, in which order, and the one call."""
+"""Buy an instance: what to try, in which order, and the one call."""
 
 from collections.abc import Callable, Collection
 from functools import partial

@@ -1,4 +1,4 @@
-"""What GPUs a type has, by its name alone: known before the API is asked. Pure.
+"""Tell what GPUs a type has, by its name alone: known before the API is asked. Pure.
 
 Cards and their memory: Exoscale's price list; how many a size has: its prices, which
 rise by the card. Where the API's own list says otherwise, that holds.

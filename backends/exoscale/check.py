@@ -1,4 +1,4 @@
-"""The doctor: what a purchase would need, looked at without making one."""
+"""Examine what a purchase would need, without making one."""
 
 from collections.abc import Awaitable, Callable
 
@@ -95,7 +95,7 @@ async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
 
 
 async def _quota(api: ExoscaleApi, found: list[InstanceType]) -> str:
-    """Return what is left; a family without an entry is unknown, not refused."""
+    """Return the rest of a quota; a family without an entry is unknown, not refused."""
     answer = await api.call("list_quotas")
     quotas = {quota.get("resource"): quota for quota in answer.get("quotas", [])}
     names = ["instance", *(kind.family for kind in found if kind.gpus)]

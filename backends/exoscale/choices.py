@@ -1,4 +1,4 @@
-"""What to buy: names that people write, resolved to ids of a zone. Pure.
+"""Choose what to buy: names that people write, resolved to ids of a zone. Pure.
 
 The API's types have a family and a size, and no name; templates have names that
 are not unique and ids that change with each rebuild and differ between zones.
@@ -23,7 +23,7 @@ system, driver and the unpacked archive were measured by nobody: an estimate.
 
 
 class InstanceType(msgspec.Struct, frozen=True, rename="kebab"):
-    """One type as the API lists it; ``memory`` in bytes."""
+    """Describes one type as the API lists it; ``memory`` in bytes."""
 
     id: str
     family: str = ""
@@ -36,22 +36,22 @@ class InstanceType(msgspec.Struct, frozen=True, rename="kebab"):
 
     @property
     def name(self) -> str:
-        """Family and size, as the official tools write them."""
+        """Return family and size, as the official tools write them."""
         return f"{self.family}.{self.size}"
 
     def is_for_us(self, zone: str) -> bool:
-        """Whether it may be bought there; what is not said is not refused."""
+        """Tell whether it may be bought there; a missing answer is no refusal."""
         offered = self.zones is None or zone in self.zones
         return offered and self.authorized is not False
 
     @property
     def driver(self) -> DriverRule | None:
-        """What its cards take of NVIDIA's drivers; None without cards."""
+        """Return what its cards take of NVIDIA's drivers; None without cards."""
         return driver_rule(self.family) if self.gpus else None
 
 
 class Template(msgspec.Struct, frozen=True, rename="kebab"):
-    """One template as the API lists it; ``size`` in bytes."""
+    """Describes one template as the API lists it; ``size`` in bytes."""
 
     id: str
     name: str = ""

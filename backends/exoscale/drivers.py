@@ -1,4 +1,4 @@
-"""Which of NVIDIA's drivers a card takes: kinds of its kernel modules, and branches.
+"""Choose NVIDIA's drivers for a card: kinds of kernel modules, and branches.
 
 The branch itself is found on the instance: the newest that the archive has of these.
 Facts: the reference of Exoscale's GPU types and Ollama's ``docs/gpu.mdx``.

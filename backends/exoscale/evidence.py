@@ -1,4 +1,4 @@
-"""What there is to read of an instance that will not serve.
+"""Collect a report on an instance that will not serve.
 
 Exoscale shows no console in words and keeps no log of an instance. What it tells is in
 the operation that made it, in its events of the last 24 h (both by the published
@@ -82,7 +82,7 @@ async def given_up_report(
     upstream: Upstream | None,
     token: str,
 ) -> str:
-    """Return what there is to read of a launch that took too long, in 40 lines.
+    """Return a report on a launch that took too long, in 40 lines.
 
     ``name`` is that of its instance, whose id is not known if the answer to its
     purchase was lost; ``upstream`` where its guard was heard, if it was. What does not

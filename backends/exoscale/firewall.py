@@ -1,4 +1,4 @@
-"""The security group of a deployment: only the proxy reaches its instances.
+"""Manage the security group of a deployment: only the proxy reaches its instances.
 
 Groups belong to the organisation and have no labels: the owner is in the name. Without
 `allowed` networks the proxy's own address is found in Exoscale's log of changes. It
@@ -73,7 +73,7 @@ class Firewall:
         self._log = structlog.get_logger()
 
     async def ensure(self, api: ExoscaleApi) -> str:
-        """Return the id of the group, for an instance that is to be made or started.
+        """Return the id of the group, with rules set, for an instance about to start.
 
         Its rules are those of ``allowed``; else our address is let in, if it is known,
         and what was let in before stays until the instance was reached. It is not
@@ -176,7 +176,7 @@ class Firewall:
             await touch()
 
     async def _have_allowed(self, api: ExoscaleApi, rules: Rules) -> None:
-        """Let in those networks that the settings have, and nobody else."""
+        """Allow the networks of the settings, and no others."""
         await self._replace(api, rules, set(self._allowed), set(rules))
         self._is_as_allowed = True
 
@@ -193,7 +193,7 @@ class Firewall:
     async def _go_without(
         self, api: ExoscaleApi, rules: Rules, *, reached: bool
     ) -> None:
-        """Let everybody in as long as nobody knows our address, if it has to be."""
+        """Allow every address while the proxy's own is unknown, if need be."""
         if not reached and not _networks(rules):
             await self._open(api, rules)
         if ANYWHERE in rules:
@@ -227,7 +227,7 @@ class Firewall:
         network: str,
         old: Collection[str] | None = None,
     ) -> None:
-        """Let nobody in any more but one network; ``old``: only these are shut out."""
+        """Remove all other networks from the rules; ``old``: remove only these."""
         going = (set(rules) if old is None else set(old)) - {network}
         if old is None and self._keeps_all:
             going = {name for name in going if not _is_one_address(name)}
@@ -272,7 +272,7 @@ class Firewall:
                 )
 
     async def _group(self, api: ExoscaleApi) -> dict[str, Any] | None:
-        """Return the group with its rules; None if there is none."""
+        """Return the group with its rules; None if it does not exist."""
         if self._group_id is None:
             answer = await api.call("list_security_groups", visibility="private")
             listed = answer.get("security-groups") or []

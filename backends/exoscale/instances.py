@@ -1,4 +1,4 @@
-"""The instances of a deployment, told from everybody else's by their labels."""
+"""Find the instances of a deployment among all others by their labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ LEAVING = frozenset({"destroying", "destroyed", "expunging"})
 
 
 class Instance(msgspec.Struct, frozen=True, rename="kebab"):
-    """One instance as the API shows it; nearly every key may be missing."""
+    """Describes one instance as the API shows it; nearly every key may be missing."""
 
     id: str
     name: str = ""
@@ -31,18 +31,18 @@ class Instance(msgspec.Struct, frozen=True, rename="kebab"):
 
     @property
     def is_parked(self) -> bool:
-        """Whether it is kept for the next launch."""
+        """Tell whether it is kept for the next launch."""
         return self.labels.get("launch") == PARKED
 
     @property
     def lease_end(self) -> float | None:
-        """Until when it is marked as wanted, in epoch seconds."""
+        """Return until when it is marked as wanted, in epoch seconds."""
         text = self.labels.get("lease", "").removeprefix("t")
         return float(text) if text.isdecimal() else None
 
 
 class OwnershipTags:
-    """The labels of one owner. Values begin with a letter and hold no ``:``."""
+    """Holds the labels of one owner. Values begin with a letter and hold no ``:``."""
 
     def __init__(self, owner_id: str) -> None:
         self.owner = f"o{owner_id}"

@@ -1,4 +1,4 @@
-"""What became of the making of an instance, as its operation tells afterwards."""
+"""Read the outcome of a creation from its operation, afterwards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Inferred: Exoscale does not document how a lack of capacity is told.
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """The state of a create operation; for one that failed also why.
+    """Says how a create operation stands, and why it failed if it did.
 
     ``reason`` is that of an `Observation`. ``told``: the operation in a line, for a
     report.
@@ -29,7 +29,7 @@ class Making:
 
     @property
     def has_failed(self) -> bool:
-        """Whether nothing will come of it any more."""
+        """Tell whether nothing will come of it any more."""
         return self.state in _FAILED
 
 

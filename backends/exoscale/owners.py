@@ -1,4 +1,4 @@
-"""What any deployment of this product has in an organisation, and its deletion."""
+"""List and delete what any deployment of this product has in an organisation."""
 
 import re
 from collections.abc import Callable
@@ -97,7 +97,7 @@ class Owners:
         )
 
     async def discard(self, one: Belonging) -> bool:
-        """Go one step towards its deletion; True once it is gone."""
+        """Go one step towards its deletion; True once it is deleted."""
         if one.id.startswith(_GROUP_ID):
             return await self._discard_group(one.id.removeprefix(_GROUP_ID), one)
         zone, _, instance_id = one.id.partition(" ")

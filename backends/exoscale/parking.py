@@ -60,7 +60,7 @@ class Standby:
 
     @property
     def prices(self) -> Prices:
-        """What runs costs per hour, and what is kept; None where nobody said."""
+        """Return the prices of running and of kept instances; None where unknown."""
         settings = self._settings
         each = settings.disk_price
         sizes = [size for size in self._kept.values() if size is not None]

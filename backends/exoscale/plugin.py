@@ -1,4 +1,4 @@
-"""How the proxy comes to Exoscale."""
+"""Register Exoscale as a backend."""
 
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.fleet.backend_plugin import BackendPlugin, Choice, opened_by

@@ -1,4 +1,4 @@
-"""What is known of the purchase of one launch: on disk before the money is spent."""
+"""Keep what is known of the purchase of one launch: on disk before money is spent."""
 
 import contextlib
 
@@ -18,14 +18,14 @@ _SHOWN = LaunchId("shown")
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """A type of instance, by the name that a person gave it, in a zone."""
+    """Names a type of instance, as a person wrote it, in a zone."""
 
     zone: str
     type_name: str
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """One launch. Moments are those of `Clock.now`.
+    """Holds the purchase of one launch. Moments are those of `Clock.now`.
 
     ``attempted_at``: when a create call was sent whose answer is not known to be a
     refusal; None if none was. ``instance_id`` is known from the answer. ``seen``:
@@ -48,7 +48,7 @@ class Purchase(msgspec.Struct, frozen=True):
 
     @property
     def create_not_sent(self) -> bool:
-        """Whether nothing can have been bought: no call was sent, or it was refused."""
+        """Tell whether nothing was bought: no call was sent, or it was refused."""
         return self.attempted_at is None and self.instance_id is None
 
     def restored(self, now: float) -> "Purchase":
@@ -60,7 +60,7 @@ class Purchase(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """The purchases of a deployment, kept in the notes from `start` on."""
+    """Keeps the purchases of a deployment in the notes, from `start` on."""
 
     def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes

@@ -1,4 +1,4 @@
-"""Answers that change seldom, kept for ten minutes: a start goes on where it was.
+"""Keep answers that change seldom for ten minutes, so that a start needs fewer calls.
 
 A start is a dozen calls. Where calls are limited it is cut short and begun again, and
 would not get to its purchase if it asked for everything anew each time.
@@ -37,6 +37,6 @@ class Remembered:
         return read
 
     def forget(self, zone: str) -> None:
-        """Ask anew in a zone: what it told led to a refusal."""
+        """Forget a zone's answers, after they led to a refusal."""
         for key in [key for key in self._kept if key[0] == zone]:
             del self._kept[key]

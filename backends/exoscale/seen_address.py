@@ -1,4 +1,4 @@
-"""Where our calls come from, as Exoscale's log of changes has it. Pure.
+"""Find the address that our calls come from in Exoscale's log of changes. Pure.
 
 The log holds changes only, of 24 hours, and trails them. One key may serve several
 machines: an event that names something of ours is ours, any other may be theirs.
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """From which ``network``, of one address, a call of ours came at a moment."""
+    """Says from which ``network``, of one address, a call of ours came at a moment."""
 
     network: str
     at: datetime

@@ -1,4 +1,4 @@
-"""The settings of Exoscale: ``EXOSCALE_*``, or the table ``[exoscale]``."""
+"""Declare the settings of Exoscale: ``EXOSCALE_*``, or the table ``[exoscale]``."""
 
 import hashlib
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from ollama_proxy.base.parsers import parse_networks, parse_url
 
 
 class ExoscaleSettings(BackendSettings):
-    """Where an instance is made, what it is, and who may reach it."""
+    """Says where an instance is made, its type, and which networks may reach it."""
 
     credentials = (("api_key", "api_secret"),)
     pairs = (("api_key", "api_secret"),)
@@ -125,5 +125,5 @@ class ExoscaleSettings(BackendSettings):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether both halves of a key are there."""
+        """Tell whether both halves of a key are there."""
         return bool(self.api_key and self.api_secret)

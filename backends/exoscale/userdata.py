@@ -1,4 +1,4 @@
-"""What an instance is told at its first boot: cloud-config, packed for the API."""
+"""Build the user data of an instance's first boot: cloud-config, packed for the API."""
 
 import base64
 import gzip
@@ -22,7 +22,7 @@ _MODELS = 8
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is set up on an instance; ``driver`` is None for a type without GPUs.
+    """Says what an instance gets installed; ``driver`` is None without GPUs.
 
     ``sha256`` is that of Ollama's archive; without it the release's own list is asked.
     ``models`` are pulled while the driver is installed.

@@ -1,4 +1,4 @@
-"""Whether the zones of the settings exist: one that does not has no API to say so.
+"""Check that the zones of the settings exist: an unknown one has no API to say so.
 
 Each zone has a host of its own, so a call to a zone that there is none of ends as any
 broken connection does, and would be repeated. Another zone's API lists them all.
@@ -28,7 +28,7 @@ _ASKED = ("at-vie-2", "ch-gva-2")
 
 
 class Zones:
-    """The zones in which there may be something of ours, without those there are not.
+    """Lists the zones that may hold something of ours, less those that do not exist.
 
     ``noted`` are those in which something was bought, besides the settings'.
     """
@@ -54,7 +54,7 @@ class Zones:
         return [zone for zone in zones if zone not in self._absent]
 
     async def problem(self) -> SpecError | None:
-        """Return what is wrong with a zone of the settings that there is none of.
+        """Return what is wrong with a zone of the settings that does not exist.
 
         If nobody says which there are, the calls to come have to tell.
         """

@@ -1,4 +1,4 @@
-"""The Machines API of one app: reads repeat nothing, writes are paced and leased.
+"""Call the Machines API of one app: reads repeat nothing, writes are paced and leased.
 
 Limits are kept on our side: per action and machine one call a second, three in a
 burst; five a second for looks at one machine.
@@ -99,7 +99,7 @@ class FlyApi:
     async def update(
         self, machine: Machine, config: dict[str, Any], nonce: str
     ) -> Machine:
-        """Give a resting machine another configuration, if nobody changed it since."""
+        """Give a stopped machine another configuration, unless it has changed since."""
         body = {
             "config": config,
             "current_version": machine.instance_id,

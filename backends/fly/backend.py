@@ -1,4 +1,4 @@
-"""The backend: one machine per slot of the app, started and stopped, or thrown away.
+"""Keep one machine per slot of the app: started and stopped, or thrown away.
 
 Names of machines are unique within an app, and so a name is both the key against
 repetition and the lock against a second proxy: the first free of ``ollama-proxy-0``,
@@ -362,7 +362,7 @@ class FlyBackend(SeesOwners[Owners]):
         return self._forgotten(launch_id, NOTHING if is_meant else told)
 
     async def _inspect_unwanted(self, name: LaunchId) -> Observation:
-        """Tell whether a machine or volume that no launch has is gone."""
+        """Tell whether a machine or volume without a launch is gone."""
         if name.startswith(_NEEDLESS):
             there = {_NEEDLESS + one.id for one in await self._volumes.ours()}
             return Observation(Phase.PENDING if name in there else Phase.GONE)
@@ -621,13 +621,13 @@ class FlyBackend(SeesOwners[Owners]):
 
     @property
     def prices(self) -> Prices:
-        """What the machine costs, running as the settings have it, and at rest."""
+        """Return what the machine costs, running by the settings, and at rest."""
         rest = self._premises.idle_price_per_hour(machines=self._resting)
         return Prices(self._settings.price_per_hour, self._resting, rest)
 
     @property
     def unattended_s(self) -> float | None:
-        """How long at most a machine runs that no proxy renews.
+        """Return how long at most a machine runs that no proxy renews.
 
         The image's entrypoint counts from its start, and ends with it; the machine is
         not started again (restart policy ``no``). Not tried on a live account.
@@ -662,7 +662,7 @@ class FlyBackend(SeesOwners[Owners]):
                     await self._api.destroy(machine.id, nonce)
 
     async def tidy(self) -> None:
-        """Destroy volumes that nobody needs."""
+        """Destroy volumes that no machine needs."""
         if not self._attempts.launches():  # one that is being made has no machine yet
             await self._settle_volumes(self._ours(await self._machines()))
 

@@ -1,4 +1,4 @@
-"""The doctor: what a machine would need, looked at without making one."""
+"""Examine what a machine would need, without making one."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -105,7 +105,7 @@ async def _image(name: str | None) -> str:
 
 
 def _exposure(addresses: list[dict[str, Any]], settings: FlySettings) -> str:
-    """Return who can reach the guard; raises `SpecError` if more than is meant."""
+    """Return the networks that reach the guard; raises `SpecError` if too many do."""
     ips = [str(one.get("ip")) for one in addresses]
     public = [ip for ip in ips if not ip.lower().startswith("fdaa")]
     if settings.access != "public" and public:

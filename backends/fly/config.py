@@ -1,4 +1,4 @@
-"""The configuration of a machine, as the API wants it: pure, and the same each time."""
+"""Build the configuration of a machine as the API wants it: pure, always the same."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What there is to read of a machine that will not serve: its events, in plain words.
+"""Report in plain words on a machine that will not serve, by its events.
 
 Fly's API tells no log. What it tells are a machine's events: what happened, by whom,
 and at an end the exit code, the signal, and whether memory ran out. An event may hold
@@ -31,7 +31,7 @@ _ERROR_KEYS = ("error", "message", "reason")
 
 
 class Evidence(NamedTuple):
-    """Why a machine does not serve, in a sentence if it is known, and what to read."""
+    """Says why a machine does not serve, in a sentence if known, and what to read."""
 
     why: str
     report: str
@@ -42,7 +42,7 @@ NOTHING = Evidence("", "")
 
 
 class Exit(NamedTuple):
-    """How a machine's program ended; None and False for what is not told."""
+    """Says how a machine's program ended; None and False where unknown."""
 
     code: int | None
     signal: int | None
@@ -175,7 +175,7 @@ def _ending(found: Exit, by: str) -> str:
 
 
 def _who_stopped(events: Sequence[dict[str, Any]]) -> str:
-    """Return who asked for a stop: Fly's own proxy, if nobody is connected."""
+    """Return the cause of a stop: Fly's own proxy, if no client was connected."""
     sources = [
         str(one.get("source")) for one in events if _kind(one) in {"stop", "suspend"}
     ]

@@ -1,4 +1,4 @@
-"""What a failed call means: 409 and 412 each mean several things, by their text.
+"""Name a failed call: 409 and 412 each mean several things, by their text.
 
 Sources: superfly/fly-go ``flaps/flaps_error.go``, and answers that others published.
 """
@@ -33,19 +33,19 @@ _NO_ROOM_ADVICE = "; wait, or change FLY_MACHINE_REGION or FLY_FALLBACK_REGIONS"
 
 
 class NotYetError(TransientError):
-    """A wait ran out; nothing went wrong."""
+    """Reports that a wait ran out; nothing went wrong."""
 
 
 class NoAppError(NotFoundError):
-    """There is no such app, and so nothing in it."""
+    """Reports that there is no such app, and so nothing in it."""
 
 
 class AppTakenError(SpecError):
-    """There is an app of that name, whoever's it is."""
+    """Reports that there is an app of that name, of this or another owner."""
 
 
 class NameTakenError(ConflictError):
-    """A machine of that name is there already: ``machine_id``."""
+    """Reports that a machine of that name is there already: ``machine_id``."""
 
     def __init__(self, message: str, machine_id: str) -> None:
         super().__init__(message)

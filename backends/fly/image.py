@@ -1,4 +1,4 @@
-"""What Fly makes of an image: whose registry it reads, and how large it may be.
+"""Check an image for Fly: which registry it reads, and how large it may be.
 
 Sources: Fly's guide to its registry ("images from the Fly.io registry or public
 registries"), and the limit of 8 GB of a machine's root file system.
@@ -78,7 +78,7 @@ async def examined(image: str) -> Image | None:
 
 
 def size_words(image: Image) -> str:
-    """Return how large an image is, and what nobody can tell from its registry."""
+    """Return how large an image is, and what its registry does not tell."""
     fetched = image.size / _GIB
     told = (
         f"{fetched:.1f} GiB compressed; its size unpacked, for which Fly's limit is"

@@ -1,4 +1,4 @@
-"""The machines and volumes of a deployment, told from all others by their metadata."""
+"""Find the machines and volumes of a deployment among all others by their metadata."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ LEAVING = frozenset({"destroying", "destroyed", "replaced", "migrated"})
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """One machine; nearly every key may be missing.
+    """Describes one machine; nearly every key may be missing.
 
     ``instance_id`` is its version. On a host that can't be reached the state is the
     last one known, and the configuration may be in ``incomplete_config``. ``events``
@@ -46,29 +46,29 @@ class Machine(msgspec.Struct, frozen=True):
 
     @property
     def is_resting(self) -> bool:
-        """Whether it runs nothing, by the word of a host that can be reached."""
+        """Tell whether it runs nothing, by the word of a host that can be reached."""
         return self.state in RESTING and self.host_status != "unreachable"
 
     @property
     def lease_end(self) -> float:
-        """Until when it is marked as wanted, in epoch seconds."""
+        """Return until when it is marked as wanted, in epoch seconds."""
         text = self.mark("lease") or ""
         return float(text) if text.isdecimal() else 0.0
 
     @property
     def launch(self) -> LaunchId:
-        """The launch that one of ours belongs to."""
+        """Return the launch that one of ours belongs to."""
         return LaunchId(self.mark("launch") or f"unmarked-{self.id}")
 
     @property
     def volume(self) -> str | None:
-        """The volume that is mounted in it."""
+        """Return the volume that is mounted in it."""
         mounts = (self.config or self.incomplete_config).get("mounts") or []
         return mounts[0].get("volume") if mounts else None
 
 
 class Volume(msgspec.Struct, frozen=True):
-    """One volume. It sits on one host of its region."""
+    """Describes one volume. It sits on one host of its region."""
 
     id: str
     name: str = ""
@@ -80,7 +80,7 @@ class Volume(msgspec.Struct, frozen=True):
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it is being destroyed, which is not billed."""
+        """Tell whether it is being destroyed, which is not billed."""
         return self.state in {"pending_destroy", "scheduling_destroy", "destroying"}
 
 
@@ -93,7 +93,7 @@ def mark_name(name: str) -> str:
 
 
 class OwnershipTags:
-    """The marks of one owner."""
+    """Holds the marks of one owner."""
 
     def __init__(self, owner_id: str) -> None:
         self._owner_id = owner_id

@@ -1,4 +1,4 @@
-"""How a machine is made: where, with which volume, and the one call."""
+"""Make a machine: where, with which volume, and the one call."""
 
 import contextlib
 from collections.abc import Sequence
@@ -55,12 +55,12 @@ class Provisioner:
 
     @property
     def image(self) -> str | None:
-        """The image that is meant: of the settings, else what was deployed."""
+        """Return the image that is meant: of the settings, else what was deployed."""
         return self._settings.image or self._attempts.book.image
 
     @property
     def spec(self) -> str:
-        """A mark that changes with what a machine is made of."""
+        """Return a mark that changes with what a machine is made of."""
         return spec_of(self._settings, self.image, self._max_lifetime_s)
 
     def token(self, identity: str) -> str:
@@ -200,7 +200,7 @@ class Provisioner:
         return machine
 
     async def _unmake(self, launch_id: LaunchId, machine: Machine) -> None:
-        """Destroy what was made where there is no room after all; see it gone.
+        """Destroy a machine that turned out to have no room; wait until it is gone.
 
         Until then its name is taken, and its volume held.
         """

@@ -1,4 +1,4 @@
-"""What any deployment of this product has in an app, and its destruction."""
+"""List and destroy what any deployment of this product has in an app."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -89,7 +89,7 @@ class Owners:
         )
 
     async def discard(self, one: Belonging) -> bool:
-        """Go one step towards its destruction; True once it is gone."""
+        """Go one step towards its destruction; True once it is destroyed."""
         if one.id.startswith(_VOLUME_ID):
             return await self._discard_volume(one.id.removeprefix(_VOLUME_ID))
         if await self._still_theirs(one) is None:

@@ -1,4 +1,4 @@
-"""Where a machine may be made: regions, and the volumes in them.
+"""Choose where a machine may be made: regions, and the volumes in them.
 
 A volume sits on one host. If that host is full, a copy of it may sit on another, and if
 the region is full, in another region.
@@ -12,7 +12,7 @@ from ollama_proxy.backends.fly.machines import Volume
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A region, and the volume there: one that is there, or a copy of one, or new."""
+    """Names a region, and the volume there: an existing one, a copy of one, or new."""
 
     region: str
     volume: str | None = None
@@ -21,7 +21,7 @@ class Place:
 
     @property
     def needs_new_volume(self) -> bool:
-        """Whether a volume has to be made first."""
+        """Tell whether a volume has to be made first."""
         return self.with_volume and self.volume is None
 
 

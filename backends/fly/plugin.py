@@ -1,4 +1,4 @@
-"""How the proxy comes to Fly Machines."""
+"""Register Fly Machines as a backend."""
 
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.fleet.backend_plugin import BackendPlugin, Choice, opened_by

@@ -1,4 +1,4 @@
-"""What a machine needs around it: the app, its addresses, and volumes for models."""
+"""Set up what a machine needs around it: the app, its addresses, and volumes."""
 
 import asyncio
 import contextlib
@@ -148,7 +148,7 @@ class AppSetup:
             ) from error
 
     async def _create_app(self) -> None:
-        """Make the app, noted as ours before: who is killed after the call knows it."""
+        """Make the app, noted as ours beforehand: a killed proxy knows it again."""
         was_asked_for = self._attempts.book.app == self._api.app
         self._attempts.note(app=self._api.app)
         try:

@@ -1,4 +1,4 @@
-"""Which of Fly's regions are meant, and whether there are such."""
+"""Read which of Fly's regions are meant, and check that they exist."""
 
 from typing import Any
 

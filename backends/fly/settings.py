@@ -1,4 +1,4 @@
-"""The settings of Fly Machines: ``FLY_*``, or the table ``[fly]``."""
+"""Declare the settings of Fly Machines: ``FLY_*``, or the table ``[fly]``."""
 
 import re
 from typing import Annotated, Literal
@@ -40,7 +40,7 @@ HOURS_A_MONTH = 730.0
 
 
 class FlySettings(BackendSettings):
-    """Where a machine runs, what it is, and who may reach it."""
+    """Says where a machine runs, its size, and how it is reached."""
 
     credentials = (("api_token",),)
 
@@ -173,7 +173,7 @@ class FlySettings(BackendSettings):
 
     @property
     def guest(self) -> Size:
-        """The machine's size, with its memory."""
+        """Return the machine's size, with its memory."""
         size = SIZES[self.size]
         if self.memory_mb is None:
             return size
@@ -181,12 +181,12 @@ class FlySettings(BackendSettings):
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Every region that is meant, in the order in which they are tried."""
+        """Return every region that is meant, in the order in which they are tried."""
         return tuple(dict.fromkeys((self.region, *self.fallback_regions)))
 
     @property
     def keeps_disk(self) -> bool:
-        """Whether what is pulled outlives the machine's rest.
+        """Tell whether what is pulled outlives the machine's rest.
 
         Fly restores a stopped machine's disk from its image, and a suspended one's
         from a snapshot.

@@ -1,4 +1,4 @@
-"""What a machine's state means for its launch."""
+"""Assess what a machine's state means for its launch."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -7,7 +7,7 @@ from ollama_proxy.backends.fly.machines import RESTING, Machine
 
 
 class Assessment(Enum):
-    """What is to be thought of a machine."""
+    """Names the assessment of a machine."""
 
     GONE = auto()
     PENDING = auto()
@@ -17,7 +17,7 @@ class Assessment(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StateContext:
-    """What is known besides the state.
+    """Holds what is known besides the state.
 
     ``keeps``: a machine that rests is the end of a launch. ``told_to_stop``: by us.
     ``start_not_visible_yet``: it was

@@ -1,4 +1,4 @@
-"""The volumes of a deployment: one per machine, and one while there is none.
+"""Manage the volumes of a deployment: one per machine, and one while there is none.
 
 Names of volumes repeat freely, and a list may be empty or late. So the id of each that
 was made is noted, one that a list lacks is asked for by its id, and which of them are
@@ -29,7 +29,7 @@ from ollama_proxy.base.errors import (
 def surplus(
     volumes: Sequence[Volume], *, held: Collection[str], best: str | None, keep: bool
 ) -> list[Volume]:
-    """Return those of our volumes that nobody needs, of all there are, oldest first.
+    """Return those of our volumes that are not needed, oldest first.
 
     One that a machine has is needed; ``held`` are those that machines are known to
     have, whatever the list says. If no machine has one and ``keep``, one is left for
@@ -123,7 +123,7 @@ class Volumes:
             self._attempts.note(volume=volume_id)
 
     async def needless(self, *, held: Collection[str]) -> list[Volume]:
-        """Return the volumes that nobody needs; ``held``: what machines have."""
+        """Return the volumes that are not needed; ``held``: what machines have."""
         return self._needless(await self.ours(), held)
 
     def _needless(self, ours: Sequence[Volume], held: Collection[str]) -> list[Volume]:
@@ -132,7 +132,7 @@ class Volumes:
         return surplus(ours, held=held, best=best, keep=keep)
 
     async def settle(self, *, held: Collection[str]) -> bool:
-        """Destroy the volumes that nobody needs; tell whether there was one at most.
+        """Destroy the volumes that are not needed; tell whether there was one at most.
 
         ``held``: those that machines are known to have. Raises an error once all were
         tried.

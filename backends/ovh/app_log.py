@@ -1,4 +1,4 @@
-"""The end of an app's own log, for the report of one that has failed."""
+"""Fetch the end of an app's own log, for the report of one that has failed."""
 
 import asyncio
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""The apps of a deployment, told from everybody else's by their labels."""
+"""Find the apps of a deployment among all others by their labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,14 +25,14 @@ BROKEN = {
 
 
 class Info(msgspec.Struct, frozen=True):
-    """Why an app is in its state."""
+    """Says why an app is in its state."""
 
     code: str = ""
     message: str = ""
 
 
 class AppStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """What the platform says of an app; any key may be missing or null."""
+    """Describes an app as the platform shows it; any key may be missing or null."""
 
     state: str = "unknown"
     url: str | None = None
@@ -41,7 +41,7 @@ class AppStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AppSpec(msgspec.Struct, frozen=True, rename="camel"):
-    """What of an app's specification is read back."""
+    """Holds the part of an app's specification that is read back."""
 
     name: str | None = None
     image: str = ""
@@ -50,7 +50,7 @@ class AppSpec(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class App(msgspec.Struct, frozen=True, rename="camel"):
-    """One app. Its URL is there from the first moment on, and says nothing."""
+    """Describes one app. Its URL exists from the first moment, and proves nothing."""
 
     id: str
     created_at: str = ""
@@ -59,12 +59,12 @@ class App(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def state(self) -> str:
-        """The name of its state, in capitals."""
+        """Return the name of its state, in capitals."""
         return self.status.state.upper()
 
     @property
     def is_resting(self) -> bool:
-        """Whether it runs nothing and can be started again.
+        """Tell whether it runs nothing and can be started again.
 
         One that failed rests once the platform says that no replica is left.
         """
@@ -73,7 +73,7 @@ class App(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def lease_end(self) -> float:
-        """Until when it is marked as wanted, in epoch seconds."""
+        """Return until when it is marked as wanted, in epoch seconds."""
         text = self.label("lease") or ""
         return float(text) if text.isdecimal() else 0.0
 
@@ -95,7 +95,7 @@ def label_name(name: str) -> str:
 
 
 class OwnershipTags:
-    """The labels of one owner."""
+    """Holds the labels of one owner."""
 
     def __init__(self, owner_id: str) -> None:
         self._owner_id = owner_id

@@ -1,4 +1,4 @@
-"""The backend: one app that is started and stopped, or one per launch.
+"""Keep one app that is started and stopped, or one per launch.
 
 Names of apps repeat, and a creation has no key against repetition. So the attempt is
 noted before the call, and after a lost answer the app is looked for by its labels,
@@ -234,7 +234,7 @@ class OvhBackend(SeesOwners[Owners]):
         return self._keeps and app.is_resting and fits
 
     async def _adopted(self, launch_id: LaunchId) -> tuple[Attempt, App] | None:
-        """Note the app that carries a launch's labels; None if there is none.
+        """Note the app that carries a launch's labels; None if none does.
 
         Of several the oldest stays: the others were made by mistake.
         """
@@ -306,7 +306,7 @@ class OvhBackend(SeesOwners[Owners]):
         return attempt.create_may_arrive(now) or not is_certain
 
     async def _inspect_unwanted(self, app_id: str) -> Observation:
-        """Tell whether an app that no launch has is gone."""
+        """Tell whether an app without a launch is gone."""
         for _, app in await self._fleet.everything(strictly=True):
             if app.id == app_id:
                 return Observation(Phase.PENDING, detail=app.state.lower())
@@ -493,12 +493,12 @@ class OvhBackend(SeesOwners[Owners]):
 
     @property
     def prices(self) -> Prices:
-        """What the app costs, as the settings have it; one that rests is free."""
+        """Return what the app costs, by the settings; a stopped one is free."""
         return Prices(self._settings.price_per_hour, self._resting, 0.0)
 
     @property
     def unattended_s(self) -> float | None:
-        """How long at most an app runs that no proxy renews: see `Order`.
+        """Return how long at most an app runs that no proxy renews: see `Order`.
 
         Not tried on a live account.
         """

@@ -1,4 +1,4 @@
-"""What GPUs an app has, by the settings alone: known before the API is asked. Pure."""
+"""Tell what GPUs an app has, by the settings alone, before the API is asked. Pure."""
 
 import re
 

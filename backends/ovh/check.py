@@ -1,4 +1,4 @@
-"""The doctor: what an app would need, looked at without making one."""
+"""Examine what an app would need, without making one."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""The ``ovhai`` command as a subprocess, with a home folder of its own.
+"""Run the ``ovhai`` command as a subprocess, with a home folder of its own.
 
 The command keeps region and log-in in its home, so each region has one that belongs
 to this deployment. It gets no terminal, a time limit, and a process group that is
@@ -54,11 +54,11 @@ _PASSED_ON = (
 
 
 class NotLoggedInError(CredentialsError):
-    """The command is not logged in, or not any more; nothing was done."""
+    """Reports that the command is not logged in, or not any more; nothing was done."""
 
 
 class CliDriver:
-    """The command for one region. ``home`` is the folder that it takes for its home.
+    """Runs the command for one region. ``home`` is the folder it takes for its home.
 
     ``template`` is a home in which somebody has logged in; it is copied, and again once
     it is newer, if there are no ``username`` and ``password`` to log in with. Of
@@ -139,7 +139,7 @@ class CliDriver:
         return read_flavors(await self._read("capabilities", "flavor", "list"))
 
     async def whoami(self) -> str:
-        """Return who is logged in."""
+        """Return the user that is logged in."""
         return explain_account(await self._read("me"))
 
     async def _read(self, *command: str) -> object:

@@ -1,4 +1,4 @@
-"""The small part of AI Deploy that the backend needs, however it is spoken to.
+"""Define the small part of AI Deploy that the backend needs, for either driver.
 
 Two drivers: `ollama_proxy.backends.ovh.rest` and `ollama_proxy.backends.ovh.cli`.
 """
@@ -20,7 +20,7 @@ class Driver(Protocol):
 
     @property
     def hides_environment(self) -> bool:
-        """Whether an app can be given what other users of this machine can't read."""
+        """Tell whether an app's secrets stay hidden from this machine's other users."""
 
     async def apps(self) -> list[App]:
         """Return every app that the credentials show, ours or not."""
@@ -50,7 +50,7 @@ class Driver(Protocol):
         """Return what the region sells."""
 
     async def whoami(self) -> str:
-        """Return who the credentials belong to and what they allow, in words."""
+        """Return the owner of the credentials and their rights, in words."""
 
     async def aclose(self) -> None:
         """End what is open. Apps stay as they are."""

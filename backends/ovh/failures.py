@@ -1,4 +1,4 @@
-"""What a failed call means, by its HTTP status, whichever driver made it."""
+"""Name a failed call by its HTTP status, whichever driver made it."""
 
 from collections.abc import Callable
 from enum import Enum, auto
@@ -19,7 +19,7 @@ _FIRST_SERVER_ERROR = 500
 
 
 class Aim(Enum):
-    """What a call was to do."""
+    """Says what a call was meant to do."""
 
     READ = auto()
     CREATE = auto()

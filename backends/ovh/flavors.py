@@ -1,4 +1,4 @@
-"""What AI Deploy sells in a region, and which of it is meant."""
+"""List what AI Deploy sells in a region, and choose what is meant."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ _ROUNDING = 0.9  # a card of 80 GB is told as somewhat less
 
 
 class GpuInformation(msgspec.Struct, frozen=True, rename="camel"):
-    """The card of a flavour; its memory in bytes."""
+    """Describes the card of a flavour; its memory in bytes."""
 
     gpu_model: str | None = None
     gpu_memory: int | None = None
 
 
 class Flavor(msgspec.Struct, frozen=True, rename="camel"):
-    """One flavour; ``max`` is how many units of it one app may have."""
+    """Describes one flavour; ``max`` is how many units of it one app may have."""
 
     id: str
     max: int | None = None
@@ -27,7 +27,7 @@ class Flavor(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def has_gpu(self) -> bool:
-        """Whether its units are GPUs."""
+        """Tell whether its units are GPUs."""
         known = self.gpu_information
         return bool(known and known.gpu_model) or self.id.endswith("-gpu")
 

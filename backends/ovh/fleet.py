@@ -1,4 +1,4 @@
-"""Every app of a deployment, in every region, and how one is ended."""
+"""List every app of a deployment, in every region, and end apps."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ Found = tuple[str, App]
 
 
 class AppInventory:
-    """The apps of one owner. ``regions`` names where there may be any.
+    """Lists the apps of one owner. ``regions`` names where there may be any.
 
     ``attempts`` remembers which were shown, for what a list lacks.
     """
@@ -217,7 +217,7 @@ class AppInventory:
                 await self.driver(region).stop(app.id)
 
     async def _expired_in(self, region: str, now: float) -> list[App]:
-        """Return what this product made, and nobody has wanted for a lease's length."""
+        """Return apps of this product whose lease has expired."""
         free = LEAVING | {"STOPPING"}
         return [
             app

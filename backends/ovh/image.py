@@ -1,4 +1,4 @@
-"""Which images an app may be made of."""
+"""Check which images an app may be made of."""
 
 from ollama_proxy.backends.images import Image, look_at
 from ollama_proxy.base.errors import SpecError

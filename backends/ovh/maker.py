@@ -1,4 +1,4 @@
-"""How an app is made: of what, where, and the one call."""
+"""Make an app: of what, where, and the one call."""
 
 import contextlib
 import hashlib
@@ -60,7 +60,7 @@ class Provisioner:
 
     @property
     def image(self) -> str | None:
-        """The image that is meant: of the settings, else what was deployed."""
+        """Return the image that is meant: of the settings, else what was deployed."""
         return self._tried or self._settings.image or self._attempts.book.image
 
     @contextlib.contextmanager
@@ -74,7 +74,7 @@ class Provisioner:
 
     @property
     def spec(self) -> str:
-        """A label's value that changes with what an app is made of."""
+        """Return a label's value that changes with what an app is made of."""
         settings = self._settings
         parts = (
             self.image,
@@ -164,7 +164,7 @@ class Provisioner:
         )
 
     def _environment(self, identity: str | None) -> dict[str, str]:
-        """Return what the entrypoint is told; a token only if it stays hidden."""
+        """Return the entrypoint's environment; a token only if it stays hidden."""
         settings = self._settings
         told = {
             "PORT": str(PORT),

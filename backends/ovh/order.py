@@ -1,4 +1,4 @@
-"""What an app is made of, as the API and as the command want it."""
+"""Write what an app is made of, as the API and as the command want it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ the launch, and zero replicas cost nothing.
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One app to be made. ``units`` are GPUs, or CPUs of a flavour without.
+    """Describes an app to make. ``units`` are GPUs, or CPUs of a flavour without.
 
     ``scales_to_zero``: the platform ends its one replica as soon as its guard says
     that nobody wants it. ``environment`` may hold a secret.
@@ -56,7 +56,7 @@ class Order:
 
     @property
     def metric_url(self) -> str:
-        """Where the platform asks whether the app is wanted."""
+        """Return where the platform asks whether the app is wanted."""
         return f"http://<SELF>:{PORT}/-/wanted"
 
     def body(self) -> dict[str, Any]:

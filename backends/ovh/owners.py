@@ -1,4 +1,4 @@
-"""What any deployment of this product has in a project, and its deletion."""
+"""List and delete what any deployment of this product has in a project."""
 
 import contextlib
 from collections.abc import Callable, Collection
@@ -74,7 +74,7 @@ class Owners:
         )
 
     async def discard(self, one: Belonging) -> bool:
-        """Go one step towards its deletion; True once it is gone."""
+        """Go one step towards its deletion; True once it is deleted."""
         app = await self._still_theirs(one)
         if app is None:
             return True

@@ -25,7 +25,7 @@ Asked = Callable[[str], Awaitable[Any]]
 
 
 class ListError(TransientError):
-    """A list that can't be read to its end, so its silence says nothing."""
+    """Reports a list that can't be read to its end: a missing entry proves nothing."""
 
 
 async def read_list(ask: Asked, *, base: str, path: str, what: str) -> list[Any]:
@@ -55,7 +55,7 @@ async def read_list(ask: Asked, *, base: str, path: str, what: str) -> list[Any]
 
 
 class _Pages:
-    """What was read so far, and where it goes on."""
+    """Holds what was read so far, and where it goes on."""
 
     def __init__(self, base: str, path: str, what: str) -> None:
         self.items: dict[object, Any] = {}
@@ -68,12 +68,12 @@ class _Pages:
 
     @property
     def lacks_some(self) -> bool:
-        """Whether the list said that it holds more than it showed."""
+        """Tell whether the list announced more than it showed."""
         return len(self.items) < self.total
 
     @property
     def read(self) -> int:
-        """How many pages were read one after the other."""
+        """Return how many pages were read one after the other."""
         return len(self._been)
 
     def take(self, place: str, answer: Any) -> str | None:

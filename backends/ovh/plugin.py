@@ -1,4 +1,4 @@
-"""How the proxy comes to OVHcloud AI Deploy."""
+"""Register OVHcloud AI Deploy as a backend."""
 
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.fleet.backend_plugin import BackendPlugin, opened_by

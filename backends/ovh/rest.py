@@ -24,7 +24,7 @@ _AIMS = {f"POST {_APPS}": Aim.CREATE}
 
 
 class RestDriver:
-    """The API of one region at ``url``, called with an AI token of ``setting``."""
+    """Calls the API of one region at ``url`` with an AI token of ``setting``."""
 
     hides_environment = True
 
@@ -98,7 +98,7 @@ class RestDriver:
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Have an answer of a shape that nobody knows name where it came from."""
+        """Add its origin to an error about an answer of an unknown shape."""
         try:
             yield
         except BackendError as error:
@@ -109,7 +109,7 @@ class RestDriver:
             raise type(error)(said) from error
 
     async def whoami(self) -> str:
-        """Return who the token belongs to."""
+        """Return the owner of the token."""
         return explain_account(await self._call("GET", "/v1/me"))
 
     async def _call(

@@ -1,4 +1,4 @@
-"""The settings of AI Deploy: ``OVH_*`` and its users' own words, or ``[ovh]``."""
+"""Declare the settings of AI Deploy: ``OVH_*``, its users' own words, or ``[ovh]``."""
 
 import re
 import shutil
@@ -36,7 +36,7 @@ _NO_LOG_IN = (
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A bucket that holds models and is mounted to be read."""
+    """Names a bucket that holds models and is mounted to be read."""
 
     bucket: str
     alias: str
@@ -46,7 +46,7 @@ class Volume:
 
     @property
     def argument(self) -> str:
-        """The value of ``--volume``."""
+        """Return the value of ``--volume``."""
         prefix = f"/{self.prefix}" if self.prefix else ""
         cache = "cache" if self.cache else "no-cache"
         return f"{self.bucket}@{self.alias}{prefix}:{self.path}:ro:{cache}"
@@ -112,7 +112,7 @@ def _regions(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class OvhSettings(BackendSettings):
-    """Where an app runs, what it is, and who starts it."""
+    """Says where an app runs, its flavour, and how it is started."""
 
     credentials = (("ai_token",), ("call_token",))
     pairs = (("username", "password"),)
@@ -255,12 +255,12 @@ class OvhSettings(BackendSettings):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether there is a token of any kind."""
+        """Tell whether there is a token of any kind."""
         return self.ai_token is not None or self.call_token is not None
 
     @property
     def speaks_rest(self) -> bool:
-        """Whether the API is spoken to, and not the command."""
+        """Tell whether the API is spoken to, and not the command."""
         if self.driver != "auto":
             return self.driver == "rest"
         return self.ai_token is not None or shutil.which(self.ovhai_bin) is None
@@ -314,7 +314,7 @@ class OvhSettings(BackendSettings):
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Every region that is meant, in the order in which they are tried."""
+        """Return every region that is meant, in the order in which they are tried."""
         return tuple(dict.fromkeys((self.region, *self.fallback_regions)))
 
     def api_token(self, region: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What an app's state means for its launch."""
+"""Assess what an app's state means for its launch."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -7,7 +7,7 @@ from ollama_proxy.backends.ovh.apps import App
 
 
 class Assessment(Enum):
-    """What is to be thought of an app."""
+    """Names the assessment of an app."""
 
     GONE = auto()
     PENDING = auto()
@@ -18,7 +18,7 @@ class Assessment(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StateContext:
-    """What is known besides the state.
+    """Holds what is known besides the state.
 
     ``keeps``: an app that rests is the end of a launch, and is not deleted.
     ``told_to_stop``: by us. ``start_not_visible_yet``: it was started so lately that

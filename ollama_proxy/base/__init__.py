@@ -1,1 +1,1 @@
-"""What knows neither Ollama nor instances; every other package may import it."""
+"""Hold what every other package may import; it knows neither Ollama nor instances."""

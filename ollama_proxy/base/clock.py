@@ -1,4 +1,4 @@
-"""Time, as something that is passed in: how much of it passed, and the date."""
+"""Pass time in as an argument: how much of it passed, and the date."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ollama_proxy.base.moments import Mark, Reading, moment_at_start
 
 
 class Clock(Protocol):
-    """Two clocks: one to measure time with, and one that tells the date.
+    """Tells time by two clocks: one to measure with, and one that has the date.
 
     Both are in seconds since the epoch, but only for `wall` that is a promise.
     """
@@ -24,7 +24,7 @@ class Clock(Protocol):
         """
 
     def wall(self) -> float:
-        """Return the date as the machine has it: what is told to others.
+        """Return the date as the machine has it, for what others read.
 
         It jumps when somebody sets it, by years where a machine boots in 1970.
         """
@@ -39,7 +39,7 @@ class Marking(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where the clocks of a machine are read.
+    """Reads the clocks of a machine.
 
     ``wall``: its date; ``uptime_s``: seconds since the boot that ``boot`` names, those
     included in which it slept, where the system counts them.
@@ -73,7 +73,7 @@ def _boot() -> str:
 
 
 class SystemClock:
-    """The machine's time, proof against a date that is set while we run, or between.
+    """Measures time, whatever is done to the machine's date while we run, or between.
 
     ``last``: a mark of the process before, after which `now` goes on. From then on a
     clock counts that nobody sets, and that goes on while the machine sleeps where the
@@ -106,7 +106,7 @@ class SystemClock:
 
 
 class MarkStore(Protocol):
-    """Where marks are kept."""
+    """Keeps marks."""
 
     def mark(self) -> Mark | None:
         """Return the last mark, if there is one."""

@@ -1,4 +1,4 @@
-"""What is logged while a command runs, in a sentence: a person reads it, no collector.
+"""Render log events as sentences while a command runs, for the person who typed it.
 
 What a library logs is left out: it says nothing to whoever typed the command.
 """

@@ -1,4 +1,4 @@
-"""What the environment says, as people and container tools write it."""
+"""Read the environment as people and container tools write it."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def without_quotes(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def home_folder(env: Mapping[str, str]) -> Path | None:
-    """Return the user's home; None for one who has none, as in many containers."""
+    """Return the user's home; None for a user without one, as in many containers."""
     for name in ("HOME", "USERPROFILE"):
         if (home := Path(unquoted(env.get(name, "")))).is_absolute():
             return home
@@ -52,7 +52,7 @@ def expanded(path: Path, env: Mapping[str, str]) -> Path:
 
 
 def is_without_home(path: Path) -> bool:
-    """Tell whether a path is in a home that nobody could find."""
+    """Tell whether a path still begins with ``~``, since no home was found for it."""
     return path.parts[:1] == ("~",)
 
 

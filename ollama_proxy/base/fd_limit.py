@@ -1,4 +1,4 @@
-"""How many connections fit: the process' limit of descriptors, raised as far as may be.
+"""Raise the limit of descriptors, which bounds how many connections fit.
 
 Each request takes two, one to its client and one to the instance. Where the limit
 is met, new clients wait in the kernel's line until others are done.
@@ -13,7 +13,7 @@ _MOST = 1_048_576
 
 
 def raise_limit() -> int | None:
-    """Raise the limit to what the system allows; return it, None if there is none."""
+    """Raise the limit to what the system allows; return it, None for unlimited."""
     if sys.platform == "win32":
         return None
     import resource  # noqa: PLC0415 - not on every platform

@@ -1,4 +1,4 @@
-"""How a setting is declared: its default, its environment variables, its meaning."""
+"""Declare settings: default, environment variables, meaning."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, get_args
@@ -18,7 +18,7 @@ OWN_PREFIX = "OLLAMA_PROXY_"
 
 
 class BackendSettings(BaseModel):
-    """The settings of one backend: a table in the file, variables of its own.
+    """Holds the settings of one backend: a table in the file, variables of its own.
 
     ``credentials``: sets of settings, of which one complete set lets the backend be
     found without being named. ``pairs``: settings of which each needs the others.
@@ -43,7 +43,7 @@ class BackendSettings(BaseModel):
         return []
 
     def assumptions(self) -> list[str]:
-        """Tell what was assumed because nobody set it, and decides what is paid."""
+        """List values that were assumed for missing settings and decide the price."""
         return []
 
 
@@ -75,7 +75,7 @@ def setting(
 
 
 def is_secret(field: FieldInfo | None) -> bool:
-    """Tell whether a setting's value is not to be told, not even a wrong one."""
+    """Tell whether a setting's value may not be shown, not even a wrong one."""
     if field is None:
         return False
     extra = field.json_schema_extra

@@ -1,4 +1,4 @@
-"""Names and import paths that plug-ins used before they were renamed."""
+"""Forward names and import paths that plug-ins used before they were renamed."""
 
 import importlib
 import warnings

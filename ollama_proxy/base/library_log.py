@@ -1,4 +1,4 @@
-"""What libraries log, and how an exception is told: nothing of a client's is repeated.
+"""Log what libraries log, and exceptions, without repeating anything of a client's.
 
 A library's message quotes what it could not read, and so do most exceptions: a key in
 a header, a query, a prompt. So a message is logged as it stands in the library's
@@ -39,7 +39,7 @@ class LibraryLog(logging.Handler):
 def tell_exception(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Put in place of an exception what is told of it: a processor of structlog's."""
+    """Replace an exception by its class and place: a processor of structlog's."""
     error = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()[1]

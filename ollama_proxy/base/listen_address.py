@@ -1,4 +1,4 @@
-"""Where the proxy listens, as ``OLLAMA_HOST`` writes it.
+"""Read the address where the proxy listens, as ``OLLAMA_HOST`` writes it.
 
 Little is imported, since the health check loads little else. Source: ``Host`` in
 Ollama's ``envconfig/config.go``, and ``SplitHostPort`` of Go's ``net``.

@@ -1,4 +1,4 @@
-"""Every event name that is logged, and how a log line is rendered.
+"""Name every event that is logged, and render log lines.
 
 One line per request, one per transition. Never a prompt, an answer, a key or a
 token. Lines are JSON where nobody looks at a terminal.
@@ -176,7 +176,7 @@ def _json(event: object, **_options: object) -> str:
 
 
 class _ForgivingLogger(structlog.PrintLogger):
-    """Writes lines; if nobody reads them any more, goes on without them.
+    """Writes lines; goes on without them once the stream can't be written any more.
 
     A log that is closed or full must not end what keeps an eye on the bill.
     """
@@ -187,7 +187,7 @@ class _ForgivingLogger(structlog.PrintLogger):
         self._lines: list[str] = []
 
     def msg(self, message: str) -> None:
-        """Write one line at once, if it can be written, and what was to be soon."""
+        """Write one line at once, if it can be written, with the lines held back."""
         self._lines.append(message)
         self.flush()
 
@@ -204,7 +204,7 @@ class _ForgivingLogger(structlog.PrintLogger):
                 self.flush()
 
     def flush(self) -> None:
-        """Write what is to be written."""
+        """Write the lines that are held back."""
         lines, self._lines = self._lines, []
         if not lines:
             return

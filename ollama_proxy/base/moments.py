@@ -24,7 +24,7 @@ _LONGEST_ABSENCE_S: Final = 366 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a machine's clocks show at once.
+    """Holds what a machine's clocks show at once.
 
     ``wall``: the date, in epoch seconds; ``uptime_s``: since it was booted; ``boot``
     names that boot, and is empty where none can be told from another.
@@ -36,7 +36,7 @@ class Reading:
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A moment, and what the machine's clocks showed then: see `Reading`."""
+    """Holds a moment, and what the machine's clocks showed then: see `Reading`."""
 
     now: float
     wall: float

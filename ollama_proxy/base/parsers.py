@@ -1,4 +1,4 @@
-"""Values that people write: lengths of time, sizes, names, addresses."""
+"""Parse values that people write: lengths of time, sizes, names, addresses."""
 
 import ipaddress
 import re
@@ -83,7 +83,7 @@ def parse_networks(value: object) -> tuple[str, ...]:
 
 
 class Listen(BaseModel):
-    """Where the proxy listens."""
+    """Holds the address where the proxy listens."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,7 +92,7 @@ class Listen(BaseModel):
 
     @property
     def url(self) -> str:
-        """The address that a client on this machine uses."""
+        """Return the address that a client on this machine uses."""
         return client_url(self.host, self.port)
 
 

@@ -16,7 +16,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class GrowingPause:
-    """The pauses between tries: ``first_s``, times ``factor`` each, up to ``most_s``.
+    """Holds the pauses between tries: ``first_s``, times ``factor``, up to ``most_s``.
 
     ``rng`` spreads each by a fifth, so that many callers do not come back together.
     """

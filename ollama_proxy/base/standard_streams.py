@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or gone with their terminal."""
+"""Handle standard streams that are closed, or whose terminal has closed."""
 
 import contextlib
 import io
@@ -30,11 +30,11 @@ def open_missing_streams() -> None:
 
 
 class UnwrittenError(OSError):
-    """What was told could not be written."""
+    """Reports that output could not be written."""
 
 
 class ToldStream(io.TextIOWrapper):
-    """A stream that names its own faults, and escapes what its encoding lacks."""
+    """Names its own faults, and escapes characters that its encoding lacks."""
 
     def write(self, text: str, /) -> int:
         """Write text. Raises `UnwrittenError`."""

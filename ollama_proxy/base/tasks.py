@@ -20,7 +20,7 @@ T = TypeVar("T")
 def start_task(
     coro: Coroutine[Any, Any, T], *, name: str | None = None
 ) -> asyncio.Task[T]:
-    """Start a task and return it to its owner, who keeps it and awaits its end."""
+    """Start a task and return it; the caller keeps it and awaits its end."""
     return asyncio.get_running_loop().create_task(coro, name=name)
 
 

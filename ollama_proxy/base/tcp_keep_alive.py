@@ -22,7 +22,7 @@ COUNT = 9
 
 
 class HasOptions(Protocol):
-    """A socket, or what asyncio gives away of one."""
+    """Takes options: a socket, or what asyncio gives away of one."""
 
     def setsockopt(self, level: int, option: int, value: int, /) -> None:
         """Set an option of the socket."""

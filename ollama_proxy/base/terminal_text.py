@@ -1,4 +1,4 @@
-"""Text of others on its way to a terminal: shown, and never obeyed.
+"""Escape text of others for a terminal, so that it is shown and never obeyed.
 
 A model's name, an error of an instance or a path may have an escape sequence in it,
 which moves a terminal's cursor, writes into its clipboard or forges a line.

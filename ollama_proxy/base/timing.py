@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the proxy pauses, waits and forgives, in seconds.
+    """Holds how long the proxy pauses, waits and forgives, in seconds.
 
     The composition root hands one `Timing` to all parts. Tests pass their own, so
     that no test has to patch a constant of a module.

@@ -1,4 +1,4 @@
-"""The address of an upstream as a person writes it, with or without a login.
+"""Read the address of an upstream as a person writes it, with or without a login.
 
 What is wrong with one is told without its login: whatever stands before the last ``@``
 may be a password.
@@ -20,7 +20,7 @@ _LOGINS = re.compile(r"(\w://)\S*@")
 
 
 class UpstreamUrl(BaseModel):
-    """A base URL without a trailing slash, and how to log in there.
+    """Holds a base URL without a trailing slash, and how to log in there.
 
     ``authorization`` is the header's value, ``password`` what is secret of it.
     """

@@ -13,7 +13,7 @@ _LOOK_TIMEOUT_S = 5.0
 
 
 class ProxyUnreachableError(ProxyError):
-    """Nothing that is this proxy listens there."""
+    """Reports that no ollama-proxy listens at that address."""
 
     reason = "unreachable"
 
@@ -67,7 +67,7 @@ class ProxyClient:
 
 
 def choose_url(url: str, running: str | None, *, is_given: bool) -> tuple[str, str]:
-    """Return where a command asks, and a sentence if that is not where it was told.
+    """Return the address a command asks, and a sentence if it is not the wanted one.
 
     ``url`` is that of the settings, ``is_given`` if somebody set it; ``running`` is
     where the proxy of the state folder listens, if one does. What is given is asked,

@@ -1,4 +1,4 @@
-"""What is printed when the proxy starts: what will be bought, and what to type next."""
+"""Print, when the proxy starts, what will be bought and what to type next."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from ollama_proxy.core.ollama.suggested_model import SuggestedModel
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is told before the first request is taken.
+    """Holds what is printed before the first request is taken.
 
     ``model`` is one to try; ``notice`` tells of settings that are not used, empty if
     there are none; ``default_backend`` is that of the settings, empty if there is none.
@@ -29,7 +29,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """How the commands are called: the program, and the file of its settings if any.
+    """Holds how the commands are called: the program, and its settings file if any.
 
     ``container`` is what runs a command in the proxy's container, from outside: there
     the settings are those of the proxy. Empty without one.

@@ -1,4 +1,4 @@
-"""How a person calls the proxy's commands, where this one runs as it was started."""
+"""Say how a person calls the proxy's commands, where this one runs."""
 
 import re
 import shlex

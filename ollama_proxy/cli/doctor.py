@@ -161,7 +161,7 @@ async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 
 
 async def _tidied(backend: Backend) -> list[str]:
-    """Remove what is left and costs nothing; return what stays, in words.
+    """Remove leftovers that cost nothing; return what stays, in words.
 
     What is in use for minutes after an instance has gone is waited for.
     """

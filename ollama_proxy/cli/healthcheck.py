@@ -21,7 +21,7 @@ _LISTEN = "127.0.0.1:11434"
 
 
 class UnhealthyError(Exception):
-    """The proxy does not serve, or can't be asked; the text says why."""
+    """Reports that the proxy does not serve, or can't be asked; the text says why."""
 
 
 def run(env: Mapping[str, str], file: str | None = None) -> int:

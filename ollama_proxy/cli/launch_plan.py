@@ -1,4 +1,4 @@
-"""What a launch would start, where, at what price and why: known without a cloud."""
+"""Say what a launch would start, where, at what price and why, without a cloud."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from ollama_proxy.fleet.backend import Backend, SupportsPrices
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """What the first request that needs a model will start.
+    """Describes what the first request that needs a model will start.
 
     ``reason`` says why this backend was chosen; ``instance_type`` and ``location`` are
     None where the backend does not tell. ``price`` is in words; ``assumptions`` are
@@ -26,7 +26,7 @@ class LaunchPlan:
 
     @property
     def sentence(self) -> str:
-        """The plan for people: ``exoscale: a5000.small (at-vie-2), price …``."""
+        """Return the plan for people: ``exoscale: a5000.small (at-vie-2), price …``."""
         where = f" ({self.location})" if self.location else ""
         what = f"{self.instance_type or 'an instance'}{where}"
         if self.alternatives:

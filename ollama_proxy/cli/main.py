@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints, returns an exit code.
+"""Parse the command line, call, print, and return an exit code.
 
 0: done; 1: it did not work; 2: the settings, or what they name, are wrong.
 """
@@ -121,7 +121,7 @@ def serve(
         str | None, typer.Option("--port", help="listen on this port; 0: a free one")
     ] = None,
 ) -> None:
-    """Serve until told to stop."""
+    """Serve until a signal ends it."""
     from ollama_proxy.cli.serve import serve as run  # noqa: PLC0415 - slow to import
 
     settings = _listening(_settings(config, serves=True), host, port)
@@ -155,7 +155,7 @@ def _has_colours() -> bool:
 
 
 def _state_warnings(settings: Settings) -> tuple[str, ...]:
-    """Return what is to be said of a state folder that goes with its container."""
+    """Return warnings about a state folder that is deleted with its container."""
     try:
         mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
         folder = settings.state_dir.resolve()
@@ -297,7 +297,7 @@ def pulls(
         str | None, typer.Option("--end", metavar="MODEL", help="end this one's pull")
     ] = None,
 ) -> None:
-    """List the pulls that go on, or end one that nobody wants any more."""
+    """List the pulls that run without their client, or end one."""
     client = _client(_settings(config))
     if end is not None:
         for pull in client.delete(f"/-/pulls/{quote(end, safe='')}")["ended"]:
@@ -412,7 +412,7 @@ def sweep(
         bool, typer.Option("--stopped", help="also those kept for the next launch")
     ] = False,
 ) -> None:
-    """Stop instances of ours that no record names, or that nobody wants any more."""
+    """Stop instances of ours that no record names, or whose lease has expired."""
     settings = _settings(config)
     if all_owners or owner is not None or adopt_owner is not None:
         if dry_run and not all_owners:

@@ -25,7 +25,7 @@ _RESOLVED_IN_S = 2.0
 
 
 async def refuse_own_upstream(settings: Settings) -> None:
-    """Raise `StartupError` if the upstream's URL is where the proxy is to listen.
+    """Raise `StartupError` if the upstream's URL is the address the proxy listens on.
 
     A name that does not resolve in 2 s is left to the probe, which tells of it.
     """

@@ -50,7 +50,7 @@ Tell = Callable[[str], None]
 
 
 class OwnerSweep:
-    """What belongs to whom in a cloud, as it was seen, and what is done about it.
+    """Shows which owner has what in a cloud, and deletes what is agreed to.
 
     ``note`` writes a line of the journal.
     """
@@ -138,7 +138,7 @@ class OwnerSweep:
         return not found.refused
 
     async def _until_gone(self, one: Belonging) -> None:
-        """Delete a thing again and again until it is gone; not what is refused."""
+        """Repeat a deletion until the cloud shows the thing no more; end if refused."""
         said = "it is there still"
         try:
             async with asyncio.timeout(_LIMIT_S):

@@ -173,7 +173,7 @@ def _raise_descriptors() -> int | None:
 
 
 def _tune_gc() -> None:
-    """Have the collector leave alone what is here for good, and come less often."""
+    """Freeze objects that live as long as the process; have the collector run less."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])

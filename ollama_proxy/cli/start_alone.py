@@ -40,7 +40,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What runs now, for how long at most if nobody renews it, and at what price.
+    """Says what runs now, for how long at most without a renewal, and at what price.
 
     ``ends_at`` is the date of that end, in epoch seconds.
     """
@@ -101,7 +101,7 @@ def started_words(started: Started) -> list[str]:
 
 
 def _end_without_proxy(settings: Settings, backend: Backend) -> float:
-    """Return for how many seconds at most an instance runs that nobody renews."""
+    """Return for how many seconds at most an instance runs without a renewal."""
     if not isinstance(backend, EndsAlone):
         raise StartupError(
             f"the backend {backend_name(settings)!r} starts nothing without a proxy:"

@@ -1,4 +1,4 @@
-"""Whether a container's state folder outlives the container: told by its mounts. Pure.
+"""Tell by its mounts whether a container's state folder outlives the container. Pure.
 
 The image declares a volume for it, so a container that was given none gets one without
 a name, which the next container does not get. Then the owner id is lost, and with it
@@ -22,7 +22,7 @@ _ROOT = PurePosixPath("/")
 
 
 class Lasting(StrEnum):
-    """What becomes of a folder when its container is removed."""
+    """Says whether a folder survives the removal of its container."""
 
     KEPT = "kept"
     ANONYMOUS = "an anonymous volume"
@@ -32,7 +32,7 @@ class Lasting(StrEnum):
 
 
 class Mount(NamedTuple):
-    """One line of ``/proc/self/mountinfo``; ``root`` is where it begins on its disk."""
+    """Holds one line of ``/proc/self/mountinfo``; ``root`` is its place on its disk."""
 
     root: str
     point: PurePosixPath
@@ -56,7 +56,7 @@ def read_mounts(mountinfo: str) -> list[Mount]:
 
 
 def lasting(mountinfo: str, folder: PurePosixPath) -> Lasting:
-    """Return what becomes of an absolute folder, symbolic links in it resolved.
+    """Say whether an absolute folder survives its container; symbolic links resolved.
 
     The innermost mount counts, and of several at one place the last, which hides the
     others. Where nothing can be read nothing is claimed.

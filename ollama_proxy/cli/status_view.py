@@ -134,7 +134,7 @@ def _once(client: ProxyClient) -> RenderableType:
 
 
 def watch_lines(client: ProxyClient, out: TextIO, *, as_json: bool) -> None:
-    """Write a line whenever something changes, until interrupted or nobody reads on.
+    """Write a line whenever something changes, until interrupted or no longer read.
 
     That is the time and `status_line`, or with ``as_json`` the whole status.
     """
@@ -175,7 +175,7 @@ def _time_of_day() -> str:
 
 
 def is_read(out: TextIO, wait_s: float) -> bool:
-    """Wait, and tell whether there is still somebody who reads what is written.
+    """Wait, and tell whether the output still has a reader.
 
     A pipe without a reader is noticed at once: ``status --watch | head -1`` ends.
     """

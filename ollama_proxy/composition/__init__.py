@@ -1,4 +1,4 @@
-"""The composition root: everything is built here, once, and handed its parts."""
+"""Build everything here, once, and hand it its parts: the composition root."""
 
 from ollama_proxy.composition.app import PARTS as PARTS
 from ollama_proxy.composition.app import Parts as Parts

@@ -60,7 +60,7 @@ _MAX_HEADER = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The long-lived parts of a running proxy."""
+    """Holds the long-lived parts of a running proxy."""
 
     pool: Pool
     keeper: CatalogRefresher
@@ -161,7 +161,7 @@ def build_app(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of the models while nothing runs, and what brings it up to date."""
+    """Holds what is known of models while nothing runs, and what refreshes it."""
 
     place: Place
     catalogue: Catalog
@@ -269,7 +269,7 @@ def _go_by_place(
 
 
 async def _release_waiting(app: web.Application) -> None:
-    """Wake nothing more, and tell those who wait that they wait in vain."""
+    """Wake nothing more, and tell waiting requests that they wait in vain."""
     app[PARTS].pool.stop_admitting()
 
 

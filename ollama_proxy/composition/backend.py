@@ -41,7 +41,7 @@ def open_backend(settings: Settings, store: Store, clock: Clock) -> Backend:
 
 
 def _options(settings: Settings) -> dict[str, object]:
-    """Return what a backend is told of the settings: see `BackendContext.options`."""
+    """Return the settings that a backend sees: see `BackendContext.options`."""
     own = settings.of_backend
     return {
         "models": settings.models,

@@ -37,7 +37,7 @@ _SLOTS = {_DEFAULT: (SLOT,)}
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The pools by name, and what they and the requests to their instances share.
+    """Holds the pools by name, and what they and the requests to their instances share.
 
     ``restored`` is None if models that clients pulled are not to be pulled again.
     """
@@ -57,7 +57,7 @@ class Fleet:
 
     @property
     def pool(self) -> Pool:
-        """The pool that serves every request, as long as there is one."""
+        """Return the pool that serves every request, as long as there is one."""
         return self.pools[_DEFAULT]
 
 

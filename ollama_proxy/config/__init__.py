@@ -1,1 +1,1 @@
-"""Settings: read once, checked, and told in words."""
+"""Read the settings once, check them, and describe them in words."""

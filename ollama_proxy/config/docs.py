@@ -41,7 +41,7 @@ def pages(root: Path) -> list[Path]:
 
 
 def _table(name: str) -> Iterator[str]:
-    """Yield the lines of a table. Raises `ValueError` if there is none of the name."""
+    """Yield the lines of a table. Raises `ValueError` for a name that has no table."""
     if name == _STATES:
         yield from ("```mermaid", *state_diagram().splitlines(), "```")
         return

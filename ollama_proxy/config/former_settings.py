@@ -1,4 +1,4 @@
-"""Settings that were renamed: their former names go on working, with a word of it."""
+"""Accept the former names of settings, with a sentence in the log for each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from ollama_proxy.base.fields import former_names
 
 @dataclass(slots=True)
 class Renamed:
-    """What is to be told: one sentence per setting by a former name, or a fault."""
+    """Holds one sentence per setting that is used by a former name, or a fault."""
 
     notices: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)

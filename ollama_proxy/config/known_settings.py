@@ -1,4 +1,4 @@
-"""Every setting that there is: the proxy's own, and those of each backend."""
+"""List every setting: the proxy's own, and those of each backend."""
 
 from collections.abc import Iterator, Mapping
 
@@ -21,7 +21,7 @@ _LAST = "backend_options"
 
 
 def all_backends() -> Backends:
-    """Return every backend that is installed; it is told of one that can't be used.
+    """Return every installed backend, with the faults of those that can't be used.
 
     A plug-in may neither be called as a setting of the proxy nor read its variables.
     """

@@ -48,7 +48,7 @@ _UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What was found, not validated yet: values by name, tables as mappings.
+    """Holds settings as found, not validated yet: values by name, tables as mappings.
 
     ``origin`` says where each stands, for people; ``in_file`` are the names that the
     settings file has; ``renamed`` is a sentence for each by a former name.

@@ -1,4 +1,4 @@
-"""Names of environment variables that are almost those of settings."""
+"""Find environment variables whose names are almost those of settings."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ _OWN_WORD = 6  # letters of EXOSCALE, OLLAMA, PRELOAD: nobody else's words
 
 
 class Misspelt(NamedTuple):
-    """A variable that no program reads, the one that is likely meant, and whose."""
+    """Names a variable that no program reads, the likely right one, and its owner."""
 
     name: str
     meant: str

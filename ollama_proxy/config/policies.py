@@ -1,4 +1,4 @@
-"""What the settings mean to the parts that take neither settings nor backends. Pure."""
+"""Translate settings for parts that take neither settings nor backends. Pure."""
 
 import math
 

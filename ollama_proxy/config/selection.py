@@ -1,4 +1,4 @@
-"""Which backend is used, and why: the part of the settings that decides who is billed.
+"""Select the backend, which decides the bill, and say why.
 
 Pure: it is told what the settings hold before any value is validated, so that a wrong
 value of a backend that is not used stops nothing.
@@ -19,7 +19,7 @@ Groups = Mapping[str, type[BackendSettings]]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the settings hold that speaks for a backend.
+    """Holds what in the settings speaks for a backend.
 
     ``backend`` and ``default`` are names, empty if not set; ``named_by`` and
     ``default_by`` say where these stand. ``beside`` has, per backend whose settings
@@ -39,7 +39,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which backend is used and why, in words.
+    """Names the backend that is used, and why, in words.
 
     ``is_named``: somebody named it, gave it a URL or a table in the settings file, or
     made it the default; False if it was found from credentials, or from nothing.
@@ -55,12 +55,12 @@ class Selection:
 
     @property
     def sentence(self) -> str:
-        """The backend and why, for people."""
+        """Return the backend and why, for people."""
         return f"backend {self.backend!r}, because {self.reason}"
 
     @property
     def meant(self) -> tuple[str, ...]:
-        """Every backend that may be the one that is meant."""
+        """Return every backend that may be the one that is meant."""
         return (self.backend, *self.rivals)
 
 
@@ -99,7 +99,7 @@ def gather_evidence(
     plugins: Mapping[str, BackendPlugin[Any]],
     in_file: Collection[str],
 ) -> Evidence:
-    """Return what speaks for a backend in settings that nobody has validated yet.
+    """Return what speaks for a backend in settings that are not validated yet.
 
     ``origin`` says where a value stands; ``in_file`` are the names in the settings
     file.

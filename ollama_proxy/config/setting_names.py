@@ -1,4 +1,4 @@
-"""Names of backends' settings: half pairs, misspelt or refused ones, unused ones.
+"""Check names of backends' settings: half pairs, misspelt, refused and unused ones.
 
 Pure, as `selection` is: values are neither validated nor shown.
 """

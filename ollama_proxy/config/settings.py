@@ -1,4 +1,4 @@
-"""The proxy's own settings, each with its default, its variables and its meaning.
+"""Declare the proxy's own settings, each with default, variables and meaning.
 
 `ollama_proxy.config.loader` reads them. Those of a backend stand with the backend.
 """
@@ -50,7 +50,7 @@ def _expanded(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was read beside the proxy's own settings.
+    """Holds what was read beside the proxy's own settings.
 
     ``of_backends``: the settings of each backend that may be used, by its name.
     ``renamed``: a sentence for each that was set by a name of before.
@@ -62,7 +62,7 @@ class Read:
 
 
 class Settings(BaseModel):
-    """The settings of one proxy. Lengths are seconds, sizes bytes."""
+    """Holds the settings of one proxy. Lengths are seconds, sizes bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -281,17 +281,17 @@ class Settings(BaseModel):
 
     @property
     def selection(self) -> Selection:
-        """Which backend is used, and why."""
+        """Return which backend is used, and why."""
         return self._read.selection
 
     @property
     def renamed(self) -> tuple[str, ...]:
-        """A sentence for each setting that was set by a name of before."""
+        """Return a sentence for each setting that was set by a name of before."""
         return self._read.renamed
 
     @property
     def of_backend(self) -> BackendSettings:
-        """The settings of the backend that is used; a mere function has none."""
+        """Return the settings of the backend that is used; a mere function has none."""
         name = self.selection.backend
         return self._read.of_backends.get(name, BackendSettings())
 
@@ -305,7 +305,7 @@ class Settings(BaseModel):
 
     @property
     def of_backends(self) -> Mapping[str, BackendSettings]:
-        """What is set for each backend that may be used."""
+        """Return what is set for each backend that may be used."""
         return self._read.of_backends
 
 

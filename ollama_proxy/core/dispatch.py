@@ -1,4 +1,4 @@
-"""Decide what becomes of one request: the one place, for both servers. Pure.
+"""Decide how one request is answered: the one place, for both servers. Pure.
 
 A server fills in `Facts` and asks `decide` for a plan. It carries the plan out, adds
 to the facts what came of it, and asks again until the plan is an answer or an instance
@@ -45,7 +45,7 @@ _OBSERVE, _RELAY = Observe(None), Relay()
 
 
 def decide(facts: Facts, fleet: Fleet) -> Plan:
-    """Say what becomes of one request that may pass.
+    """Return the plan for one request that may pass.
 
      1. It passed this proxy, or too many, before     -> Say(LOOP): 508
      2. ``/``                                         -> Say(ROOT)
@@ -88,7 +88,7 @@ def _reading(route: Route) -> Reading:
 
 
 def _of_read(facts: Facts, fleet: Fleet) -> Plan:
-    """Decide on a request that is no use of an instance, by its route."""
+    """Decide on a request that does not reset the idle timer, by its route."""
     route = facts.route
     is_unknown = route.kind is Kind.UNKNOWN
     can_be_sent = facts.body.complete or is_unknown
@@ -179,7 +179,7 @@ def _of_model(facts: Facts, fleet: Fleet, fields: BodyFields) -> Plan:
 
 
 def is_no_use(facts: Facts, fleet: Fleet) -> bool:
-    """Tell whether a request is no use of the instance that is up.
+    """Tell whether a request does not count as use of the instance that is up.
 
     This is asked of every request, so a body is only parsed where it may be so. One
     that can't be read is left to the instance to refuse.
@@ -211,7 +211,7 @@ def _may_be_no_use(body: bytes, fleet: Fleet) -> bool:
 
 
 def _is_ignored(facts: Facts, fleet: Fleet, fields: BodyFields | None) -> bool:
-    """Tell whether the settings name a request as no use; never one that changes."""
+    """Tell whether the settings ignore a request as use; never a change of models."""
     route = facts.route
     if not fleet.ignores_some or route.kind is Kind.WRITE:
         return False

@@ -1,4 +1,4 @@
-"""What is known of a request, and what may become of it: the words of `dispatch`.
+"""Describe a request and the plans for it: the words of `dispatch`.
 
 Values only. `Facts` go into `ollama_proxy.core.dispatch.decide`, a `Plan` comes out.
 """
@@ -14,7 +14,7 @@ from ollama_proxy.core.ollama.routes import Family, Route
 
 
 class Reading(IntEnum):
-    """How much of a body a server was asked to read into memory."""
+    """Says how much of a body a server was asked to read into memory."""
 
     NOTHING = 0
     SMALL = 1
@@ -22,62 +22,62 @@ class Reading(IntEnum):
 
 
 class ReadableBody(Protocol):
-    """A body that can be looked at, as far as it is here."""
+    """Gives a view of a body, as far as it is in memory."""
 
     @property
     def head(self) -> bytes:
-        """What was read into memory so far."""
+        """Return what was read into memory so far."""
 
     @property
     def complete(self) -> bool:
-        """Whether that is all."""
+        """Tell whether that is all."""
 
     @property
     def encoding(self) -> str:
-        """How it is compressed, say; empty if it is not."""
+        """Return how it is compressed, say; empty if it is not."""
 
 
 class Fleet(Protocol):
-    """What instances, lists and settings say at this moment."""
+    """Tells what instances, lists and settings say at this moment."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether an instance serves."""
+        """Tell whether an instance serves."""
 
     @property
     def version(self) -> str:
-        """The version of the Ollama that would be asked; "" if unknown."""
+        """Return the version of the Ollama that would be asked; "" if unknown."""
 
     @property
     def spared(self) -> frozenset[Need]:
-        """`Need.LOAD` and `Need.CLOUD`, if these are to wake no instance."""
+        """Return `Need.LOAD` and `Need.CLOUD`, if the settings let these wake none."""
 
     @property
     def read_limit_s(self) -> float:
-        """How long an instance may take to begin the answer to a mere read."""
+        """Return how long an instance may take to begin the answer to a mere read."""
 
     @property
     def reads_bodies(self) -> bool:
-        """Whether some request is no use by what its body says of tokens."""
+        """Tell whether some rule of ``ignores`` reads the limit of tokens in a body."""
 
     @property
     def ignores_some(self) -> bool:
-        """Whether the settings name any request as no use."""
+        """Tell whether the settings ignore any request as use."""
 
     def ignores(
         self, agent: str, path: str, family: Family, fields: BodyFields | None
     ) -> bool:
-        """Tell whether the settings name a request as no use."""
+        """Tell whether the settings ignore a request as use."""
 
     def fate(self, model: str) -> Fate:
-        """Return what becomes of a request for a model, as far as its name tells."""
+        """Return the decision on a request for a model, by its name."""
 
     def next_look_s(self) -> float:
         """Return in how many seconds an unknown name may wake again."""
 
 
 class _NoBody:
-    """Nothing, all of it here."""
+    """Holds no body, and is complete."""
 
     head = b""
     complete = True
@@ -89,7 +89,7 @@ NO_BODY = _NoBody()
 
 
 class Known(Enum):
-    """What can be answered without an instance.
+    """Names answers that need no instance.
 
     ``LOOP``: the request went in a circle; ``ROOT``: Ollama runs; ``COLD``: what the
     catalogue says; ``DONE``: there is nothing to unload or to load; ``UNWOKEN``: there
@@ -134,7 +134,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Plan: relay to the ready instance, which is no use of it.
+    """Plan: relay to the ready instance without resetting its idle timer.
 
     It may take ``limit_s`` to begin its answer; None is no limit.
     """
@@ -165,7 +165,7 @@ Plan: TypeAlias = Say | Refuse | Unavailable | Read | Observe | Relay | Wait
 
 @dataclass(slots=True)
 class Facts:
-    """What is known of a request; a server adds what comes of its plans.
+    """Holds the facts of a request; a server adds the results of its plans.
 
     ``path`` is raw and has no query. ``agent`` is the client's program. ``objection``
     tells why the request may not be sent on. ``reading`` is how much of the body was

@@ -1,4 +1,4 @@
-"""What the fleet and the backends ask of a store, whatever it is made of.
+"""Declare what the fleet and the backends ask of any store.
 
 `ollama_proxy.store.ports` has the rest. These stand here because the fleet and the
 store do not know one another: both know what is written down.

@@ -10,7 +10,7 @@ from ollama_proxy.core.ollama.model_names import full_model_name
 
 
 class Origin(StrEnum):
-    """How a model came to be, or not to be, where it is."""
+    """Names how a model came to be there, or not to be."""
 
     PULLED = "pulled"
     CREATED = "created"
@@ -18,7 +18,7 @@ class Origin(StrEnum):
 
 
 class StickyModel(msgspec.Struct, frozen=True):
-    """One model, by its full name.
+    """Holds one model, by its full name.
 
     ``source``: the name to pull, as the client wrote it; a copy has that of the model
     it came from. ``written``: its own name, as the client wrote it.
@@ -35,7 +35,7 @@ class StickyModel(msgspec.Struct, frozen=True):
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is another model under a name of its own."""
+        """Tell whether it is another model under a name of its own."""
         return (
             self.origin is Origin.PULLED and full_model_name(self.source) != self.name
         )
@@ -96,6 +96,6 @@ def steps_to(
 def _is_wanted(
     name: str, wanted: Mapping[str, StickyModel], configured: Collection[str]
 ) -> bool:
-    """Tell whether a model is to be there for its own sake."""
+    """Tell whether a model is wanted for itself, not only as a source of copies."""
     model = wanted.get(name)
     return name in configured if model is None else model.origin is not Origin.DELETED

@@ -1,1 +1,1 @@
-"""Instances: they are wished for, come, serve and go."""
+"""Wish for instances, start them, watch them and stop them."""

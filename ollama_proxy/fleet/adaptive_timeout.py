@@ -1,8 +1,8 @@
-"""How long to wait for a server that was asked whether it lives."""
+"""Choose how long to wait for a server's sign of life."""
 
 
 class ProbeTimeout:
-    """A time-out scaled to what was measured, as TCP does it (RFC 6298).
+    """Scales a time-out to what was measured, as TCP does it (RFC 6298).
 
     The smoothed answer time plus four times its variation, doubled after each
     miss, between ``floor_s`` and ``ceiling_s``.
@@ -17,7 +17,7 @@ class ProbeTimeout:
 
     @property
     def seconds(self) -> float:
-        """How long to wait for the next answer."""
+        """Return how long to wait for the next answer."""
         measured_s = (self._smoothed_s or 0.0) + 4.0 * self._variation_s
         scaled_s = max(measured_s, self._floor_s) * 2.0 ** min(self._misses, 8)
         return min(self._ceiling_s, scaled_s)

@@ -1,4 +1,4 @@
-"""The contract between the proxy and a place where instances live.
+"""Define the contract between the proxy and a place where instances live.
 
 A backend knows one cloud and nothing of clients, models or idleness. Waiting,
 deadlines, retries across calls and readiness belong to the controller, once,
@@ -73,7 +73,7 @@ _PLACE_LENGTH = 500
 
 
 class Phase(StrEnum):
-    """What one look at an instance showed."""
+    """Names what one look at an instance showed."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -83,7 +83,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The answer of `Backend.inspect`.
+    """Holds the answer of `Backend.inspect`.
 
     ``upstream`` is there as soon as the address is known, and always with
     `Phase.RUNNING`. A state that the backend has never heard of is `PENDING`:
@@ -124,7 +124,7 @@ class Observation:
 )
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the controller has to know of a backend before it calls it.
+    """Holds what the controller has to know of a backend before it calls it.
 
     ``externally_managed``: the server is managed by somebody else: it is connected to
     at start-up, and never stopped for idleness. ``child_process``: the instances end
@@ -172,7 +172,7 @@ def place_of(backend: str, traits: Traits) -> str:
 
 
 class Backend(Protocol):
-    """A place where instances live.
+    """Makes, shows and ends instances in one place.
 
     The launch id is the only handle: a backend tags what it creates with it,
     and with the deployment's owner id, and finds it again by these tags. So
@@ -185,7 +185,7 @@ class Backend(Protocol):
 
     @property
     def traits(self) -> Traits:
-        """What the controller has to know before it calls."""
+        """Return what the controller has to know before it calls."""
 
     async def start(self, launch_id: LaunchId) -> None:
         """Ask for an instance and return as soon as the cloud accepts.
@@ -195,10 +195,10 @@ class Backend(Protocol):
         """
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
-        """Look once, without waiting. Nothing there is `GONE`, not an error."""
+        """Look once, without waiting. A missing instance is `GONE`, not an error."""
 
     async def stop(self, launch_id: LaunchId) -> None:
-        """Make it stop costing money. Stopping what is gone succeeds."""
+        """End what costs money. Stopping an instance that does not exist succeeds."""
 
     async def owned(self) -> Collection[LaunchId]:
         """Name every instance that carries our tag, remembered or not."""
@@ -208,13 +208,13 @@ class Backend(Protocol):
 
 
 class Unchanged(str):
-    """A first and only step of an order: everything is as it is meant already."""
+    """Says, as the only step of an order, that nothing has to be changed."""
 
     __slots__ = ()
 
 
 class Notes(Protocol):
-    """What a backend has to know of a launch after a crash: on disk at once."""
+    """Stores what a backend has to know of a launch after a crash: on disk at once."""
 
     def notes(self) -> dict[LaunchId, bytes]:
         """Return every note."""
@@ -228,7 +228,7 @@ class Notes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """What a backend is built from.
+    """Holds what a backend is built from.
 
     ``options`` are the table ``[backend_options]`` of the settings file, and besides
     it ``models``, ``max_lifetime`` (seconds or None) and the backend's own settings

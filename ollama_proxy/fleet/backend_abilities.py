@@ -1,4 +1,4 @@
-"""What a backend may do besides: each is a protocol that `isinstance` asks for.
+"""Define what a backend may do besides: each is a protocol `isinstance` asks for.
 
 A backend has an ability by having its methods. Plug-ins import all of these from
 `ollama_proxy.backend`.
@@ -13,7 +13,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of ``ollama-proxy check``: what was looked at, and the verdict.
+    """Holds one line of ``ollama-proxy check``: what was looked at, and the verdict.
 
     ``warns``: it may work all the same, so it does not count as wrong.
     """
@@ -26,7 +26,7 @@ class Finding:
 
 @runtime_checkable
 class SupportsCheck(Protocol):
-    """A backend that can examine its own settings."""
+    """Can examine its own settings."""
 
     async def check(self) -> list[Finding]:
         """Examine settings, key and quota without creating what costs."""
@@ -34,7 +34,7 @@ class SupportsCheck(Protocol):
 
 @runtime_checkable
 class SupportsHeartbeat(Protocol):
-    """A backend whose instances end by themselves when the proxy falls silent."""
+    """Has instances that end by themselves when the proxy falls silent."""
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
         """Say that the instance is wanted still; asked every ``traits.renew_s``.
@@ -45,7 +45,7 @@ class SupportsHeartbeat(Protocol):
 
 @runtime_checkable
 class SupportsTidy(Protocol):
-    """A backend that leaves things behind which cost nothing: firewall rules, say."""
+    """Leaves things behind that cost nothing: firewall rules, say."""
 
     async def tidy(self) -> None:
         """Remove what no instance needs; what is in use stays.
@@ -56,10 +56,10 @@ class SupportsTidy(Protocol):
 
 @runtime_checkable
 class SupportsReport(Protocol):
-    """A backend that can say what there is to read of an instance that is given up."""
+    """Can report on an instance whose launch is given up."""
 
     async def report(self, launch_id: LaunchId) -> str:
-        """Return what there is to read of a launch that is given up.
+        """Return a report on a launch that is given up: logs, events, console output.
 
         At most 40 lines; empty if nothing could be fetched. It is asked before the
         launch is stopped, once, for a few seconds, and changes nothing.
@@ -68,7 +68,7 @@ class SupportsReport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What instances cost per hour, in the account's currency; None: unknown.
+    """Holds the prices of instances per hour, in the account's currency; None: unknown.
 
     ``per_hour``: one that runs. ``parked``: how many are stopped and kept;
     ``parked_per_hour``: what these cost together.
@@ -81,19 +81,19 @@ class Prices:
 
 @runtime_checkable
 class SupportsPrices(Protocol):
-    """A backend that knows what its instances cost."""
+    """Knows what its instances cost."""
 
     @property
     def prices(self) -> Prices:
-        """What they cost, as far as anybody said."""
+        """Return the prices, as far as they are configured or published."""
 
 
 @runtime_checkable
 class SupportsExpiry(Protocol):
-    """A backend that marks until when an instance is wanted, for anybody to see."""
+    """Marks, for anybody to see, until when an instance is wanted."""
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
-        """Delete what this product made, under any owner, and nobody wants any more.
+        """Delete what this product made under any owner, once its lease has expired.
 
         Returns what it was, in words. For a key and a machine of its own: it needs
         no state of the proxy.
@@ -102,7 +102,7 @@ class SupportsExpiry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Belonging:
-    """One thing in a cloud that carries this product's label, whoever owns it.
+    """Describes a thing in a cloud that carries this product's label, of any owner.
 
     ``name`` is in words, with its place. ``launch_id``: that of an instance; None for
     what outlives launches, a volume or a security group. ``runs``: it is an instance
@@ -124,7 +124,7 @@ class Belonging:
 
 @runtime_checkable
 class SupportsOwners(Protocol):
-    """A backend that sees what other deployments of this product made there."""
+    """Sees what other deployments of this product made in the same place."""
 
     async def belongings(self) -> list[Belonging]:
         """Return all that carries the product's label, ours included."""
@@ -145,7 +145,7 @@ class SupportsOwners(Protocol):
 
 @runtime_checkable
 class SupportsModelListing(Protocol):
-    """A backend that can tell of its models while nothing runs.
+    """Can list its models while nothing runs.
 
     It is asked at each question of a client, so it has to be quick.
     """
@@ -157,7 +157,7 @@ class SupportsModelListing(Protocol):
         """
 
     def show(self, full_name: str) -> bytes | None:
-        """Return the body of ``/api/show`` of a model; None if it can't be told.
+        """Return the body of ``/api/show`` of a model; None if it is unknown.
 
         ``full_name`` is in lower case, with its tag.
         """
@@ -165,7 +165,7 @@ class SupportsModelListing(Protocol):
 
 @runtime_checkable
 class SupportsRelease(Protocol):
-    """A backend that keeps instances, stopped, for the next launch."""
+    """Keeps instances, stopped, for the next launch."""
 
     async def release(self, *, dry_run: bool) -> list[str]:
         """Delete them before their time is over; return what they are, in words."""
@@ -173,11 +173,11 @@ class SupportsRelease(Protocol):
 
 @runtime_checkable
 class EndsAlone(Protocol):
-    """A backend that `start` may be asked of while no proxy runs."""
+    """Can be asked to `start` while no proxy runs."""
 
     @property
     def unattended_s(self) -> float | None:
-        """How many seconds at most an instance runs that nobody renews.
+        """Return for how many seconds at most an instance runs without a renewal.
 
         From when it runs to when it costs nothing; None: nothing would end it.
         """
@@ -185,7 +185,7 @@ class EndsAlone(Protocol):
 
 @runtime_checkable
 class SupportsIdleCosts(Protocol):
-    """A backend that keeps things which cost while nothing runs."""
+    """Keeps things that cost money while nothing runs."""
 
     async def kept(self) -> list[str]:
         """Return each of them, in words, with its price."""
@@ -193,7 +193,7 @@ class SupportsIdleCosts(Protocol):
 
 @runtime_checkable
 class SupportsDeploy(Protocol):
-    """A backend that has something to be set up once, by hand.
+    """Has something that a person sets up once.
 
     Both orders tell their steps, and raise `BackendError`s.
     """
@@ -214,7 +214,7 @@ class SupportsDeploy(Protocol):
 
 @runtime_checkable
 class SupportsReplacement(Protocol):
-    """A backend whose `deploy` may find something of its name that is not its own."""
+    """May find something of its name at `deploy` that is not its own."""
 
     def deploy_over(self, image: str, names: Collection[str]) -> AsyncIterator[str]:
         """Deploy as `SupportsDeploy` has it, and delete before what is named.

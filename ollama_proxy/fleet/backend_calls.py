@@ -27,7 +27,7 @@ from ollama_proxy.fleet.slot import Slot
 
 
 class BackendCalls:
-    """The calls to the backend of a slot.
+    """Calls the backend of a slot.
 
     ``last_words`` is what the backend said of the instance when it last saw it
     pending: the best reason there is if it is gone at the next look.
@@ -128,7 +128,7 @@ class BackendCalls:
             return f"no report of the instance could be fetched: {self.message(error)}"
 
     def message(self, error: BaseException) -> str:
-        """Return what a failed call said, without secrets of the settings."""
+        """Return the message of a failed call, without secrets of the settings."""
         return without(self._slot.offer.secrets, str(error) or type(error).__name__)
 
     def note_failure(

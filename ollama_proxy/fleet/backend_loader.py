@@ -24,12 +24,12 @@ Plugin = BackendPlugin[Any]
 
 
 class NoSettings(BackendSettings):
-    """The settings of a plug-in that is a mere function: ``[backend_options]``."""
+    """Holds the settings of a plug-in that is a function: ``[backend_options]``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Every backend by name: built-in ones, then plug-ins, each sorted.
+    """Holds every backend by name: built-in ones, then plug-ins, each sorted.
 
     ``broken`` has the plug-ins that can't be used, with the error that says why: it is
     raised if one is wanted, and stops nothing else.

@@ -1,4 +1,4 @@
-"""The one door through which every backend comes, ours and everybody's.
+"""Describe a backend, built in or from a plug-in, to the proxy.
 
 A built-in has a `BackendPlugin` called ``PLUGIN``; an entry point of the group
 ``ollama_proxy.backends`` names one, or just a function that builds a backend.
@@ -19,7 +19,7 @@ S = TypeVar("S", bound=BackendSettings)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which backend is used, and what else of the settings bears on its faults.
+    """Says which backend is used, and what else of the settings bears on its faults.
 
     ``named`` is what ``OLLAMA_PROXY_BACKEND`` says, empty if nothing;
     ``models`` are those that have to be there before an instance is ready.
@@ -47,7 +47,7 @@ def own_faults(settings: BackendSettings, _choice: Choice) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class BackendPlugin(Generic[S]):
-    """Everything that the proxy has to know of a backend.
+    """Holds everything that the proxy has to know of a backend.
 
     ``name`` selects it, and is that of its table in the settings file. ``settings`` is
     the model of that table, with the environment variables of its own. ``open`` builds

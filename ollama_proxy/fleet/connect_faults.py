@@ -27,7 +27,7 @@ _EXPIRED = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, …_CERT_HAS_EXPIRED
 
 @dataclass(frozen=True, slots=True)
 class ConnectFault:
-    """Why a server does not answer as Ollama does: one sentence.
+    """Says in one sentence why a server does not answer as Ollama does.
 
     ``passes``: a server that is coming up looks like that, so it is no alarm.
     """
@@ -136,7 +136,7 @@ def _place(upstream: Upstream) -> str:
 
 
 def _or_else(upstream: Upstream, advice: str) -> str:
-    """Return what a person can do, if it was a person who wrote the address."""
+    """Return what a person can do, if the address is from a setting."""
     return f"; {advice} {upstream.setting}" if upstream.setting else ""
 
 

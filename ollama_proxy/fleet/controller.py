@@ -60,7 +60,7 @@ Observer = Callable[[Record, Record], None]
 
 
 class Controller:
-    """One slot: at most one instance, and everything that happens to it.
+    """Owns one slot: at most one instance, and everything that happens to it.
 
     ``upstream``, ``problem``, ``notice`` and ``driver``: see `Slot`. ``report``: what
     the backend had to read of the launch that failed last, until one is ready.
@@ -107,7 +107,7 @@ class Controller:
 
     @property
     def record(self) -> Record:
-        """What is known and intended now."""
+        """Return what is known and intended now."""
         return self._record
 
     def subscribe(self, observer: Observer) -> None:
@@ -146,7 +146,7 @@ class Controller:
 
     @property
     def is_reserving(self) -> bool:
-        """Whether a launch is being written down, which begins then."""
+        """Tell whether a launch is being written down, which begins then."""
         return self._reservation is not None
 
     def would_launch(self, wake: Wake) -> bool:
@@ -173,7 +173,7 @@ class Controller:
         await self._reservation.settled()
 
     async def _settle(self, reservation: Reservation, wake: Wake) -> None:
-        """Reserve a launch, and tell all who wait for it what came of it."""
+        """Reserve a launch, and report the result to the requests that wait for it."""
         try:
             await self._reserve(reservation, wake)
         except StoreError as error:

@@ -23,7 +23,7 @@ def failed(launch_id: LaunchId, seen: Observation) -> Failed:
 
 
 def ended(launch_id: LaunchId, seen: Observation, last_words: str) -> Gone | Lost:
-    """Return the end of an instance: gone, or to be stopped for it is of no use.
+    """Return the end of an instance: `Gone`, or `Lost` if it has to be stopped.
 
     ``last_words``: what the backend said of it when it was there still.
     """

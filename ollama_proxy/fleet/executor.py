@@ -190,7 +190,7 @@ class Executor:
             await self._calls.give_up(Failed(command.launch_id, fault))
 
     async def _start(self, launch_id: LaunchId) -> None:
-        """Repeat the start call until the cloud accepts or refuses for good."""
+        """Repeat the start call until the cloud accepts, or refuses finally."""
 
         def note(state: RetryCallState) -> None:
             if (error := error_of(state)) is not None:
@@ -213,7 +213,7 @@ class Executor:
             self._slot.apply(Accepted(launch_id))
 
     async def _stop(self, launch_id: LaunchId) -> None:
-        """Repeat the stop call until the cloud says that the instance is gone."""
+        """Repeat the stop call until the cloud confirms that the instance is gone."""
         started_at = self._clock.now()
 
         def note(state: RetryCallState) -> None:

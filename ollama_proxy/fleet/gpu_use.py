@@ -1,4 +1,4 @@
-"""Whether a model that was loaded is on the GPU that is paid for.
+"""Tell whether a loaded model is on the GPU that is paid for.
 
 Where the driver does not work, Ollama loads into the machine's memory and says
 nothing: only ``size_vram`` in ``/api/ps`` tells, 0 for a model on the CPU, as much as
@@ -22,7 +22,7 @@ _LARGEST = 2**63
 
 
 class GpuCheck(StrEnum):
-    """What a model that is not on the GPU means for its launch."""
+    """Says what a model that is not on the GPU means for its launch."""
 
     WARN = "warn"
     FAIL = "fail"
@@ -31,7 +31,7 @@ class GpuCheck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """Where one loaded model is: ``size`` bytes in all, ``size_vram`` on the GPU."""
+    """Says where a loaded model is: ``size`` bytes in all, ``size_vram`` on the GPU."""
 
     model: str
     size: int
@@ -39,12 +39,12 @@ class GpuUse:
 
     @property
     def used(self) -> bool:
-        """Whether any of it is on a GPU."""
+        """Tell whether any of it is on a GPU."""
         return self.size_vram > 0
 
     @property
     def share(self) -> float:
-        """How much of it is on a GPU, 0–1."""
+        """Return how much of it is on a GPU, 0–1."""
         return round(min(1.0, self.size_vram / self.size), 3)
 
 
@@ -79,7 +79,7 @@ def _use(entry: dict[str, Any], model: str) -> GpuUse | None:
 
 
 class GpuLook:
-    """What was seen of the present instance's GPU, and what that means for its launch.
+    """Keeps what was seen of the present instance's GPU, and what follows from it.
 
     ``gpus``: how many an instance has; None: nobody knows, so nothing is held against
     it. ``problem``: what is wrong, in a sentence; empty if nothing is known to be.
@@ -96,7 +96,7 @@ class GpuLook:
 
     @property
     def is_on(self) -> bool:
-        """Whether to ask: not where there is no GPU, nor if nobody wants to know."""
+        """Tell whether to ask: not without a GPU, nor if the settings turn it off."""
         return self._check is not GpuCheck.OFF and self._gpus != 0
 
     def forget(self) -> None:
@@ -126,7 +126,7 @@ class GpuLook:
         return Fault("gpu", self.problem) if fails else None
 
     def body(self) -> dict[str, Any] | None:
-        """Return what ``/status`` tells; None where nobody looks."""
+        """Return the part of ``/status`` about the GPU; None if it is not looked at."""
         if not self.is_on:
             return None
         use = self.use

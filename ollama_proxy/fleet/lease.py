@@ -13,7 +13,7 @@ from ollama_proxy.fleet.controller import Controller
 
 
 class Lease:
-    """One request's claim on a ready instance, until it is released.
+    """Claims a ready instance for one request, until it is released.
 
     The instance does not go for idleness meanwhile. ``counts``: the request may reset
     the idle timer. ``is_used``: the instance has worked on it, so its end resets the
@@ -92,7 +92,7 @@ class Lease:
 
 
 class Leases:
-    """The leases on the instance of one slot."""
+    """Holds the leases on the instance of one slot."""
 
     def __init__(self, controller: Controller, clock: Clock) -> None:
         self._controller = controller

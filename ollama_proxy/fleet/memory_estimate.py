@@ -1,4 +1,4 @@
-"""How much disk and memory a model wants, by its size or by its name.
+"""Estimate how much disk and memory a model wants, by its size or by its name.
 
 A name tells the count of parameters, ``llama3.2:1b``, and often their precision,
 ``70b-instruct-q8_0``; without one Ollama's library has four bits (``Q4_K_M``, where
@@ -54,7 +54,7 @@ def _billions(words: str) -> float | None:
 
 
 def needed_gb(model: str, size_bytes: int | None) -> float | None:
-    """Return how much memory a model wants, in GB; None if nobody can tell.
+    """Return how much memory a model wants, in GB; None if that is unknown.
 
     By its size, if an instance has had it; else by its name.
     """

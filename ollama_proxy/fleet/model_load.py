@@ -66,7 +66,7 @@ class ModelLoader:
     async def _look_at_gpu(
         self, upstream: Upstream, wish: LoadWish, *, is_ours: bool
     ) -> None:
-        """See whether what was loaded is on the GPU; that nobody tells is no fault.
+        """See whether the loaded model is on the GPU; an unknown answer is no fault.
 
         Raises `PreparationError` if it is not, and this is to fail the launch.
         """

@@ -1,4 +1,4 @@
-"""What others have in the same cloud: other deployments, and a copy of this one."""
+"""See what others have in the same cloud: other deployments, and a copy of this one."""
 
 import asyncio
 from collections.abc import Callable
@@ -93,7 +93,7 @@ class Neighbours:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong as long as a proxy lives by a copy of our state folder."""
+        """Return what is wrong while a proxy lives by a copy of our state folder."""
         now = self._clock.wall()
         living = [one for one in self._twins if shows_a_proxy(one, now)]
         return twin_words(living[0]) if living else None

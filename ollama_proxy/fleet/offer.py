@@ -11,7 +11,7 @@ from ollama_proxy.fleet.fingerprint import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A backend under a name, and the models that its instances must have.
+    """Names a backend, and the models that its instances must have.
 
     ``spec``: the settings from which its instances are made. ``secrets`` are removed
     from every message and report of the backend.

@@ -1,4 +1,4 @@
-"""What other deployments left in a cloud, and what of it may be removed. Pure.
+"""Judge what other deployments left in a cloud, and what may be removed. Pure.
 
 A deployment is an owner id in a state folder. Where the folder is lost, what carries
 its id belongs to nobody who would stop it; where it is not, a proxy somewhere lives by
@@ -18,14 +18,14 @@ _LAUNCH = re.compile(r"l[0-9a-f]{16}\Z")
 
 
 class Judgement(NamedTuple):
-    """What of an owner may be deleted, in that order, and what is left alone."""
+    """Lists what of an owner may be deleted, in that order, and what is left alone."""
 
     deleted: list[Belonging]
     refused: list[Belonging]
 
 
 def shows_a_proxy(one: Belonging, now: float) -> bool:
-    """Tell whether a proxy that lives has said lately that it wants a thing.
+    """Tell whether a living proxy has renewed a thing lately.
 
     What is stopped and kept has a lease as well, which nobody renews.
     """

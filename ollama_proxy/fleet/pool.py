@@ -1,4 +1,4 @@
-"""The instances that serve one set of models under one policy.
+"""Lease the instances that serve one set of models under one policy.
 
 Decides which instance serves a request, and wakes and stops instances. Requests
 wait (`Waiters`), joined to the one launch, within bounds of count, bytes and age.
@@ -34,7 +34,7 @@ _LEAVING = {State.DRAINING, State.STOPPING}
 
 
 class Pool:
-    """Instances by slot, leases on them, and the requests that wait for one."""
+    """Holds instances by slot, leases on them, and the requests that wait for one."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait now."""
+        """Return how many requests wait now."""
         return len(self._waiters)
 
     @property
     def in_flight(self) -> int:
-        """How many leases are held now."""
+        """Return how many leases are held now."""
         return sum(controller.record.leases for controller in self.controllers)
 
     def start(self) -> None:
-        """Begin to own the instances: adopt what runs, sweep what nobody knows."""
+        """Begin to own the instances: adopt those on record, sweep the others."""
         for controller in self.controllers:
             controller.restore()
             self._tasks.spawn(controller.run(), name=f"owner of {controller.slot}")
@@ -96,7 +96,7 @@ class Pool:
         self._tasks.spawn(self._note_use_forever(), name="use")
 
     def stop_admitting(self) -> None:
-        """Wake nothing more, and let nobody wait any longer: the proxy ends."""
+        """Wake nothing more, and end every wait: the proxy ends."""
         self._ends = True
         self._waiters.give_up()
 
@@ -174,12 +174,12 @@ class Pool:
 
     @property
     def is_ready(self) -> bool:
-        """Whether an instance serves."""
+        """Tell whether an instance serves."""
         return self.ready_upstream() is not None
 
     @property
     def would_launch(self) -> bool:
-        """Whether a wake would begin a launch, now or once the present one has stopped.
+        """Tell whether a wake would begin a launch, now or after the present stop.
 
         Not if a launch is under way, comes by itself, or is refused to wakes.
         """
@@ -192,7 +192,7 @@ class Pool:
 
     @property
     def must_reserve(self) -> bool:
-        """Whether a wake has to wait until a launch is written down."""
+        """Tell whether a wake has to wait until a launch is written down."""
         states = {c.record.state for c in self.controllers}
         if states & _AWAKE or not self._accepts_wakes:
             return False
@@ -229,7 +229,7 @@ class Pool:
     def _wakes(
         self, model: str | None, *, forced: bool = False
     ) -> list[tuple[Controller, Wake]]:
-        """Return which slots are to be woken now, and how."""
+        """Return which slots a wake goes to now, and how."""
         if not self._accepts_wakes:
             return []
         woken = [c for c in self.controllers if c.record.state in _AWAKE]
@@ -310,7 +310,7 @@ class Pool:
         return self._longest_wait_s(wait_s, joins=joins)
 
     def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:
-        """Return how long a request is to wait that may wait for ``wait_s`` seconds."""
+        """Return how long a request waits that may wait for ``wait_s`` seconds."""
         is_in_vain = self._in_vain() or not self._accepts_wakes
         is_in_vain = is_in_vain or (joins and not self._is_coming())
         return 0.0 if is_in_vain else max(wait_s, self._joiner.grace_left_s(), 0.0)

@@ -1,4 +1,4 @@
-"""What an instance answers to the proxy's own questions, read within bounds."""
+"""Read within bounds what an instance answers to the proxy's own questions."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _MAX_LINE = 1024 * 1024
 
 
 class PreparationError(Exception):
-    """The instance can't be made ready; ``fault`` says why."""
+    """Reports that the instance can't be made ready; ``fault`` says why."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
@@ -29,13 +29,13 @@ class PreparationError(Exception):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the connection broke, which a gateway may have done."""
+        """Tell whether the connection broke, which a gateway may have done."""
         return self.fault.reason == "lost"
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """A whole answer."""
+    """Holds a whole answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -123,7 +123,7 @@ async def read_lines(
 
 
 def text_field(body: bytes, name: str) -> str | None:
-    """Return a text of a JSON object; None if there is none."""
+    """Return a text of a JSON object; None if it has none of that name."""
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -39,7 +39,7 @@ _SHOWN_MODELS = 50
 
 
 class Probe(Protocol):
-    """What the controller needs to know of an Ollama server."""
+    """Asks an Ollama server what the controller needs to know."""
 
     async def alive(self, upstream: Upstream) -> bool:
         """Tell whether the server answers now."""

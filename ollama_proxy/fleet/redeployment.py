@@ -47,7 +47,7 @@ async def closing_steps(steps: AsyncIterator[str]) -> AsyncIterator[None]:
 def order_steps(
     name: str, backend: Backend, image: str | None, replaced: Collection[str] = ()
 ) -> AsyncIterator[str]:
-    """Begin to deploy an image, or to remove everything if there is none.
+    """Begin to deploy an image, or without one to remove everything.
 
     ``replaced``: what may be deleted for it, though it has no mark of ours. Raises
     `StartupError` for what the backend of that ``name`` can't do.
@@ -90,7 +90,7 @@ class Redeployment:
 
     @property
     def backend_name(self) -> str:
-        """The name of the backend that an order is carried out on."""
+        """Return the name of the backend that an order is carried out on."""
         return self._controller.offer.name
 
     async def run(
@@ -115,7 +115,7 @@ class Redeployment:
             self._take_traits()
 
     def _on_transition(self, _before: Record, after: Record) -> None:
-        """Take the traits once what was to be stopped is gone, if after the order."""
+        """Take the traits once the instance to stop is gone, after the order ended."""
         if after.state in _AT_REST:
             asyncio.get_running_loop().call_soon(self._take_traits)
 

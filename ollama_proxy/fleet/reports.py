@@ -75,7 +75,7 @@ def bounded(text: str, secrets: Iterable[str] = ()) -> str:
 def cleaned(
     event: Failed | Gone | Lost, secrets: Iterable[str]
 ) -> Failed | Gone | Lost:
-    """Return the end of an instance, fit to be told, logged and kept."""
+    """Return the end of an instance, cleaned for people, log and journal."""
     report = bounded(event.report, secrets)
     if isinstance(event, Failed):
         message = _sentence(event.fault.message, secrets)

@@ -1,4 +1,4 @@
-"""A launch that is being written down, and the requests that wait until it is."""
+"""Write a launch down before it begins; requests wait until that is done."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from ollama_proxy.base.errors import StoreError
 
 
 class Reservation:
-    """One launch between the first wish for it and its place on record.
+    """Holds one launch between the first wish for it and its place on record.
 
     Wishes that come meanwhile join it, so that two of them do not make two launches.
     A stop withdraws it, a later wish renews it: the last order counts.
@@ -29,6 +29,6 @@ class Reservation:
         self._done.set_result(None)
 
     def fail(self, error: StoreError) -> None:
-        """Tell all who wait why the launch does not begin."""
+        """Report to every waiting request why the launch does not begin."""
         self._done.set_exception(error)
         self._done.exception()  # else asyncio complains if all of them have left

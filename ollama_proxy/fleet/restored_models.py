@@ -1,4 +1,4 @@
-"""The models that clients put on an instance, so that the next one has them too.
+"""Remember the models that clients put on an instance, for the next one.
 
 What was pulled or copied is pulled again on a fresh instance. What was created
 there exists nowhere else: once its disk is gone it is lost, and said to be.
@@ -55,7 +55,7 @@ class RestoredModels:
         ]
 
     def hoped_for(self) -> list[str]:
-        """Return the models that clients put there, but for those that are gone.
+        """Return the models that clients put there, less those that are lost.
 
         What could not be brought back once is tried again by each launch.
         """

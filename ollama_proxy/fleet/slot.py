@@ -1,4 +1,4 @@
-"""What the executor and the watch see of the controller whose commands they run."""
+"""Show the executor and the watch the controller whose commands they run."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from ollama_proxy.upstream.endpoint import Upstream
 
 
 class Slot(Protocol):
-    """A place for one instance: its record, and what is known of the instance now.
+    """Holds the record of one instance, and what is known of the instance now.
 
     ``upstream`` is where it is reached, None before its address is known.
     ``problem`` is why it can't be reached for the moment, ``notice`` what a person
@@ -29,7 +29,7 @@ class Slot(Protocol):
 
     @property
     def record(self) -> Record:
-        """What is known and intended now."""
+        """Return what is known and intended now."""
 
     def apply(self, event: Event) -> None:
         """Let an event change the record; on disk first, then in memory."""

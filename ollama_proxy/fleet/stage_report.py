@@ -16,7 +16,7 @@ class StageCounts(Protocol):
     """Counts the stages of launches."""
 
     def observe_stage(self, backend: str, stage: str, seconds: float) -> None:
-        """Count a stage that took so long."""
+        """Count a stage by its length."""
 
 
 class StageLearner(Protocol):
@@ -27,7 +27,7 @@ class StageLearner(Protocol):
 
 
 class StageReport:
-    """An observer of one controller: each launch that becomes ready is told once.
+    """Reports each launch of one controller once it is ready.
 
     One that was taken up in the middle, by a proxy that was restarted, teaches nothing.
     """

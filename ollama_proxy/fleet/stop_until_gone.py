@@ -1,4 +1,4 @@
-"""Stop an instance by hand, until the cloud says that it is gone."""
+"""Stop an instance without a controller, until the cloud says that it is gone."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ _LIMIT_S = 900.0
 
 
 async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
-    """Stop a launch again and again until it is gone, whatever fails meanwhile.
+    """Repeat the stop of a launch until it is gone, whatever fails meanwhile.
 
     Raises `TransientError` if it is there after a quarter of an hour, and at once
     what only a person can mend.

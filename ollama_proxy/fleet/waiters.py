@@ -1,4 +1,4 @@
-"""Requests that wait for an instance: bounded in number, released gradually."""
+"""Hold requests that wait for an instance: bounded in number, released gradually."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ _FIRST_BATCH = 8
 
 
 class Wants(Enum):
-    """What a waiting request may do: have an instance woken, or join a launch."""
+    """Says whether a waiting request may wake an instance, or only join a launch."""
 
     TO_WAKE = "wake"
     TO_JOIN = "join"
 
 
 class Waiters:
-    """The requests that wait now. A request is forgotten when its client leaves.
+    """Holds the requests that wait now. One is dropped when its client leaves.
 
     ``most``: how many may wait at once. ``is_ready``: whether there is an instance to
     go to, asked before each batch.

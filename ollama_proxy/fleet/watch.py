@@ -55,7 +55,7 @@ class InstanceWatch:
 
     @property
     def _traits(self) -> Traits:
-        """What the backend's instances are like now: a deploy may change them."""
+        """Return the backend's traits as they are now: a deploy may change them."""
         return self._slot.offer.backend.traits
 
     def mark_alive(self) -> None:
@@ -89,7 +89,7 @@ class InstanceWatch:
         await self._until_lost(launch_id)
 
     async def _until_running(self, launch_id: LaunchId) -> Upstream | None:
-        """Look until the instance runs; None if it is gone or will never serve."""
+        """Look until the instance runs; None if it ended or will never serve."""
         looks = self._looks_until(_is_settled)
         seen: Observation = await looks(self._look_and_show, launch_id)
         if _is_over(seen):
@@ -120,7 +120,7 @@ class InstanceWatch:
         return seen
 
     async def _until_over(self, launch_id: LaunchId) -> Observation:
-        """Look until the instance is gone or will never serve; return that look."""
+        """Look until the instance has ended or will never serve; return that look."""
         await self._sleep(self._poll_s())
         looks = self._looks_until(_is_over)
         seen: Observation = await looks(self._calls.inspect, launch_id)

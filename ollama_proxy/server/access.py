@@ -1,4 +1,4 @@
-"""Decide who may ask at all: by ``Origin``, by ``Host``, and by rules that are added.
+"""Decide which requests may pass: by ``Origin``, by ``Host``, and by added rules.
 
 `AccessControl.check` is called by both servers with each request, before anything is
 served, woken or counted as use. It is no middleware of aiohttp, since those see only
@@ -26,14 +26,14 @@ A container's health check carries no key, and a browser sends none with a prefl
 
 
 class HeaderView(Protocol):
-    """The headers of a request, by names of any case."""
+    """Reads the headers of a request, by names of any case."""
 
     def get(self, name: str, default: str, /) -> str:
         """Return the first value of a header, or ``default``."""
 
 
 class AccessFacts(NamedTuple):
-    """What a rule may look at; the body is none of it, as it may not have come yet.
+    """Holds what a rule may look at; not the body, which may not have come yet.
 
     ``peer`` is the address that the connection comes from, "" if it is unknown;
     ``path`` is raw and has no query; ``origin`` is "" for what no page of another sent.
@@ -53,7 +53,7 @@ AccessRule: TypeAlias = Callable[[AccessFacts], Reply | None]
 
 
 class AccessControl:
-    """The rules of one proxy; without ``hosts`` any ``Host`` is taken."""
+    """Holds the rules of one proxy; without ``hosts`` any ``Host`` is taken."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class AccessControl:
 
 
 def _allow(facts: AccessFacts) -> Headers:
-    """Return what gin's router says of a method that it does not take, if so."""
+    """Return the ``Allow`` header that gin sends for a method a path does not take."""
     allowed = allow_header(facts.path)
     is_taken = facts.method in allowed.split(", ")
     return (("Allow", allowed),) if allowed and not is_taken else ()

@@ -27,7 +27,7 @@ _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}
 
 
 class _Place(NamedTuple):
-    """A family with an address of it."""
+    """Holds a family with an address of it."""
 
     family: int
     address: tuple[Any, ...]

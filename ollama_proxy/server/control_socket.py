@@ -42,7 +42,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class ControlOrder(msgspec.Struct, frozen=True):
-    """What is to be done, by the ``backend`` that the caller's settings mean."""
+    """Holds an order, for the ``backend`` that the caller's settings mean."""
 
     order: Literal["deploy", "delete"]
     backend: str
@@ -51,7 +51,7 @@ class ControlOrder(msgspec.Struct, frozen=True):
 
 
 class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A step, or nothing but that the proxy is at work; or how the order ended.
+    """Holds one line of the answer: a step, a sign of life, or the result.
 
     ``refused``: this proxy can't carry it out as it is set up. ``asks``: it wants a yes
     that names these.
@@ -81,7 +81,7 @@ class ControlSocket:
             order.cancel()
 
     async def aclose(self) -> None:
-        """Wait until what goes on has ended, for so long as a proxy may take to end."""
+        """Wait until the order under way has ended, as long as a proxy may take."""
         self.cancel()
         if self._callers:
             await asyncio.wait(self._callers, timeout=_END_S)
@@ -127,7 +127,7 @@ class ControlSocket:
         writer: asyncio.StreamWriter,
         tale: "_Tale",
     ) -> ControlOrder | None:
-        """Return the order of a caller who may give one; refuse any other."""
+        """Return the order of a caller with the right to give one; refuse any other."""
         caller = peer(writer.get_extra_info("socket").fileno())
         refused = ""
         if caller is not None and caller not in {0, os.geteuid()}:
@@ -244,7 +244,7 @@ async def listening(
 
 
 def _bind(path: Path) -> tuple[socket.socket, tuple[int, int]]:
-    """Bind the socket, which nobody else can use from its first moment.
+    """Bind the socket, closed to other users from its first moment.
 
     Returns the mark of its file as well. Raises `OSError`; whatever else has that
     name, a link for one, stays as it is.

@@ -1,4 +1,4 @@
-"""The signals that end the proxy, and those that do not."""
+"""Handle the signals that end the proxy, and those that do not."""
 
 import asyncio
 import os

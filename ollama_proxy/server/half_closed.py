@@ -1,8 +1,8 @@
-"""How long a request may still take whose client sends no more.
+"""Bound how long a request goes on after its client half-closed the connection.
 
-Most such clients have left, and Go ends what is generated for one. But a client that
-only closed its half may still read, so what needs no waiting is sent, as Go's
-server does.
+Most such clients have left, and Go cancels the request of one. But a client that
+only closed its half may still read, so an answer that needs no waiting is sent, as
+Go's server does.
 """
 
 MOMENT_S = 0.1

@@ -1,4 +1,4 @@
-"""The server: takes connections, and ends them in good order."""
+"""Accept connections, and end them in good order."""
 
 import asyncio
 import contextlib
@@ -91,7 +91,7 @@ class Runner(web.AppRunner):
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 
     def close_idle(self, longer_than_s: float) -> None:
-        """Close the connections on which nothing was asked for so long."""
+        """Close the connections that have been idle for so long."""
         oldest = asyncio.get_running_loop().time() - longer_than_s
         for client in tuple(self._clients):
             if client.is_idle and client.idle_since < oldest:

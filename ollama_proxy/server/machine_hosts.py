@@ -1,4 +1,4 @@
-"""The name and the addresses of this machine, as the system tells them."""
+"""Return the name and the addresses of this machine, as the system has them."""
 
 import socket
 

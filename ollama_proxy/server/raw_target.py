@@ -1,4 +1,4 @@
-"""What a client wrote as the target of its request."""
+"""Read the target of a request as its client wrote it."""
 
 from aiohttp import web
 

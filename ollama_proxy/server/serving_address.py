@@ -1,4 +1,4 @@
-"""Where the proxy of a state folder listens, written down for the other commands.
+"""Write down where the proxy of a state folder listens, for the other commands.
 
 It stands in the folder while the proxy serves. One that was killed leaves it behind:
 it counts only while the process that wrote it has the folder. Little is imported, since
@@ -70,7 +70,7 @@ def _has_folder(pid: int, folder: Path) -> bool:
 
 
 def _open_files(pid: int) -> Iterator[Path]:
-    """Yield the files that a process has open. Raises `OSError` if there is none."""
+    """Yield the open files of a process. Raises `OSError` if it does not exist."""
     own = _PROCESSES / "self" / "fd"
     if own.is_dir():
         for one in (_PROCESSES / str(pid) / "fd").iterdir():

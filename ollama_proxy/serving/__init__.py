@@ -1,1 +1,1 @@
-"""One request, from the decision to its last byte; knows no server."""
+"""Serve one request, from the decision to its last byte; know no server."""

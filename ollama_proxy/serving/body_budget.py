@@ -1,4 +1,4 @@
-"""How much of the bodies of requests may be in memory."""
+"""Limit how much of the bodies of requests may be in memory."""
 
 SMALL_BODY = 256 * 1024
 """Bytes up to which a body is kept although nobody has to look at it."""
@@ -8,7 +8,7 @@ HELD_BODY = 32 * 1024 * 1024
 
 
 class BodyBudget:
-    """How many bytes of bodies may be in memory for requests that wait."""
+    """Limits the bytes of bodies in memory for requests that wait."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

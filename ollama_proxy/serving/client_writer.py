@@ -18,54 +18,54 @@ class Head(Protocol):
 
     @property
     def status(self) -> int:
-        """The status."""
+        """Return the status."""
 
     @property
     def reason(self) -> str | None:
-        """The words after the status."""
+        """Return the words after the status."""
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """The headers as they came."""
+        """Return the headers as they came."""
 
 
 class Writer(Protocol):
-    """What a client's connection writes with."""
+    """Writes to a client's connection."""
 
     async def drain(self) -> None:
         """Wait until most of what was written is sent."""
 
 
 class OnTransport(Protocol):
-    """Whatever came over a connection."""
+    """Has a transport: whatever came over a connection."""
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The connection; None if it is closed."""
+        """Return the connection; None if it is closed."""
 
 
 class Asked(Protocol):
-    """A client's request, as far as its answer has to know it."""
+    """Describes a client's request, as far as its answer has to know it."""
 
     @property
     def method(self) -> str:
-        """The method."""
+        """Return the method."""
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The client's connection; None if it is closed."""
+        """Return the client's connection; None if it is closed."""
 
     @property
     def writer(self) -> Writer:
-        """How to wait for the client."""
+        """Return how to wait for the client."""
 
 
 class StartedResponse(Protocol):
-    """A response whose head has left."""
+    """Writes a response whose head was sent."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its headers; names are found in any case."""
+        """Return its headers; names are found in any case."""
 
     async def write(self, data: bytes) -> None:
         """Send more of its body."""
@@ -121,7 +121,7 @@ class ClientWriter:
 
     @property
     def last(self) -> bytes:
-        """What came last of the body."""
+        """Return the last piece of the body."""
         return self._last if self._last_chunk is None else self._last_chunk[:-2]
 
     def write_chunk(self, chunk: bytes) -> bool:
@@ -134,7 +134,7 @@ class ClientWriter:
         return self._queued() > self._most
 
     def take(self, pieces: list[bytes]) -> bool:
-        """Write what came; True if the client is too slow for more."""
+        """Write the pieces; return True if the client is too slow for more."""
         if self._is_watched:
             self._watch(pieces)
         if self._is_closing():

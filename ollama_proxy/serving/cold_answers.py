@@ -53,7 +53,7 @@ def json_reply(body: bytes, *, status: int = 200, family: Family) -> Reply:
 def provisioning_reply(
     family: Family, waiting: ProvisioningStatus, request_id: str
 ) -> Reply:
-    """Answer what needs an instance: there is none, and when to ask again, if ever."""
+    """Return the answer while no instance is ready, with when to ask again, if ever."""
     body = provisioning_body(family, waiting, request_id=request_id)
     again = waiting.retry_after
     headers = (

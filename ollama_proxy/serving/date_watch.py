@@ -15,7 +15,7 @@ _STEP_S: Final = 2.0  # what is corrected in small steps is 8 ms at most in that
 
 
 class Marks(Protocol):
-    """The part of the store that keeps marks."""
+    """Keeps marks: the part of the store that is needed here."""
 
     def put_mark(self) -> None:
         """Write a mark of the clock."""
@@ -47,7 +47,7 @@ class DateWatch:
             self._log.warning(log.DATE_SET, date=date, moved_s=round(moved_s, 1))
 
     async def run(self) -> None:
-        """Look until cancelled; say at once that there is no date, if so."""
+        """Check the date until cancelled; log at once if the machine has none."""
         if (unset := unset_date(self._clock.wall())) is not None:
             self._log.warning(log.DATE_UNSET, reason=unset)
         while True:

@@ -1,4 +1,4 @@
-"""What instances, lists and settings say at this moment, for `decide`."""
+"""Tell `decide` what instances, lists and settings say at this moment."""
 
 from collections.abc import Callable, Collection
 
@@ -36,10 +36,10 @@ class FleetView:
 
     @property
     def is_ready(self) -> bool:
-        """Whether an instance serves."""
+        """Tell whether an instance serves."""
         return self._pool.is_ready
 
     @property
     def version(self) -> str:
-        """The version of the Ollama that would be asked; "" if unknown."""
+        """Return the version of the Ollama that would be asked; "" if unknown."""
         return self._last_version()

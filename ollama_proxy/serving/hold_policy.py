@@ -1,4 +1,4 @@
-"""How long requests may wait for an instance."""
+"""Hold how long requests may wait for an instance."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ollama_proxy.core.http.headers import Headers, preferred_wait_s
 
 @dataclass(frozen=True, slots=True)
 class HoldPolicy:
-    """How long a request may wait, in seconds.
+    """Holds how long a request may wait, in seconds.
 
     ``silent_s``: how long before the first heartbeat; ``beat_s``: between two.
     Both stay below the 60 s after which common reverse proxies give up.

@@ -1,4 +1,4 @@
-"""Requests that the settings name as no use: health checks that are completions.
+"""Match requests that the settings ignore as use: health checks that are completions.
 
 A rule is one condition, or several joined by ``&`` that must all hold: the client's
 program (``agent=Uptime-Kuma*``), the path (``path=/v1/completions``), or how long an
@@ -30,7 +30,7 @@ _WRITE = (
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRule:
-    """What a request must be like; None where that is no matter.
+    """Holds the conditions of one rule; None where any value matches.
 
     ``agent`` and ``path`` are globs in which ``*`` stands for anything and ``?`` for
     one character; that of an agent takes any case. ``tokens`` is the longest answer.
@@ -118,7 +118,7 @@ def _compiled(glob: str | None, flags: int = 0) -> re.Pattern[str] | None:
 
 
 class _Options(msgspec.Struct):
-    """The one option that is looked at."""
+    """Holds the one option that is looked at."""
 
     num_predict: msgspec.Raw = msgspec.Raw()
 

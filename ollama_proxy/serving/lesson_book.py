@@ -14,7 +14,7 @@ _WRITE_EVERY_S: Final = 10.0
 
 
 class LessonBook:
-    """The lessons of one place, in memory and on disk."""
+    """Keeps the lessons of one place, in memory and on disk."""
 
     def __init__(self, store: LessonStore, clock: Clock) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Every metric, in a registry of its own per proxy.
+"""Define every metric, in a registry of its own per proxy.
 
 Labels come from closed sets, and all their values exist from the start, so that
 a dashboard shows zero and not a gap. No label holds what a client made up.
@@ -27,7 +27,7 @@ _WAIT_BUCKETS = (0.001, 0.01, 0.1, 1, 5, 15, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """What is counted. One object per proxy."""
+    """Counts requests, launches and their outcomes. One object per proxy."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

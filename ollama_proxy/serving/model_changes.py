@@ -1,4 +1,4 @@
-"""Requests that change an instance's models: relayed, remembered, and seen through."""
+"""Relay requests that change an instance's models, and remember the changes."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -36,7 +36,7 @@ _DELETED = PullHead(_OK, "OK", CIMultiDictProxy(CIMultiDict({"Content-Length": "
 
 
 class _Change(PullRequest, frozen=True):
-    """The names in the body of any request that changes models."""
+    """Holds the names in the body of any request that changes models."""
 
     source: str = ""
     destination: str = ""
@@ -245,14 +245,14 @@ class ModelChanges:
 
 
 class _Ending:
-    """The last line of an answer that passes by."""
+    """Keeps the last line of an answer that passes by."""
 
     def __init__(self) -> None:
         self._kept = b""
 
     @property
     def tail(self) -> bytes:
-        """The last line."""
+        """Return the last line."""
         return self._kept.rstrip(b"\n").rpartition(b"\n")[2]
 
     async def watch(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

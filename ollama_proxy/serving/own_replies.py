@@ -1,4 +1,4 @@
-"""What the proxy answers by itself, by the plan that `decide` made."""
+"""Write what the proxy answers by itself, by the plan that `decide` made."""
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.http.reply import Reply
@@ -26,7 +26,7 @@ from ollama_proxy.upstream.loop_mark import LoopMark
 
 
 class OwnReplies:
-    """Writes replies, and notes on the request what came of it."""
+    """Writes replies, and records the outcome on the request."""
 
     def __init__(
         self,

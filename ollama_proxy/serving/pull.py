@@ -1,4 +1,4 @@
-"""One pull under way: what was asked for, what it said so far, who follows it."""
+"""Run one pull: what was asked for, its output so far, and its followers."""
 
 import asyncio
 from collections import deque
@@ -19,7 +19,7 @@ _TOLD_LINE_BYTES = 4 * 1024
 
 
 class PullRequest(msgspec.Struct, frozen=True):
-    """What a client asks for with ``POST /api/pull``."""
+    """Holds what a client asks for with ``POST /api/pull``."""
 
     model: str = ""
     name: str = ""
@@ -28,12 +28,12 @@ class PullRequest(msgspec.Struct, frozen=True):
 
     @property
     def model_name(self) -> str:
-        """The model: ``model``, else the older ``name``."""
+        """Return the model: ``model``, else the older ``name``."""
         return self.model or self.name
 
 
 class EncodedPullError(UpstreamError):
-    """What a pull says is compressed, so it can be neither read nor joined."""
+    """Reports a pull whose output is compressed: it can be neither read nor joined."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__(f"what the pull says is compressed ({encoding})", arrived=True)
@@ -55,7 +55,7 @@ def read_pull(body: bytes) -> PullRequest | None:
 
 
 class Pull:
-    """One pull under way: its answer's head, and what it said so far.
+    """Runs one pull: the head of its answer, and its output so far.
 
     ``followers``: the clients that wait for it; ``stop`` ends what asks for it.
     ``last`` is its last line. What it says is kept up to ``most_bytes``: a follower
@@ -89,17 +89,17 @@ class Pull:
         self._ended_by: str | None = None
 
     def stop(self, by: str) -> None:
-        """Have it end soon: nobody wants it any more; ``by`` says who found so."""
+        """End the pull soon, since no client wants it; ``by`` names the cause."""
         self._ended_by = by
         self._stop()
 
     async def answered(self) -> PullHead:
-        """Wait for the head of its answer; raises `UpstreamError` if there is none."""
+        """Wait for the head of its answer; raises `UpstreamError` if none comes."""
         return await asyncio.shield(self.head)
 
     @property
     def succeeded(self) -> bool:
-        """Whether its last word was ``success``."""
+        """Tell whether its last word was ``success``."""
         return self._ended and self.progress.status == "success"
 
     def say(self, data: bytes) -> None:
@@ -147,11 +147,11 @@ class Pull:
         return self.progress.status == "success" or self.progress.error is not None
 
     def _takes_lines(self) -> bool:
-        """Tell whether more can be said than its head announced."""
+        """Tell whether more can be written than its head announced."""
         return not (self.head.done() and "Content-Length" in self.head.result().headers)
 
     def _told_end(self) -> bytes:
-        """Return the line that tells who stopped it, with a head if there is none."""
+        """Return the line that names the cause of the end, with a head if need be."""
         line = ended_line(self.request, self._ended_by or "")
         if not self.head.done():
             self.head.set_result(failed_head(len(line)))

@@ -24,12 +24,12 @@ from ollama_proxy.upstream.request import UpstreamRequest
 
 
 def ignore_activity() -> None:
-    """Do nothing: a read is no use of an instance."""
+    """Do nothing: a read does not reset the idle timer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every way of serving a request stands on.
+    """Holds what every way of serving a request stands on.
 
     ``stall_s`` is how long a client may send or take nothing.
     """
@@ -47,7 +47,7 @@ class Services:
     stall_s: float
 
     def lease(self, plan: Relay | Observe) -> Lease | None:
-        """Claim the instance that a plan counts on; None if there is none now."""
+        """Lease the instance that a plan counts on; None if none is ready now."""
         is_use = isinstance(plan, Relay)
         return self.pool.try_lease() if is_use else self.pool.observe()
 

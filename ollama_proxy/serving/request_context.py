@@ -1,4 +1,4 @@
-"""One request on its way through the proxy: what is decided by, logged and told."""
+"""Hold one request on its way through the proxy: its facts, log keys and outcome."""
 
 import random
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ollama_proxy.core.plans import Facts, Wait
 
 @dataclass(slots=True)
 class RequestContext(Facts):
-    """The facts of one request, and what its answer and its log line need besides.
+    """Holds the facts of one request, and what its answer and its log line need.
 
     ``target`` is path and query as the client wrote them. ``wait_s`` is how long it
     has waited, ``load`` what is to be loaded for it.
@@ -23,17 +23,17 @@ class RequestContext(Facts):
 
     @property
     def model(self) -> str | None:
-        """The model that is to be in memory, if any."""
+        """Return the model that has to be in memory, if any."""
         return self.load.model if self.load is not None else None
 
     def admit(self, wait: Wait) -> None:
-        """Take note that the request begins to wait, and what is to be loaded."""
+        """Record that the request begins to wait, and which model it needs loaded."""
         self.admitted, self.tried = wait, True
         if wait.fields is not None and self.load is None:
             self.load = load_wish_of(self.route, wait.fields)
 
     def abandon(self) -> None:
-        """Take note that the client left, unless it was reset for a fault of ours."""
+        """Set the outcome to `abandoned`, unless it is `broken` already."""
         if self.outcome != "broken":
             self.outcome = "abandoned"
 

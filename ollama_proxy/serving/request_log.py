@@ -1,4 +1,4 @@
-"""The log line and the metric of a request, and how a fault of our own is told."""
+"""Log and count a request, and turn a fault of our own into an answer."""
 
 import structlog
 
@@ -34,7 +34,7 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
 def failure(
     client: OnTransport, context: RequestContext, error: Exception, *, has_begun: bool
 ) -> Reply:
-    """Return the 500 that a fault of our own is told as; logs one that is a surprise.
+    """Return the 500 for a fault of our own, and log it if it is unexpected.
 
     If a response has begun, the client is reset: raises `ConnectionResetError`.
     """

@@ -1,4 +1,4 @@
-"""One answer on its way to the client, byte for byte.
+"""Relay one answer to the client, byte for byte.
 
 Nothing is compressed, decompressed or re-encoded. The first byte of an answer
 passes while the instance works on the second.
@@ -41,7 +41,7 @@ is there, the body, which then leaves with `StartedResponse.write_eof` at the la
 
 
 class ResponseRelay(Generic[ResponseT]):
-    """One answer on its way to the client; ``response`` is set once it began.
+    """Relays one answer to the client; ``response`` is set once it began.
 
     ``begun`` is a response under way, if heartbeats have opened one already; else
     ``opening`` begins it. ``added`` are headers of our own, ``request_id`` names the
@@ -147,7 +147,7 @@ class ResponseRelay(Generic[ResponseT]):
         return self.response
 
     async def abort_stream(self, error: Exception) -> ResponseT:
-        """End a stream whose instance was lost, so that nobody takes it for whole.
+        """End a stream whose instance was lost, so that no client takes it for whole.
 
         Raises `ConnectionResetError` after a reset, where nothing can be told.
         """

@@ -35,7 +35,7 @@ _LOOK_EVERY_S = 5.0
 
 
 class BufferedBody:
-    """A body that is in memory."""
+    """Holds a body that is in memory."""
 
     expects = False
 
@@ -53,7 +53,7 @@ class BufferedBody:
 
 
 class AttachedPull:
-    """A pull that its client waits for, and that ends with it."""
+    """Runs a pull that its client waits for, and that ends with it."""
 
     def __init__(self, request: PullRequest) -> None:
         self.request = request
@@ -67,14 +67,14 @@ class AttachedPull:
         return self._scope
 
     def stop(self, by: str) -> None:
-        """Have it end soon: nobody wants it any more; ``by`` says who found so."""
+        """End the pull soon, since no client wants it; ``by`` names the cause."""
         self.ended_by = by
         with contextlib.suppress(RuntimeError):  # the scope was left already
             self._scope.reschedule(asyncio.get_running_loop().time())
 
 
 class Pulls:
-    """The pulls under way, by instance and model; ``most`` of them detached."""
+    """Keeps the pulls under way, by instance and model; ``most`` of them detached."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Pulls:
                 pulled(pull.request)
 
     async def _take(self, pull: Pull, to_send: PreparedRequest, lease: Lease) -> None:
-        """Read the answer to its end, or until nobody waits and nothing moves."""
+        """Read the answer to its end, or until it stalls without a follower."""
         limit = asyncio.timeout(None)
         watcher = start_task(self._watch(pull, limit), name="pull watch")
         try:
@@ -217,7 +217,7 @@ class Pulls:
             watcher.cancel()
 
     async def _watch(self, pull: Pull, limit: asyncio.Timeout) -> None:
-        """End a pull that nobody follows and that gets no further."""
+        """End a pull that has no follower and gets no further."""
         moved_at = self._clock.now()
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, self._stall_s))

@@ -1,4 +1,4 @@
-"""What is going on, for people and for clients: ``/status`` and the 503s."""
+"""Say what is going on, for people and for clients: ``/status`` and the 503s."""
 
 import math
 import random
@@ -51,7 +51,7 @@ _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 
 
 
 class _CachedStatus(NamedTuple):
-    """What is told to all who ask in the same tenth of a second, of the same record.
+    """Holds the status text, cached for 100 ms as long as the record does not change.
 
     ``wait_s`` is when it is worth asking again, as far as is known.
     """
@@ -63,11 +63,11 @@ class _CachedStatus(NamedTuple):
 
 
 class Disk(Protocol):
-    """Where the state is written."""
+    """Tells whether the state could be written."""
 
     @property
     def problem(self) -> str | None:
-        """Why the last write failed, until one succeeds again."""
+        """Return why the last write failed, until one succeeds again."""
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Status:
         return last.waiting._replace(message=message, retry_after=retry_after)
 
     def unwoken(self) -> ProvisioningStatus:
-        """Return why there is no instance for a request that is to wake none."""
+        """Return why no instance is ready, for a request that may not wake one."""
         waiting, state = self.waiting(), self._foremost().record.state
         is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
         if not is_down or waiting.status == "error":
@@ -165,7 +165,7 @@ class Status:
         return round(self.clock.now() - record.woken_at, 1)
 
     def _progress(self, controller: Controller) -> float | None:
-        """Return how far a launch is; what was told of it once is not taken back."""
+        """Return how far a launch is; reported progress is never taken back."""
         record = controller.record
         elapsed_s = self._elapsed_s(record)
         if elapsed_s is None:
@@ -195,7 +195,7 @@ class Status:
 
     @property
     def simulated(self) -> bool:
-        """Whether what answers is the stand-in and no model."""
+        """Tell whether what answers is the stand-in and no model."""
         return any(c.offer.backend.traits.simulated for c in self.pool.controllers)
 
     def body(self) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def _needs_person(situation: _CachedStatus) -> bool:
 
 
 def _detail(controller: Controller, *, starting: bool) -> str | None:
-    """Return what a launch is at, or what is to be known of the way to what serves."""
+    """Return what a launch is doing, or a notice about a ready instance."""
     if starting:
         return detail_of(controller.record.progress) or None
     told = dict.fromkeys(words for words in (controller.problem, controller.notice))

@@ -1,4 +1,4 @@
-"""What becomes of a request for a model that nobody here knows.
+"""Decide whether a request for an unknown model may start an instance.
 
 A model that is not there would start a machine only to say so. A name is known if it
 is configured, brought back, being pulled, or in the last instance's list. Where
@@ -37,26 +37,26 @@ _NAME_LENGTH = 593  # host 350, namespace, model and tag 80 each (types/model/na
 
 
 class Listing(Protocol):
-    """The part of the catalogue that tells which models there are."""
+    """Tells which models there are: the part of the catalogue that is needed here."""
 
     @property
     def list_id(self) -> str | None:
-        """What the list is known by while it names the same; None: there is none."""
+        """Return the id of the list, which changes with its names; None without one."""
 
     def knows(self, full_name: str) -> bool:
         """Tell whether a model is listed or expected."""
 
 
 class Launches(Protocol):
-    """The part of the pool that tells what a wake would do."""
+    """Tells what a wake would do: the part of the pool that is needed here."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether an instance serves."""
+        """Tell whether an instance serves."""
 
     @property
     def would_launch(self) -> bool:
-        """Whether a wake would begin a launch, now or once what stops is gone."""
+        """Tell whether a wake would begin a launch, now or after the present stop."""
 
 
 class UnknownModels:
@@ -87,7 +87,7 @@ class UnknownModels:
 
     @property
     def awaits(self) -> bool:
-        """Whether an instance was woken for a name of which it said nothing yet.
+        """Tell whether an instance woken for a name has not answered about it yet.
 
         For ten minutes: whoever asked for it may never come back.
         """
@@ -98,11 +98,11 @@ class UnknownModels:
 
     @property
     def learns_of_presence(self) -> bool:
-        """Whether an answer that succeeded may tell something new."""
+        """Tell whether an answer that succeeded may tell something new."""
         return self.awaits or bool(self._book.lessons.absent)
 
     def judge(self, name: str) -> Fate:
-        """Return what becomes of a request for a model; changes nothing."""
+        """Return whether a request for a model may wake an instance; change nothing."""
         if not name or self._rule is WakeRule.TRUE:
             return Fate.PASS
         if is_cloud_model(name) or self._launches.is_ready:
@@ -160,7 +160,7 @@ class UnknownModels:
             self.heard(name, is_there=is_there)
 
     def heard(self, name: str, *, is_there: bool) -> None:
-        """Take in what an instance said of a model that was asked for."""
+        """Record what an instance answered about a model that was asked for."""
         full, lessons = full_model_name(name), self._lessons()
         was_awaited = self._awaited.pop(full, None) is not None
         if self._listing.knows(full) or len(full) > _NAME_LENGTH:
@@ -177,7 +177,7 @@ class UnknownModels:
             self._book.save_soon()
 
     def refreshed(self) -> None:
-        """Take in that an instance told its list: it lacks what it was woken for."""
+        """Record an instance's new list: it lacks the names that it was woken for."""
         lessons = self._lessons()
         woken, lessons.woken = lessons.woken, []
         for full in woken:

@@ -1,4 +1,4 @@
-"""The simulator's ``/v1/messages``."""
+"""Serve the simulator's ``/v1/messages``."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any

@@ -13,7 +13,7 @@ HEADER = "X-Simulator-Fault"
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong with one request.
+    """Holds what goes wrong with one request.
 
     ``status``: answer with this status and an error. ``delay``: seconds before
     anything happens. After that many pieces of a stream: ``reset_after`` cuts

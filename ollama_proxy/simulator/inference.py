@@ -1,4 +1,4 @@
-"""The simulator's inference routes: native and OpenAI."""
+"""Serve the simulator's inference routes: native and OpenAI."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ from ollama_proxy.simulator.words import embedding, tool_arguments, tool_call, w
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What a chat is answered with."""
+    """Holds what a chat is answered with."""
 
     tokens: list[str]
     thinking: list[str]

@@ -1,4 +1,4 @@
-"""The simulator's models: which are there, which are loaded, and for how long."""
+"""Keep the simulator's models: which exist, which are loaded, and for how long."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ _SIZE = 4_666_162
 
 @dataclass(slots=True)
 class Model:
-    """One model of the store."""
+    """Holds one model of the store."""
 
     name: str
     modified_at: float
@@ -24,12 +24,12 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """64 hex characters, as Ollama gives them."""
+        """Return 64 hex characters, as Ollama gives them."""
         return hashlib.sha256(f"{self.name} {self.system}".encode()).hexdigest()
 
     @property
     def details(self) -> dict[str, Any]:
-        """The ``details`` of tags, show and ps."""
+        """Return the ``details`` of tags, show and ps."""
         return {
             "parent_model": self.parent,
             "format": "gguf",

@@ -1,4 +1,4 @@
-"""The simulator's application: routes, the model store's endpoints, manners."""
+"""Build the simulator's application: routes, the model store's endpoints, manners."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ _LAYER_BYTES = 1_321_082_688
 
 @dataclass(slots=True)
 class Manners:
-    """How the simulator behaves. ``rate``: tokens a second, 0 is unbounded.
+    """Holds how the simulator behaves. ``rate``: tokens a second, 0 is unbounded.
 
     ``max_loaded``: how many models are in memory at once, 0 is unbounded.
     ``vram_share``: how much of a loaded model is said to be on a GPU, 0–1.
@@ -50,7 +50,7 @@ class Manners:
 
 @dataclass(slots=True)
 class Counters:
-    """What was done, for tests and the curious: ``GET /-/simulator``."""
+    """Counts what was done, for tests and the curious: ``GET /-/simulator``."""
 
     requests: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
@@ -58,7 +58,7 @@ class Counters:
 
 
 class Simulator:
-    """Everything but inference: system, model store, counters."""
+    """Serves everything but inference: system, model store, counters."""
 
     def __init__(self, manners: Manners, now: Callable[[], float]) -> None:
         self.manners = manners
@@ -310,7 +310,7 @@ _DRAINED = 256 * 1024
 
 
 async def _unread(response: web.Response, request: web.Request) -> web.Response:
-    """Drain a small body that nobody wants; close the connection of a big one."""
+    """Drain a small unread body; close the connection of a big one."""
     length = request.content_length
     size = 0 if length is None else length
     if "Expect" in request.headers:

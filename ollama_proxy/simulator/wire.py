@@ -1,4 +1,4 @@
-"""How the simulator writes: Go's JSON, one flush per piece, faults on the way."""
+"""Write as the simulator does: Go's JSON, one flush per piece, faults on the way."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def sse(value: object, name: str | None = None) -> bytes:
 
 
 class Stream:
-    """A streamed answer. Its headers leave together with the first piece."""
+    """Streams an answer. Its headers leave together with the first piece."""
 
     def __init__(self, request: web.Request, kind: str, faults: Faults) -> None:
         self._request = request

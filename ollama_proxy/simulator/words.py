@@ -1,4 +1,4 @@
-"""What the simulator says: the same words for the same request, plainly made up."""
+"""Make up the simulator's words: the same for the same request, plainly made up."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""What outlives the process: ports, and the stores that have them."""
+"""Keep what outlives the process: ports, and the stores that have them."""

@@ -20,7 +20,7 @@ from ollama_proxy.store.ports import JOURNAL_LINES, PLACES, REMEMBERED
 
 @dataclass(slots=True)
 class MemoryNotes:
-    """The notes of one backend."""
+    """Holds the notes of one backend."""
 
     kept: dict[LaunchId, bytes] = field(default_factory=dict)
 
@@ -39,7 +39,7 @@ class MemoryNotes:
 
 @dataclass(slots=True)
 class MemoryStages:
-    """How long the stages of the last launches of each offer took."""
+    """Holds how long the stages of the last launches of each offer took."""
 
     kept: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class MemoryStages:
 
 @dataclass(slots=True)
 class MemoryPlace:
-    """What is known of the models of one place, of that which has its ``name`` now.
+    """Holds what is known of the models of one place, by its present ``name``.
 
     ``rows``: what is known of each place, the last written last.
     """
@@ -65,11 +65,11 @@ class MemoryPlace:
     rows: dict[str, tuple[Snapshot | None, Lessons]] = field(default_factory=dict)
 
     def contents(self) -> Snapshot | None:
-        """Return what the newest instance said; None before the first."""
+        """Return the answers of the newest instance; None before the first."""
         return self._row()[0]
 
     def put_contents(self, contents: Snapshot) -> None:
-        """Write what the newest instance said."""
+        """Write the answers of the newest instance."""
         self._put(contents, self._row()[1])
 
     def lessons(self) -> Lessons:
@@ -97,7 +97,7 @@ def _copied(lessons: Lessons) -> Lessons:
 
 
 class MemoryStore:
-    """The state of one deployment; it has every port of `ollama_proxy.store.ports`."""
+    """Holds the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 
     def __init__(self, *, journal_lines: int = JOURNAL_LINES) -> None:
         self._journal_lines = journal_lines
@@ -140,7 +140,7 @@ class MemoryStore:
         return launch_id in begun | self.launch_ids()
 
     def forget(self, launch_ids: Collection[LaunchId]) -> None:
-        """Let no record name launches that were seen to be gone."""
+        """Remove launches that have ended from every record."""
         for slot, record in list(self.records.items()):
             if record.launch_id in launch_ids:
                 self.put(slot, without_launch(record), None)

@@ -65,13 +65,13 @@ class Journal(Protocol):
 
 
 class CatalogStore(Protocol):
-    """Keeps what the newest instance of a place said of its models."""
+    """Keeps the answers of the newest instance of a place about its models."""
 
     def contents(self) -> Snapshot | None:
-        """Return what the newest instance said; None before the first."""
+        """Return the answers of the newest instance; None before the first."""
 
     def put_contents(self, contents: Snapshot) -> None:
-        """Write what the newest instance said. Raises `StoreError`."""
+        """Write the answers of the newest instance. Raises `StoreError`."""
 
 
 class LessonStore(Protocol):
@@ -114,7 +114,7 @@ class Ownership(Protocol):
 
     @property
     def owner_id(self) -> str:
-        """The id of this deployment, drawn when the store was new."""
+        """Return the id of this deployment, drawn when the store was new."""
 
     def take_over(self, owner_id: str) -> None:
         """Go on as another deployment: nothing of our own may be left.
@@ -135,11 +135,11 @@ class Health(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why the last write failed, until one succeeds again."""
+        """Return why the last write failed, until one succeeds again."""
 
     @property
     def damage(self) -> list[str]:
-        """What an earlier process left that could not be read, in words."""
+        """Return what an earlier process left that could not be read, in words."""
 
 
 class Store(
@@ -159,10 +159,10 @@ class Store(
 
     @property
     def stages(self) -> StageHistory:
-        """What is known of the stages of launches."""
+        """Return what is known of the stages of launches."""
 
     def forget(self, launch_ids: Collection[LaunchId]) -> None:
-        """Let no record name launches that were seen to be gone.
+        """Remove launches that have ended from every record.
 
         Raises `StoreError`.
         """

@@ -1,4 +1,4 @@
-"""The folder of the state: taken for one process, and readable by nobody else.
+"""Take the state folder for one process, closed to other users.
 
 A group is meant to have it if its members may write there, or if new files get its
 group: platforms that choose a user for each container share a volume in that way.
@@ -29,7 +29,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def take_folder(folder: Path) -> FileLock:
-    """Take the folder for this process, or say who has it. Raises `StartupError`."""
+    """Take the folder for this process, or name its holder. Raises `StartupError`."""
     if is_without_home(folder):
         raise StartupError(
             "OLLAMA_PROXY_STATE_DIR: this user has no home folder to keep the state in;"
@@ -116,7 +116,7 @@ def _close_to_others(folder: Path) -> None:
 
 
 def _write_pid(path: Path, mode: int) -> None:
-    """Write whose folder it is; on a full disk a reader learns that nobody knows."""
+    """Write the process id of the holder, or on a full disk an empty file."""
     make_private(path, mode)
     try:
         path.write_text(f"{os.getpid()}\n", "ascii")

@@ -1,1 +1,1 @@
-"""The HTTP/1.1 client to one instance."""
+"""Speak HTTP/1.1 to one instance."""

@@ -1,4 +1,4 @@
-"""The certificate authority of a deployment, made at its first start.
+"""Sign the certificates of a deployment, by an authority made at its first start.
 
 Each launch gets a certificate in its name and a token, and the proxy a link that
 trusts nobody but that launch.
@@ -35,7 +35,7 @@ _NO_CHECK_TIME = 0x200000
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate with its private key, both PEM."""
+    """Holds a certificate with its private key, both PEM."""
 
     certificate: str
     key: str = field(repr=False)
@@ -72,7 +72,7 @@ class Authority:
         return x509.load_pem_x509_certificate(self._path.read_bytes())
 
     def _valid_certificate(self) -> x509.Certificate:
-        """Return the certificate, made anew if it is not for the present date.
+        """Return the certificate, signed again if it does not include the present date.
 
         The date was wrong when it was made, by years perhaps, or ten have passed. The
         key stays, and with it the trust in what it has signed.

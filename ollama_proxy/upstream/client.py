@@ -29,7 +29,7 @@ _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
 
 
 class Answer:
-    """An instance's answer, of which the head has come. To be used with ``async with``.
+    """Gives access to an answer whose head has come. Use it with ``async with``.
 
     The connection is kept if the body was read to its end, and closed if not. With a
     ``check`` a body that ends too early for its protocol counts as broken off, however
@@ -102,11 +102,11 @@ class _CheckedSink:
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the sink takes whole chunks, which may change."""
+        """Tell whether the sink takes whole chunks, which may change."""
         return self._sink.is_chunked
 
     def take(self, pieces: list[bytes]) -> bool:
-        """Take what came; True if the sink is full."""
+        """Forward pieces of the body; return True if the sink is full."""
         self.look()
         for piece in pieces:
             self._check.add(piece)

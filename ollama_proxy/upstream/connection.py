@@ -1,8 +1,8 @@
-"""One connection to an instance, which carries one request at a time.
+"""Carry one request at a time over one connection to an instance.
 
-What comes of an answer's body goes from here straight to whoever takes it: no
-queue, no task is woken for it. A `Sink` that is full has the connection read no
-further until there is room again, so a slow client never grows our memory.
+Bytes of a body go from `data_received` straight to a `Sink`: no queue, and no task
+wakes for them. While the sink is full, the connection is not read, so a slow client
+never grows our memory.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ class Sink(Protocol):
 
     @property
     def is_chunked(self) -> bool:
-        """Whether it can `write_chunk`."""
+        """Tell whether it can `write_chunk`."""
 
     def take(self, pieces: list[bytes]) -> bool:
-        """Take what came; True if it is full."""
+        """Write pieces of the body; return True if it is full."""
 
     def write_chunk(self, chunk: bytes) -> bool:
         """Take one whole chunk, framed as on the wire; True if it is full."""
@@ -42,10 +42,10 @@ class Sink(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """An HTTP/1.1 connection; `ask` sends a request, then the body can be read.
+    """Carries HTTP/1.1: `ask` sends a request, then the body can be read.
 
-    ``gone`` is called once it is closed, by whom ever. ``used``: it has carried a
-    request before. ``idle_since`` and ``generation`` belong to whoever keeps it.
+    ``gone`` is called once it is closed, by either side. ``used``: it has carried a
+    request before. ``idle_since`` and ``generation`` belong to the pool.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what came; a token passes here, so this is short."""
+        """Forward received bytes; every token passes here, so this is short."""
         write_chunk = self._write_chunk
         if (
             write_chunk is not None
@@ -109,13 +109,13 @@ class Connection(asyncio.Protocol):
             self._tell()
 
     def _pass_chunks(self, parser: ResponseParser) -> None:
-        """Let whole chunks pass unparsed, where what comes next is one."""
+        """Let whole chunks pass unparsed, if the next byte begins a chunk."""
         sink = self._sink
         passes = sink is not None and sink.is_chunked and parser.between_chunks
         self._write_chunk = sink.write_chunk if sink is not None and passes else None
 
     def _keep(self, size: int) -> None:
-        """Leave what came to be read; read no further if that is much.
+        """Count bytes that are not read yet; pause reading beyond 64 KiB.
 
         A head does not count: it is taken whole, up to a limit of its own.
         """
@@ -126,9 +126,9 @@ class Connection(asyncio.Protocol):
             self._pause()
 
     def eof_received(self) -> bool:
-        """Close: a server that sends no more is of no more use.
+        """Close the connection: a server that half-closes it sends nothing more.
 
-        At once, since it may never take what is still to be sent.
+        At once: the server may never read the bytes that are still to be sent.
         """
         self._note_end(None)
         self.close()
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
         self._gone(self)
 
     def _note_end(self, exc: Exception | None) -> None:
-        """Have whoever waits for the answer know that no more of it comes."""
+        """Wake the task that reads the answer: no more of it comes."""
         parser = self._parser
         if parser is not None and not parser.complete and self._failure is None:
             self._failure = exc or _end(parser)
@@ -161,15 +161,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it can carry a request."""
+        """Tell whether it can carry a request."""
         return self._transport is not None and not self._transport.is_closing()
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing came of it that was not read yet, its end included.
+        """Tell whether nothing came of it that was not read yet, its end included.
 
-        What nobody asked for would be taken for the next answer. It is looked at
-        once more since the loop reads a socket only when its turn comes.
+        Bytes that no request asked for would be taken for the next answer. The socket
+        is polled here, since the loop reads it only when its turn comes.
         """
         if self._transport is None or not self.is_open:
             return False
@@ -180,9 +180,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def was_stale(self) -> bool:
-        """Whether it was kept, and ended without a byte as soon as it was used.
+        """Tell whether a kept connection closed within 1 s without sending a byte.
 
-        Later an end may be that of an instance which had begun to work.
+        The peer had closed it already, so the request can be sent again. A later end
+        may be that of an instance which had begun to work.
         """
         loop = asyncio.get_running_loop()
         at_once = loop.time() - self._asked_at < self._stale_s

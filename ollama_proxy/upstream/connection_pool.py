@@ -1,4 +1,4 @@
-"""Connections to instances: opened, kept for a while, handed out again.
+"""Open connections to instances, keep them for a while, and hand them out again.
 
 There is no limit on open ones: each belongs to a request of a client, and Ollama
 queues by itself. How many are kept idle, and how long, is limited.
@@ -30,7 +30,7 @@ _AddressInfo = aiohappyeyeballs.AddrInfoType
 
 
 class ConnectionKey(NamedTuple):
-    """Where to connect, and whom to trust there; connections are kept by it."""
+    """Identifies a peer: where to connect, and whom to trust there."""
 
     host: str
     port: int
@@ -60,7 +60,7 @@ class ConnectionPool:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def aclose(self) -> None:
-        """Close every connection, and see them gone."""
+        """Close every connection, and wait until they are closed."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         self._all_gone.clear()
@@ -72,10 +72,10 @@ class ConnectionPool:
                     await self._all_gone.wait()
 
     def forget(self) -> None:
-        """Keep no connection: what they led to is gone, or asleep and silent.
+        """Close every idle connection: their peers may be gone without a word.
 
-        A machine that was suspended wakes up with its connections dead, and nobody
-        on the way says so. What is under way now may end.
+        A machine that was suspended wakes up with its connections dead, and gets no RST
+        or FIN for them. Requests that are under way may end.
         """
         self._resolved.clear()
         self._generation += 1
@@ -94,7 +94,7 @@ class ConnectionPool:
         return ConnectionKey(url.raw_host or "", url.port or 80, server_name, context)
 
     def _system_context(self) -> ssl.SSLContext:
-        """Return whom the system trusts; it is slow to load."""
+        """Return the TLS context with the system's authorities; it is slow to load."""
         if self._default_context is None:
             self._default_context = ssl.create_default_context()
         return self._default_context

@@ -1,4 +1,4 @@
-"""The private link to an instance: it proves who it is before it sees a prompt.
+"""Describe the private link to an instance, which proves itself before any prompt.
 
 The proxy speaks only to a server that shows what the link demands, so a stranger
 on a reused address learns nothing. `ollama_proxy.upstream.certificates` makes links
@@ -15,7 +15,7 @@ from ollama_proxy.core.http.headers import GUARD_HEADER
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How an instance is spoken to, besides its address.
+    """Describes how an instance is spoken to, besides its address.
 
     ``token`` goes out as ``Authorization: Bearer``, in place of the client's own.
     ``server_name`` is what its certificate must name, ``context`` whom to trust;
@@ -38,7 +38,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The Ollama server of an instance.
+    """Describes the Ollama server of an instance.
 
     ``url`` is its base without a trailing slash; ``link`` how it and the proxy
     know each other, None on a machine or network of one's own. ``is_gateway``: what
@@ -55,17 +55,17 @@ class Upstream:
 
     @property
     def has_gateway(self) -> bool:
-        """Whether a guard or gateway may end an answer that its server broke off."""
+        """Tell whether a gateway may end an answer that its server broke off."""
         return self.is_gateway or self.is_guarded
 
     @property
     def is_guarded(self) -> bool:
-        """Whether the backend made the link, and not a person who named a server."""
+        """Tell whether the backend made the link, rather than a person's settings."""
         return self.link is not None and not self.link.is_configured
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """What aiohttp's client needs to know of a link, per request."""
+    """Holds what aiohttp's client needs to know of a link, per request."""
 
     ssl: ssl.SSLContext | bool
     server_hostname: str | None

@@ -1,4 +1,4 @@
-"""The mark on each request that leaves the proxy: one that comes back goes no further.
+"""Mark each request that leaves the proxy, and refuse one that comes back.
 
 An upstream that leads back here, at once or by way of other proxies, would make one
 request thousands: each pass asks for the next. As with ``Via`` (RFC 9110 §7.6.3) every
@@ -31,7 +31,7 @@ _TOO_MANY = (
 
 
 class LoopMark:
-    """The mark of one proxy: a hash, so that nobody learns the owner id from it.
+    """Holds the mark of one proxy: a hash, so that it does not reveal the owner id.
 
     ``headers`` and ``line`` are what a request of ours carries, for aiohttp and as
     bytes.

@@ -1,4 +1,4 @@
-"""A client's request as an instance gets it: headers, framing, bytes."""
+"""Write a client's request as an instance gets it: headers, framing, bytes."""
 
 import functools
 import re
@@ -18,7 +18,7 @@ BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Body(Protocol):
-    """A request's body on its way to an instance.
+    """Provides a request's body on its way to an instance.
 
     ``complete``: it is all there, so it can be sent twice. ``expects``: its client
     sends it only once it is invited.
@@ -29,32 +29,32 @@ class Body(Protocol):
 
     @property
     def expects(self) -> bool:
-        """Whether its client waits to be invited."""
+        """Tell whether its client waits to be invited."""
 
     async def invite(self) -> None:
         """Have the client send it."""
 
     def payload(self) -> bytes | AsyncIterator[bytes] | None:
-        """Return what is to be sent, framed as it came."""
+        """Return the bytes or parts to send, framed as they came."""
 
 
 class UpstreamRequest(Protocol):
-    """A request that can be handed to an instance."""
+    """Describes a request that can be sent to an instance."""
 
     @property
     def method(self) -> str:
-        """The method."""
+        """Return the method."""
 
     @property
     def target(self) -> str:
-        """The raw path and query."""
+        """Return the raw path and query."""
 
     @property
     def body(self) -> Body:
-        """The body."""
+        """Return the body."""
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
-        """Tell whether a body goes out in chunks, since nobody knows its length."""
+        """Tell whether a body goes out in chunks, since its length is unknown."""
 
     def head(
         self,
@@ -72,7 +72,7 @@ class UpstreamRequest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request as an instance gets it; ``target`` is the raw path and query."""
+    """Holds a request as an instance gets it; ``target`` is the raw path and query."""
 
     method: str
     target: str
@@ -80,7 +80,7 @@ class PreparedRequest:
     body: Body
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
-        """Tell whether a body goes out in chunks, since nobody knows its length."""
+        """Tell whether a body goes out in chunks, since its length is unknown."""
         in_parts = payload is not None and not isinstance(payload, bytes)
         return in_parts and "Content-Length" not in self.headers
 
@@ -125,7 +125,7 @@ class PreparedRequest:
 
 
 def in_the_clear(to_send: PreparedRequest) -> PreparedRequest:
-    """Return a request whose answer is to be one that can be read, or joined."""
+    """Return a request that asks for an uncompressed answer, to be read or joined."""
     fields = CIMultiDict(without(to_send.headers.items(), CLEAR))
     return replace(to_send, headers=fields)
 

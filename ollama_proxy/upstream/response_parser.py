@@ -27,7 +27,7 @@ _Parser = httptools.HttpResponseParser
 
 
 class ResponseError(Exception):
-    """What came is not an answer, or not a whole one."""
+    """Reports bytes that are not an answer, or not a whole one."""
 
 
 class ResponseHead(NamedTuple):
@@ -39,7 +39,7 @@ class ResponseHead(NamedTuple):
 
 
 class ResponseParser:
-    """What has come of the answer to one request, whose ``method`` it is.
+    """Collects the answer to one request, whose ``method`` it is.
 
     It serves one answer: httptools would add a trailer of one to the next.
     ``heard``: any byte came. ``invited``: the instance said ``100 Continue``.
@@ -69,7 +69,7 @@ class ResponseParser:
         self._parser: _Parser | None = httptools.HttpResponseParser(_Callbacks(self))
 
     def feed(self, data: bytes) -> None:
-        """Take in what came; raises `ResponseError` if it is no answer."""
+        """Parse received bytes; raises `ResponseError` if they are no answer."""
         self.heard = True
         if self._parser is None:
             self.reusable = False
@@ -91,7 +91,7 @@ class ResponseParser:
             self._parser = None  # or they hold each other
 
     def _heads_apart(self, data: bytes) -> Iterator[bytes]:
-        """Yield what came, cut where a head ends: what comes next may be no body."""
+        """Yield received bytes, cut at the end of a head: no body may follow it."""
         joined, begun_at, looked_at = self._line_end + data, len(self._line_end), 0
         while self.head is None:
             found = joined.find(_HEAD_END, looked_at)
@@ -134,12 +134,12 @@ class ResponseParser:
         self.complete, self.reusable = True, False
 
     def close(self) -> None:
-        """Let go of what came; the parser and this object hold each other."""
+        """Drop all state: the parser and this object refer to each other."""
         self._parser = None
         self.pieces.clear()
 
     def on_field(self, name: bytes, value: bytes) -> None:
-        """Take in a header; one after the head is a trailer, which nobody reads."""
+        """Add a header; fields after the head are trailers, which are ignored."""
         self._fields.append((name, value))
 
     def on_reason(self, part: bytes) -> None:
@@ -179,7 +179,7 @@ class ResponseParser:
         self.head = ResponseHead(status, reason, CIMultiDictProxy(headers))
 
     def on_begin(self) -> None:
-        """Take note that a message begins; one after the answer nobody asked for."""
+        """Handle the start of a message; one after the answer was not asked for."""
         if self.complete:
             self._whole = len(self.pieces) if self._whole is None else self._whole
             self.reusable = False
@@ -205,7 +205,7 @@ class ResponseParser:
 
 
 class _Callbacks:
-    """What httptools calls; it looks these names up once, when it is made."""
+    """Binds the names that httptools looks up once, when it is made."""
 
     def __init__(self, parser: ResponseParser) -> None:
         self.on_message_begin = parser.on_begin

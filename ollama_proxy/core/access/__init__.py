@@ -1,1 +1,1 @@
-"""Who may ask: rules on `Origin` and `Host`."""
+"""Decide by `Origin` and `Host` which requests are allowed."""

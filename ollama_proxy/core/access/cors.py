@@ -1,4 +1,4 @@
-"""Who may ask from a browser: Ollama's rules for ``Origin`` and ``Host``.
+"""Decide which web pages may ask: Ollama's rules for ``Origin`` and ``Host``.
 
 Pure. The rules are those of Ollama's server (v0.33: ``server/routes.go``,
 ``envconfig/config.go``) and of gin-contrib/cors 1.7.2, which it uses. Without the
@@ -46,7 +46,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class CorsPolicy:
-    """Which origins may ask: Ollama's own list, and what the user adds.
+    """Decides which origins may ask: Ollama's own list, and those the user adds.
 
     Raises `ValueError` for an entry that Ollama's server would not start with.
     """

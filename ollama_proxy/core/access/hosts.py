@@ -1,4 +1,4 @@
-"""Which ``Host`` a server takes that listens on loopback only."""
+"""Decide which ``Host`` is allowed by a server that listens on loopback only."""
 
 import functools
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _LONGEST_ADDRESS = 64
 
 @dataclass(frozen=True, slots=True)
 class HostPolicy:
-    """The rules for ``Host``: ``machine`` is its name, ``addresses`` are its own."""
+    """Holds the rules for ``Host``: ``machine`` is its name, ``addresses`` its own."""
 
     machine: str
     addresses: frozenset[str]

@@ -5,10 +5,10 @@ import functools
 
 @functools.lru_cache(maxsize=4096)
 def length_line(size: int) -> bytes:
-    """Return how ``size`` bytes begin if they are exactly one chunk.
+    """Return the length line that ``size`` bytes begin with if they are one chunk.
 
-    There is one such beginning, so no length has to be read; where there is none,
-    nothing begins so.
+    For each size there is one such line at most, so a comparison replaces parsing.
+    Where no chunk has that total length it is one NUL byte, which never matches.
     """
     for digits in range(1, 9):
         length = size - digits - 4

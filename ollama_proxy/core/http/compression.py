@@ -32,7 +32,7 @@ _OF_ONE_BODY = (
 
 
 class UnreadableBodyError(Exception):
-    """A body is compressed in a way that can't be unpacked here; says how."""
+    """Reports a body compressed in a way that can't be unpacked here; says how."""
 
 
 def encoding_of(headers: Headers) -> str:

@@ -1,4 +1,4 @@
-"""Which headers are handed on, in both directions.
+"""Choose the headers that are forwarded, in both directions.
 
 Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection``
 names; everything else passes, in order and as often as it came.
@@ -73,7 +73,7 @@ def _named_by_connection(headers: Headers) -> set[str]:
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """Return the type of a body without parameters, in lower case; "" if none is told.
+    """Return the type of a body without parameters, in lower case; "" if it has none.
 
     aiohttp's `content_type` remembers the last 56 headers, which may have 1 MB each.
     """

@@ -1,11 +1,11 @@
-"""A response that the proxy makes itself: the one thing that both servers can send."""
+"""Hold a response that the proxy makes itself: the one thing both servers can send."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole response of our own.
+    """Holds a whole response of our own.
 
     ``headers`` are names and values in the order in which they are sent;
     ``Content-Length`` and ``Date`` are added by the server that sends it.

@@ -64,7 +64,7 @@ Found = dict[bytes, list[bytes]]
 
 
 class RefusedRequestError(Exception):
-    """A request that is not served, told without a byte of the client's.
+    """Reports a request that is not served; no byte of the client's is quoted.
 
     ``path`` is what was asked for by a method that nobody knows.
     """
@@ -78,7 +78,7 @@ class RefusedRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A head that can be read in one way only.
+    """Holds a head that can be read in one way only.
 
     ``raw`` are its bytes, as the server behind gets them; ``length`` that of the
     body, None if it comes in chunks. ``is_last``: no request comes after it.
@@ -90,7 +90,7 @@ class RequestHead:
 
 
 def is_host(value: bytes) -> bool:
-    """Tell whether a ``Host`` may be one: Go refuses others, whoever listens."""
+    """Tell whether a ``Host`` is valid; Go refuses others on every address."""
     return _HOST.fullmatch(value) is not None
 
 
@@ -213,7 +213,7 @@ def _body_length(found: Found, *, is_old: bool) -> int | None:
 
 
 def _expect(found: Found) -> list[bytes]:
-    """Return the one line that is to say that the client waits to be invited."""
+    """Return the ``Expect`` line by which a client waits to be invited, or no line."""
     if b"expect" not in found:
         return []
     first = found[b"expect"][0].lower()

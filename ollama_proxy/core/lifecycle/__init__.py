@@ -1,1 +1,1 @@
-"""How one instance lives: its record, what happens to it, what is done about it."""
+"""Decide how one instance lives: its record, its events and the commands for it."""

@@ -1,4 +1,4 @@
-"""The stages of a launch, and how long each took. Pure.
+"""Record the stages of a launch, and how long each took. Pure.
 
 The proxy sees one stage after the other: `Timeline`, whose lengths add up to the whole
 launch. What an instance tells of its own boot (`read_spans`) may overlap: an image is
@@ -25,7 +25,7 @@ _LONGEST_S = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class StageSpan:
-    """One stage: when it began and how long it took, in seconds.
+    """Holds one stage: when it began and how long it took, in seconds.
 
     ``begun_s``: since the wake, or since the boot if the instance tells it.
     """
@@ -44,7 +44,7 @@ def stage_name(progress: Progress) -> str:
 
 
 class Timeline:
-    """The stages of the present launch, or the last one, as the proxy saw them.
+    """Holds the stages of the present launch, or the last one, as the proxy saw them.
 
     ``is_whole``: it was seen from the wake on. ``guest``: what the instance told of
     its boot. Moments are those of `Clock.now`.

@@ -26,7 +26,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Make the cloud remove the instance, until it says it is gone."""
+    """Asks the cloud to remove the instance, until it confirms that it is gone."""
 
     launch_id: LaunchId
 

@@ -69,5 +69,5 @@ def given_up_at(record: Record, policy: Policy) -> float:
 
 
 def is_idle(record: Record, now: float, policy: Policy) -> bool:
-    """Tell whether an instance was used by nobody for as long as it may be."""
+    """Tell whether an instance has been unused for the whole idle timeout."""
     return not record.leases and now >= record.last_used + policy.idle_timeout_s

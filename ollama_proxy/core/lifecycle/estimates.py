@@ -1,4 +1,4 @@
-"""How long a launch takes, from those that were measured."""
+"""Estimate how long a launch takes, from those that were measured."""
 
 import statistics
 
@@ -28,7 +28,7 @@ _STEPS = {
 
 
 class Estimates:
-    """The measured launches of each offer, kept in memory and in the store."""
+    """Holds the measured launches of each offer, in memory and in the store."""
 
     def __init__(self, launches: LaunchHistory) -> None:
         self._launches = launches

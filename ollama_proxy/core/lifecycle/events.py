@@ -1,4 +1,4 @@
-"""What happens to an instance."""
+"""List what happens to an instance."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Progress
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """A request, or with ``forced`` a person, needs an instance."""
+    """Reports that a request, or with ``forced`` a person, needs an instance."""
 
     launch_id: LaunchId
     model: str | None = None
@@ -16,14 +16,14 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The cloud took the start call."""
+    """Reports that the cloud accepted the start call."""
 
     launch_id: LaunchId
 
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """The launch was seen at some stage."""
+    """Reports that the launch was seen at some stage."""
 
     launch_id: LaunchId
     progress: Progress
@@ -31,14 +31,14 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The instance can serve."""
+    """Reports that the instance can serve."""
 
     launch_id: LaunchId
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The launch can't succeed any more.
+    """Reports that the launch can't succeed any more.
 
     ``report``: longer words of the backend, here and in the next two.
     """
@@ -50,7 +50,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An instance that was there does not answer any more, or has vanished."""
+    """Reports that an instance does not answer any more, or has vanished."""
 
     launch_id: LaunchId
     message: str
@@ -60,7 +60,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The cloud said clearly that nothing of this launch exists.
+    """Reports the cloud's clear word that nothing of this launch exists.
 
     ``message``: why, as far as anybody said.
     """
@@ -73,7 +73,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class StopFailed:
-    """A stop call did not succeed; the instance may still cost money."""
+    """Reports that a stop call failed; the instance may still cost money."""
 
     launch_id: LaunchId
     message: str
@@ -81,21 +81,21 @@ class StopFailed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseGranted:
-    """A request was handed to the instance."""
+    """Reports that a request was handed to the instance."""
 
     launch_id: LaunchId
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """The instance works on a request: a word of its answer came, or bytes moved."""
+    """Reports work on a request: the answer has begun, or bytes moved."""
 
     launch_id: LaunchId
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A request that was handed to the instance has ended.
+    """Reports that a request that was handed to the instance has ended.
 
     ``used``: it had succeeded, or begun to, so its end is use of the instance.
     """
@@ -106,17 +106,17 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """A person, or the end of the proxy, wants the instance gone."""
+    """Reports that a person, or the end of the proxy, wants no instance any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The record was read from the store by a new proxy process."""
+    """Reports that a new proxy process has read the record from the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Reports that time has passed."""
 
 
 Event = (

@@ -4,7 +4,7 @@ from ollama_proxy.core.lifecycle.record import Lockout, Progress, Record, Stage,
 
 
 def is_error(record: Record) -> bool:
-    """Tell whether asking again soon is no use: a launch failed, or a stop does."""
+    """Tell whether asking again soon is useless: a launch failed, or a stop does."""
     if record.state is State.STOPPING:
         return (
             record.failed or record.stop_error is not None or record.lockout is not None
@@ -26,7 +26,7 @@ def error_of(record: Record, now: float) -> str | None:
 
 
 def starting_words(progress: Progress, left: str) -> str:
-    """Return how far a launch is, for who may ask again; ``left``: how long, in words.
+    """Return how far a launch is, in words; ``left``: the time to go, in words.
 
     What only a person can mend is told first of all.
     """

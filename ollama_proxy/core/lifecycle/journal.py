@@ -1,10 +1,10 @@
-"""A line of the journal: one change of an instance's state."""
+"""Hold a line of the journal: one change of an instance's state."""
 
 import msgspec
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A line of the journal; ``at`` is a date in epoch seconds.
+    """Holds a line of the journal; ``at`` is a date in epoch seconds.
 
     ``fault``: why, in a sentence; ``report``: what else the backend said of it.
     """

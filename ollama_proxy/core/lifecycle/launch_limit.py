@@ -1,4 +1,4 @@
-"""Decide when requests launch nothing any more: what fails for good, or too often.
+"""Decide when requests launch nothing any more: final faults, or too many launches.
 
 Pure: `transitions.step` asks it. Moments are those of `Clock.now`.
 
@@ -129,7 +129,7 @@ def is_locked_out(rec: Record, now: float) -> bool:
 
 
 def without_late_lockout(rec: Record, now: float, policy: Policy) -> Record:
-    """End a lockout whose time is over; one may last so long from now at most."""
+    """End a lockout whose time is over; limit its end to the longest time from now."""
     lockout = rec.lockout
     if lockout is None or lockout.until is None:
         return rec
@@ -169,7 +169,7 @@ def _restored_lockout(lockout: Lockout, now: float, policy: Policy) -> Lockout:
 
 
 def without_launch(rec: Record) -> Record:
-    """Return the record once its launch is gone: what is limited stays limited."""
+    """Return the record after the end of its launch; limits stay in force."""
     return Record(
         state=State.COLD if rec.lockout is None else State.COOLDOWN,
         fault=rec.fault if rec.lockout is not None else None,

@@ -1,4 +1,4 @@
-"""What is known and intended of one instance, as it is stored.
+"""Hold what is known and intended of one instance, as it is stored.
 
 Plain values: `lifecycle.step` alone decides how one follows another.
 """
@@ -18,7 +18,7 @@ def is_launch(name: LaunchId) -> bool:
 
 
 class State(StrEnum):
-    """Where an instance is in its life."""
+    """Names the state that an instance is in."""
 
     COLD = "cold"
     STARTING = "starting"
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 
 class Stage(StrEnum):
-    """How far a launch has come, in order."""
+    """Names how far a launch has come, in order."""
 
     CREATING = "creating"
     BOOTING = "booting"
@@ -40,7 +40,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a launch failed.
+    """Says why a launch failed.
 
     ``reason`` is a metric label, ``message`` a sentence for people. A ``final``
     fault does not go away by itself, so no request tries again: see `Lockout`.
@@ -53,7 +53,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Lockout:
-    """Why requests launch nothing any more, and for how long.
+    """Says why requests launch nothing any more, and for how long.
 
     ``reason``: ``final`` or ``launch_limit``; ``message``: the same in words.
     ``until``: a moment; None: until a person wakes the instance, or changes the
@@ -68,7 +68,7 @@ class Lockout:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a launch is doing: a stage, its fraction done (0–1), and words.
+    """Says what a launch is doing: a stage, its fraction done (0–1), and words.
 
     ``moved`` changes with anything that moves, be it too little for the fraction.
     ``step`` is a part of the stage that the backend has a word for.
@@ -87,7 +87,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known and intended about one instance. Moments are those of `Clock.now`.
+    """Holds the facts and intents of one instance. Moments are those of `Clock.now`.
 
     ``accepted``: the cloud took the start call, so it is never made again.
     ``adopted``: the instance was up before this proxy process was.
@@ -133,7 +133,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long things may take, in seconds, and how often they may fail.
+    """Limits how long things may take, in seconds, and how often they may fail.
 
     ``launch_limit``: how many launches within an hour may serve no request; None:
     any number, for they cost nothing. ``final_s``: how long a final fault keeps

@@ -1,4 +1,4 @@
-"""The rules of the table: what an event makes of a record.
+"""Define the rules of the table: the record that follows an event.
 
 Each takes the record, the event, the time and the policy, and returns the record
 after it: the same object if nothing changes. `transitions` says which holds when.
@@ -147,7 +147,7 @@ def lose_launch(rec: Record, event: Event, now: float, policy: Policy) -> Record
 
 
 def lose(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Stop what is left of an instance; one that served for long did not fail."""
+    """Stop a lost instance; one that served for long does not count as failed."""
     fault = _loss(event)
     if now - rec.since >= policy.stable_s:
         return _stopping(rec, now, policy, failures=0, fault=fault)
@@ -156,7 +156,7 @@ def lose(rec: Record, event: Event, now: float, policy: Policy) -> Record:
 
 
 def lose_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Stop what is left of an instance that was to end anyway."""
+    """Stop a lost instance that was draining."""
     return _stopping(rec, now, policy, fault=_loss(event))
 
 
@@ -190,7 +190,7 @@ def release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
 
 
 def release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """End a lease; one that was no use leaves the instance as idle as it was.
+    """End a lease; without use, the idle time goes on from where it was.
 
     Its idle time may be over by then. It goes at once, or the next such request,
     if there is always one, would keep it.
@@ -219,7 +219,7 @@ def drain(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
 
 
 def vanish(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
-    """Forget an instance that is gone; one that failed is followed by a pause."""
+    """Return to cold once the instance is gone; after a failure, pause first."""
     kept = Record(
         since=now,
         last_used=rec.last_used,
@@ -306,7 +306,7 @@ def resume(rec: Record, event: Event, now: float, policy: Policy) -> Record:
 
 
 def _clear_up(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Remove what is left of an instance that ended with the process before.
+    """Stop the remains of an instance that ended with the process before.
 
     That is no failure. The next request finds the server being joined anew.
     """

@@ -9,7 +9,7 @@ _REMEMBERED = 20
 
 
 class StageEstimates:
-    """What past launches say of the rest of the present one, by its stage."""
+    """Estimates the rest of a launch from past ones, by its stage."""
 
     def __init__(self, history: StageHistory) -> None:
         self._history = history
@@ -28,7 +28,7 @@ class StageEstimates:
         self._history.add(offer, stages)
 
     def remaining_s(self, offer: str, stage: str, running_s: float) -> float | None:
-        """Return how much longer a launch takes that is at ``stage`` for so long.
+        """Return the seconds to go for a launch that has been at ``stage`` for so long.
 
         That is the rest of this stage, which takes no longer than usual, and all that
         came after it: each the median of the launches that had such a stage. At least

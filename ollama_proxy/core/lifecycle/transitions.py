@@ -41,7 +41,7 @@ from ollama_proxy.core.lifecycle.record import Policy, Record, State
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The record after an event, and what has to be done now."""
+    """Holds the record after an event, and the command that it asks for."""
 
     record: Record
     command: Command | None

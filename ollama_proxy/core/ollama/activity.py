@@ -1,4 +1,4 @@
-"""What counts as use of an instance: an answer that succeeded.
+"""Decide what counts as use of an instance: an answer that succeeded.
 
 An answer is looked at until its first word is known, never after: what comes then
 is work that was done, however it ends. Refusals, errors and broken-off beginnings
@@ -29,7 +29,7 @@ _FAILURES = frozenset({"error", "response.failed"})
 
 
 class Claim(Protocol):
-    """A request's claim on its instance, which is told what of it was use."""
+    """Notes which parts of a request are use of its instance."""
 
     def mark_used(self) -> None:
         """Take note that the instance works: so does it until the request ends."""
@@ -43,7 +43,7 @@ class UseWatch(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Whether it needs to see no more."""
+        """Tell whether it needs to see no more."""
 
     def take(self, data: bytes) -> None:
         """Take in more of the body."""
@@ -57,15 +57,15 @@ class Head(Protocol):
 
     @property
     def status(self) -> int:
-        """The status."""
+        """Return the status."""
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """The headers as they came."""
+        """Return the headers as they came."""
 
 
 def watch(route_name: str, head: Head, claim: Claim) -> UseWatch:
-    """Return what is to look at an answer of a route.
+    """Return the watch that judges an answer of a route.
 
     An encoded one can't be read, so its status tells.
     """
@@ -81,7 +81,7 @@ def watch(route_name: str, head: Head, claim: Claim) -> UseWatch:
 
 
 class _NoWatch:
-    """Looks at nothing: the answer is no use."""
+    """Ignores an answer that does not count as use."""
 
     is_settled = True
 
@@ -200,7 +200,7 @@ class _ChangeWatch:
             self._read(read_progress(line))
 
     def end(self, *, is_whole: bool) -> None:
-        """Read what is left: without a stream, all of it is one line without an end."""
+        """Read the remaining bytes: without a stream, they are one line, unended."""
         if is_whole:
             self._read(read_progress(self._rest))
         self._rest = b""
@@ -218,7 +218,7 @@ class _ChangeWatch:
 
 
 class _Said(msgspec.Struct):
-    """What tells an error from a word."""
+    """Holds the fields that tell an error from a word."""
 
     error: msgspec.Raw = msgspec.Raw()
     type: str | None = None

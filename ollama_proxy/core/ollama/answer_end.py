@@ -30,11 +30,11 @@ class Head(Protocol):
 
     @property
     def status(self) -> int:
-        """The status."""
+        """Return the status."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; names are found in any case."""
+        """Return the headers; names are found in any case."""
 
 
 class EndCheck(Protocol):
@@ -52,7 +52,7 @@ class EndCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """By what a stream says that it is over.
+    """Names the words by which a stream says that it is over.
 
     ``mark`` matches a key of the outermost object of a line, with what its value
     begins with, in at most 64 bytes. ``hints``: any line that matters contains one of
@@ -130,7 +130,7 @@ def check_of(method: str, target: str, head: Head) -> EndCheck | None:
 
 
 class JsonCheck:
-    """Whether JSON is closed. What is neither object nor array counts as closed."""
+    """Tells whether JSON is closed. All but objects and arrays counts as closed."""
 
     def __init__(self) -> None:
         self._brackets = Brackets()
@@ -152,7 +152,7 @@ class JsonCheck:
 
 
 class StreamCheck:
-    """Whether a stream of lines, or of events, said that it is over.
+    """Tells whether a stream of lines, or of events, said that it is over.
 
     Ollama sends a line or an event per chunk, so most chunks are whole lines without
     a hint: many at once are done with after two or three searches.
@@ -218,14 +218,14 @@ class StreamCheck:
         return line.value == self._marks.last_data or (is_last and line.is_closed)
 
     def is_whole(self) -> bool:
-        """Tell whether it said so, be it in a line that has no end."""
+        """Tell whether the end was announced, even in a line without a line break."""
         if self._held:
             self._let_go()
         return self._is_over or self._says_over()
 
 
 class _Line:
-    """The line that passes now: how it begins, whether it has a mark, and is closed.
+    """Holds the current line: its beginning, whether it has a mark, and is closed.
 
     The last 64 bytes wait for what comes next: a mark may be cut in two.
     """
@@ -239,17 +239,17 @@ class _Line:
 
     @property
     def name(self) -> bytes:
-        """The name of an event stream's field."""
+        """Return the name of an event stream's field."""
         return self._start.partition(b":")[0]
 
     @property
     def value(self) -> bytes:
-        """The value of such a field, if it is short."""
+        """Return the value of such a field, if it is short."""
         return self._start.partition(b":")[2].strip()
 
     @property
     def is_closed(self) -> bool:
-        """Whether its object is closed, and nothing comes behind it."""
+        """Tell whether its object is closed, and nothing comes behind it."""
         brackets = copy(self._brackets)
         brackets.add(self._rest)
         return brackets.are_closed and self._rest.rstrip().endswith(b"}")

@@ -1,4 +1,4 @@
-"""The request of Anthropic's kind that Ollama takes, as its server declares it.
+"""Declare the request of Anthropic's kind, as Ollama's server does.
 
 Names and types are those of ``anthropic/anthropic.go`` (v0.33).
 """
@@ -20,7 +20,7 @@ AnyJson = Annotated[Any, Custom("json.RawMessage", lambda value: value)]
 
 
 class ImageSource(GoStruct):
-    """Where an image comes from."""
+    """Says where an image comes from."""
 
     GO_TYPE: ClassVar = "anthropic.ImageSource"
     type: str = ""
@@ -30,7 +30,7 @@ class ImageSource(GoStruct):
 
 
 class Citation(GoStruct):
-    """A source that a text names."""
+    """Names a source of a text."""
 
     GO_TYPE: ClassVar = "anthropic.Citation"
     type: str = ""
@@ -41,7 +41,7 @@ class Citation(GoStruct):
 
 
 class ContentBlock(GoStruct):
-    """A part of a message; which fields count depends on its type."""
+    """Holds a part of a message; which fields count depends on its type."""
 
     GO_TYPE: ClassVar = "anthropic.ContentBlock"
     type: str = ""
@@ -68,7 +68,7 @@ class _RawMessage(GoStruct):
 
 
 class MessageParamFields(GoStruct):
-    """A message: its text, or its blocks."""
+    """Holds a message: its text, or its blocks."""
 
     GO_TYPE: ClassVar = "anthropic.MessageParam"
     content: str | list[ContentBlock]
@@ -92,7 +92,7 @@ MessageParam = Annotated[
 
 
 class Tool(GoStruct):
-    """A tool."""
+    """Describes a tool."""
 
     GO_TYPE: ClassVar = "anthropic.Tool"
     type: str = ""
@@ -103,7 +103,7 @@ class Tool(GoStruct):
 
 
 class ToolChoice(GoStruct):
-    """Which tool is to be called."""
+    """Says which tool the model should call."""
 
     GO_TYPE: ClassVar = "anthropic.ToolChoice"
     type: str = ""
@@ -112,7 +112,7 @@ class ToolChoice(GoStruct):
 
 
 class ThinkingConfig(GoStruct):
-    """Whether the model is to think."""
+    """Says whether the model should think."""
 
     GO_TYPE: ClassVar = "anthropic.ThinkingConfig"
     type: str = ""
@@ -120,21 +120,21 @@ class ThinkingConfig(GoStruct):
 
 
 class Metadata(GoStruct):
-    """Whom the request is for."""
+    """Identifies the user of the request."""
 
     GO_TYPE: ClassVar = "anthropic.Metadata"
     user_id: str = ""
 
 
 class OutputConfig(GoStruct):
-    """How much effort the answer is worth."""
+    """Says how much effort the answer is worth."""
 
     GO_TYPE: ClassVar = "anthropic.OutputConfig"
     effort: str = ""
 
 
 class MessagesRequest(GoStruct):
-    """The body of ``POST /v1/messages``."""
+    """Holds the body of ``POST /v1/messages``."""
 
     GO_TYPE: ClassVar = "anthropic.MessagesRequest"
     model: str = ""

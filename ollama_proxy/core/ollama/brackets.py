@@ -6,7 +6,7 @@ counted. So a value of many megabytes costs a few passes over each piece, and no
 
 
 class Brackets:
-    """How many objects and arrays are open, and whether a string is."""
+    """Counts how many objects and arrays are open, and whether a string is."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -15,7 +15,7 @@ class Brackets:
 
     @property
     def are_closed(self) -> bool:
-        """Whether nothing is open."""
+        """Tell whether nothing is open."""
         return self.depth == 0 and not self.in_string
 
     def add(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is known of the models, so that it can be told while nothing runs.
+"""Answer questions about models while nothing runs, from the last instance's lists.
 
 Filled from every instance that comes up, kept in the store, and served in
 Ollama's shapes. Bodies that came from an instance are given out byte for byte.
@@ -29,7 +29,7 @@ NO_DETAILS: dict[str, Any] = {
 
 
 class ListedModel(msgspec.Struct):
-    """The part of an entry of ``/api/tags`` that other answers are made of."""
+    """Holds the part of an entry of ``/api/tags`` that other answers are made of."""
 
     name: str
     modified_at: str = ""
@@ -38,14 +38,14 @@ class ListedModel(msgspec.Struct):
 
 
 class Tags(msgspec.Struct):
-    """The body of ``/api/tags``."""
+    """Holds the body of ``/api/tags``."""
 
     models: list[ListedModel] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one instance said: raw bodies; ``shows`` by resolved model name."""
+    """Holds the raw answers of one instance; ``shows`` by resolved model name."""
 
     tags: bytes
     version: str
@@ -53,18 +53,18 @@ class Snapshot:
 
 
 class Restored(Protocol):
-    """What clients put on the instances; ``revision`` changes whenever that does."""
+    """Tells the models of clients; ``revision`` changes whenever these do."""
 
     @property
     def revision(self) -> int:
-        """Which of several states this is."""
+        """Return which of several states this is."""
 
     def expected(self, configured: Sequence[str]) -> Sequence[str]:
         """Return the models that the next instance will have, by name."""
 
 
 class Stock(Protocol):
-    """Who can tell of the models while nothing runs: see `SupportsModelListing`."""
+    """Lists models while nothing runs: see `SupportsModelListing`."""
 
     def tags(self) -> bytes | None:
         """Return the body of ``/api/tags``, the same object while nothing changes."""
@@ -74,7 +74,7 @@ class Stock(Protocol):
 
 
 class Catalog:
-    """Answers about models while no instance is up.
+    """Answers questions about models while no instance is up.
 
     ``restored``: what changes which models the next instance will have. ``stock``
     knows better than the last instance which models there are now. ``since`` tells
@@ -104,11 +104,11 @@ class Catalog:
 
     @property
     def contents(self) -> Snapshot | None:
-        """What the last instance said; None before the first."""
+        """Return the last instance's answers; None before the first."""
         return self._contents
 
     def replace(self, contents: Snapshot) -> None:
-        """Take over what an instance said; raises `ValueError` if it is no list."""
+        """Replace the answers by an instance's; raises `ValueError` for no list."""
         self._view = _make_view(contents.tags, self._expected(), self._placeholder)
         self._contents = contents
 
@@ -128,7 +128,7 @@ class Catalog:
         return self._wanted
 
     def _look(self, *, dates: bool = True) -> "_View":
-        """Return what there is, made anew if other models are by now.
+        """Return the current view, built anew if the models have changed.
 
         Without ``dates`` those of models that no instance has had may be old.
         """
@@ -149,7 +149,7 @@ class Catalog:
 
     @property
     def list_id(self) -> str | None:
-        """What the list is known by that somebody gave; None before the first."""
+        """Return the id of the present list; None before the first."""
         view = self._look(dates=False)
         return view.list_id if view.said is not None else None
 
@@ -159,7 +159,7 @@ class Catalog:
 
     @property
     def last_version(self) -> str:
-        """The last version of Ollama that was seen here, else the configured one."""
+        """Return the last version of Ollama seen here, else the configured one."""
         seen = self._contents.version if self._contents else ""
         return seen or self._default_version
 
@@ -192,7 +192,7 @@ class Catalog:
         return msgspec.json.encode(body)
 
     def _said(self, name: str, view: "_View") -> bytes | None:
-        """Return what was said of a model, by the last instance or by its files.
+        """Return the description of a model, by the last instance or by its files.
 
         An instance knows more, but it knew the model that was there then.
         """
@@ -243,7 +243,7 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What is told of the models, as long as the same is ``said`` and ``expected``.
+    """Holds the answers for one state of ``said`` and ``expected``.
 
     ``said``: the body of ``/api/tags`` that somebody gave. ``list_id`` tells one list
     of names in it from another.

@@ -64,7 +64,7 @@ _Check = Callable[[Any], Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """How a route reads its body, and what it then refuses.
+    """Says how a route reads its body, and what it then refuses.
 
     One of the ``/v1`` routes hands a cloud model to ollama.com without looking on.
     """

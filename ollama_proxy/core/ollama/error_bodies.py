@@ -1,4 +1,4 @@
-"""What the proxy says itself, in the words of the caller's protocol.
+"""Write the proxy's own errors in the protocol of the caller.
 
 Shapes are those of Ollama's own server (v0.33), on one line: its clients print
 them as they come. Pure: numbers and randomness come in as arguments.
@@ -34,7 +34,7 @@ _ANTHROPIC_TYPES = {
 
 
 class ProvisioningStatus(NamedTuple):
-    """Why there is no ready instance, for a client.
+    """Says why there is no ready instance, for a client.
 
     ``status`` is ``provisioning`` or ``error``; the lengths are in seconds.
     ``retry_after`` is None if asking again helps nothing before a person has acted.

@@ -28,28 +28,28 @@ _QUANTUM = 4
 
 
 class GoStruct(msgspec.Struct):
-    """A struct of Go's. msgspec reads most that Go takes, `unmarshal` all of it."""
+    """Decodes as a struct of Go's: msgspec reads most values, `unmarshal` all."""
 
     GO_TYPE: ClassVar[str]
 
 
 @dataclass(frozen=True, slots=True)
 class GoType:
-    """The name that Go gives a type, for its errors."""
+    """Holds the name that Go gives a type, for its errors."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """A type that reads itself; raises `UnmarshalError` for what it does not take."""
+    """Reads its own values; raises `UnmarshalError` for one that it does not take."""
 
     go_type: str
     read: Callable[[Any], Any]
 
 
 class UnmarshalError(ValueError):
-    """A value is not of the type that is wanted; the message is Go's."""
+    """Reports a value of the wrong type; the message is Go's."""
 
 
 class UnmarshalTypeError(UnmarshalError):
@@ -87,7 +87,7 @@ def unmarshal(value: Any, shape: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One type of Go's. ``of`` is its element, struct or way of reading itself."""
+    """Describes a type of Go's. ``of`` is its element, struct or own way of reading."""
 
     kind: str
     go_type: str
@@ -161,7 +161,7 @@ def _fields(struct: type[GoStruct]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _Decoding:
-    """One call of Go's ``Unmarshal``: where it is, and the first fault it saw."""
+    """Holds one call of Go's ``Unmarshal``: where it is, and the first fault it saw."""
 
     def __init__(self) -> None:
         self.first: UnmarshalError | None = None
@@ -181,7 +181,7 @@ class _Decoding:
             self.first = self.placed(error) if is_typed else error  # type: ignore[arg-type]  # just told
 
     def put(self, value: Any, target: Target, old: Any) -> Any:  # noqa: PLR0911 - one line of a table each
-        """Return what becomes of ``old`` once ``value`` was put into it."""
+        """Return the value after ``value`` was decoded into ``old``."""
         if target.kind == "custom":
             is_nil = value is None and target.is_nilable
             return None if is_nil else target.of(value)

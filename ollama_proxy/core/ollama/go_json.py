@@ -64,25 +64,25 @@ _AT_NEXT_ELEMENT = "after array element"
 
 
 class GoSyntaxError(ValueError):
-    """The first value of a body is no JSON; the message is Go's."""
+    """Reports that the first value of a body is no JSON; the message is Go's."""
 
 
 class EmptyBodyError(GoSyntaxError):
-    """There is no value at all, which Go tells as ``EOF``."""
+    """Reports a body without any value, which Go tells as ``EOF``."""
 
 
 class UnreadBodyError(Exception):
-    """The body is longer, or nested deeper, than is looked at here."""
+    """Reports a body that is longer, or nested deeper, than is looked at here."""
 
 
 class Number(str):
-    """A number as it is written: Go looks at it once it knows the type."""
+    """Keeps a number as it is written: Go reads it once it knows the type."""
 
     __slots__ = ()
 
 
 class Members(list[tuple[str, Any]]):
-    """An object: its members in order, equal keys included."""
+    """Holds an object: its members in order, equal keys included."""
 
     __slots__ = ()
 
@@ -216,7 +216,7 @@ class _Reader:
         return state
 
     def _add(self, value: Any) -> str:
-        """Put a whole value where it belongs; return what comes after it."""
+        """Add a whole value to its container; return the state that follows."""
         if not self._open:
             self._value = value
             return ""

@@ -1,10 +1,10 @@
-"""What the instances of one place taught that no table and no list says."""
+"""Keep lessons that the instances of one place taught, and no table or list has."""
 
 import msgspec
 
 
 class Lessons(msgspec.Struct):
-    """What was learnt.
+    """Holds what was learnt.
 
     ``routes``: those outside of Ollama's table that an instance answered, as
     ``METHOD /path``. The rest is of models by full names, none of them in the list of

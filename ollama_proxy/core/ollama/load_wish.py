@@ -1,4 +1,4 @@
-"""What the proxy's own load of a model asks for: what those who wait will ask for.
+"""Choose what the proxy's own load of a model asks for: what waiting requests need.
 
 Ollama loads a model anew if a request's runner options differ from those that it was
 loaded with (``needsReload`` in ``server/sched.go``, v0.33). A load of ours with other
@@ -51,7 +51,7 @@ _INT64 = 2**63
 
 @dataclass(frozen=True, slots=True)
 class LoadWish:
-    """A model, and how to load it: JSON as Ollama takes it, "" where nothing is said.
+    """Names a model, and how to load it: JSON as Ollama takes it, "" where unset.
 
     ``shift``: whether its context may be shifted, which Ollama decides when it loads.
     ``embeds``: it is to be loaded by an embedding. At most 1 KB.
@@ -65,12 +65,12 @@ class LoadWish:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it asks for nothing that a loaded model could lack."""
+        """Tell whether it asks for nothing that a loaded model could lack."""
         return not self.options and self.shift is None
 
     @property
     def chooses_gpu(self) -> bool:
-        """Whether it says how much of the model is to be on the GPU."""
+        """Tell whether it sets how much of the model belongs on the GPU."""
         return bool(self.options) and "num_gpu" in msgspec.json.decode(self.options)
 
     def body(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _number(raw: bytes) -> int | None:
 
 
 def _long_keep_alive(raw: bytes) -> bytes:
-    """Return how long to keep the model; "" if it would be gone before it is used.
+    """Return how long to keep the model; "" if that is shorter than two minutes.
 
     A client comes back up to a minute after its 503, and then says it again. No time
     at all would unload the model.
@@ -149,7 +149,7 @@ def loads_to_try(newest: LoadWish | None, first: str | None) -> list[LoadWish]:
 
 
 class LoadWishes:
-    """What the newest of those who wait need loaded, by model; at most 4 KB."""
+    """Holds the loads that the newest waiting requests need, by model; at most 4 KB."""
 
     def __init__(self) -> None:
         self._wishes: dict[str, LoadWish] = {}

@@ -1,4 +1,4 @@
-"""Whether a request for a model that nobody here knows may start an instance. Pure.
+"""Decide whether a request for an unknown model may start an instance. Pure.
 
 A model that is not there would start a machine only to say so.
 """
@@ -15,7 +15,7 @@ WAKES_PER_HOUR: Final = 3
 
 
 class WakeRule(StrEnum):
-    """Whether an unknown model wakes: as told above, always, never."""
+    """Says whether an unknown model wakes: by the rules above, always, or never."""
 
     AUTO = "auto"
     TRUE = "true"
@@ -23,7 +23,7 @@ class WakeRule(StrEnum):
 
 
 class Fate(Enum):
-    """What becomes of the request.
+    """Names the decision on a request.
 
     ``PASS``: what becomes of any request. ``WAKE``: the same, and its name had its
     one launch. ``JOIN``: it may wait for the launch that others caused. ``ABSENT``: the
@@ -39,7 +39,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NameFacts:
-    """What is known of the name, while no instance serves.
+    """Holds what is known of the name, while no instance serves.
 
     ``listed``: whether there is a list at all. ``launches``: whether the request would
     begin a launch. ``wakes``: how many launches unknown names caused lately.
@@ -54,7 +54,7 @@ class NameFacts:
 
 
 def fate_of(rule: WakeRule, facts: NameFacts) -> Fate:
-    """Return what becomes of a request for a model."""
+    """Return the decision on a request for a model."""
     if facts.known or rule is WakeRule.TRUE:
         return Fate.PASS
     if rule is WakeRule.FALSE:
@@ -72,7 +72,7 @@ _WRITES = frozenset({"/api/push", "/api/delete"})
 
 
 def sought_name(route: Route, fields: BodyFields) -> str:
-    """Return the model that a request can't do without; "" if there is none.
+    """Return the model that a request can't do without; "" if it has none.
 
     A pull or a create is what brings a model.
     """

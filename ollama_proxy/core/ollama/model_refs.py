@@ -22,7 +22,7 @@ _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006
 
 
 class Source(StrEnum):
-    """Where a model is to run, as its name says."""
+    """Names where a model runs, by its name."""
 
     UNSPECIFIED = "unspecified"
     LOCAL = "local"
@@ -30,20 +30,20 @@ class Source(StrEnum):
 
 
 class ModelRequiredError(ValueError):
-    """No model is named."""
+    """Reports that no model is named."""
 
 
 class ConflictingSourceError(ValueError):
-    """A name asks for two sources."""
+    """Reports a name that asks for two sources."""
 
 
 class UnqualifiedNameError(ValueError):
-    """A name is none that a model can have."""
+    """Reports a name that no model can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A name that a model can have. ``base`` is without the source."""
+    """Holds a name that a model can have. ``base`` is without the source."""
 
     base: str
     source: Source

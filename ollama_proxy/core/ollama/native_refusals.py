@@ -1,4 +1,4 @@
-"""How Ollama's own handlers refuse a request before they look at their models.
+"""Refuse requests as Ollama's own handlers do before they look at their models.
 
 Each follows its handler in ``server/routes.go`` and ``server/create.go`` (v0.33).
 """
@@ -35,7 +35,7 @@ _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a real Ollama says without a look at its models.
+    """Holds what a real Ollama answers without a look at its models.
 
     ``is_translated``: its native handler says so, and a ``/v1`` route translates it.
     Such an answer ends with a newline, and its type has no charset, which holds of

@@ -1,4 +1,4 @@
-"""The requests that Ollama's own routes take, as its server declares them.
+"""Declare the requests of Ollama's own routes, as its server does.
 
 Names and types are those of ``api/types.go`` (v0.33), for `go_decode`.
 """
@@ -109,7 +109,7 @@ PropertyType = Annotated[
 
 
 class ToolCallFunction(GoStruct):
-    """A call of a tool."""
+    """Describes a call of a tool."""
 
     GO_TYPE: ClassVar = "api.ToolCallFunction"
     index: Int = 0
@@ -118,7 +118,7 @@ class ToolCallFunction(GoStruct):
 
 
 class ToolCall(GoStruct):
-    """A call of a tool, with its id."""
+    """Describes a call of a tool, with its id."""
 
     GO_TYPE: ClassVar = "api.ToolCall"
     id: str = ""
@@ -126,7 +126,7 @@ class ToolCall(GoStruct):
 
 
 class MessageFields(GoStruct):
-    """A message; Go reads it by way of a type called ``Alias``."""
+    """Holds a message; Go reads it by way of a type called ``Alias``."""
 
     GO_TYPE: ClassVar = "api.Alias"
     role: str = ""
@@ -145,7 +145,7 @@ Message = Annotated[
 
 
 class ToolProperty(GoStruct):
-    """One argument of a tool."""
+    """Describes one argument of a tool."""
 
     GO_TYPE: ClassVar = "api.ToolProperty"
     any_of: list["ToolProperty"] | None = field(name="anyOf", default=None)
@@ -164,7 +164,7 @@ ToolProperties = Annotated[
 
 
 class ToolFunctionParameters(GoStruct):
-    """What a tool takes."""
+    """Describes what a tool takes."""
 
     GO_TYPE: ClassVar = "api.ToolFunctionParameters"
     type: str = ""
@@ -175,7 +175,7 @@ class ToolFunctionParameters(GoStruct):
 
 
 class ToolFunction(GoStruct):
-    """A tool, by name."""
+    """Describes a tool, by name."""
 
     GO_TYPE: ClassVar = "api.ToolFunction"
     name: str = ""
@@ -184,7 +184,7 @@ class ToolFunction(GoStruct):
 
 
 class Tool(GoStruct):
-    """A tool."""
+    """Describes a tool."""
 
     GO_TYPE: ClassVar = "api.Tool"
     type: str = ""
@@ -193,7 +193,7 @@ class Tool(GoStruct):
 
 
 class GenerateRequest(GoStruct):
-    """The body of ``POST /api/generate``."""
+    """Holds the body of ``POST /api/generate``."""
 
     GO_TYPE: ClassVar = "api.GenerateRequest"
     model: str = ""
@@ -217,7 +217,7 @@ class GenerateRequest(GoStruct):
 
 
 class ChatRequest(GoStruct):
-    """The body of ``POST /api/chat``."""
+    """Holds the body of ``POST /api/chat``."""
 
     GO_TYPE: ClassVar = "api.ChatRequest"
     model: str = ""
@@ -236,7 +236,7 @@ class ChatRequest(GoStruct):
 
 
 class EmbedRequest(GoStruct):
-    """The body of ``POST /api/embed``."""
+    """Holds the body of ``POST /api/embed``."""
 
     GO_TYPE: ClassVar = "api.EmbedRequest"
     model: str = ""
@@ -248,7 +248,7 @@ class EmbedRequest(GoStruct):
 
 
 class EmbeddingRequest(GoStruct):
-    """The body of ``POST /api/embeddings``."""
+    """Holds the body of ``POST /api/embeddings``."""
 
     GO_TYPE: ClassVar = "api.EmbeddingRequest"
     model: str = ""
@@ -258,7 +258,7 @@ class EmbeddingRequest(GoStruct):
 
 
 class PullRequest(GoStruct):
-    """The body of ``POST /api/pull``."""
+    """Holds the body of ``POST /api/pull``."""
 
     GO_TYPE: ClassVar = "api.PullRequest"
     model: str = ""
@@ -270,13 +270,13 @@ class PullRequest(GoStruct):
 
 
 class PushRequest(PullRequest):
-    """The body of ``POST /api/push``."""
+    """Holds the body of ``POST /api/push``."""
 
     GO_TYPE: ClassVar = "api.PushRequest"
 
 
 class DeleteRequest(GoStruct):
-    """The body of ``DELETE /api/delete``."""
+    """Holds the body of ``DELETE /api/delete``."""
 
     GO_TYPE: ClassVar = "api.DeleteRequest"
     model: str = ""
@@ -284,7 +284,7 @@ class DeleteRequest(GoStruct):
 
 
 class CopyRequest(GoStruct):
-    """The body of ``POST /api/copy``."""
+    """Holds the body of ``POST /api/copy``."""
 
     GO_TYPE: ClassVar = "api.CopyRequest"
     source: str = ""
@@ -292,7 +292,7 @@ class CopyRequest(GoStruct):
 
 
 class ShowRequest(GoStruct):
-    """The body of ``POST /api/show``."""
+    """Holds the body of ``POST /api/show``."""
 
     GO_TYPE: ClassVar = "api.ShowRequest"
     model: str = ""
@@ -304,7 +304,7 @@ class ShowRequest(GoStruct):
 
 
 class CreateRequest(GoStruct):
-    """The body of ``POST /api/create``."""
+    """Holds the body of ``POST /api/create``."""
 
     GO_TYPE: ClassVar = "api.CreateRequest"
     model: str = ""

@@ -1,4 +1,4 @@
-"""The requests of OpenAI's kind that Ollama takes, as its server declares them.
+"""Declare the requests of OpenAI's kind, as Ollama's server does.
 
 Names and types are those of ``openai/openai.go`` (v0.33).
 """
@@ -14,7 +14,7 @@ Float32 = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX), GoType("float3
 
 
 class CalledFunction(GoStruct):
-    """The function of a `ToolCall`; the struct has no name in Go."""
+    """Describes the function of a `ToolCall`; the struct has no name in Go."""
 
     GO_TYPE: ClassVar = (
         'struct { Name string "json:\\"name\\""; '
@@ -25,7 +25,7 @@ class CalledFunction(GoStruct):
 
 
 class ToolCall(GoStruct):
-    """A call of a tool."""
+    """Describes a call of a tool."""
 
     GO_TYPE: ClassVar = "openai.ToolCall"
     id: str = ""
@@ -35,7 +35,7 @@ class ToolCall(GoStruct):
 
 
 class Message(GoStruct):
-    """A message of a chat."""
+    """Holds a message of a chat."""
 
     GO_TYPE: ClassVar = "openai.Message"
     role: str = ""
@@ -47,21 +47,21 @@ class Message(GoStruct):
 
 
 class StreamOptions(GoStruct):
-    """What a stream is to hold."""
+    """Says what a stream should hold."""
 
     GO_TYPE: ClassVar = "openai.StreamOptions"
     include_usage: bool = False
 
 
 class JsonSchema(GoStruct):
-    """A schema that the answer is to follow."""
+    """Holds a schema that the answer should follow."""
 
     GO_TYPE: ClassVar = "openai.JsonSchema"
     schema: Raw = Raw()
 
 
 class ResponseFormat(GoStruct):
-    """The form of the answer."""
+    """Says which form the answer should have."""
 
     GO_TYPE: ClassVar = "openai.ResponseFormat"
     type: str = ""
@@ -69,14 +69,14 @@ class ResponseFormat(GoStruct):
 
 
 class Reasoning(GoStruct):
-    """How much the model is to think."""
+    """Says how much the model should think."""
 
     GO_TYPE: ClassVar = "openai.Reasoning"
     effort: str = ""
 
 
 class ChatCompletionRequest(GoStruct):
-    """The body of ``POST /v1/chat/completions``."""
+    """Holds the body of ``POST /v1/chat/completions``."""
 
     GO_TYPE: ClassVar = "openai.ChatCompletionRequest"
     model: str = ""
@@ -100,7 +100,7 @@ class ChatCompletionRequest(GoStruct):
 
 
 class CompletionRequest(GoStruct):
-    """The body of ``POST /v1/completions``."""
+    """Holds the body of ``POST /v1/completions``."""
 
     GO_TYPE: ClassVar = "openai.CompletionRequest"
     model: str = ""
@@ -120,7 +120,7 @@ class CompletionRequest(GoStruct):
 
 
 class EmbedRequest(GoStruct):
-    """The body of ``POST /v1/embeddings``."""
+    """Holds the body of ``POST /v1/embeddings``."""
 
     GO_TYPE: ClassVar = "openai.EmbedRequest"
     input: Any = None

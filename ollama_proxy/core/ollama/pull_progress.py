@@ -1,4 +1,4 @@
-"""The lines in which Ollama tells how far a pull is, or another change of models."""
+"""Read the lines in which Ollama reports a pull, or another change of models."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 
 class ProgressLine(msgspec.Struct, frozen=True):
-    """One line of progress, or its error; the sizes are bytes of one layer."""
+    """Holds one line of progress, or its error; the sizes are bytes of one layer."""
 
     status: str = ""
     digest: str = ""
@@ -16,7 +16,7 @@ class ProgressLine(msgspec.Struct, frozen=True):
 
     @property
     def fraction(self) -> float | None:
-        """How much of the layer is done, 0–1; None if the line does not tell."""
+        """Return how much of the layer is done, 0–1; None if the line does not tell."""
         if self.total <= 0:
             return None
         return round(min(1.0, self.completed / self.total), 3)

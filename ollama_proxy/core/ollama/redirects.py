@@ -21,7 +21,7 @@ _KEPT = "/!$&'()*+,;=:@~-._"
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where to ask instead. ``html`` is a page for a browser, if there is one."""
+    """Says where to ask instead. ``html`` is a page for a browser, if there is one."""
 
     status: int
     location: str

@@ -1,4 +1,4 @@
-"""Read the few fields of a body that decide what becomes of a request."""
+"""Read the few fields of a body on which routing depends."""
 
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ from ollama_proxy.core.ollama.routes import Route, Streams
 
 
 class BodyFields(msgspec.Struct):
-    """The few fields of a JSON body that routing needs; the rest is skipped."""
+    """Holds the few fields of a JSON body that routing needs; the rest is skipped."""
 
     model: str | None = None
     name: msgspec.Raw = msgspec.Raw()
@@ -34,12 +34,12 @@ class BodyFields(msgspec.Struct):
 
     @property
     def model_name(self) -> str:
-        """The model: ``model``, else the older ``name``."""
+        """Return the model: ``model``, else the older ``name``."""
         return self.model or _text(self.name)
 
     @property
     def source_name(self) -> str:
-        """The model that is to be copied."""
+        """Return the model to copy."""
         return _text(self.source)
 
 
@@ -92,7 +92,7 @@ def _with_short_names(fields: BodyFields) -> BodyFields:
 
 
 class Need(StrEnum):
-    """What an inference request needs, as its body tells."""
+    """Names what an inference request needs, by its body."""
 
     INSTANCE = "instance"
     LOAD = "load"

@@ -1,4 +1,4 @@
-"""The body of ``POST /v1/responses``, as Ollama's server declares it.
+"""Declare the body of ``POST /v1/responses``, as Ollama's server does.
 
 Names and types are those of ``openai/responses.go`` (v0.33).
 """
@@ -18,7 +18,7 @@ from ollama_proxy.core.ollama.ollama_requests import Int, go_quoted
 
 
 class ContentPart(GoStruct):
-    """A part of a message, or of what a function returned."""
+    """Holds a part of a message, or of what a function returned."""
 
     GO_TYPE: ClassVar = ""
     type: Literal["input_text", "input_image", "output_text", "input_file"]
@@ -27,7 +27,7 @@ class ContentPart(GoStruct):
 
 
 class InputItem(GoStruct):
-    """An item of the input; which fields count depends on its type."""
+    """Holds an item of the input; which fields count depends on its type."""
 
     GO_TYPE: ClassVar = ""
     type: Literal[
@@ -224,7 +224,7 @@ def _read_input(value: Any) -> str | list[InputItem]:
 
 
 class ResponsesReasoning(GoStruct):
-    """How much the model is to think."""
+    """Says how much the model should think."""
 
     GO_TYPE: ClassVar = "openai.ResponsesReasoning"
     effort: str = ""
@@ -233,7 +233,7 @@ class ResponsesReasoning(GoStruct):
 
 
 class ResponsesTextFormat(GoStruct):
-    """The form of the answer."""
+    """Says which form the answer should have."""
 
     GO_TYPE: ClassVar = "openai.ResponsesTextFormat"
     type: str = ""
@@ -243,14 +243,14 @@ class ResponsesTextFormat(GoStruct):
 
 
 class ResponsesText(GoStruct):
-    """What the answer's text is to be."""
+    """Says which text the answer should be."""
 
     GO_TYPE: ClassVar = "openai.ResponsesText"
     format: ResponsesTextFormat | None = None
 
 
 class ResponsesTool(GoStruct):
-    """A tool, or several under one name."""
+    """Describes a tool, or several under one name."""
 
     GO_TYPE: ClassVar = "openai.ResponsesTool"
     type: str = ""
@@ -262,7 +262,7 @@ class ResponsesTool(GoStruct):
 
 
 class ResponsesRequest(GoStruct):
-    """The body of ``POST /v1/responses``."""
+    """Holds the body of ``POST /v1/responses``."""
 
     GO_TYPE: ClassVar = "openai.ResponsesRequest"
     model: str = ""

@@ -21,7 +21,7 @@ _NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
 
 
 class Family(StrEnum):
-    """Whose words an error is told in."""
+    """Names the protocol in which an error is written."""
 
     NATIVE = "native"
     OPENAI = "openai"
@@ -29,7 +29,7 @@ class Family(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a request needs, as metrics label it; ``ADMIN``: the proxy itself."""
+    """Names what a request needs, as metrics label it; ``ADMIN``: the proxy itself."""
 
     INFERENCE = "inference"
     WRITE = "model_write"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
 
 
 class ColdAnswer(StrEnum):
-    """How a request is answered while no instance is ready."""
+    """Names how a request is answered while no instance is ready."""
 
     WAKE = "wake"
     ROOT = "root"
@@ -61,7 +61,7 @@ class ColdAnswer(StrEnum):
 
 
 class Streams(StrEnum):
-    """Whether an answer is a stream: if asked, unless refused, or never."""
+    """Says whether an answer is a stream: if asked, unless refused, or never."""
 
     ON = "on"
     OFF = "off"
@@ -70,7 +70,7 @@ class Streams(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of Ollama's routing table.
+    """Holds one line of Ollama's routing table.
 
     ``counts_as_use``: it wakes an instance and resets the idle clock. ``takes_json``:
     its body is a JSON object, as far as is known.
@@ -217,7 +217,7 @@ def _named(method: str, name: str) -> Route:
 
 
 def family_of(path: str) -> Family:
-    """Return in whose words an error on ``path`` is told."""
+    """Return the protocol in which an error on ``path`` is written."""
     if path.startswith("/v1/messages"):
         return Family.ANTHROPIC
     return Family.OPENAI if path.startswith("/v1/") else Family.NATIVE

@@ -1,4 +1,4 @@
-"""Which model a person is told to try first: one that will be there."""
+"""Suggest the model that a person tries first: one that will be there."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # needs no quotes in a sh
 
 
 class SuggestedModel(NamedTuple):
-    """A model to try; if it is not known to be there, it has to be pulled first."""
+    """Names a model to try; one not known to be there has to be pulled first."""
 
     name: str
     is_there: bool
@@ -45,7 +45,7 @@ def suggest_model(
 
 
 def _talkers(tags: bytes) -> list[str]:
-    """Return the models that answer in words, as far as that is told."""
+    """Return the models that answer in words, by what their descriptions say."""
     try:
         models = msgspec.json.decode(tags, type=_Tags).models or []
     except msgspec.MsgspecError:

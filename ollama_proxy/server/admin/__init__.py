@@ -1,1 +1,1 @@
-"""The proxy's own endpoints: `/status`, `/healthz`, `/metrics` and `/-/`."""
+"""Serve the proxy's own endpoints: `/status`, `/healthz`, `/metrics` and `/-/`."""

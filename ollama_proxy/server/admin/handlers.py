@@ -1,4 +1,4 @@
-"""The proxy's own endpoints: ``/status``, ``/healthz``, ``/metrics`` and ``/-/``."""
+"""Serve the proxy's own endpoints: ``/status``, ``/healthz``, ``/metrics``, ``/-/``."""
 
 from urllib.parse import unquote
 
@@ -19,7 +19,7 @@ _PULLS = "/-/pulls/"
 
 
 class AdminHandlers:
-    """Answers about the proxy, and orders to it."""
+    """Answers questions about the proxy, and carries out orders to it."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class AdminHandlers:
         return _json({"swept": found, "kept": kept, "dry_run": dry_run})
 
     async def end_pull(self, request: web.Request) -> web.Response:
-        """End the pulls of a model that nobody wants any more; tell which these were.
+        """End the pulls of a model; list those that were ended.
 
         Its name may hold ``/`` and ``:``, as it is or percent-encoded.
         """

@@ -1,1 +1,1 @@
-"""Requests that aiohttp's server reads."""
+"""Serve the requests that aiohttp's server reads."""

@@ -1,4 +1,4 @@
-"""The way to aiohttp's server: what a client sends passes here first.
+"""Filter the bytes of a client on their way to aiohttp's server.
 
 aiohttp gets requests that can be read in one way only. One that can't be served
 becomes a request for its refusal, so that answers keep the order of requests.
@@ -31,7 +31,7 @@ _REFUSED = (
 
 
 class Behind(asyncio.Protocol):
-    """A connection whose requests ``server`` answers, one protocol of aiohttp's.
+    """Carries a connection whose requests ``server``, a protocol of aiohttp's, answers.
 
     ``refused`` is what its last request is told, if that is not to be served.
     ``silent_since`` is when it was made, until something comes on it. One that is made
@@ -81,7 +81,7 @@ class Behind(asyncio.Protocol):
             reset(self)  # an answer may have begun: there is no place for a refusal
 
     def eof_received(self) -> bool:
-        """Give what is under way a moment: who sends no more may still read."""
+        """Give a request in progress a moment: a half-closed client may still read."""
         self._half_closed_at = asyncio.get_running_loop().time()
         return self._see_off()
 

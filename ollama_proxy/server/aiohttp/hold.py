@@ -27,7 +27,7 @@ from ollama_proxy.serving.hold_policy import HoldPolicy
 
 
 class Hold:
-    """One request that may wait. ``response`` is set once heartbeats began."""
+    """Lets one request wait. ``response`` is set once heartbeats began."""
 
     def __init__(
         self, request: web.Request, family: Family, policy: HoldPolicy, *, streams: bool
@@ -75,7 +75,7 @@ class Hold:
 
     @property
     def added_headers(self) -> dict[str, str]:
-        """The headers of ours on the answer to a request that was held.
+        """Return the headers of ours on the answer to a request that was held.
 
         nginx, and what speaks its language, would gather a stream in its buffers,
         heartbeats and all.
@@ -86,7 +86,7 @@ class Hold:
 
     @property
     def confirmation(self) -> dict[str, str]:
-        """The header that tells a client how long a wait it was granted."""
+        """Return the header that tells a client how long a wait it was granted."""
         if self.applied is None:
             return {}
         return {"Preference-Applied": f"wait={self.applied}"}

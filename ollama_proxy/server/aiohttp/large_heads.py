@@ -1,4 +1,4 @@
-"""Connections on which a large head came are closed, since aiohttp would keep it.
+"""Close connections after a large head, since aiohttp would keep it.
 
 An idle connection of aiohttp's holds its last request until the next one comes: with
 heads of 1 MB, a thousand connections that say nothing would hold 2 GB.

@@ -1,4 +1,4 @@
-"""Around every request: its id, log line and metric, access, and our own errors.
+"""Wrap every request: its id, log line and metric, access, and our own errors.
 
 One middleware does it all, since each costs a request a coroutine.
 """

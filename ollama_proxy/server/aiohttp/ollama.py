@@ -124,7 +124,7 @@ class OllamaHandler:
     async def _lease(
         self, context: RequestContext, body: RequestBody, hold: Hold, plan: Wait
     ) -> Lease | None:
-        """Start an instance, and wait for a lease; None if there is none."""
+        """Start an instance, and wait for a lease; None if none was granted in time."""
         if hold.wait_s <= 0 and self._services.start(context, plan) <= 0:
             return None
         loop = asyncio.get_running_loop()
@@ -216,7 +216,7 @@ async def _read(context: RequestContext, body: RequestBody, plan: Read) -> None:
 
 
 async def _end_uninvited(request: web.Request, response: web.StreamResponse) -> None:
-    """End the connection of a client whose body nobody wanted: it sends none."""
+    """Close the connection of a client whose body was never invited."""
     if not response.prepared:
         response.force_close()
     await response.prepare(request)

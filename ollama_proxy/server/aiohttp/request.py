@@ -1,4 +1,4 @@
-"""A request as aiohttp hands it over: what is noted of it, and what goes on."""
+"""Convert a request as aiohttp hands it over: its context, and what is sent on."""
 
 from aiohttp import web
 

@@ -1,4 +1,4 @@
-"""A client's body: kept in memory if it is small, passed on as it comes if not.
+"""Read a client's body: into memory if it is small, passed on as it comes if not.
 
 What is kept can be looked at, held while an instance starts, and sent a second
 time. All that is kept at once comes out of one budget.
@@ -15,7 +15,7 @@ from ollama_proxy.serving.client_writer import reset
 
 
 class RequestBody:
-    """The body of one request. `close` gives back what it took of the budget."""
+    """Reads the body of one request. `close` gives back what it took of the budget."""
 
     def __init__(
         self, request: web.BaseRequest, budget: BodyBudget, *, stall_s: float
@@ -34,22 +34,22 @@ class RequestBody:
 
     @property
     def head(self) -> bytes:
-        """What was read into memory so far."""
+        """Return what was read into memory so far."""
         return self._head
 
     @property
     def encoding(self) -> str:
-        """How it is compressed, say; empty if it is not."""
+        """Return how it is compressed, say; empty if it is not."""
         return encoding_of(self._request.headers)
 
     @property
     def expects(self) -> bool:
-        """Whether the client sends the body only once it is invited."""
+        """Tell whether the client sends the body only once it is invited."""
         return not self._invited and not self.complete
 
     @property
     def is_small(self) -> bool:
-        """Whether the length is known, and small enough to be kept in any case."""
+        """Tell whether the length is known, and small enough to be kept in any case."""
         length = self._request.content_length
         return length is not None and length <= SMALL_BODY
 

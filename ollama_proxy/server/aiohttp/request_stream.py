@@ -1,4 +1,4 @@
-"""What a client sends on a connection, made such that there is one way to read it.
+"""Rewrite the bytes of a connection so that there is one way to read them.
 
 No socket, no clock: bytes go in, the same come out less what has no place there:
 trailers, extensions of chunks, what follows the last request. aiohttp's parser would
@@ -47,7 +47,7 @@ class RequestStream:
         self._begun_at: int | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take in what came; return what of it the server behind is to get."""
+        """Parse received bytes; return those that aiohttp's server gets."""
         at, self._begun_at = 0, None
         try:
             while at < len(data) and self._read is not None:
@@ -170,7 +170,7 @@ class RequestStream:
         return at
 
     def _read_trailer(self, data: bytes, at: int) -> int:
-        """Read a trailer, which nobody gets."""
+        """Read a trailer and drop it."""
         line, at = self._next_line(data, at, MAX_HEAD)
         if line:
             read_field(line)

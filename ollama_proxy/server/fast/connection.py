@@ -1,4 +1,4 @@
-"""One connection of a client: plain requests are served from here, others behind.
+"""Serve plain requests of one client's connection, and leave others to aiohttp.
 
 Where a request is not plain, or the fast path does not take it, the connection and
 what came on it go to aiohttp's server, whose it is from then on. That can be done
@@ -24,11 +24,11 @@ class FastPath(Protocol):
     """Serves plain requests."""
 
     def take(self, client: "ClientConnection", request: PlainRequest) -> bool:
-        """Serve a request, or see to it; False if the server behind is to."""
+        """Answer a request or begin to relay it; False leaves it to aiohttp."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """A client's connection; it is its own writer, as aiohttp's requests have one.
+    """Carries a client's connection; is its own writer, as aiohttp's requests have one.
 
     ``behind`` makes the protocol that takes it over. ``made`` is called once it is
     open, ``gone`` once it is closed or taken over; ``transport`` is None then.
@@ -65,17 +65,17 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The connection below; None once it is closed or taken over."""
+        """Return the connection below; None once it is closed or taken over."""
         return self._transport
 
     @property
     def writer(self) -> "ClientConnection":
-        """How to wait for the client."""
+        """Return how to wait for the client."""
         return self
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for a request."""
+        """Tell whether it waits for a request."""
         return self._serving is None and not self._came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,10 +88,11 @@ class ClientConnection(asyncio.Protocol):
         self._made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came; what comes before its turn has to wait.
+        """Parse received bytes; hold back those of requests that are not due yet.
 
-        It is read on in any case: who reads nothing is not told that the client left.
-        So what is too much is dropped, and the connection ends after this answer.
+        Keep reading while a request is served: a transport whose reading is paused does
+        not report a disconnect. Beyond 64 KiB, bytes are dropped and the connection is
+        closed after this response.
         """
         if self._serving is None:
             if not self._is_last:
@@ -103,7 +104,7 @@ class ClientConnection(asyncio.Protocol):
             self._early += data
 
     def eof_received(self) -> bool:
-        """Give what is served a moment: who sends no more may still read."""
+        """Give a request in progress a moment: a half-closed client may still read."""
         if self._serving is None:
             return False
         loop = asyncio.get_running_loop()
@@ -232,7 +233,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what was served: nobody waits for it."""
+        """Cancel the request in progress: its client has left."""
         del exc
         if self._serving is not None:
             self._serving.cancel()
@@ -268,6 +269,6 @@ class ClientConnection(asyncio.Protocol):
             self._room = None
 
     async def drain(self) -> None:
-        """Wait until most of what was written is sent, or the client has gone."""
+        """Wait until most of the written bytes are sent, or the connection closes."""
         if self._room is not None:
             await asyncio.shield(self._room)

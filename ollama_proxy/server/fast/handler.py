@@ -29,7 +29,7 @@ _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 
 
 class Encoded(NamedTuple):
-    """An answer of our own, as bytes."""
+    """Holds an answer of our own, as bytes."""
 
     status: int
     data: bytes
@@ -46,7 +46,7 @@ class FastPath:
         self._clock = clock
 
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
-        """Serve a request, or see to it; False if the server behind is to."""
+        """Answer a request or begin to relay it; False leaves it to aiohttp."""
         path = request.path
         route = classify(request.method, path)
         facts = AccessFacts(
@@ -222,7 +222,7 @@ class FastPath:
         plan: Relay | Observe,
         lease: Lease,
     ) -> int | None:
-        """Return the status that was told; None if the server behind is to serve."""
+        """Return the status that was sent; None to leave the request to aiohttp."""
         response_relay: ResponseRelay[ClientResponse] = ResponseRelay(
             client,
             context.route.family,

@@ -40,7 +40,7 @@ _SINGLE = SINGLE - {b"host"}
 
 
 class BufferedBody:
-    """A body that is all here, sent as often as need be."""
+    """Holds a body that is all here, and can be sent as often as need be."""
 
     __slots__ = ("_is_sent", "head", "on_invited")
 
@@ -63,7 +63,7 @@ class BufferedBody:
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """A plain request, whole.
+    """Holds a plain request, whole.
 
     ``target`` is the raw path and query, ``agent`` the client's program; ``fields``
     are the headers that an instance gets, as they came, besides ``Host``. ``marks`` are
@@ -80,7 +80,7 @@ class PlainRequest:
 
     @property
     def path(self) -> str:
-        """The raw path, without the query."""
+        """Return the raw path, without the query."""
         return self.target.partition("?")[0]
 
     def get(self, name: str, default: str, /) -> str:
@@ -144,7 +144,7 @@ class RequestParser:
         self._body: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
-        """Take in what came."""
+        """Parse received bytes."""
         if self._parser is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Answers to plain requests, as bytes."""
+"""Encode answers to plain requests, as bytes."""
 
 import functools
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class ClientResponse:
-    """An answer whose head has left."""
+    """Writes a response whose head was sent."""
 
     def __init__(
         self, client: ClientConnection, status: int, fields: CIMultiDict[str]
@@ -72,7 +72,7 @@ async def begin(
 def encode_provisioning_reply(
     family: Family, waiting: ProvisioningStatus, request_id: str, date: int
 ) -> bytes:
-    """Return the 503 while there is no instance; ``request_id`` where it is told."""
+    """Return the 503 while no instance is ready; some protocols have an id."""
     return encoded(provisioning_reply(family, waiting, request_id), "POST", date)
 
 

@@ -1,1 +1,1 @@
-"""The store that is one SQLite file in the state folder."""
+"""Keep the state in one SQLite file in the state folder."""

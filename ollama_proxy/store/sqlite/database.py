@@ -16,7 +16,7 @@ from ollama_proxy.store.state_folder import STATE_FILE, file_mode, make_private
 
 
 class Database:
-    """The state file of one folder, open.
+    """Opens the state file of one folder.
 
     ``problem``: why the last write failed, until one succeeds again. ``damage``: what
     could not be read of what an earlier process left, in words. ``clock``: whose mark
@@ -103,7 +103,7 @@ class Database:
 
 
 class Table:
-    """What works on some tables of a database."""
+    """Works on some tables of a database."""
 
     def __init__(self, database: Database) -> None:
         self._db = database

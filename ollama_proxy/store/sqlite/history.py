@@ -12,7 +12,7 @@ _MOST_STAGES: Final = 40
 
 
 class SqliteLaunches(Table):
-    """How long launches took from wake to ready."""
+    """Remembers how long launches took from wake to ready."""
 
     def add_launch(self, offer: str, duration_s: float) -> None:
         """Remember how long a launch took from wake to ready. Raises `StoreError`."""
@@ -35,12 +35,12 @@ class SqliteLaunches(Table):
 
     @property
     def stages(self) -> "SqliteStages":
-        """What is known of the stages of launches."""
+        """Return what is known of the stages of launches."""
         return SqliteStages(self._db)
 
 
 class SqliteStages(Table):
-    """How long the stages of launches took."""
+    """Remembers how long the stages of launches took."""
 
     def add(self, offer: str, stages: Mapping[str, float]) -> None:
         """Remember a launch. Raises `StoreError`."""

@@ -13,7 +13,7 @@ from ollama_proxy.store.sqlite.database import Table
 
 
 class SqliteJournal(Table):
-    """The lines of the journal."""
+    """Writes and reads the lines of the journal."""
 
     def journal(self, limit: int = 50) -> list[Transition]:
         """Return the newest transitions, newest first. Raises `StoreError`."""

@@ -51,7 +51,7 @@ def _mend_record(
 
 
 def _recall(database: Database, records: SqliteRecords, found: Sequence[str]) -> None:
-    """Remember the launches of a file that had to be made anew.
+    """Remember the launches of a damaged file that was replaced.
 
     Each slot whose record is gone gets the launch that the journal leaves open,
     else one whose record stood in the bytes of the file.

@@ -7,7 +7,7 @@ from ollama_proxy.store.sqlite.database import Table
 
 
 class SqliteModels(Table):
-    """One row a model."""
+    """Keeps one row a model."""
 
     def sticky_models(self) -> list[StickyModel]:
         """Return every model that is remembered."""

@@ -5,7 +5,7 @@ from ollama_proxy.store.sqlite.database import Database, Table
 
 
 class SqliteNotes(Table):
-    """The notes of all backends."""
+    """Keeps the notes of all backends."""
 
     def notes_of(self, backend: str) -> "SqliteBackendNotes":
         """Return the notes of one backend; no other sees them."""
@@ -13,7 +13,7 @@ class SqliteNotes(Table):
 
 
 class SqliteBackendNotes(Table):
-    """The notes of one backend."""
+    """Keeps the notes of one backend."""
 
     def __init__(self, database: Database, backend: str) -> None:
         super().__init__(database)

@@ -9,7 +9,7 @@ from ollama_proxy.store.state_folder import read_owner, write_owner
 
 
 class SqliteOwnership(SqliteRecords):
-    """The owner id, and to which backend the records belong."""
+    """Keeps the owner id, and to which backend the records belong."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -17,7 +17,7 @@ class SqliteOwnership(SqliteRecords):
 
     @property
     def owner_id(self) -> str:
-        """The id of this deployment."""
+        """Return the id of this deployment."""
         return self._owner_id
 
     def read_owner_id(self) -> None:

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class SqlitePlaces(Table):
-    """The rows of all places."""
+    """Keeps the rows of all places."""
 
     def place(self, name: str) -> "SqlitePlace":
         """Return what is known of the models of one place."""
@@ -24,18 +24,18 @@ class SqlitePlaces(Table):
 
 
 class SqlitePlace(Table):
-    """The row of one place, of that which has its ``name`` now."""
+    """Keeps the row of one place, by its present ``name``."""
 
     def __init__(self, database: Database, name: str) -> None:
         super().__init__(database)
         self.name = name
 
     def contents(self) -> Snapshot | None:
-        """Return what the newest instance said of its models."""
+        """Return the newest instance's answers about its models."""
         return self._decoded("contents", read_contents)
 
     def put_contents(self, contents: Snapshot) -> None:
-        """Write what the newest instance said. Raises `StoreError`."""
+        """Write the answers of the newest instance. Raises `StoreError`."""
         self._write("contents", msgspec.msgpack.encode(contents))
 
     def lessons(self) -> Lessons:

@@ -18,10 +18,10 @@ from ollama_proxy.store.sqlite.salvage import doomed, read_record
 
 
 class SqliteMarks(Table):
-    """The mark by which a later process compares its moments with ours."""
+    """Keeps the mark by which a later process compares its moments with ours."""
 
     def mark(self) -> Mark | None:
-        """Return the last mark of a clock; None if there is none that can be read."""
+        """Return the last mark of a clock; None if none can be read."""
         query = "SELECT value FROM meta WHERE key = 'mark'"
         row = self._db.execute(query).fetchone()
         try:
@@ -46,7 +46,7 @@ class SqliteMarks(Table):
 
 
 class SqliteRecords(SqliteMarks):
-    """The record of each slot."""
+    """Keeps the record of each slot."""
 
     def get(self, slot: str) -> Record | None:
         """Return the record of a slot, if it ever had one.
@@ -108,7 +108,7 @@ class SqliteRecords(SqliteMarks):
             return db.execute(query, (launch_id, launch_id)).fetchone() is not None
 
     def forget(self, launch_ids: Collection[LaunchId]) -> None:
-        """Let no record name launches that were seen to be gone."""
+        """Remove launches that have ended from every record."""
         rows = self._db.execute("SELECT slot, launch_id FROM instance").fetchall()
         for slot, launch_id in rows:
             if launch_id in launch_ids:

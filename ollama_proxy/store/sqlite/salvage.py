@@ -1,4 +1,4 @@
-"""What can still be read of a damaged state: pure, of rows and bytes.
+"""Salvage what can be read of a damaged state: pure, from rows and bytes.
 
 A launch that is on record costs money until somebody stops it. So its id counts for
 more than the rest of its record: where nothing else can be read, the instance is taken
@@ -53,7 +53,7 @@ def read_record(raw: object) -> Record:
 
 
 def read_contents(raw: bytes) -> Snapshot:
-    """Return what an instance said of its models. Raises `ValueError`."""
+    """Return an instance's answers about its models. Raises `ValueError`."""
     contents = msgspec.msgpack.decode(raw, type=Snapshot)
     msgspec.json.decode(contents.tags, type=Tags)
     for show in contents.shows.values():

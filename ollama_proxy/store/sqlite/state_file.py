@@ -29,7 +29,7 @@ _KEPT_BESIDE = ("-wal", "-shm")
 
 @dataclass(slots=True)
 class Opened:
-    """An open state file, and how it was damaged; in words, empty if it was not.
+    """Holds an open state file, and in words how it was damaged, if it was.
 
     ``launches`` were found in its bytes and in no row: at most one of them is there.
     """

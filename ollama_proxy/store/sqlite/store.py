@@ -1,4 +1,4 @@
-"""What has to outlive the process: one SQLite file in the state folder.
+"""Store what has to outlive the process in one SQLite file in the state folder.
 
 It holds the owner id, the record of every slot (what is intended and known of
 its instance), a journal of transitions, the catalogues, how long launches took, and
@@ -28,7 +28,7 @@ class SqliteStore(
     SqlitePlaces,
     SqliteNotes,
 ):
-    """The state of one deployment; it has every port of `ollama_proxy.store.ports`."""
+    """Keeps the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 
     def __init__(self, folder: Path, *, journal_lines: int = JOURNAL_LINES) -> None:
         self._lock = take_folder(folder)
@@ -47,12 +47,12 @@ class SqliteStore(
 
     @property
     def problem(self) -> str | None:
-        """Why the last write failed, until one succeeds again."""
+        """Return why the last write failed, until one succeeds again."""
         return self._db.problem
 
     @property
     def damage(self) -> list[str]:
-        """What an earlier process left that could not be read, in words."""
+        """Return what an earlier process left that could not be read, in words."""
         return self._db.damage
 
     def close(self) -> None:
