@@ -21,8 +21,8 @@ SETTLE_S = 150.0
 class Attempt(msgspec.Struct, frozen=True):
     """Holds the notes of one launch. Moments are those of `Clock.now`.
 
-    ``attempted_at``: when an instance was asked for whose making is not known to have
-    been refused; ``started_at``: when one that rested was told to start.
+    ``attempted_at``: time of the last create call that may have succeeded;
+    ``started_at``: time of the last start call for a stopped instance.
     ``instance_id`` is known from the answer. ``identity``: the launch whose token its
     guard knows. ``seen``: the cloud has shown it once, so from then on its absence
     means that it is gone. ``seen_live``: it did not rest since it was started.

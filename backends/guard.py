@@ -184,7 +184,7 @@ class GuardClient:
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
-            # A kept connection to an instance that slept is dead, and nobody says so.
+            # A kept connection to an instance that slept is dead, without a FIN or RST.
             connector = aiohttp.TCPConnector(force_close=True)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session.request(

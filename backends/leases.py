@@ -10,7 +10,7 @@ def is_renewal_due(lease_end: float, wall: float, lease_s: float) -> bool:
     """Tell whether an instance that is wanted has to be marked anew.
 
     Half of its lease is over, or it ends so late that it was marked by a clock that was
-    wrong: if we were gone for good, nobody would sweep it. A clock that is not set yet
+    wrong: if we never came back, it would not be swept. A clock that is not set yet
     shortens none.
     """
     left_s = lease_end - wall

@@ -67,7 +67,7 @@ class Patience:
     def close_for(self, length_s: float) -> None:
         """Let no call through for so long; called by the thread that was refused.
 
-        Whoever sent that call may have been cancelled meanwhile.
+        The task that sent that call may have been cancelled meanwhile.
         """
         until = self._clock.now() + length_s
         self._closed_until = max(self._closed_until, until)

@@ -62,7 +62,7 @@ class StaticSettings(BackendSettings):
     upstream_insecure: bool = setting(
         "false",
         "OLLAMA_PROXY_UPSTREAM_INSECURE",
-        text="whether any certificate will do there: whoever is on the way can listen",
+        text="accept any certificate there: anybody on the way can listen",
         shown="false",
     )
 

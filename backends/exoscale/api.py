@@ -1,4 +1,4 @@
-"""Exoscale's API through the official SDK, made fit for an event loop.
+"""Call Exoscale's API through the official SDK, made fit for an event loop.
 
 The SDK blocks, has no time-outs and repeats nothing, which is kept: a repeated
 ``create-instance`` buys a second machine. Only a call that was refused for the number

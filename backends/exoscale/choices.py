@@ -18,7 +18,7 @@ SYSTEM_GIB = {"native": 15, "docker": 20}
 """GiB that an instance's disk has for no model, by engine.
 
 With Docker driver, Docker and image: about 20 in use on real instances. Without it the
-system, driver and the unpacked archive were measured by nobody: an estimate.
+system, driver and the unpacked archive were not measured: an estimate.
 """
 
 

@@ -14,7 +14,7 @@ _NO_LIMIT = 9999
 
 @dataclass(frozen=True, slots=True)
 class DriverRule:
-    """Kinds that will do, the better one first, and the span of branches."""
+    """Names the kinds that will do, the better one first, and the span of branches."""
 
     kinds: tuple[str, ...]
     least: int

@@ -39,7 +39,7 @@ async def step_report(
 ) -> tuple[str, str]:
     """Return why a step failed, in a sentence, and its last lines.
 
-    ``token`` is that of the launch, which is told to nobody.
+    ``token`` is that of the launch, and is masked.
     """
     sentence = _SENTENCES.get(step, f"the instance could not set up its {step}")
     try:

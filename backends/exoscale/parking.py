@@ -1,4 +1,4 @@
-"""Stopped instances, kept with their disk for the next launch.
+"""Keep stopped instances, with their disk, for the next launch.
 
 A parked instance has the certificate of the launch that it was bought for: its
 label ``identity`` says which. Its lease says until when it is kept.

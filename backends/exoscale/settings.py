@@ -78,7 +78,7 @@ class ExoscaleSettings(BackendSettings):
     dead_man_timeout: Annotated[Duration, Field(ge=600)] = setting(
         "20m",
         "EXOSCALE_DEAD_MAN_TIMEOUT",
-        text="after so long without a word of the proxy an instance powers itself off",
+        text="an instance powers itself off after this long without its proxy",
         shown="20m",
     )
     lease: Annotated[Duration, Field(ge=600)] = setting(
@@ -96,7 +96,7 @@ class ExoscaleSettings(BackendSettings):
     destroy_after: Duration = setting(
         "1d",
         "EXOSCALE_DESTROY_AFTER",
-        text="a stopped instance that nobody needed for so long is deleted",
+        text="delete a stopped instance that was not needed for this long",
         shown="1d",
     )
     disk_price: Annotated[float, Field(ge=0)] | None = setting(

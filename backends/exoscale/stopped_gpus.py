@@ -1,7 +1,7 @@
-"""Stopped instances with a GPU that carry no label of ours: somebody may pay for them.
+"""List stopped instances with a GPU and no label of ours: they may cost money.
 
 The container that this product replaces stopped its instance and had no labels, so one
-of these may be its. Nobody can tell, and they are only told of.
+of these may be its. That is unknown, so they are only listed.
 """
 
 from collections.abc import Callable, Iterable

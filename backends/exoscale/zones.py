@@ -22,7 +22,7 @@ _KNOWN = frozenset(
         "hr-zag-1",
     }
 )
-"""Those of the published description of the API (SDK 0.16.4): nobody is asked."""
+"""Those of the published description of the API (SDK 0.16.4): no API is asked."""
 
 _ASKED = ("at-vie-2", "ch-gva-2")
 
@@ -56,7 +56,7 @@ class Zones:
     async def problem(self) -> SpecError | None:
         """Return what is wrong with a zone of the settings that does not exist.
 
-        If nobody says which there are, the calls to come have to tell.
+        If no answer lists them, the later calls will show which do not exist.
         """
         unsure = frozenset(self.every()) - self._sure
         if unsure and self._has_host_each and (names := await self._names()):

@@ -1,1 +1,1 @@
-"""Fly Machines: one small machine of one app, with its models on a volume."""
+"""Run one small machine of one app on Fly, with its models on a volume."""

@@ -37,7 +37,7 @@ _Thing = TypeVar("_Thing")
 
 
 class FlyApi:
-    """Machines, volumes and addresses of one app."""
+    """Reads and changes the machines, volumes and addresses of one app."""
 
     def __init__(
         self,

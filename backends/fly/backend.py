@@ -2,7 +2,7 @@
 
 Names of machines are unique within an app, and so a name is both the key against
 repetition and the lock against a second proxy: the first free of ``ollama-proxy-0``,
-``-1`` … is asked for, and whoever is answered 409 looks whose it is. A machine is
+``-1`` … is asked for, and after a 409 the proxy looks whose it is. A machine is
 made without running, and started by a call of its own.
 """
 
@@ -79,7 +79,7 @@ _NEEDLESS = "volume-"
 
 
 class FlyBackend(SeesOwners[Owners]):
-    """Machines of one deployment, in an app of its own."""
+    """Runs the machines of one deployment, in an app of its own."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class FlyBackend(SeesOwners[Owners]):
                 raise ConflictError(f"the machine {machine.id} is being destroyed")
             rests = machine.state in RESTING
             if machine.host_status == "unreachable" and rests:
-                continue  # nobody can start it now
+                continue  # it can't be started now
             if machine.launch == launch_id or (
                 machine.is_resting and machine.id not in used
             ):

@@ -159,7 +159,7 @@ def _read(answer: object, kind: type[_Kind]) -> _Kind:
 
 
 def _read_all(answer: object, kind: type[_Kind], ours: str) -> list[_Kind]:
-    if answer is None:  # so Go writes an empty list that nobody has made one
+    if answer is None:  # Go writes a nil slice as null
         return []
     if not isinstance(answer, list):
         raise TransientError(f"Fly's list of {kind.__name__.lower()}s is no list")

@@ -34,7 +34,7 @@ class Owners:
         *,
         machines: Callable[[], Awaitable[list[Machine]]],
     ) -> None:
-        """``machines`` returns all of the app, also those that only earlier lists had.
+        """Take ``machines``, which returns those of earlier lists too.
 
         So what one list has shown to be a twin's is not lost in the next, which lies.
         """

@@ -115,7 +115,7 @@ class FlySettings(BackendSettings):
     idle_action: Literal["stop", "suspend", "destroy"] = setting(
         "stop",
         "FLY_IDLE_ACTION",
-        text="what becomes of an idle machine; `suspend` up to 2048 MB only",
+        text="what to do with an idle machine; `suspend` up to 2048 MB only",
         shown="stop",
     )
     access: Literal["public", "flycast", "6pn"] = setting(
@@ -134,7 +134,7 @@ class FlySettings(BackendSettings):
     dead_man_timeout: Annotated[Duration, Field(ge=300)] = setting(
         "20m",
         "FLY_DEAD_MAN_TIMEOUT",
-        text="after so long without a word of the proxy the machine ends itself",
+        text="the machine ends itself after this long without its proxy",
         shown="20m",
     )
     lease: Annotated[Duration, Field(ge=600)] = setting(

@@ -1,4 +1,4 @@
-"""Fly's sizes of machines."""
+"""Read Fly's sizes of machines."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ NO_GPUS = (
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """CPUs of a kind, and memory in MB."""
+    """Holds CPUs of a kind, and memory in MB."""
 
     kind: str
     cpus: int

@@ -32,8 +32,8 @@ class StateContext:
 def assess(machine: Machine, known: StateContext) -> tuple[Assessment, str]:
     """Return what to think of a machine, and why, in words.
 
-    A state that nobody has heard of is one that comes: it exists and is paid for.
-    So does one on a host that can't be reached, whatever its last state was.
+    Treat unknown states as pending: the machine exists and is billed. So does one
+    on a host that can't be reached, whatever its last state was.
     """
     thought, why = Assessment.PENDING, machine.state
     rests = machine.state in RESTING

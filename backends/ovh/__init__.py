@@ -1,1 +1,1 @@
-"""OVHcloud AI Deploy: one app per launch, or one that is started and stopped."""
+"""Run apps on OVHcloud AI Deploy: one per launch, or one that starts and stops."""

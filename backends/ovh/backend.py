@@ -73,7 +73,7 @@ _DEPLOYED = "deployed"
 
 
 class OvhBackend(SeesOwners[Owners]):
-    """Apps of one deployment. ``driver_of`` opens the driver of a region."""
+    """Runs the apps of one deployment. ``driver_of`` opens a region's driver."""
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ async def _fall_back(
 async def _rights(driver: Driver, region: str, settings: OvhSettings) -> str:
     """Look whether the credentials may change apps, with a change that can't be made.
 
-    A stop of an app that there is not: whoever may stop apps is told that there is
+    A stop of an app that there is not: a token that may stop apps hears that there is
     none. Inferred; what a token's role is called in ``/v1/me`` is documented nowhere.
     """
     try:

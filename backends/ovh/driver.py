@@ -11,7 +11,7 @@ from ollama_proxy.backends.ovh.order import Order
 
 
 class Driver(Protocol):
-    """Apps of one region.
+    """Manages the apps of one region.
 
     Calls raise `BackendError`s: `NotFoundError` for an id that is clearly unknown,
     `ConflictError` for what an app's state does not allow, `OutcomeUnknownError` for

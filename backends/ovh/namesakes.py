@@ -1,4 +1,4 @@
-"""Apps of the deployment's name that do not carry its owner id, and their deletion.
+"""Find, and delete, apps of the deployment's name without its owner id.
 
 The older controller's, for one: `deploy` replaced what had the name. Such an app may be
 anybody's, so it is touched only after a yes that names it.

@@ -24,8 +24,8 @@ a large image is fetched. The command has no option for it.
 _PATIENCE = {"timeoutSeconds": 10, "failureThreshold": 6}
 """Of the probe: a loaded processor answers late; the default is 1 s, three times."""
 SCALE_DOWN_S = 1800
-"""For so long nobody has to want an app before it is scaled to zero: while its image is
-fetched, nobody in it can say that it is wanted. The platform allows up to 3600.
+"""So long an app has to be unwanted before it is scaled to zero: while its image is
+fetched, no process in it can say that it is wanted. The platform allows up to 3600.
 
 Zero replicas are allowed from the first moment, and not only once it is ready: a proxy
 that is killed in between would leave what nothing ends. One that went to zero before

@@ -1,4 +1,4 @@
-"""AI Deploy's own API: plain HTTP and JSON, one host per region.
+"""Call AI Deploy's own API: plain HTTP and JSON, one host per region.
 
 Nothing is repeated: a second ``POST /v1/app`` makes a second app. Every failure is
 named after what to do next, by its status. Shapes as in ovh/ovhcloud-cli's

@@ -225,7 +225,7 @@ class OvhSettings(BackendSettings):
     dead_man_timeout: Annotated[Duration, Field(ge=300)] = setting(
         "20m",
         "OVH_DEAD_MAN_TIMEOUT",
-        text="the silence after which the app says that nobody wants it",
+        text="the app calls itself unwanted after this long without its proxy",
         shown="20m",
     )
     lease: Annotated[Duration, Field(ge=600)] = setting(
@@ -237,7 +237,7 @@ class OvhSettings(BackendSettings):
     queue_timeout: Annotated[Duration, Field(ge=60)] = setting(
         "15m",
         "OVH_QUEUE_TIMEOUT",
-        text="an app that waits so long for room is stopped",
+        text="stop an app that has waited this long for room",
         shown="15m",
     )
     price_per_hour: Annotated[float, Field(ge=0)] | None = setting(

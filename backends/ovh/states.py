@@ -37,7 +37,7 @@ class StateContext:
 def assess(app: App, known: StateContext) -> tuple[Assessment, str]:
     """Return what to think of an app, and why, in words.
 
-    A state that nobody has heard of is one that comes: it exists and is paid for.
+    Treat unknown states as pending: the app exists and is billed.
     """
     thought, why = Assessment.PENDING, app.state.lower()
     match app.state:

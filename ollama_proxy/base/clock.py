@@ -76,7 +76,7 @@ class SystemClock:
     """Measures time, whatever is done to the machine's date while we run, or between.
 
     ``last``: a mark of the process before, after which `now` goes on. From then on a
-    clock counts that nobody sets, and that goes on while the machine sleeps where the
+    clock counts that can't be set, and that goes on while the machine sleeps where the
     system has it. So an idle timeout is neither lengthened nor cut by a correction of
     the date, and a laptop that wakes up stops an instance that has been idle
     meanwhile.

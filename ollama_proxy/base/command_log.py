@@ -1,6 +1,6 @@
 """Render log events as sentences while a command runs, for the person who typed it.
 
-What a library logs is left out: it says nothing to whoever typed the command.
+Lines of libraries are left out: they mean nothing to that person.
 """
 
 from collections.abc import MutableMapping

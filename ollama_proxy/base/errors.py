@@ -58,7 +58,7 @@ class IllegalTransition(ProxyError):  # noqa: N818 - named after the pair, not t
 class BackendError(ProxyError):
     """Reports that a call to a cloud did not do what it was asked.
 
-    A ``final`` one comes again as long as nobody changes anything. ``report`` is what
+    A ``final`` one comes again until a person changes something. ``report`` is what
     there is to read besides the message: up to 8 KB of it are logged and kept.
     """
 

@@ -14,7 +14,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 
 
 OWN_PREFIX = "OLLAMA_PROXY_"
-"""How the variables begin that are nobody else's."""
+"""The prefix of variables that are ours alone."""
 
 
 class BackendSettings(BaseModel):

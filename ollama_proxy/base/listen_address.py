@@ -112,7 +112,7 @@ def client_host(host: str) -> str:
     """Return the host that a client on this machine connects to.
 
     For ``::`` that is IPv4 too, which its one socket takes: in many containers it can
-    be bound while IPv6 is switched off, and ``::1`` reaches nobody there.
+    be bound while IPv6 is switched off, and ``::1`` fails there.
     """
     return "127.0.0.1" if host in _EVERY else host
 

@@ -1,7 +1,7 @@
 """Name every event that is logged, and render log lines.
 
 One line per request, one per transition. Never a prompt, an answer, a key or a
-token. Lines are JSON where nobody looks at a terminal.
+token. Lines are JSON unless the output is a terminal.
 """
 
 import asyncio

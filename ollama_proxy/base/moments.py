@@ -47,7 +47,7 @@ class Mark(msgspec.Struct, frozen=True):
 def moment_at_start(last: Mark | None, here: Reading) -> float:
     """Return what moment it is at the start of a process; ``last``: what it continues.
 
-    Never before the last one. Where nobody can tell how much time passed, none has:
+    Never before the last one. If the time that passed is unknown, none has passed:
     what was to happen after a while happens that while after the restart.
     """
     if last is None or not EARLIEST <= last.now < _LATEST:

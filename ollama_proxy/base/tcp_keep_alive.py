@@ -1,4 +1,4 @@
-"""TCP keep-alive: a peer that vanished is noticed, and a silent line stays open.
+"""Probe TCP connections: a vanished peer is noticed, a silent line stays open.
 
 A NAT or firewall forgets a connection on which nothing is sent, some after 60 s, and a
 prompt may be read for minutes before its first token. Go probes each connection, so

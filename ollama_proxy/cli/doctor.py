@@ -144,7 +144,7 @@ async def opened_alone(
 async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     """Delete what no proxy has wanted for a lease's length, with no state at all.
 
-    Raises `StartupError` where nobody knows the date, by which leases end.
+    Raises `StartupError` without a date, by which leases end.
     """
     if (unset := unset_date(this_machine().wall())) is not None:
         raise StartupError(f"no lease can be judged: {unset}")

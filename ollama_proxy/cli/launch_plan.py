@@ -13,7 +13,7 @@ class LaunchPlan:
 
     ``reason`` says why this backend was chosen; ``instance_type`` and ``location`` are
     None where the backend does not tell. ``price`` is in words; ``assumptions`` are
-    sentences on what nobody set.
+    sentences on values that were assumed.
     """
 
     backend: str

@@ -174,7 +174,7 @@ def _announce(
     for warning in warnings:
         structlog.get_logger().warning(log.STATE_PASSING, reason=warning)
     told = replace(serving, warnings=(*serving.warnings, *warnings))
-    with contextlib.suppress(OSError, ValueError):  # nobody has to read it
+    with contextlib.suppress(OSError, ValueError):  # a warning may get lost
         sys.stdout.write(announcement(told, _calling(config)))
         sys.stdout.flush()
 
@@ -480,7 +480,7 @@ async def _sweep_owners(
 def _ask(question: str, *, yes: bool) -> None:
     """Ask a person before something is deleted; end if the answer is not yes.
 
-    Raises `StartupError` where nobody can be asked.
+    Raises `StartupError` without a terminal.
     """
     if yes:
         return

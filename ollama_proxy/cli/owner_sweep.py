@@ -43,7 +43,7 @@ _LIMIT_S = 900.0
 _PAUSE_S = 3.0
 
 Ask = Callable[[str], None]
-"""Asks a person; raises where the answer is no, or nobody can be asked."""
+"""Asks a person; raises if the answer is no, or there is no terminal."""
 
 Tell = Callable[[str], None]
 """Prints a line."""
@@ -101,7 +101,7 @@ class OwnerSweep:
     ) -> Judgement:
         """Return what of a judgement holds: a proxy may have come while one thought.
 
-        What is there since then nobody was asked about, and it stays.
+        Things that appeared since were not part of the question, and stay.
         """
         now = self._clock.wall()
         again = judge(await self._backend.belongings(), owner_id, named, now)
@@ -216,7 +216,7 @@ class OwnerSweep:
 async def owner_sweep(settings: Settings) -> AsyncIterator[OwnerSweep]:
     """Look at the cloud of the settings, beside a proxy that runs or without one.
 
-    Raises `StartupError` where nobody knows the date, by which leases are judged, or
+    Raises `StartupError` without a date, by which leases are judged, or
     the backend knows no owners.
     """
     async with AsyncExitStack() as stack:

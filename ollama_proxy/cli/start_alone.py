@@ -1,7 +1,7 @@
 """Start an instance while no proxy runs: for ``start``, in a controller's way.
 
 It is on record before its cloud is called, so that the next proxy on the state folder
-takes it over. Until then nobody renews it, and its backend ends it: one that nothing
+takes it over. Until then it is not renewed, and its backend ends it: one that nothing
 would end is not started.
 """
 

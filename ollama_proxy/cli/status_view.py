@@ -152,7 +152,7 @@ def watch_lines(client: ProxyClient, out: TextIO, *, as_json: bool) -> None:
     except KeyboardInterrupt:
         return
     except OSError as error:
-        if error.errno != errno.EPIPE:  # else nobody wants to know
+        if error.errno != errno.EPIPE:  # EPIPE: the reader has left
             raise
 
 

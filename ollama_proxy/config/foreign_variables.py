@@ -1,4 +1,4 @@
-"""Environment variables of other programs, which are never a misspelt setting of ours.
+"""List variables of other programs, which are never misspelt settings of ours.
 
 Each list was read from the source that is named with it. A name that is a setting of
 ours as well (``FLY_APP``, ``EXOSCALE_ZONE``) may stand in a list too.

@@ -23,7 +23,7 @@ class Renamed:
         """Return which of two holds: each is a name, as people know it, and a value.
 
         ``now`` is by the present name, None if it is not set. If they differ it is a
-        fault, since nobody can tell which one is meant.
+        fault, since either may be meant.
         """
         if now is None:
             return was

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ollama_proxy.config.foreign_variables import is_foreign
 
 _LETTERS = 2
-_OWN_WORD = 6  # letters of EXOSCALE, OLLAMA, PRELOAD: nobody else's words
+_OWN_WORD = 6  # letters of EXOSCALE, OLLAMA, PRELOAD: words of ours alone
 
 
 class Misspelt(NamedTuple):

@@ -1,4 +1,4 @@
-"""Environment variables that Kubernetes sets for each Service of a namespace.
+"""Find the variables that Kubernetes sets for each Service of a namespace.
 
 A Service ``ollama-proxy`` gives every container beside it ``OLLAMA_PROXY_PORT``,
 ``OLLAMA_PROXY_SERVICE_HOST`` and more, which look like settings of ours and are none.

@@ -104,7 +104,7 @@ class Settings(BaseModel):
         "30m",
         "OLLAMA_PROXY_IDLE_TIMEOUT",
         "EXOSCALE_IDLE_TIMEOUT",
-        text="without in-flight work, then the instance goes",
+        text="stop the instance after this long without a request in flight",
         shown="30m",
     )
     hold: Duration = setting(
@@ -134,25 +134,25 @@ class Settings(BaseModel):
     start_timeout: Duration = setting(
         "30m",
         "OLLAMA_PROXY_START_TIMEOUT",
-        text="without progress, then a launch is given up, stopped and reported",
+        text="give up, stop and report a launch after this long without progress",
         shown="30m",
     )
     max_lifetime: Annotated[Duration, Field(ge=60)] | None = setting(
         None,
         "OLLAMA_PROXY_MAX_LIFETIME",
-        text="so long after its launch an instance goes, in use or not",
+        text="maximum age of an instance; then it is stopped even if in use",
         shown="–",
     )
     drain_timeout: Duration = setting(
         "10m",
         "OLLAMA_PROXY_DRAIN_TIMEOUT",
-        text="how long streams may go on after a stop was asked for",
+        text="how long streams may go on once a stop is ordered",
         shown="10m",
     )
     stall_timeout: Duration = setting(
         "10m",
         "OLLAMA_PROXY_STALL_TIMEOUT",
-        text="without a byte sent or taken, then a client is taken for gone",
+        text="disconnect a client that has neither sent nor read a byte for this long",
         shown="10m",
     )
     fast_path: bool = setting(

@@ -1,1 +1,1 @@
-"""Decisions and data, pure: no sockets, no clock, no event loop."""
+"""Hold decisions and data, pure: no sockets, no clock, no event loop."""

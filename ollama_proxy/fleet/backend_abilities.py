@@ -108,7 +108,7 @@ class Belonging:
     what outlives launches, a volume or a security group. ``runs``: it is an instance
     that runs, or may come to. ``made_at`` and ``lease_end`` are dates in epoch seconds,
     None if unknown; the lease of what runs is renewed by its proxy as long as it lives.
-    ``per_hour`` is what it costs, 0 for nothing, None if nobody said.
+    ``per_hour`` is what it costs, 0 for nothing, None if unknown.
     """
 
     id: str
@@ -133,7 +133,7 @@ class SupportsOwners(Protocol):
         """Go one step towards its deletion, if it is that owner's still.
 
         Whether it is gone: by its own id, never for not being in a list. What is
-        another's by now, or nobody's, counts as gone and is left alone.
+        another owner's by now, or has no owner, counts as gone and is left alone.
         """
 
     async def estrange(self, one: Belonging) -> None:

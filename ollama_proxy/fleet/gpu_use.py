@@ -81,7 +81,7 @@ def _use(entry: dict[str, Any], model: str) -> GpuUse | None:
 class GpuLook:
     """Keeps what was seen of the present instance's GPU, and what follows from it.
 
-    ``gpus``: how many an instance has; None: nobody knows, so nothing is held against
+    ``gpus``: how many an instance has; None: unknown, so nothing is held against
     it. ``problem``: what is wrong, in a sentence; empty if nothing is known to be.
     """
 

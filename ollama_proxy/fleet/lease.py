@@ -1,4 +1,4 @@
-"""Claims of requests on a ready instance."""
+"""Lease a ready instance to requests."""
 
 import asyncio
 import contextlib

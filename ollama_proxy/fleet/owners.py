@@ -27,7 +27,7 @@ class Judgement(NamedTuple):
 def shows_a_proxy(one: Belonging, now: float) -> bool:
     """Tell whether a living proxy has renewed a thing lately.
 
-    What is stopped and kept has a lease as well, which nobody renews.
+    A stopped and kept instance has a lease as well, which is not renewed.
     """
     return one.runs and one.lease_end is not None and one.lease_end > now
 

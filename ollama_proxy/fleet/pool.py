@@ -354,7 +354,7 @@ class Pool:
             case State.COLD:
                 self._waiters.give_up()
             case State.COOLDOWN if self._in_vain() or not self._is_coming():
-                self._wakes_again = False  # or it came when nobody asks any more
+                self._wakes_again = False  # or an instance came without a request
                 self._waiters.give_up()
 
     def _in_vain(self) -> bool:

@@ -47,9 +47,9 @@ async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
 
 
 async def surely_gone(backend: Backend, launch_id: LaunchId) -> None:
-    """Do as `until_gone`, to its end, even if it is cancelled meanwhile.
+    """Stop a launch as `until_gone` does, and ignore cancellation until it is gone.
 
-    What was made and is not wanted costs money: who leaves has to wait for that.
+    The instance costs money while it exists. The cancellation is raised at the end.
     """
     stopping = start_task(until_gone(backend, launch_id), name="stop")
     cancelled: asyncio.CancelledError | None = None

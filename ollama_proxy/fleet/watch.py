@@ -218,7 +218,7 @@ class InstanceWatch:
         """Sleep until the next look is due; True if somebody asked for one.
 
         Between two probes of a silent instance a ``patient`` nap is short, and
-        nobody can make it shorter: a burst of failures is one failure.
+        no option makes it shorter: a burst of failures is one failure.
         """
         if patient:
             await asyncio.sleep(self._jittered(self._timing.retry_pause_s))

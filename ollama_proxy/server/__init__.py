@@ -1,1 +1,1 @@
-"""HTTP towards clients."""
+"""Speak HTTP to clients."""

@@ -1,7 +1,7 @@
 """Limit how much of the bodies of requests may be in memory."""
 
 SMALL_BODY = 256 * 1024
-"""Bytes up to which a body is kept although nobody has to look at it."""
+"""Bytes up to which a body is kept although no decision needs it."""
 
 HELD_BODY = 32 * 1024 * 1024
 """Bytes up to which a body is kept while its request waits for an instance."""

@@ -14,7 +14,7 @@ from ollama_proxy.core.ollama.activity import UseWatch
 
 
 class Head(Protocol):
-    """Status line and headers of an answer."""
+    """Gives status line and headers of an answer."""
 
     @property
     def status(self) -> int:
@@ -75,7 +75,7 @@ class StartedResponse(Protocol):
 
 
 def reset(request: OnTransport) -> None:
-    """Reset the client's connection: a mere close would be a clean end to some."""
+    """Abort with a TCP RST: some clients take an orderly close for a whole answer."""
     transport = request.transport
     if transport is None:
         return
@@ -159,8 +159,8 @@ class ClientWriter:
     async def room(self) -> None:
         """Wait for a slow client; reset one that takes nothing.
 
-        The wait itself is never cut short: aiohttp would take that for the end of
-        its next one.
+        `drain()` is not cancelled while the client is slow: aiohttp shares its waiter
+        with the next drain, which would then return too early.
         """
         left = self._queued()
         draining = start_task(self._request.writer.drain(), name="drain")

@@ -1,6 +1,6 @@
-"""Routes outside of Ollama's table that wake an instance all the same.
+"""Know routes outside of Ollama's table that wake an instance all the same.
 
-Anybody can ask for any path, so a path that nobody knows wakes nothing. Two kinds
+Anybody can ask for any path, so an unknown path wakes nothing. Two kinds
 are known: those that the settings list, and those that an instance of this place
 once answered with a status that tells that they are there. A third kind had earlier
 Ollamas: those wake if the last instance was of such a version.
@@ -97,7 +97,7 @@ class ExtraRoutes:
     def heard(self, route: Route, method: str, path: str, status: int) -> None:
         """Learn from an instance's own answer that it has a route.
 
-        What only reads is no use of an instance, and is not learnt. Statuses of
+        A route that only reads does not count as use, and is not learnt. Statuses of
         gateways and redirects tell nothing of what is behind.
         """
         if route.kind is not Kind.UNKNOWN or route.asleep not in _UNKNOWN:

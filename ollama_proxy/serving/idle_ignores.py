@@ -110,7 +110,7 @@ class IdleIgnores:
 def _compiled(glob: str | None, flags: int = 0) -> re.Pattern[str] | None:
     """Return a glob as an expression that takes no longer for a longer text.
 
-    `fnmatch` has sets in brackets too, which nobody would expect here.
+    `fnmatch` has sets in brackets too, which would be a surprise here.
     """
     if glob is None:
         return None

@@ -74,7 +74,7 @@ class ModelChanges:
         """Serve one request of the route ``name`` under a lease."""
         try:
             if not to_send.body.complete or encoding_of(to_send.headers):
-                body = b""  # nobody can look at it
+                body = b""  # its bytes are not readable
             wanted = read_pull(body) if name == "/api/pull" else None
             if wanted is not None:
                 return await self._pull(wanted, to_send, body, lease, response_relay)

@@ -41,7 +41,7 @@ class EncodedPullError(UpstreamError):
 
 @dataclass(frozen=True, slots=True)
 class PullHead:
-    """Status line and headers of a pull's answer."""
+    """Holds status line and headers of a pull's answer."""
 
     status: int
     reason: str | None

@@ -1,4 +1,4 @@
-"""Pulls that go on when their client leaves, and that others can join.
+"""Run pulls that go on when their client leaves, and that others can join.
 
 Ollama ends a pull with its client. Here each pull has a task of its own: clients
 follow what it says, and may go. A client that asks for a model that is being

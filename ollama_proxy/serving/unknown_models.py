@@ -89,7 +89,7 @@ class UnknownModels:
     def awaits(self) -> bool:
         """Tell whether an instance woken for a name has not answered about it yet.
 
-        For ten minutes: whoever asked for it may never come back.
+        For ten minutes: the client may never ask again.
         """
         if not self._awaited:
             return False

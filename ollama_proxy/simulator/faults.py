@@ -1,4 +1,4 @@
-"""Misbehaviour on demand: per request by a header, or for all by a default.
+"""Misbehave on demand: per request by a header, or for all by a default.
 
 ``X-Simulator-Fault: reset-after=3`` and the like; several are separated by
 commas. Without one, the simulator behaves.

@@ -42,7 +42,7 @@ class Model:
 
 @dataclass(slots=True)
 class ModelStore:
-    """Models on disk and in memory. Moments are epoch seconds.
+    """Keeps models on disk and in memory. Moments are epoch seconds.
 
     ``loads`` counts completed loads, ``aborted_loads`` those whose client left.
     ``max_loaded``: how many are in memory at once; 0 is as many as there are.

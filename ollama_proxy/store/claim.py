@@ -9,7 +9,7 @@ def check_claim(owner: str | None, backend: str, launches: Collection[str]) -> N
     """Refuse a backend the records of another that has instances.
 
     ``owner``: the backend that has the records, None if they cost nothing.
-    Raises `StartupError`: its instances would be forgotten, and nobody would stop them.
+    Raises `StartupError`: its instances would be forgotten, and never stopped.
     """
     if owner is None or owner == backend or not launches:
         return

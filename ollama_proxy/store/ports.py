@@ -1,6 +1,6 @@
 """Say what a store does, one port per concern.
 
-Whoever uses a store names the port that it needs, and no store by its class:
+The user of a store names the port that it needs, and no store by its class:
 `ollama_proxy.store.sqlite` is one, `ollama_proxy.store.memory` another.
 `tests/store/test_contract.py` holds both to what is said here.
 """
@@ -126,7 +126,7 @@ class Ownership(Protocol):
         """Let the records belong to a backend; ``costs``: its instances outlive us.
 
         Raises `StartupError` if a record names an instance of another backend: it
-        would be forgotten, and nobody would stop it.
+        would be forgotten, and never stopped.
         """
 
 
@@ -155,7 +155,7 @@ class Store(
     Health,
     Protocol,
 ):
-    """Is all of it: one deployment's state, owned by one process at a time."""
+    """Holds one deployment's whole state, owned by one process at a time."""
 
     @property
     def stages(self) -> StageHistory:

@@ -1,7 +1,7 @@
 """Sign the certificates of a deployment, by an authority made at its first start.
 
 Each launch gets a certificate in its name and a token, and the proxy a link that
-trusts nobody but that launch.
+trusts that launch alone.
 """
 
 import base64

@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._can_write: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be connected."""
+        """Keep the transport of the new connection."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
 
     def data_received(self, data: bytes) -> None:
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
                 self._tell()
             return
         parser = self._parser
-        if parser is None:  # nobody asked
+        if parser is None:  # bytes that no request asked for
             self.close()
             return
         sink = self._sink

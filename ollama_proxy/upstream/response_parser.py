@@ -31,7 +31,7 @@ class ResponseError(Exception):
 
 
 class ResponseHead(NamedTuple):
-    """Status line and headers of an answer; ``headers`` as they came."""
+    """Holds status line and headers of an answer; ``headers`` as they came."""
 
     status: int
     reason: str
@@ -44,7 +44,7 @@ class ResponseParser:
     It serves one answer: httptools would add a trailer of one to the next.
     ``heard``: any byte came. ``invited``: the instance said ``100 Continue``.
     ``head`` is set once it is whole. ``pieces`` are what came of the body and was
-    not taken yet; whoever takes them clears the list. ``complete``: all of it came.
+    not taken yet; the reader clears the list. ``complete``: all of it came.
     ``reusable``: the connection may carry another request then. ``between_chunks``:
     what comes next begins with the length of a chunk; whole chunks may then pass
     without being fed.

@@ -1,1 +1,1 @@
-"""HTTP as data: headers, chunks, heads."""
+"""Treat HTTP as data: headers, chunks, heads."""

@@ -1,4 +1,4 @@
-"""Chunks as they are on the wire: length, line break, bytes, line break."""
+"""Frame chunks as they are on the wire: length, line break, bytes, line break."""
 
 import functools
 

@@ -66,7 +66,7 @@ Found = dict[bytes, list[bytes]]
 class RefusedRequestError(Exception):
     """Reports a request that is not served; no byte of the client's is quoted.
 
-    ``path`` is what was asked for by a method that nobody knows.
+    ``path`` is the path of a request with an unknown method.
     """
 
     def __init__(self, status: int, message: str, path: str = "") -> None:

@@ -135,7 +135,7 @@ def read_spans(text: str) -> tuple[StageSpan, ...]:
         later = marks[index + 1 :]
         ends = [at for other, at in later if other == name + _END]
         begins = [at for other, at in later if not other.endswith(_END)]
-        if not ends and not begins:  # nobody says how long it took
+        if not ends and not begins:  # its length is unknown
             continue
         ended_s = ends[0] if ends else begins[0]
         spans[name] = StageSpan(name, begun_s, max(0.0, ended_s - begun_s))

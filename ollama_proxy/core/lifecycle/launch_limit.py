@@ -20,14 +20,14 @@ from ollama_proxy.core.lifecycle.record import (
 )
 
 WINDOW_S = 3600.0
-"""Within so long, only so many launches may serve nobody."""
+"""The time in which only so many launches may serve no request."""
 
 _FINAL_AT_SECOND = frozenset({"driver", "disk", "gpu"})
 """What may be one machine's bad luck once, and is the settings' fault twice."""
 
 _NEEDS_PERSON = frozenset({"credentials", "program"})
 """What is refused before anything is bought, and may be mended without a word to us:
-a request may try again after the back-off, but nobody waits for that."""
+a request may try again after the back-off, but none waits for that."""
 
 
 _REFUSALS = frozenset({"capacity", "credentials", "program", "spec"})

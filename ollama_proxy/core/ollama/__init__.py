@@ -1,1 +1,1 @@
-"""Ollama's API as data: its routes, requests, errors and models."""
+"""Hold Ollama's API as data: its routes, requests, errors and models."""

@@ -53,7 +53,7 @@ class UseWatch(Protocol):
 
 
 class Head(Protocol):
-    """Status and headers of an answer."""
+    """Gives status and headers of an answer."""
 
     @property
     def status(self) -> int:

@@ -26,7 +26,7 @@ _JSON_SPACE = b" \t\r\n"
 
 
 class Head(Protocol):
-    """Status and headers of an answer."""
+    """Gives status and headers of an answer."""
 
     @property
     def status(self) -> int:

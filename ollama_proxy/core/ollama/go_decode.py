@@ -53,7 +53,7 @@ class UnmarshalError(ValueError):
 
 
 class UnmarshalTypeError(UnmarshalError):
-    """Go's error of that name: ``value`` can't become a ``go_type``."""
+    """Reports Go's error of that name: ``value`` can't become a ``go_type``."""
 
     def __init__(
         self, value: str, go_type: str, struct: str = "", path: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"([0-9]*)(?:\.([0-9]*))?")
 _UNIT = re.compile(r"[^.0-9]*")
 _LIMIT_NS = 1 << 63
 _DIGITS = 19
-_LONGEST = 1024  # characters; Go has no limit, but nobody writes more
+_LONGEST = 1024  # characters; Go has no limit, but people write less
 
 
 def parse_duration_ns(text: str) -> int:

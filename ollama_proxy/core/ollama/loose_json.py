@@ -47,7 +47,7 @@ def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
 def takes_keys_as_they_are(body: bytes) -> bool:
     """Tell whether Go takes the keys of a JSON object as they are.
 
-    Raises one of `UNREADABLE` if it is none. False too where nobody looks: it is long.
+    Raises one of `UNREADABLE` if it is none. False too if it is too long to look at.
     """
     return _has_few_members(body) and _is_as_go_reads_it(_MEMBERS.decode(body))
 

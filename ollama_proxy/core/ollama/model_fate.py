@@ -27,7 +27,7 @@ class Fate(Enum):
 
     ``PASS``: what becomes of any request. ``WAKE``: the same, and its name had its
     one launch. ``JOIN``: it may wait for the launch that others caused. ``ABSENT``: the
-    model is not there. ``LATER``: nobody knows, and it is looked for another time.
+    model is not there. ``LATER``: that is unknown, and it is looked for another time.
     """
 
     PASS = "pass"  # noqa: S105 - no password

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 SIMULATED_MODELS: Final = ("llama3.2",)
-"""What a simulated instance serves when nobody named a model."""
+"""The model of a simulated instance if no setting names one."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # needs no quotes in a shell
 

@@ -55,7 +55,7 @@ class Behind(asyncio.Protocol):
         self._half_closed_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be connected; a client that vanishes without a word is noticed in the end."""
+        """Keep the new connection alive; TCP probes notice a client that vanishes."""
         self.transport = cast("asyncio.Transport", transport)  # as uvloop's is
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))

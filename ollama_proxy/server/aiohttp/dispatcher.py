@@ -1,7 +1,7 @@
 """Find the handler of a request, at a cost that its path can't raise.
 
 aiohttp's dispatcher looks for each beginning of a path that ends at a slash, and
-makes a copy of each: 200 000 slashes take it 7 s, in which nobody else is served.
+makes a copy of each: 200 000 slashes take it 7 s, in which no other request is served.
 """
 
 import warnings

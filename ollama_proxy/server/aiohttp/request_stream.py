@@ -3,7 +3,7 @@
 No socket, no clock: bytes go in, the same come out less what has no place there:
 trailers, extensions of chunks, what follows the last request. aiohttp's parser would
 take the last trailer of a request for a header of the next one, and it stops at an
-upgrade that nobody answers.
+upgrade without an answer.
 """
 
 import re

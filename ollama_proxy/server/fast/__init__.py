@@ -1,1 +1,1 @@
-"""Plain requests, served straight from their connection."""
+"""Serve plain requests straight from their connection."""

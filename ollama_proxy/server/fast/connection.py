@@ -79,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         return self._serving is None and not self._came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be connected; a client that vanishes without a word is noticed in the end."""
+        """Keep the new connection alive; TCP probes notice a client that vanishes."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))
@@ -168,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
             self._end_request()
 
     def _end_request(self) -> None:
-        """Be ready for the next, which may have come already."""
+        """Prepare for the next request, which may have come already."""
         self._came.clear()
         if self._is_last:
             self.end()
@@ -193,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
     def hand_over(self) -> bool:
         """Leave the connection, and the request that came on it, to aiohttp.
 
-        Returns False if the client has gone, so that nobody serves it.
+        Returns False if the client has left: there is nothing to serve.
         """
         transport, data = self._transport, b"".join(self._came) + self._early
         if transport is None or transport.is_closing():

@@ -23,7 +23,7 @@ class SqliteOwnership(SqliteRecords):
     def read_owner_id(self) -> None:
         """Read the id of this deployment; it is drawn if the folder is new.
 
-        It also stands in a file of its own: without it nobody finds the instances.
+        It also stands in a file of its own: without it no instance is found.
         """
         query = "SELECT value FROM meta WHERE key = 'owner_id'"
         row = self._db.execute(query).fetchone()
@@ -52,7 +52,7 @@ class SqliteOwnership(SqliteRecords):
         """Let the records belong to a backend; ``costs``: its instances outlive us.
 
         Raises `StartupError` if a record names an instance of another backend: it
-        would be forgotten, and nobody would stop it.
+        would be forgotten, and never stopped.
         """
         query = "SELECT value FROM meta WHERE key = 'backend'"
         row = self._db.execute(query).fetchone()

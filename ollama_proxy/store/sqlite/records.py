@@ -96,7 +96,7 @@ class SqliteRecords(SqliteMarks):
     def remembers(self, launch_id: LaunchId) -> bool:
         """Tell whether a launch is on record, or was: each is written down first.
 
-        Where the file was damaged nobody can tell, and none counts as another's.
+        Of a damaged file all launches count as ours.
         """
         if self._db.damage:
             return True
