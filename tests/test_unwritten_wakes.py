@@ -48,8 +48,15 @@ async def test_it_is_a_500_on_each_way_in_and_nothing_is_launched(
         assert backend.launches == 0
 
 
-async def test_a_503_is_sent_once_the_launch_is_on_disk(tmp_path: Path) -> None:
-    async with running_proxy(tmp_path, backend=InProcessBackend()) as proxy:
+@pytest.mark.parametrize("by_fast_path", [True, False])
+async def test_a_503_is_sent_once_the_launch_is_on_disk(
+    tmp_path: Path, *, by_fast_path: bool
+) -> None:
+    async with running_proxy(
+        tmp_path,
+        backend=InProcessBackend(),
+        OLLAMA_PROXY_FAST_PATH=str(by_fast_path),
+    ) as proxy:
         async with proxy.session.post(f"{proxy.url}/api/chat", json=CHAT) as reply:
             assert reply.status == 503
             query = "SELECT launch_id FROM instance WHERE slot = ?"

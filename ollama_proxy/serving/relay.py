@@ -57,11 +57,16 @@ class Services:
             self.unknown.note_wake(wait.seeks)
         context.admit(wait)
 
+    def begins_launch(self, wait: Wait) -> bool:
+        """Tell whether a launch has to be written down first, by an awaited call."""
+        return not wait.joins and self.pool.must_reserve
+
     def start(self, context: RequestContext, wait: Wait) -> float:
         """Ask for an instance for a request that may not wait for it.
 
-        Returns how many seconds it is to wait all the same: none but for a server
-        that is there anyway, and is joined in a moment.
+        Not for one that `begins_launch`: nothing would be launched. Returns how many
+        seconds it is to wait all the same: none but for a server that is there anyway,
+        and is joined in a moment.
         """
         left_s = self.pool.request_instance(
             context.model, wait_s=0.0, load=context.load, joins=wait.joins

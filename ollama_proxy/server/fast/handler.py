@@ -97,8 +97,7 @@ class FastPath:
 
     def _begins_launch(self, context: RequestContext, plan: Wait) -> bool:
         """Tell whether a request can be answered once a launch is durable."""
-        may_answer = context.may_wait_s <= 0 and not plan.joins
-        return may_answer and self._services.pool.must_reserve
+        return context.may_wait_s <= 0 and self._services.begins_launch(plan)
 
     async def _wake(
         self, client: ClientConnection, context: RequestContext, plan: Wait
