@@ -20,7 +20,9 @@ run: $(VENV)/run ## serve on :11434, with the embedded backend
 	env OLLAMA_PROXY_DEFAULT_BACKEND=local $(BIN)/ollama-proxy serve
 
 test: $(VENV)/dev ## run every test, by more workers than processors: many tests wait
-	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
+	$(TESTS)
+
+TESTS = $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
 
 image-test: $(VENV)/dev ## build both images and run them, as root on Debian; a few minutes
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ] \
@@ -29,7 +31,8 @@ image-test: $(VENV)/dev ## build both images and run them, as root on Debian; a 
 		|| echo "image-test: $(IMAGE_TOOLS) can't be installed"; fi
 	$(BIN)/python -m pytest tests/image
 
-check: lint types test ## format, lint, imports, types, tests
+check: lint types ## format, lint, imports, types, then every test with branch coverage
+	$(TESTS) --cov --cov-report=
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -16,6 +16,28 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
 
+_REPLAYS = {
+    "test_clock_histories",
+    "test_faults",
+    "test_hostile_memory",
+    "test_hostile_times",
+    "test_lying_lists",
+    "test_scale",
+    "test_simulation",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have coverage leave out what plays the same lines hundreds of times.
+
+    It would double their time, and tells nothing there: each of their lines is seen by
+    a test of its own, or the figure says that it is not.
+    """
+    for item in items:
+        if item.path.stem in _REPLAYS:
+            item.add_marker("no_cover")
+
+
 _DEFECTS = {log.TASK_CRASHED, log.ILLEGAL_TRANSITION}
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 GUARD_SOURCE = ROOT / "cloud-init" / "container"
 PROXY = "localhost/ollama-proxy"
 STUB = Path(__file__).with_name("ollama_stub.py")
+_MOST_S = 1200
 _TOLD = pytest.StashKey[str]()
 
 
@@ -23,6 +24,12 @@ def pytest_sessionstart() -> None:
     """Run nothing where nothing can be shown."""
     if why := needs.missing():
         pytest.exit(f"image-test: not run: {why}", returncode=0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test the time in which both images are built."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(_MOST_S))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
+from pytest_aiohttp.plugin import AiohttpServer
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.http.compression import (
@@ -114,26 +115,18 @@ class LateBackend(StaticBackend):
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[[Gateway], "asyncio.Future[Gateway]"]]:
-    runners: list[web.AppRunner] = []
-
+def serve(aiohttp_server: AiohttpServer) -> "Serve":
     async def start(gateway: Gateway) -> Gateway:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", gateway.answer)
-        runner = web.AppRunner(app, auto_decompress=False, shutdown_timeout=0.1)
-        await runner.setup()
-        runners.append(runner)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        gateway.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        server = await aiohttp_server(app, auto_decompress=False, shutdown_timeout=0.1)
+        gateway.url = str(server.make_url("")).rstrip("/")
         return gateway
 
-    yield lambda gateway: asyncio.ensure_future(start(gateway))
-    for runner in runners:
-        await runner.cleanup()
-    await asyncio.sleep(0.005)  # what was closed is gone a turn of the loop later
+    return start
 
 
-Serve = Callable[[Gateway], "asyncio.Future[Gateway]"]
+Serve = Callable[[Gateway], Awaitable[Gateway]]
 
 
 def before(

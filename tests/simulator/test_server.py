@@ -1,7 +1,6 @@
 """The stand-in has Ollama's manners, and misbehaves when told to."""
 
 import asyncio
-import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -9,22 +8,17 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from pytest_aiohttp.plugin import AiohttpServer
 
 from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 
 
 @pytest.fixture
-async def base() -> AsyncIterator[str]:
+async def base(aiohttp_server: AiohttpServer) -> AsyncIterator[str]:
     app = build_simulator(Manners(load_s=0.05), models=["tiny"])
-    runner = web.AppRunner(
-        app, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.1
-    )
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    server = await aiohttp_server(app, auto_decompress=False, shutdown_timeout=0.1)
+    yield str(server.make_url("")).rstrip("/")
     assert app[SIMULATOR].counters.in_flight == 0
-    await runner.cleanup()
 
 
 async def ask(url: str, **body: Any) -> tuple[int, dict[str, str], str]:
@@ -65,21 +59,21 @@ async def test_the_types_are_those_of_ollama(base: str) -> None:
         assert "Server" not in headers
 
 
-async def test_a_client_that_leaves_aborts_the_load_it_began() -> None:
-    app = build_simulator(Manners(load_s=5.0), models=["tiny"])
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/generate"
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await ask(url, model="tiny", prompt="hi")
-    async with asyncio.timeout(2):
+async def test_a_client_that_leaves_aborts_the_load_it_began(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    app = build_simulator(Manners(load_s=60.0), models=["tiny"])
+    server = await aiohttp_server(app, shutdown_timeout=0.1)
+    url = str(server.make_url("/api/generate"))
+    asking = asyncio.ensure_future(ask(url, model="tiny", prompt="hi"))
+    async with asyncio.timeout(30):
+        while not app[SIMULATOR].counters.in_flight:
+            await asyncio.sleep(0.01)
+        asking.cancel()
         while not app[SIMULATOR].store.aborted_loads:
             await asyncio.sleep(0.01)
 
     assert app[SIMULATOR].store.loads == 0
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize(
