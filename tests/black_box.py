@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,23 @@ def clean_environment(**env: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": _STATE} | fast | env
 
 
+_HELD: deque[socket.socket] = deque(maxlen=200)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Have the system choose a port for a program that must be told one, and keep it.
+
+    A socket stays bound to it on every address and does not listen: connections are
+    refused, and the program can listen there (both have SO_REUSEADDR), while the system
+    gives the port to nobody else, as it would give one that was let go.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("0.0.0.0", 0))
+    if len(_HELD) == _HELD.maxlen:
+        _HELD.popleft().close()
+    _HELD.append(held)
+    return int(held.getsockname()[1])
 
 
 @dataclass(slots=True)

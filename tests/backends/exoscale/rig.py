@@ -1,7 +1,6 @@
 """A fake Exoscale with guests, and backends on it, for tests."""
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
 from ollama_proxy.store.memory import MemoryNotes
+from tests.black_box import free_port
 from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance, Timing, new_id
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server
@@ -85,12 +85,6 @@ class Rig:
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.7.2", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def exoscale_rig(
     folder: Path, timing: Timing | None = None
@@ -98,6 +92,6 @@ async def exoscale_rig(
     """Run a fake Exoscale and its guests."""
     clock = JumpingClock()
     cloud = FakeExoscale(clock.now, timing or Timing())
-    port = _free_port()
+    port = free_port()
     async with exoscale_server(cloud) as server, guests_of(cloud, port) as guests:
         yield Rig(cloud, server, guests, clock, folder, port)
