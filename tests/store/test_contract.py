@@ -141,6 +141,23 @@ def test_a_record_and_its_line_are_written_together(rig: Rig) -> None:
     assert rig.again().journal() == [line(7.0)]
 
 
+async def test_a_launch_that_is_reserved_is_on_record_with_its_line(rig: Rig) -> None:
+    launch = Record(State.STARTING, since=7.0, launch_id=TWO, woken_at=7.0)
+    await rig.store.reserve(SLOT, launch, line(7.0, TWO))
+
+    assert rig.again().get(SLOT) == launch
+    assert rig.store.launch_ids() == {TWO}
+    assert rig.store.journal() == [line(7.0, TWO)]
+
+
+async def test_what_is_put_after_a_reservation_stays_after_it(rig: Rig) -> None:
+    await rig.store.reserve(SLOT, Record(State.STARTING, launch_id=TWO), line(7.0, TWO))
+    rig.store.put(SLOT, Record(), None)
+
+    assert rig.again().get(SLOT) == Record()
+    assert rig.store.remembers(TWO)
+
+
 def test_the_last_launches_are_remembered_by_offer_in_order(rig: Rig) -> None:
     for number in range(REMEMBERED + 5):
         rig.store.add_launch("a", 100.0 - number)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite import state_file
 from ollama_proxy.store.sqlite.store import SqliteStore
+from ollama_proxy.store.state_folder import read_owner
 
 FULL, EXTRA = 2, 3
 LAUNCH = LaunchId("l0123456789abcdef")
@@ -93,3 +94,24 @@ def test_after_damage_no_launch_counts_as_anothers(store: SqliteStore) -> None:
     store._db.report("the state file was damaged")
 
     assert store.remembers(LAUNCH)
+
+
+def test_an_owner_id_that_is_taken_over_stands_beside_the_file_too(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    """First there: what the file beside says counts where the row is lost."""
+    store._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError):
+        store.take_over("0123456789abcdef")
+
+    assert read_owner(tmp_path) == "0123456789abcdef"
+
+
+def test_a_folder_is_let_go_if_its_file_can_not_be_opened(tmp_path: Path) -> None:
+    SqliteStore(tmp_path).close()
+    path = tmp_path / "state.sqlite3"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    for _ in range(2):
+        with pytest.raises(StartupError, match="has schema 99"):
+            SqliteStore(tmp_path)

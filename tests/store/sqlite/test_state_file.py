@@ -183,6 +183,16 @@ def test_a_launch_that_ended_is_not_recalled(folder: Path) -> None:
         assert store.launch_ids() == set()
 
 
+def test_a_record_that_is_left_counts_for_more_than_the_journal(folder: Path) -> None:
+    with closing(SqliteStore(folder)) as store:
+        store.put(SLOT, Record(), None)
+    with altered(folder) as db:
+        db.execute("DROP TABLE sticky_model")
+    with closing(SqliteStore(folder)) as store:
+        assert store.damage
+        assert store.get(SLOT) == Record()
+
+
 def test_a_column_of_another_version_is_damage(folder: Path) -> None:
     with altered(folder) as db:
         db.execute("ALTER TABLE journal DROP COLUMN report")
