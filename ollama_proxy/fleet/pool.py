@@ -18,7 +18,7 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import StopRequested, Wake
-from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.core.ports import LaunchRegister
 from ollama_proxy.fleet.backend import Upstream
@@ -31,6 +31,8 @@ from ollama_proxy.fleet.waiters import Waiters, Wants
 
 _AWAKE = {State.STARTING, State.READY}
 _LEAVING = {State.DRAINING, State.STOPPING}
+_AT_REST = {State.COLD, State.COOLDOWN}
+_ANY_WAKE = Wake(LaunchId("any"))  # to ask what a wake would do
 
 
 class Pool:
@@ -188,7 +190,7 @@ class Pool:
             return False
         if states & _LEAVING:
             return not self._wakes_again and not self._in_vain()
-        return self.controllers[0].would_launch(Wake(self._draw_launch_id()))
+        return self.controllers[0].would_launch(_ANY_WAKE)
 
     @property
     def must_reserve(self) -> bool:
@@ -197,7 +199,7 @@ class Pool:
         if states & _AWAKE or not self._accepts_wakes:
             return False
         first = self.controllers[0]
-        return self._is_reserving() or first.would_launch(Wake(self._draw_launch_id()))
+        return self._is_reserving() or first.would_launch(_ANY_WAKE)
 
     def _is_reserving(self) -> bool:
         """Tell whether a launch is being written down, which begins then."""
@@ -217,26 +219,24 @@ class Pool:
         """
         if self._is_held_back and forced:
             raise ConflictError("the proxy deploys or deletes; wake afterwards")
-        for controller, wake in self._wakes(model, forced=forced):
-            await controller.wake(wake)
+        for controller in self._to_wake(forced=forced):
+            await controller.wake(Wake(self._draw_launch_id(), model, forced))
 
     def _join(self, model: str | None) -> None:
         """Ask for an instance where no launch begins: one is under way, or to come."""
-        for controller, wake in self._wakes(model):
-            if controller.record.state not in {State.COLD, State.COOLDOWN}:
-                controller.apply(wake)
+        for controller in self._to_wake():
+            if controller.record.state not in _AT_REST:
+                controller.apply(Wake(self._draw_launch_id(), model))
 
-    def _wakes(
-        self, model: str | None, *, forced: bool = False
-    ) -> list[tuple[Controller, Wake]]:
-        """Return which slots a wake goes to now, and how."""
+    def _to_wake(self, *, forced: bool = False) -> list[Controller]:
+        """Return which slots a wake goes to now."""
         if not self._accepts_wakes:
             return []
         woken = [c for c in self.controllers if c.record.state in _AWAKE]
         if any(c.record.state in _LEAVING for c in self.controllers):
             self._wakes_again = True
         return [
-            (controller, Wake(self._draw_launch_id(), model, forced))
+            controller
             for controller in woken or self.controllers[:1]
             if forced or not self._was_just_woken(controller)
         ]
@@ -305,6 +305,8 @@ class Pool:
         be in vain.
         """
         if not joins:
+            if self.must_reserve:
+                raise RuntimeError("a launch is to be reserved first: wake or lease")
             self._note_wanted(model, load)
             self._join(model)
         return self._longest_wait_s(wait_s, joins=joins)

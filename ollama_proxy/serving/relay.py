@@ -62,7 +62,7 @@ class Services:
         return not wait.joins and self.pool.must_reserve
 
     def start(self, context: RequestContext, wait: Wait) -> float:
-        """Ask for an instance for a request that may not wait for it.
+        """Join a launch for a request that may not wait for it; see `begins_launch`.
 
         Not for one that `begins_launch`: nothing would be launched. Returns how many
         seconds it is to wait all the same: none but for a server that is there anyway,

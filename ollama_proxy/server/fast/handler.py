@@ -86,7 +86,7 @@ class FastPath:
             plan = decide(context, self._services.fleet)
             if isinstance(plan, Relay | Observe):
                 return self._begin(client, request, context, plan)
-            if isinstance(plan, Wait) and self._begins_launch(context, plan):
+            if isinstance(plan, Wait) and self._may_wake(context, plan):
                 client.run(partial(self._wake, client, context, plan))
                 return True
             answer = self._answer(context, plan)
@@ -95,7 +95,7 @@ class FastPath:
             answer = self._encoded(context, failed)
         return answer is not None and self._send(client, context, answer, begun_at)
 
-    def _begins_launch(self, context: RequestContext, plan: Wait) -> bool:
+    def _may_wake(self, context: RequestContext, plan: Wait) -> bool:
         """Tell whether a request can be answered once a launch is durable."""
         return context.may_wait_s <= 0 and self._services.begins_launch(plan)
 

@@ -124,6 +124,19 @@ def test_a_launch_that_stands_in_the_bytes_of_a_record_alone_is_stopped(
         assert store.launch_ids() == {LAUNCH}
 
 
+def test_a_record_that_names_another_launch_than_its_row_is_stopped(
+    folder: Path,
+) -> None:
+    with altered(folder) as db:
+        db.execute("UPDATE instance SET launch_id = 'lfedcba9876543210'")
+    with closing(SqliteStore(folder)) as store:
+        found = store.get(SLOT)
+
+        assert found is not None
+        assert (found.state, found.launch_id) == (State.STOPPING, "lfedcba9876543210")
+        assert f"it names the launch {LAUNCH}" in store.damage[0]
+
+
 def test_a_damaged_record_of_nothing_is_none(folder: Path) -> None:
     with altered(folder) as db:
         db.execute("UPDATE instance SET launch_id = NULL, record = X'00'")
