@@ -29,6 +29,7 @@ _LOADED = (
     "typer",
     "rich.live",
     "ollama_proxy.cli.doctor",
+    "ollama_proxy.cli.offline",
     "ollama_proxy.cli.owner_sweep",
     "ollama_proxy.cli.status_view",
     "ollama_proxy.backends.exoscale.backend",

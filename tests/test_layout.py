@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("ollama_proxy", "backends")
 READERS = {
     "ollama_proxy/__main__.py",  # a process begins here
-    "ollama_proxy/cli/main.py",
+    "ollama_proxy/cli/command_settings.py",
     "ollama_proxy/simulator/__main__.py",
     "ollama_proxy/composition/backend.py",  # hands it to the backend
     "ollama_proxy/config/settings.py",  # where the state folder is by default

@@ -21,7 +21,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.moments import unset_date
-from ollama_proxy.cli.doctor import opened_alone
+from ollama_proxy.cli.offline import opened_alone
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.events import Accepted, Wake
 from ollama_proxy.core.lifecycle.journal import Transition

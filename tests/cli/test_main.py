@@ -75,6 +75,30 @@ def test_help_names_every_command() -> None:
         assert command in done.stdout
 
 
+def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
+    done = run_cli("--help", COLUMNS="100")
+    told = [line.strip("│ ") for line in done.stdout.split("Commands")[1].splitlines()]
+
+    assert [re.sub(" {2,}", ": ", line) for line in told if ".  " not in line][
+        1:12
+    ] == [
+        "serve: Serve until a signal ends it.",
+        "status: Show what the running proxy is doing.",
+        "wake: Launch an instance now, whatever failed before.",
+        "start: Do the same as `wake`; without a proxy, start what ends by itself"
+        " later.",
+        "stop: Stop the instance once its streams have ended; without a proxy, at"
+        " once.",
+        "pulls: List the pulls that run without their client, or end one.",
+        "deploy: Make, once, what launches only start: the app that runs IMAGE.",
+        "delete: Delete everything of this deployment in its cloud.",
+        "sweep: Stop instances of ours that no record names, or whose lease has"
+        " expired.",
+        "check: Examine settings, credentials and programs; create nothing.",
+        "healthcheck: Ask the proxy that listens on this machine whether it serves.",
+    ]
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_h_is_help(command: str) -> None:
     words = [command] if command else []

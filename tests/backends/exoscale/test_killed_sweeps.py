@@ -12,7 +12,7 @@ import pytest
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.cli import doctor, owner_sweep
+from ollama_proxy.cli import offline, owner_sweep
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
@@ -38,7 +38,7 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
         monkeypatch.setattr(
             SqliteStore, name, _watched(plan, getattr(SqliteStore, name))
         )
-    monkeypatch.setattr(doctor, "_TIDY_PAUSE_S", 0.01)
+    monkeypatch.setattr(offline, "_TIDY_PAUSE_S", 0.01)
     monkeypatch.setattr(owner_sweep, "_PAUSE_S", 0.01)
     return plan
 
@@ -99,11 +99,11 @@ async def parked(rig: Rig) -> None:
 
 
 async def sweep(rig: Rig, folder: Path) -> None:
-    await doctor.sweep_alone(settings_of(folder), dry_run=False)
+    await offline.sweep_alone(settings_of(folder), dry_run=False)
 
 
 async def sweep_stopped(rig: Rig, folder: Path) -> None:
-    await doctor.sweep_alone(settings_of(folder), dry_run=False, stopped=True)
+    await offline.sweep_alone(settings_of(folder), dry_run=False, stopped=True)
 
 
 async def sweep_owner(rig: Rig, folder: Path) -> None:
@@ -164,7 +164,7 @@ async def _killed_once(
             owner_id = LOST if is_own else store.owner_id
             return rig.open(owner_id, idle_action=idle_action)
 
-        for module in (doctor, owner_sweep):
+        for module in (offline, owner_sweep):
             monkeypatch.setattr(module, "open_backend", opened)
         moment = death.moment
         death.plan(moment, 0)

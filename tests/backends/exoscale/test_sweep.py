@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, CredentialsError
-from ollama_proxy.cli import doctor
+from ollama_proxy.cli import offline
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig
@@ -20,8 +20,8 @@ LOST = "feedfacefeedface"
 @pytest.fixture
 def settings(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Have the commands open the rig's backend, and wait for shorter."""
-    monkeypatch.setattr(doctor, "open_backend", lambda *_: rig.open(LOST))
-    monkeypatch.setattr(doctor, "_TIDY_PAUSE_S", 0.05)
+    monkeypatch.setattr(offline, "open_backend", lambda *_: rig.open(LOST))
+    monkeypatch.setattr(offline, "_TIDY_PAUSE_S", 0.05)
     return Settings(state_dir=tmp_path / "state", backend="exoscale")
 
 
@@ -42,7 +42,7 @@ async def test_the_group_goes_with_the_last_instance_though_it_is_in_use_for_min
 ) -> None:
     rig.cloud.timing.group_lag_s = lag_s
     await forgotten(rig)
-    told = await doctor.sweep_alone(settings, dry_run=False)
+    told = await offline.sweep_alone(settings, dry_run=False)
 
     assert told == {"swept": [LAUNCH], "kept": [], "dry_run": False}
     assert rig.cloud.paid == []
@@ -52,7 +52,7 @@ async def test_the_group_goes_with_the_last_instance_though_it_is_in_use_for_min
 async def test_a_group_that_stays_in_use_is_told(rig: Rig, settings: Settings) -> None:
     rig.cloud.timing.group_lag_s = 1e6
     await forgotten(rig)
-    told = await doctor.sweep_alone(settings, dry_run=False)
+    told = await offline.sweep_alone(settings, dry_run=False)
 
     assert told["swept"] == [LAUNCH]
     (kept,) = told["kept"]
@@ -62,7 +62,7 @@ async def test_a_group_that_stays_in_use_is_told(rig: Rig, settings: Settings) -
 
 async def test_a_dry_run_removes_no_group(rig: Rig, settings: Settings) -> None:
     await forgotten(rig)
-    await doctor.sweep_alone(settings, dry_run=True)
+    await offline.sweep_alone(settings, dry_run=True)
 
     assert len(rig.cloud.groups) == 1
 
@@ -91,7 +91,7 @@ async def test_a_key_that_may_only_delete_instances_sweeps_all_the_same(
 ) -> None:
     await forgotten(rig)
     rig.server.always["list-security-groups"] = "403"
-    told = await doctor.sweep_expired(settings, dry_run=False)
+    told = await offline.sweep_expired(settings, dry_run=False)
 
     assert len(told["swept"]) == 1
     assert rig.cloud.paid == []
@@ -104,7 +104,7 @@ async def test_a_sweep_without_a_proxy_needs_no_right_to_list_groups(
     await forgotten(rig)
     rig.server.always["list-security-groups"] = "403"
     with capture_logs() as logged:
-        told = await doctor.sweep_alone(settings, dry_run=False)
+        told = await offline.sweep_alone(settings, dry_run=False)
 
     assert told["swept"] == [LAUNCH]
     assert rig.cloud.paid == []
@@ -119,7 +119,7 @@ async def test_a_refused_list_of_instances_is_no_empty_one(
     await forgotten(rig)
     rig.server.always["list-instances"] = "403"
     with pytest.raises(CredentialsError):
-        await doctor.sweep_alone(settings, dry_run=False)
+        await offline.sweep_alone(settings, dry_run=False)
 
 
 @pytest.mark.parametrize(("engine", "room_gib"), [("native", 85), ("docker", 80)])

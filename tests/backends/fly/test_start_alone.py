@@ -7,7 +7,7 @@ import pytest
 
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.cli.doctor import stop_alone
+from ollama_proxy.cli.offline import stop_alone
 from ollama_proxy.cli.start_alone import start_alone, started_words
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings

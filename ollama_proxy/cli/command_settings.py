@@ -1,0 +1,41 @@
+"""Read what each command begins with: its settings, and which proxy it asks."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ollama_proxy.base import log
+from ollama_proxy.cli.admin_client import ProxyClient, choose_url
+from ollama_proxy.cli.console import err, has_colours
+from ollama_proxy.cli.status_view import escape
+from ollama_proxy.config.loader import load_settings
+from ollama_proxy.config.settings import Settings
+from ollama_proxy.server.serving_address import running_url
+
+environment = os.environ
+"""The environment of the process: a command begins here."""
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file; else ./ollama-proxy.toml if it is there"),
+]
+
+
+def read_settings(config: Path | None, *, serves: bool = False) -> Settings:
+    """Return the settings; what is logged from now on goes to standard error."""
+    settings = load_settings(environment, config)
+    log.configure(settings.log_level, has_colours=has_colours(), of_command=not serves)
+    return settings
+
+
+def proxy_client(settings: Settings) -> ProxyClient:
+    """Return a client of the proxy that is meant: see `choose_url`."""
+    folder, is_given = settings.state_dir, "listen" in settings.model_fields_set
+    running = running_url(folder)
+    url, why = choose_url(settings.listen.url, running, is_given=is_given)
+    if why:
+        told = f"{why}; the one of the state folder {str(folder)!r} is asked, at {url}"
+        err.print(f"ollama-proxy: {escape(told)}")
+    return ProxyClient(url)

@@ -1,0 +1,87 @@
+"""Make once what launches only start, and delete it: ``deploy``, ``delete``.
+
+The running proxy does it if there is one, since it has the state folder.
+"""
+
+import asyncio
+import contextlib
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from ollama_proxy.base.errors import ConsentError, StartupError
+from ollama_proxy.cli.command_settings import Config, read_settings
+from ollama_proxy.cli.console import confirm, out, tell
+from ollama_proxy.config.settings import Settings
+
+
+def deploy(
+    image: str,
+    config: Config = None,
+    *,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option("--replace", metavar="ID", help="delete this one of our name"),
+    ] = None,
+) -> None:
+    """Make, once, what launches only start: the app that runs IMAGE."""
+    settings = read_settings(config)
+    tell(settings.selection.sentence)
+    named = tuple(replace or ())
+    try:
+        _set_up(settings, image, named)
+    except ConsentError as error:
+        if not sys.stdin.isatty():
+            raise
+        tell(str(error))
+        for name in error.names:
+            if typer.prompt(f"Type {name} to have it deleted") != name:
+                raise StartupError(
+                    "that is not its id, so nothing was touched"
+                ) from None
+        _set_up(settings, image, (*named, *error.names))
+
+
+def delete(
+    config: Config = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete everything of this deployment in its cloud."""
+    settings = read_settings(config)
+    name = settings.selection.backend
+    confirm(f"Delete everything of this deployment in its cloud, {name!r}?", yes=yes)
+    _set_up(settings, None)
+
+
+def _set_up(
+    settings: Settings, image: str | None, replaced: tuple[str, ...] = ()
+) -> None:
+    """Deploy or delete: by the running proxy, or else alone.
+
+    What waits for the proxy runs in no event loop: that would swallow the first Ctrl-C.
+    """
+    from ollama_proxy.cli.control_client import ask_running  # noqa: PLC0415 - slow to import
+    from ollama_proxy.server.control_socket import ControlOrder  # noqa: PLC0415 - likewise
+
+    kind: Literal["deploy", "delete"] = "delete" if image is None else "deploy"
+    order = ControlOrder(kind, settings.selection.backend, image, replaced)
+    told = ask_running(settings.state_dir, order)
+    if told is None:
+        asyncio.run(_set_up_alone(settings, image, replaced))
+        return
+    out.print("the running proxy does it")
+    for step in told:
+        tell(step)
+
+
+async def _set_up_alone(
+    settings: Settings, image: str | None, replaced: tuple[str, ...]
+) -> None:
+    """Deploy or delete while no proxy runs, and print each step."""
+    from ollama_proxy.cli.offline import set_up  # noqa: PLC0415 - slow to import
+
+    async with contextlib.aclosing(set_up(settings, image, replaced)) as steps:
+        async for step in steps:
+            tell(step)

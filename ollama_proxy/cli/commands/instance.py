@@ -1,0 +1,110 @@
+"""Show the instance, start and stop it: ``status``, ``wake``, ``start``, ``stop``."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from ollama_proxy.base.errors import ProxyError
+from ollama_proxy.cli.admin_client import ProxyClient, ProxyUnreachableError
+from ollama_proxy.cli.command_settings import Config, proxy_client, read_settings
+from ollama_proxy.cli.console import err, out, tell
+from ollama_proxy.cli.status_view import (
+    as_line,
+    escape,
+    render_status,
+    watch_lines,
+    watch_status,
+)
+from ollama_proxy.config.settings import Settings
+
+
+def status(
+    config: Config = None,
+    *,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="stay: live, or a line per change into a pipe"),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print what /status says, as JSON")
+    ] = False,
+) -> None:
+    """Show what the running proxy is doing."""
+    settings = read_settings(config)
+    client = proxy_client(settings)
+    is_live = sys.stdout.isatty() and not (out.is_dumb_terminal or as_json)
+    if watch and is_live:
+        watch_status(client, out)
+    elif watch:
+        watch_lines(client, sys.stdout, as_json=as_json)
+    elif as_json:
+        _print_json(client)
+    else:
+        _print_status(client, settings)
+
+
+def _print_json(client: ProxyClient) -> None:
+    """Print one object: the status, or ``{"error": …}`` and exit with 1."""
+    try:
+        sys.stdout.write(as_line(client.status()) + "\n")
+    except ProxyError as error:
+        sys.stdout.write(as_line({"error": str(error)}) + "\n")
+        raise
+
+
+def _print_status(client: ProxyClient, settings: Settings) -> None:
+    """Print what the proxy does; without one, what there is, and exit with 1."""
+    try:
+        out.print(render_status(client.status(), client.url))
+    except ProxyUnreachableError as error:
+        from ollama_proxy.cli.offline import look_alone  # noqa: PLC0415 - slow to import
+
+        err.print(f"ollama-proxy: {escape(str(error))}")
+        tell(settings.selection.sentence)
+        for line in asyncio.run(look_alone(settings)) or ["nothing of ours is there"]:
+            tell(line)
+        raise typer.Exit(1) from error
+
+
+def wake(config: Config = None) -> None:
+    """Launch an instance now, whatever failed before."""
+    _order(proxy_client(read_settings(config)), "/-/wake")
+
+
+def start(config: Config = None) -> None:
+    """Do the same as `wake`; without a proxy, start what ends by itself later."""
+    settings = read_settings(config)
+    try:
+        _order(proxy_client(settings), "/-/wake")
+    except ProxyUnreachableError:
+        from ollama_proxy.cli.start_alone import (  # noqa: PLC0415 - slow to import
+            start_alone,
+            started_words,
+        )
+
+        tell(settings.selection.sentence)
+        started = asyncio.run(start_alone(settings, tell))
+        for line in started_words(started):
+            tell(line)
+
+
+def stop(config: Config = None) -> None:
+    """Stop the instance once its streams have ended; without a proxy, at once."""
+    settings = read_settings(config)
+    try:
+        _order(proxy_client(settings), "/-/stop")
+    except ProxyUnreachableError:
+        from ollama_proxy.cli.offline import stop_alone  # noqa: PLC0415 - slow to import
+
+        stopped = asyncio.run(stop_alone(settings))
+        for launch_id in stopped:
+            out.print(f"stopped {launch_id}")
+        if not stopped:
+            out.print("no proxy runs, and nothing of ours does")
+
+
+def _order(client: ProxyClient, path: str) -> None:
+    """Give the running proxy an order, and print what it does then."""
+    out.print(render_status(client.post(path), client.url))
