@@ -677,11 +677,18 @@ class FlyBackend(SeesOwners[Owners]):
         self._take_image()
 
     async def remove(self) -> AsyncIterator[str]:
-        """Delete machines, volumes, addresses and the app, in this order."""
+        """Delete machines, volumes, addresses and the app, in this order.
+
+        What a proxy on a copy of the state folder lives by is named, and nothing is
+        touched; looked for again before machines go, as a list may be empty by mistake.
+        """
+        self._refuse_twins(self._owners.of(await self._every_one_of_ours()))
         for launch_id in sorted(self._attempts.launches()):
             yield f"stopping the machine of launch {launch_id}"
             await until_gone(self, launch_id)
-        for machine in await self._every_one_of_ours():
+        ours = await self._every_one_of_ours()
+        self._refuse_twins(self._owners.of(ours))
+        for machine in ours:
             yield f"destroying machine {machine.id} ({machine.state})"
             await until_gone(self, LaunchId(_ORPHAN_PREFIX + machine.id))
             await self._api.reaches(machine, "destroyed")

@@ -97,6 +97,10 @@ class ConflictError(TransientError):
     reason = "conflict"
 
 
+class HeldBackError(ConflictError):
+    """Refuses an order until the proxy has deployed or deleted."""
+
+
 class NotFoundError(BackendError):
     """Reports that the cloud has nothing of that id."""
 

@@ -13,7 +13,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import ConflictError, StoreError
+from ollama_proxy.base.errors import HeldBackError, StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
@@ -214,11 +214,11 @@ class Pool:
         """Ask for an instance; joins a launch that is under way.
 
         Once this returns the launch is durable. Raises `StoreError` if it can't be
-        written: nothing is launched. Raises `ConflictError` for a ``forced`` wake while
+        written: nothing is launched. Raises `HeldBackError` for a ``forced`` wake while
         wakes are held back.
         """
         if self._is_held_back and forced:
-            raise ConflictError("the proxy deploys or deletes; wake afterwards")
+            raise HeldBackError("the proxy deploys or deletes; wake afterwards")
         for controller in self._to_wake(forced=forced):
             await controller.wake(Wake(self._draw_launch_id(), model, forced))
 

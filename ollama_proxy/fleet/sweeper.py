@@ -8,7 +8,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import BackendError, ConflictError
+from ollama_proxy.base.errors import BackendError, ConflictError, HeldBackError
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ports import LaunchRegister
@@ -89,7 +89,7 @@ class Sweeper:
 
     def _refuse_if_held_back(self) -> None:
         if self.is_held_back:
-            raise ConflictError("the proxy deploys or deletes; sweep afterwards")
+            raise HeldBackError("the proxy deploys or deletes; sweep afterwards")
 
     async def idle_costs(self) -> list[str]:
         """Return what costs while nothing runs, in words."""

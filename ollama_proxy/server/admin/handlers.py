@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ollama_proxy.base.errors import BackendError, ConflictError
+from ollama_proxy.base.errors import BackendError, HeldBackError
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.server.raw_target import raw_path
 from ollama_proxy.serving.metrics import Metrics
@@ -73,7 +73,7 @@ class AdminHandlers:
         _refuse_browsers(request)
         try:
             await self._pool.wake(forced=True)
-        except ConflictError as error:
+        except HeldBackError as error:
             return _json({"error": str(error)}, status=409)
         return _json(self._status.body())
 
@@ -97,6 +97,8 @@ class AdminHandlers:
             if request.query.get("stopped") == "1":
                 found += await self._pool.sweeper.release(dry_run=dry_run)
             kept = await self._pool.sweeper.idle_costs()
+        except HeldBackError as error:
+            return _json({"error": str(error)}, status=409)
         except (TimeoutError, BackendError) as error:
             message = f"the cloud could not be asked what is ours: {error}"
             return _json({"error": message}, status=502)

@@ -71,3 +71,19 @@ async def test_the_volume_of_a_twin_that_makes_its_machine_is_no_spare_one(
     await second.aclose()
 
     assert len(rig.cloud.volumes()) == 1
+
+
+@pytest.mark.parametrize("lie", ["", "empty", "page-lost"])
+async def test_a_deletion_leaves_what_a_copy_of_the_state_folder_lives_by(
+    rig: Rig, lie: str
+) -> None:
+    await begun(rig)
+    second = rig.open()
+    rig.server.script["Machines_list"] = [lie]
+    with pytest.raises(TwinError, match=rf"\(launch {LAUNCH}\)"):
+        async for _ in second.remove():
+            pass
+    await second.aclose()
+
+    assert [one.metadata["ollama_proxy_launch"] for one in rig.cloud.paid] == [LAUNCH]
+    assert len(rig.cloud.volumes()) == 1

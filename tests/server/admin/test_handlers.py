@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.errors import ConflictError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import generate, running_proxy
 
@@ -73,3 +75,37 @@ async def test_our_own_faults_are_told_in_the_callers_words(tmp_path: Path) -> N
         assert reply.headers["X-Ollama-Proxy"] == "store"
         assert "the state can't be written" in said["error"]["message"]
         proxy.store._db.execute("PRAGMA query_only = OFF")
+
+
+@pytest.mark.parametrize("order", ["wake", "sweep", "sweep?dry_run=1"])
+async def test_orders_while_the_proxy_deploys_are_refused_until_afterwards(
+    tmp_path: Path, order: str
+) -> None:
+    async with running_proxy(tmp_path, backend=InProcessBackend()) as proxy:
+        with proxy.parts.pool.held_back():
+            async with proxy.session.post(f"{proxy.url}/-/{order}") as reply:
+                said = (reply.status, await reply.json())
+        async with proxy.session.post(f"{proxy.url}/-/{order}") as again:
+            assert again.status == 200
+
+    what = order.partition("?")[0]
+    told = f"the proxy deploys or deletes; {what} afterwards"
+    assert said == (409, {"error": told})
+
+
+class UnreachableCloud(InProcessBackend):
+    """A cloud that refuses each list as in use."""
+
+    async def owned(self) -> list[LaunchId]:
+        raise ConflictError("the machine is leased to somebody")
+
+
+async def test_a_cloud_that_refuses_a_sweep_is_told_as_a_cloud(tmp_path: Path) -> None:
+    async with (
+        running_proxy(tmp_path, backend=UnreachableCloud()) as proxy,
+        proxy.session.post(f"{proxy.url}/-/sweep") as reply,
+    ):
+        said = (reply.status, (await reply.json())["error"])
+
+    told = "the cloud could not be asked what is ours: the machine is leased to"
+    assert said == (502, f"{told} somebody")
