@@ -141,8 +141,12 @@ class Attempts:
             self.note(shown=shown)
 
     def put(self, launch_id: LaunchId, attempt: Attempt) -> None:
-        """Write an attempt; raises `StoreError` if it is not on disk afterwards."""
-        if attempt.region not in self.book.regions:
+        """Write an attempt; raises `StoreError` if it is not on disk afterwards.
+
+        Its region is remembered once something may be there: one that refused every
+        call before an order need not be looked into, nor have a token, for ever.
+        """
+        if not attempt.create_not_sent and attempt.region not in self.book.regions:
             regions = (*self.book.regions, attempt.region)
             self.note(regions=regions)
         self._notes.put_note(launch_id, msgspec.json.encode(attempt))

@@ -4,6 +4,7 @@ A gateway answers with a page, a program with its log, colours or a traceback: n
 it is repeated, only what a person can use, on one line.
 """
 
+import errno
 import re
 import socket
 import ssl
@@ -11,6 +12,7 @@ import ssl
 _SHOWN = 200
 _CAUSES = 8
 _DEPTH = 3
+_NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _KEYS = ("error", "message", "detail", "reason", "title", "msg", "description")
 _COLOUR = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 _PAGE = re.compile(
@@ -57,15 +59,24 @@ def why_unanswered(error: BaseException) -> str:
         reason = getattr(seen, "reason", None)
         if isinstance(seen, ssl.SSLError) and isinstance(reason, str):
             return f"TLS failed: {reason.replace('_', ' ').lower()}"
-        if isinstance(seen, ConnectionRefusedError):
-            return "it refuses connections"
-        if isinstance(seen, TimeoutError):
-            return "it does not answer in time"
+        if isinstance(seen, OSError) and (said := _unreached(seen)):
+            return said
         if type(seen).__name__ in {"JSONDecodeError", "DecodeError"}:
             return "what it answers can't be read"
         inner = getattr(seen, "os_error", None)
         seen = inner or seen.__cause__ or seen.__context__
     return "the connection ended before the whole answer was there"
+
+
+def _unreached(error: OSError) -> str | None:
+    """Return why the system reaches nothing there; None if it does not say."""
+    if isinstance(error, ConnectionRefusedError):
+        return "it refuses connections"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    if error.errno in _NO_WAY:
+        return "no route of this machine's network leads to it"
+    return None
 
 
 def _told(body: object, depth: int) -> str | None:

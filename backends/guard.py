@@ -14,6 +14,7 @@ from urllib.parse import quote
 import aiohttp
 import structlog
 
+from ollama_proxy.backends.foreign_words import why_unanswered
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import TransientError
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, read_spans
@@ -220,5 +221,5 @@ def _took_connection(error: TransientError) -> bool:
 
 
 def _unanswered(path: str, error: Exception) -> TransientError:
-    said = str(error) or type(error).__name__
+    said = why_unanswered(error)
     return TransientError(f"the instance does not answer {path}: {said}")

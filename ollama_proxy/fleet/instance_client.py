@@ -117,6 +117,7 @@ class InstanceClient:
 
 def broken_off(doing: str, what: str, error: Exception) -> Fault:
     """Return the fault of a request whose connection failed."""
-    message = str(error) or type(error).__name__
+    cause = getattr(error, "os_error", error)  # aiohttp's own words show a repr
+    message = str(cause) or type(error).__name__
     message = f"the instance broke off while {doing} {what!r}: {message}"
     return Fault("lost", message)

@@ -8,8 +8,9 @@ from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
-from tests.backends.ovh.rig import Rig
+from tests.backends.ovh.rig import IMAGE, Rig
 from tests.backends.ovh.test_commands import typed
+from tests.fakes.ovh.server import token_of
 
 OLD = {
     "OVH_TOKEN": "old-token-1",
@@ -102,3 +103,18 @@ async def test_check_tells_the_region_that_nobody_set(rig: Rig) -> None:
     told = "OVH_REGION is not set, so the region is GRA (the older controller took"
     assert told in default.stdout
     assert "OVH_REGION is not set" not in chosen.stdout
+
+
+async def test_a_region_that_refused_every_call_is_not_asked_for_later(
+    rig: Rig,
+) -> None:
+    if rig.driver == "cli":
+        pytest.skip("the command's log-in holds for every region")
+    there = {"OVH_REGION": "US-EAST-VA", "OVH_AI_TOKEN": token_of("US-EAST-VA")}
+    refused = await typed(rig, "start", **there | {"OVH_REGION": "GRA"})  # the default
+    made = await typed(rig, "deploy", IMAGE, **there)
+    gone = await typed(rig, "delete", "--yes", **there)
+
+    assert (refused.returncode, made.returncode, gone.returncode) == (1, 0, 0), made
+    assert "GRA" not in made.stderr + gone.stderr
+    assert not [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)]
