@@ -38,7 +38,7 @@ def home_folder(env: Mapping[str, str]) -> Path | None:
         return None
     try:
         home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # a user whom only the platform knows
+    except KeyError:  # a user id without an account, as platforms choose
         return None
     return home if home.is_absolute() else None
 

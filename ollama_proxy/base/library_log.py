@@ -50,7 +50,7 @@ def tell_exception(
 def traced(error: BaseException | None) -> dict[str, Any]:
     """Return where an exception and its causes came from, without their words.
 
-    Words of our own, and of the system's, are told: ``reason``. None gives nothing.
+    Words of our own, and of the system's, are kept: ``reason``. None gives nothing.
     """
     if error is None:
         return {}

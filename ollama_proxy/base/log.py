@@ -197,6 +197,7 @@ class _ForgivingLogger(structlog.PrintLogger):
         So requests that are answered together share a call of the system's.
         """
         self._lines.append(message)
+        # The first line schedules the flush; later ones of the loop's turn join it.
         if len(self._lines) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self.flush)

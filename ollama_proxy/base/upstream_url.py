@@ -1,6 +1,6 @@
 """Read the address of an upstream as a person writes it, with or without a login.
 
-What is wrong with one is told without its login: whatever stands before the last ``@``
+Errors about one leave its login out: whatever stands before the last ``@``
 may be a password.
 """
 

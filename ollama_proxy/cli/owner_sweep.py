@@ -165,7 +165,7 @@ class OwnerSweep:
         """Prepare what an owner has for another state folder; False if it is in use.
 
         No instance of it can be spoken to any more, since its keys were in the folder
-        that is lost: it is made anew, or deleted by the next sweep. Volumes with their
+        that is lost: it is replaced, or deleted by the next sweep. Volumes with their
         models are what is won.
         """
         found = await self.judged(owner_id, named, tell)

@@ -1,6 +1,6 @@
 """Select the backend, which decides the bill, and say why.
 
-Pure: it is told what the settings hold before any value is validated, so that a wrong
+Pure: it gets the settings before any value is validated, so that a wrong
 value of a backend that is not used stops nothing.
 """
 

@@ -1,7 +1,7 @@
 """Decide how one request is answered: the one place, for both servers. Pure.
 
 A server fills in `Facts` and asks `decide` for a plan. It carries the plan out, adds
-to the facts what came of it, and asks again until the plan is an answer or an instance
+its result to the facts, and asks again until the plan is an answer or an instance
 has answered. Access was asked before: see `ollama_proxy.server.access`.
 """
 
@@ -60,7 +60,7 @@ def decide(facts: Facts, fleet: Fleet) -> Plan:
 
     What is use of an instance:
 
-     8. One is ready; by its body, it is no use       -> Observe
+     8. One is ready; its body is not counted as use  -> Observe
      9. One is ready and was not asked yet            -> Relay
     10. It failed, and can't be sent again            -> Unavailable: 503
     11. The body is JSON and not all here             -> Read

@@ -122,7 +122,7 @@ class Executor:
         """Fail a launch that made no progress for too long, with a report of it.
 
         It is looked at again after the report: it may have made progress meanwhile,
-        or somebody may have stopped it, who does not wait for the report.
+        or a stop may have come, which does not wait for the report.
         """
         record, policy = self._slot.record, self._slot.policy
         launch_id = record.launch_id

@@ -17,7 +17,7 @@ from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.model_names import full_model_name
 
-_WHOLE = 0.995  # shares are rounded in what is told
+_WHOLE = 0.995  # shares are rounded in `/status`
 _LARGEST = 2**63
 
 

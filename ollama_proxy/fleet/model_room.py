@@ -1,7 +1,7 @@
 """Compare the models with disk, memory and GPU memory of an instance: for ``check``.
 
 Pure. What is known is a fault if it does not fit. What is only estimated, from a name,
-is a warning; so is a model beside the GPU's memory, which answers all the same, slowly.
+is a warning, as is a model larger than the GPU's memory, which answers slowly.
 """
 
 from collections.abc import Mapping, Sequence

@@ -251,7 +251,7 @@ class Pool:
     def stop(self) -> None:
         """Ask for every instance to end once its streams have.
 
-        Requests that wait for one are told at once that there will be none.
+        Requests that wait for one get their 503 at once.
         """
         self._stops += 1
         self._wakes_again = False
@@ -282,7 +282,7 @@ class Pool:
             stops = self._stops
             self._note_wanted(model, load)
             await self.wake(model)
-            if self._stops != stops:  # as those are told who wait already
+            if self._stops != stops:  # as the waiting requests are
                 return None
             wait_s = self._longest_wait_s(wait_s, joins=False)
         else:

@@ -35,7 +35,7 @@ class RestoredModels:
     def without_deleted(self, names: Collection[str]) -> list[str]:
         """Return the configured models but for those that a client deleted.
 
-        One that a client made anew under that name is not pulled either: it would be
+        One that a client created under that name is not pulled either: it would be
         another model than the one that was there.
         """
         return [name for name in names if not self._is_replaced(full_model_name(name))]

@@ -1,6 +1,6 @@
 """Take `deploy` and `delete` for a running proxy, through a socket in its state folder.
 
-Never over the listening port: who reaches that may use the models, and no more. Only
+Never over the listening port: its clients may use the models, and no more. Only
 the proxy's own user and root get through, by the socket's mode and by what the kernel
 says of the caller. It lies there while the proxy serves; one that was killed leaves it
 behind, and the next, which has the state folder, replaces it.

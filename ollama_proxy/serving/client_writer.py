@@ -81,6 +81,7 @@ def reset(request: OnTransport) -> None:
         return
     bound = transport.get_extra_info("socket")
     if bound is not None:
+        # SO_LINGER on, with 0 s: close() drops what is unsent and sends RST, not FIN.
         at_once = struct.pack("ii", 1, 0)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
     transport.abort()

@@ -25,7 +25,7 @@ class DateWatch:
     """Looks at the date now and then.
 
     Once it was set, a mark with the new date has to be on disk: after a reboot the time
-    that has passed is told by two dates, and both have to be of the same calendar.
+    that has passed is the difference of two dates, both of the same calendar.
     """
 
     def __init__(self, clock: Clock, marks: Marks) -> None:

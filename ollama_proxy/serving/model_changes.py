@@ -45,7 +45,7 @@ class _Change(PullRequest, frozen=True):
 class ModelChanges:
     """Relays such requests, and takes note of those that succeed.
 
-    ``sticky`` is None if nothing is to be remembered.
+    ``sticky`` is None if nothing is remembered.
     """
 
     def __init__(

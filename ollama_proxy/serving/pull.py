@@ -129,7 +129,7 @@ class Pull:
     def end(self, error: Exception | None) -> None:
         """Say nothing more; with an error if the answer is not whole.
 
-        One that was stopped is whole: its last word says by whom.
+        A stopped pull is whole: its last line says what stopped it.
         """
         if self._ended_by is not None and not self._is_over() and self._takes_lines():
             self.say((b"\n" if self._rest else b"") + self._told_end())
@@ -164,7 +164,7 @@ class Pull:
     async def follow(self, *, joins: bool) -> AsyncGenerator[bytes, None]:
         """Yield what it says, to its end; `InstanceLostError` if it is not whole.
 
-        One who ``joins`` is told in short what was said before.
+        A follower that ``joins`` gets the earlier output in short.
         """
         news = asyncio.Event()
         self._news.add(news)

@@ -93,7 +93,7 @@ async def relay_request(
 ) -> ResponseT:
     """Send a request under a lease, and hand its answer over.
 
-    A lease that is cut, because its instance was lost, ends the request; so does an
+    A cut lease (its instance was lost) ends the request, as does an
     instance that says nothing for the plan's ``limit_s``. Raises `UpstreamError` if no
     answer has begun by then.
     """

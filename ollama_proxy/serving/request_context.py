@@ -12,7 +12,7 @@ class RequestContext(Facts):
     """Holds the facts of one request, and what its answer and its log line need.
 
     ``target`` is path and query as the client wrote them. ``wait_s`` is how long it
-    has waited, ``load`` what is to be loaded for it.
+    has waited, ``load`` the load that it needs.
     """
 
     request_id: str = ""

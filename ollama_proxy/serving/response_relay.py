@@ -73,7 +73,7 @@ class ResponseRelay(Generic[ResponseT]):
     ) -> ResponseT:
         """Pass an answer on as it comes, a chunk as a chunk.
 
-        If the instance breaks off, the client is told in the words of the
+        If the instance breaks off, the client gets an error in the words of the
         stream, or its connection is reset: a clean early end would look like
         success. A client that takes nothing for ``stall_s`` is reset too.
         """

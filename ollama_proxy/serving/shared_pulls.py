@@ -154,8 +154,8 @@ class Pulls:
     async def stop(self, model: str, by: str) -> bool:
         """End the pulls of a model; True if there was any.
 
-        What goes on without a client has ended when this returns. ``by``: who wants
-        it so, in words for those who follow.
+        Pulls without a client have ended when this returns. ``by``: the cause,
+        in words for the followers.
         """
         stopped = self.of(model)
         for pull in stopped:

@@ -94,7 +94,7 @@ class Status:
         """Return why there is no instance to serve a request right now.
 
         ``problem`` is what stood in the way of this one request, if anything. Each
-        is told another time to come back.
+        gets another time to come back.
         """
         controller, tenth = self._foremost(), int(self.clock.now() * 10)
         last = self._last

@@ -76,6 +76,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Forward received bytes; every token passes here, so this is short."""
+        # A read that is exactly one chunk passes without llhttp: for its length there
+        # is one possible first line, so comparing 3 to 10 bytes replaces parsing.
+        # Ollama writes a chunk per token: nearly every read of a stream goes this way.
         write_chunk = self._write_chunk
         if (
             write_chunk is not None

@@ -30,7 +30,7 @@ _AddressInfo = aiohappyeyeballs.AddrInfoType
 
 
 class ConnectionKey(NamedTuple):
-    """Identifies a peer: where to connect, and whom to trust there."""
+    """Identifies a peer: where to connect, and the authorities trusted there."""
 
     host: str
     port: int

@@ -18,12 +18,12 @@ class Link:
     """Describes how an instance is spoken to, besides its address.
 
     ``token`` goes out as ``Authorization: Bearer``, in place of the client's own.
-    ``server_name`` is what its certificate must name, ``context`` whom to trust;
+    ``server_name`` is what its certificate must name, ``context`` whom we trust;
     without these, the address and the system's authorities decide.
     ``headers`` go out with every request, in place of the client's own: a second token
     for a guard behind a platform's gateway, say. ``is_marked``: every answer of its
     Ollama carries `GUARD_HEADER`, so one without it is the gateway's own.
-    ``is_configured``: a person asked for it, who knows whether there is a gateway;
+    ``is_configured``: the settings name the server, and say if it is a gateway;
     ``settings`` are those that its credentials come from.
     """
 

@@ -43,7 +43,7 @@ class ResponseParser:
 
     It serves one answer: httptools would add a trailer of one to the next.
     ``heard``: any byte came. ``invited``: the instance said ``100 Continue``.
-    ``head`` is set once it is whole. ``pieces`` are what came of the body and was
+    ``head`` is set once it is whole. ``pieces`` are parts of the body that were
     not taken yet; the reader clears the list. ``complete``: all of it came.
     ``reusable``: the connection may carry another request then. ``between_chunks``:
     what comes next begins with the length of a chunk; whole chunks may then pass
@@ -118,12 +118,12 @@ class ResponseParser:
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, ResponseError):
                 raise error.__context__ from None
-            if not self.complete:  # else: what came after it is of no interest
+            if not self.complete:  # else: bytes after the answer are ignored
                 raise ResponseError(f"it does not speak HTTP/1.1: {error}") from error
             self.reusable = False
         if self._is_bodiless and self.head is not None:
             self.complete, self.reusable = True, parser.should_keep_alive()
-            self._parser = None  # it would take what comes next for a body
+            self._parser = None  # it would take the next bytes for a body
 
     def end(self) -> None:
         """Handle the end of the connection; raises `ResponseError` if it is early."""

@@ -45,7 +45,7 @@ def encoding_of(headers: Headers) -> str:
 def without_body_facts(headers: Headers) -> CIMultiDict[str]:
     """Return headers without those that are true of one body only.
 
-    For a body that was made anew: its length, digest and tag are others.
+    For a body that is written anew: its length, digest and tag differ.
     """
     kept = CIMultiDict(headers)
     for name in _OF_ONE_BODY:

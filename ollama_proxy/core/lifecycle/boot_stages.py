@@ -46,7 +46,7 @@ def stage_name(progress: Progress) -> str:
 class Timeline:
     """Holds the stages of the present launch, or the last one, as the proxy saw them.
 
-    ``is_whole``: it was seen from the wake on. ``guest``: what the instance told of
+    ``is_whole``: it was seen from the wake on. ``guest``: what the instance reported of
     its boot. Moments are those of `Clock.now`.
     """
 

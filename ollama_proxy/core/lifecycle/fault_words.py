@@ -28,7 +28,7 @@ def error_of(record: Record, now: float) -> str | None:
 def starting_words(progress: Progress, left: str) -> str:
     """Return how far a launch is, in words; ``left``: the time to go, in words.
 
-    What only a person can mend is told first of all.
+    A problem that only a person can mend comes first.
     """
     if progress.needs_person:
         return f"does not serve yet: {progress.problem}; it is tried again"

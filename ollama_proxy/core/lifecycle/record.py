@@ -70,7 +70,7 @@ class Lockout:
 class Progress:
     """Says what a launch is doing: a stage, its fraction done (0–1), and words.
 
-    ``moved`` changes with anything that moves, be it too little for the fraction.
+    ``moved`` changes with every byte, even if the fraction stays the same.
     ``step`` is a part of the stage that the backend has a word for.
     ``problem`` is what stood in the way at the last try; it is no progress, whatever
     it is. ``needs_person``: a server that is coming up never has that one.

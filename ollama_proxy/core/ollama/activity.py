@@ -2,8 +2,8 @@
 
 An answer is looked at until its first word is known, never after: what comes then
 is work that was done, however it ends. Refusals, errors and broken-off beginnings
-are no use, so they keep no instance awake. Pure: an answer's bytes go in, a `Claim`
-is told what they mean.
+do not count as use: they keep no instance awake. Pure: bytes go in, a `Claim`
+learns what they mean.
 """
 
 from typing import Protocol
@@ -32,7 +32,7 @@ class Claim(Protocol):
     """Notes which parts of a request are use of its instance."""
 
     def mark_used(self) -> None:
-        """Take note that the instance works: so does it until the request ends."""
+        """Note that the instance works, from now until the request ends."""
 
     def mark_moving(self) -> None:
         """Take note that the instance worked just now."""
@@ -49,7 +49,7 @@ class UseWatch(Protocol):
         """Take in more of the body."""
 
     def end(self, *, is_whole: bool) -> None:
-        """Take note that no more of the body comes, be it whole or broken off."""
+        """Note the end of the body, whole or broken off."""
 
 
 class Head(Protocol):
@@ -93,7 +93,7 @@ class _NoWatch:
 
 
 NO_USE: UseWatch = _NoWatch()
-"""For answers that are no use whatever they say."""
+"""For answers that never count as use."""
 
 
 class _WordWatch:

@@ -227,7 +227,7 @@ class StreamCheck:
 class _Line:
     """Holds the current line: its beginning, whether it has a mark, and is closed.
 
-    The last 64 bytes wait for what comes next: a mark may be cut in two.
+    The last 64 bytes wait for the next piece: a mark may be cut in two.
     """
 
     def __init__(self, mark: re.Pattern[bytes]) -> None:

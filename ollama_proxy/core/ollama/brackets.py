@@ -31,7 +31,7 @@ class Brackets:
     def _unescaped(self, data: bytes) -> bytes:
         """Return the piece without escaped quotes.
 
-        A backslash at its end that escapes what comes next waits for it.
+        A backslash at its end waits for the byte that it escapes.
         """
         self._half_escape = b""
         if b"\\" not in data:

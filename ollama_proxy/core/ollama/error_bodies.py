@@ -12,7 +12,7 @@ from ollama_proxy.core.ollama.routes import Family
 
 JSON_TYPE = "application/json; charset=utf-8"
 SPOKE = "X-Ollama-Proxy"
-"""The header by which an answer of the proxy is told from the instance's."""
+"""The header that only answers of the proxy carry, and none of an instance."""
 
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _HTML = (

@@ -141,7 +141,7 @@ def _encodable(value: Any) -> Any:
 def read_whole(text: str) -> Any:
     """Return the one value of a text, as Go's ``Unmarshal`` does: nothing may follow.
 
-    Raises as `read_value` does; what ends too early is told in other words.
+    Raises as `read_value` does; a value that ends early has other words.
     """
     body = text.encode("utf-8", "replace")
     reader = _Reader(body)

@@ -54,7 +54,7 @@ class LoadWish:
     """Names a model, and how to load it: JSON as Ollama takes it, "" where unset.
 
     ``shift``: whether its context may be shifted, which Ollama decides when it loads.
-    ``embeds``: it is to be loaded by an embedding. At most 1 KB.
+    ``embeds``: an embedding loads it. At most 1 KB.
     """
 
     model: str

@@ -33,7 +33,7 @@ _REFUSED = (
 class Behind(asyncio.Protocol):
     """Carries a connection whose requests ``server``, a protocol of aiohttp's, answers.
 
-    ``refused`` is what its last request is told, if that is not to be served.
+    ``refused`` answers its last request, if that may not be served.
     ``silent_since`` is when it was made, until something comes on it. One that is made
     while the server ``is_ending`` is closed at once.
     """

@@ -3,7 +3,7 @@
 First in silence: then the answer still has its own status. If the client itself
 asked for a longer wait and takes a stream, bytes follow that its parser skips,
 so that nothing between us takes the connection for dead. The status is 200 from
-then on, and a failure is told in the words of the stream.
+then on, and a failure comes in the words of the stream.
 """
 
 import asyncio

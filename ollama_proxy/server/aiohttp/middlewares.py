@@ -26,7 +26,7 @@ def surround(metrics: Metrics, access: AccessControl) -> Middleware:
     """Return the middleware that sees to all that is the same for every request.
 
     A request that can't be served is refused, access is asked before all else, a fault
-    of our own is told in the caller's words, and each request is logged and counted.
+    of our own is answered in the caller's words; each request is logged and counted.
     """
 
     @web.middleware

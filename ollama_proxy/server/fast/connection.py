@@ -222,8 +222,10 @@ class ClientConnection(asyncio.Protocol):
         if not self._drops:
             transport.close()
             return
-        with contextlib.suppress(OSError):  # else what is left unread would have the
-            transport.write_eof()  # system drop the end of the answer
+        # close() with unread bytes in the receive buffer makes the system send RST, at
+        # which the client drops the end of the answer. So half-close, and abort later.
+        with contextlib.suppress(OSError):
+            transport.write_eof()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LINGER_S, self.abort)
 

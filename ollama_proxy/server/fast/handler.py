@@ -172,7 +172,7 @@ class FastPath:
     ) -> bool:
         """Begin to relay a request to the instance that is ready.
 
-        What is no use by its body is rare, and so are heads alone: they are left to
+        Bodies that do not count as use are rare, and so is HEAD: they are left to
         the server behind.
         """
         observes = isinstance(plan, Observe)

@@ -51,7 +51,7 @@ class SqliteRecords(SqliteMarks):
     def get(self, slot: str) -> Record | None:
         """Return the record of a slot, if it ever had one.
 
-        One that can't be read, nor be written anew on a full disk, is to be stopped.
+        If its record can't be read, nor rewritten on a full disk, it gets stopped.
         """
         query = "SELECT launch_id, record FROM instance WHERE slot = ?"
         row = self._db.execute(query, (slot,)).fetchone()

@@ -91,6 +91,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             raise
         db = sqlite3.connect(path)
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    # FULL syncs the WAL at each commit: with NORMAL, a power cut could lose the launch
+    # that a cloud was asked for a moment later.
     db.execute("PRAGMA synchronous = FULL")
     return db
 
