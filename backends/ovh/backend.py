@@ -574,10 +574,24 @@ class OvhBackend(SeesOwners[Owners]):
             if app.id not in fitting:
                 yield f"deleting {described(region, app)}, of {app.spec.image}"
                 await self._until_deleted(region, app)
+        async for step in self._deleted_before():
+            yield step
+
+    async def _deleted_before(self) -> AsyncIterator[str]:
+        """Wait for what is being deleted already; tell each step.
+
+        A command that was killed had it deleted, and did not wait for the end.
+        """
+        for region, app in await self._fleet.leaving():
+            yield f"waiting for {described(region, app)}, to be deleted"
+            await self._until_forgotten(region, app)
 
     async def _until_deleted(self, region: str, app: App) -> None:
         """Delete an app, and wait until its id is known no more."""
         await until_gone(self, LaunchId(_ORPHAN_PREFIX + app.id))
+        await self._until_forgotten(region, app)
+
+    async def _until_forgotten(self, region: str, app: App) -> None:
         await self._fleet.until_forgotten(region, app.id, pause_s=self.traits.poll_s)
 
     async def _check_deployment(self, image: str) -> None:
@@ -610,6 +624,8 @@ class OvhBackend(SeesOwners[Owners]):
         for region, app in await self._fleet.everything(strictly=True):
             yield f"deleting {described(region, app)}"
             await self._until_deleted(region, app)
+        async for step in self._deleted_before():
+            yield step
         self._note_image(None)
         yield "nothing of this deployment is left"
 

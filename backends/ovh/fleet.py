@@ -124,6 +124,15 @@ class AppInventory:
             (region, app) for region, app in everything if launch_of(app) == launch_id
         ]
 
+    async def leaving(self) -> list[Found]:
+        """Return our apps that are being deleted; raises if a region is silent."""
+        return [
+            (region, app)
+            for region in self._regions()
+            for app in await self.driver(region).apps()
+            if self._labels.is_ours(app) and app.state == "DELETING"
+        ]
+
     async def end(
         self, region: str, app: App, *, keep: bool, again: bool = False
     ) -> None:

@@ -34,8 +34,9 @@ def to_replace(
 
     Raises `ConsentError` if one has our ``name`` and is not ``allowed`` to go, and
     `StartupError` if one is that has another name: such a yes was a mistake. An id
-    that is nowhere is gone already.
+    that is nowhere is gone already; one that is being deleted needs no yes.
     """
+    found = [(r, a) for r, a in found if a.state not in LEAVING or a.id in allowed]
     namesakes = [(r, a) for r, a in found if name and a.spec.name == name]
     ids = {app.id for _, app in namesakes}
     for region, app in found:
@@ -86,12 +87,12 @@ class Namesakes:
         self._pause_s = pause_s
 
     async def found(self) -> list[Found]:
-        """Return what is not ours and not leaving; raises if a region is silent."""
+        """Return what is not ours and not deleted; raises if a region is silent."""
         return [
             (region, app)
             for region in self._regions
             for app in await self._driver_of(region).apps()
-            if not self._labels.is_ours(app) and app.state not in LEAVING
+            if not self._labels.is_ours(app) and app.state != "DELETED"
         ]
 
     async def replaced(self, region: str, app: App) -> AsyncIterator[str]:
@@ -99,7 +100,8 @@ class Namesakes:
 
         It must still be what was seen when somebody said yes to it.
         """
-        yield f"stopping the app {app.id} in {region}, named {app.spec.name!r}"
+        begun = "waiting for" if app.state in LEAVING else "stopping"
+        yield f"{begun} the app {app.id} in {region}, named {app.spec.name!r}"
         driver, said, is_told = self._driver_of(region), "nothing was heard", False
         try:
             async with asyncio.timeout(_GONE_S):

@@ -203,7 +203,7 @@ def _build_known(
         probe=fleet.probe,
         catalogue=catalogue,
         place=place,
-        refreshed=unknown.refreshed,
+        asking=unknown.list_asked,
         timing=fleet.timing,
     )
     return _Known(place, catalogue, book, unknown, keeper)

@@ -186,10 +186,10 @@ class Pool:
         Not if a launch is under way, comes by itself, or is refused to wakes.
         """
         states = {c.record.state for c in self.controllers}
-        if states & _AWAKE or self._is_reserving() or not self._accepts_wakes:
+        if states & _AWAKE or self._is_coming() or not self._accepts_wakes:
             return False
         if states & _LEAVING:
-            return not self._wakes_again and not self._in_vain()
+            return not self._in_vain()
         return self.controllers[0].would_launch(_ANY_WAKE)
 
     @property

@@ -22,7 +22,8 @@ class CatalogRefresher:
     """Refreshes the catalogue in the background, one refresh at a time.
 
     One that failed is tried again, after pauses of 1 to 60 s, as long as an instance
-    is ready. ``refreshed`` is called after one that succeeded.
+    is ready. ``asking`` is called before an instance is asked, and what it returns once
+    that one has told its list.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class CatalogRefresher:
         probe: Probe,
         catalogue: Catalog,
         place: CatalogStore,
-        refreshed: Callable[[], None],
+        asking: Callable[[], Callable[[], None]],
         timing: Timing = STANDARD,
     ) -> None:
         self._timing = timing
@@ -40,7 +41,7 @@ class CatalogRefresher:
         self._probe = probe
         self._catalogue = catalogue
         self._place = place
-        self._refreshed = refreshed
+        self._asking = asking
         self._stale = asyncio.Event()
         self._tasks = TaskOwner()
         self._log = structlog.get_logger()
@@ -82,11 +83,12 @@ class CatalogRefresher:
         upstream = self._pool.ready_upstream()
         if upstream is None:
             return True
+        told = self._asking()
         try:
             async with asyncio.timeout(self._timing.catalog_ask_s):
                 contents = await self._probe.contents(upstream)
             self._catalogue.replace(contents)
-            self._refreshed()
+            told()
             self._place.put_contents(contents)
         except (PreparationError, StoreError, TimeoutError, *UNREADABLE) as error:
             self._log.warning(log.CATALOGUE_FAILED, error=str(error))

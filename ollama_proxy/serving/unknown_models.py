@@ -8,6 +8,7 @@ of it is remembered until that list changes.
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Protocol
 
 from ollama_proxy.base.clock import Clock
@@ -176,11 +177,19 @@ class UnknownModels:
         if before != (full in lessons.absent, full in lessons.served):
             self._book.save_soon()
 
-    def refreshed(self) -> None:
+    def list_asked(self) -> Callable[[], None]:
+        """Return what records the list for which an instance is asked now.
+
+        It says nothing of a name for which another instance is woken meanwhile.
+        """
+        return partial(self._listed, tuple(self._lessons().woken))
+
+    def _listed(self, expected: Collection[str]) -> None:
         """Record an instance's new list: it lacks the names that it was woken for."""
         lessons = self._lessons()
-        woken, lessons.woken = lessons.woken, []
+        woken = [full for full in lessons.woken if full in expected]
         for full in woken:
+            _drop(lessons.woken, full)
             if not self._listing.knows(full) and full not in lessons.served:
                 _add(lessons.absent, full)
         if woken:

@@ -20,6 +20,7 @@ from ollama_proxy.core.lifecycle.record import (
     LaunchId,
     Policy,
     Progress,
+    Record,
     Stage,
     State,
 )
@@ -811,3 +812,27 @@ async def test_a_wake_launches_one_instance_however_many_slots_there_are() -> No
     assert states == [State.STARTING, State.COLD]
     assert lease is not None
     assert [cloud.launches for cloud in slots.clouds] == [1, 0]
+
+
+@in_virtual_time
+async def test_a_wake_that_comes_by_itself_after_a_stop_is_no_launch_of_another() -> (
+    None
+):
+    deployment = Deployment()
+    would: dict[State, bool] = {}
+
+    def note(_before: Record, after: Record) -> None:
+        would[after.state] = deployment.pool.would_launch
+
+    await deployment.pool.lease("m", wait_s=60)
+    deployment.pool.stop()
+    before = deployment.pool.would_launch
+    await deployment.pool.wake()
+    deployment.pool.controllers[0].subscribe(note)
+    while deployment.state is not State.READY:
+        await asyncio.sleep(1)
+    await deployment.pool.aclose()
+
+    assert before
+    assert State.COLD in would
+    assert not any(would.values())

@@ -75,6 +75,10 @@ class Rig:
             also_known=lambda: self.fetched,
         )
 
+    def refresh(self) -> None:
+        """Have an instance asked for its list, and tell it."""
+        self.unknown.list_asked()()
+
     def admit(self, name: str) -> Fate:
         """Do as is done with a request: it is judged, and noted if it wakes."""
         fate = self.unknown.judge(name)
@@ -97,7 +101,7 @@ def test_a_name_wakes_once(rig: Rig) -> None:
     assert rig.admit("nope") is Fate.WAKE
     rig.instances.would_launch = False
     assert rig.admit("nope") is Fate.JOIN
-    rig.unknown.refreshed()
+    rig.refresh()
     rig.instances.would_launch = True
     assert rig.admit("Nope:latest") is Fate.ABSENT
     rig.open()
@@ -123,16 +127,29 @@ def test_a_list_that_changed_by_a_launch_still_lacks_what_it_was_woken_for(
 ) -> None:
     rig.admit("nope")
     rig.models.names.append("other:latest")
-    rig.unknown.refreshed()
+    rig.refresh()
 
     assert rig.unknown.judge("nope") is Fate.ABSENT
+
+
+def test_a_list_asked_for_before_the_wake_says_nothing_of_its_name(rig: Rig) -> None:
+    rig.admit("before")
+    tell = rig.unknown.list_asked()
+    rig.admit("meanwhile")
+    tell()
+    rig.instances.would_launch = False
+
+    assert rig.unknown.judge("before") is Fate.ABSENT
+    assert rig.unknown.judge("meanwhile") is Fate.JOIN
+    rig.refresh()
+    assert rig.unknown.judge("meanwhile") is Fate.ABSENT
 
 
 def test_three_wakes_an_hour_are_for_all_names_together(rig: Rig) -> None:
     fates = []
     for number in range(5):
         fates.append(rig.admit(f"nope{number}"))
-        rig.unknown.refreshed()
+        rig.refresh()
         rig.clock.moment += 60.0
 
     assert fates == [Fate.WAKE] * 3 + [Fate.LATER] * 2
@@ -154,7 +171,7 @@ def test_a_clock_that_was_set_back_leaves_nobody_asleep(rig: Rig) -> None:
 
 def test_a_name_that_was_served_though_no_list_has_it_wakes_as_any(rig: Rig) -> None:
     rig.admit("alias")
-    rig.unknown.refreshed()
+    rig.refresh()
     awaited = [rig.unknown.awaits]
     rig.unknown.heard("alias", is_there=True)
     awaited.append(rig.unknown.awaits)
@@ -180,7 +197,7 @@ def test_what_was_heard_before_the_first_list_holds_after_it(rig: Rig) -> None:
     rig.models.names.clear()
     rig.unknown.heard("nope", is_there=False)
     rig.models.names.append("there:latest")
-    rig.unknown.refreshed()
+    rig.refresh()
 
     assert rig.unknown.judge("nope") is Fate.ABSENT
 

@@ -69,6 +69,13 @@ def test_an_id_that_is_gone_stops_nothing() -> None:
     assert chosen(app("other", "c"), allowed={"gone"}) == []
 
 
+def test_what_is_being_deleted_is_waited_for_only_after_a_yes() -> None:
+    leaving = app(NAME, "a", "DELETING")
+
+    assert chosen(leaving) == []
+    assert chosen(leaving, allowed={"a"}) == ["a"]
+
+
 def test_names_that_differ_in_case_or_length_are_other_names() -> None:
     assert chosen(app("OLLAMA"), app("ollama-2"), app("olla")) == []
 
@@ -129,6 +136,18 @@ async def test_with_a_yes_it_is_stopped_deleted_and_waited_for_before_ours_is_ma
     assert f"deleting the app {namesake.id} in GRA" in told
     assert [what for _, what in stranger.changes] == ["start"]
     assert rig.cloud.paid == []
+
+
+async def test_one_that_is_being_deleted_is_gone_before_ours_is_made(rig: Rig) -> None:
+    rig.cloud.timing = Timing(delete_s=1.0)
+    namesake = theirs(rig)
+    namesake.changes.append((rig.cloud.now(), "delete"))
+    backend = rig.open(image=None, app_name=NAME)
+    await deployed(backend, {namesake.id})
+    await backend.aclose()
+
+    (ours,) = there(rig)
+    assert namesake.changes[-1][0] + 1.0 <= ours.made_at
 
 
 async def test_another_owners_app_of_our_name_is_told_as_such(rig: Rig) -> None:

@@ -1,7 +1,7 @@
 """`deploy` of another image: the old app goes before the new one is made."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
@@ -237,3 +237,33 @@ async def test_a_deletion_leaves_what_a_copy_of_the_state_folder_lives_by(
 
     assert len(rig.cloud.paid) == 1
     assert len(there(rig)) == 1
+
+
+@pytest.mark.parametrize("image", [None, OTHER], ids=["delete", "deploy"])
+async def test_what_a_killed_command_had_deleted_is_waited_for_by_the_next(
+    rig: Rig, image: str | None
+) -> None:
+    stranger = rig.cloud.stranger()
+    backend = rig.open(image=None)
+    await deployed(backend, IMAGE)
+    (old,) = [one for one in there(rig) if one is not stranger]
+    rig.cloud.timing = Timing(delete_s=1000.0)
+    for one in (old, stranger):
+        one.changes.append((rig.cloud.now(), "delete"))
+    steps = backend.remove() if image is None else backend.deploy(image)
+    async with asyncio.timeout(60):
+        first = await anext(steps)
+        rest = asyncio.ensure_future(_all(steps))
+        done, _ = await asyncio.wait({rest}, timeout=0.3)
+        made = rig.cloud.made
+        rig.cloud.timing = Timing()  # it is deleted from now on
+        await rest
+    await backend.aclose()
+
+    assert first.startswith(f"waiting for app {old.id} in GRA")
+    assert (done, made) == (set(), 1)
+    assert [one.spec["image"] for one in there(rig)] == ([image] if image else [])
+
+
+async def _all(steps: AsyncIterator[str]) -> list[str]:
+    return [step async for step in steps]
