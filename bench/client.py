@@ -1,4 +1,4 @@
-"""The load generator's connections: as little work per byte as Python can do.
+"""Generate load on connections, with as little work per byte as Python can do.
 
 Answers are not parsed for their own sake: stamps are picked out of streams, small
 answers are counted by their length. A body's end is checked to the byte.
@@ -38,7 +38,7 @@ def get(path: str) -> bytes:
 
 
 class Stream(asyncio.Protocol):
-    """One stream: how late each token came, and when the first did.
+    """Reads a stream, and notes how late each token came, and when the first did.
 
     ``done`` is set when the answer is whole, and has the number of tokens.
     """
@@ -59,7 +59,7 @@ class Stream(asyncio.Protocol):
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        """Take the time of each token in what came."""
+        """Take the time of each token in received bytes."""
         now = time.monotonic_ns()
         if self._rest:
             data = self._rest + data
@@ -98,7 +98,7 @@ class Stream(asyncio.Protocol):
 
 
 class Caller(asyncio.Protocol):
-    """A kept connection that sends one small request after the other.
+    """Sends one small request after the other on a kept connection.
 
     `call` takes note of when a request was due; what waits in line counts as late.
     """

@@ -1,4 +1,4 @@
-"""A reverse proxy as one writes it in ten minutes with aiohttp, to compare with.
+"""Proxy as one writes it in ten minutes with aiohttp, to compare with.
 
 ``python -m bench.plain PORT UPSTREAM_PORT``. It has none of the safeties. ``/floor``
 is answered at once: nothing that stands on aiohttp's server can cost less.

@@ -1,4 +1,4 @@
-"""The proxies that are compared, each a process on a port of its own."""
+"""Start the proxies that are compared, each a process on a port of its own."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ model_list:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A proxy that takes requests; ``process`` is None for the upstream itself."""
+    """Takes requests; ``process`` is None for the upstream itself."""
 
     name: str
     port: int
@@ -118,7 +118,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -126,7 +126,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a proxy is started. ``program`` must be on the PATH."""
+    """Says how a proxy is started. ``program`` must be on the PATH."""
 
     program: str
     command: Callable[[int, int, Path], Sequence[str]]

@@ -22,7 +22,7 @@ _ORDER = ("direct", "nginx", "haproxy", "ours", "aiohttp", "litellm")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A promise. ``kept`` is told a figure of ours and its ratio to nginx's."""
+    """Holds a promise. ``kept`` gets a figure of ours and its ratio to nginx's."""
 
     text: str
     figure: str
@@ -55,7 +55,7 @@ BUDGETS = (
 
 @dataclass(slots=True)
 class Results:
-    """Every figure of every round, by proxy and name; and what could not be run."""
+    """Holds every figure of every round, by proxy and name; and what did not run."""
 
     figures: dict[str, dict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))

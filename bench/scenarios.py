@@ -1,4 +1,4 @@
-"""What is measured, one function per kind of load; each gives figures by name."""
+"""Measure one kind of load per function; each gives figures by name."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ _FEWER = 8
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much of everything. ``rate``: tokens per second and stream."""
+    """Says how much of everything. ``rate``: tokens per second and stream."""
 
     streams: int = 64
     tokens: int = 400
@@ -215,7 +215,7 @@ def _raise_failure(callers: list[Caller]) -> None:
 
 
 async def asleep(folder: Path, load: Load) -> Figures:
-    """Answers without an instance: 503, and a list from memory."""
+    """Measure answers without an instance: 503, and a list from memory."""
     generate = post("/api/generate", b'{"model":"bench","prompt":"hi"}')
     figures = {}
     async with running("ours", free_port(), folder / "asleep") as proxy:
@@ -231,7 +231,7 @@ async def asleep(folder: Path, load: Load) -> Figures:
 
 
 async def floor(proxy: Running, load: Load) -> Figures:
-    """Answers by aiohttp alone, as often: what its server costs by itself."""
+    """Measure answers by aiohttp alone, as often: the cost of its server by itself."""
     return await _asleep_figures(proxy, "floor", get("/floor"), b"200", load)
 
 
@@ -249,7 +249,7 @@ async def _asleep_figures(
 
 
 async def ready(folder: Path, load: Load) -> Figures:
-    """From the moment the upstream answers to the first byte of a held request."""
+    """Measure from the upstream's first answer to the first byte of a held request."""
     port = free_port()
     async with running("ours", port, folder / "held") as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)

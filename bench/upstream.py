@@ -1,4 +1,4 @@
-"""The server behind every proxy: paced streams whose tokens say when they left.
+"""Serve paced streams, behind every proxy, whose tokens say when they left.
 
 Each token carries the monotonic clock of its sending, which every process of this
 machine shares. A prompt says how many tokens are wanted, and how many a second.
@@ -39,7 +39,7 @@ Pace = tuple[int, float]
 
 
 class Upstream(asyncio.Protocol):
-    """One connection. Plain HTTP/1.1, as little work as can be."""
+    """Serves one connection in plain HTTP/1.1, with as little work as can be."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected."""
@@ -62,7 +62,7 @@ class Upstream(asyncio.Protocol):
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse received bytes."""
         self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:

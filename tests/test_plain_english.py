@@ -13,6 +13,7 @@ FOLDERS = [
     PACKAGE,
     *sorted(path.parent for path in PACKAGE.glob("*/__init__.py")),
     ROOT / "backends",
+    ROOT / "bench",
 ]
 NO_VERBS = frozenset(
     "a all an another any anything around as at by each every everything for from how"  # noqa: SIM905
