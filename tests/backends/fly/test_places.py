@@ -281,7 +281,7 @@ async def test_a_host_out_of_reach_keeps_no_launch_from_another(rig: Rig) -> Non
 
 async def test_an_app_that_is_not_there_is_said_to_be_so(rig: Rig) -> None:
     backend = rig.open(app="nobody")
-    with pytest.raises(SpecError, match="`ollama-proxy deploy` makes it"):
+    with pytest.raises(SpecError, match="have `ollama-proxy deploy` make it"):
         await backend.start(LAUNCH)
     owned = await backend.owned()
     await backend.stop(LAUNCH)
