@@ -1,5 +1,6 @@
 """Settings, their documentation and what people copy stay in step."""
 
+import functools
 import itertools
 import re
 import subprocess
@@ -83,6 +84,27 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
         if not name.startswith("./"):
             places = [ROOT / name, ROOT / "ollama_proxy" / name]
             assert any(place.exists() for place in places), name
+
+
+CLASS = re.compile(r"`(?:\w+\.)*([A-Z][a-z]\w+)(?:[.(][^`]*)?`")
+FOR_AUTHORS = [
+    *(ROOT / "docs/adr").glob("*.md"),
+    *(ROOT / f"docs/{name}.md" for name in ("architecture", "backends", "development")),
+]
+
+
+@functools.cache
+def words_of_the_source() -> frozenset[str]:
+    folders = (ROOT / "ollama_proxy", ROOT / "backends", ROOT / "tests")
+    files = (path for folder in folders for path in folder.rglob("*.py"))
+    return frozenset(
+        word for path in files for word in re.findall(r"\w+", path.read_text("utf-8"))
+    )
+
+
+@pytest.mark.parametrize("page", FOR_AUTHORS, ids=lambda page: page.name)
+def test_every_class_that_is_named_exists(page: Path) -> None:
+    assert set(CLASS.findall(page.read_text("utf-8"))) <= words_of_the_source()
 
 
 def test_the_architecture_names_the_files_of_its_journeys() -> None:
