@@ -6,7 +6,8 @@ from typing import Any
 from aiohttp import web
 
 from ollama_proxy.simulator.inference import Chat, Inference, decide
-from ollama_proxy.simulator.server import anthropic_error, model_name, read_json
+from ollama_proxy.simulator.refusals import anthropic_error
+from ollama_proxy.simulator.requests import model_name, read_json
 from ollama_proxy.simulator.wire import SSE, Stream, reply
 from ollama_proxy.simulator.words import tool_arguments
 

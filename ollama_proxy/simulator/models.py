@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,12 @@ from ollama_proxy.core.ollama.model_names import full_model_name
 
 _FOR_EVER_S = 290 * 365 * 86400.0
 _SIZE = 4_666_162
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_./:-]*[A-Za-z0-9_])?")
+
+
+def is_model_name(text: str) -> bool:
+    """Tell whether a model can have this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(slots=True)

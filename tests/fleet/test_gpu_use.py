@@ -222,7 +222,7 @@ async def test_a_model_whose_own_parameters_say_so_may_be_beside_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "ollama_proxy.simulator.server.shown",
+        "ollama_proxy.simulator.library.shown",
         lambda model: shown(model) | {"parameters": 'stop "x"\nnum_gpu     0'},
     )
     async with exoscale_rig(tmp_path / "cloud") as rig:

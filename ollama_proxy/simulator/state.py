@@ -1,0 +1,44 @@
+"""Hold a simulator together: its manners, its models, and what it has done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ollama_proxy.simulator.faults import Faults
+from ollama_proxy.simulator.models import ModelStore
+
+
+@dataclass(slots=True)
+class Manners:
+    """Holds how the simulator behaves. ``rate``: tokens a second, 0 is unbounded.
+
+    ``max_loaded``: how many models are in memory at once, 0 is unbounded.
+    ``vram_share``: how much of a loaded model is said to be on a GPU, 0–1.
+    """
+
+    rate: float = 0.0
+    load_s: float = 0.0
+    pull_s: float = 0.0
+    max_loaded: int = 0
+    vram_share: float = 0.0
+    faults: Faults = field(default_factory=Faults)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts what was done, for tests and the curious: ``GET /-/simulator``."""
+
+    requests: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    cancelled: int = 0
+
+
+class Simulator:
+    """Holds what its routes share: manners, models, counters and a clock."""
+
+    def __init__(self, manners: Manners, now: Callable[[], float]) -> None:
+        self.manners = manners
+        self.now = now
+        self.store = ModelStore(
+            now, load_s=manners.load_s, max_loaded=manners.max_loaded
+        )
+        self.counters = Counters()
