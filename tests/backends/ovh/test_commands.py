@@ -38,7 +38,7 @@ async def test_an_app_is_deployed_shown_and_deleted(rig: Rig) -> None:
     assert (made.returncode, gone.returncode) == (0, 0), made.stderr + gone.stderr
     assert "l4-1-gpu, STOPPED, http://" in made.stdout.splitlines()[-1]
     assert "l4-1-gpu, STOPPED, http://" in shown.stdout
-    assert (refused.returncode, there) == (1, 1)
+    assert (refused.returncode, there) == (2, 1)
     assert gone.stdout.splitlines()[-1] == "nothing of this deployment is left"
     assert not [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)]
 
