@@ -23,7 +23,7 @@ class StartupError(ProxyError):
 class ConsentError(StartupError):
     """Reports that something without a mark of ours would be touched.
 
-    ``names`` are the ids that a yes has to name.
+    A person has to agree first; ``names`` are the ids that the yes has to name.
     """
 
     reason = "consent"

@@ -55,6 +55,7 @@ async def surely_gone(backend: Backend, launch_id: LaunchId) -> None:
     cancelled: asyncio.CancelledError | None = None
     while not stopping.done():
         try:
+            # shield: cancelling this task (a second Ctrl-C) must not cancel the stop
             await asyncio.shield(stopping)
         except asyncio.CancelledError as error:
             cancelled = error
