@@ -70,7 +70,8 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
     """Holds what outlives launches: the image that was deployed, and regions ever used.
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
-    those that were made and not seen gone; ``volume``: which of them served last.
+    those that were made and not seen gone; ``volume``: which of them served last;
+    ``volumes_app``: the app that has them.
     ``addresses``: those that `deploy` asked for; ``address_asked``: the kind of one
     whose answer is not there yet, ``addresses_before``: what there was before that.
     ``shown``: what the cloud has shown, by id, and where; it is gone once the cloud
@@ -83,6 +84,7 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
     shown: dict[str, str] = {}
     volumes: tuple[str, ...] = ()
     volume: str | None = None
+    volumes_app: str | None = None
     addresses: tuple[str, ...] = ()
     address_asked: str | None = None
     addresses_before: tuple[str, ...] = ()

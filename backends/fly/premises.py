@@ -89,6 +89,7 @@ class AppSetup:
                 f"FLY_IMAGE is {self._settings.image!r}, which launches would use and"
                 f" not {image!r}; remove the setting, or deploy that image"
             )
+        self._volumes.refuse_another_app()
         named = await pinned(image)
         regions_in_words(await self._api.all_regions(), self._settings)
         async for step in self._ensure_app():

@@ -72,8 +72,10 @@ class Volumes:
     async def ours(self) -> list[Volume]:
         """Return the volumes of this deployment that are not leaving, the best first.
 
-        One that was noted and is in no list is asked for by its id.
+        One that was noted and is in no list is asked for by its id. Raises `SpecError`
+        if those that were noted are of another app, where none of them can be seen.
         """
+        self.refuse_another_app()
         listed: list[Volume] = []
         with contextlib.suppress(NoAppError):
             listed = await self._api.volumes()
@@ -86,6 +88,17 @@ class Volumes:
         with contextlib.suppress(StoreError):  # a full disk keeps nothing running
             self._note({one.id for one in ours})
         return best_first(ours, self._attempts.book.volume)
+
+    def refuse_another_app(self) -> None:
+        """Raise `SpecError` if the volumes that were noted are of another app."""
+        book, app = self._attempts.book, self._api.app
+        if book.volumes and book.volumes_app not in {None, app}:
+            raise SpecError(
+                f"FLY_APP is {app!r}, and the app {book.volumes_app!r} has volumes of"
+                f" this state folder ({', '.join(book.volumes)}), which are billed:"
+                f" set FLY_APP={book.volumes_app} and run `ollama-proxy delete`, or"
+                " leave them there and set another OLLAMA_PROXY_STATE_DIR"
+            )
 
     async def spare(self) -> list[Volume]:
         """Return those of our volumes that no machine has, the best first."""
@@ -151,7 +164,7 @@ class Volumes:
         return len(ours) <= 1
 
     def _note(self, volumes: Collection[str]) -> None:
-        """Note which volumes there are."""
-        known = tuple(sorted(volumes))
-        if known != self._attempts.book.volumes:
-            self._attempts.note(volumes=known)
+        """Note which volumes there are, and in which app."""
+        known, book, app = tuple(sorted(volumes)), self._attempts.book, self._api.app
+        if known != book.volumes or (known and app != book.volumes_app):
+            self._attempts.note(volumes=known, volumes_app=app)

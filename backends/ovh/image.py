@@ -13,7 +13,8 @@ async def look_at_guarded(name: str) -> Image:
     image = await look_at(name)
     if not image.is_guarded:
         raise SpecError(
-            f"{name!r} is not built from cloud-init/container: as AI Deploy's user"
-            f" 42420 it would not start (its own is {image.user}); see docs/ovh.md"
+            f"{name!r} is not built from cloud-init/container, so no guard would be"
+            " before its Ollama and none would tell AI Deploy whether it is wanted;"
+            " build it from there: see docs/ovh.md"
         )
     return image

@@ -36,12 +36,12 @@ _TURN_S = 0.004
 async def passing(clock: JumpingClock) -> AsyncIterator[None]:
     """Let time pass a few hundred times as fast."""
 
-    async def relay_request() -> None:
+    async def let_time_pass() -> None:
         while True:
             clock.ahead_s += _STEP_S
             await asyncio.sleep(_TURN_S)
 
-    task = asyncio.ensure_future(relay_request())
+    task = asyncio.ensure_future(let_time_pass())
     try:
         yield
     finally:

@@ -10,12 +10,12 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend
 from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.volumes import surplus
-from ollama_proxy.base.errors import BackendError
+from ollama_proxy.base.errors import BackendError, SpecError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
 from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.memory import MemoryStore
-from tests.backends.fly.rig import Rig, fly_rig
+from tests.backends.fly.rig import IMAGE, Rig, fly_rig
 from tests.crashes import Killed, kill_around
 
 LAUNCH, NEXT = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
@@ -195,3 +195,26 @@ def test_what_nobody_needs_is_told_from_what_there_is(
     found = surplus(volumes, held=held, best=best, keep=keep)
 
     assert [one.id for one in found] == goes
+
+
+async def test_volumes_of_an_app_that_is_not_set_any_more_are_not_forgotten(
+    rig: Rig,
+) -> None:
+    await once(rig, LAUNCH)
+    rig.cloud.add_app("other")
+    backend = rig.open(app="other")
+    said = "the app 'llm' has volumes of this state folder .vol_.*FLY_APP=llm"
+    with pytest.raises(SpecError, match=said):
+        await backend.start(NEXT)
+    with pytest.raises(SpecError, match=said):
+        _ = [step async for step in backend.deploy(IMAGE)]
+    with pytest.raises(SpecError, match=said):
+        _ = [step async for step in backend.remove()]
+    await backend.aclose()
+    other = rig.cloud.apps["other"]
+    backend = rig.open()
+    _ = [step async for step in backend.remove()]
+    await backend.aclose()
+
+    assert (other.addresses, other.machines) == ({}, {})
+    assert rig.cloud.volumes() == []

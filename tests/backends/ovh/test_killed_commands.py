@@ -46,12 +46,12 @@ async def run(rig: Rig, image: str | None) -> None:
 
 @contextlib.asynccontextmanager
 async def passing_time(rig: Rig) -> AsyncIterator[None]:
-    async def relay_request() -> None:
+    async def let_time_pass() -> None:
         while True:
             await asyncio.sleep(0.01)
             rig.clock.ahead_s += STEP_S
 
-    passing = asyncio.get_running_loop().create_task(relay_request())
+    passing = asyncio.get_running_loop().create_task(let_time_pass())
     try:
         yield
     finally:
