@@ -127,6 +127,7 @@ class ClientWriter:
 
     def write_chunk(self, chunk: bytes) -> bool:
         """Write a chunk as it came; True if the client is too slow for more."""
+        # True for a closing connection: the caller waits in `room`, which raises.
         if self._is_closing():
             return True
         self._touch()
@@ -141,7 +142,8 @@ class ClientWriter:
         if self._is_closing():
             return True
         self._touch()
-        pieces = [piece for piece in pieces if piece]  # an empty chunk is the last
+        # Framed, an empty piece would be "0 CRLF CRLF": the end of the body.
+        pieces = [piece for piece in pieces if piece]
         if not pieces:
             return False
         self._last, self._last_chunk = pieces[-1], None

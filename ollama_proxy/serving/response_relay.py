@@ -168,6 +168,8 @@ class ResponseRelay(Generic[ResponseT]):
         if response is None or not _takes_words(response):
             reset(self._request)
             raise ConnectionResetError(f"{message}: {error}") from error
+        # The instance may have broken off in the middle of a line. The error has to be
+        # a line (NDJSON) or an event (SSE) of its own, or clients would not parse it.
         last = self._sink.last if self._sink is not None else b"\n"
         fresh_line = b"" if last.endswith(b"\n") else b"\n"
         is_sse = headers.media_type(response.headers) == "text/event-stream"

@@ -205,6 +205,8 @@ class RequestParser:
             return
         method = parser.get_method().decode()
         has_length = self._length is not None or method not in BODY_EXPECTED
+        # What is rare goes to aiohttp, which reads it once more: HTTP/1.0, absolute
+        # targets, bodies in chunks or over 256 KiB, and heads that Go would refuse.
         self.is_plain = (
             self.is_plain
             and method in _METHODS
