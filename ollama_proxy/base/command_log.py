@@ -1,6 +1,7 @@
 """Render log events as sentences while a command runs, for the person who typed it.
 
-Lines of libraries are left out: they mean nothing to that person.
+Lines of libraries are left out, which mean nothing to that person, and those of what
+the command tells on its standard output.
 """
 
 from collections.abc import MutableMapping
@@ -10,17 +11,17 @@ import structlog
 
 from ollama_proxy.base.terminal_text import shown
 
-_LIBRARY = "library.warned"
+_UNSAID = frozenset({"library.warned", "owner.changed"})
 _LEFT_OUT = frozenset({"event", "level", "timestamp", "at", "reason", "error"})
 
 
 def as_sentence(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     """Return an event as one line for a person: a renderer of structlog's.
 
-    Raises `structlog.DropEvent` for what a library says.
+    Raises `structlog.DropEvent` for what is left out.
     """
     name = str(event.get("event", ""))
-    if name == _LIBRARY:
+    if name in _UNSAID:
         raise structlog.DropEvent
     what = name.replace(".", " ").replace("_", " ")
     where = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _LEFT_OUT)

@@ -161,6 +161,7 @@ async def test_a_launch_that_is_named_is_deleted_with_all_that_hangs_on_it(
 
     assert done.returncode == 0, done.stderr
     assert lost.left == []
+    assert "OwnerSwept" not in done.stderr
     assert ("OwnerSwept", LAUNCH) in lost.journal()
     assert again.stdout == f"nothing carries the owner id {LOST}\n"
 
