@@ -99,8 +99,6 @@ def test_tasks_are_started_in_one_place() -> None:
 PATCHED = {
     "tests/backends/exoscale/test_api.py",
     "tests/backends/exoscale/test_evidence.py",
-    "tests/backends/exoscale/test_killed_sweeps.py",
-    "tests/backends/exoscale/test_sweep.py",
     "tests/backends/exoscale/test_userdata.py",
     "tests/backends/fly/conftest.py",
     "tests/backends/fly/test_faults.py",
@@ -111,7 +109,6 @@ PATCHED = {
     "tests/backends/test_lying_lists.py",
     "tests/backends/test_named_settings.py",
     "tests/backends/test_ollama_store.py",
-    "tests/server/test_control_socket.py",
 }
 """Tests that patch constants of the clouds as yet; the list may only shrink."""
 

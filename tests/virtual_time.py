@@ -93,6 +93,22 @@ class JumpingClock:
         return _REAL.wall() + self.ahead_s + self.date_ahead_s
 
 
+_TURNS = 10
+
+
+async def pass_time(clock: JumpingClock, step_s: float, *, every_s: float) -> None:
+    """Move a clock on by a step every so often, without an end.
+
+    What is under way gets some turns of the loop before each step: on a machine that
+    is busy a turn takes as long as the pause, and minutes would pass during one answer.
+    """
+    while True:
+        await asyncio.sleep(every_s)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        clock.ahead_s += step_s
+
+
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:
     """Run an async test on a virtual loop."""
 

@@ -41,6 +41,14 @@ class Timing:
 
     The catalogue: ``catalog_ask_s`` bounds one refresh. After one that failed there is
     a pause of ``catalog_pause_s``, doubled up to ``catalog_pause_max_s``.
+
+    The control socket: ``order_read_s`` bounds the wait for an order, ``order_tell_s``
+    for a caller to read a line. A caller hears of the proxy each ``order_beat_s``, and
+    gives up after ``order_silent_s`` without a word.
+
+    Orders without a proxy: ``tidy_pause_s`` between two tries to remove what is in use
+    for minutes after an instance has gone, ``discard_pause_s`` between two looks at
+    what `sweep --owner` deletes.
     """
 
     longest_sleep_s: float = 30.0
@@ -74,6 +82,14 @@ class Timing:
     catalog_ask_s: float = 60.0
     catalog_pause_s: float = 1.0
     catalog_pause_max_s: float = 60.0
+
+    order_read_s: float = 10.0
+    order_tell_s: float = 10.0
+    order_beat_s: float = 10.0
+    order_silent_s: float = 60.0
+
+    tidy_pause_s: float = 10.0
+    discard_pause_s: float = 3.0
 
 
 STANDARD = Timing()

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from ollama_proxy.base.errors import ConsentError, ProxyError, StartupError
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.server.control_socket import (
-    BEAT_S,
     SOCKET_NAME,
     ControlLine,
     ControlOrder,
@@ -19,25 +19,26 @@ from ollama_proxy.server.control_socket import (
 )
 
 _CONNECT_S = 5.0
-_SILENT_S = 6.0 * BEAT_S
 _LONGEST_LINE = 1 << 20
 
 _LINES = msgspec.json.Decoder(ControlLine)
 
 
-def ask_running(folder: Path, order: ControlOrder) -> Iterator[str] | None:
+def ask_running(
+    folder: Path, order: ControlOrder, *, timing: Timing = STANDARD
+) -> Iterator[str] | None:
     """Return the steps that the folder's proxy tells; None if none takes orders there.
 
     Raises `StartupError` if somebody else listens there.
     """
     try:
-        connection = _connected(folder)
+        connection = _connected(folder, timing.order_silent_s)
     except OSError:
         return None
     return _steps(connection, order)
 
 
-def _connected(folder: Path) -> socket.socket:
+def _connected(folder: Path, silent_s: float) -> socket.socket:
     """Return a connection to the proxy of a folder. Raises `OSError` without one."""
     path = folder / SOCKET_NAME
     if not (hasattr(socket, "AF_UNIX") and stat.S_ISSOCK(path.lstat().st_mode)):
@@ -47,7 +48,7 @@ def _connected(folder: Path) -> socket.socket:
         connection.settimeout(_CONNECT_S)
         connection.connect(os.fspath(path))
         _refuse_strangers(folder, peer(connection.fileno()))
-        connection.settimeout(_SILENT_S)
+        connection.settimeout(silent_s)
     except BaseException:
         connection.close()
         raise

@@ -17,6 +17,7 @@ from tenacity import (
 from ollama_proxy.base.clock import Clock, open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.record import LaunchId, is_launch
@@ -35,7 +36,6 @@ from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Store
 
 _TIDY_TRIES = 30
-_TIDY_PAUSE_S = 10.0
 
 
 @asynccontextmanager
@@ -49,7 +49,9 @@ async def opened_alone(
             yield store, clock, backend
 
 
-async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
+async def sweep_expired(
+    settings: Settings, *, dry_run: bool, timing: Timing = STANDARD
+) -> dict[str, Any]:
     """Delete what no proxy has wanted for a lease's length, with no state at all.
 
     Raises `StartupError` without a date, by which leases end.
@@ -64,11 +66,11 @@ async def sweep_expired(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
                 message = f"the backend {name!r} has no leases that could expire"
                 raise StartupError(message)
             found = await backend.sweep_expired(dry_run=dry_run)
-            left = [] if dry_run else await _tidied(backend)
+            left = [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
     return {"swept": found, "kept": left, "dry_run": dry_run}
 
 
-async def _tidied(backend: Backend) -> list[str]:
+async def _tidied(backend: Backend, pause_s: float) -> list[str]:
     """Remove leftovers that cost nothing; return what stays, in words.
 
     What is in use for minutes after an instance has gone is waited for.
@@ -78,7 +80,7 @@ async def _tidied(backend: Backend) -> list[str]:
     repeated = AsyncRetrying(
         retry=retry_if_exception_type(TransientError),
         stop=stop_after_attempt(_TIDY_TRIES),
-        wait=wait_fixed(_TIDY_PAUSE_S),
+        wait=wait_fixed(pause_s),
         sleep=asyncio.sleep,
         reraise=True,
     )
@@ -138,7 +140,11 @@ async def stop_alone(settings: Settings) -> list[LaunchId]:
 
 
 async def sweep_alone(
-    settings: Settings, *, dry_run: bool, stopped: bool = False
+    settings: Settings,
+    *,
+    dry_run: bool,
+    stopped: bool = False,
+    timing: Timing = STANDARD,
 ) -> dict[str, Any]:
     """Sweep while no proxy runs on this state folder; if ``stopped``, what is kept."""
     async with opened_alone(settings) as (store, _, backend):
@@ -147,6 +153,6 @@ async def sweep_alone(
         found: list[str] = [*swept]
         if stopped and isinstance(backend, SupportsRelease):
             found += await backend.release(dry_run=dry_run)
-        left = [] if dry_run else await _tidied(backend)
+        left = [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
         kept = await backend.kept() if isinstance(backend, SupportsIdleCosts) else []
     return {"swept": found, "kept": [*kept, *left], "dry_run": dry_run}

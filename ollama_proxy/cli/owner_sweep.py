@@ -22,6 +22,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.moments import unset_date
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.journal import Transition
@@ -40,7 +41,6 @@ from ollama_proxy.store.sqlite.journal import add_line_beside
 from ollama_proxy.store.state_folder import STATE_FILE, read_owner
 
 _LIMIT_S = 900.0
-_PAUSE_S = 3.0
 
 Ask = Callable[[str], None]
 """Asks a person; raises if the answer is no, or there is no terminal."""
@@ -62,11 +62,13 @@ class OwnerSweep:
         owner_id: str | None,
         clock: Clock,
         note: Callable[[Transition], None],
+        timing: Timing = STANDARD,
     ) -> None:
         self._backend = backend
         self._own_id = owner_id
         self._clock = clock
         self._note = note
+        self._timing = timing
         self._log = structlog.get_logger()
 
     async def listed(self) -> list[str]:
@@ -152,7 +154,7 @@ class OwnerSweep:
                         raise
                     except BackendError as error:
                         said = str(error)
-                    await asyncio.sleep(_PAUSE_S)
+                    await asyncio.sleep(self._timing.discard_pause_s)
         except TimeoutError:
             raise TransientError(
                 f"{one.name} is not gone after {_LIMIT_S:.0f} s ({said}) and may cost"
@@ -213,7 +215,9 @@ class OwnerSweep:
 
 
 @asynccontextmanager
-async def owner_sweep(settings: Settings) -> AsyncIterator[OwnerSweep]:
+async def owner_sweep(
+    settings: Settings, *, timing: Timing = STANDARD
+) -> AsyncIterator[OwnerSweep]:
     """Look at the cloud of the settings, beside a proxy that runs or without one.
 
     Raises `StartupError` without a date, by which leases are judged, or
@@ -234,7 +238,7 @@ async def owner_sweep(settings: Settings) -> AsyncIterator[OwnerSweep]:
                 add_line_beside(path, line)
 
             alone = settings.model_copy(update={"state_dir": folder})
-        yield await _opened(stack, alone, store, owner_id, note)
+        yield await _opened(stack, alone, store, owner_id, note, timing)
 
 
 async def _opened(
@@ -243,6 +247,7 @@ async def _opened(
     store: Store,
     owner_id: str | None,
     note: Callable[[Transition], None],
+    timing: Timing = STANDARD,
 ) -> OwnerSweep:
     if (unset := unset_date(this_machine().wall())) is not None:
         raise StartupError(f"no lease can be judged: {unset}")
@@ -253,7 +258,7 @@ async def _opened(
     if not isinstance(backend, SupportsOwners):
         name = backend_name(settings)
         raise StartupError(f"the backend {name!r} has nothing that outlives its proxy")
-    return OwnerSweep(backend, owner_id=owner_id, clock=clock, note=note)
+    return OwnerSweep(backend, owner_id=owner_id, clock=clock, note=note, timing=timing)
 
 
 async def adopt(

@@ -25,17 +25,14 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConsentError, ProxyError, StartupError
 from ollama_proxy.base.tasks import scoped_task, start_task
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.fleet.redeployment import Redeployment
 
 SOCKET_NAME: Final = "control.sock"
-BEAT_S: Final = 10.0
-"""How often a caller hears of the proxy at least."""
 
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _LONGEST_ORDER = 16 * 1024
 _MOST_CALLERS = 8
-_READ_S = 10.0
-_TELL_S = 10.0
 _END_S = 10.0
 _HANG_UP_S = 1.0
 _CREDENTIALS = struct.Struct("3i")
@@ -70,8 +67,11 @@ _ORDERS = msgspec.json.Decoder(ControlOrder)
 class ControlSocket:
     """Carries out orders, each in the task of its connection."""
 
-    def __init__(self, redeployment: Redeployment) -> None:
+    def __init__(
+        self, redeployment: Redeployment, *, timing: Timing = STANDARD
+    ) -> None:
         self._redeployment = redeployment
+        self._timing = timing
         self._callers: set[asyncio.Task[None]] = set()
         self._orders: set[asyncio.Task[None]] = set()
 
@@ -112,7 +112,7 @@ class ControlSocket:
     async def _answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        tale = _Tale(writer)
+        tale = _Tale(writer, self._timing)
         try:
             if (order := await self._read(reader, writer, tale)) is not None:
                 await self._carry_out(order, tale)
@@ -139,7 +139,7 @@ class ControlSocket:
             await tale.send(ControlLine(error=said, refused=True))
             return None
         try:
-            async with asyncio.timeout(_READ_S):
+            async with asyncio.timeout(self._timing.order_read_s):
                 return _ORDERS.decode(await reader.readline())
         except (ConnectionError, TimeoutError, ValueError) as error:
             said = f"this is no order ({str(error) or 'none came'}); versions differ?"
@@ -175,8 +175,9 @@ class ControlSocket:
 class _Tale:
     """Tells a caller what goes on; the order goes on if it has left, or hangs."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, timing: Timing) -> None:
         self._writer = writer
+        self._timing = timing
         self._is_heard = True
 
     async def tell(self, step: str) -> None:
@@ -188,7 +189,7 @@ class _Tale:
         if not self._is_heard:
             return
         try:
-            async with asyncio.timeout(_TELL_S):
+            async with asyncio.timeout(self._timing.order_tell_s):
                 self._writer.write(msgspec.json.encode(line) + b"\n")
                 await self._writer.drain()
         except (ConnectionError, TimeoutError):
@@ -203,19 +204,19 @@ class _Tale:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(self._timing.order_beat_s)
             await self.send(ControlLine())
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    folder: Path, redeployment: Redeployment
+    folder: Path, redeployment: Redeployment, *, timing: Timing = STANDARD
 ) -> AsyncIterator[ControlSocket]:
     """Take orders through the folder's socket meanwhile; the holder of its lock calls.
 
     Without a socket, which is logged, everything else works.
     """
-    control, path = ControlSocket(redeployment), folder / SOCKET_NAME
+    control, path = ControlSocket(redeployment, timing=timing), folder / SOCKET_NAME
     try:
         bound, mark = _bind(path)
     except OSError as error:

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from ollama_proxy.base.errors import ProxyError, SpecError, StartupError
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.cli import control_client
 from ollama_proxy.cli.control_client import ask_running
 from ollama_proxy.fleet.redeployment import Redeployment, Tell
@@ -48,20 +49,25 @@ class Orders(Redeployment):
 
 
 @asynccontextmanager
-async def taking(folder: Path, fault: Exception | None = None) -> AsyncIterator[Orders]:
+async def taking(
+    folder: Path, fault: Exception | None = None, timing: Timing = STANDARD
+) -> AsyncIterator[Orders]:
     orders = Orders(fault)
-    async with listening(folder, orders):
+    async with listening(folder, orders, timing=timing):
         yield orders
 
 
 async def asked(
-    folder: Path, image: str | None = "a:1", backend: str = "ovh"
+    folder: Path,
+    image: str | None = "a:1",
+    backend: str = "ovh",
+    timing: Timing = STANDARD,
 ) -> list[str] | None:
     def ask() -> list[str] | None:
-        steps = ask_running(folder, order_of(image, backend))
+        steps = ask_running(folder, order_of(image, backend), timing=timing)
         return None if steps is None else list(steps)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await asyncio.to_thread(ask)
 
 
@@ -73,7 +79,7 @@ async def raw(folder: Path, sent: bytes) -> list[dict[str, object]]:
     """Send bytes; return the lines that come back until it is hung up."""
     reader, writer = await asyncio.open_unix_connection(folder / SOCKET_NAME)
     writer.write(sent)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         said = await reader.read()
     writer.close()
     return [json.loads(line) for line in said.splitlines()]
@@ -288,11 +294,8 @@ async def test_what_is_no_order_is_refused_in_a_sentence(
     assert logs == []
 
 
-async def test_who_says_nothing_is_hung_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control_socket, "_READ_S", 0.05)
-    async with taking(tmp_path) as orders:
+async def test_who_says_nothing_is_hung_up(tmp_path: Path) -> None:
+    async with taking(tmp_path, timing=Timing(order_read_s=0.05)) as orders:
         (line,) = await raw(tmp_path, b"")
 
     assert "this is no order (none came)" in str(line["error"])
@@ -309,16 +312,13 @@ async def test_so_many_callers_at_once_and_no_more(tmp_path: Path) -> None:
             writer.close()
 
 
-async def test_who_does_not_read_keeps_nothing_from_being_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control_socket, "_TELL_S", 0.1)
-    async with taking(tmp_path) as orders:
+async def test_who_does_not_read_keeps_nothing_from_being_done(tmp_path: Path) -> None:
+    async with taking(tmp_path, timing=Timing(order_tell_s=0.1)) as orders:
         orders.long = "x" * (1 << 22)  # no socket buffers that much
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(tmp_path / SOCKET_NAME))
         connection.sendall(ORDER)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not orders.images:
                 await asyncio.sleep(0.01)
         connection.close()
@@ -327,22 +327,17 @@ async def test_who_does_not_read_keeps_nothing_from_being_done(
 
 
 async def test_a_proxy_that_has_frozen_is_not_waited_for_without_an_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(control_client, "_SILENT_S", 0.1)
     async with taking(tmp_path) as orders:
         orders.goes_on.clear()
         with pytest.raises(ProxyError, match="broke off"):
-            await asked(tmp_path)
+            await asked(tmp_path, timing=Timing(order_silent_s=0.1))
         orders.goes_on.set()
 
 
-async def test_a_caller_hears_of_a_proxy_that_is_at_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control_socket, "BEAT_S", 0.02)
-    monkeypatch.setattr(control_client, "_SILENT_S", 5.0)
-    async with taking(tmp_path) as orders:
+async def test_a_caller_hears_of_a_proxy_that_is_at_work(tmp_path: Path) -> None:
+    async with taking(tmp_path, timing=Timing(order_beat_s=0.02)) as orders:
         orders.goes_on.clear()
         asking = asyncio.get_running_loop().create_task(raw(tmp_path, ORDER))
         await asyncio.sleep(0.3)
@@ -385,6 +380,6 @@ async def test_an_order_goes_on_when_its_command_has_left(tmp_path: Path) -> Non
         assert await asyncio.to_thread(next, steps) == "first"
         steps.close()  # type: ignore[attr-defined] # it is a generator
         orders.goes_on.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not orders.images:
                 await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ import pytest
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
+from ollama_proxy.base import timing
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.cli import offline, owner_sweep
 from ollama_proxy.config.settings import Settings
@@ -21,11 +22,13 @@ from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.crashes import Death, Killed
 from tests.fakes.exoscale.cloud import Timing
+from tests.virtual_time import pass_time
 
 LAUNCH = LaunchId("l0123456789abcdef")
 LOST = "feedfacefeedface"
 MOST_CALLS = 60
 """More calls than any of these commands makes."""
+SHORT = timing.Timing(tidy_pause_s=0.01, discard_pause_s=0.01)
 TIMING = Timing(leave_s=1.0, group_lag_s=3.0)
 
 
@@ -38,8 +41,6 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
         monkeypatch.setattr(
             SqliteStore, name, _watched(plan, getattr(SqliteStore, name))
         )
-    monkeypatch.setattr(offline, "_TIDY_PAUSE_S", 0.01)
-    monkeypatch.setattr(owner_sweep, "_PAUSE_S", 0.01)
     return plan
 
 
@@ -56,12 +57,9 @@ def _watched(plan: Death, write: Callable[..., None]) -> Callable[..., None]:
 
 @contextlib.asynccontextmanager
 async def passing_time(rig: Rig) -> AsyncIterator[None]:
-    async def pass_on() -> None:
-        while True:
-            await asyncio.sleep(0.005)
-            rig.clock.ahead_s += 1.0
-
-    passing = asyncio.get_running_loop().create_task(pass_on())
+    passing = asyncio.get_running_loop().create_task(
+        pass_time(rig.clock, 1.0, every_s=0.005)
+    )
     try:
         yield
     finally:
@@ -88,7 +86,7 @@ async def parked(rig: Rig) -> None:
     """Leave an instance that is stopped, and kept for the next launch."""
     backend: ExoscaleBackend = rig.open(LOST, idle_action="stop")
     await backend.start(LAUNCH)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await backend.inspect(LAUNCH)).phase is not Phase.RUNNING:
             await asyncio.sleep(0.01)
         await backend.renew(LAUNCH, serves=True)
@@ -99,15 +97,17 @@ async def parked(rig: Rig) -> None:
 
 
 async def sweep(rig: Rig, folder: Path) -> None:
-    await offline.sweep_alone(settings_of(folder), dry_run=False)
+    await offline.sweep_alone(settings_of(folder), dry_run=False, timing=SHORT)
 
 
 async def sweep_stopped(rig: Rig, folder: Path) -> None:
-    await offline.sweep_alone(settings_of(folder), dry_run=False, stopped=True)
+    await offline.sweep_alone(
+        settings_of(folder), dry_run=False, stopped=True, timing=SHORT
+    )
 
 
 async def sweep_owner(rig: Rig, folder: Path) -> None:
-    async with owner_sweep.owner_sweep(settings_of(folder)) as opened:
+    async with owner_sweep.owner_sweep(settings_of(folder), timing=SHORT) as opened:
         await opened.delete(LOST, (), _say_nothing, _say_nothing)
 
 
@@ -175,7 +175,7 @@ async def _killed_once(
             await command(rig, folder / "state")
         is_last = not death.came
         death.plan(moment, 0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await command(rig, folder / "state")
             while any(rig.cloud.state(one) == "destroying" for one in _ours(rig)):
                 await asyncio.sleep(0.01)

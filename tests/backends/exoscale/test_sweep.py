@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, CredentialsError
+from ollama_proxy.base.timing import Timing
 from ollama_proxy.cli import offline
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -15,13 +16,13 @@ from tests.backends.exoscale.rig import Rig
 
 LAUNCH = LaunchId("l0123456789abcdef")
 LOST = "feedfacefeedface"
+SHORT = Timing(tidy_pause_s=0.05)
 
 
 @pytest.fixture
 def settings(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Have the commands open the rig's backend, and wait for shorter."""
+    """Have the commands open the rig's backend."""
     monkeypatch.setattr(offline, "open_backend", lambda *_: rig.open(LOST))
-    monkeypatch.setattr(offline, "_TIDY_PAUSE_S", 0.05)
     return Settings(state_dir=tmp_path / "state", backend="exoscale")
 
 
@@ -42,7 +43,7 @@ async def test_the_group_goes_with_the_last_instance_though_it_is_in_use_for_min
 ) -> None:
     rig.cloud.timing.group_lag_s = lag_s
     await forgotten(rig)
-    told = await offline.sweep_alone(settings, dry_run=False)
+    told = await offline.sweep_alone(settings, dry_run=False, timing=SHORT)
 
     assert told == {"swept": [LAUNCH], "kept": [], "dry_run": False}
     assert rig.cloud.paid == []
@@ -52,7 +53,7 @@ async def test_the_group_goes_with_the_last_instance_though_it_is_in_use_for_min
 async def test_a_group_that_stays_in_use_is_told(rig: Rig, settings: Settings) -> None:
     rig.cloud.timing.group_lag_s = 1e6
     await forgotten(rig)
-    told = await offline.sweep_alone(settings, dry_run=False)
+    told = await offline.sweep_alone(settings, dry_run=False, timing=SHORT)
 
     assert told["swept"] == [LAUNCH]
     (kept,) = told["kept"]
@@ -91,7 +92,7 @@ async def test_a_key_that_may_only_delete_instances_sweeps_all_the_same(
 ) -> None:
     await forgotten(rig)
     rig.server.always["list-security-groups"] = "403"
-    told = await offline.sweep_expired(settings, dry_run=False)
+    told = await offline.sweep_expired(settings, dry_run=False, timing=SHORT)
 
     assert len(told["swept"]) == 1
     assert rig.cloud.paid == []
@@ -104,7 +105,7 @@ async def test_a_sweep_without_a_proxy_needs_no_right_to_list_groups(
     await forgotten(rig)
     rig.server.always["list-security-groups"] = "403"
     with capture_logs() as logged:
-        told = await offline.sweep_alone(settings, dry_run=False)
+        told = await offline.sweep_alone(settings, dry_run=False, timing=SHORT)
 
     assert told["swept"] == [LAUNCH]
     assert rig.cloud.paid == []
@@ -119,7 +120,7 @@ async def test_a_refused_list_of_instances_is_no_empty_one(
     await forgotten(rig)
     rig.server.always["list-instances"] = "403"
     with pytest.raises(CredentialsError):
-        await offline.sweep_alone(settings, dry_run=False)
+        await offline.sweep_alone(settings, dry_run=False, timing=SHORT)
 
 
 @pytest.mark.parametrize(("engine", "room_gib"), [("native", 85), ("docker", 80)])
