@@ -82,8 +82,10 @@ class RunningProxy:
             body: dict[str, Any] = await reply.json()
             return body
 
-    async def until(self, condition: Callable[[], bool], within_s: float = 5.0) -> None:
-        """Wait until something is true, or fail."""
+    async def until(
+        self, condition: Callable[[], bool], within_s: float = 60.0
+    ) -> None:
+        """Wait until something is true, or fail; a busy machine may take long."""
         async with asyncio.timeout(within_s):
             while not condition():
                 await asyncio.sleep(0.005)
@@ -98,7 +100,7 @@ class RunningProxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(request)
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(60.0):
                 return await reader.read()
         finally:
             writer.close()

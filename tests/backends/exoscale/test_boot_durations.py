@@ -26,7 +26,7 @@ from tests.fakes.exoscale.boot import (
 )
 from tests.fakes.exoscale.cloud import Timing
 from tests.proxy import running_proxy
-from tests.virtual_time import JumpingClock
+from tests.virtual_time import JumpingClock, pass_time
 
 _STEP_S = 1.0  # of the fake's time, at each turn
 _TURN_S = 0.004
@@ -35,13 +35,7 @@ _TURN_S = 0.004
 @contextlib.asynccontextmanager
 async def passing(clock: JumpingClock) -> AsyncIterator[None]:
     """Let time pass a few hundred times as fast."""
-
-    async def let_time_pass() -> None:
-        while True:
-            clock.ahead_s += _STEP_S
-            await asyncio.sleep(_TURN_S)
-
-    task = asyncio.ensure_future(let_time_pass())
+    task = asyncio.ensure_future(pass_time(clock, _STEP_S, every_s=_TURN_S))
     try:
         yield
     finally:
@@ -59,7 +53,7 @@ async def played(folder: Path, boot: Boot) -> dict[str, Any]:
         ) as proxy:
             async with passing(rig.clock):
                 await proxy.parts.pool.wake()
-                await proxy.until(lambda: proxy.state == "ready", within_s=30.0)
+                await proxy.until(lambda: proxy.state == "ready", within_s=60.0)
                 status = await proxy.status()
             proxy.parts.pool.stop()
             await proxy.until(lambda: not rig.cloud.paid)

@@ -14,6 +14,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.fly.rig import IMAGE, OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import FakeMachine, FakeVolume, Timing
 from tests.proxy import HURRIED, RunningProxy, generate, running_proxy
+from tests.virtual_time import pass_time
 
 pytestmark = pytest.mark.usefixtures("without_pace")
 
@@ -320,13 +321,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(premises, "_PAUSE_S", 0.02)
 
 
-async def hasten(rig: Rig) -> None:
-    """Let time pass faster for cloud and proxy."""
-    while True:
-        await asyncio.sleep(0.01)
-        rig.clock.ahead_s += 2.0
-
-
 async def ask(proxy: RunningProxy) -> tuple[int, str]:
     async with proxy.session.post(
         f"{proxy.url}/api/generate", json=generate()
@@ -350,7 +344,7 @@ async def test_one_machine_runs_at_most_and_none_is_left(
         before = await _deployed(rig, is_new=is_new)
         misfortune.arrange(rig)
         theirs = Theirs.of(rig)
-        hastening = asyncio.ensure_future(hasten(rig))
+        hastening = asyncio.ensure_future(pass_time(rig.clock, 2.0, every_s=0.01))
         async with running_proxy(
             tmp_path / "proxy",
             timing=HURRIED,
@@ -360,7 +354,7 @@ async def test_one_machine_runs_at_most_and_none_is_left(
             OLLAMA_PROXY_HOLD="60s",
             OLLAMA_PROXY_FAILURE_LIMIT="1",
             OLLAMA_PROXY_IDLE_TIMEOUT="5h",
-            # 2 h are 36 s here, by `hasten`: a machine under load takes its time.
+            # 2 h are 36 s here, by `pass_time`: a machine under load takes its time.
             OLLAMA_PROXY_START_TIMEOUT="2h" if misfortune.serves else "5m",
         ) as proxy:
             answers = await _live_through(rig, proxy, misfortune, waiting)
@@ -466,7 +460,7 @@ class Theirs:
 async def _rest(rig: Rig, proxy: RunningProxy) -> None:
     """Stop what runs, and wait until it does not any more."""
     proxy.parts.pool.stop()
-    await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
+    await proxy.until(lambda: not rig.cloud.paid, within_s=60.0)
     await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 15.0)
 
 
@@ -475,7 +469,7 @@ async def _until_swept(rig: Rig, proxy: RunningProxy) -> None:
 
     A volume is held for seconds by the machine that is gone, and found only then.
     """
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await proxy.parts.pool.sweeper.sweep() or len(volumes_of_ours(rig)) > 1:
             await asyncio.sleep(0.05)
 
@@ -484,7 +478,7 @@ async def _remove(rig: Rig, idle_action: str, misfortune: Misfortune) -> None:
     """Do what ``delete`` does."""
     rig.server.always.clear()
     backend = rig.open(idle_action=idle_action, **misfortune.settings)
-    async with contextlib.aclosing(backend), asyncio.timeout(20):
+    async with contextlib.aclosing(backend), asyncio.timeout(60):
         async for _ in backend.remove():
             pass
 
@@ -497,7 +491,7 @@ async def _live_through(
         await proxy.parts.pool.wake()
     answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
     over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
-    await proxy.until(lambda: proxy.state in over, within_s=15.0)
+    await proxy.until(lambda: proxy.state in over, within_s=60.0)
     if misfortune.strike is not None:
         misfortune.strike(rig)
         proxy.parts.pool.check_now()

@@ -13,6 +13,7 @@ from tests.backends.ovh.rig import DRIVERS, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.ovh.server import token_of
 from tests.proxy import HURRIED, RunningProxy, generate, running_proxy
+from tests.virtual_time import pass_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +154,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_TIMEOUT_S", 1.0)
 
 
-async def hasten(rig: Rig, step_s: float) -> None:
-    """Let time pass faster for cloud and proxy."""
-    while True:
-        await asyncio.sleep(0.01)
-        rig.clock.ahead_s += step_s
-
-
 async def ask(proxy: RunningProxy) -> tuple[int, str]:
     async with proxy.session.post(
         f"{proxy.url}/api/generate", json=generate()
@@ -187,22 +181,22 @@ async def test_one_app_runs_at_most_and_none_is_left(
         stranger = rig.cloud.stranger()
         misfortune.arrange(rig)
         step_s = 3.0 if driver == "cli" else 10.0
-        hastening = asyncio.ensure_future(hasten(rig, step_s))
+        hastening = asyncio.ensure_future(pass_time(rig.clock, step_s, every_s=0.01))
         async with running_proxy(
             tmp_path / "proxy",
             timing=HURRIED,
             backend=rig.open(idle_action=idle_action, **misfortune.settings),
             clock=rig.clock,
             OLLAMA_MODEL="tiny",
-            OLLAMA_PROXY_HOLD="15s",
+            OLLAMA_PROXY_HOLD="60s",
             OLLAMA_PROXY_FAILURE_LIMIT="1",
             OLLAMA_PROXY_IDLE_TIMEOUT="5h",
             OLLAMA_PROXY_START_TIMEOUT="40m",
         ) as proxy:
             answers = await _live_through(rig, proxy, misfortune, waiting)
             proxy.parts.pool.stop()
-            await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
-            await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 15.0)
+            await proxy.until(lambda: not rig.cloud.paid, within_s=60.0)
+            await proxy.until(lambda: proxy.state in {"cold", "cool-down"}, 60.0)
         hastening.cancel()
         ours = [app for app in rig.cloud.apps.values() if app is not stranger]
         launches = collections.Counter(a.labels["ollama-proxy-launch"] for a in ours)
@@ -221,11 +215,11 @@ async def _live_through(
         await proxy.parts.pool.wake()
     answers = await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
     over = {"ready", "cool-down"} if misfortune.serves else {"cool-down", "stopping"}
-    await proxy.until(lambda: proxy.state in over, within_s=15.0)
+    await proxy.until(lambda: proxy.state in over, within_s=60.0)
     if misfortune.strike is not None:
         misfortune.strike(rig)
         proxy.parts.pool.check_now()
-        await proxy.until(lambda: proxy.state != "ready", within_s=15.0)
+        await proxy.until(lambda: proxy.state != "ready", within_s=60.0)
         answers += await asyncio.gather(*(ask(proxy) for _ in range(waiting)))
     return answers
 
@@ -233,20 +227,20 @@ async def _live_through(
 async def test_without_room_another_region_is_tried_next(tmp_path: Path) -> None:
     async with ovh_rig(tmp_path, "rest", Timing(scale_s=5.0, stop_s=20.0)) as rig:
         rig.cloud.full = {"GRA"}
-        hastening = asyncio.ensure_future(hasten(rig, 10.0))
+        hastening = asyncio.ensure_future(pass_time(rig.clock, 10.0, every_s=0.01))
         async with running_proxy(
             tmp_path / "proxy",
             timing=HURRIED,
             backend=rig.open(**FALL_BACK),
             clock=rig.clock,
-            OLLAMA_PROXY_HOLD="15s",
+            OLLAMA_PROXY_HOLD="60s",
             OLLAMA_PROXY_IDLE_TIMEOUT="5h",
             OLLAMA_MODEL="tiny",
         ) as proxy:
             status, _ = await ask(proxy)
             paid = [app.region for app in rig.cloud.paid]
             proxy.parts.pool.stop()
-            await proxy.until(lambda: not rig.cloud.paid, within_s=15.0)
+            await proxy.until(lambda: not rig.cloud.paid, within_s=60.0)
         hastening.cancel()
 
     assert (status, paid) == (200, ["BHS"])

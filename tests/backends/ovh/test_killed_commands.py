@@ -37,7 +37,7 @@ async def run(rig: Rig, image: str | None) -> None:
     backend = rig.open(image=None)
     steps = backend.remove() if image is None else backend.deploy(image)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for _ in steps:
                 pass
     finally:
