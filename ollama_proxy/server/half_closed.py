@@ -5,8 +5,8 @@ only closed its half may still read, so an answer that needs no waiting is sent,
 Go's server does.
 """
 
-MOMENT_S = 0.1
-"""How long a refusal may take, which the instance may have to be asked for."""
+MOMENT_S = 0.3
+"""How long a refusal may take: a launch is written down before it, on any disk."""
 
 READ_S = 5.0
 """How long a read may take: nothing is generated for it."""
