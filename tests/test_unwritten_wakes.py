@@ -1,5 +1,7 @@
 """A launch that can't be written down does not begin, and whoever asked hears it."""
 
+import asyncio
+import re
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import StoreError
+from ollama_proxy.core.lifecycle.journal import Transition
+from ollama_proxy.core.lifecycle.record import Record
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
@@ -88,3 +92,72 @@ async def test_a_server_of_others_is_not_joined_and_who_asks_hears_why(
         assert reply.status == 500
         assert "the state can't be written" in said
         assert backend.launches == 0
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let a reservation take until this is set, as over a slow network."""
+    gate, reserve = asyncio.Event(), SqliteStore.reserve
+
+    async def slow(
+        store: SqliteStore, slot: str, launch: Record, line: Transition
+    ) -> None:
+        await gate.wait()
+        await reserve(store, slot, launch, line)
+
+    monkeypatch.setattr(SqliteStore, "reserve", slow)
+    return gate
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+async def test_a_stop_while_it_is_written_is_a_503_and_nothing_is_launched(
+    tmp_path: Path, written: asyncio.Event, fast: str
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_FAST_PATH=fast
+    ) as proxy:
+        controller = proxy.parts.pool.controllers[0]
+        asked = asyncio.ensure_future(
+            proxy.session.post(f"{proxy.url}/api/chat", json=CHAT)
+        )
+        await proxy.until(lambda: controller.is_reserving)
+        proxy.parts.pool.stop()
+        written.set()
+        async with await asked as reply:
+            said = await reply.text()
+        await proxy.until(lambda: not controller.is_reserving)
+
+        assert reply.status == 503, said
+        assert proxy.state == "cold"
+        assert backend.launches == 0
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+async def test_a_client_that_leaves_while_it_is_written_is_counted_as_gone(
+    tmp_path: Path, written: asyncio.Event, fast: str
+) -> None:
+    backend = InProcessBackend()
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_FAST_PATH=fast
+    ) as proxy:
+        controller = proxy.parts.pool.controllers[0]
+        asked = asyncio.ensure_future(
+            proxy.session.post(f"{proxy.url}/api/chat", json=CHAT)
+        )
+        await proxy.until(lambda: controller.is_reserving)
+        asked.cancel()
+        async with asyncio.timeout(30.0):
+            while await gone(proxy) < 1.0:
+                await asyncio.sleep(0.02)
+        assert backend.launches == 0
+        written.set()
+        await proxy.until(lambda: backend.launches == 1)
+
+
+async def gone(proxy: RunningProxy) -> float:
+    """Return how many clients have left before their answer, as metrics count."""
+    async with proxy.session.get(f"{proxy.url}/metrics") as told:
+        rendered = await told.text()
+    line = r'^ollama_proxy_requests_total\{[^}]*outcome="abandoned"[^}]*\} (\S+)$'
+    return sum(float(number) for number in re.findall(line, rendered, re.M))

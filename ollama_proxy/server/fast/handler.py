@@ -104,10 +104,17 @@ class FastPath:
     ) -> None:
         """Begin a launch, and answer once it is durable."""
         begun_at = asyncio.get_running_loop().time()
-        self._services.admit(context, plan)
+        services = self._services
+        services.admit(context, plan)
         try:
-            await self._services.pool.wake(context.model)
-            answer = self._answer(context, plan)
+            await services.pool.wake(context.model)
+            # A stop that came meanwhile has withdrawn the launch: no other is begun.
+            is_withdrawn = services.begins_launch(plan)
+            answer = self._answer(context, Unavailable(None) if is_withdrawn else plan)
+        except asyncio.CancelledError:
+            context.abandon()
+            self._note(context, 0, begun_at)
+            raise
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
             answer = self._encoded(context, failed)
