@@ -680,14 +680,15 @@ class FlyBackend(SeesOwners[Owners]):
         """Delete machines, volumes, addresses and the app, in this order.
 
         What a proxy on a copy of the state folder lives by is named, and nothing is
-        touched; looked for again before machines go, as a list may be empty by mistake.
+        touched.
         """
-        self._refuse_twins(self._owners.of(await self._every_one_of_ours()))
+        ours = await self._every_one_of_ours()
+        self._refuse_twins(self._owners.of(ours))
         for launch_id in sorted(self._attempts.launches()):
             yield f"stopping the machine of launch {launch_id}"
             await until_gone(self, launch_id)
-        ours = await self._every_one_of_ours()
-        self._refuse_twins(self._owners.of(ours))
+            ours = await self._every_one_of_ours()
+            self._refuse_twins(self._owners.of(ours))
         for machine in ours:
             yield f"destroying machine {machine.id} ({machine.state})"
             await until_gone(self, LaunchId(_ORPHAN_PREFIX + machine.id))
