@@ -269,7 +269,7 @@ def _refusal(_operation: str, said: str) -> BackendError:
 
 
 def _conflict(operation: str, said: str) -> BackendError:
-    """Return what a 409 or 412 means: of a purchase, that there is no more."""
+    """Return what a 409 or 412 means: of a record, that there is no more."""
     if operation in _BUYING:
         return CapacityError(said)
     return ConflictError(said)

@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
-from ollama_proxy.backends.exoscale.buyer import template_in
 from ollama_proxy.backends.exoscale.choices import (
     SYSTEM_GIB,
     InstanceType,
     find_type,
     read_types,
 )
+from ollama_proxy.backends.exoscale.provisioner import template_in
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.errors import BackendError, CredentialsError
 from ollama_proxy.fleet.backend import Finding

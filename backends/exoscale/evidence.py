@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+from ollama_proxy.backends.base.guard_client import FAILED, GuardClient
+from ollama_proxy.backends.base.provisioning_journal import ProvisioningRecord
 from ollama_proxy.backends.boot_report import readable, telling_line
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import Instance, read_instance
 from ollama_proxy.backends.exoscale.making import read_making
-from ollama_proxy.backends.exoscale.purchase import Purchase
-from ollama_proxy.backends.guard import FAILED, GuardClient
 from ollama_proxy.base.errors import BackendError, TransientError
 from ollama_proxy.core.lifecycle.boot_stages import GUEST_STEPS
 from ollama_proxy.fleet.backend import Upstream
@@ -76,7 +76,7 @@ async def cloud_report(
 async def given_up_report(
     api: ExoscaleApi,
     guard: GuardClient,
-    purchase: Purchase,
+    record: ProvisioningRecord,
     *,
     name: str,
     upstream: Upstream | None,
@@ -88,7 +88,7 @@ async def given_up_report(
     purchase was lost; ``upstream`` where its guard was heard, if it was. What does not
     answer in time is missing.
     """
-    parts: list[Awaitable[str]] = [_cloud_part(api, purchase, name, upstream)]
+    parts: list[Awaitable[str]] = [_cloud_part(api, record, name, upstream)]
     if upstream is not None:
         parts.append(_guest_part(guard, upstream, token))
     told = await asyncio.gather(*(_in_time(part) for part in parts))
@@ -109,17 +109,17 @@ async def _in_time(part: Awaitable[str]) -> str:
 
 
 async def _cloud_part(
-    api: ExoscaleApi, purchase: Purchase, name: str, upstream: Upstream | None
+    api: ExoscaleApi, record: ProvisioningRecord, name: str, upstream: Upstream | None
 ) -> str:
-    if purchase.instance_id is None:
+    if record.instance_id is None:
         lost = f"no list of {api.zone} shows {name!r}: the answer to its purchase"
         events = await _events(api, Instance("", name), _FEW_EVENTS)
         return "\n".join([f"{lost} was lost", *events])
-    instance = read_instance(await api.call("get_instance", id=purchase.instance_id))
+    instance = read_instance(await api.call("get_instance", id=record.instance_id))
     told = ""
-    if purchase.operation_id is not None:
-        made = await api.call("get_operation", id=purchase.operation_id)
-        told = read_making(made, purchase.offer).told
+    if record.operation_id is not None:
+        made = await api.call("get_operation", id=record.operation_id)
+        told = read_making(made, record.placement).told
     heard = upstream is not None
     return await cloud_report(api, instance, told, heard=heard, most_events=_FEW_EVENTS)
 

@@ -1,14 +1,16 @@
 """Find the instances of a deployment among all others by their labels."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from ollama_proxy.backends.base.cloud import Resource
+from ollama_proxy.backends.base.ownership_tags import TagFormat
 from ollama_proxy.base.errors import TransientError
-from ollama_proxy.core.lifecycle.record import LaunchId
 
 _MANAGER = "ollama-proxy"
+TAGS = TagFormat(("managed-by", _MANAGER), owner_letter="o", lease_letter="t")
+"""Values begin with a letter and hold no ``:``."""
 PARKED = "parked"
 """The launch of an instance that is stopped, and kept for the next one."""
 
@@ -16,8 +18,10 @@ LEAVING = frozenset({"destroying", "destroyed", "expunging"})
 """States of what does not have to be deleted any more."""
 
 
-class Instance(msgspec.Struct, frozen=True, rename="kebab"):
+class Instance(Resource, msgspec.Struct, frozen=True, rename="kebab"):
     """Describes one instance as the API shows it; nearly every key may be missing."""
+
+    tag_format: ClassVar = TAGS
 
     id: str
     name: str = ""
@@ -35,54 +39,34 @@ class Instance(msgspec.Struct, frozen=True, rename="kebab"):
         return self.labels.get("launch") == PARKED
 
     @property
-    def lease_end(self) -> float | None:
-        """Return until when it is marked as wanted, in epoch seconds."""
-        text = self.labels.get("lease", "").removeprefix("t")
-        return float(text) if text.isdecimal() else None
+    def raw_tags(self) -> dict[str, str]:
+        """Return its labels, ours or not."""
+        return self.labels
 
+    @property
+    def is_made_by_us(self) -> bool:
+        """Tell whether any deployment made it; what a pool manages is never touched."""
+        return super().is_made_by_us and not self.manager
 
-class OwnershipTags:
-    """Holds the labels of one owner. Values begin with a letter and hold no ``:``."""
+    @property
+    def state_in_words(self) -> str:
+        """Return its state, for a person."""
+        return self.state
 
-    def __init__(self, owner_id: str) -> None:
-        self.owner = f"o{owner_id}"
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether it is destroyed, or about to be."""
+        return self.state in LEAVING
 
-    def of(self, launch_id: LaunchId, lease_end: float, spec: str) -> dict[str, str]:
-        """Return the labels of a launch: the whole map, as an update wants it.
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether a stop was asked for."""
+        return self.state == "stopping"
 
-        ``spec`` tells instances apart that were made by different settings.
-        """
-        return {
-            "managed-by": _MANAGER,
-            "owner": self.owner,
-            "launch": str(launch_id),
-            "lease": f"t{lease_end:.0f}",
-            "spec": spec,
-        }
-
-    def is_ours(self, instance: Instance) -> bool:
-        """Tell whether we made it; what a pool manages is never touched."""
-        return is_made_by_us(instance) and instance.labels.get("owner") == self.owner
-
-    def changed(
-        self, instance: Instance, launch_id: LaunchId, lease_end: float
-    ) -> dict[str, str]:
-        """Return the labels of an instance for another launch, or a later lease."""
-        moved = {"launch": str(launch_id), "lease": f"t{lease_end:.0f}"}
-        return instance.labels | moved
-
-    def parked(self, instance: Instance, identity: str, until: float) -> dict[str, str]:
-        """Return the labels of a stopped instance that is kept for the next launch."""
-        return self.changed(instance, LaunchId(PARKED), until) | {"identity": identity}
-
-    def launch_of(self, instance: Instance) -> LaunchId:
-        """Return the launch that one of ours belongs to."""
-        return LaunchId(instance.labels.get("launch", f"unlabelled-{instance.id}"))
-
-
-def is_made_by_us(instance: Instance) -> bool:
-    """Tell whether any deployment of this product made it."""
-    return instance.labels.get("managed-by") == _MANAGER and not instance.manager
+    @property
+    def is_resting(self) -> bool:
+        """Tell whether it is stopped, and kept for the next launch."""
+        return self.is_parked and self.state == "stopped"
 
 
 def read_instances(answer: dict[str, Any]) -> list[Instance]:
@@ -96,7 +80,7 @@ def read_instances(answer: dict[str, Any]) -> list[Instance]:
         try:
             found.append(read_instance(raw))
         except TransientError:
-            if (raw.get("labels") or {}).get("managed-by") == _MANAGER:
+            if (raw.get("labels") or {}).get(TAGS.manager[0]) == _MANAGER:
                 raise
     return found
 
@@ -109,8 +93,3 @@ def read_instance(answer: dict[str, Any]) -> Instance:
     except msgspec.ValidationError as error:
         message = f"Exoscale's answer about an instance can't be read: {error}"
         raise TransientError(message) from error
-
-
-def oldest_first(instances: Sequence[Instance]) -> list[Instance]:
-    """Return instances in the order in which they were made."""
-    return sorted(instances, key=lambda one: (one.created_at, one.id))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ollama_proxy.backends.exoscale.purchase import Placement
+from ollama_proxy.backends.base.placement import Placement
 
 _FAILED = frozenset({"failure", "timeout"})
 _OUR_FAULT = frozenset({"forbidden", "incorrect", "not-found", "unsupported"})
@@ -43,5 +43,5 @@ def read_making(operation: Mapping[str, Any], offer: Placement) -> Making:
     if state not in _FAILED:
         return Making(state, told=told)
     why = ": ".join(words for words in (code, said) if words) or "no reason given"
-    words = f"Exoscale made no {offer.type_name} in {offer.zone}: {why}"
+    words = f"Exoscale made no {offer.type_name} in {offer.location}: {why}"
     return Making(state, words, "" if code in _OUR_FAULT else "capacity", told)

@@ -1,22 +1,14 @@
 """List and delete what any deployment of this product has in an organisation."""
 
 import re
-from collections.abc import Callable
 
 import structlog
 
-from ollama_proxy.backends.exoscale.api import ExoscaleApi
-from ollama_proxy.backends.exoscale.instances import (
-    LEAVING,
-    Instance,
-    is_made_by_us,
-    read_instance,
-    read_instances,
-)
+from ollama_proxy.backends.exoscale.cloud import ExoscaleCloud
+from ollama_proxy.backends.exoscale.instances import Instance
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, CredentialsError, NotFoundError
-from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import date_in
 
@@ -34,22 +26,19 @@ class Owners:
         self,
         settings: ExoscaleSettings,
         *,
-        zones: Callable[[], list[str]],
-        api_of: Callable[[str], ExoscaleApi],
+        cloud: ExoscaleCloud,
     ) -> None:
         self._settings = settings
-        self._zones = zones
-        self._api_of = api_of
+        self._cloud = cloud
 
     async def instances(self) -> list[Belonging]:
         """Return the instances of all zones."""
         found: list[Belonging] = []
-        for zone in self._zones():
-            answer = await self._api_of(zone).call("list_instances")
+        for zone in self._cloud.locations():
             found += [
                 self._instance(zone, one)
-                for one in read_instances(answer)
-                if is_made_by_us(one) and one.state not in LEAVING
+                for one in await self._cloud.list(zone)
+                if one.is_made_by_us and not one.is_leaving
             ]
         return found
 
@@ -63,7 +52,7 @@ class Owners:
     async def _groups(self) -> list[Belonging]:
         """Return the security groups; none, with a warning, if the key may not."""
         found: list[Belonging] = []
-        api = self._api_of(self._settings.zone)
+        api = self._cloud.api(self._settings.zone)
         try:
             answer = await api.call("list_security_groups", visibility="private")
         except CredentialsError as error:
@@ -87,12 +76,12 @@ class Owners:
         return Belonging(
             f"{zone} {one.id}",
             f"instance {one.name or one.id} in {zone}",
-            one.labels.get("owner", "").removeprefix("o"),
+            one.tag("owner") or "",
             one.state,
-            launch_id=LaunchId(one.labels.get("launch", f"unlabelled-{one.id}")),
+            launch_id=one.launch,
             runs=runs,
             made_at=date_in(one.created_at),
-            lease_end=one.lease_end,
+            lease_end=one.lease_end or None,
             per_hour=settings.price_per_hour if runs else parked,
         )
 
@@ -100,12 +89,12 @@ class Owners:
         """Go one step towards its deletion; True once it is deleted."""
         if one.id.startswith(_GROUP_ID):
             return await self._discard_group(one.id.removeprefix(_GROUP_ID), one)
-        zone, _, instance_id = one.id.partition(" ")
+        zone, _, _ = one.id.partition(" ")
         instance = await self._still_theirs(one)
         if instance is None:
             return True
         try:
-            await self._api_of(zone).call("delete_instance", id=instance_id)
+            await self._cloud.delete(zone, instance)
         except NotFoundError:
             return True
         return False
@@ -116,26 +105,21 @@ class Owners:
             return
         instance = await self._still_theirs(one)
         if instance is not None:
-            zone, _, instance_id = one.id.partition(" ")
-            labels = instance.labels | {"spec": "hadopted", "lease": "t0"}
-            api = self._api_of(zone)
-            await api.call("update_instance", id=instance_id, labels=labels)
+            zone, _, _ = one.id.partition(" ")
+            await self._cloud.tag(zone, instance, {"spec": "hadopted", "lease": "0"})
 
     async def _still_theirs(self, one: Belonging) -> Instance | None:
         """Return an instance as its zone shows it now, if it is that owner's."""
         zone, _, instance_id = one.id.partition(" ")
         try:
-            answer = await self._api_of(zone).call("get_instance", id=instance_id)
+            instance = await self._cloud.get(zone, instance_id)
         except NotFoundError:
             return None
-        instance = read_instance(answer)
-        is_theirs = instance.labels.get("owner") == f"o{one.owner_id}"
-        if not is_made_by_us(instance) or not is_theirs or instance.state in LEAVING:
-            return None
-        return instance
+        is_theirs = instance.is_made_by_us and instance.tag("owner") == one.owner_id
+        return instance if is_theirs and not instance.is_leaving else None
 
     async def _discard_group(self, group_id: str, one: Belonging) -> bool:
-        api = self._api_of(self._settings.zone)
+        api = self._cloud.api(self._settings.zone)
         try:
             group = await api.call("get_security_group", id=group_id)
             if group.get("name") != f"ollama-proxy-{one.owner_id}":

@@ -8,18 +8,21 @@ import contextlib
 from datetime import UTC, datetime
 
 import structlog
+from msgspec.structs import replace
 
+from ollama_proxy.backends.base.placement import Placement
+from ollama_proxy.backends.base.provisioning_journal import ProvisioningRecord, unsent
 from ollama_proxy.backends.exoscale.api import (
     ExoscaleApi,
     OperationFailedError,
     settled,
 )
 from ollama_proxy.backends.exoscale.instances import (
+    PARKED,
+    TAGS,
     Instance,
-    OwnershipTags,
     read_instance,
 )
-from ollama_proxy.backends.exoscale.purchase import Placement, Purchase
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
@@ -46,12 +49,9 @@ Inferred, as in `making`.
 class Standby:
     """Stops instances instead of deleting them, and starts them again."""
 
-    def __init__(
-        self, settings: ExoscaleSettings, *, labels: OwnershipTags, clock: Clock
-    ) -> None:
+    def __init__(self, settings: ExoscaleSettings, *, clock: Clock) -> None:
         self.is_open = settings.idle_action == "stop"
         self._settings = settings
-        self._labels = labels
         self._clock = clock
         self._kept: dict[str, int | None] = {}
         self._stopping_since: dict[str, float] = {}
@@ -109,7 +109,11 @@ class Standby:
         return not self.is_open or kept_until < self._clock.wall()
 
     async def park(
-        self, api: ExoscaleApi, instance: Instance, purchase: Purchase, launch: LaunchId
+        self,
+        api: ExoscaleApi,
+        instance: Instance,
+        record: ProvisioningRecord,
+        launch: LaunchId,
     ) -> bool:
         """Go one step: stop what runs, and once it is stopped, keep it.
 
@@ -124,9 +128,10 @@ class Standby:
             if instance.state == "running":
                 await api.call("stop_instance", id=instance.id)
             elif instance.state == "stopped":
-                identity = purchase.identity or str(launch)
                 until = self._clock.wall() + self._settings.destroy_after
-                labels = self._labels.parked(instance, identity, until)
+                tags = {"launch": PARKED, "lease": f"{until:.0f}"}
+                tags["identity"] = record.identity or str(launch)
+                labels = instance.labels | TAGS.spelt(tags)
                 await api.call("update_instance", id=instance.id, labels=labels)
                 del self._stopping_since[instance.id]
                 self._kept[instance.id] = instance.disk_size
@@ -137,24 +142,29 @@ class Standby:
 
     async def wake(
         self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Placement
-    ) -> Purchase:
+    ) -> ProvisioningRecord:
         """Give a parked instance to a launch; it is started by `start`."""
         lease_end = self._clock.wall() + self._settings.lease
-        labels = self._labels.changed(instance, launch, lease_end)
+        tags = {"launch": str(launch), "lease": f"{lease_end:.0f}"}
+        labels = instance.labels | TAGS.spelt(tags)
         await api.carry_out("update_instance", id=instance.id, labels=labels)
         self._kept.pop(instance.id, None)
         identity = instance.labels.get("identity", "")
-        return Purchase(
-            offer, self._clock.now(), instance.id, seen=True, identity=identity
+        return replace(
+            unsent(offer),
+            attempted_at=self._clock.now(),
+            instance_id=instance.id,
+            seen=True,
+            identity=identity,
         )
 
-    async def start(self, api: ExoscaleApi, purchase: Purchase) -> bool:
+    async def start(self, api: ExoscaleApi, record: ProvisioningRecord) -> bool:
         """Start an instance that was parked; False if it is refused, and has to go.
 
         So it is when there is no room for it, told at once or by its operation; what
         passes by itself is raised, and has to go if it comes `_START_TRIES` times.
         """
-        instance_id = purchase.instance_id or ""
+        instance_id = record.instance_id or ""
         try:
             begun = await api.call("start_instance", id=instance_id)
             await settled(api, begun, what="start_instance")

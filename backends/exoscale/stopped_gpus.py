@@ -10,7 +10,6 @@ from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.choices import InstanceType, read_types
 from ollama_proxy.backends.exoscale.instances import (
     Instance,
-    is_made_by_us,
     read_instance,
     read_instances,
 )
@@ -41,7 +40,7 @@ async def _in_zone(api: ExoscaleApi, disk_price: float | None) -> list[Finding]:
     stopped = [
         one
         for one in listed
-        if one.state == "stopped" and not is_made_by_us(one) and not one.manager
+        if one.state == "stopped" and not one.is_made_by_us and not one.manager
     ]
     if not stopped:
         return []

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from aiolimiter import AsyncLimiter
 
+from ollama_proxy.backends.base.json_client import RestClient
 from ollama_proxy.backends.fly.failures import NoAppError, NotYetError, failure
 from ollama_proxy.backends.fly.machines import (
     Machine,
@@ -21,7 +22,6 @@ from ollama_proxy.backends.fly.machines import (
     read_volumes,
 )
 from ollama_proxy.backends.patience import Patience, Sleep
-from ollama_proxy.backends.rest import RestClient
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import BackendError, NotFoundError, TransientError
 

@@ -6,7 +6,7 @@ Sources: superfly/fly-go ``flaps/flaps_error.go``, and answers that others publi
 import re
 from collections.abc import Callable
 
-from ollama_proxy.backends.rest import unanswered
+from ollama_proxy.backends.base.json_client import unanswered
 from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,

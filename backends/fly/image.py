@@ -4,7 +4,7 @@ Sources: Fly's guide to its registry ("images from the Fly.io registry or public
 registries"), and the limit of 8 GB of a machine's root file system.
 """
 
-from ollama_proxy.backends.images import Image, look_at, parse_reference
+from ollama_proxy.backends.base.image_registry import Image, look_at, parse_reference
 from ollama_proxy.base.errors import (
     CredentialsError,
     SpecError,

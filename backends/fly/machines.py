@@ -1,15 +1,15 @@
 """Find the machines and volumes of a deployment among all others by their metadata."""
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from ollama_proxy.backends.base.cloud import Resource
+from ollama_proxy.backends.base.ownership_tags import TagFormat
 from ollama_proxy.base.errors import TransientError
-from ollama_proxy.core.lifecycle.record import LaunchId
 
 _MANAGER = "ollama_proxy"
-_PREFIX = "ollama_proxy_"
+TAGS = TagFormat((_MANAGER, "true"), prefix="ollama_proxy_")
 
 RESTING = frozenset({"stopped", "suspended"})
 """States of what runs nothing and can be started again."""
@@ -18,13 +18,15 @@ LEAVING = frozenset({"destroying", "destroyed", "replaced", "migrated"})
 """States of what does not have to be destroyed any more."""
 
 
-class Machine(msgspec.Struct, frozen=True):
+class Machine(Resource, msgspec.Struct, frozen=True):
     """Describes one machine; nearly every key may be missing.
 
     ``instance_id`` is its version. On a host that can't be reached the state is the
     last one known, and the configuration may be in ``incomplete_config``. ``events``
     are as Fly tells them, whatever that is: see `evidence`.
     """
+
+    tag_format: ClassVar = TAGS
 
     id: str
     name: str = ""
@@ -38,27 +40,30 @@ class Machine(msgspec.Struct, frozen=True):
     incomplete_config: dict[str, Any] = {}
     events: Any = None
 
-    def mark(self, name: str) -> str | None:
-        """Return one of our marks in its metadata."""
-        found = (self.config or self.incomplete_config).get("metadata") or {}
-        value = found.get(_PREFIX + name)
-        return value if isinstance(value, str) else None
+    @property
+    def raw_tags(self) -> dict[str, Any]:
+        """Return its metadata, ours or not."""
+        return (self.config or self.incomplete_config).get("metadata") or {}
+
+    @property
+    def state_in_words(self) -> str:
+        """Return its state, for a person."""
+        return self.state
+
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether it is destroyed, or about to be."""
+        return self.state in LEAVING
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether a stop or a suspension was asked for."""
+        return self.state in {"stopping", "suspending"}
 
     @property
     def is_resting(self) -> bool:
         """Tell whether it runs nothing, by the word of a host that can be reached."""
         return self.state in RESTING and self.host_status != "unreachable"
-
-    @property
-    def lease_end(self) -> float:
-        """Return until when it is marked as wanted, in epoch seconds."""
-        text = self.mark("lease") or ""
-        return float(text) if text.isdecimal() else 0.0
-
-    @property
-    def launch(self) -> LaunchId:
-        """Return the launch that one of ours belongs to."""
-        return LaunchId(self.mark("launch") or f"unmarked-{self.id}")
 
     @property
     def volume(self) -> str | None:
@@ -87,44 +92,9 @@ class Volume(msgspec.Struct, frozen=True):
 _Kind = TypeVar("_Kind", Machine, Volume)
 
 
-def mark_name(name: str) -> str:
-    """Return the whole key of one of our marks."""
-    return _PREFIX + name
-
-
-class OwnershipTags:
-    """Holds the marks of one owner."""
-
-    def __init__(self, owner_id: str) -> None:
-        self._owner_id = owner_id
-        self.volume_name = f"ollama_{owner_id}"[:30]
-
-    def of(
-        self, launch_id: LaunchId, *, lease_end: float, spec: str, identity: str
-    ) -> dict[str, str]:
-        """Return the metadata of a machine of a launch.
-
-        ``spec`` tells machines apart that were made by different settings;
-        ``identity`` is the launch whose token its guard knows.
-        """
-        return {
-            _MANAGER: "true",
-            _PREFIX + "owner": self._owner_id,
-            _PREFIX + "launch": str(launch_id),
-            _PREFIX + "lease": f"{lease_end:.0f}",
-            _PREFIX + "spec": spec,
-            _PREFIX + "identity": identity,
-        }
-
-    def is_ours(self, machine: Machine) -> bool:
-        """Tell whether we made it."""
-        return is_made_by_us(machine) and machine.mark("owner") == self._owner_id
-
-
-def is_made_by_us(machine: Machine) -> bool:
-    """Tell whether any deployment of this product made it."""
-    found = (machine.config or machine.incomplete_config).get("metadata") or {}
-    return found.get(_MANAGER) == "true"
+def volume_name(owner_id: str) -> str:
+    """Return the name of an owner's volumes: they have no metadata."""
+    return f"ollama_{owner_id}"[:30]
 
 
 def read_machine(answer: object) -> Machine:
@@ -171,8 +141,3 @@ def _read_all(answer: object, kind: type[_Kind], ours: str) -> list[_Kind]:
             if ours in str(raw):
                 raise
     return found
-
-
-def oldest_first(machines: Sequence[Machine]) -> list[Machine]:
-    """Return machines in the order in which they were made."""
-    return sorted(machines, key=lambda one: (one.created_at, one.id))

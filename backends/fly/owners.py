@@ -5,13 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import NoAppError
-from ollama_proxy.backends.fly.machines import (
-    LEAVING,
-    Machine,
-    Volume,
-    is_made_by_us,
-    mark_name,
-)
+from ollama_proxy.backends.fly.machines import TAGS, Machine, Volume
 from ollama_proxy.backends.fly.settings import DISK_GB, FlySettings
 from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.fleet.backend import Belonging
@@ -60,7 +54,7 @@ class Owners:
         return [
             self._machine(one)
             for one in machines
-            if is_made_by_us(one) and one.state not in LEAVING
+            if one.is_made_by_us and not one.is_leaving
         ]
 
     def _machine(self, one: Machine) -> Belonging:
@@ -69,7 +63,7 @@ class Owners:
         return Belonging(
             one.id,
             f"machine {one.id} in {one.region or 'an unknown region'}",
-            one.mark("owner") or "",
+            one.tag("owner") or "",
             one.state,
             launch_id=one.launch,
             runs=not one.is_resting,
@@ -114,7 +108,8 @@ class Owners:
     async def estrange(self, one: Belonging) -> None:
         """Have a machine be configured anew, with new keys, before it is started."""
         if one.launch_id and await self._still_theirs(one) is not None:
-            await self._api.mark(one.id, mark_name("spec"), "adopted")
+            for name, value in TAGS.spelt({"spec": "adopted"}).items():
+                await self._api.mark(one.id, name, value)
 
     async def _still_theirs(self, one: Belonging) -> Machine | None:
         """Return a machine as Fly shows it now, if it is that owner's."""
@@ -122,5 +117,5 @@ class Owners:
             machine = await self._api.machine(one.id)
         except NotFoundError:
             return None
-        is_theirs = is_made_by_us(machine) and machine.mark("owner") == one.owner_id
-        return machine if is_theirs and machine.state not in LEAVING else None
+        is_theirs = machine.is_made_by_us and machine.tag("owner") == one.owner_id
+        return machine if is_theirs and not machine.is_leaving else None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
-from ollama_proxy.backends.attempts import Attempts
+from ollama_proxy.backends.base.provisioning_journal import ProvisioningJournal
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import AppTakenError, NoAppError
 from ollama_proxy.backends.fly.image import how_to_push, is_own, pinned
@@ -40,13 +40,13 @@ class AppSetup:
         settings: FlySettings,
         *,
         api: FlyApi,
-        attempts: Attempts,
+        journal: ProvisioningJournal,
         volumes: Volumes,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._api = api
-        self._attempts = attempts
+        self._journal = journal
         self._volumes = volumes
         self._clock = clock
 
@@ -100,7 +100,7 @@ class AppSetup:
             size, region = self._settings.volume_gb, self._settings.region
             yield f"volume of {size} GB in {region}"
             await self._volumes.make(region)
-        self._attempts.note(image=named)
+        self._journal.note(image=named)
         price = self.idle_price_per_hour(machines=1) * HOURS_A_MONTH
         if is_own(image):
             yield how_to_push(image)
@@ -115,7 +115,7 @@ class AppSetup:
                 continue
             yield f"address {kind}"
             before = tuple(sorted(_ip_of(address) for address in there))
-            self._attempts.note(address_asked=kind, addresses_before=before)
+            self._journal.note(address_asked=kind, addresses_before=before)
             given = await self._api.assign(kind)
             if not given:  # Fly's answer may be empty: it is found in the list
                 self._claim_what_was_asked_for(await self._api.addresses())
@@ -124,7 +124,7 @@ class AppSetup:
 
     def _claim_what_was_asked_for(self, there: Sequence[dict[str, object]]) -> None:
         """Take an address for ours whose answer was lost, or that a kill followed."""
-        book = self._attempts.book
+        book = self._journal.book
         for address in there if book.address_asked is not None else ():
             ip = _ip_of(address)
             if _kind_of(address) == book.address_asked and (
@@ -134,8 +134,8 @@ class AppSetup:
                 return
 
     def _claim(self, ip: str) -> None:
-        known = tuple(sorted({*self._attempts.book.addresses, ip}))
-        self._attempts.note(addresses=known, address_asked=None, addresses_before=())
+        known = tuple(sorted({*self._journal.book.addresses, ip}))
+        self._journal.note(addresses=known, address_asked=None, addresses_before=())
 
     async def _ensure_app(self) -> AsyncIterator[str]:
         try:
@@ -150,8 +150,8 @@ class AppSetup:
 
     async def _create_app(self) -> None:
         """Make the app, noted as ours beforehand: a killed proxy knows it again."""
-        was_asked_for = self._attempts.book.app == self._api.app
-        self._attempts.note(app=self._api.app)
+        was_asked_for = self._journal.book.app == self._api.app
+        self._journal.note(app=self._api.app)
         try:
             await self._api.create_app(self._settings.org)
         except OutcomeUnknownError:
@@ -160,7 +160,7 @@ class AppSetup:
             await self._look_for_taken(error, was_asked_for=was_asked_for)
         except BackendError:
             if not was_asked_for:
-                self._attempts.note(app=None)
+                self._journal.note(app=None)
             raise
         else:
             await self._until_shown()
@@ -173,7 +173,7 @@ class AppSetup:
             with contextlib.suppress(NotFoundError, CredentialsError):
                 await self._until_shown()
                 return
-        self._attempts.note(app=None)
+        self._journal.note(app=None)
         raise error
 
     async def _until_shown(self) -> None:
@@ -214,21 +214,21 @@ class AppSetup:
                 yield step
         except NoAppError:
             yield f"the app {self._api.app} is not there"
-        self._attempts.note(
+        self._journal.note(
             image=None, app=None, addresses=(), address_asked=None, addresses_before=()
         )
         yield "nothing of this deployment is left"
 
     async def _remove_addresses_and_app(self) -> AsyncIterator[str]:
         """Release the addresses that were made here, with the app if that was, too."""
-        if self._attempts.book.app == self._api.app:
+        if self._journal.book.app == self._api.app:
             async for step in self._remove_app():
                 yield step
             return
         found = await self._api.addresses()
         self._claim_what_was_asked_for(found)
         there = {_ip_of(one) for one in found}
-        for address in sorted(there & {*self._attempts.book.addresses}):
+        for address in sorted(there & {*self._journal.book.addresses}):
             yield f"releasing {address}"
             await self._api.release_address(address)
         yield f"the app {self._api.app} was not made here, so it stays"

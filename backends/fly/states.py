@@ -1,39 +1,14 @@
 """Assess what a machine's state means for its launch."""
 
-from dataclasses import dataclass
-from enum import Enum, auto
-
+from ollama_proxy.backends.base.cloud import Assessment, StateContext
 from ollama_proxy.backends.fly.machines import RESTING, Machine
-
-
-class Assessment(Enum):
-    """Names the assessment of a machine."""
-
-    GONE = auto()
-    PENDING = auto()
-    FAILED = auto()
-    MAYBE_READY = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class StateContext:
-    """Holds what is known besides the state.
-
-    ``keeps``: a machine that rests is the end of a launch. ``told_to_stop``: by us.
-    ``start_not_visible_yet``: it was
-    started so lately that the API may still show it at rest.
-    """
-
-    keeps: bool
-    told_to_stop: bool
-    start_not_visible_yet: bool
 
 
 def assess(machine: Machine, known: StateContext) -> tuple[Assessment, str]:
     """Return what to think of a machine, and why, in words.
 
-    Treat unknown states as pending: the machine exists and is billed. So does one
-    on a host that can't be reached, whatever its last state was.
+    Treat unknown states as pending: the machine exists and is billed.
+    So does one on a host that can't be reached, whatever its last state was.
     """
     thought, why = Assessment.PENDING, machine.state
     rests = machine.state in RESTING

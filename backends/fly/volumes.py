@@ -9,11 +9,11 @@ to be remembered for that, and so a process may be killed at any call.
 import contextlib
 from collections.abc import Collection, Sequence
 
-from ollama_proxy.backends.attempts import Attempts
+from ollama_proxy.backends.base.provisioning_journal import ProvisioningJournal
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import guest_of
 from ollama_proxy.backends.fly.failures import NoAppError
-from ollama_proxy.backends.fly.machines import OwnershipTags, Volume
+from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.places import Place
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.base.errors import (
@@ -61,13 +61,13 @@ class Volumes:
         settings: FlySettings,
         *,
         api: FlyApi,
-        marks: OwnershipTags,
-        attempts: Attempts,
+        name: str,
+        journal: ProvisioningJournal,
     ) -> None:
         self._settings = settings
         self._api = api
-        self._name = marks.volume_name
-        self._attempts = attempts
+        self._name = name
+        self._journal = journal
 
     async def ours(self) -> list[Volume]:
         """Return the volumes of this deployment that are not leaving, the best first.
@@ -80,18 +80,18 @@ class Volumes:
         with contextlib.suppress(NoAppError):
             listed = await self._api.volumes()
         there = {one.id: one for one in listed if one.name == self._name}
-        for volume_id in self._attempts.book.volumes:
+        for volume_id in self._journal.book.volumes:
             if volume_id not in there:
                 with contextlib.suppress(NotFoundError):
                     there[volume_id] = await self._api.volume(volume_id)
         ours = [one for one in there.values() if not one.is_leaving]
         with contextlib.suppress(StoreError):  # a full disk keeps nothing running
             self._note({one.id for one in ours})
-        return best_first(ours, self._attempts.book.volume)
+        return best_first(ours, self._journal.book.volume)
 
     def refuse_another_app(self) -> None:
         """Raise `SpecError` if the volumes that were noted are of another app."""
-        book, app = self._attempts.book, self._api.app
+        book, app = self._journal.book, self._api.app
         if book.volumes and book.volumes_app not in {None, app}:
             raise SpecError(
                 f"FLY_APP is {app!r}, and the app {book.volumes_app!r} has volumes of"
@@ -122,7 +122,7 @@ class Volumes:
             guest=guest_of(self._settings),
             source=copy_of,
         )
-        self._note({*self._attempts.book.volumes, made.id})
+        self._note({*self._journal.book.volumes, made.id})
         return made.id
 
     async def drop(self, volume_id: str) -> None:
@@ -132,8 +132,8 @@ class Volumes:
 
     def note_served(self, volume_id: str | None) -> None:
         """Remember which volume has the models: that of the machine that serves."""
-        if volume_id != self._attempts.book.volume:
-            self._attempts.note(volume=volume_id)
+        if volume_id != self._journal.book.volume:
+            self._journal.note(volume=volume_id)
 
     async def needless(self, *, held: Collection[str]) -> list[Volume]:
         """Return the volumes that are not needed; ``held``: what machines have."""
@@ -141,7 +141,7 @@ class Volumes:
 
     def _needless(self, ours: Sequence[Volume], held: Collection[str]) -> list[Volume]:
         keep = self._settings.keep_volume and self._settings.volume_gb > 0
-        best = self._attempts.book.volume
+        best = self._journal.book.volume
         return surplus(ours, held=held, best=best, keep=keep)
 
     async def settle(self, *, held: Collection[str]) -> bool:
@@ -165,6 +165,6 @@ class Volumes:
 
     def _note(self, volumes: Collection[str]) -> None:
         """Note which volumes there are, and in which app."""
-        known, book, app = tuple(sorted(volumes)), self._attempts.book, self._api.app
+        known, book, app = tuple(sorted(volumes)), self._journal.book, self._api.app
         if known != book.volumes or (known and app != book.volumes_app):
-            self._attempts.note(volumes=known, volumes_app=app)
+            self._journal.note(volumes=known, volumes_app=app)

@@ -1,15 +1,16 @@
 """Find the apps of a deployment among all others by their labels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from ollama_proxy.backends.base.cloud import Resource
+from ollama_proxy.backends.base.ownership_tags import TagFormat
 from ollama_proxy.base.errors import TransientError
-from ollama_proxy.core.lifecycle.record import LaunchId
 
-_PREFIX = "ollama-proxy-"
-_MANAGER = f"{_PREFIX}managed"
+_MANAGER = "ollama-proxy-managed"
+TAGS = TagFormat((_MANAGER, "true"), prefix="ollama-proxy-")
 
 LEAVING = frozenset({"DELETING", "DELETED"})
 """States of what does not have to be deleted any more."""
@@ -49,8 +50,10 @@ class AppSpec(msgspec.Struct, frozen=True, rename="camel"):
     resources: dict[str, Any] | None = None
 
 
-class App(msgspec.Struct, frozen=True, rename="camel"):
+class App(Resource, msgspec.Struct, frozen=True, rename="camel"):
     """Describes one app. Its URL exists from the first moment, and proves nothing."""
+
+    tag_format: ClassVar = TAGS
 
     id: str
     created_at: str = ""
@@ -72,14 +75,24 @@ class App(msgspec.Struct, frozen=True, rename="camel"):
         return self.state == "STOPPED" or failed
 
     @property
-    def lease_end(self) -> float:
-        """Return until when it is marked as wanted, in epoch seconds."""
-        text = self.label("lease") or ""
-        return float(text) if text.isdecimal() else 0.0
+    def state_in_words(self) -> str:
+        """Return its state, for a person."""
+        return self.state.lower()
 
-    def label(self, name: str) -> str | None:
-        """Return one of our labels."""
-        return (self.spec.labels or {}).get(_PREFIX + name)
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether it is deleted, or about to be."""
+        return self.state in LEAVING
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether a stop was asked for."""
+        return self.state == "STOPPING"
+
+    @property
+    def raw_tags(self) -> dict[str, str]:
+        """Return its labels, ours or not."""
+        return self.spec.labels or {}
 
     def why(self) -> str:
         """Return its state in words, with what the platform says of it."""
@@ -87,49 +100,6 @@ class App(msgspec.Struct, frozen=True, rename="camel"):
         info = self.status.info
         said = " ".join((info.message or info.code).split())[:200] if info else ""
         return f"{words}: {said}" if said else words
-
-
-def label_name(name: str) -> str:
-    """Return the whole name of one of our labels."""
-    return _PREFIX + name
-
-
-class OwnershipTags:
-    """Holds the labels of one owner."""
-
-    def __init__(self, owner_id: str) -> None:
-        self._owner_id = owner_id
-
-    def of(
-        self, launch_id: LaunchId, *, lease_end: float, spec: str, identity: str | None
-    ) -> dict[str, str]:
-        """Return the labels of a new app.
-
-        ``spec`` tells apps apart that were made by different settings; ``identity``
-        is the launch whose token its guard knows, if it knows one.
-        """
-        labels = {
-            _MANAGER: "true",
-            label_name("owner"): self._owner_id,
-            label_name("launch"): str(launch_id),
-            label_name("lease"): f"{lease_end:.0f}",
-            label_name("spec"): spec,
-        }
-        return labels | ({label_name("identity"): identity} if identity else {})
-
-    def is_ours(self, app: App) -> bool:
-        """Tell whether we made it."""
-        return is_made_by_us(app) and app.label("owner") == self._owner_id
-
-
-def is_made_by_us(app: App) -> bool:
-    """Tell whether any deployment of this product made it."""
-    return (app.spec.labels or {}).get(_MANAGER) == "true"
-
-
-def launch_of(app: App) -> LaunchId:
-    """Return the launch that one of ours belongs to."""
-    return LaunchId(app.label("launch") or f"unlabelled-{app.id}")
 
 
 def read_app(answer: object) -> App:
@@ -164,8 +134,3 @@ def described(region: str, app: App) -> str:
     """Return an app in words: where, which, in which state, and its address."""
     flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
     return f"app {app.id} in {region}, {flavor}, {app.state}, {app.status.url or '–'}"
-
-
-def oldest_first(apps: Sequence[App]) -> list[App]:
-    """Return apps in the order in which they were made."""
-    return sorted(apps, key=lambda one: (one.created_at, one.id))

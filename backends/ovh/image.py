@@ -1,6 +1,6 @@
 """Check which images an app may be made of."""
 
-from ollama_proxy.backends.images import Image, look_at
+from ollama_proxy.backends.base.image_registry import Image, look_at
 from ollama_proxy.base.errors import SpecError
 
 

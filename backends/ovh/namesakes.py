@@ -7,7 +7,8 @@ anybody's, so it is touched only after a yes that names it.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-from ollama_proxy.backends.ovh.apps import LEAVING, App, OwnershipTags
+from ollama_proxy.backends.base.ownership_tags import OwnershipTags
+from ollama_proxy.backends.ovh.apps import App
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.base.errors import (
     ConsentError,
@@ -36,7 +37,7 @@ def to_replace(
     `StartupError` if one is that has another name: such a yes was a mistake. An id
     that is nowhere is gone already; one that is being deleted needs no yes.
     """
-    found = [(r, a) for r, a in found if a.state not in LEAVING or a.id in allowed]
+    found = [(r, a) for r, a in found if not a.is_leaving or a.id in allowed]
     namesakes = [(r, a) for r, a in found if name and a.spec.name == name]
     ids = {app.id for _, app in namesakes}
     for region, app in found:
@@ -59,7 +60,7 @@ def to_replace(
 
 def _words(region: str, app: App, per_hour: float | None) -> str:
     flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
-    owner = app.label("owner")
+    owner = app.tag("owner")
     whose = f", of the owner {owner}" if owner else ""
     if app.is_resting:
         price = "costs nothing now"
@@ -100,7 +101,7 @@ class Namesakes:
 
         It must still be what was seen when somebody said yes to it.
         """
-        begun = "waiting for" if app.state in LEAVING else "stopping"
+        begun = "waiting for" if app.is_leaving else "stopping"
         yield f"{begun} the app {app.id} in {region}, named {app.spec.name!r}"
         driver, said, is_told = self._driver_of(region), "nothing was heard", False
         try:

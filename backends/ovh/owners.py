@@ -5,13 +5,7 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from ollama_proxy.backends.ovh.apps import (
-    LEAVING,
-    App,
-    is_made_by_us,
-    label_name,
-    launch_of,
-)
+from ollama_proxy.backends.ovh.apps import TAGS, App
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, CredentialsError, NotFoundError
@@ -53,7 +47,7 @@ class Owners:
                 )
                 continue
             for app in apps:
-                if is_made_by_us(app) and app.state not in LEAVING:
+                if app.is_made_by_us and not app.is_leaving:
                     found.setdefault(app.id, self.belonging(region, app))
         return list(found.values())
 
@@ -64,9 +58,9 @@ class Owners:
         return Belonging(
             f"{region} {app.id}",
             f"app {app.id} in {region}, {flavor}",
-            app.label("owner") or "",
+            app.tag("owner") or "",
             app.state.lower(),
-            launch_id=launch_of(app),
+            launch_id=app.launch,
             runs=runs,
             made_at=date_in(app.created_at),
             lease_end=app.lease_end,
@@ -91,7 +85,9 @@ class Owners:
         """Have an app fit no launch: the next sweep deletes it."""
         if await self._still_theirs(one) is not None:
             region, _, app_id = one.id.partition(" ")
-            await self._driver_of(region).label(app_id, label_name("spec"), "adopted")
+            driver = self._driver_of(region)
+            for name, value in TAGS.spelt({"spec": "adopted"}).items():
+                await driver.label(app_id, name, value)
 
     async def _still_theirs(self, one: Belonging) -> App | None:
         """Return an app as its region shows it now, if it is that owner's."""
@@ -100,5 +96,5 @@ class Owners:
             app = await self._driver_of(region).app(app_id)
         except NotFoundError:
             return None
-        is_theirs = is_made_by_us(app) and app.label("owner") == one.owner_id
-        return app if is_theirs and app.state not in LEAVING else None
+        is_theirs = app.is_made_by_us and app.tag("owner") == one.owner_id
+        return app if is_theirs and not app.is_leaving else None

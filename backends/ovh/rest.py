@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from ollama_proxy.backends.base.json_client import Named, RestClient
 from ollama_proxy.backends.ovh.app_log import LINES, LOG_BYTES
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
 from ollama_proxy.backends.ovh.driver import explain_account
@@ -16,7 +17,6 @@ from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.paging import read_list
-from ollama_proxy.backends.rest import Named, RestClient
 from ollama_proxy.base.errors import BackendError, OutcomeUnknownError, TransientError
 
 _APPS = "/v1/app"

@@ -1,40 +1,12 @@
 """Assess what an app's state means for its launch."""
 
-from dataclasses import dataclass
-from enum import Enum, auto
-
+from ollama_proxy.backends.base.cloud import Assessment, StateContext
 from ollama_proxy.backends.ovh.apps import App
 
 
-class Assessment(Enum):
-    """Names the assessment of an app."""
-
-    GONE = auto()
-    PENDING = auto()
-    FAILED = auto()
-    NO_CAPACITY = auto()
-    MAYBE_READY = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class StateContext:
-    """Holds what is known besides the state.
-
-    ``keeps``: an app that rests is the end of a launch, and is not deleted.
-    ``told_to_stop``: by us. ``start_not_visible_yet``: it was started so lately that
-    the platform may still show it at rest. ``waited_s``: since it was asked to run.
-    ``served``: it was ready once.
-    """
-
-    keeps: bool
-    told_to_stop: bool
-    start_not_visible_yet: bool
-    waited_s: float
-    queue_timeout_s: float
-    served: bool
-
-
-def assess(app: App, known: StateContext) -> tuple[Assessment, str]:
+def assess(
+    app: App, known: StateContext, queue_timeout_s: float
+) -> tuple[Assessment, str]:
     """Return what to think of an app, and why, in words.
 
     Treat unknown states as pending: the app exists and is billed.
@@ -54,7 +26,7 @@ def assess(app: App, known: StateContext) -> tuple[Assessment, str]:
         case "QUEUED" | "INITIALIZING" if known.served:
             thought = Assessment.FAILED
             why = "the platform has taken the app's hardware away"
-        case "QUEUED" if known.waited_s > known.queue_timeout_s:
+        case "QUEUED" if known.waited_s > queue_timeout_s:
             thought = Assessment.NO_CAPACITY
             why = f"there is no room: the app has waited {known.waited_s:.0f} s in line"
         case "STANDBY" if known.served:

@@ -211,7 +211,7 @@ async def test_an_answer_that_does_not_come_is_told_likewise(
     cloud: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ollama_proxy.backends.exoscale.api._TIMEOUT_S", (0.1, 0.1))
-    monkeypatch.setattr("ollama_proxy.backends.rest._TIMEOUT_S", 0.1)
+    monkeypatch.setattr("ollama_proxy.backends.base.json_client._TIMEOUT_S", 0.1)
 
     assert await faults_of(cloud, None) == {}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.backends.base.image_registry import look_at
+from ollama_proxy.backends.base.json_client import RestClient
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
-from ollama_proxy.backends.images import look_at
 from ollama_proxy.backends.ovh.cli import CliDriver
-from ollama_proxy.backends.rest import RestClient
 from ollama_proxy.backends.way_out import authorities, is_here, web_proxy
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import BackendError, SpecError, TransientError

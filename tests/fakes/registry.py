@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from ollama_proxy.backends.images import GUARDED
+from ollama_proxy.backends.base.image_registry import GUARDED
 
 _OCI = "application/vnd.oci.image"
 _STATUSES = {"private": 403, "absent": 404, "down": 503}

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from ollama_proxy.backends.guard import GuardClient
+from ollama_proxy.backends.base.guard_client import GuardClient
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import TransientError

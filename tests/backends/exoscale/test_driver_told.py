@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ollama_proxy.backends.guard import read_driver
+from ollama_proxy.backends.base.guard_client import read_driver
 from ollama_proxy.cli.status_view import render_status
 from tests.backends.exoscale.rig import Rig
 from tests.proxy import running_proxy

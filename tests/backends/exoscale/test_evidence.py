@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ollama_proxy.backends import guard
+from ollama_proxy.backends.base import guard_client as guard
 from ollama_proxy.backends.exoscale import evidence
 from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.core.lifecycle.record import LaunchId

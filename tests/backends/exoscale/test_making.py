@@ -2,8 +2,8 @@
 
 import pytest
 
+from ollama_proxy.backends.base.placement import Placement
 from ollama_proxy.backends.exoscale.making import Making, read_making
-from ollama_proxy.backends.exoscale.purchase import Placement
 
 OFFER = Placement("ch-gva-2", "gpua5000.small")
 

@@ -147,7 +147,7 @@ async def test_a_running_proxy_lists_and_deletes_what_is_kept(
         tmp_path / "proxy", backend=backend, OLLAMA_MODEL="tiny"
     ) as proxy:
         await proxy.wake()
-        kept = backend._ledger._kept  # what never served is deleted, not kept
+        kept = backend._journal._kept  # what never served is deleted, not kept
         await proxy.until(lambda: any(one.served for one in kept.values()))
         proxy.parts.pool.stop()
         await proxy.until(lambda: proxy.state == "cold")
@@ -330,9 +330,9 @@ async def test_a_proxy_that_dies_while_it_wakes_one_starts_it_all_the_same(
     rig: Rig, backend: ExoscaleBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await parked(backend)
-    monkeypatch.setattr(backend._ledger, "put", lambda *_: 1 / 0)
+    monkeypatch.setattr(backend._journal, "put", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        await backend._unparked(SECOND)
+        await backend._take_resting(SECOND)
     again = rig.open(idle_action="stop")
     await parked(again, SECOND)
     await again.aclose()
@@ -422,7 +422,7 @@ async def test_a_full_disk_keeps_nothing_running(
     def full(*_: object) -> None:
         raise StoreError("the state can't be written: disk full")
 
-    monkeypatch.setattr(backend._ledger, "put", full)
+    monkeypatch.setattr(backend._journal, "put", full)
     await backend.stop(FIRST)
     (instance,) = rig.cloud.instances.values()
 

@@ -52,7 +52,9 @@ async def test_a_state_that_nobody_has_heard_of_exists_and_is_paid_for(
     await backend.start(LAUNCH)
     (instance,) = rig.cloud.instances.values()
     answer = {"id": instance.id, "state": "hibernating", "labels": instance.labels}
-    seen = await backend._boot(LAUNCH, read_instance(answer))
+    record = backend._journal.get(LAUNCH)
+    assert record is not None
+    seen = await backend._inspect_resource(LAUNCH, record, read_instance(answer))
     await backend.stop(LAUNCH)
     await backend.aclose()
 

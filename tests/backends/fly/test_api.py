@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ollama_proxy.backends import rest
+from ollama_proxy.backends.base import json_client as rest
+from ollama_proxy.backends.base.cloud import Assessment, StateContext
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import (
     AppTakenError,
@@ -14,7 +15,7 @@ from ollama_proxy.backends.fly.failures import (
     failure,
 )
 from ollama_proxy.backends.fly.machines import Machine
-from ollama_proxy.backends.fly.states import Assessment, StateContext, assess
+from ollama_proxy.backends.fly.states import assess
 from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.attempts import SETTLE_S
+from ollama_proxy.backends.base.provisioning_journal import SETTLE_S
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase

@@ -6,10 +6,10 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from ollama_proxy.backends.base.image_registry import GUARDED, Image
 from ollama_proxy.backends.fly import image as fly_image
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.sizes import SIZES
-from ollama_proxy.backends.images import GUARDED, Image
 from ollama_proxy.base.errors import CredentialsError, SettingsError, SpecError
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import backend_name

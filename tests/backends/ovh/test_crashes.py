@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.attempts import SETTLE_S
+from ollama_proxy.backends.base.provisioning_journal import SETTLE_S
+from ollama_proxy.backends.base.sightings import APART_S
 from ollama_proxy.backends.ovh.rest import RestDriver
-from ollama_proxy.backends.sightings import APART_S
 from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase

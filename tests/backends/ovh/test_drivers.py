@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends import rest
+from ollama_proxy.backends.base import json_client as rest
 from ollama_proxy.backends.ovh import cli
-from ollama_proxy.backends.ovh.backend import _open_driver
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.failures import Aim, failure
+from ollama_proxy.backends.ovh.opening import open_driver
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
@@ -80,7 +80,7 @@ async def test_an_app_is_made_as_ordered_and_read_back(
     assert app.spec["defaultHttpPort"] == 8080
     assert app.environment == {"PORT": "8080"}
     assert made.state in {"QUEUED", "RUNNING"}
-    assert seen.label("lease") == "7"
+    assert seen.tag("lease") == "7"
     assert seen.status.url == f"{rig.server.url}/{made.id}"
 
 
@@ -273,7 +273,7 @@ async def test_a_user_without_a_home_has_no_log_in_to_take_over(
 
     monkeypatch.setattr("pwd.getpwuid", has_none)
     given = {"driver": "cli", "username": USER, "password": PASSWORD}
-    driver = _open_driver(OvhSettings.model_validate(given), tmp_path, {}, "GRA")
+    driver = open_driver(OvhSettings.model_validate(given), tmp_path, {}, "GRA")
 
     assert isinstance(driver, CliDriver)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.attempts import SETTLE_S
+from ollama_proxy.backends.base.provisioning_journal import SETTLE_S
 from ollama_proxy.backends.ovh import paging
 from ollama_proxy.backends.ovh.paging import ListError, read_list
 from ollama_proxy.backends.ovh.rest import RestDriver

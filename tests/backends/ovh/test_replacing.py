@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
-from ollama_proxy.backends.images import Image
+from ollama_proxy.backends.base.image_registry import Image
 from ollama_proxy.backends.ovh import image as images
 from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.base.errors import (

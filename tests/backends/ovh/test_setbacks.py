@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ollama_proxy.backends.guard import GuardClient
+from ollama_proxy.backends.base.guard_client import GuardClient
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.base.errors import (
     BackendError,

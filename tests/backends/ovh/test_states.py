@@ -2,8 +2,9 @@
 
 import pytest
 
+from ollama_proxy.backends.base.cloud import Assessment, StateContext
 from ollama_proxy.backends.ovh.apps import App, AppSpec, AppStatus, Info, read_apps
-from ollama_proxy.backends.ovh.states import Assessment, StateContext, assess
+from ollama_proxy.backends.ovh.states import assess
 from ollama_proxy.base.errors import TransientError
 
 KNOWN = {
@@ -11,7 +12,6 @@ KNOWN = {
     "told_to_stop": False,
     "start_not_visible_yet": False,
     "waited_s": 10.0,
-    "queue_timeout_s": 900.0,
     "served": False,
 }
 
@@ -19,7 +19,7 @@ KNOWN = {
 def thought(state: str, *, replicas: int | None = None, **known: object) -> Assessment:
     app = App("a", status=AppStatus(state=state, available_replicas=replicas))
     circumstances = StateContext(**{**KNOWN, **known})  # type: ignore[arg-type]  # any field
-    return assess(app, circumstances)[0]
+    return assess(app, circumstances, 900.0)[0]
 
 
 @pytest.mark.parametrize(

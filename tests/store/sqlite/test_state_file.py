@@ -11,8 +11,10 @@ import msgspec
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy.backends.attempts import Attempt, Attempts
-from ollama_proxy.backends.exoscale.purchase import Ledger, Placement, Purchase
+from ollama_proxy.backends.base.provisioning_journal import (
+    ProvisioningJournal,
+    ProvisioningRecord,
+)
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
@@ -352,31 +354,29 @@ class Notes:
 def test_a_note_that_can_not_be_read_hides_no_other(
     broken: bytes, errors_logged: LogCapture
 ) -> None:
-    whole = Attempt("GRA", instance_id="i1")
+    whole = ProvisioningRecord("GRA", instance_id="i1")
     notes = Notes({"book": broken, "l1": broken, "l2": msgspec.json.encode(whole)})
-    attempts = Attempts(notes, 1000.0)
+    journal = ProvisioningJournal(notes, 1000.0)
 
-    assert attempts.get(LaunchId("l2")) == whole
+    assert journal.get(LaunchId("l2")) == whole
     # It may have been sent a moment ago, so it is looked for as long as one of these.
-    assert attempts.get(LaunchId("l1")) == Attempt("", attempted_at=1000.0)
-    assert attempts.book.regions == ("GRA",)
+    assert journal.get(LaunchId("l1")) == ProvisioningRecord("", attempted_at=1000.0)
+    assert journal.book.locations == ("GRA",)
     told = reasons(errors_logged)
     assert any(reason.startswith("the note 'l1' can't be read") for reason in told)
-    attempts.drop(LaunchId("l1"))
+    journal.drop(LaunchId("l1"))
     assert LaunchId("l1") not in notes.kept
 
 
 @pytest.mark.parametrize("broken", [b"", b"[1", b'{"offer": 7}', b"\xff", b"7"])
 def test_a_purchase_that_can_not_be_read_hides_no_other(broken: bytes) -> None:
-    whole = Purchase(Placement("at-vie-2", "gpu3"), instance_id="i1")
-    ledger = Ledger(
+    whole = ProvisioningRecord("at-vie-2", type_name="gpu3", instance_id="i1")
+    journal = ProvisioningJournal(
         Notes({"zones": broken, "l1": broken, "l2": msgspec.json.encode(whole)}),
         1000.0,
     )
 
-    assert ledger.get(LaunchId("l2")) == whole
+    assert journal.get(LaunchId("l2")) == whole
     # It may have been bought a moment ago, so it is looked for as long as one of these.
-    assert ledger.get(LaunchId("l1")) == Purchase(
-        Placement("", ""), attempted_at=1000.0
-    )
-    assert ledger.zones() == {"at-vie-2"}
+    assert journal.get(LaunchId("l1")) == ProvisioningRecord("", attempted_at=1000.0)
+    assert journal.book.locations == ("at-vie-2",)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_proxy.backends.leases import is_renewal_due
+from ollama_proxy.backends.base.expiry import is_renewal_due
 from ollama_proxy.base.moments import EARLIEST
 
 LEASE_S = 3600.0

@@ -1,26 +1,24 @@
-"""Make an app: of what, where, and the one call."""
+"""Make an app: of what, and the one call."""
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 
-from ollama_proxy.backends.attempts import Attempt, Attempts
-from ollama_proxy.backends.ovh.apps import OwnershipTags
+from ollama_proxy.backends.base.ownership_tags import OwnershipTags
+from ollama_proxy.backends.base.provisioning_journal import (
+    ProvisioningJournal,
+)
+from ollama_proxy.backends.base.starting import Creation
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.flavors import Flavor, find_flavor
 from ollama_proxy.backends.ovh.order import PORT, Order
 from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
-    BackendError,
-    CapacityError,
-    OutcomeUnknownError,
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.certificates import Authority
-
-_NO_ROOM_S = 600.0
 
 
 async def flavor_in(driver: Driver, region: str, settings: OvhSettings) -> Flavor:
@@ -35,33 +33,32 @@ async def flavor_in(driver: Driver, region: str, settings: OvhSettings) -> Flavo
 
 
 class Provisioner:
-    """Makes apps, each with its attempt on disk before and after the call."""
+    """Says how apps are made: of the settings, or of what was deployed."""
 
     def __init__(
         self,
         settings: OvhSettings,
         *,
-        labels: OwnershipTags,
-        attempts: Attempts,
+        tags: OwnershipTags,
+        journal: ProvisioningJournal,
         authority: Authority,
         clock: Clock,
         driver_of: Callable[[str], Driver],
         max_lifetime_s: float | None,
     ) -> None:
         self._settings = settings
-        self._labels = labels
-        self._attempts = attempts
+        self._tags = tags
+        self._journal = journal
         self._authority = authority
         self._clock = clock
         self._driver_of = driver_of
         self._max_lifetime_s = max_lifetime_s or 0.0
         self._tried: str | None = None
-        self._without_room: dict[str, float] = {}
 
     @property
     def image(self) -> str | None:
         """Return the image that is meant: of the settings, else what was deployed."""
-        return self._tried or self._settings.image or self._attempts.book.image
+        return self._tried or self._settings.image or self._journal.book.image
 
     @contextlib.contextmanager
     def trying(self, image: str) -> Iterator[None]:
@@ -88,53 +85,17 @@ class Provisioner:
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def regions(self) -> list[str]:
-        """Return where to try, in order; what had no room lately comes last."""
-        return sorted(self._settings.regions, key=self.is_full)
-
-    def is_full(self, region: str) -> bool:
-        """Tell whether there was no room in a region lately."""
-        lately = self._clock.now() - _NO_ROOM_S
-        return self._without_room.get(region, 0.0) > lately
-
-    def is_full_everywhere(self) -> bool:
-        """Tell whether there was no room in any region lately."""
-        return all(self.is_full(region) for region in self._settings.regions)
-
-    def note_full(self, region: str) -> None:
-        """Remember that there was no room in a region."""
-        self._without_room[region] = self._clock.now()
-
-    async def make(self, launch_id: LaunchId) -> None:
-        """Make an app in the first region that takes it."""
-        problems: list[BackendError] = []
-        for region in self.regions():
-            try:
-                await self._send(launch_id, region)
-            except (CapacityError, SpecError) as error:
-                problems.append(error)
-                self.note_full(region)
-            else:
-                return
-        full = [error for error in problems if isinstance(error, CapacityError)]
-        raise (full or problems)[0]
-
-    async def _send(self, launch_id: LaunchId, region: str) -> None:
-        """Send the one call that makes an app, noted before and after."""
+    async def creation(self, launch_id: LaunchId, region: str) -> Creation:
+        """Return the one call that makes an app; asked twice, it makes two."""
         driver = self._driver_of(region)
         flavor = await flavor_in(driver, region, self._settings)
         identity = str(launch_id) if driver.hides_environment else None
         order = self._order(launch_id, region, flavor, identity)
-        sent = Attempt(region, attempted_at=self._clock.now(), identity=identity)
-        self._attempts.put(launch_id, sent)
-        try:
-            app = await driver.create(order)
-        except OutcomeUnknownError:
-            raise
-        except BackendError:
-            self._attempts.put(launch_id, Attempt(region))  # refused: nothing was made
-            raise
-        self._attempts.mark(launch_id, instance_id=app.id)
+
+        async def create() -> str:
+            return (await driver.create(order)).id
+
+        return Creation(create, identity)
 
     def _order(
         self, launch_id: LaunchId, region: str, flavor: Flavor, identity: str | None
@@ -152,7 +113,7 @@ class Provisioner:
             flavor=flavor.id,
             units=settings.gpu_count,
             has_gpu=flavor.has_gpu,
-            labels=self._labels.of(
+            labels=self._tags.of(
                 launch_id,
                 lease_end=self._clock.wall() + settings.lease,
                 spec=self.spec,

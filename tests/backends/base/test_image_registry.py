@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ollama_proxy.backends.images import GUARDED, look_at, parse_reference
+from ollama_proxy.backends.base.image_registry import GUARDED, look_at, parse_reference
 from ollama_proxy.base.errors import BackendError, SpecError, TransientError
 
 OCI = "application/vnd.oci.image"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ollama_proxy.backends.sightings import APART_S, Absences, Sightings
+from ollama_proxy.backends.base.sightings import APART_S, Absences, Sightings
 from ollama_proxy.base.errors import NotFoundError, TransientError
 from ollama_proxy.core.lifecycle.record import LaunchId
 

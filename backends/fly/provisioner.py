@@ -4,11 +4,16 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from ollama_proxy.backends.attempts import Attempt, Attempts
+from ollama_proxy.backends.base.ownership_tags import OwnershipTags
+from ollama_proxy.backends.base.placement import Placement, Room
+from ollama_proxy.backends.base.provisioning_journal import (
+    ProvisioningJournal,
+    ProvisioningRecord,
+)
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import machine_config, spec_of
 from ollama_proxy.backends.fly.failures import NameTakenError
-from ollama_proxy.backends.fly.machines import Machine, OwnershipTags, Volume
+from ollama_proxy.backends.fly.machines import Machine, Volume
 from ollama_proxy.backends.fly.places import Place, place_in
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
@@ -18,25 +23,22 @@ from ollama_proxy.base.errors import (
     CapacityError,
     ConflictError,
     NotFoundError,
-    OutcomeUnknownError,
     SpecError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.certificates import Authority
 
-_NO_ROOM_S = 600.0
-
 
 class Provisioner:
-    """Makes machines, each with its attempt on disk before and after the call."""
+    """Makes machines, each with its record on disk before and after the call."""
 
     def __init__(
         self,
         settings: FlySettings,
         *,
         api: FlyApi,
-        marks: OwnershipTags,
-        attempts: Attempts,
+        tags: OwnershipTags,
+        journal: ProvisioningJournal,
         volumes: Volumes,
         authority: Authority,
         clock: Clock,
@@ -44,19 +46,19 @@ class Provisioner:
     ) -> None:
         self._settings = settings
         self._api = api
-        self._marks = marks
-        self._attempts = attempts
+        self._tags = tags
+        self._journal = journal
         self._volumes = volumes
         self._authority = authority
         self._clock = clock
         self._max_lifetime_s = max_lifetime_s or 0.0
-        self._without_room: dict[str, float] = {}
+        self._room = Room(clock)
         self.stuck: set[str] = set()
 
     @property
     def image(self) -> str | None:
         """Return the image that is meant: of the settings, else what was deployed."""
-        return self._settings.image or self._attempts.book.image
+        return self._settings.image or self._journal.book.image
 
     @property
     def spec(self) -> str:
@@ -76,7 +78,7 @@ class Provisioner:
                 "no image is known; run `ollama-proxy deploy IMAGE` once, with that of"
                 " cloud-init/container, or set FLY_IMAGE"
             )
-        metadata = self._marks.of(
+        metadata = self._tags.of(
             launch_id,
             lease_end=self._clock.wall() + self._settings.lease,
             spec=self.spec,
@@ -111,7 +113,7 @@ class Provisioner:
                 spare = await self._spare()
                 if place.volume is None:
                     break
-            self._without_room[region] = self._clock.now()
+            self._room.note_full(Placement(region))
         raise self._no_room(problems[0])
 
     def _no_room(self, problem: BackendError) -> CapacityError:
@@ -137,8 +139,7 @@ class Provisioner:
 
     def _is_full(self, region: str) -> bool:
         """Tell whether there was no room in a region lately."""
-        lately = self._clock.now() - _NO_ROOM_S
-        return self._without_room.get(region, 0.0) > lately
+        return self._room.is_full(Placement(region))
 
     def _place_in(self, region: str, spare: Sequence[Volume]) -> Place:
         if not self._settings.volume_gb:
@@ -164,8 +165,8 @@ class Provisioner:
         self, launch_id: LaunchId, volume: str, error: BackendError
     ) -> None:
         """Destroy a new volume if it is certain that its machine was not made."""
-        attempt = self._attempts.get(launch_id)
-        is_unmade = attempt is None or attempt.create_not_sent
+        record = self._journal.get(launch_id)
+        is_unmade = record is None or record.create_not_sent
         if is_unmade or isinstance(error, NameTakenError):
             await self._volumes.drop(volume)
 
@@ -173,22 +174,17 @@ class Provisioner:
         self, launch_id: LaunchId, name: str, region: str, volume: str | None
     ) -> Machine:
         config = self.config(launch_id, launch_id, volume)
-        now, before = self._clock.now(), self._attempts.get(launch_id)
-        sent = Attempt(region, attempted_at=now, identity=str(launch_id))
-        self._attempts.put(launch_id, sent)
-        try:
-            machine = await self._api.create(name, region, config)
-        except OutcomeUnknownError:
-            raise
-        except NameTakenError:
-            if before is not None and before.create_not_sent:
-                self._attempts.put(launch_id, before)  # this call made nothing
-            raise
-        except BackendError:
-            self._attempts.put(launch_id, Attempt(region))  # nothing was made
-            raise
+        now, before = self._clock.now(), self._journal.get(launch_id)
+        is_unmade = before is not None and before.create_not_sent
+        sent = ProvisioningRecord(region, attempted_at=now, identity=str(launch_id))
+        machine = await self._journal.create(
+            launch_id,
+            sent,
+            lambda: self._api.create(name, region, config),
+            is_refusal=lambda error: is_unmade or not isinstance(error, NameTakenError),
+        )
         begun_at = self._clock.now()
-        self._attempts.mark(launch_id, instance_id=machine.id, started_at=begun_at)
+        self._journal.update(launch_id, instance_id=machine.id, started_at=begun_at)
         try:
             await self._api.start(machine.id, machine.nonce or "")
         except CapacityError:
@@ -208,4 +204,4 @@ class Provisioner:
             await self._api.destroy(machine.id, machine.nonce)
             if not await self._api.reaches(machine, "destroyed"):
                 raise ConflictError(f"the machine {machine.id} is being destroyed")
-        self._attempts.put(launch_id, Attempt(machine.region))
+        self._journal.put(launch_id, ProvisioningRecord(machine.region))

@@ -1,35 +1,47 @@
-"""Keep what a backend knows of each launch: on disk before a cloud is asked."""
+"""Keep what a backend knows of each launch: on disk before a cloud is asked.
+
+One format of notes for all clouds. That of Exoscale before it is read as well: a note
+per purchase with its ``offer``, and the notes ``zones`` and ``shown``.
+"""
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import msgspec
 
-from ollama_proxy.backends.notes import read_note, read_notes
-from ollama_proxy.base.errors import StoreError
+from ollama_proxy.backends.base.notes import read_note, read_notes
+from ollama_proxy.backends.base.placement import Placement
+from ollama_proxy.base.errors import BackendError, OutcomeUnknownError, StoreError
 from ollama_proxy.base.moments import restored_moment
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Notes
 
 _BOOK = LaunchId("book")
 """Under this name the notes keep what belongs to no launch."""
-
+_FORMER_ZONES = LaunchId("zones")
+_FORMER_SHOWN = LaunchId("shown")
 
 SETTLE_S = 150.0
 """After so long a call whose answer was lost can't have arrived any more."""
 
+_T = TypeVar("_T")
 
-class Attempt(msgspec.Struct, frozen=True):
+
+class ProvisioningRecord(msgspec.Struct, frozen=True):
     """Holds the notes of one launch. Moments are those of `Clock.now`.
 
+    ``type_name``: of the instance, in a cloud that is asked for several.
     ``attempted_at``: time of the last create call that may have succeeded;
     ``started_at``: time of the last start call for a stopped instance.
-    ``instance_id`` is known from the answer. ``identity``: the launch whose token its
-    guard knows. ``seen``: the cloud has shown it once, so from then on its absence
-    means that it is gone. ``seen_live``: it did not rest since it was started.
-    ``served``: it was ready once.
+    ``instance_id`` and ``operation_id`` are known from the answer. ``identity``: the
+    launch whose token its guard knows. ``seen``: the cloud has shown it once, so from
+    then on its absence means that it is gone. ``seen_live``: it did not rest since it
+    was started. ``served``: it was ready once. ``parked``: it is being kept for the
+    next launch. ``doomed``: it has to be gone before another is made.
     """
 
-    region: str
+    location: str = msgspec.field(name="region")
     attempted_at: float | None = None
     started_at: float | None = None
     instance_id: str | None = None
@@ -37,6 +49,15 @@ class Attempt(msgspec.Struct, frozen=True):
     seen: bool = False
     seen_live: bool = False
     served: bool = False
+    type_name: str = ""
+    operation_id: str | None = None
+    parked: bool = False
+    doomed: bool = False
+
+    @property
+    def placement(self) -> Placement:
+        """Return where it was asked for, and as what."""
+        return Placement(self.location, self.type_name)
 
     @property
     def create_not_sent(self) -> bool:
@@ -51,7 +72,7 @@ class Attempt(msgspec.Struct, frozen=True):
         """Tell whether the cloud may not yet show that an instance was started."""
         return not self.seen_live and now - self.begun_at < SETTLE_S
 
-    def restored(self, now: float) -> "Attempt":
+    def restored(self, now: float) -> "ProvisioningRecord":
         """Return it as a new process reads it: what can't have been was just now."""
         moments = {
             name: restored_moment(moment, now)
@@ -66,8 +87,21 @@ class Attempt(msgspec.Struct, frozen=True):
         return self.started_at or self.attempted_at or 0.0
 
 
+def unsent(placement: Placement) -> ProvisioningRecord:
+    """Return the record of a launch for which nothing was asked yet, or in vain."""
+    return ProvisioningRecord(placement.location, type_name=placement.type_name)
+
+
+def read_record(note: bytes) -> ProvisioningRecord:
+    """Return the record of a note, as it is written now, or was for Exoscale."""
+    read = msgspec.json.decode(note, type=dict[str, Any])
+    if isinstance(offer := read.pop("offer", None), dict):
+        read |= {"region": offer.get("zone"), "type_name": offer.get("type_name")}
+    return msgspec.convert(read, ProvisioningRecord)
+
+
 class DeploymentNotes(msgspec.Struct, frozen=True):
-    """Holds what outlives launches: the image that was deployed, and regions ever used.
+    """Holds what outlives launches: the image deployed, and locations ever used.
 
     ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
     those that were made and not seen gone; ``volume``: which of them served last;
@@ -79,7 +113,7 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
     """
 
     image: str | None = None
-    regions: tuple[str, ...] = ()
+    locations: tuple[str, ...] = msgspec.field(default=(), name="regions")
     app: str | None = None
     shown: dict[str, str] = {}
     volumes: tuple[str, ...] = ()
@@ -90,23 +124,27 @@ class DeploymentNotes(msgspec.Struct, frozen=True):
     addresses_before: tuple[str, ...] = ()
 
 
-class Attempts:
+class ProvisioningJournal:
     """Keeps the launches of a deployment in the notes, from `start` on."""
 
     def __init__(self, notes: Notes, now: float) -> None:
         self._notes = notes
         kept = notes.notes()
-        book = read_note(_BOOK, kept.pop(_BOOK, b"{}"), DeploymentNotes)
-        read, self._damaged = read_notes(kept, Attempt)
+        self._former = kept.keys() & {_FORMER_ZONES, _FORMER_SHOWN}
+        book = _read(kept, _BOOK, b"{}", DeploymentNotes) or DeploymentNotes()
+        zones = _read(kept, _FORMER_ZONES, b"[]", tuple[str, ...]) or ()
+        shown = _read(kept, _FORMER_SHOWN, b"{}", dict[str, str]) or {}
+        read, self._damaged = read_notes(kept, read_record)
         self._kept = {name: one.restored(now) for name, one in read.items()}
-        if book is None:
-            regions = dict.fromkeys(one.region for one in self._kept.values())
-            book = DeploymentNotes(regions=tuple(regions))
+        used = [one.location for one in self._kept.values()]
+        locations = tuple(dict.fromkeys([*book.locations, *zones, *used]))
+        self.book = msgspec.structs.replace(
+            book, locations=locations, shown=shown | book.shown
+        )
         for name in self._damaged:  # it may have been sent a moment ago, anywhere
-            self._kept[name] = Attempt("", attempted_at=now)
-        self.book = book
+            self._kept[name] = ProvisioningRecord("", attempted_at=now)
 
-    def get(self, launch_id: LaunchId) -> Attempt | None:
+    def get(self, launch_id: LaunchId) -> ProvisioningRecord | None:
         """Return what is known of a launch."""
         return self._kept.get(launch_id)
 
@@ -125,13 +163,13 @@ class Attempts:
         )
         return next(found, None)
 
-    def shown(self, place: str | None = None) -> dict[str, str]:
+    def shown(self, location: str | None = None) -> dict[str, str]:
         """Return the id of all that the cloud has shown, and where each is.
 
-        ``place``: where all is, in a cloud that knows no regions of its own.
+        ``location``: where all is, in a cloud that knows no locations of its own.
         """
         noted = {
-            one.instance_id: place or one.region
+            one.instance_id: location or one.location
             for one in self._kept.values()
             if one.instance_id and one.seen
         }
@@ -142,52 +180,77 @@ class Attempts:
         with contextlib.suppress(StoreError):
             self.note(shown=shown)
 
-    def put(self, launch_id: LaunchId, attempt: Attempt) -> None:
-        """Write an attempt; raises `StoreError` if it is not on disk afterwards.
+    def put(self, launch_id: LaunchId, record: ProvisioningRecord) -> None:
+        """Write a record; raises `StoreError` if it is not on disk afterwards.
 
-        Its region is remembered once something may be there: one that refused every
+        Its location is remembered once something may be there: one that refused every
         call before an order need not be looked into, nor have a token, for ever.
         """
-        if not attempt.create_not_sent and attempt.region not in self.book.regions:
-            regions = (*self.book.regions, attempt.region)
-            self.note(regions=regions)
-        self._notes.put_note(launch_id, msgspec.json.encode(attempt))
-        self._kept[launch_id] = attempt
+        known = self.book.locations
+        if not record.create_not_sent and record.location not in known:
+            self.note(locations=(*known, record.location))
+        self._notes.put_note(launch_id, msgspec.json.encode(record))
+        self._kept[launch_id] = record
         self._damaged.discard(launch_id)
 
-    def mark(self, launch_id: LaunchId, **changes: float | bool | str) -> Attempt:
+    def update(
+        self, launch_id: LaunchId, **changes: float | bool | str
+    ) -> ProvisioningRecord:
         """Change what is known of a launch, as `put` does; return it."""
         changed = msgspec.structs.replace(self._kept[launch_id], **changes)
         self.put(launch_id, changed)
         return changed
+
+    async def create(
+        self,
+        launch_id: LaunchId,
+        sent: ProvisioningRecord,
+        call: Callable[[], Awaitable[_T]],
+        *,
+        is_refusal: Callable[[BackendError], bool] = lambda _: True,
+    ) -> _T:
+        """Note that an instance is asked for, then make the one call that makes it.
+
+        Only a failure that says that nothing was made takes the note back: an unknown
+        outcome does not, nor does one that is no refusal of this very call.
+        """
+        self.put(launch_id, sent)
+        try:
+            return await call()
+        except OutcomeUnknownError:
+            raise
+        except BackendError as error:
+            if is_refusal(error):
+                self.put(launch_id, unsent(sent.placement))
+            raise
 
     def note_look(self, launch_id: LaunchId, *, live: bool) -> None:
         """Remember that the cloud showed an instance; ``live``: that it does not rest.
 
         A full disk keeps nothing running, and so is passed over here.
         """
-        attempt = self._kept[launch_id]
-        if attempt.seen and (attempt.seen_live or not live):
+        record = self._kept[launch_id]
+        if record.seen and (record.seen_live or not live):
             return
         with contextlib.suppress(StoreError):
-            self.mark(launch_id, seen=True, seen_live=live or attempt.seen_live)
+            self.update(launch_id, seen=True, seen_live=live or record.seen_live)
 
     def note_found(self, launch_id: LaunchId, instance_id: str, *, live: bool) -> None:
         """Remember the instance of a launch whose making was not answered."""
         with contextlib.suppress(StoreError):
-            self.mark(launch_id, instance_id=instance_id)
+            self.update(launch_id, instance_id=instance_id)
             self.note_look(launch_id, live=live)
 
     def note_served(self, launch_id: LaunchId) -> None:
         """Remember that an instance was ready; a full disk silences no heartbeat."""
         if not self._kept[launch_id].served:
             with contextlib.suppress(StoreError):
-                self.mark(launch_id, served=True)
+                self.update(launch_id, served=True)
 
     def has_other(self, launch_id: LaunchId, instance_id: str) -> bool:
         """Tell whether a launch is known to have another instance than this one."""
-        attempt = self._kept.get(launch_id)
-        known = attempt.instance_id if attempt is not None else None
+        record = self._kept.get(launch_id)
+        known = record.instance_id if record is not None else None
         return known is not None and known != instance_id
 
     def drop(self, launch_id: LaunchId) -> None:
@@ -198,7 +261,24 @@ class Attempts:
             self._damaged.discard(launch_id)
 
     def note(self, **changes: str | tuple[str, ...] | dict[str, str] | None) -> None:
-        """Change what outlives launches, as `put` does."""
+        """Change what outlives launches, as `put` does.
+
+        What notes of a former format said of it stands in it from then on.
+        """
         book = msgspec.structs.replace(self.book, **changes)
         self._notes.put_note(_BOOK, msgspec.json.encode(book))
         self.book = book
+        for name in sorted(self._former):
+            self._notes.drop_note(name)
+            self._former.discard(name)
+
+
+def _read(
+    kept: dict[LaunchId, bytes], name: LaunchId, default: bytes, kind: type[_T]
+) -> _T | None:
+    """Take one note that is no launch's; None if it can't be read."""
+
+    def decode(note: bytes) -> _T:
+        return msgspec.json.decode(note, type=kind)
+
+    return read_note(name, kept.pop(name, default), decode)

@@ -4,10 +4,9 @@ A launch whose note can't be read is looked for in its cloud by its tags, as one
 never had a note.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import msgspec
 import structlog
 
 from ollama_proxy.base import log
@@ -17,10 +16,10 @@ _SHOWN = 500
 _T = TypeVar("_T")
 
 
-def read_note(name: LaunchId, note: bytes, kind: type[_T]) -> _T | None:
+def read_note(name: LaunchId, note: bytes, decode: Callable[[bytes], _T]) -> _T | None:
     """Return a note; None if it can't be read, which is logged with what it says."""
     try:
-        return msgspec.json.decode(note, type=kind)
+        return decode(note)
     except (ValueError, TypeError) as error:
         shown = bytes(note)[:_SHOWN] if isinstance(note, bytes) else note
         structlog.get_logger().warning(
@@ -32,9 +31,9 @@ def read_note(name: LaunchId, note: bytes, kind: type[_T]) -> _T | None:
 
 
 def read_notes(
-    notes: Mapping[LaunchId, bytes], kind: type[_T]
+    notes: Mapping[LaunchId, bytes], decode: Callable[[bytes], _T]
 ) -> tuple[dict[LaunchId, _T], set[LaunchId]]:
     """Return the notes that can be read, and the launches whose notes can't."""
-    read = {name: read_note(name, note, kind) for name, note in notes.items()}
+    read = {name: read_note(name, note, decode) for name, note in notes.items()}
     kept = {name: note for name, note in read.items() if note is not None}
     return kept, read.keys() - kept.keys()

@@ -1,0 +1,116 @@
+"""Define what the author of a cloud writes: single calls of its API, and what it shows.
+
+No state, no waiting, no policy: when what is called, how often, and what is believed is
+`ManagedBackend`'s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol, TypeVar
+
+from ollama_proxy.backends.base.ownership_tags import Tagged
+from ollama_proxy.fleet.backend import Upstream
+
+
+class Resource(Tagged):
+    """Describes one instance as a cloud shows it, in a struct over this class.
+
+    ``id`` is what the cloud calls it, and nothing else, ever; ``created_at`` sorts by
+    age; ``state`` is the cloud's word.
+    """
+
+    __slots__ = ()
+    created_at: str
+
+    @property
+    def state_in_words(self) -> str:
+        """Return its state, for a person."""
+        raise NotImplementedError
+
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether it does not have to be deleted any more."""
+        raise NotImplementedError
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether it comes to rest by itself: a stop was asked for already."""
+        raise NotImplementedError
+
+    @property
+    def is_resting(self) -> bool:
+        """Tell whether it runs nothing, costs no compute, and can be started again."""
+        raise NotImplementedError
+
+
+R = TypeVar("R", bound=Resource)
+
+
+class Assessment(Enum):
+    """Names the assessment of an instance."""
+
+    GONE = auto()
+    PENDING = auto()
+    FAILED = auto()
+    NO_CAPACITY = auto()
+    MAYBE_READY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class StateContext:
+    """Holds what is known besides the state.
+
+    ``keeps``: an instance that rests is the end of a launch, and is not deleted.
+    ``told_to_stop``: by us. ``start_not_visible_yet``: it was started so lately that
+    the cloud may still show it at rest. ``waited_s``: since it was asked to run.
+    ``served``: it was ready once.
+    """
+
+    keeps: bool
+    told_to_stop: bool
+    start_not_visible_yet: bool
+    waited_s: float = 0.0
+    served: bool = False
+
+
+class Cloud(Protocol[R]):
+    """Speaks to one account of a provider. Failures are `BackendError`s.
+
+    A ``location`` is a zone or region: whatever has a list of its own.
+    """
+
+    def locations(self) -> list[str]:
+        """Return every location in which there may be something of ours."""
+
+    async def list(self, location: str) -> list[R]:
+        """Return all that is visible in a location, ours or not."""
+
+    async def get(self, location: str, resource_id: str) -> R:
+        """Return one; `NotFoundError` only on the provider's clear word."""
+
+    async def start(self, location: str, resource: R) -> None:
+        """Start one that rests."""
+
+    async def stop(self, location: str, resource: R) -> None:
+        """End one's compute; its disk stays."""
+
+    async def delete(self, location: str, resource: R) -> None:
+        """Delete one, whatever its state."""
+
+    async def tag(self, location: str, resource: R, tags: Mapping[str, str]) -> None:
+        """Change some of its tags, named as in `OwnershipTags`; the others stay."""
+
+    def assess(self, resource: R, context: StateContext) -> tuple[Assessment, str]:
+        """Return what to think of one, and why, in words. Pure."""
+
+    def endpoint(
+        self, location: str, resource: R, identity: str | None
+    ) -> Upstream | None:
+        """Return where its guard listens, and how it is spoken to; None if not yet.
+
+        ``identity``: the launch whose token the guard knows, where it has one.
+        """
+
+    async def aclose(self) -> None:
+        """Close connections; instances stay as they are."""

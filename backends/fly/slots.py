@@ -1,0 +1,173 @@
+"""Find a machine for a launch: by its name, which is a lock.
+
+Names of machines are unique within an app, and so a name is both the key against
+repetition and the lock against a second proxy: the first free of ``ollama-proxy-0``,
+``-1`` … is asked for, and after a 409 the proxy looks whose it is. A machine is
+made without running, and started by a call of its own.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+from ollama_proxy.backends.base.managed import ManagedBackend
+from ollama_proxy.backends.base.ownership_tags import oldest_first
+from ollama_proxy.backends.base.placement import Placement
+from ollama_proxy.backends.base.provisioning_journal import (
+    ProvisioningRecord,
+    unsent,
+)
+from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.cloud import FlyCloud
+from ollama_proxy.backends.fly.failures import NameTakenError
+from ollama_proxy.backends.fly.machines import RESTING, Machine
+from ollama_proxy.backends.fly.owners import Owners
+from ollama_proxy.backends.fly.provisioner import Provisioner
+from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.base.errors import (
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    SpecError,
+    TransientError,
+)
+from ollama_proxy.core.lifecycle.record import LaunchId
+
+_NAME = "ollama-proxy-"
+_MAX_SLOTS = 10
+
+
+class FlySlots(ManagedBackend[Machine, Owners]):
+    """`start` of Fly's backend."""
+
+    noun = "machine"
+    orphan_prefix = "machine-"
+    tags_noun = "marks"
+    deleted_by = "destroy it with `fly machine destroy`"
+    _settings: FlySettings
+    _api: FlyApi
+    _fly: FlyCloud
+    _provisioner: Provisioner
+
+    def _placements(self) -> list[Placement]:
+        return [Placement(region) for region in self._settings.regions]
+
+    async def start(self, launch_id: LaunchId) -> None:
+        """Have the machine of a launch run: its own, one at rest, or a new one."""
+        self._told_to_stop.discard(launch_id)
+        record = self._journal.get(launch_id)
+        if record is not None and record.instance_id is not None:
+            if await self._resume(launch_id, record):
+                return
+        elif record is None:
+            self._journal.put(launch_id, unsent(self._placements()[0]))
+        machines = await self._inventory.listed(self._api.app)
+        if self._fly.missing is not None:
+            raise SpecError(str(self._fly.missing)) from self._fly.missing
+        for machine in oldest_first(self._ours(machines)):
+            if machine.launch == launch_id:
+                await self._take(launch_id, machine)
+                return
+        self._refuse_twins(self._owners.of(machines))
+        await self._take_a_slot(launch_id, machines)
+
+    def _ours(self, machines: Sequence[Machine]) -> list[Machine]:
+        return [
+            one for one in machines if self._tags.is_ours(one) and not one.is_leaving
+        ]
+
+    async def _take_a_slot(self, launch_id: LaunchId, machines: list[Machine]) -> None:
+        """Take the machine of the first slot that is free, or make one for it."""
+        by_name = {one.name: one for one in machines if not one.is_leaving}
+        used = self._journal.instance_ids()
+        for number in range(_MAX_SLOTS):
+            name = f"{_NAME}{number}"
+            machine = by_name.get(name)
+            if machine is None:
+                try:
+                    await self._provisioner.make(launch_id, name)
+                except NameTakenError as error:
+                    machine = await self._api.machine(error.machine_id)
+                    self._refuse_twins(self._owners.of([machine]))
+                else:
+                    return
+            self._refuse_strangers(machine)
+            if machine.is_leaving:
+                raise ConflictError(f"the machine {machine.id} is being destroyed")
+            rests = machine.state in RESTING
+            if machine.host_status == "unreachable" and rests:
+                continue  # it can't be started now
+            if machine.launch == launch_id or (
+                machine.is_resting and machine.id not in used
+            ):
+                await self._take(launch_id, machine)
+                return
+            if machine.id not in used:
+                await self._end(self._api.app, machine, keep=self._keeps)
+                raise ConflictError(
+                    f"the machine {machine.id} is {machine.state} for a launch that"
+                    " nobody knows, and is ended first"
+                )
+        raise CapacityError(f"the app has {_MAX_SLOTS} machines already")
+
+    def _refuse_strangers(self, machine: Machine) -> None:
+        """Raise `SpecError` for a machine of somebody else: the app is taken."""
+        is_told = bool(machine.config or machine.incomplete_config)
+        if machine.host_status == "unreachable" and not is_told:
+            raise TransientError(
+                f"the host of the machine {machine.id} can't be reached, so nobody can"
+                " tell whose it is"
+            )
+        if not self._tags.is_ours(machine):
+            raise SpecError(
+                f"the app {self._api.app!r} has a machine {machine.name!r} of another"
+                " deployment; give each an app of its own (FLY_APP), or destroy that"
+                f" machine: `fly machine destroy {machine.id}`"
+            )
+
+    def _found(self, machine: Machine) -> ProvisioningRecord:
+        """Return the record of a launch to which a machine is given."""
+        return ProvisioningRecord(
+            machine.region or self._settings.region,
+            attempted_at=self._clock.now(),
+            instance_id=machine.id,
+            identity=machine.tag("identity"),
+            seen=True,
+        )
+
+    async def _take(self, launch_id: LaunchId, machine: Machine) -> None:
+        """Note a machine for a launch, and have it run."""
+        record = self._found(machine)
+        self._journal.put(launch_id, record)
+        await self._run(launch_id, self._api.app, machine)
+
+    async def _run(self, launch_id: LaunchId, location: str, resource: Machine) -> None:
+        """Start a machine for a launch, unless it runs; replace one without room."""
+        machine = resource
+        if machine.launch != launch_id:
+            await self._cloud.tag(location, machine, {"launch": str(launch_id)})
+        if not (machine.is_resting or machine.state == "created"):
+            return
+        if bool(machine.volume) != (self._settings.volume_gb > 0):
+            await self._end(self._api.app, machine, keep=False)
+            self._journal.put(launch_id, unsent(self._placements()[0]))
+            told = "with" if self._settings.volume_gb else "without"
+            raise ConflictError(f"the machine is made anew, {told} a volume")
+        self._resting = max(0, self._resting - machine.is_resting)
+        self._journal.update(launch_id, started_at=self._clock.now(), seen_live=False)
+        await self._renew_lease(location, machine)
+        try:
+            async with self._api.leased(machine.id) as nonce:
+                if machine.tag("spec") != self._provisioner.spec:
+                    identity = machine.tag("identity") or str(launch_id)
+                    volume = machine.volume
+                    config = self._provisioner.config(launch_id, identity, volume)
+                    machine = await self._api.update(machine, config, nonce)
+                await self._api.start(machine.id, nonce)
+        except CapacityError as error:
+            # Its volume holds it to a full host: it is made again elsewhere.
+            if machine.volume is not None:
+                self._provisioner.stuck.add(machine.volume)
+            with contextlib.suppress(NotFoundError):
+                await self._api.destroy(machine.id, None)
+            self._journal.put(launch_id, unsent(self._placements()[0]))
+            raise ConflictError(f"{error}; it is made anew on another host") from error

@@ -1,0 +1,1 @@
+"""A cloud that there is none of, and the backend that its author would write."""
