@@ -32,10 +32,11 @@ class _Seen(NamedTuple):
 
 
 class OllamaStore:
-    """Tells of the models in a folder."""
+    """Tells of the models in a folder, of ``most`` at most."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, most: int = MOST_MODELS) -> None:
         self._files = ModelFiles(folder)
+        self._most = most
         self._seen: dict[str, _Seen] = {}
         self._tags = b""
         self._shows: dict[str, bytes] = {}
@@ -81,7 +82,7 @@ class OllamaStore:
     def _look(self) -> dict[str, _Seen]:
         """Return every manifest; those that have not changed as they were seen."""
         found: dict[str, _Seen] = {}
-        for file in islice(self._files.manifests(), MOST_MODELS):
+        for file in islice(self._files.manifests(), self._most):
             seen = self._seen.get(file.path)
             if seen is None or seen.file.state != file.state:
                 seen = self._read(file)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import aiohttp
 import structlog
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.foreign_words import why_unanswered
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import TransientError
@@ -31,7 +32,6 @@ FAILED = "failed:"
 REASONS = frozenset({"driver", "disk"})
 """Steps of a boot whose failure is the reason of an `Observation`, by this name."""
 _DRIVER = re.compile(r"[A-Za-z0-9.+_-]{1,60}(?: [A-Za-z0-9.+_-]{1,60}){0,2}")
-_TIMEOUT_S = 5.0
 _STAGE_BYTES = 200
 _REPORT_BYTES = 32 * 1024
 """So much of a report is read: four times what a guest may keep."""
@@ -61,7 +61,8 @@ class _RefusedError(TransientError):
 class GuardClient:
     """Speaks to the guards of instances, each over its own link."""
 
-    def __init__(self) -> None:
+    def __init__(self, timing: CloudTiming = STANDARD) -> None:
+        self._timeout_s = timing.guard_s
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -152,7 +153,7 @@ class GuardClient:
         """
         try:
             async with (
-                asyncio.timeout(_TIMEOUT_S),
+                asyncio.timeout(self._timeout_s),
                 self._request(upstream, "GET", path, headers) as response,
             ):
                 if response.status not in {200, 206}:  # 206: a part, as asked
@@ -170,7 +171,7 @@ class GuardClient:
     async def _ask(self, upstream: Upstream, method: str, path: str) -> tuple[int, str]:
         request = self._request(upstream, method, path)
         try:
-            async with asyncio.timeout(_TIMEOUT_S), request as response:
+            async with asyncio.timeout(self._timeout_s), request as response:
                 _check(upstream, response)
                 said = await response.content.read(_STAGE_BYTES)
                 return response.status, said.decode("utf-8", "replace").strip()

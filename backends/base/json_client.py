@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.foreign_words import why_unanswered, words_of
 from ollama_proxy.backends.retry_after import retry_after_s
 from ollama_proxy.backends.way_out import ADVICE, tls, web_proxy
@@ -20,7 +21,6 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 
-_TIMEOUT_S = 30.0
 _EXPLAINED = frozenset({401, 402, 403, 404, 409, 412, 422, 429})
 """Statuses whose meaning each cloud tells, if the API itself has spoken."""
 
@@ -48,8 +48,10 @@ class RestClient:
         clock: Clock | None = None,
         *,
         setting: str = "its URL",
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._url = url
+        self._timeout_s = timing.call_s
         self._setting = setting
         self._clock = clock
         self._token = token
@@ -81,7 +83,7 @@ class RestClient:
         reads = method == "GET"
         told = f"{method} {path}"
         try:
-            async with asyncio.timeout(timeout_s or _TIMEOUT_S):
+            async with asyncio.timeout(timeout_s or self._timeout_s):
                 status, raw, told_by = await self._exchange(
                     method, path, query, body, headers
                 )
@@ -126,7 +128,7 @@ class RestClient:
         """
         told = f"GET {path}"
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 status, raw, told_by = await self._exchange(
                     "GET", path, query, None, None, most
                 )

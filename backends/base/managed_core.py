@@ -19,6 +19,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
 )
 from ollama_proxy.backends.base.seen_owners import Owners, SeesOwners
 from ollama_proxy.backends.base.sightings import Absences
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
@@ -57,6 +58,7 @@ class ManagedCore(SeesOwners[O], Generic[R, O]):
         keeps: bool,
         lease_s: float,
         only_location: str | None = None,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         """Manage the instances of one owner.
 
@@ -82,7 +84,8 @@ class ManagedCore(SeesOwners[O], Generic[R, O]):
             passes_over=self.passes_over_locations,
         )
         self._room = Room(clock)
-        self._guard = GuardClient()
+        self._timing = timing
+        self._guard = GuardClient(timing)
         self._absences = Absences()
         self._looks: dict[LaunchId, int] = {}
         self._reached: dict[LaunchId, Upstream] = {}

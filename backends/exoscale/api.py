@@ -22,6 +22,7 @@ from exoscale.api.exceptions import (
 )
 from exoscale.api.v2 import Client
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.exoscale.advice import Advice
 from ollama_proxy.backends.foreign_words import (
     plain_words,
@@ -45,7 +46,6 @@ from ollama_proxy.base.errors import (
 )
 
 ENDPOINT = "https://api-{zone}.exoscale.com/v2"
-_TIMEOUT_S = (5.0, 30.0)
 _THREADS = 4
 _MAX_SKEW_S = 300.0
 _BARE_LIST = "list_events"
@@ -81,12 +81,14 @@ class ExoscaleApi:
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         values: Mapping[str, str] | None = None,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self.zone = zone
         self.key = key
         self._url = endpoint.replace("{zone}", zone)
         self._advice = Advice(zone, self._url, values or {})
         self._secret = secret
+        self._timeout_s = timing.connect_s, timing.call_s
         self._clock = clock
         self.changed_at = -math.inf
         """When a call was sent last that changes something: the log tells of these."""
@@ -172,7 +174,9 @@ class ExoscaleApi:
             session.trust_env = False  # it knows of no proxy; nor of a user's .netrc
             session.proxies = {"all": proxy} if proxy else {}
             session.verify = trusted or True
-            session.request = functools.partial(session.request, timeout=_TIMEOUT_S)
+            session.request = functools.partial(
+                session.request, timeout=self._timeout_s
+            )
             self._local.client = client
             self._clients.append(client)
         return client

@@ -15,6 +15,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningJournal,
     ProvisioningRecord,
 )
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.exoscale.advice import values_of
 from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
 from ollama_proxy.backends.exoscale.cards import least_gpus
@@ -69,6 +70,7 @@ class ExoscaleBackend(ExoscaleLooks):
         port: int,
         poll_s: float,
         models: Collection[str] = (),
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._settings = settings
         self._authority = authority
@@ -89,6 +91,7 @@ class ExoscaleBackend(ExoscaleLooks):
             clock=clock,
             keeps=settings.idle_action == "stop",
             lease_s=settings.lease,
+            timing=timing,
         )
         self._firewall = Firewall(owner_id, settings.allowed_cidr, clock)
         self._parking = Standby(settings, clock=clock)
@@ -334,6 +337,7 @@ def open_backend(
     port: int = PORT,
     poll_s: float = 5.0,
     sleep: Sleep = asyncio.sleep,
+    timing: CloudTiming = STANDARD,
 ) -> ExoscaleBackend:
     """Build the backend from the settings ``exoscale``.
 
@@ -358,6 +362,7 @@ def open_backend(
             clock=context.clock,
             sleep=sleep,
             values=values_of(settings),
+            timing=timing,
         )
 
     return ExoscaleBackend(
@@ -371,4 +376,5 @@ def open_backend(
         port=port,
         poll_s=poll_s,
         models=models if isinstance(models, tuple) else (),
+        timing=timing,
     )

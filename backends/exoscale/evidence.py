@@ -30,8 +30,6 @@ _EVENTS = 20
 _FEW_EVENTS = 8
 _WORDS = 300
 _LINES = 40
-_PART_S = 4.0
-"""How long Exoscale and the instance are waited for, at once, by what gives up."""
 
 
 async def step_report(
@@ -81,29 +79,30 @@ async def given_up_report(
     name: str,
     upstream: Upstream | None,
     token: str,
+    part_s: float,
 ) -> str:
     """Return a report on a launch that took too long, in 40 lines.
 
     ``name`` is that of its instance, whose id is not known if the answer to its
     purchase was lost; ``upstream`` where its guard was heard, if it was. What does not
-    answer in time is missing.
+    answer within ``part_s``, both asked at once, is missing.
     """
     parts: list[Awaitable[str]] = [_cloud_part(api, record, name, upstream)]
     if upstream is not None:
         parts.append(_guest_part(guard, upstream, token))
-    told = await asyncio.gather(*(_in_time(part) for part in parts))
+    told = await asyncio.gather(*(_within(part_s, part) for part in parts))
     head = told[0].splitlines()
     tail = [line for part in told[1:] for line in part.splitlines()]
     left = _LINES - len(head)
     return "\n".join([*head, *(tail if len(tail) <= left else tail[-left:])])
 
 
-async def _in_time(part: Awaitable[str]) -> str:
+async def _within(part_s: float, part: Awaitable[str]) -> str:
     try:
-        async with asyncio.timeout(_PART_S):
+        async with asyncio.timeout(part_s):
             return await part
     except TimeoutError:
-        return f"what else there is did not come within {_PART_S:.0f} s"
+        return f"what else there is did not come within {part_s:.0f} s"
     except BackendError as error:
         return f"what else there is could not be fetched: {error}"
 

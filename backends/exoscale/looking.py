@@ -96,6 +96,7 @@ class ExoscaleLooks(ManagedBackend[Instance, Owners]):
             name=f"ollama-proxy-{launch_id}",
             upstream=self._reached.get(launch_id),
             token=self._authority.token(named),
+            part_s=self._timing.given_up_s,
         )
 
     async def _inspect_vanished(

@@ -82,16 +82,17 @@ def user_data(
     *,
     token: str,
     dead_man_s: float,
+    limit: int = LIMIT,
 ) -> str:
     """Return the cloud-config as the API takes it: gzip, then base64.
 
-    Raises `SpecError` if it is longer than the API allows.
+    Raises `SpecError` if it has more than ``limit`` characters.
     """
     text = cloud_config(certificate, installation, token=token, dead_man_s=dead_man_s)
     packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
-    if len(packed) > LIMIT:
+    if len(packed) > limit:
         raise SpecError(
             f"the instance's start-up data is {len(packed)} characters long, Exoscale "
-            f"takes {LIMIT}; report this as a defect"
+            f"takes {limit}; report this as a defect"
         )
     return packed

@@ -15,18 +15,19 @@ LINES: Final = 40
 LOG_BYTES: Final = 256 * 1024
 """So much of what is sent is read."""
 
-_TIMEOUT_S = 10.0
 _TEXTS = ("content", "message", "line", "log")
 """Under which names a line of a log may be sent."""
 
 
-async def last_lines(driver: Driver, app_id: str, secrets: Collection[str]) -> str:
+async def last_lines(
+    driver: Driver, app_id: str, secrets: Collection[str], *, timeout_s: float
+) -> str:
     """Return the last lines of an app's log, without secrets, or why there are none."""
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             said = await driver.log(app_id)
     except (BackendError, TimeoutError) as error:
-        why = str(error) or f"no answer within {_TIMEOUT_S:.0f} s"
+        why = str(error) or f"no answer within {timeout_s:.0f} s"
         return f"nothing of the app's own log could be fetched: {bounded(why, secrets)}"
     lines = [line for line in read_log(said) if line.strip()][-LINES:]
     if not lines:

@@ -15,6 +15,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningRecord,
 )
 from ollama_proxy.backends.base.starting import Creation
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.ovh.app_log import last_lines
 from ollama_proxy.backends.ovh.apps import TAGS, App, described
 from ollama_proxy.backends.ovh.cards import gpus_of
@@ -64,6 +65,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
         driver_of: Callable[[str], Driver],
         max_lifetime_s: float | None,
         poll_s: float,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._settings = settings
         self._authority = authority
@@ -87,6 +89,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
             clock=clock,
             keeps=settings.idle_action == "stop",
             lease_s=settings.lease,
+            timing=timing,
         )
         self._provisioner = Provisioner(
             settings,
@@ -221,7 +224,9 @@ class OvhBackend(ManagedBackend[App, Owners]):
             if record.identity:
                 secrets.add(self._authority.token(LaunchId(record.identity)))
             driver = self._ovh.driver(record.location)
-            report = await last_lines(driver, resource.id, secrets)
+            report = await last_lines(
+                driver, resource.id, secrets, timeout_s=self._timing.app_log_s
+            )
         return Observation(Phase.FAILED, detail=why, report=report)
 
     def _forgotten(self, launch_id: LaunchId) -> Observation:
@@ -296,7 +301,9 @@ class OvhBackend(ManagedBackend[App, Owners]):
         return await examine(self._ovh.driver, self._settings, image=image)
 
 
-def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
+def open_backend(
+    context: BackendContext, *, poll_s: float = 5.0, timing: CloudTiming = STANDARD
+) -> OvhBackend:
     """Build the backend from the settings ``ovh``.
 
     ``poll_s`` is the pause between two looks.
@@ -314,7 +321,10 @@ def open_backend(context: BackendContext, *, poll_s: float = 5.0) -> OvhBackend:
         journal=ProvisioningJournal(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,
-        driver_of=driver_opener(settings, context.state_dir, context.environment),
+        driver_of=driver_opener(
+            settings, context.state_dir, context.environment, timing
+        ),
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
         poll_s=poll_s,
+        timing=timing,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.foreign_words import plain_words
 from ollama_proxy.backends.ovh.app_log import LOG_BYTES
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
@@ -32,7 +33,6 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.base.tasks import start_task
 
-_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 5.0
 _LONGEST = 64 * 1024 * 1024
 """Of what the command prints; a list of apps has far less."""
@@ -77,8 +77,10 @@ class CliDriver:
         environment: Mapping[str, str],
         username: str | None = None,
         password: str | None = None,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._region = region
+        self._timeout_s = timing.command_s
         self._program = program
         self._home = home
         self._template = template
@@ -221,14 +223,15 @@ class CliDriver:
             message = f"`{self._program}` can't be run: {error.strerror}; set OVHAI_BIN"
             raise SpecError(message) from error
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 out, err = await asyncio.gather(
                     _end_of(process.stdout, most), _end_of(process.stderr, most)
                 )
                 await process.wait()
         except TimeoutError as error:
             await _end(process)
-            message = f"`{named}` took longer than {_TIMEOUT_S:.0f} s and was killed"
+            limit = f"{self._timeout_s:.0f} s"
+            message = f"`{named}` took longer than {limit} and was killed"
             raise unanswered(_aim(command), message) from error
         except BaseException:
             await _end(process)

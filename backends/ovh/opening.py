@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.rest import RestDriver
@@ -13,14 +14,22 @@ from ollama_proxy.base.errors import CredentialsError
 
 
 def driver_opener(
-    settings: OvhSettings, state_dir: Path, environment: Mapping[str, str]
+    settings: OvhSettings,
+    state_dir: Path,
+    environment: Mapping[str, str],
+    timing: CloudTiming = STANDARD,
 ) -> Callable[[str], Driver]:
     """Return what opens the driver of a region."""
-    return partial(open_driver, settings, state_dir, environment)
+    return partial(open_driver, settings, state_dir, environment, timing=timing)
 
 
 def open_driver(
-    settings: OvhSettings, state_dir: Path, environment: Mapping[str, str], region: str
+    settings: OvhSettings,
+    state_dir: Path,
+    environment: Mapping[str, str],
+    region: str,
+    *,
+    timing: CloudTiming = STANDARD,
 ) -> Driver:
     """Open the driver of a region; raises `CredentialsError` without a token."""
     if settings.speaks_rest:
@@ -31,7 +40,11 @@ def open_driver(
             )
         setting = settings.api_token_setting(region)
         return RestDriver(
-            region, url=settings.url_of(region), token=token, setting=setting
+            region,
+            url=settings.url_of(region),
+            token=token,
+            setting=setting,
+            timing=timing,
         )
     password = settings.password
     return CliDriver(
@@ -42,4 +55,5 @@ def open_driver(
         environment=environment,
         username=settings.username,
         password=password.get_secret_value() if password is not None else None,
+        timing=timing,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ollama_proxy.backends.base.json_client import Named, RestClient
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.ovh.app_log import LINES, LOG_BYTES
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
 from ollama_proxy.backends.ovh.driver import explain_account
@@ -29,12 +30,20 @@ class RestDriver:
     hides_environment = True
 
     def __init__(
-        self, region: str, *, url: str, token: str, setting: str = "OVH_AI_TOKEN"
+        self,
+        region: str,
+        *,
+        url: str,
+        token: str,
+        setting: str = "OVH_AI_TOKEN",
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._region = region
         self._setting = setting
         self._url = url
-        self._client = RestClient(url, token, setting="OVH_AI_API_URL and OVH_REGION")
+        self._client = RestClient(
+            url, token, setting="OVH_AI_API_URL and OVH_REGION", timing=timing
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.backends import ollama_store as module
 from ollama_proxy.backends.gguf import read_head, short_float
 from ollama_proxy.backends.local import LocalBackend, Program
 from ollama_proxy.backends.ollama_answers import go_time
@@ -272,10 +271,8 @@ def test_changes_show_at_once_and_nothing_is_read_again_without_one(
     assert store.show("tiny:latest") is None
 
 
-def test_only_so_many_models_are_told_of(
-    folder: StoreFolder, store: OllamaStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MOST_MODELS", 3)
+def test_only_so_many_models_are_told_of(folder: StoreFolder) -> None:
+    store = OllamaStore(folder.folder, most=3)
     for number in range(5):
         folder.put(f"registry.ollama.ai/library/m{number}/latest")
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -24,6 +25,7 @@ class Rig:
     """A cloud, and what a deployment keeps on its disk.
 
     ``others``: what other proxies have there, under their owner ids or under ours.
+    ``timing``: what backends get that are opened from then on.
     """
 
     cloud: FakeExoscale
@@ -35,6 +37,7 @@ class Rig:
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
     others: list[FakeInstance] = field(default_factory=list)
+    timing: CloudTiming = STANDARD
 
     @property
     def paid(self) -> list[FakeInstance]:
@@ -81,7 +84,11 @@ class Rig:
             self.remembers,
         )
         return open_backend(
-            context, port=self.port, poll_s=0.02, sleep=self.clock.sleep
+            context,
+            port=self.port,
+            poll_s=0.02,
+            sleep=self.clock.sleep,
+            timing=self.timing,
         )
 
 

@@ -5,6 +5,7 @@ import asyncio
 import exoscale.api.v2
 import pytest
 
+from ollama_proxy.backends.base.timing import CloudTiming
 from ollama_proxy.backends.exoscale.api import ExoscaleApi, settled
 from ollama_proxy.backends.exoscale.check import RIGHTS
 from ollama_proxy.base.errors import (
@@ -149,12 +150,20 @@ async def test_nobody_at_the_address_means_that_nothing_was_sent(rig: Rig) -> No
 
 
 async def test_a_dead_connection_ends_in_a_time_out(
-    rig: Rig, api: ExoscaleApi, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr("ollama_proxy.backends.exoscale.api._TIMEOUT_S", (0.2, 0.2))
+    api = ExoscaleApi(
+        "at-vie-2",
+        endpoint=rig.server.url,
+        key=KEY,
+        secret=SECRET,
+        clock=rig.clock,
+        timing=CloudTiming(connect_s=0.2, call_s=0.2),
+    )
     rig.server.script["create-security-group"] = ["slow"]
     with pytest.raises(OutcomeUnknownError):
         await api.call("create_security_group", name="mine")
+    api.close()
 
 
 async def test_a_right_id_in_the_wrong_zone_is_not_found(rig: Rig) -> None:

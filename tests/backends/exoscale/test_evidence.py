@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from ollama_proxy.backends.base import guard_client as guard
-from ollama_proxy.backends.exoscale import evidence
+from ollama_proxy.backends.base.timing import CloudTiming
 from ollama_proxy.base.errors import OutcomeUnknownError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase, SupportsReport
@@ -67,9 +66,9 @@ async def test_a_full_disk_names_the_setting(rig: Rig) -> None:
     ],
 )
 async def test_that_no_lines_could_be_fetched_is_said(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, report: bytes | str, says: str
+    rig: Rig, report: bytes | str, says: str
 ) -> None:
-    monkeypatch.setattr(guard, "_TIMEOUT_S", 0.4)
+    rig.timing = CloudTiming(guard_s=0.4)
     seen = await failed_step(rig, report)
 
     assert seen.phase is Phase.FAILED
@@ -78,9 +77,9 @@ async def test_that_no_lines_could_be_fetched_is_said(
 
 
 async def test_of_lines_that_do_not_end_what_came_is_kept(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(guard, "_TIMEOUT_S", 0.5)
+    rig.timing = CloudTiming(guard_s=0.5)
     async with asyncio.timeout(5):
         seen = await failed_step(rig, "endless")
 
@@ -229,9 +228,9 @@ async def test_of_a_step_that_no_installation_has_no_log_is_asked_for(
 
 
 async def test_the_report_has_what_comes_in_time(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(evidence, "_PART_S", 0.3)
+    rig.timing = CloudTiming(given_up_s=0.3)
     rig.guests.stages, rig.guests.logs = ["driver"], {"driver": b"one\ntwo\n"}
     rig.server.script["list-events"] = ["", "slow"]
     told = await given_up(rig)

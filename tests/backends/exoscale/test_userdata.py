@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ollama_proxy.backends.exoscale import userdata
 from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.backends.exoscale.userdata import (
     LIMIT,
@@ -158,14 +157,12 @@ def test_no_more_models_than_a_disk_takes_are_pulled_beside_the_driver() -> None
     )
 
 
-def test_what_is_too_long_is_refused_before_it_is_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(userdata, "LIMIT", 100)
+def test_what_is_too_long_is_refused_before_it_is_sent() -> None:
     with pytest.raises(SpecError, match="Exoscale takes 100"):
         user_data(
             Certificate("CERT\n", "KEY\n"),
             Installation("0.32.15"),
             token="t",
             dead_man_s=1.0,
+            limit=100,
         )

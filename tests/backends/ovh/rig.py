@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -25,7 +26,10 @@ DRIVERS = ("rest", "cli")
 
 @dataclass(slots=True)
 class Rig:
-    """A cloud, and what a deployment keeps on its disk."""
+    """A cloud, and what a deployment keeps on its disk.
+
+    ``timing``: what backends get that are opened from then on.
+    """
 
     cloud: FakeOvh
     server: OvhServer
@@ -37,6 +41,7 @@ class Rig:
     driver: str
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
+    timing: CloudTiming = STANDARD
 
     def settings(self, **more: object) -> OvhSettings:
         region = str(more.get("region", "GRA"))
@@ -61,7 +66,7 @@ class Rig:
             self.remembers,
             os.environ,
         )
-        return open_backend(context, poll_s=0.02)
+        return open_backend(context, poll_s=0.02, timing=self.timing)
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.ovh import app_log
+from ollama_proxy.backends.base.timing import CloudTiming
 from ollama_proxy.backends.ovh.app_log import LINES, read_log
 from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -76,9 +76,9 @@ async def test_what_can_not_be_fetched_is_told_as_such(rig: Rig, fault: str) -> 
 
 
 async def test_a_log_that_does_not_come_is_not_waited_for(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(app_log, "_TIMEOUT_S", 0.2)
+    rig.timing = CloudTiming(app_log_s=0.2)
     rig.server.script["log"] = ["slow"]
     found = await seen(rig, "")
 

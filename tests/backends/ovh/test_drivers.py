@@ -1,6 +1,7 @@
 """Both drivers do the same, and every failure is named after what to do next."""
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -8,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.base import json_client as rest
-from ollama_proxy.backends.ovh import cli
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.failures import Aim, failure
@@ -47,16 +47,18 @@ ORDER = Order(
 
 @pytest.fixture
 async def driver(rig: Rig) -> AsyncIterator[Driver]:
-    opened: Driver
-    if rig.driver == "rest":
-        opened = RestDriver("GRA", url=f"{rig.server.url}/gra", token=AI_TOKEN)
-    else:
-        opened = cli_driver(rig)
-    yield opened
-    await opened.aclose()
+    async with contextlib.aclosing(driver_of(rig)) as opened:
+        yield opened
 
 
-def cli_driver(rig: Rig, **more: str) -> CliDriver:
+def driver_of(rig: Rig, timing: CloudTiming = STANDARD) -> Driver:
+    if rig.driver == "cli":
+        return cli_driver(rig, timing)
+    url = f"{rig.server.url}/gra"
+    return RestDriver("GRA", url=url, token=AI_TOKEN, timing=timing)
+
+
+def cli_driver(rig: Rig, timing: CloudTiming = STANDARD, **more: str) -> CliDriver:
     home = rig.folder / "home"
     return CliDriver(
         "GRA",
@@ -64,6 +66,7 @@ def cli_driver(rig: Rig, **more: str) -> CliDriver:
         home=home,
         template=None,
         environment=os.environ,
+        timing=timing,
         **more,
     )
 
@@ -125,35 +128,33 @@ HANGING = {"lost-after", "lost-before", "slow"}
 """The faults after which no answer comes at all, by one driver or the other."""
 
 
-def lose_patience(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def patience_with(fault: str) -> CloudTiming:
     """Wait briefly for what never comes; for anything else as long as it takes."""
-    if fault in HANGING:
-        monkeypatch.setattr(cli, "_TIMEOUT_S", 0.5)
-        monkeypatch.setattr(rest, "_TIMEOUT_S", 0.5)
+    return CloudTiming(command_s=0.5, call_s=0.5) if fault in HANGING else STANDARD
 
 
 @pytest.mark.parametrize("fault", FAILURES)
 async def test_a_creation_that_fails_says_what_to_do(
-    rig: Rig, driver: Driver, fault: str, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, driver: Driver, fault: str
 ) -> None:
     await driver.flavors()
-    lose_patience(monkeypatch, fault)
     rig.server.script["create"] = [fault]
-    with pytest.raises(BackendError) as caught:
-        await driver.create(ORDER)
+    async with contextlib.aclosing(driver_of(rig, patience_with(fault))) as impatient:
+        with pytest.raises(BackendError) as caught:
+            await impatient.create(ORDER)
 
     assert type(caught.value) is FAILURES[fault]
 
 
 @pytest.mark.parametrize("fault", ["500", "lost-after", "slow", "html-502-after"])
 async def test_a_look_that_fails_has_changed_nothing(
-    rig: Rig, driver: Driver, fault: str, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, driver: Driver, fault: str
 ) -> None:
     app = await driver.create(ORDER)
-    lose_patience(monkeypatch, fault)
     rig.server.script["get"] = [fault] * 2  # a look on a kept connection is repeated
-    with pytest.raises(TransientError):
-        await driver.app(app.id)
+    async with contextlib.aclosing(driver_of(rig, patience_with(fault))) as impatient:
+        with pytest.raises(TransientError):
+            await impatient.app(app.id)
 
 
 def test_a_quota_is_no_fault_of_the_token() -> None:
@@ -185,15 +186,14 @@ async def test_a_question_instead_of_an_answer_is_not_an_answer(only_cli: Rig) -
 
 
 async def test_a_command_that_hangs_is_killed_with_its_group(
-    only_cli: Rig, monkeypatch: pytest.MonkeyPatch
+    only_cli: Rig,
 ) -> None:
-    lose_patience(monkeypatch, "slow")
     pids = only_cli.folder / "pids"
     script = f"#!/bin/sh\n[ $1 = config ] && exit 0\necho $$ >> {pids}\n"
     only_cli.program.write_text(
         script + f"sh -c 'echo $$ >> {pids}; sleep 60' & wait\n"
     )
-    driver = cli_driver(only_cli)
+    driver = cli_driver(only_cli, patience_with("slow"))
     with pytest.raises(OutcomeUnknownError, match="was killed"):
         await driver.start("a")
     told = [int(pid) for pid in pids.read_text().split()]

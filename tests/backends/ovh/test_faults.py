@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.ovh import cli
+from ollama_proxy.backends.base.timing import CloudTiming
 from tests.backends.ovh.rig import DRIVERS, Rig, ovh_rig
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.ovh.server import token_of
@@ -148,10 +148,8 @@ MISFORTUNES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up a call to the platform sooner."""
-    monkeypatch.setattr(cli, "_TIMEOUT_S", 1.0)
+IMPATIENT = CloudTiming(command_s=1.0)
+"""Gives up a call to the platform sooner."""
 
 
 async def ask(proxy: RunningProxy) -> tuple[int, str]:
@@ -178,6 +176,7 @@ async def test_one_app_runs_at_most_and_none_is_left(
     assert driver in DRIVERS
     misfortune = MISFORTUNES[name]
     async with ovh_rig(tmp_path, driver, Timing(scale_s=5.0, stop_s=20.0)) as rig:
+        rig.timing = IMPATIENT
         stranger = rig.cloud.stranger()
         misfortune.arrange(rig)
         step_s = 3.0 if driver == "cli" else 10.0
@@ -226,6 +225,7 @@ async def _live_through(
 
 async def test_without_room_another_region_is_tried_next(tmp_path: Path) -> None:
     async with ovh_rig(tmp_path, "rest", Timing(scale_s=5.0, stop_s=20.0)) as rig:
+        rig.timing = IMPATIENT
         rig.cloud.full = {"GRA"}
         hastening = asyncio.ensure_future(pass_time(rig.clock, 10.0, every_s=0.01))
         async with running_proxy(
