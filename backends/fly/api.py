@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aiolimiter import AsyncLimiter
 
 from ollama_proxy.backends.base.json_client import RestClient
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.failures import NoAppError, NotYetError, failure
 from ollama_proxy.backends.fly.machines import (
     Machine,
@@ -28,8 +29,6 @@ from ollama_proxy.base.errors import BackendError, NotFoundError, TransientError
 _NONCE = "fly-machine-lease-nonce"
 _LEASE_S = 15
 _WAIT_S = 20
-_LOOKS = (10, 2.0)
-_ACTIONS = (3, 3.0)
 _MAX_LIMITERS = 200
 
 
@@ -47,13 +46,16 @@ class FlyApi:
         token: str,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self.app = app
+        self._timing = timing
         self._client = RestClient(
             url.removesuffix("/v1") + "/v1",
             token,
             clock,
             setting="FLY_FLAPS_BASE_URL",
+            timing=timing,
         )
         self._patience = Patience(clock, sleep, cloud="Fly")
         self._limiters: dict[str, AsyncLimiter] = {}
@@ -321,7 +323,8 @@ class FlyApi:
         key = f"{method} {place}"
         if key not in self._limiters:
             is_look = method == "GET" and "/machines/" in place
-            self._limiters[key] = AsyncLimiter(*(_LOOKS if is_look else _ACTIONS))
+            pace = self._timing.looks if is_look else self._timing.actions
+            self._limiters[key] = AsyncLimiter(*pace)
         return self._limiters[key]
 
 

@@ -10,6 +10,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningJournal,
     ProvisioningRecord,
 )
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.looking import FlyLooks
@@ -66,6 +67,7 @@ class FlyBackend(FlyLooks):
         clock: Clock,
         max_lifetime_s: float | None,
         poll_s: float,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._settings = settings
         self._api = api
@@ -82,6 +84,7 @@ class FlyBackend(FlyLooks):
             keeps=settings.idle_action != "destroy",
             lease_s=settings.lease,
             only_location=api.app,
+            timing=timing,
         )
         self._volumes = Volumes(
             settings, api=api, name=volume_name(owner_id), journal=journal
@@ -97,7 +100,12 @@ class FlyBackend(FlyLooks):
             max_lifetime_s=max_lifetime_s,
         )
         self._premises = AppSetup(
-            settings, api=api, journal=journal, volumes=self._volumes, clock=clock
+            settings,
+            api=api,
+            journal=journal,
+            volumes=self._volumes,
+            clock=clock,
+            timing=timing,
         )
         self._last_shown: dict[LaunchId, Machine] = {}
         self._settled: LaunchId | None = None
@@ -324,7 +332,11 @@ class FlyBackend(FlyLooks):
 
 
 def open_backend(
-    context: BackendContext, *, poll_s: float = 3.0, sleep: Sleep = asyncio.sleep
+    context: BackendContext,
+    *,
+    poll_s: float = 3.0,
+    sleep: Sleep = asyncio.sleep,
+    timing: CloudTiming = STANDARD,
 ) -> FlyBackend:
     """Build the backend from the settings ``fly``.
 
@@ -345,6 +357,7 @@ def open_backend(
             token=token.get_secret_value(),
             clock=context.clock,
             sleep=sleep,
+            timing=timing,
         ),
         owner_id=context.owner_id,
         remembers=context.remembers,
@@ -353,4 +366,5 @@ def open_backend(
         clock=context.clock,
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
         poll_s=poll_s,
+        timing=timing,
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
 from ollama_proxy.backends.base.provisioning_journal import ProvisioningJournal
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import AppTakenError, NoAppError
 from ollama_proxy.backends.fly.image import how_to_push, is_own, pinned
@@ -28,7 +29,6 @@ from ollama_proxy.base.errors import (
 _ADDRESSES = {"public": ("shared_v4", "v6"), "flycast": ("private_v6",), "6pn": ()}
 _DEDICATED_V4 = 2.0
 _LIMIT_S = 600.0
-_PAUSE_S = 2.0
 _SHOWN_LATE_S = 60.0
 
 
@@ -43,12 +43,14 @@ class AppSetup:
         journal: ProvisioningJournal,
         volumes: Volumes,
         clock: Clock,
+        timing: CloudTiming = STANDARD,
     ) -> None:
         self._settings = settings
         self._api = api
         self._journal = journal
         self._volumes = volumes
         self._clock = clock
+        self._pause_s = timing.setup_pause_s
 
     def idle_price_per_hour(self, *, machines: int) -> float:
         """Return what is kept costs, at most: disks of machines, and the volume."""
@@ -186,7 +188,7 @@ class AppSetup:
         repeated = AsyncRetrying(
             retry=retry_if_exception_type((NotFoundError, CredentialsError)),
             stop=is_too_late,
-            wait=wait_fixed(_PAUSE_S),
+            wait=wait_fixed(self._pause_s),
             sleep=asyncio.sleep,
             reraise=True,
         )
@@ -208,7 +210,7 @@ class AppSetup:
                     await self._api.delete_volume(volume.id)
                 except (TransientError, NotFoundError, OutcomeUnknownError) as error:
                     said = str(error)  # detached late, say: looked for again
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(self._pause_s)
         try:
             async for step in self._remove_addresses_and_app():
                 yield step
@@ -256,7 +258,7 @@ class AppSetup:
                 return
             with contextlib.suppress(NotFoundError, CredentialsError):
                 await self._api.show_app()
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(self._pause_s)
                 continue
             return
         raise TransientError(

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.backends.fly import api as fly_api
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase
@@ -251,16 +250,14 @@ class Story:
 
 @pytest.mark.parametrize("cloud", RIGS)
 async def test_lists_that_lie_make_no_second_one_and_hide_none(
-    tmp_path: Path, cloud: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cloud: str
 ) -> None:
-    monkeypatch.setattr(fly_api, "_ACTIONS", (10_000, 1.0))  # its pace is real time
-    monkeypatch.setattr(fly_api, "_LOOKS", (10_000, 1.0))
     for seed in SEEDS:
         folder = tmp_path / str(seed)
         await asyncio.to_thread(folder.mkdir)
         async with RIGS[cloud](folder) as rig:
             if cloud == "fly":
-                rig.server.is_paced = False
+                rig.lift_pace()  # it is real time
             rng = random.Random(seed)
             liar = Liar(rig, cloud, LIES[seed % len(LIES)])
             keeps = (seed // len(LIES)) % 2 == 0

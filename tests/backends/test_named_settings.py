@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ollama_proxy.backends.base.timing import CloudTiming
 from ollama_proxy.backends.exoscale.advice import values_of
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.base.errors import BackendError
+from tests.backends.fly.rig import UNPACED
 from tests.virtual_time import JumpingClock
 
 SECRET = "s3cr3t-of-the-test"
@@ -78,7 +81,7 @@ NOWHERE = "11111111-1111-4111-8111-111111111111"
 
 
 @contextlib.asynccontextmanager
-async def exoscale(url: str) -> AsyncIterator[Calls]:
+async def exoscale(url: str, timing: CloudTiming) -> AsyncIterator[Calls]:
     settings = ExoscaleSettings()
     clock = JumpingClock()
     api = ExoscaleApi(
@@ -89,6 +92,7 @@ async def exoscale(url: str) -> AsyncIterator[Calls]:
         clock=clock,
         sleep=clock.sleep,
         values=values_of(settings),
+        timing=timing,
     )
     arguments: dict[str, dict[str, Any]] = {
         "list_instance_types": {},
@@ -116,8 +120,8 @@ async def exoscale(url: str) -> AsyncIterator[Calls]:
 
 
 @contextlib.asynccontextmanager
-async def ovh(url: str) -> AsyncIterator[Calls]:
-    driver = RestDriver("GRA", url=url, token=SECRET)
+async def ovh(url: str, timing: CloudTiming) -> AsyncIterator[Calls]:
+    driver = RestDriver("GRA", url=url, token=SECRET, timing=timing)
     calls: Calls = {
         "whoami": driver.whoami,
         "flavors": driver.flavors,
@@ -134,9 +138,16 @@ async def ovh(url: str) -> AsyncIterator[Calls]:
 
 
 @contextlib.asynccontextmanager
-async def fly(url: str) -> AsyncIterator[Calls]:
+async def fly(url: str, timing: CloudTiming) -> AsyncIterator[Calls]:
     clock = JumpingClock()
-    api = FlyApi("an-app", url=url, token=SECRET, clock=clock, sleep=clock.sleep)
+    api = FlyApi(
+        "an-app",
+        url=url,
+        token=SECRET,
+        clock=clock,
+        sleep=clock.sleep,
+        timing=timing,
+    )
     calls: Calls = {
         "machines": api.machines,
         "machine": lambda: api.machine("17"),
@@ -164,11 +175,13 @@ CLOUDS = {
 }
 
 
-async def faults_of(cloud: str, said: bytes | None) -> dict[str, str]:
+async def faults_of(
+    cloud: str, said: bytes | None, timing: CloudTiming = UNPACED
+) -> dict[str, str]:
     """Return by call what is wrong with how its failure is told."""
     opened, setting, value = CLOUDS[cloud]
     wrong = {}
-    async with answering(said) as url, opened(url) as calls:
+    async with answering(said) as url, opened(url, timing) as calls:
         for name, call in calls.items():
             try:
                 await call()
@@ -191,13 +204,6 @@ def lacking(told: str, setting: "re.Pattern[str]", value: str) -> str:
     return "" if TO_DO.search(told) else "it does not say what to do"
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep no pace: nobody counts here."""
-    for name in ("_LOOKS", "_ACTIONS"):
-        monkeypatch.setattr(f"ollama_proxy.backends.fly.api.{name}", (1000, 1.0))
-
-
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("cloud", CLOUDS)
 async def test_an_error_names_setting_and_value_and_what_to_do(
@@ -208,12 +214,11 @@ async def test_an_error_names_setting_and_value_and_what_to_do(
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 async def test_an_answer_that_does_not_come_is_told_likewise(
-    cloud: str, monkeypatch: pytest.MonkeyPatch
+    cloud: str,
 ) -> None:
-    monkeypatch.setattr("ollama_proxy.backends.exoscale.api._TIMEOUT_S", (0.1, 0.1))
-    monkeypatch.setattr("ollama_proxy.backends.base.json_client._TIMEOUT_S", 0.1)
+    impatient = replace(UNPACED, connect_s=0.1, call_s=0.1)
 
-    assert await faults_of(cloud, None) == {}
+    assert await faults_of(cloud, None, impatient) == {}
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -222,7 +227,7 @@ async def test_an_address_without_tls_is_told_likewise(cloud: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(answering(answer(200, "{}")))
         url = url.replace("http:", "https:")
-        calls = await stack.enter_async_context(opened(url))
+        calls = await stack.enter_async_context(opened(url, UNPACED))
         for call in calls.values():
             with pytest.raises(BackendError) as caught:
                 await call()

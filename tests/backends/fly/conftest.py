@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
-from ollama_proxy.backends.fly import api
 from tests.backends.fly.rig import Rig, fly_rig
-from tests.fakes.fly.server import TOKEN, FlyServer
+from tests.fakes.fly.server import TOKEN
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +22,12 @@ def no_secret_is_told(
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with fly_rig(tmp_path) as made:
+async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    is_paced = "without_pace" not in request.fixturenames
+    async with fly_rig(tmp_path, is_paced=is_paced) as made:
         yield made
 
 
 @pytest.fixture
-def without_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lift the limits on both sides: for tests in which time is hastened."""
-    monkeypatch.setattr(FlyServer, "_pace", lambda *_args: None)
-    monkeypatch.setattr(api, "_ACTIONS", (10_000, 1.0))
-    monkeypatch.setattr(api, "_LOOKS", (10_000, 1.0))
+def without_pace() -> None:
+    """Have `rig` lift its limits: for tests in which time is hastened."""

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend, open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
@@ -20,11 +21,16 @@ from tests.virtual_time import JumpingClock
 OWNER = "0123456789abcdef"
 IMAGE = "127.0.0.1:9/team/ollama:0.32.15"  # nothing answers there
 APP = "llm"
+UNPACED = CloudTiming(looks=(10_000.0, 1.0), actions=(10_000.0, 1.0))
+"""Keeps no pace: for tests in which time is hastened, or nobody counts."""
 
 
 @dataclass(slots=True)
 class Rig:
-    """A cloud, and what a deployment keeps on its disk."""
+    """A cloud, and what a deployment keeps on its disk.
+
+    ``timing``: what backends get that are opened from then on.
+    """
 
     cloud: FakeFly
     server: FlyServer
@@ -35,6 +41,7 @@ class Rig:
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
+    timing: CloudTiming = STANDARD
 
     def settings(self, **more: object) -> FlySettings:
         common: dict[str, object] = {
@@ -56,12 +63,22 @@ class Rig:
             {"fly": self.settings(**more)},
             self.remembers,
         )
-        return open_backend(context, poll_s=0.05, sleep=self.sleep)
+        return open_backend(context, poll_s=0.05, sleep=self.sleep, timing=self.timing)
 
     def api(self) -> FlyApi:
         return FlyApi(
-            APP, url=self.server.url, token=TOKEN, clock=self.clock, sleep=self.sleep
+            APP,
+            url=self.server.url,
+            token=TOKEN,
+            clock=self.clock,
+            sleep=self.sleep,
+            timing=self.timing,
         )
+
+    def lift_pace(self) -> None:
+        """Lift the limits on both sides."""
+        self.server.is_paced = False
+        self.timing = replace(self.timing, looks=UNPACED.looks, actions=UNPACED.actions)
 
     async def sleep(self, length_s: float) -> None:
         """Let the time pass that Fly wants to be left alone."""
@@ -71,10 +88,15 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def fly_rig(folder: Path, timing: Timing | None = None) -> AsyncIterator[Rig]:
+async def fly_rig(
+    folder: Path, timing: Timing | None = None, *, is_paced: bool = True
+) -> AsyncIterator[Rig]:
     """Run a fake Fly with one empty app, and its guests."""
     clock = JumpingClock()
     cloud = FakeFly(clock.now, timing or Timing())
     app = cloud.add_app(APP)
     async with fly_server(cloud) as server, guests_of(server) as guests:
-        yield Rig(cloud, server, guests, clock, folder, app)
+        rig = Rig(cloud, server, guests, clock, folder, app)
+        if not is_paced:
+            rig.lift_pace()
+        yield rig

@@ -23,7 +23,7 @@ class TestStop(BackendContract):
     async def with_a_cloud(self) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory() as folder:
             timing = Timing(start_s=0.05, stop_s=0.05, destroy_s=0.05, destroyed_s=0.05)
-            async with fly_rig(Path(folder), timing) as self.rig:
+            async with fly_rig(Path(folder), timing, is_paced=False) as self.rig:
                 yield
                 async with asyncio.timeout(5):  # the last stop is not waited for
                     while self.rig.cloud.paid:

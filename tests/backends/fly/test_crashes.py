@@ -54,7 +54,7 @@ async def test_a_first_start_that_is_killed_makes_one_machine_in_the_end(
     later_s: float,
     idle_action: str,
 ) -> None:
-    async with fly_rig(tmp_path) as rig:
+    async with fly_rig(tmp_path, is_paced=False) as rig:
         killer[moment] = number
         backend = rig.open(idle_action=idle_action)
         with pytest.raises(Killed):
@@ -73,7 +73,7 @@ async def test_a_first_start_that_is_killed_makes_one_machine_in_the_end(
 async def test_a_later_start_that_is_killed_starts_the_same_machine(
     tmp_path: Path, killer: dict[str, int], moment: str, number: int
 ) -> None:
-    async with fly_rig(tmp_path) as rig:
+    async with fly_rig(tmp_path, is_paced=False) as rig:
         await lived_through(rig, LAUNCH, later_s=0.0)
         killer |= {"seen": 0, moment: number}
         backend = rig.open()
@@ -91,7 +91,7 @@ async def test_a_later_start_that_is_killed_starts_the_same_machine(
 async def test_the_starts_take_the_calls_that_are_counted_here(
     tmp_path: Path, killer: dict[str, int]
 ) -> None:
-    async with fly_rig(tmp_path) as rig:
+    async with fly_rig(tmp_path, is_paced=False) as rig:
         backend = rig.open()
         await backend.start(LAUNCH)
         first = killer["seen"]
@@ -108,7 +108,7 @@ async def test_the_starts_take_the_calls_that_are_counted_here(
 
 
 async def test_a_lease_that_is_over_is_swept_by_anybody(tmp_path: Path) -> None:
-    async with fly_rig(tmp_path) as rig:
+    async with fly_rig(tmp_path, is_paced=False) as rig:
         backend, other = rig.open(), rig.open("somebodyelse")
         await backend.start(LAUNCH)
         none = await other.sweep_expired(dry_run=False)

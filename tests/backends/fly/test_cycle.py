@@ -29,7 +29,7 @@ async def test_from_nothing_to_tokens_to_rest_and_again(
     tmp_path: Path, idle_action: str
 ) -> None:
     timing = Timing(start_s=0.1, stop_s=0.1, suspend_s=0.1, destroy_s=0.1)
-    async with fly_rig(tmp_path, timing) as rig:
+    async with fly_rig(tmp_path, timing, is_paced=False) as rig:
         async with running_proxy(
             tmp_path / "p",
             backend=rig.open(idle_action=idle_action),
@@ -61,7 +61,7 @@ async def test_a_request_after_a_suspend_takes_no_dead_connection(
     tmp_path: Path,
 ) -> None:
     async with (
-        fly_rig(tmp_path) as rig,
+        fly_rig(tmp_path, is_paced=False) as rig,
         running_proxy(
             tmp_path / "p",
             backend=rig.open(idle_action="suspend"),
@@ -84,7 +84,9 @@ async def test_a_request_after_a_suspend_takes_no_dead_connection(
 async def test_a_volume_that_is_not_to_be_kept_goes_with_its_machine(
     tmp_path: Path,
 ) -> None:
-    async with fly_rig(tmp_path, Timing(destroy_s=0.1, detach_s=0.1)) as rig:
+    async with fly_rig(
+        tmp_path, Timing(destroy_s=0.1, detach_s=0.1), is_paced=False
+    ) as rig:
         async with running_proxy(
             tmp_path / "p",
             backend=rig.open(idle_action="destroy", keep_volume="false"),
@@ -100,7 +102,7 @@ async def test_a_volume_that_is_not_to_be_kept_goes_with_its_machine(
 
 async def test_the_guard_gets_its_token_and_never_the_clients(tmp_path: Path) -> None:
     async with (
-        fly_rig(tmp_path) as rig,
+        fly_rig(tmp_path, is_paced=False) as rig,
         running_proxy(tmp_path / "p", backend=rig.open(), OLLAMA_MODEL="tiny") as proxy,
     ):
         status, _ = await ask(proxy, Authorization="Bearer sk-of-the-client")
@@ -150,7 +152,7 @@ async def test_each_way_to_reach_it_opens_no_more_than_it_needs(
 
 
 async def test_two_proxies_on_one_app_never_run_two_machines(tmp_path: Path) -> None:
-    async with fly_rig(tmp_path, Timing(lag_s=3600.0)) as rig:
+    async with fly_rig(tmp_path, Timing(lag_s=3600.0), is_paced=False) as rig:
         ours, theirs = rig.open(OWNER), rig.open("somebodyelse")
         results = await asyncio.gather(
             ours.start(LAUNCH), theirs.start(NEXT), return_exceptions=True

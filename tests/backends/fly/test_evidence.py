@@ -244,7 +244,7 @@ async def test_a_launch_that_is_given_up_has_its_machines_events(rig: Rig) -> No
 
 async def test_status_and_the_journal_tell_why_a_machine_ended(tmp_path: Path) -> None:
     async with (
-        fly_rig(tmp_path) as rig,
+        fly_rig(tmp_path, is_paced=False) as rig,
         running_proxy(tmp_path / "p", backend=rig.open(), OLLAMA_MODEL="tiny") as proxy,
     ):
         wait = {"Prefer": "wait=20"}

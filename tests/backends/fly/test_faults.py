@@ -4,12 +4,11 @@ import asyncio
 import collections
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.fly import premises
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.fly.rig import IMAGE, OWNER, Rig, fly_rig
 from tests.fakes.fly.cloud import FakeMachine, FakeVolume, Timing
@@ -315,10 +314,8 @@ MISFORTUNES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between repeated calls: these run in real time."""
-    monkeypatch.setattr(premises, "_PAUSE_S", 0.02)
+SETUP_PAUSE_S = 0.02
+"""Between repeated calls: these pauses are in real time."""
 
 
 async def ask(proxy: RunningProxy) -> tuple[int, str]:
@@ -338,8 +335,9 @@ async def test_one_machine_runs_at_most_and_none_is_left(
 ) -> None:
     misfortune = MISFORTUNES[name]
     async with fly_rig(
-        tmp_path, Timing(2.0, 2.0, 5.0, destroy_s=2.0, detach_s=2.0)
+        tmp_path, Timing(2.0, 2.0, 5.0, destroy_s=2.0, detach_s=2.0), is_paced=False
     ) as rig:
+        rig.timing = replace(rig.timing, setup_pause_s=SETUP_PAUSE_S)
         is_new = not misfortune.others and (idle_action, waiting) in APP_IS_MADE
         before = await _deployed(rig, is_new=is_new)
         misfortune.arrange(rig)

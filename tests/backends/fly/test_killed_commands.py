@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.fly import premises
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.usefixtures("without_pace")
 
 @pytest.fixture
 def death(monkeypatch: pytest.MonkeyPatch) -> Death:
-    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
     plan = Death()
     plan.watch(monkeypatch, FlyApi, "_call", MemoryNotes)
     return plan
@@ -70,7 +69,8 @@ async def test_what_a_killed_command_leaves_is_one_deployment_or_none(
     tmp_path: Path, death: Death, moment: str, deploys: bool, app: str
 ) -> None:
     for number in range(1, MOST_CALLS + 1):
-        async with fly_rig(tmp_path / f"{number}") as rig:
+        async with fly_rig(tmp_path / f"{number}", is_paced=False) as rig:
+            rig.timing = replace(rig.timing, setup_pause_s=0.01)
             stranger = somebodys_app(rig)
             death.plan(moment, 0)
             if not deploys:
@@ -113,9 +113,9 @@ def seen(rig: Rig, there: FakeApp) -> tuple[list[str], list[str]]:
     "operation", ["Apps_create", "App_IPAssignments_create", "Volumes_create"]
 )
 async def test_a_lost_answer_to_deploy_leaves_nothing_after_delete(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, operation: str, fault: str, app: str
+    rig: Rig, operation: str, fault: str, app: str
 ) -> None:
-    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    rig.timing = replace(rig.timing, setup_pause_s=0.01)
     stranger = somebodys_app(rig)
     rig.server.script[operation] = [fault]
     for _ in range(3):
@@ -131,9 +131,9 @@ async def test_a_lost_answer_to_deploy_leaves_nothing_after_delete(
 
 
 async def test_a_new_app_that_is_shown_late_and_whose_answer_was_lost_is_ours(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    rig.timing = replace(rig.timing, setup_pause_s=0.01)
     rig.server.script["Apps_create"] = ["lost-after"]
     with contextlib.suppress(BackendError):
         await run(rig, "fresh", deploys=True)
@@ -145,9 +145,9 @@ async def test_a_new_app_that_is_shown_late_and_whose_answer_was_lost_is_ours(
 
 
 async def test_an_app_whose_creation_was_refused_is_not_taken_for_ours(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(premises, "_PAUSE_S", 0.01)
+    rig.timing = replace(rig.timing, setup_pause_s=0.01)
     rig.server.script["Apps_create"] = ["409:try again"]
     with pytest.raises(BackendError):
         await run(rig, "theirs", deploys=True)

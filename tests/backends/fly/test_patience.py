@@ -78,7 +78,7 @@ async def test_a_proxy_that_was_refused_leaves_nothing_to_be_stopped(
 async def test_a_start_that_is_refused_does_not_say_that_something_may_cost_money(
     tmp_path: Path,
 ) -> None:
-    async with fly_rig(tmp_path) as rig:
+    async with fly_rig(tmp_path, is_paced=False) as rig:
         rig.server.always["Machines_list"] = "401"
         async with running_proxy(
             tmp_path / "p", backend=rig.open(), OLLAMA_MODEL="tiny"

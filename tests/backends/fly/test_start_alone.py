@@ -1,10 +1,12 @@
 """`ollama-proxy start` while no proxy runs: on record first, and it ends by itself."""
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ollama_proxy.backends.fly import backend
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.cli.offline import stop_alone
@@ -14,7 +16,7 @@ from ollama_proxy.config.settings import Settings
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.notes import SqliteBackendNotes
 from ollama_proxy.store.sqlite.store import SqliteStore
-from tests.backends.fly.rig import IMAGE, Rig, fly_rig
+from tests.backends.fly.rig import IMAGE, UNPACED, Rig, fly_rig
 from tests.backends.fly.test_deploy import typed
 from tests.crashes import Death, Killed
 from tests.fakes.fly.server import TOKEN
@@ -23,6 +25,14 @@ MOST_CALLS = 20
 """More calls than a start makes."""
 
 pytestmark = pytest.mark.usefixtures("without_pace")
+
+
+@pytest.fixture(autouse=True)
+def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands in this process keep no pace."""
+    monkeypatch.setattr(
+        backend, "open_backend", partial(backend.open_backend, timing=UNPACED)
+    )
 
 
 def settings_of(rig: Rig, **more: str) -> Settings:
@@ -105,7 +115,7 @@ async def test_a_start_that_is_killed_at_any_call_is_one_machine_or_none(
     death = Death()
     death.watch(monkeypatch, FlyApi, "_call", SqliteBackendNotes)
     for number in range(1, MOST_CALLS + 1):
-        async with fly_rig(tmp_path / f"{number}") as rig:
+        async with fly_rig(tmp_path / f"{number}", is_paced=False) as rig:
             (tmp_path / f"{number}").mkdir()
             settings = settings_of(rig, FLY_IDLE_ACTION=idle_action)
             death.plan(moment, number)

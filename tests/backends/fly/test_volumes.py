@@ -155,7 +155,7 @@ async def test_a_move_to_another_host_is_mended_wherever_it_was_killed(
 ) -> None:
     plan = kill_around(monkeypatch, FlyApi, "_call")
     for number in range(1, MOST_CALLS + 1):
-        async with fly_rig(tmp_path / f"{number}") as rig:
+        async with fly_rig(tmp_path / f"{number}", is_paced=False) as rig:
             plan |= {"before": 0, "after": 0}
             await once(rig, LAUNCH, idle_action=idle_action)
             rig.cloud.volumes()[0].host_is_full = True
