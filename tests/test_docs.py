@@ -308,14 +308,15 @@ def test_each_decision_has_a_number_of_its_own() -> None:
         assert page.read_text("utf-8").startswith(f"# {number}. "), page.name
 
 
-def test_the_readme_has_the_two_commands_and_make_knows_them() -> None:
+def test_the_readme_has_the_commands_and_make_and_ci_know_them() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     makefile = (ROOT / "Makefile").read_text("utf-8")
 
-    for task in ("run", "test"):
+    for task in ("run", "test", "check"):
         assert f"    make {task} " in readme
         assert f"\n{task}: " in makefile
-    assert "make test" in (ROOT / ".ci/run").read_text()
+    commands = (ROOT / ".ci/run").read_text().splitlines()[-2:]
+    assert commands == ["make check", "make image-test"]
 
 
 def test_make_run_takes_no_cloud_from_credentials_alone() -> None:
