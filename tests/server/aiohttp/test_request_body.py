@@ -4,7 +4,11 @@ import asyncio
 import io
 from pathlib import Path
 
-from ollama_proxy.serving.body_budget import BodyBudget
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from ollama_proxy.server.aiohttp.request_body import RequestBody
+from ollama_proxy.serving.body_budget import SMALL_BODY, BodyBudget
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import generate, running_proxy
 
@@ -16,6 +20,23 @@ def test_a_budget_gives_what_is_left_and_no_more() -> None:
     assert not budget.take(1)
     budget.give_back(4)
     assert budget.take(4)
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_small"),
+    [
+        ({"Content-Length": str(SMALL_BODY)}, True),
+        ({"Content-Length": str(SMALL_BODY + 1)}, False),
+        ({"Transfer-Encoding": "chunked"}, False),
+    ],
+)
+async def test_a_body_is_small_up_to_the_limit_and_if_its_length_is_known(
+    headers: dict[str, str], *, is_small: bool
+) -> None:
+    request = make_mocked_request("POST", "/api/chat", headers=headers)
+    body = RequestBody(request, BodyBudget(10), stall_s=1.0)
+
+    assert body.is_small is is_small
 
 
 async def test_a_body_beyond_the_budget_is_not_held(tmp_path: Path) -> None:
