@@ -22,7 +22,7 @@ run: $(VENV)/run ## serve on :11434, with the embedded backend
 test: $(VENV)/dev ## run every test, by more workers than processors: many tests wait
 	$(TESTS)
 
-TESTS = $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
+TESTS = $(BIN)/python -m pytest --numprocesses=5 --dist=worksteal
 
 image-test: $(VENV)/dev ## build both images and run them, as root on Debian; a few minutes
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ] \
