@@ -3,11 +3,12 @@
 import asyncio
 import re
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ollama_proxy.base.errors import StoreError
@@ -109,10 +110,13 @@ def written(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return gate
 
 
-@pytest.mark.parametrize("fast", ["true", "false"])
-async def test_a_stop_while_it_is_written_is_a_503_and_nothing_is_launched(
-    tmp_path: Path, written: asyncio.Event, fast: str
-) -> None:
+@asynccontextmanager
+async def asked_while_writing(
+    tmp_path: Path, fast: str
+) -> AsyncIterator[
+    tuple[RunningProxy, InProcessBackend, asyncio.Task[aiohttp.ClientResponse]]
+]:
+    """Yield a proxy that is writing a launch down, and who asked for it."""
     backend = InProcessBackend()
     async with running_proxy(
         tmp_path, backend=backend, OLLAMA_PROXY_FAST_PATH=fast
@@ -122,6 +126,15 @@ async def test_a_stop_while_it_is_written_is_a_503_and_nothing_is_launched(
             proxy.session.post(f"{proxy.url}/api/chat", json=CHAT)
         )
         await proxy.until(lambda: controller.is_reserving)
+        yield proxy, backend, asked
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+async def test_a_stop_while_it_is_written_is_a_503_and_nothing_is_launched(
+    tmp_path: Path, written: asyncio.Event, fast: str
+) -> None:
+    async with asked_while_writing(tmp_path, fast) as (proxy, backend, asked):
+        controller = proxy.parts.pool.controllers[0]
         proxy.parts.pool.stop()
         written.set()
         async with await asked as reply:
@@ -137,15 +150,7 @@ async def test_a_stop_while_it_is_written_is_a_503_and_nothing_is_launched(
 async def test_a_client_that_leaves_while_it_is_written_is_counted_as_gone(
     tmp_path: Path, written: asyncio.Event, fast: str
 ) -> None:
-    backend = InProcessBackend()
-    async with running_proxy(
-        tmp_path, backend=backend, OLLAMA_PROXY_FAST_PATH=fast
-    ) as proxy:
-        controller = proxy.parts.pool.controllers[0]
-        asked = asyncio.ensure_future(
-            proxy.session.post(f"{proxy.url}/api/chat", json=CHAT)
-        )
-        await proxy.until(lambda: controller.is_reserving)
+    async with asked_while_writing(tmp_path, fast) as (proxy, backend, asked):
         asked.cancel()
         async with asyncio.timeout(30.0):
             while await gone(proxy) < 1.0:

@@ -17,7 +17,6 @@ from tests.black_box import (
 )
 
 URL = "http://127.0.0.1:4321"
-ELSEWHERE = "http://192.0.2.77:1"
 
 
 def test_it_is_there_while_the_proxy_has_the_folder(tmp_path: Path) -> None:

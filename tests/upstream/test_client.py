@@ -18,8 +18,6 @@ from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script, raw_upstream, reply
 from tests.proxy import generate, lines, running_proxy
 
-Reader = asyncio.StreamReader
-Writer = asyncio.StreamWriter
 HEAD = b"POST /api/generate HTTP/1.1\r\nHost: x\r\n"
 BODY = b'{"model":"tiny","prompt":"hi"}'
 REQUEST = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY

@@ -193,12 +193,6 @@ def no_right(rig: Rig) -> None:
     rig.server.always["Machines_create"] = "403:token is of another organisation"
 
 
-def no_token(rig: Rig) -> None:
-    rig.server.always.update(
-        {"Machines_show": "401", "Machines_list": "401", "Machines_create_lease": "401"}
-    )
-
-
 TWIN = LaunchId("l" + "7" * 16)
 
 MISFORTUNES = {

@@ -1,4 +1,4 @@
-"""What the composition root joins together."""
+"""Connections to an instance end with it."""
 
 import asyncio
 from pathlib import Path
