@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.measure import alone
 from bench.scenarios import SMOKE, open_streams, soak
 from ollama_proxy.fleet.lease import Lease
-from tests.fleet.test_pool import Deployment
+from tests.fleet.rig import Deployment
 from tests.virtual_time import in_virtual_time
 
 

@@ -1,56 +1,80 @@
-"""One controller over a fake cloud, for tests in virtual time."""
+"""A pool of one slot over a fake cloud, for tests in virtual time."""
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Collection
 
-from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.core.lifecycle.record import Policy
+from ollama_proxy.core.lifecycle.record import Policy, Record, State
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.store.memory import MemoryStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
+from tests.fakes.store import FaultyStore
 from tests.virtual_time import LoopClock
 
 
-@dataclass(slots=True)
-class FleetRig:
-    """A pool of one slot; it runs as soon as it is made."""
+class Deployment:
+    """A proxy before a fake cloud, and what it wrote down; it runs once it is made."""
 
-    cloud: FakeCloud = field(default_factory=FakeCloud)
-    policy: Policy = field(default_factory=Policy)
-    secrets: frozenset[str] = frozenset()
-    timing: Timing = STANDARD
-    store: MemoryStore = field(default_factory=MemoryStore)
-    probe: FakeProbe = field(default_factory=FakeProbe)
-    controller: Controller = field(init=False)
-    pool: Pool = field(init=False)
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        cloud: FakeCloud | None = None,
+        store: FaultyStore | None = None,
+        load_s: float = 2.0,
+        models: Collection[str] = (),
+        secrets: Collection[str] = (),
+        max_waiting: int = 10_000,
+    ) -> None:
+        self.cloud = cloud or FakeCloud()
+        self.store = store or FaultyStore()
+        self.probe = FakeProbe(load_s=load_s)
+        self.policy = policy or Policy(idle_timeout_s=300)
+        self.models, self.secrets = list(models), set(secrets)
+        self.max_waiting = max_waiting
+        self.pool = self._open()
 
-    def __post_init__(self) -> None:
-        self.controller = Controller(
+    def _open(self) -> Pool:
+        controller = Controller(
             "default-0",
-            Offer("fake", self.cloud, secrets=self.secrets),
+            Offer("fake", self.cloud, self.models, secrets=self.secrets),
             store=self.store,
             launches=self.store,
             probe=self.probe,
             clock=LoopClock(),
             policy=self.policy,
             rng=random.Random(1),
-            timing=self.timing,
         )
-        self.pool = Pool(
-            [self.controller],
+        pool = Pool(
+            [controller],
             store=self.store,
             clock=LoopClock(),
-            max_waiting=9,
-            timing=self.timing,
+            max_waiting=self.max_waiting,
         )
-        self.pool.start()
+        pool.start()
+        return pool
+
+    @property
+    def controller(self) -> Controller:
+        return self.pool.controllers[0]
+
+    @property
+    def record(self) -> Record:
+        return self.controller.record
+
+    @property
+    def state(self) -> State:
+        return self.record.state
 
     async def lease(self) -> Lease:
         """Return a lease on an instance that is ready."""
         lease = await self.pool.lease("m", wait_s=60.0)
         assert lease is not None
         return lease
+
+    async def restart(self) -> None:
+        """End the process, and begin another on the same store."""
+        await self.pool.aclose()
+        self.pool = self._open()

@@ -1,7 +1,6 @@
 """Reports of launches that are given up, in virtual time."""
 
 import asyncio
-import random
 from pathlib import Path
 
 import pytest
@@ -11,44 +10,25 @@ from ollama_proxy.base import log
 from ollama_proxy.base.errors import TransientError
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Policy, State
 from ollama_proxy.fleet.backend import Observation, Phase
-from ollama_proxy.fleet.controller import Controller
-from ollama_proxy.fleet.offer import Offer
-from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.store.memory import MemoryStore
-from tests.fakes.cloud import ReportingCloud
+from tests.fakes.cloud import CloudFaults, ReportingCloud
 from tests.fakes.instance import InProcessBackend
-from tests.fakes.probe import FakeProbe
+from tests.fleet.rig import Deployment
 from tests.proxy import running_proxy
-from tests.virtual_time import LoopClock, in_virtual_time
+from tests.virtual_time import in_virtual_time
 
 START_S = 600.0
 SECRET = "hunter2hunter"
 
 
-class Deployment:
+class StuckDeployment(Deployment):
     """A proxy before a cloud that has reports, and a launch that never boots."""
 
+    cloud: ReportingCloud
+
     def __init__(self) -> None:
-        self.cloud, self.store, self.probe = (
-            ReportingCloud(),
-            MemoryStore(),
-            FakeProbe(),
-        )
-        self.cloud.faults.never_boots = True
-        self.controller = Controller(
-            "default-0",
-            Offer("fake", self.cloud, secrets={SECRET}),
-            store=self.store,
-            launches=self.store,
-            probe=self.probe,
-            clock=LoopClock(),
-            policy=Policy(start_timeout_s=START_S, failure_limit=1),
-            rng=random.Random(1),
-        )
-        self.pool = Pool(
-            [self.controller], store=self.store, clock=LoopClock(), max_waiting=9
-        )
-        self.pool.start()
+        policy = Policy(start_timeout_s=START_S, failure_limit=1)
+        cloud = ReportingCloud(faults=CloudFaults(never_boots=True))
+        super().__init__(policy, cloud=cloud, load_s=0.0, secrets={SECRET})
 
     async def until_stopped(self) -> float:
         """Return how long after the wake the stop was called."""
@@ -66,13 +46,13 @@ class Deployment:
 
 @in_virtual_time
 async def test_a_launch_that_gets_no_further_is_reported_before_it_is_stopped() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     with structlog.testing.capture_logs() as lines:
         after_s = await deployment.until_stopped()
     text = deployment.cloud.report_text
     logged = [line["report"] for line in lines if line["event"] == log.LAUNCH_REPORT]
     await asyncio.sleep(10.0)
-    fault = deployment.controller.record.fault
+    fault = deployment.record.fault
     await deployment.pool.aclose()
 
     assert fault is not None
@@ -89,7 +69,7 @@ async def test_a_launch_that_gets_no_further_is_reported_before_it_is_stopped() 
 def test_a_report_that_does_not_come_delays_the_stop_by_its_bound(fault: str) -> None:
     @in_virtual_time
     async def asked() -> None:
-        deployment = Deployment()
+        deployment = StuckDeployment()
         deployment.cloud.report_fault = fault
         after_s = await deployment.until_stopped()
         deployment.cloud.report_fault = ""
@@ -107,7 +87,7 @@ def test_a_report_that_does_not_come_delays_the_stop_by_its_bound(fault: str) ->
 def test_a_report_that_fails_becomes_a_sentence(fault: type[Exception]) -> None:
     @in_virtual_time
     async def asked() -> None:
-        deployment = Deployment()
+        deployment = StuckDeployment()
         deployment.cloud.report_fault = fault(f"the guard said 502 to {SECRET}")
         after_s = await deployment.until_stopped()
         await deployment.pool.aclose()
@@ -123,7 +103,7 @@ def test_a_report_that_fails_becomes_a_sentence(fault: type[Exception]) -> None:
 
 @in_virtual_time
 async def test_a_person_who_stops_it_does_not_wait_for_the_report() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     deployment.cloud.report_fault = "hangs"
     await deployment.pool.wake()
     await asyncio.sleep(START_S + 4.0)
@@ -135,19 +115,19 @@ async def test_a_person_who_stops_it_does_not_wait_for_the_report() -> None:
 
     assert len(asked) == 1
     assert calls[-1] == "stop"
-    assert deployment.controller.record.fault is None
+    assert deployment.record.fault is None
 
 
 @in_virtual_time
 async def test_a_launch_that_moves_on_during_the_report_is_not_given_up() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     deployment.cloud.report_fault = "hangs"
     await deployment.pool.wake()
     await asyncio.sleep(START_S + 4.0)
     for instance in deployment.cloud.instances.values():
         instance.boots_at = 0.0
     await asyncio.sleep(30.0)
-    state = deployment.controller.record.state
+    state = deployment.record.state
     await deployment.pool.aclose()
 
     assert len(deployment.cloud.reports) == 1
@@ -156,7 +136,7 @@ async def test_a_launch_that_moves_on_during_the_report_is_not_given_up() -> Non
 
 @in_virtual_time
 async def test_the_end_of_the_proxy_does_not_wait_for_a_report() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     deployment.cloud.report_fault = "hangs"
     await deployment.pool.wake()
     await asyncio.sleep(START_S + 4.0)
@@ -164,12 +144,12 @@ async def test_the_end_of_the_proxy_does_not_wait_for_a_report() -> None:
     await deployment.pool.aclose()
 
     assert asyncio.get_running_loop().time() - begun < 0.1
-    assert deployment.controller.record.state is State.STARTING
+    assert deployment.record.state is State.STARTING
 
 
 @in_virtual_time
 async def test_a_model_that_can_not_be_loaded_has_a_report() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     deployment.cloud.faults.never_boots = False
     deployment.probe.fault = Fault("load", "the model 'm' could not be loaded: oom")
     await deployment.until_stopped()
@@ -181,7 +161,7 @@ async def test_a_model_that_can_not_be_loaded_has_a_report() -> None:
 
 @in_virtual_time
 async def test_a_report_that_is_there_is_not_asked_for() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     deployment.cloud.faults.never_boots = False
     deployment.cloud.end = Observation(Phase.FAILED, detail="no driver", report="log")
     await deployment.until_stopped()
@@ -193,13 +173,13 @@ async def test_a_report_that_is_there_is_not_asked_for() -> None:
 
 @in_virtual_time
 async def test_a_launch_that_is_ready_ends_the_report_of_the_one_before() -> None:
-    deployment = Deployment()
+    deployment = StuckDeployment()
     await deployment.until_stopped()
     await asyncio.sleep(10.0)
     deployment.cloud.faults.never_boots = False
     await deployment.pool.wake(forced=True)
     await asyncio.sleep(10.0)
-    state = deployment.controller.record.state
+    state = deployment.record.state
     await deployment.pool.aclose()
 
     assert state is State.READY

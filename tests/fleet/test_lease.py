@@ -6,14 +6,14 @@ import pytest
 
 from ollama_proxy.core.lifecycle.events import Lost
 from ollama_proxy.core.lifecycle.record import Policy, State
-from tests.fleet.rig import FleetRig
+from tests.fleet.rig import Deployment
 from tests.virtual_time import in_virtual_time
 
 
 @in_virtual_time
 async def test_a_request_ends_when_its_instance_is_lost() -> None:
-    rig = FleetRig()
-    lease = await rig.lease()
+    deployment = Deployment()
+    lease = await deployment.lease()
     ended_after_s: list[float] = []
 
     async def request() -> None:
@@ -25,23 +25,23 @@ async def test_a_request_ends_when_its_instance_is_lost() -> None:
 
     asking = asyncio.ensure_future(request())
     await asyncio.sleep(5.0)
-    rig.controller.apply(Lost(lease.launch_id, "no route to host"))
+    deployment.controller.apply(Lost(lease.launch_id, "no route to host"))
     await asking
-    await rig.pool.aclose()
+    await deployment.pool.aclose()
 
     assert lease.was_cut
     assert ended_after_s == [pytest.approx(5.0)]
-    assert rig.pool.in_flight == 0
+    assert deployment.pool.in_flight == 0
 
 
 @in_virtual_time
 async def test_every_request_on_an_instance_that_is_stopped_is_ended() -> None:
-    rig = FleetRig(policy=Policy(drain_timeout_s=30.0))
-    leases = [await rig.lease() for _ in range(3)]
-    rig.pool.stop()
+    deployment = Deployment(policy=Policy(drain_timeout_s=30.0))
+    leases = [await deployment.lease() for _ in range(3)]
+    deployment.pool.stop()
     draining = [lease.was_cut for lease in leases]
     await asyncio.sleep(31.0)
-    await rig.pool.aclose()
+    await deployment.pool.aclose()
 
     assert draining == [False] * 3
     assert [lease.was_cut for lease in leases] == [True] * 3
@@ -49,19 +49,19 @@ async def test_every_request_on_an_instance_that_is_stopped_is_ended() -> None:
 
 @in_virtual_time
 async def test_a_lease_that_was_released_is_not_cut() -> None:
-    rig = FleetRig()
-    lease, other = await rig.lease(), await rig.lease()
+    deployment = Deployment()
+    lease, other = await deployment.lease(), await deployment.lease()
     lease.release()
-    rig.controller.apply(Lost(other.launch_id, "no route to host"))
-    await rig.pool.aclose()
+    deployment.controller.apply(Lost(other.launch_id, "no route to host"))
+    await deployment.pool.aclose()
 
     assert (lease.was_cut, other.was_cut) == (False, True)
 
 
 @in_virtual_time
 async def test_a_scope_that_is_entered_after_the_cut_ends_at_once() -> None:
-    rig = FleetRig()
-    lease = await rig.lease()
+    deployment = Deployment()
+    lease = await deployment.lease()
     lease.cut()
 
     async def request() -> None:
@@ -73,18 +73,18 @@ async def test_a_scope_that_is_entered_after_the_cut_ends_at_once() -> None:
     lease.lift_limit()
     lease.release()
     lease.release()
-    await rig.pool.aclose()
+    await deployment.pool.aclose()
 
-    assert rig.controller.record.leases == 0
+    assert deployment.record.leases == 0
 
 
 @in_virtual_time
 async def test_a_limit_that_is_lifted_ends_nothing() -> None:
-    rig = FleetRig()
-    with await rig.lease() as lease:
+    deployment = Deployment()
+    with await deployment.lease() as lease:
         async with lease.until_cut(1.0):
             lease.lift_limit()
             await asyncio.sleep(10.0)
-    await rig.pool.aclose()
+    await deployment.pool.aclose()
 
-    assert rig.controller.record.state is State.READY
+    assert deployment.state is State.READY

@@ -32,50 +32,8 @@ from ollama_proxy.fleet.pool import Pool
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import FaultyStore
+from tests.fleet.rig import Deployment
 from tests.virtual_time import LoopClock, in_virtual_time
-
-
-class Deployment:
-    """A pool over a fake cloud; ``restart`` is a new process on the same store."""
-
-    def __init__(
-        self, policy: Policy | None = None, *, max_waiting: int = 10_000
-    ) -> None:
-        self.cloud = FakeCloud()
-        self.probe = FakeProbe(load_s=2.0)
-        self.store = FaultyStore()
-        self.policy = policy or Policy(idle_timeout_s=300)
-        self.max_waiting = max_waiting
-        self.secrets: set[str] = set()
-        self.pool = self._open()
-
-    def _open(self) -> Pool:
-        controller = Controller(
-            "default-0",
-            Offer("fake", self.cloud, secrets=self.secrets),
-            store=self.store,
-            launches=self.store,
-            probe=self.probe,
-            clock=LoopClock(),
-            policy=self.policy,
-            rng=random.Random(1),
-        )
-        pool = Pool(
-            [controller],
-            store=self.store,
-            clock=LoopClock(),
-            max_waiting=self.max_waiting,
-        )
-        pool.start()
-        return pool
-
-    @property
-    def state(self) -> State:
-        return self.pool.controllers[0].record.state
-
-    async def restart(self) -> None:
-        await self.pool.aclose()
-        self.pool = self._open()
 
 
 @in_virtual_time
@@ -126,7 +84,7 @@ async def test_a_wait_ends_at_its_deadline_and_the_launch_goes_on() -> None:
 @in_virtual_time
 async def test_a_wait_outlives_the_stop_that_was_under_way() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
+    (await deployment.lease()).release()
     deployment.pool.stop()
     lease = await deployment.pool.lease("m", wait_s=60)
 
@@ -134,12 +92,6 @@ async def test_a_wait_outlives_the_stop_that_was_under_way() -> None:
     assert deployment.cloud.launches == 2
     assert deployment.cloud.most_paid == 1
     await deployment.pool.aclose()
-
-
-async def _leased(deployment: Deployment) -> Lease:
-    lease = await deployment.pool.lease("m", wait_s=60)
-    assert lease is not None
-    return lease
 
 
 @in_virtual_time
@@ -159,7 +111,7 @@ async def test_no_more_may_wait_than_the_bound() -> None:
 @in_virtual_time
 async def test_an_idle_instance_goes_at_its_timeout_and_not_before() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     await asyncio.sleep(10_000)
     assert deployment.cloud.paid == 1
     lease.mark_used()
@@ -175,7 +127,7 @@ async def test_an_idle_instance_goes_at_its_timeout_and_not_before() -> None:
 @in_virtual_time
 async def test_requests_that_are_no_use_keep_no_instance() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
+    (await deployment.lease()).release()
     begun = asyncio.get_running_loop().time()
     while (lease := deployment.pool.try_lease()) is not None:
         await asyncio.sleep(0.5)
@@ -189,7 +141,7 @@ async def test_requests_that_are_no_use_keep_no_instance() -> None:
 @in_virtual_time
 async def test_requests_without_a_pause_between_them_keep_no_instance() -> None:
     deployment = Deployment()
-    lease: Lease | None = await _leased(deployment)
+    lease: Lease | None = await deployment.lease()
     begun = asyncio.get_running_loop().time()
     while lease is not None:
         await asyncio.sleep(0.5)
@@ -203,7 +155,7 @@ async def test_requests_without_a_pause_between_them_keep_no_instance() -> None:
 @in_virtual_time
 async def test_looks_that_overlap_keep_no_instance() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
+    (await deployment.lease()).release()
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + 310
 
@@ -226,7 +178,7 @@ async def test_looks_that_overlap_keep_no_instance() -> None:
 @in_virtual_time
 async def test_looks_are_let_through_as_long_as_a_request_is_at_work() -> None:
     deployment = Deployment()
-    await _leased(deployment)
+    await deployment.lease()
     await asyncio.sleep(1000)
 
     assert deployment.pool.observe() is not None
@@ -236,7 +188,7 @@ async def test_looks_are_let_through_as_long_as_a_request_is_at_work() -> None:
 @in_virtual_time
 async def test_a_request_that_was_use_keeps_it_from_its_end_on() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     lease.mark_used()
     await asyncio.sleep(1000)
     lease.release()
@@ -249,7 +201,7 @@ async def test_a_request_that_was_use_keeps_it_from_its_end_on() -> None:
 @in_virtual_time
 async def test_bytes_that_move_are_use_when_they_move_and_not_later() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     await asyncio.sleep(1000)
     lease.mark_moving()
     await asyncio.sleep(200)
@@ -264,7 +216,7 @@ async def test_bytes_that_move_are_use_when_they_move_and_not_later() -> None:
 @in_virtual_time
 async def test_a_lease_that_only_holds_is_no_use_whatever_comes_of_it() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
+    (await deployment.lease()).release()
     lease = deployment.pool.observe()
     assert lease is not None
     lease.mark_used()
@@ -281,7 +233,7 @@ async def test_a_lease_that_only_holds_is_no_use_whatever_comes_of_it() -> None:
 @in_virtual_time
 async def test_a_crash_in_mid_stream_leaves_no_instance_that_seems_idle() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     lease.mark_used()
     await asyncio.sleep(3600)
     await deployment.restart()  # nothing released the lease
@@ -295,7 +247,7 @@ async def test_a_crash_in_mid_stream_leaves_no_instance_that_seems_idle() -> Non
 @in_virtual_time
 async def test_a_crash_right_after_the_first_token_is_one_in_mid_stream() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     await asyncio.sleep(299)
     lease.mark_used()
     await asyncio.sleep(2)
@@ -309,7 +261,7 @@ async def test_a_crash_right_after_the_first_token_is_one_in_mid_stream() -> Non
 @in_virtual_time
 async def test_a_crash_in_mid_stream_is_survived_with_a_short_idle_time_too() -> None:
     deployment = Deployment(Policy(idle_timeout_s=6))
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     await asyncio.sleep(3)
     lease.mark_used()
     await asyncio.sleep(7)
@@ -323,7 +275,7 @@ async def test_a_crash_in_mid_stream_is_survived_with_a_short_idle_time_too() ->
 @in_virtual_time
 async def test_a_crash_while_requests_come_to_nothing_prolongs_nothing() -> None:
     deployment = Deployment()
-    await _leased(deployment)
+    await deployment.lease()
     await asyncio.sleep(3600)
     await deployment.restart()
     await asyncio.sleep(5)
@@ -335,13 +287,13 @@ async def test_a_crash_while_requests_come_to_nothing_prolongs_nothing() -> None
 @in_virtual_time
 async def test_a_restarted_proxy_adopts_the_same_instance() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
-    launch_id = deployment.pool.controllers[0].record.launch_id
+    (await deployment.lease()).release()
+    launch_id = deployment.record.launch_id
     await deployment.restart()
     await asyncio.sleep(5)
 
     assert deployment.state is State.READY
-    assert deployment.pool.controllers[0].record.launch_id == launch_id
+    assert deployment.record.launch_id == launch_id
     assert deployment.cloud.launches == 1
     await deployment.pool.aclose()
 
@@ -412,7 +364,7 @@ async def test_a_launch_that_never_boots_is_given_up_at_the_start_timeout() -> N
     await asyncio.sleep(30)
 
     assert deployment.cloud.paid == 0
-    fault = deployment.pool.controllers[0].record.fault
+    fault = deployment.record.fault
     assert fault is not None
     assert fault.reason == "start_timeout"
     await deployment.pool.aclose()
@@ -446,7 +398,7 @@ async def test_a_model_that_does_not_fit_is_told_and_the_instance_stopped() -> N
 @in_virtual_time
 async def test_a_silent_instance_is_lost_after_three_probes() -> None:
     deployment = Deployment()
-    await _leased(deployment)
+    await deployment.lease()
     deployment.probe.answers = False
     await asyncio.sleep(60)
 
@@ -458,9 +410,9 @@ async def test_a_silent_instance_is_lost_after_three_probes() -> None:
 @in_virtual_time
 async def test_silence_that_a_backend_explains_is_forgiven_for_five_minutes() -> None:
     deployment = Deployment()
-    await _leased(deployment)
+    await deployment.lease()
     deployment.probe.answers = False
-    upstream = deployment.pool.controllers[0].upstream
+    upstream = deployment.controller.upstream
     deployment.cloud.end = Observation(Phase.RUNNING, upstream, problem="locked out")
     await asyncio.sleep(290)
     forgiven = deployment.state
@@ -474,7 +426,7 @@ async def test_silence_that_a_backend_explains_is_forgiven_for_five_minutes() ->
 @in_virtual_time
 async def test_an_instance_that_sends_bytes_is_not_silent() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     deployment.probe.answers = False
     for _ in range(120):
         lease.mark_alive()
@@ -487,7 +439,7 @@ async def test_an_instance_that_sends_bytes_is_not_silent() -> None:
 @in_virtual_time
 async def test_a_nudge_finds_a_vanished_instance_at_once() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     deployment.cloud.preempt()
     lease.check_now()
     await asyncio.sleep(1)
@@ -511,7 +463,7 @@ async def test_without_a_disk_nothing_is_launched() -> None:
 @in_virtual_time
 async def test_without_a_disk_what_runs_is_still_stopped_for_idleness() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     deployment.store.is_full = True
     await asyncio.sleep(100)
     lease.release()
@@ -522,13 +474,13 @@ async def test_without_a_disk_what_runs_is_still_stopped_for_idleness() -> None:
 
 
 def _stop_error(deployment: Deployment) -> str | None:
-    return deployment.pool.controllers[0].record.stop_error
+    return deployment.record.stop_error
 
 
 @in_virtual_time
 async def test_a_stop_that_fails_is_asked_again_until_the_cloud_agrees() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
+    (await deployment.lease()).release()
     deployment.cloud.faults.stop_fails = 1.0
     deployment.pool.stop()
     await asyncio.sleep(30)
@@ -548,11 +500,8 @@ async def told_of_a_stop_that_fails(fault: type[Exception]) -> str:
         async def stop(self, launch_id: LaunchId) -> None:
             raise fault("the token open-sesame was refused")
 
-    deployment = Deployment()
-    await deployment.pool.aclose()
-    deployment.cloud, deployment.secrets = Telling(), {"open-sesame"}
-    await deployment.restart()
-    (await _leased(deployment)).release()
+    deployment = Deployment(cloud=Telling(), secrets={"open-sesame"})
+    (await deployment.lease()).release()
     deployment.pool.stop()
     with structlog.testing.capture_logs() as logs:
         await asyncio.sleep(10)
@@ -572,10 +521,8 @@ async def test_a_stop_that_fails_tells_no_secret() -> None:
 
 @in_virtual_time
 async def test_a_server_that_is_there_anyway_is_joined_at_once_and_never_left() -> None:
-    deployment = Deployment()
-    await deployment.pool.aclose()
-    deployment.cloud.traits = Traits(externally_managed=True, poll_s=1.0)
-    await deployment.restart()
+    cloud = FakeCloud(traits=Traits(externally_managed=True, poll_s=1.0))
+    deployment = Deployment(cloud=cloud)
     await asyncio.sleep(10)
     assert deployment.state is State.READY
     await asyncio.sleep(100_000)
@@ -620,22 +567,20 @@ async def test_one_stray_that_can_not_be_stopped_shields_no_other() -> None:
                 raise TransientError("locked")
             await super().stop(launch_id)
 
-    deployment = Deployment()
-    await deployment.pool.aclose()
-    deployment.cloud = Locked()
+    cloud = Locked()
     for name in ("l1", "l2", "l3"):
-        await deployment.cloud.start(LaunchId(name))
-    await deployment.restart()
+        await cloud.start(LaunchId(name))
+    deployment = Deployment(cloud=cloud)
     await asyncio.sleep(60)
 
-    assert list(deployment.cloud.instances) == ["l1"]
+    assert list(cloud.instances) == ["l1"]
     await deployment.pool.aclose()
 
 
 @in_virtual_time
 async def test_a_burst_of_refused_requests_is_one_failure_not_three() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
+    lease = await deployment.lease()
     deployment.probe.answers = False
     for _ in range(50):
         lease.check_now()
@@ -651,7 +596,7 @@ async def test_a_burst_of_refused_requests_is_one_failure_not_three() -> None:
 @in_virtual_time
 async def test_a_wake_while_stopping_is_carried_out_when_it_is_cold() -> None:
     deployment = Deployment()
-    (await _leased(deployment)).release()
+    (await deployment.lease()).release()
     deployment.pool.stop()
     assert await deployment.pool.lease("m", wait_s=0) is None
     await asyncio.sleep(30)
@@ -680,11 +625,8 @@ async def test_a_stop_that_the_cloud_accepts_and_forgets_is_told() -> None:
         async def stop(self, launch_id: LaunchId) -> None:
             self.calls.append("stop")
 
-    deployment = Deployment()
-    await deployment.pool.aclose()
-    deployment.cloud = Forgetful()
-    await deployment.restart()
-    (await _leased(deployment)).release()
+    deployment = Deployment(cloud=Forgetful())
+    (await deployment.lease()).release()
     deployment.pool.stop()
     await asyncio.sleep(400)
 
@@ -698,15 +640,12 @@ async def test_a_backend_that_keeps_crashing_ends_the_launch() -> None:
         async def start(self, launch_id: LaunchId) -> None:
             raise KeyError("zone")
 
-    deployment = Deployment()
-    await deployment.pool.aclose()
-    deployment.cloud = Broken()
-    await deployment.restart()
+    deployment = Deployment(cloud=Broken())
     await deployment.pool.wake()
     with structlog.testing.capture_logs() as logs:
         await asyncio.sleep(20)
 
-    fault = deployment.pool.controllers[0].record.fault
+    fault = deployment.record.fault
     assert fault is not None
     assert fault.message == "KeyError in start: 'zone'"
     assert logs
@@ -716,8 +655,8 @@ async def test_a_backend_that_keeps_crashing_ends_the_launch() -> None:
 @in_virtual_time
 async def test_an_owner_that_crashes_begins_again() -> None:
     deployment = Deployment()
-    lease = await _leased(deployment)
-    executor = deployment.pool.controllers[0]._executor
+    lease = await deployment.lease()
+    executor = deployment.controller._executor
     whole = executor._until_something_happens
 
     async def crash(_work: object) -> None:
@@ -741,12 +680,12 @@ async def test_a_wish_in_the_same_second_changes_nothing_and_a_later_one_counts(
 ):
     deployment = Deployment()
     await deployment.pool.wake("m")
-    woken = deployment.pool.controllers[0].record
+    woken = deployment.record
     await deployment.pool.wake("m")
-    at_once = deployment.pool.controllers[0].record
+    at_once = deployment.record
     await asyncio.sleep(1.5)
     await deployment.pool.wake("m")
-    later = deployment.pool.controllers[0].record
+    later = deployment.record
 
     assert woken.state is State.STARTING
     assert at_once is woken
@@ -828,7 +767,7 @@ async def test_a_wake_that_comes_by_itself_after_a_stop_is_no_launch_of_another(
     deployment.pool.stop()
     before = deployment.pool.would_launch
     await deployment.pool.wake()
-    deployment.pool.controllers[0].subscribe(note)
+    deployment.controller.subscribe(note)
     while deployment.state is not State.READY:
         await asyncio.sleep(1)
     await deployment.pool.aclose()

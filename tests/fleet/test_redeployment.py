@@ -16,7 +16,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, State
 from ollama_proxy.fleet.backend import Unchanged
 from ollama_proxy.fleet.redeployment import Redeployment
 from tests.fakes.cloud import FakeCloud
-from tests.fleet.test_pool import Deployment
+from tests.fleet.rig import Deployment
 from tests.virtual_time import in_virtual_time
 
 
@@ -55,10 +55,8 @@ class DeployableCloud(FakeCloud):
 
 
 def deployable() -> tuple[Deployment, DeployableCloud]:
-    deployment, cloud = Deployment(), DeployableCloud()
-    deployment.cloud = cloud
-    deployment.pool = deployment._open()
-    return deployment, cloud
+    cloud = DeployableCloud()
+    return Deployment(cloud=cloud), cloud
 
 
 async def told(deployment: Deployment, image: str | None) -> list[str]:

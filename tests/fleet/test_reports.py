@@ -1,7 +1,6 @@
 """What a backend says at length: kept within bounds, and without secrets."""
 
 import asyncio
-import random
 import time
 from pathlib import Path
 
@@ -25,16 +24,11 @@ from ollama_proxy.core.lifecycle.record import (
 )
 from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.fleet.backend import Observation, Phase
-from ollama_proxy.fleet.controller import Controller
-from ollama_proxy.fleet.offer import Offer
-from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.reports import LONGEST, bounded, cleaned, masked, secrets_in
-from ollama_proxy.store.memory import MemoryStore
-from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
-from tests.fakes.probe import FakeProbe
+from tests.fleet.rig import Deployment
 from tests.proxy import RunningProxy, generate, running_proxy
-from tests.virtual_time import LoopClock, in_virtual_time
+from tests.virtual_time import in_virtual_time
 
 ONE = LaunchId("one")
 KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----"
@@ -128,31 +122,17 @@ def test_secrets_are_found_by_type_and_by_name() -> None:
     assert found == {"aaaaaaaa", "bbbbbbbb", "cccccccc"}
 
 
-class Deployment:
-    """A proxy before a fake cloud, with what it wrote down."""
+class ToldDeployment(Deployment):
+    """A deployment whose faults are looked at."""
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self.cloud, self.store, self.probe = FakeCloud(), MemoryStore(), FakeProbe()
-        controller = Controller(
-            "default-0",
-            Offer("fake", self.cloud, secrets={"hunter2hunter"}),
-            store=self.store,
-            launches=self.store,
-            probe=self.probe,
-            clock=LoopClock(),
-            policy=policy or Policy(),
-            rng=random.Random(1),
-        )
-        self.controller = controller
-        self.pool = Pool(
-            [controller], store=self.store, clock=LoopClock(), max_waiting=9
-        )
-        self.pool.start()
+        policy = policy or Policy()
+        super().__init__(policy, load_s=0.0, secrets={"hunter2hunter"})
 
     async def fault_after(self, length_s: float) -> Fault:
         await self.pool.lease("m", wait_s=0.0)
         await asyncio.sleep(length_s)
-        fault = self.controller.record.fault
+        fault = self.record.fault
         assert fault is not None
         return fault
 
@@ -164,7 +144,7 @@ def test_want_of_room_that_is_told_later_is_told_as_such(
 ) -> None:
     @in_virtual_time
     async def asked() -> None:
-        deployment = Deployment()
+        deployment = ToldDeployment()
         end = Observation(phase, detail="no room in GRA", reason="capacity")
         if moment == "preparing":
             deployment.probe.load_s = 1000.0
@@ -174,20 +154,20 @@ def test_want_of_room_that_is_told_later_is_told_as_such(
         await deployment.pool.aclose()
 
         assert fault == Fault("capacity", "no room in GRA")
-        assert deployment.controller.record.failures >= 1
+        assert deployment.record.failures >= 1
 
     asked()
 
 
 @in_virtual_time
 async def test_an_instance_that_is_gone_leaves_its_last_words() -> None:
-    deployment = Deployment()
+    deployment = ToldDeployment()
     deployment.cloud.faults.never_boots = True
     await deployment.pool.lease("m", wait_s=0.0)
     await asyncio.sleep(10)
     deployment.cloud.preempt()
     await asyncio.sleep(5)
-    fault = deployment.controller.record.fault
+    fault = deployment.record.fault
     await deployment.pool.aclose()
 
     assert fault is not None
@@ -199,7 +179,7 @@ async def test_an_instance_that_is_gone_leaves_its_last_words() -> None:
 
 @in_virtual_time
 async def test_an_instance_that_can_not_be_reached_says_why() -> None:
-    deployment = Deployment(Policy(start_timeout_s=60.0))
+    deployment = ToldDeployment(Policy(start_timeout_s=60.0))
     deployment.cloud.faults.look_fails = 1.0
     fault = await deployment.fault_after(70.0)
     await deployment.pool.aclose()
@@ -212,11 +192,11 @@ async def test_an_instance_that_can_not_be_reached_says_why() -> None:
 
 @in_virtual_time
 async def test_a_cloud_that_takes_no_launch_says_why() -> None:
-    deployment = Deployment(Policy(start_timeout_s=60.0))
+    deployment = ToldDeployment(Policy(start_timeout_s=60.0))
     deployment.cloud.start_error = TransientError("503 hunter2hunter maintenance")
     await deployment.pool.lease("m", wait_s=0.0)
     await asyncio.sleep(10)
-    told = deployment.controller.record.progress.problem
+    told = deployment.record.progress.problem
     fault = await deployment.fault_after(60.0)
     await deployment.pool.aclose()
 
@@ -240,7 +220,7 @@ def test_words_that_change_are_no_progress() -> None:
 
 @in_virtual_time
 async def test_an_instance_that_falls_silent_says_how() -> None:
-    deployment = Deployment()
+    deployment = ToldDeployment()
     (await deployment.pool.lease("m", wait_s=60.0))  # it serves
     deployment.probe.answers = False
     await asyncio.sleep(60)
@@ -264,7 +244,7 @@ def test_a_report_goes_to_one_log_event_and_to_the_journal(
 ) -> None:
     @in_virtual_time
     async def asked() -> None:
-        deployment = Deployment()
+        deployment = ToldDeployment()
         if isinstance(end, Observation):
             deployment.cloud.end = end
         else:

@@ -1,7 +1,6 @@
 """A launch is durable before its cloud is called, however long the store takes."""
 
 import asyncio
-import random
 from collections.abc import Callable
 
 import pytest
@@ -11,19 +10,15 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
-from ollama_proxy.fleet.controller import Controller
-from ollama_proxy.fleet.offer import Offer
-from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.store.memory import MemoryStore
-from tests.fakes.cloud import FakeCloud
-from tests.fakes.probe import FakeProbe
+from ollama_proxy.store.ports import SLOT
+from tests.fakes.store import FaultyStore
+from tests.fleet.rig import Deployment
 from tests.virtual_time import LoopClock, in_virtual_time
 
-SLOT = "default-0"
 TAKES_S = 5.0
 
 
-class RemoteStore(MemoryStore):
+class RemoteStore(FaultyStore):
     """A store over a network: a reservation takes 5 s.
 
     ``reserved``: the launches that became durable. ``error``: why none does any more.
@@ -46,44 +41,19 @@ class RemoteStore(MemoryStore):
             await asyncio.sleep(1e9)
 
 
-class Deployment:
-    """A pool on a remote store; ``restart`` kills the process and begins another."""
+class RemoteDeployment(Deployment):
+    """A deployment on a remote store."""
+
+    store: RemoteStore
 
     def __init__(self) -> None:
-        self.cloud, self.store = FakeCloud(), RemoteStore()
-        self.pool = self._open()
-
-    def _open(self) -> Pool:
-        controller = Controller(
-            SLOT,
-            Offer("fake", self.cloud),
-            store=self.store,
-            launches=self.store,
-            probe=FakeProbe(load_s=2.0),
-            clock=LoopClock(),
-            policy=Policy(idle_timeout_s=300, backoff_s=2.0),
-            rng=random.Random(1),
-        )
-        pool = Pool([controller], store=self.store, clock=LoopClock(), max_waiting=99)
-        pool.start()
-        return pool
-
-    @property
-    def controller(self) -> Controller:
-        return self.pool.controllers[0]
-
-    @property
-    def state(self) -> State:
-        return self.controller.record.state
+        policy = Policy(idle_timeout_s=300, backoff_s=2.0)
+        super().__init__(policy, store=RemoteStore())
 
     def stored(self) -> Record:
         record = self.store.get(SLOT)
         assert record is not None
         return record
-
-    async def restart(self) -> None:
-        await self.pool.aclose()
-        self.pool = self._open()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -94,16 +64,16 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @in_virtual_time
 async def test_cloud_and_client_hear_of_a_launch_only_once_it_is_durable() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=0.0))
     await asyncio.sleep(TAKES_S - 0.1)
 
     assert "start" not in deployment.cloud.calls
     assert not asked.done()
-    assert deployment.controller.record.launch_id is None
+    assert deployment.record.launch_id is None
     assert await asked is None
     assert deployment.state is State.STARTING
-    assert deployment.stored().launch_id == deployment.controller.record.launch_id
+    assert deployment.stored().launch_id == deployment.record.launch_id
     await until(lambda: deployment.state is State.READY)
     assert deployment.cloud.launches == 1
     await deployment.pool.aclose()
@@ -111,7 +81,7 @@ async def test_cloud_and_client_hear_of_a_launch_only_once_it_is_durable() -> No
 
 @in_virtual_time
 async def test_wishes_that_come_meanwhile_join_the_one_launch() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     asked = []
     for _ in range(50):
         asked.append(asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0)))
@@ -132,7 +102,7 @@ async def test_wishes_that_come_meanwhile_join_the_one_launch() -> None:
 
 @in_virtual_time
 async def test_a_stop_meanwhile_withdraws_the_launch_and_ends_every_wait() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=600.0))
     await asyncio.sleep(1.0)
     deployment.pool.stop()
@@ -156,7 +126,7 @@ async def test_a_stop_meanwhile_withdraws_the_launch_and_ends_every_wait() -> No
 
 @in_virtual_time
 async def test_a_wish_after_the_stop_renews_it() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     first = asyncio.ensure_future(deployment.pool.lease("m", wait_s=600.0))
     await asyncio.sleep(1.0)
     deployment.pool.stop()
@@ -175,7 +145,7 @@ async def test_a_wish_after_the_stop_renews_it() -> None:
 async def test_what_can_not_be_written_is_told_to_all_and_tried_anew_by_the_next() -> (
     None
 ):
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     deployment.store.error = StoreError("the state can't be written: disk full")
     asked = [
         asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0)) for _ in range(3)
@@ -196,7 +166,7 @@ async def test_what_can_not_be_written_is_told_to_all_and_tried_anew_by_the_next
 
 @in_virtual_time
 async def test_a_failure_that_nobody_waits_for_any_more_is_no_noise() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     deployment.store.error = StoreError("the state can't be written: disk full")
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
     await asyncio.sleep(1.0)
@@ -209,7 +179,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_noise() -> None:
 
 @in_virtual_time
 async def test_a_client_that_leaves_takes_the_launch_from_nobody() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     first = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
     await asyncio.sleep(1.0)
     second = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
@@ -225,7 +195,7 @@ async def test_a_client_that_leaves_takes_the_launch_from_nobody() -> None:
 
 @in_virtual_time
 async def test_a_launch_begins_although_its_only_client_left() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
     await asyncio.sleep(1.0)
     asked.cancel()
@@ -240,7 +210,7 @@ async def test_a_process_killed_before_the_answer_neither_forgets_nor_buys_twice
     None
 ):
     """It is durable, the answer was lost, the cloud was not called: the next one is."""
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     deployment.store.answers = False
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
     await until(lambda: bool(deployment.store.reserved))
@@ -252,7 +222,7 @@ async def test_a_process_killed_before_the_answer_neither_forgets_nor_buys_twice
     assert await deployment.pool.lease("m", wait_s=0.0) is None
     await until(lambda: deployment.state is State.READY)
 
-    assert deployment.controller.record.launch_id == launch_id
+    assert deployment.record.launch_id == launch_id
     assert list(deployment.cloud.instances) == [launch_id]
     assert deployment.cloud.launches == 1
     await deployment.pool.aclose()
@@ -260,7 +230,7 @@ async def test_a_process_killed_before_the_answer_neither_forgets_nor_buys_twice
 
 @in_virtual_time
 async def test_a_process_killed_before_it_is_durable_leaves_nothing() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
     await asyncio.sleep(TAKES_S / 2)
     await deployment.restart()
@@ -275,7 +245,7 @@ async def test_a_process_killed_before_it_is_durable_leaves_nothing() -> None:
 
 @in_virtual_time
 async def test_what_begins_is_what_is_on_record_if_a_pause_ends_meanwhile() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     soon = LoopClock().now() + 3.0
     cooling = Record(State.COOLDOWN, failures=1, retry_at=soon)
     deployment.store.put(SLOT, cooling, None)
@@ -283,7 +253,7 @@ async def test_what_begins_is_what_is_on_record_if_a_pause_ends_meanwhile() -> N
     await deployment.pool.wake(forced=True)
 
     assert len(deployment.store.reserved) == 2
-    assert deployment.stored() == deployment.controller.record
+    assert deployment.stored() == deployment.record
     await until(lambda: deployment.state is State.READY)
     assert deployment.cloud.launches == 1
     await deployment.pool.aclose()
@@ -291,7 +261,7 @@ async def test_what_begins_is_what_is_on_record_if_a_pause_ends_meanwhile() -> N
 
 @in_virtual_time
 async def test_a_request_that_only_joins_waits_for_what_is_being_written() -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=0.0))
     await asyncio.sleep(1.0)
     lease = await deployment.pool.lease("m", wait_s=60.0, joins=True)
@@ -306,7 +276,7 @@ async def test_a_request_that_only_joins_waits_for_what_is_being_written() -> No
 async def test_no_event_begins_a_launch_that_is_not_reserved(
     errors_logged: LogCapture,
 ) -> None:
-    deployment = Deployment()
+    deployment = RemoteDeployment()
     deployment.controller.apply(Wake(LaunchId("l1")))
     await asyncio.sleep(100.0)
 

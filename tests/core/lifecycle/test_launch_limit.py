@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,16 +44,12 @@ from ollama_proxy.core.lifecycle.record import (
 )
 from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
-from ollama_proxy.fleet.controller import Controller
-from ollama_proxy.fleet.offer import Offer
-from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.store.memory import MemoryStore
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
-from tests.fakes.probe import FakeProbe
+from tests.fleet.rig import Deployment
 from tests.proxy import generate, running_proxy
-from tests.virtual_time import LoopClock, in_virtual_time
+from tests.virtual_time import in_virtual_time
 
 ONE = LaunchId("one")
 DAY_S = 86_400.0
@@ -63,41 +58,12 @@ NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
 BROKEN = Observation(Phase.FAILED, detail="it does not come up")
 
 
-class Deployment:
-    """A paid cloud, a proxy before it, and what it wrote down."""
+class PaidDeployment(Deployment):
+    """A proxy that counts what its launches cost."""
 
     def __init__(self, policy: Policy = POLICY, traits: Traits | None = None) -> None:
-        self.cloud = FakeCloud()
-        if traits is not None:
-            self.cloud.traits = traits
-        self.store = MemoryStore()
-        self.probe = FakeProbe()
-        self.policy = policy
-        self.models = ["m"]
-        self.pool = self._open()
-
-    def _open(self) -> Pool:
-        controller = Controller(
-            "default-0",
-            Offer("fake", self.cloud, self.models),
-            store=self.store,
-            launches=self.store,
-            probe=self.probe,
-            clock=LoopClock(),
-            policy=self.policy,
-            rng=random.Random(1),
-        )
-        pool = Pool([controller], store=self.store, clock=LoopClock(), max_waiting=10)
-        pool.start()
-        return pool
-
-    async def restart(self) -> None:
-        await self.pool.aclose()
-        self.pool = self._open()
-
-    @property
-    def record(self) -> Record:
-        return self.pool.controllers[0].record
+        cloud = FakeCloud() if traits is None else FakeCloud(traits=traits)
+        super().__init__(policy, cloud=cloud, load_s=0.0, models=["m"])
 
     async def ask_for(self, length_s: float) -> None:
         """Let a client ask each second; it takes no answer but a 503."""
@@ -110,7 +76,7 @@ class Deployment:
 
 @in_virtual_time
 async def test_a_driver_that_never_works_is_paid_for_twice_in_a_day() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = NO_DRIVER
     await deployment.ask_for(240)
     assert deployment.cloud.launches == 2
@@ -125,7 +91,7 @@ async def test_a_driver_that_never_works_is_paid_for_twice_in_a_day() -> None:
 
 @in_virtual_time
 async def test_a_fault_that_nobody_can_name_is_paid_for_five_times_for_good() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = BROKEN
     await deployment.ask_for(240)
     assert deployment.cloud.launches == 5
@@ -137,7 +103,7 @@ async def test_a_fault_that_nobody_can_name_is_paid_for_five_times_for_good() ->
 
 @in_virtual_time
 async def test_a_person_starts_one_more_and_the_hour_still_counts() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = BROKEN
     await deployment.ask_for(240)
     await deployment.pool.wake(forced=True)
@@ -159,7 +125,7 @@ NO_IMAGE = Observation(Phase.FAILED, detail="no image", reason="image")
 
 @in_virtual_time
 async def test_what_was_asked_during_a_stop_in_vain_is_not_bought_a_day_later() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = NO_IMAGE
     await deployment.pool.wake()
     await until(deployment, State.STOPPING)
@@ -175,7 +141,7 @@ async def test_what_was_asked_during_a_stop_in_vain_is_not_bought_a_day_later() 
 
 async def launches_after_one_that_ended_so(end: Observation) -> int:
     """Return how many there are if it is asked for during the stop, and mended."""
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = end
     await deployment.pool.wake()
     await until(deployment, State.STOPPING)
@@ -202,7 +168,7 @@ async def test_what_was_asked_during_a_stop_is_not_bought_after_the_next_launch(
 
 async def state_after_an_order_during_the_stop(error: BackendError) -> State:
     """Return the state a minute after an order that comes while a launch fails."""
-    deployment = Deployment(replace(POLICY, backoff_s=500.0, backoff_max_s=500.0))
+    deployment = PaidDeployment(replace(POLICY, backoff_s=500.0, backoff_max_s=500.0))
     deployment.cloud.start_error = error
     await deployment.pool.wake()
     await until(deployment, State.STOPPING)
@@ -225,7 +191,7 @@ async def test_an_order_during_the_stop_of_a_failed_launch_waits_for_no_back_off
 
 @in_virtual_time
 async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = BROKEN
     await deployment.ask_for(240)
     deployment.cloud.end = None
@@ -245,7 +211,7 @@ async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> No
 
 @in_virtual_time
 async def test_who_waits_is_told_at_once_when_requests_are_locked_out() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = NO_DRIVER
     begun = asyncio.get_running_loop().time()
     assert await deployment.pool.lease("m", wait_s=3600) is None
@@ -258,7 +224,7 @@ async def test_who_waits_is_told_at_once_when_requests_are_locked_out() -> None:
 
 @in_virtual_time
 async def test_a_restart_changes_no_verdict_and_new_settings_end_it() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = NO_DRIVER
     await deployment.ask_for(60)
     await deployment.restart()
@@ -274,7 +240,7 @@ async def test_a_restart_changes_no_verdict_and_new_settings_end_it() -> None:
 
 @in_virtual_time
 async def test_the_hour_goes_on_over_a_restart() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.end = BROKEN
     await deployment.ask_for(8)
     assert 1 <= deployment.cloud.launches < 5
@@ -288,7 +254,7 @@ async def test_the_hour_goes_on_over_a_restart() -> None:
 
 @in_virtual_time
 async def test_a_cloud_that_has_no_such_image_is_asked_once() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.start_error = SpecError("there is no template 'x'")
     await deployment.ask_for(60)
     await asyncio.sleep(DAY_S - 600)
@@ -305,7 +271,7 @@ def test_what_may_be_mended_elsewhere_is_tried_again_after_the_back_off(
 ) -> None:
     @in_virtual_time
     async def asked() -> None:
-        deployment = Deployment()
+        deployment = PaidDeployment()
         deployment.cloud.start_error = error
         await deployment.ask_for(3)
         assert is_given_up(deployment.record, POLICY)
@@ -321,7 +287,7 @@ def test_what_may_be_mended_elsewhere_is_tried_again_after_the_back_off(
 
 @in_virtual_time
 async def test_a_configured_model_that_no_registry_has_is_tried_once() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.probe.fault = Fault("pull", "no such model", final=True)
     await deployment.ask_for(3600)
 
@@ -335,7 +301,7 @@ async def test_a_configured_model_that_no_registry_has_is_tried_once() -> None:
 def test_what_costs_nothing_is_not_counted(traits: Traits) -> None:
     @in_virtual_time
     async def asked() -> None:
-        deployment = Deployment(traits=replace(traits, poll_s=1.0))
+        deployment = PaidDeployment(traits=replace(traits, poll_s=1.0))
         deployment.cloud.end = BROKEN
         await deployment.ask_for(600)
 
@@ -348,7 +314,7 @@ def test_what_costs_nothing_is_not_counted(traits: Traits) -> None:
 
 @in_virtual_time
 async def test_three_deaths_of_the_proxy_with_its_instance_are_no_failures() -> None:
-    deployment = Deployment(traits=Traits(child_process=True, poll_s=1.0))
+    deployment = PaidDeployment(traits=Traits(child_process=True, poll_s=1.0))
     deployment.cloud.faults.boot_s = 30.0
     for _ in range(3):
         await deployment.pool.lease("m", wait_s=0.0)
@@ -366,7 +332,7 @@ async def test_three_deaths_of_the_proxy_with_its_instance_are_no_failures() -> 
 
 @in_virtual_time
 async def test_a_launch_that_is_stopped_before_the_cloud_answers_counts() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     for _ in range(9):
         await deployment.pool.lease("m", wait_s=0.0)
         await asyncio.sleep(0.005)  # the call to the cloud is under way
@@ -379,7 +345,7 @@ async def test_a_launch_that_is_stopped_before_the_cloud_answers_counts() -> Non
 
 @in_virtual_time
 async def test_what_the_cloud_refuses_does_not_count() -> None:
-    deployment = Deployment()
+    deployment = PaidDeployment()
     deployment.cloud.start_error = CapacityError("no room")
     await deployment.ask_for(600)
 
