@@ -13,7 +13,7 @@ import pytest
 
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
-from ollama_proxy.core.lifecycle.record import Record
+from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
@@ -144,6 +144,30 @@ async def test_a_stop_while_it_is_written_is_a_503_and_nothing_is_launched(
         assert reply.status == 503, said
         assert proxy.state == "cold"
         assert backend.launches == 0
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+async def test_a_stop_before_who_asked_hears_of_the_launch_is_not_undone_by_that(
+    tmp_path: Path, fast: str
+) -> None:
+    async with running_proxy(
+        tmp_path, backend=InProcessBackend(), OLLAMA_PROXY_FAST_PATH=fast
+    ) as proxy:
+        pool, begun = proxy.parts.pool, []
+
+        def stop_at_once(_before: Record, after: Record) -> None:
+            if after.state is State.STARTING:
+                begun.append(after.launch_id)
+                asyncio.get_running_loop().call_soon(pool.stop)
+
+        pool.controllers[0].subscribe(stop_at_once)
+        async with proxy.session.post(f"{proxy.url}/api/chat", json=CHAT) as reply:
+            assert reply.status == 503
+        await proxy.until(lambda: proxy.state == "cold")
+        await asyncio.sleep(0.1)
+
+        assert len(begun) == 1
+        assert proxy.state == "cold"
 
 
 @pytest.mark.parametrize("fast", ["true", "false"])

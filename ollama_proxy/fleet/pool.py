@@ -192,8 +192,7 @@ class Pool:
             return not self._in_vain()
         return self.controllers[0].would_launch(_ANY_WAKE)
 
-    @property
-    def must_reserve(self) -> bool:
+    def _must_reserve(self) -> bool:
         """Tell whether a wake has to wait until a launch is written down."""
         states = {c.record.state for c in self.controllers}
         if states & _AWAKE or not self._accepts_wakes:
@@ -278,19 +277,13 @@ class Pool:
         """
         if (lease := self.try_lease()) is not None:
             return lease
-        if self.must_reserve and not joins:
-            stops = self._stops
-            self._note_wanted(model, load)
-            await self.wake(model)
-            if self._stops != stops:  # as the waiting requests are
-                return None
-            wait_s = self._longest_wait_s(wait_s, joins=False)
-        else:
-            wait_s = self.request_instance(model, wait_s=wait_s, load=load, joins=joins)
+        wait_s = await self.request_instance(
+            model, wait_s=wait_s, load=load, joins=joins
+        )
         wants = Wants.TO_JOIN if joins else Wants.TO_WAKE
         return await self._wait(wait_s, wants) if wait_s > 0 else None
 
-    def request_instance(
+    async def request_instance(
         self,
         model: str | None,
         *,
@@ -298,15 +291,36 @@ class Pool:
         load: LoadWish | None = None,
         joins: bool = False,
     ) -> float:
-        """Join a launch for a request that may wait for it, and needs ``load``.
+        """Ask for an instance for a request that needs ``load``, as `lease` does.
 
-        Not while `must_reserve`, but for one that ``joins``: nothing is woken or
-        loaded for it. Returns how many seconds it is to wait: none if that is known to
-        be in vain.
+        Returns how many seconds it is to wait: none if that is known to be in vain.
+        Raises `StoreError` if the wake could not be written down.
+        """
+        left_s = self.try_request_instance(model, wait_s=wait_s, load=load, joins=joins)
+        if left_s is not None:
+            return left_s
+        stops = self._stops
+        self._note_wanted(model, load)
+        await self.wake(model)
+        if self._stops != stops:  # as the waiting requests are
+            return 0.0
+        return self._longest_wait_s(wait_s, joins=False)
+
+    def try_request_instance(
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None = None,
+        joins: bool = False,
+    ) -> float | None:
+        """Do what `request_instance` does where nothing has to be awaited.
+
+        Returns None, and has done nothing, if a launch has to be written down first.
         """
         if not joins:
-            if self.must_reserve:
-                raise RuntimeError("a launch is to be reserved first: wake or lease")
+            if self._must_reserve():
+                return None
             self._note_wanted(model, load)
             self._join(model)
         return self._longest_wait_s(wait_s, joins=joins)

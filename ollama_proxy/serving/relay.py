@@ -57,24 +57,6 @@ class Services:
             self.unknown.note_wake(wait.seeks)
         context.admit(wait)
 
-    def begins_launch(self, wait: Wait) -> bool:
-        """Tell whether a launch has to be written down first, by an awaited call."""
-        return not wait.joins and self.pool.must_reserve
-
-    def start(self, context: RequestContext, wait: Wait) -> float:
-        """Join a launch for a request that may not wait for it; see `begins_launch`.
-
-        Not for one that `begins_launch`: nothing would be launched. Returns how many
-        seconds it is to wait all the same: none but for a server that is there anyway,
-        and is joined in a moment.
-        """
-        left_s = self.pool.request_instance(
-            context.model, wait_s=0.0, load=context.load, joins=wait.joins
-        )
-        if left_s <= 0:
-            self.metrics.wait.observe(context.wait_s)
-        return left_s
-
     def learn(self, context: RequestContext, answer: Any) -> None:
         """Learn from an instance's own answer which routes and models it has."""
         self.extra_routes.heard(

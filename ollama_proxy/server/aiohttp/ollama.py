@@ -125,9 +125,6 @@ class OllamaHandler:
         self, context: RequestContext, body: RequestBody, hold: Hold, plan: Wait
     ) -> Lease | None:
         """Start an instance, and wait for a lease; None if none was granted in time."""
-        may_answer = hold.wait_s <= 0 and not self._services.begins_launch(plan)
-        if may_answer and self._services.start(context, plan) <= 0:
-            return None
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0

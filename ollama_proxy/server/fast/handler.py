@@ -86,31 +86,30 @@ class FastPath:
             plan = decide(context, self._services.fleet)
             if isinstance(plan, Relay | Observe):
                 return self._begin(client, request, context, plan)
-            if isinstance(plan, Wait) and self._may_wake(context, plan):
-                client.run(partial(self._wake, client, context, plan))
-                return True
-            answer = self._answer(context, plan)
+            if isinstance(plan, Wait) and context.may_wait_s <= 0:
+                self._services.admit(context, plan)
+                left_s = self._services.pool.try_request_instance(
+                    context.model, wait_s=0.0, load=context.load, joins=plan.joins
+                )
+                if left_s is None:
+                    client.run(partial(self._wake, client, context))
+                    return True
+                answer = self._unserved(context, left_s)
+            else:
+                answer = self._answer(context, plan)
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
             answer = self._encoded(context, failed)
         return answer is not None and self._send(client, context, answer, begun_at)
 
-    def _may_wake(self, context: RequestContext, plan: Wait) -> bool:
-        """Tell whether a request can be answered once a launch is durable."""
-        return context.may_wait_s <= 0 and self._services.begins_launch(plan)
-
-    async def _wake(
-        self, client: ClientConnection, context: RequestContext, plan: Wait
-    ) -> None:
+    async def _wake(self, client: ClientConnection, context: RequestContext) -> None:
         """Begin a launch, and answer once it is durable."""
         begun_at = asyncio.get_running_loop().time()
-        services = self._services
-        services.admit(context, plan)
         try:
-            await services.pool.wake(context.model)
-            # A stop that came meanwhile has withdrawn the launch: no other is begun.
-            is_withdrawn = services.begins_launch(plan)
-            answer = self._answer(context, Unavailable(None) if is_withdrawn else plan)
+            left_s = await self._services.pool.request_instance(
+                context.model, wait_s=0.0, load=context.load
+            )
+            answer = self._unserved(context, left_s)
         except asyncio.CancelledError:
             context.abandon()
             self._note(context, 0, begun_at)
@@ -126,19 +125,22 @@ class FastPath:
 
     def _answer(self, context: RequestContext, plan: Plan) -> Encoded | None:
         """Return an answer without an instance; None if there is more to do."""
-        services = self._services
-        if isinstance(plan, Wait):
-            if context.may_wait_s > 0:
-                return None
-            services.admit(context, plan)
-            if services.start(context, plan) > 0:
-                return None
-            plan = Unavailable(context.problem)
         if isinstance(plan, Unavailable):
             return self._unavailable(context, plan)
-        if isinstance(plan, Relay | Observe | Read):
+        if isinstance(plan, Relay | Observe | Read | Wait):
             return None
-        return self._encoded(context, services.replies.reply(context, plan))
+        return self._encoded(context, self._services.replies.reply(context, plan))
+
+    def _unserved(self, context: RequestContext, left_s: float) -> Encoded | None:
+        """Return the 503 of a request that may not wait for the launch.
+
+        None if it waits ``left_s`` seconds all the same, for a server that is there
+        anyway and is joined in a moment.
+        """
+        if left_s > 0:
+            return None
+        self._services.metrics.wait.observe(context.wait_s)
+        return self._unavailable(context, Unavailable(context.problem))
 
     def _unavailable(self, context: RequestContext, plan: Unavailable) -> Encoded:
         """Return the 503, as bytes that are remembered: many ask again and again."""
