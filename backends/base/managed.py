@@ -1,7 +1,7 @@
 """Map each launch to one instance of a cloud, made once and ended for certain.
 
-What a cloud's author writes: a `Cloud`, its `Owners`, and a `ManagedBackend` with what
-it has to give. Everything else of the protocol `Backend` is here.
+What a cloud's author writes: a `Cloud`, its `CloudOwners`, and a `ManagedBackend` with
+what it has to give. Everything else of the protocol `Backend` is here.
 """
 
 from ollama_proxy.backends.base.cloud import R

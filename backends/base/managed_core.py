@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import structlog
 from msgspec.structs import replace
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from ollama_proxy.backends.base.cloud import Cloud, R
 from ollama_proxy.backends.base.guard_client import GuardClient
 from ollama_proxy.backends.base.inventory import Inventory
+from ollama_proxy.backends.base.owners import CloudOwners
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
 from ollama_proxy.backends.base.placement import Placement, Room
 from ollama_proxy.backends.base.provisioning_journal import (
@@ -17,7 +18,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningRecord,
     unsent,
 )
-from ollama_proxy.backends.base.seen_owners import Owners, SeesOwners
+from ollama_proxy.backends.base.seen_owners import SeesOwners
 from ollama_proxy.backends.base.sightings import Absences
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.base import log
@@ -32,7 +33,7 @@ from ollama_proxy.base.errors import (
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase, Upstream
 
-O = TypeVar("O", bound=Owners)  # noqa: E741 - the other one is R
+O = TypeVar("O", bound=CloudOwners[Any])  # noqa: E741 - the other one is R
 
 
 class ManagedCore(SeesOwners[O], Generic[R, O]):

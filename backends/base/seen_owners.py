@@ -1,28 +1,15 @@
 """Hand a cloud backend's `SupportsOwners` on to its own `Owners`."""
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from ollama_proxy.backends.base.owners import CloudOwners
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import refuse_twins
 
-
-class Owners(Protocol):
-    """Sees and deletes what carries our product's label in one cloud."""
-
-    async def belongings(self) -> list[Belonging]:
-        """Return all of it."""
-
-    async def discard(self, one: Belonging) -> bool:
-        """Go one step towards a thing's deletion; True once it is deleted."""
-
-    async def estrange(self, one: Belonging) -> None:
-        """Have an instance never be started again as it is."""
-
-
-_Owners = TypeVar("_Owners", bound=Owners)
+_Owners = TypeVar("_Owners", bound=CloudOwners[Any])
 
 
 class SeesOwners(Generic[_Owners]):

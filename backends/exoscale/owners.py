@@ -1,9 +1,12 @@
 """List and delete what any deployment of this product has in an organisation."""
 
 import re
+from collections.abc import Mapping
+from typing import ClassVar
 
 import structlog
 
+from ollama_proxy.backends.base.owners import CloudOwners
 from ollama_proxy.backends.exoscale.cloud import ExoscaleCloud
 from ollama_proxy.backends.exoscale.instances import Instance
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
@@ -16,20 +19,19 @@ _GROUP = re.compile(r"ollama-proxy-(?P<owner>[0-9a-f]{16})\Z")
 _GROUP_ID = "group "
 
 
-class Owners:
+class Owners(CloudOwners[Instance]):
     """Sees and deletes what carries our product's label, in the zones that are known.
 
-    Security groups have no labels: their name, with the owner id in it, is one.
+    Security groups have no labels: their name, with the owner id in it, is one. An
+    instance that fits no launch and is parked is kept no longer: its lease is over.
     """
 
-    def __init__(
-        self,
-        settings: ExoscaleSettings,
-        *,
-        cloud: ExoscaleCloud,
-    ) -> None:
+    estranged: ClassVar[Mapping[str, str]] = {"spec": "hadopted", "lease": "0"}
+
+    def __init__(self, settings: ExoscaleSettings, *, cloud: ExoscaleCloud) -> None:
+        super().__init__(cloud)
         self._settings = settings
-        self._cloud = cloud
+        self._api = cloud.api
 
     async def instances(self) -> list[Belonging]:
         """Return the instances of all zones."""
@@ -52,7 +54,7 @@ class Owners:
     async def _groups(self) -> list[Belonging]:
         """Return the security groups; none, with a warning, if the key may not."""
         found: list[Belonging] = []
-        api = self._cloud.api(self._settings.zone)
+        api = self._api(self._settings.zone)
         try:
             answer = await api.call("list_security_groups", visibility="private")
         except CredentialsError as error:
@@ -89,37 +91,10 @@ class Owners:
         """Go one step towards its deletion; True once it is deleted."""
         if one.id.startswith(_GROUP_ID):
             return await self._discard_group(one.id.removeprefix(_GROUP_ID), one)
-        zone, _, _ = one.id.partition(" ")
-        instance = await self._still_theirs(one)
-        if instance is None:
-            return True
-        try:
-            await self._cloud.delete(zone, instance)
-        except NotFoundError:
-            return True
-        return False
-
-    async def estrange(self, one: Belonging) -> None:
-        """Have an instance fit no launch; one that is parked is kept no longer."""
-        if one.id.startswith(_GROUP_ID):
-            return
-        instance = await self._still_theirs(one)
-        if instance is not None:
-            zone, _, _ = one.id.partition(" ")
-            await self._cloud.tag(zone, instance, {"spec": "hadopted", "lease": "0"})
-
-    async def _still_theirs(self, one: Belonging) -> Instance | None:
-        """Return an instance as its zone shows it now, if it is that owner's."""
-        zone, _, instance_id = one.id.partition(" ")
-        try:
-            instance = await self._cloud.get(zone, instance_id)
-        except NotFoundError:
-            return None
-        is_theirs = instance.is_made_by_us and instance.tag("owner") == one.owner_id
-        return instance if is_theirs and not instance.is_leaving else None
+        return await super().discard(one)
 
     async def _discard_group(self, group_id: str, one: Belonging) -> bool:
-        api = self._cloud.api(self._settings.zone)
+        api = self._api(self._settings.zone)
         try:
             group = await api.call("get_security_group", id=group_id)
             if group.get("name") != f"ollama-proxy-{one.owner_id}":

@@ -75,7 +75,7 @@ class FlyBackend(FlyLooks):
         tags = OwnershipTags(owner_id, TAGS)
         super().__init__(
             self._fly,
-            Owners(settings, api, machines=self._machines),
+            Owners(settings, cloud=self._fly, api=api, machines=self._machines),
             tags=tags,
             owner_id=owner_id,
             remembers=remembers,

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Awaitable, Callable
 
+from ollama_proxy.backends.base.owners import CloudOwners
 from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.failures import NoAppError
-from ollama_proxy.backends.fly.machines import TAGS, Machine, Volume
+from ollama_proxy.backends.fly.machines import Machine, Volume
 from ollama_proxy.backends.fly.settings import DISK_GB, FlySettings
 from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.fleet.backend import Belonging
@@ -15,7 +17,7 @@ _VOLUME = re.compile(r"ollama_(?P<owner>[0-9a-f]{16})\Z")
 _VOLUME_ID = "volume "
 
 
-class Owners:
+class Owners(CloudOwners[Machine]):
     """Sees and destroys what carries our product's marks in the app.
 
     Volumes have no marks: their name, with the owner id in it, is one.
@@ -24,14 +26,16 @@ class Owners:
     def __init__(
         self,
         settings: FlySettings,
-        api: FlyApi,
         *,
+        cloud: FlyCloud,
+        api: FlyApi,
         machines: Callable[[], Awaitable[list[Machine]]],
     ) -> None:
         """Take ``machines``, which returns those of earlier lists too.
 
         So what one list has shown to be a twin's is not lost in the next, which lies.
         """
+        super().__init__(cloud)
         self._settings = settings
         self._api = api
         self._machines = machines
@@ -86,14 +90,7 @@ class Owners:
         """Go one step towards its destruction; True once it is destroyed."""
         if one.id.startswith(_VOLUME_ID):
             return await self._discard_volume(one.id.removeprefix(_VOLUME_ID))
-        if await self._still_theirs(one) is None:
-            return True
-        try:
-            async with self._api.leased(one.id) as nonce:
-                await self._api.destroy(one.id, nonce)
-        except NotFoundError:
-            return True
-        return False
+        return await super().discard(one)
 
     async def _discard_volume(self, volume_id: str) -> bool:
         """Destroy a volume; a machine that is being destroyed has it for a while."""
@@ -105,17 +102,5 @@ class Owners:
             return False
         return True
 
-    async def estrange(self, one: Belonging) -> None:
-        """Have a machine be configured anew, with new keys, before it is started."""
-        if one.launch_id and await self._still_theirs(one) is not None:
-            for name, value in TAGS.spelt({"spec": "adopted"}).items():
-                await self._api.mark(one.id, name, value)
-
-    async def _still_theirs(self, one: Belonging) -> Machine | None:
-        """Return a machine as Fly shows it now, if it is that owner's."""
-        try:
-            machine = await self._api.machine(one.id)
-        except NotFoundError:
-            return None
-        is_theirs = machine.is_made_by_us and machine.tag("owner") == one.owner_id
-        return machine if is_theirs and not machine.is_leaving else None
+    def _place_of(self, one: Belonging) -> tuple[str, str]:
+        return self._api.app, one.id

@@ -77,9 +77,8 @@ class OvhBackend(ManagedBackend[App, Owners]):
         super().__init__(
             self._ovh,
             Owners(
-                regions=self.regions,
+                self._ovh,
                 configured=settings.regions,
-                driver_of=self._ovh.driver,
                 per_hour=settings.price_per_hour,
             ),
             tags=tags,

@@ -1,32 +1,30 @@
 """List and delete what any deployment of this product has in a project."""
 
-import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import structlog
 
-from ollama_proxy.backends.ovh.apps import TAGS, App
-from ollama_proxy.backends.ovh.driver import Driver
+from ollama_proxy.backends.base.owners import CloudOwners
+from ollama_proxy.backends.ovh.apps import App
+from ollama_proxy.backends.ovh.cloud import OvhCloud
 from ollama_proxy.base import log
-from ollama_proxy.base.errors import ConflictError, CredentialsError, NotFoundError
+from ollama_proxy.base.errors import CredentialsError
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import date_in
 
 
-class Owners:
+class Owners(CloudOwners[App]):
     """Sees and deletes the apps that carry our product's label."""
 
     def __init__(
         self,
+        cloud: OvhCloud,
         *,
-        regions: Callable[[], list[str]],
         configured: Collection[str],
-        driver_of: Callable[[str], Driver],
         per_hour: float | None,
     ) -> None:
-        self._regions = regions
+        super().__init__(cloud)
         self._configured = configured
-        self._driver_of = driver_of
         self._per_hour = per_hour
 
     async def belongings(self) -> list[Belonging]:
@@ -36,9 +34,9 @@ class Owners:
         passed over with a word in the log.
         """
         found: dict[str, Belonging] = {}
-        for region in self._regions():
+        for region in self._cloud.locations():
             try:
-                apps = await self._driver_of(region).apps()
+                apps = await self._cloud.list(region)
             except CredentialsError as error:
                 if region in self._configured:
                     raise
@@ -67,34 +65,7 @@ class Owners:
             per_hour=self._per_hour if runs else 0.0,
         )
 
-    async def discard(self, one: Belonging) -> bool:
-        """Go one step towards its deletion; True once it is deleted."""
-        app = await self._still_theirs(one)
-        if app is None:
-            return True
-        region, _, app_id = one.id.partition(" ")
-        driver = self._driver_of(region)
-        with contextlib.suppress(NotFoundError):
-            try:
-                await driver.delete(app_id, force=app.state != "STOPPED")
-            except ConflictError:  # its state does not allow it: it is stopped first
-                await driver.stop(app_id)
+    async def _delete(self, location: str, resource: App) -> bool:
+        """Ask for an app's deletion; only the next look tells that it is over."""
+        await super()._delete(location, resource)
         return False
-
-    async def estrange(self, one: Belonging) -> None:
-        """Have an app fit no launch: the next sweep deletes it."""
-        if await self._still_theirs(one) is not None:
-            region, _, app_id = one.id.partition(" ")
-            driver = self._driver_of(region)
-            for name, value in TAGS.spelt({"spec": "adopted"}).items():
-                await driver.label(app_id, name, value)
-
-    async def _still_theirs(self, one: Belonging) -> App | None:
-        """Return an app as its region shows it now, if it is that owner's."""
-        region, _, app_id = one.id.partition(" ")
-        try:
-            app = await self._driver_of(region).app(app_id)
-        except NotFoundError:
-            return None
-        is_theirs = app.is_made_by_us and app.tag("owner") == one.owner_id
-        return app if is_theirs and not app.is_leaving else None

@@ -7,12 +7,12 @@ import msgspec
 
 from ollama_proxy.backends.base.cloud import Assessment, Resource, StateContext
 from ollama_proxy.backends.base.managed import ManagedBackend
+from ollama_proxy.backends.base.owners import CloudOwners
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags, TagFormat
 from ollama_proxy.backends.base.placement import Placement
 from ollama_proxy.backends.base.provisioning_journal import ProvisioningJournal
 from ollama_proxy.backends.base.starting import Creation
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import NotFoundError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging, Notes, Traits, Upstream
 from ollama_proxy.fleet.owners import date_in
@@ -100,11 +100,8 @@ class ToyCloud:
         """Nothing is open."""
 
 
-class ToyOwners:
-    """What any deployment has at the provider, and its deletion."""
-
-    def __init__(self, cloud: ToyCloud) -> None:
-        self._cloud = cloud
+class ToyOwners(CloudOwners[Box]):
+    """What any deployment has at the provider."""
 
     async def belongings(self) -> list[Belonging]:
         return [
@@ -125,19 +122,6 @@ class ToyOwners:
             made_at=date_in(box.created_at),
             lease_end=box.lease_end,
         )
-
-    async def discard(self, one: Belonging) -> bool:
-        yard, _, box_id = one.id.partition(" ")
-        try:
-            await self._cloud.delete(yard, await self._cloud.get(yard, box_id))
-        except NotFoundError:
-            return True
-        return False
-
-    async def estrange(self, one: Belonging) -> None:
-        yard, _, box_id = one.id.partition(" ")
-        box = await self._cloud.get(yard, box_id)
-        await self._cloud.tag(yard, box, {"spec": "adopted"})
 
 
 class ToyBackend(ManagedBackend[Box, ToyOwners]):
