@@ -8,6 +8,7 @@ from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.store.ports import SLOT
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import FaultyStore
@@ -38,7 +39,7 @@ class Deployment:
 
     def _open(self) -> Pool:
         controller = Controller(
-            "default-0",
+            SLOT,
             Offer("fake", self.cloud, self.models, secrets=self.secrets),
             store=self.store,
             launches=self.store,
