@@ -21,9 +21,7 @@ from ollama_proxy.base.errors import IllegalTransition, StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan, Timeline
-from ollama_proxy.core.lifecycle.commands import (
-    command_for,
-)
+from ollama_proxy.core.lifecycle.commands import command_for
 from ollama_proxy.core.lifecycle.events import (
     Event,
     Failed,
@@ -35,7 +33,7 @@ from ollama_proxy.core.lifecycle.events import (
     Wake,
 )
 from ollama_proxy.core.lifecycle.journal import Transition
-from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import Step, step
 from ollama_proxy.core.ports import RecordStore
 from ollama_proxy.fleet.backend import Upstream
@@ -151,7 +149,7 @@ class Controller:
 
     def would_launch(self, wake: Wake) -> bool:
         """Tell whether a wake would begin a launch now."""
-        if self._record.state not in {State.COLD, State.COOLDOWN}:
+        if self._record.state not in AT_REST:
             return False
         after = step(self._record, wake, now=self._clock.now(), policy=self.policy)
         return after.record.launch_id == wake.launch_id

@@ -8,7 +8,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.events import Wake
-from ollama_proxy.core.lifecycle.record import State
+from ollama_proxy.core.lifecycle.record import AT_REST
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.launch_ids import LaunchIdSource
 
@@ -35,7 +35,7 @@ class Joiner:
         """Connect to a server at once, and again whenever it was lost."""
         # Not a repeated call: it looks for as long as the proxy runs.
         while True:
-            if controller.record.state in {State.COLD, State.COOLDOWN}:
+            if controller.record.state in AT_REST:
                 with contextlib.suppress(StoreError):
                     await controller.wake(Wake(self._draw_launch_id()))
             await asyncio.sleep(self._timing.join_pause_s)

@@ -18,7 +18,7 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import StopRequested, Wake
-from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Record, State
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.core.ports import LaunchRegister
 from ollama_proxy.fleet.backend import Upstream
@@ -31,8 +31,7 @@ from ollama_proxy.fleet.waiters import Waiters, Wants
 
 _AWAKE = {State.STARTING, State.READY}
 _LEAVING = {State.DRAINING, State.STOPPING}
-_AT_REST = {State.COLD, State.COOLDOWN}
-_ANY_WAKE = Wake(LaunchId("any"))  # to ask what a wake would do
+_ANY_WAKE = Wake(LaunchId("any"))  # where none begins, or to ask whether one would
 
 
 class Pool:
@@ -221,11 +220,11 @@ class Pool:
         for controller in self._to_wake(forced=forced):
             await controller.wake(Wake(self._draw_launch_id(), model, forced))
 
-    def _join(self, model: str | None) -> None:
+    def _join(self) -> None:
         """Ask for an instance where no launch begins: one is under way, or to come."""
         for controller in self._to_wake():
-            if controller.record.state not in _AT_REST:
-                controller.apply(Wake(self._draw_launch_id(), model))
+            if controller.record.state not in AT_REST:
+                controller.apply(_ANY_WAKE)
 
     def _to_wake(self, *, forced: bool = False) -> list[Controller]:
         """Return which slots a wake goes to now."""
@@ -322,7 +321,7 @@ class Pool:
             if self._must_reserve():
                 return None
             self._note_wanted(model, load)
-            self._join(model)
+            self._join()
         return self._longest_wait_s(wait_s, joins=joins)
 
     def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:

@@ -17,7 +17,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, StartupError, TransientError
-from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, Record
 from ollama_proxy.fleet.backend import (
     Backend,
     SupportsDeploy,
@@ -29,7 +29,6 @@ from ollama_proxy.fleet.reports import without
 
 _LIMIT_S = 900.0
 _POLL_S = 0.05
-_AT_REST = {State.COLD, State.COOLDOWN}
 
 Tell = Callable[[str], Awaitable[None]]
 
@@ -116,12 +115,12 @@ class Redeployment:
 
     def _on_transition(self, _before: Record, after: Record) -> None:
         """Take the traits once the instance to stop is gone, after the order ended."""
-        if after.state in _AT_REST:
+        if after.state in AT_REST:
             asyncio.get_running_loop().call_soon(self._take_traits)
 
     def _take_traits(self) -> None:
         traits = self._controller.offer.backend.traits
-        is_at_rest = self._controller.record.state in _AT_REST
+        is_at_rest = self._controller.record.state in AT_REST
         if traits is not self._traits and is_at_rest and not self._is_busy:
             self._traits = traits
             self._controller.take_traits()
@@ -165,7 +164,7 @@ class Redeployment:
         try:
             async with asyncio.timeout(limit_s):
                 while (  # noqa: ASYNC110
-                    controller.is_reserving or controller.record.state not in _AT_REST
+                    controller.is_reserving or controller.record.state not in AT_REST
                 ):
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:

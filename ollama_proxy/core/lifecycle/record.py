@@ -6,7 +6,7 @@ Plain values: `lifecycle.step` alone decides how one follows another.
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 LaunchId = NewType("LaunchId", str)
 """One attempt to have an instance; the tag it carries in its cloud."""
@@ -26,6 +26,10 @@ class State(StrEnum):
     DRAINING = "draining"
     STOPPING = "stopping"
     COOLDOWN = "cool-down"
+
+
+AT_REST: Final = frozenset({State.COLD, State.COOLDOWN})
+"""The states without an instance."""
 
 
 class Stage(StrEnum):

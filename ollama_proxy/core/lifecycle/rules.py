@@ -38,7 +38,6 @@ from ollama_proxy.core.lifecycle.launch_limit import (
 )
 from ollama_proxy.core.lifecycle.record import (
     Fault,
-    LaunchId,
     Policy,
     Progress,
     Record,
@@ -133,9 +132,7 @@ def ready(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
 def fail(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Stop what a failed launch left, and count the failure."""
     assert isinstance(event, Failed)  # noqa: S101 - the table pairs them
-    fault = judged(event.fault, rec.fault)
-    failures = failures_after(rec, fault, policy)
-    return _stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
+    return _failing(rec, event.fault, now, policy)
 
 
 def lose_launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
@@ -143,7 +140,7 @@ def lose_launch(rec: Record, event: Event, now: float, policy: Policy) -> Record
     fault = _loss(event)
     if rec.adopted and fault.reason == "lost":
         return _stopping(rec, now, policy, fault=fault)
-    return fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
+    return _failing(rec, fault, now, policy)
 
 
 def lose(rec: Record, event: Event, now: float, policy: Policy) -> Record:
@@ -248,7 +245,7 @@ def tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Rec
         return _stopping(rec, now, policy)
     if (fault := overdue(rec, now, policy)) is None:
         return rec
-    return fail(rec, Failed(rec.launch_id or LaunchId(""), fault), now, policy)
+    return _failing(rec, fault, now, policy)
 
 
 def tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
@@ -331,6 +328,12 @@ def adopt(rec: Record, event: Event, now: float, policy: Policy) -> Record:
 def restore_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Stop an instance whose requests ended with the process before."""
     return _stopping(restore(rec, event, now, policy), now, policy)
+
+
+def _failing(rec: Record, fault: Fault, now: float, policy: Policy) -> Record:
+    fault = judged(fault, rec.fault)
+    failures = failures_after(rec, fault, policy)
+    return _stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
 
 
 def _stopping(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, Fault, LaunchId, Record, State
 from ollama_proxy.core.ollama.catalog import Snapshot, Tags
 
 _OWNER = re.compile(rb"owner_id([0-9a-f]{16})(?![0-9a-f])")
@@ -20,7 +20,6 @@ _STATES = "|".join(state.value for state in State).encode()
 _RECORD = re.compile(
     rb'\{"state":"(' + _STATES + rb')"[^{}]{0,200}?"launch_id":"(l[0-9a-f]{16})"'
 )
-_OVER = {State.COLD.value, State.COOLDOWN.value}
 
 
 def doomed(launch_id: LaunchId | None, now: float) -> Record:
@@ -47,7 +46,7 @@ def read_record(raw: object) -> Record:
     if not isinstance(raw, bytes):
         raise ValueError(f"it is of type {type(raw).__name__}")  # noqa: TRY004 - one kind
     record = msgspec.json.decode(raw, type=Record)
-    if record.launch_id is None and record.state.value not in _OVER:
+    if record.launch_id is None and record.state not in AT_REST:
         raise ValueError(f"{record.state.value!r} without a launch")
     return record
 
@@ -70,7 +69,7 @@ def launches_under_way(journal: Iterable[Sequence[object]]) -> dict[str, LaunchI
     for slot, launch_id, after in journal:
         if not isinstance(slot, str):
             continue
-        if after in _OVER:
+        if after in AT_REST:
             found.pop(slot, None)
         elif isinstance(launch_id, str):
             found[slot] = LaunchId(launch_id)
@@ -94,7 +93,9 @@ def launches_in(raw: bytes) -> list[LaunchId]:
 
     SQLite leaves old versions of a row where they were, so these may be several.
     """
-    found = (match for match in _RECORD.finditer(raw) if match[1].decode() not in _OVER)
+    found = (
+        match for match in _RECORD.finditer(raw) if match[1].decode() not in AT_REST
+    )
     return [LaunchId(name) for name in dict.fromkeys(m[2].decode() for m in found)]
 
 
