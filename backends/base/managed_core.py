@@ -18,7 +18,6 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningRecord,
     unsent,
 )
-from ollama_proxy.backends.base.seen_owners import SeesOwners
 from ollama_proxy.backends.base.sightings import Absences
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.base import log
@@ -31,12 +30,13 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.fleet.backend import Observation, Phase, Upstream
+from ollama_proxy.fleet.backend import Belonging, Observation, Phase, Upstream
+from ollama_proxy.fleet.owners import refuse_twins
 
 O = TypeVar("O", bound=CloudOwners[Any])  # noqa: E741 - the other one is R
 
 
-class ManagedCore(SeesOwners[O], Generic[R, O]):
+class ManagedCore(Generic[R, O]):
     """Holds one owner's instances in a cloud, and what is known of each launch."""
 
     noun: ClassVar[str] = "instance"
@@ -52,7 +52,6 @@ class ManagedCore(SeesOwners[O], Generic[R, O]):
         owners: O,
         *,
         tags: OwnershipTags,
-        owner_id: str,
         remembers: Callable[[LaunchId], bool],
         journal: ProvisioningJournal,
         clock: Clock,
@@ -61,7 +60,7 @@ class ManagedCore(SeesOwners[O], Generic[R, O]):
         only_location: str | None = None,
         timing: CloudTiming = STANDARD,
     ) -> None:
-        """Manage the instances of one owner.
+        """Manage the instances of the owner of ``tags``.
 
         ``keeps``: an instance that a launch leaves rests for the next one.
         ``lease_s``: so long it is marked as wanted. ``only_location``: of a cloud that
@@ -70,7 +69,6 @@ class ManagedCore(SeesOwners[O], Generic[R, O]):
         self._cloud = cloud
         self._owners = owners
         self._tags = tags
-        self._owner_id = owner_id
         self._remembers = remembers
         self._journal = journal
         self._clock = clock
@@ -93,6 +91,22 @@ class ManagedCore(SeesOwners[O], Generic[R, O]):
         self._told_to_stop: set[LaunchId] = set()
         self._resting = 0
         self._log = structlog.get_logger()
+
+    async def belongings(self) -> list[Belonging]:
+        """Return all that carries the product's label, ours included."""
+        return await self._owners.belongings()
+
+    async def discard(self, one: Belonging) -> bool:
+        """Go one step towards a thing's deletion; True once it is deleted."""
+        return await self._owners.discard(one)
+
+    async def estrange(self, one: Belonging) -> None:
+        """Have an instance never be started again as it is: its keys are lost."""
+        await self._owners.estrange(one)
+
+    def _refuse_twins(self, found: list[Belonging]) -> None:
+        """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
+        refuse_twins(found, self._tags.owner_id, self._remembers, self._clock.wall())
 
     def _described(self, location: str, resource: R) -> str:
         """Return an instance in words: which, where, in which state."""

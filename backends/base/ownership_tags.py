@@ -77,10 +77,10 @@ class Tagged:
 
 
 class OwnershipTags:
-    """Writes the tags of one owner."""
+    """Writes the tags of one owner, ``owner_id``."""
 
     def __init__(self, owner_id: str, tag_format: TagFormat) -> None:
-        self._owner_id = owner_id
+        self.owner_id = owner_id
         self._format = tag_format
 
     def of(
@@ -96,7 +96,7 @@ class OwnershipTags:
         ``spec`` tells things apart that were made by different settings; ``identity``
         is the launch whose token its guard knows, if that has to be kept.
         """
-        tags = {"owner": self._owner_id, "launch": str(launch_id)}
+        tags = {"owner": self.owner_id, "launch": str(launch_id)}
         tags |= {"lease": f"{lease_end:.0f}", "spec": spec}
         tags |= {"identity": identity} if identity else {}
         key, value = self._format.manager
@@ -104,7 +104,7 @@ class OwnershipTags:
 
     def is_ours(self, thing: Tagged) -> bool:
         """Tell whether this deployment made it."""
-        return thing.is_made_by_us and thing.tag("owner") == self._owner_id
+        return thing.is_made_by_us and thing.tag("owner") == self.owner_id
 
 
 class _Dated(Protocol):

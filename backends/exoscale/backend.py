@@ -85,7 +85,6 @@ class ExoscaleBackend(ExoscaleLooks):
             self._exoscale,
             Owners(settings, cloud=self._exoscale),
             tags=tags,
-            owner_id=owner_id,
             remembers=remembers,
             journal=journal,
             clock=clock,

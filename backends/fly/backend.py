@@ -77,7 +77,6 @@ class FlyBackend(FlyLooks):
             self._fly,
             Owners(settings, cloud=self._fly, api=api, machines=self._machines),
             tags=tags,
-            owner_id=owner_id,
             remembers=remembers,
             journal=journal,
             clock=clock,

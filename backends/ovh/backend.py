@@ -6,6 +6,7 @@ An app that is kept is only started, which may be asked for twice.
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
+from functools import partial
 
 from ollama_proxy.backends.base.managed import ManagedBackend
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
@@ -22,7 +23,7 @@ from ollama_proxy.backends.ovh.cards import gpus_of
 from ollama_proxy.backends.ovh.cloud import OvhCloud
 from ollama_proxy.backends.ovh.deployment import Deployment
 from ollama_proxy.backends.ovh.driver import Driver
-from ollama_proxy.backends.ovh.opening import driver_opener
+from ollama_proxy.backends.ovh.opening import open_driver
 from ollama_proxy.backends.ovh.order import SCALE_DOWN_S
 from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.provisioner import Provisioner
@@ -73,7 +74,6 @@ class OvhBackend(ManagedBackend[App, Owners]):
             settings, authority=authority, regions=self.regions, driver_of=driver_of
         )
         tags = OwnershipTags(owner_id, TAGS)
-        self._journal = journal
         super().__init__(
             self._ovh,
             Owners(
@@ -82,7 +82,6 @@ class OvhBackend(ManagedBackend[App, Owners]):
                 per_hour=settings.price_per_hour,
             ),
             tags=tags,
-            owner_id=owner_id,
             remembers=remembers,
             journal=journal,
             clock=clock,
@@ -320,8 +319,12 @@ def open_backend(
         journal=ProvisioningJournal(context.notes, context.clock.now()),
         authority=Authority(context.state_dir / "authority", context.clock),
         clock=context.clock,
-        driver_of=driver_opener(
-            settings, context.state_dir, context.environment, timing
+        driver_of=partial(
+            open_driver,
+            settings,
+            context.state_dir,
+            context.environment,
+            timing=timing,
         ),
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
         poll_s=poll_s,

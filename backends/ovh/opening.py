@@ -1,7 +1,6 @@
 """Open the driver of a region: the API with a token, else OVH's own program."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
@@ -11,16 +10,6 @@ from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.base.environment import home_folder
 from ollama_proxy.base.errors import CredentialsError
-
-
-def driver_opener(
-    settings: OvhSettings,
-    state_dir: Path,
-    environment: Mapping[str, str],
-    timing: CloudTiming = STANDARD,
-) -> Callable[[str], Driver]:
-    """Return what opens the driver of a region."""
-    return partial(open_driver, settings, state_dir, environment, timing=timing)
 
 
 def open_driver(

@@ -145,7 +145,6 @@ class ToyBackend(ManagedBackend[Box, ToyOwners]):
             cloud,
             ToyOwners(cloud),
             tags=OwnershipTags(owner_id, TAGS),
-            owner_id=owner_id,
             remembers=remembers,
             journal=ProvisioningJournal(notes, clock.now()),
             clock=clock,
