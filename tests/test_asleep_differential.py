@@ -18,7 +18,7 @@ from tests.asleep_requests import asleep_requests
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import running_proxy
 from tests.recordings import ask_all, empty_ollama, load
-from tests.serving.test_unknown_models import be_listed, empty_disk
+from tests.serving.test_wakes_for_unknown_models import be_listed, empty_disk
 from tests.taken_requests import taken_requests
 
 RECORDED = load("asleep_requests")
