@@ -63,7 +63,12 @@ class InstanceClient:
 
     async def get(self, upstream: Upstream, path: str) -> ProbeReply:
         """Ask once; raises what aiohttp raises."""
-        async with self.open(upstream, "GET", path, None) as response:
+        return await self._ask(upstream, "GET", path, None)
+
+    async def _ask(
+        self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
+    ) -> ProbeReply:
+        async with self.open(upstream, method, path, body) as response:
             return await read_reply(response, upstream, path)
 
     async def request(
@@ -73,11 +78,6 @@ class InstanceClient:
 
         Raises `PreparationError` if there is no answer.
         """
-
-        async def ask() -> ProbeReply:
-            async with self.open(upstream, method, path, body) as response:
-                return await read_reply(response, upstream, path)
-
         has_gateway = upstream.link is not None and upstream.link.is_marked
         repeated = AsyncRetrying(
             retry=retry_if_exception_type((aiohttp.ClientError, OSError)),
@@ -87,7 +87,7 @@ class InstanceClient:
             reraise=True,
         )
         try:
-            reply: ProbeReply = await repeated(ask)
+            reply: ProbeReply = await repeated(self._ask, upstream, method, path, body)
         except (aiohttp.ClientError, OSError) as error:
             raise PreparationError(broken_off("asking", path, error)) from error
         return reply

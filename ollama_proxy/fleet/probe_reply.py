@@ -13,6 +13,7 @@ from ollama_proxy.core.http.compression import (
 )
 from ollama_proxy.core.lifecycle.record import Fault
 from ollama_proxy.core.ollama.catalog import ListedModel, Tags
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.upstream.endpoint import is_gateway_response
 
@@ -101,7 +102,7 @@ def listed_models(body: bytes) -> list[ListedModel]:
     """Return the models of ``/api/tags``."""
     try:
         return msgspec.json.decode(body, type=Tags).models
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         message = f"the instance's list of models can't be read: {error}"
         raise PreparationError(Fault("probe", message)) from error
 
@@ -126,7 +127,7 @@ def text_field(body: bytes, name: str) -> str | None:
     """Return a text of a JSON object; None if it has none of that name."""
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     value = fields.get(name) if isinstance(fields, dict) else None
     return value if isinstance(value, str) else None

@@ -221,6 +221,7 @@ PAGE = b"<!doctype html><html><head><title>Router\n log in</title></head></html>
         ("200 OK", b'{"version":7}', {}, 'no version ({"version":7})'),
         ("200 OK", b"\xff\x00{", {}, "no version"),
         ("200 OK", b"", {}, "200 and no version"),
+        ("200 OK", b"[" * 100_000, {}, "no version"),
         ("404 Not Found", b"404 page not found", {}, "with 404 and no version"),
         ("401 Unauthorized", b"no", {}, "answers 401: it wants credentials"),
         ("403 Forbidden", b"no", {}, "answers 403: it wants credentials"),

@@ -11,6 +11,7 @@ from ollama_proxy.core.lifecycle.record import Progress, Stage
 from ollama_proxy.core.ollama.load_wish import LoadWish
 from ollama_proxy.fleet.adaptive_timeout import ProbeTimeout
 from ollama_proxy.fleet.backend import Upstream
+from ollama_proxy.fleet.probe_reply import listed_models
 from ollama_proxy.fleet.readiness import HttpProbe, PreparationError
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.models import Model, ModelStore
@@ -92,6 +93,11 @@ async def test_a_model_that_is_loaded_as_somebody_wanted_it_stays_so() -> None:
         await steps(probe, upstream, [], "a")
 
         assert simulator.store.loads == 1
+
+
+def test_a_list_of_models_that_is_nested_too_deep_is_a_fault_of_the_instance() -> None:
+    with pytest.raises(PreparationError, match="list of models can't be read"):
+        listed_models(b'{"x":' + b"[" * 100_000)
 
 
 async def test_the_contents_are_asked_byte_for_byte() -> None:

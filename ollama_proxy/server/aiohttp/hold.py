@@ -27,14 +27,23 @@ from ollama_proxy.serving.hold_policy import HoldPolicy
 
 
 class Hold:
-    """Lets one request wait. ``response`` is set once heartbeats began."""
+    """Lets one request wait for ``wait_s`` seconds, as it was granted.
+
+    ``response`` is set once heartbeats began.
+    """
 
     def __init__(
-        self, request: web.Request, family: Family, policy: HoldPolicy, *, streams: bool
+        self,
+        request: web.Request,
+        family: Family,
+        policy: HoldPolicy,
+        wait_s: float,
+        *,
+        streams: bool,
     ) -> None:
         is_preferred = preferred_wait_s(request.headers) is not None
         self.response: web.StreamResponse | None = None
-        self.wait_s = policy.granted_s(request.headers)
+        self.wait_s = wait_s
         self.applied = int(self.wait_s) if is_preferred else None
         self.deadline = asyncio.get_running_loop().time() + self.wait_s
         self._beats = is_preferred and streams

@@ -88,7 +88,7 @@ class OllamaHandler:
         self._services.admit(context, plan)
         streams = wants_stream(context.route, plan.fields)
         family, policy = context.route.family, self._services.hold
-        return Hold(request, family, policy, streams=streams)
+        return Hold(request, family, policy, context.may_wait_s, streams=streams)
 
     async def _wait(
         self,
