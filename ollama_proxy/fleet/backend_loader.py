@@ -133,12 +133,6 @@ def variables_of(plugin: Plugin) -> list[str]:
     return [name for one in fields for name in environment_names(one)]
 
 
-def known_backends() -> list[str]:
-    """Return every name that `load_backend` takes, sorted."""
-    found = find_backends()
-    return sorted({*found.plugins, *found.broken})
-
-
 def load_backend(name: str) -> BackendFactory:
     """Return the function that builds the backend called ``name``.
 

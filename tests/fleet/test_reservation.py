@@ -21,20 +21,17 @@ TAKES_S = 5.0
 class RemoteStore(FaultyStore):
     """A store over a network: a reservation takes 5 s.
 
-    ``reserved``: the launches that became durable. ``error``: why none does any more.
-    ``answers``: whether the store's answer comes back at all.
+    ``reserved``: the launches that became durable. ``answers``: whether the store's
+    answer comes back at all.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.reserve_s = TAKES_S
         self.reserved: list[LaunchId | None] = []
-        self.error: StoreError | None = None
         self.answers = True
 
     async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
-        await asyncio.sleep(TAKES_S)
-        if self.error is not None:
-            raise self.error
         await super().reserve(slot, launch, transition)
         self.reserved.append(launch.launch_id)
         if not self.answers:
@@ -146,7 +143,7 @@ async def test_what_can_not_be_written_is_told_to_all_and_tried_anew_by_the_next
     None
 ):
     deployment = RemoteDeployment()
-    deployment.store.error = StoreError("the state can't be written: disk full")
+    deployment.store.is_full = True
     asked = [
         asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0)) for _ in range(3)
     ]
@@ -157,7 +154,7 @@ async def test_what_can_not_be_written_is_told_to_all_and_tried_anew_by_the_next
     assert "start" not in deployment.cloud.calls
     with pytest.raises(StoreError):
         await deployment.pool.wake(forced=True)
-    deployment.store.error = None
+    deployment.store.is_full = False
     lease = await deployment.pool.lease("m", wait_s=60.0)
     assert lease is not None
     lease.release()
@@ -167,7 +164,7 @@ async def test_what_can_not_be_written_is_told_to_all_and_tried_anew_by_the_next
 @in_virtual_time
 async def test_a_failure_that_nobody_waits_for_any_more_is_no_noise() -> None:
     deployment = RemoteDeployment()
-    deployment.store.error = StoreError("the state can't be written: disk full")
+    deployment.store.is_full = True
     asked = asyncio.ensure_future(deployment.pool.lease("m", wait_s=60.0))
     await asyncio.sleep(1.0)
     asked.cancel()

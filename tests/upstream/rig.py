@@ -102,8 +102,6 @@ def nothing(_writer: asyncio.StreamWriter) -> None: ...
 
 
 ASK = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
-
-
 OK = answers(reply(b"ok"), then=nothing)
 
 
