@@ -78,9 +78,13 @@ def is_secret(field: FieldInfo | None) -> bool:
     """Tell whether a setting's value may not be shown, not even a wrong one."""
     if field is None:
         return False
+    return bool(_noted(field).get("secret")) or _holds_secret(field.annotation)
+
+
+def _noted(field: FieldInfo) -> Mapping[str, Any]:
+    """Return what `setting` noted of a field; nothing if it did not declare it."""
     extra = field.json_schema_extra
-    is_declared = isinstance(extra, dict) and bool(extra.get("secret"))
-    return is_declared or _holds_secret(field.annotation)
+    return extra if isinstance(extra, dict) else {}
 
 
 def _holds_secret(kind: Any) -> bool:
@@ -89,15 +93,25 @@ def _holds_secret(kind: Any) -> bool:
 
 def former_names(field: FieldInfo) -> tuple[str, str] | None:
     """Return the names that a setting had in the file and in the environment."""
-    extra = field.json_schema_extra
-    found = extra.get("formerly") if isinstance(extra, dict) else None
-    return (str(found[0]), str(found[1])) if isinstance(found, tuple) else None
+    found: tuple[str, str] | None = _noted(field).get("formerly")
+    return found
 
 
 def environment_names(field: FieldInfo) -> tuple[str, ...]:
-    """Return the environment variables of a setting, the first one preferred."""
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)  # noqa: S101 - `_setting` put it there
-    names = extra["env"]
-    assert isinstance(names, tuple | list)  # noqa: S101 - likewise
-    return tuple(str(name) for name in names)
+    """Return the environment variables of a setting, the first one preferred.
+
+    Raises `TypeError` for a field that `setting` did not declare.
+    """
+    if "env" not in _noted(field):
+        raise TypeError("its settings have a field that `setting` did not declare")
+    return tuple(_noted(field)["env"])
+
+
+def shown_name(name: str, field: FieldInfo) -> str:
+    """Return how people know a setting: its first variable, or its name in the file."""
+    return next(iter(environment_names(field)), name)
+
+
+def shown_default(field: FieldInfo) -> str:
+    """Return a setting's default as the documentation writes it."""
+    return str(_noted(field).get("shown") or "–")

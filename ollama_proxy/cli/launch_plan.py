@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from ollama_proxy.base.fields import BackendSettings, environment_names
+from ollama_proxy.base.fields import BackendSettings, shown_name
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.fleet.backend import Backend, SupportsPrices
+
+_PRICE = "price_per_hour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def _price(settings: BackendSettings, backend: Backend) -> str:
     per_hour = backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
     if per_hour is not None:
         return f"{per_hour:g} per hour as configured"
-    field = type(settings).model_fields.get("price_per_hour")
+    field = type(settings).model_fields.get(_PRICE)
     if field is None:
         return "price unknown"
-    return f"price unknown ({environment_names(field)[0]} is not set)"
+    return f"price unknown ({shown_name(_PRICE, field)} is not set)"

@@ -9,11 +9,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from ollama_proxy.base.fields import environment_names
+from ollama_proxy.base.fields import environment_names, shown_default
 from ollama_proxy.config.known_settings import every_setting
 from ollama_proxy.core.lifecycle.diagram import state_diagram
 from ollama_proxy.fleet.backend_loader import Backends, built_in_backends
@@ -58,7 +57,7 @@ def _table(name: str) -> Iterator[str]:
     yield "| in the file | in the environment | default | meaning |"
     yield "|---|---|---|---|"
     for key, field in shown.items():
-        default = _default(field)
+        default = shown_default(field)
         yield _row(f"`{key}`", _names(field) or "–", default, field.description)
 
 
@@ -68,11 +67,6 @@ def _row(*cells: str | None) -> str:
 
 def _names(field: FieldInfo) -> str:
     return ", ".join(f"`{name}`" for name in environment_names(field))
-
-
-def _default(field: FieldInfo) -> str:
-    extra: Any = field.json_schema_extra
-    return str(extra["shown"] or "–")
 
 
 def main(root: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from ollama_proxy.base.fields import former_names
+from ollama_proxy.base.fields import environment_names, former_names
 
 
 @dataclass(slots=True)
@@ -64,8 +64,7 @@ def present_variable(
         return given
     was = (former[1], dict(given)[former[1]])
     rest = [one for one in given if one[0] != former[1]]
-    extra: Any = setting.json_schema_extra
-    told.notices.append(_notice(former[1], extra["env"][0]))
+    told.notices.append(_notice(former[1], environment_names(setting)[0]))
     held: tuple[str, str] = told.choose(setting, rest[0] if rest else None, was)
     return [held, *rest[1:]]
 

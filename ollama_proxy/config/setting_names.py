@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ollama_proxy.base.fields import OWN_PREFIX, environment_names, is_given
+from ollama_proxy.base.fields import OWN_PREFIX, is_given, shown_name
 from ollama_proxy.config.misspellings import misspelt_names
 from ollama_proxy.config.selection import Groups, Selection, place_of, table_of
 
@@ -58,7 +58,9 @@ def _half_pairs(
             lacking = [key for key in keys if key not in there]
             if there and lacking:
                 fields = group.model_fields
-                names = ", ".join(environment_names(fields[key])[0] for key in lacking)
+                names = ", ".join(
+                    shown_name(f"{name}.{key}", fields[key]) for key in lacking
+                )
                 places = ", ".join(place_of(name, key, origin) for key in there)
                 verb = "is" if len(lacking) == 1 else "are"
                 yield (

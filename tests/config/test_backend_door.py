@@ -16,6 +16,7 @@ from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError, StartupError
 from ollama_proxy.base.fields import BackendSettings, setting
 from ollama_proxy.cli.doctor import examine
+from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.fleet import backend_loader
@@ -243,6 +244,45 @@ def test_a_mere_function_is_a_backend_as_well(
         open_backend(settings, store, SystemClock())
 
     assert seen == ["http://a"]
+
+
+class NamelessSettings(BackendSettings):
+    """Settings that stand only in the file: they have no variables."""
+
+    pairs = (("user", "password"),)
+
+    user: str | None = setting(None, text="who logs in")
+    password: str | None = setting(None, text="with what")
+    price_per_hour: float | None = setting(None, text="what an instance costs")
+
+
+def test_a_setting_without_a_variable_is_told_by_its_name_in_the_file(
+    register: Register, tmp_path: Path
+) -> None:
+    register(tiny=BackendPlugin("tiny", NamelessSettings, lambda _: FakeCloud()))
+    half = toml(tmp_path, '[tiny]\nuser = "me"')
+    settings = load_settings(NAMED)
+
+    assert launch_plan(settings, FakeCloud()).price == (
+        "price unknown (price_per_hour is not set)"
+    )
+    assert faults(NAMED, half) == [
+        f"tiny.password: is not set, and {half}: tiny is; one needs the other: set"
+        " both, or neither"
+    ]
+
+
+def test_a_field_that_is_declared_as_no_setting_is_told(register: Register) -> None:
+    class Plain(BackendSettings):
+        size: int = 1
+
+    register(tiny=BackendPlugin("tiny", Plain, open_tiny))
+
+    assert faults(NAMED) == [
+        "OLLAMA_PROXY_BACKEND: the backend 'tiny' can't be loaded from tiny_cloud:tiny"
+        " (TypeError: its settings have a field that `setting` did not declare); mend"
+        " or remove it"
+    ]
 
 
 def test_a_broken_plug_in_stops_nobody_but_who_wants_it(
