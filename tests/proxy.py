@@ -95,6 +95,11 @@ class RunningProxy:
         await self.parts.pool.wake()
         await self.until(lambda: self.state == "ready")
 
+    async def stop(self) -> None:
+        """Have no instance."""
+        self.parts.pool.stop()
+        await self.until(lambda: self.state == "cold")
+
     async def raw(self, request: bytes) -> bytes:
         """Send bytes on a connection of their own; return all that comes back."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

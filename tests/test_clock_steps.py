@@ -16,8 +16,7 @@ async def dates(proxy: RunningProxy) -> tuple[str, int, str, int]:
     """Return the year of each date that is told while nothing runs."""
     url = proxy.url
     await proxy.parts.pool.wake()
-    proxy.parts.pool.stop()
-    await proxy.until(lambda: proxy.state == "cold")
+    await proxy.stop()
     async with proxy.session.post(f"{url}/api/generate", json=LOAD) as reply:
         created_at = (await reply.json())["created_at"]
         date = parsedate_to_datetime(reply.headers["Date"])

@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from ollama_proxy.base.clock import SystemClock
-from ollama_proxy.base.errors import SettingsError, StartupError
+from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.fields import BackendSettings, setting
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.cli.launch_plan import launch_plan
@@ -23,6 +23,7 @@ from ollama_proxy.fleet import backend_loader
 from ollama_proxy.fleet.backend import Backend, BackendContext, Finding
 from ollama_proxy.fleet.backend_plugin import BackendPlugin, Choice
 from ollama_proxy.store.sqlite.store import SqliteStore
+from tests.config.rig import faults, toml
 from tests.fakes.cloud import FakeCloud
 
 
@@ -97,18 +98,6 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Register:
 @pytest.fixture
 def tiny(register: Register) -> None:
     register(tiny=TINY)
-
-
-def faults(env: dict[str, str], file: Path | None = None) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        load_settings(env, file)
-    return list(caught.value.faults)
-
-
-def toml(folder: Path, text: str) -> Path:
-    path = folder / "p.toml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.usefixtures("tiny")

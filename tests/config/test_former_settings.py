@@ -4,18 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.config.loader import load_settings
+from tests.config.rig import faults, toml
 
 NOW, WAS = "OLLAMA_PROXY_RESTORE_MODELS", "OLLAMA_PROXY_STICKY_MODELS"
 TOLD = f"{WAS} is called {NOW} by now; the former name goes on working"
-
-
-def toml(folder: Path, text: str) -> Path:
-    path = folder / "p.toml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -52,12 +46,6 @@ def test_the_environment_wins_by_either_name(
     path = toml(tmp_path, f"{key} = true")
 
     assert not load_settings({variable: "false"}, path).restore_models
-
-
-def faults(env: dict[str, str], file: Path | None = None) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        load_settings(env, file)
-    return list(caught.value.faults)
 
 
 def test_two_values_by_two_names_are_a_fault(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.selection import Evidence, Selection, select_backend
 from ollama_proxy.config.settings import Settings
+from tests.config.rig import toml
 
 KEYS = {"EXOSCALE_API_KEY": "EXOkey", "EXOSCALE_API_SECRET": "s3cret"}
 BY_DEFAULT = {"OLLAMA_PROXY_DEFAULT_BACKEND": "local"}
@@ -22,12 +23,6 @@ def faults(env: dict[str, str], file: Path | None = None) -> str:
     with pytest.raises(SettingsError) as caught:
         load_settings(env, file)
     return "\n".join(caught.value.faults)
-
-
-def toml(folder: Path, text: str) -> Path:
-    path = folder / "p.toml"
-    path.write_text(text)
-    return path
 
 
 def test_a_name_decides_whatever_else_is_set() -> None:

@@ -223,8 +223,7 @@ async def change(proxy: RunningProxy, method: str, path: str, **body: object) ->
 
 
 async def on_a_fresh_instance(proxy: RunningProxy) -> None:
-    proxy.parts.pool.stop()
-    await proxy.until(lambda: proxy.state == "cold")
+    await proxy.stop()
     await proxy.wake()
 
 

@@ -37,8 +37,7 @@ async def test_a_refresh_that_failed_is_tried_again(
     async with running_proxy(tmp_path, timing=Timing(catalog_pause_s=0.01)) as proxy:
         await proxy.wake()
         await proxy.until(lambda: proxy.catalogued is not None)
-        proxy.parts.pool.stop()
-        await proxy.until(lambda: proxy.state == "cold")
+        await proxy.stop()
         async with proxy.session.get(f"{proxy.url}/api/tags") as answer:
             listed = await answer.json()
 
@@ -55,8 +54,7 @@ async def test_nobody_is_asked_once_there_is_no_instance(
     async with running_proxy(tmp_path, timing=timing) as proxy:
         await proxy.wake()
         await proxy.until(lambda: probe.asked > 2)
-        proxy.parts.pool.stop()
-        await proxy.until(lambda: proxy.state == "cold")
+        await proxy.stop()
         asked = probe.asked
         for _ in range(20):
             await proxy.status()

@@ -59,11 +59,6 @@ async def ask(proxy: RunningProxy, method: str, path: str, status: int = 0) -> i
         return answer.status
 
 
-async def go_cold(proxy: RunningProxy) -> None:
-    proxy.parts.pool.stop()
-    await proxy.until(lambda: proxy.state == "cold")
-
-
 @pytest.mark.parametrize(("method", "path"), SCANNED)
 @pytest.mark.parametrize("extra", ["", "Expect: 100-continue\r\n"])
 async def test_what_a_scanner_asks_for_gets_ollamas_own_answer_and_wakes_nothing(
@@ -92,7 +87,7 @@ async def test_a_route_that_an_instance_answered_wakes_from_then_on(
     async with running_proxy(tmp_path) as proxy:
         await proxy.wake()
         assert await ask(proxy, "POST", "/v1/rerank?secret=1", 200) == 200
-        await go_cold(proxy)
+        await proxy.stop()
         assert await ask(proxy, "POST", "/v1/rerank2") == 404
         assert proxy.state == "cold"
     async with running_proxy(tmp_path) as proxy:
@@ -109,7 +104,7 @@ async def test_what_an_instance_does_not_have_is_not_learnt(
     async with running_proxy(tmp_path) as proxy:
         await proxy.wake()
         assert await ask(proxy, "POST", "/v1/rerank", status) == status
-        await go_cold(proxy)
+        await proxy.stop()
 
         assert await ask(proxy, "POST", "/v1/rerank") == 404
 
@@ -119,7 +114,7 @@ async def test_what_only_reads_is_relayed_but_never_learnt(tmp_path: Path) -> No
         await proxy.wake()
         for method in ("GET", "HEAD", "OPTIONS"):
             assert await ask(proxy, method, "/v1/rerank", 200) == 200
-        await go_cold(proxy)
+        await proxy.stop()
 
         assert await ask(proxy, "GET", "/v1/rerank") == 404
 
@@ -133,7 +128,7 @@ async def test_a_listed_route_wakes_and_counts_as_use(tmp_path: Path) -> None:
         assert proxy.state == "cold"
         assert await ask(proxy, "POST", "/v1/audio/speech") == 503
         await proxy.until(lambda: proxy.state == "ready")
-        await go_cold(proxy)
+        await proxy.stop()
         assert await ask(proxy, "GET", "/wake-me") == 503
 
 

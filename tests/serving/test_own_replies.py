@@ -92,8 +92,7 @@ async def test_copilot_is_shown_a_model_under_the_name_it_asked_for(
     async with running_proxy(tmp_path) as proxy:
         await proxy.wake()
         await proxy.until(lambda: proxy.catalogued is not None)
-        proxy.parts.pool.stop()
-        await proxy.until(lambda: proxy.state == "cold")
+        await proxy.stop()
         names = []
         for headers in (COPILOT, {}):
             async with proxy.session.post(

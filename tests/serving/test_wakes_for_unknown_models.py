@@ -55,11 +55,6 @@ async def chat(proxy: RunningProxy, model: str, **headers: str) -> int:
     return (await ask(proxy, "POST", "/api/chat", body, **headers))[0]
 
 
-async def go_cold(proxy: RunningProxy) -> None:
-    proxy.parts.pool.stop()
-    await proxy.until(lambda: proxy.state == "cold")
-
-
 HELD: dict[str, Any] = {"OLLAMA_PROXY_HOLD": "20s", "OLLAMA_PROXY_BACKOFF": "0.1s"}
 
 
@@ -67,7 +62,7 @@ async def be_listed(proxy: RunningProxy) -> None:
     """Have an instance tell its models, and go."""
     await proxy.wake()
     await proxy.until(lambda: proxy.catalogued is not None)
-    await go_cold(proxy)
+    await proxy.stop()
 
 
 def empty_disk(*models: str) -> InProcessBackend:
@@ -101,7 +96,7 @@ async def test_what_is_listed_configured_or_pulled_wakes(tmp_path: Path) -> None
         ) as proxy:
             await proxy.wake()
             await ask(proxy, "POST", "/api/pull", {"model": "fetched", "stream": False})
-            await go_cold(proxy)
+            await proxy.stop()
             assert await chat(proxy, model) == 503
             assert proxy.state == "starting"
 
@@ -113,11 +108,11 @@ async def test_a_model_that_could_not_be_brought_back_is_tried_again(
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await proxy.wake()
         await ask(proxy, "POST", "/api/pull", {"model": "fetched", "stream": False})
-        await go_cold(proxy)
+        await proxy.stop()
         backend.manners = Manners(faults=Faults(error_after=0))
         await proxy.wake()
         lost = [model["model"] for model in (await proxy.status())["lost_models"]]
-        await go_cold(proxy)
+        await proxy.stop()
         backend.manners = Manners()
         await chat(proxy, "fetched")
         await proxy.until(lambda: proxy.state == "ready")
@@ -134,7 +129,7 @@ async def test_what_was_created_on_a_disk_that_is_gone_wakes_nothing(
     async with running_proxy(tmp_path, backend=empty_disk("tiny")) as proxy:
         await proxy.wake()
         await ask(proxy, "POST", "/api/create", {**MADE, "stream": False})
-        await go_cold(proxy)
+        await proxy.stop()
         await be_listed(proxy)
 
         assert await chat(proxy, "made") == 404
@@ -181,7 +176,7 @@ async def test_where_models_are_kept_an_unknown_one_wakes_once(tmp_path: Path) -
         assert statuses[0] == 503
         await proxy.until(lambda: proxy.state == "ready")
         assert await chat(proxy, "nope") == 404
-        await go_cold(proxy)
+        await proxy.stop()
         assert await chat(proxy, "nope") == 404
         assert backend.launches == 2
     async with running_proxy(tmp_path, backend=backend) as proxy:
@@ -199,7 +194,7 @@ async def test_a_model_that_somebody_put_there_after_the_404_wakes_again(
         assert await chat(proxy, "new") == 404
         backend.simulator.store.add("new")
         assert await chat(proxy, "new") == 200
-        await go_cold(proxy)
+        await proxy.stop()
 
         assert await chat(proxy, "new") == 503
 
@@ -214,7 +209,7 @@ async def test_whoever_does_not_come_back_has_woken_once_all_the_same(
         await proxy.until(lambda: proxy.state == "ready")
         lessons = proxy.store.place("local").lessons
         await proxy.until(lambda: lessons().absent == ["nope:latest"])
-        await go_cold(proxy)
+        await proxy.stop()
 
         assert await chat(proxy, "nope") == 404
     assert backend.launches == 2
@@ -236,7 +231,7 @@ async def test_an_alias_that_an_instance_serves_goes_on_waking(
                 asleep = await chat(proxy, "alias", Prefer=f"wait={wait}")
                 await proxy.until(lambda: proxy.state == "ready")
                 awake = await chat(proxy, "alias")
-                await go_cold(proxy)
+                await proxy.stop()
 
                 assert (asleep, awake) == (503 if wait == "0" else 200, 200)
 
@@ -246,7 +241,7 @@ async def test_a_held_request_for_it_is_told_by_the_instance(tmp_path: Path) -> 
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await be_listed(proxy)
         assert await chat(proxy, "nope", Prefer="wait=5") == 404
-        await go_cold(proxy)
+        await proxy.stop()
         assert await chat(proxy, "nope", Prefer="wait=5") == 404
 
     assert backend.launches == 2
@@ -261,7 +256,7 @@ async def test_the_fourth_name_in_an_hour_is_told_when_it_is_looked_for(
         for number in range(3):
             assert await chat(proxy, f"nope{number}") == 503
             await proxy.until(lambda: proxy.state == "ready")
-            await go_cold(proxy)
+            await proxy.stop()
         body = {"model": "nope9", "messages": SAY}
         status, said = await ask(proxy, "POST", "/api/chat", body)
 

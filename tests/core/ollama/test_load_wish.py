@@ -153,8 +153,7 @@ async def test_what_was_wanted_before_a_stop_is_not_loaded_after_it(
     backend = machine("tiny", "other", boot_s=0.2)
     async with running_proxy(tmp_path, backend=backend) as proxy:
         await ask(proxy, options=WIDE)
-        proxy.parts.pool.stop()
-        await proxy.until(lambda: proxy.state == "cold")
+        await proxy.stop()
         await proxy.wake()
 
         assert backend.simulator.store.loads == 0

@@ -200,8 +200,7 @@ async def test_the_catalogue_of_the_last_instance_is_served_asleep_and_after_res
         await proxy.wake()
         await proxy.until(lambda: proxy.catalogued is not None)
         awake = await _get(proxy.session, f"{proxy.url}/api/tags")
-        proxy.parts.pool.stop()
-        await proxy.until(lambda: proxy.state == "cold")
+        await proxy.stop()
         asleep = await _get(proxy.session, f"{proxy.url}/api/tags")
     async with running_proxy(tmp_path) as proxy:
         restarted = await _get(proxy.session, f"{proxy.url}/api/tags")
