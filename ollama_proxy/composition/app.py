@@ -111,19 +111,19 @@ def build_app(
         changed=known.keeper.models_changed,
     )
     status = Status(
-        pool,
-        fleet.estimates,
-        clock,
-        rng,
-        tuple(fleet.offer.models),
-        fleet.offer.name,
-        pulls,
-        fleet.restored,
-        settings.selection.reason,
-        store,
-        fleet.gpu,
-        fleet.stages,
-        neighbours,
+        pool=pool,
+        estimates=fleet.estimates,
+        clock=clock,
+        rng=rng,
+        models=tuple(fleet.offer.models),
+        backend=fleet.offer.name,
+        pulls=pulls,
+        sticky=fleet.restored,
+        backend_reason=settings.selection.reason,
+        disk=store,
+        gpu=fleet.gpu,
+        stage_estimates=fleet.stages,
+        neighbours=neighbours,
     )
     hold = hold or HoldPolicy(settings.hold, settings.max_hold)
     services = _build_services(settings, fleet, known, status, hold, clock)
@@ -141,12 +141,7 @@ def build_app(
         fleet.probing,
         fast_path,
         known.book,
-        Redeployment(
-            pool,
-            redeployed=partial(
-                _go_by_place, fleet.offer, known.place, known.book, known.catalogue
-            ),
-        ),
+        Redeployment(pool, redeployed=partial(_go_by_place, fleet.offer, known)),
     )
     own = AdminHandlers(
         pool=pool, status=status, metrics=metrics, journal=store, pulls=pulls
@@ -256,16 +251,14 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
     add_cors_headers(request, response)
 
 
-def _go_by_place(
-    offer: Offer, place: Place, book: LessonBook, catalogue: Catalog
-) -> None:
+def _go_by_place(offer: Offer, known: _Known) -> None:
     """Go by what is known of the models where they are from now on."""
     name = place_of(offer.name, offer.backend.traits)
-    if name != place.name:
-        book.close()
-        place.name = name
-        book.reread()
-        catalogue.begin_with(place.contents())
+    if name != known.place.name:
+        known.book.close()
+        known.place.name = name
+        known.book.reread()
+        known.catalogue.begin_with(known.place.contents())
 
 
 async def _release_waiting(app: web.Application) -> None:
