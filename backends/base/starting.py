@@ -59,10 +59,17 @@ class Starting(ManagedCore[R, O]):
         """Have the instance of a launch run: its own, one that rests, or a new one."""
         self._told_to_stop.discard(launch_id)
         record = self._journal.get(launch_id)
-        if record is not None and record.instance_id is not None:
-            if await self._resume(launch_id, record):
-                return
-            record = self._journal.get(launch_id)
+        if (
+            record is not None
+            and record.instance_id is not None
+            and await self._resume(launch_id, record)
+        ):
+            return
+        await self._start_another(launch_id)
+
+    async def _start_another(self, launch_id: LaunchId) -> None:
+        """Start an instance that carries a launch's tags, or rests, or a new one."""
+        record = self._journal.get(launch_id)
         await self._check_start()
         if record is None:
             self._journal.put(launch_id, unsent(self._placements()[0]))

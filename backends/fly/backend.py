@@ -15,11 +15,11 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.looking import FlyLooks
 from ollama_proxy.backends.fly.machines import (
-    LEAVING,
     RESTING,
     TAGS,
     Machine,
     volume_name,
+    volumes_of,
 )
 from ollama_proxy.backends.fly.owners import Owners
 from ollama_proxy.backends.fly.premises import AppSetup
@@ -163,7 +163,7 @@ class FlyBackend(FlyLooks):
             machine = await self._api.machine(name.removeprefix(self.orphan_prefix))
         except NotFoundError:
             return Observation(Phase.GONE)
-        phase = Phase.GONE if machine.state in LEAVING else Phase.PENDING
+        phase = Phase.GONE if machine.is_leaving else Phase.PENDING
         return Observation(phase, detail=machine.state)
 
     async def _adopt(
@@ -201,8 +201,7 @@ class FlyBackend(FlyLooks):
 
     async def _settle_volumes(self, machines: Collection[Machine]) -> bool:
         """Destroy the volumes that neither these machines nor the next one need."""
-        held = {one.volume for one in machines if one.volume is not None}
-        return await self._volumes.settle(held=held)
+        return await self._volumes.settle(held=volumes_of(machines))
 
     async def _stop(
         self, launch_id: LaunchId, record: ProvisioningRecord | None
@@ -232,10 +231,10 @@ class FlyBackend(FlyLooks):
 
     async def _end_unwanted(self, name: LaunchId) -> None:
         """Destroy a machine or volume that no launch has, if that is still so."""
-        if not name.startswith(_NEEDLESS):
+        if name.startswith(_NEEDLESS):
+            await self.tidy()
+        else:
             await super()._end_unwanted(name)
-        elif not self._journal.launches():
-            await self._settle_volumes(self._ours(await self._machines()))
 
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has a machine, as for any cloud, and volumes.
@@ -257,8 +256,7 @@ class FlyBackend(FlyLooks):
         return resource.state in RESTING
 
     async def _needless_volumes(self, machines: list[Machine]) -> set[LaunchId]:
-        held = {one.volume for one in machines if one.volume is not None}
-        needless = await self._volumes.needless(held=held)
+        needless = await self._volumes.needless(held=volumes_of(machines))
         return {LaunchId(_NEEDLESS + one.id) for one in needless}
 
     @property

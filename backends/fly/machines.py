@@ -1,5 +1,6 @@
 """Find the machines and volumes of a deployment among all others by their metadata."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -70,6 +71,11 @@ class Machine(Resource, msgspec.Struct, frozen=True):
         """Return the volume that is mounted in it."""
         mounts = (self.config or self.incomplete_config).get("mounts") or []
         return mounts[0].get("volume") if mounts else None
+
+
+def volumes_of(machines: Iterable[Machine]) -> set[str]:
+    """Return the volumes that are mounted in machines."""
+    return {one.volume for one in machines if one.volume is not None}
 
 
 class Volume(msgspec.Struct, frozen=True):

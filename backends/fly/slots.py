@@ -51,14 +51,9 @@ class FlySlots(ManagedBackend[Machine, Owners]):
     def _placements(self) -> list[Placement]:
         return [Placement(region) for region in self._settings.regions]
 
-    async def start(self, launch_id: LaunchId) -> None:
-        """Have the machine of a launch run: its own, one at rest, or a new one."""
-        self._told_to_stop.discard(launch_id)
-        record = self._journal.get(launch_id)
-        if record is not None and record.instance_id is not None:
-            if await self._resume(launch_id, record):
-                return
-        elif record is None:
+    async def _start_another(self, launch_id: LaunchId) -> None:
+        """Start a machine that carries a launch's marks, or that of the first slot."""
+        if self._journal.get(launch_id) is None:
             self._journal.put(launch_id, unsent(self._placements()[0]))
         machines = await self._inventory.listed(self._api.app)
         if self._fly.missing is not None:

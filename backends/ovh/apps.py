@@ -66,6 +66,11 @@ class App(Resource, msgspec.Struct, frozen=True, rename="camel"):
         return self.status.state.upper()
 
     @property
+    def flavor(self) -> str:
+        """Return the flavour that it runs on, in words."""
+        return str((self.spec.resources or {}).get("flavor", "flavour unknown"))
+
+    @property
     def is_resting(self) -> bool:
         """Tell whether it runs nothing and can be started again.
 
@@ -132,5 +137,5 @@ def _without_nulls(value: object) -> object:
 
 def described(region: str, app: App) -> str:
     """Return an app in words: where, which, in which state, and its address."""
-    flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
-    return f"app {app.id} in {region}, {flavor}, {app.state}, {app.status.url or '–'}"
+    url = app.status.url or "–"
+    return f"app {app.id} in {region}, {app.flavor}, {app.state}, {url}"

@@ -59,7 +59,6 @@ def to_replace(
 
 
 def _words(region: str, app: App, per_hour: float | None) -> str:
-    flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
     owner = app.tag("owner")
     whose = f", of the owner {owner}" if owner else ""
     if app.is_resting:
@@ -68,7 +67,7 @@ def _words(region: str, app: App, per_hour: float | None) -> str:
         price = "price unknown"
     else:
         price = f"{per_hour:g} per hour as configured"
-    return f"app {app.id} in {region}, {flavor}, {app.state}{whose} ({price})"
+    return f"app {app.id} in {region}, {app.flavor}, {app.state}{whose} ({price})"
 
 
 class Namesakes:

@@ -52,10 +52,9 @@ class Owners(CloudOwners[App]):
     def belonging(self, region: str, app: App) -> Belonging:
         """Return an app as what belongs to somebody."""
         runs = not app.is_resting
-        flavor = (app.spec.resources or {}).get("flavor", "flavour unknown")
         return Belonging(
             f"{region} {app.id}",
-            f"app {app.id} in {region}, {flavor}",
+            f"app {app.id} in {region}, {app.flavor}",
             app.tag("owner") or "",
             app.state.lower(),
             launch_id=app.launch,
