@@ -49,6 +49,15 @@ async def opened_alone(
             yield store, clock, backend
 
 
+def require_date(without: str) -> None:
+    """Raise `StartupError` if the date was never set; ``without`` says what that means.
+
+    Leases end by it, and clouds refuse calls by a wrong one.
+    """
+    if (unset := unset_date(this_machine().wall())) is not None:
+        raise StartupError(f"{without}: {unset}")
+
+
 async def sweep_expired(
     settings: Settings, *, dry_run: bool, timing: Timing = STANDARD
 ) -> dict[str, Any]:
@@ -56,8 +65,7 @@ async def sweep_expired(
 
     Raises `StartupError` without a date, by which leases end.
     """
-    if (unset := unset_date(this_machine().wall())) is not None:
-        raise StartupError(f"no lease can be judged: {unset}")
+    require_date("no lease can be judged")
     with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
         async with opened_alone(alone) as (_, _, backend):

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.base.clock import Clock, open_clock, this_machine
+from ollama_proxy.base.clock import Clock, open_clock
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
@@ -21,8 +21,8 @@ from ollama_proxy.base.errors import (
     StartupError,
     TransientError,
 )
-from ollama_proxy.base.moments import unset_date
 from ollama_proxy.base.timing import STANDARD, Timing
+from ollama_proxy.cli.offline import require_date
 from ollama_proxy.composition import open_backend
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.journal import Transition
@@ -220,8 +220,8 @@ async def owner_sweep(
 ) -> AsyncIterator[OwnerSweep]:
     """Look at the cloud of the settings, beside a proxy that runs or without one.
 
-    Raises `StartupError` without a date, by which leases are judged, or
-    the backend knows no owners.
+    Raises `StartupError` without a date, by which leases are judged, or if the backend
+    knows no owners.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -249,8 +249,7 @@ async def _opened(
     note: Callable[[Transition], None],
     timing: Timing = STANDARD,
 ) -> OwnerSweep:
-    if (unset := unset_date(this_machine().wall())) is not None:
-        raise StartupError(f"no lease can be judged: {unset}")
+    require_date("no lease can be judged")
     clock = open_clock(store)
     backend = await stack.enter_async_context(
         aclosing(open_backend(settings, store, clock))

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
-from ollama_proxy.base.clock import Clock, this_machine
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,
@@ -20,8 +20,7 @@ from ollama_proxy.base.errors import (
     StartupError,
     TransientError,
 )
-from ollama_proxy.base.moments import unset_date
-from ollama_proxy.cli.offline import opened_alone
+from ollama_proxy.cli.offline import opened_alone, require_date
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.lifecycle.events import Accepted, Wake
 from ollama_proxy.core.lifecycle.journal import Transition
@@ -58,8 +57,7 @@ async def start_alone(settings: Settings, tell: Tell) -> Started:
     command is ended meanwhile. Raises `StartupError` while a proxy runs on the state
     folder, and where nothing would end what is started.
     """
-    if (unset := unset_date(this_machine().wall())) is not None:
-        raise StartupError(f"nothing is started: {unset}")
+    require_date("nothing is started")
     async with opened_alone(settings) as (store, clock, backend):
         ends_s = _end_without_proxy(settings, backend)
         launch_id = await _reserve(store, clock)
