@@ -5,7 +5,7 @@ from typing import Any
 
 import aiohttp
 
-from ollama_proxy.backends.static_access import access_link
+from ollama_proxy.backends.static_access import URL, access_link
 from ollama_proxy.backends.static_settings import StaticSettings, static_faults
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import BackendSettings, is_given
@@ -25,7 +25,6 @@ from ollama_proxy.upstream.endpoint import Link
 from ollama_proxy.upstream.loop_mark import LoopMark
 
 _LOOKS = 3
-_SETTING = "OLLAMA_PROXY_UPSTREAM_URL"
 
 
 class StaticBackend:
@@ -39,7 +38,7 @@ class StaticBackend:
         link: Link | None = None,
         mark: LoopMark | None = None,
     ) -> None:
-        self._upstream = Upstream(url, link, is_gateway, _SETTING)
+        self._upstream = Upstream(url, link, is_gateway, URL)
         self._mark = mark
         self._launches: set[LaunchId] = set()
         self.traits = Traits(
@@ -88,7 +87,7 @@ def open_backend(context: BackendContext) -> StaticBackend:
     """Build the backend from its settings."""
     settings = context.settings_of(StaticSettings)
     if settings.upstream_url is None:
-        raise SettingsError([f"{_SETTING}: the backend 'static' needs a server's URL"])
+        raise SettingsError([f"{URL}: the backend 'static' needs a server's URL"])
     return StaticBackend(
         settings.upstream_url.url,
         is_gateway=settings.upstream_is_gateway,

@@ -65,10 +65,6 @@ class Provisioner:
         """Return a mark that changes with what a machine is made of."""
         return spec_of(self._settings, self.image, self._max_lifetime_s)
 
-    def token(self, identity: str) -> str:
-        """Return what the guard of a machine wants."""
-        return self._authority.token(LaunchId(identity))
-
     def config(
         self, launch_id: LaunchId, identity: str, volume: str | None
     ) -> dict[str, Any]:
@@ -87,7 +83,7 @@ class Provisioner:
         return machine_config(
             self._settings,
             self.image,
-            token=self.token(identity),
+            token=self._authority.token(LaunchId(identity)),
             metadata=metadata,
             volume=volume,
             max_lifetime_s=self._max_lifetime_s,

@@ -39,13 +39,8 @@ def surplus(
         one for one in volumes if not one.attached_machine_id and one.id not in held
     ]
     if keep and len(spare) == len(volumes):
-        return without_best(spare, best)
+        return best_first(spare, best)[1:]
     return spare
-
-
-def without_best(volumes: Sequence[Volume], best: str | None) -> list[Volume]:
-    """Return all volumes but the one that has the models."""
-    return best_first(volumes, best)[1:]
 
 
 def best_first(volumes: Sequence[Volume], best: str | None) -> list[Volume]:
