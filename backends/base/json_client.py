@@ -20,6 +20,7 @@ from ollama_proxy.base.errors import (
     RateLimitError,
     TransientError,
 )
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 _EXPLAINED = frozenset({401, 402, 403, 404, 409, 412, 422, 429})
 """Statuses whose meaning each cloud tells, if the API itself has spoken."""
@@ -207,5 +208,5 @@ def _decoded(raw: bytes) -> tuple[Any, bool]:
         return None, True
     try:
         return msgspec.json.decode(raw), True
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None, False

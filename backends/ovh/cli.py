@@ -32,6 +32,7 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.base.tasks import start_task
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 _END_TIMEOUT_S = 5.0
 _LONGEST = 64 * 1024 * 1024
@@ -294,7 +295,7 @@ def _decoded(text: str) -> object:
     """Return printed JSON; raises `TransientError` for anything else, a prompt say."""
     try:
         return msgspec.json.decode(text)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         words = plain_words(text)
         message = f"the command printed no JSON, but {words!r}; check OVHAI_BIN"
         raise TransientError(message) from error

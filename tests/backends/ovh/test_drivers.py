@@ -175,9 +175,12 @@ async def only_cli(tmp_path: Path) -> AsyncIterator[Rig]:
         yield made
 
 
-async def test_a_question_instead_of_an_answer_is_not_an_answer(only_cli: Rig) -> None:
+@pytest.mark.parametrize("fault", ["prompt", "nested"])
+async def test_a_question_instead_of_an_answer_is_not_an_answer(
+    only_cli: Rig, fault: str
+) -> None:
     driver = cli_driver(only_cli)
-    only_cli.server.script |= {"list": ["prompt"], "create": ["prompt"]}
+    only_cli.server.script |= {"list": [fault], "create": [fault]}
     with pytest.raises(TransientError, match="no JSON"):
         await driver.apps()
     with pytest.raises(OutcomeUnknownError):

@@ -94,7 +94,8 @@ class OvhCommand:
     """The program's other half. It acts on the same cloud as the API.
 
     ``server``'s script holds for it too: ``lost-after`` and ``slow`` then hang until
-    the program is killed; ``prompt`` prints a question instead of JSON.
+    the program is killed; ``prompt`` prints a question instead of JSON,
+    ``nested`` what no parser reads to its end.
     ``logged_in``: whether homes are logged in from the start; ``wanted_context``: only
     those are whose log-in is this.
     """
@@ -177,6 +178,8 @@ class OvhCommand:
             await self._hang()
         if fault == "prompt":
             return Said(out="A new version is available. Upgrade now? [y/N]")
+        if fault == "nested":
+            return Said(out="[" * 100_000)
         if name == "log":
             return Said(out=str(answer))
         return Said(out="" if answer is None else json.dumps(answer))
