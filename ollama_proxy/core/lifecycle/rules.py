@@ -1,13 +1,12 @@
 """Define the rules of the table: the record that follows an event.
 
 Each takes the record, the event, the time and the policy, and returns the record
-after it: the same object if nothing changes. `transitions` says which holds when.
+after it: the same object if nothing changes. `transitions` says which holds when. The
+rules of requests stand in `lease_rules`, those of a new process in `restart_rules`.
 """
 
 from dataclasses import replace
 
-from ollama_proxy.base.errors import IllegalTransition
-from ollama_proxy.base.moments import is_impossible, restored_moment
 from ollama_proxy.core.lifecycle.deadlines import (
     backoff_s,
     end_of_life,
@@ -18,22 +17,14 @@ from ollama_proxy.core.lifecycle.events import (
     Event,
     Failed,
     Gone,
-    LeaseGranted,
     Lost,
     Progressed,
-    Released,
     StopFailed,
     Wake,
 )
 from ollama_proxy.core.lifecycle.launch_limit import (
-    failures_after,
     is_locked_out,
-    judged,
-    restored,
-    with_doubtful_launch,
     with_launch,
-    with_lockout,
-    with_service,
     without_late_lockout,
 )
 from ollama_proxy.core.lifecycle.record import (
@@ -44,6 +35,7 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
+from ollama_proxy.core.lifecycle.stopping import failing, stopping
 
 
 def stay(rec: Record, _event: Event, _now: float, _policy: Policy) -> Record:
@@ -132,86 +124,40 @@ def ready(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
 def fail(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Stop what a failed launch left, and count the failure."""
     assert isinstance(event, Failed)  # noqa: S101 - the table pairs them
-    return _failing(rec, event.fault, now, policy)
+    return failing(rec, event.fault, now, policy)
 
 
 def lose_launch(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Stop what a launch left that vanished; one that was adopted did not fail."""
     fault = _loss(event)
     if rec.adopted and fault.reason == "lost":
-        return _stopping(rec, now, policy, fault=fault)
-    return _failing(rec, fault, now, policy)
+        return stopping(rec, now, policy, fault=fault)
+    return failing(rec, fault, now, policy)
 
 
 def lose(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Stop a lost instance; one that served for long does not count as failed."""
     fault = _loss(event)
     if now - rec.since >= policy.stable_s:
-        return _stopping(rec, now, policy, failures=0, fault=fault)
+        return stopping(rec, now, policy, failures=0, fault=fault)
     failures = rec.failures + 1
-    return _stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
+    return stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
 
 
 def lose_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """Stop a lost instance that was draining."""
-    return _stopping(rec, now, policy, fault=_loss(event))
-
-
-def lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
-    """Count one more request at the instance."""
-    assert isinstance(event, LeaseGranted)  # noqa: S101 - the table pairs them
-    if event.launch_id != rec.launch_id:
-        raise IllegalTransition(
-            f"event 'LeaseGranted' of launch {event.launch_id!r} can't happen in state "
-            f"{rec.state.value!r} of launch {rec.launch_id!r}"
-        )
-    return rec.leased(rec.leases + 1, rec.last_used)
-
-
-def use(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
-    """Note that the instance does work now."""
-    return with_service(rec.leased(rec.leases, now))
-
-
-def release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
-    """Count one request less; if it was use, the idle time begins now."""
-    assert isinstance(event, Released)  # noqa: S101 - the table pairs them
-    if not rec.leases:
-        raise IllegalTransition(
-            f"event {type(event).__name__!r} can't happen in state "
-            f"{rec.state.value!r} without a lease"
-        )
-    if event.used:
-        return with_service(rec.leased(rec.leases - 1, now))
-    return rec.leased(rec.leases - 1, rec.last_used)
-
-
-def release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """End a lease; without use, the idle time goes on from where it was.
-
-    Its idle time may be over by then. It goes at once, or the next such request,
-    if there is always one, would keep it.
-    """
-    new = release(rec, event, now, policy)
-    is_over = is_idle(new, now, policy)
-    return _stopping(new, now, policy, failures=0) if is_over else new
-
-
-def release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """End a lease; the last one ends the instance."""
-    new = release(rec, event, now, policy)
-    return new if new.leases else _stopping(new, now, policy)
+    return stopping(rec, now, policy, fault=_loss(event))
 
 
 def stop(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     """Stop the instance at once."""
-    return _stopping(rec, now, policy)
+    return stopping(rec, now, policy)
 
 
 def drain(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     """Stop the instance once its requests have ended."""
     if not rec.leases:
-        return _stopping(rec, now, policy)
+        return stopping(rec, now, policy)
     return replace(rec, state=State.DRAINING, since=now)
 
 
@@ -242,10 +188,10 @@ def note_stop_failure(
 def tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     """Give up a launch that is too old, or gets no further."""
     if now >= end_of_life(rec, policy):
-        return _stopping(rec, now, policy)
+        return stopping(rec, now, policy)
     if (fault := overdue(rec, now, policy)) is None:
         return rec
-    return _failing(rec, fault, now, policy)
+    return failing(rec, fault, now, policy)
 
 
 def tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
@@ -253,7 +199,7 @@ def tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     if now >= end_of_life(rec, policy):
         return drain(rec, event, now, policy)
     if is_idle(rec, now, policy):
-        return _stopping(rec, now, policy, failures=0)
+        return stopping(rec, now, policy, failures=0)
     if rec.failures and now >= rec.since + policy.stable_s:
         return replace(rec, failures=0)
     return rec
@@ -263,7 +209,7 @@ def tick_draining(rec: Record, _event: Event, now: float, policy: Policy) -> Rec
     """Stop an instance whose requests have ended, or had time to."""
     if rec.leases and now < rec.since + policy.drain_timeout_s:
         return rec
-    return _stopping(rec, now, policy)
+    return stopping(rec, now, policy)
 
 
 def tick_cooldown(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
@@ -273,87 +219,6 @@ def tick_cooldown(rec: Record, _event: Event, now: float, policy: Policy) -> Rec
     if now < rec.retry_at or rec.failures >= policy.failure_limit:
         return rec
     return replace(rec, state=State.COLD, since=now, retry_at=0.0)
-
-
-def restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
-    """Forget what died with the old process, and mistrust moments to come."""
-    return replace(
-        restored(rec, now, policy),
-        leases=0,
-        since=restored_moment(rec.since, now),
-        woken_at=restored_moment(rec.woken_at, now),
-        launched_at=restored_moment(rec.launched_at, now),
-        last_used=restored_moment(rec.last_used, now),
-        retry_at=_restored_retry(rec, now, policy),
-        progress_at=now,
-    )
-
-
-def _restored_retry(rec: Record, now: float, policy: Policy) -> float:
-    if is_impossible(rec.retry_at, now):
-        return now + backoff_s(rec.failures, policy)
-    return min(rec.retry_at, now + policy.backoff_max_s)
-
-
-def resume(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Go on with a launch, unless it ended with the process that began it."""
-    if policy.ends_with_proxy:
-        return _clear_up(rec, event, now, policy)
-    return restore(rec, event, now, policy)
-
-
-def _clear_up(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Stop the remains of an instance that ended with the process before.
-
-    That is no failure. The next request finds the server being joined anew.
-    """
-    over = _stopping(restore(rec, event, now, policy), now, policy)
-    return replace(over, woken_at=now)
-
-
-def adopt(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Take over an instance: it has to prove itself before it serves again."""
-    if policy.ends_with_proxy:
-        return _clear_up(rec, event, now, policy)
-    return replace(
-        restore(rec, event, now, policy),
-        state=State.STARTING,
-        since=now,
-        woken_at=now,
-        adopted=True,
-        progress=Progress(Stage.CONNECTING),
-    )
-
-
-def restore_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Stop an instance whose requests ended with the process before."""
-    return _stopping(restore(rec, event, now, policy), now, policy)
-
-
-def _failing(rec: Record, fault: Fault, now: float, policy: Policy) -> Record:
-    fault = judged(fault, rec.fault)
-    failures = failures_after(rec, fault, policy)
-    return _stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
-
-
-def _stopping(
-    rec: Record,
-    now: float,
-    policy: Policy,
-    *,
-    failures: int | None = None,
-    fault: Fault | None = None,
-    failed: bool = False,
-) -> Record:
-    stopping = replace(
-        with_doubtful_launch(rec, fault, now, policy),
-        state=State.STOPPING,
-        since=now,
-        failed=failed,
-        failures=rec.failures if failures is None else failures,
-        fault=fault,
-    )
-    return with_lockout(stopping, now, policy)
 
 
 def _loss(event: Event) -> Fault:

@@ -9,15 +9,16 @@ table is a defect of the caller and raises `IllegalTransition` with both names.
 An event about another launch than the record's is late news and changes
 nothing.
 
-The rules of the table stand in `rules`, the moments at which time changes a record in
-`deadlines`, what has to be done about a record in `commands`.
+The rules of the table stand in `rules`, `lease_rules` and `restart_rules`, the moments
+at which time changes a record in `deadlines`, what has to be done about a record in
+`commands`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ollama_proxy.base.errors import IllegalTransition
-from ollama_proxy.core.lifecycle import rules
+from ollama_proxy.core.lifecycle import lease_rules, restart_rules, rules
 from ollama_proxy.core.lifecycle.commands import Command, command_for
 from ollama_proxy.core.lifecycle.events import (
     Accepted,
@@ -71,7 +72,7 @@ Rule = Callable[[Record, Event, float, Policy], Record]
 _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.COLD, Wake): rules.launch,
     (State.COLD, StopRequested): rules.stay,
-    (State.COLD, Restored): rules.restore,
+    (State.COLD, Restored): restart_rules.restore,
     (State.COLD, Tick): rules.stay,
     (State.STARTING, Wake): rules.join,
     (State.STARTING, Accepted): rules.accept,
@@ -81,24 +82,24 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STARTING, Lost): rules.lose_launch,
     (State.STARTING, Gone): rules.lose_launch,
     (State.STARTING, StopRequested): rules.stop,
-    (State.STARTING, Restored): rules.resume,
+    (State.STARTING, Restored): restart_rules.resume,
     (State.STARTING, Tick): rules.tick_starting,
     (State.READY, Wake): rules.stay,  # only what is answered is use
     (State.READY, Lost): rules.lose,
     (State.READY, Gone): rules.lose,
-    (State.READY, LeaseGranted): rules.lease,
-    (State.READY, Used): rules.use,
-    (State.READY, Released): rules.release_ready,
+    (State.READY, LeaseGranted): lease_rules.lease,
+    (State.READY, Used): lease_rules.use,
+    (State.READY, Released): lease_rules.release_ready,
     (State.READY, StopRequested): rules.drain,
-    (State.READY, Restored): rules.adopt,
+    (State.READY, Restored): restart_rules.adopt,
     (State.READY, Tick): rules.tick_ready,
     (State.DRAINING, Wake): rules.stay,  # the waiter still waits when it is cold
     (State.DRAINING, Lost): rules.lose_drained,
     (State.DRAINING, Gone): rules.lose_drained,
     (State.DRAINING, Used): rules.stay,
-    (State.DRAINING, Released): rules.release_drained,
+    (State.DRAINING, Released): lease_rules.release_drained,
     (State.DRAINING, StopRequested): rules.stay,
-    (State.DRAINING, Restored): rules.restore_drained,
+    (State.DRAINING, Restored): restart_rules.restore_drained,
     (State.DRAINING, Tick): rules.tick_draining,
     (State.STOPPING, Wake): rules.unlock,  # the waiter still waits when it is cold
     (State.STOPPING, Accepted): rules.stay,  # what was under way when the stop came
@@ -109,12 +110,12 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STOPPING, Gone): rules.vanish,
     (State.STOPPING, StopFailed): rules.note_stop_failure,
     (State.STOPPING, Used): rules.stay,
-    (State.STOPPING, Released): rules.release,
+    (State.STOPPING, Released): lease_rules.release,
     (State.STOPPING, StopRequested): rules.stay,
-    (State.STOPPING, Restored): rules.restore,
+    (State.STOPPING, Restored): restart_rules.restore,
     (State.STOPPING, Tick): rules.stay,
     (State.COOLDOWN, Wake): rules.launch,
     (State.COOLDOWN, StopRequested): rules.stay,
-    (State.COOLDOWN, Restored): rules.restore,
+    (State.COOLDOWN, Restored): restart_rules.restore,
     (State.COOLDOWN, Tick): rules.tick_cooldown,
 }

@@ -1,0 +1,54 @@
+"""Define the rules of leases: the record after a request came, did work or ended."""
+
+from ollama_proxy.base.errors import IllegalTransition
+from ollama_proxy.core.lifecycle.deadlines import is_idle
+from ollama_proxy.core.lifecycle.events import Event, LeaseGranted, Released
+from ollama_proxy.core.lifecycle.launch_limit import with_service
+from ollama_proxy.core.lifecycle.record import Policy, Record
+from ollama_proxy.core.lifecycle.stopping import stopping
+
+
+def lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
+    """Count one more request at the instance."""
+    assert isinstance(event, LeaseGranted)  # noqa: S101 - the table pairs them
+    if event.launch_id != rec.launch_id:
+        raise IllegalTransition(
+            f"event 'LeaseGranted' of launch {event.launch_id!r} can't happen in state "
+            f"{rec.state.value!r} of launch {rec.launch_id!r}"
+        )
+    return rec.leased(rec.leases + 1, rec.last_used)
+
+
+def use(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
+    """Note that the instance does work now."""
+    return with_service(rec.leased(rec.leases, now))
+
+
+def release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
+    """Count one request less; if it was use, the idle time begins now."""
+    assert isinstance(event, Released)  # noqa: S101 - the table pairs them
+    if not rec.leases:
+        raise IllegalTransition(
+            f"event {type(event).__name__!r} can't happen in state "
+            f"{rec.state.value!r} without a lease"
+        )
+    if event.used:
+        return with_service(rec.leased(rec.leases - 1, now))
+    return rec.leased(rec.leases - 1, rec.last_used)
+
+
+def release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    """End a lease; without use, the idle time goes on from where it was.
+
+    Its idle time may be over by then. It goes at once, or the next such request,
+    if there is always one, would keep it.
+    """
+    new = release(rec, event, now, policy)
+    is_over = is_idle(new, now, policy)
+    return stopping(new, now, policy, failures=0) if is_over else new
+
+
+def release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:
+    """End a lease; the last one ends the instance."""
+    new = release(rec, event, now, policy)
+    return new if new.leases else stopping(new, now, policy)

@@ -1,0 +1,42 @@
+"""Write the record of an instance that is being stopped, whatever ended it."""
+
+from dataclasses import replace
+
+from ollama_proxy.core.lifecycle.launch_limit import (
+    failures_after,
+    judged,
+    with_doubtful_launch,
+    with_lockout,
+)
+from ollama_proxy.core.lifecycle.record import Fault, Policy, Record, State
+
+
+def stopping(
+    rec: Record,
+    now: float,
+    policy: Policy,
+    *,
+    failures: int | None = None,
+    fault: Fault | None = None,
+    failed: bool = False,
+) -> Record:
+    """Return the record of an instance that is stopped from now on.
+
+    ``failed`` says that its launch counts as a failure: a pause follows.
+    """
+    ended = replace(
+        with_doubtful_launch(rec, fault, now, policy),
+        state=State.STOPPING,
+        since=now,
+        failed=failed,
+        failures=rec.failures if failures is None else failures,
+        fault=fault,
+    )
+    return with_lockout(ended, now, policy)
+
+
+def failing(rec: Record, fault: Fault, now: float, policy: Policy) -> Record:
+    """Return the record after a failed launch: its remains are stopped, it counts."""
+    fault = judged(fault, rec.fault)
+    failures = failures_after(rec, fault, policy)
+    return stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
