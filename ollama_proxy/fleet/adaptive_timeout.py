@@ -2,10 +2,10 @@
 
 
 class ProbeTimeout:
-    """Scales a time-out to what was measured, as TCP does it (RFC 6298).
+    """Scales a time-out to measured answer times, as TCP does (RFC 6298).
 
-    The smoothed answer time plus four times its variation, doubled after each
-    miss, between ``floor_s`` and ``ceiling_s``.
+    The smoothed answer time plus four times its variation, doubled after each miss,
+    between ``floor_s`` and ``ceiling_s``.
     """
 
     def __init__(self, *, floor_s: float = 2.0, ceiling_s: float = 30.0) -> None:

@@ -1,9 +1,9 @@
 """Define the contract between the proxy and a place where instances live.
 
-A backend knows one cloud and nothing of clients, models or idleness. Waiting,
-deadlines, retries across calls and readiness belong to the controller, once,
-and not to each backend. `docs/backends.md` tells how to write one;
-`ollama_proxy.backends.contract` is the suite that checks it.
+A backend knows one cloud and nothing about clients, models or idleness. Waiting,
+deadlines, retries across calls and readiness are the controller's job, written once for
+all backends. `docs/backends.md` explains how to write a backend;
+`ollama_proxy.backends.contract` is the test suite that checks it.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -85,23 +85,26 @@ class Phase(StrEnum):
 class Observation:
     """Holds the answer of `Backend.inspect`.
 
-    ``upstream`` is there as soon as the address is known, and always with
-    `Phase.RUNNING`. A state that the backend has never heard of is `PENDING`:
-    it exists and is paid for. `FAILED` exists as well, and will never serve: it is
-    stopped. `GONE` is only ever the cloud's own clear word.
-    ``detail`` is for people: the cloud's name of the state, say. ``reason`` is one of
-    a few words on why it has failed, or is gone, if the backend knows: ``capacity``,
-    as `CapacityError`; ``image`` or ``spec``, as `SpecError`; ``driver`` or ``disk``,
-    which stay if they come twice in a row. ``problem`` is why it can't be spoken to
-    yet, which is told if it stays so, and at once as an error if it ``needs_person``:
-    a token that is refused, say; of one that is `RUNNING`, why it can't be for the
-    moment, though it may be well: its silence is forgiven for five minutes.
-    ``notice`` is what is to be known of one that serves, told in ``/status``.
-    ``report`` is what there is to read of one that has failed, or is gone: a log, say,
-    of which up to 8 KB are kept, without secrets of the settings. ``step`` is what a
-    boot is at, in a word of its installation, if its instance tells; ``spans``
-    are the steps of a boot that is over, told once; ``driver`` the branch and version
-    of the GPU's driver that it installed, if its instance tells.
+    - ``phase``: a state that the backend does not recognise is `PENDING`, because the
+      instance exists and is billed. `FAILED`: the instance exists and will never serve,
+      so the controller stops it. `GONE`: only when the cloud states clearly that the
+      instance does not exist.
+    - ``upstream``: set as soon as the address is known, and always with
+      `Phase.RUNNING`.
+    - ``detail``: text for people, for example the cloud's name of the state.
+    - ``reason``: why the instance failed or is gone, if the backend knows: ``capacity``
+      (as `CapacityError`), ``image`` or ``spec`` (as `SpecError`), ``driver`` or
+      ``disk`` (final if two launches in a row report it).
+    - ``problem``: why the instance can't be reached at the moment. While `PENDING` it
+      is shown if it lasts, or at once as an error if it ``needs_person`` (for example a
+      refused token). While `RUNNING` the instance may be healthy, so failed probes are
+      ignored for five minutes.
+    - ``notice``: a message about a serving instance, shown in ``/status``.
+    - ``report``: log of an instance that failed or is gone. Up to 8 KB are kept, with
+      the secrets of the settings removed.
+    - ``step``: the current step of a boot, as the instance's guard reports it.
+    - ``spans``: the steps of a completed boot, reported once.
+    - ``driver``: branch and version of the GPU driver that the instance installed.
     """
 
     phase: Phase
@@ -124,26 +127,30 @@ class Observation:
 )
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Holds what the controller has to know of a backend before it calls it.
+    """Holds what the controller needs to know about a backend before it calls it.
 
-    ``externally_managed``: the server is managed by somebody else: it is connected to
-    at start-up, and never stopped for idleness. ``child_process``: the instances end
-    when the proxy does. ``persistent_models``: what is on the disk of one instance is
-    there on the next. ``starts_empty``: every launch begins with an empty disk, or an
-    image that is always the same, so a model that no instance ever had is not there.
-    ``models_place`` names that disk, volume, bucket or image: what is remembered of the
-    models holds as long as it stays the same; None: ``location`` does.
-    ``simulated``: what answers is the stand-in, and no model.
-    ``poll_s``: the pause between two looks at an instance that is coming or going;
-    ``watch_s``: at one that is ready; ``renew_s``: between two words to an instance
-    that ends without them. ``location`` and
-    ``instance_type`` are shown in ``/status``; ``alternatives`` are the types and
-    places that are tried where these have no room; ``models_gib`` is the room for
-    all models on disk, ``memory_gb`` the memory for one; None: not the backend's
-    affair. ``gpus``: how many an instance has, whichever of the types it is; None: not
-    known; ``gpu_memory_gb``: what these have together.
-    ``spec`` names what instances are made from besides the settings, such as an image
-    that was deployed: when it changes, what failed for good is tried again.
+    - ``externally_managed``: somebody else manages the server. The proxy connects at
+      start-up and never stops it for idleness.
+    - ``child_process``: the instances end when the proxy does.
+    - ``persistent_models``: models on the disk of one instance are there on the next.
+    - ``starts_empty``: every launch begins with an empty disk or with a fixed image, so
+      a model that no instance had before is not there.
+    - ``models_place``: name of the disk, volume, bucket or image that holds the models.
+      Remembered models are valid as long as this name stays the same. None:
+      ``location`` is used.
+    - ``simulated``: responses come from the stand-in, not from a model.
+    - ``poll_s``: seconds between two looks at a starting or stopping instance.
+    - ``watch_s``: seconds between two looks at a ready instance.
+    - ``renew_s``: seconds between two heartbeats to an instance that ends without them.
+    - ``location``, ``instance_type``: shown in ``/status``.
+    - ``alternatives``: instance types and places tried when the first ones have no
+      capacity.
+    - ``models_gib``: disk space for all models together. ``memory_gb``: memory for one
+      model. None: the backend does not know.
+    - ``gpus``: number of GPUs of an instance, the same for all its types; None:
+      unknown. ``gpu_memory_gb``: memory of these GPUs together.
+    - ``spec``: identifies what instances are made from besides the settings, such as a
+      deployed image. When it changes, a launch that failed for good is tried again.
     """
 
     externally_managed: bool = False
@@ -174,10 +181,10 @@ def place_of(backend: str, traits: Traits) -> str:
 class Backend(Protocol):
     """Makes, shows and ends instances in one place.
 
-    The launch id is the only handle: a backend tags what it creates with it,
-    and with the deployment's owner id, and finds it again by these tags. So
-    every call may be repeated, may be cut short at any await, and may follow a
-    restart of the proxy. Nothing without our owner tag is ever touched.
+    The launch id is the only handle: a backend tags what it creates with the launch id
+    and with the deployment's owner id, and finds it again by these tags. So every call
+    can be repeated, can be cancelled at any await, and can follow a restart of the
+    proxy. The backend never touches anything without our owner tag.
 
     Calls raise `BackendError`s: `TransientError`, `OutcomeUnknownError`,
     `CapacityError`, `CredentialsError` or `SpecError`.
@@ -190,8 +197,8 @@ class Backend(Protocol):
     async def start(self, launch_id: LaunchId) -> None:
         """Ask for an instance and return as soon as the cloud accepts.
 
-        Before: ``launch_id`` is already in the store.
-        After: exactly one instance carries ``launch_id``, however often asked.
+        Before the call, ``launch_id`` is already in the store. After it, exactly one
+        instance carries ``launch_id``, however often this is called.
         """
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
@@ -230,12 +237,14 @@ class Notes(Protocol):
 class BackendContext:
     """Holds what a backend is built from.
 
-    ``options`` are the table ``[backend_options]`` of the settings file, and besides
-    it ``models``, ``max_lifetime`` (seconds or None) and the backend's own settings
-    under its name: see `settings_of`. ``notes`` outlive the process.
-    ``remembers`` tells whether this state folder ever began a launch: one that it did
-    not, and that carries its owner id, was begun by a copy of the folder.
-    ``environment`` is what a program that the backend runs may be given parts of.
+    - ``options``: the table ``[backend_options]`` of the settings file, plus
+      ``models``, ``max_lifetime`` (seconds or None) and the backend's own settings
+      under its name (see `settings_of`).
+    - ``notes``: storage that outlives the process.
+    - ``remembers``: tells whether a launch was begun from this state folder. An
+      instance with our owner id and a launch that is not remembered was begun from a
+      copy of the folder.
+    - ``environment``: variables that the backend may pass on to a program it runs.
     """
 
     owner_id: str

@@ -1,7 +1,7 @@
-"""Define what a backend may do besides: each is a protocol `isinstance` asks for.
+"""Define optional abilities of a backend; each is a protocol for `isinstance`.
 
-A backend has an ability by having its methods. Plug-ins import all of these from
-`ollama_proxy.backend`.
+A backend has an ability if it has the protocol's methods. Plug-ins import all of these
+from `ollama_proxy.backend`.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -15,7 +15,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 class Finding:
     """Holds one line of ``ollama-proxy check``: what was looked at, and the verdict.
 
-    ``warns``: it may work all the same, so it does not count as wrong.
+    ``warns``: it may work all the same, so the check does not fail.
     """
 
     subject: str
@@ -37,9 +37,9 @@ class SupportsHeartbeat(Protocol):
     """Has instances that end by themselves when the proxy falls silent."""
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:
-        """Say that the instance is wanted still; asked every ``traits.renew_s``.
+        """Tell the instance that it is still wanted; called every ``traits.renew_s``.
 
-        ``serves``: its launch became ready, which is told at once.
+        ``serves``: the launch is ready. The first call with it follows at once.
         """
 
 
@@ -48,9 +48,10 @@ class SupportsTidy(Protocol):
     """Leaves things behind that cost nothing: firewall rules, say."""
 
     async def tidy(self) -> None:
-        """Remove what no instance needs; what is in use stays.
+        """Remove what no instance needs; leave what is in use.
 
-        Raises `ConflictError` for what will be free by itself.
+        Raises `ConflictError` for what is in use now and will be free without any
+        action.
         """
 
 
@@ -61,8 +62,9 @@ class SupportsReport(Protocol):
     async def report(self, launch_id: LaunchId) -> str:
         """Return a report on a launch that is given up: logs, events, console output.
 
-        At most 40 lines; empty if nothing could be fetched. It is asked before the
-        launch is stopped, once, for a few seconds, and changes nothing.
+        At most 40 lines; empty if nothing could be fetched. The controller calls this
+        once, before it stops the launch, with a limit of a few seconds. It changes
+        nothing.
         """
 
 
@@ -70,8 +72,8 @@ class SupportsReport(Protocol):
 class Prices:
     """Holds the prices of instances per hour, in the account's currency; None: unknown.
 
-    ``per_hour``: one that runs. ``parked``: how many are stopped and kept;
-    ``parked_per_hour``: what these cost together.
+    ``per_hour``: a running instance. ``parked``: number of stopped instances that are
+    kept; ``parked_per_hour``: price of these together.
     """
 
     per_hour: float | None = None
@@ -95,8 +97,8 @@ class SupportsExpiry(Protocol):
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Delete what this product made under any owner, once its lease has expired.
 
-        Returns what it was, in words. For a key and a machine of its own: it needs
-        no state of the proxy.
+        Returns a description of each deleted thing. Runs with a key of its own on a
+        machine of its own: it needs no state of the proxy.
         """
 
 
@@ -104,11 +106,13 @@ class SupportsExpiry(Protocol):
 class Belonging:
     """Describes a thing in a cloud that carries this product's label, of any owner.
 
-    ``name`` is in words, with its place. ``launch_id``: that of an instance; None for
-    what outlives launches, a volume or a security group. ``runs``: it is an instance
-    that runs, or may come to. ``made_at`` and ``lease_end`` are dates in epoch seconds,
-    None if unknown; the lease of what runs is renewed by its proxy as long as it lives.
-    ``per_hour`` is what it costs, 0 for nothing, None if unknown.
+    - ``name``: a description with its place.
+    - ``launch_id``: of an instance; None for things that outlive launches, such as a
+      volume or a security group.
+    - ``runs``: an instance that runs or may start to.
+    - ``made_at``, ``lease_end``: epoch seconds, None if unknown. A living proxy keeps
+      renewing the lease of its running instance.
+    - ``per_hour``: price; 0 if it is free, None if unknown.
     """
 
     id: str
@@ -130,16 +134,18 @@ class SupportsOwners(Protocol):
         """Return all that carries the product's label, ours included."""
 
     async def discard(self, one: Belonging) -> bool:
-        """Go one step towards its deletion, if it is that owner's still.
+        """Go one step towards the deletion of a thing, if its owner is still the same.
 
-        Whether it is gone: by its own id, never for not being in a list. What is
-        another owner's by now, or has no owner, counts as gone and is left alone.
+        Returns True once it is gone, by a look-up of its own id: missing from a list is
+        not enough. If it has another owner by now, or none, leave it alone and return
+        True.
         """
 
     async def estrange(self, one: Belonging) -> None:
-        """Have an instance never be started again as it is: its keys are lost.
+        """Mark an instance so that it is not started again as it is: its keys are lost.
 
-        For what is adopted with its owner id; what is no instance stays as it is.
+        Called when an instance is adopted with its owner id. Does nothing for things
+        that are not instances.
         """
 
 
@@ -147,13 +153,13 @@ class SupportsOwners(Protocol):
 class SupportsModelListing(Protocol):
     """Can list its models while nothing runs.
 
-    It is asked at each question of a client, so it has to be quick.
+    It is called for each request of a client, so it has to be quick.
     """
 
     def tags(self) -> bytes | None:
         """Return the body of ``/api/tags``, the same object while nothing changes.
 
-        None if it can't be told now.
+        None if the list is not known at the moment.
         """
 
     def show(self, full_name: str) -> bytes | None:
@@ -177,9 +183,10 @@ class EndsAlone(Protocol):
 
     @property
     def unattended_s(self) -> float | None:
-        """Return for how many seconds at most an instance runs without a renewal.
+        """Return how many seconds at most an instance runs without a renewal.
 
-        From when it runs to when it costs nothing; None: nothing would end it.
+        Counted from when it runs until it costs nothing. None: it would never end by
+        itself.
         """
 
 
@@ -195,14 +202,15 @@ class SupportsIdleCosts(Protocol):
 class SupportsDeploy(Protocol):
     """Has something that a person sets up once.
 
-    Both orders tell their steps, and raise `BackendError`s.
+    Both methods yield their steps as text, and raise `BackendError`s.
     """
 
     def deploy(self, image: str) -> AsyncIterator[str]:
-        """Make what launches only start; nothing costs anything afterwards.
+        """Create what launches will start; afterwards nothing costs anything.
 
-        What can be checked is checked before the first step is told: a running proxy
-        stops its instance after that one, unless it is `Unchanged`.
+        Everything that can be checked is checked before the first step is yielded: a
+        running proxy stops its instance after that step, unless the step is
+        `Unchanged`.
         """
 
     def remove(self) -> AsyncIterator[str]:
@@ -217,7 +225,7 @@ class SupportsReplacement(Protocol):
     """May find something of its name at `deploy` that is not its own."""
 
     def deploy_over(self, image: str, names: Collection[str]) -> AsyncIterator[str]:
-        """Deploy as `SupportsDeploy` has it, and delete before what is named.
+        """Deploy as `SupportsDeploy.deploy` does; delete the things in ``names`` first.
 
-        Raises `ConsentError` for what would have to be, and is not.
+        Raises `ConsentError` if something else would have to be deleted.
         """

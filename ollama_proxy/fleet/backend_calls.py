@@ -29,8 +29,8 @@ from ollama_proxy.fleet.slot import Slot
 class BackendCalls:
     """Calls the backend of a slot.
 
-    ``last_words`` is what the backend said of the instance when it last saw it
-    pending: the best reason there is if it is gone at the next look.
+    ``last_words``: the backend's latest message about the pending instance. It is the
+    best explanation available if the next look finds the instance gone.
     """
 
     def __init__(self, slot: Slot, timing: Timing) -> None:
@@ -45,8 +45,8 @@ class BackendCalls:
     async def start(self, launch_id: LaunchId) -> None:
         """Call start and wait for its end, even if the launch is no longer wanted.
 
-        A call that goes on after its cancellation could make an instance behind
-        the back of the stop that follows.
+        If the call went on in the background after its cancellation, it could create an
+        instance after the stop that follows.
         """
         call = start_task(self._bounded_start(launch_id), name="start call")
         try:
@@ -95,14 +95,15 @@ class BackendCalls:
     async def give_up(self, event: Failed) -> None:
         """Apply the failure of a launch, with the backend's report if it has none yet.
 
-        Asking takes ``report_s`` at most: the instance costs money until it is stopped.
+        The report may take ``report_s`` at most: the instance costs money until it is
+        stopped.
         """
         if not event.report:
             event = replace(event, report=await self.report(event.launch_id))
         self._slot.end_launch(event)
 
     async def report(self, launch_id: LaunchId) -> str:
-        """Return what the backend has to read of a launch, or why there is nothing.
+        """Return the backend's report on a launch, or the reason why there is none.
 
         Empty if the backend does not support reports.
         """
@@ -123,7 +124,7 @@ class BackendCalls:
         try:
             return await backend.report(launch_id)
         except Exception as error:
-            # Whatever it is, it must not keep the launch from being stopped.
+            # A failing report must never keep the launch from being stopped.
             self.note_failure("report", launch_id, error)
             return f"no report of the instance could be fetched: {self.message(error)}"
 

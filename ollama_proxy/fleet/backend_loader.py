@@ -31,8 +31,8 @@ class NoSettings(BackendSettings):
 class Backends:
     """Holds every backend by name: built-in ones, then plug-ins, each sorted.
 
-    ``broken`` has the plug-ins that can't be used, with the error that says why: it is
-    raised if one is wanted, and stops nothing else.
+    ``broken``: plug-ins that can't be used, each with the error that explains why. It
+    is raised when that plug-in is selected and does not affect the others.
     """
 
     plugins: Mapping[str, Plugin]
@@ -56,8 +56,8 @@ class Backends:
 def find_backends() -> Backends:
     """Return every backend that is installed.
 
-    Plug-ins are imported: what one sets and reads is known only then. A built-in can't
-    be replaced by one of its name.
+    Plug-ins are imported, because only the imported module shows which settings and
+    variables it reads. A plug-in can't replace a built-in of the same name.
     """
     plugins = dict(built_in_backends())
     broken: dict[str, StartupError] = {}
@@ -136,6 +136,7 @@ def variables_of(plugin: Plugin) -> list[str]:
 def load_backend(name: str) -> BackendFactory:
     """Return the function that builds the backend called ``name``.
 
-    A module that fails to import says so: a broken backend is not a missing one.
+    If its module fails to import, the error says so: a broken backend is not reported
+    as missing.
     """
     return find_backends().get(name).open

@@ -1,7 +1,8 @@
 """Describe a backend, built in or from a plug-in, to the proxy.
 
-A built-in has a `BackendPlugin` called ``PLUGIN``; an entry point of the group
-``ollama_proxy.backends`` names one, or just a function that builds a backend.
+A built-in has a `BackendPlugin` called ``PLUGIN``. An entry point of the group
+``ollama_proxy.backends`` names a `BackendPlugin`, or just a function that builds a
+backend.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,10 @@ S = TypeVar("S", bound=BackendSettings)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Says which backend is used, and what else of the settings bears on its faults.
+    """Names the selected backend, and other settings that its checks need.
 
-    ``named`` is what ``OLLAMA_PROXY_BACKEND`` says, empty if nothing;
-    ``models`` are those that have to be there before an instance is ready.
+    ``named``: the value of ``OLLAMA_PROXY_BACKEND``, empty if unset. ``models``: must
+    be present before an instance is ready.
     """
 
     backend: str
@@ -47,19 +48,20 @@ def own_faults(settings: BackendSettings, _choice: Choice) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class BackendPlugin(Generic[S]):
-    """Holds everything that the proxy has to know of a backend.
+    """Holds everything that the proxy needs to know about a backend.
 
-    ``name`` selects it, and is that of its table in the settings file. ``settings`` is
-    the model of that table, with the environment variables of its own. ``open`` builds
-    the backend, whose settings are ``context.settings_of(…)``; what is costly to import
-    is imported there. ``is_meant`` gets the class and what is set, not validated yet,
-    and returns the names of the settings that say the backend is meant although nobody
-    named it; none: it is not. ``faults`` tells what is wrong between settings that are
-    right one by one, each in a sentence that begins with the variable's name.
-
-    ``has_table``: False for `local` and `static`, whose settings stand beside the
-    proxy's own: these mean the backend as its name does, and their faults are told
-    whichever backend is used.
+    - ``name``: selects it, and names its table in the settings file.
+    - ``settings``: the model of that table, with its own environment variables.
+    - ``open``: builds the backend, whose settings are ``context.settings_of(…)``.
+      Costly imports belong here.
+    - ``is_meant``: gets the settings class and the given values, not yet validated, and
+      returns the names of the settings that select this backend when none is named.
+      Empty: this backend is not selected.
+    - ``faults``: returns conflicts between settings that are valid one by one, each as
+      a sentence that begins with the variable's name.
+    - ``has_table``: False for `local` and `static`, whose settings stand beside the
+      proxy's own. These select the backend just as its name does, and their faults are
+      reported whichever backend is used.
     """
 
     name: str
@@ -77,9 +79,9 @@ def opened_by(
 ) -> BackendFactory:
     """Return a factory that imports ``module`` first and calls its ``open_backend``.
 
-    ``extra`` is the one of ours that installs what it needs; ``libraries`` are those
-    of it that are imported later, or never. If one is missing, `StartupError` is
-    raised; a module that fails to import for any other reason says so itself.
+    ``extra``: our pip extra that installs its dependencies. ``libraries``: dependencies
+    that are imported later or never. Raises `StartupError` if one is missing. A module
+    that fails to import for any other reason raises its own error.
     """
 
     def open_backend(context: BackendContext) -> Backend:

@@ -1,7 +1,7 @@
-"""Say why a server can't be asked, and what to do: from an exception, or an answer.
+"""Explain why a server can't be reached, and what to do, from an exception or response.
 
-Pure. Where no setting has the address, its backend made it, so nobody is told to
-change it.
+Pure. Where the backend created the address and no setting holds it, the advice does not
+mention a setting.
 """
 
 import errno
@@ -29,7 +29,7 @@ _EXPIRED = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, …_CERT_HAS_EXPIRED
 class ConnectFault:
     """Says in one sentence why a server does not answer as Ollama does.
 
-    ``passes``: a server that is coming up looks like that, so it is no alarm.
+    ``passes``: a starting server looks the same, so this is no alarm.
     """
 
     message: str
@@ -119,9 +119,9 @@ def refusal_of(upstream: Upstream) -> str:
 
 
 def first_words(body: bytes, secrets: Collection[str] = ()) -> str:
-    """Return what a body begins with, on one line and without its marks.
+    """Return the beginning of a body, on one line and without markup.
 
-    A server may repeat what it was sent: ``secrets`` are left out.
+    ``secrets`` are removed, because a server may repeat what it received.
     """
     text = without(secrets, body[:4096].decode("utf-8", "replace"))
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)

@@ -1,9 +1,9 @@
 """Keep the record of one instance: apply events, store first, tell observers.
 
-`Controller.apply` is where the record of a slot changes. It is synchronous: step,
-write, keep. So there is one writer and no lock. Only a launch has to be durable
-before it begins: `Controller.wake` reserves it, and waits. The executor (`run`)
-carries out what the record asks for.
+`Controller.apply` is the only place where the record of a slot changes. It is
+synchronous (transition, write, keep), so there is one writer and no lock. Only a launch
+has to be durable before it begins: `Controller.wake` reserves it and waits for the
+disk. The executor (`run`) carries out the command that the record asks for.
 """
 
 import contextlib
@@ -60,8 +60,8 @@ Observer = Callable[[Record, Record], None]
 class Controller:
     """Owns one slot: at most one instance, and everything that happens to it.
 
-    ``upstream``, ``problem``, ``notice`` and ``driver``: see `Slot`. ``report``: what
-    the backend had to read of the launch that failed last, until one is ready.
+    ``upstream``, ``problem``, ``notice`` and ``driver``: see `Slot`. ``report``: the
+    backend's report on the last failed launch, kept until a launch is ready.
     """
 
     def __init__(
@@ -113,9 +113,10 @@ class Controller:
         self._observers.append(observer)
 
     def note_use(self, launch_id: LaunchId) -> None:
-        """Write down that a request is at work, in case the process ends before it.
+        """Save that a request is in progress, in case the process ends before it.
 
-        In steps, so that a request does not cost a write; its end counts anyway.
+        The time is saved in steps, so that not every request costs a disk write. The
+        end of the request is recorded in any case.
         """
         if self._clock.now() - self._stored.last_used >= self.use_grain_s:
             self.apply(Used(launch_id))
@@ -127,9 +128,9 @@ class Controller:
             self.apply(Restored())
 
     def take_traits(self) -> None:
-        """Go by what the backend makes from now on, while there is no instance.
+        """Adopt the backend's changed traits, while there is no instance.
 
-        A lockout by what it made before ends, as it does with new settings.
+        Ends a lockout that the former traits caused, as new settings do.
         """
         self.policy = policy_for(self.offer, self.policy)
         self.apply(Restored())
@@ -155,12 +156,12 @@ class Controller:
         return after.record.launch_id == wake.launch_id
 
     async def wake(self, wake: Wake) -> None:
-        """Begin a launch once it is durable, or join the one that there is.
+        """Begin a launch once it is on disk, or join the current launch.
 
-        Raises `StoreError` if it can't be written down: then it does not begin.
+        Raises `StoreError` if it can't be written; then no launch begins.
         """
         if self._reservation is not None:
-            self._reservation.is_withdrawn = False  # the last order counts
+            self._reservation.is_withdrawn = False  # the latest order wins
         elif self.would_launch(wake):
             self._reservation = Reservation()
             settling = self._settle(self._reservation, wake)
@@ -185,10 +186,10 @@ class Controller:
             self._reservation = None
 
     async def _reserve(self, reservation: Reservation, wake: Wake) -> None:
-        """Write a launch down, then begin it, unless a stop came meanwhile.
+        """Write a launch to disk, then begin it, unless a stop is requested in between.
 
-        The record may change meanwhile, as a cool-down ends. What is on disk is not
-        what would begin then, so it is written again.
+        The record may change during the write, for example when a cool-down ends. Then
+        the launch on disk is outdated, so it is written again.
         """
         while True:
             before, now = self._record, self._clock.now()
@@ -205,10 +206,10 @@ class Controller:
                 return
 
     def apply(self, event: Event) -> None:
-        """Let an event change the record; on disk first, then in memory.
+        """Change the record by an event: on disk first, then in memory.
 
-        The change goes on without the disk: an instance that is there has to be
-        stopped all the same. A launch never begins here but in `wake`.
+        If the disk fails the change is applied all the same: an existing instance has
+        to be stopped. A launch begins only in `wake`, never here.
         """
         if isinstance(event, StopRequested) and self._reservation is not None:
             self._reservation.is_withdrawn = True
@@ -318,10 +319,9 @@ class Controller:
 
 
 def _use_grain_s(policy: Policy, timing: Timing) -> float:
-    """Return in what steps the time of last use is written, in seconds.
+    """Return the step, in seconds, in which the time of last use is saved.
 
-    An instance goes when it is idle for longer, so a short idle time has smaller
-    steps.
+    A quarter of the idle time-out, within the bounds of ``timing``.
     """
     quarter_s = policy.idle_timeout_s / 4.0
     return max(timing.use_grain_least_s, min(timing.use_grain_s, quarter_s))
@@ -330,8 +330,8 @@ def _use_grain_s(policy: Policy, timing: Timing) -> float:
 def _differs_on_disk(stored: Record, after: Record, use_grain_s: float) -> bool:
     """Tell whether the change matters to a later process.
 
-    Leases and progress die with this one; the time of last use is written in
-    steps, so that a request does not cost a write.
+    Leases and progress are only valid in this process. The time of last use is saved in
+    steps, so that not every request costs a disk write.
     """
     if abs(after.last_used - stored.last_used) >= use_grain_s:
         return True

@@ -23,9 +23,9 @@ def failed(launch_id: LaunchId, seen: Observation) -> Failed:
 
 
 def ended(launch_id: LaunchId, seen: Observation, last_words: str) -> Gone | Lost:
-    """Return the end of an instance: `Gone`, or `Lost` if it has to be stopped.
+    """Return the end of an instance: `Gone`, or `Lost` if it must still be stopped.
 
-    ``last_words``: what the backend said of it when it was there still.
+    ``last_words``: the backend's last message while the instance existed.
     """
     if seen.phase is Phase.GONE:
         message = seen.detail or _gone(last_words)

@@ -1,8 +1,8 @@
 """Carry out what the record of a slot asks for, one command at a time.
 
-The executor is a reconciler: it compares the command that the record asks for now
-with the one that it carries out, and changes over. Start and stop are repeated
-until the cloud has answered clearly.
+The executor is a reconciler: it compares the command that the record asks for with the
+command in progress, and replaces it if they differ. Start and stop are repeated until
+the cloud gives a clear answer.
 """
 
 import asyncio
@@ -87,8 +87,8 @@ class Executor:
     async def run(self) -> None:
         """Carry out commands until cancelled.
 
-        Whatever goes wrong inside is logged and begun again: an instance without
-        an owner would never be stopped.
+        Any exception in the loop is logged and the loop goes on: without it, the
+        instance would never be stopped.
         """
         while True:
             try:
@@ -121,8 +121,8 @@ class Executor:
     async def _give_up_overdue(self) -> None:
         """Fail a launch that made no progress for too long, with a report of it.
 
-        It is looked at again after the report: it may have made progress meanwhile,
-        or a stop may have come, which does not wait for the report.
+        The record is checked again after the report: meanwhile the launch may have made
+        progress, or a stop may have been requested, which does not wait for the report.
         """
         record, policy = self._slot.record, self._slot.policy
         launch_id = record.launch_id
@@ -197,7 +197,7 @@ class Executor:
                 self._calls.note_failure("start", launch_id, error)
 
         self._calls.last_words = ""
-        # No `stop`: the record's start time-out ends this command, by our clock.
+        # No `stop`: the start time-out in the record ends this command.
         repeated = AsyncRetrying(
             retry=retry_if_exception(_is_worth_repeating),
             wait=self._pauses,
@@ -227,8 +227,8 @@ class Executor:
                 self._slot.apply(StopFailed(launch_id, message))
 
         poll_s = self._slot.offer.backend.traits.poll_s
-        # No `stop`: only the cloud's clear word ends it. What we would give up here
-        # would go on costing money.
+        # No `stop`: only the cloud's clear answer ends it. Giving up would leave an
+        # instance that goes on costing money.
         repeated = AsyncRetrying(
             retry=retry_if_exception_type((BackendError, TimeoutError))
             | retry_if_result(_is_there),

@@ -12,10 +12,10 @@ _SECRET_BYTES = 2
 
 
 def fingerprint(backend: str, models: Sequence[str], spec: object) -> str:
-    """Return 16 hex digits that stay the same as long as these do.
+    """Return 16 hex digits that change when any of the arguments does.
 
-    ``spec`` is whatever the backend builds instances from: plain values, mappings
-    and settings.
+    ``spec``: what the backend builds instances from: plain values, mappings and
+    settings.
     """
     told = msgspec.json.encode([backend, list(models), _plain(spec)], order="sorted")
     return hashlib.sha256(told).hexdigest()[:16]

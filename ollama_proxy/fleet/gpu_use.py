@@ -1,8 +1,8 @@
-"""Tell whether a loaded model is on the GPU that is paid for.
+"""Tell whether a loaded model uses the GPU.
 
-Where the driver does not work, Ollama loads into the machine's memory and says
-nothing: only ``size_vram`` in ``/api/ps`` tells, 0 for a model on the CPU, as much as
-``size`` for one that is wholly on the GPU (``server/routes.go``, v0.33).
+Where the driver does not work, Ollama loads the model into main memory without an
+error. Only ``size_vram`` in ``/api/ps`` shows it: 0 for a model on the CPU, equal to
+``size`` for a model wholly on the GPU (``server/routes.go``, v0.33).
 """
 
 from dataclasses import dataclass
@@ -79,10 +79,10 @@ def _use(entry: dict[str, Any], model: str) -> GpuUse | None:
 
 
 class GpuLook:
-    """Keeps what was seen of the present instance's GPU, and what follows from it.
+    """Keeps the latest look at the present instance's GPU, and its verdict.
 
-    ``gpus``: how many an instance has; None: unknown, so nothing is held against
-    it. ``problem``: what is wrong, in a sentence; empty if nothing is known to be.
+    ``gpus``: how many an instance has; None: unknown, then no fault is reported.
+    ``problem``: one sentence; empty if no fault is known.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class GpuLook:
     def take(
         self, use: GpuUse | None, *, is_meant: bool, is_ours: bool
     ) -> Fault | None:
-        """Take in what was seen after a load; return why the launch fails, if it does.
+        """Judge a look after a load; return the fault if it makes the launch fail.
 
-        ``is_meant``: somebody asked for less than the whole model on the GPU.
-        ``is_ours``: the proxy loaded it just now, and no client before.
+        ``is_meant``: a client asked for less than the whole model on the GPU.
+        ``is_ours``: the proxy has just loaded the model, before any client did.
         """
         self.use, self.problem = use, ""
         if use is None or is_meant or self._gpus is None or use.share >= _WHOLE:

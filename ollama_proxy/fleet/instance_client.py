@@ -74,9 +74,9 @@ class InstanceClient:
     async def request(
         self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None
     ) -> ProbeReply:
-        """Ask, and ask again what a gateway broke off: up to five times.
+        """Send a request, up to five times while a gateway breaks it off.
 
-        Raises `PreparationError` if there is no answer.
+        Raises `PreparationError` if there is no response.
         """
         has_gateway = upstream.link is not None and upstream.link.is_marked
         repeated = AsyncRetrying(

@@ -33,7 +33,7 @@ class Joiner:
 
     async def run(self, controller: Controller) -> None:
         """Connect to a server at once, and again whenever it was lost."""
-        # Not a repeated call: it looks for as long as the proxy runs.
+        # `repeat` would give up after a limit: this goes on as long as the proxy runs.
         while True:
             if controller.record.state in AT_REST:
                 with contextlib.suppress(StoreError):
@@ -41,9 +41,9 @@ class Joiner:
             await asyncio.sleep(self._timing.join_pause_s)
 
     def grace_left_s(self) -> float:
-        """Return how much longer a server may take to be joined, in seconds.
+        """Return for how many more seconds requests wait for a server to be joined.
 
-        A proxy that has just started does not turn away its first request.
+        This way a proxy that has just started does not refuse its first request.
         """
         woken_at = max((c.record.woken_at for c in self.joined), default=0.0)
         return woken_at + self._timing.join_grace_s - self._clock.now()

@@ -15,9 +15,9 @@ from ollama_proxy.fleet.controller import Controller
 class Lease:
     """Claims a ready instance for one request, until it is released.
 
-    The instance does not go for idleness meanwhile. ``counts``: the request may reset
-    the idle timer. ``is_used``: the instance has worked on it, so its end resets the
-    timer. ``was_cut``: the instance was lost meanwhile.
+    Meanwhile the instance is not stopped for idleness. ``counts``: the request may
+    reset the idle timer. ``is_used``: the instance has worked on the request, so its
+    end resets the timer. ``was_cut``: the instance was lost during the request.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Lease:
         self.check_now = controller.check_now
 
     def until_cut(self, limit_s: float | None = None) -> asyncio.Timeout:
-        """Return a scope that ends in `TimeoutError` if the instance is lost.
+        """Return a scope that raises `TimeoutError` when the instance is lost.
 
-        Or, until `lift_limit` is called, if ``limit_s`` passes.
+        It also does when ``limit_s`` passes, unless `lift_limit` is called before.
         """
         self._scope = asyncio.timeout(0.0 if self.was_cut else limit_s)
         return self._scope
@@ -120,10 +120,10 @@ class Leases:
             lease.cut()
 
     def may_observe(self) -> bool:
-        """Tell whether a request that does not count may still have the instance.
+        """Tell whether a request that does not reset the idle timer gets a lease.
 
-        Not once its idle time is over: such requests would keep the instance for
-        ever if there always is one.
+        Refused once the idle time is over: a steady flow of such requests would
+        otherwise keep the instance for ever.
         """
         record = self._controller.record
         if record.state is not State.READY:

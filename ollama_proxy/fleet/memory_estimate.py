@@ -1,7 +1,7 @@
-"""Estimate how much disk and memory a model wants, by its size or by its name.
+"""Estimate how much disk and memory a model needs, from its size or its name.
 
-A name tells the count of parameters, ``llama3.2:1b``, and often their precision,
-``70b-instruct-q8_0``; without one Ollama's library has four bits (``Q4_K_M``, where
+A name gives the number of parameters, ``llama3.2:1b``, and often their precision,
+``70b-instruct-q8_0``. The default in Ollama's library is four bits (``Q4_K_M``:
 llama3.1:8b is 4.9 GB and llama3.3:70b 43 GB).
 """
 
@@ -9,10 +9,10 @@ import re
 
 _GB = 10**9
 _SPREAD = 1.1  # weights in memory are a little more than on disk
-_AROUND_GB = 0.6  # the system, Ollama and a short context
+_AROUND_GB = 0.6  # the operating system, Ollama and a short context
 _GB_PER_BILLION = 0.59
 _BY_BITS = {2: 0.42, 3: 0.5, 4: 0.59, 5: 0.72, 6: 0.83, 8: 1.07, 16: 2.0, 32: 4.0}
-_SHARED = 0.83  # a mixture's experts have the rest in common: 8x7b is 47 billion
+_SHARED = 0.83  # experts share layers: 8x7b is 47 billion, not 56
 _COUNT = re.compile(r"(?<![\w.])(?:(\d+)x)?(\d+(?:\.\d+)?)b(?![^\W_])")
 _BITS = re.compile(r"(?<![^\W_])(?:i?q|bf|fp|f|int)(2|3|4|5|6|8|16|32)(?![^\W_])")
 _LARGE_BY_DEFAULT = {
@@ -27,9 +27,9 @@ _LARGE_BY_DEFAULT = {
 
 
 def weights_gb(model: str) -> float | None:
-    """Return how large a model's files are, in GB, by its name; None if it is silent.
+    """Return the size of a model's files in GB, from its name; None if it gives none.
 
-    What runs in Ollama's cloud has none here.
+    None as well for a model in Ollama's cloud, which has no files here.
     """
     name, _, tag = model.rpartition("/")[2].lower().partition(":")
     if tag == "cloud" or tag.endswith("-cloud"):
@@ -54,9 +54,9 @@ def _billions(words: str) -> float | None:
 
 
 def needed_gb(model: str, size_bytes: int | None) -> float | None:
-    """Return how much memory a model wants, in GB; None if that is unknown.
+    """Return how much memory a model needs, in GB; None if unknown.
 
-    By its size, if an instance has had it; else by its name.
+    From its size if an instance has had it, else from its name.
     """
     on_disk_gb = size_bytes / _GB if size_bytes else weights_gb(model)
     return None if on_disk_gb is None else on_disk_gb * _SPREAD + _AROUND_GB

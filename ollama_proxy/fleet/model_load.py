@@ -22,7 +22,7 @@ from ollama_proxy.fleet.probe_reply import PreparationError, listed_models, text
 class ModelLoader:
     """Loads a model by the proxy's own request, which no client can abort.
 
-    ``wishes``: which models clients wait for, and how they want them loaded.
+    ``wishes``: which models clients wait for, and with which load options.
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class ModelLoader:
     async def _look_at_gpu(
         self, upstream: Upstream, wish: LoadWish, *, is_ours: bool
     ) -> None:
-        """See whether the loaded model is on the GPU; an unknown answer is no fault.
+        """Check whether the loaded model is on the GPU; an unknown answer is no fault.
 
-        Raises `PreparationError` if it is not, and this is to fail the launch.
+        Raises `PreparationError` if it is not and the settings say that the launch
+        fails then.
         """
         if not self._gpu.is_on:
             return
@@ -93,7 +94,7 @@ class ModelLoader:
         return re.search(r"(?m)^num_gpu\s", parameters) is not None
 
     async def _load(self, upstream: Upstream, wish: LoadWish) -> bool:
-        """Load a model; one that only embeds is loaded by an empty embedding.
+        """Load a model by an empty request; an embedding model by an empty embedding.
 
         Return False if it was loaded already.
         """
@@ -110,10 +111,10 @@ class ModelLoader:
         return True
 
     async def _runs(self, upstream: Upstream, model: str) -> bool:
-        """Tell whether a model is in memory already, loaded as somebody wanted it.
+        """Tell whether a model is in memory already, with whichever load options.
 
-        So it is where an instance was adopted: to load it plainly would be to load it
-        anew.
+        It may be, on an adopted instance. A load with default options would make Ollama
+        load it again.
         """
         try:
             reply = await self._client.request(upstream, "GET", "/api/ps", None)

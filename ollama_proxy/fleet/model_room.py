@@ -1,7 +1,7 @@
-"""Compare the models with disk, memory and GPU memory of an instance: for ``check``.
+"""Compare models with the disk, memory and GPU memory of an instance, for ``check``.
 
-Pure. What is known is a fault if it does not fit. What is only estimated, from a name,
-is a warning, as is a model larger than the GPU's memory, which answers slowly.
+Pure. A known size that does not fit is a fault. A size estimated from a name is only a
+warning, and so is a model larger than the GPU's memory: it answers slowly.
 """
 
 from collections.abc import Mapping, Sequence

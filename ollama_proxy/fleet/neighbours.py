@@ -27,9 +27,9 @@ _MOST_TOLD = 50
 
 
 class Neighbours:
-    """Looks every ten minutes at what carries our product's label; changes nothing.
+    """Looks every ten minutes for things with our product's label; changes nothing.
 
-    ``remembers`` tells whether a launch was ever begun from this state folder.
+    ``remembers``: tells whether a launch was begun from this state folder.
     """
 
     def __init__(

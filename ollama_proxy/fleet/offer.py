@@ -13,8 +13,8 @@ from ollama_proxy.fleet.fingerprint import fingerprint
 class Offer:
     """Names a backend, and the models that its instances must have.
 
-    ``spec``: the settings from which its instances are made. ``secrets`` are removed
-    from every message and report of the backend.
+    ``spec``: the settings from which its instances are made. ``secrets``: removed from
+    every message and report of the backend.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Judge what other deployments left in a cloud, and what may be removed. Pure.
+"""Judge which things of other deployments in a cloud may be removed. Pure.
 
-A deployment is an owner id in a state folder. Where the folder is lost, what carries
-its id belongs to nobody who would stop it; where it is not, a proxy somewhere lives by
-it. The lease of what runs tells the two apart: a proxy renews it long before its end.
+A deployment is an owner id in a state folder. If the folder is lost, no proxy will stop
+the things with its id; if it is not, a proxy somewhere needs them. The lease of a
+running instance shows the difference: a living proxy renews it long before it ends.
 """
 
 import re
@@ -27,7 +27,7 @@ class Judgement(NamedTuple):
 def shows_a_proxy(one: Belonging, now: float) -> bool:
     """Tell whether a living proxy has renewed a thing lately.
 
-    A stopped and kept instance has a lease as well, which is not renewed.
+    The lease of a stopped, kept instance is not renewed, so it proves nothing.
     """
     return one.runs and one.lease_end is not None and one.lease_end > now
 
@@ -38,11 +38,11 @@ def judge(
     named: Collection[LaunchId],
     now: float,
 ) -> Judgement:
-    """Return what of an owner may be deleted at the date ``now``.
+    """Return which things of an owner may be deleted at the date ``now``.
 
-    What shows a living proxy is refused unless its launch is ``named``; what is
-    stopped, a volume or a group may be that proxy's too, and then stays with it.
-    Instances come first, since volumes and groups are theirs.
+    Instances with a renewed lease are refused unless their launch is ``named``. Then
+    stopped instances, volumes and groups are refused as well, because that proxy may
+    use them. Instances come first, since volumes and groups belong to them.
     """
     theirs = [one for one in belongings if owner_id and one.owner_id == owner_id]
     refused = [
@@ -64,12 +64,12 @@ def twins(
     remembers: Callable[[LaunchId], bool],
     now: float,
 ) -> list[Belonging]:
-    """Return what was begun by a proxy on a copy of our state folder, and lives.
+    """Return living instances begun by a proxy on a copy of our state folder.
 
-    Every launch is in the journal before a cloud is called. So one with our owner id
-    that the journal never had was begun elsewhere, or after the back-up from which this
-    folder was restored. While its lease is renewed, somebody lives by it; once that is
-    over it is a stray like any other.
+    Every launch is in the journal before a cloud is called. So an instance with our
+    owner id whose launch is not in the journal was begun elsewhere, or after the
+    back-up from which this folder was restored. While its lease is renewed, a proxy
+    uses it; afterwards it is a stray like any other.
     """
     return [
         one

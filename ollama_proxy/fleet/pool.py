@@ -1,7 +1,7 @@
 """Lease the instances that serve one set of models under one policy.
 
-Decides which instance serves a request, and wakes and stops instances. Requests
-wait (`Waiters`), joined to the one launch, within bounds of count, bytes and age.
+Decides which instance serves a request, and wakes and stops instances. Waiting requests
+(`Waiters`) share one launch, and are bounded in number, bytes and time.
 """
 
 import asyncio
@@ -115,9 +115,9 @@ class Pool:
         return not (self._ends or self._is_held_back)
 
     async def stop_on_exit(self, *, everything: bool, limit_s: float) -> None:
-        """Stop the instances that end with the proxy, or all, in bounded time.
+        """Stop instances when the proxy ends: child processes, or all, in bounded time.
 
-        What is not gone by then is on record, and stopped by the next proxy.
+        Instances that still exist then are on record, so the next proxy stops them.
         """
         for controller in self.controllers:
             if everything or controller.offer.backend.traits.child_process:
@@ -151,7 +151,7 @@ class Pool:
     def observe(self) -> Lease | None:
         """Claim a ready instance for a request that does not reset its idle timer.
 
-        The lease is cut all the same if the instance is lost.
+        The lease is still cut when the instance is lost.
         """
         for leases in self._leases.values():
             if leases.may_observe():
@@ -182,7 +182,7 @@ class Pool:
     def would_launch(self) -> bool:
         """Tell whether a wake would begin a launch, now or after the present stop.
 
-        Not if a launch is under way, comes by itself, or is refused to wakes.
+        False if a launch is under way, will follow by itself, or if wakes are refused.
         """
         states = {c.record.state for c in self.controllers}
         if states & _AWAKE or self._is_coming() or not self._accepts_wakes:
@@ -209,11 +209,11 @@ class Pool:
             controller.check_now()
 
     async def wake(self, model: str | None = None, *, forced: bool = False) -> None:
-        """Ask for an instance; joins a launch that is under way.
+        """Launch an instance, or join the launch under way.
 
-        Once this returns the launch is durable. Raises `StoreError` if it can't be
-        written: nothing is launched. Raises `HeldBackError` for a ``forced`` wake while
-        wakes are held back.
+        When this returns, the launch is on disk. Raises `StoreError` if it can't be
+        written; then nothing is launched. Raises `HeldBackError` for a ``forced`` wake
+        while wakes are held back.
         """
         if self._is_held_back and forced:
             raise HeldBackError("the proxy deploys or deletes; wake afterwards")
@@ -247,9 +247,9 @@ class Pool:
         return record.state is State.STARTING and is_recent
 
     def stop(self) -> None:
-        """Ask for every instance to end once its streams have.
+        """Stop every instance once its streams have ended.
 
-        Requests that wait for one get their 503 at once.
+        Waiting requests get their 503 at once.
         """
         self._stops += 1
         self._wakes_again = False
@@ -268,11 +268,11 @@ class Pool:
     ) -> Lease | None:
         """Claim a ready instance, waking it and waiting for it if need be.
 
-        A request that ``joins`` waits for what others woke, and wakes nothing.
+        A request that ``joins`` waits for a launch of others, and wakes nothing.
 
-        Returns None if there is none after ``wait_s`` seconds, or as soon as
-        waiting is known to be in vain. Raises `HoldLimitError` if too many wait
-        already, `StoreError` if the wake could not be written down.
+        Returns None if there is no instance after ``wait_s`` seconds, or as soon as it
+        is certain that there will be none. Raises `HoldLimitError` if too many requests
+        wait already, `StoreError` if the wake could not be written to disk.
         """
         if (lease := self.try_lease()) is not None:
             return lease
@@ -290,10 +290,11 @@ class Pool:
         load: LoadWish | None = None,
         joins: bool = False,
     ) -> float:
-        """Ask for an instance for a request that needs ``load``, as `lease` does.
+        """Wake an instance for a request that needs ``load``, as `lease` does.
 
-        Returns how many seconds it is to wait: none if that is known to be in vain.
-        Raises `StoreError` if the wake could not be written down.
+        Returns for how many seconds the request should wait: 0 if it is certain that
+        there will be no instance. Raises `StoreError` if the wake could not be written
+        to disk.
         """
         left_s = self.try_request_instance(model, wait_s=wait_s, load=load, joins=joins)
         if left_s is not None:
@@ -313,9 +314,9 @@ class Pool:
         load: LoadWish | None = None,
         joins: bool = False,
     ) -> float | None:
-        """Do what `request_instance` does where nothing has to be awaited.
+        """Do the same as `request_instance`, without awaiting anything.
 
-        Returns None, and has done nothing, if a launch has to be written down first.
+        Returns None, and has done nothing, if a launch must be written to disk first.
         """
         if not joins:
             if self._must_reserve():

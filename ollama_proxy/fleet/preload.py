@@ -33,8 +33,8 @@ _NO_MODEL = re.compile(
 class Preloader:
     """Brings models onto the disk of an instance, so that progress shows.
 
-    ``is_alive`` asks whether an instance answers now. ``restored`` are the models
-    that clients had on the instance before.
+    ``is_alive``: tells whether an instance answers now. ``restored``: the models that
+    clients had on the instance before.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Preloader:
     async def fill(
         self, upstream: Upstream, wanted: Sequence[str]
     ) -> AsyncIterator[Progress]:
-        """Pull the ``wanted`` models that are missing, then restore those of clients.
+        """Pull missing ``wanted`` models, then restore the models of clients.
 
-        The fraction is that of all pulls together, and never falls. A model of a
-        client that can't be restored fails no launch. Raises `PreparationError`.
+        The progress is the fraction of all pulls together, and never falls. If a model
+        of a client can't be restored the launch goes on. Raises `PreparationError`.
         """
         present = await self._client.present(upstream)
         steps: list[RestoreStep] = [
@@ -82,7 +82,7 @@ class Preloader:
                         fraction = round((done + progress.fraction) / count, 3)
                         furthest = max(furthest, fraction)
                     yield replace(progress, fraction=furthest)
-            except PreparationError as error:  # of a client's model: no launch fails
+            except PreparationError as error:  # a client's model: launch without it
                 is_lost = error.is_cut and not await self._is_alive(upstream)
                 if is_needed or is_lost:
                     raise
@@ -94,10 +94,10 @@ class Preloader:
     async def _pull(
         self, upstream: Upstream, model: str, *, insecure: bool
     ) -> AsyncIterator[Progress]:
-        """Pull a model and tell how far it is; ``success`` must be the last word.
+        """Pull a model and report its progress; the stream must end in ``success``.
 
-        A gateway may cut every long answer: as long as the pull gets further, it is
-        sent again, and the server goes on where it was.
+        A gateway may cut every long response. As long as the pull makes progress it is
+        requested again, and the server resumes where it stopped.
         """
         yield Progress(Stage.PULLING, 0.0, model)
         last: Progress | None = None

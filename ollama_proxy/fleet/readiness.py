@@ -1,7 +1,7 @@
-"""Ask an instance whether it can serve, and bring it there.
+"""Check whether an instance can serve, and bring it there.
 
-The levels, in order: the port answers → ``/api/version`` → the wanted models
-are present (the proxy pulls them, so that progress shows) → the model is loaded
+The levels, in order: the port accepts connections → ``/api/version`` → the wanted
+models are present (the proxy pulls them, so that progress shows) → the model is loaded
 by the proxy's own request, which no client can abort → ready.
 """
 
@@ -50,11 +50,11 @@ class Probe(Protocol):
     def prepare(
         self, upstream: Upstream, wanted: Sequence[str], model: str | None
     ) -> AsyncGenerator[Progress, None]:
-        """Go through the levels, telling each; end when the instance is ready.
+        """Go through the levels and report each; return when the instance is ready.
 
-        ``wanted`` models are pulled if missing. One model is loaded: what is waited
-        for if it is present, or the first of ``wanted``, or else ``model`` if that is
-        present. Raises `PreparationError`.
+        ``wanted`` models are pulled if missing. One model is loaded: the one clients
+        wait for if it is present, or the first of ``wanted``, or else ``model`` if it
+        is present. Raises `PreparationError`.
         """
 
     async def contents(self, upstream: Upstream) -> Snapshot:
@@ -132,7 +132,7 @@ class HttpProbe:
 
     async def _connect(self, upstream: Upstream) -> AsyncIterator[Progress]:
         """Ask until the instance answers; tell after each try why it did not."""
-        # No `stop`: the record's start time-out ends the launch, by our clock.
+        # No `stop`: the start time-out in the record ends the launch.
         repeated = AsyncRetrying(
             retry=retry_if_result(_is_fault),
             wait=GrowingPause(

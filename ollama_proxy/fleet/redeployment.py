@@ -1,6 +1,7 @@
-"""Deploy or remove what launches start while the proxy goes on serving.
+"""Deploy or remove the image that launches start, while the proxy goes on serving.
 
-Its instance is stopped first, as for `ollama-proxy stop`. Meanwhile nothing is woken.
+The running instance is stopped first, as by `ollama-proxy stop`. Meanwhile wakes are
+held back.
 """
 
 import asyncio
@@ -46,10 +47,10 @@ async def closing_steps(steps: AsyncIterator[str]) -> AsyncIterator[None]:
 def order_steps(
     name: str, backend: Backend, image: str | None, replaced: Collection[str] = ()
 ) -> AsyncIterator[str]:
-    """Begin to deploy an image, or without one to remove everything.
+    """Return the steps that deploy ``image``, or that remove everything if it is None.
 
-    ``replaced``: what may be deleted for it, though it has no mark of ours. Raises
-    `StartupError` for what the backend of that ``name`` can't do.
+    ``replaced``: names of things without our tag that may be deleted. Raises
+    `StartupError` if the backend ``name`` does not support this.
     """
     if not isinstance(backend, SupportsDeploy):
         raise StartupError(f"the backend {name!r} has nothing to be deployed")
@@ -67,9 +68,9 @@ def order_steps(
 class Redeployment:
     """Carries out one order at a time on the backend of a running proxy.
 
-    ``redeployed`` is called once the backend makes its instances otherwise, and none
-    of before is left. ``limit_s``: how long an instance may take to go, once its
-    streams have ended.
+    ``redeployed``: called when the backend has changed how it makes instances and no
+    former instance is left. ``limit_s``: how long an instance may take to be gone once
+    its streams have ended.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class Redeployment:
     async def run(
         self, image: str | None, tell: Tell, replaced: Collection[str] = ()
     ) -> None:
-        """Carry out what `order_steps` begins; tell each step.
+        """Carry out the steps of `order_steps` and report each.
 
-        Raises `StartupError` if there is nothing to be deployed, `ConflictError` while
-        another order is carried out, and what the backend raises.
+        Raises `StartupError` if the backend has nothing to deploy, `ConflictError`
+        while another order is carried out, and the backend's own errors.
         """
         backend = self._controller.offer.backend
         steps = order_steps(self.backend_name, backend, image, replaced)
@@ -131,9 +132,10 @@ class Redeployment:
     ) -> None:
         """Stop the instance and go through the steps.
 
-        If an order ``checks`` something, it does so before it tells its first step: a
-        wrong image does not end an instance that serves. One that is coming may not be
-        known to its backend yet, so it is stopped before anything is looked for.
+        If the order ``checks`` its image first, the first step is taken before the
+        instance is stopped, so a wrong image does not end a serving instance. A
+        starting instance may not be visible to its backend yet, so it is stopped before
+        the steps look for anything.
         """
         if checks and self._pool.is_ready:
             first = await anext(steps, None)

@@ -86,9 +86,9 @@ def cleaned(
 
 
 def _sentence(message: str, secrets: Iterable[str]) -> str:
-    """Return a message on one line; what is too long for a sentence is cut.
+    """Return a message on one line, cut at the length of a sentence.
 
-    It is in our words, or a cloud's: these may name a token without showing it.
+    Messages of a cloud are included: they may name a token without showing it.
     """
     words = " ".join(without(secrets, message[:_READ]).split())
     return words if len(words) <= _SENTENCE else words[: _SENTENCE - 1] + "…"

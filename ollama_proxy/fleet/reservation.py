@@ -6,10 +6,10 @@ from ollama_proxy.base.errors import StoreError
 
 
 class Reservation:
-    """Holds one launch between the first wish for it and its place on record.
+    """Holds one launch between the first request for it and its entry in the record.
 
-    Wishes that come meanwhile join it, so that two of them do not make two launches.
-    A stop withdraws it, a later wish renews it: the last order counts.
+    Further requests join it, so that two of them do not make two launches. A stop
+    withdraws it, a later request renews it: the latest order wins.
     """
 
     def __init__(self) -> None:
@@ -17,9 +17,9 @@ class Reservation:
         self.is_withdrawn = False
 
     async def settled(self) -> None:
-        """Wait until the launch has begun, or was withdrawn.
+        """Wait until the launch has begun or was withdrawn.
 
-        Raises `StoreError` if it could not be written down: it does not begin.
+        Raises `StoreError` if it could not be written to disk; then it does not begin.
         """
         # shield: a client that leaves would cancel the future that all others wait for
         await asyncio.shield(self._done)
@@ -31,4 +31,4 @@ class Reservation:
     def fail(self, error: StoreError) -> None:
         """Report to every waiting request why the launch does not begin."""
         self._done.set_exception(error)
-        self._done.exception()  # else asyncio complains if all of them have left
+        self._done.exception()  # retrieved, or asyncio logs it if nobody waits

@@ -1,7 +1,7 @@
-"""Remember the models that clients put on an instance, for the next one.
+"""Remember the models that clients put on an instance, for the next instance.
 
-What was pulled or copied is pulled again on a fresh instance. What was created
-there exists nowhere else: once its disk is gone it is lost, and said to be.
+A model that was pulled or copied is pulled again on a fresh instance. A model that was
+created exists nowhere else: when its disk is gone it is lost, and reported as lost.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from ollama_proxy.core.restore_plan import Origin, RestoreStep, StickyModel, ste
 
 
 class RestoredModels:
-    """Remembers what clients do to the models; ``restores`` what is missing.
+    """Remembers changes of models by clients; ``restores`` missing ones if True.
 
-    ``revision`` grows with each thing that is remembered or forgotten.
+    ``revision`` grows with each change.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class RestoredModels:
         self.revision = 0
 
     def without_deleted(self, names: Collection[str]) -> list[str]:
-        """Return the configured models but for those that a client deleted.
+        """Return the configured models without those that a client deleted.
 
-        One that a client created under that name is not pulled either: it would be
-        another model than the one that was there.
+        A configured name under which a client created a model is left out as well: a
+        pull would bring a different model.
         """
         return [name for name in names if not self._is_replaced(full_model_name(name))]
 
@@ -55,9 +55,9 @@ class RestoredModels:
         ]
 
     def hoped_for(self) -> list[str]:
-        """Return the models that clients put there, less those that are lost.
+        """Return the models that clients put there, without those that are lost.
 
-        What could not be brought back once is tried again by each launch.
+        Each launch tries again to restore what could not be restored before.
         """
         return [
             model.name

@@ -10,12 +10,11 @@ from ollama_proxy.upstream.endpoint import Upstream
 
 
 class Slot(Protocol):
-    """Holds the record of one instance, and what is known of the instance now.
+    """Holds the record of one instance, and what is known about the instance now.
 
-    ``upstream`` is where it is reached, None before its address is known.
-    ``problem`` is why it can't be reached for the moment, ``notice`` what a person
-    should know about it, ``driver`` the GPU driver that it installed; empty if there
-    is nothing.
+    ``upstream``: its address, None before that is known. ``problem``: why it can't be
+    reached at the moment. ``notice``: a message for a person. ``driver``: the GPU
+    driver that it installed. Empty if there is nothing to report.
     """
 
     slot: str

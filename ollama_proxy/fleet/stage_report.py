@@ -29,7 +29,8 @@ class StageLearner(Protocol):
 class StageReport:
     """Reports each launch of one controller once it is ready.
 
-    One that was taken up in the middle, by a proxy that was restarted, teaches nothing.
+    A launch that a restarted proxy took up in the middle has no full timings, so it is
+    skipped.
     """
 
     def __init__(

@@ -16,16 +16,16 @@ _LIMIT_S = 900.0
 
 
 async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
-    """Repeat the stop of a launch until it is gone, whatever fails meanwhile.
+    """Repeat the stop of a launch until it is gone, whatever fails in between.
 
-    Raises `TransientError` if it is there after a quarter of an hour, and at once
-    what only a person can mend.
+    Raises `TransientError` if it still exists after 15 minutes, and at once an error
+    that only a person can mend.
     """
     said = "nothing was heard"
     try:
         async with asyncio.timeout(_LIMIT_S):
-            # Hand-written: it ends only on the cloud's word, and what it said last
-            # is part of the message at the limit.
+            # A loop of its own instead of `repeat`: only the cloud's clear answer ends
+            # it, and the error at the limit quotes the cloud's last message.
             while True:
                 try:
                     await backend.stop(launch_id)

@@ -24,9 +24,9 @@ from ollama_proxy.fleet.owners import twin_words, twins
 
 
 class Sweeper:
-    """Sweeps the clouds of some backends, now and then and when asked.
+    """Sweeps the clouds of some backends, at intervals and on request.
 
-    ``is_held_back``: it refuses to, for what instances are made of changes just now.
+    ``is_held_back``: sweeps are refused, because a deployment is being changed.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Sweeper:
     async def sweep(
         self, *, dry_run: bool = False, thorough: bool = False
     ) -> list[LaunchId]:
-        """Stop what is ours and no record names; return it.
+        """Stop our instances that no record names, and return their launch ids.
 
-        If ``thorough``, what costs nothing is removed too.
+        If ``thorough``, things that cost nothing are removed too.
         """
         self._refuse_if_held_back()
         found: list[LaunchId] = []
@@ -109,12 +109,12 @@ async def sweep(
     dry_run: bool = False,
     call_s: float = STANDARD.sweep_call_s,
 ) -> list[LaunchId]:
-    """Stop the instances of ours that no record names; return their launches.
+    """Stop our instances that no record names; return their launch ids.
 
-    The cloud is asked first and the records after: a launch is on record before
-    its cloud is called, so one that begins meanwhile is never taken for lost. What a
-    proxy on a copy of the state folder lives by at the date ``now`` stays; without a
-    date nobody can tell.
+    The cloud is listed before the records are read: a launch is on record before its
+    cloud is called, so a launch that begins in between is never mistaken for a stray.
+    Instances in use by a proxy on a copy of the state folder at the date ``now`` are
+    left alone; without a date these can't be recognised.
     """
     async with asyncio.timeout(call_s):
         owned = await backend.owned()
@@ -125,7 +125,7 @@ async def sweep(
             async with asyncio.timeout(call_s):
                 strays = _without_twins(strays, await backend.belongings(), store, now)
         except (BackendError, TimeoutError) as error:
-            failure = error  # what was begun from here is no other's in any case
+            failure = error  # launches begun from this folder are ours in any case
             strays = [launch_id for launch_id in strays if store.remembers(launch_id)]
     for launch_id in () if dry_run else strays:
         try:
@@ -146,7 +146,7 @@ def _without_twins(
     store: LaunchRegister,
     now: float,
 ) -> list[LaunchId]:
-    """Return the strays but for those of a proxy on a copy of the state folder.
+    """Return the strays without those of a proxy on a copy of the state folder.
 
     A stray is named by its launch, or by its kind and id: ``machine-17``.
     """

@@ -1,6 +1,6 @@
 """Fill the templates of ``cloud-init/``: what runs on an instance.
 
-A gap that is not filled is an error, never an empty string.
+A placeholder without a value is an error, never an empty string.
 """
 
 from importlib.resources import files

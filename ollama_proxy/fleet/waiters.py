@@ -20,10 +20,10 @@ class Wants(Enum):
 
 
 class Waiters:
-    """Holds the requests that wait now. One is dropped when its client leaves.
+    """Holds the requests that wait now. A request is dropped when its client leaves.
 
-    ``most``: how many may wait at once. ``is_ready``: whether there is an instance to
-    go to, asked before each batch.
+    ``most``: how many may wait at once. ``is_ready``: tells whether an instance is
+    available, checked before each batch.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Waiters:
         return Wants.TO_WAKE in self._waiting.values()
 
     async def wait_until(self, deadline: float, wants: Wants) -> bool:
-        """Wait for a sign that there may be a lease; False if there will be none.
+        """Wait for a signal that there may be a lease; False if there will be none.
 
-        ``deadline`` is a moment of the event loop; False if it passes. Raises
-        `HoldLimitError` if too many wait already.
+        ``deadline``: event-loop time, False once it passes. Raises `HoldLimitError` if
+        too many wait already.
         """
         with self._waiting_as(wants) as sign:
             try:
@@ -86,7 +86,8 @@ class Waiters:
                 asleep = [sign for sign in self._waiting if not sign.done()]
                 for sign in asleep[:batch]:
                     sign.set_result(True)
-                # Doubling: 10 000 requests are released in 11 steps of some 10 ms.
+                # Doubling batches: 10 000 requests are released in 11 steps of about 10
+                # ms.
                 batch *= 2
                 await asyncio.sleep(self._pause_s)
         finally:

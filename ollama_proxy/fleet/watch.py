@@ -129,9 +129,9 @@ class InstanceWatch:
     def _looks_until(
         self, is_enough: Callable[[Observation | None], bool]
     ) -> AsyncRetrying:
-        """Return what repeats a look every ``traits.poll_s``, give or take a tenth.
+        """Return a loop that looks every ``traits.poll_s`` seconds, ± 10 %.
 
-        It has no limit of its own: the record's start time-out ends the command.
+        It has no limit of its own: the start time-out in the record ends the command.
         """
         return AsyncRetrying(
             retry=retry_if_not_result(is_enough),
@@ -173,7 +173,8 @@ class InstanceWatch:
     def _alarming(self, progress: Progress) -> Progress:
         """Mark a problem of a server that somebody else manages as an error.
 
-        A server that a launch has just created may need a moment before it answers.
+        A server that a launch has just created may need a moment before it answers, so
+        its problem is no error yet.
         """
         alarms = self._traits.externally_managed and bool(progress.problem)
         return replace(progress, needs_person=True) if alarms else progress
@@ -183,7 +184,7 @@ class InstanceWatch:
         misses, fault = 0, None
         heard_at = looked_at = self._clock.now()
         interval_s = min(self._timing.probe_every_s, self._traits.watch_s)
-        # Not a repeated call: it goes on for as long as all is well.
+        # No `repeat`: this loop goes on for as long as the instance is healthy.
         while misses < _PROBE_MISSES:
             nudged = await self._nap(interval_s, patient=misses > 0)
             now = self._clock.now()
@@ -200,7 +201,7 @@ class InstanceWatch:
                 misses, heard_at = 0, now
             elif not self._slot.problem or silent_s > self._timing.explained_silence_s:
                 misses += 1
-            else:  # the backend explains the silence: look again soon, don't give up
+            else:  # the backend explains the silence: look again soon
                 misses = max(misses, 1)
         message = f"the instance did not answer {misses} probes in a row"
         if fault is not None:
@@ -215,10 +216,11 @@ class InstanceWatch:
         return await self._probe.look(self._slot.upstream)
 
     async def _nap(self, length_s: float, *, patient: bool) -> bool:
-        """Sleep until the next look is due; True if somebody asked for one.
+        """Sleep until the next look is due; True if a look was requested.
 
-        Between two probes of a silent instance a ``patient`` nap is short, and
-        no option makes it shorter: a burst of failures is one failure.
+        While a silent instance is probed the nap is ``patient``: it is short, and a
+        request for a look does not shorten it, so that a burst of failing requests
+        counts as one failure.
         """
         if patient:
             await asyncio.sleep(self._jittered(self._timing.retry_pause_s))
