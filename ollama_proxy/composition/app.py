@@ -88,13 +88,12 @@ def build_app(
     neighbours: Neighbours | None = None,
     timing: Timing = STANDARD,
 ) -> web.Application:
-    """Return the application; nothing in it is global, nothing runs yet.
+    """Return the application; nothing in it is global, and nothing runs yet.
 
-    To be called where an event loop runs, which the client sessions belong to.
-    ``hold`` is how requests wait, if not as the settings and habit have it;
-    ``hosts`` the rules for ``Host`` if it listens on loopback only; ``access_rules``
-    are asked about each request besides. ``timing``: pauses and time-outs that no
-    setting changes.
+    Call it in a running event loop, which the client sessions need. ``hold``: how
+    requests wait, if not as the settings say. ``hosts``: the rules for ``Host`` if the
+    proxy listens on loopback only. ``access_rules``: additional checks of each request.
+    ``timing``: pauses and time-outs that no setting changes.
     """
     fleet = build_fleet(
         settings, clock=clock, store=store, backend=backend, rng=rng, timing=timing
@@ -238,7 +237,7 @@ def _build_services(
 
 def _add_ollama_routes(dispatcher: Dispatcher, handler: OllamaHandler) -> None:
     """Have every path but our own go to Ollama's handler."""
-    for path in known_paths():  # it is found sooner than any path
+    for path in known_paths():  # faster than the route for any path
         dispatcher.add_route("*", path, handler.handle, expect_handler=invite_later)
     dispatcher.add_any_path(handler.handle, expect_handler=invite_later)
 
@@ -284,9 +283,9 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
 
 
 def open_runner(app: web.Application, *, drain_timeout_s: float) -> Runner:
-    """Return the server: nothing decompressed, large headers, clients watched.
+    """Return the server: no decompression, large headers, cancellation on disconnect.
 
-    Header lines may have what Go's server takes, 1 MB in all.
+    Headers may have 1 MB in all, as in Go's server.
     """
     return Runner(
         app,
@@ -295,7 +294,7 @@ def open_runner(app: web.Application, *, drain_timeout_s: float) -> Runner:
         handler_cancellation=True,
         auto_decompress=False,
         access_log=None,
-        tcp_keepalive=False,  # seen to by the runner, with the times that Go has
+        tcp_keepalive=False,  # the runner sets it, with Go's intervals
         lingering_time=2.0,
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,

@@ -37,9 +37,9 @@ _SLOTS = {_DEFAULT: (SLOT,)}
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Holds the pools by name, and what they and the requests to their instances share.
+    """Holds the pools by name, and the parts that they share.
 
-    ``restored`` is None if models that clients pulled are not to be pulled again.
+    ``restored``: None if models that clients pulled are not pulled again.
     """
 
     offer: Offer

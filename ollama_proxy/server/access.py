@@ -1,8 +1,8 @@
 """Decide which requests may pass: by ``Origin``, by ``Host``, and by added rules.
 
-`AccessControl.check` is called by both servers with each request, before anything is
-served, woken or counted as use. It is no middleware of aiohttp, since those see only
-what aiohttp's server reads, which is a small part of the requests.
+`AccessControl.check` is called by both servers for each request, before anything is
+served, woken or counted as use. It is no aiohttp middleware, since those see only the
+requests that aiohttp's server reads, a small part of all.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ class HeaderView(Protocol):
 
 
 class AccessFacts(NamedTuple):
-    """Holds what a rule may look at; not the body, which may not have come yet.
+    """Holds what a rule may look at; not the body, which may not have arrived yet.
 
-    ``peer`` is the address that the connection comes from, "" if it is unknown;
-    ``path`` is raw and has no query; ``origin`` is "" for what no page of another sent.
+    ``peer``: address of the connection's other end, "" if unknown. ``path``: raw,
+    without query. ``origin``: "" if the request has no Origin header.
     """
 
     peer: str
@@ -66,9 +66,9 @@ class AccessControl:
         self._rules = tuple(rules)
 
     def check(self, facts: AccessFacts) -> Reply | None:
-        """Return the answer to a request that goes no further; None if it may.
+        """Return the response to a request that is refused; None if it may pass.
 
-        Preflights are answered here, awake and asleep.
+        Preflights are answered here, whether an instance runs or not.
         """
         origin = facts.origin
         if origin and not is_same_origin(origin, facts.host):

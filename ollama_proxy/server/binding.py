@@ -1,8 +1,8 @@
-"""Take the address that the proxy listens on, as Go's ``net.Listen`` takes it.
+"""Bind the address that the proxy listens on, as Go's ``net.Listen`` does.
 
-Every address is one socket for IPv6 and IPv4 where the machine has both, however it is
-written (``0.0.0.0``, ``::`` or no host). A name is bound at its first IPv4 address,
-else at its first. Source: ``favoriteAddrFamily`` in Go's ``net/ipsock_posix.go``.
+A wildcard (``0.0.0.0``, ``::`` or no host) is one socket for IPv6 and IPv4 if the
+machine has both. A name is bound at its first IPv4 address, else at its first address.
+Source: ``favoriteAddrFamily`` in Go's ``net/ipsock_posix.go``.
 """
 
 import errno
@@ -34,7 +34,7 @@ class _Place(NamedTuple):
 
 
 def bind(listen: Listen) -> socket.socket:
-    """Take the address before anything else happens, or say why that is not possible.
+    """Bind the address before anything else happens, or explain why that failed.
 
     Raises `StartupError`.
     """

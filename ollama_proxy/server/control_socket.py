@@ -1,11 +1,11 @@
-"""Take `deploy` and `delete` for a running proxy, through a socket in its state folder.
+"""Accept `deploy` and `delete` for a running proxy, on a socket in its state folder.
 
-Never over the listening port: its clients may use the models, and no more. Only
-the proxy's own user and root get through, by the socket's mode and by what the kernel
-says of the caller. It lies there while the proxy serves; one that was killed leaves it
-behind, and the next, which has the state folder, replaces it.
+Never over the listening port: its clients may use the models, and no more. Only the
+proxy's own user and root have access, by the socket's mode and by the peer credentials
+of the kernel. The socket exists while the proxy serves. A killed proxy leaves it
+behind, and the next one, which holds the lock of the state folder, replaces it.
 
-A caller sends one `ControlOrder`, a line of JSON, and is sent `ControlLine`s.
+A caller sends one `ControlOrder`, a line of JSON, and receives `ControlLine`s.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ class ControlOrder(msgspec.Struct, frozen=True):
 
 
 class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Holds one line of the answer: a step, a sign of life, or the result.
+    """Holds one line of the response: a step, a heartbeat, or the result.
 
-    ``refused``: this proxy can't carry it out as it is set up. ``asks``: it wants a yes
-    that names these.
+    ``refused``: this proxy can't carry out the order with its settings. ``asks``: the
+    ids that a person must confirm.
     """
 
     step: str = ""
@@ -89,10 +89,10 @@ class ControlSocket:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Take the order of one connection and close it.
+        """Carry out the order of one connection and close it.
 
-        The order has a task of its own: asyncio logs the end of a connection's task
-        that was cancelled as an error.
+        The order has a task of its own: asyncio logs an error if a connection's own
+        task is cancelled.
         """
         caller = asyncio.current_task()
         assert caller is not None  # noqa: S101 - a coroutine that runs
@@ -212,9 +212,9 @@ class _Tale:
 async def listening(
     folder: Path, redeployment: Redeployment, *, timing: Timing = STANDARD
 ) -> AsyncIterator[ControlSocket]:
-    """Take orders through the folder's socket meanwhile; the holder of its lock calls.
+    """Accept orders on the folder's socket; the caller holds the folder's lock.
 
-    Without a socket, which is logged, everything else works.
+    If the socket can't be made this is logged, and everything else works.
     """
     control, path = ControlSocket(redeployment, timing=timing), folder / SOCKET_NAME
     try:
@@ -245,10 +245,10 @@ async def listening(
 
 
 def _bind(path: Path) -> tuple[socket.socket, tuple[int, int]]:
-    """Bind the socket, closed to other users from its first moment.
+    """Bind the socket, with mode 0600 from its first moment.
 
-    Returns the mark of its file as well. Raises `OSError`; whatever else has that
-    name, a link for one, stays as it is.
+    Also returns the identity of its file. Raises `OSError`. Any other file of that
+    name, such as a link, stays as it is.
     """
     if not hasattr(socket, "AF_UNIX"):
         raise OSError("this system has no sockets in folders")
@@ -280,9 +280,9 @@ def _mark(path: Path) -> tuple[int, int]:
 
 
 def peer(number: int) -> int | None:
-    """Return which user is at the other end of a descriptor, as the kernel has it.
+    """Return the user id at the other end of a socket, from the kernel.
 
-    None where no kernel tells.
+    None if the system has no ``SO_PEERCRED``.
     """
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:

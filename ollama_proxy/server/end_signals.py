@@ -15,9 +15,9 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 class EndSignals:
     """Hands out the signals that end the proxy, one after the other.
 
-    The first ends it in good order, any further one cuts what is under way.
-    ``has_terminal``: the process began with a controlling terminal, so that SIGHUP
-    says that this terminal is gone.
+    The first one ends it in good order, a further one cuts requests in progress.
+    ``has_terminal``: the process began with a controlling terminal, so SIGHUP means
+    that this terminal was closed.
     """
 
     def __init__(self, *, has_terminal: bool) -> None:
@@ -26,10 +26,11 @@ class EndSignals:
         self._has_begun = False
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the signals from the event loop from now on.
+        """Handle the signals in the event loop from now on.
 
-        One that was ignored when the process began stays ignored, as with ``nohup``
-        and in the background of a shell script; SIGTERM always ends the proxy.
+        A signal that was ignored when the process began stays ignored, as with
+        ``nohup`` and in the background of a shell script. SIGTERM always ends the
+        proxy.
         """
         for number in _ENDING:
             is_ignored = signal.getsignal(number) is signal.SIG_IGN
@@ -37,10 +38,10 @@ class EndSignals:
                 loop.add_signal_handler(number, self.note, number)
 
     def note(self, number: signal.Signals) -> None:
-        """Take one signal.
+        """Handle one signal.
 
-        A terminal that closes sends SIGHUP twice, by the shell and by the kernel, so
-        SIGHUP never counts as the second signal.
+        A closing terminal sends SIGHUP twice, by the shell and by the kernel, so SIGHUP
+        never counts as the second signal.
         """
         if number is signal.SIGHUP and not self._has_terminal:
             reason = "there is no terminal that could be gone; SIGTERM ends the proxy"
@@ -62,8 +63,8 @@ class EndSignals:
 def has_controlling_terminal() -> bool:
     """Tell whether the process has a controlling terminal.
 
-    To be asked at the start: a terminal that hangs up is no longer the controlling one
-    when its SIGHUP arrives (``tty_signal_session_leader`` in Linux).
+    Call it at the start: a terminal that hangs up is no longer the controlling one when
+    its SIGHUP arrives (``tty_signal_session_leader`` in Linux).
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))

@@ -1,8 +1,8 @@
 """Bound how long a request goes on after its client half-closed the connection.
 
-Most such clients have left, and Go cancels the request of one. But a client that
-only closed its half may still read, so an answer that needs no waiting is sent, as
-Go's server does.
+Most such clients have left, and Go cancels the request of a client that has. But a
+client that closed only its sending half may still read, so a response that needs no
+waiting is sent, as Go's server does.
 """
 
 MOMENT_S = 0.3

@@ -19,11 +19,10 @@ _LEAST_S = 0.01
 
 
 class Runner(web.AppRunner):
-    """Serves connections by the fast path, and by an application behind it.
+    """Serves connections by the fast path, with an aiohttp application behind it.
 
-    Without a fast path the application serves all.
-
-    ``drain_timeout_s`` is how long requests under way may take when it ends.
+    Without a fast path the application serves all requests. ``drain_timeout_s``: how
+    long requests in progress may take at shutdown.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Runner(web.AppRunner):
         """Take connections on a bound socket, after `setup`."""
         server = self.server
         assert server is not None  # noqa: S101 - `setup` came first
-        keep_alive(bound)  # Linux hands this on to the connections that it accepts
+        keep_alive(bound)  # Linux copies it to accepted connections
 
         def behind() -> Behind:
             return Behind(server())
@@ -77,7 +76,7 @@ class Runner(web.AppRunner):
 
     def _made(self, client: ClientConnection) -> None:
         self._clients.add(client)
-        if self._is_ending:  # it was accepted just before
+        if self._is_ending:  # it was accepted just before the end
             client.end()
 
     def _gone(self, client: ClientConnection) -> None:
@@ -96,7 +95,7 @@ class Runner(web.AppRunner):
         for client in tuple(self._clients):
             if client.is_idle and client.idle_since < oldest:
                 client.abort()
-        for silent in tuple(self._behind):  # aiohttp closes those that said something
+        for silent in tuple(self._behind):  # aiohttp closes the others
             since, transport = silent.silent_since, silent.transport
             if since is not None and since < oldest and transport is not None:
                 transport.abort()
@@ -114,7 +113,7 @@ class Runner(web.AppRunner):
         self._is_ending = True
         for client in tuple(self._clients):
             client.end()
-        for silent in tuple(self._behind):  # aiohttp would wait for one just made
+        for silent in tuple(self._behind):  # aiohttp would wait for them
             if silent.silent_since is not None and silent.transport is not None:
                 silent.transport.close()
         await super().shutdown()
@@ -128,9 +127,10 @@ class Runner(web.AppRunner):
                     await self.server.shutdown(left_s)
 
     async def _drain(self) -> None:
-        """Wait for what is under way here, and cut what takes too long.
+        """Wait for requests in progress on the fast path; cut those that take too long.
 
-        This comes first: until it is over, requests may be handed over.
+        This happens before aiohttp's shutdown: until it is over, requests may be handed
+        over.
         """
         for wait_s in (self._drain_timeout_s, _ABORTED_S):
             if not self._clients:

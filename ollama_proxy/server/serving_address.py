@@ -1,8 +1,8 @@
-"""Write down where the proxy of a state folder listens, for the other commands.
+"""Save the address where the proxy of a state folder listens, for other commands.
 
-It stands in the folder while the proxy serves. One that was killed leaves it behind:
-it counts only while the process that wrote it has the folder. Little is imported, since
-the health check reads it too.
+The file exists while the proxy serves. A killed proxy leaves it behind, so it is valid
+only while the process that wrote it holds the folder. This module imports little, since
+the health check uses it too.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ _PROCESSES = Path("/proc")
 
 @contextlib.contextmanager
 def written_down(folder: Path, url: str) -> Iterator[None]:
-    """Let others read where this process listens, as long as it does.
+    """Let other commands read where this process listens, as long as it does.
 
-    For its owner's eyes. What can't be written is only missed by convenience.
+    Only the owner can read the file. If it can't be written, the commands use the
+    settings.
     """
     path = folder / _NAME
     with contextlib.suppress(OSError):
@@ -55,10 +56,10 @@ def running_url(folder: Path) -> str | None:
 
 
 def _has_folder(pid: int, folder: Path) -> bool:
-    """Tell whether a process holds the folder: it has the lock's file open.
+    """Tell whether a process holds the folder: it has the lock file open.
 
-    So another one that got the number of a killed one is not taken for it. Where that
-    can't be looked at (another user's process), a process that lives will do.
+    This excludes another process that got the same id after a proxy was killed. If its
+    open files can't be read (another user's process), any living process counts.
     """
     try:
         lock = (folder / _LOCK).resolve()
@@ -74,7 +75,7 @@ def _open_files(pid: int) -> Iterator[Path]:
     own = _PROCESSES / "self" / "fd"
     if own.is_dir():
         for one in (_PROCESSES / str(pid) / "fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # closed in the meantime
                 yield one.readlink()
         return
     import psutil  # noqa: PLC0415 - slow to import, and only where there is no /proc

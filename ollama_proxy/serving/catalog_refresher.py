@@ -21,9 +21,9 @@ from ollama_proxy.store.ports import CatalogStore
 class CatalogRefresher:
     """Refreshes the catalogue in the background, one refresh at a time.
 
-    One that failed is tried again, after pauses of 1 to 60 s, as long as an instance
-    is ready. ``asking`` is called before an instance is asked, and what it returns once
-    that one has told its list.
+    A failed refresh is repeated, after pauses of 1 to 60 s, as long as an instance is
+    ready. ``asking`` is called before each request for the list; the function it
+    returns is called once the list is there.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class CatalogRefresher:
             if await self._refresh():
                 pause_s = self._timing.catalog_pause_s
                 continue
-            with contextlib.suppress(TimeoutError):  # a change is asked for at once
+            with contextlib.suppress(TimeoutError):  # a change ends the pause
                 async with asyncio.timeout(pause_s):
                     await self._stale.wait()
             pause_s = min(pause_s * 2, self._timing.catalog_pause_max_s)

@@ -81,18 +81,19 @@ def reset(request: OnTransport) -> None:
         return
     bound = transport.get_extra_info("socket")
     if bound is not None:
-        # SO_LINGER on, with 0 s: close() drops what is unsent and sends RST, not FIN.
+        # SO_LINGER on with 0 s: close() drops unsent bytes and sends RST instead of
+        # FIN.
         at_once = struct.pack("ii", 1, 0)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
     transport.abort()
 
 
 class ClientWriter:
-    """Writes an answer's body to its client's connection, framed as its head says.
+    """Writes a response's body to the client's connection, framed as its head says.
 
-    It does what ``StreamResponse.write`` does, less what only counts with other
-    bodies; that would be a task woken for each token. Until its use is settled, no
-    chunk passes unread; ``is_chunked`` tells.
+    It replaces ``StreamResponse.write``, which starts a task for each token and handles
+    kinds of bodies that do not occur here. Until it is settled whether the response
+    counts as use, every chunk is read; afterwards chunks pass unread if ``is_chunked``.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class ClientWriter:
         if self._is_closing():
             return True
         self._touch()
-        # Framed, an empty piece would be "0 CRLF CRLF": the end of the body.
+        # An empty piece would be framed as "0 CRLF CRLF", which ends the body.
         pieces = [piece for piece in pieces if piece]
         if not pieces:
             return False
@@ -160,10 +161,10 @@ class ClientWriter:
             self._is_watched, self.is_chunked = False, self._frames
 
     async def room(self) -> None:
-        """Wait for a slow client; reset one that takes nothing.
+        """Wait until a slow client has read; reset one that reads nothing.
 
-        `drain()` is not cancelled while the client is slow: aiohttp shares its waiter
-        with the next drain, which would then return too early.
+        Do not cancel `drain()` while the client is slow: aiohttp shares its waiter with
+        the next drain, which would then return too early.
         """
         left = self._queued()
         draining = start_task(self._request.writer.drain(), name="drain")

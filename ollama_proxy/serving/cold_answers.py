@@ -1,7 +1,7 @@
-"""Answer for Ollama while no instance is ready, from what is known.
+"""Answer requests for Ollama while no instance is ready, from what is known.
 
-What only reads gets the truth as of the last instance; what needs an instance
-is not answered here.
+A read gets the state of the last instance; a request that needs an instance is not
+answered here.
 """
 
 from collections.abc import Callable
@@ -89,7 +89,7 @@ class ColdAnswers:
     ) -> Reply:
         """Return the answer to a request that wakes nothing.
 
-        ``target`` is path and query as the client wrote them; ``agent`` its program.
+        ``target``: path and query as the client sent them; ``agent``: its User-Agent.
         """
         path = target.partition("?")[0]
         if (body := self._fixed.get(route.asleep)) is not None:
@@ -153,9 +153,9 @@ def _written(body: bytes, family: Family) -> bytes:
 
 
 def _with_basename(show: bytes, name: str) -> bytes:
-    """Return a description under the name that was asked for.
+    """Return a description with the requested name as ``general.basename``.
 
-    Ollama does so for Copilot, which tells models apart by it.
+    Ollama does the same for Copilot, which identifies models by it.
     """
     body = msgspec.json.decode(show, type=dict[str, msgspec.Raw])
     info = msgspec.json.decode(body.get("model_info", msgspec.Raw(b"{}")))

@@ -11,7 +11,7 @@ from ollama_proxy.base.moments import unset_date
 from ollama_proxy.core.ollama.catalog import rfc3339
 
 _LOOK_EVERY_S: Final = 15.0
-_STEP_S: Final = 2.0  # what is corrected in small steps is 8 ms at most in that time
+_STEP_S: Final = 2.0  # in 15 s, clock slewing (0.5 ms/s) moves the date by 8 ms at most
 
 
 class Marks(Protocol):
@@ -22,10 +22,11 @@ class Marks(Protocol):
 
 
 class DateWatch:
-    """Looks at the date now and then.
+    """Checks the date every 15 s.
 
-    Once it was set, a mark with the new date has to be on disk: after a reboot the time
-    that has passed is the difference of two dates, both of the same calendar.
+    When the date was set, a mark with the new date is written to disk: after a reboot
+    the elapsed time is the difference of two dates, and both must be on the same
+    calendar.
     """
 
     def __init__(self, clock: Clock, marks: Marks) -> None:

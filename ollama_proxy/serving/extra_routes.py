@@ -1,9 +1,9 @@
-"""Know routes outside of Ollama's table that wake an instance all the same.
+"""Recognise routes outside of Ollama's table that wake an instance all the same.
 
-Anybody can ask for any path, so an unknown path wakes nothing. Two kinds
-are known: those that the settings list, and those that an instance of this place
-once answered with a status that tells that they are there. A third kind had earlier
-Ollamas: those wake if the last instance was of such a version.
+Anyone can request any path, so an unknown path wakes nothing. Three kinds are
+recognised: routes listed in the settings; routes that an instance of this place has
+answered with a status that proves they exist; and routes of earlier Ollamas, if the
+last instance was of such a version.
 """
 
 import re
@@ -28,7 +28,7 @@ _FORMER = {
 """Routes that ``server/routes.go`` had from one version on, and another no more."""
 
 _VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
-_LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no blank, no query
+_LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no space, no query
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OURS = frozenset({"/status", "/healthz", "/metrics"})
 _UNKNOWN = frozenset({ColdAnswer.NOT_FOUND, ColdAnswer.METHOD})
@@ -40,7 +40,7 @@ _REDIRECTS = range(300, 400)
 def parse_routes(value: object) -> tuple[str, ...]:
     """Return routes as ``METHOD /path`` from a comma-separated text, or a list.
 
-    A path may end in ``*``, for every path that begins so.
+    A trailing ``*`` matches every path with that beginning.
     """
     return tuple(_parse_route(text) for text in parse_names(value))
 
@@ -60,9 +60,9 @@ def _parse_route(text: str) -> str:
 
 
 class ExtraRoutes:
-    """Tells which unknown routes wake, and learns them from answers.
+    """Tells which unknown routes wake, and learns them from responses.
 
-    ``version`` tells that of the Ollama that would be asked.
+    ``version`` returns the version of the Ollama that would serve the request.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ExtraRoutes:
         self._begun = tuple(one[:-1] for one in listed if one.endswith("*"))
 
     def resolve(self, route: Route, method: str, path: str) -> Route:
-        """Return what a request is, now that the listed and the learnt are known.
+        """Return the route of a request, by the listed and learnt routes as well.
 
         ``path`` is raw and has no query.
         """
@@ -95,10 +95,10 @@ class ExtraRoutes:
         return match is not None and begun <= tuple(map(int, match.groups())) < ended
 
     def heard(self, route: Route, method: str, path: str, status: int) -> None:
-        """Learn from an instance's own answer that it has a route.
+        """Learn from an instance's own response that a route exists.
 
-        A route that only reads does not count as use, and is not learnt. Statuses of
-        gateways and redirects tell nothing of what is behind.
+        A read is not learnt, since it does not count as use. Neither is a route with a
+        gateway's status or a redirect, which do not come from Ollama.
         """
         if route.kind is not Kind.UNKNOWN or route.asleep not in _UNKNOWN:
             return

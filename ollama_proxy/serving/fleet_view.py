@@ -9,10 +9,10 @@ from ollama_proxy.serving.unknown_models import UnknownModels
 
 
 class FleetView:
-    """Looks when it is asked, and changes nothing: a `Fleet`.
+    """Reads the fleet's state on demand and changes nothing: a `Fleet`.
 
-    ``spared``: `Need.LOAD` and `Need.CLOUD`, if these are to wake none. The version of
-    the Ollama that would be asked comes from ``last_version``.
+    ``spared``: `Need.LOAD` and `Need.CLOUD` if such requests wake no instance.
+    ``last_version`` returns the version of the Ollama that would serve the request.
     """
 
     read_limit_s = 5.0

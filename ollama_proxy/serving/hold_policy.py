@@ -9,8 +9,8 @@ from ollama_proxy.core.http.headers import Headers, preferred_wait_s
 class HoldPolicy:
     """Holds how long a request may wait, in seconds.
 
-    ``silent_s``: how long before the first heartbeat; ``beat_s``: between two.
-    Both stay below the 60 s after which common reverse proxies give up.
+    ``silent_s``: pause before the first heartbeat; ``beat_s``: between two. Both are
+    below the 60 s after which common reverse proxies time out.
     """
 
     hold_s: float = 0.0

@@ -1,8 +1,8 @@
 """Match requests that the settings ignore as use: health checks that are completions.
 
 A rule is one condition, or several joined by ``&`` that must all hold: the client's
-program (``agent=Uptime-Kuma*``), the path (``path=/v1/completions``), or how long an
-answer it asks for at most (``tokens<=5``). Pure.
+program (``agent=Uptime-Kuma*``), the path (``path=/v1/completions``), or the longest
+answer that the request asks for (``tokens<=5``). Pure.
 """
 
 import fnmatch
@@ -32,8 +32,8 @@ _WRITE = (
 class IgnoreRule:
     """Holds the conditions of one rule; None where any value matches.
 
-    ``agent`` and ``path`` are globs in which ``*`` stands for anything and ``?`` for
-    one character; that of an agent takes any case. ``tokens`` is the longest answer.
+    ``agent`` and ``path`` are globs: ``*`` matches any text and ``?`` one character;
+    ``agent`` ignores case. ``tokens``: the longest answer.
     """
 
     agent: str | None = None
@@ -44,7 +44,7 @@ class IgnoreRule:
 def parse_ignores(value: object) -> tuple[IgnoreRule, ...]:
     """Return rules from a comma-separated text, or from a list of texts.
 
-    Raises `ValueError` that says what to write instead.
+    Raises `ValueError` with a message that says what to write instead.
     """
     return tuple(_parse_rule(text) for text in parse_names(value))
 
@@ -78,9 +78,9 @@ def _parse_tokens(text: str, number: str) -> int:
 
 
 class IdleIgnores:
-    """Tells which requests the settings name.
+    """Tells which requests the rules ignore.
 
-    ``reads_bodies``: some of them by what their bodies say.
+    ``reads_bodies``: some rules need a request's body.
     """
 
     def __init__(self, rules: Sequence[IgnoreRule]) -> None:
@@ -108,9 +108,9 @@ class IdleIgnores:
 
 
 def _compiled(glob: str | None, flags: int = 0) -> re.Pattern[str] | None:
-    """Return a glob as an expression that takes no longer for a longer text.
+    """Return a glob as a regular expression whose cost does not grow with the text.
 
-    `fnmatch` has sets in brackets too, which would be a surprise here.
+    `fnmatch` also knows sets in brackets; here a bracket matches itself.
     """
     if glob is None:
         return None
@@ -124,10 +124,10 @@ class _Options(msgspec.Struct):
 
 
 def asked_tokens(family: Family, fields: BodyFields) -> int | None:
-    """Return how many tokens a request takes at most; None if it sets no limit.
+    """Return how many tokens a request asks for at most; None if it sets no limit.
 
-    Each family has names of its own; of several the largest counts. 0 and less are no
-    limit: that is what -1 and -2 mean, and what one of Ollama's engines takes 0 for
+    Each API family has its own field names; if there are several, the largest counts. 0
+    and below mean no limit: -1 and -2 by definition, and 0 in one of Ollama's engines
     (``x/mlxrunner/pipeline.go``).
     """
     if family is Family.NATIVE:

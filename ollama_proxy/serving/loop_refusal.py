@@ -8,9 +8,9 @@ from ollama_proxy.upstream.loop_mark import LOOP_DETECTED, VIA, LoopMark
 
 
 def loop_refusal(mark: LoopMark, context: RequestContext) -> Reply:
-    """Return the 508 for a request that may not be sent on, by its ``objection``.
+    """Return the 508 for a request that must not be relayed, by its ``objection``.
 
-    The answer carries the mark, by which the proxy knows that its own probe came back.
+    The response carries the proxy's mark, by which the proxy recognises its own probe.
     """
     family, request_id = context.route.family, context.request_id
     message = context.objection or ""

@@ -1,7 +1,7 @@
 """Define every metric, in a registry of its own per proxy.
 
-Labels come from closed sets, and all their values exist from the start, so that
-a dashboard shows zero and not a gap. No label holds what a client made up.
+Labels have closed sets of values, all of which exist from the start, so that a
+dashboard shows zero and not a gap. No label holds text from a client.
 """
 
 from collections.abc import Callable

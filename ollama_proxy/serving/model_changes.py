@@ -43,9 +43,9 @@ class _Change(PullRequest, frozen=True):
 
 
 class ModelChanges:
-    """Relays such requests, and takes note of those that succeed.
+    """Relays requests that change models, and remembers the successful ones.
 
-    ``sticky`` is None if nothing is remembered.
+    ``sticky``: None if nothing is remembered.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ModelChanges:
         """Serve one request of the route ``name`` under a lease."""
         try:
             if not to_send.body.complete or encoding_of(to_send.headers):
-                body = b""  # its bytes are not readable
+                body = b""  # incomplete, or compressed
             wanted = read_pull(body) if name == "/api/pull" else None
             if wanted is not None:
                 return await self._pull(wanted, to_send, body, lease, response_relay)
@@ -96,10 +96,10 @@ class ModelChanges:
         *,
         stopped: bool = False,
     ) -> ResponseT:
-        """Relay one request, and note what it did.
+        """Relay one request, and remember the change it made.
 
-        ``stopped``: it deletes a model whose pull was stopped for it, so it did so
-        even where Ollama never knew of the model.
+        ``stopped``: a pull of this model was stopped for the request. So a 404 from
+        Ollama, which does not know a half-pulled model, becomes a 200.
         """
         async with await self._relay.ask(to_send, lease.upstream) as answer:
             head: Head = answer
@@ -122,10 +122,10 @@ class ModelChanges:
         lease: Lease,
         response_relay: ResponseRelay[ResponseT],
     ) -> ResponseT:
-        """Delete a model; if it is being pulled, that ends first.
+        """Delete a model; if it is being pulled, stop the pull first.
 
-        Ollama knows nothing of a model that is not whole, so its 404 would say that
-        there was nothing to do.
+        Ollama does not know a half-pulled model, so its 404 would hide that the request
+        did something.
         """
         change = read_loosely(body, _Change)
         stopped = False
@@ -156,7 +156,7 @@ class ModelChanges:
         pull.followers += 1
         try:
             return await self._follow(pull, wanted, lease, response_relay, joins=joins)
-        except EncodedPullError:  # so it is this client's alone, as it comes
+        except EncodedPullError:  # can't be shared: relay it unchanged to this client
             return await self._attached(wanted, to_send, body, lease, response_relay)
         finally:
             pull.followers -= 1
@@ -262,10 +262,10 @@ class _Ending:
 
 
 def _whole(pull: Pull, head: PullHead) -> tuple[PullHead, AsyncIterator[bytes]]:
-    """Return the answer for a client that wants no progress: the last line.
+    """Return the response for a client that wants no progress: the last line.
 
-    Ollama's own (``waitForStream`` in ``server/routes.go``): 200, or 500 with an
-    error, and a type without a charset.
+    As Ollama does (``waitForStream`` in ``server/routes.go``): 200, or 500 with an
+    error, and a content type without charset.
     """
     failed = pull.progress.error is not None
     fields = without_body_facts(head.headers)

@@ -55,12 +55,12 @@ def read_pull(body: bytes) -> PullRequest | None:
 
 
 class Pull:
-    """Runs one pull: the head of its answer, and its output so far.
+    """Runs one pull: the head of its response, and its output so far.
 
-    ``followers``: the clients that wait for it; ``stop`` ends what asks for it.
-    ``last`` is its last line. What it says is kept up to ``most_bytes``: a follower
-    that is further behind takes nothing, and is let go. The lines for those who join
-    are up to 2 MiB besides.
+    ``followers``: number of clients that wait for it. ``stop`` cancels its request.
+    ``last``: its last line. The output is kept up to ``most_bytes``; a follower that
+    falls further behind is disconnected. The lines for clients that join later take up
+    to 2 MiB more.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ class Pull:
             self._said[key] = line + b"\n"
 
     def end(self, error: Exception | None) -> None:
-        """Say nothing more; with an error if the answer is not whole.
+        """End the output; with an error if the response is not complete.
 
-        A stopped pull is whole: its last line says what stopped it.
+        A pull that was stopped counts as complete: its last line names the cause.
         """
         if self._ended_by is not None and not self._is_over() and self._takes_lines():
             self.say((b"\n" if self._rest else b"") + self._told_end())
@@ -162,9 +162,9 @@ class Pull:
             event.set()
 
     async def follow(self, *, joins: bool) -> AsyncGenerator[bytes, None]:
-        """Yield what it says, to its end; `InstanceLostError` if it is not whole.
+        """Yield the output to its end; `InstanceLostError` if it is not complete.
 
-        A follower that ``joins`` gets the earlier output in short.
+        A follower that ``joins`` gets a summary of the earlier output.
         """
         news = asyncio.Event()
         self._news.add(news)

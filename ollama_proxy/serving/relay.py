@@ -29,9 +29,9 @@ def ignore_activity() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Holds what every way of serving a request stands on.
+    """Holds the parts that every way of serving a request needs.
 
-    ``stall_s`` is how long a client may send or take nothing.
+    ``stall_s``: how long a client may neither send nor read a byte.
     """
 
     pool: Pool
@@ -73,11 +73,11 @@ async def relay_request(
     context: RequestContext,
     plan: Relay | Observe | Wait,
 ) -> ResponseT:
-    """Send a request under a lease, and hand its answer over.
+    """Send a request under a lease, and relay the response.
 
-    A cut lease (its instance was lost) ends the request, as does an
-    instance that says nothing for the plan's ``limit_s``. Raises `UpstreamError` if no
-    answer has begun by then.
+    The request ends if the lease is cut (its instance was lost) or if the instance
+    sends nothing for the plan's ``limit_s``. If the response has not begun by then,
+    this raises `UpstreamError`.
     """
     observes = isinstance(plan, Observe)
     limit_s = plan.limit_s if isinstance(plan, Observe) else None

@@ -9,10 +9,10 @@ from ollama_proxy.core.plans import Facts, Wait
 
 @dataclass(slots=True)
 class RequestContext(Facts):
-    """Holds the facts of one request, and what its answer and its log line need.
+    """Holds the facts of one request, for its response and its log line.
 
-    ``target`` is path and query as the client wrote them. ``wait_s`` is how long it
-    has waited, ``load`` the load that it needs.
+    ``target``: path and query as the client sent them. ``wait_s``: how long the request
+    has waited. ``load``: the load that it needs.
     """
 
     request_id: str = ""

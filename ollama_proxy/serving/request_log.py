@@ -34,9 +34,10 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
 def failure(
     client: OnTransport, context: RequestContext, error: Exception, *, has_begun: bool
 ) -> Reply:
-    """Return the 500 for a fault of our own, and log it if it is unexpected.
+    """Return the 500 for an internal error, and log it if it is unexpected.
 
-    If a response has begun, the client is reset: raises `ConnectionResetError`.
+    If a response has begun, the connection is reset instead: raises
+    `ConnectionResetError`.
     """
     context.outcome = "broken"
     message, reason = "the proxy failed; its log says why", "internal"

@@ -1,7 +1,7 @@
-"""Relay one answer to the client, byte for byte.
+"""Relay one response to the client, byte for byte.
 
-Nothing is compressed, decompressed or re-encoded. The first byte of an answer
-passes while the instance works on the second.
+Nothing is compressed, decompressed or re-encoded. Bytes are relayed as they arrive,
+without waiting for more.
 """
 
 import asyncio
@@ -41,11 +41,10 @@ is there, the body, which then leaves with `StartedResponse.write_eof` at the la
 
 
 class ResponseRelay(Generic[ResponseT]):
-    """Relays one answer to the client; ``response`` is set once it began.
+    """Relays one response to the client; ``response`` is set once it has begun.
 
-    ``begun`` is a response under way, if heartbeats have opened one already; else
-    ``opening`` begins it. ``added`` are headers of our own, ``request_id`` names the
-    request in errors.
+    ``begun``: a response that heartbeats have begun already; otherwise ``opening``
+    begins one. ``added``: headers of our own. ``request_id``: named in errors.
     """
 
     def __init__(
@@ -71,11 +70,11 @@ class ResponseRelay(Generic[ResponseT]):
     async def pour(
         self, answer: Answer, touch: Callable[[], None], use: UseWatch
     ) -> ResponseT:
-        """Pass an answer on as it comes, a chunk as a chunk.
+        """Relay a response as it arrives, chunk by chunk.
 
-        If the instance breaks off, the client gets an error in the words of the
-        stream, or its connection is reset: a clean early end would look like
-        success. A client that takes nothing for ``stall_s`` is reset too.
+        If the instance breaks off, the client gets an error in the stream's format, or
+        its connection is reset: a clean early end would look like success. A client
+        that reads nothing for ``stall_s`` is reset too.
         """
         if self._takes_whole(answer) and (body := answer.whole(_WHOLE)) is not None:
             touch()
@@ -147,9 +146,9 @@ class ResponseRelay(Generic[ResponseT]):
         return self.response
 
     async def abort_stream(self, error: Exception) -> ResponseT:
-        """End a stream whose instance was lost, so that no client takes it for whole.
+        """End a stream whose instance was lost, so that it does not look complete.
 
-        Raises `ConnectionResetError` after a reset, where nothing can be told.
+        Raises `ConnectionResetError` after a reset, if the format allows no error.
         """
         structlog.get_logger().warning(
             log.ANSWER_LOST,
@@ -160,16 +159,16 @@ class ResponseRelay(Generic[ResponseT]):
         return await self.end_early(message, error)
 
     async def end_early(self, message: str, error: Exception) -> ResponseT:
-        """End a stream in the middle with an error that tells why.
+        """End a stream in the middle with an error that names the cause.
 
-        Raises `ConnectionResetError` after a reset, where nothing can be told.
+        Raises `ConnectionResetError` after a reset, if the format allows no error.
         """
         response = self.response
         if response is None or not _takes_words(response):
             reset(self._request)
             raise ConnectionResetError(f"{message}: {error}") from error
         # The instance may have broken off in the middle of a line. The error has to be
-        # a line (NDJSON) or an event (SSE) of its own, or clients would not parse it.
+        # a line (NDJSON) or event (SSE) of its own, or clients could not parse it.
         last = self._sink.last if self._sink is not None else b"\n"
         fresh_line = b"" if last.endswith(b"\n") else b"\n"
         is_sse = headers.media_type(response.headers) == "text/event-stream"

@@ -1,9 +1,9 @@
-"""Run pulls that go on when their client leaves, and that others can join.
+"""Run pulls that go on when their client leaves, and that other clients can join.
 
-Ollama ends a pull with its client. Here each pull has a task of its own: clients
-follow what it says, and may go. A client that asks for a model that is being
-pulled joins, and is told first what was said so far, a line per layer. There are
-so many at once; one more is attached to its client, as in Ollama.
+Ollama cancels a pull when its client leaves. Here each pull has a task of its own:
+clients follow its output and may leave. A client that requests a model that is being
+pulled joins that pull, and first gets the output so far, one line per layer. At most
+`MOST_DETACHED` run this way; a further pull ends with its client, as in Ollama.
 """
 
 import asyncio
@@ -109,11 +109,10 @@ class Pulls:
         lease: Lease,
         pulled: Callable[[PullRequest], None],
     ) -> tuple[Pull, bool] | None:
-        """Return the pull of a model, begun now if need be, and whether it was.
+        """Return the pull of a model, begun now if necessary, and whether it existed.
 
-        None if there are as many as there may be. ``lease`` is what a new one holds
-        of its instance; it is released if none begins. ``pulled`` is called if it
-        succeeds.
+        None if the limit of detached pulls is reached. ``lease``: held by a new pull,
+        released if none begins. ``pulled``: called if the pull succeeds.
         """
         model = full_model_name(request.model_name)
         key = (lease.launch_id, model, request.insecure)
@@ -152,10 +151,10 @@ class Pulls:
         return [p for p in pulls if full_model_name(p.request.model_name) == name]
 
     async def stop(self, model: str, by: str) -> bool:
-        """End the pulls of a model; True if there was any.
+        """Stop the pulls of a model; True if there was any.
 
-        Pulls without a client have ended when this returns. ``by``: the cause,
-        in words for the followers.
+        Pulls without a client have ended when this returns. ``by``: the cause, in words
+        for the followers.
         """
         stopped = self.of(model)
         for pull in stopped:
@@ -238,10 +237,11 @@ class Pulls:
 
 
 def _own_headers(headers: CIMultiDict[str], *, is_same: bool) -> CIMultiDict[str]:
-    """Return the headers of a request that is ours from here on.
+    """Return the headers of a pull that the proxy requests on its own behalf.
 
-    Its answer is read, and told to clients that take this or that encoding. Unless
-    its body ``is_same`` as the client's, what was said of that is left out.
+    Its output is read and sent to clients with different Accept-Encoding headers, so it
+    must not be compressed. Unless the body ``is_same`` as the client's, headers that
+    describe the client's body are left out.
     """
     kept = CIMultiDict(headers) if is_same else without_body_facts(headers)
     kept.popall("Content-Length", None)
@@ -250,9 +250,9 @@ def _own_headers(headers: CIMultiDict[str], *, is_same: bool) -> CIMultiDict[str
 
 
 def _streamed(body: bytes, request: PullRequest) -> bytes:
-    """Return a body that asks for progress, so that others can see it.
+    """Return a body that asks for progress, so that other clients can follow it.
 
-    One that is too much to look at is left as it is.
+    A body that can't be parsed is left as it is.
     """
     if request.stream is not False:
         return body

@@ -53,7 +53,7 @@ _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 
 class _CachedStatus(NamedTuple):
     """Holds the status text, cached for 100 ms as long as the record does not change.
 
-    ``wait_s`` is when it is worth asking again, as far as is known.
+    ``wait_s``: in how many seconds a retry is worthwhile; None if unknown.
     """
 
     record: Record
@@ -91,10 +91,10 @@ class Status:
     _furthest: tuple[LaunchId | None, float] = (None, 0.0)
 
     def waiting(self, problem: str | None = None) -> ProvisioningStatus:
-        """Return why there is no instance to serve a request right now.
+        """Return why no instance can serve a request right now.
 
-        ``problem`` is what stood in the way of this one request, if anything. Each
-        gets another time to come back.
+        ``problem``: the reason for this one request, if any. Retry-After differs at
+        random between requests, to spread the retries.
         """
         controller, tenth = self._foremost(), int(self.clock.now() * 10)
         last = self._last

@@ -1,10 +1,10 @@
 """Decide whether a request for an unknown model may start an instance.
 
-A model that is not there would start a machine only to say so. A name is known if it
-is configured, brought back, being pulled, or in the last instance's list. Where
-every launch begins with an empty disk, any other is not there. Where models are kept,
-somebody may have put it there meanwhile: it wakes once, and what the instance said
-of it is remembered until that list changes.
+If the model does not exist, the instance would start only to answer 404. A name is
+known if it is configured, restored, being pulled, or in the last instance's list. If
+every launch begins with an empty disk, no other model exists. If models are kept,
+another client may have added the model: an unknown name wakes an instance once, and the
+instance's answer is remembered until its list changes.
 """
 
 from collections.abc import Callable, Collection
@@ -61,9 +61,9 @@ class Launches(Protocol):
 
 
 class UnknownModels:
-    """Judges names, and learns from instances which models are not there.
+    """Judges model names, and learns from instances which models do not exist.
 
-    ``also_known`` returns names besides the listed ones.
+    ``also_known``: returns names besides the listed ones.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class UnknownModels:
     def awaits(self) -> bool:
         """Tell whether an instance woken for a name has not answered about it yet.
 
-        For ten minutes: the client may never ask again.
+        For ten minutes: the client may never repeat its request.
         """
         if not self._awaited:
             return False
@@ -140,11 +140,11 @@ class UnknownModels:
         return max(0.0, wakes[-WAKES_PER_HOUR] + _HOUR_S - self._clock.now())
 
     def learn(self, facts: Facts, answer: Head) -> None:
-        """Learn from an instance's own answer whether it has a model.
+        """Learn from an instance's own response whether it has a model.
 
-        An older Ollama answers a route that it does not know with 404 and plain text.
-        This sees every answer, so it looks closely only where there may be something
-        to learn.
+        Only a JSON 404 counts: an older Ollama answers an unknown route with 404 and
+        plain text. Called for every response, so the body is parsed only if there may
+        be something to learn.
         """
         status = answer.status
         is_absent = status == _NOT_FOUND and "json" in media_type(answer.headers)
@@ -178,9 +178,10 @@ class UnknownModels:
             self._book.save_soon()
 
     def list_asked(self) -> Callable[[], None]:
-        """Return what records the list for which an instance is asked now.
+        """Return the function that records the list which is requested now.
 
-        It says nothing of a name for which another instance is woken meanwhile.
+        The list proves nothing about a name for which an instance is woken after the
+        request.
         """
         return partial(self._listed, tuple(self._lessons().woken))
 
@@ -204,7 +205,7 @@ class UnknownModels:
         """Return the lessons, of which some hold only for the list as it is."""
         lessons, list_id = self._book.lessons, self._listing.list_id or ""
         if lessons.list_id != list_id:
-            if lessons.list_id:  # the first list takes nothing back
+            if lessons.list_id:  # the first list invalidates nothing
                 lessons.absent.clear()
             lessons.list_id = list_id
         return lessons

@@ -84,9 +84,9 @@ class AdminHandlers:
         return _json(self._status.body())
 
     async def sweep(self, request: web.Request) -> web.Response:
-        """Stop instances of ours that no record names; ``?dry_run=1`` only lists.
+        """Stop our instances that no record names; ``?dry_run=1`` only lists.
 
-        ``?stopped=1``: what is kept, stopped, for the next launch goes as well.
+        ``?stopped=1``: also delete stopped instances that are kept for the next launch.
         """
         _refuse_browsers(request)
         dry_run = request.query.get("dry_run") == "1"
@@ -107,7 +107,7 @@ class AdminHandlers:
     async def end_pull(self, request: web.Request) -> web.Response:
         """End the pulls of a model; list those that were ended.
 
-        Its name may hold ``/`` and ``:``, as it is or percent-encoded.
+        The model's name may contain ``/`` and ``:``, plain or percent-encoded.
         """
         _refuse_browsers(request)
         model = unquote(raw_path(request).removeprefix(_PULLS))

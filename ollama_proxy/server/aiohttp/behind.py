@@ -1,7 +1,7 @@
 """Filter the bytes of a client on their way to aiohttp's server.
 
-aiohttp gets requests that can be read in one way only. One that can't be served
-becomes a request for its refusal, so that answers keep the order of requests.
+aiohttp gets only requests that can be read in one way. A request that can't be served
+is replaced by a request for its refusal, so that responses keep the order of requests.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ _REFUSED = (
 
 
 class Behind(asyncio.Protocol):
-    """Carries a connection whose requests ``server``, a protocol of aiohttp's, answers.
+    """Carries a connection whose requests aiohttp's protocol ``server`` answers.
 
-    ``refused`` answers its last request, if that may not be served.
-    ``silent_since`` is when it was made, until something comes on it. One that is made
-    while the server ``is_ending`` is closed at once.
+    ``refused``: the error of its last request, if that can't be served.
+    ``silent_since``: when the connection was made; None once it has sent a byte. A
+    connection made while the server ``is_ending`` is closed at once.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Behind(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the new connection alive; TCP probes notice a client that vanishes."""
-        self.transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        self.transport = cast("asyncio.Transport", transport)  # or uvloop's
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))
         self._server.connection_made(transport)
-        if self._is_ending():  # it was accepted just before
+        if self._is_ending():  # it was accepted just before the end
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -78,7 +78,7 @@ class Behind(asyncio.Protocol):
             self._under_way += 1
             self._server.data_received(_REFUSED)
         elif self._stream.is_broken:
-            reset(self)  # an answer may have begun: there is no place for a refusal
+            reset(self)  # a response may have begun: too late for a refusal
 
     def eof_received(self) -> bool:
         """Give a request in progress a moment: a half-closed client may still read."""

@@ -1,7 +1,7 @@
-"""Find the handler of a request, at a cost that its path can't raise.
+"""Find the handler of a request, at a cost independent of its path.
 
-aiohttp's dispatcher looks for each beginning of a path that ends at a slash, and
-makes a copy of each: 200 000 slashes take it 7 s, in which no other request is served.
+aiohttp's dispatcher looks up every prefix of a path that ends at a slash, and copies
+each: 200 000 slashes take 7 s, in which no other request is served.
 """
 
 import warnings
@@ -26,7 +26,7 @@ class Dispatcher(web.UrlDispatcher):
 
     def add_any_path(self, handler: Handler, *, expect_handler: ExpectHandler) -> None:
         """Have a handler for every path and method that nothing else is there for."""
-        self._any_path = self.add_resource(r"/{path:[\s\S]*}")  # `.` is no line end
+        self._any_path = self.add_resource(r"/{path:[\s\S]*}")  # `.` matches no newline
         self._any_path.add_route("*", handler, expect_handler=expect_handler)
 
     async def resolve(self, request: web.Request) -> web.UrlMappingMatchInfo:
@@ -42,10 +42,11 @@ class Dispatcher(web.UrlDispatcher):
 def application(
     dispatcher: Dispatcher, middlewares: Sequence[Middleware]
 ) -> web.Application:
-    """Return an application with a dispatcher of ours.
+    """Return an application with our dispatcher.
 
-    aiohttp means to take that away in version 4, and says so each time. Debugging has
-    to be turned off by name, else a traceback is part of an answer with status 500.
+    aiohttp announces the removal of custom routers in version 4 by a warning, silenced
+    here. ``debug`` is turned off explicitly, or a response with status 500 would
+    contain a traceback.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,9 +1,9 @@
-"""Let a request wait for an instance, and keep its client patient.
+"""Let a request wait for an instance, and keep its connection open meanwhile.
 
-First in silence: then the answer still has its own status. If the client itself
-asked for a longer wait and takes a stream, bytes follow that its parser skips,
-so that nothing between us takes the connection for dead. The status is 200 from
-then on, and a failure comes in the words of the stream.
+At first nothing is sent, so the response can still have any status. If the client
+itself asked for a longer wait and accepts a stream, heartbeats follow: bytes that its
+parser skips, so that no reverse proxy in between times out. From then on the status is
+200, and a failure is reported in the stream's format.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from ollama_proxy.serving.hold_policy import HoldPolicy
 
 
 class Hold:
-    """Lets one request wait for ``wait_s`` seconds, as it was granted.
+    """Lets one request wait for up to ``wait_s`` seconds.
 
-    ``response`` is set once heartbeats began.
+    ``response``: set once heartbeats have begun.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Hold:
 
     @property
     def added_headers(self) -> dict[str, str]:
-        """Return the headers of ours on the answer to a request that was held.
+        """Return our headers on the response to a request that was held.
 
-        nginx, and what speaks its language, would gather a stream in its buffers,
-        heartbeats and all.
+        ``X-Accel-Buffering`` keeps nginx and proxies like it from buffering a stream
+        and its heartbeats.
         """
         if self.wait_s <= 0 or not self._streams:
             return self.confirmation

@@ -1,7 +1,7 @@
-"""Close connections after a large head, since aiohttp would keep it.
+"""Close connections after a request with large headers, to free their memory.
 
-An idle connection of aiohttp's holds its last request until the next one comes: with
-heads of 1 MB, a thousand connections that say nothing would hold 2 GB.
+aiohttp keeps the last request of an idle connection until the next one: with headers of
+1 MB, a thousand idle connections would hold 2 GB.
 """
 
 from itertools import chain

@@ -1,6 +1,6 @@
 """Wrap every request: its id, log line and metric, access, and our own errors.
 
-One middleware does it all, since each costs a request a coroutine.
+One middleware does all of it, since each middleware costs a request one coroutine.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ _UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})
 
 
 def surround(metrics: Metrics, access: AccessControl) -> Middleware:
-    """Return the middleware that sees to all that is the same for every request.
+    """Return the middleware that handles what is the same for every request.
 
-    A request that can't be served is refused, access is asked before all else, a fault
-    of our own is answered in the caller's words; each request is logged and counted.
+    It refuses a request that can't be served, checks access first, answers an internal
+    error in the caller's API format, and logs and counts each request.
     """
 
     @web.middleware
@@ -84,7 +84,7 @@ def _check(
         fields,
     )
     refused = access.check(facts)
-    # A preflight's own answer has its headers of CORS already.
+    # The response to a preflight has its CORS headers already.
     if facts.origin and (refused is None or context.method != "OPTIONS"):
         request[CORS] = access.cors_headers(facts)
     return refused

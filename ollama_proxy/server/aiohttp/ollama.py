@@ -100,12 +100,12 @@ class OllamaHandler:
     ) -> web.StreamResponse | None:
         """Wait for an instance as long as the request may, and relay to it.
 
-        Returns None if another plan is needed.
+        Returns None if a new plan is needed.
         """
         loop = asyncio.get_running_loop()
         if hold.wait_s > 0:
             await body.keep()
-        if context.problem is not None:  # an instance was there, and failed
+        if context.problem is not None:  # an earlier attempt failed on an instance
             await asyncio.sleep(_RETRY_PAUSE_S)
         try:
             lease = await self._lease(context, body, hold, plan)

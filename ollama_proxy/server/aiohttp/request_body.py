@@ -1,7 +1,7 @@
-"""Read a client's body: into memory if it is small, passed on as it comes if not.
+"""Read a client's body: into memory if it is small, relayed as it arrives if not.
 
-What is kept can be looked at, held while an instance starts, and sent a second
-time. All that is kept at once comes out of one budget.
+A body in memory can be parsed, held while an instance starts, and sent a second time.
+One budget bounds the memory of all bodies.
 """
 
 import asyncio
@@ -56,8 +56,9 @@ class RequestBody:
     async def keep_small(self, *, is_json: bool = False) -> None:
         """Read a small body into memory, so that it can be sent twice.
 
-        One that has to be invited is left to the instance to invite. JSON of unknown
-        length is read as far as a small body goes: no instance acts on half of it.
+        A body that waits for ``100 Continue`` is left for the instance to invite. JSON
+        of unknown length is read up to the size of a small body, which delays nothing:
+        no instance acts on half of it.
         """
         may_be_small = self.is_small or (
             is_json and self._request.content_length is None

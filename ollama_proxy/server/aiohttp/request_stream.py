@@ -1,9 +1,8 @@
-"""Rewrite the bytes of a connection so that there is one way to read them.
+"""Rewrite the bytes of a connection so that there is only one way to read them.
 
-No socket, no clock: bytes go in, the same come out less what has no place there:
-trailers, extensions of chunks, what follows the last request. aiohttp's parser would
-take the last trailer of a request for a header of the next one, and it stops at an
-upgrade without an answer.
+No socket, no clock: bytes go in, and come out without trailers, chunk extensions and
+anything after the last request. aiohttp's parser would take the last trailer of a
+request for a header of the next one, and it stops at an upgrade without a response.
 """
 
 import re
@@ -26,10 +25,11 @@ _HEAD_END = b"\r\n\r\n"
 class RequestStream:
     """Reads one connection's requests, one after the other.
 
-    ``refused`` is set once one of them can't be served: none of it came out, and
-    nothing that follows does. ``is_broken``: a body, whose head and beginning came
-    out earlier, goes on with what is no body. ``requests``: how many began;
-    ``is_in_body``: the last of them is not whole yet.
+    - ``refused``: set once a request can't be served: none of it was passed on, and
+      nothing after it is.
+    - ``is_broken``: a body is malformed, after its head and beginning were passed on.
+    - ``requests``: how many began.
+    - ``is_in_body``: the last request is not complete yet.
     """
 
     def __init__(self) -> None:

@@ -24,10 +24,10 @@ async def begin_response(
     )
     close_if_unframed(request, response)
     if not request.content.is_eof():
-        response.force_close()  # what is left of an unwanted upload is not read
+        response.force_close()  # the rest of the upload is not read
     kept = head.headers.get("Connection", "").lower() == "keep-alive"
     if kept and request.keep_alive and response.keep_alive is not False:
-        response.headers["Connection"] = "keep-alive"  # some routes say so
+        response.headers["Connection"] = "keep-alive"  # Ollama sends it on some routes
     response.headers.update(added)
     response[UNTYPED] = "Content-Type" not in head.headers
     await response.prepare(request)

@@ -1,8 +1,8 @@
 """Serve plain requests of one client's connection, and leave others to aiohttp.
 
-Where a request is not plain, or the fast path does not take it, the connection and
-what came on it go to aiohttp's server, whose it is from then on. That can be done
-as long as nothing of an answer has left.
+If a request is not plain, or the fast path does not serve it, the connection and the
+bytes received are handed over to aiohttp's server for good. That is possible as long as
+no byte of a response has been sent.
 """
 
 import asyncio
@@ -30,10 +30,11 @@ class FastPath(Protocol):
 class ClientConnection(asyncio.Protocol):
     """Carries a client's connection; is its own writer, as aiohttp's requests have one.
 
-    ``behind`` makes the protocol that takes it over. ``made`` is called once it is
-    open, ``gone`` once it is closed or taken over; ``transport`` is None then.
-    ``method`` is that of the request that is served, ``peer`` the address that the
-    connection comes from, "" if it is unknown.
+    - ``behind``: makes the aiohttp protocol that takes the connection over.
+    - ``made``, ``gone``: called once the connection is open, and once it is closed or
+      handed over; ``transport`` is None then.
+    - ``method``: of the request in progress.
+    - ``peer``: address of the client, "" if unknown.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the new connection alive; TCP probes notice a client that vanishes."""
-        self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        self._transport = cast("asyncio.Transport", transport)  # or uvloop's
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))
         name = transport.get_extra_info("peername")
@@ -88,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
         self._made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes; hold back those of requests that are not due yet.
+        """Parse received bytes; hold back those after the request in progress.
 
         Keep reading while a request is served: a transport whose reading is paused does
         not report a disconnect. Beyond 64 KiB, bytes are dropped and the connection is
@@ -145,11 +146,11 @@ class ClientConnection(asyncio.Protocol):
     def run(
         self, serve: Callable[[], Coroutine[Any, Any, None]], *, is_read: bool = False
     ) -> None:
-        """Serve the request by a coroutine, which ends if the client leaves.
+        """Serve the request in a task, which is cancelled if the client leaves.
 
-        One that ``is_read`` may end even if the client sends no more.
-        It is not even made if the client leaves at once. If it raises, the connection
-        is of no more use.
+        ``is_read``: a read, which gets longer to finish after a half-close. ``serve``
+        is not even called if the client leaves at once. If it raises, the connection is
+        aborted.
         """
         self._is_read, self._has_begun = is_read, False
         self._serving = start_task(self._run(serve))
@@ -191,14 +192,14 @@ class ClientConnection(asyncio.Protocol):
             self.end()
 
     def hand_over(self) -> bool:
-        """Leave the connection, and the request that came on it, to aiohttp.
+        """Hand the connection, and the request received on it, over to aiohttp.
 
         Returns False if the client has left: there is nothing to serve.
         """
         transport, data = self._transport, b"".join(self._came) + self._early
         if transport is None or transport.is_closing():
             return False
-        if self._drops:  # it can't be served behind without what is missing
+        if self._drops:  # bytes were dropped, so aiohttp can't serve it
             transport.abort()
             return False
         is_full, has_left = self._room is not None, self._leaving is not None
@@ -222,8 +223,8 @@ class ClientConnection(asyncio.Protocol):
         if not self._drops:
             transport.close()
             return
-        # close() with unread bytes in the receive buffer makes the system send RST, at
-        # which the client drops the end of the answer. So half-close, and abort later.
+        # close() with unread bytes in the receive buffer makes the kernel send RST, and
+        # the client then drops the end of the response. So half-close, and abort later.
         with contextlib.suppress(OSError):
             transport.write_eof()
         loop = asyncio.get_running_loop()

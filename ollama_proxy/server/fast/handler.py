@@ -1,7 +1,7 @@
-"""Carry out what was decided of a plain request, straight on its connection.
+"""Carry out the decision on a plain request, directly on its connection.
 
-What has to wait for an instance, changes models or is out of the ordinary is left to
-the server behind, which decides in the same way.
+A request that waits for an instance, changes models or is unusual is left to aiohttp's
+server, which decides by the same rules.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class FastPath:
             path,
             route.kind,
             request.host,
-            "",  # one with an Origin is no plain request
+            "",  # a request with an Origin is not plain
             request,
         )
         refusal = self._access.check(facts)
@@ -134,8 +134,8 @@ class FastPath:
     def _unserved(self, context: RequestContext, left_s: float) -> Encoded | None:
         """Return the 503 of a request that may not wait for the launch.
 
-        None if it waits ``left_s`` seconds all the same, for a server that is there
-        anyway and is joined in a moment.
+        None if it waits ``left_s`` seconds all the same: the server is managed by
+        somebody else and will be connected in a moment.
         """
         if left_s > 0:
             return None
@@ -179,10 +179,10 @@ class FastPath:
         context: RequestContext,
         plan: Relay | Observe,
     ) -> bool:
-        """Begin to relay a request to the instance that is ready.
+        """Begin to relay a request to the ready instance.
 
-        Bodies that do not count as use are rare, and so is HEAD: they are left to
-        the server behind.
+        Returns False for HEAD, and for inference that does not count as use: both are
+        rare, and left to aiohttp.
         """
         observes = isinstance(plan, Observe)
         if observes and (context.route.counts_as_use or request.method == "HEAD"):
@@ -265,7 +265,7 @@ class FastPath:
         """Return an answer in place of an instance's; None if it may be sent again."""
         context.note_failure(str(error), may_be_done=error.arrived)
         if context.route.counts_as_use and not error.arrived:
-            return None  # it is sent again behind
+            return None  # aiohttp's server sends it again
         return self._answer(context, decide(context, self._services.fleet))
 
     def _note(

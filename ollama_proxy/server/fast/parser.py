@@ -1,10 +1,10 @@
 """Read a client's requests, as far as they are plain.
 
-No socket, no clock. A plain request is one whose body, if any, is small and framed
-by its length, and that asks nothing of the connection but to be kept: no upgrade,
-no ``Expect``, no ``Origin`` to be judged. Whatever is not is left to a server that
-knows all of HTTP. httptools (llhttp, Node's parser) reads strictly: what it does
-not take is not plain either.
+No socket, no clock. The body of a plain request, if any, is small and has a
+Content-Length, and its headers change nothing on the connection but keep-alive: no
+upgrade, no ``Expect``, no ``Origin`` to check. Any other request is left to aiohttp,
+which handles all of HTTP. httptools (llhttp, Node's parser) is strict: a request that
+it rejects is not plain either.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -63,11 +63,11 @@ class BufferedBody:
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """Holds a plain request, whole.
+    """Holds a plain request, completely received.
 
-    ``target`` is the raw path and query, ``agent`` the client's program; ``fields``
-    are the headers that an instance gets, as they came, besides ``Host``. ``marks`` are
-    those of the proxies that it has passed.
+    ``target``: raw path and query. ``agent``: the User-Agent. ``fields``: the headers
+    for the instance, as received, without ``Host``. ``marks``: marks of the proxies
+    that it has passed.
     """
 
     method: str
@@ -120,8 +120,9 @@ class PlainRequest:
 class RequestParser:
     """Reads the requests of one connection, one at a time.
 
-    After `feed`, ``is_plain`` tells whether it still may be one, ``has_head`` whether
-    that is known, and `take` returns it if it is whole.
+    After `feed`, ``is_plain`` tells whether the request may still be plain,
+    ``has_head`` whether its head is complete. `take` returns the request once it is
+    complete.
     """
 
     def __init__(self) -> None:
@@ -156,7 +157,7 @@ class RequestParser:
         """Return the request if it is whole, and make room for the next."""
         request, self._request = self._request, None
         if request is not None:
-            self._reset()  # nothing of it is kept while the connection is idle
+            self._reset()  # an idle connection keeps no request in memory
         return request
 
     def close(self) -> None:
@@ -205,7 +206,7 @@ class RequestParser:
             return
         method = parser.get_method().decode()
         has_length = self._length is not None or method not in BODY_EXPECTED
-        # What is rare goes to aiohttp, which reads it once more: HTTP/1.0, absolute
+        # Unusual requests go to aiohttp, which parses them again: HTTP/1.0, absolute
         # targets, bodies in chunks or over 256 KiB, and heads that Go would refuse.
         self.is_plain = (
             self.is_plain

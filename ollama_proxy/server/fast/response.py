@@ -62,13 +62,13 @@ async def begin(
     if "Date" not in fields:
         fields["Date"] = _date(int(date))
     if head.headers.get("Connection", "").lower() == "keep-alive":
-        fields["Connection"] = "keep-alive"  # some routes say so
+        fields["Connection"] = "keep-alive"  # Ollama sends it on some routes
     fields.update(added)
     client.send(_head(head.status, head.reason, tuple(fields.items())) + body)
     return ClientResponse(client, head.status, fields)
 
 
-@functools.lru_cache(maxsize=128)  # while an instance starts, many ask again and again
+@functools.lru_cache(maxsize=128)  # while an instance starts, clients retry often
 def encode_provisioning_reply(
     family: Family, waiting: ProvisioningStatus, request_id: str, date: int
 ) -> bytes:
@@ -90,7 +90,7 @@ def _head(
 ) -> bytes:
     """Return status line and headers.
 
-    Raises `ValueError` if a line break would let one header become two.
+    Raises `ValueError` for a line break in a value, which would begin a new header.
     """
     lines = [f"{name}: {value}\r\n" for name, value in fields]
     text = f"HTTP/1.1 {status} {reason or ''}\r\n{''.join(lines)}\r\n"
