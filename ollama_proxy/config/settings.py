@@ -26,6 +26,13 @@ from ollama_proxy.base.parsers import (
     parse_log_level,
     parse_word,
 )
+from ollama_proxy.config.pools import (
+    OfferSpec,
+    Pools,
+    PoolSpec,
+    implicit_offer,
+    implicit_pool,
+)
 from ollama_proxy.config.selection import Evidence, Selection, select_backend
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.fleet.gpu_use import GpuCheck
@@ -53,12 +60,14 @@ class Read:
     """Holds what was read beside the proxy's own settings.
 
     ``of_backends``: the settings of each backend that may be used, by its name.
-    ``renamed``: a sentence for each that was set by a name of before.
+    ``renamed``: a sentence for each that was set by a name of before. ``pools``: those
+    of the settings file, None if it has none and no offers.
     """
 
     selection: Selection
     of_backends: Mapping[str, BackendSettings] = field(default_factory=dict)
     renamed: tuple[str, ...] = ()
+    pools: Pools | None = None
 
 
 class Settings(BaseModel):
@@ -294,6 +303,23 @@ class Settings(BaseModel):
         """Return the settings of the backend that is used; a mere function has none."""
         name = self.selection.backend
         return self._read.of_backends.get(name, BackendSettings())
+
+    @property
+    def pools(self) -> tuple[PoolSpec, ...]:
+        """Return every pool: the first that a model matches has it."""
+        if self._read.pools is not None:
+            return self._read.pools.pools
+        (offer,) = self.offers
+        pool = implicit_pool(offer, idle_timeout_s=self.idle_timeout, hold_s=self.hold)
+        return (pool,)
+
+    @property
+    def offers(self) -> tuple[OfferSpec, ...]:
+        """Return every offer, used by a pool or not, in the order of the file."""
+        if self._read.pools is not None:
+            return self._read.pools.offers
+        name = self.selection.backend
+        return (implicit_offer(name, self.of_backend, self.backend_options),)
 
     def of(self, kind: type[S]) -> S:
         """Return the settings of a backend by their class.

@@ -1,0 +1,81 @@
+"""Hold what the settings say of pools and of their offers. Values only.
+
+There is always one pool with one offer at least: without tables of that kind these are
+the pool ``default`` and the offer that is called as the backend that is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ollama_proxy.base.fields import BackendSettings
+from ollama_proxy.core.ollama.model_globs import ModelGlob
+from ollama_proxy.core.pool_policy import PoolPolicy
+
+DEFAULT_POOL: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSpec:
+    """Names a backend, with the settings that instances of one kind are made from.
+
+    ``settings`` are the backend's own; ``options`` those of a plug-in that declares
+    none. ``slots``: the requests that an instance gets at a time, None: not said.
+    ``price_per_hour``, in ``currency``, is what a person wrote, None: nothing.
+    ``env`` are variables of Ollama on the instances that are made. ``place``: where it
+    stands, for people; empty if it follows from the backend alone.
+    """
+
+    name: str
+    backend: str
+    settings: BackendSettings = field(default_factory=BackendSettings)
+    slots: int | None = None
+    price_per_hour: float | None = None
+    currency: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """Says which models a pool serves, from which offers, and how many instances.
+
+    ``offers`` are in order of preference; ``hold_s`` is how long its requests may wait
+    for readiness. The instance that takes uploads is one of the pool with ``uploads``:
+    there is one such pool.
+    """
+
+    name: str
+    models: tuple[ModelGlob, ...]
+    offers: tuple[OfferSpec, ...]
+    policy: PoolPolicy
+    hold_s: float = 0.0
+    uploads: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Holds every pool, in the order in which models find theirs, and every offer.
+
+    An offer may be there that no pool uses.
+    """
+
+    pools: tuple[PoolSpec, ...]
+    offers: tuple[OfferSpec, ...]
+    notices: tuple[str, ...] = ()
+
+
+def implicit_offer(
+    backend: str, settings: BackendSettings, options: Mapping[str, object]
+) -> OfferSpec:
+    """Return the offer that follows from the backend that is used."""
+    return OfferSpec(backend, backend, settings, options=options)
+
+
+def implicit_pool(
+    offer: OfferSpec, *, idle_timeout_s: float, hold_s: float
+) -> PoolSpec:
+    """Return the one pool of settings that have none: all models, one instance."""
+    policy = PoolPolicy(idle_timeout_s=idle_timeout_s)
+    return PoolSpec(DEFAULT_POOL, (ModelGlob("*"),), (offer,), policy, hold_s)
