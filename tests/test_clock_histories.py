@@ -26,6 +26,7 @@ from ollama_proxy.core.lifecycle.record import (
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import slots_of
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.host import Host
@@ -100,7 +101,7 @@ class Deployment:
             rng=random.Random(1),
         )
         self.pool = Pool(
-            [controller], store=self.store, clock=self.clock, max_waiting=9
+            slots_of([controller]), store=self.store, clock=self.clock, max_waiting=9
         )
         self.restarted_at = asyncio.get_running_loop().time()
         self.pool.start()

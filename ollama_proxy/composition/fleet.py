@@ -22,6 +22,7 @@ from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import slots_of
 from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import StageReport
@@ -105,7 +106,7 @@ def build_fleet(
             )
             controller.subscribe(report.on_transition)
         pools[name] = Pool(
-            controllers,
+            slots_of(controllers),
             store=store,
             clock=clock,
             max_waiting=settings.max_waiting,

@@ -20,12 +20,15 @@ from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import StopRequested, Wake
 from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Record, State
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
+from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.core.ports import LaunchRegister
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.launch_ids import LaunchIdSource, random_launch_id
-from ollama_proxy.fleet.lease import Lease, Leases
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.pool_slot import PoolSlot
 from ollama_proxy.fleet.sweeper import Sweeper
 from ollama_proxy.fleet.waiters import Waiters, Wants
 
@@ -39,16 +42,19 @@ class Pool:
 
     def __init__(
         self,
-        controllers: Sequence[Controller],
+        slots: Sequence[PoolSlot],
         *,
         store: LaunchRegister,
         clock: Clock,
         max_waiting: int,
+        policy: PoolPolicy | None = None,
         draw_launch_id: LaunchIdSource = random_launch_id,
         load_wishes: LoadWishes | None = None,
         timing: Timing = STANDARD,
     ) -> None:
-        self.controllers = tuple(controllers)
+        self.slots = tuple(slots)
+        self.policy = policy or PoolPolicy(max_instances=len(self.slots))
+        self.controllers = tuple(one for slot in slots for one in slot.controllers)
         backends = [c.offer.backend for c in self.controllers]
         self.sweeper = Sweeper(backends, store=store, clock=clock, timing=timing)
         self._joiner = Joiner(
@@ -71,9 +77,8 @@ class Pool:
         self._wakes_again = False
         self._stops = 0
         self._log = structlog.get_logger()
-        self._leases: dict[Controller, Leases] = {}
+        self._leasing = Leasing(self.controllers, clock)
         for controller in self.controllers:
-            self._leases[controller] = Leases(controller, clock)
             controller.subscribe(partial(self._on_transition, controller))
 
     @property
@@ -84,7 +89,7 @@ class Pool:
     @property
     def in_flight(self) -> int:
         """Return how many leases are held now."""
-        return sum(controller.record.leases for controller in self.controllers)
+        return self._leasing.in_flight
 
     def start(self) -> None:
         """Begin to own the instances: adopt those on record, sweep the others."""
@@ -94,7 +99,7 @@ class Pool:
         for controller in self._joiner.joined:
             self._tasks.spawn(self._joiner.run(controller), name="join")
         self._tasks.spawn(self.sweeper.run(), name="sweep")
-        self._tasks.spawn(self._note_use_forever(), name="use")
+        self._tasks.spawn(self._leasing.note_use_forever(), name="use")
 
     def stop_admitting(self) -> None:
         """Wake nothing more, and end every wait: the proxy ends."""
@@ -137,41 +142,22 @@ class Pool:
 
     def try_lease(self) -> Lease | None:
         """Claim the least busy ready instance, if there is one."""
-        ready = [c for c in self.controllers if c.record.state is State.READY]
-        chosen = min(ready, key=lambda c: c.record.leases, default=None)
-        return self._leases[chosen].claim() if chosen is not None else None
+        return self._leasing.claim()
 
     def duplicate(self, lease: Lease) -> Lease | None:
         """Claim the instance of a lease once more; None if it serves no longer."""
-        for controller, leases in self._leases.items():
-            if lease in leases and controller.record.state is State.READY:
-                return leases.claim()
-        return None
+        return self._leasing.duplicate(lease)
 
     def observe(self) -> Lease | None:
         """Claim a ready instance for a request that does not reset its idle timer.
 
-        The lease is still cut when the instance is lost.
+        The lease is cut all the same if the instance is lost.
         """
-        for leases in self._leases.values():
-            if leases.may_observe():
-                return leases.claim(counts=False)
-        return None
-
-    async def _note_use_forever(self) -> None:
-        """Write down again and again which instances have a request at work."""
-        beat_s = min(controller.use_grain_s for controller in self.controllers)
-        while True:
-            await asyncio.sleep(beat_s)
-            for leases in self._leases.values():
-                leases.note_use()
+        return self._leasing.observe()
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance, without a lease on it; None if none is ready."""
-        for controller in self.controllers:
-            if controller.record.state is State.READY:
-                return controller.upstream
-        return None
+        return self._leasing.ready_upstream()
 
     @property
     def is_ready(self) -> bool:
@@ -357,7 +343,7 @@ class Pool:
     ) -> None:
         match after.state:
             case State.STOPPING:
-                self._leases[controller].cut()
+                self._leasing.cut(controller)
                 if self._in_vain():
                     self._waiters.give_up()
             case State.READY:

@@ -8,6 +8,7 @@ from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import slots_of
 from ollama_proxy.store.ports import SLOT
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
@@ -49,7 +50,7 @@ class Deployment:
             rng=random.Random(1),
         )
         pool = Pool(
-            [controller],
+            slots_of([controller]),
             store=self.store,
             clock=LoopClock(),
             max_waiting=self.max_waiting,

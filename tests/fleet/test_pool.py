@@ -11,6 +11,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import slots_of
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import FaultyStore
@@ -96,7 +97,10 @@ class TwoSlots:
             for number, cloud in enumerate(self.clouds)
         ]
         self.pool = Pool(
-            self.controllers, store=self.store, clock=LoopClock(), max_waiting=9
+            slots_of(self.controllers),
+            store=self.store,
+            clock=LoopClock(),
+            max_waiting=9,
         )
         self.pool.start()
 

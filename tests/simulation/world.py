@@ -17,6 +17,7 @@ from ollama_proxy.fleet.backend import Observation, Phase, Traits
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import slots_of
 from tests.fakes.cloud import CloudFaults, FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import FaultyStore
@@ -81,7 +82,7 @@ class World:
             rng=self.rng,
         )
         pool = Pool(
-            [controller],
+            slots_of([controller]),
             store=self.store,
             clock=LoopClock(),
             max_waiting=20,

@@ -14,6 +14,7 @@ from ollama_proxy.core.restore_plan import Origin, StickyModel
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import slots_of
 from ollama_proxy.fleet.sweeper import sweep
 from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
@@ -102,7 +103,7 @@ def open_pool(cloud: FakeCloud, store: SqliteStore) -> Pool:
         )
         for slot in (SLOT, "default-1")
     ]
-    return Pool(controllers, store=store, clock=LoopClock(), max_waiting=9)
+    return Pool(slots_of(controllers), store=store, clock=LoopClock(), max_waiting=9)
 
 
 @in_virtual_time

@@ -1,0 +1,37 @@
+"""Group the controllers of one place in a pool: one for each offer, in order."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ollama_proxy.core.lifecycle.record import AT_REST
+from ollama_proxy.fleet.controller import Controller
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSlot:
+    """Holds the controllers that take turns in having the instance of one slot.
+
+    ``controllers``: one for each offer, in order of preference. A server that somebody
+    else manages takes turns with none: it is the only one of a slot of its own.
+    """
+
+    index: int
+    controllers: tuple[Controller, ...]
+
+    @property
+    def is_external(self) -> bool:
+        """Tell whether the slot is that of a server that somebody else manages."""
+        return self.controllers[0].offer.backend.traits.externally_managed
+
+    @property
+    def current(self) -> Controller | None:
+        """Return the controller that has the slot's instance, or begins one."""
+        for controller in self.controllers:
+            if controller.is_reserving or controller.record.state not in AT_REST:
+                return controller
+        return None
+
+
+def slots_of(controllers: Iterable[Controller]) -> Sequence[PoolSlot]:
+    """Return a slot for each controller, where there is one offer."""
+    return [PoolSlot(index, (one,)) for index, one in enumerate(controllers)]
