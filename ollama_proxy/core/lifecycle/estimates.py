@@ -1,5 +1,6 @@
 """Estimate how long a launch takes, from those that were measured."""
 
+import math
 import statistics
 
 from ollama_proxy.core.lifecycle.record import Progress, Stage
@@ -50,6 +51,16 @@ class Estimates:
         """Return the median of the offer's launches; None before the first."""
         durations_s = self._of(offer)
         return statistics.median(durations_s) if durations_s else None
+
+    def slow_s(self, offer: str) -> float | None:
+        """Return what four of five launches of the offer stayed within.
+
+        None before the first. Plans count on this one: see `core.pool_plan`.
+        """
+        durations_s = sorted(self._of(offer))
+        if not durations_s:
+            return None
+        return durations_s[math.ceil(0.8 * len(durations_s)) - 1]
 
 
 def remaining_s(total_s: float | None, elapsed_s: float) -> float | None:

@@ -25,6 +25,15 @@ def test_the_estimate_is_the_median_of_that_offers_launches() -> None:
     assert estimates.total_s("a") == 20.0
 
 
+def test_four_of_five_launches_are_ready_within_the_slow_estimate() -> None:
+    estimates = Estimates(MemoryStore())
+    assert estimates.slow_s("a") is None
+    for duration_s in (50.0, 10.0, 30.0, 20.0, 40.0):
+        estimates.add_launch("a", duration_s)
+
+    assert estimates.slow_s("a") == 40.0
+
+
 def test_what_was_measured_outlives_the_process() -> None:
     store = MemoryStore()
     Estimates(store).add_launch("a", 10.0)

@@ -1,0 +1,94 @@
+"""Choose the instance that answers a request first."""
+
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+_FAILURE_S = 5.0
+_FORGOTTEN_AFTER_S = 60.0
+
+
+@dataclass(slots=True)
+class Candidate:
+    """Holds what is known of a ready instance.
+
+    ``slots``: requests that it takes at a time; 0: no limit. ``loaded``: the models
+    in its memory, by normalised name; None: unknown, so none costs a load.
+    ``load_s``: how long it takes to load another. ``service_s``: how long a request
+    takes up a slot. ``failures``: as many as weigh at ``failed_at``; see `failed`.
+    ``is_external``: somebody else runs it, so it costs nothing more.
+    """
+
+    name: str
+    slots: int = 0
+    in_flight: int = 0
+    loaded: Container[str] | None = None
+    load_s: float = 0.0
+    service_s: float = 20.0
+    failures: float = 0.0
+    failed_at: float = 0.0
+    is_external: bool = False
+
+    def failed(self, now: float) -> None:
+        """Take in that a request failed; after a minute it weighs a third as much."""
+        self.failures = 1.0 + _decayed(self.failures, now - self.failed_at)
+        self.failed_at = now
+
+
+def _decayed(failures: float, passed_s: float) -> float:
+    return failures * math.exp(-max(passed_s, 0.0) / _FORGOTTEN_AFTER_S)
+
+
+def cost_s(candidate: Candidate, model: str | None, now: float) -> float:
+    """Return the seconds until the first token, as far as they can be known.
+
+    The load of the model unless it is in memory, the time in the queue of an instance
+    whose slots are all taken, and 5 seconds for each failure of late.
+    """
+    seconds = 0.0
+    loaded = candidate.loaded
+    if loaded is not None and model is not None and model not in loaded:
+        seconds = candidate.load_s
+    slots = candidate.slots
+    if slots and candidate.in_flight >= slots:
+        seconds += (candidate.in_flight + 1 - slots) / slots * candidate.service_s
+    if candidate.failures:
+        passed_s = now - candidate.failed_at
+        seconds += _FAILURE_S * _decayed(candidate.failures, passed_s)
+    return seconds
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    model: str | None,
+    now: float,
+    *,
+    is_packing: bool = False,
+    cursor: int = 0,
+) -> Candidate | None:
+    """Return the instance for a request for a model; None if there is none.
+
+    One of somebody else's goes first while it has a free slot. Then the lowest cost
+    counts; costs within the same tenth of a second are equal. Among equals, the one
+    with the fewest requests in flight is chosen; while ``is_packing``, the one with
+    the most that has a free slot. ``cursor`` grows with each request: it rotates among
+    those that are equal in that, too.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    best: list[Candidate] = []
+    best_rank: tuple[bool, float, int] = (True, math.inf, 0)
+    for one in candidates:
+        in_flight = one.in_flight
+        slots = one.slots
+        is_free = not slots or in_flight < slots
+        rank = (
+            not (one.is_external and is_free),
+            10.0 * cost_s(one, model, now) // 1.0,
+            -in_flight if is_packing and is_free else in_flight,
+        )
+        if rank < best_rank:
+            best, best_rank = [one], rank
+        elif rank == best_rank:
+            best.append(one)
+    return best[cursor % len(best)] if best else None
