@@ -67,11 +67,11 @@ class ProxyClient:
 
 
 def choose_url(url: str, running: str | None, *, is_given: bool) -> tuple[str, str]:
-    """Return the address a command asks, and a sentence if it is not the wanted one.
+    """Return the address a command uses, and a sentence if it is not the requested one.
 
-    ``url`` is that of the settings, ``is_given`` if somebody set it; ``running`` is
-    where the proxy of the state folder listens, if one does. What is given is asked,
-    unless no proxy answers there.
+    ``url``: from the settings; ``is_given``: it is set there, not a default.
+    ``running``: where the proxy of the state folder listens, if it runs. A given
+    address is used unless no proxy answers there.
     """
     if running is None or running == url:
         return url, ""

@@ -11,11 +11,11 @@ from ollama_proxy.core.ollama.suggested_model import SuggestedModel
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Holds what is printed before the first request is taken.
+    """Holds what is printed before the first request is accepted.
 
-    ``model`` is one to try; ``notice`` tells of settings that are not used, empty if
-    there are none; ``default_backend`` is that of the settings, empty if there is none.
-    ``warnings`` are sentences about what may cost money later.
+    ``model``: one to try. ``notice``: about settings that are not used.
+    ``default_backend``: from the settings. ``warnings``: about possible costs. Empty if
+    there is none.
     """
 
     url: str
@@ -29,10 +29,10 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """Holds how the commands are called: the program, and its settings file if any.
+    """Holds how to call the commands: the program, and its settings file if any.
 
-    ``container`` is what runs a command in the proxy's container, from outside: there
-    the settings are those of the proxy. Empty without one.
+    ``container``: the command that runs a program in the proxy's container, from
+    outside, where the settings are the proxy's. Empty without a container.
     """
 
     program: str
@@ -43,7 +43,7 @@ class Calling:
 def announcement(serving: Serving, calling: Calling) -> str:
     """Return the lines to print."""
     url, model = serving.url, serving.model.name
-    generate = shlex.quote(f"{url}/api/generate")  # [::1] is a pattern to a shell
+    generate = shlex.quote(f"{url}/api/generate")  # a shell expands [::1]
     body = shlex.quote(
         json.dumps(
             {"model": model, "prompt": "hi"}, separators=(",", ":"), ensure_ascii=False

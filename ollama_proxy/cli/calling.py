@@ -8,15 +8,15 @@ from pathlib import Path
 _PROGRAM = "ollama-proxy"
 _MODULE = ("-m", "ollama_proxy")
 _CONTAINER_ID = re.compile(r"containers/([0-9a-f]{64})/")
-_SHORT = 12  # as the engines print an id
+_SHORT = 12  # engines print an id with 12 digits
 _NAMESPACE = "run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 def program_words(script: str, started: Sequence[str], found: str | None) -> str:
-    """Return what calls this program again, from the same folder.
+    """Return the command that calls this program again, from the same folder.
 
-    ``script`` and ``started`` are ``sys.argv[0]`` and ``sys.orig_argv``; ``found`` is
-    the program of our name on the PATH.
+    ``script``, ``started``: ``sys.argv[0]`` and ``sys.orig_argv``. ``found``: the
+    ``ollama-proxy`` on the PATH.
     """
     path = Path(script)
     if path.stem != _PROGRAM:
@@ -42,10 +42,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def container_words(root: Path, hostname: str, *, is_pod: bool) -> str:
-    """Return what runs a command in this container, from outside; else nothing.
+    """Return the command that runs a program in this container; "" outside of one.
 
-    ``root`` is the folder ``/``, where the engines leave their marks; ``is_pod`` tells
-    that Kubernetes runs it, whose pods are called as their host.
+    ``root``: the folder ``/``, where container engines leave their marks. ``is_pod``:
+    Kubernetes runs it; a pod's name is its host name.
     """
     if is_pod:
         namespace = _read(root / _NAMESPACE).strip()

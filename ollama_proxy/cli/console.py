@@ -23,7 +23,7 @@ def has_colours() -> bool:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask a person before something is deleted; end if the answer is not yes.
+    """Ask a person before a deletion; end the program if the answer is not yes.
 
     Raises `StartupError` without a terminal.
     """

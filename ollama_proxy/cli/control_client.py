@@ -27,9 +27,9 @@ _LINES = msgspec.json.Decoder(ControlLine)
 def ask_running(
     folder: Path, order: ControlOrder, *, timing: Timing = STANDARD
 ) -> Iterator[str] | None:
-    """Return the steps that the folder's proxy tells; None if none takes orders there.
+    """Return the steps that the folder's proxy reports; None if no proxy accepts any.
 
-    Raises `StartupError` if somebody else listens there.
+    Raises `StartupError` if another user listens there.
     """
     try:
         connection = _connected(folder, timing.order_silent_s)
@@ -67,7 +67,8 @@ def _steps(connection: socket.socket, order: ControlOrder) -> Iterator[str]:
     """Give the order and return each step; raise what the proxy says at its end."""
     with connection, connection.makefile("rb") as lines:
         try:
-            # One that refuses before it reads has hung up, and yet has said why.
+            # A proxy that refuses before it reads has closed the connection, and has
+            # still sent its reason.
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(msgspec.json.encode(order) + b"\n")
             while raw := lines.readline(_LONGEST_LINE):

@@ -1,9 +1,9 @@
-"""Ask the proxy that listens on this machine whether it serves.
+"""Check whether the proxy that listens on this machine serves.
 
-A container engine runs this every few seconds for as long as the container lives.
-So it loads nothing that it can do without: neither the settings with all their
-checks, nor an HTTP library. It also knows of no proxy between: `HTTP_PROXY` is for
-what is outside, and an answer from there would tell nothing of this machine.
+A container engine runs this every few seconds for as long as the container lives. So it
+avoids slow imports: neither the settings with their checks, nor an HTTP library. It
+ignores `HTTP_PROXY`, since a response from a proxy would prove nothing about this
+machine.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ollama_proxy.base.listen_address import client_host, client_url, split_address
 
-_TIMEOUT_S = 4.0  # the image's health check is given 5
+_TIMEOUT_S = 4.0  # less than the 5 s of the image's HEALTHCHECK
 _FILE = "ollama-proxy.toml"
 _STATUS_LINE_BYTES = 512
 _LISTEN = "127.0.0.1:11434"
@@ -50,8 +50,8 @@ def ask(
 ) -> str:
     """Return where the proxy serves; raises `UnhealthyError` if it does not.
 
-    As the other commands do: what is given is asked, and the proxy of the state folder
-    if nothing is given, or if none serves there.
+    As for the other commands: a given address is used, and the address of the state
+    folder's proxy if none is given or no proxy answers there.
     """
     end = now() + timeout_s
     given = _given(env, file)

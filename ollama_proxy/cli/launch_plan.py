@@ -13,9 +13,9 @@ _PRICE = "price_per_hour"
 class LaunchPlan:
     """Describes what the first request that needs a model will start.
 
-    ``reason`` says why this backend was chosen; ``instance_type`` and ``location`` are
-    None where the backend does not tell. ``price`` is in words; ``assumptions`` are
-    sentences on values that were assumed.
+    ``reason``: why this backend was selected. ``instance_type``, ``location``: None if
+    the backend does not know. ``price``: in words. ``assumptions``: sentences on values
+    that were assumed.
     """
 
     backend: str

@@ -1,6 +1,6 @@
 """Parse the command line, call the command, return an exit code.
 
-0: done; 1: it did not work; 2: the settings, or what they name, are wrong.
+0: done. 1: it failed. 2: the settings, or what they refer to, are wrong.
 """
 
 import contextlib

@@ -52,7 +52,7 @@ async def opened_alone(
 def require_date(without: str) -> None:
     """Raise `StartupError` if the date was never set; ``without`` says what that means.
 
-    Leases end by it, and clouds refuse calls by a wrong one.
+    Leases are compared with the date, and clouds refuse requests with a wrong one.
     """
     if (unset := unset_date(this_machine().wall())) is not None:
         raise StartupError(f"{without}: {unset}")
@@ -61,9 +61,9 @@ def require_date(without: str) -> None:
 async def sweep_expired(
     settings: Settings, *, dry_run: bool, timing: Timing = STANDARD
 ) -> dict[str, Any]:
-    """Delete what no proxy has wanted for a lease's length, with no state at all.
+    """Delete what no proxy has renewed for a lease's length; uses no state at all.
 
-    Raises `StartupError` without a date, by which leases end.
+    Raises `StartupError` without a date, which leases are compared with.
     """
     require_date("no lease can be judged")
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ async def sweep_expired(
 async def _tidied(backend: Backend, pause_s: float) -> list[str]:
     """Remove leftovers that cost nothing; return what stays, in words.
 
-    What is in use for minutes after an instance has gone is waited for.
+    Waits for things that stay in use for minutes after their instance is gone.
     """
     if not isinstance(backend, SupportsTidy):
         return []
@@ -104,7 +104,7 @@ async def _tidied(backend: Backend, pause_s: float) -> list[str]:
 async def set_up(
     settings: Settings, image: str | None, replaced: Collection[str] = ()
 ) -> AsyncGenerator[str]:
-    """Carry out what `order_steps` begins; tell each step.
+    """Carry out the steps of `order_steps` and yield each.
 
     Raises `StartupError` while a proxy runs on the state folder.
     """
@@ -128,8 +128,9 @@ async def look_alone(settings: Settings) -> list[str]:
 async def stop_alone(settings: Settings) -> list[LaunchId]:
     """Stop every launch of this deployment while no proxy runs; return them.
 
-    Those on record count, whatever the cloud lists. What rests stays. The next proxy
-    sees each of them gone. Raises `BackendError` once all were tried if one stays.
+    Includes launches on record that the cloud does not list. Stopped instances that are
+    kept stay. The next proxy finds each of them gone. Raises `BackendError` if one
+    could not be stopped, after all were tried.
     """
     problem: BackendError | None = None
     async with opened_alone(settings) as (store, _, backend):

@@ -1,8 +1,8 @@
-"""See before anything is served that the upstream is the proxy itself.
+"""Detect, before anything is served, an upstream that is the proxy itself.
 
-Only what can be known without asking anybody: an address of this machine, and the port
-on which the proxy listens. A way back through a gateway, a port that a container host
-passes on or another proxy is found by `ollama_proxy.upstream.loop_mark`.
+Checks only what needs no request: an address of this machine and the proxy's port. A
+loop through a gateway, a forwarded port of a container host or another proxy is found
+by `ollama_proxy.upstream.loop_mark`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _RESOLVED_IN_S = 2.0
 async def refuse_own_upstream(settings: Settings) -> None:
     """Raise `StartupError` if the upstream's URL is the address the proxy listens on.
 
-    A name that does not resolve in 2 s is left to the probe, which tells of it.
+    A name that does not resolve in 2 s is left to the probe, which reports it.
     """
     listen, own = settings.listen, settings.of_backend
     if not isinstance(own, StaticSettings) or own.upstream_url is None:
@@ -74,11 +74,11 @@ def _parsed(texts: Iterable[str]) -> Iterable[IpAddress]:
 def leads_here(
     address: IpAddress, listening: IpAddress, own_addresses: Collection[str]
 ) -> bool:
-    """Tell whether a connection to an address arrives where the proxy listens.
+    """Tell whether a connection to an address reaches the proxy's own socket.
 
-    A wildcard means every address of this machine, of IPv4 and IPv6 whichever it is;
-    ``own_addresses`` are these. To connect to a wildcard is to connect to loopback
-    (Linux, macOS).
+    A wildcard means every address of this machine, both IPv4 and IPv6;
+    ``own_addresses`` lists these. A connection to a wildcard goes to loopback (Linux,
+    macOS).
     """
     if address.is_unspecified:
         return listening.is_unspecified or listening.is_loopback

@@ -1,7 +1,7 @@
 """List, delete or adopt what other deployments left: for ``sweep --owner`` and kin.
 
-It works beside a running proxy too: then the state folder is only read for its owner
-id, and the journal gets its lines through a connection of its own.
+It works beside a running proxy too: then it only reads the owner id from the state
+folder, and writes the journal through a connection of its own.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ Tell = Callable[[str], None]
 
 
 class OwnerSweep:
-    """Shows which owner has what in a cloud, and deletes what is agreed to.
+    """Shows which owner has what in a cloud, and deletes what the person agrees to.
 
     ``note`` writes a line of the journal.
     """
@@ -101,9 +101,9 @@ class OwnerSweep:
         named: Collection[LaunchId],
         tell: Tell,
     ) -> Judgement:
-        """Return what of a judgement holds: a proxy may have come while one thought.
+        """Return what is still valid of a judgement: a proxy may have started since.
 
-        Things that appeared since were not part of the question, and stay.
+        Things that appeared since were not part of the question, so they stay.
         """
         now = self._clock.wall()
         again = judge(await self._backend.belongings(), owner_id, named, now)
@@ -144,8 +144,8 @@ class OwnerSweep:
         said = "it is there still"
         try:
             async with asyncio.timeout(_LIMIT_S):
-                # Hand-written: it ends only on the cloud's word, and an error that
-                # lasts is part of the message at the limit.
+                # A loop of its own instead of retries: only the cloud's answer ends it,
+                # and the error at the limit quotes the last failure.
                 while True:
                     try:
                         if await self._backend.discard(one):
@@ -166,9 +166,9 @@ class OwnerSweep:
     ) -> bool:
         """Prepare what an owner has for another state folder; False if it is in use.
 
-        No instance of it can be spoken to any more, since its keys were in the folder
-        that is lost: it is replaced, or deleted by the next sweep. Volumes with their
-        models are what is won.
+        Its instances can't be reached any more, since their keys were in the lost
+        folder: each is replaced, or deleted by the next sweep. The gain is the volumes
+        with their models.
         """
         found = await self.judged(owner_id, named, tell)
         if found.refused:
@@ -218,17 +218,17 @@ class OwnerSweep:
 async def owner_sweep(
     settings: Settings, *, timing: Timing = STANDARD
 ) -> AsyncIterator[OwnerSweep]:
-    """Look at the cloud of the settings, beside a proxy that runs or without one.
+    """Open the cloud of the settings, beside a running proxy or without one.
 
-    Raises `StartupError` without a date, by which leases are judged, or if the backend
-    knows no owners.
+    Raises `StartupError` without a date, which leases are compared with, or if the
+    backend does not know owners.
     """
     async with AsyncExitStack() as stack:
         try:
             store = stack.enter_context(closing(open_store(settings.state_dir)))
             owner_id: str | None = store.owner_id
             note, alone = store.add_line, settings
-        except StartupError:  # a proxy has the folder
+        except StartupError:  # a running proxy holds the folder
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             store = stack.enter_context(closing(open_store(folder)))
             owner_id = read_owner(settings.state_dir)
@@ -267,10 +267,11 @@ async def adopt(
     tell: Tell,
     ask: Ask,
 ) -> bool:
-    """Have a state folder with nothing of its own go on as another deployment.
+    """Make an empty state folder continue as another deployment.
 
-    False if what carries the owner id is in use. Raises `StartupError` while a proxy
-    runs on the folder, or if it has something in the cloud or on record itself.
+    False if things with that owner id are in use. Raises `StartupError` while a proxy
+    runs on the folder, or if the folder's own deployment has anything in the cloud or
+    on record.
     """
     with closing(open_store(settings.state_dir)) as store:
         async with AsyncExitStack() as stack:

@@ -39,9 +39,9 @@ _COLLECT_AFTER = 10_000
 
 
 async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None:
-    """Serve until a signal ends it; streams may end first, a second signal cuts them.
+    """Serve until a signal ends it; streams may finish, a second signal cuts them.
 
-    ``announce`` is called before requests are taken: nothing is bought unannounced.
+    ``announce`` is called before requests are accepted: nothing is bought unannounced.
     """
     await refuse_own_upstream(settings)
     bound = bind(settings.listen)
@@ -121,9 +121,8 @@ def _tell(
 ) -> None:
     """Log and announce what is served, and what the first request will start.
 
-    ``tags`` is the list of models that a person may try.
-
-    Clients that come at once wait in the kernel's line: the address is bound.
+    ``tags``: the list of models that a person may try. The address is bound already, so
+    the kernel queues early connections.
     """
     logger, notice = structlog.get_logger(), settings.selection.notice
     plan, simulated = launch_plan(settings, backend), backend.traits.simulated

@@ -1,8 +1,8 @@
-"""Start an instance while no proxy runs: for ``start``, in a controller's way.
+"""Start an instance while no proxy runs, for ``start``, as a controller does.
 
-It is on record before its cloud is called, so that the next proxy on the state folder
-takes it over. Until then it is not renewed, and its backend ends it: one that nothing
-would end is not started.
+The launch is on record before its cloud is called, so that the next proxy on the state
+folder takes it over. Until then nobody renews it, so its backend's dead-man's switch
+ends it. Without such a switch the instance is not started.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Tell = Callable[[str], None]
 class Started:
     """Says what runs now, for how long at most without a renewal, and at what price.
 
-    ``ends_at`` is the date of that end, in epoch seconds.
+    ``ends_at``: that end, in epoch seconds.
     """
 
     launch_id: LaunchId
@@ -53,9 +53,9 @@ class Started:
 async def start_alone(settings: Settings, tell: Tell) -> Started:
     """Start the instance of this deployment and wait until it runs.
 
-    Stops it again if it does not within ``OLLAMA_PROXY_START_TIMEOUT``, or if the
-    command is ended meanwhile. Raises `StartupError` while a proxy runs on the state
-    folder, and where nothing would end what is started.
+    Stops it again if it does not run within ``OLLAMA_PROXY_START_TIMEOUT``, or if the
+    command is interrupted. Raises `StartupError` while a proxy runs on the state
+    folder, and if nothing would end the instance.
     """
     require_date("nothing is started")
     async with opened_alone(settings) as (store, clock, backend):
@@ -151,7 +151,7 @@ def _write_accepted(store: RecordStore, clock: Clock) -> None:
 
 async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:
     """Ask again for the same launch as long as an answer is lost or late."""
-    # No `stop`: the caller bounds the whole of it, or a person presses Ctrl-C.
+    # No `stop`: the caller sets the limit, or a person presses Ctrl-C.
     repeated = AsyncRetrying(
         retry=retry_if_exception_type((TransientError, OutcomeUnknownError)),
         wait=wait_fixed(backend.traits.poll_s),
@@ -164,7 +164,8 @@ async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:
 async def _until_running(backend: Backend, launch_id: LaunchId, tell: Tell) -> None:
     """Look until the instance runs, and tell what the cloud says meanwhile."""
     said = ""
-    # Hand-written: it ends only on the cloud's word, and tells what changes meanwhile.
+    # A loop of its own instead of retries: only the cloud's answer ends it, and it
+    # reports changes.
     while True:
         try:
             seen = await backend.inspect(launch_id)

@@ -1,8 +1,8 @@
-"""Tell by its mounts whether a container's state folder outlives the container. Pure.
+"""Tell from its mounts whether a container's state folder outlives the container. Pure.
 
-The image declares a volume for it, so a container that was given none gets one without
-a name, which the next container does not get. Then the owner id is lost, and with it
-whatever runs in a cloud.
+The image declares a volume for the folder, so a container without a given volume gets
+an anonymous one, which the next container does not get. Then the owner id is lost, and
+nothing stops what still runs in a cloud.
 """
 
 import re
@@ -42,8 +42,8 @@ class Mount(NamedTuple):
 def read_mounts(mountinfo: str) -> list[Mount]:
     """Return the mounts of ``/proc/self/mountinfo``, as proc(5) describes it.
 
-    Spaces, tabs, line ends and backslashes of paths are written as octal numbers. What
-    is no line of that kind is passed over.
+    Spaces, tabs, newlines and backslashes in paths are octal escapes. Malformed lines
+    are skipped.
     """
     found = []
     for line in mountinfo.split("\n"):
@@ -58,8 +58,8 @@ def read_mounts(mountinfo: str) -> list[Mount]:
 def lasting(mountinfo: str, folder: PurePosixPath) -> Lasting:
     """Say whether an absolute folder survives its container; symbolic links resolved.
 
-    The innermost mount counts, and of several at one place the last, which hides the
-    others. Where nothing can be read nothing is claimed.
+    The innermost mount counts, and of several mounts at one place the last, which hides
+    the others. If there are no mounts to read, the folder counts as kept.
     """
     holding = [one for one in read_mounts(mountinfo) if _holds(one.point, folder)]
     if not holding:

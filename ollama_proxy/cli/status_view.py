@@ -22,9 +22,9 @@ _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": 
 
 
 def render_status(status: dict[str, Any], url: str) -> RenderableType:
-    """Return a status as a small table, with a bar while something is coming.
+    """Return a status as a small table, with a progress bar during a launch.
 
-    ``url`` is where the proxy was asked.
+    ``url``: where the status came from.
     """
     status = cast("dict[str, Any]", shown_values(status))
     table = Table.grid(padding=(0, 2))
@@ -32,7 +32,7 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
     state = str(status["provisioning_status"])
     table.add_row("status", Text(_state(status), style=_COLOURS.get(state, "")))
     table.add_row("backend", Text(_backend(status)))
-    if reason := status.get("backend_reason"):  # an older proxy does not tell
+    if reason := status.get("backend_reason"):  # missing in older proxies
         table.add_row("chosen", Text(f"because {reason}"))
     if status["stage"]:
         words = f"{status['stage']} {status['detail'] or ''}".strip()
@@ -100,9 +100,9 @@ def pull_line(pull: dict[str, Any]) -> str:
 
 
 def status_line(status: dict[str, Any]) -> str:
-    """Return on one line what is going on; it changes when that does.
+    """Return the state on one line that changes only when the state does.
 
-    What only counts seconds is not in it, and progress is in steps of a tenth.
+    Without running seconds, and with progress in steps of 10 %.
     """
     words = [_state(status)]
     if status["stage"]:
@@ -134,9 +134,9 @@ def _once(client: ProxyClient) -> RenderableType:
 
 
 def watch_lines(client: ProxyClient, out: TextIO, *, as_json: bool) -> None:
-    """Write a line whenever something changes, until interrupted or no longer read.
+    """Write a line at every change, until interrupted or the reader is gone.
 
-    That is the time and `status_line`, or with ``as_json`` the whole status.
+    The line is the time and `status_line`, or with ``as_json`` the whole status.
     """
     last = ""
     try:
@@ -177,7 +177,7 @@ def _time_of_day() -> str:
 def is_read(out: TextIO, wait_s: float) -> bool:
     """Wait, and tell whether the output still has a reader.
 
-    A pipe without a reader is noticed at once: ``status --watch | head -1`` ends.
+    A closed pipe is noticed at once: ``status --watch | head -1`` ends.
     """
     try:
         looking = select.poll()

@@ -1,8 +1,8 @@
 """Write the tables of settings into the pages that have one: ``make docs``.
 
-A line ``<!-- make docs: TABLE -->`` stands before each; what is there of the table is
-replaced. TABLE is ``settings`` (all but clouds), a backend's name, or ``states``: the
-diagram of an instance's states.
+Each table follows a line ``<!-- make docs: TABLE -->`` and is replaced. TABLE is
+``settings`` (all but clouds), a backend's name, or ``states`` (the diagram of an
+instance's states).
 """
 
 import re

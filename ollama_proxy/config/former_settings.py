@@ -20,10 +20,10 @@ class Renamed:
     def choose(
         self, setting: FieldInfo, now: tuple[str, Any] | None, was: tuple[str, Any]
     ) -> tuple[str, Any]:
-        """Return which of two holds: each is a name, as people know it, and a value.
+        """Return the valid one of two values of a setting, each with its shown name.
 
-        ``now`` is by the present name, None if it is not set. If they differ it is a
-        fault, since either may be meant.
+        ``now``: by the present name, None if it is not set. Two different values are a
+        fault, since either may be intended.
         """
         if now is None:
             return was
@@ -40,7 +40,7 @@ def present_keys(
 ) -> dict[str, tuple[str, Any]]:
     """Return what a settings file sets, by present names: the key in it, and the value.
 
-    ``settings`` are all by their names; what is in no table may have had another.
+    ``settings``: all by their names. Former names exist only outside of tables.
     """
     found = {key: (key, value) for key, value in values.items()}
     for name, setting in settings.items():
@@ -55,9 +55,9 @@ def present_keys(
 def present_variable(
     setting: FieldInfo, given: Iterable[tuple[str, str]], told: Renamed
 ) -> list[tuple[str, str]]:
-    """Return the variables that are set for a setting without its former one.
+    """Return the variables that are set for a setting, without its former name.
 
-    That is there alone if no other is.
+    The former name is kept only if no other is set.
     """
     given, former = list(given), former_names(setting)
     if former is None or former[1] not in dict(given):

@@ -21,9 +21,10 @@ _LAST = "backend_options"
 
 
 def all_backends() -> Backends:
-    """Return every installed backend, with the faults of those that can't be used.
+    """Return every installed backend, with the errors of those that can't be used.
 
-    A plug-in may neither be called as a setting of the proxy nor read its variables.
+    A plug-in must neither have the name of a setting of the proxy nor read its
+    variables.
     """
     found = find_backends()
     own = {
@@ -48,7 +49,7 @@ def all_backends() -> Backends:
 def every_setting(backends: Backends | None = None) -> dict[str, FieldInfo]:
     """Return each setting by its name; those of a table as ``table.name``.
 
-    They are in the order in which the pages list them.
+    In the order of the tables in the docs.
     """
     plugins = (backends or all_backends()).plugins.values()
     found: dict[str, FieldInfo] = {}
@@ -78,8 +79,8 @@ def tables(backends: Backends) -> Groups:
 def variables_by_group(backends: Backends) -> dict[str, list[str]]:
     """Return every environment variable that is read, by table; "" has the rest.
 
-    ``EXOSCALE_IDLE_TIMEOUT`` is a setting of the proxy by an older name: by that name
-    it is one of Exoscale's.
+    ``EXOSCALE_IDLE_TIMEOUT``, an older name of a setting of the proxy, is listed under
+    Exoscale.
     """
     prefixes = {f"{table.upper()}_": table for table in tables(backends)}
     found: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 """Read every setting once: from the environment, else from one TOML file.
 
-All faults are reported at once. The environment wins over the file. Names that
-users of Ollama and of the proxy's forerunners know keep working.
+All faults are reported at once. The environment has priority over the file. Names from
+Ollama and from the proxy's forerunners keep working.
 """
 
 import difflib
@@ -50,8 +50,9 @@ _UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 class _Found:
     """Holds settings as found, not validated yet: values by name, tables as mappings.
 
-    ``origin`` says where each stands, for people; ``in_file`` are the names that the
-    settings file has; ``renamed`` is a sentence for each by a former name.
+    ``origin``: where each value is set, for people. ``in_file``: names that the
+    settings file has. ``renamed``: a sentence for each setting that is set by a former
+    name.
     """
 
     values: dict[str, Any]
@@ -63,7 +64,7 @@ class _Found:
 def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     """Read the settings, or raise `SettingsError` with every fault.
 
-    ``file`` is the TOML file; if None, ``./ollama-proxy.toml`` if it is there.
+    ``file``: the TOML file; if None, ``./ollama-proxy.toml`` if it exists.
     """
     backends, faults = all_backends(), list[str]()
     env = without_quotes(without_service_links(env))
@@ -177,7 +178,7 @@ def _validated(
 ) -> Settings | None:
     """Return the settings; None, and sentences in ``faults``, if a value is wrong.
 
-    A backend's table is validated only where that backend may be meant.
+    A backend's table is validated only if that backend may be selected.
     """
     values = dict(found.values)
     given = {

@@ -28,7 +28,7 @@ def policy_of(settings: Settings) -> Policy:
 def needs_without_wake(settings: Settings, traits: Traits) -> set[Need]:
     """Return which requests wake no instance, besides those that never do.
 
-    A cloud model needs the key of its server, which a new disk does not have.
+    Cloud models need the server's key, which a new disk does not have.
     """
     spared = set() if settings.loads_keep_awake else {Need.LOAD}
     return spared if traits.persistent_models else spared | {Need.CLOUD}

@@ -1,7 +1,7 @@
-"""Select the backend, which decides the bill, and say why.
+"""Select the backend, which decides the bill, and explain why.
 
-Pure: it gets the settings before any value is validated, so that a wrong
-value of a backend that is not used stops nothing.
+Pure: it gets the settings before any value is validated, so that a wrong value of an
+unused backend prevents nothing.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,13 +19,14 @@ Groups = Mapping[str, type[BackendSettings]]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Holds what in the settings speaks for a backend.
+    """Holds the settings that speak for a backend.
 
-    ``backend`` and ``default`` are names, empty if not set; ``named_by`` and
-    ``default_by`` say where these stand. ``beside`` has, per backend whose settings
-    stand beside the proxy's own, where the one stands that means it, such as a URL;
-    ``credentials``, per cloud, where what means it stands, in words;
-    ``tables``, per cloud that has a table in the settings file, where that stands.
+    - ``backend``, ``default``: names, empty if not set. ``named_by``, ``default_by``:
+      where these are set.
+    - ``beside``: for each backend without a table, where the setting is that selects
+      it, such as a URL.
+    - ``credentials``: for each cloud, where the settings are that select it, in words.
+    - ``tables``: for each cloud with a table in the settings file, where that is.
     """
 
     backend: str = ""
@@ -39,12 +40,13 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Names the backend that is used, and why, in words.
+    """Names the selected backend and the reason, in words.
 
-    ``is_named``: somebody named it, gave it a URL or a table in the settings file, or
-    made it the default; False if it was found from credentials, or from nothing.
-    ``rivals`` have as good a claim as ``backend``: a person must name one. ``notice``
-    is one sentence on settings that are set and not used; empty if there are none.
+    - ``is_named``: a setting names it, gives it a URL or a table in the settings file,
+      or makes it the default. False if it was selected by credentials, or by nothing.
+    - ``rivals``: backends with equal evidence; the person must name one.
+    - ``notice``: one sentence on settings that are set and not used; empty if there are
+      none.
     """
 
     backend: str
@@ -65,10 +67,10 @@ class Selection:
 
 
 def select_backend(evidence: Evidence) -> Selection:
-    """Return the backend that is meant, and why.
+    """Return the selected backend and the reason.
 
     A name decides; else an upstream URL or a cloud's table in the settings file; else
-    the default. Only where there is no default do credentials alone choose a cloud.
+    the default. Credentials alone select a cloud only if there is no default.
     """
     if evidence.backend:
         reason = f"{evidence.named_by} names it"
@@ -101,8 +103,7 @@ def gather_evidence(
 ) -> Evidence:
     """Return what speaks for a backend in settings that are not validated yet.
 
-    ``origin`` says where a value stands; ``in_file`` are the names in the settings
-    file.
+    ``origin``: where a value is set. ``in_file``: names in the settings file.
     """
 
     def given(name: str) -> str:

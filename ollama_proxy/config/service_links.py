@@ -1,8 +1,8 @@
 """Find the variables that Kubernetes sets for each Service of a namespace.
 
-A Service ``ollama-proxy`` gives every container beside it ``OLLAMA_PROXY_PORT``,
-``OLLAMA_PROXY_SERVICE_HOST`` and more, which look like settings of ours and are none.
-They are known by their shape, name and value, so that a mistake is still one.
+A Service ``ollama-proxy`` gives every container in its namespace ``OLLAMA_PROXY_PORT``,
+``OLLAMA_PROXY_SERVICE_HOST`` and more, which look like settings of ours. They are
+recognised by name and value together, so that a misspelt setting is still reported.
 
 Source: kubernetes.io/docs/tutorials/services/connect-applications-service (environment
 variables), whose ``_PORT_…`` are those of ``docker run --link``.

@@ -20,12 +20,12 @@ def check_names(
     variables: Mapping[str, Collection[str]],
     given: Collection[str],
 ) -> tuple[Selection, list[str]]:
-    """Check the names of the backend that is meant; set those of the others aside.
+    """Check the names of the selected backend; set those of the others aside.
 
-    Where no backend is named any may be meant, so the names of all are checked.
-    ``variables`` are those that are read, by group; ``given`` those that are set.
-    Removes the other backends from ``values``. Returns the selection with the notice on
-    what is not used, and a sentence for each fault.
+    If no backend is named, any may be meant, so the names of all are checked.
+    ``variables``: those that are read, by group. ``given``: those that are set. Removes
+    the other backends from ``values``. Returns the selection with a notice on unused
+    settings, and a sentence for each fault.
     """
     others = {name: groups[name] for name in groups if name not in selection.meant}
     checked = (
@@ -42,7 +42,7 @@ def check_names(
     for name, meant, group in misspelt_names(given, variables, foreign):
         if group in groups and group not in checked:
             unused.setdefault(group, []).append(f"{name} ({meant}?)")
-        elif not name.startswith(OWN_PREFIX):  # of these every unknown one is a fault
+        elif not name.startswith(OWN_PREFIX):  # the loader reports those
             faults.append(f"{name}: unknown setting; did you mean {meant}?")
     return replace(selection, notice=_notice(selection, unused)), faults
 
@@ -94,9 +94,9 @@ def _set_aside(
 
 
 def _notice(selection: Selection, unused: Mapping[str, Sequence[str]]) -> str:
-    """Return the one sentence on settings of backends that are not used, or nothing.
+    """Return the sentence on settings of backends that are not used, or "".
 
-    ``unused`` has their names by backend; values are never shown.
+    ``unused``: their names by backend; values are never shown.
     """
     if not unused:
         return ""

@@ -1,6 +1,7 @@
 """Declare the proxy's own settings, each with default, variables and meaning.
 
-`ollama_proxy.config.loader` reads them. Those of a backend stand with the backend.
+`ollama_proxy.config.loader` reads them. Settings of a backend are declared with the
+backend.
 """
 
 import os
@@ -57,11 +58,11 @@ def _expanded(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Holds what was read beside the proxy's own settings.
+    """Holds the results of the loader besides the proxy's own settings.
 
     ``of_backends``: the settings of each backend that may be used, by its name.
-    ``renamed``: a sentence for each that was set by a name of before. ``pools``: those
-    of the settings file, None if it has none and no offers.
+    ``renamed``: a sentence for each setting that is set by a former name. ``pools``:
+    those of the settings file, None if it has neither pools nor offers.
     """
 
     selection: Selection
@@ -279,9 +280,9 @@ class Settings(BaseModel):
     _read: Read = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
-        """Keep what else was read with these: ``context``, if it is a `Read`.
+        """Keep the loader's other results: ``context``, if it is a `Read`.
 
-        Without one the backend is the one that these name.
+        Without one, the backend is the one that these settings name.
         """
         if not isinstance(context, Read):
             named = Evidence(self.backend, "backend", self.default_backend)
@@ -324,7 +325,8 @@ class Settings(BaseModel):
     def of(self, kind: type[S]) -> S:
         """Return the settings of a backend by their class.
 
-        They are the defaults if it may not be used: its settings are not even read.
+        These are the defaults if that backend can't be used: then its settings are not
+        read.
         """
         given = self._read.of_backends.values()
         return next((one for one in given if isinstance(one, kind)), None) or kind()

@@ -6,10 +6,10 @@ from ollama_proxy.base.errors import StartupError
 
 
 def check_claim(owner: str | None, backend: str, launches: Collection[str]) -> None:
-    """Refuse a backend the records of another that has instances.
+    """Refuse a backend if another one's instances are still on record.
 
-    ``owner``: the backend that has the records, None if they cost nothing.
-    Raises `StartupError`: its instances would be forgotten, and never stopped.
+    ``owner``: the backend that the records belong to, None if they cost nothing. Raises
+    `StartupError`: otherwise these instances would be forgotten and never stopped.
     """
     if owner is None or owner == backend or not launches:
         return

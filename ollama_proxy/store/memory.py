@@ -56,9 +56,9 @@ class MemoryStages:
 
 @dataclass(slots=True)
 class MemoryPlace:
-    """Holds what is known of the models of one place, by its present ``name``.
+    """Holds what is known about the models of one place, by its present ``name``.
 
-    ``rows``: what is known of each place, the last written last.
+    ``rows``: one entry per place, the last written at the end.
     """
 
     name: str = "here"
@@ -203,7 +203,7 @@ class MemoryStore:
         self.owner_id = owner_id
 
     def claim(self, backend: str, *, costs: bool) -> None:
-        """Let the records belong to a backend; ``costs``: its instances outlive us.
+        """Assign the records to a backend; ``costs``: its instances outlive the proxy.
 
         Raises `StartupError` if a record names an instance of another backend.
         """

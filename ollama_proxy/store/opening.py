@@ -7,8 +7,8 @@ from ollama_proxy.store.sqlite.store import SqliteStore
 
 
 def open_store(folder: Path) -> Store:
-    """Open the state in a folder, and take the folder for this process.
+    """Open the state in a folder, and lock the folder for this process.
 
-    Raises `StartupError` if another has it, or if it can't be read or written.
+    Raises `StartupError` if another process has it, or if it can't be read or written.
     """
     return SqliteStore(folder)

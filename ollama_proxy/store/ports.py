@@ -1,8 +1,8 @@
-"""Say what a store does, one port per concern.
+"""Define what a store does, one port per concern.
 
-The user of a store names the port that it needs, and no store by its class:
-`ollama_proxy.store.sqlite` is one, `ollama_proxy.store.memory` another.
-`tests/store/test_contract.py` holds both to what is said here.
+A module names the ports that it needs, and never a store's class:
+`ollama_proxy.store.sqlite` is one store, `ollama_proxy.store.memory` another.
+`tests/store/test_contract.py` checks both against these docstrings.
 """
 
 from collections.abc import Collection
@@ -85,11 +85,11 @@ class LessonStore(Protocol):
 
 
 class Place(CatalogStore, LessonStore, Protocol):
-    """Keeps what is known of the models of one place.
+    """Keeps what is known about the models of one place.
 
-    A place is what models outlive an instance on: a disk, a volume, a bucket, or the
-    image that each instance begins with. What the instances of one place said is not
-    true of another. ``name`` may be changed: then it is about that place.
+    A place is where models outlive an instance: a disk, a volume, a bucket, or the
+    image that every instance begins with. Answers of instances in one place are not
+    valid for another. After a change of ``name`` the object stands for the new place.
     """
 
     name: str
@@ -117,16 +117,16 @@ class Ownership(Protocol):
         """Return the id of this deployment, drawn when the store was new."""
 
     def take_over(self, owner_id: str) -> None:
-        """Go on as another deployment: nothing of our own may be left.
+        """Continue as another deployment; this one must have nothing left in the cloud.
 
         Raises `StoreError`.
         """
 
     def claim(self, backend: str, *, costs: bool) -> None:
-        """Let the records belong to a backend; ``costs``: its instances outlive us.
+        """Assign the records to a backend; ``costs``: its instances outlive the proxy.
 
-        Raises `StartupError` if a record names an instance of another backend: it
-        would be forgotten, and never stopped.
+        Raises `StartupError` if a record names an instance of another backend, which
+        would be forgotten and never stopped.
         """
 
 

@@ -1,7 +1,8 @@
-"""Take the state folder for one process, closed to other users.
+"""Lock the state folder for one process, and close it to other users.
 
-A group is meant to have it if its members may write there, or if new files get its
-group: platforms that choose a user for each container share a volume in that way.
+Members of the folder's group may access it if they can write there, or if new files
+inherit its group: platforms that choose a user for each container share a volume this
+way.
 """
 
 import contextlib
@@ -93,9 +94,9 @@ def _is_for_group(mode: int) -> bool:
 
 
 def _close_to_others(folder: Path) -> None:
-    """Take the rights of others on a folder that is ours alone; else tell of them.
+    """Remove the rights of others on a folder of ours alone; else log a warning.
 
-    One that holds other things too may be read by others for their sake.
+    A folder with other files in it may be readable for their sake.
     """
     is_for_group = _is_for_group(folder.stat().st_mode)
     open_to = 0o007 if is_for_group else 0o077

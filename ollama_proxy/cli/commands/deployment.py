@@ -1,6 +1,6 @@
-"""Make once what launches only start, and delete it: ``deploy``, ``delete``.
+"""Deploy once what launches start, and delete it: ``deploy``, ``delete``.
 
-The running proxy does it if there is one, since it has the state folder.
+If a proxy runs it carries the order out, since it holds the state folder.
 """
 
 import asyncio
@@ -58,9 +58,10 @@ def delete(
 def _set_up(
     settings: Settings, image: str | None, replaced: tuple[str, ...] = ()
 ) -> None:
-    """Deploy or delete: by the running proxy, or else alone.
+    """Deploy or delete: by the running proxy, or without one.
 
-    What waits for the proxy runs in no event loop: that would swallow the first Ctrl-C.
+    Waiting for the proxy does not use an event loop, which would swallow the first
+    Ctrl-C.
     """
     from ollama_proxy.cli.control_client import ask_running  # noqa: PLC0415 - slow to import
     from ollama_proxy.server.control_socket import ControlOrder  # noqa: PLC0415 - likewise

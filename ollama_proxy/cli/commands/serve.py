@@ -86,7 +86,7 @@ def _announce(
     for warning in warnings:
         structlog.get_logger().warning(log.STATE_PASSING, reason=warning)
     told = replace(serving, warnings=(*serving.warnings, *warnings))
-    with contextlib.suppress(OSError, ValueError):  # a warning may get lost
+    with contextlib.suppress(OSError, ValueError):  # stdout may be closed
         sys.stdout.write(announcement(told, _calling(config)))
         sys.stdout.flush()
 
@@ -94,8 +94,8 @@ def _announce(
 def _calling(config: Path | None) -> "Calling":
     """Find out how a person calls the commands of this very program.
 
-    The proxy is what a container is for if it is its first process, or a child of it;
-    beside others, people are in there themselves.
+    The container exists for the proxy if the proxy is its first process, or a child of
+    that. Otherwise people work inside the container.
     """
     from ollama_proxy.cli.announcement import Calling  # noqa: PLC0415 - slow to import
 

@@ -18,9 +18,9 @@ from ollama_proxy.store.state_folder import STATE_FILE, file_mode, make_private
 class Database:
     """Opens the state file of one folder.
 
-    ``problem``: why the last write failed, until one succeeds again. ``damage``: what
-    could not be read of what an earlier process left, in words. ``clock``: whose mark
-    is written with each record, if there is one. ``journal_lines``: how many are kept.
+    ``problem``: why the last write failed, until one succeeds again. ``damage``:
+    descriptions of what an earlier process left unreadable. ``clock``: its mark is
+    written with each record, if it is set. ``journal_lines``: how many are kept.
     """
 
     def __init__(self, folder: Path, journal_lines: int = JOURNAL_LINES) -> None:

@@ -44,7 +44,7 @@ def add_line(db: sqlite3.Connection, line: Transition, most: int) -> None:
 
 
 def add_line_beside(path: Path, line: Transition) -> None:
-    """Write a line into the state file of a proxy that runs.
+    """Write a line into the state file of a running proxy.
 
     Raises `StoreError` if it is not on disk afterwards.
     """

@@ -51,10 +51,10 @@ def _mend_record(
 
 
 def _recall(database: Database, records: SqliteRecords, found: Sequence[str]) -> None:
-    """Remember the launches of a damaged file that was replaced.
+    """Restore the launches of a damaged file that was replaced.
 
-    Each slot whose record is gone gets the launch that the journal leaves open,
-    else one whose record stood in the bytes of the file.
+    Each slot whose record is lost gets the launch that the journal shows as not ended,
+    or else a launch whose record was found in the bytes of the file.
     """
     slots = {row[0] for row in database.execute("SELECT slot FROM instance")}
     journal = database.execute(

@@ -21,9 +21,10 @@ class SqliteOwnership(SqliteRecords):
         return self._owner_id
 
     def read_owner_id(self) -> None:
-        """Read the id of this deployment; it is drawn if the folder is new.
+        """Read the id of this deployment; draw one if the folder is new.
 
-        It also stands in a file of its own: without it no instance is found.
+        A copy is kept in a file beside the database: without the id no instance could
+        be found.
         """
         query = "SELECT value FROM meta WHERE key = 'owner_id'"
         row = self._db.execute(query).fetchone()
@@ -37,9 +38,10 @@ class SqliteOwnership(SqliteRecords):
         self._owner_id = owner_id
 
     def take_over(self, owner_id: str) -> None:
-        """Go on as another deployment: nothing of our own may be left.
+        """Continue as another deployment; this one must have nothing left in the cloud.
 
-        The file beside is written first: what it says counts where the row is lost.
+        The file beside the database is written first: it is what counts if the row is
+        lost.
         """
         write_owner(self._db.folder, owner_id)
         with self._db.writing() as db:
@@ -49,17 +51,17 @@ class SqliteOwnership(SqliteRecords):
         self._owner_id = owner_id
 
     def claim(self, backend: str, *, costs: bool) -> None:
-        """Let the records belong to a backend; ``costs``: its instances outlive us.
+        """Assign the records to a backend; ``costs``: its instances outlive the proxy.
 
-        Raises `StartupError` if a record names an instance of another backend: it
-        would be forgotten, and never stopped.
+        Raises `StartupError` if a record names an instance of another backend, which
+        would be forgotten and never stopped.
         """
         query = "SELECT value FROM meta WHERE key = 'backend'"
         row = self._db.execute(query).fetchone()
         before = None if row is None else str(row[0])
         check_claim(before, backend, self.launch_ids())
         if before == (backend if costs else None):
-            return  # a disk that is full needs no write
+            return  # no write, which a full disk would refuse
         with self._db.writing() as db:
             db.execute("DELETE FROM meta WHERE key = 'backend'")
             if costs:

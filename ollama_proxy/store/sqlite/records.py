@@ -51,7 +51,8 @@ class SqliteRecords(SqliteMarks):
     def get(self, slot: str) -> Record | None:
         """Return the record of a slot, if it ever had one.
 
-        If its record can't be read, nor rewritten on a full disk, it gets stopped.
+        If it can't be read, return a record that stops its launch (`doomed`): on a full
+        disk the mended record may be missing.
         """
         query = "SELECT launch_id, record FROM instance WHERE slot = ?"
         row = self._db.execute(query, (slot,)).fetchone()
@@ -63,7 +64,7 @@ class SqliteRecords(SqliteMarks):
             return doomed(LaunchId(row[0]) if row[0] else None, self._db.date())
 
     def put(self, slot: str, record: Record, transition: Transition | None) -> None:
-        """Write a record, and its line of the journal if the state changed.
+        """Write a record, and a line of the journal if the state changed.
 
         Raises `StoreError` if it is not on disk afterwards.
         """
@@ -80,8 +81,8 @@ class SqliteRecords(SqliteMarks):
     async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
         """Write a launch that is about to begin. Raises `StoreError`.
 
-        It never suspends: a commit is a flush of a few milliseconds, and handing it to
-        a thread would cost as much again.
+        It never suspends: a commit takes a few milliseconds, and handing it to a thread
+        would cost as much again.
         """
         self.put(slot, launch, transition)
 
@@ -94,9 +95,10 @@ class SqliteRecords(SqliteMarks):
             return {LaunchId(row[0]) for row in rows}
 
     def remembers(self, launch_id: LaunchId) -> bool:
-        """Tell whether a launch is on record, or was: each is written down first.
+        """Tell whether a launch is or was on record.
 
-        Of a damaged file all launches count as ours.
+        Each launch is written before its cloud is called. If the file was damaged,
+        every launch counts as ours.
         """
         if self._db.damage:
             return True

@@ -1,8 +1,8 @@
-"""Salvage what can be read of a damaged state: pure, from rows and bytes.
+"""Salvage what can be read of a damaged state file: pure, from rows and bytes.
 
-A launch that is on record costs money until somebody stops it. So its id counts for
-more than the rest of its record: where nothing else can be read, the instance is taken
-for one that is there and has to go.
+A launch on record costs money until it is stopped. So its id matters more than the rest
+of its record: if nothing else can be read, the instance is assumed to exist and is
+stopped.
 """
 
 import re
@@ -23,9 +23,9 @@ _RECORD = re.compile(
 
 
 def doomed(launch_id: LaunchId | None, now: float) -> Record:
-    """Return the record in place of one that can't be read.
+    """Return the record that replaces an unreadable one.
 
-    What it names is stopped; if it names nothing there is nothing.
+    It stops the launch; without a launch id it is at rest.
     """
     if launch_id is None:
         return Record(since=now, last_used=now)
@@ -61,9 +61,9 @@ def read_contents(raw: bytes) -> Snapshot:
 
 
 def launches_under_way(journal: Iterable[Sequence[object]]) -> dict[str, LaunchId]:
-    """Return, by slot, the launch that a journal does not see end.
+    """Return, by slot, the launches that have no end in a journal.
 
-    A line is ``slot, launch_id, after``, the oldest first.
+    A line is ``slot, launch_id, after``, oldest first.
     """
     found: dict[str, LaunchId] = {}
     for slot, launch_id, after in journal:
@@ -91,7 +91,7 @@ def backend_in(raw: bytes) -> str | None:
 def launches_in(raw: bytes) -> list[LaunchId]:
     """Return the launches of the records in such bytes that may not have ended.
 
-    SQLite leaves old versions of a row where they were, so these may be several.
+    SQLite leaves old versions of a row in the file, so there may be several.
     """
     found = (
         match for match in _RECORD.finditer(raw) if match[1].decode() not in AT_REST

@@ -33,7 +33,7 @@ MIGRATIONS: Final = (
     INSERT INTO backend_note SELECT 'exoscale', launch_id, note FROM note;
     DROP TABLE note;
     """,
-    # The one catalogue of before may be any backend's.
+    # The former single catalogue may belong to any backend, so it is dropped.
     """
     CREATE TABLE place (
         name TEXT PRIMARY KEY, written INTEGER NOT NULL, contents BLOB, lessons BLOB

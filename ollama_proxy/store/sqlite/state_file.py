@@ -1,7 +1,7 @@
-"""Open the SQLite file of the state, or make one that is damaged anew.
+"""Open the SQLite file of the state; replace a damaged one.
 
-A damaged file is set aside and what can be read of it goes into a new one, row by
-row, from both ends of each table: between them may be a page that can't be read.
+A damaged file is set aside. What can be read of it is copied into a new file, row by
+row, from both ends of each table, because a page in the middle may be unreadable.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from ollama_proxy.store.sqlite.schema import columns_of, expected_columns, migra
 _COPIES = 5
 _SCANNED_BYTES = 64 * 1024 * 1024
 _DAMAGED = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ  # of a file that was cut off
+_SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ  # the file was truncated
 _KEPT_BESIDE = ("-wal", "-shm")
 
 
 @dataclass(slots=True)
 class Opened:
-    """Holds an open state file, and in words how it was damaged, if it was.
+    """Holds an open state file, and a description of its damage, if any.
 
-    ``launches`` were found in its bytes and in no row: at most one of them is there.
+    ``launches``: found in its bytes but in no row; at most one of them may still exist.
     """
 
     db: sqlite3.Connection
@@ -40,9 +40,9 @@ class Opened:
 
 
 def open_state(path: Path, now: float) -> Opened:
-    """Open the file and bring its schema up to date, whatever became of it.
+    """Open the file and bring its schema up to date, even if it is damaged.
 
-    Raises `StartupError` if the machine does not let us, or a later version wrote it.
+    Raises `StartupError` if it can't be opened, or was written by a later version.
     """
     try:
         db = _connect(path)
@@ -91,8 +91,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             raise
         db = sqlite3.connect(path)
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    # FULL syncs the WAL at each commit: with NORMAL, a power cut could lose the launch
-    # that a cloud was asked for a moment later.
+    # FULL syncs the WAL at each commit. With NORMAL, a power cut could lose a launch
+    # whose cloud is called a moment later.
     db.execute("PRAGMA synchronous = FULL")
     return db
 

@@ -1,9 +1,9 @@
-"""Store what has to outlive the process in one SQLite file in the state folder.
+"""Store what must outlive the process in one SQLite file in the state folder.
 
-It holds the owner id, the record of every slot (what is intended and known of
-its instance), a journal of transitions, the catalogues, how long launches took, and
-the models that clients put there. Writes are synchronous and few: a record is on
-disk before its cloud is called, or the call is not made.
+It holds the owner id, the record of every slot (the intended and known state of its
+instance), a journal of transitions, the catalogues, durations of launches, and the
+models that clients added. Writes are synchronous and few. A record is on disk before
+its cloud is called; if the write fails, the call is not made.
 """
 
 from pathlib import Path
