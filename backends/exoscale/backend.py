@@ -5,7 +5,6 @@ call, and after a lost answer the instance is looked for by its labels, until so
 much time has passed that the call can't have arrived.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Collection
 
@@ -16,39 +15,29 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningRecord,
 )
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
-from ollama_proxy.backends.exoscale.advice import values_of
-from ollama_proxy.backends.exoscale.api import ENDPOINT, ExoscaleApi
-from ollama_proxy.backends.exoscale.cards import least_gpus
-from ollama_proxy.backends.exoscale.choices import SYSTEM_GIB
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.cloud import ExoscaleCloud
-from ollama_proxy.backends.exoscale.firewall import (
-    PORT,
-    Firewall,
-    group_name,
-    remove_group,
-)
+from ollama_proxy.backends.exoscale.firewall import Firewall
 from ollama_proxy.backends.exoscale.instances import TAGS, Instance
 from ollama_proxy.backends.exoscale.looking import ExoscaleLooks
 from ollama_proxy.backends.exoscale.owners import Owners
 from ollama_proxy.backends.exoscale.parking import Standby
 from ollama_proxy.backends.exoscale.provisioner import Provisioner
+from ollama_proxy.backends.exoscale.security_group import group_name, remove_group
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.exoscale.traits import traits_of
 from ollama_proxy.backends.exoscale.zones import Zones
-from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
-    SettingsError,
     SpecError,
     StoreError,
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
-    BackendContext,
     Belonging,
     Finding,
     Prices,
-    Traits,
     Upstream,
 )
 from ollama_proxy.upstream.certificates import Authority
@@ -106,20 +95,7 @@ class ExoscaleBackend(ExoscaleLooks):
         )
         self._groups_left: set[str] = set()
         self._ready: dict[LaunchId, Upstream] = {}
-        gpus = least_gpus((settings.instance_type, *settings.fallback_types))
-        self.traits = Traits(
-            starts_empty=settings.idle_action == "destroy",
-            models_place=f"{settings.zone} {settings.template}",
-            poll_s=poll_s,
-            watch_s=30.0,
-            renew_s=60.0,
-            location=settings.zone,
-            instance_type=settings.instance_type,
-            alternatives=(*settings.fallback_types, *settings.fallback_zones),
-            models_gib=settings.disk_size - SYSTEM_GIB[settings.engine],
-            gpus=gpus and gpus[0],
-            gpu_memory_gb=gpus and gpus[1],
-        )
+        self.traits = traits_of(settings, poll_s=poll_s)
 
     def zones(self) -> list[str]:
         """Return every zone in which there may be something of ours."""
@@ -328,52 +304,3 @@ class ExoscaleBackend(ExoscaleLooks):
             return findings
         zones, disk_price = self.zones(), settings.disk_price
         return findings + await stopped_gpus(zones, self._exoscale.api, disk_price)
-
-
-def open_backend(
-    context: BackendContext,
-    *,
-    port: int = PORT,
-    poll_s: float = 5.0,
-    sleep: Sleep = asyncio.sleep,
-    timing: CloudTiming = STANDARD,
-) -> ExoscaleBackend:
-    """Build the backend from the settings ``exoscale``.
-
-    ``port`` is where guards listen, ``poll_s`` the pause between two looks, ``sleep``
-    what waits as the API asks.
-    """
-    settings = context.options.get("exoscale")
-    if not isinstance(settings, ExoscaleSettings) or not settings.has_credentials:
-        raise SettingsError(
-            ["EXOSCALE_API_KEY, EXOSCALE_API_SECRET: the backend 'exoscale' needs both"]
-        )
-    key, secret = settings.api_key or "", settings.api_secret
-    models = context.options.get("models")
-    assert secret is not None  # noqa: S101 - has_credentials
-
-    def api_of(zone: str) -> ExoscaleApi:
-        return ExoscaleApi(
-            zone,
-            endpoint=settings.api_endpoint or ENDPOINT,
-            key=key,
-            secret=secret.get_secret_value(),
-            clock=context.clock,
-            sleep=sleep,
-            values=values_of(settings),
-            timing=timing,
-        )
-
-    return ExoscaleBackend(
-        settings,
-        owner_id=context.owner_id,
-        remembers=context.remembers,
-        journal=ProvisioningJournal(context.notes, context.clock.now()),
-        authority=Authority(context.state_dir / "authority", context.clock),
-        clock=context.clock,
-        api_of=api_of,
-        port=port,
-        poll_s=poll_s,
-        models=models if isinstance(models, tuple) else (),
-        timing=timing,
-    )

@@ -1,31 +1,30 @@
-"""Manage the security group of a deployment: only the proxy reaches its instances.
+"""Decide who is let in by the security group: only the proxy reaches its instances.
 
-Groups belong to the organisation and have no labels: the owner is in the name. Without
-`allowed` networks the proxy's own address is found in Exoscale's log of changes. It
-may change at any time: then the new one is let in besides the old one, which goes once
-the new one was used. There is no call that changes a rule: one is added, then another
-deleted, and what a crash between them leaves is mended by the next look.
+Without `allowed` networks the proxy's own address is found in Exoscale's log of
+changes. It may change at any time: then the new one is let in besides the old one,
+which goes once the new one was used. What a crash between two changes of the rules
+leaves is mended by the next look.
 """
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any
 
 import structlog
 
-from ollama_proxy.backends.exoscale.api import ExoscaleApi, reference_of
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
+from ollama_proxy.backends.exoscale.security_group import (
+    ANYWHERE,
+    Rules,
+    SecurityGroup,
+    is_one_address,
+    networks_of,
+    remove_group,
+    rules_of,
+)
 from ollama_proxy.backends.exoscale.seen_address import Sighting, last_sighting
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import (
-    BackendError,
-    ConflictError,
-    NotFoundError,
-    TransientError,
-)
-
-PORT = 443
-ANYWHERE = "0.0.0.0/0"
+from ollama_proxy.base.errors import BackendError
 
 _ENSURED_S = 300.0
 _LOOK_S = 20.0
@@ -36,28 +35,16 @@ _LAG_S = 120.0
 _ADMITTED_S = 30.0
 _MOST_KEPT = 3
 
-Rules = dict[str, list[dict[str, Any]]]
-"""The rules of the group, by network; any rule unlike ours by its id.
-
-One whose answer was lost is added again, so a network may have several.
-"""
-
-
-def group_name(owner_id: str) -> str:
-    """Return how the group of a deployment is called."""
-    return f"ollama-proxy-{owner_id}"
-
 
 class Firewall:
     """Keeps the group as it has to be, whatever was there before."""
 
     def __init__(self, owner_id: str, allowed: Sequence[str], clock: Clock) -> None:
-        self.name = group_name(owner_id)
+        self._group = SecurityGroup(owner_id)
         self.notice = ""
         self._owner_id = owner_id
         self._allowed = tuple(allowed)
         self._clock = clock
-        self._group_id: str | None = None
         self._ensured_at = -math.inf
         self._looked_at = -math.inf
         self._reached_at = -math.inf
@@ -80,10 +67,11 @@ class Firewall:
         looked at again for some minutes: a start that is repeated goes on.
         """
         now = self._clock.now()
-        if self._group_id is not None and now - self._ensured_at < _ENSURED_S:
-            return self._group_id
-        group = await self._group(api) or await self._create(api)
-        rules = _rules(group)
+        if self._group.id is not None and now - self._ensured_at < _ENSURED_S:
+            return self._group.id
+        self._ensured_at = -math.inf  # until its rules are set, below
+        group = await self._group.find(api) or await self._group.create(api)
+        rules = rules_of(group)
         if self._allowed:
             await self._have_allowed(api, rules)
         else:
@@ -94,7 +82,7 @@ class Firewall:
 
     def forget(self) -> None:
         """Look for the group anew: it may have been deleted by somebody."""
-        self._group_id, self._ensured_at = None, -math.inf
+        self._group.id, self._ensured_at = None, -math.inf
 
     async def tend(
         self,
@@ -149,14 +137,14 @@ class Firewall:
         names: Collection[str],
         touch: Callable[[], Awaitable[None]],
     ) -> None:
-        group = await self._group(api)
+        group = await self._group.find(api)
         if group is None:
             return
-        rules = _rules(group)
+        rules = rules_of(group)
         if self._allowed:  # perhaps set since the instance was made
             await self._have_allowed(api, rules)
             return
-        if reached and len(_networks(rules)) == 1 and ANYWHERE not in rules:
+        if reached and len(networks_of(rules)) == 1 and ANYWHERE not in rules:
             self._is_narrow, self.notice = True, ""
             return
         sighting, _ = await self._sighting(api, names)
@@ -177,7 +165,7 @@ class Firewall:
 
     async def _have_allowed(self, api: ExoscaleApi, rules: Rules) -> None:
         """Allow the networks of the settings, and no others."""
-        await self._replace(api, rules, set(self._allowed), set(rules))
+        await self._group.replace(api, rules, set(self._allowed), set(rules))
         self._is_as_allowed = True
 
     def _may_touch(self, api: ExoscaleApi) -> bool:
@@ -194,7 +182,7 @@ class Firewall:
         self, api: ExoscaleApi, rules: Rules, *, reached: bool
     ) -> None:
         """Allow every address while the proxy's own is unknown, if need be."""
-        if not reached and not _networks(rules):
+        if not reached and not networks_of(rules):
             await self._open(api, rules)
         if ANYWHERE in rules:
             self.notice = (
@@ -203,21 +191,24 @@ class Firewall:
             )
 
     async def _open(self, api: ExoscaleApi, rules: Rules) -> None:
-        self._log.warning(log.FIREWALL_OPEN, group=self.name)
-        await self._replace(api, rules, {ANYWHERE}, set())
+        self._log.warning(log.FIREWALL_OPEN, group=self._group.name)
+        await self._group.replace(api, rules, {ANYWHERE}, set())
 
     async def _admit(self, api: ExoscaleApi, rules: Rules, network: str) -> None:
         """Let a new address in, besides those that are let in already."""
-        others = _networks(rules) - {ANYWHERE}
+        others = networks_of(rules) - {ANYWHERE}
         self._keeps_all = self._keeps_all or network in self._dropped
         surplus = others if len(others) >= _MOST_KEPT else set()
-        await self._replace(api, rules, {network}, surplus)
+        await self._group.replace(api, rules, {network}, surplus)
         self._admitted_at, self._is_narrow = self._clock.now(), False
         self.notice = f"the security group lets in our address {network}"
         if others:
             self.notice += f", besides {', '.join(sorted(others))} of before"
         self._log.warning(
-            log.FIREWALL_ADMITTED, group=self.name, network=network, others=len(others)
+            log.FIREWALL_ADMITTED,
+            group=self._group.name,
+            network=network,
+            others=len(others),
         )
 
     async def _narrow(
@@ -230,15 +221,15 @@ class Firewall:
         """Remove all other networks from the rules; ``old``: remove only these."""
         going = (set(rules) if old is None else set(old)) - {network}
         if old is None and self._keeps_all:
-            going = {name for name in going if not _is_one_address(name)}
-        await self._replace(api, rules, set(), going)
+            going = {name for name in going if not is_one_address(name)}
+        await self._group.replace(api, rules, set(), going)
         self._dropped |= going
         self._is_narrow = old is None
         self.notice = ""
         if going:
             self._log.info(
                 log.FIREWALL_NARROWED,
-                group=self.name,
+                group=self._group.name,
                 network=network,
                 removed=len(going),
             )
@@ -250,70 +241,11 @@ class Firewall:
         if sighting is not None:
             if sighting.network not in rules:
                 await self._admit(api, rules, sighting.network)
-            await self._replace(api, rules, set(), strange | {ANYWHERE})
+            await self._group.replace(api, rules, set(), strange | {ANYWHERE})
             return
-        await self._replace(api, rules, set(), strange)
-        if not is_readable and not _networks(rules):
+        await self._group.replace(api, rules, set(), strange)
+        if not is_readable and not networks_of(rules):
             await self._open(api, rules)
-
-    async def _replace(
-        self, api: ExoscaleApi, rules: Rules, wanted: set[str], unwanted: set[str]
-    ) -> None:
-        """Add rules, then delete rules; ``rules`` is what there is before and after."""
-        for network in sorted(wanted - set(rules)):
-            await self._add(api, network)
-            rules[network] = []
-        for network in sorted(unwanted - wanted):
-            for rule in rules.pop(network, []):
-                await api.call(
-                    "delete_rule_from_security_group",
-                    id=self._group_id,
-                    rule_id=rule["id"],
-                )
-
-    async def _group(self, api: ExoscaleApi) -> dict[str, Any] | None:
-        """Return the group with its rules; None if it does not exist."""
-        if self._group_id is None:
-            answer = await api.call("list_security_groups", visibility="private")
-            listed = answer.get("security-groups") or []
-            named = [group for group in listed if group.get("name") == self.name]
-            if not named:
-                return None
-            self._group_id = str(named[0]["id"])
-        try:
-            group: dict[str, Any] = await api.call(
-                "get_security_group", id=self._group_id
-            )
-        except NotFoundError:
-            self.forget()
-            return None
-        return group
-
-    async def _create(self, api: ExoscaleApi) -> dict[str, Any]:
-        made = await api.carry_out(
-            "create_security_group", name=self.name, description="made by ollama-proxy"
-        )
-        self._group_id = reference_of(made)  # None: it is looked for by its name
-        if (group := await self._group(api)) is not None:
-            return group
-        if self._group_id is None:
-            raise TransientError(
-                f"the security group {self.name} was made and is not listed yet in"
-                f" EXOSCALE_ZONE ({api.zone!r}); it is looked for again"
-            )
-        return {"id": self._group_id}
-
-    async def _add(self, api: ExoscaleApi, network: str) -> None:
-        await api.carry_out(
-            "add_rule_to_security_group",
-            id=self._group_id,
-            flow_direction="ingress",
-            protocol="tcp",
-            network=network,
-            start_port=PORT,
-            end_port=PORT,
-            description="the proxy",
-        )
 
     async def _sighting(
         self, api: ExoscaleApi, names: Collection[str]
@@ -323,54 +255,10 @@ class Firewall:
             events = await api.call("list_events")
         except BackendError:
             return None, False
-        ours = {self._owner_id, self._group_id or self.name, *names}
+        ours = {self._owner_id, self._group.id or self._group.name, *names}
         return last_sighting(events or [], key=api.key, names=ours), True
 
     async def remove(self, api: ExoscaleApi) -> None:
         """Delete the group; raises as `remove_group` does."""
         self.forget()
-        await remove_group(api, self.name)
-
-
-async def remove_group(api: ExoscaleApi, name: str) -> None:
-    """Delete the group of a name, if there is one.
-
-    Raises `ConflictError` if it is in use still, as it may be for minutes after its
-    last instance.
-    """
-    answer = await api.call("list_security_groups", visibility="private")
-    for group in answer.get("security-groups") or []:
-        if group.get("name") != name:
-            continue
-        try:
-            await api.carry_out("delete_security_group", id=group["id"])
-        except NotFoundError:
-            continue
-        except ConflictError as error:
-            message = f"the security group {name} is in use still, and costs nothing"
-            raise ConflictError(f"{message}: {error}") from error
-
-
-def _rules(group: dict[str, Any]) -> Rules:
-    rules: Rules = {}
-    for rule in group.get("rules") or []:
-        rules.setdefault(_network(rule), []).append(rule)
-    return rules
-
-
-def _networks(rules: Rules) -> set[str]:
-    """Return what is let in by rules like ours."""
-    return {name for name in rules if "/" in name}
-
-
-def _is_one_address(network: str) -> bool:
-    return network.endswith("/32")
-
-
-def _network(rule: dict[str, Any]) -> str:
-    """Return the network of a rule like ours; something else for any other rule."""
-    shape = (rule.get("flow-direction"), rule.get("protocol"))
-    ports = (rule.get("start-port"), rule.get("end-port"))
-    if shape == ("ingress", "tcp") and ports == (PORT, PORT):
-        return str(rule.get("network"))
-    return f"rule {rule.get('id')}"
+        await remove_group(api, self._group.name)

@@ -12,17 +12,14 @@ from msgspec.structs import replace
 
 from ollama_proxy.backends.base.placement import Placement
 from ollama_proxy.backends.base.provisioning_journal import ProvisioningRecord, unsent
-from ollama_proxy.backends.exoscale.api import (
-    ExoscaleApi,
-    OperationFailedError,
-    settled,
-)
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import (
     PARKED,
     TAGS,
     Instance,
     read_instance,
 )
+from ollama_proxy.backends.exoscale.operations import OperationFailedError, settled
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock

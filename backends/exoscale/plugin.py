@@ -17,6 +17,6 @@ def _faults(settings: ExoscaleSettings, _choice: Choice) -> list[str]:
 PLUGIN = BackendPlugin(
     "exoscale",
     ExoscaleSettings,
-    opened_by("ollama_proxy.backends.exoscale.backend", extra="exoscale"),
+    opened_by("ollama_proxy.backends.exoscale.opening", extra="exoscale"),
     faults=_faults,
 )

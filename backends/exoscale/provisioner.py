@@ -12,7 +12,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningJournal,
     unsent,
 )
-from ollama_proxy.backends.exoscale.api import ExoscaleApi, reference_of
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.choices import (
     Template,
     check_disk,
@@ -22,6 +22,7 @@ from ollama_proxy.backends.exoscale.choices import (
     read_types,
 )
 from ollama_proxy.backends.exoscale.firewall import Firewall
+from ollama_proxy.backends.exoscale.operations import reference_of
 from ollama_proxy.backends.exoscale.remembered import Read, Remembered
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.backends.exoscale.userdata import Installation, user_data

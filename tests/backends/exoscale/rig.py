@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
-from ollama_proxy.backends.exoscale.backend import ExoscaleBackend, open_backend
+from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
+from ollama_proxy.backends.exoscale.opening import open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext

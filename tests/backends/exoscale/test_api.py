@@ -6,8 +6,9 @@ import exoscale.api.v2
 import pytest
 
 from ollama_proxy.backends.base.timing import CloudTiming
-from ollama_proxy.backends.exoscale.api import ExoscaleApi, settled
+from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.check import RIGHTS
+from ollama_proxy.backends.exoscale.operations import settled
 from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,

@@ -4,7 +4,7 @@ import pytest
 
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.firewall import Firewall
-from ollama_proxy.base.errors import ConflictError
+from ollama_proxy.base.errors import ConflictError, CredentialsError
 from tests.backends.exoscale.rig import Rig
 
 
@@ -69,3 +69,23 @@ async def test_a_group_in_use_is_removed_later(rig: Rig, api: ExoscaleApi) -> No
     await firewall.remove(api)
 
     assert rig.cloud.groups == {}
+
+
+async def test_a_group_that_was_made_anew_is_not_taken_for_whole_without_its_rules(
+    rig: Rig, api: ExoscaleApi
+) -> None:
+    firewall = Firewall("o", (), rig.clock)
+    await firewall.ensure(api)
+    rig.cloud.groups.clear()  # by somebody, and the next look tells of it
+    rig.clock.ahead_s += 30.0
+    await firewall.tend(api, reached=False, touch=never)
+    rig.server.script["add-rule-to-security-group"] = ["403"]
+    with pytest.raises(CredentialsError):
+        await firewall.ensure(api)
+    await firewall.ensure(api)
+
+    assert networks(rig) == ["198.51.100.7/32"]
+
+
+async def never() -> None:
+    raise AssertionError("the group is gone, so no rule is in the way")
