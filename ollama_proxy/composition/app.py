@@ -1,5 +1,6 @@
 """Build the application around the pools: what serves requests, and the routes."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -8,20 +9,15 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.fleet import Fleet, build_fleet
-from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
+from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.hosts import HostPolicy
-from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.routes import known_paths
-from ollama_proxy.fleet.backend import (
-    Backend,
-    SupportsModelListing,
-    place_of,
-)
+from ollama_proxy.fleet.backend import Backend, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
@@ -38,20 +34,13 @@ from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.body_budget import BodyBudget
-from ollama_proxy.serving.catalog_refresher import CatalogRefresher
-from ollama_proxy.serving.cold_answers import ColdAnswers
-from ollama_proxy.serving.extra_routes import ExtraRoutes
-from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold_policy import HoldPolicy
-from ollama_proxy.serving.idle_ignores import IdleIgnores
-from ollama_proxy.serving.lesson_book import LessonBook
-from ollama_proxy.serving.model_changes import ModelChanges
-from ollama_proxy.serving.own_replies import OwnReplies
+from ollama_proxy.serving.pool_map import PoolMap
+from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.relay import Services
-from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
+from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.status import Status
-from ollama_proxy.serving.unknown_models import UnknownModels
-from ollama_proxy.store.ports import Place, Store
+from ollama_proxy.store.ports import Store
 from ollama_proxy.upstream.client import UpstreamClient
 
 _STOP_ON_EXIT_S = 30.0
@@ -62,14 +51,21 @@ _MAX_HEADER = 1024 * 1024
 class Parts:
     """Holds the long-lived parts of a running proxy."""
 
-    pool: Pool
-    keeper: CatalogRefresher
-    pulls: Pulls
+    pools: PoolMap
     relay: UpstreamClient
     probing: aiohttp.ClientSession
     fast_path: FastPath | None
-    book: LessonBook
     redeployment: Redeployment
+
+    @property
+    def pool(self) -> Pool:
+        """Return the first pool."""
+        return self.pools.first.pool
+
+    @property
+    def pulls(self) -> Pulls:
+        """Return the pulls of the first pool."""
+        return self.pools.first.pulls
 
 
 PARTS = web.AppKey("parts", Parts)
@@ -98,140 +94,65 @@ def build_app(
     fleet = build_fleet(
         settings, clock=clock, store=store, backend=backend, rng=rng, timing=timing
     )
-    pool, metrics = fleet.pool, fleet.metrics
-    most = MOST_DETACHED if settings.detached_pulls else 0
-    pulls = Pulls(fleet.relay, clock=clock, stall_s=settings.stall_timeout, most=most)
-    known = _build_known(settings, fleet, pulls, clock=clock, store=store)
-    changes = ModelChanges(
-        pool=pool,
-        relay=fleet.relay,
-        pulls=pulls,
-        sticky=fleet.restored,
-        changed=known.keeper.models_changed,
-    )
+    pools = PoolServicesBuilder(
+        settings, fleet, clock=clock, store=store, rng=rng, neighbours=neighbours
+    ).build_all()
+    services = _services(settings, fleet, pools, hold)
+    access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
+    dispatcher = Dispatcher()
+    app = application(dispatcher, [surround(fleet.metrics, access, pools.first)])
+    app[PARTS] = _parts(settings, fleet, services, access, clock)
     status = Status(
-        pool=pool,
-        estimates=fleet.estimates,
-        clock=clock,
-        rng=rng,
-        models=tuple(fleet.offer.models),
-        backend=fleet.offer.name,
-        pulls=pulls,
-        sticky=fleet.restored,
+        pools,
+        clock,
+        backend=fleet.first.offer.name,
         backend_reason=settings.selection.reason,
         disk=store,
-        gpu=fleet.gpu,
-        stage_estimates=fleet.stages,
         neighbours=neighbours,
     )
-    hold = hold or HoldPolicy(settings.hold, settings.max_hold)
-    services = _build_services(settings, fleet, known, status, hold, clock)
-    access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
-    fast_path = (
-        FastPath(services, access=access, clock=clock) if settings.fast_path else None
-    )
-    dispatcher = Dispatcher()
-    app = application(dispatcher, [surround(metrics, access)])
-    app[PARTS] = Parts(
-        pool,
-        known.keeper,
-        pulls,
-        fleet.relay,
-        fleet.probing,
-        fast_path,
-        known.book,
-        Redeployment(pool, redeployed=partial(_go_by_place, fleet.offer, known)),
-    )
     own = AdminHandlers(
-        pool=pool, status=status, metrics=metrics, journal=store, pulls=pulls
+        pools=pools, status=status, metrics=fleet.metrics, journal=store
     )
     app.add_routes(own.routes())
-    _add_ollama_routes(dispatcher, OllamaHandler(services, changes))
+    _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
     return app
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """Holds what is known of models while nothing runs, and what refreshes it."""
-
-    place: Place
-    catalogue: Catalog
-    book: LessonBook
-    unknown: UnknownModels
-    keeper: CatalogRefresher
-
-
-def _build_known(
-    settings: Settings, fleet: Fleet, pulls: Pulls, *, clock: Clock, store: Store
-) -> _Known:
-    backend, restored = fleet.offer.backend, fleet.restored
-    place = store.place(place_of(fleet.offer.name, backend.traits))
-    catalogue = Catalog(
-        fleet.offer.models,
-        version=settings.asleep_version,
-        since=partial(date_of, clock, clock.now()),
-        contents=place.contents(),
-        restored=restored,
-        stock=backend if isinstance(backend, SupportsModelListing) else None,
-    )
-    book = LessonBook(place, clock)
-
-    def being_fetched() -> list[str]:
-        named = [pull.request.model_name for pull in pulls.under_way()]
-        return named + (restored.hoped_for() if restored is not None else [])
-
-    unknown = UnknownModels(
-        wake_rule_of(settings, backend.traits),
-        listing=catalogue,
-        launches=fleet.pool,
-        book=book,
-        clock=clock,
-        starts_empty=backend.traits.starts_empty,
-        also_known=being_fetched,
-    )
-    keeper = CatalogRefresher(
-        fleet.pool,
-        probe=fleet.probe,
-        catalogue=catalogue,
-        place=place,
-        asking=unknown.list_asked,
-        timing=fleet.timing,
-    )
-    return _Known(place, catalogue, book, unknown, keeper)
-
-
-def _build_services(
-    settings: Settings,
-    fleet: Fleet,
-    known: _Known,
-    status: Status,
-    hold: HoldPolicy,
-    clock: Clock,
+def _services(
+    settings: Settings, fleet: Fleet, pools: PoolMap, hold: HoldPolicy | None
 ) -> Services:
-    catalogue = known.catalogue
+    """Return what serves the requests of all pools."""
     return Services(
-        pool=fleet.pool,
-        fleet=FleetView(
-            fleet.pool,
-            known.unknown,
-            IdleIgnores(settings.idle_ignores),
-            needs_without_wake(settings, fleet.offer.backend.traits),
-            lambda: catalogue.last_version,
-        ),
+        pools=pools,
         relay=fleet.relay,
         mark=fleet.mark,
-        replies=OwnReplies(ColdAnswers(catalogue), status, fleet.mark, clock),
-        unknown=known.unknown,
         budget=BodyBudget(settings.max_waiting_bytes),
-        hold=hold,
+        hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=fleet.metrics,
-        extra_routes=ExtraRoutes(
-            settings.extra_routes, known.book, lambda: catalogue.last_version
-        ),
         stall_s=settings.stall_timeout,
+    )
+
+
+def _parts(
+    settings: Settings,
+    fleet: Fleet,
+    services: Services,
+    access: AccessControl,
+    clock: Clock,
+) -> Parts:
+    """Return what runs from the application's start to its end."""
+    first = services.pools.first
+    return Parts(
+        services.pools,
+        fleet.relay,
+        fleet.probing,
+        FastPath(services, access=access, clock=clock) if settings.fast_path else None,
+        Redeployment(
+            first.pool, redeployed=partial(_go_by_place, first, fleet.first.offer)
+        ),
     )
 
 
@@ -250,36 +171,41 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
     add_cors_headers(request, response)
 
 
-def _go_by_place(offer: Offer, known: _Known) -> None:
+def _go_by_place(services: PoolServices, offer: Offer) -> None:
     """Go by what is known of the models where they are from now on."""
-    name = place_of(offer.name, offer.backend.traits)
-    if name != known.place.name:
-        known.book.close()
-        known.place.name = name
-        known.book.reread()
-        known.catalogue.begin_with(known.place.contents())
+    services.go_by_place(place_of(offer.name, offer.backend.traits))
 
 
 async def _release_waiting(app: web.Application) -> None:
     """Wake nothing more, and tell waiting requests that they wait in vain."""
-    app[PARTS].pool.stop_admitting()
+    for services in app[PARTS].pools:
+        services.pool.stop_admitting()
 
 
 def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator[None]]:
     async def run(app: web.Application) -> AsyncIterator[None]:
         parts = app[PARTS]
-        parts.pool.start()
-        parts.keeper.start()
+        for services in parts.pools:
+            services.start()
         yield
-        await parts.keeper.aclose()
-        parts.book.close()
-        await parts.pulls.aclose()
-        await parts.pool.stop_on_exit(everything=stop_on_exit, limit_s=_STOP_ON_EXIT_S)
-        await parts.pool.aclose()
+        for services in parts.pools:
+            await services.aclose()
+        await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
         await parts.relay.aclose()
         await parts.probing.close()
 
     return run
+
+
+async def _end_pools(pools: PoolMap, *, stop_on_exit: bool) -> None:
+    """Stop what ends with the proxy, in all pools at once, and let go of the rest."""
+    stopping = (
+        services.pool.stop_on_exit(everything=stop_on_exit, limit_s=_STOP_ON_EXIT_S)
+        for services in pools
+    )
+    await asyncio.gather(*stopping)
+    for services in pools:
+        await services.pool.aclose()
 
 
 def open_runner(app: web.Application, *, drain_timeout_s: float) -> Runner:

@@ -37,29 +37,37 @@ _SLOTS = {_DEFAULT: (SLOT,)}
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
-    """Holds the pools by name, and the parts that they share.
+class PoolParts:
+    """Holds a pool, and what belongs to its instances alone.
 
-    ``restored``: None if models that clients pulled are not pulled again.
+    ``offer`` is what is launched first. ``restored`` is None if models that clients
+    pulled are not pulled again.
     """
 
+    pool: Pool
     offer: Offer
-    pools: Mapping[str, Pool]
-    probing: aiohttp.ClientSession
     probe: HttpProbe
-    relay: UpstreamClient
-    mark: LoopMark
     restored: RestoredModels | None
     gpu: GpuLook
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Holds the pools by name in their order, and what all of them share."""
+
+    pools: Mapping[str, PoolParts]
+    probing: aiohttp.ClientSession
+    relay: UpstreamClient
+    mark: LoopMark
     metrics: Metrics
     estimates: Estimates
     stages: StageEstimates
     timing: Timing
 
     @property
-    def pool(self) -> Pool:
-        """Return the pool that serves every request, as long as there is one."""
-        return self.pools[_DEFAULT]
+    def first(self) -> PoolParts:
+        """Return the pool that comes first in the settings."""
+        return next(iter(self.pools.values()))
 
 
 def build_fleet(
@@ -73,18 +81,18 @@ def build_fleet(
 ) -> Fleet:
     """Build the pools in a loop; nothing runs yet."""
     offer, mark = offer_of(settings, backend), LoopMark(store.owner_id)
-    restored, load_wishes = _restored(settings, store, offer), LoadWishes()
-    gpu = GpuLook(settings.gpu_check, backend.traits.gpus)
     probing = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=kept_alive_socket),
         timeout=aiohttp.ClientTimeout(total=None),
     )
-    probe = HttpProbe(probing, restored, load_wishes, mark, gpu, timing)
     metrics, estimates = Metrics(), Estimates(store)
     stages, relay = StageEstimates(store.stages), UpstreamClient(mark, timing)
     metrics.watch_stages(offer.name)
-    pools: dict[str, Pool] = {}
+    pools: dict[str, PoolParts] = {}
     for name, slots in _SLOTS.items():
+        restored, load_wishes = _restored(settings, store, offer), LoadWishes()
+        gpu = GpuLook(settings.gpu_check, backend.traits.gpus)
+        probe = HttpProbe(probing, restored, load_wishes, mark, gpu, timing)
         controllers = [
             Controller(
                 slot,
@@ -105,7 +113,7 @@ def build_fleet(
                 offer.name, controller.timeline, counts=metrics, learner=stages
             )
             controller.subscribe(report.on_transition)
-        pools[name] = Pool(
+        pool = Pool(
             slots_of(controllers),
             store=store,
             clock=clock,
@@ -113,27 +121,16 @@ def build_fleet(
             load_wishes=load_wishes,
             timing=timing,
         )
+        pools[name] = PoolParts(pool, offer, probe, restored, gpu)
         for controller in controllers:
             controller.subscribe(partial(_forget_connections, relay))
+    built = [parts.pool for parts in pools.values()]
     metrics.watch(
-        in_flight=lambda: sum(pool.in_flight for pool in pools.values()),
-        waiting=lambda: sum(pool.waiting for pool in pools.values()),
-        ready=lambda: any(pool.is_ready for pool in pools.values()),
+        in_flight=lambda: sum(pool.in_flight for pool in built),
+        waiting=lambda: sum(pool.waiting for pool in built),
+        ready=lambda: any(pool.is_ready for pool in built),
     )
-    return Fleet(
-        offer,
-        pools,
-        probing,
-        probe,
-        relay,
-        mark,
-        restored,
-        gpu,
-        metrics,
-        estimates,
-        stages,
-        timing,
-    )
+    return Fleet(pools, probing, relay, mark, metrics, estimates, stages, timing)
 
 
 def _restored(settings: Settings, store: Store, offer: Offer) -> RestoredModels | None:

@@ -20,8 +20,8 @@ from ollama_proxy.serving.cold_answers import (
     root,
 )
 from ollama_proxy.serving.loop_refusal import loop_refusal
+from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.serving.request_context import RequestContext
-from ollama_proxy.serving.status import Status
 from ollama_proxy.upstream.loop_mark import LoopMark
 
 
@@ -31,7 +31,7 @@ class OwnReplies:
     def __init__(
         self,
         cold: ColdAnswers,
-        status: Status,
+        status: PoolStatus,
         mark: LoopMark,
         clock: Clock,
     ) -> None:

@@ -8,16 +8,12 @@ from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
-from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.serving.body_budget import BodyBudget
-from ollama_proxy.serving.extra_routes import ExtraRoutes
-from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.serving.own_replies import OwnReplies
+from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
-from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 from ollama_proxy.upstream.request import UpstreamRequest
@@ -29,40 +25,18 @@ def ignore_activity() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Holds the parts that every way of serving a request needs.
+    """Holds the parts that every way of serving a request needs, whatever its pool.
 
     ``stall_s``: how long a client may neither send nor read a byte.
     """
 
-    pool: Pool
-    fleet: FleetView
+    pools: PoolMap
     relay: UpstreamClient
     mark: LoopMark
-    replies: OwnReplies
-    unknown: UnknownModels
     budget: BodyBudget
     hold: HoldPolicy
     metrics: Metrics
-    extra_routes: ExtraRoutes
     stall_s: float
-
-    def lease(self, plan: Relay | Observe) -> Lease | None:
-        """Lease the instance that a plan counts on; None if none is ready now."""
-        is_use = isinstance(plan, Relay)
-        return self.pool.try_lease() if is_use else self.pool.observe()
-
-    def admit(self, context: RequestContext, wait: Wait) -> None:
-        """Let a request begin to wait, and remember for whose sake it does."""
-        if context.admitted is None and wait.seeks:
-            self.unknown.note_wake(wait.seeks)
-        context.admit(wait)
-
-    def learn(self, context: RequestContext, answer: Any) -> None:
-        """Learn from an instance's own answer which routes and models it has."""
-        self.extra_routes.heard(
-            context.route, context.method, context.path, answer.status
-        )
-        self.unknown.learn(context, answer)
 
 
 async def relay_request(
@@ -87,7 +61,7 @@ async def relay_request(
             await services.relay.ask(to_send, lease.upstream) as answer,
         ):
             lease.lift_limit()
-            services.learn(context, answer)
+            context.served.learn(context, answer)
             context.outcome = "relayed"
             use = watch(context.route.name, answer, lease)
             touch = ignore_activity if observes else lease.mark_alive

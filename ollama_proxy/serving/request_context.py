@@ -1,20 +1,25 @@
 """Hold one request on its way through the proxy: its facts, log keys and outcome."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.plans import Facts, Wait
+
+if TYPE_CHECKING:
+    from ollama_proxy.serving.pool_services import PoolServices
 
 
 @dataclass(slots=True)
 class RequestContext(Facts):
     """Holds the facts of one request, for its response and its log line.
 
-    ``target``: path and query as the client sent them. ``wait_s``: how long the request
-    has waited. ``load``: the load that it needs.
+    ``served``: the pool that serves it. ``target``: path and query as the client sent
+    them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
     """
 
+    served: "PoolServices" = field(kw_only=True)
     request_id: str = ""
     target: str = ""
     outcome: str = "refused"

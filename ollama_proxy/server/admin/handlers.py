@@ -7,15 +7,15 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ollama_proxy.base.errors import BackendError, HeldBackError
-from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.server.raw_target import raw_path
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.serving.shared_pulls import Pulls
+from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.status import Status, pull_body
 from ollama_proxy.store.ports import Journal
 
 _JOURNAL_ROWS = 50
 _PULLS = "/-/pulls/"
+_ORDER = "an order to the proxy"
 
 
 class AdminHandlers:
@@ -24,14 +24,12 @@ class AdminHandlers:
     def __init__(
         self,
         *,
-        pool: Pool,
+        pools: PoolMap,
         status: Status,
         metrics: Metrics,
         journal: Journal,
-        pulls: Pulls,
     ) -> None:
-        self._pulls = pulls
-        self._pool = pool
+        self._pools = pools
         self._status = status
         self._metrics = metrics
         self._journal = journal
@@ -72,7 +70,7 @@ class AdminHandlers:
         """Launch an instance now, whatever failed before."""
         _refuse_browsers(request)
         try:
-            await self._pool.wake(forced=True)
+            await self._pools.first.pool.wake(forced=True)
         except HeldBackError as error:
             return _json({"error": str(error)}, status=409)
         return _json(self._status.body())
@@ -80,7 +78,7 @@ class AdminHandlers:
     async def stop(self, request: web.Request) -> web.Response:
         """Stop the instance once its streams have ended."""
         _refuse_browsers(request)
-        self._pool.stop()
+        self._pools.first.pool.stop()
         return _json(self._status.body())
 
     async def sweep(self, request: web.Request) -> web.Response:
@@ -91,12 +89,11 @@ class AdminHandlers:
         _refuse_browsers(request)
         dry_run = request.query.get("dry_run") == "1"
         try:
-            found: list[str] = [
-                *await self._pool.sweeper.sweep(dry_run=dry_run, thorough=True)
-            ]
+            sweeper = self._pools.first.pool.sweeper
+            found: list[str] = [*await sweeper.sweep(dry_run=dry_run, thorough=True)]
             if request.query.get("stopped") == "1":
-                found += await self._pool.sweeper.release(dry_run=dry_run)
-            kept = await self._pool.sweeper.idle_costs()
+                found += await sweeper.release(dry_run=dry_run)
+            kept = await sweeper.idle_costs()
         except HeldBackError as error:
             return _json({"error": str(error)}, status=409)
         except (TimeoutError, BackendError) as error:
@@ -111,8 +108,12 @@ class AdminHandlers:
         """
         _refuse_browsers(request)
         model = unquote(raw_path(request).removeprefix(_PULLS))
-        ending = [pull_body(pull) for pull in self._pulls.of(model)]
-        if not await self._pulls.stop(model, "an order to the proxy"):
+        pulls = [services.pulls for services in self._pools]
+        ending = [
+            pull_body(pull) for under_way in pulls for pull in under_way.of(model)
+        ]
+        ended = [await under_way.stop(model, _ORDER) for under_way in pulls]
+        if not any(ended):
             message = f"no pull of {model!r} is under way; see pulls in /status"
             return _json({"error": message}, status=404)
         return _json({"ended": ending})

@@ -15,6 +15,7 @@ from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
 from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
 
@@ -22,7 +23,9 @@ _FIRST_ERROR = 400
 _UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})
 
 
-def surround(metrics: Metrics, access: AccessControl) -> Middleware:
+def surround(
+    metrics: Metrics, access: AccessControl, first: PoolServices
+) -> Middleware:
     """Return the middleware that handles what is the same for every request.
 
     It refuses a request that can't be served, checks access first, answers an internal
@@ -37,7 +40,7 @@ def surround(metrics: Metrics, access: AccessControl) -> Middleware:
             if behind.refuses(request):
                 behind.note_answered()
                 return refusal(behind, metrics)
-        context = request[REQUEST_CONTEXT] = begin(request)
+        context = request[REQUEST_CONTEXT] = begin(request, first)
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         status = 0

@@ -25,7 +25,6 @@ from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.server.aiohttp.request_body import RequestBody
 from ollama_proxy.server.aiohttp.response import begin_response
-from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.relay import Services, relay_request, run_under_lease
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.response_relay import ResponseRelay
@@ -38,14 +37,13 @@ _RETRY_PAUSE_S = 0.25
 class OllamaHandler:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(self, services: Services, changes: ModelChanges) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._changes = changes
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
         services, context = self._services, request[REQUEST_CONTEXT]
-        context.route = services.extra_routes.resolve(
+        context.route = context.served.extra_routes.resolve(
             context.route, request.method, context.path
         )
         marks = request.headers.getall(VIA, ())
@@ -57,11 +55,11 @@ class OllamaHandler:
         response: web.StreamResponse | None = None
         try:
             while response is None:
-                plan = decide(context, services.fleet)
+                plan = decide(context, context.served.fleet)
                 match plan:
                     case Relay() | Observe():
                         context.tried = True
-                        if (lease := services.lease(plan)) is not None:
+                        if (lease := context.served.lease(plan)) is not None:
                             response = await self._relay(
                                 request, context, body, lease, plan, None
                             )
@@ -73,7 +71,7 @@ class OllamaHandler:
                     case _ if hold is not None and hold.response is not None:
                         response = await self._end_held(context, plan, hold)
                     case _:
-                        reply = services.replies.reply(context, plan)
+                        reply = context.served.replies.reply(context, plan)
                         if hold is not None and hold.applied is not None:
                             reply = reply.with_headers(*hold.confirmation.items())
                         response = to_response(reply)
@@ -85,7 +83,7 @@ class OllamaHandler:
 
     def _hold(self, request: web.Request, context: RequestContext, plan: Wait) -> Hold:
         """Begin a wait, which may be one of no time at all."""
-        self._services.admit(context, plan)
+        context.served.admit(context, plan)
         streams = wants_stream(context.route, plan.fields)
         family, policy = context.route.family, self._services.hold
         return Hold(request, family, policy, context.may_wait_s, streams=streams)
@@ -128,7 +126,7 @@ class OllamaHandler:
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
-        leasing = self._services.pool.lease(
+        leasing = context.served.pool.lease(
             context.model, wait_s=wait_s, load=context.load, joins=plan.joins
         )
         try:
@@ -183,11 +181,11 @@ class OllamaHandler:
         response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Relay a request that changes which models the instance has."""
-        changing = self._changes.relay(
+        changing = context.served.changes.relay(
             context.route.name, to_send, context.body.head, lease, response_relay
         )
         response = await run_under_lease(lease, response_relay, changing)
-        self._services.unknown.learn(context, response)
+        context.served.unknown.learn(context, response)
         context.outcome = "relayed"
         return response
 
@@ -199,7 +197,7 @@ class OllamaHandler:
     ) -> web.StreamResponse:
         """End a response that heartbeats have begun, in its own words."""
         problem = plan if isinstance(plan, Unavailable) else Unavailable()
-        told = self._services.replies.unavailable(context, problem)
+        told = context.served.replies.unavailable(context, problem)
         return await hold.fail(told.message, context.request_id)
 
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from ollama_proxy.core.http import headers
 from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.server.raw_target import raw_target
+from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.request_context import RequestContext, draw_request_id
 from ollama_proxy.upstream.request import Body, PreparedRequest
 
@@ -28,8 +29,8 @@ def note_begun(request: web.BaseRequest) -> None:
     request[BEGUN] = True
 
 
-def begin(request: web.BaseRequest) -> RequestContext:
-    """Return the context of a request that just came."""
+def begin(request: web.BaseRequest, served: PoolServices) -> RequestContext:
+    """Return the context of a request that just came; ``served`` is the first pool."""
     method, target = request.method, raw_target(request)
     path = target.partition("?")[0]
     return RequestContext(
@@ -39,4 +40,5 @@ def begin(request: web.BaseRequest) -> RequestContext:
         classify(method, path),
         request_id=draw_request_id(),
         target=target,
+        served=served,
     )

@@ -70,6 +70,7 @@ class FastPath:
             may_wait_s=self._services.hold.hold_s,
             request_id=draw_request_id(),
             target=request.target,
+            served=self._services.pools.first,
         )
         if refusal is not None:
             return self._send(client, context, self._encoded(context, refusal))
@@ -83,12 +84,12 @@ class FastPath:
         """Answer at once, or begin to relay; False if there is more to do."""
         begun_at = asyncio.get_running_loop().time()
         try:
-            plan = decide(context, self._services.fleet)
+            plan = decide(context, context.served.fleet)
             if isinstance(plan, Relay | Observe):
                 return self._begin(client, request, context, plan)
             if isinstance(plan, Wait) and context.may_wait_s <= 0:
-                self._services.admit(context, plan)
-                left_s = self._services.pool.try_request_instance(
+                context.served.admit(context, plan)
+                left_s = context.served.pool.try_request_instance(
                     context.model, wait_s=0.0, load=context.load, joins=plan.joins
                 )
                 if left_s is None:
@@ -106,7 +107,7 @@ class FastPath:
         """Begin a launch, and answer once it is durable."""
         begun_at = asyncio.get_running_loop().time()
         try:
-            left_s = await self._services.pool.request_instance(
+            left_s = await context.served.pool.request_instance(
                 context.model, wait_s=0.0, load=context.load
             )
             answer = self._unserved(context, left_s)
@@ -129,7 +130,7 @@ class FastPath:
             return self._unavailable(context, plan)
         if isinstance(plan, Relay | Observe | Read | Wait):
             return None
-        return self._encoded(context, self._services.replies.reply(context, plan))
+        return self._encoded(context, context.served.replies.reply(context, plan))
 
     def _unserved(self, context: RequestContext, left_s: float) -> Encoded | None:
         """Return the 503 of a request that may not wait for the launch.
@@ -146,7 +147,7 @@ class FastPath:
         """Return the 503, as bytes that are remembered: many ask again and again."""
         family, date = context.route.family, int(self._clock.wall())
         told_id = context.request_id if family is Family.ANTHROPIC else ""
-        status = self._services.replies.unavailable(context, plan)
+        status = context.served.replies.unavailable(context, plan)
         encode = client_response.encode_provisioning_reply
         return Encoded(503, encode(family, status, told_id, date))
 
@@ -202,7 +203,7 @@ class FastPath:
         begun_at, size = asyncio.get_running_loop().time(), len(request.body.head)
         budget, status = self._services.budget, None
         if budget.take(size):
-            lease = self._services.lease(plan)
+            lease = context.served.lease(plan)
             try:
                 if lease is not None:
                     status = await self._relay_under(
@@ -266,7 +267,7 @@ class FastPath:
         context.note_failure(str(error), may_be_done=error.arrived)
         if context.route.counts_as_use and not error.arrived:
             return None  # aiohttp's server sends it again
-        return self._answer(context, decide(context, self._services.fleet))
+        return self._answer(context, decide(context, context.served.fleet))
 
     def _note(
         self, context: RequestContext, status: int, begun_at: float | None

@@ -207,7 +207,7 @@ async def test_a_request_that_an_instance_dropped_is_not_sent_twice(
     ("state", "part"),
     [
         ("ready", "server.fast.handler.relay_request"),
-        ("asleep", "serving.status.Status.waiting"),
+        ("asleep", "serving.pool_status.PoolStatus.waiting"),
     ],
 )
 async def test_a_fault_of_our_own_is_told_in_words(

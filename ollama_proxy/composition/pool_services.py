@@ -1,0 +1,160 @@
+"""Build what belongs to each pool besides its instances: models, words, pulls."""
+
+import random
+from collections.abc import Sequence
+from functools import partial
+
+from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.composition.fleet import Fleet, PoolParts
+from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
+from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.ollama.catalog import Catalog
+from ollama_proxy.fleet.backend import SupportsModelListing, place_of
+from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.serving.catalog_refresher import CatalogRefresher
+from ollama_proxy.serving.cold_answers import ColdAnswers
+from ollama_proxy.serving.extra_routes import ExtraRoutes
+from ollama_proxy.serving.fleet_view import FleetView
+from ollama_proxy.serving.idle_ignores import IdleIgnores
+from ollama_proxy.serving.lesson_book import LessonBook
+from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.own_replies import OwnReplies
+from ollama_proxy.serving.pool_map import PoolMap
+from ollama_proxy.serving.pool_services import PoolServices
+from ollama_proxy.serving.pool_status import PoolStatus
+from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
+from ollama_proxy.serving.unknown_models import UnknownModels
+from ollama_proxy.store.ports import Place, Store
+
+
+class PoolServicesBuilder:
+    """Builds the services of one pool after the other; nothing runs yet."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        *,
+        clock: Clock,
+        store: Store,
+        rng: random.Random,
+        neighbours: Neighbours | None,
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._clock = clock
+        self._store = store
+        self._rng = rng
+        self._neighbours = neighbours
+
+    def build_all(self) -> PoolMap:
+        """Build the services of every pool, in their order."""
+        return PoolMap(
+            [self._build(name, parts) for name, parts in self._fleet.pools.items()]
+        )
+
+    def _build(self, name: str, parts: PoolParts) -> PoolServices:
+        settings, clock = self._settings, self._clock
+        traits = parts.offer.backend.traits
+        place = self._store.place(place_of(parts.offer.name, traits))
+        catalogue, book = self._catalogue(parts, place), LessonBook(place, clock)
+        pulls = self._pulls()
+        unknown = self._unknown(parts, catalogue, book, pulls)
+        keeper = self._keeper(parts, catalogue, place, unknown)
+        status = self._status(name, parts)
+        return PoolServices(
+            name=name,
+            pool=parts.pool,
+            place=place,
+            fleet=FleetView(
+                parts.pool,
+                unknown,
+                IdleIgnores(settings.idle_ignores),
+                needs_without_wake(settings, traits),
+                lambda: catalogue.last_version,
+            ),
+            catalogue=catalogue,
+            book=book,
+            unknown=unknown,
+            keeper=keeper,
+            extra_routes=ExtraRoutes(
+                settings.extra_routes, book, lambda: catalogue.last_version
+            ),
+            restored=parts.restored,
+            pulls=pulls,
+            changes=ModelChanges(
+                pool=parts.pool,
+                relay=self._fleet.relay,
+                pulls=pulls,
+                sticky=parts.restored,
+                changed=keeper.models_changed,
+            ),
+            gpu=parts.gpu,
+            status=status,
+            replies=OwnReplies(ColdAnswers(catalogue), status, self._fleet.mark, clock),
+        )
+
+    def _catalogue(self, parts: PoolParts, place: Place) -> Catalog:
+        backend, clock = parts.offer.backend, self._clock
+        return Catalog(
+            parts.offer.models,
+            version=self._settings.asleep_version,
+            since=partial(date_of, clock, clock.now()),
+            contents=place.contents(),
+            restored=parts.restored,
+            stock=backend if isinstance(backend, SupportsModelListing) else None,
+        )
+
+    def _pulls(self) -> Pulls:
+        return Pulls(
+            self._fleet.relay,
+            clock=self._clock,
+            stall_s=self._settings.stall_timeout,
+            most=MOST_DETACHED if self._settings.detached_pulls else 0,
+        )
+
+    def _unknown(
+        self, parts: PoolParts, catalogue: Catalog, book: LessonBook, pulls: Pulls
+    ) -> UnknownModels:
+        traits = parts.offer.backend.traits
+        return UnknownModels(
+            wake_rule_of(self._settings, traits),
+            listing=catalogue,
+            launches=parts.pool,
+            book=book,
+            clock=self._clock,
+            starts_empty=traits.starts_empty,
+            also_known=partial(_being_fetched, pulls, parts.restored),
+        )
+
+    def _keeper(
+        self, parts: PoolParts, catalogue: Catalog, place: Place, unknown: UnknownModels
+    ) -> CatalogRefresher:
+        return CatalogRefresher(
+            parts.pool,
+            probe=parts.probe,
+            catalogue=catalogue,
+            place=place,
+            asking=unknown.list_asked,
+            timing=self._fleet.timing,
+        )
+
+    def _status(self, name: str, parts: PoolParts) -> PoolStatus:
+        return PoolStatus(
+            name=name,
+            pool=parts.pool,
+            models=tuple(parts.offer.models),
+            estimates=self._fleet.estimates,
+            stage_estimates=self._fleet.stages,
+            clock=self._clock,
+            rng=self._rng,
+            disk=self._store,
+            neighbours=self._neighbours,
+        )
+
+
+def _being_fetched(pulls: Pulls, restored: RestoredModels | None) -> Sequence[str]:
+    """Return the models that instances are about to have."""
+    named = [pull.request.model_name for pull in pulls.under_way()]
+    return named + (restored.hoped_for() if restored is not None else [])

@@ -1,0 +1,84 @@
+"""Hold what belongs to one pool, and is asked about its requests and its models."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ollama_proxy.core.ollama.catalog import Catalog
+from ollama_proxy.core.plans import Observe, Relay, Wait
+from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.serving.catalog_refresher import CatalogRefresher
+from ollama_proxy.serving.extra_routes import ExtraRoutes
+from ollama_proxy.serving.fleet_view import FleetView
+from ollama_proxy.serving.lesson_book import LessonBook
+from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.own_replies import OwnReplies
+from ollama_proxy.serving.pool_status import PoolStatus
+from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.serving.shared_pulls import Pulls
+from ollama_proxy.serving.unknown_models import UnknownModels
+from ollama_proxy.store.ports import Place
+
+
+@dataclass(frozen=True, slots=True)
+class PoolServices:
+    """Holds one pool, what it knows of its models, and what answers in its name.
+
+    ``restored`` is None if models that clients pulled are not to be pulled again.
+    """
+
+    name: str
+    pool: Pool
+    place: Place
+    fleet: FleetView
+    catalogue: Catalog
+    book: LessonBook
+    unknown: UnknownModels
+    keeper: CatalogRefresher
+    extra_routes: ExtraRoutes
+    restored: RestoredModels | None
+    pulls: Pulls
+    changes: ModelChanges
+    gpu: GpuLook
+    status: PoolStatus
+    replies: OwnReplies
+
+    def lease(self, plan: Relay | Observe) -> Lease | None:
+        """Lease the instance that a plan counts on; None if none is ready now."""
+        is_use = isinstance(plan, Relay)
+        return self.pool.try_lease() if is_use else self.pool.observe()
+
+    def admit(self, context: RequestContext, wait: Wait) -> None:
+        """Let a request begin to wait, and remember for whose sake it does."""
+        if context.admitted is None and wait.seeks:
+            self.unknown.note_wake(wait.seeks)
+        context.admit(wait)
+
+    def learn(self, context: RequestContext, answer: Any) -> None:
+        """Learn from an instance's own answer which routes and models it has."""
+        self.extra_routes.heard(
+            context.route, context.method, context.path, answer.status
+        )
+        self.unknown.learn(context, answer)
+
+    def go_by_place(self, name: str) -> None:
+        """Go by what is known of the models in another place from now on."""
+        if name == self.place.name:
+            return
+        self.book.close()
+        self.place.name = name
+        self.book.reread()
+        self.catalogue.begin_with(self.place.contents())
+
+    def start(self) -> None:
+        """Begin to own the instances, and to keep the catalogue true."""
+        self.pool.start()
+        self.keeper.start()
+
+    async def aclose(self) -> None:
+        """End what goes on for the models, and write down what is known of them."""
+        await self.keeper.aclose()
+        self.book.close()
+        await self.pulls.aclose()

@@ -1,0 +1,217 @@
+"""Say what is going on in one pool: the words of its 503s, and its part of ``/status``.
+
+Decides nothing and changes nothing.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.lifecycle.boot_stages import stage_name
+from ollama_proxy.core.lifecycle.estimates import (
+    Estimates,
+    overall_progress,
+    remaining_s,
+)
+from ollama_proxy.core.lifecycle.fault_words import (
+    error_of,
+    failure_words,
+    is_error,
+    starting_words,
+)
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
+from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus, retry_after_s
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.pool import Pool
+
+_LONGEST_RETRY_S = 60.0
+
+_RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
+
+
+class _CachedStatus(NamedTuple):
+    """Holds the status text, cached for 100 ms as long as the record does not change.
+
+    ``wait_s``: in how many seconds a retry is worthwhile; None if unknown.
+    """
+
+    record: Record
+    tenth: int
+    waiting: ProvisioningStatus
+    wait_s: float | None
+
+
+class Disk(Protocol):
+    """Tells whether the state could be written."""
+
+    @property
+    def problem(self) -> str | None:
+        """Return why the last write failed, until one succeeds again."""
+
+
+@dataclass(slots=True)
+class PoolStatus:
+    """Tells the state of a pool; decides nothing and changes nothing.
+
+    ``models`` are those that its instances are to have.
+    """
+
+    name: str
+    pool: Pool
+    models: tuple[str, ...]
+    estimates: Estimates
+    stage_estimates: StageEstimates
+    clock: Clock
+    rng: random.Random
+    disk: Disk
+    neighbours: Neighbours | None = None
+    _last: _CachedStatus | None = None
+    _furthest: tuple[LaunchId | None, float] = (None, 0.0)
+
+    def waiting(self, problem: str | None = None) -> ProvisioningStatus:
+        """Return why no instance can serve a request right now.
+
+        ``problem``: the reason for this one request, if any. Retry-After differs at
+        random between requests, to spread the retries.
+        """
+        controller, tenth = self.foremost(), int(self.clock.now() * 10)
+        last = self._last
+        if last is None or last.record is not controller.record or last.tenth != tenth:
+            last = self._last = self._situation(controller, tenth)
+        again: int | None = retry_after_s(last.wait_s, self.rng.random())
+        retry_after = None if _needs_person(last) else again
+        message = problem or last.waiting.message
+        return last.waiting._replace(message=message, retry_after=retry_after)
+
+    def unwoken(self) -> ProvisioningStatus:
+        """Return why no instance is ready, for a request that may not wake one."""
+        waiting, state = self.waiting(), self.foremost().record.state
+        is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
+        if not is_down or waiting.status == "error":
+            return waiting
+        message = (
+            "no instance is up; by OLLAMA_PROXY_IDLE_IGNORES this request wakes none"
+        )
+        return waiting._replace(status="idle", message=message, eta_s=None)
+
+    def _situation(self, controller: Controller, tenth: int) -> _CachedStatus:
+        record = controller.record
+        failed = is_error(record)
+        starting = record.state is State.STARTING
+        elapsed_s = self._elapsed_s(record)
+        eta_s = self._eta_s(controller, elapsed_s) if not failed else None
+        wait_s = self._pause_s(record) if failed else eta_s
+        waiting = ProvisioningStatus(
+            status="error" if failed else "provisioning",
+            message=self._message(controller, eta_s),
+            stage=record.progress.stage.value if starting else None,
+            progress=self._progress(controller),
+            elapsed_s=elapsed_s,
+            eta_s=round(eta_s, 1) if eta_s is not None else None,
+            retry_after=None,
+        )
+        return _CachedStatus(record, tenth, waiting, wait_s)
+
+    def _eta_s(self, controller: Controller, elapsed_s: float | None) -> float | None:
+        """Return how long a launch still takes, by its stage if others had that one."""
+        name, record = controller.offer.name, controller.record
+        if record.state is State.STARTING:
+            running_s = controller.timeline.running_s(self.clock.now())
+            stage = stage_name(record.progress)
+            by_stage = self.stage_estimates.remaining_s(name, stage, running_s)
+            if by_stage is not None:
+                return by_stage
+        return remaining_s(self.estimates.total_s(name), elapsed_s or 0.0)
+
+    def _pause_s(self, record: Record) -> float:
+        """Return when it is worth asking again after a failed launch."""
+        ends_at = record.retry_at
+        if record.lockout is not None:
+            ends_at = math.inf if record.lockout.until is None else record.lockout.until
+        return max(1.0, ends_at - self.clock.now())
+
+    def foremost(self) -> Controller:
+        """Return the instance that is closest to serving."""
+        controllers = self.pool.controllers
+        if len(controllers) == 1:
+            return controllers[0]
+        return min(controllers, key=lambda c: _RANKS.get(c.record.state, len(_RANKS)))
+
+    def _elapsed_s(self, record: Record) -> float | None:
+        if record.state is not State.STARTING:
+            return None
+        return round(self.clock.now() - record.woken_at, 1)
+
+    def _progress(self, controller: Controller) -> float | None:
+        """Return how far a launch is; reported progress is never taken back."""
+        record = controller.record
+        elapsed_s = self._elapsed_s(record)
+        if elapsed_s is None:
+            return None
+        total_s = self.estimates.total_s(controller.offer.name)
+        at = overall_progress(record.progress, elapsed_s=elapsed_s, total_s=total_s)
+        launch_id, told = self._furthest
+        at = max(at, told) if launch_id == record.launch_id else at
+        self._furthest = (record.launch_id, at)
+        return at
+
+    def _message(self, controller: Controller, eta_s: float | None) -> str:
+        record = controller.record
+        if record.state is State.STOPPING and is_error(record):
+            return self.error(record) or "the instance can't be stopped"
+        if is_error(record) and (record.fault or record.lockout):
+            return failure_words(record, self.clock.now())
+        left = "" if eta_s is None else f", about {eta_s:.0f} s left"
+        kind = "simulated instance" if self.simulated else "instance"
+        if record.state is State.STARTING:
+            return f"the {kind} {starting_words(record.progress, left)}"
+        if record.state in {State.STOPPING, State.DRAINING}:
+            return f"the {kind} is stopping and starts again after that, please retry"
+        if record.state is State.READY:
+            return f"the {kind} did not take the request, please retry"
+        return f"the {kind} is about to start, please retry"
+
+    @property
+    def simulated(self) -> bool:
+        """Tell whether what answers is the stand-in and no model."""
+        return any(c.offer.backend.traits.simulated for c in self.pool.controllers)
+
+    def error(self, record: Record) -> str | None:
+        """Return what is wrong with an instance, or with all that the proxy does."""
+        copied = self.neighbours.problem if self.neighbours else None
+        told = error_of(record, self.clock.now())
+        words = (told, self.disk.problem, copied if copied != told else None)
+        return "; ".join(said for said in words if said) or None
+
+    def body(self) -> dict[str, Any]:
+        """Return the entry of the pool in ``pools`` of ``/status``."""
+        return {
+            "name": self.name,
+            "models": list(self.models),
+            "waiting": self.pool.waiting,
+            "instances": [self._instance(c) for c in self.pool.controllers],
+        }
+
+    def _instance(self, controller: Controller) -> dict[str, Any]:
+        record = controller.record
+        return {
+            "slot": controller.slot,
+            "backend": controller.offer.name,
+            "state": record.state.value,
+            "launch_id": record.launch_id,
+            "url": controller.upstream.url if controller.upstream else None,
+            "in_flight": record.leases,
+            "failures": record.failures,
+            "error": self.error(record),
+            "report": controller.report or None,
+        }
+
+
+def _needs_person(situation: _CachedStatus) -> bool:
+    """Tell whether asking again within a minute, as clients do, helps nothing."""
+    locked, wait_s = situation.record.lockout is not None, situation.wait_s or 0.0
+    return locked and wait_s > _LONGEST_RETRY_S
