@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -13,7 +14,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 import psutil
 
+from ollama_proxy.server.serving_address import running_url
 from tests.forked_cli import ForkedCli
 from tests.processes import living
 from tests.proxy import HAS_FAST_PATH
@@ -55,25 +56,6 @@ def clean_environment(**env: str) -> dict[str, str]:
     }
     fast = {} if HAS_FAST_PATH else {"OLLAMA_PROXY_FAST_PATH": "false"}
     return kept | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": _STATE} | fast | env
-
-
-_HELD: deque[socket.socket] = deque(maxlen=200)
-
-
-def free_port() -> int:
-    """Have the system choose a port for a program that must be told one, and keep it.
-
-    A socket stays bound to it on every address and does not listen: connections are
-    refused, and the program can listen there (both have SO_REUSEADDR), while the system
-    gives the port to nobody else, as it would give one that was let go.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("0.0.0.0", 0))
-    if len(_HELD) == _HELD.maxlen:
-        _HELD.popleft().close()
-    _HELD.append(held)
-    return int(held.getsockname()[1])
 
 
 @dataclass(slots=True)
@@ -129,6 +111,15 @@ class ProxyProcess:
         return self.process.wait(timeout=30)
 
 
+def listens(proxy: ProxyProcess, state: Path) -> bool:
+    """Learn where it listens, from its state folder; tell whether it does yet."""
+    assert proxy.process.poll() is None, proxy.log.read_text()
+    written = running_url(state)
+    if written is not None:
+        proxy.url = f"http://127.0.0.1:{written.rpartition(':')[2]}"
+    return written is not None
+
+
 def answers(proxy: ProxyProcess) -> bool:
     try:
         return bool(proxy.get("/healthz"))
@@ -143,7 +134,7 @@ class Launch:
 
     ``has_session``: in a session of its own, without a controlling terminal;
     ``terminal``: with this one; ``shell``: by these words of a shell, in which "$@" is
-    the command; ``host``: where it listens, on the port that is chosen for it;
+    the command; ``host``: where it listens, on a port that the system chooses;
     ``options``: those of ``serve``; ``program``: by what it is run.
     """
 
@@ -175,11 +166,14 @@ class Launch:
         )
 
 
+_NUMBERS = itertools.count(1)
+
+
 @contextlib.contextmanager
 def proxy_process(
     state: Path, *, pipe: bool = False, **env: str
 ) -> Iterator[ProxyProcess]:
-    """Run the proxy on a free port with its state in ``state``.
+    """Run the proxy on a port of the system's choice with its state in ``state``.
 
     Its output goes to a file beside it, or into a ``pipe``.
     """
@@ -189,24 +183,23 @@ def proxy_process(
 
 @contextlib.contextmanager
 def launched_proxy(
-    state: Path, launch: Launch, env: Mapping[str, str], port: int | None = None
+    state: Path, launch: Launch, env: Mapping[str, str]
 ) -> Iterator[ProxyProcess]:
     """Run the proxy as `proxy_process` does, begun in a way of its own."""
-    port = port or free_port()
     settings = {
-        "OLLAMA_HOST": f"{launch.host}:{port}",
+        "OLLAMA_HOST": f"{launch.host}:0",
         "OLLAMA_PROXY_STATE_DIR": str(state),
         "OLLAMA_PROXY_SIMULATOR": "always",
         "OLLAMA_SIMULATOR_LOAD": "0.2",
         "OLLAMA_SIMULATOR_PULL": "0.4",
         "OLLAMA_SIMULATOR_RATE": "200",
     }
-    log = state.parent / f"{state.name}-{port}.log"
+    log = state.parent / f"{state.name}-{next(_NUMBERS)}.log"
     with log.open("w") as out:
         process = launch.begin(clean_environment(**{**settings, **env}), out)
-    proxy = ProxyProcess(process, f"http://127.0.0.1:{port}", log)
+    proxy = ProxyProcess(process, "", log)
     try:
-        proxy.until(lambda: answers(proxy))
+        proxy.until(lambda: listens(proxy, state) and answers(proxy))
         yield proxy
     finally:
         if process.poll() is None:

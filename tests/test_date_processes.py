@@ -16,10 +16,10 @@ from tests.black_box import (
     ROOT,
     Launch,
     ProxyProcess,
-    free_port,
     launched_proxy,
     run_cli,
 )
+from tests.ports import address_of_nobody
 
 YEARS_S = 56 * 365 * 86_400.0
 _SET_DATE = """
@@ -118,10 +118,27 @@ class Machine:
         return (self.folder / "cloud/launches").read_text().split()
 
 
+@pytest.fixture(scope="module")
+def simulator_url() -> Iterator[str]:
+    """Have a simulator, which stands for every instance of the cloud."""
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "ollama_proxy.simulator", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert simulator.stdout is not None
+        yield simulator.stdout.readline().split()[-1]
+    finally:
+        simulator.terminate()
+        simulator.communicate()
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    port = free_port()
-    machine = Machine(tmp_path, f"http://127.0.0.1:{port}")
+def machine(tmp_path: Path, simulator_url: str) -> Machine:
+    machine = Machine(tmp_path, simulator_url)
     machine.set_date(0.0)
     metadata = tmp_path / "lib/its_cloud-1.dist-info"
     metadata.mkdir(parents=True)
@@ -131,17 +148,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     (metadata / "entry_points.txt").write_text(entry)
     (tmp_path / "lib/its_cloud.py").write_text(_CLOUD)
     (tmp_path / "lib/sitecustomize.py").write_text(_SET_DATE)
-    simulator = subprocess.Popen(
-        [sys.executable, "-m", "ollama_proxy.simulator", "--port", str(port)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield machine
-    finally:
-        simulator.terminate()
-        simulator.wait()
+    return machine
 
 
 def is_ready(proxy: ProxyProcess) -> bool:
@@ -211,7 +218,7 @@ def test_no_lease_is_judged_by_a_date_that_was_never_set(machine: Machine) -> No
 def test_check_says_that_the_date_was_never_set(machine: Machine) -> None:
     machine.set_date(-YEARS_S)
     state = str(machine.folder / "state")
-    address = f"127.0.0.1:{free_port()}"
+    address = address_of_nobody()
     done = run_cli(
         "check",
         **machine.environment(),

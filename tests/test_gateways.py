@@ -25,10 +25,10 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.upstream.endpoint import Link
-from tests.black_box import free_port
 from tests.clients.kits import KITS, NODE
 from tests.fakes.ollama import answers
 from tests.fakes.raw_upstream import Script, raw_upstream
+from tests.ports import held_port
 from tests.proxy import RunningProxy, running_proxy
 
 CADDY = shutil.which("caddy")
@@ -369,7 +369,7 @@ async def test_an_end_that_is_a_megabyte_long_is_seen(
 @contextlib.asynccontextmanager
 async def caddy_before(folder: Path, url: str) -> AsyncIterator[str]:
     """Run a Caddy before a server as our guards do, and return its URL."""
-    port = free_port()
+    port = held_port()  # its file must name one
     (folder / "Caddyfile").write_text(
         f"{{\n admin off\n}}\nhttp://127.0.0.1:{port} {{\n"
         f" reverse_proxy {url} {{\n  flush_interval -1\n }}\n}}\n"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.black_box import free_port, run_cli
+from tests.black_box import run_cli
+from tests.ports import address_of_nobody
 
 PAGE = (
     "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head>"
@@ -118,7 +119,7 @@ def said_by(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
     words = [command, "127.0.0.1:1/team/ollama:1"] if command == "deploy" else [command]
     place = {
         "OLLAMA_PROXY_STATE_DIR": str(folder),
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
     }
     done = run_cli(*words, **place, **env)
     return done.returncode, done.stdout + done.stderr
@@ -200,7 +201,7 @@ def test_check_tells_of_a_registry_that_answers_badly_in_words(
 ) -> None:
     with answering(ANSWERS[name]) as port:
         image = f"127.0.0.1:{port}/team/ollama:1"
-        env = environment("fly", f"http://127.0.0.1:{free_port()}")
+        env = environment("fly", f"http://{address_of_nobody()}")
         with answering(http("200 OK", "{}")) as api:
             env |= {"FLY_FLAPS_BASE_URL": f"http://127.0.0.1:{api}", "FLY_IMAGE": image}
             _, said = said_by("check", tmp_path, env)

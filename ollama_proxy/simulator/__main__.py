@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Mapping
 
 from aiohttp import web
 
+from ollama_proxy.base.listen_address import client_url
 from ollama_proxy.base.parsers import parse_listen
 from ollama_proxy.simulator.server import Manners, build_simulator
 
@@ -63,6 +65,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         await web.TCPSite(runner, arguments.host, arguments.port).start()
+        url = client_url(arguments.host, runner.addresses[0][1])
+        sys.stdout.write(f"the simulator listens at {url}\n")
+        sys.stdout.flush()
         await ended.wait()
     finally:
         await runner.cleanup()

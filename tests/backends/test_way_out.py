@@ -15,8 +15,9 @@ from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.way_out import authorities, is_here, web_proxy
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import BackendError, SpecError, TransientError
-from tests.black_box import free_port, proxy_process, run_cli
+from tests.black_box import proxy_process, run_cli
 from tests.fakes.web_proxy import WebProxy, web_proxy_running
+from tests.ports import address_of_nobody, held_port
 
 NAMES = ("api.machines.dev", "api-at-vie-2.exoscale.com", "registry.example")
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -125,7 +126,7 @@ async def test_a_proxy_that_lets_nobody_pass_is_named_as_the_cause(
 async def test_a_proxy_that_is_not_there_is_named_as_the_cause(
     monkeypatch: pytest.MonkeyPatch, ask: Ask, name: str
 ) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hidden@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hidden@127.0.0.1:{held_port()}")
     with pytest.raises(TransientError) as caught:
         await ask()
 
@@ -233,7 +234,7 @@ async def test_an_api_on_this_machine_is_not_asked_through_the_proxy(
     for variable in ("HTTP_PROXY", "ALL_PROXY", "http_proxy"):
         monkeypatch.setenv(variable, company.url)
     with pytest.raises(TransientError):
-        await ask(f"http://127.0.0.1:{free_port()}")
+        await ask(f"http://{address_of_nobody()}")
 
     assert (company.tunnels, company.asked) == ([], [])
 

@@ -14,7 +14,8 @@ from ollama_proxy.base.environment import expanded, home_folder, state_folder, u
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.store.sqlite.store import SqliteStore
-from tests.black_box import PROGRAM, ROOT, clean_environment, free_port, run_cli
+from tests.black_box import PROGRAM, ROOT, clean_environment, run_cli
+from tests.ports import address_of_nobody
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_output_on_a_full_disk_is_told_in_a_sentence(
     command: str, tmp_path: Path
 ) -> None:
     env = clean_environment(
-        OLLAMA_PROXY_STATE_DIR=str(tmp_path), OLLAMA_HOST=f"127.0.0.1:{free_port()}"
+        OLLAMA_PROXY_STATE_DIR=str(tmp_path), OLLAMA_HOST=address_of_nobody()
     )
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -183,7 +184,7 @@ def test_a_health_check_needs_nobody_to_hear_it(stream: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PROGRAM, "healthcheck"],
-            env=clean_environment(OLLAMA_HOST=f"127.0.0.1:{free_port()}"),
+            env=clean_environment(OLLAMA_HOST=address_of_nobody()),
             timeout=60,
             check=False,
             stdout=full if stream == "stdout" else subprocess.PIPE,
@@ -200,7 +201,7 @@ def test_words_that_an_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     done = run_cli(
         "check",
         OLLAMA_PROXY_STATE_DIR=str(folder),
-        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_HOST=address_of_nobody(),
         **env,
     )
 
@@ -210,6 +211,7 @@ def test_words_that_an_encoding_lacks_are_escaped(tmp_path: Path) -> None:
 
 _WITHOUT = """\
 import sys
+from tests.ports import address_of_nobody
 
 
 class Lacking:
@@ -247,7 +249,7 @@ def test_a_cloud_without_its_libraries_names_the_extra(
         PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))),
         OLLAMA_PROXY_STATE_DIR=str(tmp_path / "state"),
         OLLAMA_PROXY_BACKEND=backend,
-        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_HOST=address_of_nobody(),
         **_CREDENTIALS[backend],
     )
     told = " ".join((done.stdout + done.stderr).split())
@@ -263,7 +265,7 @@ def test_the_stand_in_needs_no_extra(tmp_path: Path) -> None:
         "check",
         PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))),
         OLLAMA_PROXY_STATE_DIR=str(tmp_path / "state"),
-        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_HOST=address_of_nobody(),
     )
 
     assert done.returncode == 0, done.stderr

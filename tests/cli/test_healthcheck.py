@@ -20,12 +20,12 @@ from tests.black_box import (
     ROOT,
     Launch,
     clean_environment,
-    free_port,
     launched_proxy,
     proxy_process,
     run_cli,
     run_process,
 )
+from tests.ports import address_of_nobody, held_port
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}'
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
@@ -85,7 +85,7 @@ def test_a_proxy_that_serves_is_healthy(tmp_path: Path, has_file: bool) -> None:
 
 
 def test_where_nothing_listens_nothing_is_healthy() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://{address_of_nobody()}"
     done = run_cli("healthcheck", OLLAMA_HOST=url)
 
     assert (done.returncode, done.stdout) == (1, "")
@@ -240,7 +240,7 @@ def test_it_loads_next_to_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=clean_environment(OLLAMA_HOST=f"127.0.0.1:{free_port()}"),
+        env=clean_environment(OLLAMA_HOST=address_of_nobody()),
         capture_output=True,
         text=True,
         check=False,
@@ -256,7 +256,7 @@ def test_it_loads_next_to_nothing() -> None:
 def test_it_costs_little_processor_time() -> None:
     before = os.times()
     for _ in range(5):
-        run_process("healthcheck", OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+        run_process("healthcheck", OLLAMA_HOST=address_of_nobody())
     after = os.times()
     spent = after.children_user + after.children_system
     spent -= before.children_user + before.children_system
@@ -277,17 +277,16 @@ def state_folder_of(folder: Path, port: int) -> Iterator[Path]:
 def test_it_finds_the_proxy_of_its_state_folder_on_whatever_port(
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    launch = Launch(options=("--port", str(port)))
-    with launched_proxy(tmp_path / "s", launch, {"OLLAMA_HOST": ":1"}, port=port):
+    launch = Launch(options=("--port", "0"))
+    with launched_proxy(tmp_path / "s", launch, {"OLLAMA_HOST": ":1"}) as proxy:
         env = {"OLLAMA_PROXY_STATE_DIR": f"'{tmp_path / 's'}'"}
         done = run_cli("healthcheck", **env)
-        elsewhere = run_cli("healthcheck", **env, OLLAMA_HOST=f":{free_port()}")
+        elsewhere = run_cli("healthcheck", **env, OLLAMA_HOST=address_of_nobody())
         anywhere = run_cli("healthcheck", **env, OLLAMA_HOST=":0")
 
     for one in (done, elsewhere, anywhere):
         assert (one.returncode, one.stderr) == (0, "")
-        assert one.stdout == f"http://127.0.0.1:{port} serves\n"
+        assert one.stdout == f"{proxy.url} serves\n"
 
 
 def test_the_settings_file_names_the_state_folder_too(
@@ -327,7 +326,7 @@ def test_what_is_given_and_serves_is_asked_alone(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_killed_proxy_helps_nobody(tmp_path: Path) -> None:
-    port = free_port()
+    port = held_port()
     env = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path), "OLLAMA_HOST": f":{port}"}
     with (
         answering(saying(HEALTHY)) as (other, asked),

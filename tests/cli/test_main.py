@@ -21,11 +21,11 @@ from tests.black_box import (
     ROOT,
     Launch,
     clean_environment,
-    free_port,
     launched_proxy,
     proxy_process,
     run_cli,
 )
+from tests.ports import address_of_nobody
 from tests.terminal import Terminal
 
 COMMANDS = sorted(
@@ -128,10 +128,11 @@ def test_every_documented_command_is_one(words: str) -> None:
 
 
 def test_options_of_serve_win_over_the_environment(tmp_path: Path) -> None:
-    port = free_port()
-    launch = Launch(options=("--host", "localhost", "--port", str(port)))
+    launch = Launch(options=("--host", "localhost", "--port", "0"))
     env = {"OLLAMA_HOST": "192.0.2.77:1"}
-    with launched_proxy(tmp_path / "s", launch, env, port=port) as proxy:
+    with launched_proxy(tmp_path / "s", launch, env) as proxy:
+        port = proxy.url.rpartition(":")[2]
+        assert port != "1"
         assert proxy.get("/healthz") == {"status": "ok"}
         assert f"listens on http://localhost:{port}." in proxy.log.read_text()
 
@@ -158,7 +159,7 @@ def test_the_status_is_to_be_had_as_json(tmp_path: Path) -> None:
 
 
 def test_without_a_proxy_json_is_still_json() -> None:
-    done = run_cli("status", "--json", OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+    done = run_cli("status", "--json", OLLAMA_HOST=address_of_nobody())
     told = json.loads(done.stdout)
 
     assert done.returncode == 1
@@ -286,7 +287,7 @@ def test_pulls_are_listed_and_ended_by_a_command(tmp_path: Path) -> None:
 
 
 def test_without_a_proxy_a_command_says_so() -> None:
-    done = run_cli("status", OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+    done = run_cli("status", OLLAMA_HOST=address_of_nobody())
 
     assert done.returncode == 1
     assert "no ollama-proxy answers at http://127.0.0.1:" in done.stderr
@@ -304,7 +305,7 @@ def test_a_backend_without_anything_to_deploy_says_so(tmp_path: Path) -> None:
 def test_sweep_finds_nothing_where_nothing_is_lost(tmp_path: Path) -> None:
     env = {
         "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
     }
     alone = run_cli("sweep", "--dry-run", **env)
     with proxy_process(tmp_path / "s") as proxy:
@@ -317,7 +318,7 @@ def test_sweep_finds_nothing_where_nothing_is_lost(tmp_path: Path) -> None:
 def test_check_examines_without_creating(tmp_path: Path) -> None:
     env = {
         "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
         "OLLAMA_PROXY_SIMULATOR": "always",
     }
     done = run_cli("check", **env)
@@ -331,7 +332,7 @@ def test_check_examines_without_creating(tmp_path: Path) -> None:
 def test_check_names_what_is_not_used(tmp_path: Path) -> None:
     env = {
         "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
         "OLLAMA_PROXY_BACKEND": "local",
         "EXOSCALE_DISK_SIZE": "a lot",
     }
@@ -352,7 +353,7 @@ def test_a_command_prints_its_answer_and_logs_elsewhere(tmp_path: Path) -> None:
 def test_status_without_a_proxy_names_the_backend_and_why(tmp_path: Path) -> None:
     env = {
         "OLLAMA_PROXY_STATE_DIR": str(tmp_path),
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
         "OLLAMA_PROXY_BACKEND": "local",
     }
     done = run_cli("status", **env)

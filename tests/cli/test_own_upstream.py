@@ -13,7 +13,7 @@ from ollama_proxy.base.errors import StartupError
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.cli.own_upstream import IpAddress, leads_here, refuse_own_upstream
 from ollama_proxy.config.loader import load_settings
-from tests.black_box import free_port
+from tests.ports import held_port
 
 OWN = {"192.168.7.2", "fe80::1%eth0", "2001:db8::7", "02:42:ac:11:00:02"}
 
@@ -98,7 +98,7 @@ async def test_another_server_is_none_of_ours(
 
 
 def environment(folder: Path) -> dict[str, str]:
-    port = free_port()
+    port = held_port()  # two settings name it, and nobody gets to listen there
     return {
         **os.environ,
         "OLLAMA_HOST": f"127.0.0.1:{port}",

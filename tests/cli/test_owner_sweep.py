@@ -17,10 +17,11 @@ from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import APP, IMAGE, fly_rig
 from tests.backends.ovh.rig import ovh_rig
-from tests.black_box import free_port, proxy_process, run_cli
+from tests.black_box import proxy_process, run_cli
 from tests.fakes.exoscale.server import KEY, SECRET
 from tests.fakes.fly.server import TOKEN
 from tests.fakes.ovh.server import AI_TOKEN
+from tests.ports import address_of_nobody
 
 LOST = "aaaaaaaaaaaaaaaa"
 LAUNCH = LaunchId("l1111111111111111")
@@ -79,7 +80,7 @@ async def scene(name: str, tmp_path: Path) -> AsyncIterator[Scene]:
         if name == "fly":  # each command keeps Fly's pace, and the fake counts all
             rig.server.is_paced = False
         env = {
-            "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+            "OLLAMA_HOST": address_of_nobody(),
             "OLLAMA_PROXY_STATE_DIR": str(tmp_path / "new"),
             "OLLAMA_PROXY_BACKEND": name,
             **PRICES,

@@ -10,11 +10,11 @@ import pytest
 
 from tests.black_box import (
     ProxyProcess,
-    free_port,
     proxy_process,
     run_cli,
     simulators,
 )
+from tests.ports import address_of_nobody
 
 HELLO = {"model": "llama3.2", "prompt": "hi"}
 
@@ -139,7 +139,7 @@ def test_a_locked_state_folder_names_its_holder(tmp_path: Path) -> None:
     with proxy_process(tmp_path / "s") as proxy:
         done = run_cli(
             "serve",
-            OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+            OLLAMA_HOST=address_of_nobody(),
             OLLAMA_PROXY_STATE_DIR=str(tmp_path / "s"),
         )
         pid = proxy.process.pid
@@ -153,7 +153,7 @@ def test_an_unwritable_state_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run_cli(
         "serve",
-        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_HOST=address_of_nobody(),
         OLLAMA_PROXY_STATE_DIR=str(tmp_path / "file" / "state"),
     )
 

@@ -10,7 +10,8 @@ from ollama_proxy.base.fields import environment_names
 from ollama_proxy.config.known_settings import every_setting
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.service_links import is_service_link, service_links
-from tests.black_box import free_port, proxy_process, run_cli
+from tests.black_box import proxy_process, run_cli
+from tests.ports import address_of_nobody
 
 
 def links(
@@ -121,6 +122,6 @@ def test_the_log_names_them_to_who_looks_closely(tmp_path: Path, level: str) -> 
 
 def test_the_commands_work_beside_such_a_service(tmp_path: Path) -> None:
     env = links("ollama-proxy") | {"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}
-    done = run_cli("check", OLLAMA_HOST=f"127.0.0.1:{free_port()}", **env)
+    done = run_cli("check", OLLAMA_HOST=address_of_nobody(), **env)
 
     assert done.returncode == 0, done.stderr

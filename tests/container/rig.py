@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.black_box import free_port
+from tests.ports import held_port
 
 SOURCE = Path(__file__).parents[2] / "cloud-init" / "container"
 TOKEN = "0123456789abcdef"
@@ -104,14 +104,14 @@ async def container(
         os.chown(folder / "home", USER, USER)
         if not read_only:
             os.chown(folder / "models", USER, USER)
-    port = free_port()
+    port = held_port()  # Caddy and the stub of Ollama must be told theirs
     settings = {
         "PATH": f"{folder}/bin:{os.environ['PATH']}",
         "HOME": f"{folder}/home",
         "TMPDIR": "/tmp",
         "ETC": f"{folder}/etc",
         "OLLAMA_MODELS": f"{folder}/models",
-        "OLLAMA_PORT": str(free_port()),
+        "OLLAMA_PORT": str(held_port()),
         "PORT": str(port),
         "GUARD_TOKEN": TOKEN,
         "POLL_S": "0.1",

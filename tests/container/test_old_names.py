@@ -1,14 +1,12 @@
 """What users of the older sidecar set is understood by the entrypoint, run here."""
 
-import contextlib
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 
-from tests.black_box import free_port
 from tests.container.rig import TOKEN, Container, container
+from tests.ports import two_held_ports
 
 pytestmark = pytest.mark.skipif(
     shutil.which("caddy") is None or not Path("/proc/self/stat").exists(),
@@ -26,15 +24,6 @@ def pulled(inside: Container) -> list[str]:
 def served(inside: Container) -> dict[str, str]:
     text = (inside.folder / "told/env").read_text()
     return dict(line.partition("=")[::2] for line in text.splitlines())
-
-
-def two_free_ports() -> int:
-    """Return a port after which the next one is free, too."""
-    while True:
-        port = free_port()
-        with contextlib.suppress(OSError), socket.socket() as next_one:
-            next_one.bind(("127.0.0.1", port + 1))
-            return port
 
 
 @pytest.mark.parametrize(
@@ -87,7 +76,7 @@ async def test_a_model_that_no_registry_has_is_named_after_one_try() -> None:
 
 
 async def test_the_old_port_is_the_guards_and_ollama_moves_out_of_its_way() -> None:
-    port = two_free_ports()
+    port = two_held_ports()
     async with container(
         PORT="", OLLAMA_HTTP_PORT=str(port), OLLAMA_PORT=str(port)
     ) as inside:

@@ -5,13 +5,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
-from tests.black_box import free_port
+from tests.ports import held_port
 
 
 @contextlib.asynccontextmanager
 async def real_ollama() -> AsyncIterator[str]:
     """Run ``ollama serve`` with the environment's model store; yield its URL."""
-    port = free_port()
+    port = held_port()  # told port 0, it tells which only in a log for people
     environment = os.environ | {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_NO_CLOUD": "1",

@@ -10,11 +10,11 @@ from ollama_proxy.server.serving_address import running_url, written_down
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import (
     Launch,
-    free_port,
     launched_proxy,
     proxy_process,
     run_cli,
 )
+from tests.ports import address_of_nobody
 
 URL = "http://127.0.0.1:4321"
 
@@ -79,7 +79,7 @@ def test_commands_find_the_proxy_of_their_state_folder(tmp_path: Path) -> None:
         pulls = run_cli("pulls", **env)
         stopped = run_cli("stop", **env)
         proxy.terminate()
-        ended = run_cli("status", **env, OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+        ended = run_cli("status", **env, OLLAMA_HOST=address_of_nobody())
 
     assert shown.stdout.splitlines()[0].split() == ["proxy", proxy.url]
     assert "provisioning (starting" in woken.stdout
@@ -94,7 +94,7 @@ def test_another_address_is_asked_first_and_then_that_of_the_folder(
     tmp_path: Path,
 ) -> None:
     state = tmp_path / "s"
-    nobody = f"http://127.0.0.1:{free_port()}"
+    nobody = f"http://{address_of_nobody()}"
     env = {"OLLAMA_PROXY_STATE_DIR": str(state), "OLLAMA_HOST": nobody}
     with proxy_process(state) as proxy, proxy_process(tmp_path / "t") as other:
         told = run_cli("status", **env)
@@ -112,17 +112,18 @@ def test_another_address_is_asked_first_and_then_that_of_the_folder(
     assert asked.stderr == ""
 
 
-def test_a_free_port_is_found_by_the_commands(tmp_path: Path) -> None:
-    state, port = tmp_path / "s", free_port()
-    launch = Launch(options=("--port", str(port)))
-    with launched_proxy(state, launch, {}, port=port) as proxy:
+def test_a_port_that_the_system_chose_is_found_by_the_commands(tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    launch = Launch(options=("--port", "0"))
+    with launched_proxy(state, launch, {"OLLAMA_HOST": "127.0.0.1:1"}) as proxy:
         done = run_cli("status", OLLAMA_PROXY_STATE_DIR=str(state))
 
+    assert not proxy.url.endswith((":0", ":1"))
     assert done.stdout.splitlines()[0].split() == ["proxy", proxy.url]
 
 
 def test_a_killed_proxy_is_noticed(tmp_path: Path) -> None:
-    state, elsewhere = tmp_path / "s", f"127.0.0.1:{free_port()}"
+    state, elsewhere = tmp_path / "s", address_of_nobody()
     with proxy_process(state) as proxy:
         proxy.kill()
         left = (state / "serving.json").read_text()

@@ -12,10 +12,10 @@ from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
 from ollama_proxy.store.memory import MemoryNotes
-from tests.black_box import free_port
 from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance, Timing, new_id
 from tests.fakes.exoscale.guest import Guests, guests_of
 from tests.fakes.exoscale.server import KEY, SECRET, ExoscaleServer, exoscale_server
+from tests.ports import held_port
 from tests.virtual_time import JumpingClock
 
 OWNER = "0123456789abcdef"
@@ -100,6 +100,6 @@ async def exoscale_rig(
     """Run a fake Exoscale and its guests."""
     clock = JumpingClock()
     cloud = FakeExoscale(clock.now, timing or Timing())
-    port = free_port()
+    port = held_port()  # every guest listens on it, each at an address of its own
     async with exoscale_server(cloud) as server, guests_of(cloud, port) as guests:
         yield Rig(cloud, server, guests, clock, folder, port)

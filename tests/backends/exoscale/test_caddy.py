@@ -25,8 +25,8 @@ from ollama_proxy.simulator.server import (
 )
 from ollama_proxy.upstream.certificates import Authority
 from ollama_proxy.upstream.endpoint import Link, connection_options, credentials
-from tests.black_box import free_port
 from tests.fakes.exoscale.caddy import heartbeat_socket, run_caddy
+from tests.ports import held_port
 from tests.proxy import lines, running_proxy
 from tests.virtual_time import SetClock
 
@@ -69,7 +69,7 @@ async def instance(tmp_path: Path, date: float) -> AsyncIterator[Instance]:
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = free_port()
+    port = held_port()  # our Caddyfile must name one
     process = await run_caddy(
         CADDYFILE,
         port=port,

@@ -16,8 +16,9 @@ from ollama_proxy.config.settings import backend_name
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding
 from tests.backends.fly.rig import IMAGE, Rig
-from tests.black_box import free_port, run_cli
+from tests.black_box import run_cli
 from tests.fakes.fly.server import TOKEN
+from tests.ports import address_of_nobody
 
 LAUNCH = LaunchId("l0123456789abcdef")
 
@@ -25,7 +26,7 @@ LAUNCH = LaunchId("l0123456789abcdef")
 async def typed(rig: Rig, *words: str, **more: str) -> "CompletedProcess[str]":
     """Run the command line while the fake answers."""
     env = {
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
         "OLLAMA_PROXY_STATE_DIR": str(rig.folder / "state"),
         "FLY_FLAPS_BASE_URL": rig.server.url,
         "FLY_API_TOKEN": TOKEN,

@@ -8,14 +8,15 @@ import pytest
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.ovh.rig import IMAGE, Rig
-from tests.black_box import free_port, run_cli
+from tests.black_box import run_cli
 from tests.fakes.ovh.server import AI_TOKEN, CALL_TOKEN
+from tests.ports import address_of_nobody
 
 
 async def typed(rig: Rig, *words: str, **more: str) -> "CompletedProcess[str]":
     """Run the command line while the fakes answer."""
     env = {
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_HOST": address_of_nobody(),
         "OLLAMA_PROXY_STATE_DIR": str(rig.folder / "state"),
         "OVH_AI_API_URL": f"{rig.server.url}/{{region}}",
         "OVH_DRIVER": rig.driver,

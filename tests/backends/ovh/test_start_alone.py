@@ -9,8 +9,9 @@ from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.backends.ovh.test_commands import typed
-from tests.black_box import PROGRAM, ROOT, clean_environment, free_port
+from tests.black_box import PROGRAM, ROOT, clean_environment
 from tests.fakes.ovh.server import AI_TOKEN
+from tests.ports import address_of_nobody
 
 
 def on_record(rig: Rig) -> tuple[str | None, State | None, bool]:
@@ -119,7 +120,7 @@ async def test_a_later_proxy_takes_the_app_over_and_ends_it_when_idle(
     await typed(rig, "start")
     before = (rig.cloud.made, rig.cloud.starts, len(rig.cloud.paid))
     env = clean_environment(
-        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
+        OLLAMA_HOST=address_of_nobody(),
         OLLAMA_PROXY_STATE_DIR=str(rig.folder / "state"),
         OLLAMA_PROXY_IDLE_TIMEOUT="1s",
         OVH_AI_API_URL=f"{rig.server.url}/{{region}}",
