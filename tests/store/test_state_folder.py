@@ -159,7 +159,9 @@ def in_little_room(folder: Path, room: int) -> list[str]:
     """Return what a process says that may write files of so many bytes."""
     done = subprocess.run(
         [sys.executable, "-c", _IN_LITTLE_ROOM, str(folder), str(room)],
-        env=clean_environment(),
+        # Python 3.11 does not notice that a compiled module was written in part, and
+        # every later process fails to load it: "marshal data too short".
+        env=clean_environment(PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,
         text=True,
         timeout=60,
