@@ -4,8 +4,8 @@ import gc
 import os
 import sys
 
-# Of the 50 000 objects of 700 modules that are loaded the collector can free none, and
-# to look took a seventh of the start. `serve` sets a number of its own.
+# The garbage collector can free none of the 50 000 objects of 700 modules, and looking
+# at them took a seventh of the start-up time. `serve` sets its own threshold.
 _COLLECT_AFTER = 50_000
 
 

@@ -11,22 +11,22 @@ from ollama_proxy.base.moments import Mark, Reading, moment_at_start
 
 
 class Clock(Protocol):
-    """Tells time by two clocks: one to measure with, and one that has the date.
+    """Tells time by two clocks: one measures intervals, the other has the date.
 
-    Both are in seconds since the epoch, but only for `wall` that is a promise.
+    Both return seconds since the epoch, but only `wall` guarantees it.
     """
 
     def now(self) -> float:
         """Return the present moment, to be compared with other moments of this clock.
 
-        It goes on second by second, also while the machine sleeps, whatever is done
-        to the date.
+        It advances second by second, even while the machine sleeps, and independently
+        of changes to the date.
         """
 
     def wall(self) -> float:
-        """Return the date as the machine has it, for what others read.
+        """Return the machine's date, for values that others read.
 
-        It jumps when somebody sets it, by years where a machine boots in 1970.
+        It jumps when it is set, by decades on a machine that boots in 1970.
         """
 
 
@@ -41,8 +41,8 @@ class Marking(Protocol):
 class Machine:
     """Reads the clocks of a machine.
 
-    ``wall``: its date; ``uptime_s``: seconds since the boot that ``boot`` names, those
-    included in which it slept, where the system counts them.
+    ``wall``: its date. ``uptime_s``: seconds since the boot ``boot``, including sleep
+    if the system counts it.
     """
 
     wall: Callable[[], float]
@@ -73,13 +73,12 @@ def _boot() -> str:
 
 
 class SystemClock:
-    """Measures time, whatever is done to the machine's date while we run, or between.
+    """Measures time independently of changes to the machine's date, across restarts.
 
-    ``last``: a mark of the process before, after which `now` goes on. From then on a
-    clock counts that can't be set, and that goes on while the machine sleeps where the
-    system has it. So an idle timeout is neither lengthened nor cut by a correction of
-    the date, and a laptop that wakes up stops an instance that has been idle
-    meanwhile.
+    ``last``: the mark of the previous process, where `now` continues. From there it
+    counts with a clock that can't be set, and that includes sleep if the system
+    supports it. So a corrected date neither lengthens nor shortens an idle time-out,
+    and a laptop that wakes up stops an instance that was idle meanwhile.
     """
 
     def __init__(

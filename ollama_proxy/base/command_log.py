@@ -1,7 +1,7 @@
 """Render log events as sentences while a command runs, for the person who typed it.
 
-Lines of libraries are left out, which mean nothing to that person, and those of what
-the command tells on its standard output.
+Lines of libraries are left out, and so are lines that the command prints on standard
+output itself.
 """
 
 from collections.abc import MutableMapping
@@ -16,9 +16,9 @@ _LEFT_OUT = frozenset({"event", "level", "timestamp", "at", "reason", "error"})
 
 
 def as_sentence(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """Return an event as one line for a person: a renderer of structlog's.
+    """Return an event as one line for a person, as a structlog renderer.
 
-    Raises `structlog.DropEvent` for what is left out.
+    Raises `structlog.DropEvent` for events that are left out.
     """
     name = str(event.get("event", ""))
     if name in _UNSAID:

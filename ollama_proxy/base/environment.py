@@ -12,11 +12,12 @@ _QUOTES = "\"'"
 
 
 def unquoted(text: str) -> str:
-    """Return a value without the spaces and the pairs of quotes around it.
+    """Return the value without surrounding spaces and pairs of quotes.
 
-    ``docker run --env-file`` and systemd units hand quotes over that a shell takes
-    away; Ollama drops those of its own variables (``Var`` in ``envconfig/config.go``).
-    A quote at one end only may be part of a secret, so it stays.
+    ``docker run --env-file`` and systemd units pass quotes on that a shell would
+    remove; Ollama removes them from its own variables (``Var`` in
+    ``envconfig/config.go``). A quote at one end only may be part of a secret, so it
+    stays.
     """
     text = text.strip()
     while len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
@@ -38,7 +39,7 @@ def home_folder(env: Mapping[str, str]) -> Path | None:
         return None
     try:
         home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # a user id without an account, as platforms choose
+    except KeyError:  # a user id without an account: some platforms choose one
         return None
     return home if home.is_absolute() else None
 
@@ -57,10 +58,9 @@ def is_without_home(path: Path) -> bool:
 
 
 def state_folder(env: Mapping[str, str]) -> Path:
-    """Return where the state is kept if no setting says it.
+    """Return the state folder if no setting names one.
 
-    A relative ``XDG_STATE_HOME`` counts for nothing (XDG Base Directory
-    Specification, 0.8).
+    A relative ``XDG_STATE_HOME`` is ignored (XDG Base Directory Specification, 0.8).
     """
     base = expanded(Path(unquoted(env.get("XDG_STATE_HOME", ""))), env)
     if not base.is_absolute():

@@ -21,9 +21,9 @@ class StartupError(ProxyError):
 
 
 class ConsentError(StartupError):
-    """Reports that something without a mark of ours would be touched.
+    """Reports that something without our tag would be changed or deleted.
 
-    A person has to agree first; ``names`` are the ids that the yes has to name.
+    ``names``: the ids that the person must confirm.
     """
 
     reason = "consent"
@@ -56,10 +56,10 @@ class IllegalTransition(ProxyError):  # noqa: N818 - named after the pair, not t
 
 
 class BackendError(ProxyError):
-    """Reports that a call to a cloud did not do what it was asked.
+    """Reports that a call to a cloud did not do what it should.
 
-    A ``final`` one comes again until a person changes something. ``report`` is what
-    there is to read besides the message: up to 8 KB of it are logged and kept.
+    A ``final`` error recurs until a person changes something. ``report``: details
+    besides the message; up to 8 KB are logged and kept.
     """
 
     reason = "backend"
@@ -77,9 +77,9 @@ class TransientError(BackendError):
 
 
 class RateLimitError(TransientError):
-    """Reports a call that was refused for the number of calls, and did nothing.
+    """Reports a call that was refused for its rate, and did nothing.
 
-    ``retry_after_s``: how long the cloud wants no other; None if it did not say.
+    ``retry_after_s``: pause that the cloud demands; None if it names none.
     """
 
     reason = "rate_limit"
@@ -159,9 +159,9 @@ class InstanceLostError(ProxyError):
 
 
 class UpstreamError(ProxyError):
-    """Reports that no byte of an answer has come from the instance.
+    """Reports that no byte of a response was received from the instance.
 
-    Unless the request may have ``arrived``, it can be sent again.
+    The request can be sent again unless it may have ``arrived``.
     """
 
     reason = "upstream"

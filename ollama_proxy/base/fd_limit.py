@@ -1,7 +1,7 @@
-"""Raise the limit of descriptors, which bounds how many connections fit.
+"""Raise the limit of file descriptors, which bounds the number of connections.
 
-Each request takes two, one to its client and one to the instance. Where the limit
-is met, new clients wait in the kernel's line until others are done.
+Each request takes two: one to its client and one to the instance. At the limit, new
+clients wait in the kernel's backlog until others are done.
 """
 
 import sys
@@ -24,7 +24,7 @@ def raise_limit() -> int | None:
         return None if soft == resource.RLIM_INFINITY else soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    except (OSError, ValueError):  # macOS has a limit of its own below the hard one
+    except (OSError, ValueError):  # macOS caps it below the hard limit
         return soft
     return most
 

@@ -20,11 +20,13 @@ OWN_PREFIX = "OLLAMA_PROXY_"
 class BackendSettings(BaseModel):
     """Holds the settings of one backend: a table in the file, variables of its own.
 
-    ``credentials``: sets of settings, of which one complete set lets the backend be
-    found without being named. ``pairs``: settings of which each needs the others.
-    ``refused``: variables of a forerunner that can't be honoured, with why, and what to
-    do instead; a name that ends in ``*`` is all that begin so. ``foreign``: variables
-    of the cloud's own programs, which are no misspelt settings.
+    - ``credentials``: sets of settings; a complete set selects the backend even if it
+      is not named.
+    - ``pairs``: settings that need each other.
+    - ``refused``: variables of a forerunner that can't be honoured, with the reason and
+      what to do instead. A trailing ``*`` stands for any ending.
+    - ``foreign``: variables of the cloud's own programs, which are not misspelt
+      settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -63,9 +65,9 @@ def setting(
 ) -> Any:
     """Declare a setting: its default, its environment variables, its meaning.
 
-    ``shown`` is the default as the documentation writes it; ``is_secret``: a value that
-    is wrong is not told, as it never is of a `pydantic.SecretStr`. ``formerly``: the
-    names that it had in the file and in the environment, which go on working.
+    ``shown``: the default, as the documentation writes it. ``is_secret``: a wrong value
+    is not quoted, as for a `pydantic.SecretStr`. ``formerly``: its former names in the
+    file and in the environment, which go on working.
     """
     extra: dict[str, Any] = {"env": env, "shown": shown, "secret": is_secret}
     if formerly is not None:

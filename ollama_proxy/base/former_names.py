@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 def forwarded(former: str, now: Mapping[str, str]) -> Callable[[str], object]:
-    """Return a module's ``__getattr__`` that finds names where they are now.
+    """Return a module's ``__getattr__`` that forwards names to where they are now.
 
     ``now`` maps each name to ``module:name``, and ``*`` to the module of all others.
-    There is one `DeprecationWarning` per former module and process, at the import.
-    Raises `AttributeError` for what neither has.
+    Warns once (`DeprecationWarning`) per former module and process, at the import.
+    Raises `AttributeError` for a name that neither has.
     """
     has_warned = False
 
@@ -33,9 +33,9 @@ def forwarded(former: str, now: Mapping[str, str]) -> Callable[[str], object]:
 
 
 def with_former_fields(**now: str) -> Callable[[type[T]], type[T]]:
-    """Return a class decorator that lets fields be given and read by a former name.
+    """Return a class decorator under which fields also have their former names.
 
-    ``now`` maps each former name to the present one. There is one `DeprecationWarning`
+    ``now`` maps each former name to the present one. Warns once (`DeprecationWarning`)
     per class and process. Raises `TypeError`, as Python does, for a field that is given
     by both names.
     """

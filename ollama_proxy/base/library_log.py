@@ -1,8 +1,8 @@
-"""Log what libraries log, and exceptions, without repeating anything of a client's.
+"""Log messages of libraries, and exceptions, without any data of a client.
 
-A library's message quotes what it could not read, and so do most exceptions: a key in
-a header, a query, a prompt. So a message is logged as it stands in the library's
-source, without its arguments, and an exception by its class and its place.
+A library's message quotes its input, and so do most exceptions: a key in a header, a
+query, a prompt. So a message is logged as written in the library's source, without its
+arguments, and an exception by its class and location.
 """
 
 import logging
@@ -48,9 +48,10 @@ def tell_exception(
 
 
 def traced(error: BaseException | None) -> dict[str, Any]:
-    """Return where an exception and its causes came from, without their words.
+    """Return where an exception and its causes were raised, without their messages.
 
-    Words of our own, and of the system's, are kept: ``reason``. None gives nothing.
+    Messages of our own errors, and of the operating system, are kept as ``reason``.
+    None returns nothing.
     """
     if error is None:
         return {}

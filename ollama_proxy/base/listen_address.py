@@ -1,7 +1,7 @@
 """Read the address where the proxy listens, as ``OLLAMA_HOST`` writes it.
 
-Little is imported, since the health check loads little else. Source: ``Host`` in
-Ollama's ``envconfig/config.go``, and ``SplitHostPort`` of Go's ``net``.
+It imports little, since the health check uses it. Source: ``Host`` in Ollama's
+``envconfig/config.go``, and ``SplitHostPort`` of Go's ``net``.
 """
 
 import socket
@@ -15,11 +15,11 @@ _EVERY = {"", "0.0.0.0", "::"}  # noqa: S104 - what is asked for, no bind
 def split_address(text: str, default_port: int = _DEFAULT[1]) -> tuple[str, int]:
     """Return host and port of an address, read as Ollama's server reads its own.
 
-    ``host``, ``host:port``, ``:port`` or ``scheme://host:port/path``. Without a
-    port it is the default, with ``http://`` 80 and with ``https://`` 443. An empty host
-    means every address; without any, loopback is meant. Addresses are as the kernel
-    writes them. Raises `ValueError` for what nothing can listen on; Ollama takes the
-    default port for one that it does not understand.
+    Accepts ``host``, ``host:port``, ``:port`` and ``scheme://host:port/path``. The port
+    defaults to 11434; to 80 with ``http://`` and to 443 with ``https://``. An empty
+    host means every address; no value means loopback. Addresses are returned as the
+    kernel writes them. Raises `ValueError` for an invalid host or port; Ollama
+    replaces an invalid port by the default.
     """
     given = text.strip().strip("\"'").strip()
     scheme, found, rest = given.partition("://")
@@ -85,7 +85,7 @@ def _address(host: str) -> str:
 
 
 def _is_old_number(host: str) -> bool:
-    """Tell whether C reads an address where Go reads none: ``0``, ``127.1``, ``0x7f``.
+    """Tell whether C reads an address that Go does not: ``0``, ``127.1``, ``0x7f``.
 
     ``OLLAMA_HOST=0`` must not open every address.
     """
@@ -111,8 +111,8 @@ def _checked_port(port: str, default: int, text: str) -> int:
 def client_host(host: str) -> str:
     """Return the host that a client on this machine connects to.
 
-    For ``::`` that is IPv4 too, which its one socket takes: in many containers it can
-    be bound while IPv6 is switched off, and ``::1`` fails there.
+    ``::`` becomes an IPv4 address, which its one socket serves too: many containers can
+    bind ``::`` while IPv6 is switched off, and ``::1`` fails there.
     """
     return "127.0.0.1" if host in _EVERY else host
 

@@ -1,7 +1,7 @@
-"""Name every event that is logged, and render log lines.
+"""Name every logged event, and render log lines.
 
-One line per request, one per transition. Never a prompt, an answer, a key or a
-token. Lines are JSON unless the output is a terminal.
+One line per request, one per transition. No line contains a prompt, a response, a key
+or a token. Lines are JSON unless the output is a terminal.
 """
 
 import asyncio
@@ -74,10 +74,10 @@ LIBRARY_WARNED: Final = "library.warned"
 
 
 class RequestLog:
-    """Writes the line of each request as structlog would, without its machinery.
+    """Writes the line of each request as structlog would, without its overhead.
 
-    There is one line per request, so it is on the way of every one of them. Where a
-    person reads along, and before `configure`, structlog renders it.
+    Every request writes one. On a terminal, and before `configure`, structlog renders
+    it.
     """
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ def configure(
 ) -> None:
     """Set up logging for the process: ``level`` is a name such as ``info``.
 
-    ``has_colours``: whether a terminal gets some; nothing else does.
-    ``of_command``: a person reads it, so there are sentences, from warnings on.
+    ``has_colours``: whether a terminal gets colours. ``of_command``: the reader is a
+    person, so events become sentences, from the level warning on.
     """
     out = stream if stream is not None else sys.stderr
     lines = _ForgivingLogger(out)
@@ -159,26 +159,26 @@ def _now() -> str:
     return f"{_second(now_ns // 10**9)}.{now_ns % 10**9 // 1000:06d}Z"
 
 
-@functools.lru_cache(maxsize=2)  # most lines are of the same second as the last
+@functools.lru_cache(maxsize=2)  # most lines are in the same second as the last
 def _second(since_epoch: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_epoch))
 
 
 def _json(event: object, **_options: object) -> str:
-    """Return an event as JSON; what JSON does not know as text.
+    """Return an event as JSON; other types become text.
 
-    JSON leaves some characters as they are that a terminal obeys, which may show it.
+    Control characters that JSON leaves as they are get escaped: a terminal may show it.
     """
     try:
         return shown_json(msgspec.json.encode(event, enc_hook=repr).decode())
-    except UnicodeEncodeError:  # half a character, of a header say
+    except UnicodeEncodeError:  # a lone surrogate, from a header for example
         return json.dumps(event, default=repr)
 
 
 class _ForgivingLogger(structlog.PrintLogger):
-    """Writes lines; goes on without them once the stream can't be written any more.
+    """Writes lines; ignores a stream that can't be written any more.
 
-    A log that is closed or full must not end what keeps an eye on the bill.
+    A closed or full log must not end the process that watches the bill.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -192,16 +192,16 @@ class _ForgivingLogger(structlog.PrintLogger):
         self.flush()
 
     def soon(self, message: str) -> None:
-        """Write one line before the event loop looks at a socket again.
+        """Write one line before the event loop polls its sockets again.
 
-        So requests that are answered together share a call of the system's.
+        So requests that are answered together share one system call.
         """
         self._lines.append(message)
-        # The first line schedules the flush; later ones of the loop's turn join it.
+        # The first line schedules the flush; later lines of the same iteration join it.
         if len(self._lines) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self.flush)
-            except RuntimeError:  # nothing runs
+            except RuntimeError:  # no event loop
                 self.flush()
 
     def flush(self) -> None:

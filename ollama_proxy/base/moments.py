@@ -1,9 +1,9 @@
-"""Decide what moment it is at a start, and which moments on record to believe.
+"""Compute the present moment at a start, and check recorded moments.
 
-Pure. Moments are those of `Clock.now`: seconds on one line that goes through all
-processes of a deployment, so that what one wrote down another can compare. Only how
-long there was none has to be guessed, and only after a reboot: then there is but the
-date, and somebody may have set it.
+Pure. Moments are those of `Clock.now`: seconds on one time line through all processes
+of a deployment, so that a process can compare its moments with those that another one
+recorded. Only the time without a process must be estimated, and only after a reboot:
+then there is only the date, which may have been set in between.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ _LONGEST_ABSENCE_S: Final = 366 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Holds what a machine's clocks show at once.
+    """Holds readings of a machine's clocks at one instant.
 
-    ``wall``: the date, in epoch seconds; ``uptime_s``: since it was booted; ``boot``
-    names that boot, and is empty where none can be told from another.
+    ``wall``: the date, in epoch seconds. ``uptime_s``: seconds since boot. ``boot``: id
+    of that boot; empty if the system has none.
     """
 
     wall: float
@@ -45,10 +45,10 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def moment_at_start(last: Mark | None, here: Reading) -> float:
-    """Return what moment it is at the start of a process; ``last``: what it continues.
+    """Return the moment at the start of a process; ``last``: the mark it continues.
 
-    Never before the last one. If the time that passed is unknown, none has passed:
-    what was to happen after a while happens that while after the restart.
+    Never before the last one. If the elapsed time is unknown, it counts as 0 s, so
+    pauses that were running begin anew after the restart.
     """
     if last is None or not EARLIEST <= last.now < _LATEST:
         return here.wall if EARLIEST <= here.wall < _LATEST else EARLIEST
@@ -66,10 +66,9 @@ def _passed_s(last: Mark, here: Reading) -> float:
 
 
 def is_impossible(moment: float, now: float) -> bool:
-    """Tell whether a moment on record is the date of a clock that was not set yet.
+    """Tell whether a recorded moment is the date of a clock that was not set yet.
 
-    Older versions wrote down dates, as each of their processes found them. Zero stands
-    for no moment.
+    Older versions recorded dates. Zero stands for no moment.
     """
     return 0.0 < moment < EARLIEST <= now
 

@@ -105,9 +105,9 @@ def parse_listen(value: object) -> Listen:
 
 
 def replace_listen(listen: Listen, host: str | None, port: str | None) -> Listen:
-    """Return an address with another host, another port or both; None leaves it.
+    """Return an address with another host, port or both; None keeps a part.
 
-    A host may bring its port, as in ``OLLAMA_HOST``. Raises `ValueError`.
+    The host may include a port, as in ``OLLAMA_HOST``. Raises `ValueError`.
     """
     if host is not None:
         name, number = split_address(host, listen.port)

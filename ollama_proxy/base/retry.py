@@ -1,7 +1,7 @@
-"""Repeat calls with growing pauses, on tenacity.
+"""Repeat calls with growing pauses, using tenacity.
 
-tenacity's `stop_after_delay` and `stop_before_delay` read the machine's clock and are
-banned by lint: a limit of time is a ``stop`` of ours that asks the injected `Clock`.
+Lint bans tenacity's `stop_after_delay` and `stop_before_delay`, which read the
+machine's clock: a time limit is a ``stop`` of ours with the injected `Clock`.
 """
 
 import random
@@ -18,7 +18,7 @@ Sleep = Callable[[float], Awaitable[None]]
 class GrowingPause:
     """Holds the pauses between tries: ``first_s``, times ``factor``, up to ``most_s``.
 
-    ``rng`` spreads each by a fifth, so that many callers do not come back together.
+    ``rng`` varies each by a fifth, so that many callers do not retry at once.
     """
 
     first_s: float
@@ -32,7 +32,7 @@ class GrowingPause:
 
     def after(self, tries: int) -> float:
         """Return the pause after so many tries in a row, in seconds."""
-        # 64 doublings are more than any bound, and far from the largest float.
+        # 64 doublings exceed any bound, and do not overflow a float.
         length_s = min(self.most_s, self.first_s * self.factor ** min(tries - 1, 64))
         return length_s if self.rng is None else length_s * self.rng.uniform(0.8, 1.2)
 

@@ -10,10 +10,10 @@ _STREAMS = (0, 1, 2)
 
 
 def open_missing_streams() -> None:
-    """Open what is closed of standard input, output and error on ``/dev/null``.
+    """Open standard input, output and error on ``/dev/null`` if they are closed.
 
-    Otherwise the next socket or database gets the number of standard error, and a
-    message to it lands there.
+    Otherwise the next socket or database would get the number of standard error, and
+    messages would be written into it.
     """
     for number in _STREAMS:
         try:
@@ -66,9 +66,9 @@ def name_faults_of_output() -> None:
 
 
 def discard_unwritten() -> None:
-    """Write what standard output and error hold back, or drop it if that fails.
+    """Flush standard output and error; drop what can't be written.
 
-    Python writes it at its end, and if it can't, complains and exits with 120.
+    Otherwise Python fails to flush them at its end, complains and exits with 120.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,8 +1,8 @@
 """Start tasks: each has an owner that ends it.
 
-`start_task` is the only way to start one; lint and a test ban the others. Its caller
-owns the task. `scoped_task` is for one that must not outlive a block of code,
-`TaskOwner` for those of an object.
+`start_task` is the only way to start a task; lint and a test ban all others. Its caller
+owns the task. `scoped_task` is for a task that must not outlive a block of code,
+`TaskOwner` for the tasks of an object.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def scoped_task(
 ) -> AsyncIterator[asyncio.Task[T]]:
     """Run a task beside a block of code; when the block ends, cancel and await it.
 
-    An error of the task is raised at the end of the block.
+    An exception of the task is raised at the end of the block.
     """
     task = start_task(coro, name=name)
     try:
@@ -42,7 +42,7 @@ async def scoped_task(
 class TaskOwner:
     """Keeps the background tasks of one object, and ends them with it.
 
-    A task that crashes is logged with its name; it never goes unnoticed.
+    A crash of a task is logged with its name.
     """
 
     def __init__(self) -> None:

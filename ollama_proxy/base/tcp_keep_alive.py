@@ -1,8 +1,8 @@
-"""Probe TCP connections: a vanished peer is noticed, a silent line stays open.
+"""Probe TCP connections: a vanished peer is noticed, a silent connection stays open.
 
-A NAT or firewall forgets a connection on which nothing is sent, some after 60 s, and a
-prompt may be read for minutes before its first token. Go probes each connection, so
-Ollama's clients and server are used to that; Linux alone begins after 7 200 s.
+A NAT or firewall drops a connection without traffic, some after 60 s, and a model may
+read a prompt for minutes before its first token. Go probes each connection, so Ollama's
+clients and server expect it; Linux's own default is 7 200 s.
 """
 
 import socket
@@ -48,9 +48,9 @@ IS_INHERITED: Final = sys.platform == "linux"
 
 
 def keep_alive(connection: HasOptions | None) -> None:
-    """Have the system probe a TCP connection as Go does.
+    """Have the kernel probe a TCP connection, with Go's intervals.
 
-    A connection that has ended already, or that is no TCP, stays as it is.
+    Does nothing for a closed connection, or one that is not TCP.
     """
     if connection is None:
         return
@@ -59,7 +59,7 @@ def keep_alive(connection: HasOptions | None) -> None:
         if number is None or isinstance(connection, socket.socket):
             _set_options(connection)
             return
-        # uvloop's stand-in makes a socket anew for each option, which costs 2 µs each.
+        # uvloop's wrapper creates a socket for each option, at 2 µs each.
         made = socket.socket(fileno=number())
         try:
             _set_options(made)

@@ -1,7 +1,7 @@
-"""Escape text of others for a terminal, so that it is shown and never obeyed.
+"""Escape foreign text for a terminal, so that no control sequence takes effect.
 
-A model's name, an error of an instance or a path may have an escape sequence in it,
-which moves a terminal's cursor, writes into its clipboard or forges a line.
+A model's name, an error of an instance or a path may contain an escape sequence, which
+moves the cursor, writes to the clipboard or forges a line.
 """
 
 import re

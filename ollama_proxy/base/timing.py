@@ -5,50 +5,69 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Holds how long the proxy pauses, waits and forgives, in seconds.
+    """Holds the proxy's pauses, time-outs and tolerances, in seconds.
 
-    The composition root hands one `Timing` to all parts. Tests pass their own, so
-    that no test has to patch a constant of a module.
+    The composition root passes one `Timing` to all parts. Tests pass their own, so that
+    no test has to patch a module's constant.
 
-    The task that owns an instance: ``longest_sleep_s`` is the longest time until it
-    looks at its deadlines again, so that a machine that slept notices them.
-    ``retry_pause_s`` is the first pause between two tries of one call, doubled up to
-    ``retry_pause_max_s``. ``backend_call_s`` bounds one call to a backend,
-    ``report_s`` one request for a report of a launch that failed.
-    ``stop_overdue_s``: an instance that is still there so long after the stop is
-    reported as an error. ``probe_every_s`` is the pause between two probes of a
-    ready instance; silence that its backend explains is forgiven for
-    ``explained_silence_s``. ``use_grain_s`` and ``use_grain_least_s`` bound the steps
-    in which the time of last use is written.
+    The task that owns an instance:
 
-    The pool: a wake within ``wake_grain_s`` after another changes nothing.
-    ``batch_pause_s`` is the pause between two groups of released requests.
-    ``join_grace_s`` is how long a first request waits for a server that is managed by
-    somebody else, ``join_pause_s`` the pause between two tries to join it.
-    ``exit_poll_s`` is the pause between two looks at instances that stop with the
-    proxy. ``sweep_every_s`` is the pause between two sweeps, ``sweep_call_s`` the
-    bound of one call of a sweep.
+    - ``longest_sleep_s``: longest time until it checks its deadlines again, so that it
+      notices them after the machine slept.
+    - ``retry_pause_s``: first pause between two attempts of one call, doubled up to
+      ``retry_pause_max_s``.
+    - ``backend_call_s``: limit of one call to a backend; ``report_s``: of a request for
+      the report on a failed launch.
+    - ``stop_overdue_s``: an instance that still exists this long after the stop is
+      reported as an error.
+    - ``probe_every_s``: pause between two probes of a ready instance. Failed probes
+      that the backend explains are ignored for ``explained_silence_s``.
+    - ``use_grain_s``, ``use_grain_least_s``: bounds of the steps in which the time of
+      last use is saved.
 
-    Readiness: ``connect_pause_s``, growing by half up to ``connect_pause_max_s``,
-    between two tries to connect. ``gpu_look_s`` bounds the question where a model is.
-    ``restore_stall_s``: a restored model that gets no further for so long is given up.
-    ``gateway_pause_s`` is the pause before a request is sent again that a gateway
-    broke off.
+    The pool:
 
-    The client of instances: a kept connection that ends within ``stale_s`` after a
-    request was sent, without a byte, had been closed before. ``invitation_s``: an
-    instance that says nothing to ``Expect: 100-continue`` for so long does not know it.
+    - ``wake_grain_s``: a wake within this time after another changes nothing.
+    - ``batch_pause_s``: pause between two batches of released requests.
+    - ``join_grace_s``: how long a first request waits for a server that somebody else
+      manages; ``join_pause_s``: pause between two attempts to connect to it.
+    - ``exit_poll_s``: pause between two looks at instances that stop with the proxy.
+    - ``sweep_every_s``: pause between two sweeps; ``sweep_call_s``: limit of one call
+      of a sweep.
 
-    The catalogue: ``catalog_ask_s`` bounds one refresh. After one that failed there is
-    a pause of ``catalog_pause_s``, doubled up to ``catalog_pause_max_s``.
+    Readiness:
 
-    The control socket: ``order_read_s`` bounds the wait for an order, ``order_tell_s``
-    for a caller to read a line. A caller hears of the proxy each ``order_beat_s``, and
-    gives up after ``order_silent_s`` without a word.
+    - ``connect_pause_s``: pause between two attempts to connect, growing by half up to
+      ``connect_pause_max_s``.
+    - ``gpu_look_s``: limit of the check whether a model is on the GPU.
+    - ``restore_stall_s``: a restored model without progress for this long is given up.
+    - ``gateway_pause_s``: pause before a request is repeated that a gateway broke off.
 
-    Orders without a proxy: ``tidy_pause_s`` between two tries to remove what is in use
-    for minutes after an instance has gone, ``discard_pause_s`` between two looks at
-    what `sweep --owner` deletes.
+    The client of instances:
+
+    - ``stale_s``: a reused connection that closes within this time after a request,
+      without a byte, had been closed before.
+    - ``invitation_s``: an instance that does not react to ``Expect: 100-continue``
+      within this time does not support it.
+
+    The catalogue:
+
+    - ``catalog_ask_s``: limit of one refresh. After a failed one there is a pause of
+      ``catalog_pause_s``, doubled up to ``catalog_pause_max_s``.
+
+    The control socket:
+
+    - ``order_read_s``: limit of the wait for an order; ``order_tell_s``: of the wait
+      for the caller to read a line.
+    - ``order_beat_s``: interval of the proxy's heartbeats to a caller, which gives up
+      after ``order_silent_s`` without a line.
+
+    Orders without a proxy:
+
+    - ``tidy_pause_s``: pause between two attempts to remove things that stay in use for
+      minutes after their instance is gone.
+    - ``discard_pause_s``: pause between two looks at a thing that `sweep --owner`
+      deletes.
     """
 
     longest_sleep_s: float = 30.0

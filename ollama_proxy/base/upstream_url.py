@@ -1,7 +1,6 @@
-"""Read the address of an upstream as a person writes it, with or without a login.
+"""Parse the address of an upstream, with or without a login.
 
-Errors about one leave its login out: whatever stands before the last ``@``
-may be a password.
+Errors leave the login out: anything before the last ``@`` may be a password.
 """
 
 import base64
@@ -20,9 +19,9 @@ _LOGINS = re.compile(r"(\w://)\S*@")
 
 
 class UpstreamUrl(BaseModel):
-    """Holds a base URL without a trailing slash, and how to log in there.
+    """Holds a base URL without a trailing slash, and the login for it.
 
-    ``authorization`` is the header's value, ``password`` what is secret of it.
+    ``authorization``: the header's value. ``password``: its secret part.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,7 +34,8 @@ class UpstreamUrl(BaseModel):
 def parse_upstream_url(value: object) -> UpstreamUrl:
     """Return the URL of an upstream; ``user:password@`` may stand before its host.
 
-    Both may have percent signs (RFC 3986 §3.2.1); the password may be missing.
+    User and password may be percent-encoded (RFC 3986 §3.2.1); the password may be
+    missing.
     """
     if isinstance(value, UpstreamUrl):
         return value
@@ -101,9 +101,9 @@ def without_logins(text: str) -> str:
 
 
 def shown_input(value: object, message: str) -> str:
-    """Return a wrong value for the end of a message, unless that has it; no login.
+    """Return a wrong value for the end of a message that does not have it; no login.
 
-    A table is not told: it may have secrets in it.
+    A table is not quoted: it may contain secrets.
     """
     if isinstance(value, Mapping) or repr(value) in message:
         return ""

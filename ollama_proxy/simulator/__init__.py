@@ -1,6 +1,6 @@
-"""Stand in for Ollama: its API and its manners, with made-up words.
+"""Simulate Ollama: its API and its behaviour, with made-up text.
 
-It is what `local` starts where no ``ollama`` is installed, the upstream of the
-tests, and ``python -m ollama_proxy.simulator`` alone. It says in every answer
-that it is one. Shapes and headers follow Ollama v0.33 as observed on the wire.
+`local` starts it if no ``ollama`` is installed; the tests use it as upstream; and
+``python -m ollama_proxy.simulator`` runs it alone. Every response says that it comes
+from the simulator. Shapes and headers follow Ollama v0.33 as observed on the wire.
 """

@@ -37,9 +37,9 @@ class Blobs:
         return web.Response()
 
     async def post_blob(self, request: web.Request) -> web.Response:
-        """Store a blob's length under its digest; a big one that is there is not read.
+        """Store a blob's length under its digest; do not read a large one that exists.
 
-        A new blob has to be named with a colon: the name is compared to the letter.
+        A new blob's digest needs the form with a colon: the name is compared literally.
         """
         wanted = request.match_info["digest"]
         if not _DIGEST.fullmatch(wanted):

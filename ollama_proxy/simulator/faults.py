@@ -1,7 +1,7 @@
 """Misbehave on demand: per request by a header, or for all by a default.
 
-``X-Simulator-Fault: reset-after=3`` and the like; several are separated by
-commas. Without one, the simulator behaves.
+``X-Simulator-Fault: reset-after=3`` and others, separated by commas. Without faults,
+the simulator behaves like Ollama.
 """
 
 from dataclasses import dataclass, fields
@@ -13,12 +13,13 @@ HEADER = "X-Simulator-Fault"
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Holds what goes wrong with one request.
+    """Holds the faults of one request.
 
-    ``status``: answer with this status and an error. ``delay``: seconds before
-    anything happens. After that many pieces of a stream: ``reset_after`` cuts
-    the connection, ``end_after`` ends it cleanly, ``error_after`` puts an error
-    into it, ``stall_after`` says nothing more.
+    - ``status``: respond with this status and an error.
+    - ``delay``: seconds before anything happens.
+    - After so many pieces of a stream, ``reset_after`` resets the connection,
+      ``end_after`` ends the stream cleanly, ``error_after`` writes an error into it,
+      and ``stall_after`` sends nothing more.
     """
 
     status: int | None = None

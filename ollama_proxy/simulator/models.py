@@ -51,8 +51,8 @@ class Model:
 class ModelStore:
     """Keeps models on disk and in memory. Moments are epoch seconds.
 
-    ``loads`` counts completed loads, ``aborted_loads`` those whose client left.
-    ``max_loaded``: how many are in memory at once; 0 is as many as there are.
+    ``loads``: number of completed loads; ``aborted_loads``: of those whose client left.
+    ``max_loaded``: how many models are in memory at once; 0: no limit.
     """
 
     now: Callable[[], float]
@@ -85,8 +85,8 @@ class ModelStore:
     async def load(self, model: Model, runner: dict[str, Any]) -> None:
         """Load a model if it is not in memory; one at a time, as Ollama does.
 
-        One that is there with other ``runner`` options is loaded anew, and where it
-        has no room the oldest goes. A client that leaves meanwhile aborts the load.
+        A model that is loaded with other ``runner`` options is loaded anew. If there is
+        no room, the oldest one is unloaded. A client that leaves aborts the load.
         """
         async with self._loading:
             if model.name in self.running() and self.loaded_with[model.name] == runner:

@@ -42,9 +42,7 @@ def _decoded(raw: bytes) -> dict[str, Any]:
         pass
     members: dict[str, Any] = {}
     for name, one in read_members(raw).items():
-        with contextlib.suppress(
-            msgspec.MsgspecError
-        ):  # Go skips what it has no field for
+        with contextlib.suppress(msgspec.MsgspecError):  # Go ignores unknown fields
             members[name] = msgspec.json.decode(one)
     return members
 

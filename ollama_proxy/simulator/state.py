@@ -9,10 +9,10 @@ from ollama_proxy.simulator.models import ModelStore
 
 @dataclass(slots=True)
 class Manners:
-    """Holds how the simulator behaves. ``rate``: tokens a second, 0 is unbounded.
+    """Holds how the simulator behaves. ``rate``: tokens per second; 0: no limit.
 
-    ``max_loaded``: how many models are in memory at once, 0 is unbounded.
-    ``vram_share``: how much of a loaded model is said to be on a GPU, 0–1.
+    ``max_loaded``: how many models are in memory at once; 0: no limit. ``vram_share``:
+    the reported share of a loaded model on a GPU, 0 to 1.
     """
 
     rate: float = 0.0

@@ -1,6 +1,6 @@
-"""Sign the certificates of a deployment, by an authority made at its first start.
+"""Sign the certificates of a deployment, by an authority created at its first start.
 
-Each launch gets a certificate in its name and a token, and the proxy a link that
+Each launch gets a certificate with its name, and a token. The proxy gets a link that
 trusts that launch alone.
 """
 
@@ -72,15 +72,15 @@ class Authority:
         return x509.load_pem_x509_certificate(self._path.read_bytes())
 
     def _valid_certificate(self) -> x509.Certificate:
-        """Return the certificate, signed again if it does not include the present date.
+        """Return the certificate, signed again if it is not valid at the present date.
 
-        The date was wrong when it was made, by years perhaps, or ten have passed. The
-        key stays, and with it the trust in what it has signed.
+        Either the date was wrong when it was created, or ten years have passed. The key
+        stays the same, so what it has signed remains trusted.
         """
         wall = self._clock.wall()
         if is_date_known(wall) and not _is_for(self._certificate, wall):
             self._certificate = self._self_signed()
-            with contextlib.suppress(OSError):  # a full disk: the next process does it
+            with contextlib.suppress(OSError):  # a full disk: a later process saves it
                 _write_private(self._path, _pem(self._certificate))
         return self._certificate
 
@@ -157,10 +157,10 @@ class Authority:
         return base64.urlsafe_b64encode(mac.digest()).decode().rstrip("=")
 
     def link(self, launch_id: LaunchId) -> Link:
-        """Return the link to the one server that is this launch.
+        """Return the link to the one server of this launch.
 
-        The dates of its certificate are not looked at: this machine's, by which it was
-        made, may have been wrong, and the name is used for one launch alone.
+        The dates of its certificate are not checked: they come from this machine's
+        date, which may have been wrong. The name is used for one launch only.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,8 +1,8 @@
-"""Hand one request to one instance, and get the head of its answer.
+"""Send one request to one instance, and receive the head of its response.
 
-A request is sent a second time only if no byte of an answer came and the
-instance can't have acted on it: the connection was refused, or it was a kept
-one that turned out to be closed.
+A request is sent a second time only if no byte of a response was received and the
+instance can't have acted on it: the connection was refused, or it was a reused one that
+the peer had already closed.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
 
 
 class Answer:
-    """Gives access to an answer whose head has come. Use it with ``async with``.
+    """Gives access to a response whose head has arrived. Use it with ``async with``.
 
-    The connection is kept if the body was read to its end, and closed if not. With a
-    ``check`` a body that ends too early for its protocol counts as broken off, however
-    cleanly it ends.
+    The connection is reused if the body was read to its end, and closed if not. With a
+    ``check``, a body that is incomplete by its protocol counts as broken off, even if
+    it ends cleanly.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Answer:
 
 
 class _CheckedSink:
-    """Has a check look at all that goes to a sink.
+    """Passes everything for a sink through a check as well.
 
-    Small chunks wait for others, up to sixteen: looking costs less for many at once.
+    Small chunks are checked in groups of up to sixteen, which costs less.
     """
 
     def __init__(self, sink: Sink, check: EndCheck) -> None:
@@ -116,8 +116,8 @@ class _CheckedSink:
         """Take one whole chunk; True if the sink is full."""
         passed = self._passed
         passed.append(chunk)
-        # Looking at 16 small chunks at once costs a third of a microsecond per token;
-        # a large one is looked at alone, so the joined bytes stay below 5 KiB.
+        # Checking 16 small chunks at once costs a third of a microsecond per token. A
+        # large chunk is checked alone, so the joined bytes stay below 5 KiB.
         if len(passed) == _SOME or len(chunk) > _SMALL:
             self.look()
         return self._write_chunk(chunk)
@@ -148,8 +148,8 @@ def _end(check: EndCheck) -> None:
 class UpstreamClient:
     """Sends requests to instances.
 
-    Bodies that can't be sent twice travel on new connections, since a kept one may
-    turn out to be closed when it is too late.
+    A body that can't be sent twice gets a new connection, since a reused one may turn
+    out to be closed after a part was sent.
     """
 
     def __init__(self, mark: LoopMark, timing: Timing = STANDARD) -> None:
@@ -178,10 +178,10 @@ class UpstreamClient:
     async def _ask_if_wanted(
         self, request: UpstreamRequest, upstream: Upstream
     ) -> Answer:
-        """Let the instance invite the body, or answer without having seen it.
+        """Let the instance invite the body, or respond without having seen it.
 
-        A server that does neither in time knows no ``Expect``: it is asked again,
-        on a new connection, without.
+        A server that does neither within ``invitation_s`` does not know ``Expect``: the
+        request is sent again without it, on a new connection.
         """
         body = request.body
         with contextlib.suppress(TimeoutError):
@@ -205,7 +205,7 @@ class UpstreamClient:
         address = self._connector.key_of(upstream)
         added = credentials(upstream.link)
         head = request.head(payload, upstream.url, added=added, expect100=waits)
-        head = b"%b%b\r\n" % (head[:-2], self._mark_line)  # the last line is empty
+        head = b"%b%b\r\n" % (head[:-2], self._mark_line)  # before the empty line
         try:
             connection = await self._connector.connect(address, fresh=fresh)
         except OSError as error:

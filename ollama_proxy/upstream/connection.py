@@ -1,8 +1,8 @@
 """Carry one request at a time over one connection to an instance.
 
-Bytes of a body go from `data_received` straight to a `Sink`: no queue, and no task
-wakes for them. While the sink is full, the connection is not read, so a slow client
-never grows our memory.
+Bytes of a body go from `data_received` straight to a `Sink`, without a queue or a task
+wake-up. While the sink is full the connection is not read, so a slow client never grows
+our memory.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class Sink(Protocol):
 class Connection(asyncio.Protocol):
     """Carries HTTP/1.1: `ask` sends a request, then the body can be read.
 
-    ``gone`` is called once it is closed, by either side. ``used``: it has carried a
-    request before. ``idle_since`` and ``generation`` belong to the pool.
+    ``gone``: called once it is closed, by either side. ``used``: it has carried a
+    request before. ``idle_since`` and ``generation`` are set by the pool.
     """
 
     def __init__(
@@ -72,13 +72,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of the new connection."""
-        self._transport = cast("asyncio.Transport", transport)  # as uvloop's is
+        self._transport = cast("asyncio.Transport", transport)  # or uvloop's
 
     def data_received(self, data: bytes) -> None:
         """Forward received bytes; every token passes here, so this is short."""
-        # A read that is exactly one chunk passes without llhttp: for its length there
-        # is one possible first line, so comparing 3 to 10 bytes replaces parsing.
-        # Ollama writes a chunk per token: nearly every read of a stream goes this way.
+        # A read that is exactly one chunk bypasses llhttp: a chunk of that total length
+        # can have only one length line, so comparing 3 to 10 bytes replaces parsing.
+        # Ollama writes one chunk per token, so nearly every read of a stream takes this
+        # path.
         write_chunk = self._write_chunk
         if (
             write_chunk is not None
@@ -91,7 +92,7 @@ class Connection(asyncio.Protocol):
                 self._tell()
             return
         parser = self._parser
-        if parser is None:  # bytes that no request asked for
+        if parser is None:  # bytes outside of a response
             self.close()
             return
         sink = self._sink
@@ -118,9 +119,9 @@ class Connection(asyncio.Protocol):
         self._write_chunk = sink.write_chunk if sink is not None and passes else None
 
     def _keep(self, size: int) -> None:
-        """Count bytes that are not read yet; pause reading beyond 64 KiB.
+        """Count unread bytes; pause reading beyond 64 KiB.
 
-        A head does not count: it is taken whole, up to a limit of its own.
+        The head does not count: it has a limit of its own, and is read completely.
         """
         if self._asked().head is None:
             return
@@ -131,7 +132,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Close the connection: a server that half-closes it sends nothing more.
 
-        At once: the server may never read the bytes that are still to be sent.
+        Abort instead of flushing: the server may never read the bytes in our send
+        buffer.
         """
         self._note_end(None)
         self.close()
@@ -169,24 +171,24 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Tell whether nothing came of it that was not read yet, its end included.
+        """Tell whether there is nothing unread on the connection, not even its end.
 
-        Bytes that no request asked for would be taken for the next answer. The socket
-        is polled here, since the loop reads it only when its turn comes.
+        Unexpected bytes would be taken for the next response. The socket is polled here
+        because the event loop reads it only later.
         """
         if self._transport is None or not self.is_open:
             return False
         bound = self._transport.get_extra_info("socket")
-        poller = select.poll()  # select() takes no descriptor above 1023
+        poller = select.poll()  # select() is limited to descriptors below 1024
         poller.register(bound.fileno(), select.POLLIN)
         return not poller.poll(0)
 
     @property
     def was_stale(self) -> bool:
-        """Tell whether a kept connection closed within 1 s without sending a byte.
+        """Tell whether a reused connection closed within 1 s without sending a byte.
 
-        The peer had closed it already, so the request can be sent again. A later end
-        may be that of an instance which had begun to work.
+        The peer had closed it already, so the request can be sent again. If it closes
+        later, the instance may have begun to work.
         """
         loop = asyncio.get_running_loop()
         at_once = loop.time() - self._asked_at < self._stale_s
@@ -206,11 +208,11 @@ class Connection(asyncio.Protocol):
         chunked: bool,
         waits: bool,
     ) -> ResponseHead:
-        """Send a request, and return the head of its answer once it has come.
+        """Send a request, and return the head of its response.
 
-        A body that ``waits`` is sent when the instance invites it. A body in parts
-        goes on being sent after this returns. Raises `ResponseError` or `OSError` if
-        there is no answer, and what reading the body raises.
+        A body that ``waits`` is sent when the instance sends ``100 Continue``. A
+        streamed body is still being sent after this returns. Raises `ResponseError` or
+        `OSError` if there is no response, and any error of reading the body.
         """
         parser = self._parser = ResponseParser(method)
         self._asked_at = asyncio.get_running_loop().time()
@@ -257,9 +259,9 @@ class Connection(asyncio.Protocol):
             self._fail(error)
 
     async def pour(self, sink: Sink) -> None:
-        """Hand the body to a sink, to its end.
+        """Pass the body to a sink, to its end.
 
-        Raises `InstanceLostError` if it is not whole.
+        Raises `InstanceLostError` if it is not complete.
         """
         parser = self._asked()
         is_full = bool(parser.pieces) and sink.take(parser.pieces)
@@ -287,9 +289,9 @@ class Connection(asyncio.Protocol):
         return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes, a chunk as a chunk.
+        """Yield the body as it arrives, chunk by chunk.
 
-        Raises `InstanceLostError` if it is not whole.
+        Raises `InstanceLostError` if it is not complete.
         """
         parser = self._asked()
         while True:

@@ -1,7 +1,7 @@
-"""Open connections to instances, keep them for a while, and hand them out again.
+"""Open connections to instances, and reuse them for a while.
 
-There is no limit on open ones: each belongs to a request of a client, and Ollama
-queues by itself. How many are kept idle, and how long, is limited.
+Open connections have no limit: each belongs to a request of a client, and Ollama has a
+queue of its own. The number and age of idle ones are limited.
 """
 
 import asyncio
@@ -72,10 +72,10 @@ class ConnectionPool:
                     await self._all_gone.wait()
 
     def forget(self) -> None:
-        """Close every idle connection: their peers may be gone without a word.
+        """Close every idle connection: the peers may have vanished.
 
-        A machine that was suspended wakes up with its connections dead, and gets no RST
-        or FIN for them. Requests that are under way may end.
+        A machine that was suspended resumes with dead connections, and gets no RST or
+        FIN for them. Requests in progress may finish.
         """
         self._resolved.clear()
         self._generation += 1
@@ -100,9 +100,9 @@ class ConnectionPool:
         return self._default_context
 
     async def connect(self, address: ConnectionKey, *, fresh: bool) -> Connection:
-        """Return a connection: a kept one if there is, unless it must be ``fresh``.
+        """Return a connection: an idle one if there is, unless it must be ``fresh``.
 
-        Raises `OSError` if there is none to be had.
+        Raises `OSError` if none can be opened.
         """
         while not fresh and (kept := self._idle.get(address)):
             connection, _ = kept.popitem()

@@ -1,8 +1,8 @@
-"""Describe the private link to an instance, which proves itself before any prompt.
+"""Describe the private link to an instance, which authenticates before any prompt.
 
-The proxy speaks only to a server that shows what the link demands, so a stranger
-on a reused address learns nothing. `ollama_proxy.upstream.certificates` makes links
-whose servers have a certificate of their own.
+The proxy sends requests only to a server that presents what the link demands, so a
+stranger on a reused address learns nothing. `ollama_proxy.upstream.certificates` makes
+links whose servers have a certificate of their own.
 """
 
 import ssl
@@ -15,16 +15,17 @@ from ollama_proxy.core.http.headers import GUARD_HEADER
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Describes how an instance is spoken to, besides its address.
+    """Describes how to authenticate to an instance, and how to verify it.
 
-    ``token`` goes out as ``Authorization: Bearer``, in place of the client's own.
-    ``server_name`` is what its certificate must name, ``context`` whom we trust;
-    without these, the address and the system's authorities decide.
-    ``headers`` go out with every request, in place of the client's own: a second token
-    for a guard behind a platform's gateway, say. ``is_marked``: every answer of its
-    Ollama carries `GUARD_HEADER`, so one without it is the gateway's own.
-    ``is_configured``: the settings name the server, and say if it is a gateway;
-    ``settings`` are those that its credentials come from.
+    - ``token``: sent as ``Authorization: Bearer``, replacing the client's header.
+    - ``server_name``: the name that its certificate must have; ``context``: the trusted
+      authorities. Without these, the address and the system's authorities decide.
+    - ``headers``: sent with every request, replacing the client's, for example a second
+      token for a guard behind a platform's gateway.
+    - ``is_marked``: every response of its Ollama carries `GUARD_HEADER`, so one without
+      it was made by the gateway.
+    - ``is_configured``: the settings name the server, and whether it is a gateway.
+    - ``settings``: names of the settings that hold the credentials.
     """
 
     token: str = field(default="", repr=False)
@@ -40,12 +41,13 @@ class Link:
 class Upstream:
     """Describes the Ollama server of an instance.
 
-    ``url`` is its base without a trailing slash; ``link`` how it and the proxy
-    know each other, None on a machine or network of one's own. ``is_gateway``: what
-    listens there passes requests on to the server; whatever has a link does, unless a
-    person configured it.
-    ``setting`` is where a person wrote the URL, if one did: it is named when the
-    server can't be asked.
+    - ``url``: its base, without a trailing slash.
+    - ``link``: how the proxy and the server authenticate; None on a private machine or
+      network.
+    - ``is_gateway``: a gateway listens there and forwards requests to the server. Also
+      true for any link, unless a person configured it.
+    - ``setting``: the setting with the URL, if there is one; named when the server
+      can't be reached.
     """
 
     url: str

@@ -1,9 +1,9 @@
 """Mark each request that leaves the proxy, and refuse one that comes back.
 
-An upstream that leads back here, at once or by way of other proxies, would make one
-request thousands: each pass asks for the next. As with ``Via`` (RFC 9110 §7.6.3) every
-proxy adds a mark of its own, and refuses what carries it already with 508 (RFC 5842
-§7.2). A real Ollama ignores the header.
+If an upstream leads back to the proxy, directly or through other proxies, one request
+becomes thousands: each pass sends another. As with ``Via`` (RFC 9110 §7.6.3) every
+proxy adds a mark of its own, and refuses a request that has it already with 508 (RFC
+5842 §7.2). A real Ollama ignores the header.
 """
 
 import hashlib
@@ -33,8 +33,7 @@ _TOO_MANY = (
 class LoopMark:
     """Holds the mark of one proxy: a hash, so that it does not reveal the owner id.
 
-    ``headers`` and ``line`` are what a request of ours carries, for aiohttp and as
-    bytes.
+    ``headers`` and ``line``: added to each request, for aiohttp and as bytes.
     """
 
     def __init__(self, owner_id: str) -> None:
@@ -44,9 +43,9 @@ class LoopMark:
         self.line = f"{VIA}: {self.text}\r\n".encode()
 
     def objection(self, marks: Iterable[str]) -> str | None:
-        """Return why a request with these marks may not be sent on; None if it may.
+        """Return why a request with these marks must not be relayed; None if it may.
 
-        ``marks`` are the values of its `VIA` headers.
+        ``marks``: the values of its `VIA` headers.
         """
         joined = ",".join(marks)
         if not joined:

@@ -20,8 +20,8 @@ BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 class Body(Protocol):
     """Provides a request's body on its way to an instance.
 
-    ``complete``: it is all there, so it can be sent twice. ``expects``: its client
-    sends it only once it is invited.
+    ``complete``: all of it is in memory, so it can be sent twice. ``expects``: the
+    client sends it only after ``100 Continue``.
     """
 
     complete: bool
@@ -66,7 +66,7 @@ class UpstreamRequest(Protocol):
     ) -> bytes:
         """Return request line and headers.
 
-        ``added`` headers replace the client's own; ``expect100``: see RFC 9110 §10.1.1.
+        ``added`` headers replace the client's. ``expect100``: see RFC 9110 §10.1.1.
         """
 
 
@@ -94,7 +94,7 @@ class PreparedRequest:
     ) -> bytes:
         """Return request line and headers, as `UpstreamRequest` says.
 
-        Raises `ValueError` if a line break would let one header become two.
+        Raises `ValueError` for a line break in a value, which would begin a new header.
         """
         host, prefix = base_of(base_url)
         fields = [("Host", host), *without(self.headers.items(), added)]
@@ -130,7 +130,7 @@ def in_the_clear(to_send: PreparedRequest) -> PreparedRequest:
     return replace(to_send, headers=fields)
 
 
-@functools.lru_cache(maxsize=64)  # asked for with each request
+@functools.lru_cache(maxsize=64)  # called for each request
 def base_of(url: str) -> tuple[str, str]:
     """Return an upstream's ``Host``, and the path before all of its paths."""
     parsed = URL(url)

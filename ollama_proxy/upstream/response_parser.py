@@ -1,10 +1,11 @@
-"""Read the answer of an instance to one request.
+"""Parse the response of an instance to one request.
 
 No socket, no clock: bytes go in, a head and pieces of a body come out. httptools
-(llhttp, Node's parser) knows where an answer ends; what it leaves open is settled
-here: answers to HEAD, bodies that end with the connection, interim answers, codings
-that would get lost, and how much may come that is neither head nor body (RFC 9112
-§6). An answer that can be read in two ways is none, as for Go's client.
+(llhttp, Node's parser) finds the end of a response. This module adds what it leaves
+open: responses to HEAD, bodies that end with the connection, interim responses,
+transfer codings that would get lost, and a limit on bytes that are neither head nor
+body (RFC 9112 §6). A response that can be read in two ways is an error, as in Go's
+client.
 """
 
 from collections.abc import Iterator
@@ -39,15 +40,17 @@ class ResponseHead(NamedTuple):
 
 
 class ResponseParser:
-    """Collects the answer to one request, whose ``method`` it is.
+    """Collects the response to one request of the given ``method``.
 
-    It serves one answer: httptools would add a trailer of one to the next.
-    ``heard``: any byte came. ``invited``: the instance said ``100 Continue``.
-    ``head`` is set once it is whole. ``pieces`` are parts of the body that were
-    not taken yet; the reader clears the list. ``complete``: all of it came.
-    ``reusable``: the connection may carry another request then. ``between_chunks``:
-    what comes next begins with the length of a chunk; whole chunks may then pass
-    without being fed.
+    It handles one response only: httptools would add a trailer to the next one.
+
+    - ``heard``: at least one byte was received. ``invited``: ``100 Continue`` was.
+    - ``head``: set once it is complete.
+    - ``pieces``: unread parts of the body; the reader clears the list.
+    - ``complete``: the whole response was received. ``reusable``: the connection may
+      then carry another request.
+    - ``between_chunks``: the next byte begins a chunk's length; whole chunks may bypass
+      `feed`.
     """
 
     def __init__(self, method: str) -> None:
@@ -88,7 +91,7 @@ class ResponseParser:
             if self._barren > MAX_HEAD:
                 raise ResponseError(f"it sent {MAX_HEAD} bytes of headers and no body")
         if self.complete:
-            self._parser = None  # or they hold each other
+            self._parser = None  # breaks a reference cycle
 
     def _heads_apart(self, data: bytes) -> Iterator[bytes]:
         """Yield received bytes, cut at the end of a head: no body may follow it."""
@@ -123,7 +126,7 @@ class ResponseParser:
             self.reusable = False
         if self._is_bodiless and self.head is not None:
             self.complete, self.reusable = True, parser.should_keep_alive()
-            self._parser = None  # it would take the next bytes for a body
+            self._parser = None  # it would parse further bytes as a body
 
     def end(self) -> None:
         """Handle the end of the connection; raises `ResponseError` if it is early."""
