@@ -2,8 +2,10 @@
 
 import math
 
-from ollama_proxy.core.lifecycle.launch_limit import timed_out
+from ollama_proxy.core.lifecycle.launch_limit import WITHOUT_ROOM, timed_out
 from ollama_proxy.core.lifecycle.record import Fault, Policy, Record, Stage, State
+
+_NO_ROOM_S, _NO_ROOM_MAX_S = 60.0, 900.0
 
 
 def next_deadline(record: Record, policy: Policy) -> float | None:
@@ -51,6 +53,24 @@ def backoff_s(failures: int, policy: Policy) -> float:
     """Return the pause after the n-th failure in a row: doubling, bounded."""
     doublings = min(max(failures - 1, 0), 30)
     return float(min(policy.backoff_max_s, policy.backoff_s * 2.0**doublings))
+
+
+def no_room_pause_s(refusals: int) -> float:
+    """Return for how long an offer that had no room n times is not asked: doubling."""
+    doublings = min(max(refusals - 1, 0), 30)
+    return float(min(_NO_ROOM_MAX_S, _NO_ROOM_S * 2.0**doublings))
+
+
+def retry_after_failure(record: Record, now: float, policy: Policy) -> float:
+    """Return when to launch again what failed, and has just gone.
+
+    Where there are other offers, one without room is remembered from its word on,
+    however long it took to see that nothing is left of the launch.
+    """
+    refused = record.fault is not None and record.fault.reason in WITHOUT_ROOM
+    if policy.gives_way and refused:
+        return max(now, record.since + no_room_pause_s(record.failures))
+    return now + backoff_s(record.failures, policy)
 
 
 def end_of_life(record: Record, policy: Policy) -> float:

@@ -11,18 +11,23 @@ from typing import TypeAlias
 
 from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.core.lifecycle.events import (
+    Abandoned,
     Accepted,
     Event,
     Failed,
+    Forgiven,
     Gone,
     LeaseGranted,
+    LimitReached,
     Lost,
     Progressed,
     Ready,
     Released,
     Restored,
+    Served,
     StopFailed,
     StopRequested,
+    Surplus,
     Tick,
     Used,
     Wake,
@@ -30,6 +35,7 @@ from ollama_proxy.core.lifecycle.events import (
 from ollama_proxy.core.lifecycle.record import (
     Fault,
     LaunchId,
+    Lockout,
     Policy,
     Progress,
     Record,
@@ -56,6 +62,11 @@ _EVENTS: tuple[Event, ...] = (
     Released(_LAUNCH),
     Released(_LAUNCH, used=True),
     StopRequested(),
+    Surplus(),
+    Served(),
+    LimitReached(Lockout("launch_limit", "too many")),
+    Forgiven(),
+    Abandoned(_LAUNCH),
     Restored(),
     Tick(),
 )

@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 
-from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Progress
+from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Lockout, Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Reports that a request, or with ``forced`` a person, needs an instance."""
+    """Reports that a request, or with ``forced`` a person, needs an instance.
+
+    ``fault``: why the offer's last launch failed, if it was one of another slot.
+    """
 
     launch_id: LaunchId
     model: str | None = None
     forced: bool = False
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,35 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Surplus:
+    """Reports that the pool has more instances than it needs, and this one no work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Reports that another instance of the pool has served a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """Reports that the pool has made too many launches that served no request."""
+
+    lockout: Lockout
+
+
+@dataclass(frozen=True, slots=True)
+class Forgiven:
+    """Reports that a person wants every offer of the pool to be tried anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Reports that a person waits no longer for the cloud's word on a launch."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """Reports that a new proxy process has read the record from the store."""
 
@@ -132,6 +165,11 @@ Event = (
     | Used
     | Released
     | StopRequested
+    | Surplus
+    | Served
+    | LimitReached
+    | Forgiven
+    | Abandoned
     | Restored
     | Tick
 )

@@ -6,6 +6,7 @@ A lockout ends when a person wakes the instance, when settings that it depends o
 have changed, or at its own end, if it has one.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ollama_proxy.base.moments import is_impossible, restored_moment
@@ -30,12 +31,26 @@ _NEEDS_PERSON = frozenset({"credentials", "program"})
 a request may try again after the back-off, but none waits for that."""
 
 
-_REFUSALS = frozenset({"capacity", "credentials", "program", "spec"})
+NO_CAPACITY = "capacity"
+"""Why a cloud refused a launch, or ended one, that another offer may have room for."""
+
+GAVE_WAY = "transient"
+"""Why a launch was left to other offers: its cloud took no call."""
+
+WITHOUT_ROOM = frozenset({NO_CAPACITY, GAVE_WAY})
+"""Reasons for which an offer is not asked for a while, and the next one is."""
+
+_REFUSALS = frozenset({*WITHOUT_ROOM, "credentials", "program", "spec"})
 """Reasons of a start call for which the cloud surely has made nothing."""
 
 
-def judged(fault: Fault, before: Fault | None) -> Fault:
-    """Return the fault of a launch, final if it came ``before`` and comes again."""
+def judged(fault: Fault, before: Fault | None, policy: Policy) -> Fault:
+    """Return the fault of a launch, final if it came ``before`` and comes again.
+
+    A key that is refused is final where other offers have keys of their own.
+    """
+    if policy.gives_way and fault.reason == "credentials":
+        return replace(fault, final=True)
     again = before is not None and before.reason == fault.reason
     if again and fault.reason in _FINAL_AT_SECOND:
         return replace(fault, final=True)
@@ -115,10 +130,24 @@ def _lockout_after(rec: Record, now: float, policy: Policy) -> Lockout | None:
         return Lockout("final", why, now + policy.final_s, policy.fingerprint)
     limit = policy.launch_limit
     if limit is not None and len(recent(rec.paid_launches, now)) >= limit:
-        times = "launch" if limit == 1 else "launches"
-        why = f"{limit} {times} within an hour served no request"
-        return Lockout("launch_limit", why, None, policy.fingerprint)
+        return limit_lockout(limit, now, policy)
     return None
+
+
+def limit_lockout(limit: int, now: float, policy: Policy) -> Lockout:
+    """Return why requests launch nothing after so many launches that served none.
+
+    With other offers it ends by itself after ``policy.final_s``.
+    """
+    times = "launch" if limit == 1 else "launches"
+    why = f"{limit} {times} within an hour served no request"
+    until = now + policy.final_s if policy.gives_way else None
+    return Lockout("launch_limit", why, until, policy.fingerprint)
+
+
+def unserved(records: Iterable[Record], now: float) -> int:
+    """Return how many launches of the last hour served no request, of several slots."""
+    return sum(len(recent(record.paid_launches, now)) for record in records)
 
 
 def is_locked_out(rec: Record, now: float) -> bool:

@@ -97,7 +97,8 @@ class Record:
     ``adopted``: the instance was up before this proxy process was.
     ``launched_at``: when it was first asked for, which no restart changes.
     ``furthest``: the last stage reached; one that comes again is no progress.
-    ``failed``: what is being stopped counts as a failed launch.
+    ``failed``: what is being stopped counts as a failed launch. ``leaving``: its cloud
+    had no room for this very launch, so another offer may be asked beside it.
     ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
     ``paid_launches``: when those of the last hour were accepted that cost something,
     the newest last; none since a request was served. ``lockout``: why no request
@@ -111,6 +112,7 @@ class Record:
     accepted: bool = False
     adopted: bool = False
     failed: bool = False
+    leaving: bool = False
     woken_at: float = 0.0
     launched_at: float = 0.0
     progress: Progress = Progress()
@@ -144,6 +146,7 @@ class Policy:
     requests from launching. ``fingerprint`` names the settings that launches depend
     on. ``ends_with_proxy``: no instance outlives the proxy process. ``is_always_on``:
     the server is there anyway, so it is never given up while it can't be reached.
+    ``gives_way``: there are other offers, so what does not come soon is left to them.
     """
 
     idle_timeout_s: float = 1800.0
@@ -158,4 +161,5 @@ class Policy:
     final_s: float = 86_400.0
     fingerprint: str = ""
     ends_with_proxy: bool = False
+    gives_way: bool = False
     is_always_on: bool = False

@@ -8,10 +8,10 @@ rules of requests stand in `lease_rules`, those of a new process in `restart_rul
 from dataclasses import replace
 
 from ollama_proxy.core.lifecycle.deadlines import (
-    backoff_s,
     end_of_life,
     is_idle,
     overdue,
+    retry_after_failure,
 )
 from ollama_proxy.core.lifecycle.events import (
     Event,
@@ -59,7 +59,7 @@ def launch(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
         progress_at=now,
         last_used=now,
         failures=rec.failures,
-        fault=rec.fault,
+        fault=event.fault or rec.fault,
         paid_launches=rec.paid_launches,
     )
 
@@ -173,7 +173,7 @@ def vanish(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     )
     if not rec.failed and rec.lockout is None:
         return kept
-    retry_at = now + backoff_s(rec.failures, policy)
+    retry_at = retry_after_failure(rec, now, policy)
     return replace(kept, state=State.COOLDOWN, retry_at=retry_at)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ollama_proxy.core.lifecycle.launch_limit import (
+    NO_CAPACITY,
     failures_after,
     judged,
     with_doubtful_launch,
@@ -37,6 +38,7 @@ def stopping(
 
 def failing(rec: Record, fault: Fault, now: float, policy: Policy) -> Record:
     """Return the record after a failed launch: its remains are stopped, it counts."""
-    fault = judged(fault, rec.fault)
+    fault = judged(fault, rec.fault, policy)
     failures = failures_after(rec, fault, policy)
-    return stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
+    ended = stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
+    return replace(ended, leaving=fault.reason == NO_CAPACITY)

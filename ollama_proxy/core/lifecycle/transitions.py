@@ -9,30 +9,35 @@ table is a defect of the caller and raises `IllegalTransition` with both names.
 An event about another launch than the record's is late news and changes
 nothing.
 
-The rules of the table stand in `rules`, `lease_rules` and `restart_rules`, the moments
-at which time changes a record in `deadlines`, what has to be done about a record in
-`commands`.
+The rules of the table stand in `rules`, `lease_rules`, `pool_rules` and
+`restart_rules`, the moments at which time changes a record in `deadlines`, what has to
+be done about a record in `commands`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ollama_proxy.base.errors import IllegalTransition
-from ollama_proxy.core.lifecycle import lease_rules, restart_rules, rules
+from ollama_proxy.core.lifecycle import lease_rules, pool_rules, restart_rules, rules
 from ollama_proxy.core.lifecycle.commands import Command, command_for
 from ollama_proxy.core.lifecycle.events import (
+    Abandoned,
     Accepted,
     Event,
     Failed,
+    Forgiven,
     Gone,
     LeaseGranted,
+    LimitReached,
     Lost,
     Progressed,
     Ready,
     Released,
     Restored,
+    Served,
     StopFailed,
     StopRequested,
+    Surplus,
     Tick,
     Used,
     Wake,
@@ -118,4 +123,17 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.COOLDOWN, StopRequested): rules.stay,
     (State.COOLDOWN, Restored): restart_rules.restore,
     (State.COOLDOWN, Tick): rules.tick_cooldown,
+    **{(state, Served): pool_rules.serve for state in State},
+    **{(state, LimitReached): rules.stay for state in State},
+    (State.COLD, LimitReached): pool_rules.limit,
+    (State.STOPPING, LimitReached): pool_rules.limit,
+    (State.COOLDOWN, LimitReached): pool_rules.limit,
+    **{(state, Forgiven): rules.stay for state in State},
+    (State.STOPPING, Forgiven): pool_rules.forgive,
+    (State.COOLDOWN, Forgiven): pool_rules.forgive,
+    **{(state, Surplus): rules.stay for state in State},
+    (State.READY, Surplus): rules.drain,
+    **{(state, Abandoned): rules.stay for state in State},
+    (State.STARTING, Abandoned): pool_rules.abandon,
+    (State.STOPPING, Abandoned): pool_rules.abandon,
 }
