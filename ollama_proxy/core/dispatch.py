@@ -1,8 +1,8 @@
-"""Decide how one request is answered: the one place, for both servers. Pure.
+"""Decide how one request is answered: one place for both servers. Pure.
 
-A server fills in `Facts` and asks `decide` for a plan. It carries the plan out, adds
-its result to the facts, and asks again until the plan is an answer or an instance
-has answered. Access was asked before: see `ollama_proxy.server.access`.
+A server fills in `Facts` and calls `decide` for a plan. It carries the plan out, adds
+its result to the facts, and calls again until the plan is a response or an instance has
+responded. Access was checked before: see `ollama_proxy.server.access`.
 """
 
 from ollama_proxy.core.ollama.cold_refusals import refusal
@@ -129,7 +129,7 @@ def _of_use(facts: Facts, fleet: Fleet) -> Plan:
 def _without_instance(facts: Facts, fleet: Fleet) -> Plan:
     """Decide on a request that would start an instance: `Wait` if it may.
 
-    A body that can't be looked at is left to the instance.
+    A body that can't be parsed is left to the instance.
     """
     if (refused := _refusal_of(facts, fleet)) is not None:
         return Refuse(refused)
@@ -179,10 +179,10 @@ def _of_model(facts: Facts, fleet: Fleet, fields: BodyFields) -> Plan:
 
 
 def is_no_use(facts: Facts, fleet: Fleet) -> bool:
-    """Tell whether a request does not count as use of the instance that is up.
+    """Tell whether a request does not count as use of the running instance.
 
-    This is asked of every request, so a body is only parsed where it may be so. One
-    that can't be read is left to the instance to refuse.
+    Called for every request, so a body is parsed only if it may matter. A body that
+    can't be parsed is left for the instance to refuse.
     """
     if fleet.ignores_some and _is_ignored(facts, fleet, None):
         return True

@@ -1,4 +1,4 @@
-"""Describe a request and the plans for it: the words of `dispatch`.
+"""Describe a request and the plans for it: the vocabulary of `dispatch`.
 
 Values only. `Facts` go into `ollama_proxy.core.dispatch.decide`, a `Plan` comes out.
 """
@@ -89,11 +89,14 @@ NO_BODY = _NoBody()
 
 
 class Known(Enum):
-    """Names answers that need no instance.
+    """Names the responses that need no instance.
 
-    ``LOOP``: the request went in a circle; ``ROOT``: Ollama runs; ``COLD``: what the
-    catalogue says; ``DONE``: there is nothing to unload or to load; ``UNWOKEN``: there
-    is no instance, and by the settings this request starts none.
+    - ``LOOP``: the request passed this proxy before.
+    - ``ROOT``: "Ollama is running".
+    - ``COLD``: an answer from the catalogue.
+    - ``DONE``: there is nothing to unload or to load.
+    - ``UNWOKEN``: no instance is ready, and the settings forbid this request to start
+      one.
     """
 
     LOOP = "loop"
@@ -136,7 +139,7 @@ class Read:
 class Observe:
     """Plan: relay to the ready instance without resetting its idle timer.
 
-    It may take ``limit_s`` to begin its answer; None is no limit.
+    ``limit_s``: limit until its response begins; None: no limit.
     """
 
     limit_s: float | None
@@ -149,10 +152,10 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Plan: start an instance, wait for it as long as is granted, then relay.
+    """Plan: start an instance, wait for it as long as granted, then relay.
 
-    ``joins``: wait for the launch that others caused, and start none. ``seeks``: an
-    unknown model, for whose sake an instance is started this once.
+    ``joins``: wait for a launch that others caused, and start none. ``seeks``: an
+    unknown model for which an instance is started this once.
     """
 
     fields: BodyFields | None = None
@@ -167,12 +170,14 @@ Plan: TypeAlias = Say | Refuse | Unavailable | Read | Observe | Relay | Wait
 class Facts:
     """Holds the facts of a request; a server adds the results of its plans.
 
-    ``path`` is raw and has no query. ``agent`` is the client's program. ``objection``
-    tells why the request may not be sent on. ``reading`` is how much of the body was
-    asked for. ``tried``: an instance was asked, or none could be. ``problem`` is what
-    went wrong with it; ``may_be_done``: the instance may have carried it out.
-    ``may_wait_s`` is how long the request may still wait; ``admitted`` is the `Wait`
-    that was begun, ``waited`` that it ended without an instance.
+    - ``path``: raw, without query. ``agent``: the User-Agent.
+    - ``objection``: why the request must not be relayed.
+    - ``reading``: how much of the body was requested.
+    - ``tried``: the request was sent to an instance, or none was reachable.
+      ``problem``: what failed there. ``may_be_done``: the instance may have carried the
+      request out.
+    - ``may_wait_s``: how long the request may still wait. ``admitted``: the `Wait` that
+      has begun. ``waited``: it ended without an instance.
     """
 
     method: str

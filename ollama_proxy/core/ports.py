@@ -1,7 +1,7 @@
-"""Declare what the fleet and the backends ask of any store.
+"""Declare the ports of a store that the fleet and the backends use.
 
-`ollama_proxy.store.ports` has the rest. These stand here because the fleet and the
-store do not know one another: both know what is written down.
+`ollama_proxy.store.ports` has the rest. These are here because fleet and store do not
+import one another, and both need the ports.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ class RecordStore(Protocol):
         """Return the record of a slot; None if it never had one."""
 
     def put(self, slot: str, record: Record, transition: Transition | None) -> None:
-        """Write a record, and its line of the journal if the state changed.
+        """Write a record, and a line of the journal if the state changed.
 
         Raises `StoreError` if it is not written.
         """
 
     async def reserve(self, slot: str, launch: Record, transition: Transition) -> None:
-        """Write the record of a launch that is about to begin, and its line.
+        """Write the record of a launch that is about to begin, and its journal line.
 
-        Once this returns it is durable: only then the cloud is called. What `put`
-        writes of the slot later stays later. Raises `StoreError` if it is not durable,
-        or nobody can tell; then the launch does not begin.
+        When this returns the record is durable; only then the cloud is called. Later
+        writes of `put` for the slot stay later. Raises `StoreError` if it is not
+        durable, or if that is uncertain; then the launch does not begin.
         """
 
 

@@ -20,10 +20,10 @@ class Origin(StrEnum):
 class StickyModel(msgspec.Struct, frozen=True):
     """Holds one model, by its full name.
 
-    ``source``: the name to pull, as the client wrote it; a copy has that of the model
-    it came from. ``written``: its own name, as the client wrote it.
-    ``insecure``: the registry was allowed to be one without TLS.
-    ``lost``: why the last fresh instance is without it; None if it is not.
+    - ``source``: the name to pull, as the client wrote it; for a copy, that of the
+      original. ``written``: its own name, as the client wrote it.
+    - ``insecure``: the registry may be one without TLS.
+    - ``lost``: why the last fresh instance does not have it; None if it does.
     """
 
     name: str
@@ -70,9 +70,9 @@ RestoreStep = Pulling | Copying | Removing
 def steps_to(
     wanted: Mapping[str, StickyModel], configured: Collection[str], present: set[str]
 ) -> list[RestoreStep]:
-    """Return what makes a fresh instance have what clients put on the last one.
+    """Return the steps after which a fresh instance has the models of the last one.
 
-    All names are full. ``present`` includes what is configured and just pulled.
+    All names are full. ``present``: includes configured models, which were just pulled.
     """
     missing = [
         model

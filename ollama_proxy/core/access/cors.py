@@ -1,8 +1,8 @@
-"""Decide which web pages may ask: Ollama's rules for ``Origin`` and ``Host``.
+"""Decide which web pages may send requests: Ollama's rules for ``Origin`` and ``Host``.
 
 Pure. The rules are those of Ollama's server (v0.33: ``server/routes.go``,
-``envconfig/config.go``) and of gin-contrib/cors 1.7.2, which it uses. Without the
-check of the host, a web page could reach a loopback server by DNS rebinding.
+``envconfig/config.go``) and of gin-contrib/cors 1.7.2, which it uses. Without the check
+of the host, a web page could reach a loopback server by DNS rebinding.
 """
 
 import ipaddress
@@ -46,9 +46,9 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class CorsPolicy:
-    """Decides which origins may ask: Ollama's own list, and those the user adds.
+    """Decides which origins are allowed: Ollama's own list, and those the user adds.
 
-    Raises `ValueError` for an entry that Ollama's server would not start with.
+    Raises `ValueError` for an entry with which Ollama's server would not start.
     """
 
     def __init__(self, added: Sequence[str] = ()) -> None:
@@ -114,8 +114,8 @@ def host_name(host: str) -> str:
 def is_own_address(name: str, own_addresses: Collection[str]) -> bool:
     """Tell whether a literal address is loopback, private or this machine's.
 
-    Private is what RFC 1918 and RFC 4193 call so, as for Go's ``netip``; an IPv4
-    address counts as such where IPv6 writes it, too (``::ffff:127.0.0.1``).
+    Private means RFC 1918 and RFC 4193, as for Go's ``netip``; IPv4 addresses in IPv6
+    notation (``::ffff:127.0.0.1``) are included.
     """
     try:
         address = ipaddress.ip_address(name)

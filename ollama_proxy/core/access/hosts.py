@@ -35,10 +35,10 @@ class HostPolicy:
         return _remembered(name, self.addresses)
 
 
-@functools.lru_cache(maxsize=256)  # it is asked for with each request
+@functools.lru_cache(maxsize=256)  # called for each request
 def _judged(policy: HostPolicy, host: str) -> bool:
     return policy._judge(host)  # noqa: SLF001 - a part of the class but for its cache
 
 
-# Reading an address takes 3 µs.
+# Parsing an address takes 3 µs.
 _remembered = functools.lru_cache(maxsize=256)(is_own_address)

@@ -7,8 +7,8 @@ import functools
 def length_line(size: int) -> bytes:
     """Return the length line that ``size`` bytes begin with if they are one chunk.
 
-    For each size there is one such line at most, so a comparison replaces parsing.
-    Where no chunk has that total length it is one NUL byte, which never matches.
+    For each size there is at most one such line, so a comparison replaces parsing. If
+    no chunk has that total length, return one NUL byte, which never matches.
     """
     for digits in range(1, 9):
         length = size - digits - 4

@@ -1,7 +1,7 @@
-"""Tell which bodies are compressed, and unpack those that we asked for ourselves.
+"""Tell which bodies are compressed, and decompress responses to our own requests.
 
-What is relayed stays as it is. What we read, join or make anew is asked for in the
-clear (`CLEAR`); some gateways compress it all the same.
+Relayed bodies stay unchanged. A response that the proxy itself reads or shares is
+requested uncompressed (`CLEAR`); some gateways compress it all the same.
 """
 
 import zlib
@@ -43,9 +43,9 @@ def encoding_of(headers: Headers) -> str:
 
 
 def without_body_facts(headers: Headers) -> CIMultiDict[str]:
-    """Return headers without those that are true of one body only.
+    """Return headers without those that describe one particular body.
 
-    For a body that is written anew: its length, digest and tag differ.
+    A rewritten body has another length, digest and ETag.
     """
     kept = CIMultiDict(headers)
     for name in _OF_ONE_BODY:

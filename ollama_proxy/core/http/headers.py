@@ -1,7 +1,7 @@
 """Choose the headers that are forwarded, in both directions.
 
-Dropped are the hop-by-hop headers of RFC 9110 §7.6.1 and whatever ``Connection``
-names; everything else passes, in order and as often as it came.
+The hop-by-hop headers of RFC 9110 §7.6.1 and those that ``Connection`` names are
+dropped. All others pass, in order and including repetitions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,9 +38,10 @@ Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 
 
 def for_upstream(headers: Headers) -> CIMultiDict[str]:
-    """Return the client's headers as the instance gets them.
+    """Return the client's headers for the instance.
 
-    ``Host`` is the instance's own; ``Expect`` and ``Origin`` are dealt with here.
+    ``Host`` is replaced by the instance's; ``Expect`` and ``Origin`` are handled by the
+    proxy.
     """
     kept = [
         field for field in headers.items() if field[0].lower() not in NOT_FOR_UPSTREAM
@@ -75,7 +76,7 @@ def _named_by_connection(headers: Headers) -> set[str]:
 def media_type(headers: Mapping[str, str]) -> str:
     """Return the type of a body without parameters, in lower case; "" if it has none.
 
-    aiohttp's `content_type` remembers the last 56 headers, which may have 1 MB each.
+    Not aiohttp's `content_type`, which caches the last 56 headers of up to 1 MB each.
     """
     return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Holds a whole response of our own.
+    """Holds a complete response of our own.
 
-    ``headers`` are names and values in the order in which they are sent;
-    ``Content-Length`` and ``Date`` are added by the server that sends it.
+    ``headers``: names and values, in the order in which they are sent. The server adds
+    ``Content-Length`` and ``Date``.
     """
 
     status: int

@@ -1,7 +1,7 @@
-"""Read the head of a request as Go's server does, or more strictly.
+"""Parse the head of a request as Go's server does, or more strictly.
 
-No socket, no clock. What aiohttp's parser would not take, or would take in another
-way than Go's, is refused here or written so that there is one way to read it.
+No socket, no clock. A head that aiohttp's parser would reject, or read differently from
+Go's, is refused here or rewritten so that there is one way to read it.
 """
 
 import re
@@ -64,9 +64,9 @@ Found = dict[bytes, list[bytes]]
 
 
 class RefusedRequestError(Exception):
-    """Reports a request that is not served; no byte of the client's is quoted.
+    """Reports a request that is refused; no byte of the client's is quoted.
 
-    ``path`` is the path of a request with an unknown method.
+    ``path``: the path of a request with an unknown method.
     """
 
     def __init__(self, status: int, message: str, path: str = "") -> None:
@@ -80,8 +80,8 @@ class RefusedRequestError(Exception):
 class RequestHead:
     """Holds a head that can be read in one way only.
 
-    ``raw`` are its bytes, as the server behind gets them; ``length`` that of the
-    body, None if it comes in chunks. ``is_last``: no request comes after it.
+    ``raw``: its bytes, as aiohttp's server gets them. ``length``: of the body; None if
+    it is chunked. ``is_last``: no request follows on the connection.
     """
 
     raw: bytes

@@ -1,8 +1,8 @@
 """Record the stages of a launch, and how long each took. Pure.
 
-The proxy sees one stage after the other: `Timeline`, whose lengths add up to the whole
-launch. What an instance tells of its own boot (`read_spans`) may overlap: an image is
-fetched while a driver is installed.
+`Timeline` has the stages that the proxy sees, one after the other; their lengths add up
+to the whole launch. The stages that an instance reports of its own boot (`read_spans`)
+may overlap: an image is fetched while a driver is installed.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _LONGEST_S = 10_000_000
 class StageSpan:
     """Holds one stage: when it began and how long it took, in seconds.
 
-    ``begun_s``: since the wake, or since the boot if the instance tells it.
+    ``begun_s``: since the wake, or since the boot if the instance reports the stage.
     """
 
     name: str
@@ -46,8 +46,8 @@ def stage_name(progress: Progress) -> str:
 class Timeline:
     """Holds the stages of the present launch, or the last one, as the proxy saw them.
 
-    ``is_whole``: it was seen from the wake on. ``guest``: what the instance reported of
-    its boot. Moments are those of `Clock.now`.
+    ``is_whole``: seen from the wake on. ``guest``: the stages that the instance
+    reported. Moments are those of `Clock.now`.
     """
 
     def __init__(self) -> None:
@@ -61,9 +61,9 @@ class Timeline:
         self._seconds: dict[str, float] = {}
 
     def see(self, before: Record, after: Record, now: float) -> StageSpan | None:
-        """Take in a change of the record; return the stage that ended with it, if any.
+        """Record a change of state; return the stage that ended with it, if any.
 
-        A stage that comes again, after a pull that was broken off say, counts as one.
+        A stage that occurs again, for example after a broken-off pull, counts as one.
         """
         if after.state is not State.STARTING:
             return self._leave(now)
@@ -122,10 +122,10 @@ def told_spans(
 
 
 def read_spans(text: str) -> tuple[StageSpan, ...]:
-    """Return what a guard's ``/-/stages`` says; what can't be read is left out.
+    """Return the stages in a guard's ``/-/stages``; skip unreadable lines.
 
-    Each line is ``NAME UPTIME`` where a stage begins, ``NAME.end UPTIME`` where it has
-    ended. One without an end lasts until the next begins, or ``ready``.
+    A line is ``NAME UPTIME`` where a stage begins, ``NAME.end UPTIME`` where it has
+    ended. A stage without an end lasts until the next one begins, or ``ready``.
     """
     marks = [mark for line in text.splitlines()[:_MOST_LINES] if (mark := _mark(line))]
     spans: dict[str, StageSpan] = {}

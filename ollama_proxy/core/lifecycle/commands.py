@@ -1,7 +1,7 @@
-"""Say what has to be done about an instance.
+"""Derive from a record what has to be done about an instance.
 
-It is a function of the record alone, not of the event that led there. So a repeated
-`Tick` repeats the command, and work that a crash cut short is taken up again.
+The command depends on the record alone, not on the event before it. So a repeated
+`Tick` repeats the command, and work that a crash interrupted is resumed.
 """
 
 import functools
@@ -41,7 +41,7 @@ def command_for(record: Record) -> Command | None:
     return _duty(record.state, record.launch_id, accepted=record.accepted)
 
 
-@functools.lru_cache(maxsize=64)  # asked for with each lease
+@functools.lru_cache(maxsize=64)  # called for each lease
 def _duty(state: State, launch_id: LaunchId, *, accepted: bool) -> Command | None:
     match state:
         case State.STARTING if not accepted:

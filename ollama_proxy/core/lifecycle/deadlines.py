@@ -74,9 +74,9 @@ def retry_after_failure(record: Record, now: float, policy: Policy) -> float:
 
 
 def end_of_life(record: Record, policy: Policy) -> float:
-    """Return the moment at which an instance goes, used or not.
+    """Return the moment at which an instance is stopped, even if it is in use.
 
-    A record of an older version does not tell when it was launched.
+    Records of older versions have no launch time; then ``since`` is used.
     """
     return (record.launched_at or record.since) + policy.max_lifetime_s
 

@@ -1,8 +1,8 @@
 """Draw the states of an instance from the table: ``make docs`` puts it into a page.
 
-The table of `transitions` says which rule an event has in a state, and the rule which
-state follows. So the edges are found by trying: every event is played on every kind of
-record that can be reached from a cold one.
+The table of `transitions` gives the rule for an event in a state, and the rule gives
+the next state. So the edges are found by trying: every event is applied to every kind
+of record that can be reached from a cold one.
 """
 
 from collections import defaultdict, deque

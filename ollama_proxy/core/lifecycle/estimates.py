@@ -53,9 +53,9 @@ class Estimates:
         return statistics.median(durations_s) if durations_s else None
 
     def slow_s(self, offer: str) -> float | None:
-        """Return what four of five launches of the offer stayed within.
+        """Return the time that 80 % of the offer's launches stayed within.
 
-        None before the first. Plans count on this one: see `core.pool_plan`.
+        None before the first. `core.pool_plan` uses this value.
         """
         durations_s = sorted(self._of(offer))
         if not durations_s:
@@ -73,8 +73,8 @@ def overall_progress(
 ) -> float:
     """Return how far a launch is, 0–1: coarse, but never ahead of its stage.
 
-    Each stage has its span of the way. Within it counts the fraction that the
-    stage itself reports, else its step or the time that has passed of the usual time,
+    Each stage has a range of its own. The position in it is the fraction that the stage
+    reports; otherwise its step, or the elapsed time relative to the usual time,
     whichever is further.
     """
     begin, end = _SPANS[progress.stage]

@@ -44,7 +44,7 @@ class Ready:
 class Failed:
     """Reports that the launch can't succeed any more.
 
-    ``report``: longer words of the backend, here and in the next two.
+    ``report``: details from the backend, here and in the next two.
     """
 
     launch_id: LaunchId
@@ -64,9 +64,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Reports the cloud's clear word that nothing of this launch exists.
+    """Reports that the cloud states that nothing of this launch exists.
 
-    ``message``: why, as far as anybody said.
+    ``message``: the cause, if known.
     """
 
     launch_id: LaunchId
@@ -99,9 +99,9 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Reports that a request that was handed to the instance has ended.
+    """Reports the end of a request that was sent to the instance.
 
-    ``used``: it had succeeded, or begun to, so its end is use of the instance.
+    ``used``: its response succeeded, or began to, so its end counts as use.
     """
 
     launch_id: LaunchId

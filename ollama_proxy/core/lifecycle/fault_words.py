@@ -26,9 +26,9 @@ def error_of(record: Record, now: float) -> str | None:
 
 
 def starting_words(progress: Progress, left: str) -> str:
-    """Return how far a launch is, in words; ``left``: the time to go, in words.
+    """Return the state of a launch in words; ``left``: the remaining time, in words.
 
-    A problem that only a person can mend comes first.
+    A problem that only a person can mend is named first.
     """
     if progress.needs_person:
         return f"does not serve yet: {progress.problem}; it is tried again"

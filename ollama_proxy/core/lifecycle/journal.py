@@ -6,7 +6,7 @@ import msgspec
 class Transition(msgspec.Struct, frozen=True):
     """Holds a line of the journal; ``at`` is a date in epoch seconds.
 
-    ``fault``: why, in a sentence; ``report``: what else the backend said of it.
+    ``fault``: the cause, in a sentence; ``report``: details from the backend.
     """
 
     at: float

@@ -1,9 +1,9 @@
-"""Decide when requests launch nothing any more: final faults, or too many launches.
+"""Decide when requests must not launch: after final faults, or too many launches.
 
-Pure: `transitions.step` asks it. Moments are those of `Clock.now`.
+Pure: `transitions.step` calls it. Moments are those of `Clock.now`.
 
-A lockout ends when a person wakes the instance, when settings that it depends on
-have changed, or at its own end, if it has one.
+A lockout ends when a person wakes the instance, when the settings that it depends on
+change, or at its own end, if it has one.
 """
 
 from collections.abc import Iterable
@@ -81,9 +81,9 @@ def timed_out(progress: Progress, limit_s: float) -> Fault:
 
 
 def recent(launches: tuple[float, ...], now: float) -> tuple[float, ...]:
-    """Return the launches of the last hour; a moment to come is taken for now.
+    """Return the launches of the last hour; a future moment is replaced by ``now``.
 
-    The clock was set back since: what is not known to be old counts.
+    It is from before the clock was set back: a launch of unknown age counts.
     """
     return tuple(min(at, now) for at in launches if at > now - WINDOW_S)
 
@@ -101,7 +101,7 @@ def with_doubtful_launch(
 ) -> Record:
     """Count a launch that is stopped before its cloud has answered: it may be paid for.
 
-    What the cloud refused is not.
+    A launch that the cloud refused costs nothing and does not count.
     """
     is_refused = fault is not None and fault.reason in _REFUSALS
     if rec.state is not State.STARTING or rec.accepted or is_refused:

@@ -38,10 +38,10 @@ def release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
 
 
 def release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """End a lease; without use, the idle time goes on from where it was.
+    """End a lease; if it was no use, the idle time goes on from its former start.
 
-    Its idle time may be over by then. It goes at once, or the next such request,
-    if there is always one, would keep it.
+    If the idle time is over, stop at once: otherwise a steady flow of such requests
+    would keep the instance for ever.
     """
     new = release(rec, event, now, policy)
     is_over = is_idle(new, now, policy)

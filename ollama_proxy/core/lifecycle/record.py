@@ -46,8 +46,8 @@ class Stage(StrEnum):
 class Fault:
     """Says why a launch failed.
 
-    ``reason`` is a metric label, ``message`` a sentence for people. A ``final``
-    fault does not go away by itself, so no request tries again: see `Lockout`.
+    ``reason`` is a metric label, ``message`` a sentence for people. A ``final`` fault
+    would recur, so no request launches again: see `Lockout`.
     """
 
     reason: str
@@ -57,11 +57,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Lockout:
-    """Says why requests launch nothing any more, and for how long.
+    """Says why requests must not launch, and for how long.
 
-    ``reason``: ``final`` or ``launch_limit``; ``message``: the same in words.
-    ``until``: a moment; None: until a person wakes the instance, or changes the
-    settings. ``fingerprint``: those settings, as they were.
+    - ``reason``: ``final`` or ``launch_limit``; ``message``: the same in words.
+    - ``until``: a moment; None: until a person wakes the instance or changes the
+      settings.
+    - ``fingerprint``: of those settings at the time.
     """
 
     reason: str
@@ -74,10 +75,11 @@ class Lockout:
 class Progress:
     """Says what a launch is doing: a stage, its fraction done (0–1), and words.
 
-    ``moved`` changes with every byte, even if the fraction stays the same.
-    ``step`` is a part of the stage that the backend has a word for.
-    ``problem`` is what stood in the way at the last try; it is no progress, whatever
-    it is. ``needs_person``: a server that is coming up never has that one.
+    - ``moved``: changes with every byte, even if the fraction stays the same.
+    - ``step``: a part of the stage, if the backend knows it.
+    - ``problem``: the failure of the last attempt; it never counts as progress.
+    - ``needs_person``: only a person can mend the problem. A server that is merely
+      starting up never sets it.
     """
 
     stage: Stage = Stage.CREATING
@@ -93,16 +95,17 @@ class Progress:
 class Record:
     """Holds the facts and intents of one instance. Moments are those of `Clock.now`.
 
-    ``accepted``: the cloud took the start call, so it is never made again.
-    ``adopted``: the instance was up before this proxy process was.
-    ``launched_at``: when it was first asked for, which no restart changes.
-    ``furthest``: the last stage reached; one that comes again is no progress.
-    ``failed``: what is being stopped counts as a failed launch. ``leaving``: its cloud
-    had no room for this very launch, so another offer may be asked beside it.
-    ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
-    ``paid_launches``: when those of the last hour were accepted that cost something,
-    the newest last; none since a request was served. ``lockout``: why no request
-    launches any more.
+    - ``accepted``: the cloud accepted the start call, so it is not repeated.
+    - ``adopted``: the instance was running before this process of the proxy.
+    - ``launched_at``: when it was first requested; a restart does not change it.
+    - ``furthest``: the last stage reached; a repeated stage is no progress.
+    - ``failed``: the launch that is being stopped counts as failed.
+    - ``leaving``: its cloud had no capacity for this very launch, so another offer may
+      be tried beside it.
+    - ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
+    - ``paid_launches``: when launches that cost something were accepted, within the
+      last hour and since the last served request; the newest last.
+    - ``lockout``: why requests must not launch.
     """
 
     state: State = State.COLD
@@ -128,9 +131,9 @@ class Record:
     lockout: Lockout | None = None
 
     def leased(self, leases: int, last_used: float) -> "Record":
-        """Return the record with so many leases, last used at that moment.
+        """Return the record with another count of leases and time of last use.
 
-        As `dataclasses.replace` would, for less: each request does it twice.
+        Faster than `dataclasses.replace`; each request calls it twice.
         """
         new = object.__new__(Record)
         vars(new).update(vars(self), leases=leases, last_used=last_used)
@@ -141,12 +144,14 @@ class Record:
 class Policy:
     """Limits how long things may take, in seconds, and how often they may fail.
 
-    ``launch_limit``: how many launches within an hour may serve no request; None:
-    any number, for they cost nothing. ``final_s``: how long a final fault keeps
-    requests from launching. ``fingerprint`` names the settings that launches depend
-    on. ``ends_with_proxy``: no instance outlives the proxy process. ``is_always_on``:
-    the server is there anyway, so it is never given up while it can't be reached.
-    ``gives_way``: there are other offers, so what does not come soon is left to them.
+    - ``launch_limit``: how many launches within an hour may serve no request; None: no
+      limit, since launches are free.
+    - ``final_s``: how long a final fault prevents launches by requests.
+    - ``fingerprint``: of the settings that launches depend on.
+    - ``ends_with_proxy``: no instance outlives the proxy process.
+    - ``is_always_on``: somebody else manages the server, so it is never given up while
+      it can't be reached.
+    - ``gives_way``: there are other offers, so a slow launch is left for one of them.
     """
 
     idle_timeout_s: float = 1800.0

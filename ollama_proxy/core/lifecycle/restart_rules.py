@@ -38,9 +38,10 @@ def resume(rec: Record, event: Event, now: float, policy: Policy) -> Record:
 
 
 def _clear_up(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Stop the remains of an instance that ended with the process before.
+    """Stop the remains of an instance that ended with the previous process.
 
-    That is no failure. The next request finds the server being joined anew.
+    That is no failure. The next request reports that the server is being connected to
+    again.
     """
     over = stopping(restore(rec, event, now, policy), now, policy)
     return replace(over, woken_at=now)

@@ -1,8 +1,8 @@
 """Define the rules of the table: the record that follows an event.
 
-Each takes the record, the event, the time and the policy, and returns the record
-after it: the same object if nothing changes. `transitions` says which holds when. The
-rules of requests stand in `lease_rules`, those of a new process in `restart_rules`.
+Each rule takes the record, the event, the time and the policy, and returns the next
+record: the same object if nothing changes. `transitions` maps events to rules. The
+rules of requests are in `lease_rules`, those of a new process in `restart_rules`.
 """
 
 from dataclasses import replace
@@ -65,9 +65,10 @@ def launch(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
 
 
 def unlock(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
-    """Let an order count that comes while a failed launch is being stopped.
+    """Accept a forced wake while a failed launch is being stopped.
 
-    It ends the pause and the lockout that would follow, as it does in a cool-down.
+    It prevents the pause and the lockout that would follow, as it ends them in a
+    cool-down.
     """
     assert isinstance(event, Wake)  # noqa: S101 - the table pairs them
     if not event.forced or not (rec.failed or rec.lockout):

@@ -28,11 +28,11 @@ class StageEstimates:
         self._history.add(offer, stages)
 
     def remaining_s(self, offer: str, stage: str, running_s: float) -> float | None:
-        """Return the seconds to go for a launch that has been at ``stage`` for so long.
+        """Return the remaining seconds of a launch that has been at ``stage`` so long.
 
-        That is the rest of this stage, which takes no longer than usual, and all that
-        came after it: each the median of the launches that had such a stage. At least
-        a second; None if there was none.
+        The rest of this stage, up to its usual length, plus all stages after it: each
+        the median of the launches that had such a stage. At least 1 s; None without any
+        launch.
         """
         at = [one for one in self._of(offer) if stage in one]
         if not at:

@@ -23,7 +23,7 @@ def stopping(
 ) -> Record:
     """Return the record of an instance that is stopped from now on.
 
-    ``failed`` says that its launch counts as a failure: a pause follows.
+    ``failed``: its launch counts as a failure, so a pause follows.
     """
     ended = replace(
         with_doubtful_launch(rec, fault, now, policy),

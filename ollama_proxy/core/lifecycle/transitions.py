@@ -1,17 +1,16 @@
-"""Decide how one instance lives: `step` and its table.
+"""Decide the life of one instance: `step` and its table.
 
-`step` is the only way in which an instance changes state. It is pure: time
-comes in as ``now`` (seconds since the epoch), nothing is awaited, read or
-written. It knows nothing of clouds, sockets or clients.
+`step` is the only way in which an instance changes state. It is pure: time is the
+argument ``now`` (seconds since the epoch), and nothing is awaited, read or written. It
+knows nothing about clouds, sockets or clients.
 
-`step` looks up the pair (state, event) in a table. A pair that is not in the
-table is a defect of the caller and raises `IllegalTransition` with both names.
-An event about another launch than the record's is late news and changes
-nothing.
+`step` looks up the pair (state, event) in a table. A pair that is not in the table is a
+defect of the caller and raises `IllegalTransition` with both names. An event about
+another launch than the record's is outdated and changes nothing.
 
-The rules of the table stand in `rules`, `lease_rules`, `pool_rules` and
-`restart_rules`, the moments at which time changes a record in `deadlines`, what has to
-be done about a record in `commands`.
+The rules of the table are in `rules`, `lease_rules`, `pool_rules` and `restart_rules`,
+the moments at which time changes a record in `deadlines`, and the commands that follow
+from a record in `commands`.
 """
 
 from collections.abc import Callable
@@ -54,7 +53,7 @@ class Step:
 
 
 def step(record: Record, event: Event, *, now: float, policy: Policy) -> Step:
-    """Return the record after ``event``, and what to do about it.
+    """Return the record after ``event``, and the command that follows from it.
 
     Raises `IllegalTransition` for a pair of state and event that can't happen.
     """
@@ -89,7 +88,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.STARTING, StopRequested): rules.stop,
     (State.STARTING, Restored): restart_rules.resume,
     (State.STARTING, Tick): rules.tick_starting,
-    (State.READY, Wake): rules.stay,  # only what is answered is use
+    (State.READY, Wake): rules.stay,  # only responses count as use
     (State.READY, Lost): rules.lose,
     (State.READY, Gone): rules.lose,
     (State.READY, LeaseGranted): lease_rules.lease,
@@ -98,7 +97,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.READY, StopRequested): rules.drain,
     (State.READY, Restored): restart_rules.adopt,
     (State.READY, Tick): rules.tick_ready,
-    (State.DRAINING, Wake): rules.stay,  # the waiter still waits when it is cold
+    (State.DRAINING, Wake): rules.stay,  # its request waits on
     (State.DRAINING, Lost): rules.lose_drained,
     (State.DRAINING, Gone): rules.lose_drained,
     (State.DRAINING, Used): rules.stay,
@@ -106,8 +105,8 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.DRAINING, StopRequested): rules.stay,
     (State.DRAINING, Restored): restart_rules.restore_drained,
     (State.DRAINING, Tick): rules.tick_draining,
-    (State.STOPPING, Wake): rules.unlock,  # the waiter still waits when it is cold
-    (State.STOPPING, Accepted): rules.stay,  # what was under way when the stop came
+    (State.STOPPING, Wake): rules.unlock,  # its request waits on
+    (State.STOPPING, Accepted): rules.stay,  # the call ended late
     (State.STOPPING, Progressed): rules.stay,
     (State.STOPPING, Ready): rules.stay,
     (State.STOPPING, Failed): rules.stay,

@@ -1,9 +1,8 @@
-"""Decide what counts as use of an instance: an answer that succeeded.
+"""Decide what counts as use of an instance: a response that succeeds.
 
-An answer is looked at until its first word is known, never after: what comes then
-is work that was done, however it ends. Refusals, errors and broken-off beginnings
-do not count as use: they keep no instance awake. Pure: bytes go in, a `Claim`
-learns what they mean.
+A response is inspected until its first token is known, and no further: after that, work
+was done, however it ends. Refusals, errors and responses that break off before do not
+count as use: they keep no instance awake. Pure: bytes go in, a `Claim` gets the result.
 """
 
 from typing import Protocol
@@ -20,9 +19,9 @@ BUSY = "server busy"
 
 _STREAMED_CHANGES = frozenset({"/api/pull", "/api/push", "/api/create"})
 _BUSY_STATUS = 503
-_PLAIN_LINE = 4096  # an error is seen by then
+_PLAIN_LINE = 4096  # an error is complete within this length
 _LONGEST_LINE = 64 * 1024
-_TELLING = 16  # longer than any beginning of an error, such as ``data: {"error"``
+_TELLING = 16  # longer than the beginning of any error, such as ``data: {"error"``
 _LAYERS = 512
 _NO_ERROR = frozenset({b"", b"null", b"false", b'""', b"{}"})
 _FAILURES = frozenset({"error", "response.failed"})
@@ -65,9 +64,9 @@ class Head(Protocol):
 
 
 def watch(route_name: str, head: Head, claim: Claim) -> UseWatch:
-    """Return the watch that judges an answer of a route.
+    """Return the watch that judges a response of a route.
 
-    An encoded one can't be read, so its status tells.
+    A compressed one can't be read, so only its status counts.
     """
     succeeded = 200 <= head.status < 300  # noqa: PLR2004 - as HTTP has it
     is_encoded = "Content-Encoding" in head.headers and bool(encoding_of(head.headers))
@@ -97,9 +96,9 @@ NO_USE: UseWatch = _NoWatch()
 
 
 class _WordWatch:
-    """Finds out whether an answer begins with a word or with an error.
+    """Finds out whether a response begins with a token or with an error.
 
-    Blank lines, comments and pings come before either.
+    Blank lines, comments and pings before it are skipped.
     """
 
     def __init__(self, claim: Claim, *, is_encoded: bool) -> None:
@@ -114,7 +113,7 @@ class _WordWatch:
         if self._is_encoded and data:
             self._settle(is_use=True)
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest.lstrip()  # spaces may be all that comes for hours
+        self._rest = rest.lstrip()  # hours of spaces must not fill memory
         for line in lines:
             if not self.is_settled:
                 self._read(line.strip())
@@ -124,10 +123,10 @@ class _WordWatch:
                 self._settle(is_use=True)
 
     def end(self, *, is_whole: bool) -> None:
-        """Take note that no more of the body comes.
+        """Judge the response at the end of its body.
 
-        A body that is whole and says nothing is that of a success, as that of a copy
-        is. One that broke off in its first line had begun if that was no error's.
+        A complete, empty body is a success, as for a copy. A body that breaks off in
+        its first line counts as use unless that line is an error.
         """
         rest, self._rest = self._rest.strip(), b""
         if not self.is_settled and is_whole:
@@ -180,10 +179,10 @@ class _BusyWatch:
 
 
 class _ChangeWatch:
-    """Follows a pull, a push or the making of a model: use while bytes move.
+    """Follows a pull, a push or a create: use while bytes move.
 
-    A line that tells of as much as the one before, or the first that is seen of a
-    layer, tells of no move: an older pull may have got so far. ``success`` is use.
+    A line with the same count as the one before, or the first line of a layer, shows no
+    movement: an earlier pull may have got that far. ``success`` is use.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -226,10 +225,10 @@ class _Said(msgspec.Struct):
 
 
 def is_error(said: bytes) -> bool:
-    """Tell whether a line of an answer, or an event's data, is an error.
+    """Tell whether a line of a response, or an event's data, is an error.
 
-    ``{"error": …}`` as Ollama and OpenAI have it, or an object of that type. Within
-    a string the quotes of the word are escaped, so most lines are not parsed.
+    ``{"error": …}`` as in Ollama and OpenAI, or an object of that type. Inside a string
+    its quotes are escaped, so most lines need no parsing.
     """
     if b'"error"' not in said and b'"response.failed"' not in said:
         return False

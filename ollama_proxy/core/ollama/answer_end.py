@@ -1,10 +1,10 @@
-"""Tell whether an answer that ended cleanly was whole, by what its protocol says.
+"""Tell whether a response that ended cleanly is complete, by its protocol.
 
 A gateway or guard between us and Ollama may end a body cleanly although Ollama broke
-off in the middle of it: Caddy 2.6 does so with chunked ones. Every protocol says by
-itself when an answer is over; that is noted while the bytes pass. A line that ends a
-stream may be megabytes long, so no line is kept and none is parsed: a mark counts if
-it is a key of the outermost object, and its line is closed.
+off in the middle: Caddy 2.6 does so with chunked bodies. Every protocol has its own end
+mark, which is looked for while the bytes pass. The last line of a stream may be
+megabytes long, so no line is buffered or parsed: a mark counts if it is a key of the
+outermost object and that object is closed.
 """
 
 import re
@@ -52,12 +52,14 @@ class EndCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Names the words by which a stream says that it is over.
+    """Names the marks by which a stream announces its end.
 
-    ``mark`` matches a key of the outermost object of a line, with what its value
-    begins with, in at most 64 bytes. ``hints``: any line that matters contains one of
-    them; nearly all lines contain none, and that is cheap to see. ``events``: names of
-    events whose data ends the stream. ``last_data``: data that does so and is no JSON.
+    - ``mark``: matches a key of the outermost object of a line and the beginning of its
+      value, in at most 64 bytes.
+    - ``hints``: any relevant line contains one of them. Nearly all lines contain none,
+      which is cheap to test.
+    - ``events``: names of events whose data ends the stream.
+    - ``last_data``: data that ends the stream and is not JSON.
     """
 
     mark: re.Pattern[bytes]
@@ -67,7 +69,7 @@ class Marks:
     last_data: bytes | None = None
 
 
-_ERROR = rb'"error"\s{0,9}:\s{0,9}[^n\s]'  # but for null
+_ERROR = rb'"error"\s{0,9}:\s{0,9}[^n\s]'  # except null
 _DONE = Marks(re.compile(rb'"done"\s{0,9}:\s{0,9}true|' + _ERROR), (b"true", b"error"))
 _SUCCESS = Marks(
     re.compile(rb'"status"\s{0,9}:\s{0,9}"success"|' + _ERROR), (b"success", b"error")
@@ -111,9 +113,9 @@ _STREAMS: Mapping[tuple[str, str], Marks] = {
 
 
 def check_of(method: str, target: str, head: Head) -> EndCheck | None:
-    """Return what tells whether an answer is whole; None if only its framing can.
+    """Return the check for a response's end; None if only its framing shows it.
 
-    ``target`` is the raw path and query that were asked for.
+    ``target``: raw path and query of the request.
     """
     if "Content-Length" in head.headers or "Content-Encoding" in head.headers:
         return None
@@ -152,10 +154,10 @@ class JsonCheck:
 
 
 class StreamCheck:
-    """Tells whether a stream of lines, or of events, said that it is over.
+    """Tells whether a stream of lines, or of events, announced its end.
 
-    Ollama sends a line or an event per chunk, so most chunks are whole lines without
-    a hint: many at once are done with after two or three searches.
+    Ollama sends a line or an event per chunk, so most chunks are whole lines without a
+    hint: two or three searches handle many at once.
     """
 
     def __init__(self, marks: Marks) -> None:
@@ -177,9 +179,9 @@ class StreamCheck:
             self.add(_unframed(chunk))
 
     def add(self, data: bytes) -> None:
-        """Look at a piece; it may begin and end anywhere.
+        """Inspect a piece, which may begin and end anywhere.
 
-        A short line is held until it is whole: it may have no hint.
+        A short line is held until it is complete: it may have no hint.
         """
         *ended, begun = (self._held + data).replace(b"\r", b"\n").split(b"\n")
         for line in ended:
@@ -225,9 +227,9 @@ class StreamCheck:
 
 
 class _Line:
-    """Holds the current line: its beginning, whether it has a mark, and is closed.
+    """Holds the state of the current line: its beginning, mark and end.
 
-    The last 64 bytes wait for the next piece: a mark may be cut in two.
+    The last 64 bytes are kept for the next piece: a mark may be split in two.
     """
 
     def __init__(self, mark: re.Pattern[bytes]) -> None:

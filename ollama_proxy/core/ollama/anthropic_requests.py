@@ -1,4 +1,4 @@
-"""Declare the request of Anthropic's kind, as Ollama's server does.
+"""Declare the request body of Anthropic's API, as Ollama's server does.
 
 Names and types are those of ``anthropic/anthropic.go`` (v0.33).
 """

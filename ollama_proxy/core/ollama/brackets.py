@@ -1,7 +1,7 @@
-"""Count the brackets of JSON that passes by, in whatever pieces it comes.
+"""Count the brackets of JSON while it passes, in pieces of any size.
 
-Nothing is parsed: strings are cut out, and what opens and closes outside of them is
-counted. So a value of many megabytes costs a few passes over each piece, and no memory.
+Nothing is parsed: strings are removed, and the brackets outside of them are counted. So
+a value of many megabytes costs a few passes over each piece, and no memory.
 """
 
 
@@ -31,7 +31,8 @@ class Brackets:
     def _unescaped(self, data: bytes) -> bytes:
         """Return the piece without escaped quotes.
 
-        A backslash at its end waits for the byte that it escapes.
+        A backslash at its end is kept for the next piece, which has the byte it
+        escapes.
         """
         self._half_escape = b""
         if b"\\" not in data:

@@ -1,8 +1,8 @@
-"""Answer questions about models while nothing runs, from the last instance's lists.
+"""Answer questions about models while no instance runs, from the last instance's lists.
 
-Filled from every instance that comes up, kept in the store, and served in
-Ollama's shapes. Bodies that came from an instance are given out byte for byte.
-Models that the next instance will have are in it whatever the last one said.
+Filled by every instance that becomes ready, kept in the store, and served in Ollama's
+shapes. Bodies from an instance are served byte for byte. Models that the next instance
+will have are listed even if the last one did not have them.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import msgspec
 
 from ollama_proxy.core.ollama.model_names import full_model_name
 
-_SLEWED_S = 60.0  # what a clock is moved by in small steps is no other date
+_SLEWED_S = 60.0  # a clock that is slewed by less has not been set
 
 NO_DETAILS: dict[str, Any] = {
     "parent_model": "",
@@ -74,11 +74,11 @@ class Stock(Protocol):
 
 
 class Catalog:
-    """Answers questions about models while no instance is up.
+    """Answers questions about models while no instance runs.
 
-    ``restored``: what changes which models the next instance will have. ``stock``
-    knows better than the last instance which models there are now. ``since`` tells
-    the date of models that no instance has had: it moves when the clock is set.
+    ``restored``: changes which models the next instance will have. ``stock``: knows the
+    present models better than the last instance did. ``since``: date of models that no
+    instance has had; it changes when the clock is set.
     """
 
     def __init__(
@@ -128,13 +128,13 @@ class Catalog:
         return self._wanted
 
     def _look(self, *, dates: bool = True) -> "_View":
-        """Return the current view, built anew if the models have changed.
+        """Return the current view, rebuilt if the models have changed.
 
-        Without ``dates`` those of models that no instance has had may be old.
+        Without ``dates``, the dates of models that no instance has had may be outdated.
         """
         stock = self._stock.tags() if self._stock is not None else None
         if stock is not None:
-            with contextlib.suppress(ValueError):  # of a plug-in, say: it is no list
+            with contextlib.suppress(ValueError):  # invalid, from a plug-in
                 return self._made(stock, dates=dates)
         said = self._contents.tags if self._contents is not None else None
         return self._made(said, dates=dates)
@@ -192,9 +192,9 @@ class Catalog:
         return msgspec.json.encode(body)
 
     def _said(self, name: str, view: "_View") -> bytes | None:
-        """Return the description of a model, by the last instance or by its files.
+        """Return the description of a model, by the last instance or from its files.
 
-        An instance knows more, but it knew the model that was there then.
+        An instance knows more, but it may have had another model of that name.
         """
         contents, listed = self._contents, view.models.get(name)
         recorded = contents.shows.get(name) if contents is not None else None
@@ -228,7 +228,7 @@ class Catalog:
     def _placeholder(self, name: str) -> dict[str, Any]:
         """Return an entry for a model that no instance has had yet.
 
-        The CLI cuts the digest to twelve characters and fails on a shorter one.
+        The CLI shortens the digest to twelve characters and fails on a shorter one.
         """
         full = full_model_name(name)
         return {
@@ -245,8 +245,8 @@ class Catalog:
 class _View:
     """Holds the answers for one state of ``said`` and ``expected``.
 
-    ``said``: the body of ``/api/tags`` that somebody gave. ``list_id`` tells one list
-    of names in it from another.
+    ``said``: the body of ``/api/tags`` from an instance or the stock. ``list_id``: a
+    hash of its names.
     """
 
     said: bytes | None

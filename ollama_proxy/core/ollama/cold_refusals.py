@@ -1,7 +1,8 @@
 """Tell which requests a real Ollama refuses whatever models it has: they wake nothing.
 
-Each rule follows its handler and its middleware (``middleware/``, v0.33) up to the
-first look at the store, and no further: what depends on a model is not refused here.
+Each rule follows its handler and middleware (``middleware/``, v0.33) up to the first
+access to the store, and no further: a refusal that depends on a model is left to the
+instance.
 """
 
 import re
@@ -64,9 +65,10 @@ _Check = Callable[[Any], Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Says how a route reads its body, and what it then refuses.
+    """Says how a route parses its body, and what it then refuses.
 
-    One of the ``/v1`` routes hands a cloud model to ollama.com without looking on.
+    ``is_compatible``: a ``/v1`` route, which passes a cloud model's request on to
+    ollama.com unchecked.
     """
 
     shape: type[msgspec.Struct]
@@ -76,10 +78,10 @@ class _Rule:
 
 
 def refusal(route_name: str, body: bytes, version: str = "") -> Refusal | None:
-    """Return how a route refuses a body; None if it may serve it, or is not known.
+    """Return how a route refuses a body; None if it may serve it, or is unknown.
 
-    ``version`` is that of the Ollama that would be asked: one that is later than the
-    one that these rules follow may take what they refuse for a type or a word.
+    ``version``: of the Ollama that would serve the request. A later one than these
+    rules follow may accept types or words that they refuse.
     """
     refused = _refusal(route_name, body)
     if refused is not None and refused.may_change and _is_later(version):
@@ -95,9 +97,10 @@ def _is_later(version: str) -> bool:
 def _refusal(route_name: str, body: bytes) -> Refusal | None:
     """Return how v0.33 refuses a body.
 
-    msgspec reads most bodies a hundred times as fast as we read them as Go does, so
-    only what it does not take, what has keys in another case, or what would be refused,
-    is read with care. One that is too much to look at is left to the instance.
+    msgspec parses most bodies a hundred times as fast as our reader, which reads as Go
+    does. So only a body that msgspec rejects, that has keys in another case, or that
+    would be refused is parsed by our reader. A body that is too large is left to the
+    instance.
     """
     rule = _RULES.get(route_name)
     if rule is None or not _is_soon_read(body):
@@ -112,9 +115,9 @@ def _refusal(route_name: str, body: bytes) -> Refusal | None:
 
 
 def _is_soon_read(body: bytes) -> bool:
-    """Tell whether a body, and JSON in its texts, are read in little time and memory.
+    """Tell whether a body, and JSON inside its strings, can be parsed cheaply.
 
-    Each value but the first has a mark before it, in texts too.
+    Each value but the first has a comma or bracket before it, inside strings too.
     """
     if len(body) <= MOST_TOKENS:
         return True

@@ -1,8 +1,8 @@
-"""Tell what of a ``/v1`` request Ollama can't turn into one of its own.
+"""Tell which ``/v1`` requests Ollama can't convert into its own.
 
 The checks are those of ``FromChatRequest``, ``FromCompleteRequest``,
 ``FromResponsesRequest`` and ``FromMessagesRequest`` (v0.33), in their order. Each
-returns Ollama's words, or None.
+returns Ollama's message, or None.
 """
 
 from collections.abc import Iterable

@@ -6,14 +6,14 @@ from ollama_proxy.core.ollama.go_duration import parse_duration_ns
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 _LONGEST_S = 1e10
-_SHORTEST_S = 1e-9  # Go counts whole nanoseconds: what is less is none
+_SHORTEST_S = 1e-9  # Go counts whole nanoseconds, so less is zero
 _NS_PER_S = 1e9
 
 
 def go_duration_s(raw: bytes) -> float | None:  # noqa: PLR0911
     """Return a raw ``keep_alive`` in seconds: a number, or Go's ``"1h30m"``.
 
-    None if it is absent, null or no duration.
+    None if it is absent, null or invalid.
     """
     try:
         value = msgspec.json.decode(raw) if raw else None

@@ -1,7 +1,7 @@
-"""Write the proxy's own errors in the protocol of the caller.
+"""Encode the proxy's own errors in the caller's API format.
 
-Shapes are those of Ollama's own server (v0.33), on one line: its clients print
-them as they come. Pure: numbers and randomness come in as arguments.
+Shapes are those of Ollama's own server (v0.33), on one line: its clients print them
+unchanged. Pure: numbers and randomness are arguments.
 """
 
 from typing import Any, NamedTuple
@@ -36,8 +36,8 @@ _ANTHROPIC_TYPES = {
 class ProvisioningStatus(NamedTuple):
     """Says why there is no ready instance, for a client.
 
-    ``status`` is ``provisioning`` or ``error``; the lengths are in seconds.
-    ``retry_after`` is None if asking again helps nothing before a person has acted.
+    ``status``: ``provisioning`` or ``error``. Durations are in seconds.
+    ``retry_after``: None if a retry is useless until a person has acted.
     """
 
     status: str
@@ -96,7 +96,7 @@ def in_band_error(family: Family, message: str, *, request_id: str = "") -> byte
 def heartbeat(family: Family) -> bytes:
     """Return bytes that every parser of ``family`` skips before the first object.
 
-    Spaces without a line end for NDJSON, an SSE comment, an Anthropic ping.
+    Spaces without a newline for NDJSON, an SSE comment, or an Anthropic ping.
     """
     match family:
         case Family.NATIVE:
@@ -113,10 +113,10 @@ def stream_type(family: Family) -> str:
 
 
 def retry_after_s(eta_s: float | None, fraction: float) -> int:
-    """Return whole seconds from 1 to 60 until it is worth asking again.
+    """Return after how many whole seconds, 1 to 60, a retry is worthwhile.
 
-    Client libraries obey up to 60. ``fraction`` (0–1) spreads the clients over
-    a quarter of the time, so that they do not all come back at once.
+    Client libraries obey up to 60. ``fraction`` (0–1) spreads the clients over a
+    quarter of the time, so that they do not all retry at once.
     """
     base = 15.0 if eta_s is None else max(eta_s, 1.0)
     soonest, latest = min(base, 48.0), min(base * 1.25, 60.0)

@@ -1,9 +1,9 @@
-"""Put a JSON value into a typed request as Go's ``encoding/json`` does.
+"""Decode a JSON value into a typed request as Go's ``encoding/json`` does.
 
-The types are msgspec structs that are written like Go's: `GoStruct` with the JSON
-names of the fields. Keys match in any case, the last of several wins, ``null``
-leaves a field as it was, and the first value of a wrong type is told in Go's words
-once all has been read (``encoding/json/decode.go`` of Go 1.26).
+The types are msgspec structs in Go's manner: `GoStruct` with the JSON names of the
+fields. Keys match in any case, the last of several wins, ``null`` leaves a field
+unchanged, and after everything is read the first value of a wrong type is reported with
+Go's message (``encoding/json/decode.go`` of Go 1.26).
 """
 
 import re
@@ -72,7 +72,7 @@ class UnmarshalTypeError(UnmarshalError):
 def unmarshal(value: Any, shape: Any) -> Any:
     """Return what `go_json.read_value` read as a value of ``shape``.
 
-    Raises `UnmarshalError`, or `RecursionError` if it is nested too deep for us.
+    Raises `UnmarshalError`, or `RecursionError` if the nesting exceeds Python's limit.
     """
     decoding = _Decoding()
     target = target_of(shape)
@@ -286,9 +286,9 @@ def _name_of(go_type: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as Go reads it where anything may stand: numbers as floats.
+    """Return a value as Go decodes it into ``any``: numbers are floats.
 
-    Raises `UnmarshalTypeError` for one that is too large.
+    Raises `UnmarshalTypeError` for a number that is too large.
     """
     if isinstance(value, Members):
         return {key: plain(member) for key, member in value}

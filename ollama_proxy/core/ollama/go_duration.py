@@ -1,6 +1,6 @@
-"""Read a length of time as Go's ``time.ParseDuration`` does: ``"1h30m"``.
+"""Parse a duration as Go's ``time.ParseDuration`` does: ``"1h30m"``.
 
-The errors are Go's (``time/format.go`` of Go 1.26).
+The error messages are Go's (``time/format.go`` of Go 1.26).
 """
 
 import re

@@ -1,8 +1,8 @@
-r"""Read a JSON value as Go's ``encoding/json`` does.
+r"""Parse a JSON value as Go's ``encoding/json`` does.
 
-Go's ``Decoder`` reads the first value of a body and leaves what follows. It takes
-bytes that are not UTF-8 and lone surrogates inside strings for U+FFFD. Every error
-has the text that Go gives it (``encoding/json/scanner.go`` of Go 1.26).
+Go's ``Decoder`` reads the first value of a body and ignores the rest. It replaces
+invalid UTF-8 and lone surrogates inside strings by U+FFFD. Every error has Go's message
+(``encoding/json/scanner.go`` of Go 1.26).
 """
 
 import json
@@ -19,10 +19,10 @@ MOST_TOKENS = 50_000
 """Tokens up to which a body is read: 25 ms of processor time, and 4 MB."""
 
 _DEEPEST = 10_000
-_EXACT_BYTES = 64 * 1024  # a longer string is no name: how many U+FFFD is no matter
+_EXACT_BYTES = 64 * 1024  # longer: no name, so how many U+FFFD is no matter
 _SPACE = rb"[ \t\r\n]*+"
-# Before Python 3.11.5 a group with `*+` stays where its last alternative stopped, so
-# `\\u12` counted as whole (gh-106052). The one that can't match stops at the beginning.
+# Before Python 3.11.5 a group with `*+` ends where its last alternative failed, so
+# `\\u12` counted as complete (gh-106052). The last one, `(?!)`, fails at its start.
 _IN_STRING = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(?!))*+'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++|(?!\.))(?:[eE][+-]?[0-9]++|(?![eE]))"
 _TOKEN = re.compile(
@@ -52,8 +52,8 @@ _FOLDS = str.maketrans(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# What the scanner is in front of, in Go's words for a byte that can't come there. Two
-# have a space at their end: Go says the same, but a bracket may close there as well.
+# What the scanner expects, in Go's words for an invalid byte there. Two end with a
+# space: Go's message is the same, but a closing bracket is valid as well.
 _AT_VALUE = "looking for beginning of value"
 _AT_VALUE_OR_END = "looking for beginning of value "
 _AT_KEY = "looking for beginning of object key string"
@@ -91,7 +91,7 @@ def read_value(body: bytes) -> Any:
     """Return the first value of a body.
 
     An object is `Members`, a number is `Number`, the rest is as in Python's ``json``.
-    Raises `GoSyntaxError`, or `UnreadBodyError` if it is too much to read.
+    Raises `GoSyntaxError`, or `UnreadBodyError` if the body is too large.
     """
     return _Reader(body).read()
 
@@ -99,10 +99,10 @@ def read_value(body: bytes) -> Any:
 def read_members(
     body: bytes, wanted: Container[str] | None = None
 ) -> dict[str, msgspec.Raw]:
-    """Return the members of an object as JSON, by `folded` name: all, or those wanted.
+    """Return the members of an object as JSON, by `folded` name: all, or some.
 
-    As Go fills a struct: the last of equal names wins, and ``null`` is as if it was
-    not there. Raises `GoSyntaxError` for what is no object, or `UnreadBodyError`.
+    As Go fills a struct: the last of equal names wins, and ``null`` counts as absent.
+    Raises `GoSyntaxError` if the value is no object, or `UnreadBodyError`.
     """
     value = read_value(body)
     if value is None:
@@ -141,7 +141,7 @@ def _encodable(value: Any) -> Any:
 def read_whole(text: str) -> Any:
     """Return the one value of a text, as Go's ``Unmarshal`` does: nothing may follow.
 
-    Raises as `read_value` does; a value that ends early has other words.
+    Raises as `read_value` does; a truncated value has another message.
     """
     body = text.encode("utf-8", "replace")
     reader = _Reader(body)

@@ -4,14 +4,16 @@ import msgspec
 
 
 class Lessons(msgspec.Struct):
-    """Holds what was learnt.
+    """Holds facts learnt from responses of instances.
 
-    ``routes``: those outside of Ollama's table that an instance answered, as
-    ``METHOD /path``. The rest is of models by full names, none of them in the list of
-    models: ``woken``, for which an instance was woken that is not up yet; ``absent``,
-    which are not there as long as the list is ``list_id``; ``served``, which were
-    answered all the same. ``wakes``: when such names last caused launches, in epoch
-    seconds.
+    - ``routes``: routes outside of Ollama's table that an instance served, as ``METHOD
+      /path``.
+    - ``list_id``: the list of models that ``absent`` refers to.
+    - ``woken``: full names of unlisted models for which an instance was woken that is
+      not ready yet.
+    - ``absent``: those that do not exist, as long as the list is ``list_id``.
+    - ``served``: those that were served although they are not listed.
+    - ``wakes``: when such names last caused launches, in epoch seconds.
     """
 
     routes: list[str] = []

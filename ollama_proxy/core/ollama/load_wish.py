@@ -1,8 +1,8 @@
-"""Choose what the proxy's own load of a model asks for: what waiting requests need.
+"""Choose the options of the proxy's own load of a model: those of waiting requests.
 
-Ollama loads a model anew if a request's runner options differ from those that it was
-loaded with (``needsReload`` in ``server/sched.go``, v0.33). A load of ours with other
-ones would be waited for in vain. Kept in memory only, and never a prompt.
+Ollama reloads a model if a request's runner options differ from those that it was
+loaded with (``needsReload`` in ``server/sched.go``, v0.33). So a load with other
+options would be wasted. Kept in memory only, and never a prompt.
 """
 
 from collections.abc import Collection
@@ -53,8 +53,8 @@ _INT64 = 2**63
 class LoadWish:
     """Names a model, and how to load it: JSON as Ollama takes it, "" where unset.
 
-    ``shift``: whether its context may be shifted, which Ollama decides when it loads.
-    ``embeds``: an embedding loads it. At most 1 KB.
+    ``shift``: whether its context may be shifted, which Ollama decides at load time.
+    ``embeds``: an embedding request loads it. At most 1 KB.
     """
 
     model: str
@@ -128,8 +128,8 @@ def _number(raw: bytes) -> int | None:
 def _long_keep_alive(raw: bytes) -> bytes:
     """Return how long to keep the model; "" if that is shorter than two minutes.
 
-    A client comes back up to a minute after its 503, and then says it again. No time
-    at all would unload the model.
+    A client retries up to a minute after its 503, and sends its value again. Zero would
+    unload the model.
     """
     length_s = go_duration_s(raw) if len(raw) <= _LONGEST_VALUE else None
     if length_s is None or 0 <= length_s < _SHORTEST_KEEP_ALIVE_S:
@@ -138,9 +138,9 @@ def _long_keep_alive(raw: bytes) -> bytes:
 
 
 def loads_to_try(newest: LoadWish | None, first: str | None) -> list[LoadWish]:
-    """Return the loads of a launch: each is tried only if the one before it failed.
+    """Return the loads of a launch; each is tried only if the one before it failed.
 
-    ``newest`` of what is waited for, in place of the ``first`` configured model.
+    ``newest``: of the waiting requests; it replaces the ``first`` configured model.
     """
     tries = [] if newest is None else [newest]
     if first is not None and newest != LoadWish(first):

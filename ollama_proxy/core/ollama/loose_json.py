@@ -27,9 +27,9 @@ UNREADABLE = (
 
 
 def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
-    """Return a JSON object as Go reads it: keys in any case, nulls as if not there.
+    """Return a JSON object as Go reads it: keys in any case, nulls as if absent.
 
-    None if it is not of that shape.
+    None if it does not have the given shape.
     """
     try:
         members = _MEMBERS.decode(body) if _has_few_members(body) else {}
@@ -47,7 +47,7 @@ def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
 def takes_keys_as_they_are(body: bytes) -> bool:
     """Tell whether Go takes the keys of a JSON object as they are.
 
-    Raises one of `UNREADABLE` if it is none. False too if it is too long to look at.
+    Raises one of `UNREADABLE` if it is no object. False too if it is too large.
     """
     return _has_few_members(body) and _is_as_go_reads_it(_MEMBERS.decode(body))
 
@@ -60,7 +60,7 @@ def _has_few_members(body: bytes) -> bool:
 def _is_as_go_reads_it(members: dict[str, msgspec.Raw]) -> bool:
     """Tell whether Go takes an object's keys as they are.
 
-    A ``model`` that is null may come after one that is not, and is nothing then.
+    A ``model`` that is null may follow another one, and is ignored then.
     """
     if bytes(members.get("model", b"")) == b"null":
         return False

@@ -1,6 +1,6 @@
 """Decide whether a request for an unknown model may start an instance. Pure.
 
-A model that is not there would start a machine only to say so.
+If the model does not exist, the instance would start only to answer 404.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,11 @@ class WakeRule(StrEnum):
 class Fate(Enum):
     """Names the decision on a request.
 
-    ``PASS``: what becomes of any request. ``WAKE``: the same, and its name had its
-    one launch. ``JOIN``: it may wait for the launch that others caused. ``ABSENT``: the
-    model is not there. ``LATER``: that is unknown, and it is looked for another time.
+    - ``PASS``: treat it as any request.
+    - ``WAKE``: the same, and count the one launch that its name may cause.
+    - ``JOIN``: it may wait for a launch that others caused.
+    - ``ABSENT``: the model does not exist.
+    - ``LATER``: that is unknown, but too many unknown names woke lately.
     """
 
     PASS = "pass"  # noqa: S105 - no password
@@ -39,10 +41,10 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NameFacts:
-    """Holds what is known of the name, while no instance serves.
+    """Holds the known facts about the name, while no instance is ready.
 
-    ``listed``: whether there is a list at all. ``launches``: whether the request would
-    begin a launch. ``wakes``: how many launches unknown names caused lately.
+    ``listed``: there is a list of models. ``launches``: the request would begin a
+    launch. ``wakes``: number of recent launches by unknown names.
     """
 
     known: bool
@@ -72,9 +74,9 @@ _WRITES = frozenset({"/api/push", "/api/delete"})
 
 
 def sought_name(route: Route, fields: BodyFields) -> str:
-    """Return the model that a request can't do without; "" if it has none.
+    """Return the model that a request needs; "" if it needs none.
 
-    A pull or a create is what brings a model.
+    A pull or a create needs none: it adds the model.
     """
     if route.name == "/api/copy":
         return fields.source_name

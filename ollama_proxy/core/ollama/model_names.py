@@ -13,7 +13,7 @@ def full_model_name(name: str) -> str:
     return _remembered_name(name)
 
 
-@functools.lru_cache(maxsize=128)  # asked for with each request, of few models
+@functools.lru_cache(maxsize=128)  # called for each request; few models
 def _remembered_name(name: str) -> str:
     return shown_model_name(name).lower()
 
@@ -21,7 +21,7 @@ def _remembered_name(name: str) -> str:
 def shown_model_name(name: str) -> str:
     """Return ``name`` as Ollama shows it: short, with a tag, in the client's letters.
 
-    ``:local`` says nothing; a cloud model's suffix becomes part of its tag
+    ``:local`` is dropped; a cloud model's suffix becomes part of its tag
     (``NormalizePullName`` in ``internal/modelref/modelref.go``).
     """
     short = name.strip()

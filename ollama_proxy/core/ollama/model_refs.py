@@ -1,7 +1,7 @@
-"""Tell which names of models Ollama takes at all.
+"""Tell which names of models Ollama accepts at all.
 
 The rules are those of ``types/model/name.go`` and ``internal/modelref/modelref.go``
-(v0.33): ``host/namespace/model:tag``, and what ``:cloud`` and ``:local`` add.
+(v0.33): ``host/namespace/model:tag``, and the suffixes ``:cloud`` and ``:local``.
 """
 
 import re
@@ -61,7 +61,7 @@ def parse_ref(raw: str) -> ModelRef:
 
 
 def parse_pull_ref(raw: str) -> ModelRef:
-    """Return what the model of a pull or a deletion means: there, ``:cloud`` is a tag.
+    """Return what the model of a pull or a deletion means; ``:cloud`` is a tag here.
 
     Raises as `parse_ref` does.
     """

@@ -1,6 +1,7 @@
-"""Refuse requests as Ollama's own handlers do before they look at their models.
+"""Refuse requests as Ollama's own handlers do before they look up their models.
 
-Each follows its handler in ``server/routes.go`` and ``server/create.go`` (v0.33).
+Each function follows its handler in ``server/routes.go`` and ``server/create.go``
+(v0.33).
 """
 
 import re
@@ -35,12 +36,13 @@ _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Holds what a real Ollama answers without a look at its models.
+    """Holds a response of a real Ollama that does not depend on its models.
 
-    ``is_translated``: its native handler says so, and a ``/v1`` route translates it.
-    Such an answer ends with a newline, and its type has no charset, which holds of
-    one that came by a stream too. ``may_change``: it rests on a type or a list of
-    words that a later Ollama may widen.
+    - ``is_translated``: the native handler writes it, and a ``/v1`` route translates
+      it. Such a response ends with a newline and its type has no charset, even for a
+      stream.
+    - ``may_change``: it depends on a type or a list of words that a later Ollama may
+      extend.
     """
 
     status: int

@@ -1,4 +1,4 @@
-"""Declare the requests of Ollama's own routes, as its server does.
+"""Declare the request bodies of Ollama's own routes, as its server does.
 
 Names and types are those of ``api/types.go`` (v0.33), for `go_decode`.
 """

@@ -1,4 +1,4 @@
-"""Declare the requests of OpenAI's kind, as Ollama's server does.
+"""Declare the request bodies of OpenAI's API, as Ollama's server does.
 
 Names and types are those of ``openai/openai.go`` (v0.33).
 """

@@ -1,7 +1,7 @@
-"""Send a client to the path that it meant, as the two routers of a real Ollama do.
+"""Redirect a client to the path it meant, as the two routers of a real Ollama do.
 
-First Go's ``ServeMux`` cleans the path, whatever there is, then gin takes a slash
-off the end where that leads to a route of the same method.
+First Go's ``ServeMux`` cleans any path, then gin removes a trailing slash if that gives
+a route of the same method.
 """
 
 import posixpath
@@ -29,9 +29,9 @@ class Redirect:
 
 
 def redirect_of(method: str, target: str) -> Redirect:
-    """Return where a path that is not quite one of Ollama's leads to.
+    """Return the redirect for a path that is nearly one of Ollama's.
 
-    ``target`` is path and query as the client wrote them.
+    ``target``: path and query as the client sent them.
     """
     path, mark, query = target.partition("?")
     cleaned = clean_path(path)

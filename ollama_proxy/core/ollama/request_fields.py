@@ -60,10 +60,10 @@ _LONGEST_NAME = 4096  # Ollama's own limit is 592
 
 
 def read_fields(body: bytes) -> BodyFields:
-    """Look at a JSON body without building the rest of it.
+    """Read the fields of a JSON body that matter here, without building the rest.
 
     Raises `ValueError` with a sentence if it is not a JSON object of that shape, and
-    `UnreadBodyError` if it is too much to look at.
+    `UnreadBodyError` if it is too large.
     """
     try:
         if takes_keys_as_they_are(body):
@@ -73,7 +73,7 @@ def read_fields(body: bytes) -> BodyFields:
     try:
         members = read_members(body, BodyFields.__struct_fields__)
         if bytes(members.get("stream", b"")) not in {b"true", b"false"}:
-            members.pop("stream", None)  # not every route has such a field
+            members.pop("stream", None)  # some routes ignore the field
         return _with_short_names(_FIELDS.decode(msgspec.json.encode(members)))
     except EmptyBodyError as error:
         raise ValueError("missing request body") from error
@@ -104,8 +104,8 @@ class Need(StrEnum):
 def need_of(route_name: str, fields: BodyFields) -> Need:
     """Return what a request on an inference route needs.
 
-    Without prompt or messages it only loads its model, or unloads it if that is to
-    be kept for no time: ``ollama stop``. A cloud model runs at ollama.com
+    Without prompt or messages it only loads its model, or unloads it if ``keep_alive``
+    is zero (``ollama stop``). A cloud model runs at ollama.com
     (``internal/modelref/modelref.go``).
     """
     if not fields.model_name:

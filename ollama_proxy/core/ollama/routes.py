@@ -1,11 +1,10 @@
-"""Tell which request is what: Ollama's routes, and ours.
+"""Classify requests: Ollama's routes, and the proxy's own.
 
 The table lists Ollama's routes as its server declares them (v0.33,
-``server/routes.go``). It is pure: it looks at method and raw path.
-`request_fields` looks at bodies.
+``server/routes.go``). Pure: it uses method and raw path; `request_fields` reads bodies.
 
-Only *inference* and *model write* requests wake an instance or reset the idle
-clock. What is only read is answered from the catalogue while no instance is up.
+Only *inference* and *model write* requests wake an instance or reset the idle timer.
+Reads are answered from the catalogue while no instance is ready.
 """
 
 import re
@@ -72,7 +71,7 @@ class Streams(StrEnum):
 class Route:
     """Holds one line of Ollama's routing table.
 
-    ``counts_as_use``: it wakes an instance and resets the idle clock. ``takes_json``:
+    ``counts_as_use``: it wakes an instance and resets the idle timer. ``takes_json``:
     its body is a JSON object, as far as is known.
     """
 
@@ -175,8 +174,8 @@ def known_paths() -> list[str]:
 def classify(method: str, path: str) -> Route:
     """Return the route of a request; ``path`` is raw and has no query.
 
-    A path or method that Ollama does not know passes through while an instance
-    is up, and wakes none; see `ollama_proxy.serving.extra_routes` for those that do.
+    A path or method that Ollama does not know is relayed while an instance is ready,
+    and wakes none. `ollama_proxy.serving.extra_routes` has exceptions.
     """
     route = _NAMED.get((path, method))
     if route is not None or path in _EXACT:
@@ -198,7 +197,7 @@ def classify(method: str, path: str) -> Route:
 def _known(path: str) -> tuple[str, dict[str, Route]]:
     """Return the route that a path matches, by name and method; none by default.
 
-    Ollama's router looks at the path with its percent signs decoded.
+    Ollama's router compares the percent-decoded path.
     """
     decoded = unquote(path) if "%" in path else path
     if decoded in _EXACT:

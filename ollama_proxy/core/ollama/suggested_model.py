@@ -9,7 +9,7 @@ import msgspec
 SIMULATED_MODELS: Final = ("llama3.2",)
 """The model of a simulated instance if no setting names one."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # needs no quotes in a shell
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # no quotes needed in a shell
 
 
 class SuggestedModel(NamedTuple):
@@ -33,7 +33,7 @@ def suggest_model(
 ) -> SuggestedModel:
     """Return the first configured model, else the newest that is listed.
 
-    ``tags`` is the body of ``/api/tags``, if anybody can tell it.
+    ``tags``: the body of ``/api/tags``; None if unknown.
     """
     if configured:
         return SuggestedModel(configured[0], is_there=True)
