@@ -1,4 +1,4 @@
-"""Define the rules of a pool: the record after what concerns all its instances."""
+"""Define the rules of a pool: the record after an event for all its instances."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from ollama_proxy.core.lifecycle.stopping import stopping
 
 
 def serve(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
-    """Forget the launches before a request that was served, and that they are many."""
+    """Forget the launches before a served request, and a lockout for their number."""
     served = with_service(rec)
     if served.lockout is None and rec.lockout is not None:
         return _cold(served, now) if rec.state is State.COOLDOWN else served
@@ -32,9 +32,9 @@ def forgive(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
 
 
 def abandon(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
-    """Leave a launch to the sweep: nobody waits for the cloud's word on it.
+    """Leave a launch to the sweep, without waiting for the cloud's answer.
 
-    It counts as paid for, as the cloud never said that there is nothing.
+    It counts as paid for, since the cloud never stated that nothing exists.
     """
     ended = rec if rec.state is State.STOPPING else stopping(rec, now, policy)
     return replace(without_launch(ended), since=now, last_used=rec.last_used)
