@@ -100,6 +100,11 @@ def _url(_kind: type[BackendSettings], given: Mapping[str, Any]) -> Sequence[str
     return ("upstream_url",) if is_given(given, "upstream_url") else ()
 
 
+def _resource_names(settings: StaticSettings) -> dict[str, str]:
+    url = settings.upstream_url
+    return {} if url is None else {f"server {url.url!r}": "upstream_url"}
+
+
 PLUGIN = BackendPlugin(
     "static",
     StaticSettings,
@@ -107,4 +112,6 @@ PLUGIN = BackendPlugin(
     is_meant=_url,
     faults=static_faults,
     has_table=False,
+    resource_names=_resource_names,
+    makes_instances=False,
 )

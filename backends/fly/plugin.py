@@ -21,9 +21,15 @@ def _faults(settings: FlySettings, choice: Choice) -> list[str]:
     return faults
 
 
+def _resource_names(settings: FlySettings) -> dict[str, str]:
+    """Return the app: machines have their names in it, and volumes."""
+    return {f"app {settings.app!r}": "app"} if settings.app else {}
+
+
 PLUGIN = BackendPlugin(
     "fly",
     FlySettings,
     opened_by("ollama_proxy.backends.fly.backend", extra="fly", libraries=["dxf"]),
     faults=_faults,
+    resource_names=_resource_names,
 )

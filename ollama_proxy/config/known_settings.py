@@ -19,6 +19,9 @@ _BEFORE_BACKENDS = "default_backend"
 
 _LAST = "backend_options"
 
+POOL_TABLES = ("offers", "pools")
+"""The tables of tables at the top of the settings file."""
+
 
 def all_backends() -> Backends:
     """Return every installed backend, with the errors of those that can't be used.
@@ -35,7 +38,7 @@ def all_backends() -> Backends:
     plugins, broken = dict(found.plugins), dict(found.broken)
     for name, plugin in found.plugins.items():
         taken = next((one for one in variables_of(plugin) if one in own), None)
-        if plugin.has_table and name in Settings.model_fields:
+        if plugin.has_table and name in {*Settings.model_fields, *POOL_TABLES}:
             taken = taken or name
         if taken is not None:
             del plugins[name]
@@ -67,7 +70,8 @@ def every_setting(backends: Backends | None = None) -> dict[str, FieldInfo]:
 
 def file_keys(backends: Backends) -> list[str]:
     """Return what may stand at the top of the settings file, sorted."""
-    return sorted({name.partition(".")[0] for name in every_setting(backends)})
+    names = {name.partition(".")[0] for name in every_setting(backends)}
+    return sorted(names.union(POOL_TABLES))
 
 
 def tables(backends: Backends) -> Groups:

@@ -4,25 +4,21 @@ All faults are reported at once. The environment has priority over the file. Nam
 Ollama and from the proxy's forerunners keep working.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError as PydanticValidationError
-from pydantic.fields import FieldInfo
 
 from ollama_proxy.base.environment import without_quotes
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import (
     OWN_PREFIX,
-    BackendSettings,
     environment_names,
-    is_secret,
 )
-from ollama_proxy.base.upstream_url import shown_input, without_logins
+from ollama_proxy.config.fault_words import by_line, guess, sentences
 from ollama_proxy.config.former_settings import (
     Renamed,
     present_keys,
@@ -35,15 +31,23 @@ from ollama_proxy.config.known_settings import (
     tables,
     variables_by_group,
 )
+from ollama_proxy.config.offer_reading import OfferReader
+from ollama_proxy.config.pool_loading import (
+    PoolTables,
+    first_settings,
+    taken_tables,
+    with_pools,
+)
+from ollama_proxy.config.pools import OfferSpec
 from ollama_proxy.config.selection import Selection, gather_evidence, select_backend
 from ollama_proxy.config.service_links import without_service_links
 from ollama_proxy.config.setting_names import check_names
 from ollama_proxy.config.settings import Read, Settings
+from ollama_proxy.config.toml_lines import FilePlaces, find_lines
 from ollama_proxy.fleet.backend_loader import Backends, Plugin
 from ollama_proxy.fleet.backend_plugin import Choice
 
 _FILE = "ollama-proxy.toml"
-_UNKNOWN = "extra_forbidden"  # its value may be a secret under a misspelt name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,14 @@ class _Found:
 
     ``origin``: where each value is set, for people. ``in_file``: names that the
     settings file has. ``renamed``: a sentence for each setting that is set by a former
-    name.
+    name. ``pools``: its tables of pools and offers.
     """
 
     values: dict[str, Any]
     origin: dict[str, str]
     in_file: frozenset[str]
     renamed: tuple[str, ...]
+    pools: PoolTables
 
 
 def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -69,7 +74,7 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     backends, faults = all_backends(), list[str]()
     env = without_quotes(without_service_links(env))
     found = _find(env, file, backends, faults)
-    selection = select_backend(
+    selection = found.pools.selection(backends) or select_backend(
         gather_evidence(found.values, found.origin, backends.plugins, found.in_file)
     )
     selection, wrong = check_names(
@@ -83,9 +88,14 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     faults += wrong
     wanted = {selection.backend, *found.in_file} & backends.broken.keys()
     faults += [str(backends.broken[name]) for name in sorted(wanted)]
-    settings = _validated(found, selection, backends, faults)
+    reader = OfferReader(backends, found.values, found.origin, found.pools.places)
+    offers = reader.read_all(found.pools.offers)
+    settings = _validated(found, selection, backends, faults, offers)
     if settings is not None:
-        faults += _contradictions(settings, backends)
+        if not found.pools.offers:
+            faults += _contradictions(settings, backends)
+        settings = with_pools(settings, found.pools, offers, reader)
+    faults += by_line(reader.faults)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
@@ -96,7 +106,8 @@ def _find(
 ) -> _Found:
     """Return what the file and the environment have; the latter wins."""
     told = Renamed()
-    values, origin, in_file = _read_file(file, backends, told, faults)
+    values, origin, in_file, places = _read_file(file, backends, told, faults)
+    pools = taken_tables(values, places, faults)
     for name, (text, variable) in _read_environment(
         env, backends, told, faults
     ).items():
@@ -109,30 +120,32 @@ def _find(
         if isinstance(values.get(key), str):
             values[key] = str(values[key]).strip().lower()
     faults += told.faults
-    return _Found(values, origin, in_file, tuple(told.notices))
+    return _Found(values, origin, in_file, tuple(told.notices), pools)
 
 
 def _read_file(
     file: Path | None, backends: Backends, told: Renamed, faults: list[str]
-) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
-    """Return values and their places by present names; and every name in the file."""
+) -> tuple[dict[str, Any], dict[str, str], frozenset[str], FilePlaces]:
+    """Return values and their places by present names, every name in it, and lines."""
     path = file if file is not None else Path(_FILE)
     if file is None and not _is_there(path):
-        return {}, {}, frozenset()
+        return {}, {}, frozenset(), FilePlaces()
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        values = tomllib.loads(text)
     except (OSError, ValueError) as error:
         faults.append(f"{path}: the settings file can't be read: {error}")
-        return {}, {}, frozenset()
+        return {}, {}, frozenset(), FilePlaces()
     found = present_keys(values, every_setting(backends), told)
     known = file_keys(backends)
     for key in sorted(set(found) - set(known)):
         if key not in backends.broken:
-            faults.append(f"{path}: unknown setting {key!r}{_guess(key, known)}")
+            faults.append(f"{path}: unknown setting {key!r}{guess(key, known)}")
         del found[key]
     present = {name: value for name, (_, value) in found.items()}
     origin = {name: f"{path}: {key}" for name, (key, _) in found.items()}
-    return present, origin, frozenset(values)
+    places = FilePlaces(str(path), find_lines(text))
+    return present, origin, frozenset(values), places
 
 
 def _is_there(path: Path) -> bool:
@@ -163,22 +176,22 @@ def _read_environment(
             found[name] = (given[0][1], given[0][0])
     for variable in sorted(env):
         if variable.startswith(OWN_PREFIX) and variable not in known:
-            guess = _guess(variable, sorted(known))
-            faults.append(f"{variable}: unknown setting{guess}")
+            likely = guess(variable, sorted(known))
+            faults.append(f"{variable}: unknown setting{likely}")
     return found
 
 
-def _guess(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
-
-
 def _validated(
-    found: _Found, selection: Selection, backends: Backends, faults: list[str]
+    found: _Found,
+    selection: Selection,
+    backends: Backends,
+    faults: list[str],
+    offers: Mapping[str, OfferSpec],
 ) -> Settings | None:
     """Return the settings; None, and sentences in ``faults``, if a value is wrong.
 
-    A backend's table is validated only if that backend may be selected.
+    A backend's table is validated only if that backend may be selected; with offers it
+    is a part of each of them.
     """
     values = dict(found.values)
     given = {
@@ -187,20 +200,20 @@ def _validated(
         if not plugin.has_table or name in selection.meant
     }
     later: list[str] = []
-    groups: dict[str, BackendSettings] = {}
+    groups = first_settings(offers)
     every = every_setting(backends)
-    for name, own in given.items():
+    for name, own in ({} if found.pools.offers else given).items():
         plugin = backends.plugins[name]
         prefix = f"{name}." if plugin.has_table else ""
         try:
             groups[name] = plugin.settings.model_validate(own)
         except PydanticValidationError as error:
-            later += _sentences(error, prefix, found.origin, every)
+            later += sentences(error, prefix, found.origin, every)
     settings, read = None, Read(selection, groups, found.renamed)
     try:
         settings = Settings.model_validate(values, context=read)
     except PydanticValidationError as error:
-        faults += _sentences(error, "", found.origin, every)
+        faults += sentences(error, "", found.origin, every)
     faults += later
     return None if later else settings
 
@@ -211,24 +224,6 @@ def _values_of(plugin: Plugin, values: dict[str, Any]) -> object:
         return values.pop(plugin.name, {})
     fields = plugin.settings.model_fields
     return {key: values.pop(key) for key in fields if key in values}
-
-
-def _sentences(
-    error: PydanticValidationError,
-    prefix: str,
-    origin: Mapping[str, str],
-    every: Mapping[str, FieldInfo],
-) -> Iterator[str]:
-    """Yield a sentence for each value that is wrong; ``prefix`` names its table."""
-    for fault in error.errors():
-        key = str(fault["loc"][0]) if fault["loc"] else ""
-        name = f"{prefix}{key}" or "settings"
-        name = name if name in every else name.partition(".")[0]
-        message = fault["msg"].removeprefix("Value error, ")
-        where = origin.get(name, name)
-        told = fault["type"] == _UNKNOWN or is_secret(every.get(name))
-        shown = "" if told else shown_input(fault["input"], message)
-        yield f"{where}: {without_logins(message)}{shown}"
 
 
 def _contradictions(settings: Settings, backends: Backends) -> list[str]:

@@ -47,6 +47,8 @@ class Selection:
     - ``rivals``: backends with equal evidence; the person must name one.
     - ``notice``: one sentence on settings that are set and not used; empty if there are
       none.
+    - ``offered``: the backends of the offers, if the settings file has any; ``backend``
+      is that of the first.
     """
 
     backend: str
@@ -54,6 +56,7 @@ class Selection:
     is_named: bool
     rivals: tuple[str, ...] = ()
     notice: str = ""
+    offered: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -62,8 +65,8 @@ class Selection:
 
     @property
     def meant(self) -> tuple[str, ...]:
-        """Return every backend that may be the one that is meant."""
-        return (self.backend, *self.rivals)
+        """Return every backend that may be the one that is meant, and each offered."""
+        return tuple(dict.fromkeys((self.backend, *self.rivals, *self.offered)))
 
 
 def select_backend(evidence: Evidence) -> Selection:
@@ -93,6 +96,16 @@ def select_backend(evidence: Evidence) -> Selection:
         return Selection(_NO_CLOUD, reason, is_named=False)
     name, *rivals = meant
     return Selection(name, meant[name], name in named, tuple(rivals))
+
+
+def select_offered(offers: Mapping[str, str], named_by: str) -> Selection:
+    """Return the backends of offers: ``offers`` has each one's, in the file's order.
+
+    ``named_by`` says where the first of them is named.
+    """
+    backends = tuple(dict.fromkeys(offers.values()))
+    reason = f"{named_by} names it"
+    return Selection(backends[0], reason, is_named=True, offered=backends)
 
 
 def gather_evidence(

@@ -22,7 +22,8 @@ def check_names(
 ) -> tuple[Selection, list[str]]:
     """Check the names of the selected backend; set those of the others aside.
 
-    If no backend is named, any may be meant, so the names of all are checked.
+    If no backend is named, any may be meant, so the names of all are checked; whether
+    an offer lacks one half of a pair is checked where it is read.
     ``variables``: those that are read, by group. ``given``: those that are set. Removes
     the other backends from ``values``. Returns the selection with a notice on unused
     settings, and a sentence for each fault.
@@ -33,7 +34,7 @@ def check_names(
         if selection.is_named
         else groups
     )
-    faults = list(_half_pairs(values, origin, checked))
+    faults = [] if selection.offered else list(half_pairs(values, origin, checked))
     for name in selection.meant:
         if name in groups:
             faults += _refused(groups[name].refused, given)
@@ -47,7 +48,7 @@ def check_names(
     return replace(selection, notice=_notice(selection, unused)), faults
 
 
-def _half_pairs(
+def half_pairs(
     values: Mapping[str, Any], origin: Mapping[str, str], groups: Groups
 ) -> Iterator[str]:
     """Yield a sentence for each setting that lacks the ones that it needs."""
@@ -101,6 +102,12 @@ def _notice(selection: Selection, unused: Mapping[str, Sequence[str]]) -> str:
     if not unused:
         return ""
     names = ", ".join(name for given in unused.values() for name in given)
+    if selection.offered:
+        backends = " or ".join(repr(backend) for backend in unused)
+        return (
+            f"no offer has the backend {backends}, so these are not used: {names};"
+            " to use them add an offer with it"
+        )
     uses = " or ".join(f"OLLAMA_PROXY_BACKEND={backend}" for backend in unused)
     return (
         f"the backend is {selection.backend!r}, so these are not used: {names};"

@@ -6,7 +6,7 @@ backend.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -304,6 +304,19 @@ class Settings(BaseModel):
         """Return the settings of the backend that is used; a mere function has none."""
         name = self.selection.backend
         return self._read.of_backends.get(name, BackendSettings())
+
+    def with_pools(self, pools: Pools) -> "Settings":
+        """Return the same settings with the pools and offers of the file."""
+        settings = self.model_copy()
+        settings._read = replace(self._read, pools=pools)  # noqa: SLF001 - our own copy
+        return settings
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Return a sentence on each thing that is set and not used."""
+        pools = self._read.pools
+        unused = [self.selection.notice] if self.selection.notice else []
+        return (*unused, *(pools.notices if pools is not None else ()))
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:

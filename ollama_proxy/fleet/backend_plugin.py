@@ -46,6 +46,11 @@ def own_faults(settings: BackendSettings, _choice: Choice) -> Sequence[str]:
     return settings.faults()
 
 
+def no_names(_settings: BackendSettings) -> Mapping[str, str]:
+    """Return that two offers of a backend share nothing by a name of the settings."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class BackendPlugin(Generic[S]):
     """Holds everything that the proxy needs to know about a backend.
@@ -72,6 +77,8 @@ class BackendPlugin(Generic[S]):
     )
     faults: Callable[[S, Choice], Sequence[str]] = own_faults
     has_table: bool = True
+    resource_names: Callable[[S], Mapping[str, str]] = no_names
+    makes_instances: bool = True
 
 
 def opened_by(
