@@ -5,11 +5,18 @@ address where nobody is to answer, and for a program that must be given a number
 does not tell which one the system chose (Caddy, Ollama).
 """
 
+import atexit
 import contextlib
 import socket
 from collections import deque
 
 _HELD: deque[socket.socket] = deque(maxlen=200)
+
+
+@atexit.register
+def _let_go() -> None:
+    while _HELD:
+        _HELD.pop().close()
 
 
 def held_port(number: int = 0) -> int:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
-import openai
 import pytest
 import structlog
 
@@ -26,10 +26,16 @@ from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.upstream.endpoint import Link
 from tests.clients.kits import KITS, NODE
+from tests.clients.late_import import LateImport
 from tests.fakes.ollama import answers
 from tests.fakes.raw_upstream import Script, raw_upstream
 from tests.ports import held_port
 from tests.proxy import RunningProxy, running_proxy
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LateImport("openai")
 
 CADDY = shutil.which("caddy")
 NDJSON = b"application/x-ndjson"

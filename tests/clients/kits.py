@@ -6,13 +6,22 @@ import json
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import anthropic
 import httpx
-import ollama
-import openai
-from langchain_ollama import ChatOllama
+
+from tests.clients.late_import import LateImport
+
+if TYPE_CHECKING:
+    import anthropic
+    import langchain_ollama
+    import ollama
+    import openai
+else:
+    anthropic = LateImport("anthropic")
+    langchain_ollama = LateImport("langchain_ollama")
+    ollama = LateImport("ollama")
+    openai = LateImport("openai")
 
 JS = Path(__file__).parents[1] / "js"
 NODE = shutil.which("node") if (JS / "node_modules").is_dir() else None
@@ -39,7 +48,9 @@ class Kit(Protocol):
 class OllamaKit:
     """Ollama's own for Python."""
 
-    errors = (ollama.ResponseError, httpx.HTTPError)
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return (ollama.ResponseError, httpx.HTTPError)
 
     async def stream(self, url: str, headers: Headers) -> AsyncGenerator[str, None]:
         async with ollama.AsyncClient(url, headers=dict(headers)) as client:
@@ -54,12 +65,16 @@ class OllamaKit:
 class LangChainKit:
     """LangChain's, which leaves it to others to close its connections."""
 
-    errors = (ollama.ResponseError, httpx.HTTPError)
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return (ollama.ResponseError, httpx.HTTPError)
 
     @contextlib.asynccontextmanager
-    async def _chat(self, url: str, headers: Headers) -> AsyncIterator[ChatOllama]:
+    async def _chat(
+        self, url: str, headers: Headers
+    ) -> AsyncIterator["langchain_ollama.ChatOllama"]:
         async with httpx.AsyncHTTPTransport() as transport:
-            yield ChatOllama(
+            yield langchain_ollama.ChatOllama(
                 model="tiny",
                 base_url=url,
                 client_kwargs={"headers": dict(headers)},
@@ -79,9 +94,11 @@ class LangChainKit:
 class OpenAIKit:
     """OpenAI's, which repeats nothing here: a test wants to see the first answer."""
 
-    errors = (openai.APIError, httpx.HTTPError)
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return (openai.APIError, httpx.HTTPError)
 
-    def _client(self, url: str, headers: Headers) -> openai.AsyncOpenAI:
+    def _client(self, url: str, headers: Headers) -> "openai.AsyncOpenAI":
         return openai.AsyncOpenAI(
             base_url=f"{url}/v1", api_key="x", max_retries=0, default_headers=headers
         )
@@ -103,9 +120,11 @@ class OpenAIKit:
 class AnthropicKit:
     """Anthropic's, which repeats nothing here either."""
 
-    errors = (anthropic.APIError, httpx.HTTPError)
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return (anthropic.APIError, httpx.HTTPError)
 
-    def _client(self, url: str, headers: Headers) -> anthropic.AsyncAnthropic:
+    def _client(self, url: str, headers: Headers) -> "anthropic.AsyncAnthropic":
         return anthropic.AsyncAnthropic(
             base_url=url, api_key="x", max_retries=0, default_headers=headers
         )

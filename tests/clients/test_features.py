@@ -4,19 +4,27 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx
-import ollama
-import openai
 import pytest
-from langchain_ollama import ChatOllama, OllamaEmbeddings
 
 from ollama_proxy.simulator.server import Manners
 from tests.clients.kits import NODE, JsError, OllamaJsKit
+from tests.clients.late_import import LateImport
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
+
+if TYPE_CHECKING:
+    import anthropic
+    import langchain_ollama
+    import ollama
+    import openai
+else:
+    anthropic = LateImport("anthropic")
+    langchain_ollama = LateImport("langchain_ollama")
+    ollama = LateImport("ollama")
+    openai = LateImport("openai")
 
 WAIT = {"Prefer": "wait=20"}
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -59,20 +67,20 @@ async def proxy(tmp_path: Path) -> AsyncIterator[RunningProxy]:
 
 
 @pytest.fixture
-async def client(proxy: RunningProxy) -> AsyncIterator[ollama.AsyncClient]:
+async def client(proxy: RunningProxy) -> AsyncIterator["ollama.AsyncClient"]:
     """Ollama's client, willing to wait."""
     async with ollama.AsyncClient(proxy.url, headers=WAIT) as patient:
         yield patient
 
 
 @pytest.fixture
-async def hasty(proxy: RunningProxy) -> AsyncIterator[ollama.AsyncClient]:
+async def hasty(proxy: RunningProxy) -> AsyncIterator["ollama.AsyncClient"]:
     """Ollama's client, as it comes."""
     async with ollama.AsyncClient(proxy.url) as impatient:
         yield impatient
 
 
-async def test_ollama_async_from_cold(client: ollama.AsyncClient) -> None:
+async def test_ollama_async_from_cold(client: "ollama.AsyncClient") -> None:
     streamed = [
         part.response async for part in await client.generate("tiny", "hi", stream=True)
     ]
@@ -93,7 +101,7 @@ async def test_ollama_async_from_cold(client: ollama.AsyncClient) -> None:
     assert len(embedded.embeddings) == 2000
 
 
-async def test_ollama_manages_models(client: ollama.AsyncClient) -> None:
+async def test_ollama_manages_models(client: "ollama.AsyncClient") -> None:
     pulled = [part.status async for part in await client.pull("new", stream=True)]
     await client.create("mine", from_="new", system="be kind")
     await client.copy("mine", "yours")
@@ -114,7 +122,7 @@ async def test_ollama_sync_from_cold(proxy: RunningProxy) -> None:
         with ollama.Client(proxy.url, headers=WAIT) as client:
             work(client)
 
-    def work(client: ollama.Client) -> None:
+    def work(client: "ollama.Client") -> None:
         parts = list(client.chat("tiny", HELLO, stream=True))
         assert parts[-1].done
         assert client.generate("tiny", "hi").response
@@ -140,7 +148,7 @@ async def test_ollama_lists_and_shows_asleep_without_waking(
 
 
 async def test_ollama_is_told_that_it_is_provisioning(
-    hasty: ollama.AsyncClient,
+    hasty: "ollama.AsyncClient",
 ) -> None:
     with pytest.raises(ollama.ResponseError, match="is starting") as caught:
         await hasty.generate("tiny", "hi")
@@ -148,7 +156,7 @@ async def test_ollama_is_told_that_it_is_provisioning(
     assert caught.value.status_code == 503
 
 
-async def test_ollama_is_told_of_an_unknown_model(client: ollama.AsyncClient) -> None:
+async def test_ollama_is_told_of_an_unknown_model(client: "ollama.AsyncClient") -> None:
     with pytest.raises(ollama.ResponseError, match="model 'nope' not found") as caught:
         await client.generate("nope", "hi")
 
@@ -251,19 +259,25 @@ async def test_langchain_from_cold(proxy: RunningProxy) -> None:
     kwargs: dict[str, Any] = {"client_kwargs": {"headers": WAIT}}
     async with httpx.AsyncHTTPTransport() as transport:
         kwargs["async_client_kwargs"] = {"transport": transport}
-        chat = ChatOllama(model="tiny", base_url=proxy.url, **kwargs)
-        thinking = ChatOllama(
+        chat = langchain_ollama.ChatOllama(model="tiny", base_url=proxy.url, **kwargs)
+        thinking = langchain_ollama.ChatOllama(
             model="tiny", base_url=proxy.url, reasoning=True, **kwargs
         )
-        shaping = ChatOllama(model="tiny", base_url=proxy.url, format="json", **kwargs)
+        shaping = langchain_ollama.ChatOllama(
+            model="tiny", base_url=proxy.url, format="json", **kwargs
+        )
         said = await chat.ainvoke("hello")
         called = await chat.bind_tools([TOOL]).ainvoke("hello")
         thought = await thinking.ainvoke("hello")
         shaped = await shaping.ainvoke("hello")
-        embedding = OllamaEmbeddings(model="tiny", base_url=proxy.url, **kwargs)
+        embedding = langchain_ollama.OllamaEmbeddings(
+            model="tiny", base_url=proxy.url, **kwargs
+        )
         embedded = await embedding.aembed_documents(["a"] * 2000)
         with pytest.raises(ollama.ResponseError, match="not found"):
-            await ChatOllama(model="nope", base_url=proxy.url, **kwargs).ainvoke("hi")
+            await langchain_ollama.ChatOllama(
+                model="nope", base_url=proxy.url, **kwargs
+            ).ainvoke("hi")
 
     assert "simulator" in str(said.content)
     assert called.tool_calls[0]["name"] == "weather"
