@@ -16,9 +16,9 @@ _TELLING = re.compile(
 
 
 def readable(said: bytes, secrets: Collection[str] = ()) -> str:
-    """Return a report as text without ``secrets``, whatever bytes it is made of.
+    """Return a report as text without ``secrets``, whatever bytes it contains.
 
-    What overwrites a line on a terminal, as a progress bar does, is a line of its own.
+    Text that overwrites a line, such as a progress bar, becomes a line of its own.
     """
     text = said.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = [line.rstrip() for line in text.expandtabs().split("\n")]
@@ -26,10 +26,10 @@ def readable(said: bytes, secrets: Collection[str] = ()) -> str:
 
 
 def telling_line(report: str) -> str:
-    """Return the line of a report that says most likely why; empty if it has none.
+    """Return the line of a report that most likely names the cause; "" if it has none.
 
-    The last one that speaks of an error: what was tried first may have its own. It is
-    masked, for it becomes part of a sentence, in which nothing else looks for secrets.
+    The last line about an error: earlier attempts may have had errors of their own. It
+    is masked, because it becomes part of a sentence that is not searched for secrets.
     """
     lines = [line.strip() for line in report.splitlines() if line.strip()]
     telling = [line for line in lines if _TELLING.search(line)]

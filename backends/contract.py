@@ -7,8 +7,8 @@ yours, and run pytest::
         async def open_backend(self, owner_id: str) -> Backend:
             return MyBackend(owner_id, cloud=my_fake_cloud)
 
-Every call of ``open_backend`` stands for a new process of the proxy: what it
-returns must find again what an earlier one with the same owner id created.
+Every call of ``open_backend`` stands for a new process of the proxy: it must find what
+an earlier one with the same owner id created.
 """
 
 import asyncio
@@ -27,11 +27,10 @@ OTHER = LaunchId("lfedcba9876543210")
 
 
 class BackendContract:
-    """Tests what every backend promises. Subclass it and give ``open_backend``.
+    """Tests the promises of every backend. Subclass it and implement ``open_backend``.
 
-    ``within_s`` bounds the wait for an instance to run or to be gone.
-    ``survives`` is False for a backend whose instances can't be found again by
-    another process.
+    ``within_s``: limit of the wait for an instance to run or to be gone. ``survives``:
+    False for a backend whose instances another process can't find.
     """
 
     within_s: ClassVar[float] = 30.0

@@ -1,7 +1,7 @@
-"""Fit the words of a server or program of others into one sentence of ours.
+"""Summarise the output of a foreign server or program in one sentence.
 
-A gateway answers with a page, a program with its log, colours or a traceback: none of
-it is repeated, only what a person can use, on one line.
+A gateway sends a page, a program its log, colours or a traceback. None of it is
+repeated except what a person can use, on one line.
 """
 
 import errno

@@ -1,8 +1,7 @@
 """Read the head of a GGUF file: the description of its model before the weights.
 
 The format is that of llama.cpp (``gguf.md``), read with the limits of Ollama's own
-reader (``fs/gguf/gguf.go``). A file that is broken, or that has too much to say, says
-nothing.
+reader (``fs/gguf/gguf.go``). A file that is broken or too long is treated as empty.
 """
 
 import math
@@ -70,13 +69,13 @@ class Head:
 
 
 def read_head(path: Path, *, whole: bool) -> Head | None:
-    """Return what a file says; None if it is broken or can't be read.
+    """Return the description in a file; None if it is broken or can't be read.
 
-    If not ``whole``, only what stands before the tokenizer, whose lists are long.
+    If not ``whole``, only the keys before the tokenizer, whose lists are long.
     """
     for size in (_FIRST_BYTES, _MOST_BYTES):
         try:
-            if not path.is_file():  # to open a pipe would wait for its writer
+            if not path.is_file():  # opening a pipe would wait for its writer
                 return None
             with path.open("rb") as file:
                 data = file.read(size)
@@ -84,7 +83,7 @@ def read_head(path: Path, *, whole: bool) -> Head | None:
             return None
         try:
             return _Reader(data).head(whole=whole)
-        except (struct.error, IndexError):  # it goes on
+        except (struct.error, IndexError):  # longer: read more of it
             if len(data) < size:
                 return None
         except ValueError:

@@ -1,13 +1,12 @@
 """Run a process on this machine: ``ollama serve``, or the simulator without one.
 
-The tag of an instance is its environment: owner id and launch id are set there
-before the program runs, and every process that it starts inherits them. So an
-instance is found again by looking at the processes of this machine, and there
-is no file that could disagree with them.
+The tag of an instance is its environment: owner id and launch id are set there before
+the program runs, and every process that it starts inherits them. So an instance is
+found by looking at the processes of this machine, and no file can disagree with them.
 
-The process leads a group of its own, so that its runners end with it. On Linux
-it also gets SIGTERM when the proxy dies, however it dies (``prctl(2)``,
-``PR_SET_PDEATHSIG``); elsewhere the next proxy adopts or stops it.
+The process leads a group of its own, so that its runners end with it. On Linux it also
+gets SIGTERM when the proxy dies in any way (``prctl(2)``, ``PR_SET_PDEATHSIG``);
+elsewhere the next proxy adopts or stops it.
 """
 
 import asyncio
@@ -69,7 +68,7 @@ class LocalBackend:
         self._owner_id = owner_id
         self._program = program
         self._prepare_child = _die_with_parent if dies_with_proxy else None
-        # Only kept: a child whose object is collected is reaped with a warning.
+        # A reference only: a child whose object is collected is reaped with a warning.
         self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
         self._leaders: dict[LaunchId, int] = {}
         folder = models_folder(os.environ)

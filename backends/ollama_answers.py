@@ -1,8 +1,8 @@
 """Answer as an Ollama would about the models on its disk, while it does not run.
 
 The shapes are those of ``/api/tags`` and ``/api/show`` (``server/model_list_cache.go``
-and ``server/routes.go``, v0.33). What needs knowledge that is built into Ollama, which
-of its parsers know tools, say, is left out.
+and ``server/routes.go``, v0.33). Answers that need knowledge built into Ollama, such as
+which of its parsers support tools, are left out.
 """
 
 import json

@@ -28,7 +28,7 @@ _MEDIA = "application/vnd.ollama.image."
 def models_folder(environment: Mapping[str, str]) -> Path:
     """Return the folder of the models of an ``ollama serve`` in this environment.
 
-    Read as it reads it (``Models`` and ``Var`` in ``envconfig/config.go``).
+    As ``Models`` and ``Var`` in ``envconfig/config.go`` do.
     """
     named = environment.get("OLLAMA_MODELS", "").strip().strip("\"'")
     # Path.expanduser raises for a user without a home, as many containers have.

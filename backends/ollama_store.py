@@ -1,7 +1,7 @@
-"""List the store of an Ollama on this machine without its server.
+"""List the models of an Ollama on this machine from its disk, without its server.
 
-A question costs a look at the state of each manifest; files are read again only if
-theirs has changed. What is broken is left out, as Ollama leaves it out.
+Each call checks the state of every manifest; a file is read again only if its state has
+changed. Broken models are left out, as in Ollama.
 """
 
 from itertools import islice
@@ -44,7 +44,7 @@ class OllamaStore:
     def tags(self) -> bytes | None:
         """Return the body of ``/api/tags``, the same object while nothing changes.
 
-        None if the folder can't be looked at; one that is not there holds nothing.
+        None if the folder can't be read; a missing folder holds no models.
         """
         try:
             found = self._look()

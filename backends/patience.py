@@ -1,6 +1,6 @@
-"""Calls that are refused for their number (429): sent again in place, not from the top.
+"""Repeat calls that are refused for their rate (429), without starting over.
 
-Such a call did nothing, whatever it was, so it may be repeated: a purchase, too.
+Such a call did nothing, so it can be repeated, even a purchase.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ PATIENCE_S = 75.0
 """How long a call waits in place: less than the 120 s that the controller gives it."""
 
 _FIRST_PAUSE_S = 1.0
-_LEAST_PAUSE_S = 0.1  # "Retry-After: 0", again and again, is no call to hammer
+_LEAST_PAUSE_S = 0.1  # "Retry-After: 0" must not cause a busy loop
 _LONGEST_PAUSE_S = 20.0
 
 T = TypeVar("T")
@@ -35,10 +35,10 @@ class Patience:
         self._closed_until = 0.0
 
     async def through(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of ``send``, sent again as often as it is refused.
+        """Return the result of ``send``, repeated as often as it is refused.
 
-        Raises the last `RateLimitError` if the next try would be later than
-        `PATIENCE_S` from now: the caller comes back, and waits on from there.
+        Raises the last `RateLimitError` if the next attempt would be later than
+        `PATIENCE_S` from now: the caller tries again, and continues the wait.
         """
         begun_at = self._clock.now()
 
@@ -67,7 +67,7 @@ class Patience:
     def close_for(self, length_s: float) -> None:
         """Let no call through for so long; called by the thread that was refused.
 
-        The task that sent that call may have been cancelled meanwhile.
+        The task that made that call may have been cancelled already.
         """
         until = self._clock.now() + length_s
         self._closed_until = max(self._closed_until, until)

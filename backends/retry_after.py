@@ -1,7 +1,7 @@
-"""Read how long a server wants no request: ``Retry-After`` (RFC 9110, 10.2.3). Pure.
+"""Parse ``Retry-After``: how long a server wants no request (RFC 9110, 10.2.3). Pure.
 
-A cloud's number is a wish, not an order: without a bound one wrong answer would keep
-an instance from being deleted for years.
+The value is bounded: otherwise a single wrong one could keep an instance from being
+deleted for years.
 """
 
 import email.utils
@@ -17,9 +17,9 @@ def retry_after_s(
 ) -> float | None:
     """Return the seconds until a refused call may be sent again; None if unknown.
 
-    ``Retry-After`` holds seconds or a date, which is compared with the server's own
-    ``Date`` where there is one: our clock may be wrong. Else the body's
-    ``retry_after`` counts. The result lies between 0 and `LONGEST_S`.
+    ``Retry-After`` has seconds or a date, which is compared with the server's own
+    ``Date`` if it sends one: our clock may be wrong. Otherwise the body's
+    ``retry_after`` counts. The result is between 0 and `LONGEST_S`.
     """
     said = headers.get("Retry-After", "")
     length_s = _seconds(said)

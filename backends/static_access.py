@@ -1,4 +1,4 @@
-"""Speak to the upstream that a person named: credentials, and trusted certificates.
+"""Describe access to the upstream that a person named: credentials and certificates.
 
 For the backend ``static``; clouds make links of their own.
 """
@@ -53,7 +53,7 @@ def parse_token(value: object) -> SecretStr:
 def parse_headers(value: object) -> dict[str, SecretStr]:
     """Return headers from lines of ``Name: value``, a JSON object or a table.
 
-    Errors tell names and never values.
+    Errors contain names and never values.
     """
     found: dict[str, SecretStr] = {}
     for number, (name, given) in enumerate(_pairs(value), 1):
@@ -108,7 +108,7 @@ def _shown(headers: Mapping[str, SecretStr]) -> dict[str, str]:
 
 
 def access_link(settings: "StaticSettings") -> Link | None:
-    """Return how the upstream is spoken to; None if nothing is set for that.
+    """Return the link to the upstream; None if no setting needs one.
 
     Raises `SettingsError` if the certificates can't be read.
     """
@@ -150,8 +150,8 @@ def _with_credentials(settings: "StaticSettings") -> tuple[str, ...]:
 def _trusting(certificates: Path) -> ssl.SSLContext:
     """Return a TLS context that trusts these certificates, or what they have signed.
 
-    As with Go and curl a home-made one need not have every extension of RFC 5280, and
-    one in the middle of a chain will do. Python asks for more from 3.13 on.
+    As in Go and curl, a self-made certificate may lack extensions of RFC 5280, and may
+    be an intermediate one. Python 3.13 and later require both by default.
     """
     context = ssl.create_default_context(cafile=str(certificates))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -222,7 +222,7 @@ def access_warnings(settings: "StaticSettings") -> list[str]:
     url, named = settings.upstream_url.url, _with_credentials(settings)
     parts, warnings = urlsplit(url), []
     host = parts.hostname or ""
-    is_bare = not {".", ":"} & set(host)  # a name of a container network, say
+    is_bare = not {".", ":"} & set(host)  # for example in a container network
     is_near = is_bare or is_own_address(host, ()) or is_local_name(host, "")
     if parts.scheme == "https" and settings.upstream_insecure:
         warnings.append(

@@ -1,9 +1,10 @@
-"""Reach a cloud from a network that allows no way out but its own proxy.
+"""Reach a cloud through the web proxy of a network without direct access.
 
-What other programs read is read: ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``, in
-capitals or not, and ``SSL_CERT_FILE`` (or ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``)
-for the authority of such a proxy that opens TLS. It is for the APIs of clouds and for
-registries alone: instances, and whatever is on this machine, are asked directly.
+It uses the variables that other programs use: ``HTTPS_PROXY``, ``HTTP_PROXY`` and
+``NO_PROXY``, in upper or lower case, and ``SSL_CERT_FILE`` (or ``REQUESTS_CA_BUNDLE``,
+``CURL_CA_BUNDLE``) for the authority of a proxy that opens TLS. Only for the APIs of
+clouds and for registries: instances, and servers on this machine, are contacted
+directly.
 """
 
 import ipaddress
@@ -33,9 +34,9 @@ def is_here(url: str) -> bool:
 
 
 def web_proxy(url: str) -> str | None:
-    """Return the proxy that a URL is asked through; None if it is asked directly.
+    """Return the proxy for a URL; None if it is contacted directly.
 
-    Raises `SpecError` for one that is not spoken to in HTTP.
+    Raises `SpecError` for a proxy that does not use HTTP.
     """
     parts = urlsplit(url)
     proxies = urllib.request.getproxies_environment()
@@ -58,9 +59,9 @@ def web_proxy(url: str) -> str | None:
 
 
 def why_nothing_left(error: Exception) -> str | None:
-    """Return what stopped a request of `requests` before it was sent, in words.
+    """Return why a request of `requests` was not sent, in words.
 
-    None: it may have arrived. urllib3's own error is inside.
+    None: it may have arrived. The reason is in the urllib3 error inside.
     """
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if type(reason).__name__ == "ProxyError":
@@ -75,7 +76,7 @@ def why_nothing_left(error: Exception) -> str | None:
 
 
 def authorities() -> str | None:
-    """Return the file of the authorities to trust; None for the system's own.
+    """Return the file of trusted authorities; None for the system's own.
 
     Raises `SpecError` if it can't be read.
     """
@@ -100,7 +101,7 @@ def _load(context: ssl.SSLContext, name: str, path: str) -> None:
         context.load_verify_locations(
             capath=path if is_folder else None, cafile=None if is_folder else path
         )
-    except OSError as error:  # an `ssl.SSLError` is one
+    except OSError as error:  # `ssl.SSLError` is an OSError
         raise SpecError(
             f"{name}: {path!r} can't be read as certificates"
             f" ({error.strerror or error}); set it to a file in PEM format"

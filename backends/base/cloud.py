@@ -1,7 +1,7 @@
-"""Define what the author of a cloud writes: single calls of its API, and what it shows.
+"""Define what the author of a cloud writes: single API calls, and what the cloud shows.
 
-No state, no waiting, no policy: when what is called, how often, and what is believed is
-`ManagedBackend`'s.
+No state, no waiting, no policy: `ManagedBackend` decides what is called when and how
+often, and which answers are believed.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from ollama_proxy.fleet.backend import Upstream
 
 
 class Resource(Tagged):
-    """Describes one instance as a cloud shows it, in a struct over this class.
+    """Describes one instance as a cloud shows it, for a struct that inherits from it.
 
-    ``id`` is what the cloud calls it, and nothing else, ever; ``created_at`` sorts by
-    age; ``state`` is the cloud's word.
+    ``id``: the cloud's unique id. ``created_at``: sorts by age. ``state``: the cloud's
+    word for it.
     """
 
     __slots__ = ()
@@ -59,12 +59,14 @@ class Assessment(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StateContext:
-    """Holds what is known besides the state.
+    """Holds the circumstances that matter besides the state.
 
-    ``keeps``: an instance that rests is the end of a launch, and is not deleted.
-    ``told_to_stop``: by us. ``start_not_visible_yet``: it was started so lately that
-    the cloud may still show it at rest. ``waited_s``: since it was asked to run.
-    ``served``: it was ready once.
+    - ``keeps``: a stopped instance is the normal end of a launch, and is not deleted.
+    - ``told_to_stop``: we stopped it.
+    - ``start_not_visible_yet``: it was started so recently that the cloud may still
+      show it as stopped.
+    - ``waited_s``: seconds since it was asked to run.
+    - ``served``: it was ready once.
     """
 
     keeps: bool
@@ -75,9 +77,9 @@ class StateContext:
 
 
 class Cloud(Protocol[R]):
-    """Speaks to one account of a provider. Failures are `BackendError`s.
+    """Calls the API of one account of a provider. Failures are `BackendError`s.
 
-    A ``location`` is a zone or region: whatever has a list of its own.
+    A ``location`` is a zone or region: a part of the cloud with a list of its own.
     """
 
     def locations(self) -> list[str]:
@@ -107,9 +109,9 @@ class Cloud(Protocol[R]):
     def endpoint(
         self, location: str, resource: R, identity: str | None
     ) -> Upstream | None:
-        """Return where its guard listens, and how it is spoken to; None if not yet.
+        """Return the address and link of its guard; None while it is unknown.
 
-        ``identity``: the launch whose token the guard knows, where it has one.
+        ``identity``: the launch whose token the guard expects, if it has one.
         """
 
     async def aclose(self) -> None:

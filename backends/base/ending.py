@@ -50,7 +50,7 @@ class Ending(ManagedCore[R, O]):
             return [] if resource is None else [(self._location_of(record), resource)]
         found = await self._inventory.of_launch(launch_id)
         for _, resource in found if record is not None else ():
-            # A creation whose answer was lost has turned up.
+            # A create call whose answer was lost has made an instance after all.
             live = self._is_live(resource)
             self._journal.note_found(launch_id, resource.id, live=live)
         return found
@@ -65,9 +65,10 @@ class Ending(ManagedCore[R, O]):
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has an instance which may cost more than its disk.
 
-        One per location that rests for the next launch belongs to none. One that rests
-        and won't be started again is named by its own id, and so is a second one of a
-        launch: these are stopped as strays, which deletes them.
+        One stopped instance per location is kept for the next launch and has no name
+        here. Any other stopped instance that no launch will start is named by its own
+        id, and so is a second instance of a launch. These are stopped as strays, which
+        deletes them.
         """
         return self._owned_of(await self._inventory.everything())
 

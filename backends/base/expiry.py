@@ -1,6 +1,6 @@
-"""Write until when an instance is marked as wanted, and sweep what has expired.
+"""Decide until when an instance is marked as wanted, and sweep expired instances.
 
-The mark is for machines elsewhere (`sweep --expired`), so it is a date.
+Other machines compare the mark (`sweep --expired`), so it is a date.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ from ollama_proxy.base.moments import is_date_known
 
 
 def is_renewal_due(lease_end: float, wall: float, lease_s: float) -> bool:
-    """Tell whether an instance that is wanted has to be marked anew.
+    """Tell whether a wanted instance needs a new mark.
 
-    Half of its lease is over, or it ends so late that it was marked by a clock that was
-    wrong: if we never came back, it would not be swept. A clock that is not set yet
-    shortens none.
+    It does after half of its lease, or if it ends so late that a wrong clock must have
+    set it: without the proxy it would never be swept. A clock that is not set yet
+    shortens no lease.
     """
     left_s = lease_end - wall
     return left_s < lease_s / 2.0 or (left_s > 2.0 * lease_s and is_date_known(wall))
@@ -30,10 +30,10 @@ async def sweep_expired(
     described: Callable[[str, R], str],
     end: Callable[[str, R], Awaitable[None]] | None,
 ) -> list[str]:
-    """End what has expired in each location; return it in words.
+    """Stop the expired instances of each location; return descriptions of them.
 
-    ``end`` is None for a dry run. What fails in one location, or with one instance,
-    keeps no other from being ended; it is raised once all were tried.
+    ``end``: None for a dry run. A failure in one location, or with one instance, does
+    not affect the others; it is raised after all were tried.
     """
     swept: list[str] = []
     problem: BackendError | None = None

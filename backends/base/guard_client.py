@@ -1,7 +1,7 @@
-"""Ask the server before Ollama on an instance for its stage, and keep it awake.
+"""Query the guard, a web server before Ollama on an instance, and send it heartbeats.
 
-Caddy, as a ``Caddyfile`` of ``cloud-init/`` sets it up: nothing without the token of
-the launch.
+The guard is Caddy with a ``Caddyfile`` of ``cloud-init/``. It refuses requests without
+the token of the launch.
 """
 
 import asyncio
@@ -42,10 +42,10 @@ _LOG_BYTES = 8 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BootStage:
-    """Says how far a guard's boot is, or why that is not known.
+    """Says how far a guard's boot is, or why that is unknown.
 
-    ``needs_person``: that does not pass by itself. ``took_connection``: something
-    listened there, whatever it was.
+    ``needs_person``: the problem does not pass by itself. ``took_connection``:
+    something accepted the connection, whether it was the guard or not.
     """
 
     stage: str | None
@@ -89,10 +89,11 @@ class GuardClient:
             raise TransientError(f"the instance took a heartbeat with status {status}")
 
     async def report(self, upstream: Upstream) -> bytes:
-        """Return the last lines of the step that failed, as the instance kept them.
+        """Return the last lines of the failed step, as the instance saved them.
 
-        As much as comes in time, of a body that is too long or does not end. Raises
-        `TransientError` if nothing comes, or the guest keeps no such lines.
+        If the body is too long or does not end, return the part received in time.
+        Raises `TransientError` if nothing is received, or the instance has saved no
+        lines.
         """
         said = bytearray()
         try:
@@ -103,9 +104,9 @@ class GuardClient:
         return bytes(said)
 
     async def log_of(self, upstream: Upstream, step: str) -> bytes:
-        """Return the end of a step's log so far, whether it is over or not.
+        """Return the end of a step's log so far, whether the step has ended or not.
 
-        Raises `TransientError` if nothing comes, or the guest keeps no such log.
+        Raises `TransientError` if nothing is received, or the instance has no such log.
         """
         said = bytearray()
         path = f"/-/log/{quote(step, safe='')}"
@@ -146,17 +147,17 @@ class GuardClient:
         into: bytearray,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Read the beginning of a file of the guest's, ``most`` bytes of it.
+        """Read the first ``most`` bytes of a file on the instance.
 
-        Raises `TransientError` if it is not there, or does not end in time; ``into``
-        has what came until then.
+        Raises `TransientError` if the file does not exist, or does not end in time;
+        ``into`` has the bytes received so far.
         """
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
                 self._request(upstream, "GET", path, headers) as response,
             ):
-                if response.status not in {200, 206}:  # 206: a part, as asked
+                if response.status not in {200, 206}:  # 206: the requested range
                     message = f"the instance answers {path} with {response.status}"
                     raise TransientError(message)
                 _check(upstream, response)
@@ -186,7 +187,8 @@ class GuardClient:
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
-            # A kept connection to an instance that slept is dead, without a FIN or RST.
+            # A reused connection to an instance that slept is dead, without a FIN or
+            # RST.
             connector = aiohttp.TCPConnector(force_close=True)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session.request(

@@ -34,7 +34,7 @@ _UNREADABLE = (
     TypeError,
     AttributeError,
 )
-_LOCAL = ("localhost", "127.")  # which the engines speak to without TLS, too
+_LOCAL = ("localhost", "127.")  # which engines contact without TLS, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ class Image:
 
 
 def parse_reference(text: str) -> Reference:
-    """Return what ``[registry/]repository[:tag][@digest]`` says.
+    """Parse ``[registry/]repository[:tag][@digest]``.
 
-    Raises `SpecError` for a name without tag and digest: what it means changes.
+    Raises `SpecError` for a name without tag and digest, whose meaning can change.
     """
     name, _, digest = text.strip().partition("@")
     head, found, rest = name.partition("/")
@@ -86,9 +86,9 @@ def parse_reference(text: str) -> Reference:
 
 
 async def look_at(text: str) -> Image:
-    """Ask an image's registry about it, as anybody may.
+    """Fetch the description of an image from its registry, anonymously.
 
-    Raises `SpecError` if it is not there or not for ``linux/amd64``,
+    Raises `SpecError` if it does not exist or is not for ``linux/amd64``,
     `CredentialsError` if it is private, `TransientError` otherwise.
     """
     reference = parse_reference(text)
@@ -117,7 +117,7 @@ class _Registry(DXF):
         super().__enter__()
         session = cast("requests.Session", self._sessions[0])
         proxy = web_proxy(f"https://{self._host}")
-        session.trust_env = False  # it knows of no proxy; nor of a user's .netrc
+        session.trust_env = False  # ignore the environment's proxies and .netrc
         session.proxies = {"all": proxy} if proxy else {}
         return self
 

@@ -16,8 +16,8 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 class Inventory(Generic[R]):
     """Lists the instances of one owner.
 
-    ``known``: what was shown before, by id, with its location; ``save`` keeps that.
-    ``passes_over``: a location that can't be asked hides no other (see `everything`).
+    ``known``: instances shown before, by id, with their location; ``save`` stores them.
+    ``passes_over``: skip a location that does not answer (see `everything`).
     """
 
     def __init__(
@@ -41,9 +41,10 @@ class Inventory(Generic[R]):
         return resource.is_leaving or not self._tags.is_ours(resource)
 
     async def listed(self, location: str) -> list[R]:
-        """Return all of a location, ours or not; and ours that its list lacks.
+        """Return every instance in a location's list, and ours that the list lacks.
 
-        One that the list lacks, and that was shown before, is asked for by its id.
+        An instance that was shown before and is missing from the list is looked up by
+        its id.
         """
         listed = await self._cloud.list(location)
         ours = [one for one in listed if self._tags.is_ours(one)]
@@ -65,11 +66,11 @@ class Inventory(Generic[R]):
     async def everything(
         self, *, surely: str | None = None, strictly: bool = False
     ) -> list[tuple[str, R]]:
-        """Return ours of all locations, each after its location.
+        """Return our instances in all locations, each after its location.
 
-        Where locations are passed over, one that can't be asked is so, with a word in
-        the log, unless it is the location ``surely``, or none can be, or all have to
-        be asked ``strictly``.
+        If locations may be skipped, one that does not answer is skipped and logged. It
+        raises its error if it is the location ``surely``, if no location answers, or if
+        ``strictly``.
         """
         found: dict[str, tuple[str, R]] = {}
         failures: list[BackendError] = []

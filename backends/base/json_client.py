@@ -38,8 +38,8 @@ def unanswered(*, reads: bool, said: str) -> BackendError:
 class RestClient:
     """Calls one API at ``url`` with a bearer token.
 
-    ``clock``: what a date in ``Retry-After`` is compared with, if nothing else is.
-    ``setting``: where ``url`` is set, for errors of what does not answer as the API.
+    ``clock``: compared with a date in ``Retry-After`` if the response has no ``Date``.
+    ``setting``: where ``url`` is set, named in errors if the server is not the API.
     """
 
     def __init__(
@@ -75,11 +75,10 @@ class RestClient:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Any:
-        """Return the answer of one call, decoded; None if it has no body.
+        """Return the decoded response of one call; None if it has no body.
 
-        Raises `RateLimitError` at 429, what ``named`` makes of any other status that
-        is not of success, and `TransientError` or `OutcomeUnknownError` if there is no
-        answer.
+        Raises `RateLimitError` for 429, the error of ``named`` for any other status but
+        2xx, and `TransientError` or `OutcomeUnknownError` if there is no response.
         """
         reads = method == "GET"
         told = f"{method} {path}"
@@ -123,7 +122,7 @@ class RestClient:
         query: Mapping[str, str | int] | None = None,
         most: int,
     ) -> str:
-        """Return at most so many bytes of the answer to a GET, as text.
+        """Return at most ``most`` bytes of the response to a GET, as text.
 
         Raises as `call` does.
         """
@@ -179,7 +178,7 @@ class RestClient:
     ) -> tuple[int, bytes, Mapping[str, str]]:
         if self._session is None:
             self._web_proxy = web_proxy(self._url)
-            # Over http no certificate is checked; to read all authorities takes 80 ms.
+            # Over http no certificate is checked; loading all authorities takes 80 ms.
             is_plain = urlsplit(self._url).scheme == "http"
             connector = aiohttp.TCPConnector(ssl=True if is_plain else tls())
             self._session = aiohttp.ClientSession(connector=connector)

@@ -1,7 +1,7 @@
-"""Map each launch to one instance of a cloud, made once and ended for certain.
+"""Map each launch to one instance of a cloud, created once and ended for certain.
 
-What a cloud's author writes: a `Cloud`, its `CloudOwners`, and a `ManagedBackend` with
-what it has to give. Everything else of the protocol `Backend` is here.
+The author of a cloud writes a `Cloud`, its `CloudOwners`, and a `ManagedBackend` with
+the parts listed below. Everything else of the protocol `Backend` is here.
 """
 
 from ollama_proxy.backends.base.cloud import R
@@ -16,10 +16,10 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 class ManagedBackend(Starting[R, O], Inspecting[R, O], Ending[R, O]):
     """start · inspect · stop · owned · renew · sweep_expired over cloud and journal.
 
-    A cloud gives ``noun`` (what it calls an instance), ``orphan_prefix`` (before an id:
-    the name under which the sweep ends that instance alone), `_placements`,
-    `_creation`, `_all_belongings` and `_described`. Each other method with an
-    underscore may be replaced where a cloud differs.
+    A cloud provides ``noun`` (its word for an instance), ``orphan_prefix`` (followed by
+    an id: the name under which the sweep ends that instance alone), `_placements`,
+    `_creation`, `_all_belongings` and `_described`. Any other method with an underscore
+    can be overridden where a cloud differs.
     """
 
     async def renew(self, launch_id: LaunchId, *, serves: bool) -> None:

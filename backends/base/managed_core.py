@@ -62,9 +62,9 @@ class ManagedCore(Generic[R, O]):
     ) -> None:
         """Manage the instances of the owner of ``tags``.
 
-        ``keeps``: an instance that a launch leaves rests for the next one.
-        ``lease_s``: so long it is marked as wanted. ``only_location``: of a cloud that
-        has one list, whatever the locations of its instances.
+        ``keeps``: stopped instances are kept for the next launch. ``lease_s``: how long
+        an instance is marked as wanted. ``only_location``: for a cloud with a single
+        list of instances in all locations.
         """
         self._cloud = cloud
         self._owners = owners
@@ -154,9 +154,9 @@ class ManagedCore(Generic[R, O]):
         return record is not None and record.start_not_visible_yet(self._clock.now())
 
     def _may_turn_up(self, launch_id: LaunchId, record: ProvisioningRecord) -> bool:
-        """Tell whether what no list shows may still have been made.
+        """Tell whether an instance that no list shows may still have been created.
 
-        Asked after a look that showed none: one such look is no proof.
+        Called after a look that showed none: a single look proves nothing.
         """
         now, sent_at = self._clock.now(), record.attempted_at
         if sent_at is None:
@@ -167,9 +167,9 @@ class ManagedCore(Generic[R, O]):
     async def _adopt(
         self, launch_id: LaunchId, found: Sequence[tuple[str, R]]
     ) -> tuple[ProvisioningRecord, R] | None:
-        """Note the instance that carries a launch's tags; None if there is none.
+        """Record the instance that carries a launch's tags; None if there is none.
 
-        Of several the oldest stays: the others were made by mistake.
+        Of several, the oldest stays: the others were created by mistake.
         """
         if not found:
             return None
@@ -201,7 +201,7 @@ class ManagedCore(Generic[R, O]):
     ) -> None:
         """Stop an instance that is kept; delete any other.
 
-        ``again``: it is stopped even if it is shown at rest, for it was just started.
+        ``again``: stop it even if it is shown as stopped, because it was just started.
         """
         self._refuse_foreign(location, resource)
         if resource.is_leaving:

@@ -1,7 +1,7 @@
-"""Read the notes of a backend, of which some may be damaged or of another version.
+"""Read the notes of a backend; some may be damaged or of another version.
 
-A launch whose note can't be read is looked for in its cloud by its tags, as one that
-never had a note.
+A launch with an unreadable note is looked for in its cloud by its tags, like a launch
+without a note.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,8 +11,8 @@ from ollama_proxy.fleet.backend import Belonging
 class CloudOwners(Generic[R]):
     """Sees and deletes what carries our product's label in one cloud.
 
-    A cloud gives `belongings`; one that has more than instances replaces `discard` for
-    that. ``estranged``: the tags of an instance that fits no launch.
+    A cloud provides `belongings`. A cloud with other things than instances overrides
+    `discard`. ``estranged``: tags of an instance that fits no launch.
     """
 
     estranged: ClassVar[Mapping[str, str]] = {"spec": "adopted"}

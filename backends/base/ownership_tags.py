@@ -1,7 +1,7 @@
-"""Tag what is ours in a cloud: its owner, its launch, and until when it is wanted.
+"""Tag things of ours in a cloud: owner, launch, and until when they are wanted.
 
-Clouds call them labels or metadata, and differ in what a key and a value may hold.
-So each says how tags are spelt there, and everything else is here. Pure.
+Clouds call tags labels or metadata, and allow different characters in keys and values.
+So each cloud defines its spelling, and everything else is here. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 class TagFormat:
     """Says how our tags are spelt in one cloud.
 
-    ``manager``: the key and value that say that this product made a thing; ``prefix``:
-    before every other key. ``owner_letter`` and ``lease_letter``: before these values,
-    where a value has to begin with a letter.
+    ``manager``: the key and value that mark a thing as made by this product.
+    ``prefix``: before every other key. ``owner_letter``, ``lease_letter``: before these
+    values, if a value has to begin with a letter.
     """
 
     manager: tuple[str, str]
@@ -91,10 +91,10 @@ class OwnershipTags:
         spec: str,
         identity: str | None = None,
     ) -> dict[str, str]:
-        """Return the tags of a new thing, as the cloud has them.
+        """Return the tags of a new thing, as the cloud spells them.
 
-        ``spec`` tells things apart that were made by different settings; ``identity``
-        is the launch whose token its guard knows, if that has to be kept.
+        ``spec``: differs between things made by different settings. ``identity``: the
+        launch whose token its guard expects, if that must be remembered.
         """
         tags = {"owner": self.owner_id, "launch": str(launch_id)}
         tags |= {"lease": f"{lease_end:.0f}", "spec": spec}

@@ -13,7 +13,7 @@ _NO_ROOM_S = 600.0
 class Placement(NamedTuple):
     """Names a location of a cloud, and a type of instance as a person wrote it.
 
-    Clouds in which one type is asked for leave ``type_name`` empty.
+    ``type_name`` is empty for clouds with a single configured type.
     """
 
     location: str
@@ -47,10 +47,10 @@ class Room:
         *,
         passed_over: tuple[type[BackendError], ...] = (CapacityError, SpecError),
     ) -> None:
-        """Have the first placement make an instance that does not refuse it.
+        """Create an instance in the first placement that does not refuse it.
 
-        ``passed_over``: the refusals that let the next one be tried. If all refuse, a
-        want of room is raised rather than any other refusal.
+        ``passed_over``: refusals after which the next placement is tried. If all
+        refuse, a `CapacityError` is raised rather than any other refusal.
         """
         problems: list[BackendError] = []
         for placement in self.in_order(placements):

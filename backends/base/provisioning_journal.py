@@ -1,7 +1,7 @@
-"""Keep what a backend knows of each launch: on disk before a cloud is asked.
+"""Record what a backend knows about each launch: on disk before a cloud is called.
 
-One format of notes for all clouds. That of Exoscale before it is read as well: a note
-per purchase with its ``offer``, and the notes ``zones`` and ``shown``.
+All clouds share one format of notes. Exoscale's former format is still read: a note per
+purchase with its ``offer``, and the notes ``zones`` and ``shown``.
 """
 
 import contextlib
@@ -31,14 +31,16 @@ _T = TypeVar("_T")
 class ProvisioningRecord(msgspec.Struct, frozen=True):
     """Holds the notes of one launch. Moments are those of `Clock.now`.
 
-    ``type_name``: of the instance, in a cloud that is asked for several.
-    ``attempted_at``: time of the last create call that may have succeeded;
-    ``started_at``: time of the last start call for a stopped instance.
-    ``instance_id`` and ``operation_id`` are known from the answer. ``identity``: the
-    launch whose token its guard knows. ``seen``: the cloud has shown it once, so from
-    then on its absence means that it is gone. ``seen_live``: it did not rest since it
-    was started. ``served``: it was ready once. ``parked``: it is being kept for the
-    next launch. ``doomed``: it has to be gone before another is made.
+    - ``type_name``: of the instance, for a cloud with several configured types.
+    - ``attempted_at``: time of the last create call that may have succeeded.
+    - ``started_at``: time of the last start call for a stopped instance.
+    - ``instance_id``, ``operation_id``: from the response.
+    - ``identity``: the launch whose token its guard expects.
+    - ``seen``: the cloud has shown the instance once, so if it is missing it is gone.
+    - ``seen_live``: it was shown running after the last start.
+    - ``served``: it was ready once.
+    - ``parked``: it is being stopped to be kept for the next launch.
+    - ``doomed``: it must be gone before another one is created.
     """
 
     location: str = msgspec.field(name="region")
@@ -101,15 +103,15 @@ def read_record(note: bytes) -> ProvisioningRecord:
 
 
 class DeploymentNotes(msgspec.Struct, frozen=True):
-    """Holds what outlives launches: the image deployed, and locations ever used.
+    """Holds what outlives launches, such as the deployed image and all locations used.
 
-    ``app``: one that was made by `deploy`, and so goes with `delete`. ``volumes``:
-    those that were made and not seen gone; ``volume``: which of them served last;
-    ``volumes_app``: the app that has them.
-    ``addresses``: those that `deploy` asked for; ``address_asked``: the kind of one
-    whose answer is not there yet, ``addresses_before``: what there was before that.
-    ``shown``: what the cloud has shown, by id, and where; it is gone once the cloud
-    says so of that id.
+    - ``app``: created by `deploy`, and so deleted by `delete`.
+    - ``volumes``: created, and not seen deleted. ``volume``: the one that served last.
+      ``volumes_app``: the app that has them.
+    - ``addresses``: requested by `deploy`. ``address_asked``: the kind of one whose
+      response is missing, ``addresses_before``: those that existed before that request.
+    - ``shown``: the location of each thing that the cloud has shown, by id. Removed
+      when the cloud states that the id does not exist.
     """
 
     image: str | None = None
@@ -141,7 +143,7 @@ class ProvisioningJournal:
         self.book = msgspec.structs.replace(
             book, locations=locations, shown=shown | book.shown
         )
-        for name in self._damaged:  # it may have been sent a moment ago, anywhere
+        for name in self._damaged:  # it may have been sent just now, to any location
             self._kept[name] = ProvisioningRecord("", attempted_at=now)
 
     def get(self, launch_id: LaunchId) -> ProvisioningRecord | None:
@@ -164,9 +166,9 @@ class ProvisioningJournal:
         return next(found, None)
 
     def shown(self, location: str | None = None) -> dict[str, str]:
-        """Return the id of all that the cloud has shown, and where each is.
+        """Return the location of each thing that the cloud has shown, by id.
 
-        ``location``: where all is, in a cloud that knows no locations of its own.
+        ``location``: the single location of a cloud without locations.
         """
         noted = {
             one.instance_id: location or one.location
@@ -183,8 +185,8 @@ class ProvisioningJournal:
     def put(self, launch_id: LaunchId, record: ProvisioningRecord) -> None:
         """Write a record; raises `StoreError` if it is not on disk afterwards.
 
-        Its location is remembered once something may be there: one that refused every
-        call before an order need not be looked into, nor have a token, for ever.
+        Its location is remembered only once something may exist there. A location that
+        refused every call need not be checked, nor need a token, for ever.
         """
         known = self.book.locations
         if not record.create_not_sent and record.location not in known:
@@ -209,10 +211,11 @@ class ProvisioningJournal:
         *,
         is_refusal: Callable[[BackendError], bool] = lambda _: True,
     ) -> _T:
-        """Note that an instance is asked for, then make the one call that makes it.
+        """Record an attempt to create an instance, then make the one call that does.
 
-        Only a failure that says that nothing was made takes the note back: an unknown
-        outcome does not, nor does one that is no refusal of this very call.
+        The record is taken back only by a failure which proves that nothing was
+        created: not after an unknown outcome, nor after an error that is no refusal of
+        this very call.
         """
         self.put(launch_id, sent)
         try:
@@ -225,9 +228,9 @@ class ProvisioningJournal:
             raise
 
     def note_look(self, launch_id: LaunchId, *, live: bool) -> None:
-        """Remember that the cloud showed an instance; ``live``: that it does not rest.
+        """Record that the cloud showed an instance; ``live``: it is not stopped.
 
-        A full disk keeps nothing running, and so is passed over here.
+        A full disk is ignored here: the record prevents no running.
         """
         record = self._kept[launch_id]
         if record.seen and (record.seen_live or not live):
@@ -263,7 +266,7 @@ class ProvisioningJournal:
     def note(self, **changes: str | tuple[str, ...] | dict[str, str] | None) -> None:
         """Change what outlives launches, as `put` does.
 
-        What notes of a former format said of it stands in it from then on.
+        Notes of a former format are then replaced by it.
         """
         book = msgspec.structs.replace(self.book, **changes)
         self._notes.put_note(_BOOK, msgspec.json.encode(book))

@@ -1,11 +1,11 @@
-"""Ask by id for what a cloud has shown once, when a list lacks it.
+"""Look up by id what a cloud has shown once, when a list lacks it.
 
-Lists trail, lose pages and come empty once. So their silence says nothing of what is
-known to have been there: it is gone once the cloud says so of that very id. What is
-known is kept in the notes, for the process after this one.
+Lists lag, lose pages and are sometimes empty. So a missing entry proves nothing about a
+thing that was known to exist: it is gone once the cloud states so for its id. Known
+things are kept in the notes, for the next process.
 
-Of a creation whose answer was lost no id is known. That nothing came of it is believed
-after two looks that lie further apart than lists trail.
+After a create call whose answer was lost, no id is known. Two looks without a result,
+further apart than lists lag, prove that it created nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,8 +32,8 @@ _Thing = TypeVar("_Thing", bound=HasId)
 class Sightings(Generic[_Thing]):
     """Remembers the things of a deployment that a cloud has shown, by id and place.
 
-    ``ask`` returns one by its place and id, and raises `NotFoundError`; ``is_over``
-    tells whether one is not ours or not there any more; ``save`` keeps what is known.
+    ``ask`` returns one by its place and id, and raises `NotFoundError`. ``is_over``
+    tells whether one is not ours or no longer exists. ``save`` stores the known things.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Sightings(Generic[_Thing]):
         save: Callable[[dict[str, str]], None],
     ) -> None:
         self._known = dict(known)
-        self._saved: dict[str, str] | None = None  # launches know some, while they last
+        self._saved: dict[str, str] | None = None  # notes of launches have some too
         self._ask = ask
         self._is_over = is_over
         self._save = save
@@ -61,9 +61,9 @@ class Sightings(Generic[_Thing]):
         self._keep(known)
 
     async def complete(self, place: str, listed: Sequence[_Thing]) -> list[_Thing]:
-        """Return what a place has of ours: what it lists, and what it only knows.
+        """Return ours in a place: the listed ones, and known ones that the list lacks.
 
-        Raises what asking raises: one that can't be asked for may be there.
+        Raises any error of a look-up: a thing that can't be looked up may exist.
         """
         found = {one.id: one for one in listed}
         gone: set[str] = set()
@@ -95,9 +95,9 @@ class Absences:
         self._since: dict[LaunchId, float] = {}
 
     def is_certain(self, launch_id: LaunchId, now: float, *, sent_at: float) -> bool:
-        """Note a look that showed nothing; tell whether there were two, apart.
+        """Record a look without a result; tell whether there were two, `APART_S` apart.
 
-        One soon after the call, ``sent_at``, would not show yet what was made.
+        A look soon after the call, ``sent_at``, would not yet show what it created.
         """
         if now - sent_at < APART_S:
             return False

@@ -1,8 +1,8 @@
-"""Start a launch: on its own instance, one that rests, or a new one.
+"""Start a launch: on its own instance, on a stopped one that is kept, or on a new one.
 
-A create call has no key against repetition in most clouds. So the attempt is noted
-before the call, and after a lost answer the instance is looked for by its tags, until
-so much time has passed that the call can't have arrived.
+Most clouds have no idempotency key for the create call. So the attempt is recorded
+before the call. After a lost answer the instance is looked for by its tags, until the
+call can't be executed any more (`SETTLE_S`).
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,7 +33,7 @@ _LOOKS = 2
 class Creation:
     """Holds the one call that makes an instance, and returns the instance's id.
 
-    ``identity``: the launch whose token its guard will know, where it knows one.
+    ``identity``: the launch whose token its guard will expect, if it has a guard token.
     """
 
     call: Callable[[], Awaitable[str]]
@@ -92,10 +92,10 @@ class Starting(ManagedCore[R, O]):
         """Raise what makes a start vain; called before anything is looked for."""
 
     def _looks_before_creation(self, launch_id: LaunchId) -> Iterator[None]:
-        """Yield for each look for an instance: lists may trail, so there are two.
+        """Yield for each look for an instance: two, because lists lag.
 
-        They are made once, however often the start is cut short after them: as long
-        as no creation was sent, none can turn up.
+        They happen once, even if the start is interrupted afterwards: before a create
+        call is sent, no instance can appear.
         """
         record = self._journal.get(launch_id)
         if record is None or not record.create_not_sent:

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CloudTiming:
-    """Holds how long clouds and guests are waited for, in seconds, and how often asked.
+    """Holds limits, pauses and rates of calls to clouds and instances, in seconds.
 
-    A backend's `open_backend` hands one `CloudTiming` to all of its parts. Tests pass
-    their own, so that no test has to patch a constant of a module.
+    A backend's `open_backend` passes one `CloudTiming` to all of its parts. Tests pass
+    their own, so that no test has to patch a module's constant.
 
-    ``connect_s`` bounds a connection to Exoscale's API, ``call_s`` the wait for any
-    cloud's answer, ``command_s`` one run of OVH's program. ``guard_s`` bounds a
-    question to the guard of an instance, ``app_log_s`` the one for an app's own log,
-    ``given_up_s`` each part of the report of a launch that is given up.
-
-    ``setup_pause_s`` is the pause between two looks while Fly's app is set up or
-    cleared. ``looks`` and ``actions`` are Fly's limits: so many calls within so many
-    seconds.
+    - ``connect_s``: limit of a connection to Exoscale's API; ``call_s``: of the wait
+      for any cloud's response; ``command_s``: of one run of OVH's program.
+    - ``guard_s``: limit of a request to an instance's guard; ``app_log_s``: of one for
+      an app's own log; ``given_up_s``: of each part of the report on a launch that is
+      given up.
+    - ``setup_pause_s``: pause between two looks while Fly's app is set up or cleared.
+    - ``looks``, ``actions``: Fly's rate limits, as calls and seconds.
     """
 
     connect_s: float = 5.0

@@ -1,6 +1,6 @@
 """Name the settings behind a failed call to Exoscale, each with its value. Pure.
 
-An answer says what it did not like, seldom what a person set, and never where.
+A response says what was wrong, seldom which value a person set, and never where.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""Call Exoscale's API through the official SDK, made fit for an event loop.
+"""Call Exoscale's API through the official SDK, without blocking the event loop.
 
-The SDK blocks, has no time-outs and repeats nothing, which is kept: a repeated
-``create-instance`` buys a second machine. Only a call that was refused for the number
-of calls is sent again. Each call runs in a thread, each thread has a client of its
-own, and every failure is named after what to do next.
+The SDK blocks, has no time-outs and repeats nothing. This module does not repeat
+either: a second ``create-instance`` buys a second machine. Only a call that was refused
+with 429 is sent again. Each call runs in a thread, each thread has a client of its own,
+and every failure has a class that says what to do next.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _BARE_LIST = "list_events"
 class ExoscaleApi:
     """Calls the API of one zone. Every id but that of a security group belongs to it.
 
-    ``values``: what is set, by the names of settings, for errors.
+    ``values``: configured values by the names of their settings, for errors.
     """
 
     def __init__(
@@ -73,11 +73,10 @@ class ExoscaleApi:
             client.http_client.close()
 
     async def call(self, operation: str, **arguments: Any) -> Any:
-        """Return the answer of one operation, named as in the SDK.
+        """Return the response of one operation, named as in the SDK.
 
-        It is sent again while Exoscale answers 429, for 75 s at most. Raises
-        `BackendError`s; `OutcomeUnknownError` if a call that changes something may
-        have arrived.
+        Sent again while Exoscale answers 429, for 75 s at most. Raises `BackendError`s;
+        `OutcomeUnknownError` if a call that changes something may have arrived.
         """
         send = functools.partial(self.call_once, operation, **arguments)
         return await self.patience.through(send)
@@ -91,7 +90,7 @@ class ExoscaleApi:
         return await loop.run_in_executor(self._threads, call)
 
     async def carry_out(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Begin an operation, wait until it is over, and return it.
+        """Begin an operation, wait until it has ended, and return it.
 
         Raises as `call` and `settled` do.
         """
@@ -99,9 +98,9 @@ class ExoscaleApi:
         return await settled(self, begun, what=operation)
 
     async def zone_names(self) -> list[str]:
-        """Return the names of all zones; raises `TransientError` if none can be had.
+        """Return the names of all zones; raises `TransientError` if there is no list.
 
-        The SDK's own call has neither our time-out nor our way out.
+        The SDK's own call has neither our time-out nor our web proxy.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._zone_names)
@@ -140,7 +139,7 @@ class ExoscaleApi:
             proxy, trusted = web_proxy(self._url), authorities()
             client = Client(self.key, self._secret, url=self._url)
             session = client.http_client
-            session.trust_env = False  # it knows of no proxy; nor of a user's .netrc
+            session.trust_env = False  # ignore the environment's proxies and .netrc
             session.proxies = {"all": proxy} if proxy else {}
             session.verify = trusted or True
             session.request = functools.partial(

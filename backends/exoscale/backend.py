@@ -1,8 +1,8 @@
 """Map each launch to one instance, bought once and deleted for certain.
 
-A create call has no key against repetition. So the purchase is noted before the
-call, and after a lost answer the instance is looked for by its labels, until so
-much time has passed that the call can't have arrived.
+The create call has no idempotency key. So the purchase is recorded before the call.
+After a lost answer the instance is looked for by its labels, until the call can't be
+executed any more.
 """
 
 import contextlib
@@ -132,9 +132,9 @@ class ExoscaleBackend(ExoscaleLooks):
     async def _resume_with(
         self, launch_id: LaunchId, record: ProvisioningRecord, resource: Instance
     ) -> bool:
-        """Start an instance that was stopped, and is kept for this launch.
+        """Start a stopped instance that is kept for this launch.
 
-        Raises `TransientError` while one that can't be is still being deleted.
+        Raises `TransientError` while an instance that does not start is being deleted.
         """
         if record.identity is None:
             return True
@@ -191,7 +191,7 @@ class ExoscaleBackend(ExoscaleLooks):
             return
         keep = self._parking.is_open and record.served
         if keep and instance.state in {"running", "stopping", "stopped"}:
-            with contextlib.suppress(StoreError):  # what can't be noted is deleted
+            with contextlib.suppress(StoreError):  # if it can't be recorded, delete it
                 if not record.parked:
                     record = self._journal.update(launch_id, parked=True, seen=True)
                 api = self._exoscale.api(zone)
@@ -202,10 +202,10 @@ class ExoscaleBackend(ExoscaleLooks):
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has an instance, in every zone.
 
-        An instance that is parked belongs to none, and is named, by its own id, only
-        when it was kept long enough or runs; likewise a second one of a launch. So
-        these are stopped as strays, which deletes them. That there are none is not
-        said while a zone of the settings does not exist: another one was meant.
+        A parked instance belongs to no launch. It is named by its own id only if its
+        time is over or it runs, and so is a second instance of a launch: these are
+        stopped as strays, which deletes them. While a zone of the settings does not
+        exist, an empty result is an error, since another zone was meant.
         """
         problem = await self._zones.problem()
         listed = await self._inventory.everything()
@@ -259,7 +259,7 @@ class ExoscaleBackend(ExoscaleLooks):
     async def tidy(self) -> None:
         """Delete the security group, unless an instance of ours needs it.
 
-        And those of the instances that `sweep_expired` has deleted.
+        Also delete the groups of instances that `sweep_expired` has deleted.
         """
         api = self._exoscale.api(self._settings.zone)
         for name in sorted(self._groups_left):
@@ -276,7 +276,7 @@ class ExoscaleBackend(ExoscaleLooks):
     def _is_expired(self, resource: Instance) -> bool:
         """Tell whether an instance's lease has expired.
 
-        One that is stopped is kept until then.
+        A parked instance is kept until then.
         """
         is_over = resource.lease_end < self._clock.wall()
         return resource.is_made_by_us and not resource.is_leaving and is_over

@@ -1,7 +1,7 @@
-"""Tell what GPUs a type has, by its name alone: known before the API is asked. Pure.
+"""Derive the GPUs of an instance type from its name, before the API is asked. Pure.
 
-Cards and their memory: Exoscale's price list; how many a size has: its prices, which
-rise by the card. Where the API's own list says otherwise, that holds.
+Cards and their memory are from Exoscale's price list. The number of cards per size
+follows from the prices, which are proportional to it. The API's own list has priority.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _SIZES = ("small", "medium", "large", "huge")
 def gpus_of(type_name: str) -> tuple[int, int] | None:
     """Return how many GPUs a type has, and their memory together in GB.
 
-    None if its name does not tell.
+    None if its name does not show it.
     """
     family, _, size = type_name.strip().lower().rpartition(".")
     if not family or family in _WITHOUT:  # a bare size is one of ``standard``
@@ -37,9 +37,9 @@ def gpus_of(type_name: str) -> tuple[int, int] | None:
 
 
 def least_gpus(type_names: Sequence[str]) -> tuple[int, int] | None:
-    """Return what an instance has at least, whichever of the types it is.
+    """Return the smallest number of GPUs, and GB of memory, of several types.
 
-    None if that is not known, or if only some of them have GPUs.
+    None if it is unknown for one of them, or if only some have GPUs.
     """
     known = [gpus_of(name) for name in type_names]
     told = [one for one in known if one is not None]

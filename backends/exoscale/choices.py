@@ -1,7 +1,7 @@
 """Choose what to buy: names that people write, resolved to ids of a zone. Pure.
 
-The API's types have a family and a size, and no name; templates have names that
-are not unique and ids that change with each rebuild and differ between zones.
+The API's types have a family and a size, and no name. Templates have names that are not
+unique, and ids that differ between zones and change with each rebuild.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,10 +70,10 @@ def read_templates(answer: dict[str, Any]) -> list[Template]:
 
 
 def find_type(types: Sequence[InstanceType], wanted: str, zone: str) -> InstanceType:
-    """Return the type that a person means by ``a5000.small`` in a zone.
+    """Return the type that a person means, for example by ``a5000.small``, in a zone.
 
-    Tried in order: the family as written, the same with ``gpu`` before it, an id;
-    a bare size is one of the family ``standard``. Raises `SpecError`.
+    Tried in order: the family as written, the family with the prefix ``gpu``, an id. A
+    bare size belongs to the family ``standard``. Raises `SpecError`.
     """
     text = wanted.strip().lower()
     family, dot, size = text.rpartition(".")

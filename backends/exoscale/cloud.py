@@ -79,7 +79,7 @@ class ExoscaleCloud:
     def assess(
         self, resource: Instance, context: StateContext
     ) -> tuple[Assessment, str]:
-        """Return what to think of an instance, and why.
+        """Return the assessment of an instance, and the reason.
 
         Treat unknown states as pending: the instance exists and is billed.
         """
@@ -89,7 +89,7 @@ class ExoscaleCloud:
         useless = USELESS.get(resource.state)
         if useless is not None or resource.state == "destroyed":
             return Assessment.FAILED, useless or resource.state
-        return Assessment.MAYBE_READY, resource.state  # its endpoint tells
+        return Assessment.MAYBE_READY, resource.state  # its guard decides
 
     def endpoint(
         self, location: str, resource: Instance, identity: str | None

@@ -1,7 +1,7 @@
 """Choose NVIDIA's drivers for a card: kinds of kernel modules, and branches.
 
-The branch itself is found on the instance: the newest that the archive has of these.
-Facts: the reference of Exoscale's GPU types and Ollama's ``docs/gpu.mdx``.
+The instance chooses the branch: the newest of these in the archive. Sources: the
+reference of Exoscale's GPU types and Ollama's ``docs/gpu.mdx``.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,10 @@ class DriverRule:
 
 
 def driver_rule(family: str) -> DriverRule:
-    """Return what the cards of a family take.
+    """Return the drivers that support the cards of a family.
 
-    The newest cards work with the open modules only. The oldest work with the
-    proprietary ones only, and with no branch after 580. Ollama wants 550, and 570
-    for the oldest.
+    The newest cards need the open modules. The oldest need the proprietary ones, of
+    branch 580 at most. Ollama needs branch 550, and 570 on the oldest cards.
     """
     if family in _BLACKWELL:
         return DriverRule((_OPEN,), least=570)

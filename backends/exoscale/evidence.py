@@ -1,8 +1,8 @@
 """Collect a report on an instance that will not serve.
 
-Exoscale shows no console in words and keeps no log of an instance. What it tells is in
-the operation that made it, in its events of the last 24 h (both by the published
-description of the API), and on the instance itself once its guard answers.
+Exoscale has no text console and no log of an instance. The report consists of the
+operation that created it, its events of the last 24 h (both by the published
+description of the API), and of files on the instance itself once its guard answers.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ async def step_report(
 ) -> tuple[str, str]:
     """Return why a step failed, in a sentence, and its last lines.
 
-    ``token`` is that of the launch, and is masked.
+    ``token``: of the launch; it is masked.
     """
     sentence = _SENTENCES.get(step, f"the instance could not set up its {step}")
     try:
@@ -57,10 +57,11 @@ async def cloud_report(
     heard: bool,
     most_events: int = _EVENTS,
 ) -> str:
-    """Return what Exoscale says of an instance, line by line.
+    """Return what Exoscale shows about an instance, line by line.
 
-    ``told`` is the operation that made it; ``heard``: its guard has answered once.
-    User data is in events and instances: it holds a key, so only known keys are shown.
+    ``told``: the operation that created it. ``heard``: its guard has answered once.
+    Only known keys are shown, because user data, with a key in it, is part of events
+    and instances.
     """
     shown = f"instance {instance.id} in {api.zone}: state {instance.state!r}"
     created = f", made {instance.created_at}" if instance.created_at else ""
@@ -83,9 +84,9 @@ async def given_up_report(
 ) -> str:
     """Return a report on a launch that took too long, in 40 lines.
 
-    ``name`` is that of its instance, whose id is not known if the answer to its
-    purchase was lost; ``upstream`` where its guard was heard, if it was. What does not
-    answer within ``part_s``, both asked at once, is missing.
+    ``name``: of its instance, whose id is unknown if the answer to its purchase was
+    lost. ``upstream``: where its guard answered, if it did. Both sources are queried at
+    once; one that does not answer within ``part_s`` is left out.
     """
     parts: list[Awaitable[str]] = [_cloud_part(api, record, name, upstream)]
     if upstream is not None:

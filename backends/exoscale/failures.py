@@ -37,10 +37,10 @@ _BUYING = frozenset({"create_instance", "start_instance"})
 
 
 class Failures:
-    """Names the failures of one zone's calls.
+    """Maps the failures of one zone's calls to errors.
 
-    A call that was refused for the number of calls closes ``patience`` for as long as
-    Exoscale asks.
+    A call that was refused for its rate closes ``patience`` for as long as Exoscale
+    demands.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Decide who is let in by the security group: only the proxy reaches its instances.
+"""Decide which addresses the security group allows: only the proxy's.
 
-Without `allowed` networks the proxy's own address is found in Exoscale's log of
-changes. It may change at any time: then the new one is let in besides the old one,
-which goes once the new one was used. What a crash between two changes of the rules
-leaves is mended by the next look.
+Without `allowed` networks, the proxy's own address is read from Exoscale's log of
+changes. If it changes, the new address is allowed beside the old one, and the old one
+is removed after a connection from the new one succeeded. If a crash interrupts a change
+of the rules, the next look mends it.
 """
 
 import math
@@ -60,16 +60,17 @@ class Firewall:
         self._log = structlog.get_logger()
 
     async def ensure(self, api: ExoscaleApi) -> str:
-        """Return the id of the group, with rules set, for an instance about to start.
+        """Set the group's rules for an instance about to start; return the group's id.
 
-        Its rules are those of ``allowed``; else our address is let in, if it is known,
-        and what was let in before stays until the instance was reached. It is not
-        looked at again for some minutes: a start that is repeated goes on.
+        The rules allow the networks of ``allowed``. Without these, our address is
+        allowed if it is known, and earlier addresses stay until the instance was
+        reached. The result is reused for some minutes, so that a repeated start makes
+        progress.
         """
         now = self._clock.now()
         if self._group.id is not None and now - self._ensured_at < _ENSURED_S:
             return self._group.id
-        self._ensured_at = -math.inf  # until its rules are set, below
+        self._ensured_at = -math.inf  # until its rules are set
         group = await self._group.find(api) or await self._group.create(api)
         rules = rules_of(group)
         if self._allowed:
@@ -92,12 +93,12 @@ class Firewall:
         names: Collection[str] = (),
         touch: Callable[[], Awaitable[None]],
     ) -> str:
-        """Have the rules follow our address; return why an instance is not reached.
+        """Update the rules to our address; return why an instance is not reached.
 
-        That is empty if it is reached, or if the rules are not in the way. ``reached``:
-        whether the instance, which runs, just took a connection. ``names``: what else
-        in the log is ours. ``touch`` changes something harmless, so that the log tells
-        of a call of now. Looks at most every 4 s. Raises nothing of the API.
+        Returns "" if it is reached, or if the rules are not the cause. ``reached``: the
+        running instance has just accepted a connection. ``names``: other names of ours
+        in the log. ``touch``: makes a harmless change, so that the log gets an entry
+        with our present address. Looks at most every 4 s. Errors of the API are logged.
         """
         now = self._clock.now()
         if reached:
@@ -141,7 +142,7 @@ class Firewall:
         if group is None:
             return
         rules = rules_of(group)
-        if self._allowed:  # perhaps set since the instance was made
+        if self._allowed:  # the setting may be newer than the instance
             await self._have_allowed(api, rules)
             return
         if reached and len(networks_of(rules)) == 1 and ANYWHERE not in rules:
@@ -169,10 +170,10 @@ class Firewall:
         self._is_as_allowed = True
 
     def _may_touch(self, api: ExoscaleApi) -> bool:
-        """Tell whether what the log tells, or will, may come from our old address.
+        """Tell whether the log's latest entry may come from our old address.
 
-        So it may once for each time that the instance was reached and then was not;
-        whatever was changed before that.
+        Once for each time that the instance was reached and then was not, whatever was
+        changed before; otherwise when the last change is old enough.
         """
         last = max(self._touched_at, api.changed_at)
         is_first = self._touched_at < self._reached_at

@@ -70,10 +70,9 @@ class Instance(Resource, msgspec.Struct, frozen=True, rename="kebab"):
 
 
 def read_instances(answer: dict[str, Any]) -> list[Instance]:
-    """Return the instances of ``list-instances`` that can be read.
+    """Return the readable instances of ``list-instances``.
 
-    What is nobody's business of ours may look as it likes; raises `TransientError`
-    for one that we made.
+    Unreadable ones of others are skipped; raises `TransientError` for one of ours.
     """
     found = []
     for raw in answer.get("instances") or []:

@@ -64,9 +64,9 @@ class ExoscaleLooks(ManagedBackend[Instance, Owners]):
         resource: Instance,
         why: str,
     ) -> Observation:
-        """Tell of an instance that will not serve, or was destroyed before it did.
+        """Report an instance that will not serve, or was destroyed before it did.
 
-        Its create operation says why, a moment later.
+        A moment later its create operation shows the cause.
         """
         made = await self._note_room(record)
         if made.state == "pending" and record.create_may_arrive(self._clock.now()):
@@ -102,9 +102,9 @@ class ExoscaleLooks(ManagedBackend[Instance, Owners]):
     async def _inspect_vanished(
         self, launch_id: LaunchId, record: ProvisioningRecord
     ) -> Observation:
-        """Tell of an instance that the zone it was bought in does not know.
+        """Report an instance that is unknown in the zone it was bought in.
 
-        One that was just bought may be unknown for a moment.
+        It may be unknown for a moment after the purchase.
         """
         made = await self._note_room(record)
         if self._is_not_shown_yet(record) and made.state in {"pending", "success"}:

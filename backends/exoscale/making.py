@@ -18,8 +18,7 @@ Inferred: Exoscale does not document how a lack of capacity is told.
 class Making:
     """Says how a create operation stands, and why it failed if it did.
 
-    ``reason`` is that of an `Observation`. ``told``: the operation in a line, for a
-    report.
+    ``reason``: for an `Observation`. ``told``: the operation in a line, for a report.
     """
 
     state: str

@@ -27,8 +27,8 @@ def open_backend(
 ) -> ExoscaleBackend:
     """Build the backend from the settings ``exoscale``.
 
-    ``port`` is where guards listen, ``poll_s`` the pause between two looks, ``sleep``
-    what waits as the API asks.
+    ``port``: where guards listen. ``poll_s``: pause between two looks. ``sleep``: waits
+    as long as the API demands.
     """
     settings = context.options.get("exoscale")
     if not isinstance(settings, ExoscaleSettings) or not settings.has_credentials:

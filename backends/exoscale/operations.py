@@ -43,16 +43,16 @@ async def settled(
     limit_s: float = _SETTLED_S,
     what: str = "an operation",
 ) -> dict[str, Any]:
-    """Wait until an operation is over and return it; the SDK's own wait may not end.
+    """Wait until an operation has ended and return it; the SDK's own wait may not end.
 
-    An operation that was just begun may be unknown for a moment, and a failed look
-    says nothing. Raises `OperationFailedError` if it failed, and `TransientError` if it
-    takes longer than ``limit_s``.
+    A new operation may be unknown for a moment, and a failed look proves nothing.
+    Raises `OperationFailedError` if it failed, and `TransientError` if it takes longer
+    than ``limit_s``.
     """
     pause_s = _FIRST_PAUSE_S
     try:
         async with asyncio.timeout(limit_s):
-            # Hand-written: it ends only on the cloud's word; a failed look is no try.
+            # A loop of its own instead of retries: only the cloud's answer ends it.
             while operation.get("state", "pending") == "pending":
                 await asyncio.sleep(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)

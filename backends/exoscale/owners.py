@@ -20,10 +20,10 @@ _GROUP_ID = "group "
 
 
 class Owners(CloudOwners[Instance]):
-    """Sees and deletes what carries our product's label, in the zones that are known.
+    """Sees and deletes things with our product's label, in all known zones.
 
-    Security groups have no labels: their name, with the owner id in it, is one. An
-    instance that fits no launch and is parked is kept no longer: its lease is over.
+    Security groups have no labels: the owner id is in their name. A parked instance
+    that fits no launch counts as expired.
     """
 
     estranged: ClassVar[Mapping[str, str]] = {"spec": "hadopted", "lease": "0"}
@@ -47,7 +47,8 @@ class Owners(CloudOwners[Instance]):
     async def belongings(self) -> list[Belonging]:
         """Return the instances of all zones, and the security groups.
 
-        A key that may not list groups, as one for sweeps need not, sees the instances.
+        Without the right to list groups, as for a key for sweeps only, just the
+        instances.
         """
         return await self.instances() + await self._groups()
 
@@ -103,5 +104,5 @@ class Owners(CloudOwners[Instance]):
         except NotFoundError:
             return True
         except ConflictError:
-            return False  # for minutes an instance that is gone may use it still
+            return False  # a deleted instance uses it for some more minutes
         return True

@@ -1,7 +1,7 @@
 """Keep stopped instances, with their disk, for the next launch.
 
-A parked instance has the certificate of the launch that it was bought for: its
-label ``identity`` says which. Its lease says until when it is kept.
+A parked instance has the certificate of the launch that it was bought for, named by its
+label ``identity``. Its lease is the date until which it is kept.
 """
 
 import contextlib
@@ -66,9 +66,9 @@ class Standby:
         return Prices(settings.price_per_hour, len(self._kept), kept)
 
     def count(self, instances: list[Instance]) -> None:
-        """Take note of which are kept, as the last look at all zones had it.
+        """Remember the kept instances found by the last look at all zones.
 
-        Lists hold no sizes of disks: what a look at each of them told stays.
+        Lists have no disk sizes: those known from looks at single instances are kept.
         """
         parked = [instance.id for instance in instances if instance.is_parked]
         self._kept = {name: self._kept.get(name) for name in parked}
@@ -78,9 +78,9 @@ class Standby:
         self._kept.pop(instance.id, None)
 
     async def measure(self, api: ExoscaleApi, instance: Instance) -> None:
-        """Take note of the disk that a kept instance has, whatever is configured now.
+        """Remember the disk size of a kept instance: it may differ from the settings.
 
-        One that can't be seen is of unknown price.
+        If it can't be read, the price is unknown.
         """
         with contextlib.suppress(BackendError):
             seen = read_instance(await api.call("get_instance", id=instance.id))
@@ -112,10 +112,10 @@ class Standby:
         record: ProvisioningRecord,
         launch: LaunchId,
     ) -> bool:
-        """Go one step: stop what runs, and once it is stopped, keep it.
+        """Go one step: stop a running instance, or keep a stopped one.
 
-        It is labelled last: until then it belongs to its launch, and is paid for.
-        False if it can't be stopped, or not in time: it has to be deleted.
+        The label is changed last: until then the instance belongs to its launch, and is
+        billed. False if it can't be stopped, or not in time: then it must be deleted.
         """
         now = self._clock.now()
         begun_at = self._stopping_since.setdefault(instance.id, now)
@@ -156,10 +156,11 @@ class Standby:
         )
 
     async def start(self, api: ExoscaleApi, record: ProvisioningRecord) -> bool:
-        """Start an instance that was parked; False if it is refused, and has to go.
+        """Start a parked instance; False if that is refused, and it must be deleted.
 
-        So it is when there is no room for it, told at once or by its operation; what
-        passes by itself is raised, and has to go if it comes `_START_TRIES` times.
+        A lack of capacity is a refusal, whether the response or the operation reports
+        it. A passing error is raised; after `_START_TRIES` of them it counts as a
+        refusal.
         """
         instance_id = record.instance_id or ""
         try:

@@ -1,7 +1,7 @@
-"""Keep answers that change seldom for ten minutes, so that a start needs fewer calls.
+"""Cache answers that seldom change for ten minutes, so that a start needs fewer calls.
 
-A start is a dozen calls. Where calls are limited it is cut short and begun again, and
-would not get to its purchase if it asked for everything anew each time.
+A start needs a dozen calls. Under a rate limit it is interrupted and begun again, and
+would never get to its purchase if it repeated all of them each time.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,7 @@
 """Read and change the security group of a deployment, rule by rule.
 
-Groups belong to the organisation and have no labels: the owner is in the name. There
-is no call that changes a rule: one is added, then another deleted.
+Groups belong to the organisation and have no labels: the owner id is in the name. No
+call changes a rule: a new one is added, then the old one deleted.
 """
 
 from typing import Any
@@ -64,14 +64,14 @@ class SecurityGroup:
         return group
 
     async def create(self, api: ExoscaleApi) -> dict[str, Any]:
-        """Make the group and return it, by its id at least.
+        """Create the group and return it, or at least its id.
 
-        Raises `TransientError` if the API says nothing of what it made.
+        Raises `TransientError` if the API does not return what it created.
         """
         made = await api.carry_out(
             "create_security_group", name=self.name, description="made by ollama-proxy"
         )
-        self.id = reference_of(made)  # None: it is looked for by its name
+        self.id = reference_of(made)  # None: look for it by its name
         if (group := await self.find(api)) is not None:
             return group
         if self.id is None:
@@ -97,7 +97,7 @@ class SecurityGroup:
 async def remove_group(api: ExoscaleApi, name: str) -> None:
     """Delete the group of a name, if there is one.
 
-    Raises `ConflictError` if it is in use still, as it may be for minutes after its
+    Raises `ConflictError` if it is still in use, which may last for minutes after its
     last instance.
     """
     answer = await api.call("list_security_groups", visibility="private")

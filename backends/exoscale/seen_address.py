@@ -1,7 +1,7 @@
 """Find the address that our calls come from in Exoscale's log of changes. Pure.
 
-The log holds changes only, of 24 hours, and trails them. One key may serve several
-machines: an event that names something of ours is ours, any other may be theirs.
+The log contains only changes, of the last 24 hours, and lags. Several machines may use
+one key: an event that names something of ours is ours, any other may be theirs.
 """
 
 import ipaddress
@@ -23,10 +23,11 @@ class Sighting:
 def last_sighting(
     events: Iterable[Any], *, key: str, names: Collection[str]
 ) -> Sighting | None:
-    """Return where the newest call with our ``key`` came from; None if none tells.
+    """Return where the newest call with our ``key`` came from; None if unknown.
 
-    Calls about something of ``names`` (ids, or what names contain) win over newer ones
-    about anything else. Instances have IPv4 addresses only, so others tell nothing.
+    Calls about things in ``names`` (ids, or parts of names) have priority over newer
+    ones about other things. IPv6 addresses are ignored, since instances have IPv4
+    addresses only.
     """
     ours: list[Sighting] = []
     others: list[Sighting] = []

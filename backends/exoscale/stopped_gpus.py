@@ -1,7 +1,7 @@
 """List stopped instances with a GPU and no label of ours: they may cost money.
 
-The container that this product replaces stopped its instance and had no labels, so one
-of these may be its. That is unknown, so they are only listed.
+The container that this product replaces stopped its instance and set no labels, so one
+of these may be its. Since that is uncertain, they are only listed.
 """
 
 from collections.abc import Callable, Iterable
@@ -49,7 +49,7 @@ async def _in_zone(api: ExoscaleApi, disk_price: float | None) -> list[Finding]:
     }
     findings = []
     for one in stopped:
-        try:  # a list has neither the disk nor, at times, the type
+        try:  # lists lack the disk, and sometimes the type
             answer = await api.call("get_instance", id=one.id)
         except NotFoundError:
             continue

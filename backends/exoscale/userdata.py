@@ -24,8 +24,8 @@ _MODELS = 8
 class Installation:
     """Says what an instance gets installed; ``driver`` is None without GPUs.
 
-    ``sha256`` is that of Ollama's archive; without it the release's own list is asked.
-    ``models`` are pulled while the driver is installed.
+    ``sha256``: of Ollama's archive; if empty, the release's own list is used.
+    ``models``: pulled while the driver is installed.
     """
 
     ollama_version: str
@@ -35,10 +35,10 @@ class Installation:
     models: Collection[str] = ()
 
     def variables(self) -> str:
-        """Return the lines that the installation reads, each a shell's assignment.
+        """Return the lines that the installation reads, each a shell assignment.
 
-        No value needs more than the quotes: models with other names are left to the
-        proxy, which pulls what is missing.
+        No value needs more than quotes: models with other names are left out, and
+        pulled by the proxy later.
         """
         driver = self.driver or DriverRule((), 0, 0)
         models = [name for name in self.models if _PLAIN.fullmatch(name)]
@@ -84,7 +84,7 @@ def user_data(
     dead_man_s: float,
     limit: int = LIMIT,
 ) -> str:
-    """Return the cloud-config as the API takes it: gzip, then base64.
+    """Return the cloud-config as the API expects it: gzip, then base64.
 
     Raises `SpecError` if it has more than ``limit`` characters.
     """

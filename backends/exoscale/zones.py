@@ -1,7 +1,8 @@
-"""Check that the zones of the settings exist: an unknown one has no API to say so.
+"""Check that the zones of the settings exist.
 
-Each zone has a host of its own, so a call to a zone that there is none of ends as any
-broken connection does, and would be repeated. Another zone's API lists them all.
+Each zone has a host of its own. A call to a zone that does not exist ends like any
+broken connection, and would be repeated. So another zone's API is asked for the list of
+all zones.
 """
 
 from collections.abc import Callable, Collection
@@ -28,9 +29,9 @@ _ASKED = ("at-vie-2", "ch-gva-2")
 
 
 class Zones:
-    """Lists the zones that may hold something of ours, less those that do not exist.
+    """Lists the zones that may hold something of ours, without those that do not exist.
 
-    ``noted`` are those in which something was bought, besides the settings'.
+    ``noted``: zones in which something was bought, besides those of the settings.
     """
 
     def __init__(
@@ -54,9 +55,9 @@ class Zones:
         return [zone for zone in zones if zone not in self._absent]
 
     async def problem(self) -> SpecError | None:
-        """Return what is wrong with a zone of the settings that does not exist.
+        """Return the error for a zone of the settings that does not exist.
 
-        If no answer lists them, the later calls will show which do not exist.
+        If no list is available, the later calls will show which zones do not exist.
         """
         unsure = frozenset(self.every()) - self._sure
         if unsure and self._has_host_each and (names := await self._names()):
