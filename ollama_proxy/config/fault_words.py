@@ -56,9 +56,9 @@ def validated(
     origin: Mapping[str, str],
     faults: list[str],
 ) -> M:
-    """Return a table; what is wrong in it is told, and counts as not given.
+    """Return the valid part of a table; add a sentence to ``faults`` for the rest.
 
-    So the other values can be looked at as well, and every fault is told at once.
+    So the other values are checked as well, and all faults are reported at once.
     """
     try:
         return kind.model_validate(values)
