@@ -33,7 +33,7 @@ _LOADED = (
     "ollama_proxy.cli.owner_sweep",
     "ollama_proxy.cli.status_view",
     "ollama_proxy.backends.exoscale.backend",
-    "ollama_proxy.backends.fly.backend",
+    "ollama_proxy.backends.fly.opening",
     "ollama_proxy.backends.ovh.backend",
 )
 _LARGEST_REQUEST = 100_000

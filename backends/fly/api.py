@@ -1,19 +1,13 @@
-"""Call the Machines API of one app: reads repeat nothing, writes are paced and leased.
-
-Limits are kept on our side: per action and machine one call a second, three in a
-burst; five a second for looks at one machine.
-"""
+"""Read and change what one app has at Fly: machines, volumes and addresses."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
-from aiolimiter import AsyncLimiter
-
-from ollama_proxy.backends.base.json_client import RestClient
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
-from ollama_proxy.backends.fly.failures import NoAppError, NotYetError, failure
+from ollama_proxy.backends.fly.calls import AppCalls
+from ollama_proxy.backends.fly.failures import NotYetError
 from ollama_proxy.backends.fly.machines import (
     Machine,
     Volume,
@@ -22,17 +16,12 @@ from ollama_proxy.backends.fly.machines import (
     read_volume,
     read_volumes,
 )
-from ollama_proxy.backends.patience import Patience, Sleep
+from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import BackendError, NotFoundError, TransientError
 
-_NONCE = "fly-machine-lease-nonce"
-_LEASE_S = 15
+_LOCK_S = 15
 _WAIT_S = 20
-_MAX_LIMITERS = 200
-
-
-_Thing = TypeVar("_Thing")
 
 
 class FlyApi:
@@ -49,41 +38,34 @@ class FlyApi:
         timing: CloudTiming = STANDARD,
     ) -> None:
         self.app = app
-        self._timing = timing
-        self._client = RestClient(
-            url.removesuffix("/v1") + "/v1",
-            token,
-            clock,
-            setting="FLY_FLAPS_BASE_URL",
-            timing=timing,
+        self._calls = AppCalls(
+            app, url=url, token=token, clock=clock, sleep=sleep, timing=timing
         )
-        self._patience = Patience(clock, sleep, cloud="Fly")
-        self._limiters: dict[str, AsyncLimiter] = {}
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._calls.aclose()
 
     async def machines(self) -> list[Machine]:
         """Return every machine of the app, ours or not; none is no proof of absence.
 
         Raises `NoAppError` if there is no such app.
         """
-        return self._read(read_machines, await self._listed("/machines"))
+        return self._calls.read(read_machines, await self._calls.listed("/machines"))
 
     async def machine(self, machine_id: str) -> Machine:
         """Return one machine."""
-        return self._read(
-            read_machine, await self._call("GET", f"/machines/{machine_id}")
+        return self._calls.read(
+            read_machine, await self._calls.call("GET", f"/machines/{machine_id}")
         )
 
     async def events(self, machine_id: str, *, limit: int) -> object:
         """Return the newest events of a machine, as Fly tells them."""
         path = f"/machines/{machine_id}/events"
-        return await self._call("GET", path, query={"limit": limit})
+        return await self._calls.call("GET", path, query={"limit": limit})
 
     async def create(self, name: str, region: str, config: dict[str, Any]) -> Machine:
-        """Make a machine that does not run yet, leased to us for some seconds.
+        """Make a machine that does not run yet, locked by us for some seconds.
 
         Asked twice, it makes one: raises `NameTakenError` for the second.
         """
@@ -92,10 +74,10 @@ class FlyApi:
             "region": region,
             "config": config,
             "skip_launch": True,
-            "lease_ttl": _LEASE_S,
+            "lease_ttl": _LOCK_S,
         }
-        return self._read(
-            read_machine, await self._call("POST", "/machines", body=body)
+        return self._calls.read(
+            read_machine, await self._calls.call("POST", "/machines", body=body)
         )
 
     async def update(
@@ -108,22 +90,26 @@ class FlyApi:
             "skip_launch": True,
         }
         path = f"/machines/{machine.id}"
-        return self._read(
-            read_machine, await self._call("POST", path, body=body, nonce=nonce)
+        return self._calls.read(
+            read_machine, await self._calls.call("POST", path, body=body, nonce=nonce)
         )
 
     async def start(self, machine_id: str, nonce: str) -> None:
         """Start a machine."""
-        await self._call("POST", f"/machines/{machine_id}/start", body={}, nonce=nonce)
+        await self._calls.call(
+            "POST", f"/machines/{machine_id}/start", body={}, nonce=nonce
+        )
 
     async def stop(self, machine_id: str, nonce: str) -> None:
         """Ask for a machine to stop."""
         body = {"signal": "SIGTERM", "timeout": "30s"}
-        await self._call("POST", f"/machines/{machine_id}/stop", body=body, nonce=nonce)
+        await self._calls.call(
+            "POST", f"/machines/{machine_id}/stop", body=body, nonce=nonce
+        )
 
     async def suspend(self, machine_id: str, nonce: str) -> None:
         """Ask for a machine's memory to be kept on disk."""
-        await self._call(
+        await self._calls.call(
             "POST", f"/machines/{machine_id}/suspend", body={}, nonce=nonce
         )
 
@@ -131,12 +117,12 @@ class FlyApi:
         """Ask for a machine to be destroyed, running or not."""
         path = f"/machines/{machine_id}"
         query: dict[str, str | int] = {"force": "true"}
-        await self._call("DELETE", path, query=query, nonce=nonce)
+        await self._calls.call("DELETE", path, query=query, nonce=nonce)
 
     async def mark(self, machine_id: str, name: str, value: str) -> None:
         """Set a key of a machine's metadata; it goes on running."""
         path = f"/machines/{machine_id}/metadata/{name}"
-        await self._call("POST", path, body={"value": value})
+        await self._calls.call("POST", path, body={"value": value})
 
     async def reaches(self, machine: Machine, state: str) -> bool:
         """Wait a while for a state of this version; False if it is not there yet."""
@@ -145,7 +131,7 @@ class FlyApi:
             query["version"] = machine.instance_id
         path = f"/machines/{machine.id}/wait"
         try:
-            answer = await self._call(
+            answer = await self._calls.call(
                 "GET", path, query=query, timeout_s=_WAIT_S + 15.0
             )
         except NotFoundError:
@@ -155,29 +141,37 @@ class FlyApi:
         return bool(isinstance(answer, dict) and answer.get("ok"))
 
     @contextlib.asynccontextmanager
-    async def leased(self, machine_id: str) -> AsyncIterator[str]:
-        """Hold a machine's lease for a change; raises `ConflictError` if it is held."""
+    async def machine_lock(self, machine_id: str) -> AsyncIterator[str]:
+        """Hold the lock of a machine, which Fly calls its lease, while it is changed.
+
+        Yields the nonce that each change has to carry. Raises `ConflictError` if
+        somebody else holds the lock.
+        """
         path = f"/machines/{machine_id}/lease"
-        body = {"description": "ollama-proxy", "ttl": _LEASE_S}
-        answer = await self._call("POST", path, query={"ttl": _LEASE_S}, body=body)
+        body = {"description": "ollama-proxy", "ttl": _LOCK_S}
+        answer = await self._calls.call("POST", path, query={"ttl": _LOCK_S}, body=body)
         nonce = _nonce_of(answer)
         try:
             yield nonce
         finally:
-            await self.release(machine_id, nonce)
+            await self.unlock(machine_id, nonce)
 
-    async def release(self, machine_id: str, nonce: str) -> None:
-        """Give a lease back; if that fails it ends by itself."""
+    async def unlock(self, machine_id: str, nonce: str) -> None:
+        """Give a machine's lock back; if that fails it ends by itself after 15 s."""
         with contextlib.suppress(BackendError):
-            await self._call("DELETE", f"/machines/{machine_id}/lease", nonce=nonce)
+            await self._calls.call(
+                "DELETE", f"/machines/{machine_id}/lease", nonce=nonce
+            )
 
     async def volumes(self) -> list[Volume]:
         """Return the volumes of the app, as `machines` does."""
-        return self._read(read_volumes, await self._listed("/volumes"))
+        return self._calls.read(read_volumes, await self._calls.listed("/volumes"))
 
     async def volume(self, volume_id: str) -> Volume:
         """Return one volume."""
-        return self._read(read_volume, await self._call("GET", f"/volumes/{volume_id}"))
+        return self._calls.read(
+            read_volume, await self._calls.call("GET", f"/volumes/{volume_id}")
+        )
 
     async def create_volume(
         self,
@@ -200,20 +194,22 @@ class FlyApi:
             "compute": guest,
         }
         body |= {"source_volume_id": source} if source else {"size_gb": size_gb}
-        return self._read(read_volume, await self._call("POST", "/volumes", body=body))
+        return self._calls.read(
+            read_volume, await self._calls.call("POST", "/volumes", body=body)
+        )
 
     async def delete_volume(self, volume_id: str) -> None:
         """Destroy a volume that no machine has."""
-        await self._call("DELETE", f"/volumes/{volume_id}")
+        await self._calls.call("DELETE", f"/volumes/{volume_id}")
 
     async def snapshots(self, volume_id: str) -> list[dict[str, Any]]:
         """Return the snapshots of a volume, which outlive it."""
-        found = await self._call("GET", f"/volumes/{volume_id}/snapshots")
+        found = await self._calls.call("GET", f"/volumes/{volume_id}/snapshots")
         return found if isinstance(found, list) else []
 
     async def addresses(self) -> list[dict[str, Any]]:
         """Return the addresses of the app, as `machines` does."""
-        found = await self._listed("/ip_assignments")
+        found = await self._calls.listed("/ip_assignments")
         return list(found.get("ips") or []) if isinstance(found, dict) else []
 
     async def assign(self, kind: str) -> str:
@@ -221,35 +217,35 @@ class FlyApi:
 
         Fly's answer to that may be empty: then so is this.
         """
-        made = await self._call("POST", "/ip_assignments", body={"type": kind})
+        made = await self._calls.call("POST", "/ip_assignments", body={"type": kind})
         return str(made.get("ip") or "") if isinstance(made, dict) else ""
 
     async def release_address(self, address: str) -> None:
         """Take an address from the app."""
-        await self._call("DELETE", f"/ip_assignments/{address}")
+        await self._calls.call("DELETE", f"/ip_assignments/{address}")
 
     async def show_app(self) -> dict[str, Any]:
         """Return the app."""
-        found = await self._call("GET", "")
+        found = await self._calls.call("GET", "")
         return found if isinstance(found, dict) else {}
 
     async def create_app(self, org: str) -> None:
         """Make the app."""
         body = {"name": self.app, "org_slug": org}
-        await self._call("POST", "/apps", body=body, whole=True)
+        await self._calls.call("POST", "/apps", body=body, whole=True)
 
     async def delete_app(self) -> None:
         """Delete the app."""
-        await self._call("DELETE", "")
+        await self._calls.call("DELETE", "")
 
     async def token(self) -> list[dict[str, Any]]:
         """Return what the token is for."""
-        found = await self._call("GET", "/tokens/current", whole=True)
+        found = await self._calls.call("GET", "/tokens/current", whole=True)
         return list(found.get("tokens") or []) if isinstance(found, dict) else []
 
     async def all_regions(self) -> list[dict[str, Any]]:
         """Return every region of Fly."""
-        found = await self._call("GET", "/platform/regions", whole=True)
+        found = await self._calls.call("GET", "/platform/regions", whole=True)
         return list(found.get("regions") or []) if isinstance(found, dict) else []
 
     async def placements(
@@ -257,79 +253,14 @@ class FlyApi:
     ) -> list[dict[str, Any]]:
         """Return where there is room for one machine, without making it."""
         body = {"org_slug": org, "region": region, "count": 1, "compute": guest}
-        found = await self._call("POST", "/platform/placements", body=body, whole=True)
+        found = await self._calls.call(
+            "POST", "/platform/placements", body=body, whole=True
+        )
         return list(found.get("regions") or []) if isinstance(found, dict) else []
-
-    def _read(self, read: Callable[[Any], _Thing], answer: Any) -> _Thing:
-        """Return what an answer is of; one of an unknown shape names its settings."""
-        try:
-            return read(answer)
-        except BackendError as error:
-            where = f"FLY_APP ({self.app!r}) and FLY_FLAPS_BASE_URL"
-            said = f"{error}; try again later, or check {where}"
-            raise type(error)(said) from error
-
-    async def _listed(self, path: str) -> Any:
-        """Return what the app has of a kind; raises `NoAppError` if it is not there."""
-        try:
-            return await self._call("GET", path)
-        except NotFoundError as error:
-            message = (
-                f"there is no app {self.app!r}: check FLY_APP, or have"
-                " `ollama-proxy deploy` make it"
-            )
-            raise NoAppError(message) from error
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: dict[str, str | int] | None = None,
-        body: object = None,
-        nonce: str | None = None,
-        whole: bool = False,
-        timeout_s: float | None = None,
-    ) -> Any:
-        """Return the answer of one call; ``whole`` paths are not the app's.
-
-        It is sent again while Fly answers 429, for 75 s at most.
-        """
-        place = path if whole else f"/apps/{self.app}{path}"
-        reads = method == "GET" or path == "/platform/placements"
-
-        def named(status: int, said: str, told: object) -> BackendError:
-            said = f"{said}, of FLY_APP ({self.app!r})"
-            return failure(reads=reads, status=status, said=said, body=told)
-
-        async def send() -> Any:
-            await self._limiter(method, place).acquire()
-            return await self._client.call(
-                method,
-                place,
-                named,
-                query=query,
-                body=body,
-                headers={_NONCE: nonce} if nonce else None,
-                timeout_s=timeout_s,
-            )
-
-        return await self._patience.through(send)
-
-    def _limiter(self, method: str, place: str) -> AsyncLimiter:
-        """Return what paces an action on a thing."""
-        if len(self._limiters) > _MAX_LIMITERS:
-            self._limiters.clear()
-        key = f"{method} {place}"
-        if key not in self._limiters:
-            is_look = method == "GET" and "/machines/" in place
-            pace = self._timing.looks if is_look else self._timing.actions
-            self._limiters[key] = AsyncLimiter(*pace)
-        return self._limiters[key]
 
 
 def _nonce_of(answer: object) -> str:
-    """Return the nonce of a new lease, bare or wrapped as older servers have it."""
+    """Return the nonce of a new lock, bare or wrapped as older servers have it."""
     data = answer.get("data", answer) if isinstance(answer, dict) else {}
     nonce = data.get("nonce") if isinstance(data, dict) else None
     if not isinstance(nonce, str):

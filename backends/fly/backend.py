@@ -1,9 +1,7 @@
 """Keep one machine per slot of the app: started and stopped, or thrown away."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import replace
 
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
 from ollama_proxy.backends.base.provisioning_journal import (
@@ -25,26 +23,22 @@ from ollama_proxy.backends.fly.owners import Owners
 from ollama_proxy.backends.fly.premises import AppSetup
 from ollama_proxy.backends.fly.provisioner import Provisioner
 from ollama_proxy.backends.fly.settings import FlySettings
+from ollama_proxy.backends.fly.traits import traits_of
 from ollama_proxy.backends.fly.volumes import Volumes
-from ollama_proxy.backends.patience import Sleep
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
     NotFoundError,
-    SettingsError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
-    BackendContext,
     Finding,
     Observation,
     Phase,
     Prices,
-    Traits,
 )
 from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.upstream.certificates import Authority
 
-_ROOT_GIB = 8  # Fly's limit for the root file system, image included
 _ENDING_S = 60.0
 """From the dead-man's time-out to a machine that is stopped, at most: looks 5 s apart,
 10 s for Ollama to end, and 30 s until Fly kills what does not."""
@@ -108,35 +102,13 @@ class FlyBackend(FlyLooks):
         )
         self._last_shown: dict[LaunchId, Machine] = {}
         self._settled: LaunchId | None = None
-        self.traits = Traits(
-            starts_empty=not settings.keeps_disk,
-            models_place=self._models_place(),
-            poll_s=poll_s,
-            watch_s=30.0,
-            renew_s=60.0,
-            location=settings.region,
-            instance_type=settings.size,
-            alternatives=settings.fallback_regions,
-            models_gib=settings.volume_gb or _ROOT_GIB,
-            memory_gb=settings.guest.memory_mb * (1 << 20) / 1e9,
-            gpus=0,
-            spec=self._provisioner.spec,
-        )
-
-    def _models_place(self) -> str:
-        settings = self._settings
-        disk = "volume" if settings.volume_gb else self._provisioner.image
-        return f"{settings.app} {settings.region} {disk}"
+        self.traits = traits_of(settings, self._provisioner, poll_s=poll_s)
 
     def _take_image(self) -> None:
         """Tell by the traits that launches are made of another image from now on."""
-        self.traits = replace(
-            self.traits, spec=self._provisioner.spec, models_place=self._models_place()
+        self.traits = traits_of(
+            self._settings, self._provisioner, poll_s=self.traits.poll_s
         )
-
-    async def _machines(self) -> list[Machine]:
-        """Return every machine of the app; none if there is no such app."""
-        return await self._inventory.listed(self._api.app)
 
     def _described(self, location: str, resource: Machine) -> str:
         return f"machine {resource.id} in {resource.region} ({resource.state})"
@@ -275,7 +247,7 @@ class FlyBackend(FlyLooks):
         return self._settings.dead_man_timeout + _ENDING_S
 
     async def _end_expired(self, location: str, resource: Machine) -> None:
-        async with self._api.leased(resource.id) as nonce:
+        async with self._api.machine_lock(resource.id) as nonce:
             if resource.state == "started":
                 await self._api.stop(resource.id, nonce)
             else:
@@ -326,42 +298,3 @@ class FlyBackend(FlyLooks):
         from ollama_proxy.backends.fly.check import examine  # noqa: PLC0415 - rare
 
         return await examine(self._api, self._settings, image=self._provisioner.image)
-
-
-def open_backend(
-    context: BackendContext,
-    *,
-    poll_s: float = 3.0,
-    sleep: Sleep = asyncio.sleep,
-    timing: CloudTiming = STANDARD,
-) -> FlyBackend:
-    """Build the backend from the settings ``fly``.
-
-    ``poll_s`` is the pause between two looks; ``sleep`` waits when Fly limits calls.
-    """
-    settings = context.options.get("fly")
-    if not isinstance(settings, FlySettings):
-        raise SettingsError(["fly: the backend 'fly' needs its settings"])
-    token, app = settings.api_token, settings.app
-    if (faults := settings.faults()) or token is None or app is None:
-        raise SettingsError(faults)
-    lifetime = context.options.get("max_lifetime")
-    return FlyBackend(
-        settings,
-        api=FlyApi(
-            app,
-            url=settings.api_url,
-            token=token.get_secret_value(),
-            clock=context.clock,
-            sleep=sleep,
-            timing=timing,
-        ),
-        owner_id=context.owner_id,
-        remembers=context.remembers,
-        journal=ProvisioningJournal(context.notes, context.clock.now()),
-        authority=Authority(context.state_dir / "authority", context.clock),
-        clock=context.clock,
-        max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
-        poll_s=poll_s,
-        timing=timing,
-    )

@@ -48,12 +48,12 @@ class FlyCloud:
 
     async def start(self, location: str, resource: Machine) -> None:
         """Start a machine that rests."""
-        async with self._api.leased(resource.id) as nonce:
+        async with self._api.machine_lock(resource.id) as nonce:
             await self._api.start(resource.id, nonce)
 
     async def stop(self, location: str, resource: Machine) -> None:
         """Suspend a machine if that is wanted and possible, else stop it."""
-        async with self._api.leased(resource.id) as nonce:
+        async with self._api.machine_lock(resource.id) as nonce:
             if self._settings.idle_action == "suspend":
                 try:
                     await self._api.suspend(resource.id, nonce)
@@ -65,7 +65,7 @@ class FlyCloud:
 
     async def delete(self, location: str, resource: Machine) -> None:
         """Destroy a machine; its volume stays."""
-        async with self._api.leased(resource.id) as nonce:
+        async with self._api.machine_lock(resource.id) as nonce:
             await self._api.destroy(resource.id, nonce)
 
     async def tag(

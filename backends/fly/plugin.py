@@ -29,7 +29,7 @@ def _resource_names(settings: FlySettings) -> dict[str, str]:
 PLUGIN = BackendPlugin(
     "fly",
     FlySettings,
-    opened_by("ollama_proxy.backends.fly.backend", extra="fly", libraries=["dxf"]),
+    opened_by("ollama_proxy.backends.fly.opening", extra="fly", libraries=["dxf"]),
     faults=_faults,
     resource_names=_resource_names,
 )

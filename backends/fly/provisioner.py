@@ -188,7 +188,7 @@ class Provisioner:
             raise
         finally:
             if machine.nonce:
-                await self._api.release(machine.id, machine.nonce)
+                await self._api.unlock(machine.id, machine.nonce)
         return machine
 
     async def _unmake(self, launch_id: LaunchId, machine: Machine) -> None:

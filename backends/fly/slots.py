@@ -55,7 +55,7 @@ class FlySlots(ManagedBackend[Machine, Owners]):
         """Start a machine that carries a launch's marks, or that of the first slot."""
         if self._journal.get(launch_id) is None:
             self._journal.put(launch_id, unsent(self._placements()[0]))
-        machines = await self._inventory.listed(self._api.app)
+        machines = await self._machines()
         if self._fly.missing is not None:
             raise SpecError(str(self._fly.missing)) from self._fly.missing
         for machine in oldest_first(self._ours(machines)):
@@ -64,6 +64,10 @@ class FlySlots(ManagedBackend[Machine, Owners]):
                 return
         self._refuse_twins(self._owners.of(machines))
         await self._take_a_slot(launch_id, machines)
+
+    async def _machines(self) -> list[Machine]:
+        """Return every machine of the app; none if there is no such app."""
+        return await self._inventory.listed(self._api.app)
 
     def _ours(self, machines: Sequence[Machine]) -> list[Machine]:
         return [
@@ -151,7 +155,7 @@ class FlySlots(ManagedBackend[Machine, Owners]):
         self._journal.update(launch_id, started_at=self._clock.now(), seen_live=False)
         await self._renew_lease(location, machine)
         try:
-            async with self._api.leased(machine.id) as nonce:
+            async with self._api.machine_lock(machine.id) as nonce:
                 if machine.tag("spec") != self._provisioner.spec:
                     identity = machine.tag("identity") or str(launch_id)
                     volume = machine.volume

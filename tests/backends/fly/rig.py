@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.api import FlyApi
-from ollama_proxy.backends.fly.backend import FlyBackend, open_backend
+from ollama_proxy.backends.fly.backend import FlyBackend
+from ollama_proxy.backends.fly.opening import open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext

@@ -117,12 +117,12 @@ async def test_what_is_leased_is_changed_by_the_holder_alone(
 ) -> None:
     machine = await api.create("one", "fra", CONFIG)
     assert machine.nonce
-    await api.release(machine.id, machine.nonce)
-    async with api.leased(machine.id) as nonce:
+    await api.unlock(machine.id, machine.nonce)
+    async with api.machine_lock(machine.id) as nonce:
         with pytest.raises(ConflictError):
             await api.start(machine.id, "another")
         with pytest.raises(ConflictError):
-            async with api.leased(machine.id):
+            async with api.machine_lock(machine.id):
                 raise AssertionError("two hold one lease")
         await api.start(machine.id, nonce)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.base.provisioning_journal import SETTLE_S
-from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.calls import AppCalls
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
 from tests.backends.fly.rig import Rig, fly_rig
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("without_pace")
 
 @pytest.fixture
 def killer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    return kill_around(monkeypatch, FlyApi, "_call")
+    return kill_around(monkeypatch, AppCalls, "call")
 
 
 async def lived_through(

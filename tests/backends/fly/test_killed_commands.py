@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.calls import AppCalls
 from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.store.memory import MemoryNotes
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("without_pace")
 @pytest.fixture
 def death(monkeypatch: pytest.MonkeyPatch) -> Death:
     plan = Death()
-    plan.watch(monkeypatch, FlyApi, "_call", MemoryNotes)
+    plan.watch(monkeypatch, AppCalls, "call", MemoryNotes)
     return plan
 
 

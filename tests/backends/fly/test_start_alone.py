@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.fly import backend
-from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly import opening
+from ollama_proxy.backends.fly.calls import AppCalls
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.cli.offline import stop_alone
 from ollama_proxy.cli.start_alone import start_alone, started_words
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("without_pace")
 def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have commands in this process keep no pace."""
     monkeypatch.setattr(
-        backend, "open_backend", partial(backend.open_backend, timing=UNPACED)
+        opening, "open_backend", partial(opening.open_backend, timing=UNPACED)
     )
 
 
@@ -113,7 +113,7 @@ async def test_a_start_that_is_killed_at_any_call_is_one_machine_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, idle_action: str
 ) -> None:
     death = Death()
-    death.watch(monkeypatch, FlyApi, "_call", SqliteBackendNotes)
+    death.watch(monkeypatch, AppCalls, "call", SqliteBackendNotes)
     for number in range(1, MOST_CALLS + 1):
         async with fly_rig(tmp_path / f"{number}", is_paced=False) as rig:
             (tmp_path / f"{number}").mkdir()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.backend import FlyBackend
+from ollama_proxy.backends.fly.calls import AppCalls
 from ollama_proxy.backends.fly.machines import Volume
 from ollama_proxy.backends.fly.volumes import surplus
 from ollama_proxy.base.errors import BackendError, SpecError
@@ -153,7 +153,7 @@ async def test_what_volumes_cost_ends_with_the_deployment(rig: Rig) -> None:
 async def test_a_move_to_another_host_is_mended_wherever_it_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, idle_action: str
 ) -> None:
-    plan = kill_around(monkeypatch, FlyApi, "_call")
+    plan = kill_around(monkeypatch, AppCalls, "call")
     for number in range(1, MOST_CALLS + 1):
         async with fly_rig(tmp_path / f"{number}", is_paced=False) as rig:
             plan |= {"before": 0, "after": 0}
