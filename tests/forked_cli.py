@@ -32,9 +32,9 @@ _LOADED = (
     "ollama_proxy.cli.offline",
     "ollama_proxy.cli.owner_sweep",
     "ollama_proxy.cli.status_view",
-    "ollama_proxy.backends.exoscale.backend",
+    "ollama_proxy.backends.exoscale.opening",
     "ollama_proxy.backends.fly.opening",
-    "ollama_proxy.backends.ovh.backend",
+    "ollama_proxy.backends.ovh.opening",
 )
 _LARGEST_REQUEST = 100_000
 _ENDED = 8

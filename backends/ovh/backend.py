@@ -6,7 +6,6 @@ An app that is kept is only started, which may be asked for twice.
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
-from functools import partial
 
 from ollama_proxy.backends.base.managed import ManagedBackend
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
@@ -19,27 +18,24 @@ from ollama_proxy.backends.base.starting import Creation
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.ovh.app_log import last_lines
 from ollama_proxy.backends.ovh.apps import TAGS, App, described
-from ollama_proxy.backends.ovh.cards import gpus_of
 from ollama_proxy.backends.ovh.cloud import OvhCloud
 from ollama_proxy.backends.ovh.deployment import Deployment
 from ollama_proxy.backends.ovh.driver import Driver
-from ollama_proxy.backends.ovh.opening import open_driver
 from ollama_proxy.backends.ovh.order import SCALE_DOWN_S
 from ollama_proxy.backends.ovh.owners import Owners
 from ollama_proxy.backends.ovh.provisioner import Provisioner
 from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.backends.ovh.traits import traits_of
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import ConflictError, NotFoundError, SettingsError
+from ollama_proxy.base.errors import ConflictError, NotFoundError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
-    BackendContext,
     Belonging,
     Finding,
     Observation,
     Phase,
     Prices,
-    Traits,
 )
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.upstream.certificates import Authority
@@ -113,30 +109,13 @@ class OvhBackend(ManagedBackend[App, Owners]):
             clock=clock,
         )
         self._reported: set[LaunchId] = set()
-        gpus = gpus_of(settings.flavor, settings.gpu_model, settings.gpu_count)
-        self.traits = Traits(
-            starts_empty=settings.volume is None,
-            models_place=self._models_place(),
-            poll_s=poll_s,
-            watch_s=30.0,
-            renew_s=60.0,
-            location=settings.region,
-            instance_type=settings.flavor or settings.gpu_model,
-            spec=self._provisioner.spec,
-            alternatives=settings.fallback_regions,
-            gpus=gpus and gpus[0],
-            gpu_memory_gb=gpus and gpus[1],
-        )
-
-    def _models_place(self) -> str:
-        settings = self._settings
-        return f"{settings.region} {settings.volume or self._provisioner.image}"
+        self.traits = traits_of(settings, self._provisioner, poll_s=poll_s)
 
     def _note_image(self, image: str | None) -> None:
         """Have launches make their app of another image from now on."""
         self._journal.note(image=image)
-        self.traits = replace(
-            self.traits, spec=self._provisioner.spec, models_place=self._models_place()
+        self.traits = traits_of(
+            self._settings, self._provisioner, poll_s=self.traits.poll_s
         )
 
     def regions(self) -> list[str]:
@@ -297,36 +276,3 @@ class OvhBackend(ManagedBackend[App, Owners]):
 
         image = self._provisioner.image
         return await examine(self._ovh.driver, self._settings, image=image)
-
-
-def open_backend(
-    context: BackendContext, *, poll_s: float = 5.0, timing: CloudTiming = STANDARD
-) -> OvhBackend:
-    """Build the backend from the settings ``ovh``.
-
-    ``poll_s`` is the pause between two looks.
-    """
-    settings = context.options.get("ovh")
-    if not isinstance(settings, OvhSettings):
-        raise SettingsError(["ovh: the backend 'ovh' needs its settings"])
-    if faults := settings.faults():
-        raise SettingsError(faults)
-    lifetime = context.options.get("max_lifetime")
-    return OvhBackend(
-        settings,
-        owner_id=context.owner_id,
-        remembers=context.remembers,
-        journal=ProvisioningJournal(context.notes, context.clock.now()),
-        authority=Authority(context.state_dir / "authority", context.clock),
-        clock=context.clock,
-        driver_of=partial(
-            open_driver,
-            settings,
-            context.state_dir,
-            context.environment,
-            timing=timing,
-        ),
-        max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
-        poll_s=poll_s,
-        timing=timing,
-    )

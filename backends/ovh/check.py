@@ -6,7 +6,8 @@ from functools import partial
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.image import look_at_guarded
 from ollama_proxy.backends.ovh.provisioner import flavor_in
-from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
+from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.backends.ovh.volume import parse_volume
 from ollama_proxy.base.errors import (
     BackendError,
     CredentialsError,

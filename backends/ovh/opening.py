@@ -1,15 +1,53 @@
-"""Open the driver of a region: the API with a token, else OVH's own program."""
+"""Open OVH's backend from its settings, and the driver of a region."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from ollama_proxy.backends.base.provisioning_journal import ProvisioningJournal
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
+from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.backends.ovh.cli import CliDriver
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.base.environment import home_folder
-from ollama_proxy.base.errors import CredentialsError
+from ollama_proxy.base.errors import CredentialsError, SettingsError
+from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.upstream.certificates import Authority
+
+
+def open_backend(
+    context: BackendContext, *, poll_s: float = 5.0, timing: CloudTiming = STANDARD
+) -> OvhBackend:
+    """Build the backend from the settings ``ovh``.
+
+    ``poll_s`` is the pause between two looks.
+    """
+    settings = context.options.get("ovh")
+    if not isinstance(settings, OvhSettings):
+        raise SettingsError(["ovh: the backend 'ovh' needs its settings"])
+    if faults := settings.faults():
+        raise SettingsError(faults)
+    lifetime = context.options.get("max_lifetime")
+    return OvhBackend(
+        settings,
+        owner_id=context.owner_id,
+        remembers=context.remembers,
+        journal=ProvisioningJournal(context.notes, context.clock.now()),
+        authority=Authority(context.state_dir / "authority", context.clock),
+        clock=context.clock,
+        driver_of=partial(
+            open_driver,
+            settings,
+            context.state_dir,
+            context.environment,
+            timing=timing,
+        ),
+        max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
+        poll_s=poll_s,
+        timing=timing,
+    )
 
 
 def open_driver(
@@ -20,7 +58,10 @@ def open_driver(
     *,
     timing: CloudTiming = STANDARD,
 ) -> Driver:
-    """Open the driver of a region; raises `CredentialsError` without a token."""
+    """Open the driver of a region: the API with a token, else OVH's own program.
+
+    Raises `CredentialsError` without a token.
+    """
     if settings.speaks_rest:
         token = settings.api_token(region)
         if token is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ollama_proxy.backends.ovh.settings import Volume
+from ollama_proxy.backends.ovh.volume import Volume
 
 PORT = 8080
 """Where the guard of the image listens."""

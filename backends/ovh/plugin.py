@@ -13,6 +13,6 @@ def _resource_names(settings: OvhSettings) -> dict[str, str]:
 PLUGIN = BackendPlugin(
     "ovh",
     OvhSettings,
-    opened_by("ollama_proxy.backends.ovh.backend", extra="ovh", libraries=["dxf"]),
+    opened_by("ollama_proxy.backends.ovh.opening", extra="ovh", libraries=["dxf"]),
     resource_names=_resource_names,
 )

@@ -12,7 +12,8 @@ from ollama_proxy.backends.base.starting import Creation
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.flavors import Flavor, find_flavor
 from ollama_proxy.backends.ovh.order import PORT, Order
-from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
+from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.backends.ovh.volume import parse_volume
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
     SpecError,

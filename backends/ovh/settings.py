@@ -1,8 +1,6 @@
 """Declare the settings of AI Deploy: ``OVH_*``, its users' own words, or ``[ovh]``."""
 
-import re
 import shutil
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -12,15 +10,16 @@ from pydantic import (
     SecretStr,
 )
 
+from ollama_proxy.backends.ovh.regions import (
+    REGIONS,
+    parse_region,
+    parse_regions,
+    parse_tokens,
+)
+from ollama_proxy.backends.ovh.volume import parse_volume
 from ollama_proxy.base.fields import BackendSettings, Duration, Names, setting
 from ollama_proxy.base.parsers import parse_url
 
-_VOLUME = re.compile(
-    r"(?P<bucket>[^@/:\s]+)@(?P<alias>[^@/:\s]+)(?:/(?P<prefix>[^@:\s]+))?"
-    r":(?P<path>/[^:\s]+)(?::(?P<permission>\w+))?(?::(?P<cache>[\w-]+))?\Z"
-)
-REGIONS = ("GRA", "BHS", "US-EAST-VA")
-"""Where AI Deploy is, as far as its documents say."""
 _NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 _TOKENS = "OVH_AI_REGION_TOKENS"
 _FROM_THE_FLAVOUR = (
@@ -34,81 +33,9 @@ _NO_LOG_IN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """Names a bucket that holds models and is mounted to be read."""
-
-    bucket: str
-    alias: str
-    prefix: str
-    path: str
-    cache: bool
-
-    @property
-    def argument(self) -> str:
-        """Return the value of ``--volume``."""
-        prefix = f"/{self.prefix}" if self.prefix else ""
-        cache = "cache" if self.cache else "no-cache"
-        return f"{self.bucket}@{self.alias}{prefix}:{self.path}:ro:{cache}"
-
-
-def parse_volume(text: str) -> Volume:
-    """Return what ``bucket@alias[/prefix]:/path[:ro][:cache]`` says.
-
-    What follows ``@`` is the alias of a data store; the names of regions are only the
-    aliases that each account has. Raises `ValueError` for what AI Deploy can't do.
-    """
-    match = _VOLUME.match(text)
-    if match is None:
-        raise ValueError(
-            f"{text!r} is not a volume; write bucket@ALIAS:/path:ro:cache, the alias as"
-            " `ovhai datastore list` has it"
-        )
-    if (match["permission"] or "ro").lower() != "ro":
-        raise ValueError(
-            f"{text!r}: AI Deploy does not write a volume back to its bucket, so every"
-            f" pull into it would be lost; fill the bucket once with `ovhai bucket"
-            f" object upload` and write {match['bucket']}@{match['alias']}:"
-            f"{match['path']}:ro:cache"
-        )
-    if match["cache"] not in {None, "cache", "no-cache"}:
-        raise ValueError(f"{text!r}: after ro comes cache or no-cache")
-    return Volume(
-        match["bucket"],
-        match["alias"],
-        match["prefix"] or "",
-        match["path"],
-        match["cache"] != "no-cache",
-    )
-
-
 def _checked_volume(text: str) -> str:
     parse_volume(text)
     return text
-
-
-def _tokens(value: object) -> dict[str, object]:
-    """Return tokens by region, from ``GRA=…,BHS=…`` or a table."""
-    if isinstance(value, dict):
-        return {_region(name): token for name, token in value.items()}
-    tokens: dict[str, object] = {}
-    for pair in str(value).split(","):
-        name, found, token = pair.strip().partition("=")
-        if not found:
-            raise ValueError("write REGION=token, separated by commas")
-        tokens[_region(name)] = token.strip()
-    return tokens
-
-
-def _region(value: object) -> str:
-    text = str(value).strip().upper()
-    if not re.fullmatch(r"[A-Z]+(-[A-Z0-9]+)*", text):
-        raise ValueError(f"{value!r} is not a region; write GRA, BHS or US-EAST-VA")
-    return text
-
-
-def _regions(value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_region(name) for name in value)
 
 
 class OvhSettings(BackendSettings):
@@ -129,11 +56,13 @@ class OvhSettings(BackendSettings):
         text="AI token with the role operator, for the API; not for the command",
         shown="–",
     )
-    region_tokens: Annotated[dict[str, SecretStr], BeforeValidator(_tokens)] = setting(
-        dict,
-        "OVH_AI_REGION_TOKENS",
-        text="`REGION=token` for each further region: a token belongs to one",
-        shown="–",
+    region_tokens: Annotated[dict[str, SecretStr], BeforeValidator(parse_tokens)] = (
+        setting(
+            dict,
+            "OVH_AI_REGION_TOKENS",
+            text="`REGION=token` for each further region: a token belongs to one",
+            shown="–",
+        )
     )
     call_token: SecretStr | None = setting(
         None,
@@ -163,13 +92,13 @@ class OvhSettings(BackendSettings):
     password: SecretStr | None = setting(
         None, "OVH_AI_PASSWORD", text="that user's password", shown="–"
     )
-    region: Annotated[str, BeforeValidator(_region)] = setting(
+    region: Annotated[str, BeforeValidator(parse_region)] = setting(
         "GRA",
         "OVH_REGION",
         text="GRA or BHS; US-EAST-VA for accounts of OVHcloud US only",
         shown="GRA",
     )
-    fallback_regions: Annotated[Names, AfterValidator(_regions)] = setting(
+    fallback_regions: Annotated[Names, AfterValidator(parse_regions)] = setting(
         (),
         "OVH_FALLBACK_REGIONS",
         text="comma-separated regions to try next when an app waits too long for room",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
-from ollama_proxy.backends.ovh.backend import OvhBackend, open_backend
+from ollama_proxy.backends.ovh.backend import OvhBackend
+from ollama_proxy.backends.ovh.opening import open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext

@@ -7,7 +7,8 @@ import pytest
 
 from ollama_proxy.backends.ovh.backend import OvhBackend
 from ollama_proxy.backends.ovh.flavors import Flavor, GpuInformation, find_flavor
-from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
+from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.backends.ovh.volume import parse_volume
 from ollama_proxy.base.errors import SettingsError, SpecError
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import backend_name

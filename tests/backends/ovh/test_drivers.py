@@ -16,7 +16,8 @@ from ollama_proxy.backends.ovh.failures import Aim, failure
 from ollama_proxy.backends.ovh.opening import open_driver
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.backends.ovh.rest import RestDriver
-from ollama_proxy.backends.ovh.settings import OvhSettings, parse_volume
+from ollama_proxy.backends.ovh.settings import OvhSettings
+from ollama_proxy.backends.ovh.volume import parse_volume
 from ollama_proxy.base.errors import (
     BackendError,
     CapacityError,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.ovh import backend
+from ollama_proxy.backends.ovh import opening
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.cli import offline
 from ollama_proxy.cli.offline import stop_alone
@@ -50,7 +50,7 @@ def quiet(_line: str) -> None:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the cloud again after 20 ms, and not after 5 s."""
     monkeypatch.setattr(
-        backend, "open_backend", partial(backend.open_backend, poll_s=0.02)
+        opening, "open_backend", partial(opening.open_backend, poll_s=0.02)
     )
 
 
