@@ -1,61 +1,33 @@
-"""Run the ``ovhai`` command as a subprocess, with a home folder of its own.
+"""Manage apps through the ``ovhai`` command, with a home folder of its own.
 
 The command keeps region and log-in in its home, so each region has one that belongs
-to this deployment. It gets no terminal, a time limit, and a process group that is
-killed as a whole. A change that was cut short may have been made.
+to this deployment.
 """
 
 import asyncio
-import contextlib
-import os
-import re
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
-from ollama_proxy.backends.foreign_words import plain_words
 from ollama_proxy.backends.ovh.app_log import LOG_BYTES
 from ollama_proxy.backends.ovh.apps import App, read_app, read_apps
+from ollama_proxy.backends.ovh.command import (
+    LONGEST,
+    NotLoggedInError,
+    OvhaiCommand,
+    decoded,
+)
 from ollama_proxy.backends.ovh.driver import explain_account
-from ollama_proxy.backends.ovh.failures import Aim, failure, unanswered
 from ollama_proxy.backends.ovh.flavors import Flavor, read_flavors
 from ollama_proxy.backends.ovh.order import Order
 from ollama_proxy.base.errors import (
-    BackendError,
-    CredentialsError,
     OutcomeUnknownError,
-    SpecError,
     TransientError,
 )
 from ollama_proxy.base.tasks import start_task
-from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
-_END_TIMEOUT_S = 5.0
-_LONGEST = 64 * 1024 * 1024
-"""Of what the command prints; a list of apps has far less."""
 _PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
-_STATUS = re.compile(r"request error: (\d{3})\b")
-_LOG_IN = "`ovhai login`, or OVH_AI_USERNAME and OVH_AI_PASSWORD"
-_PASSED_ON = (
-    "PATH",
-    "LANG",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
-
-
-class NotLoggedInError(CredentialsError):
-    """Reports that the command is not logged in, or not any more; nothing was done."""
 
 
 class CliDriver:
@@ -81,11 +53,11 @@ class CliDriver:
         timing: CloudTiming = STANDARD,
     ) -> None:
         self._region = region
-        self._timeout_s = timing.command_s
-        self._program = program
+        self._command = OvhaiCommand(
+            program, home=home, environment=environment, timeout_s=timing.command_s
+        )
         self._home = home
         self._template = template
-        self._given = environment
         self._username = username
         self._password = password
         self._entered: asyncio.Task[None] | None = None
@@ -112,7 +84,7 @@ class CliDriver:
         """Make an app."""
         text = await self._call(["app", "run"], ["-o", "json", *order.arguments()])
         try:
-            return read_app(_decoded(text))
+            return read_app(decoded(text))
         except TransientError as error:
             raise OutcomeUnknownError(f"`ovhai app run`: {error}") from error
 
@@ -146,19 +118,19 @@ class CliDriver:
         return explain_account(await self._read("me"))
 
     async def _read(self, *command: str) -> object:
-        return _decoded(await self._call(command, ["-o", "json"]))
+        return decoded(await self._call(command, ["-o", "json"]))
 
     async def _call(
-        self, command: Sequence[str], options: Sequence[str], *, most: int = _LONGEST
+        self, command: Sequence[str], options: Sequence[str], *, most: int = LONGEST
     ) -> str:
         """Return the end of what the command printed; it logs in if it is not."""
         await self._enter()
         try:
-            return await self._run(command, options, most=most)
+            return await self._command.run(command, options, most=most)
         except NotLoggedInError:
             if not await self._log_in():
                 raise
-        return await self._run(command, options, most=most)
+        return await self._command.run(command, options, most=most)
 
     async def _enter(self) -> None:
         """Make the home once, with region and log-in."""
@@ -168,17 +140,18 @@ class CliDriver:
 
     async def _make_home(self) -> None:
         await self._copy_log_in()
-        await self._run(["config", "set"], [self._region])
+        await self._command.run(["config", "set"], [self._region])
 
     async def _log_in(self) -> bool:
         """Log in again; False if there is nothing new to do it with."""
         if self._username is None:
             if not await self._copy_log_in():
                 return False
-            await self._run(["config", "set"], [self._region])  # theirs came with it
+            # Their region came with their log-in.
+            await self._command.run(["config", "set"], [self._region])
             return True
         words = ["--username", self._username, "--password-from-env", _PASSWORD]
-        await self._run(["login"], words, {_PASSWORD: self._password or ""})
+        await self._command.run(["login"], words, {_PASSWORD: self._password or ""})
         return True
 
     async def _copy_log_in(self) -> bool:
@@ -194,61 +167,6 @@ class CliDriver:
                 f" ({error.strerror}); make room and see to its rights, or set"
                 " OLLAMA_PROXY_STATE_DIR to another folder"
             ) from error
-
-    async def _run(
-        self,
-        command: Sequence[str],
-        options: Sequence[str],
-        more: Mapping[str, str] | None = None,
-        *,
-        most: int = _LONGEST,
-    ) -> str:
-        """Run the command once; raises the error that its failure means.
-
-        Of what it prints, the last ``most`` bytes are kept.
-        """
-        named = " ".join(("ovhai", *command))
-        try:
-            process = await asyncio.create_subprocess_exec(
-                self._program,
-                *command,
-                "--no-color",
-                *options,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment() | dict(more or {}),
-                start_new_session=True,
-            )
-        except OSError as error:
-            message = f"`{self._program}` can't be run: {error.strerror}; set OVHAI_BIN"
-            raise SpecError(message) from error
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                out, err = await asyncio.gather(
-                    _end_of(process.stdout, most), _end_of(process.stderr, most)
-                )
-                await process.wait()
-        except TimeoutError as error:
-            await _end(process)
-            limit = f"{self._timeout_s:.0f} s"
-            message = f"`{named}` took longer than {limit} and was killed"
-            raise unanswered(_aim(command), message) from error
-        except BaseException:
-            await _end(process)
-            raise
-        if process.returncode and process.returncode < 0:
-            name = signal.strsignal(-process.returncode) or -process.returncode
-            message = f"`{named}` was ended by a signal ({name}); check OVHAI_BIN"
-            raise unanswered(_aim(command), message)
-        if process.returncode:
-            raise _named(command, f"`{named}` failed: {_text(err)}")
-        return out.decode("utf-8", "replace")
-
-    def _environment(self) -> dict[str, str]:
-        kept = {name: self._given[name] for name in _PASSED_ON if name in self._given}
-        home = str(self._home)
-        return kept | {"HOME": home, "XDG_CONFIG_HOME": f"{home}/.config"}
 
 
 def _failed(task: "asyncio.Task[None]") -> bool:
@@ -270,55 +188,3 @@ def _copy_newer(source: Path, home: Path) -> bool:
         fresh.rename(own)
         is_new = True
     return is_new
-
-
-async def _end_of(stream: asyncio.StreamReader | None, most: int) -> bytes:
-    """Return the last so many bytes of a stream, once it has ended."""
-    kept = bytearray()
-    while stream is not None and (part := await stream.read(1 << 16)):
-        kept += part
-        del kept[:-most]
-    return bytes(kept)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the whole group of a process, whose children may outlive it; see it end."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # Not `wait`: it does not wait for the pipes, and open ones are warned of.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_END_TIMEOUT_S):
-            await process.communicate()
-
-
-def _decoded(text: str) -> object:
-    """Return printed JSON; raises `TransientError` for anything else, a prompt say."""
-    try:
-        return msgspec.json.decode(text)
-    except UNREADABLE as error:
-        words = plain_words(text)
-        message = f"the command printed no JSON, but {words!r}; check OVHAI_BIN"
-        raise TransientError(message) from error
-
-
-def _named(command: Sequence[str], said: str) -> BackendError:
-    """Return the error by what to do next; exit codes are not documented."""
-    if "not authenticated" in said:
-        return NotLoggedInError(
-            f"{said}; run `ovhai login`, or set OVH_AI_USERNAME and OVH_AI_PASSWORD"
-        )
-    match = _STATUS.search(said)
-    status = int(match[1]) if match else None
-    return failure(_aim(command), status, said, setting=_LOG_IN)
-
-
-def _aim(command: Sequence[str]) -> Aim:
-    if tuple(command) == ("app", "run"):
-        return Aim.CREATE
-    reads = command[0] != "app" or command[1] in {"list", "get", "logs"}
-    return Aim.READ if reads else Aim.CHANGE
-
-
-def _text(err: bytes) -> str:
-    """Return the beginning of what the command complained of, on one line."""
-    return plain_words(err.decode("utf-8", "replace")) or "no word why"

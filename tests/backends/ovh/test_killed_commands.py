@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.backends.ovh.cli import CliDriver
+from ollama_proxy.backends.ovh.command import OvhaiCommand
 from ollama_proxy.backends.ovh.rest import RestDriver
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.store.memory import MemoryNotes
@@ -28,7 +28,7 @@ TIMING = Timing(scale_s=STEP_S, stop_s=STEP_S, delete_s=STEP_S, deleted_s=STEP_S
 def death(monkeypatch: pytest.MonkeyPatch) -> Death:
     plan = Death()
     plan.watch(monkeypatch, RestDriver, "_call", MemoryNotes)
-    plan.watch(monkeypatch, CliDriver, "_run", MemoryNotes)
+    plan.watch(monkeypatch, OvhaiCommand, "run", MemoryNotes)
     return plan
 
 
