@@ -61,13 +61,11 @@ class LocalBackend:
         owner_id: str,
         program: Program,
         *,
-        dies_with_proxy: bool = True,
         stop_grace_s: float = 5.0,
     ) -> None:
         self._stop_grace_s = stop_grace_s
         self._owner_id = owner_id
         self._program = program
-        self._prepare_child = _die_with_parent if dies_with_proxy else None
         # A reference only: a child whose object is collected is reaped with a warning.
         self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
         self._leaders: dict[LaunchId, int] = {}
@@ -107,7 +105,7 @@ class LocalBackend:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=self._prepare_child,
+                preexec_fn=_die_with_parent,
             )
         except FileNotFoundError as error:
             raise ProgramError(

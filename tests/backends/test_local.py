@@ -129,7 +129,7 @@ async def test_a_program_that_is_not_there_is_a_fault_of_the_settings() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux' own")
 async def test_on_linux_the_program_dies_with_the_proxy(tmp_path: Path) -> None:
-    parent = await _start_in_another_process(tmp_path, "owner-linux", dies=True)
+    parent = await _start_in_another_process(tmp_path, "owner-linux", has_prctl=True)
     parent.kill()
     await parent.wait()
     async with asyncio.timeout(5):
@@ -140,7 +140,7 @@ async def test_on_linux_the_program_dies_with_the_proxy(tmp_path: Path) -> None:
 async def test_a_program_that_outlived_its_proxy_is_adopted_or_stopped(
     tmp_path: Path,
 ) -> None:
-    parent = await _start_in_another_process(tmp_path, "owner-else", dies=False)
+    parent = await _start_in_another_process(tmp_path, "owner-else", has_prctl=False)
     parent.kill()
     await parent.wait()
     backend = LocalBackend("owner-else", choose_program(None, "always"))
@@ -154,16 +154,20 @@ async def test_a_program_that_outlived_its_proxy_is_adopted_or_stopped(
 
 
 async def _start_in_another_process(
-    tmp_path: Path, owner_id: str, *, dies: bool
+    tmp_path: Path, owner_id: str, *, has_prctl: bool
 ) -> asyncio.subprocess.Process:
-    """Have another process start the simulator; return that process."""
+    """Have another process start the simulator; return that process.
+
+    Without ``has_prctl`` as on macOS: what it started outlives it.
+    """
     path = tmp_path / "parent.py"
     path.write_text(
         "import asyncio\n"
-        "from ollama_proxy.backends.local import LocalBackend, choose_program\n"
+        "from ollama_proxy.backends import local\n"
         "async def main():\n"
-        "    program = choose_program(None, 'always')\n"
-        f"    backend = LocalBackend({owner_id!r}, program, dies_with_proxy={dies})\n"
+        "    program = local.choose_program(None, 'always')\n"
+        f"    {'' if has_prctl else 'local._PRCTL = None'}\n"
+        f"    backend = local.LocalBackend({owner_id!r}, program)\n"
         f"    await backend.start({LAUNCH!r})\n"
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
