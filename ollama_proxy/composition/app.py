@@ -35,6 +35,7 @@ from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.hold_policy import HoldPolicy
+from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.relay import Services
@@ -95,9 +96,15 @@ def build_app(
         settings, clock=clock, store=store, backend=backend, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(
-        settings, fleet, clock=clock, store=store, rng=rng, neighbours=neighbours
+        settings,
+        fleet,
+        clock=clock,
+        store=store,
+        rng=rng,
+        neighbours=neighbours,
+        hold=hold,
     ).build_all()
-    services = _services(settings, fleet, pools, hold)
+    services = _services(settings, fleet, pools)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(fleet.metrics, access, pools.first)])
@@ -121,16 +128,14 @@ def build_app(
     return app
 
 
-def _services(
-    settings: Settings, fleet: Fleet, pools: PoolMap, hold: HoldPolicy | None
-) -> Services:
+def _services(settings: Settings, fleet: Fleet, pools: PoolMap) -> Services:
     """Return what serves the requests of all pools."""
     return Services(
         pools=pools,
+        lists=ModelLists(pools, fleet.relay),
         relay=fleet.relay,
         mark=fleet.mark,
         budget=BodyBudget(settings.max_waiting_bytes),
-        hold=hold or HoldPolicy(settings.hold, settings.max_hold),
         metrics=fleet.metrics,
         stall_s=settings.stall_timeout,
     )

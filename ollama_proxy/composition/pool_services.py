@@ -7,8 +7,10 @@ from functools import partial
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.composition.fleet import Fleet, PoolParts
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
+from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.catalog import Catalog
+from ollama_proxy.core.ollama.model_globs import ModelGroups
 from ollama_proxy.fleet.backend import SupportsModelListing, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.restored_models import RestoredModels
@@ -16,6 +18,7 @@ from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
@@ -25,6 +28,7 @@ from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.unknown_models import UnknownModels
+from ollama_proxy.serving.whereabouts import Whereabouts
 from ollama_proxy.store.ports import Place, Store
 
 
@@ -40,7 +44,9 @@ class PoolServicesBuilder:
         store: Store,
         rng: random.Random,
         neighbours: Neighbours | None,
+        hold: HoldPolicy | None,
     ) -> None:
+        self._hold = hold
         self._settings = settings
         self._fleet = fleet
         self._clock = clock
@@ -50,11 +56,15 @@ class PoolServicesBuilder:
 
     def build_all(self) -> PoolMap:
         """Build the services of every pool, in their order."""
-        return PoolMap(
-            [self._build(name, parts) for name, parts in self._fleet.pools.items()]
-        )
+        specs = self._settings.pools
+        groups = ModelGroups((spec.name, spec.models) for spec in specs)
+        uploads = next((spec.name for spec in specs if spec.uploads), specs[0].name)
+        pools = PoolMap(groups, uploads)
+        for spec in specs:
+            pools.add(self._build(spec, self._fleet.pools[spec.name], pools))
+        return pools
 
-    def _build(self, name: str, parts: PoolParts) -> PoolServices:
+    def _build(self, spec: PoolSpec, parts: PoolParts, pools: PoolMap) -> PoolServices:
         settings, clock = self._settings, self._clock
         traits = parts.offer.backend.traits
         place = self._store.place(place_of(parts.offer.name, traits))
@@ -62,13 +72,19 @@ class PoolServicesBuilder:
         pulls = self._pulls()
         unknown = self._unknown(parts, catalogue, book, pulls)
         keeper = self._keeper(parts, catalogue, place, unknown)
-        status = self._status(name, parts)
+        status = self._status(spec.name, parts)
         return PoolServices(
-            name=name,
+            name=spec.name,
             pool=parts.pool,
+            hold=self._hold or HoldPolicy(spec.hold_s, settings.max_hold),
             place=place,
+            places=Whereabouts(
+                parts.pool.has_ready, matters=len(parts.pool.controllers) > 1
+            ),
             fleet=FleetView(
+                spec.name,
                 parts.pool,
+                pools,
                 unknown,
                 IdleIgnores(settings.idle_ignores),
                 needs_without_wake(settings, traits),

@@ -5,20 +5,16 @@ its result to the facts, and calls again until the plan is a response or an inst
 responded. Access was checked before: see `ollama_proxy.server.access`.
 """
 
+from ollama_proxy.core.body_look import is_readable, look
 from ollama_proxy.core.ollama.cold_refusals import refusal
-from ollama_proxy.core.ollama.go_json import UnreadBodyError
-from ollama_proxy.core.ollama.model_fate import Fate, absence, sought_name
+from ollama_proxy.core.ollama.model_fate import Fate, sought_name
 from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
-from ollama_proxy.core.ollama.request_fields import (
-    BodyFields,
-    Need,
-    need_of,
-    read_fields,
-)
-from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Kind, Route
+from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
+from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
 from ollama_proxy.core.plans import (
     Facts,
     Fleet,
+    Gather,
     Known,
     Observe,
     Plan,
@@ -30,6 +26,8 @@ from ollama_proxy.core.plans import (
     Unavailable,
     Wait,
 )
+from ollama_proxy.core.pool_choice import LISTS, choose_pool
+from ollama_proxy.core.refusing import refuse, refuse_absent
 
 _PATIENT = frozenset({ColdAnswer.CLOUD, ColdAnswer.ACCOUNT, ColdAnswer.NOT_FOUND})
 _LOAD_BYTES = 4096
@@ -49,31 +47,35 @@ def decide(facts: Facts, fleet: Fleet) -> Plan:
 
      1. It passed this proxy, or too many, before     -> Say(LOOP): 508
      2. ``/``                                         -> Say(ROOT)
-     3. More of its body is needed for what follows   -> Read
+     3. Its pool is not chosen yet, of several        -> see `choose_pool`
+     4. More of its body is needed for what follows   -> Read
 
     What only reads:
 
-     4. An instance is ready and was not asked yet    -> Observe, for 5 s
-     5. It may have carried out an unknown request    -> Unavailable: 503
-     6. Ollama would refuse it, whatever its models   -> Refuse
-     7. Else                                          -> Say(COLD)
+     5. Several instances make up the list            -> Gather
+     6. An instance is ready and was not asked yet    -> Observe, for 5 s
+     7. It may have carried out an unknown request    -> Unavailable: 503
+     8. Ollama would refuse it, whatever its models   -> Refuse
+     9. Else                                          -> Say(COLD)
 
     What is use of an instance:
 
-     8. One is ready; its body is not counted as use  -> Observe
-     9. One is ready and was not asked yet            -> Relay
-    10. It failed, and can't be sent again            -> Unavailable: 503
-    11. The body is JSON and not all here             -> Read
-    12. It needs no instance, or must start none      -> Refuse, Say(DONE or UNWOKEN)
-    13. It waited in vain, or failed and may not wait -> Unavailable: 503
-    14. Else                                          -> Wait, for no time perhaps
+    10. One is ready; its body is not counted as use  -> Observe
+    11. One is ready and was not asked yet            -> Relay
+    12. It failed, and can't be sent again            -> Unavailable: 503
+    13. The body is JSON and not all here             -> Read
+    14. It needs no instance, or must start none      -> Refuse, Say(DONE or UNWOKEN)
+    15. It waited in vain, or failed and may not wait -> Unavailable: 503
+    16. Else                                          -> Wait, for no time perhaps
     """
     if facts.objection is not None:  # (1)
         return _LOOP
     if facts.route.asleep is ColdAnswer.ROOT:  # (2)
         return _ROOT
+    if not facts.is_routed:  # (3)
+        return choose_pool(facts, fleet.pools)
     if not facts.body.complete and facts.reading < (upto := _reading(facts.route)):
-        return _READ[upto]  # (3)
+        return _READ[upto]  # (4)
     if facts.route.counts_as_use:
         return _of_use(facts, fleet)
     return _of_read(facts, fleet)
@@ -90,17 +92,19 @@ def _reading(route: Route) -> Reading:
 def _of_read(facts: Facts, fleet: Fleet) -> Plan:
     """Decide on a request that does not reset the idle timer, by its route."""
     route = facts.route
+    if route.asleep in LISTS and fleet.has_several:  # (5)
+        return Gather(fleet.name)
     is_unknown = route.kind is Kind.UNKNOWN
     can_be_sent = facts.body.complete or is_unknown
     is_ours = route.kind is Kind.ADMIN  # an unknown one, or its method
-    if can_be_sent and not is_ours and not facts.tried and fleet.is_ready:  # (4)
+    if can_be_sent and not is_ours and not facts.tried and fleet.is_ready:  # (6)
         is_patient = route.asleep in _PATIENT
         return _OBSERVE if is_patient else Observe(fleet.read_limit_s)
-    if is_unknown and facts.may_be_done:  # (5)
+    if is_unknown and facts.may_be_done:  # (7)
         return Unavailable(facts.problem)
-    if route.asleep is not ColdAnswer.SHOW:  # (7)
+    if route.asleep is not ColdAnswer.SHOW:  # (9)
         return Say(Known.COLD)
-    if (refused := _refusal_of(facts, fleet)) is not None:  # (6)
+    if (refused := _refusal_of(facts, fleet)) is not None:  # (8)
         return Refuse(refused)
     return Say(Known.COLD, look(facts))
 
@@ -108,22 +112,22 @@ def _of_read(facts: Facts, fleet: Fleet) -> Plan:
 def _of_use(facts: Facts, fleet: Fleet) -> Plan:
     """Decide on a request that wakes an instance, or does so by its route."""
     if not facts.tried and fleet.is_ready:
-        return _OBSERVE if is_no_use(facts, fleet) else _RELAY  # (8), (9)
+        return _OBSERVE if is_no_use(facts, fleet) else _RELAY  # (10), (11)
     failed = facts.problem is not None
-    if failed and (facts.may_be_done or not facts.body.complete):  # (10)
+    if failed and (facts.may_be_done or not facts.body.complete):  # (12)
         return Unavailable(facts.problem)
     wait = facts.admitted
     if wait is None:
         can_read = facts.route.takes_json and not facts.body.complete
-        if can_read and facts.reading < Reading.WHOLE:  # (11)
+        if can_read and facts.reading < Reading.WHOLE:  # (13)
             return _READ[Reading.WHOLE]
         plan = _without_instance(facts, fleet)
-        if not isinstance(plan, Wait):  # (12)
+        if not isinstance(plan, Wait):  # (14)
             return plan
         wait = plan
-    if facts.waited or (failed and facts.may_wait_s <= 0):  # (13)
+    if facts.waited or (failed and facts.may_wait_s <= 0):  # (15)
         return Unavailable(facts.problem)
-    return wait  # (14)
+    return wait  # (16)
 
 
 def _without_instance(facts: Facts, fleet: Fleet) -> Plan:
@@ -147,13 +151,13 @@ def _of_need(facts: Facts, fleet: Fleet, fields: BodyFields, need: Need) -> Plan
     """Decide on a request whose body says that it needs no instance."""
     match need:
         case Need.NO_MODEL if facts.route.name == "/api/generate":
-            return _refuse(facts.route, 404, "model '' not found")
+            return refuse(facts.route, 404, "model '' not found")
         case Need.NO_MODEL:
-            return _refuse(facts.route, 400, "model is required")
+            return refuse(facts.route, 400, "model is required")
         case Need.CLOUD:
-            return _refuse(facts.route, 503, _NO_CLOUD)
+            return refuse(facts.route, 503, _NO_CLOUD)
         case _ if fleet.fate(fields.model_name) is Fate.ABSENT:
-            return _absence(facts.route, fields.model_name)
+            return refuse_absent(facts.route, fields.model_name)
         case _:
             return Say(Known.DONE, fields)
 
@@ -163,13 +167,13 @@ def _of_model(facts: Facts, fleet: Fleet, fields: BodyFields) -> Plan:
     name = sought_name(facts.route, fields)
     fate = fleet.fate(name) if name else Fate.PASS
     if _is_ignored(facts, fleet, fields):
-        return _absence(facts.route, name) if fate is Fate.ABSENT else _UNWOKEN
+        return refuse_absent(facts.route, name) if fate is Fate.ABSENT else _UNWOKEN
     match fate:
         case Fate.ABSENT:
-            return _absence(facts.route, name)
+            return refuse_absent(facts.route, name)
         case Fate.LATER:
             minutes = max(1, round(fleet.next_look_s() / 60.0))
-            return _absence(facts.route, name, _LATER.format(minutes))
+            return refuse_absent(facts.route, name, _LATER.format(minutes))
         case Fate.JOIN:
             return Wait(fields, joins=True)
         case Fate.WAKE:
@@ -218,40 +222,10 @@ def _is_ignored(facts: Facts, fleet: Fleet, fields: BodyFields | None) -> bool:
     return fleet.ignores(facts.agent, facts.path, route.family, fields)
 
 
-def _is_readable(facts: Facts) -> bool:
-    """Tell whether a body is here as Ollama reads it: it unpacks zstd on ``/v1``."""
-    body, route = facts.body, facts.route
-    if not body.complete or not route.takes_json:
-        return False
-    return route.family is Family.NATIVE or body.encoding != "zstd"
-
-
-def look(facts: Facts) -> BodyFields | None:
-    """Return the fields of a body; None if it can't be looked at."""
-    if not _is_readable(facts):
-        return None
-    try:
-        return read_fields(facts.body.head)
-    except (ValueError, UnreadBodyError):
-        return None
-
-
 def _refusal_of(facts: Facts, fleet: Fleet) -> Refusal | None:
     """Return how a real Ollama refuses a request, whatever models it has."""
     if facts.route.name == "/api/blobs/:digest":
         return digest_refusal(facts.path)
-    if not _is_readable(facts):
+    if not is_readable(facts):
         return None
     return refusal(facts.route.name, facts.body.head, fleet.version)
-
-
-def _absence(route: Route, name: str, more: str = "") -> Refuse:
-    """Say that a model is not there, in the words that its route has for that."""
-    return _refuse(route, 404, absence(route.name, name) + more)
-
-
-def _refuse(route: Route, status: int, message: str) -> Refuse:
-    is_native = route.family is Family.NATIVE
-    return Refuse(
-        Refusal(status, message, is_translated=not is_native, has_charset=is_native)
-    )

@@ -3,10 +3,12 @@
 Values only. `Facts` go into `ollama_proxy.core.dispatch.decide`, a `Plan` comes out.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol, TypeAlias
 
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.model_fate import Fate
 from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need
@@ -37,8 +39,47 @@ class ReadableBody(Protocol):
         """Return how it is compressed, say; empty if it is not."""
 
 
+class PoolChoices(Protocol):
+    """Tells which pool serves what, and which instance alone has a model or a file."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the names of the pools, in the order of the settings."""
+
+    @property
+    def uploads(self) -> str:
+        """Return the pool whose instance takes files."""
+
+    def of_model(self, model: str) -> str | None:
+        """Return the pool of a model; None if no pool serves it."""
+
+    def of_route(self, method: str, path: str) -> str | None:
+        """Return the pool that answered a route outside of Ollama's table."""
+
+    def awake(self) -> str | None:
+        """Return the first pool that has a ready instance."""
+
+    def instance_of(self, pool: str, model: str) -> LaunchId | None:
+        """Return the ready instance that alone has a model that was created on it."""
+
+    def instance_with(self, pool: str, digests: Collection[str]) -> LaunchId | None:
+        """Return the ready instance that files go to, or that has all of these."""
+
+
 class Fleet(Protocol):
-    """Tells what instances, lists and settings say at this moment."""
+    """Tells what the pool of a request, its lists and the settings say now."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the pool."""
+
+    @property
+    def pools(self) -> PoolChoices:
+        """Return what the choice of a pool goes by."""
+
+    @property
+    def has_several(self) -> bool:
+        """Tell whether several instances are ready."""
 
     @property
     def is_ready(self) -> bool:
@@ -136,6 +177,29 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Choose:
+    """Plan: have the request served by a pool, and decide again.
+
+    ``only``: by that instance, which alone has what the request needs.
+    """
+
+    pool: str
+    only: LaunchId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """Plan: read the body until its model is seen, as far as limits allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Plan: answer a list from all instances of a pool; None: of every pool."""
+
+    pool: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observe:
     """Plan: relay to the ready instance without resetting its idle timer.
 
@@ -163,7 +227,9 @@ class Wait:
     seeks: str = ""
 
 
-Plan: TypeAlias = Say | Refuse | Unavailable | Read | Observe | Relay | Wait
+Plan: TypeAlias = (
+    Say | Refuse | Unavailable | Read | Choose | Seek | Gather | Observe | Relay | Wait
+)
 
 
 @dataclass(slots=True)
@@ -178,6 +244,9 @@ class Facts:
       request out.
     - ``may_wait_s``: how long the request may still wait. ``admitted``: the `Wait` that
       has begun. ``waited``: it ended without an instance.
+    - ``is_routed``: its pool is chosen, or there is no choice. ``named_pool``: the pool
+      that it names. ``sought``: the body was read to find the model. ``only``: the
+      launch of the one instance that can serve it.
     """
 
     method: str
@@ -193,6 +262,10 @@ class Facts:
     may_wait_s: float = 0.0
     admitted: Wait | None = None
     waited: bool = False
+    is_routed: bool = True
+    named_pool: str = ""
+    sought: bool = False
+    only: LaunchId | None = None
 
     def note_failure(self, problem: str, *, may_be_done: bool) -> None:
         """Take note that an instance gave no answer."""

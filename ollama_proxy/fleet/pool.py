@@ -140,20 +140,33 @@ class Pool:
         self.stop_admitting()
         await self._tasks.aclose()
 
-    def try_lease(self) -> Lease | None:
-        """Claim the least busy ready instance, if there is one."""
-        return self._leasing.claim()
+    @property
+    def ready_count(self) -> int:
+        """Return how many instances are ready."""
+        return self._leasing.ready_count
+
+    def has_ready(self, launch_id: LaunchId) -> bool:
+        """Tell whether the instance of a launch is ready."""
+        return self._leasing.has_ready(launch_id)
+
+    def try_lease(self, only: LaunchId | None = None) -> Lease | None:
+        """Claim the least busy ready instance, if there is one; ``only``: that one."""
+        return self._leasing.claim(only)
 
     def duplicate(self, lease: Lease) -> Lease | None:
         """Claim the instance of a lease once more; None if it serves no longer."""
         return self._leasing.duplicate(lease)
 
-    def observe(self) -> Lease | None:
+    def observe(self, only: LaunchId | None = None) -> Lease | None:
         """Claim a ready instance for a request that does not reset its idle timer.
 
-        The lease is cut all the same if the instance is lost.
+        ``only``: that one. The lease is cut all the same if the instance is lost.
         """
-        return self._leasing.observe()
+        return self._leasing.observe(only)
+
+    def observe_all(self) -> list[Lease]:
+        """Claim every ready instance, as `observe` does one."""
+        return self._leasing.observe_all()
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance, without a lease on it; None if none is ready."""

@@ -87,6 +87,10 @@ class ExtraRoutes:
             return replace(route, asleep=ColdAnswer.WAKE)
         return route
 
+    def has_learnt(self, method: str, path: str) -> bool:
+        """Tell whether an instance here answered a route."""
+        return f"{method} {path}" in self._book.lessons.routes
+
     def _is_former(self, asked: str) -> bool:
         if asked not in _FORMER:
             return False

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 
 from ollama_proxy.core.ollama.request_fields import Need
+from ollama_proxy.core.plans import PoolChoices
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.unknown_models import UnknownModels
@@ -19,7 +20,9 @@ class FleetView:
 
     def __init__(
         self,
+        name: str,
         pool: Pool,
+        pools: PoolChoices,
         unknown: UnknownModels,
         ignores: IdleIgnores,
         spared: Collection[Need],
@@ -31,6 +34,8 @@ class FleetView:
         self.ignores = ignores.match
         self.fate = unknown.judge
         self.next_look_s = unknown.next_look_s
+        self.name = name
+        self.pools = pools
         self._pool = pool
         self._last_version = last_version
 
@@ -38,6 +43,11 @@ class FleetView:
     def is_ready(self) -> bool:
         """Tell whether an instance serves."""
         return self._pool.is_ready
+
+    @property
+    def has_several(self) -> bool:
+        """Tell whether several instances are ready."""
+        return self._pool.ready_count > 1
 
     @property
     def version(self) -> str:

@@ -1,22 +1,68 @@
-"""Hold the pools in their order."""
+"""Hold the pools in their order, and know which of them serves what."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.ollama.model_globs import ModelGroups
+from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
 from ollama_proxy.serving.pool_services import PoolServices
 
 
 class PoolMap:
-    """Holds what belongs to each pool, in the order of the settings."""
+    """Holds what belongs to each pool: `PoolChoices`.
 
-    def __init__(self, pools: Sequence[PoolServices]) -> None:
-        self._pools = {pool.name: pool for pool in pools}
-        self.first = pools[0]
+    ``groups`` says which models are whose; ``uploads`` is the pool that takes files.
+    The first pool that is added is the first in the settings.
+    """
+
+    def __init__(self, groups: ModelGroups, uploads: str) -> None:
+        self.uploads = uploads
+        self.of_model = groups.group_of
+        self.names: Sequence[str] = ()
+        self.first: PoolServices
+        self._pools: dict[str, PoolServices] = {}
+
+    def add(self, services: PoolServices) -> None:
+        """Add a pool; what it is built from may know this map already."""
+        if not self._pools:
+            self.first = services
+        self._pools[services.name] = services
+        self.names = tuple(self._pools)
 
     def __iter__(self) -> Iterator[PoolServices]:
         return iter(self._pools.values())
 
-    def __len__(self) -> int:
-        return len(self._pools)
-
     def __getitem__(self, name: str) -> PoolServices:
         return self._pools[name]
+
+    @property
+    def leave_no_choice(self) -> bool:
+        """Tell whether one pool, and any instance of it, serves every request."""
+        return len(self.names) == 1 and self.first.places.is_empty
+
+    def awake(self) -> str | None:
+        """Return the first pool that has a ready instance."""
+        return next((one.name for one in self if one.pool.is_ready), None)
+
+    def resolve(self, route: Route, method: str, path: str) -> Route:
+        """Return what a request is, now that the routes besides Ollama's are known."""
+        if route.kind is not Kind.UNKNOWN:
+            return route
+        for services in self:
+            resolved = services.extra_routes.resolve(route, method, path)
+            if resolved.asleep is ColdAnswer.WAKE:
+                return resolved
+        return route
+
+    def of_route(self, method: str, path: str) -> str | None:
+        """Return the pool that answered a route outside of Ollama's table."""
+        answered = (one for one in self if one.extra_routes.has_learnt(method, path))
+        return next((one.name for one in answered), None)
+
+    def instance_of(self, pool: str, model: str) -> LaunchId | None:
+        """Return the ready instance that alone has a model."""
+        return self._pools[pool].places.instance_of(model)
+
+    def instance_with(self, pool: str, digests: Collection[str]) -> LaunchId | None:
+        """Return the ready instance that files go to, or that has all of these."""
+        return self._pools[pool].places.instance_with(digests)

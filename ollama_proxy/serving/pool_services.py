@@ -12,6 +12,7 @@ from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.own_replies import OwnReplies
@@ -19,6 +20,7 @@ from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.unknown_models import UnknownModels
+from ollama_proxy.serving.whereabouts import Whereabouts
 from ollama_proxy.store.ports import Place
 
 
@@ -31,7 +33,9 @@ class PoolServices:
 
     name: str
     pool: Pool
+    hold: HoldPolicy
     place: Place
+    places: Whereabouts
     fleet: FleetView
     catalogue: Catalog
     book: LessonBook
@@ -45,10 +49,11 @@ class PoolServices:
     status: PoolStatus
     replies: OwnReplies
 
-    def lease(self, plan: Relay | Observe) -> Lease | None:
+    def lease(self, context: RequestContext, plan: Relay | Observe) -> Lease | None:
         """Lease the instance that a plan counts on; None if none is ready now."""
-        is_use = isinstance(plan, Relay)
-        return self.pool.try_lease() if is_use else self.pool.observe()
+        if isinstance(plan, Relay):
+            return self.pool.try_lease(context.only)
+        return self.pool.observe(context.only)
 
     def admit(self, context: RequestContext, wait: Wait) -> None:
         """Let a request begin to wait, and remember for whose sake it does."""

@@ -9,8 +9,8 @@ from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.body_budget import BodyBudget
-from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
@@ -31,10 +31,10 @@ class Services:
     """
 
     pools: PoolMap
+    lists: ModelLists
     relay: UpstreamClient
     mark: LoopMark
     budget: BodyBudget
-    hold: HoldPolicy
     metrics: Metrics
     stall_s: float
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
-from ollama_proxy.core.plans import Facts, Wait
+from ollama_proxy.core.plans import Choose, Facts, Wait
 
 if TYPE_CHECKING:
     from ollama_proxy.serving.pool_services import PoolServices
@@ -30,6 +30,13 @@ class RequestContext(Facts):
     def model(self) -> str | None:
         """Return the model that has to be in memory, if any."""
         return self.load.model if self.load is not None else None
+
+    def choose(self, plan: Choose, served: "PoolServices") -> None:
+        """Have the request served by a pool, and by one instance of it if it needs to.
+
+        It waits as that pool has it, but for a wait of its own choosing.
+        """
+        self.is_routed, self.served, self.only = True, served, plan.only
 
     def admit(self, wait: Wait) -> None:
         """Record that the request begins to wait, and which model it needs loaded."""

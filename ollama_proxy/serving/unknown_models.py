@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.core.dispatch import look
+from ollama_proxy.core.body_look import look
 from ollama_proxy.core.http.headers import media_type
 from ollama_proxy.core.ollama.answer_end import Head
 from ollama_proxy.core.ollama.lessons import Lessons

@@ -1,25 +1,31 @@
 """What becomes of a request: one table, whichever server reads it."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from ollama_proxy.core.dispatch import decide
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.model_fate import Fate
 from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, read_fields
 from ollama_proxy.core.ollama.routes import ColdAnswer, Family, classify
 from ollama_proxy.core.plans import (
+    Choose,
     Facts,
+    Gather,
     Known,
     Observe,
     Plan,
+    PoolChoices,
     Read,
     Reading,
     Refuse,
     Relay,
     Say,
+    Seek,
     Unavailable,
     Wait,
 )
@@ -35,10 +41,41 @@ class Body:
 
 
 @dataclass
+class FakePools:
+    """Two pools: ``big`` has the models that begin so, ``small`` what begins so."""
+
+    names: Sequence[str] = ("big", "small")
+    uploads: str = "small"
+    awake_pool: str | None = None
+    routes: dict[str, str] = field(default_factory=dict)
+    created: dict[str, LaunchId] = field(default_factory=dict)
+    files: dict[str, LaunchId] = field(default_factory=dict)
+
+    def of_model(self, model: str) -> str | None:
+        return next((name for name in self.names if model.startswith(name)), None)
+
+    def of_route(self, method: str, path: str) -> str | None:
+        return self.routes.get(f"{method} {path}")
+
+    def awake(self) -> str | None:
+        return self.awake_pool
+
+    def instance_of(self, pool: str, model: str) -> LaunchId | None:
+        return self.created.get(f"{pool} {model}")
+
+    def instance_with(self, pool: str, digests: Collection[str]) -> LaunchId | None:
+        del digests
+        return self.files.get(pool)
+
+
+@dataclass
 class FakeFleet:
     """Says what a test has it say; ``ignored`` is a program that never wakes."""
 
     is_ready: bool = False
+    name: str = "default"
+    pools: PoolChoices = field(default_factory=FakePools)
+    has_several: bool = False
     version: str = ""
     read_limit_s: float = 5.0
     spared: frozenset[Need] = frozenset()
@@ -106,104 +143,104 @@ TABLE: list[tuple[str, Facts, FakeFleet, Plan | str]] = [
     ("1 a loop of a read", facts("GET /", objection="x"), COLD, Say(Known.LOOP)),
     ("2 the root", facts("GET /"), COLD, Say(Known.ROOT)),
     ("2 the root of a ready one", facts("HEAD /"), READY, Say(Known.ROOT)),
-    ("3 a read's body", coming("POST /api/show"), READY, READ_ALL),
-    ("3 an unknown one's", coming("POST /nowhere"), READY, READ_SMALL),
-    ("3 a use's", coming(GENERATE), READY, READ_SMALL),
-    ("3 a change's", coming("POST /api/pull"), READY, READ_ALL),
-    ("3 an upload's", coming("POST /api/blobs/sha256:00"), READY, READ_SMALL),
-    ("4 a read, ready", facts("GET /api/tags"), READY, Observe(5.0)),
-    ("4 ollama.com's", facts("POST /api/me"), READY, Observe(None)),
-    ("4 an unknown route", facts("GET /nowhere"), READY, Observe(None)),
+    ("4 a read's body", coming("POST /api/show"), READY, READ_ALL),
+    ("4 an unknown one's", coming("POST /nowhere"), READY, READ_SMALL),
+    ("4 a use's", coming(GENERATE), READY, READ_SMALL),
+    ("4 a change's", coming("POST /api/pull"), READY, READ_ALL),
+    ("4 an upload's", coming("POST /api/blobs/sha256:00"), READY, READ_SMALL),
+    ("6 a read, ready", facts("GET /api/tags"), READY, Observe(5.0)),
+    ("6 ollama.com's", facts("POST /api/me"), READY, Observe(None)),
+    ("6 an unknown route", facts("GET /nowhere"), READY, Observe(None)),
     (
-        "4 an unknown upload",
+        "6 an unknown upload",
         coming("POST /nowhere", reading=Reading.SMALL),
         READY,
         Observe(None),
     ),
     (
-        "4 too long a read",
+        "6 too long a read",
         coming("POST /api/tags/x", reading=Reading.SMALL),
         READY,
         Observe(None),
     ),
     (
-        "7 too long a show",
+        "9 too long a show",
         coming("POST /api/show", reading=Reading.WHOLE),
         READY,
         Say(Known.COLD),
     ),
-    ("7 an unknown one of ours", facts("GET /-/nope"), READY, Say(Known.COLD)),
+    ("9 an unknown one of ours", facts("GET /-/nope"), READY, Say(Known.COLD)),
     (
-        "5 an unknown one is lost",
+        "7 an unknown one is lost",
         facts("POST /nowhere", **LOST),
         READY,
         Unavailable("refused"),
     ),
-    ("7 an unknown one failed", facts("POST /x", **FAILED), READY, Say(Known.COLD)),
-    ("7 a read failed", facts("GET /api/tags", **LOST), READY, Say(Known.COLD)),
-    ("6 a broken show", facts("POST /api/show", b"{"), COLD, "400"),
+    ("9 an unknown one failed", facts("POST /x", **FAILED), READY, Say(Known.COLD)),
+    ("9 a read failed", facts("GET /api/tags", **LOST), READY, Say(Known.COLD)),
+    ("8 a broken show", facts("POST /api/show", b"{"), COLD, "400"),
     (
-        "7 a show",
+        "9 a show",
         facts("POST /api/show", LOAD),
         COLD,
         Say(Known.COLD, read_fields(LOAD)),
     ),
-    ("7 a read, cold", facts("GET /api/tags"), COLD, Say(Known.COLD)),
-    ("8 an unload, ready", facts(GENERATE, UNLOAD), READY, Observe(None)),
-    ("8 a load that is spared", facts(GENERATE, LOAD), SPARES_READY, Observe(None)),
-    ("8 a cloud model", facts(COMPLETIONS, CLOUD), SPARES_READY, Observe(None)),
-    ("8 a health check", facts(GENERATE, ASK, agent="uptime"), READY, Observe(None)),
-    ("9 a load that counts", facts(GENERATE, LOAD), READY, Relay()),
-    ("9 a use, ready", facts(GENERATE, ASK), READY, Relay()),
-    ("9 broken JSON, ready", facts(GENERATE, b"{"), READY, Relay()),
-    ("9 a change, ready", facts("POST /api/pull", LOAD), READY, Relay()),
+    ("9 a read, cold", facts("GET /api/tags"), COLD, Say(Known.COLD)),
+    ("10 an unload, ready", facts(GENERATE, UNLOAD), READY, Observe(None)),
+    ("10 a load that is spared", facts(GENERATE, LOAD), SPARES_READY, Observe(None)),
+    ("10 a cloud model", facts(COMPLETIONS, CLOUD), SPARES_READY, Observe(None)),
+    ("10 a health check", facts(GENERATE, ASK, agent="uptime"), READY, Observe(None)),
+    ("11 a load that counts", facts(GENERATE, LOAD), READY, Relay()),
+    ("11 a use, ready", facts(GENERATE, ASK), READY, Relay()),
+    ("11 broken JSON, ready", facts(GENERATE, b"{"), READY, Relay()),
+    ("11 a change, ready", facts("POST /api/pull", LOAD), READY, Relay()),
     (
-        "9 a health check that changes",
+        "11 a health check that changes",
         facts("POST /api/pull", LOAD, agent="uptime"),
         READY,
         Relay(),
     ),
     (
-        "9 an upload, ready",
+        "11 an upload, ready",
         coming("POST /api/blobs/sha256:00", reading=Reading.SMALL),
         READY,
         Relay(),
     ),
-    ("10 a use is lost", facts(GENERATE, ASK, **LOST), READY, Unavailable("refused")),
+    ("12 a use is lost", facts(GENERATE, ASK, **LOST), READY, Unavailable("refused")),
     (
-        "10 half an upload failed",
+        "12 half an upload failed",
         coming("POST /api/pull", reading=Reading.WHOLE, **FAILED),
         READY,
         Unavailable("refused"),
     ),
-    ("11 a long use, cold", coming(GENERATE, reading=Reading.SMALL), COLD, READ_ALL),
-    ("12 broken JSON, cold", facts(GENERATE, b"{"), COLD, "400"),
-    ("12 no digest", facts("POST /api/blobs/x"), COLD, "400"),
-    ("12 no model", facts(GENERATE, b"{}"), COLD, unlike("model '' not found")),
-    ("12 no model to chat", facts("POST /api/chat", b"{}"), COLD, "400"),
-    ("12 an unload", facts(GENERATE, UNLOAD), COLD, Say(Known.DONE, None)),
+    ("13 a long use, cold", coming(GENERATE, reading=Reading.SMALL), COLD, READ_ALL),
+    ("14 broken JSON, cold", facts(GENERATE, b"{"), COLD, "400"),
+    ("14 no digest", facts("POST /api/blobs/x"), COLD, "400"),
+    ("14 no model", facts(GENERATE, b"{}"), COLD, unlike("model '' not found")),
+    ("14 no model to chat", facts("POST /api/chat", b"{}"), COLD, "400"),
+    ("14 an unload", facts(GENERATE, UNLOAD), COLD, Say(Known.DONE, None)),
     (
-        "12 an unload of nothing",
+        "14 an unload of nothing",
         facts(GENERATE, UNLOAD),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         unlike("model 'tiny' not found"),
     ),
-    ("12 a load that is spared", facts(GENERATE, LOAD), SPARES, Say(Known.DONE, None)),
-    ("12 a cloud model", facts(COMPLETIONS, CLOUD), SPARES, "503"),
+    ("14 a load that is spared", facts(GENERATE, LOAD), SPARES, Say(Known.DONE, None)),
+    ("14 a cloud model", facts(COMPLETIONS, CLOUD), SPARES, "503"),
     (
-        "12 a model that is not there",
+        "14 a model that is not there",
         facts(GENERATE, ASK),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         unlike("model 'tiny' not found"),
     ),
     (
-        "12 in OpenAI's words",
+        "14 in OpenAI's words",
         facts(COMPLETIONS, CHAT),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         unlike("model 'tiny' not found", family="openai"),
     ),
     (
-        "12 it is looked for later",
+        "14 it is looked for later",
         facts(GENERATE, ASK),
         FakeFleet(fates={"tiny": Fate.LATER}),
         unlike(
@@ -212,80 +249,80 @@ TABLE: list[tuple[str, Facts, FakeFleet, Plan | str]] = [
         ),
     ),
     (
-        "12 a health check",
+        "14 a health check",
         facts(GENERATE, ASK, agent="uptime"),
         COLD,
         Say(Known.UNWOKEN),
     ),
     (
-        "12 a health check of nothing",
+        "14 a health check of nothing",
         facts(GENERATE, ASK, agent="uptime"),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         unlike("model 'tiny' not found"),
     ),
     (
-        "12 a health check, packed",
+        "14 a health check, packed",
         coming(COMPLETIONS, agent="uptime", reading=Reading.WHOLE),
         COLD,
         Say(Known.UNWOKEN),
     ),
     (
-        "12 a health check that failed",
+        "14 a health check that failed",
         facts(GENERATE, ASK, agent="uptime", tried=True),
         READY,
         Say(Known.UNWOKEN),
     ),
     (
-        "13 it waited in vain",
+        "15 it waited in vain",
         facts(GENERATE, ASK, admitted=Wait(NAMED), waited=True),
         COLD,
         Unavailable(),
     ),
     (
-        "13 it failed, and may not wait",
+        "15 it failed, and may not wait",
         facts(GENERATE, ASK, **FAILED),
         READY,
         Unavailable("refused"),
     ),
-    ("14 a use, cold", facts(GENERATE, ASK), COLD, Wait(NAMED)),
-    ("14 none to be had", facts(GENERATE, ASK, tried=True), READY, Wait(NAMED)),
+    ("16 a use, cold", facts(GENERATE, ASK), COLD, Wait(NAMED)),
+    ("16 none to be had", facts(GENERATE, ASK, tried=True), READY, Wait(NAMED)),
     (
-        "14 it failed, and may wait",
+        "16 it failed, and may wait",
         facts(GENERATE, ASK, may_wait_s=9.0, **FAILED),
         READY,
         Wait(NAMED),
     ),
     (
-        "14 once let wait, it is not judged again",
+        "16 once let wait, it is not judged again",
         facts(GENERATE, ASK, may_wait_s=9.0, admitted=Wait(NAMED), **FAILED),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         Wait(NAMED),
     ),
     (
-        "14 it joins others",
+        "16 it joins others",
         facts(GENERATE, ASK),
         FakeFleet(fates={"tiny": Fate.JOIN}),
         Wait(NAMED, joins=True),
     ),
     (
-        "14 an unknown model",
+        "16 an unknown model",
         facts(GENERATE, ASK),
         FakeFleet(fates={"tiny": Fate.WAKE}),
         Wait(NAMED, seeks="tiny"),
     ),
     (
-        "14 a pull of it",
+        "16 a pull of it",
         facts("POST /api/pull", LOAD),
         FakeFleet(fates={"tiny": Fate.ABSENT}),
         Wait(read_fields(LOAD)),
     ),
     (
-        "14 too long to be looked at",
+        "16 too long to be looked at",
         coming(GENERATE, reading=Reading.WHOLE),
         COLD,
         Wait(),
     ),
-    ("14 a listed route", facts("POST /v1/rerank", route=LISTED), COLD, Wait()),
+    ("16 a listed route", facts("POST /v1/rerank", route=LISTED), COLD, Wait()),
 ]
 
 
@@ -319,6 +356,270 @@ def test_deciding_changes_no_fact() -> None:
         decide(request_facts, fleet)
 
         assert request_facts == before
+
+
+def choosing(line: str, body: bytes = b"", **known: Any) -> Facts:
+    """Return what is known of a request whose pool is not chosen yet."""
+    return facts(line, body, is_routed=False, **known)
+
+
+def choosing_later(line: str, came: bytes = b"", **known: Any) -> Facts:
+    """Return the same of a request whose body is not all here."""
+    return coming(line, came, is_routed=False, **known)
+
+
+BIG, SMALL = Choose("big"), Choose("small")
+LAUNCH = LaunchId("launch-1")
+FILES = b'{"model":"big","files":{"m.gguf":"sha256:00"}}'
+BLOB = "/api/blobs/sha256:00"
+FORM = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n--x'
+AUDIO = "POST /v1/audio/transcriptions"
+ONE = FakePools(("big",), "big")
+POOLS: list[tuple[str, Facts, FakePools, Plan | str]] = [
+    ("a it names one", choosing("GET /x", named_pool="small"), FakePools(), SMALL),
+    (
+        "a a list of one",
+        choosing("GET /api/tags", named_pool="small"),
+        FakePools(),
+        SMALL,
+    ),
+    ("a a file of one", choosing(f"POST {BLOB}", named_pool="big"), FakePools(), BIG),
+    ("a it names none", choosing("GET /x", named_pool="none"), FakePools(), "400"),
+    ("a there is no other", choosing("GET /x", named_pool="none"), ONE, BIG),
+    (
+        "a it has a model",
+        choosing(GENERATE, b'{"model":"small"}', named_pool="big"),
+        FakePools(),
+        SMALL,
+    ),
+    ("b tags", choosing("GET /api/tags"), FakePools(), Gather()),
+    ("b tags, head alone", choosing("HEAD /api/tags"), FakePools(), Gather()),
+    ("b models", choosing("GET /v1/models"), FakePools(), Gather()),
+    ("b ps", choosing("GET /api/ps"), FakePools(), Gather()),
+    ("b of one pool", choosing("GET /api/tags"), ONE, BIG),
+    ("c a file", choosing_later(f"POST {BLOB}"), FakePools(), SMALL),
+    ("c is it there", choosing(f"HEAD {BLOB}"), FakePools(uploads="big"), BIG),
+    (
+        "c where files went before",
+        choosing_later(f"POST {BLOB}"),
+        FakePools(files={"small": LAUNCH}),
+        Choose("small", LAUNCH),
+    ),
+    (
+        "d a route that a pool answered",
+        choosing("POST /v1/rerank", route=LISTED),
+        FakePools(awake_pool="big", routes={"POST /v1/rerank": "small"}),
+        SMALL,
+    ),
+    (
+        "d one that is listed",
+        choosing("POST /v1/rerank", route=LISTED),
+        FakePools(),
+        BIG,
+    ),
+    (
+        "d listed, and one is awake",
+        choosing("POST /v1/rerank", route=LISTED),
+        FakePools(awake_pool="small"),
+        SMALL,
+    ),
+    ("e unknown, awake", choosing("GET /x"), FakePools(awake_pool="small"), SMALL),
+    ("e unknown, asleep", choosing_later("POST /x"), FakePools(), BIG),
+    ("e a version", choosing("GET /api/version"), FakePools(awake_pool="small"), SMALL),
+    ("f in the path", choosing("GET /v1/models/small%3Ax"), FakePools(), SMALL),
+    ("f of no pool", choosing("GET /v1/models/other"), FakePools(), "404"),
+    (
+        "g it is too long",
+        choosing_later(GENERATE, b" " * (32 << 20), sought=True),
+        FakePools(),
+        "413",
+    ),
+    (
+        "g one pool has it all the same",
+        choosing_later(GENERATE, b" " * (32 << 20), sought=True),
+        ONE,
+        BIG,
+    ),
+    ("h nothing came yet", choosing_later(GENERATE), FakePools(), Seek()),
+    ("h not seen yet", choosing_later(GENERATE, b'{"mod'), FakePools(), Seek()),
+    ("h a change is read", choosing_later("POST /api/pull"), FakePools(), READ_ALL),
+    (
+        "h too long a change",
+        choosing_later("POST /api/create", b"{", reading=Reading.WHOLE),
+        FakePools(),
+        Seek(),
+    ),
+    ("h a form", choosing_later(AUDIO, FORM[:20]), FakePools(), Seek()),
+    (
+        "h memory is full",
+        choosing_later(GENERATE, b"{", sought=True),
+        FakePools(),
+        "503",
+    ),
+    ("i none", choosing(GENERATE, b"{}"), FakePools(), BIG),
+    ("i none, awake", choosing(GENERATE, b"{}"), FakePools(awake_pool="small"), SMALL),
+    ("i broken", choosing(GENERATE, b"{"), FakePools(), BIG),
+    ("i no object", choosing("POST /api/chat", b"[1]"), FakePools(), BIG),
+    ("j an unknown one", choosing(GENERATE, b'{"model":"other"}'), FakePools(), "404"),
+    ("j to show", choosing("POST /api/show", b'{"model":"other"}'), FakePools(), "404"),
+    ("j to pull", choosing("POST /api/pull", b'{"model":"other"}'), FakePools(), "400"),
+    (
+        "j to delete",
+        choosing("DELETE /api/delete", b'{"name":"x"}'),
+        FakePools(),
+        "404",
+    ),
+    ("k files elsewhere", choosing("POST /api/create", FILES), FakePools(), "400"),
+    (
+        "k files that it has",
+        choosing("POST /api/create", FILES),
+        FakePools(files={"big": LAUNCH}),
+        Choose("big", LAUNCH),
+    ),
+    (
+        "k the pool takes files",
+        choosing("POST /api/create", FILES),
+        FakePools(uploads="big"),
+        BIG,
+    ),
+    (
+        "k a copy for another",
+        choosing("POST /api/copy", b'{"source":"big","destination":"small"}'),
+        FakePools(),
+        "400",
+    ),
+    (
+        "k a copy for none",
+        choosing("POST /api/copy", b'{"source":"big","destination":"x"}'),
+        FakePools(),
+        "400",
+    ),
+    (
+        "l a copy",
+        choosing("POST /api/copy", b'{"source":"big","destination":"big:2"}'),
+        FakePools(),
+        BIG,
+    ),
+    ("l a use", choosing(GENERATE, b'{"model":"small"}'), FakePools(), SMALL),
+    (
+        "l a use, seen early",
+        choosing_later(GENERATE, b'{"model":"small","p'),
+        FakePools(),
+        SMALL,
+    ),
+    (
+        "l keys in any case",
+        choosing(COMPLETIONS, b'{"MODEL":"small"}'),
+        FakePools(),
+        SMALL,
+    ),
+    (
+        "l the last counts",
+        choosing(GENERATE, b'{"model":"big","model":"small"}'),
+        FakePools(),
+        SMALL,
+    ),
+    ("l to show", choosing("POST /api/show", b'{"name":"small"}'), FakePools(), SMALL),
+    (
+        "l to create of another",
+        choosing("POST /api/create", b'{"model":"big","from":"small"}'),
+        FakePools(),
+        BIG,
+    ),
+    ("l to be heard", choosing(AUDIO, FORM), FakePools(), SMALL),
+    ("l to be heard, early", choosing_later(AUDIO, FORM), FakePools(), SMALL),
+    (
+        "l on one instance alone",
+        choosing(GENERATE, b'{"model":"big"}'),
+        FakePools(created={"big big": LAUNCH}),
+        Choose("big", LAUNCH),
+    ),
+    (
+        "l on one instance alone, of one pool",
+        choosing(GENERATE, b'{"model":"big"}'),
+        FakePools(("big",), "big", created={"big big": LAUNCH}),
+        Choose("big", LAUNCH),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("request_facts", "pools", "plan"),
+    [row[1:] for row in POOLS],
+    ids=[row[0] for row in POOLS],
+)
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_pool_is_chosen_before_anything_is_leased(
+    request_facts: Facts, pools: FakePools, plan: Plan | str, *, is_ready: bool
+) -> None:
+    fleet = FakeFleet(is_ready=is_ready, pools=pools)
+    before = replace(request_facts)
+
+    decided = decide(request_facts, fleet)
+
+    if plan == "503":
+        assert isinstance(decided, Unavailable)
+    elif isinstance(plan, str):
+        assert isinstance(decided, Refuse)
+        assert str(decided.refusal.status) == plan
+    else:
+        assert decided == plan
+    assert request_facts == before
+
+
+def test_loops_and_the_root_need_no_pool() -> None:
+    assert decide(choosing("GET /"), COLD) == Say(Known.ROOT)
+    assert decide(choosing(GENERATE, objection="again"), COLD) == Say(Known.LOOP)
+
+
+def test_a_packed_body_is_refused_where_its_model_chooses_a_pool() -> None:
+    packed = choosing(COMPLETIONS, b"(packed)")
+    packed.body = Body(b"(packed)", encoding="zstd")
+
+    decided = decide(packed, FakeFleet())
+
+    assert isinstance(decided, Refuse)
+    assert decided.refusal.status == 415
+    assert "big, small" in decided.refusal.message
+    assert decide(packed, FakeFleet(pools=ONE)) == BIG
+
+
+@pytest.mark.parametrize(
+    ("request_facts", "words"),
+    [
+        (choosing("GET /x", named_pool="none"), ["'none'", "big, small"]),
+        (
+            choosing_later(GENERATE, b" " * (32 << 20), sought=True),
+            ["32 MB", "big, small"],
+        ),
+        (
+            choosing("POST /api/create", FILES),
+            ["'big'", "'small'", "uploads = true", "[pools.big]"],
+        ),
+        (
+            choosing(GENERATE, b'{"model":"other"}'),
+            ["'other'", "no pool serves it", "big, small"],
+        ),
+        (
+            choosing("POST /api/copy", b'{"source":"big","destination":"small:1"}'),
+            ["'small:1'", "'small'", "'big'"],
+        ),
+    ],
+)
+def test_a_refusal_names_the_pools_and_what_to_do(
+    request_facts: Facts, words: list[str]
+) -> None:
+    decided = decide(request_facts, FakeFleet())
+
+    assert isinstance(decided, Refuse)
+    assert [word for word in words if word not in decided.refusal.message] == []
+
+
+def test_a_list_of_several_instances_is_gathered() -> None:
+    several = FakeFleet(is_ready=True, name="big", has_several=True)
+
+    assert decide(facts("GET /api/ps"), several) == Gather("big")
+    assert decide(facts("POST /api/show", LOAD), several) == Observe(5.0)
 
 
 @pytest.mark.parametrize("agent", ["", "uptime"])

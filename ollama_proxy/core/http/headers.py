@@ -28,7 +28,16 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-NOT_FOR_UPSTREAM = _HOP_BY_HOP | {"host", "expect", "origin", GUARD_TOKEN.lower()}
+POOL_HEADER = "X-Ollama-Proxy-Pool"
+"""The header by which a request without a model names its pool."""
+
+NOT_FOR_UPSTREAM = _HOP_BY_HOP | {
+    "host",
+    "expect",
+    "origin",
+    GUARD_TOKEN.lower(),
+    POOL_HEADER.lower(),
+}
 """Headers of a client's that an instance does not get, in lower case."""
 
 _NOT_FOR_CLIENT = _HOP_BY_HOP | {GUARD_HEADER.lower()}

@@ -215,7 +215,9 @@ class Catalog:
 
     def openai_models(self) -> bytes:
         """Return the body of ``/v1/models``."""
-        data = [_openai_model(model) for model in self._look().models.values()] or None
+        data = [
+            openai_model_of(model) for model in self._look().models.values()
+        ] or None
         return msgspec.json.encode({"object": "list", "data": data})
 
     def openai_model(self, model: str) -> bytes | None:
@@ -223,7 +225,7 @@ class Catalog:
         listed = self._look().models.get(full_model_name(model))
         if listed is None:
             return None
-        return msgspec.json.encode(_openai_model(listed, model))
+        return msgspec.json.encode(openai_model_of(listed, model))
 
     def _placeholder(self, name: str) -> dict[str, Any]:
         """Return an entry for a model that no instance has had yet.
@@ -303,7 +305,7 @@ def rfc3339(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _openai_model(model: ListedModel, name: str | None = None) -> dict[str, Any]:
+def openai_model_of(model: ListedModel, name: str | None = None) -> dict[str, Any]:
     """Return one model in OpenAI's shape, the owner being its namespace."""
     head = model.name.rpartition("/")[0]
     return {

@@ -7,18 +7,23 @@ from aiohttp import web
 
 from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.core.dispatch import decide
+from ollama_proxy.core.http.headers import POOL_HEADER
 from ollama_proxy.core.ollama.request_fields import wants_stream
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import (
+    Choose,
+    Gather,
     Observe,
     Read,
     Reading,
     Refuse,
     Relay,
     Say,
+    Seek,
     Unavailable,
     Wait,
 )
+from ollama_proxy.core.pool_choice import SOUGHT_BYTES, is_seen
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.aiohttp.hold import Hold
 from ollama_proxy.server.aiohttp.reply import to_response
@@ -43,12 +48,14 @@ class OllamaHandler:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
         services, context = self._services, request[REQUEST_CONTEXT]
-        context.route = context.served.extra_routes.resolve(
+        context.route = services.pools.resolve(
             context.route, request.method, context.path
         )
+        context.is_routed = services.pools.leave_no_choice
+        context.named_pool = request.headers.get(POOL_HEADER, "")
         marks = request.headers.getall(VIA, ())
         context.objection = services.mark.objection(marks)
-        context.may_wait_s = services.hold.granted_s(request.headers)
+        context.may_wait_s = context.served.hold.granted_s(request.headers)
         body = RequestBody(request, services.budget, stall_s=services.stall_s)
         context.body = body
         hold: Hold | None = None
@@ -59,12 +66,17 @@ class OllamaHandler:
                 match plan:
                     case Relay() | Observe():
                         context.tried = True
-                        if (lease := context.served.lease(plan)) is not None:
+                        lease = context.served.lease(context, plan)
+                        if lease is not None:
                             response = await self._relay(
                                 request, context, body, lease, plan, None
                             )
-                    case Read():
-                        await _read(context, body, plan)
+                    case Choose() | Seek() | Read():
+                        await self._find_out(request, context, body, plan)
+                    case Gather():
+                        response = to_response(
+                            await services.lists.reply(context, plan)
+                        )
                     case Wait():
                         hold = hold or self._hold(request, context, plan)
                         response = await self._wait(request, context, body, hold, plan)
@@ -85,7 +97,7 @@ class OllamaHandler:
         """Begin a wait, which may be one of no time at all."""
         context.served.admit(context, plan)
         streams = wants_stream(context.route, plan.fields)
-        family, policy = context.route.family, self._services.hold
+        family, policy = context.route.family, context.served.hold
         return Hold(request, family, policy, context.may_wait_s, streams=streams)
 
     async def _wait(
@@ -199,6 +211,24 @@ class OllamaHandler:
         problem = plan if isinstance(plan, Unavailable) else Unavailable()
         told = context.served.replies.unavailable(context, problem)
         return await hold.fail(told.message, context.request_id)
+
+    async def _find_out(
+        self,
+        request: web.Request,
+        context: RequestContext,
+        body: RequestBody,
+        plan: Choose | Seek | Read,
+    ) -> None:
+        """Add to the facts what a plan asks for."""
+        match plan:
+            case Choose():
+                context.choose(plan, self._services.pools[plan.pool])
+                context.may_wait_s = context.served.hold.granted_s(request.headers)
+            case Seek():
+                context.sought = True
+                await body.seek(partial(is_seen, context.route), SOUGHT_BYTES)
+            case Read():
+                await _read(context, body, plan)
 
 
 async def _read(context: RequestContext, body: RequestBody, plan: Read) -> None:

@@ -69,9 +69,24 @@ class RequestBody:
     async def keep(self, most: int = HELD_BODY) -> bool:
         """Read the body into memory as far as limits allow; True if that is all."""
         length = self._request.content_length
-        too_long = length is not None and length > HELD_BODY
-        if self.complete or too_long or self._overdrawn:
-            return self.complete
+        if length is None or length <= HELD_BODY:
+            await self._keep(most)
+        return self.complete
+
+    async def seek(self, is_seen: Callable[[bytes], bool], most: int) -> None:
+        """Read until something is seen in the beginning, or over ``most`` bytes came.
+
+        It is looked for after the first piece, and whenever twice as much has come.
+        """
+        while not (self.complete or self._overdrawn or len(self._head) > most):
+            await self._keep(min(2 * len(self._head), most))
+            if is_seen(self._head):
+                return
+
+    async def _keep(self, most: int) -> None:
+        """Read until more than ``most`` bytes are in memory, or that is all."""
+        if self.complete or self._overdrawn:
+            return
         if self.expects:
             await self.invite()
         parts = [self._head]
@@ -87,7 +102,6 @@ class RequestBody:
             self._taken += len(data)
             self.complete = content.at_eof()
         self._head = b"".join(parts)
-        return self.complete
 
     async def invite(self) -> None:
         """Send ``100 Continue`` to a client that waits for it, once."""

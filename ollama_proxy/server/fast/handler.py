@@ -13,7 +13,17 @@ from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Family, Kind, Route, classify
-from ollama_proxy.core.plans import Observe, Plan, Read, Relay, Unavailable, Wait
+from ollama_proxy.core.plans import (
+    Choose,
+    Gather,
+    Observe,
+    Plan,
+    Read,
+    Relay,
+    Seek,
+    Unavailable,
+    Wait,
+)
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.fast import response as client_response
@@ -25,6 +35,7 @@ from ollama_proxy.serving.request_context import RequestContext, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
 
+_MORE = Relay | Observe | Read | Choose | Seek | Gather | Wait
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 
 
@@ -61,16 +72,18 @@ class FastPath:
         refusal = self._access.check(facts)
         if refusal is None and not _is_simple(route):
             return False
+        pools = self._services.pools
         context = RequestContext(
             request.method,
             path,
             request.agent,
             route,
             request.body,
-            may_wait_s=self._services.hold.hold_s,
+            may_wait_s=pools.first.hold.hold_s,
             request_id=draw_request_id(),
             target=request.target,
-            served=self._services.pools.first,
+            served=pools.first,
+            is_routed=pools.leave_no_choice,
         )
         if refusal is not None:
             return self._send(client, context, self._encoded(context, refusal))
@@ -84,7 +97,7 @@ class FastPath:
         """Answer at once, or begin to relay; False if there is more to do."""
         begun_at = asyncio.get_running_loop().time()
         try:
-            plan = decide(context, context.served.fleet)
+            plan = self._decide(context)
             if isinstance(plan, Relay | Observe):
                 return self._begin(client, request, context, plan)
             if isinstance(plan, Wait) and context.may_wait_s <= 0:
@@ -102,6 +115,15 @@ class FastPath:
             failed = failure(client, context, error, has_begun=False)
             answer = self._encoded(context, failed)
         return answer is not None and self._send(client, context, answer, begun_at)
+
+    def _decide(self, context: RequestContext) -> Plan:
+        """Return the plan for a request, in its pool if that can be told by now."""
+        plan = decide(context, context.served.fleet)
+        while isinstance(plan, Choose):
+            context.choose(plan, self._services.pools[plan.pool])
+            context.may_wait_s = context.served.hold.hold_s
+            plan = decide(context, context.served.fleet)
+        return plan
 
     async def _wake(self, client: ClientConnection, context: RequestContext) -> None:
         """Begin a launch, and answer once it is durable."""
@@ -128,7 +150,7 @@ class FastPath:
         """Return an answer without an instance; None if there is more to do."""
         if isinstance(plan, Unavailable):
             return self._unavailable(context, plan)
-        if isinstance(plan, Relay | Observe | Read | Wait):
+        if isinstance(plan, _MORE):
             return None
         return self._encoded(context, context.served.replies.reply(context, plan))
 
@@ -203,7 +225,7 @@ class FastPath:
         begun_at, size = asyncio.get_running_loop().time(), len(request.body.head)
         budget, status = self._services.budget, None
         if budget.take(size):
-            lease = context.served.lease(plan)
+            lease = context.served.lease(context, plan)
             try:
                 if lease is not None:
                     status = await self._relay_under(

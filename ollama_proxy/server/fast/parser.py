@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import httptools
 
-from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM
+from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM, POOL_HEADER
 from ollama_proxy.core.http.request_head import MAX_TARGET, SINGLE, is_host
 from ollama_proxy.serving.body_budget import SMALL_BODY
 from ollama_proxy.upstream.loop_mark import VIA
@@ -27,6 +27,7 @@ _ASKS_FOR_MORE = frozenset(
         b"prefer",
         b"transfer-encoding",
         b"upgrade",
+        POOL_HEADER.lower().encode(),
     }
 )
 _VIA = VIA.lower().encode()
