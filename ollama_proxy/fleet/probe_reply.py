@@ -12,7 +12,7 @@ from ollama_proxy.core.http.compression import (
     encoding_of,
 )
 from ollama_proxy.core.lifecycle.record import Fault
-from ollama_proxy.core.ollama.catalog import ListedModel, Tags
+from ollama_proxy.core.ollama.listed_models import ListedModel, Tags
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.upstream.endpoint import is_gateway_response

@@ -19,9 +19,9 @@ from ollama_proxy.core.ollama.error_bodies import (
     escape_html,
     provisioning_body,
 )
+from ollama_proxy.core.ollama.go_words import go_quoted
 from ollama_proxy.core.ollama.model_names import shown_model_name
 from ollama_proxy.core.ollama.native_refusals import digest_refusal, name_refusal
-from ollama_proxy.core.ollama.ollama_requests import go_quoted
 from ollama_proxy.core.ollama.redirects import redirect_of
 from ollama_proxy.core.ollama.request_fields import BodyFields
 from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Route, allow_header

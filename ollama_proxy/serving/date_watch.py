@@ -8,7 +8,7 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.moments import unset_date
-from ollama_proxy.core.ollama.catalog import rfc3339
+from ollama_proxy.core.ollama.go_words import rfc3339
 
 _LOOK_EVERY_S: Final = 15.0
 _STEP_S: Final = 2.0  # in 15 s, clock slewing (0.5 ms/s) moves the date by 8 ms at most

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.catalog import ListedModel, openai_model_of
 from ollama_proxy.core.ollama.error_bodies import SPOKE
+from ollama_proxy.core.ollama.listed_models import ListedModel, openai_model_of
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.routes import ColdAnswer

@@ -2,13 +2,13 @@
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.catalog import rfc3339
 from ollama_proxy.core.ollama.error_bodies import (
     ProvisioningStatus,
     empty_answer,
     error_body,
     escape_html,
 )
+from ollama_proxy.core.ollama.go_words import rfc3339
 from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
 from ollama_proxy.core.ollama.routes import Family

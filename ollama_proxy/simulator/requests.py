@@ -7,12 +7,8 @@ import msgspec
 from aiohttp import web
 
 from ollama_proxy.core.ollama.cold_refusals import refusal
-from ollama_proxy.core.ollama.go_json import (
-    GoSyntaxError,
-    UnreadBodyError,
-    are_folded,
-    read_members,
-)
+from ollama_proxy.core.ollama.go_json import UnreadBodyError, are_folded, read_members
+from ollama_proxy.core.ollama.go_syntax import GoSyntaxError
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.routes import classify
 

@@ -7,14 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET, Raw, UnsetType, field
 
-from ollama_proxy.core.ollama.go_decode import (
-    Custom,
-    GoStruct,
-    UnmarshalError,
-    unmarshal,
-)
+from ollama_proxy.core.ollama.go_decode import UnmarshalError, unmarshal
 from ollama_proxy.core.ollama.go_json import Number
-from ollama_proxy.core.ollama.ollama_requests import Arguments, Int
+from ollama_proxy.core.ollama.go_types import Custom, GoStruct
+from ollama_proxy.core.ollama.ollama_messages import Arguments, Int
 
 AnyJson = Annotated[Any, Custom("json.RawMessage", lambda value: value)]
 

@@ -9,38 +9,22 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
 
+from ollama_proxy.core.ollama.go_words import rfc3339
+from ollama_proxy.core.ollama.listed_models import (
+    NO_DETAILS,
+    NO_TAGS,
+    ListedModel,
+    models_by_name,
+    openai_model_of,
+    with_more,
+)
 from ollama_proxy.core.ollama.model_names import full_model_name
 
 _SLEWED_S = 60.0  # a clock that is slewed by less has not been set
-
-NO_DETAILS: dict[str, Any] = {
-    "parent_model": "",
-    "format": "gguf",
-    "family": "",
-    "families": None,
-    "parameter_size": "",
-    "quantization_level": "",
-}
-
-
-class ListedModel(msgspec.Struct):
-    """Holds the part of an entry of ``/api/tags`` that other answers are made of."""
-
-    name: str
-    modified_at: str = ""
-    digest: str = ""
-    size: int = 0
-
-
-class Tags(msgspec.Struct):
-    """Holds the body of ``/api/tags``."""
-
-    models: list[ListedModel] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +194,7 @@ class Catalog:
     def _was_listed(self, name: str, digest: str) -> bool:
         """Tell whether the last instance listed this very model."""
         contents = self._contents
-        models = _by_name(contents.tags) if contents is not None else {}
+        models = models_by_name(contents.tags) if contents is not None else {}
         return name in models and models[name].digest == digest
 
     def openai_models(self) -> bytes:
@@ -263,61 +247,18 @@ def _make_view(
     expected: tuple[str, ...],
     placeholder: Callable[[str], dict[str, Any]],
 ) -> _View:
-    tags = said if said is not None else _NO_TAGS
-    models = _by_name(tags)
+    tags = said if said is not None else NO_TAGS
+    models = models_by_name(tags)
     names = "\n".join(sorted(models)).encode("utf-8", "replace")
     lacking = [name for name in expected if full_model_name(name) not in models]
     if lacking:
-        tags = _with_more(tags, [placeholder(name) for name in lacking])
-        models = _by_name(tags)
+        tags = with_more(tags, [placeholder(name) for name in lacking])
+        models = models_by_name(tags)
     return _View(said, expected, tags, models, hashlib.sha256(names).hexdigest())
-
-
-_NO_TAGS = b'{"models":[]}'
-
-
-def _by_name(tags: bytes) -> dict[str, ListedModel]:
-    """Return the models of a body of ``/api/tags`` by their full names."""
-    listed = msgspec.json.decode(tags, type=Tags).models or []
-    return {full_model_name(model.name): model for model in listed}
-
-
-def _with_more(tags: bytes, added: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a body of ``/api/tags`` with more entries; the others as they came."""
-    raw = msgspec.json.decode(tags, type=_RawTags).models
-    entries = [*raw, *(msgspec.Raw(msgspec.json.encode(one)) for one in added)]
-    return msgspec.json.encode({"models": entries})
-
-
-class _RawTags(msgspec.Struct):
-    models: list[msgspec.Raw] = []
 
 
 def sizes_of(contents: Snapshot | None) -> dict[str, int]:
     """Return how many bytes each model had on the last instance, by full name."""
     if contents is None:
         return {}
-    return {name: model.size for name, model in _by_name(contents.tags).items()}
-
-
-def rfc3339(moment: float) -> str:
-    """Return epoch seconds as Go writes them: ``2026-11-21T09:46:57.475456Z``."""
-    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
-
-
-def openai_model_of(model: ListedModel, name: str | None = None) -> dict[str, Any]:
-    """Return one model in OpenAI's shape, the owner being its namespace."""
-    head = model.name.rpartition("/")[0]
-    return {
-        "id": name or model.name,
-        "object": "model",
-        "created": _unix_seconds(model.modified_at),
-        "owned_by": head.rpartition("/")[2] or "library",
-    }
-
-
-def _unix_seconds(timestamp: str) -> int:
-    try:
-        return int(datetime.fromisoformat(timestamp).timestamp())
-    except ValueError:
-        return 0
+    return {name: model.size for name, model in models_by_name(contents.tags).items()}

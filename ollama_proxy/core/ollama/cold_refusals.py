@@ -24,8 +24,6 @@ from ollama_proxy.core.ollama.go_decode import UnmarshalError, unmarshal
 from ollama_proxy.core.ollama.go_json import (
     MOST_BYTES,
     MOST_TOKENS,
-    EmptyBodyError,
-    GoSyntaxError,
     Members,
     Number,
     UnreadBodyError,
@@ -33,6 +31,7 @@ from ollama_proxy.core.ollama.go_json import (
     folded,
     read_value,
 )
+from ollama_proxy.core.ollama.go_syntax import EmptyBodyError, GoSyntaxError
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.model_refs import Source, parse_ref
 from ollama_proxy.core.ollama.native_refusals import Refusal

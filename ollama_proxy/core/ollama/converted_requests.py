@@ -16,19 +16,12 @@ from ollama_proxy.core.ollama.anthropic_requests import (
     MessagesRequest,
 )
 from ollama_proxy.core.ollama.anthropic_requests import Tool as AnthropicTool
-from ollama_proxy.core.ollama.go_decode import (
-    UnmarshalError,
-    base64_fault,
-    tree_of,
-    unmarshal,
-)
-from ollama_proxy.core.ollama.go_json import GoSyntaxError, read_whole
-from ollama_proxy.core.ollama.ollama_requests import (
-    Arguments,
-    ToolFunctionParameters,
-    go_quoted,
-    go_type_of,
-)
+from ollama_proxy.core.ollama.go_base64 import base64_fault
+from ollama_proxy.core.ollama.go_decode import UnmarshalError, tree_of, unmarshal
+from ollama_proxy.core.ollama.go_json import read_whole
+from ollama_proxy.core.ollama.go_syntax import GoSyntaxError
+from ollama_proxy.core.ollama.go_words import go_quoted, go_type_of
+from ollama_proxy.core.ollama.ollama_messages import Arguments, ToolFunctionParameters
 from ollama_proxy.core.ollama.openai_requests import (
     ChatCompletionRequest,
     CompletionRequest,

@@ -7,45 +7,25 @@ Go's message (``encoding/json/decode.go`` of Go 1.26).
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
 
+from ollama_proxy.core.ollama.go_base64 import base64_fault
 from ollama_proxy.core.ollama.go_json import Members, Number, folded
+from ollama_proxy.core.ollama.go_types import (
+    BYTE,
+    FLOAT32_MAX,
+    GoStruct,
+    Target,
+    target_of,
+)
 
 _INT64 = range(-(2**63), 2**63)
 _UINT8 = range(256)
 _LONGEST_INT = 20
 _WHOLE = re.compile(r"-?[0-9]+\Z")
-FLOAT32_MAX = 3.4028235677973366e38
-_BASE64_BEGUN = re.compile(r"[A-Za-z0-9+/\r\n]*+")
-_NEWLINES = re.compile(r"[\r\n]*+")
-_QUANTUM = 4
-
-
-class GoStruct(msgspec.Struct):
-    """Decodes as a struct of Go's: msgspec reads most values, `unmarshal` all."""
-
-    GO_TYPE: ClassVar[str]
-
-
-@dataclass(frozen=True, slots=True)
-class GoType:
-    """Holds the name that Go gives a type, for its errors."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Custom:
-    """Reads its own values; raises `UnmarshalError` for one that it does not take."""
-
-    go_type: str
-    read: Callable[[Any], Any]
 
 
 class UnmarshalError(ValueError):
@@ -83,71 +63,6 @@ def unmarshal(value: Any, shape: Any) -> Any:
     if decoding.first is not None:
         raise decoding.first
     return made
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Describes a type of Go's. ``of`` is its element, struct or own way of reading."""
-
-    kind: str
-    go_type: str
-    of: Any = None
-    is_nilable: bool = False
-
-    def zero(self) -> Any:
-        """Return Go's zero value."""
-        if self.is_nilable:
-            return None
-        if self.kind == "struct":
-            return self.of()
-        return {"string": "", "bool": False, "int": 0, "float": 0.0}.get(self.kind)
-
-
-_BYTE = Target("int", "uint8")
-_SCALARS = {
-    str: Target("string", "string"),
-    bool: Target("bool", "bool"),
-    int: Target("int", "int"),
-    float: Target("float", "float64"),
-    bytes: Target("bytes", "api.ImageData", is_nilable=True),
-    Any: Target("any", "interface {}", is_nilable=True),
-    msgspec.Raw: Target("raw", "json.RawMessage"),
-}
-
-
-@cache
-def target_of(hint: Any) -> Target:
-    """Return the type of Go's that a hint stands for."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _annotated(target_of(args[0]) if _is_plain(args) else None, args[1:])
-    if origin in {Union, UnionType}:
-        inner = target_of(next(arg for arg in args if arg is not NoneType))
-        return Target(inner.kind, inner.go_type, inner.of, is_nilable=True)
-    if origin is list:
-        element = target_of(args[0])
-        return Target("slice", f"[]{element.go_type}", element, is_nilable=True)
-    if origin is dict:
-        element = target_of(args[1])
-        name = f"map[string]{element.go_type}"
-        return Target("map", name, element, is_nilable=True)
-    if isinstance(hint, type) and issubclass(hint, GoStruct):
-        return Target("struct", hint.GO_TYPE, hint)
-    return _SCALARS[hint]
-
-
-def _is_plain(args: tuple[Any, ...]) -> bool:
-    return not any(isinstance(arg, Custom) for arg in args)
-
-
-def _annotated(plain: Target | None, notes: tuple[Any, ...]) -> Target:
-    custom = next((note for note in notes if isinstance(note, Custom)), None)
-    if custom is not None:
-        return Target("custom", custom.go_type, custom.read)
-    assert plain is not None  # noqa: S101 - `_is_plain` said so
-    named = next((note for note in notes if isinstance(note, GoType)), None)
-    name = named.name if named is not None else plain.go_type
-    return Target(plain.kind, name, plain.of, plain.is_nilable)
 
 
 @cache
@@ -229,7 +144,7 @@ class _Decoding:
 
     def _array(self, value: list[Any], target: Target, old: Any) -> Any:
         if target.kind == "bytes":
-            return bytes(self.put(element, _BYTE, 0) for element in value)
+            return bytes(self.put(element, BYTE, 0) for element in value)
         if target.kind != "slice":
             return self._mismatch("array", target, old)
         before = old or []
@@ -258,7 +173,7 @@ class _Decoding:
         if target.kind == "int":
             if _WHOLE.match(value) and len(value) <= _LONGEST_INT:
                 whole = int(value)
-                if whole in (_UINT8 if target is _BYTE else _INT64):
+                if whole in (_UINT8 if target is BYTE else _INT64):
                     return whole
             return self._mismatch(f"number {value}", target, old)
         if target.kind != "float":
@@ -312,33 +227,3 @@ def tree_of(value: Any, *, is_sorted: bool) -> Any:
         return [tree_of(element, is_sorted=is_sorted) for element in value]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Number(repr(value)) if is_number else value
-
-
-def base64_fault(text: str) -> int | None:
-    """Return where a text stops being base64 as Go takes it; None if it does not."""
-    begun = _BASE64_BEGUN.match(text)
-    at = begun.end() if begun is not None else 0
-    digits = at - text.count("\r", 0, at) - text.count("\n", 0, at)
-    over = digits % _QUANTUM
-    if at == len(text):
-        return at - over if over else None
-    if text[at] != "=" or over in {0, 1}:
-        return _byte_at(text, at)
-    after = _skip_newlines(text, at + 1)
-    if over == 2:  # noqa: PLR2004 - two digits want two signs
-        if after == len(text):
-            return _byte_at(text, after)
-        if text[after] != "=":
-            return _byte_at(text, after - 1)
-        after = _skip_newlines(text, after + 1)
-    return _byte_at(text, after) if after < len(text) else None
-
-
-def _skip_newlines(text: str, at: int) -> int:
-    skipped = _NEWLINES.match(text, at)
-    return skipped.end() if skipped is not None else at
-
-
-def _byte_at(text: str, at: int) -> int:
-    """Return a place in a text, counted in bytes of UTF-8: Go counts so."""
-    return len(text[:at].encode("utf-8", "surrogatepass"))

@@ -12,6 +12,17 @@ from typing import Any
 
 import msgspec
 
+from ollama_proxy.core.ollama.go_syntax import (
+    IN_STRING,
+    EmptyBodyError,
+    GoSyntaxError,
+    ended,
+    literal_fault,
+    number_fault,
+    string_fault,
+    unexpected,
+)
+
 MOST_BYTES = 1024 * 1024
 """Bytes up to which a body is read."""
 
@@ -21,32 +32,14 @@ MOST_TOKENS = 50_000
 _DEEPEST = 10_000
 _EXACT_BYTES = 64 * 1024  # longer: no name, so how many U+FFFD is no matter
 _SPACE = rb"[ \t\r\n]*+"
-# Before Python 3.11.5 a group with `*+` ends where its last alternative failed, so
-# `\\u12` counted as complete (gh-106052). The last one, `(?!)`, fails at its start.
-_IN_STRING = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(?!))*+'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++|(?!\.))(?:[eE][+-]?[0-9]++|(?![eE]))"
 _TOKEN = re.compile(
-    rb'%b(?:([{}\[\],:])|"(%b)"|(%b)|(true|false|null))' % (_SPACE, _IN_STRING, _NUMBER)
+    rb'%b(?:([{}\[\],:])|"(%b)"|(%b)|(true|false|null))' % (_SPACE, IN_STRING, _NUMBER)
 )
 _PUNCTUATION, _STRING, _NUMERAL, _LITERAL = 1, 2, 3, 4
 _SKIPPED = re.compile(_SPACE)
-_STRING_BEGUN = re.compile(rb'"%b' % _IN_STRING)
-_NUMBER_BEGUN = (
-    (re.compile(rb"-"), "in numeric literal"),
-    (
-        re.compile(rb"-?(?:0|[1-9][0-9]*+)\."),
-        "after decimal point in numeric literal",
-    ),
-    (
-        re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?[eE][+-]?"),
-        "in exponent of numeric literal",
-    ),
-)
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 _VALUES = {b"true": True, b"false": False, b"null": None}
-_HEX = frozenset(b"0123456789abcdefABCDEF")
-_NOT_PRINTED = frozenset({0x7F, 0xA0, 0xAD, *range(0x20), *range(0x80, 0xA0)})
-_GO_ESCAPES = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r"}
 _FOLDS = str.maketrans(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZſ\u212a", "abcdefghijklmnopqrstuvwxyzsk"
 )
@@ -61,14 +54,6 @@ _AT_KEY_OR_END = "looking for beginning of object key string "
 _AT_COLON = "after object key"
 _AT_NEXT_MEMBER = "after object key:value pair"
 _AT_NEXT_ELEMENT = "after array element"
-
-
-class GoSyntaxError(ValueError):
-    """Reports that the first value of a body is no JSON; the message is Go's."""
-
-
-class EmptyBodyError(GoSyntaxError):
-    """Reports a body without any value, which Go tells as ``EOF``."""
 
 
 class UnreadBodyError(Exception):
@@ -153,7 +138,7 @@ def read_whole(text: str) -> Any:
         raise
     rest = body[reader.at :].lstrip(b" \t\r\n")
     if rest:
-        raise _unexpected(rest[0], "after top-level value")
+        raise unexpected(rest[0], "after top-level value")
     return value
 
 
@@ -211,7 +196,7 @@ class _Reader:
     def _begin(self, container: list[Any], state: str) -> str:
         if len(self._open) == _DEEPEST:
             at = _SKIPPED.match(self._body, self.at)
-            raise _unexpected(self._body[at.end() if at else 0], "exceeded max depth")
+            raise unexpected(self._body[at.end() if at else 0], "exceeded max depth")
         self._open.append((container, self._key))
         return state
 
@@ -233,15 +218,15 @@ class _Reader:
         at = skipped.end() if skipped is not None else self.at
         begun = self._body[at : at + 1]
         if not begun:
-            return _ended() if self.at or at < 0 else EmptyBodyError("EOF")
+            return ended() if self.at or at < 0 else EmptyBodyError("EOF")
         takes_value = state in (_AT_VALUE, _AT_VALUE_OR_END)
         if begun == b'"' and (takes_value or state in (_AT_KEY, _AT_KEY_OR_END)):
-            return _string_fault(self._body, at)
+            return string_fault(self._body, at)
         if takes_value and begun in b"-0123456789":
-            return _number_fault(self._body, at)
+            return number_fault(self._body, at)
         if takes_value and begun in _LITERALS:
-            return _literal_fault(self._body, at, _LITERALS[begun])
-        return _unexpected(begun[0], state.strip())
+            return literal_fault(self._body, at, _LITERALS[begun])
+        return unexpected(begun[0], state.strip())
 
 
 def _scalar(token: re.Match[bytes]) -> Any:
@@ -263,55 +248,3 @@ def _unquoted(inner: bytes) -> str:
     if text.isascii():
         return text
     return _SURROGATE.sub("\ufffd", text)
-
-
-def _string_fault(body: bytes, at: int) -> GoSyntaxError:
-    begun = _STRING_BEGUN.match(body, at)
-    at = begun.end() if begun is not None else at + 1
-    if body[at : at + 1] != b"\\":
-        return _unexpected_at(body, at, "in string literal")
-    if body[at + 1 : at + 2] != b"u":
-        return _unexpected_at(body, at + 1, "in string escape code")
-    at += 2
-    while body[at : at + 1] and body[at] in _HEX:
-        at += 1
-    return _unexpected_at(body, at, "in \\u hexadecimal character escape")
-
-
-def _number_fault(body: bytes, at: int) -> GoSyntaxError:
-    for pattern, context in reversed(_NUMBER_BEGUN):
-        if (begun := pattern.match(body, at)) is not None:
-            return _unexpected_at(body, begun.end(), context)
-    raise AssertionError(body[at : at + 20])
-
-
-def _literal_fault(body: bytes, at: int, literal: bytes) -> GoSyntaxError:
-    right = 0
-    while body[at + right : at + right + 1] == literal[right : right + 1]:
-        right += 1
-    expecting = f"(expecting '{chr(literal[right])}')"
-    context = f"in literal {literal.decode()} {expecting}"
-    return _unexpected_at(body, at + right, context)
-
-
-def _unexpected_at(body: bytes, at: int, context: str) -> GoSyntaxError:
-    return _unexpected(body[at], context) if at < len(body) else _ended()
-
-
-def _unexpected(byte: int, context: str) -> GoSyntaxError:
-    return GoSyntaxError(f"invalid character {_quoted(byte)} {context}")
-
-
-def _ended() -> GoSyntaxError:
-    return GoSyntaxError("unexpected EOF")
-
-
-def _quoted(byte: int) -> str:
-    """Return a byte as Go's ``quoteChar`` shows it: taken for a rune of its own."""
-    if byte in b"'\\":
-        return f"'\\{chr(byte)}'"
-    if byte in _GO_ESCAPES:
-        return f"'\\{_GO_ESCAPES[byte]}'"
-    if byte not in _NOT_PRINTED:
-        return f"'{chr(byte)}'"
-    return f"'\\x{byte:02x}'" if byte < 0x80 else f"'\\u{byte:04x}'"  # noqa: PLR2004 - the end of ASCII

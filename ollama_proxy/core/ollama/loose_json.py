@@ -6,11 +6,11 @@ import msgspec
 
 from ollama_proxy.core.ollama.go_json import (
     MOST_BYTES,
-    GoSyntaxError,
     UnreadBodyError,
     are_folded,
     read_members,
 )
+from ollama_proxy.core.ollama.go_syntax import GoSyntaxError
 
 _Shape = TypeVar("_Shape")
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ollama_proxy.core.ollama.ollama_requests import go_quoted
+from ollama_proxy.core.ollama.go_words import go_quoted
 
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_\-.]{0,79}"
 _USUAL = re.compile(rf"{_PLAIN}(?::{_PLAIN})?\Z")

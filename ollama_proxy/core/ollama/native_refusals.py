@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from ollama_proxy.core.ollama.go_words import go_quoted
 from ollama_proxy.core.ollama.model_refs import (
     ConflictingSourceError,
     ModelRequiredError,
@@ -25,7 +26,6 @@ from ollama_proxy.core.ollama.ollama_requests import (
     PullRequest,
     PushRequest,
     ShowRequest,
-    go_quoted,
 )
 
 _INVALID_NAME = "invalid model name"

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, Raw, field
 
-from ollama_proxy.core.ollama.go_decode import FLOAT32_MAX, GoStruct, GoType
-from ollama_proxy.core.ollama.ollama_requests import Int, Tool
+from ollama_proxy.core.ollama.go_types import FLOAT32_MAX, GoStruct, GoType
+from ollama_proxy.core.ollama.ollama_messages import Int, Tool
 
 Float32 = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX), GoType("float32")]
 

@@ -5,11 +5,8 @@ from enum import StrEnum
 import msgspec
 
 from ollama_proxy.core.ollama.durations import go_duration_s
-from ollama_proxy.core.ollama.go_json import (
-    EmptyBodyError,
-    UnreadBodyError,
-    read_members,
-)
+from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
+from ollama_proxy.core.ollama.go_syntax import EmptyBodyError
 from ollama_proxy.core.ollama.loose_json import UNREADABLE, takes_keys_as_they_are
 from ollama_proxy.core.ollama.model_names import is_cloud_model
 from ollama_proxy.core.ollama.routes import Route, Streams

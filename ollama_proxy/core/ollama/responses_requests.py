@@ -7,14 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Raw, UnsetType, field
 
-from ollama_proxy.core.ollama.go_decode import (
-    Custom,
-    GoStruct,
-    UnmarshalError,
-    unmarshal,
-)
+from ollama_proxy.core.ollama.go_decode import UnmarshalError, unmarshal
 from ollama_proxy.core.ollama.go_json import Number
-from ollama_proxy.core.ollama.ollama_requests import Int, go_quoted
+from ollama_proxy.core.ollama.go_types import Custom, GoStruct
+from ollama_proxy.core.ollama.go_words import go_quoted
+from ollama_proxy.core.ollama.ollama_messages import Int
 
 
 class ContentPart(GoStruct):

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from ollama_proxy.core.lifecycle.record import AT_REST, Fault, LaunchId, Record, State
-from ollama_proxy.core.ollama.catalog import Snapshot, Tags
+from ollama_proxy.core.ollama.catalog import Snapshot
+from ollama_proxy.core.ollama.listed_models import Tags
 
 _OWNER = re.compile(rb"owner_id([0-9a-f]{16})(?![0-9a-f])")
 _BACKEND = re.compile(rb"backend(exoscale|fly|ovh)(?![a-z])")

@@ -1,25 +1,13 @@
 """Values are put into typed requests as Go does it, with Go's errors."""
 
-import base64
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ollama_proxy.core.ollama.go_decode import (
-    GoStruct,
-    UnmarshalError,
-    base64_fault,
-    tree_of,
-    unmarshal,
-)
+from ollama_proxy.core.ollama.go_decode import UnmarshalError, tree_of, unmarshal
 from ollama_proxy.core.ollama.go_json import Number, read_value
-from ollama_proxy.core.ollama.ollama_requests import (
-    ChatRequest,
-    GenerateRequest,
-    go_quoted,
-)
+from ollama_proxy.core.ollama.go_types import GoStruct
+from ollama_proxy.core.ollama.ollama_requests import ChatRequest, GenerateRequest
 
 
 class Inner(GoStruct):
@@ -119,48 +107,6 @@ def test_an_error_of_a_type_that_reads_itself_comes_before_earlier_ones() -> Non
 def test_a_wrong_type_inside_a_message_is_placed_in_the_request() -> None:
     with pytest.raises(UnmarshalError, match=r"ChatRequest\.messages\.content of type"):
         read('{"model":5,"messages":[{"content":5}]}', ChatRequest)
-
-
-@pytest.mark.parametrize(
-    ("text", "wrong_at"),
-    [
-        ("", None),
-        ("YQ==", None),
-        ("Y\r\nQ=\n=\n", None),
-        ("YR==", None),
-        ("a", 0),
-        ("aGk", 0),
-        ("YQ=", 3),
-        ("YQ=x", 2),
-        ("YQ==x", 4),
-        ("Y===", 1),
-        ("=", 0),
-        ("aGk=aGk=", 4),
-        ("aGkh!", 4),
-        ("aé", 1),
-        ("aGk\n", 1),
-    ],
-)
-def test_base64_is_judged_as_go_judges_it(text: str, wrong_at: int | None) -> None:
-    assert base64_fault(text) == wrong_at
-
-
-@given(st.binary())
-def test_what_is_base64_is_taken(data: bytes) -> None:
-    assert base64_fault(base64.b64encode(data).decode()) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "quoted"),
-    [
-        ('a"b\\', r'"a\"b\\"'),
-        ("\n\x01\x7f", r'"\n\x01\x7f"'),
-        ("é\u00a0\u200b", '"é\\u00a0\\u200b"'),
-        ("😀\U000e0001", '"😀\\U000e0001"'),
-    ],
-)
-def test_texts_are_quoted_as_go_quotes_them(text: str, quoted: str) -> None:
-    assert go_quoted(text) == quoted
 
 
 def test_a_plain_value_becomes_what_would_have_been_read() -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from ollama_proxy.core.ollama.go_json import (
-    EmptyBodyError,
-    GoSyntaxError,
     Number,
     UnreadBodyError,
     read_members,
     read_value,
 )
+from ollama_proxy.core.ollama.go_syntax import EmptyBodyError, GoSyntaxError
 from ollama_proxy.core.ollama.request_fields import read_fields
 from tests.recorded import Recorded
 from tests.recordings import ask_all, empty_ollama, load, odd_requests
