@@ -47,7 +47,7 @@ class FlyApi:
         await self._calls.aclose()
 
     async def machines(self) -> list[Machine]:
-        """Return every machine of the app, ours or not; none is no proof of absence.
+        """Return every machine of the app, ours or not; an empty list proves nothing.
 
         Raises `NoAppError` if there is no such app.
         """
@@ -67,7 +67,7 @@ class FlyApi:
     async def create(self, name: str, region: str, config: dict[str, Any]) -> Machine:
         """Make a machine that does not run yet, locked by us for some seconds.
 
-        Asked twice, it makes one: raises `NameTakenError` for the second.
+        A repeated call makes no second one: it raises `NameTakenError`.
         """
         body = {
             "name": name,
@@ -145,7 +145,7 @@ class FlyApi:
         """Hold the lock of a machine, which Fly calls its lease, while it is changed.
 
         Yields the nonce that each change has to carry. Raises `ConflictError` if
-        somebody else holds the lock.
+        another process holds the lock.
         """
         path = f"/machines/{machine_id}/lease"
         body = {"description": "ollama-proxy", "ttl": _LOCK_S}
@@ -182,9 +182,10 @@ class FlyApi:
         guest: dict[str, Any],
         source: str | None = None,
     ) -> Volume:
-        """Make a volume, or a copy of one elsewhere; asked twice, it makes two.
+        """Make a volume, or a copy of one elsewhere; a repeated call makes a second.
 
-        ``guest``: CPUs and memory of its machine, for which its host has to have room.
+        ``guest``: CPUs and memory of its machine, which the volume's host must have
+        free.
         """
         body: dict[str, Any] = {
             "name": name,
@@ -213,9 +214,9 @@ class FlyApi:
         return list(found.get("ips") or []) if isinstance(found, dict) else []
 
     async def assign(self, kind: str) -> str:
-        """Give the app an address, ``shared_v4``, ``v6`` or ``private_v6``; return it.
+        """Give the app a ``shared_v4``, ``v6`` or ``private_v6`` address; return it.
 
-        Fly's answer to that may be empty: then so is this.
+        Fly's response may be empty: then "" is returned.
         """
         made = await self._calls.call("POST", "/ip_assignments", body={"type": kind})
         return str(made.get("ip") or "") if isinstance(made, dict) else ""

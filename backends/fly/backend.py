@@ -141,7 +141,7 @@ class FlyBackend(FlyLooks):
     async def _adopt(
         self, launch_id: LaunchId, found: Sequence[tuple[str, Machine]]
     ) -> tuple[ProvisioningRecord, Machine] | None:
-        """Note the oldest machine with a launch's marks that does not rest.
+        """Record the oldest machine with a launch's marks that is not stopped.
 
         Others of that launch stay: they are in other slots, and the sweep ends them.
         """
@@ -153,10 +153,10 @@ class FlyBackend(FlyLooks):
         return None
 
     async def _settle(self, launch_id: LaunchId, resource: Machine) -> None:
-        """Destroy what a machine that serves makes needless, once per launch.
+        """Destroy what a serving machine makes superfluous, once per launch.
 
-        These are what rests besides, for it was on a host that could not be reached;
-        and volumes that it was copied from, or that a list did not show.
+        That is: stopped machines that were on an unreachable host; volumes that its
+        volume was copied from; and volumes that a list did not show.
         """
         if self._settled == launch_id:
             return
@@ -193,10 +193,9 @@ class FlyBackend(FlyLooks):
     async def _end(
         self, location: str, resource: Machine, *, keep: bool, again: bool = False
     ) -> None:
-        """Do as for any cloud, but for what never ran, and what failed.
+        """Stop or delete as for any cloud, but destroy what never ran or has failed.
 
-        The one may start by itself hours later, and the other may still be paid for:
-        these are destroyed.
+        Fly may start the former by itself hours later, and may still bill the latter.
         """
         is_kept = keep and resource.state not in {"created", "failed", "launch_failed"}
         await super()._end(location, resource, keep=is_kept, again=again)
@@ -209,13 +208,13 @@ class FlyBackend(FlyLooks):
             await super()._end_unwanted(name)
 
     async def owned(self) -> Collection[LaunchId]:
-        """Name every launch that has a machine, as for any cloud, and volumes.
+        """Name every launch with a machine, as for any cloud, and superfluous volumes.
 
-        A volume that nobody needs is named by its own id.
+        A volume that is not needed is named by its own id.
         """
         found = await self._inventory.everything()
         names = self._owned_of(found)
-        if not self._journal.launches():  # one that is being made has no machine yet
+        if not self._journal.launches():  # else one may wait for its machine
             names |= await self._needless_volumes([machine for _, machine in found])
         return names
 
@@ -239,10 +238,10 @@ class FlyBackend(FlyLooks):
 
     @property
     def unattended_s(self) -> float | None:
-        """Return how long at most a machine runs that no proxy renews.
+        """Return how long at most a machine runs without a renewal.
 
-        The image's entrypoint counts from its start, and ends with it; the machine is
-        not started again (restart policy ``no``). Not tried on a live account.
+        The image's entrypoint counts from its start, and exits; the machine is not
+        started again (restart policy ``no``). Not tried on a live account.
         """
         return self._settings.dead_man_timeout + _ENDING_S
 
@@ -255,7 +254,7 @@ class FlyBackend(FlyLooks):
 
     async def tidy(self) -> None:
         """Destroy volumes that no machine needs."""
-        if not self._journal.launches():  # one that is being made has no machine yet
+        if not self._journal.launches():  # else one may wait for its machine
             await self._settle_volumes(self._ours(await self._machines()))
 
     async def kept(self) -> list[str]:
@@ -271,8 +270,8 @@ class FlyBackend(FlyLooks):
     async def remove(self) -> AsyncIterator[str]:
         """Delete machines, volumes, addresses and the app, in this order.
 
-        What a proxy on a copy of the state folder lives by is named, and nothing is
-        touched.
+        If a proxy on a copy of the state folder uses a machine, that machine is named
+        in the error and nothing is touched.
         """
         ours = await self._every_one_of_ours()
         self._refuse_twins(self._owners.of(ours))

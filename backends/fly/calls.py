@@ -1,7 +1,7 @@
-"""Call the Machines API for one app, at the pace and with the patience that Fly asks.
+"""Call the Machines API for one app, within Fly's rate limits.
 
-Limits are kept on our side: per action and machine one call a second, three in a
-burst; five a second for looks at one machine.
+The limits are observed on our side: one call a second per action and machine, three in
+a burst; five a second for reads of one machine.
 """
 
 import asyncio
@@ -83,9 +83,9 @@ class AppCalls:
         whole: bool = False,
         timeout_s: float | None = None,
     ) -> Any:
-        """Return the answer of one call; ``whole`` paths are not the app's.
+        """Return the response of one call; ``whole`` paths are not relative to the app.
 
-        It is sent again while Fly answers 429, for 75 s at most.
+        Sent again while Fly answers 429, for 75 s at most.
         """
         place = path if whole else f"/apps/{self._app}{path}"
         reads = method == "GET" or path == "/platform/placements"

@@ -16,9 +16,9 @@ from ollama_proxy.upstream.endpoint import Link
 
 
 class FlyCloud:
-    """Speaks to one app, the only location: its list has the machines of all regions.
+    """Calls the API of one app, the only location: it lists machines of all regions.
 
-    ``missing``: the error of the last list, if it said that there is no such app.
+    ``missing``: the error of the last list, if the app did not exist.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ PORT = 8080
 """Where the guard of the image listens."""
 
 _MODELS = "/models"
-_IDLE_S = 3600  # the edge closes a silent stream after a minute if nothing is said
+_IDLE_S = 3600  # the edge closes a stream after a minute without a byte
 
 
 def machine_config(
@@ -31,7 +31,7 @@ def machine_config(
         "GUARD_TOKEN": token,
         "DEAD_MAN": "exit",
         "DEAD_MAN_S": f"{settings.dead_man_timeout:.0f}",
-        # One that is suspended counts its launches together: there the proxy counts.
+        # A suspended machine keeps the time of earlier launches, so the proxy counts.
         "MAX_LIFETIME_S": "0" if suspends else f"{max_lifetime_s:.0f}",
     }
     if volume is not None:
@@ -63,9 +63,9 @@ def guest_of(settings: FlySettings) -> dict[str, Any]:
 
 
 def _fixed(settings: FlySettings, image: str) -> dict[str, Any]:
-    """Return what does not differ between launches.
+    """Return the settings that are the same for all launches.
 
-    A machine that ended stays ended, and one for a single launch removes itself.
+    A machine that ended stays ended; one for a single launch removes itself.
     """
     return {
         "image": image,

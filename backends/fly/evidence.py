@@ -1,11 +1,11 @@
-"""Report in plain words on a machine that will not serve, by its events.
+"""Report in plain words on a machine that will not serve, from its events.
 
-Fly's API tells no log. What it tells are a machine's events: what happened, by whom,
-and at an end the exit code, the signal, and whether memory ran out. An event may hold
-the whole configuration, with its keys, so only known words of it are told.
+Fly's API has no log. A machine's events show what happened, by whom, and at an end the
+exit code, the signal, and whether memory ran out. An event may contain the whole
+configuration, with its keys, so only known words of it are shown.
 
 Sources: superfly/fly-go ``machine_types.go`` (``MachineEvent``, ``MachineExitEvent``),
-superfly/docs ``reference/machines/_get.erb`` (-1 is no signal; moments are in ms).
+superfly/docs ``reference/machines/_get.erb`` (-1 is no signal; times are in ms).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from ollama_proxy.fleet.reports import masked
 
 MOST_LINES = 40
 _FOLLOW = MOST_LINES - 1
-_LINE = 200  # 40 of them are less than the 8 KiB that are kept of a report
+_LINE = 200  # 40 of them fit into the 8 KiB that are kept of a report
 _ASK_S = 10.0
 _BEGINS = {"start", "launch", "restart", "update"}
 _PLAIN = re.compile(r"[\w-]{1,24}\Z")
@@ -51,9 +51,9 @@ class Exit(NamedTuple):
 
 
 async def evidence_of(api: FlyApi, machine: Machine) -> Evidence:
-    """Return what a machine's events tell: those it was shown with, or asked for.
+    """Return what a machine's events show; fetch them if it came without events.
 
-    Never raises a `BackendError`: what can't be fetched is said.
+    Never raises a `BackendError`: the report says what could not be fetched.
     """
     shown, problem = events_in(machine.events), ""
     if not shown:
@@ -64,9 +64,9 @@ async def evidence_of(api: FlyApi, machine: Machine) -> Evidence:
 async def evidence_of_gone(
     api: FlyApi, machine_id: str, last: Machine | None
 ) -> Evidence:
-    """Return what is known of a machine that Fly does not show any more.
+    """Return what is known about a machine that Fly does not show any more.
 
-    ``last``: what the last look showed of it; None if this process has seen nothing.
+    ``last``: the machine at the last look; None if this process has not seen it.
     """
     machine = last or Machine(machine_id)
     events, problem = await _asked_for(api, machine_id)
@@ -140,7 +140,7 @@ def _exit_of(event: dict[str, Any]) -> Exit | None:
         return None
     signals = (_whole(told.get(name)) for name in ("signal", "guest_signal"))
     return Exit(
-        _whole(told.get("exit_code", 0)),  # Go leaves a zero out
+        _whole(told.get("exit_code", 0)),  # Go omits a zero
         next((one for one in signals if one is not None and one > 0), None),
         told.get("oom_killed") is True,
         told.get("requested_stop") is True,

@@ -1,6 +1,6 @@
-"""Name a failed call: 409 and 412 each mean several things, by their text.
+"""Map a failed call to an error: 409 and 412 have several meanings, by their text.
 
-Sources: superfly/fly-go ``flaps/flaps_error.go``, and answers that others published.
+Sources: superfly/fly-go ``flaps/flaps_error.go``, and published responses.
 """
 
 import re
@@ -58,7 +58,7 @@ def failure(*, reads: bool, status: int, said: str, body: object) -> BackendErro
         return unanswered(reads=reads, said=said)
     if status == 404 and not isinstance(body, dict):  # noqa: PLR2004
         again = f"{said}; it is asked again, or check FLY_FLAPS_BASE_URL"
-        return TransientError(again)  # something on the way, which knows no machine
+        return TransientError(again)  # a gateway in between sent it
     text, code = _words(body)
     known: dict[int, Callable[[str, str, str], BackendError]] = {
         401: _denied,

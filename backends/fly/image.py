@@ -1,4 +1,4 @@
-"""Check an image for Fly: which registry it reads, and how large it may be.
+"""Check an image for Fly: whether Fly can read its registry, and its size.
 
 Sources: Fly's guide to its registry ("images from the Fly.io registry or public
 registries"), and the limit of 8 GB of a machine's root file system.
@@ -14,7 +14,7 @@ from ollama_proxy.base.errors import (
 _OWN_REGISTRY = "registry.fly.io"
 _GIB = 1 << 30
 _MOST_GIB = 8.0 * 1e9 / _GIB
-_LIKELY_RATIO = 2.0  # unpacked to compressed, of layers of programs, at least
+_LIKELY_RATIO = 2.0  # unpacked to compressed, at least
 _TO_MEASURE = "`docker image inspect -f '{{.Size}}' IMAGE` tells it where it was built"
 
 
@@ -32,23 +32,23 @@ def how_to_push(image: str) -> str:
 
 
 async def pinned(image: str) -> str:
-    """Return an image by its digest, if its registry tells it to anybody.
+    """Return an image with its digest, if its registry shows it anonymously.
 
-    Raises `SpecError` for what Fly can't run: an image without the guard, too large,
-    or in somebody's private registry.
+    Raises `SpecError` for what Fly can't run: an image without the guard, too large, or
+    in a private registry.
     """
     name, _, digest = image.partition("@")
     try:
         found = await examined(image)
     except TransientError:
-        return image  # it may be back once the machine is made
+        return image  # the registry may work again when the machine is made
     if found is None or digest:
         return image
     return f"{name}@{found.digest}"
 
 
 async def examined(image: str) -> Image | None:
-    """Return what Fly will run; None for an image that only Fly itself can read.
+    """Return the image that Fly will run; None for one that only Fly itself can read.
 
     Raises `SpecError` as `pinned` does.
     """

@@ -22,9 +22,9 @@ LEAVING = frozenset({"destroying", "destroyed", "replaced", "migrated"})
 class Machine(Resource, msgspec.Struct, frozen=True):
     """Describes one machine; nearly every key may be missing.
 
-    ``instance_id`` is its version. On a host that can't be reached the state is the
-    last one known, and the configuration may be in ``incomplete_config``. ``events``
-    are as Fly tells them, whatever that is: see `evidence`.
+    ``instance_id``: its version. If its host can't be reached, the state is the last
+    known one, and the configuration may be in ``incomplete_config``. ``events``: as Fly
+    sends them, unchecked; see `evidence`.
     """
 
     tag_format: ClassVar = TAGS

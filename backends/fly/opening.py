@@ -22,7 +22,7 @@ def open_backend(
 ) -> FlyBackend:
     """Build the backend from the settings ``fly``.
 
-    ``poll_s`` is the pause between two looks; ``sleep`` waits when Fly limits calls.
+    ``poll_s``: pause between two looks. ``sleep``: waits when Fly limits calls.
     """
     settings = context.options.get("fly")
     if not isinstance(settings, FlySettings):

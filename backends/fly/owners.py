@@ -18,9 +18,9 @@ _VOLUME_ID = "volume "
 
 
 class Owners(CloudOwners[Machine]):
-    """Sees and destroys what carries our product's marks in the app.
+    """Sees and destroys things with our product's marks in the app.
 
-    Volumes have no marks: their name, with the owner id in it, is one.
+    Volumes have no marks: the owner id is in their name.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class Owners(CloudOwners[Machine]):
     ) -> None:
         """Take ``machines``, which returns those of earlier lists too.
 
-        So what one list has shown to be a twin's is not lost in the next, which lies.
+        So a twin's machine that one list has shown is not lost if the next list lacks
+        it.
         """
         super().__init__(cloud)
         self._settings = settings

@@ -1,7 +1,7 @@
 """Choose where a machine may be made: regions, and the volumes in them.
 
-A volume sits on one host. If that host is full, a copy of it may sit on another, and if
-the region is full, in another region.
+A volume is on one host. If that host is full, a copy can be made on another host, and
+if the region is full, in another region.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,10 +26,10 @@ class Place:
 
 
 def place_in(region: str, volumes: Sequence[Volume], stuck: Collection[str]) -> Place:
-    """Return where to try in a region; ``volumes`` are ours and attached to nothing.
+    """Return where to try in a region; ``volumes``: ours that are not attached.
 
-    ``volumes``: the best first. ``stuck``: those on hosts that were full. One of these
-    is copied to another host, and one of another region to this.
+    The best volume is first. ``stuck``: volumes on hosts that were full; such a volume
+    is copied to another host. A volume of another region is copied to this one.
     """
     there = [one for one in volumes if one.region == region]
     for volume in there:

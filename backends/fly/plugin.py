@@ -4,7 +4,7 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.fleet.backend_plugin import BackendPlugin, Choice, opened_by
 from ollama_proxy.fleet.memory_estimate import needed_gb
 
-_HOPELESS = 1.3  # an estimate may be wrong by so much
+_HOPELESS = 1.3  # tolerance for errors of the estimate
 
 
 def _faults(settings: FlySettings, choice: Choice) -> list[str]:

@@ -119,7 +119,7 @@ class AppSetup:
             before = tuple(sorted(_ip_of(address) for address in there))
             self._journal.note(address_asked=kind, addresses_before=before)
             given = await self._api.assign(kind)
-            if not given:  # Fly's answer may be empty: it is found in the list
+            if not given:  # Fly's response may be empty: look it up in the list
                 self._claim_what_was_asked_for(await self._api.addresses())
             else:
                 self._claim(given)
@@ -158,7 +158,7 @@ class AppSetup:
             await self._api.create_app(self._settings.org)
         except OutcomeUnknownError:
             raise
-        except AppTakenError as error:  # perhaps by us, and an answer was lost
+        except AppTakenError as error:  # perhaps made by us, with a lost response
             await self._look_for_taken(error, was_asked_for=was_asked_for)
         except BackendError:
             if not was_asked_for:
@@ -209,7 +209,7 @@ class AppSetup:
                 try:
                     await self._api.delete_volume(volume.id)
                 except (TransientError, NotFoundError, OutcomeUnknownError) as error:
-                    said = str(error)  # detached late, say: looked for again
+                    said = str(error)  # detached late, for example: look again
             await asyncio.sleep(self._pause_s)
         try:
             async for step in self._remove_addresses_and_app():
@@ -248,11 +248,12 @@ class AppSetup:
             await self._api.release_address(str(address.get("ip")))
         yield f"deleting app {self._api.app}"
         begun_at, said = self._clock.now(), "it was deleted"
-        # Hand-written: it ends only on the cloud's word, that there is no such app.
+        # A loop of its own instead of retries: only the cloud's answer, that there is
+        # no such app, ends it.
         while self._clock.now() - begun_at < _LIMIT_S:
             try:
                 await self._api.delete_app()
-            except ConflictError as error:  # its machines show for a while
+            except ConflictError as error:  # its machines stay listed for a while
                 said = str(error)
             except (NotFoundError, CredentialsError):
                 return

@@ -92,13 +92,13 @@ class Provisioner:
     async def make(self, launch_id: LaunchId, name: str) -> Machine:
         """Make a machine and start it, in the first place that has room.
 
-        Raises `NameTakenError` if one of that name is there.
+        Raises `NameTakenError` if a machine of that name exists.
         """
-        self.config(launch_id, launch_id, None)  # an image is known, or nothing begins
+        self.config(launch_id, launch_id, None)  # raises without an image
         problems: list[BackendError] = []
         spare = await self._spare()
         for region in self._regions(spare):
-            for _ in range(2):  # a volume that is there, then a copy of it
+            for _ in range(2):  # an existing volume, then a copy of it
                 place = self._place_in(region, spare)
                 try:
                     return await self._make_at(launch_id, name, place)
@@ -127,7 +127,8 @@ class Provisioner:
     def _regions(self, spare: Sequence[Volume]) -> list[str]:
         """Return the regions in the order in which they are tried.
 
-        Those without room lately come last, and that with our volume comes first.
+        Regions without recent lack of room come first, and among these the one with our
+        volume.
         """
         best = spare[0].region if spare else None
         regions = self._settings.regions
@@ -145,9 +146,9 @@ class Provisioner:
     async def _make_at(self, launch_id: LaunchId, name: str, place: Place) -> Machine:
         """Make a machine in one place and start it; leave none behind without room.
 
-        Raises `ConflictError` if it is being prepared still: it is started later. Then
-        its volume is attached, and so are a copy and what it was copied from until the
-        machine serves: `Volumes.settle` destroys the one that is needless by then.
+        Raises `ConflictError` if it is still being prepared and must be started later.
+        Its volume is then attached. If it is a copy, it and its source both exist until
+        the machine serves: then `Volumes.settle` destroys the superfluous one.
         """
         volume = await self._volumes.at(place)
         try:
@@ -192,9 +193,9 @@ class Provisioner:
         return machine
 
     async def _unmake(self, launch_id: LaunchId, machine: Machine) -> None:
-        """Destroy a machine that turned out to have no room; wait until it is gone.
+        """Destroy a machine that got no room, and wait until it is gone.
 
-        Until then its name is taken, and its volume held.
+        Until then its name is taken and its volume attached.
         """
         with contextlib.suppress(NotFoundError):
             await self._api.destroy(machine.id, machine.nonce)

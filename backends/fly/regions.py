@@ -7,9 +7,9 @@ from ollama_proxy.base.errors import SpecError
 
 
 def regions_in_words(known: list[dict[str, Any]], settings: FlySettings) -> str:
-    """Return the regions that are meant; raises `SpecError` for one that is not there.
+    """Return the configured regions in words; raises `SpecError` for an unknown one.
 
-    ``known``: every region of Fly, as its API tells them.
+    ``known``: every region of Fly, from its API.
     """
     there = {str(one.get("code")): one for one in known if not one.get("deprecated")}
     for region in settings.regions:

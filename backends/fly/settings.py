@@ -186,10 +186,10 @@ class FlySettings(BackendSettings):
 
     @property
     def keeps_disk(self) -> bool:
-        """Tell whether what is pulled outlives the machine's rest.
+        """Tell whether pulled models outlive a stop of the machine.
 
-        Fly restores a stopped machine's disk from its image, and a suspended one's
-        from a snapshot.
+        Fly restores a stopped machine's disk from its image, and a suspended one's from
+        a snapshot.
         """
         if self.volume_gb:
             return self.idle_action != "destroy" or self.keep_volume

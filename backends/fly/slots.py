@@ -1,9 +1,9 @@
-"""Find a machine for a launch: by its name, which is a lock.
+"""Find a machine for a launch by its name, which serves as a lock.
 
-Names of machines are unique within an app, and so a name is both the key against
-repetition and the lock against a second proxy: the first free of ``ollama-proxy-0``,
-``-1`` … is asked for, and after a 409 the proxy looks whose it is. A machine is
-made without running, and started by a call of its own.
+Names of machines are unique within an app. So a name is both an idempotency key and a
+lock against a second proxy: the first free one of ``ollama-proxy-0``, ``-1`` … is
+requested, and after a 409 the proxy checks whose machine it is. A machine is made
+without running, and started by a separate call.
 """
 
 import contextlib
@@ -163,7 +163,7 @@ class FlySlots(ManagedBackend[Machine, Owners]):
                     machine = await self._api.update(machine, config, nonce)
                 await self._api.start(machine.id, nonce)
         except CapacityError as error:
-            # Its volume holds it to a full host: it is made again elsewhere.
+            # Its volume binds it to a full host: make it again elsewhere.
             if machine.volume is not None:
                 self._provisioner.stuck.add(machine.volume)
             with contextlib.suppress(NotFoundError):

@@ -5,10 +5,10 @@ from ollama_proxy.backends.fly.machines import RESTING, Machine
 
 
 def assess(machine: Machine, known: StateContext) -> tuple[Assessment, str]:
-    """Return what to think of a machine, and why, in words.
+    """Return the assessment of a machine, and the reason in words.
 
-    Treat unknown states as pending: the machine exists and is billed.
-    So does one on a host that can't be reached, whatever its last state was.
+    Treat unknown states as pending: the machine exists and is billed. So does one on an
+    unreachable host, whatever its last state was.
     """
     thought, why = Assessment.PENDING, machine.state
     rests = machine.state in RESTING

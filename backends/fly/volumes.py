@@ -1,9 +1,9 @@
 """Manage the volumes of a deployment: one per machine, and one while there is none.
 
-Names of volumes repeat freely, and a list may be empty or late. So the id of each that
-was made is noted, one that a list lacks is asked for by its id, and which of them are
-too many is told from what there is, at every end and beginning of a launch: nothing has
-to be remembered for that, and so a process may be killed at any call.
+Names of volumes need not be unique, and a list may be empty or late. So the id of each
+new volume is recorded, and looked up if a list lacks it. At every begin and end of a
+launch the superfluous volumes are computed from the existing ones. No other state is
+needed, so a process may be killed at any call.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from ollama_proxy.base.errors import (
 def surplus(
     volumes: Sequence[Volume], *, held: Collection[str], best: str | None, keep: bool
 ) -> list[Volume]:
-    """Return those of our volumes that are not needed, oldest first.
+    """Return the superfluous ones of our volumes, oldest first.
 
-    One that a machine has is needed; ``held`` are those that machines are known to
-    have, whatever the list says. If no machine has one and ``keep``, one is left for
-    the next machine: ``best``, which served last, else the oldest.
+    A volume of a machine is needed; ``held``: volumes that machines are known to have,
+    even if the list does not show it. If no machine has one and ``keep``, one is left
+    for the next machine: ``best``, which served last, else the oldest.
     """
     spare = [
         one for one in volumes if not one.attached_machine_id and one.id not in held
@@ -65,10 +65,10 @@ class Volumes:
         self._journal = journal
 
     async def ours(self) -> list[Volume]:
-        """Return the volumes of this deployment that are not leaving, the best first.
+        """Return this deployment's volumes, except deleted ones, the best first.
 
-        One that was noted and is in no list is asked for by its id. Raises `SpecError`
-        if those that were noted are of another app, where none of them can be seen.
+        A recorded one that no list shows is looked up by its id. Raises `SpecError` if
+        the recorded ones are in another app, where they can't be seen.
         """
         self.refuse_another_app()
         listed: list[Volume] = []
@@ -80,7 +80,7 @@ class Volumes:
                 with contextlib.suppress(NotFoundError):
                     there[volume_id] = await self._api.volume(volume_id)
         ours = [one for one in there.values() if not one.is_leaving]
-        with contextlib.suppress(StoreError):  # a full disk keeps nothing running
+        with contextlib.suppress(StoreError):  # a full disk must not prevent a start
             self._note({one.id for one in ours})
         return best_first(ours, self._journal.book.volume)
 
@@ -104,7 +104,7 @@ class Volumes:
         if not place.needs_new_volume:
             return place.volume
         if place.copy_of is not None:
-            with contextlib.suppress(SpecError):  # it can't be copied: pull once more
+            with contextlib.suppress(SpecError):  # no copy: pull again
                 return await self.make(place.region, copy_of=place.copy_of)
         return await self.make(place.region)
 
@@ -140,10 +140,10 @@ class Volumes:
         return surplus(ours, held=held, best=best, keep=keep)
 
     async def settle(self, *, held: Collection[str]) -> bool:
-        """Destroy the volumes that are not needed; tell whether there was one at most.
+        """Destroy superfluous volumes; tell whether there was one volume at most.
 
-        ``held``: those that machines are known to have. Raises an error once all were
-        tried.
+        ``held``: volumes that machines are known to have. Raises an error after all
+        were tried.
         """
         ours = await self.ours()
         problem: BackendError | None = None

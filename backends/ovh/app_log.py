@@ -36,10 +36,9 @@ async def last_lines(
 
 
 def read_log(said: str) -> list[str]:
-    """Return the lines of a log as API or command sent it.
+    """Return the lines of a log from API or command.
 
-    No schema of it is published: it is taken as JSON of lines, as a line of JSON each,
-    or as text.
+    Its format is not published: accepts JSON with lines, JSON per line, or text.
     """
     if (whole := _decoded(said)) is not None:
         return whole

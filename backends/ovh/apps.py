@@ -74,7 +74,7 @@ class App(Resource, msgspec.Struct, frozen=True, rename="camel"):
     def is_resting(self) -> bool:
         """Tell whether it runs nothing and can be started again.
 
-        One that failed rests once the platform says that no replica is left.
+        A failed app counts as stopped once the platform reports no replica.
         """
         failed = self.state == "FAILED" and self.status.available_replicas == 0
         return self.state == "STOPPED" or failed

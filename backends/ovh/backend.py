@@ -1,6 +1,6 @@
-"""Keep one app that is started and stopped, or one per launch.
+"""Keep one app that is started and stopped, or make one per launch.
 
-An app that is kept is only started, which may be asked for twice.
+A kept app is only started, and a start can be repeated safely.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
     orphan_prefix = "app-"
     tags_noun = "labels"
     deleted_by = "delete it in the control panel"
-    passes_over_locations = True  # there may be no token any more for one of before
+    passes_over_locations = True  # a former region may have no token any more
 
     def __init__(
         self,
@@ -157,8 +157,8 @@ class OvhBackend(ManagedBackend[App, Owners]):
     async def _one_that_rests(self) -> tuple[str, App] | None:
         """Return the app that is kept for the next launch, and its region.
 
-        One in a region that had no room lately is left alone, if there is another
-        region in which one can be made.
+        An app in a region that recently had no room is skipped if one can be made in
+        another region.
         """
         if not self._keeps:
             return None
@@ -213,10 +213,11 @@ class OvhBackend(ManagedBackend[App, Owners]):
     async def _end(
         self, location: str, resource: App, *, keep: bool, again: bool = False
     ) -> None:
-        """Do as for any cloud, but for what has failed.
+        """Stop or delete as for any cloud, except a failed app.
 
-        What may still run something is never kept; where nothing is left to run, the
-        platform takes it for stopped after a stop, which it may refuse.
+        A failed app that may still run something is deleted, never kept. If nothing of
+        it runs, a stop makes the platform count it as stopped; the platform may refuse
+        that call.
         """
         if resource.state == "ERROR":
             why = resource.why()
@@ -246,7 +247,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
 
     @property
     def unattended_s(self) -> float | None:
-        """Return how long at most an app runs that no proxy renews: see `Order`.
+        """Return how long at most an app runs without a renewal: see `Order`.
 
         Not tried on a live account.
         """

@@ -11,8 +11,8 @@ def gpus_of(
 ) -> tuple[int, int | None] | None:
     """Return how many GPUs there are, and their memory together in GB, if known.
 
-    None if the flavour's name does not tell whether it has any. Flavours of AI Deploy
-    are named ``l4-1-gpu``, ``ai1-1-cpu``; a unit of one has one card.
+    None if the flavour's name does not show whether it has any. Flavours of AI Deploy
+    are named ``l4-1-gpu``, ``ai1-1-cpu``; one unit has one card.
     """
     if flavor is not None and flavor.endswith("-cpu"):
         return 0, 0

@@ -34,9 +34,9 @@ async def require(
 async def examine(
     driver_of: Callable[[str], Driver], settings: OvhSettings, *, image: str | None
 ) -> list[Finding]:
-    """Look at log-in, region, flavour, image, volume and price, in that order.
+    """Check log-in, region, flavour, image, volume and price, in that order.
 
-    Of a region to fall back on, at rights and flavour.
+    Of a fall-back region, check rights and flavour.
     """
     region = settings.region
     driver = driver_of(region)
@@ -89,10 +89,10 @@ async def _fall_back(
 
 
 async def _rights(driver: Driver, region: str, settings: OvhSettings) -> str:
-    """Look whether the credentials may change apps, with a change that can't be made.
+    """Check whether the credentials may change apps, by a change that can't succeed.
 
-    A stop of an app that there is not: a token that may stop apps hears that there is
-    none. Inferred; what a token's role is called in ``/v1/me`` is documented nowhere.
+    It stops an app that does not exist: a token that may stop apps gets "not found".
+    Inferred; how ``/v1/me`` names a token's role is not documented.
     """
     try:
         await driver.stop(_NO_APP)

@@ -1,6 +1,6 @@
 """Manage apps through the ``ovhai`` command, with a home folder of its own.
 
-The command keeps region and log-in in its home, so each region has one that belongs
+The command keeps region and log-in in its home, so each region has a home that belongs
 to this deployment.
 """
 
@@ -31,11 +31,11 @@ _PASSWORD = "OVHAI_LOGIN_PASSWORD"  # noqa: S105 - the variable's name
 
 
 class CliDriver:
-    """Runs the command for one region. ``home`` is the folder it takes for its home.
+    """Runs the command for one region. ``home``: the folder it uses as its home.
 
-    ``template`` is a home in which somebody has logged in; it is copied, and again once
-    it is newer, if there are no ``username`` and ``password`` to log in with. Of
-    ``environment`` the command gets what it needs to run and to find its way out.
+    ``template``: the home of a person who has logged in. Without ``username`` and
+    ``password`` it is copied, and copied again once it is newer. ``environment``: the
+    command gets the variables that it needs to run and to reach the network.
     """
 
     hides_environment = False

@@ -1,7 +1,7 @@
 """Run OVH's own program ``ovhai`` once, as a subprocess.
 
-It gets no terminal, a time limit, and a process group that is killed as a whole. A
-change that was cut short may have been made.
+It has no terminal, a time limit, and a process group that is killed as a whole. An
+interrupted change may have been made.
 """
 
 import asyncio
@@ -48,9 +48,10 @@ class NotLoggedInError(CredentialsError):
 
 
 class OvhaiCommand:
-    """Runs a program with a folder of ours for its home.
+    """Runs a program with a folder of ours as its home.
 
-    Of ``environment`` it gets what it needs to run and to find its way out.
+    ``environment``: it gets the variables that it needs to run and to reach the
+    network.
     """
 
     def __init__(
@@ -76,8 +77,7 @@ class OvhaiCommand:
     ) -> str:
         """Run the command once; raises the error that its failure means.
 
-        Of what it prints, the last ``most`` bytes are kept. ``more``: variables that it
-        gets besides.
+        The last ``most`` bytes of its output are kept. ``more``: additional variables.
         """
         named = " ".join(("ovhai", *command))
         arguments = (*command, "--no-color", *options)
@@ -151,7 +151,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill the whole group of a process, whose children may outlive it; see it end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # Not `wait`: it does not wait for the pipes, and open ones are warned of.
+    # Not `wait`, which does not wait for the pipes: open pipes cause a warning.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_TIMEOUT_S):
             await process.communicate()

@@ -25,8 +25,8 @@ _DELETION_S = 900.0
 class Deployment:
     """Makes and deletes the app of a deployment, through its ``backend``.
 
-    ``refuse_twins`` raises for what a proxy on a copy of the state folder lives by;
-    ``note_image`` has launches make their app of another image.
+    ``refuse_twins``: raises if a proxy on a copy of the state folder uses an app.
+    ``note_image``: sets the image of further launches.
     """
 
     def __init__(
@@ -64,12 +64,11 @@ class Deployment:
     async def deploy_over(
         self, image: str, names: Collection[str]
     ) -> AsyncIterator[str]:
-        """Make the app that launches start, and stop it again; tell each step.
+        """Make the app that launches start, and stop it again; yield each step.
 
-        Ours that are made otherwise are deleted before, for each may be billed, and so
-        are those of our name that ``names`` has; a bucket stays. The image is noted
-        before that: whatever ends this on the way, the next launch makes its app of the
-        new one.
+        Our other apps are deleted first, since each may be billed, and so are apps with
+        our name that ``names`` lists; a bucket stays. The image is recorded before
+        that: after any interruption the next launch makes its app of the new image.
         """
         await self._check(image)
         with self._provisioner.trying(image):
@@ -105,10 +104,11 @@ class Deployment:
         return app.tag("spec") == self._provisioner.spec
 
     async def _replaced(self, found: list[tuple[str, App]]) -> AsyncIterator[str]:
-        """Stop and delete each app that is not as it is meant now; tell each step.
+        """Stop and delete each app that differs from the settings; yield each step.
 
-        A launch whose app is not known yet is waited for: it may turn up and be billed.
-        One of a deployment that was killed is on nobody's record, and ends here.
+        If the app of a launch is not known yet, wait for it: it may appear and be
+        billed. A deployment that was killed has its app on no launch's record; that app
+        is deleted here.
         """
         fitting = {app.id for _, app in found if self._fits(app)}
         for launch_id in sorted(self._journal.launches()):
@@ -130,9 +130,9 @@ class Deployment:
         await self._until_forgotten(region, app)
 
     async def _deleted_before(self) -> AsyncIterator[str]:
-        """Wait for what is being deleted already; tell each step.
+        """Wait for apps that are being deleted already; yield each step.
 
-        A command that was killed had it deleted, and did not wait for the end.
+        A command that was killed may have deleted them without waiting for the end.
         """
         for region in self._cloud.locations():
             for app in await self._cloud.list(region):
@@ -141,10 +141,9 @@ class Deployment:
                     await self._until_forgotten(region, app)
 
     async def _until_forgotten(self, region: str, app: App) -> None:
-        """Wait until an app that was deleted is deleted, by its id.
+        """Wait until a deleted app is gone, by its id.
 
-        Raises `TransientError` after a quarter of an hour; a look that fails is
-        repeated.
+        Raises `TransientError` after 15 minutes; a failed look is repeated.
         """
         said = "it is being deleted"
         try:
@@ -158,7 +157,8 @@ class Deployment:
                         return
                     except TransientError as error:
                         said = str(error)
-                    # Hand-written: it ends only on the cloud's word, "deleted".
+                    # A loop of its own instead of retries: only the cloud's "deleted"
+                    # ends it.
                     await asyncio.sleep(self._pause_s)
         except TimeoutError:
             raise TransientError(
@@ -183,10 +183,10 @@ class Deployment:
         await require(self._cloud.driver, self._settings, image)
 
     async def remove(self) -> AsyncIterator[str]:
-        """Stop and delete every app of this deployment; tell each step.
+        """Stop and delete every app of this deployment; yield each step.
 
-        Launches that are noted are waited for, whatever the lists say. What a proxy on
-        a copy of the state folder lives by is named, and nothing is touched.
+        Recorded launches are waited for, whatever the lists show. If a proxy on a copy
+        of the state folder uses an app, the error names it and nothing is touched.
         """
         self._refuse_twins(await self._inventory.everything(strictly=True))
         for launch_id in sorted(self._journal.launches()):

@@ -14,8 +14,8 @@ class Driver(Protocol):
     """Manages the apps of one region.
 
     Calls raise `BackendError`s: `NotFoundError` for an id that is clearly unknown,
-    `ConflictError` for what an app's state does not allow, `OutcomeUnknownError` for
-    a change that may have been made.
+    `ConflictError` for what an app's state does not allow, `OutcomeUnknownError` for a
+    change that may have been made.
     """
 
     @property

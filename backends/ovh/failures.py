@@ -39,10 +39,10 @@ def failure(
     is_api: bool = True,
     setting: str = "the log-in",
 ) -> BackendError:
-    """Return the error by what to do next; without a status nothing is known.
+    """Return the error for a failed call; without a status its outcome is unknown.
 
-    ``is_api``: the API itself has spoken, and nothing on the way to it, whose 404
-    says nothing of an app. ``setting`` names where the credentials come from.
+    ``is_api``: the response is from the API itself, and not from a gateway, whose 404
+    is no statement about an app. ``setting``: where the credentials are set.
     """
     if status == 404 and not is_api:  # noqa: PLR2004
         return unanswered(aim, f"{said}; try again later, or check OVH_AI_API_URL")

@@ -8,7 +8,7 @@ import msgspec
 from ollama_proxy.base.errors import SpecError
 
 _GB = 10**9
-_ROUNDING = 0.9  # a card of 80 GB is told as somewhat less
+_ROUNDING = 0.9  # an 80 GB card is listed with somewhat less
 
 
 class GpuInformation(msgspec.Struct, frozen=True, rename="camel"):

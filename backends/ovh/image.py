@@ -5,9 +5,9 @@ from ollama_proxy.base.errors import SpecError
 
 
 async def look_at_guarded(name: str) -> Image:
-    """Look at an image in its registry; raises as `look_at` does.
+    """Read an image's description from its registry; raises as `look_at` does.
 
-    Raises `SpecError` as well for one that can't run as AI Deploy's user 42420 behind
+    Also raises `SpecError` for an image that can't run as AI Deploy's user 42420 behind
     its guard.
     """
     image = await look_at(name)

@@ -1,7 +1,7 @@
 """Find, and delete, apps of the deployment's name without its owner id.
 
-The older controller's, for one: `deploy` replaced what had the name. Such an app may be
-anybody's, so it is touched only after a yes that names it.
+For example those of the older controller, whose `deploy` replaced any app of the name.
+Such an app may belong to anyone, so it is touched only after a person has typed its id.
 """
 
 import asyncio
@@ -31,11 +31,12 @@ def to_replace(
     allowed: Collection[str],
     per_hour: float | None,
 ) -> list[Found]:
-    """Return which of the apps that are not ours go before ours is made. Pure.
+    """Return the apps of others that must be deleted before ours is made. Pure.
 
-    Raises `ConsentError` if one has our ``name`` and is not ``allowed`` to go, and
-    `StartupError` if one is that has another name: such a yes was a mistake. An id
-    that is nowhere is gone already; one that is being deleted needs no yes.
+    Raises `ConsentError` if one has our ``name`` and is not ``allowed`` to be deleted,
+    and `StartupError` if an allowed one has another name: that consent was a mistake.
+    An id that does not exist is gone already; an app that is being deleted needs no
+    consent.
     """
     found = [(r, a) for r, a in found if not a.is_leaving or a.id in allowed]
     namesakes = [(r, a) for r, a in found if name and a.spec.name == name]
@@ -96,9 +97,9 @@ class Namesakes:
         ]
 
     async def replaced(self, region: str, app: App) -> AsyncIterator[str]:
-        """Stop an app, then delete it, and wait until its id is known no more.
+        """Stop an app, then delete it, and wait until its id is unknown.
 
-        It must still be what was seen when somebody said yes to it.
+        It must still be the app that the person agreed to.
         """
         begun = "waiting for" if app.is_leaving else "stopping"
         yield f"{begun} the app {app.id} in {region}, named {app.spec.name!r}"

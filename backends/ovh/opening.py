@@ -22,7 +22,7 @@ def open_backend(
 ) -> OvhBackend:
     """Build the backend from the settings ``ovh``.
 
-    ``poll_s`` is the pause between two looks.
+    ``poll_s``: pause between two looks.
     """
     settings = context.options.get("ovh")
     if not isinstance(settings, OvhSettings):

@@ -39,8 +39,8 @@ the launch, and zero replicas cost nothing.
 class Order:
     """Describes an app to make. ``units`` are GPUs, or CPUs of a flavour without.
 
-    ``scales_to_zero``: the platform ends its one replica as soon as its guard says
-    that nobody wants it. ``environment`` may hold a secret.
+    ``scales_to_zero``: the platform ends its single replica once its guard reports that
+    it is not wanted. ``environment`` may contain a secret.
     """
 
     name: str

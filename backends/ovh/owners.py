@@ -28,10 +28,10 @@ class Owners(CloudOwners[App]):
         self._per_hour = per_hour
 
     async def belongings(self) -> list[Belonging]:
-        """Return the apps of all regions that are known.
+        """Return the apps of all known regions.
 
-        One of before, that the settings have no more and that has no token now, is
-        passed over with a word in the log.
+        A former region that is not in the settings any more and has no token is
+        skipped, and logged.
         """
         found: dict[str, Belonging] = {}
         for region in self._cloud.locations():

@@ -1,13 +1,13 @@
-"""Read a list that comes in pages, wherever its first page is.
+"""Read a list that comes in pages, whatever the number of its first page.
 
-The first call names no page. What follows is what the answer itself says: its link to
-the next page, else its own number and count of pages. A link is followed on the same
-origin only, for the token goes with it. A list that does not hold as many as it says,
-or goes in a circle, is refused: what is missing in it may be there all the same.
+The first call names no page. Each answer gives the next page: by a link, else by its
+own number and the count of pages. A link is followed on the same origin only, because
+the token is sent along. A list with fewer items than it announces, or with a cycle of
+links, is refused: a missing item may exist.
 
 Shape of an answer: ``{items, metadata: {currentPage, pageCount, total, links:
-{next}}}`` (ovh/ovhai-python-sdk); a bare array is the whole list. Whether pages count
-from 0 or from 1 is documented nowhere.
+{next}}}`` (ovh/ovhai-python-sdk); a bare array is the whole list. It is not documented
+whether pages count from 0 or from 1.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ class ListError(TransientError):
 async def read_list(ask: Asked, *, base: str, path: str, what: str) -> list[Any]:
     """Return every item of the list at ``path`` below ``base``.
 
-    Raises `ListError` for one that leads elsewhere, goes in a circle, has more than
-    `MAX_PAGES` pages or fewer items than it says. ``what`` names it in words.
+    Raises `ListError` for one that links elsewhere, has a cycle, more than `MAX_PAGES`
+    pages or fewer items than it announces. ``what`` names it in errors.
     """
     pages = _Pages(base, path, what)
     place: str | None = f"{path}?size={SIZE}"
     while place is not None:
         place = pages.take(place, await ask(place))
-    for number in range(MAX_PAGES):  # what came unasked was not all: by numbers
+    for number in range(MAX_PAGES):  # the first page was not all: fetch by numbers
         if not pages.lacks_some:
             break
         known = len(pages.items)
-        with contextlib.suppress(SpecError):  # there is no page of that number
+        with contextlib.suppress(SpecError):  # no page of that number
             pages.keep(await ask(f"{path}?size={SIZE}&page={number}"))
         if number > pages.read and len(pages.items) == known:
             break

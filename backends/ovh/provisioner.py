@@ -82,7 +82,7 @@ class Provisioner:
             settings.dead_man,
             settings.dead_man_timeout,
             self._max_lifetime_s,
-            *filter(None, (settings.app_name,)),  # so it is as before without one
+            *filter(None, (settings.app_name,)),  # keeps former labels valid
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

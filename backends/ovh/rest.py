@@ -1,7 +1,7 @@
 """Call AI Deploy's own API: plain HTTP and JSON, one host per region.
 
-Nothing is repeated: a second ``POST /v1/app`` makes a second app. Every failure is
-named after what to do next, by its status. Shapes as in ovh/ovhcloud-cli's
+Nothing is repeated: a second ``POST /v1/app`` makes a second app. Every status is
+mapped to an error that says what to do next. Shapes as in ovh/ovhcloud-cli's
 ``api-schemas/cloud.json`` and ovh/ovhai-python-sdk.
 """
 

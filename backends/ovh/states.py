@@ -7,7 +7,7 @@ from ollama_proxy.backends.ovh.apps import App
 def assess(
     app: App, known: StateContext, queue_timeout_s: float
 ) -> tuple[Assessment, str]:
-    """Return what to think of an app, and why, in words.
+    """Return the assessment of an app, and the reason in words.
 
     Treat unknown states as pending: the app exists and is billed.
     """

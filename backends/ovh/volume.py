@@ -28,10 +28,10 @@ class Volume:
 
 
 def parse_volume(text: str) -> Volume:
-    """Return what ``bucket@alias[/prefix]:/path[:ro][:cache]`` says.
+    """Parse ``bucket@alias[/prefix]:/path[:ro][:cache]``.
 
-    What follows ``@`` is the alias of a data store; the names of regions are only the
-    aliases that each account has. Raises `ValueError` for what AI Deploy can't do.
+    After ``@`` is the alias of a data store; every account has the names of regions as
+    aliases. Raises `ValueError` for what AI Deploy can't do.
     """
     match = _VOLUME.match(text)
     if match is None:
