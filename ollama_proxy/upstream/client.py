@@ -16,12 +16,13 @@ from multidict import CIMultiDictProxy
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.ollama.answer_end import EndCheck, check_of
-from ollama_proxy.upstream.connection import Connection, Sink
+from ollama_proxy.upstream.connection import Connection
 from ollama_proxy.upstream.connection_pool import ConnectionKey, ConnectionPool
 from ollama_proxy.upstream.endpoint import Upstream, credentials, is_gateway_response
 from ollama_proxy.upstream.loop_mark import LoopMark
 from ollama_proxy.upstream.request import UpstreamRequest
 from ollama_proxy.upstream.response_parser import ResponseError, ResponseHead
+from ollama_proxy.upstream.sink import Sink
 
 _SOME = 16
 _SMALL = 320

@@ -263,3 +263,18 @@ async def test_a_large_head_that_comes_in_pieces_is_taken_whole() -> None:
     async with raw_upstream(answers(raw, then=nothing)) as there, relay() as one:
         async with asyncio.timeout(5.0):
             assert await asked(one, there) == b"ok"
+
+
+async def test_a_connection_that_ends_with_its_invitation_is_lost() -> None:
+    connection = Connection(lambda _gone: None)
+    connection.connection_made(StillTransport())
+    asking = asyncio.ensure_future(
+        connection.ask("POST", b"head", b"body", chunked=False, waits=True)
+    )
+    await asyncio.sleep(0)
+    connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n")
+    connection.connection_lost(ConnectionResetError("by the instance"))
+
+    with pytest.raises(ConnectionResetError, match="by the instance"):
+        await asking
+    assert not await connection.end()
