@@ -9,12 +9,14 @@ from ollama_proxy.composition.fleet import Fleet, PoolParts
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
 from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.model_globs import ModelGroups
 from ollama_proxy.fleet.backend import SupportsModelListing, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
+from ollama_proxy.serving.change_notes import ChangeNotes
 from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
@@ -22,6 +24,7 @@ from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.other_instances import OtherInstances
 from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.pool_services import PoolServices
@@ -69,7 +72,8 @@ class PoolServicesBuilder:
         traits = parts.offer.backend.traits
         place = self._store.place(place_of(parts.offer.name, traits))
         catalogue, book = self._catalogue(parts, place), LessonBook(place, clock)
-        pulls = self._pulls()
+        pulls, places = self._pulls(), _places(parts)
+        others = OtherInstances(parts.pool, self._fleet.relay, pulls, places)
         unknown = self._unknown(parts, catalogue, book, pulls)
         keeper = self._keeper(parts, catalogue, place, unknown)
         status = self._status(spec.name, parts)
@@ -78,9 +82,7 @@ class PoolServicesBuilder:
             pool=parts.pool,
             hold=self._hold or HoldPolicy(spec.hold_s, settings.max_hold),
             place=place,
-            places=Whereabouts(
-                parts.pool.has_ready, matters=len(parts.pool.controllers) > 1
-            ),
+            places=places,
             fleet=FleetView(
                 spec.name,
                 parts.pool,
@@ -99,11 +101,13 @@ class PoolServicesBuilder:
             ),
             restored=parts.restored,
             pulls=pulls,
+            others=others,
             changes=ModelChanges(
                 pool=parts.pool,
                 relay=self._fleet.relay,
                 pulls=pulls,
-                sticky=parts.restored,
+                notes=ChangeNotes(parts.restored, places),
+                others=others,
                 changed=keeper.models_changed,
             ),
             gpu=parts.gpu,
@@ -168,6 +172,25 @@ class PoolServicesBuilder:
             disk=self._store,
             neighbours=self._neighbours,
         )
+
+
+def _places(parts: PoolParts) -> Whereabouts:
+    """Return what only one instance has, as far as an earlier process noted it."""
+    several = len(parts.pool.controllers) > 1
+    places = Whereabouts(parts.pool.has_ready, matters=several)
+    created = parts.restored.created_on() if parts.restored is not None else {}
+    for model, launch_id in created.items():
+        places.created(model, launch_id)
+    for controller in parts.pool.controllers:
+        controller.subscribe(partial(_forget_instance, places))
+    return places
+
+
+def _forget_instance(places: Whereabouts, before: Record, after: Record) -> None:
+    """Forget what an instance alone had: it is being stopped, or lost."""
+    is_over = after.state is State.STOPPING or after.state in AT_REST
+    if is_over and before.launch_id is not None:
+        places.gone(before.launch_id)
 
 
 def _being_fetched(pulls: Pulls, restored: RestoredModels | None) -> Sequence[str]:

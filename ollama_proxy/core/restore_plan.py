@@ -24,6 +24,7 @@ class StickyModel(msgspec.Struct, frozen=True):
       original. ``written``: its own name, as the client wrote it.
     - ``insecure``: the registry may be one without TLS.
     - ``lost``: why the last fresh instance does not have it; None if it does.
+    - ``launch``: of a created model, the launch on whose instance it was created.
     """
 
     name: str
@@ -32,6 +33,7 @@ class StickyModel(msgspec.Struct, frozen=True):
     written: str = ""
     insecure: bool = False
     lost: str | None = None
+    launch: str = ""
 
     @property
     def is_copy(self) -> bool:

@@ -264,22 +264,25 @@ class Pool:
         wait_s: float,
         load: LoadWish | None = None,
         joins: bool = False,
+        only: LaunchId | None = None,
     ) -> Lease | None:
         """Claim a ready instance, waking it and waiting for it if need be.
 
         A request that ``joins`` waits for a launch of others, and wakes nothing.
 
+        ``only`` the instance of that launch will do for it.
+
         Returns None if there is no instance after ``wait_s`` seconds, or as soon as it
         is certain that there will be none. Raises `HoldLimitError` if too many requests
         wait already, `StoreError` if the wake could not be written to disk.
         """
-        if (lease := self.try_lease()) is not None:
+        if (lease := self.try_lease(only)) is not None:
             return lease
         wait_s = await self.request_instance(
             model, wait_s=wait_s, load=load, joins=joins
         )
         wants = Wants.TO_JOIN if joins else Wants.TO_WAKE
-        return await self._wait(wait_s, wants) if wait_s > 0 else None
+        return await self._wait(wait_s, wants, only) if wait_s > 0 else None
 
     async def request_instance(
         self,
@@ -341,11 +344,13 @@ class Pool:
         starting = starting or self._is_reserving()
         return starting or self._wakes_again or self._waiters.any_to_wake()
 
-    async def _wait(self, wait_s: float, wants: Wants) -> Lease | None:
+    async def _wait(
+        self, wait_s: float, wants: Wants, only: LaunchId | None
+    ) -> Lease | None:
         """Wait for a lease; another request may be quicker, then it waits on."""
         deadline = asyncio.get_running_loop().time() + wait_s
         while await self._waiters.wait_until(deadline, wants):
-            if (lease := self.try_lease()) is not None:
+            if (lease := self.try_lease(only)) is not None:
                 return lease
             if not self._accepts_wakes:
                 return None

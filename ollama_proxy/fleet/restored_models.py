@@ -11,6 +11,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ports import ModelStore
 from ollama_proxy.core.restore_plan import Origin, RestoreStep, StickyModel, steps_to
@@ -111,10 +112,19 @@ class RestoredModels:
             msgspec.structs.replace(root, name=name, written=destination, lost=None)
         )
 
-    def created(self, name: str) -> None:
-        """Remember that a model exists on its instance alone."""
+    def created(self, name: str, on: LaunchId | None = None) -> None:
+        """Remember that a model exists on its instance alone, that of a launch."""
         if name:
-            self._put(StickyModel(full_model_name(name), Origin.CREATED, written=name))
+            full = full_model_name(name)
+            self._put(StickyModel(full, Origin.CREATED, written=name, launch=on or ""))
+
+    def created_on(self) -> dict[str, LaunchId]:
+        """Return on which instance alone each model that was created exists."""
+        return {
+            model.name: LaunchId(model.launch)
+            for model in self._models.values()
+            if model.origin is Origin.CREATED and model.launch
+        }
 
     def deleted(self, name: str) -> None:
         """Forget a model; a configured one is remembered as unwanted."""

@@ -3,18 +3,20 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http.compression import encoding_of, without_body_facts
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.activity import NO_USE, watch
-from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.serving.change_notes import ChangeNotes, is_done, read_change
 from ollama_proxy.serving.client_writer import Head
+from ollama_proxy.serving.other_instances import OtherInstances
 from ollama_proxy.serving.pull import (
     EncodedPullError,
     Pull,
@@ -31,22 +33,13 @@ from ollama_proxy.upstream.request import PreparedRequest, in_the_clear
 
 _OK = 200
 _NOT_FOUND = 404
+_BLOB = "/api/blobs/:digest"
 _TAIL_BYTES = 4096
-_DELETED = PullHead(_OK, "OK", CIMultiDictProxy(CIMultiDict({"Content-Length": "0"})))
-
-
-class _Change(PullRequest, frozen=True):
-    """Holds the names in the body of any request that changes models."""
-
-    source: str = ""
-    destination: str = ""
+_DONE = PullHead(_OK, "OK", CIMultiDictProxy(CIMultiDict({"Content-Length": "0"})))
 
 
 class ModelChanges:
-    """Relays requests that change models, and remembers the successful ones.
-
-    ``sticky``: None if nothing is remembered.
-    """
+    """Relays requests that change models, and has the successful ones remembered."""
 
     def __init__(
         self,
@@ -54,13 +47,15 @@ class ModelChanges:
         pool: Pool,
         relay: UpstreamClient,
         pulls: Pulls,
-        sticky: RestoredModels | None,
+        notes: ChangeNotes,
+        others: OtherInstances,
         changed: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._relay = relay
         self._pulls = pulls
-        self._sticky = sticky
+        self._notes = notes
+        self._others = others
         self._changed = changed
 
     async def relay(
@@ -80,6 +75,11 @@ class ModelChanges:
                 return await self._pull(wanted, to_send, body, lease, response_relay)
             if name == "/api/delete":
                 return await self._delete(to_send, body, lease, response_relay)
+            if name == "/api/copy":
+                done = await self._others.repeat(to_send, lease.launch_id)
+                return await self._pass_on(
+                    name, to_send, body, lease, response_relay, done=done
+                )
             if name == "/api/create":
                 to_send = in_the_clear(to_send)
             return await self._pass_on(name, to_send, body, lease, response_relay)
@@ -94,26 +94,43 @@ class ModelChanges:
         lease: Lease,
         response_relay: ResponseRelay[ResponseT],
         *,
-        stopped: bool = False,
+        done: bool = False,
     ) -> ResponseT:
         """Relay one request, and remember the change it made.
 
-        ``stopped``: a pull of this model was stopped for the request. So a 404 from
-        Ollama, which does not know a half-pulled model, becomes a 200.
+        ``done``: a pull of the model was stopped for the request, or another instance
+        carried it out. So a 404 from Ollama becomes a 200.
         """
         async with await self._relay.ask(to_send, lease.upstream) as answer:
             head: Head = answer
             ending = _Ending()
             chunks = ending.watch(answer.chunks())
-            if stopped and answer.status == _NOT_FOUND:
+            if done and answer.status == _NOT_FOUND:
                 async for _ in chunks:
                     pass
-                head, chunks = _DELETED, _once(b"")
+                head, chunks = _DONE, _once(b"")
             use = watch(name, head, lease)
             response = await response_relay.run(head, chunks, lease.mark_alive, use)
             tail = b"" if encoding_of(answer.headers) else ending.tail
-            self._note(name, body, head.status, tail)
+            self._note(name, to_send, body, head.status, tail, lease)
             return response
+
+    def _note(
+        self,
+        name: str,
+        to_send: PreparedRequest,
+        body: bytes,
+        status: int,
+        tail: bytes,
+        lease: Lease,
+    ) -> None:
+        change = read_change(body)
+        if name == _BLOB:
+            self._notes.uploaded(to_send.target, status, lease.launch_id)
+        elif name == "/api/pull" and is_done(status, tail):
+            self._pulled(to_send, body, lease.launch_id, change)
+        else:
+            self._notes.note(name, change, status, tail, lease.launch_id)
 
     async def _delete(
         self,
@@ -127,13 +144,13 @@ class ModelChanges:
         Ollama does not know a half-pulled model, so its 404 would hide that the request
         did something.
         """
-        change = read_loosely(body, _Change)
-        stopped = False
-        if change is not None and change.model_name:
-            by = "a request to delete the model"
-            stopped = await self._pulls.stop(change.model_name, by)
+        model, done = read_change(body).model_name, False
+        if model:
+            done = await self._pulls.stop(model, "a request to delete the model")
+        if await self._others.repeat(to_send, lease.launch_id):
+            done = True
         return await self._pass_on(
-            "/api/delete", to_send, body, lease, response_relay, stopped=stopped
+            "/api/delete", to_send, body, lease, response_relay, done=done
         )
 
     async def _pull(
@@ -148,7 +165,13 @@ class ModelChanges:
         own = self._pool.duplicate(lease)
         if own is None:
             raise UpstreamError("the instance is stopping", arrived=False)
-        joined = self._pulls.join(wanted, to_send, body, own, self._pulled)
+        joined = self._pulls.join(
+            wanted,
+            to_send,
+            body,
+            own,
+            partial(self._pulled, to_send, body, lease.launch_id),
+        )
         if joined is None:
             clear = in_the_clear(to_send)
             return await self._attached(wanted, clear, body, lease, response_relay)
@@ -217,31 +240,17 @@ class ModelChanges:
         head, chunks_once = _whole(pull, head)
         return await response_relay.run(head, chunks_once, lease.mark_alive, use)
 
-    def _pulled(self, request: PullRequest) -> None:
-        """Remember a pull that succeeded."""
-        if self._sticky is not None:
-            self._sticky.pulled(request.model_name, insecure=request.insecure)
+    def _pulled(
+        self,
+        to_send: PreparedRequest,
+        body: bytes,
+        launch_id: LaunchId,
+        request: PullRequest,
+    ) -> None:
+        """Remember a pull that succeeded, and have the other instances pull as well."""
+        self._notes.pulled(request)
+        self._others.pull(request, to_send, body, launch_id)
         self._changed()
-
-    def _note(self, name: str, body: bytes, status: int, tail: bytes) -> None:
-        """Remember what a request did, as far as its answer says that it did."""
-        if self._sticky is None:
-            return
-        change = read_loosely(body, _Change)
-        if change is None:
-            return
-        done = status == _OK and read_progress(tail).status == "success"
-        match name:
-            case "/api/pull" if done:
-                self._sticky.pulled(change.model_name, insecure=change.insecure)
-            case "/api/create" if done:
-                self._sticky.created(change.model_name)
-            case "/api/copy" if status == _OK:
-                self._sticky.copied(change.source, change.destination)
-            case "/api/delete" if status == _OK:
-                self._sticky.deleted(change.model_name)
-            case "/api/delete" if status == _NOT_FOUND:
-                self._sticky.missed(change.model_name)
 
 
 class _Ending:

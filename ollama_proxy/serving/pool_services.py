@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.catalog import Catalog
+from ollama_proxy.core.ollama.routes import ColdAnswer
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.lease import Lease
@@ -15,6 +17,7 @@ from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
+from ollama_proxy.serving.other_instances import OtherInstances
 from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.serving.request_context import RequestContext
@@ -22,6 +25,8 @@ from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.serving.whereabouts import Whereabouts
 from ollama_proxy.store.ports import Place
+
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class PoolServices:
     extra_routes: ExtraRoutes
     restored: RestoredModels | None
     pulls: Pulls
+    others: OtherInstances
     changes: ModelChanges
     gpu: GpuLook
     status: PoolStatus
@@ -61,8 +67,13 @@ class PoolServices:
             self.unknown.note_wake(wait.seeks)
         context.admit(wait)
 
-    def learn(self, context: RequestContext, answer: Any) -> None:
-        """Learn from an instance's own answer which routes and models it has."""
+    def learn(self, context: RequestContext, answer: Any, on: LaunchId) -> None:
+        """Learn from an instance's own answer which routes, models and files it has.
+
+        ``on``: its launch.
+        """
+        if context.route.asleep is ColdAnswer.BLOB and answer.status == _OK:
+            self.places.uploaded(context.path, on)
         self.extra_routes.heard(
             context.route, context.method, context.path, answer.status
         )
@@ -86,4 +97,5 @@ class PoolServices:
         """End what goes on for the models, and write down what is known of them."""
         await self.keeper.aclose()
         self.book.close()
+        await self.others.aclose()
         await self.pulls.aclose()

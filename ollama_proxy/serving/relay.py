@@ -61,7 +61,7 @@ async def relay_request(
             await services.relay.ask(to_send, lease.upstream) as answer,
         ):
             lease.lift_limit()
-            context.served.learn(context, answer)
+            context.served.learn(context, answer, lease.launch_id)
             context.outcome = "relayed"
             use = watch(context.route.name, answer, lease)
             touch = ignore_activity if observes else lease.mark_alive

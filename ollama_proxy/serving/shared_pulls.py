@@ -108,18 +108,21 @@ class Pulls:
         body: bytes,
         lease: Lease,
         pulled: Callable[[PullRequest], None],
+        *,
+        is_extra: bool = False,
     ) -> tuple[Pull, bool] | None:
         """Return the pull of a model, begun now if necessary, and whether it existed.
 
         None if the limit of detached pulls is reached. ``lease``: held by a new pull,
-        released if none begins. ``pulled``: called if the pull succeeds.
+        released if none begins. ``pulled``: called if the pull succeeds. ``is_extra``:
+        the limit is no concern, since its caller has one.
         """
         model = full_model_name(request.model_name)
         key = (lease.launch_id, model, request.insecure)
         if (pull := self._pulls.get(key)) is not None:
             lease.release()
             return pull, True
-        if len(self._pulls) >= self._most:
+        if len(self._pulls) >= self._most and not is_extra:
             lease.release()
             return None
         pull = self._pulls[key] = Pull(request, lease.cut)

@@ -19,9 +19,12 @@ class Whereabouts:
     Where a pool has one instance at most, there is nothing to remember.
     """
 
-    def __init__(self, is_ready: Callable[[LaunchId], bool], *, matters: bool) -> None:
+    def __init__(
+        self, is_ready: Callable[[LaunchId], bool], *, matters: bool, most: int = MOST
+    ) -> None:
         self._is_ready = is_ready
         self._matters = matters
+        self._most = most
         self._files: dict[tuple[LaunchId, str], None] = {}
         self._models: dict[str, LaunchId] = {}
         self._uploads: LaunchId | None = None
@@ -37,7 +40,7 @@ class Whereabouts:
             self._files.pop((launch_id, _digest(digest)), None)
             self._files[launch_id, _digest(digest)] = None
             self._uploads = launch_id
-            while len(self._files) > MOST:
+            while len(self._files) > self._most:
                 del self._files[next(iter(self._files))]
 
     def created(self, model: str, launch_id: LaunchId) -> None:
@@ -45,8 +48,16 @@ class Whereabouts:
         if self._matters and model:
             self._models.pop(full_model_name(model), None)
             self._models[full_model_name(model)] = launch_id
-            while len(self._models) > MOST:
+            while len(self._models) > self._most:
                 del self._models[next(iter(self._models))]
+
+    def copied(self, source: str, destination: str) -> None:
+        """Remember that a copy is where its source is."""
+        where = self._models.get(full_model_name(source))
+        if where is not None:
+            self.created(destination, where)
+        else:
+            self.spread(destination)
 
     def spread(self, model: str) -> None:
         """Forget a model that other instances have as well, or none."""

@@ -138,8 +138,13 @@ class OllamaHandler:
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
+        only = context.only
         leasing = context.served.pool.lease(
-            context.model, wait_s=wait_s, load=context.load, joins=plan.joins
+            context.model,
+            wait_s=wait_s,
+            load=context.load,
+            joins=plan.joins or only is not None,
+            only=only,
         )
         try:
             return await hold.wait(leasing)

@@ -6,7 +6,7 @@ server, which decides by the same rules.
 
 import asyncio
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
@@ -100,7 +100,7 @@ class FastPath:
             plan = self._decide(context)
             if isinstance(plan, Relay | Observe):
                 return self._begin(client, request, context, plan)
-            if isinstance(plan, Wait) and context.may_wait_s <= 0:
+            if _is_brief(plan, context):
                 context.served.admit(context, plan)
                 left_s = context.served.pool.try_request_instance(
                     context.model, wait_s=0.0, load=context.load, joins=plan.joins
@@ -297,6 +297,12 @@ class FastPath:
         now = asyncio.get_running_loop().time()
         took_s = now - begun_at if begun_at is not None else 0.0
         note(self._services.metrics, context, status, took_s)
+
+
+def _is_brief(plan: Plan, context: RequestContext) -> TypeGuard[Wait]:
+    """Tell whether a request only asks for an instance, and does not wait for it."""
+    has_no_time = context.may_wait_s <= 0 and context.only is None
+    return isinstance(plan, Wait) and has_no_time
 
 
 def _is_simple(route: Route) -> bool:
