@@ -12,7 +12,7 @@ _TELLING = re.compile(
     r"|could ?n[o']t|not found",
     re.IGNORECASE,
 )
-"""What stands in the line that says why: of apt, curl, docker, modprobe and others."""
+"""Words in a line with a cause: of apt, curl, docker, modprobe and others."""
 
 
 def readable(said: bytes, secrets: Collection[str] = ()) -> str:

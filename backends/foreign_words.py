@@ -28,7 +28,7 @@ _STAMP = re.compile(
 
 
 def words_of(raw: bytes, body: object = None) -> str:
-    """Return what an answer says: of JSON its own word why, of a page its title."""
+    """Return the message in an answer: JSON's own error, or a page's title."""
     if body is not None:
         return plain_words(_told(body, _DEPTH) or "") or "no word why"
     return plain_words(raw.decode("utf-8", "replace")) or "no word why"
@@ -80,7 +80,7 @@ def _unreached(error: OSError) -> str | None:
 
 
 def _told(body: object, depth: int) -> str | None:
-    """Return the first word why in an answer, in it or in what it wraps."""
+    """Return the first error message in an answer, at any depth."""
     if isinstance(body, list):
         return next((found for one in body[:4] if (found := _told(one, depth))), None)
     if not isinstance(body, dict) or depth == 0:

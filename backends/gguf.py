@@ -59,7 +59,7 @@ class Head:
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def number(self, key: str) -> int:
-        """Return a whole number of the architecture; 0 if it says none."""
+        """Return a whole number of the architecture; 0 if there is none."""
         value = self.of_architecture(key)
         return value if isinstance(value, int) else 0
 

@@ -47,7 +47,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Says what is run: a command line, and whether it is the stand-in."""
+    """Holds the command line, and whether it is the simulator."""
 
     command: tuple[str, ...]
     simulated: bool
@@ -88,7 +88,7 @@ class LocalBackend:
         return None if self._models is None else self._models.tags()
 
     def show(self, full_name: str) -> bytes | None:
-        """Return what ``/api/show`` would say, as far as the disk tells."""
+        """Return the body of ``/api/show``, as far as the disk has it."""
         return None if self._models is None else self._models.show(full_name)
 
     async def start(self, launch_id: LaunchId) -> None:

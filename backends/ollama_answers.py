@@ -119,7 +119,7 @@ def _details(model: StoredModel) -> dict[str, Any]:
 def _capabilities(
     model: StoredModel, head: Head, own: str | None, chat: str
 ) -> list[str]:
-    """Return what a model can do, in the order in which ``show`` tells it."""
+    """Return the capabilities of a model, in the order of ``show``."""
     told, senses = _senses(head)
     found = list(model.config.capabilities or [])
     if own is None and not model.config.renderer:

@@ -46,7 +46,7 @@ class Layer(msgspec.Struct, rename="camel"):
 
     @property
     def kind(self) -> str:
-        """Return what it is, in a word: ``model``, ``template`` or ``params``."""
+        """Return its kind: ``model``, ``template`` or ``params``."""
         return self.media_type.removeprefix(_MEDIA)
 
 
@@ -177,12 +177,12 @@ def _state(path: str) -> tuple[int, int, int] | None:
 
 
 def _names(folder: str, name: re.Pattern[str]) -> list[str]:
-    """Return what is in a folder under names that Ollama takes."""
+    """Return the entries of a folder whose names Ollama accepts."""
     return sorted(one for one in os.listdir(folder) if name.match(one))  # noqa: PTH208
 
 
 def _names_below(folder: str, name: re.Pattern[str]) -> list[str]:
-    """Return what is in a folder; nothing if it can't be read."""
+    """Return the entries of a folder; none if it can't be read."""
     try:
         return _names(folder, name)
     except OSError:

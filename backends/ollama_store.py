@@ -18,7 +18,7 @@ from ollama_proxy.backends.ollama_files import (
 from ollama_proxy.core.ollama.model_names import full_model_name
 
 MOST_MODELS: Final = 2000
-"""How many models are told of at most."""
+"""How many models are listed at most."""
 
 _KEPT_SHOWS = 32
 

@@ -167,7 +167,7 @@ def _trusting_all() -> ssl.SSLContext:
 
 
 def access_faults(settings: "StaticSettings", backend: str) -> list[str]:
-    """Name what is wrong between these settings, or with the file of certificates."""
+    """Return conflicts of these settings, and faults of the certificate file."""
     url = settings.upstream_url
     given = {
         TOKEN: settings.upstream_token is not None,
@@ -200,7 +200,7 @@ def access_faults(settings: "StaticSettings", backend: str) -> list[str]:
 
 
 def _unreadable(certificates: Path) -> list[str]:
-    """Name what is wrong with a file of certificates, if anything is."""
+    """Return the faults of a certificate file."""
     try:
         _trusting(certificates)
     except ssl.SSLError as error:
@@ -216,7 +216,7 @@ def _unreadable(certificates: Path) -> list[str]:
 
 
 def access_warnings(settings: "StaticSettings") -> list[str]:
-    """Return what is unsafe about the way to the upstream, a sentence each."""
+    """Return a sentence for each unsafe property of the way to the upstream."""
     if settings.upstream_url is None:
         return []
     url, named = settings.upstream_url.url, _with_credentials(settings)

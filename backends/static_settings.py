@@ -20,7 +20,7 @@ _NAME = "static"
 
 
 class StaticSettings(BackendSettings):
-    """Says which server is used, and how it is spoken to."""
+    """Holds the server's URL, and the credentials for it."""
 
     upstream_url: Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)] | None = (
         setting(
@@ -67,12 +67,12 @@ class StaticSettings(BackendSettings):
     )
 
     def warnings(self) -> list[str]:
-        """Tell what is unsafe about the way to the server."""
+        """Return a sentence for each unsafe property of the way to the server."""
         return access_warnings(self)
 
 
 def static_faults(settings: StaticSettings, choice: Choice) -> list[str]:
-    """Name what is wrong, also where another backend is used and takes none of it."""
+    """Return the faults, even if another backend is selected and ignores these."""
     faults = []
     if choice.backend == _NAME and settings.upstream_url is None:
         faults.append(

@@ -15,7 +15,7 @@ class Ending(ManagedCore[R, O]):
     """`stop`, `owned` and `sweep_expired` of a managed backend."""
 
     async def stop(self, launch_id: LaunchId) -> None:
-        """Go one step towards nothing that costs compute; `inspect` tells when."""
+        """Go one step towards no compute costs; `inspect` shows when it is done."""
         self._reached.pop(launch_id, None)
         record = self._journal.get(launch_id)
         if record is not None and record.create_not_sent:

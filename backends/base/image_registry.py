@@ -53,7 +53,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Describes an image for ``linux/amd64``: ``size`` is what is fetched, in bytes."""
+    """Describes an image for ``linux/amd64``; ``size``: compressed, in bytes."""
 
     digest: str
     size: int

@@ -81,7 +81,7 @@ class Inspecting(ManagedCore[R, O]):
                 return await self._failed(launch_id, record, resource, why)
 
     def _context(self, launch_id: LaunchId, record: ProvisioningRecord) -> StateContext:
-        """Return what is known of a launch besides its instance's state."""
+        """Return the circumstances of a launch besides its instance's state."""
         return StateContext(
             keeps=self._keeps,
             told_to_stop=launch_id in self._told_to_stop,
@@ -107,7 +107,7 @@ class Inspecting(ManagedCore[R, O]):
     async def _boot(
         self, launch_id: LaunchId, record: ProvisioningRecord, resource: R
     ) -> Observation:
-        """Tell whether an instance's guard is heard; before, a gateway may answer."""
+        """Check whether an instance's guard answers; before that, a gateway may."""
         location = self._location_of(record)
         upstream = self._cloud.endpoint(location, resource, record.identity)
         if upstream is None:

@@ -37,7 +37,7 @@ O = TypeVar("O", bound=CloudOwners[Any])  # noqa: E741 - the other one is R
 
 
 class ManagedCore(Generic[R, O]):
-    """Holds one owner's instances in a cloud, and what is known of each launch."""
+    """Holds one owner's instances in a cloud, and the journal of its launches."""
 
     noun: ClassVar[str] = "instance"
     orphan_prefix: ClassVar[str] = "instance-"
@@ -146,7 +146,7 @@ class ManagedCore(Generic[R, O]):
         return name.startswith(self.orphan_prefix)
 
     def _is_not_shown_yet(self, record: ProvisioningRecord) -> bool:
-        """Tell whether the cloud may not show yet what it has made."""
+        """Tell whether the cloud may not show a new instance yet."""
         return record.create_may_arrive(self._clock.now()) and not record.seen
 
     def _is_unshown(self, launch_id: LaunchId) -> bool:
@@ -217,7 +217,7 @@ class ManagedCore(Generic[R, O]):
         return resource.is_resting
 
     def _refuse_foreign(self, location: str, resource: R) -> None:
-        """Raise `TransientError` for what is not ours any more: it is left alone."""
+        """Raise `TransientError` if an instance is not ours any more."""
         if not self._tags.is_ours(resource):
             raise TransientError(
                 f"the {self.noun} {resource.id} in {location} does not carry our"

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 def read_note(name: LaunchId, note: bytes, decode: Callable[[bytes], _T]) -> _T | None:
-    """Return a note; None if it can't be read, which is logged with what it says."""
+    """Return a note; None if it can't be read: then its text is logged."""
     try:
         return decode(note)
     except (ValueError, TypeError) as error:

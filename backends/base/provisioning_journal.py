@@ -67,7 +67,7 @@ class ProvisioningRecord(msgspec.Struct, frozen=True):
         return self.attempted_at is None and self.instance_id is None
 
     def create_may_arrive(self, now: float) -> bool:
-        """Tell whether what was asked for may still turn up."""
+        """Tell whether a create call without an answer may still be executed."""
         return self.attempted_at is not None and now - self.attempted_at < SETTLE_S
 
     def start_not_visible_yet(self, now: float) -> bool:
@@ -90,7 +90,7 @@ class ProvisioningRecord(msgspec.Struct, frozen=True):
 
 
 def unsent(placement: Placement) -> ProvisioningRecord:
-    """Return the record of a launch for which nothing was asked yet, or in vain."""
+    """Return the record of a launch without a create call, or after a refused one."""
     return ProvisioningRecord(placement.location, type_name=placement.type_name)
 
 
@@ -147,7 +147,7 @@ class ProvisioningJournal:
             self._kept[name] = ProvisioningRecord("", attempted_at=now)
 
     def get(self, launch_id: LaunchId) -> ProvisioningRecord | None:
-        """Return what is known of a launch."""
+        """Return the record of a launch."""
         return self._kept.get(launch_id)
 
     def instance_ids(self) -> set[str]:
@@ -198,7 +198,7 @@ class ProvisioningJournal:
     def update(
         self, launch_id: LaunchId, **changes: float | bool | str
     ) -> ProvisioningRecord:
-        """Change what is known of a launch, as `put` does; return it."""
+        """Change the record of a launch, as `put` does; return it."""
         changed = msgspec.structs.replace(self._kept[launch_id], **changes)
         self.put(launch_id, changed)
         return changed
@@ -239,7 +239,7 @@ class ProvisioningJournal:
             self.update(launch_id, seen=True, seen_live=live or record.seen_live)
 
     def note_found(self, launch_id: LaunchId, instance_id: str, *, live: bool) -> None:
-        """Remember the instance of a launch whose making was not answered."""
+        """Record the instance of a launch whose create call got no answer."""
         with contextlib.suppress(StoreError):
             self.update(launch_id, instance_id=instance_id)
             self.note_look(launch_id, live=live)

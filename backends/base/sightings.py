@@ -51,7 +51,7 @@ class Sightings(Generic[_Thing]):
         self._save = save
 
     def note(self, place: str, *things: _Thing) -> None:
-        """Remember what was shown; forget what is over."""
+        """Remember things that were shown; forget deleted ones."""
         known = dict(self._known)
         for thing in things:
             if self._is_over(thing):

@@ -48,7 +48,7 @@ class Starting(ManagedCore[R, O]):
         raise NotImplementedError
 
     async def _creation(self, launch_id: LaunchId, placement: Placement) -> Creation:
-        """Return the call that makes an instance; look up what it needs before."""
+        """Return the call that makes an instance, after looking up its arguments."""
         raise NotImplementedError
 
     async def _all_belongings(self) -> list[Belonging]:
@@ -89,7 +89,7 @@ class Starting(ManagedCore[R, O]):
             await self._provision(launch_id)
 
     async def _check_start(self) -> None:
-        """Raise what makes a start vain; called before anything is looked for."""
+        """Raise an error if a start can't succeed; called before any look."""
 
     def _looks_before_creation(self, launch_id: LaunchId) -> Iterator[None]:
         """Yield for each look for an instance: two, because lists lag.

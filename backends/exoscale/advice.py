@@ -19,7 +19,7 @@ _SETTINGS = {
 
 
 def values_of(settings: ExoscaleSettings) -> dict[str, str]:
-    """Return what is set of that which may be wrong in an order."""
+    """Return the settings that may be wrong in an order, with their values."""
     return {
         "EXOSCALE_INSTANCE_TYPE": settings.instance_type,
         "EXOSCALE_TEMPLATE": settings.template,

@@ -58,7 +58,7 @@ class ExoscaleApi:
         self._timeout_s = timing.connect_s, timing.call_s
         self._clock = clock
         self.changed_at = -math.inf
-        """When a call was sent last that changes something: the log tells of these."""
+        """When the last changing call was sent: the log contains only changes."""
         self.patience = Patience(clock, sleep, cloud="Exoscale")
         advice = Advice(zone, self._url, values or {})
         self._failures = Failures(zone, advice, clock, self.patience)
@@ -151,5 +151,5 @@ class ExoscaleApi:
 
 
 def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leave a request as it is: a role may forbid a key what is open to everybody."""
+    """Leave a request unsigned: a role may forbid a key what is public."""
     return request

@@ -122,11 +122,11 @@ class ExoscaleBackend(ExoscaleLooks):
         await self._zones.check()
 
     async def _make(self, launch_id: LaunchId, placement: Placement) -> None:
-        """Buy an instance; what is limited is asked for anew, each try noted."""
+        """Buy an instance; a rate-limited call is repeated, each attempt recorded."""
         await self._provisioner.make(launch_id, placement)
 
     async def _resume(self, launch_id: LaunchId, record: ProvisioningRecord) -> bool:
-        """Start what was stopped; what was bought for this launch starts by itself."""
+        """Start a stopped instance; a newly bought one starts by itself."""
         return record.identity is None or await super()._resume(launch_id, record)
 
     async def _resume_with(
@@ -167,7 +167,7 @@ class ExoscaleBackend(ExoscaleLooks):
         return False
 
     async def stop(self, launch_id: LaunchId) -> None:
-        """Delete every instance of a launch, or park it; `inspect` tells when."""
+        """Delete every instance of a launch, or park it; `inspect` shows the end."""
         self._ready.pop(launch_id, None)
         await super().stop(launch_id)
 
@@ -236,7 +236,7 @@ class ExoscaleBackend(ExoscaleLooks):
         return [self._parking.words(zone, one) for zone, one in await self._kept_ones()]
 
     async def release(self, *, dry_run: bool) -> list[str]:
-        """Delete what is kept for the next launch, before its time is over."""
+        """Delete kept instances before their time is over."""
         released = []
         for zone, one in await self._kept_ones():
             released.append(f"{one.name} in {zone} ({one.state})")
@@ -246,7 +246,7 @@ class ExoscaleBackend(ExoscaleLooks):
         return released
 
     async def _kept_ones(self) -> list[tuple[str, Instance]]:
-        """Return what is kept and no launch has taken, with the size of its disk."""
+        """Return kept instances that no launch uses; measure their disks."""
         kept = [
             (zone, one)
             for zone, one in await self._inventory.everything()

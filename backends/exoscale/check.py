@@ -39,7 +39,7 @@ RIGHTS = (
 
 
 def role() -> str:
-    """Return the rule that allows what is needed, as a role's policy writes it."""
+    """Return the rule that allows the needed operations, for a role's policy."""
     names = ", ".join(f"'{name}'" for name in RIGHTS)
     return f"operation in [{names}]"
 

@@ -23,7 +23,7 @@ UNHEARD = (
     "nothing can be fetched from the instance before its guard answers, which follows "
     "the first boot, the lists of packages and the installation of Caddy"
 )
-"""What is said of an instance whose guard was not heard yet, or never."""
+"""Shown for an instance whose guard has not answered."""
 
 _SENTENCES = {"disk": "the instance's disk is full; raise EXOSCALE_DISK_SIZE"}
 _EVENTS = 20
@@ -125,7 +125,7 @@ async def _cloud_part(
 
 
 async def _guest_part(guard: GuardClient, upstream: Upstream, token: str) -> str:
-    """Return what a boot is at, how long its steps took, and what this one says."""
+    """Return the step of a boot, the durations of its steps, and this one's log."""
     sight = await guard.look(upstream)
     if sight.stage is None:
         return f"the instance tells nothing any more: {sight.problem}"

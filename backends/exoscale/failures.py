@@ -75,7 +75,7 @@ class Failures:
         return f"; try again later, or check {self._advice.endpoint}"
 
     def _limited(self, response: requests.Response | None, said: str) -> BackendError:
-        """Return the error of a call that came too soon, with how long to wait."""
+        """Return the error of a rate-limited call, with the time to wait."""
         after_s = None
         if response is not None:
             body = _json(response)
@@ -199,7 +199,7 @@ def _text(error: ExoscaleAPIException) -> str:
 
 
 def _never_sent(error: requests.exceptions.RequestException) -> bool:
-    """Tell whether no connection came about, so nothing can have arrived."""
+    """Tell whether no connection was made, so nothing can have arrived."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return True
     cause = error.args[0] if error.args else None

@@ -182,7 +182,7 @@ class Firewall:
     async def _go_without(
         self, api: ExoscaleApi, rules: Rules, *, reached: bool
     ) -> None:
-        """Allow every address while the proxy's own is unknown, if need be."""
+        """Allow every address, if none is allowed and the proxy's own is unknown."""
         if not reached and not networks_of(rules):
             await self._open(api, rules)
         if ANYWHERE in rules:
@@ -236,7 +236,7 @@ class Firewall:
             )
 
     async def _prepare(self, api: ExoscaleApi, rules: Rules) -> None:
-        """Let in what is known of our address; what has no business there goes."""
+        """Allow our address, if it is known; remove rules that are not networks."""
         sighting, is_readable = await self._sighting(api, ())
         strange = {name for name in rules if "/" not in name}
         if sighting is not None:

@@ -33,7 +33,7 @@ class Making:
 
 
 def read_making(operation: Mapping[str, Any], offer: Placement) -> Making:
-    """Return what an operation tells; any of its keys may be missing."""
+    """Parse an operation; any of its keys may be missing."""
     state = str(operation.get("state") or "pending")
     code = str(operation.get("reason") or "")
     said = " ".join(str(operation.get("message") or "").split())[:200]

@@ -74,7 +74,7 @@ class Standby:
         self._kept = {name: self._kept.get(name) for name in parked}
 
     def forget(self, instance: Instance) -> None:
-        """Take note that one is kept no more."""
+        """Forget an instance that is not kept any more."""
         self._kept.pop(instance.id, None)
 
     async def measure(self, api: ExoscaleApi, instance: Instance) -> None:

@@ -1,4 +1,4 @@
-"""Buy an instance: what the order says, and the one call."""
+"""Buy an instance: the order, and the one call."""
 
 from collections.abc import Callable, Collection
 from functools import partial

@@ -122,7 +122,7 @@ def rules_of(group: dict[str, Any]) -> Rules:
 
 
 def networks_of(rules: Rules) -> set[str]:
-    """Return what is let in by rules like ours."""
+    """Return the networks that rules like ours allow."""
     return {name for name in rules if "/" in name}
 
 

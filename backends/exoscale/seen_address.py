@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Says from which ``network``, of one address, a call of ours came at a moment."""
+    """Holds the ``network``, of one address, that a call of ours came from."""
 
     network: str
     at: datetime
@@ -44,7 +44,7 @@ _PARTS = ("path-params", "body-params", "uri")
 
 
 def _sighting(event: Any, key: str) -> Sighting | None:
-    """Return what one event tells; any of its keys may be missing, or odd."""
+    """Parse one event; any of its keys may be missing or invalid."""
     if not isinstance(event, dict):
         return None
     by = event.get("iam-api-key")

@@ -60,7 +60,7 @@ class FlyApi:
         )
 
     async def events(self, machine_id: str, *, limit: int) -> object:
-        """Return the newest events of a machine, as Fly tells them."""
+        """Return the newest events of a machine, as Fly sends them."""
         path = f"/machines/{machine_id}/events"
         return await self._calls.call("GET", path, query={"limit": limit})
 
@@ -120,7 +120,7 @@ class FlyApi:
         await self._calls.call("DELETE", path, query=query, nonce=nonce)
 
     async def mark(self, machine_id: str, name: str, value: str) -> None:
-        """Set a key of a machine's metadata; it goes on running."""
+        """Set a key of a machine's metadata, without a restart."""
         path = f"/machines/{machine_id}/metadata/{name}"
         await self._calls.call("POST", path, body={"value": value})
 

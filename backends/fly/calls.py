@@ -24,7 +24,7 @@ _Thing = TypeVar("_Thing")
 
 
 class AppCalls:
-    """Sends the calls of one app, and reads what is answered."""
+    """Sends the calls of one app, and parses the responses."""
 
     def __init__(
         self,

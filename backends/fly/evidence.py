@@ -38,7 +38,7 @@ class Evidence(NamedTuple):
 
 
 NOTHING = Evidence("", "")
-"""Of an end that is meant nothing has to be read."""
+"""An intended end needs no report."""
 
 
 class Exit(NamedTuple):
@@ -107,7 +107,7 @@ def evidence(
 
 
 def events_in(told: object) -> list[dict[str, Any]]:
-    """Return the events of an answer, the oldest first; what is none is left out."""
+    """Return the events of an answer, the oldest first; skip invalid ones."""
     if not isinstance(told, list):
         return []
     events = [one for one in reversed(told) if isinstance(one, dict)]
@@ -129,7 +129,7 @@ def _of_last_run(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
 
 
 def _exit_of(event: dict[str, Any]) -> Exit | None:
-    """Return how a program ended, if an event tells; a monitor's event wraps it."""
+    """Return how a program ended, if an event shows it; a monitor's event wraps it."""
     request = event.get("request")
     if not isinstance(request, dict):
         return None
@@ -148,7 +148,7 @@ def _exit_of(event: dict[str, Any]) -> Exit | None:
 
 
 def _why(events: Sequence[dict[str, Any]]) -> str:
-    """Return why the last run ended, and what to do; empty if nothing tells."""
+    """Return why the last run ended, and what to do; "" if unknown."""
     for event in reversed(events):
         if (found := _exit_of(event)) is not None:
             return _ending(found, _who_stopped(events))

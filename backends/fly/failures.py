@@ -77,7 +77,7 @@ def failure(*, reads: bool, status: int, said: str, body: object) -> BackendErro
 
 
 def _words(body: object) -> tuple[str, str]:
-    """Return what a body says, in small letters, and its own status."""
+    """Return a body's message, in lower case, and its own status."""
     if not isinstance(body, dict):
         return "", ""
     text = str(body.get("error") or body.get("message") or "")

@@ -114,7 +114,7 @@ def read_volume(answer: object) -> Volume:
 
 
 def read_machines(answer: object) -> list[Machine]:
-    """Return the machines of a list; what is not ours may look as it likes."""
+    """Return the machines of a list; skip invalid ones of others."""
     return _read_all(answer, Machine, _MANAGER)
 
 

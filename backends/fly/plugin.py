@@ -8,7 +8,7 @@ _HOPELESS = 1.3  # tolerance for errors of the estimate
 
 
 def _faults(settings: FlySettings, choice: Choice) -> list[str]:
-    """Name what is wrong, and the models that can't fit into the machine's memory."""
+    """Return the faults, with models that can't fit into the machine's memory."""
     memory_gb = settings.guest.memory_mb / 1024.0
     faults = settings.faults()
     for model in choice.models:

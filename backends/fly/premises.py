@@ -53,7 +53,7 @@ class AppSetup:
         self._pause_s = timing.setup_pause_s
 
     def idle_price_per_hour(self, *, machines: int) -> float:
-        """Return what is kept costs, at most: disks of machines, and the volume."""
+        """Return the most that kept things cost: disks of machines, and the volume."""
         settings = self._settings
         volume_gb = settings.volume_gb if machines or settings.keep_volume else 0
         return settings.storage_per_hour(machines * DISK_GB + volume_gb)

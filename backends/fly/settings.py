@@ -212,7 +212,7 @@ class FlySettings(BackendSettings):
         return size_gb * self.storage_price / HOURS_A_MONTH
 
     def faults(self) -> list[str]:
-        """Name what is wrong between settings that are right one by one."""
+        """Return conflicts between settings that are valid one by one."""
         faults = []
         if self.gpu_kind is not None:
             faults.append(f"FLY_GPU_KIND: {NO_GPUS}")

@@ -109,7 +109,7 @@ class FlySlots(ManagedBackend[Machine, Owners]):
         raise CapacityError(f"the app has {_MAX_SLOTS} machines already")
 
     def _refuse_strangers(self, machine: Machine) -> None:
-        """Raise `SpecError` for a machine of somebody else: the app is taken."""
+        """Raise `SpecError` for another deployment's machine: the app is taken."""
         is_told = bool(machine.config or machine.incomplete_config)
         if machine.host_status == "unreachable" and not is_told:
             raise TransientError(

@@ -100,7 +100,7 @@ class App(Resource, msgspec.Struct, frozen=True, rename="camel"):
         return self.spec.labels or {}
 
     def why(self) -> str:
-        """Return its state in words, with what the platform says of it."""
+        """Return its state in words, with the platform's message."""
         words = BROKEN.get(self.state, f"the app is {self.state}")
         info = self.status.info
         said = " ".join((info.message or info.code).split())[:200] if info else ""
@@ -117,7 +117,7 @@ def read_app(answer: object) -> App:
 
 
 def read_apps(answer: Sequence[Any]) -> list[App]:
-    """Return the apps of a list; what is not ours may look as it likes."""
+    """Return the apps of a list; skip invalid ones of others."""
     found = []
     for raw in answer:
         try:

@@ -26,6 +26,6 @@ def gpus_of(
 
 
 def _memory_gb(words: str) -> int | None:
-    """Return the memory of a card: ``A100-80GB`` says it, others are known."""
+    """Return the memory of a card: from a name like ``A100-80GB``, or known."""
     said = re.search(r"(?<![\w.])(\d+)g[bi]*\b", words)
     return int(said[1]) if said else _CARD_GB.get(words.partition("-")[0])

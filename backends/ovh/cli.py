@@ -155,7 +155,7 @@ class CliDriver:
         return True
 
     async def _copy_log_in(self) -> bool:
-        """Take over the user's own log-in, if it is newer than what is here."""
+        """Copy the user's own log-in, if it is newer than ours."""
         if self._username is not None or self._template is None:
             return False
         source = self._template / ".config" / "ovhai"

@@ -53,7 +53,7 @@ class Driver(Protocol):
         """Return the owner of the credentials and their rights, in words."""
 
     async def aclose(self) -> None:
-        """End what is open. Apps stay as they are."""
+        """Close connections and processes. Apps stay as they are."""
 
 
 def explain_account(told: object) -> str:

@@ -1,4 +1,4 @@
-"""List what AI Deploy sells in a region, and choose what is meant."""
+"""List the flavours of a region, and choose the configured one."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Flavor(msgspec.Struct, frozen=True, rename="camel"):
         return bool(known and known.gpu_model) or self.id.endswith("-gpu")
 
     def is_model(self, words: str) -> bool:
-        """Tell whether it has the card that somebody means: ``A100-80GB``, say."""
+        """Tell whether it has a configured card, such as ``A100-80GB``."""
         name, _, size = words.lower().partition("-")
         known = self.gpu_information or GpuInformation()
         names = set(re.split(r"[^a-z0-9]+", (known.gpu_model or "").lower()))

@@ -88,7 +88,7 @@ class Namesakes:
         self._pause_s = pause_s
 
     async def found(self) -> list[Found]:
-        """Return what is not ours and not deleted; raises if a region is silent."""
+        """Return apps that are neither ours nor deleted; raises if a region fails."""
         return [
             (region, app)
             for region in self._regions

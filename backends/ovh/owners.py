@@ -50,7 +50,7 @@ class Owners(CloudOwners[App]):
         return list(found.values())
 
     def belonging(self, region: str, app: App) -> Belonging:
-        """Return an app as what belongs to somebody."""
+        """Return an app as a `Belonging`."""
         runs = not app.is_resting
         return Belonging(
             f"{region} {app.id}",
@@ -65,6 +65,6 @@ class Owners(CloudOwners[App]):
         )
 
     async def _delete(self, location: str, resource: App) -> bool:
-        """Ask for an app's deletion; only the next look tells that it is over."""
+        """Request an app's deletion; only the next look shows the end."""
         await super()._delete(location, resource)
         return False

@@ -55,7 +55,7 @@ async def read_list(ask: Asked, *, base: str, path: str, what: str) -> list[Any]
 
 
 class _Pages:
-    """Holds what was read so far, and where it goes on."""
+    """Holds the pages read so far, and the next one."""
 
     def __init__(self, base: str, path: str, what: str) -> None:
         self.items: dict[object, Any] = {}

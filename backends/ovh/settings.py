@@ -189,7 +189,7 @@ class OvhSettings(BackendSettings):
 
     @property
     def speaks_rest(self) -> bool:
-        """Tell whether the API is spoken to, and not the command."""
+        """Tell whether the API is used, and not the command."""
         if self.driver != "auto":
             return self.driver == "rest"
         return self.ai_token is not None or shutil.which(self.ovhai_bin) is None
@@ -204,7 +204,7 @@ class OvhSettings(BackendSettings):
         ]
 
     def faults(self) -> list[str]:
-        """Name what is wrong between settings that are right one by one."""
+        """Return conflicts between settings that are valid one by one."""
         faults = []
         for region in self.regions if self.api_url is None else ():
             if region not in REGIONS:

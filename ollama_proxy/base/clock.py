@@ -118,12 +118,12 @@ class MarkStore(Protocol):
 
 
 def open_clock(store: MarkStore, machine: Machine | None = None) -> SystemClock:
-    """Return a clock that goes on where that of the process before was."""
+    """Return a clock that continues that of the previous process."""
     clock = SystemClock(store.mark(), machine)
     store.mark_with(clock)
     return clock
 
 
 def date_of(clock: Clock, moment: float) -> float:
-    """Return the date of a moment of `Clock.now`, as far as is known by now."""
+    """Return the date of a moment of `Clock.now`, by the machine's present date."""
     return clock.wall() - (clock.now() - moment)

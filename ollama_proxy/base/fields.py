@@ -37,11 +37,11 @@ class BackendSettings(BaseModel):
     foreign: ClassVar[frozenset[str]] = frozenset()
 
     def faults(self) -> list[str]:
-        """Name what is wrong between settings that are right one by one."""
+        """Return conflicts between settings that are valid one by one."""
         return []
 
     def warnings(self) -> list[str]:
-        """Tell what is allowed and unsafe, a sentence each."""
+        """Return a sentence for each allowed but unsafe setting."""
         return []
 
     def assumptions(self) -> list[str]:

@@ -29,7 +29,7 @@ class LibraryLog(logging.Handler):
         self._event = event
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line: its first line in the source, and where it came from."""
+        """Write one line: the message's first line in the source, and its location."""
         template = str(record.msg).partition("\n")[0][:_MAX_MESSAGE]
         error = record.exc_info[1] if record.exc_info else None
         keys = {"library": record.name, "message": template, **traced(error)}
@@ -68,7 +68,7 @@ def traced(error: BaseException | None) -> dict[str, Any]:
 
 
 def _causes(error: BaseException) -> Iterator[str]:
-    """Yield the classes of an exception and of those that it came from."""
+    """Yield the classes of an exception and of its causes."""
     seen: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if seen is None:

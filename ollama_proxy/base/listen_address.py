@@ -32,7 +32,7 @@ def split_address(text: str, default_port: int = _DEFAULT[1]) -> tuple[str, int]
 
 
 def _split_port(authority: str) -> tuple[str, str] | None:
-    """Return host and port; None if these are not what is written there."""
+    """Return host and port; None if the text has no port."""
     host, colon, port = authority.rpartition(":")
     if host.startswith("["):
         host, closed, rest = host[1:].partition("]")
@@ -43,7 +43,7 @@ def _split_port(authority: str) -> tuple[str, str] | None:
 
 
 def _bare_host(authority: str) -> str:
-    """Return the host of what has no port: a bare IPv6 address needs no brackets."""
+    """Return the host of a text without a port; IPv6 needs no brackets here."""
     stripped = authority.strip("[]")
     if authority == f"[{stripped}]" or _address(stripped):
         return stripped

@@ -42,7 +42,7 @@ class ToldStream(io.TextIOWrapper):
             return super().write(text)
 
     def flush(self) -> None:
-        """Write what is held back. Raises `UnwrittenError`."""
+        """Flush standard output and error. Raises `UnwrittenError`."""
         with _named_faults():
             super().flush()
 

@@ -70,7 +70,7 @@ class TaskOwner:
 
 
 async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:
-    """Cancel a task and wait until it has ended; raise what it raised, if anything."""
+    """Cancel a task and wait until it has ended; raise its exception, if any."""
     if task is None:
         return
     task.cancel()

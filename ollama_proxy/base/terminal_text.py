@@ -21,7 +21,7 @@ def shown(text: str) -> str:
 
 
 def shown_json(text: str) -> str:
-    """Return JSON that says the same, with nothing in it that a terminal obeys."""
+    """Return equivalent JSON without control characters for a terminal."""
     if text.isprintable():
         return text
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -33,7 +33,7 @@ def shown_lines(text: str) -> str:
 
 
 def shown_values(value: object) -> object:
-    """Return what is in a dict or list, every text in it shown."""
+    """Return a dict or list with every text in it escaped."""
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, dict):

@@ -66,7 +66,7 @@ def parse_upstream_url(value: object) -> UpstreamUrl:
 
 
 def _is_place(host: str) -> bool:
-    """Tell whether this is a host, or an address in brackets, with a port perhaps."""
+    """Tell whether this is a host, or an address in brackets, with an optional port."""
     match = _AUTHORITY.fullmatch(host)
     return match is not None and int(match[2] or 1) in range(1, _MAX_PORT + 1)
 

@@ -24,7 +24,7 @@ Config = Annotated[
 
 
 def read_settings(config: Path | None, *, serves: bool = False) -> Settings:
-    """Return the settings; what is logged from now on goes to standard error."""
+    """Return the settings; send further log lines to standard error."""
     settings = load_settings(environment, config)
     log.configure(settings.log_level, has_colours=has_colours(), of_command=not serves)
     return settings

@@ -64,7 +64,7 @@ def _refuse_strangers(folder: Path, listener: int | None) -> None:
 
 
 def _steps(connection: socket.socket, order: ControlOrder) -> Iterator[str]:
-    """Give the order and return each step; raise what the proxy says at its end."""
+    """Send the order and yield each step; raise the error that ends it, if any."""
     with connection, connection.makefile("rb") as lines:
         try:
             # A proxy that refuses before it reads has closed the connection, and has

@@ -36,7 +36,7 @@ def run(env: Mapping[str, str], file: str | None = None) -> int:
 
 
 def _tell(number: int, line: str) -> None:
-    """Write a line, if it can be written: the exit code tells it too."""
+    """Write a line, if that is possible: the exit code has the result, too."""
     with contextlib.suppress(OSError):
         os.write(number, line.encode("utf-8", "backslashreplace"))
 
@@ -90,7 +90,7 @@ def _ask(
 
 
 def _given(env: Mapping[str, str], file: str | None) -> tuple[str, int] | None:
-    """Return host and port that somebody set, as `serve` finds them; else None."""
+    """Return the configured host and port, as `serve` finds them; None if not set."""
     text = env.get("OLLAMA_HOST", "").strip()
     try:
         text_or_file = text or _of_file(file, "listen")
@@ -121,7 +121,7 @@ def _running(env: Mapping[str, str], file: str | None) -> tuple[str, int] | None
 
 
 def _of_file(file: str | None, name: str) -> str:
-    """Return what the settings file says of a setting, empty if nothing does."""
+    """Return the value of a setting in the settings file, "" if there is none."""
     if file is None and not os.path.exists(_FILE):  # noqa: PTH110 - pathlib is slow to import
         return ""
     import tomllib  # noqa: PLC0415 - only for those who have a file

@@ -95,7 +95,7 @@ def _run() -> None:
 
 
 def _end(code: int, *sentences: str) -> NoReturn:
-    """Say why the command ends, if anybody can hear it, and end it."""
+    """Print why the command ends, if stderr is open, and end it."""
     with contextlib.suppress(OSError):
         for sentence in sentences:
             err.print(f"ollama-proxy: {escape(sentence)}")

@@ -155,7 +155,7 @@ async def sweep_alone(
     stopped: bool = False,
     timing: Timing = STANDARD,
 ) -> dict[str, Any]:
-    """Sweep while no proxy runs on this state folder; if ``stopped``, what is kept."""
+    """Sweep while no proxy runs here; if ``stopped``, also kept instances."""
     async with opened_alone(settings) as (store, _, backend):
         now = this_machine().wall()
         swept = await sweep(backend, store, now=now, dry_run=dry_run)

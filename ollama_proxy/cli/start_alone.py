@@ -114,7 +114,7 @@ def _end_without_proxy(settings: Settings, backend: Backend) -> float:
 
 
 async def _reserve(store: RecordStore, clock: Clock) -> LaunchId:
-    """Put on record what is started: a launch that is there already, or a new one."""
+    """Record the launch that is started: an existing one, or a new one."""
     before = store.get(SLOT) or Record(since=clock.now())
     if before.state in _LEAVING:
         raise StartupError(
@@ -162,7 +162,7 @@ async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:
 
 
 async def _until_running(backend: Backend, launch_id: LaunchId, tell: Tell) -> None:
-    """Look until the instance runs, and tell what the cloud says meanwhile."""
+    """Look until the instance runs, and report changes."""
     said = ""
     # A loop of its own instead of retries: only the cloud's answer ends it, and it
     # reports changes.

@@ -157,7 +157,7 @@ def watch_lines(client: ProxyClient, out: TextIO, *, as_json: bool) -> None:
 
 
 def _look(client: ProxyClient) -> tuple[str, dict[str, Any]]:
-    """Return what goes on as a line, and as what `status --json` prints."""
+    """Return the state as a line, and as the object of `status --json`."""
     try:
         status = client.status()
     except ProxyError as error:

@@ -177,12 +177,12 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
 
 
 def _go_by_place(services: PoolServices, offer: Offer) -> None:
-    """Go by what is known of the models where they are from now on."""
+    """Switch to the known models of the backend's present place."""
     services.go_by_place(place_of(offer.name, offer.backend.traits))
 
 
 async def _release_waiting(app: web.Application) -> None:
-    """Wake nothing more, and tell waiting requests that they wait in vain."""
+    """Wake nothing more, and end the wait of requests without an instance."""
     for services in app[PARTS].pools:
         services.pool.stop_admitting()
 

@@ -227,7 +227,7 @@ def _values_of(plugin: Plugin, values: dict[str, Any]) -> object:
 
 
 def _contradictions(settings: Settings, backends: Backends) -> list[str]:
-    """Name what is wrong between settings that are right one by one."""
+    """Return conflicts between settings that are valid one by one."""
     selection, faults = settings.selection, list[str]()
     if selection.rivals:
         meant = " and ".join(selection.meant)

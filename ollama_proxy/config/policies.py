@@ -10,7 +10,7 @@ from ollama_proxy.fleet.backend import Traits
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the times and counts that the lifecycle goes by."""
+    """Return the times and counts for the lifecycle."""
     return Policy(
         idle_timeout_s=settings.idle_timeout,
         start_timeout_s=settings.start_timeout,
@@ -35,7 +35,7 @@ def needs_without_wake(settings: Settings, traits: Traits) -> set[Need]:
 
 
 def wake_rule_of(settings: Settings, traits: Traits) -> WakeRule:
-    """Return whether unknown models wake: a server that is there anyway may as well."""
+    """Return whether unknown models wake; by default they do on an existing server."""
     rule = WakeRule(settings.wake_for_unknown_models)
     is_free = traits.externally_managed and rule is WakeRule.AUTO
     return WakeRule.TRUE if is_free else rule

@@ -26,7 +26,7 @@ _MAX_PORT = 65535
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Tell whether a variable is what Kubernetes says of a Service."""
+    """Tell whether a variable was set by Kubernetes for a Service."""
     match = _NAME.fullmatch(name)
     if match is None:
         return False
@@ -47,7 +47,7 @@ def service_links(env: Mapping[str, str], prefix: str) -> list[str]:
 
 
 def without_service_links(env: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what Kubernetes says of Services."""
+    """Return an environment without Kubernetes' variables for Services."""
     return {name: env[name] for name in env if not is_service_link(name, env[name])}
 
 

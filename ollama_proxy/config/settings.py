@@ -296,7 +296,7 @@ class Settings(BaseModel):
 
     @property
     def renamed(self) -> tuple[str, ...]:
-        """Return a sentence for each setting that was set by a name of before."""
+        """Return a sentence for each setting that is set by a former name."""
         return self._read.renamed
 
     @property
@@ -346,7 +346,7 @@ class Settings(BaseModel):
 
     @property
     def of_backends(self) -> Mapping[str, BackendSettings]:
-        """Return what is set for each backend that may be used."""
+        """Return the settings of each backend that may be used."""
         return self._read.of_backends
 
 

@@ -203,7 +203,7 @@ def is_no_use(facts: Facts, fleet: Fleet) -> bool:
 
 
 def _may_be_no_use(body: bytes, fleet: Fleet) -> bool:
-    """Tell whether a body is worth to be parsed for what it needs."""
+    """Tell whether a body must be parsed to know what it needs."""
     if Need.CLOUD in fleet.spared and b"cloud" in body:
         return True
     if Need.LOAD in fleet.spared and len(body) < _LOAD_BYTES:

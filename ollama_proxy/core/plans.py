@@ -28,7 +28,7 @@ class ReadableBody(Protocol):
 
     @property
     def head(self) -> bytes:
-        """Return what was read into memory so far."""
+        """Return the part that was read into memory so far."""
 
     @property
     def complete(self) -> bool:
@@ -149,7 +149,7 @@ class Known(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Plan: answer by what is known here; ``fields`` are those of the body."""
+    """Plan: answer without an instance; ``fields``: of the body."""
 
     what: Known
     fields: BodyFields | None = None
@@ -268,5 +268,5 @@ class Facts:
     only: LaunchId | None = None
 
     def note_failure(self, problem: str, *, may_be_done: bool) -> None:
-        """Take note that an instance gave no answer."""
+        """Record that an instance sent no response."""
         self.tried, self.problem, self.may_be_done = True, problem, may_be_done

@@ -13,7 +13,7 @@ from ollama_proxy.core.restore_plan import StickyModel
 
 
 class RecordStore(Protocol):
-    """Keeps the record of each slot: what is intended and known of its instance."""
+    """Keeps the record of each slot: the intended and known state of its instance."""
 
     def get(self, slot: str) -> Record | None:
         """Return the record of a slot; None if it never had one."""

@@ -10,7 +10,7 @@ from ollama_proxy.core.ollama.model_names import full_model_name
 
 
 class Origin(StrEnum):
-    """Names how a model came to be there, or not to be."""
+    """Names how a model was added or removed."""
 
     PULLED = "pulled"
     CREATED = "created"

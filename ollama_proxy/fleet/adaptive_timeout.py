@@ -33,5 +33,5 @@ class ProbeTimeout:
         self._smoothed_s = 0.875 * self._smoothed_s + 0.125 * took_s
 
     def missed(self) -> None:
-        """Take in that no answer came in time."""
+        """Count a time-out: double the limit."""
         self._misses += 1

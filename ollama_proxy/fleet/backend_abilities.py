@@ -92,7 +92,7 @@ class SupportsPrices(Protocol):
 
 @runtime_checkable
 class SupportsExpiry(Protocol):
-    """Marks, for anybody to see, until when an instance is wanted."""
+    """Marks instances publicly with the date until which they are wanted."""
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """Delete what this product made under any owner, once its lease has expired.

@@ -49,7 +49,7 @@ def of_error(upstream: Upstream, error: Exception) -> ConnectFault:
 
 
 def _of_network(upstream: Upstream, error: Exception, cause: object) -> ConnectFault:
-    """Return what it means that no byte of an answer came."""
+    """Return the fault behind a request without any response."""
     place = _place(upstream)
     if isinstance(cause, socket.gaierror):
         said = f"the name {urlsplit(upstream.url).hostname!r} does not resolve"
@@ -94,14 +94,14 @@ def of_answer(
 
 
 def of_loop(upstream: Upstream) -> ConnectFault:
-    """Return what it means that a question of ours came back to us."""
+    """Return the fault of a server through which our request looped back."""
     said = f"{_place(upstream)} leads back to this proxy itself"
     advice = _or_else(upstream, "write the address of an Ollama server in")
     return ConnectFault(said + advice, passes=False)
 
 
 def refusal_of(upstream: Upstream) -> str:
-    """Return what it means that a server refuses the proxy."""
+    """Return the fault of a server that refuses the proxy."""
     link = upstream.link
     if upstream.is_guarded:
         settings = " or ".join(link.settings) if link is not None else ""

@@ -105,7 +105,7 @@ class Controller:
 
     @property
     def record(self) -> Record:
-        """Return what is known and intended now."""
+        """Return the known and intended state."""
         return self._record
 
     def subscribe(self, observer: Observer) -> None:
@@ -241,7 +241,7 @@ class Controller:
             self._stored = after
 
     def _keep(self, outcome: Step, event: Event, now: float) -> None:
-        """Go on with the record after a step, and have done what it asks for."""
+        """Keep the record after a transition, and trigger its command."""
         before, after = self._record, outcome.record
         self._record = after
         if after.progress is not before.progress or after.state is not before.state:

@@ -8,7 +8,7 @@ import msgspec
 from pydantic import BaseModel, SecretStr
 
 _SECRET_BYTES = 2
-"""So much of a secret's digest tells that it changed, and nothing of the secret."""
+"""So few bytes of a secret's digest show a change, and do not reveal the secret."""
 
 
 def fingerprint(backend: str, models: Sequence[str], spec: object) -> str:

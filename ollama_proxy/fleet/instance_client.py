@@ -110,7 +110,7 @@ class InstanceClient:
         return {full_model_name(model.name) for model in listed_models(reply.body)}
 
     def is_back(self, reply: ProbeReply) -> bool:
-        """Tell whether a question came back to this proxy, which refused it."""
+        """Tell whether a request looped back to this proxy, which refused it."""
         mark = self._mark
         return mark is not None and mark.is_on(reply.status, reply.headers)
 

@@ -14,7 +14,7 @@ from ollama_proxy.fleet.launch_ids import LaunchIdSource
 
 
 class Joiner:
-    """Keeps the slots whose server is managed by somebody else connected."""
+    """Keeps slots connected whose server somebody else manages."""
 
     def __init__(
         self,

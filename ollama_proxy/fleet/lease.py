@@ -62,13 +62,13 @@ class Lease:
                 self._scope.reschedule(asyncio.get_running_loop().time())
 
     def mark_used(self) -> None:
-        """Take note that the instance works on the request, until it is released."""
+        """Record that the instance works on the request, until it is released."""
         if self.counts and not self.is_used:
             self.is_used = True
             self._controller.note_use(self.launch_id)
 
     def mark_moving(self) -> None:
-        """Take note that the instance worked on the request just now."""
+        """Record that the instance worked on the request just now."""
         if self.counts:
             self._controller.apply(Used(self.launch_id))
 
@@ -134,7 +134,7 @@ class Leases:
         return any(lease.counts for lease in self._held)
 
     def note_use(self) -> None:
-        """Write down that a request is at work, if one is."""
+        """Save that a request is in progress, if one is."""
         used = next((lease for lease in self._held if lease.is_used), None)
         if used is not None:
             self._controller.note_use(used.launch_id)

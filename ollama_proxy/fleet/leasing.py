@@ -77,7 +77,7 @@ class Leasing:
         self._leases[controller].cut()
 
     async def note_use_forever(self) -> None:
-        """Write down again and again which instances have a request at work."""
+        """Save periodically which instances have a request in progress."""
         beat_s = min(controller.use_grain_s for controller in self._leases)
         while True:
             await asyncio.sleep(beat_s)

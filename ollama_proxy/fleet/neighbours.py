@@ -50,7 +50,7 @@ class Neighbours:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Look until cancelled; a look that fails says nothing."""
+        """Look until cancelled; ignore a look that fails."""
         while isinstance(self._backend, SupportsOwners):
             try:
                 async with asyncio.timeout(_CALL_S):
@@ -62,7 +62,7 @@ class Neighbours:
                 await asyncio.sleep(_LOOK_EVERY_S)
 
     def _note(self, found: list[Belonging]) -> None:
-        """Keep what was seen, and log what is new of it."""
+        """Keep the findings, and log new ones."""
         now = self._clock.wall()
         self._others = others(found, self._owner_id)
         self._twins = twins(found, self._owner_id, self._remembers, now)
@@ -93,7 +93,7 @@ class Neighbours:
 
     @property
     def problem(self) -> str | None:
-        """Return what is wrong while a proxy lives by a copy of our state folder."""
+        """Return the fault while a proxy uses a copy of our state folder."""
         now = self._clock.wall()
         living = [one for one in self._twins if shows_a_proxy(one, now)]
         return twin_words(living[0]) if living else None

@@ -18,7 +18,7 @@ _LAUNCH = re.compile(r"l[0-9a-f]{16}\Z")
 
 
 class Judgement(NamedTuple):
-    """Lists what of an owner may be deleted, in that order, and what is left alone."""
+    """Lists an owner's things to delete, in that order, and those to leave alone."""
 
     deleted: list[Belonging]
     refused: list[Belonging]

@@ -266,7 +266,7 @@ class Pool:
         joins: bool = False,
         only: LaunchId | None = None,
     ) -> Lease | None:
-        """Claim a ready instance, waking it and waiting for it if need be.
+        """Claim a ready instance; wake and wait for one if there is none.
 
         A request that ``joins`` waits for a launch of others, and wakes nothing.
 
@@ -382,7 +382,7 @@ class Pool:
         return all(is_given_up(c.record, c.policy) for c in self.controllers)
 
     async def _wake_for_waiting(self) -> None:
-        """Ask again, now that it is cold, for what was asked while it stopped."""
+        """Wake again, now that it is cold, for requests that came while it stopped."""
         if not self._waiters.any_to_wake() and not self._wakes_again:
             return
         self._wakes_again = False

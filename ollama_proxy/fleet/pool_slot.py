@@ -20,7 +20,7 @@ class PoolSlot:
 
     @property
     def is_external(self) -> bool:
-        """Tell whether the slot is that of a server that somebody else manages."""
+        """Tell whether the slot's server is managed by somebody else."""
         return self.controllers[0].offer.backend.traits.externally_managed
 
     @property

@@ -158,7 +158,7 @@ class Preloader:
 
 
 class _Movement:
-    """Notices a pull that says the same for ``limit_s`` seconds."""
+    """Detects a pull without progress for ``limit_s`` seconds."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

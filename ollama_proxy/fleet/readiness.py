@@ -58,7 +58,7 @@ class Probe(Protocol):
         """
 
     async def contents(self, upstream: Upstream) -> Snapshot:
-        """Return what the server says of its models."""
+        """Return the server's lists and descriptions of models."""
 
 
 class HttpProbe:

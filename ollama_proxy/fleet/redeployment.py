@@ -36,7 +36,7 @@ Tell = Callable[[str], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def closing_steps(steps: AsyncIterator[str]) -> AsyncIterator[None]:
-    """Have an order that is broken off end now what it made, not some time later."""
+    """Close the steps at once, so that a cancelled order stops its app now."""
     try:
         yield
     finally:

@@ -101,7 +101,7 @@ class RestoredModels:
             self._put(StickyModel(full, Origin.PULLED, name, name, insecure))
 
     def copied(self, source: str, destination: str) -> None:
-        """Remember a copy: by what it was pulled as, or as created if it was."""
+        """Remember a copy: as a pull of its original, or as created if that was."""
         if not source or not destination:
             return
         root = self._models.get(full_model_name(source))

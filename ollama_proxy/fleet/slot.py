@@ -28,7 +28,7 @@ class Slot(Protocol):
 
     @property
     def record(self) -> Record:
-        """Return what is known and intended now."""
+        """Return the known and intended state."""
 
     def apply(self, event: Event) -> None:
         """Let an event change the record; on disk first, then in memory."""

@@ -69,7 +69,7 @@ def rounded(spans: Sequence[StageSpan]) -> dict[str, float]:
 
 
 def stages_body(spans: Sequence[StageSpan]) -> list[dict[str, Any]]:
-    """Return stages as ``/status`` tells them."""
+    """Return stages as ``/status`` shows them."""
     return [
         {
             "stage": one.name,

@@ -78,7 +78,7 @@ class Sweeper:
         return found
 
     async def release(self, *, dry_run: bool) -> list[str]:
-        """Delete what is kept, stopped, for the next launch; return it in words."""
+        """Delete stopped instances kept for the next launch; return descriptions."""
         self._refuse_if_held_back()
         released: list[str] = []
         for backend in self._backends:

@@ -59,7 +59,7 @@ class InstanceWatch:
         return self._slot.offer.backend.traits
 
     def mark_alive(self) -> None:
-        """Take note that the instance just sent bytes, so it needs no probe."""
+        """Record that the instance just sent bytes, so it needs no probe."""
         self._received = True
 
     def check_now(self) -> None:

@@ -76,7 +76,7 @@ class ControlSocket:
         self._orders: set[asyncio.Task[None]] = set()
 
     def cancel(self) -> None:
-        """Break off what goes on: the proxy ends. What was made is still stopped."""
+        """Cancel the orders in progress; an app that they made is still stopped."""
         for order in self._orders:
             order.cancel()
 
@@ -173,7 +173,7 @@ class ControlSocket:
 
 
 class _Tale:
-    """Tells a caller what goes on; the order goes on if it has left, or hangs."""
+    """Sends lines to a caller; the order goes on if the caller leaves or hangs."""
 
     def __init__(self, writer: asyncio.StreamWriter, timing: Timing) -> None:
         self._writer = writer
@@ -274,7 +274,7 @@ def _bind(path: Path) -> tuple[socket.socket, tuple[int, int]]:
 
 
 def _mark(path: Path) -> tuple[int, int]:
-    """Return what tells a file from another one of its name."""
+    """Return the identity of a file: device and inode."""
     known = path.lstat()
     return known.st_dev, known.st_ino
 

@@ -54,7 +54,7 @@ class ChangeNotes:
     def note(
         self, route: str, change: Change, status: int, tail: bytes, on: LaunchId
     ) -> None:
-        """Remember what a request did, as far as its answer says that it did.
+        """Remember the change that a request made, if its response shows success.
 
         ``tail``: the last line of the answer. ``on``: the launch that it was sent to.
         """

@@ -26,18 +26,18 @@ class Head(Protocol):
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """Return the headers as they came."""
+        """Return the headers as received."""
 
 
 class Writer(Protocol):
     """Writes to a client's connection."""
 
     async def drain(self) -> None:
-        """Wait until most of what was written is sent."""
+        """Wait until most of the written bytes are sent."""
 
 
 class OnTransport(Protocol):
-    """Has a transport: whatever came over a connection."""
+    """Has a transport: a request over a connection."""
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -127,7 +127,7 @@ class ClientWriter:
         return self._last if self._last_chunk is None else self._last_chunk[:-2]
 
     def write_chunk(self, chunk: bytes) -> bool:
-        """Write a chunk as it came; True if the client is too slow for more."""
+        """Write a chunk as received; True if the client is too slow for more."""
         # True for a closing connection: the caller waits in `room`, which raises.
         if self._is_closing():
             return True
@@ -154,7 +154,7 @@ class ClientWriter:
         return self._queued() > self._most
 
     def _watch(self, pieces: list[bytes]) -> None:
-        """Look at the beginning of the body, until it tells whether it is use."""
+        """Inspect the beginning of the body until it shows whether it is use."""
         for piece in pieces:
             self._use.take(piece)
         if self._use.is_settled:

@@ -39,7 +39,7 @@ def root() -> Reply:
 
 
 def plain(status: int, text: str) -> Reply:
-    """Answer as Go's router does for what is not there."""
+    """Answer as Go's router does for an unknown path."""
     headers = (("Content-Type", "text/plain"), (SPOKE, "asleep"))
     return Reply(status, text.encode(), headers)
 
@@ -148,7 +148,7 @@ def _blob(path: str) -> Reply:
 
 
 def _written(body: bytes, family: Family) -> bytes:
-    """Return a body as Ollama writes it: what it translates ends with a newline."""
+    """Return a body as Ollama writes it: a translated one ends with a newline."""
     return body if family is Family.NATIVE or body.endswith(b"\n") else body + b"\n"
 
 

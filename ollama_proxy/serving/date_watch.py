@@ -39,7 +39,7 @@ class DateWatch:
         return self._clock.wall() - self._clock.now()
 
     def look(self) -> None:
-        """Take note of a date that was set since the last look."""
+        """Detect a date that was set since the last look."""
         before_s, self._ahead_s = self._ahead_s, self._read()
         moved_s = self._ahead_s - before_s
         if abs(moved_s) >= _STEP_S:

@@ -39,10 +39,10 @@ class LessonBook:
             self.save()
 
     def reread(self) -> None:
-        """Go by what the disk has: its place is another one now."""
+        """Read the lessons from disk again, after a change of the place."""
         self.lessons = self._store.lessons()
 
     def close(self) -> None:
-        """Write down what is not yet."""
+        """Write unsaved lessons."""
         if self._is_unwritten:
             self.save()

@@ -77,7 +77,7 @@ class Metrics:
         waiting: Callable[[], float],
         ready: Callable[[], float],
     ) -> None:
-        """Have gauges read from the pool when somebody looks."""
+        """Have gauges read from the pool at each scrape."""
         for name, text, function in (
             ("requests_in_flight", "Leases held now", in_flight),
             ("requests_waiting", "Requests that wait for an instance now", waiting),

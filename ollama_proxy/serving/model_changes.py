@@ -220,7 +220,7 @@ class ModelChanges:
         *,
         joins: bool,
     ) -> ResponseT:
-        """Hand on what a pull says, from now on or as a whole."""
+        """Relay the output of a pull, from now on or from its beginning."""
         head = await pull.answered()
         joins = joins and "Content-Length" not in head.headers
         streams = wanted.stream is not False or head.status != _OK

@@ -96,7 +96,7 @@ class OwnReplies:
 
 
 def _refused(context: RequestContext, refused: Refusal) -> Reply:
-    """Return a refusal as Ollama writes it: what it translates ends with a newline."""
+    """Return a refusal as Ollama writes it: a translated one ends with a newline."""
     family = context.route.family
     status, message = refused.status, refused.message
     body = error_body(family, status, message, request_id=context.request_id)

@@ -1,4 +1,4 @@
-"""Run one pull: what was asked for, its output so far, and its followers."""
+"""Run one pull: the request, its output so far, and its followers."""
 
 import asyncio
 from collections import deque
@@ -49,7 +49,7 @@ class PullHead:
 
 
 def read_pull(body: bytes) -> PullRequest | None:
-    """Return what is asked for; None if the body is not of that shape."""
+    """Return the request in a body; None if it has another shape."""
     request = read_loosely(body, PullRequest)
     return request if request is not None and request.model_name else None
 
@@ -99,11 +99,11 @@ class Pull:
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether its last word was ``success``."""
+        """Tell whether its last line was ``success``."""
         return self._ended and self.progress.status == "success"
 
     def say(self, data: bytes) -> None:
-        """Take in a piece of the answer as it came."""
+        """Append a piece of the response."""
         self._kept.append(data)
         self._kept_bytes += len(data)
         while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
@@ -143,15 +143,15 @@ class Pull:
         self._tell()
 
     def _is_over(self) -> bool:
-        """Tell whether it came to its end by itself."""
+        """Tell whether the pull ended by itself."""
         return self.progress.status == "success" or self.progress.error is not None
 
     def _takes_lines(self) -> bool:
-        """Tell whether more can be written than its head announced."""
+        """Tell whether lines can be added: not after a Content-Length."""
         return not (self.head.done() and "Content-Length" in self.head.result().headers)
 
     def _told_end(self) -> bytes:
-        """Return the line that names the cause of the end, with a head if need be."""
+        """Return the line with the cause of the end; set a head if there is none."""
         line = ended_line(self.request, self._ended_by or "")
         if not self.head.done():
             self.head.set_result(failed_head(len(line)))
@@ -208,6 +208,6 @@ def failed_head(length: int) -> PullHead:
 
 
 def _note_seen(head: "asyncio.Future[PullHead]") -> None:
-    """Take note of a failure that no follower is there to hear of."""
+    """Retrieve the exception of a pull without followers, or asyncio logs it."""
     if not head.cancelled():
         head.exception()

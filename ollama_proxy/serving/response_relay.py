@@ -92,7 +92,7 @@ class ResponseRelay(Generic[ResponseT]):
         touch: Callable[[], None],
         use: UseWatch,
     ) -> ResponseT:
-        """Pass on, in the same way, an answer that somebody else looks at first."""
+        """Relay, in the same way, a response that another part inspects first."""
 
         async def pour(sink: ClientWriter) -> None:
             async for data in chunks:

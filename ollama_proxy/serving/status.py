@@ -1,4 +1,4 @@
-"""Say what is going on, for people and for programs: ``/status``."""
+"""Describe the state of the proxy, for people and for programs: ``/status``."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

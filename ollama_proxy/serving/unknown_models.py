@@ -123,7 +123,7 @@ class UnknownModels:
         return fate_of(self._rule, facts)
 
     def note_wake(self, name: str) -> None:
-        """Take note that an instance is started for the sake of a name."""
+        """Record that an instance is started because of a name."""
         if not self.awaits:
             self._awaited.clear()
         full, lessons = full_model_name(name), self._lessons()

@@ -13,7 +13,7 @@ _DIGEST = re.compile(r"sha256[:-][0-9a-f]{64}")
 
 
 class Blobs:
-    """Takes blobs in, and tells whether one is there."""
+    """Stores blobs, and tells whether one exists."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._store = simulator.store

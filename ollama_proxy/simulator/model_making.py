@@ -32,7 +32,7 @@ class ModelMaking:
         ]
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
-        """Pull any model but those whose name says that they are missing."""
+        """Pull any model, except names that contain ``missing``."""
         body = await read_json(request)
         name = model_name(body)
         if not is_model_name(name):

@@ -46,7 +46,7 @@ class Responses:
         return await events.stream.end()
 
     def _response(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer as it is when nothing is said yet."""
+        """Return the response before its first text."""
         return {
             "id": self._inference.new_id("resp_"),
             "object": "response",

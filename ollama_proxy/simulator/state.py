@@ -1,4 +1,4 @@
-"""Hold a simulator together: its manners, its models, and what it has done."""
+"""Hold the parts of a simulator: behaviour, models and counters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Manners:
 
 @dataclass(slots=True)
 class Counters:
-    """Counts what was done, for tests and the curious: ``GET /-/simulator``."""
+    """Counts requests and loads, for tests: ``GET /-/simulator``."""
 
     requests: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0

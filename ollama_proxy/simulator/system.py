@@ -9,7 +9,7 @@ VERSION = "0.33.0"
 
 
 class System:
-    """Tells of the server, and what it has done."""
+    """Serves version and counters."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
@@ -51,7 +51,7 @@ class System:
         return reply({"recommendations": []})
 
     async def state(self, _request: web.Request) -> web.Response:
-        """Tell what was done."""
+        """Return the counters."""
         counters = self._simulator.counters
         counts = {
             "requests": counters.requests,

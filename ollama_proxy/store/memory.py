@@ -73,11 +73,11 @@ class MemoryPlace:
         self._put(contents, self._row()[1])
 
     def lessons(self) -> Lessons:
-        """Return what was learnt so far."""
+        """Return the lessons so far."""
         return _copied(self._row()[1])
 
     def put_lessons(self, lessons: Lessons) -> None:
-        """Write what was learnt."""
+        """Write the lessons."""
         self._put(self._row()[0], _copied(lessons))
 
     def _row(self) -> tuple[Snapshot | None, Lessons]:

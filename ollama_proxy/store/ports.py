@@ -78,10 +78,10 @@ class LessonStore(Protocol):
     """Keeps what the instances of a place taught besides."""
 
     def lessons(self) -> Lessons:
-        """Return what was learnt so far."""
+        """Return the lessons so far."""
 
     def put_lessons(self, lessons: Lessons) -> None:
-        """Write what was learnt. Raises `StoreError`."""
+        """Write the lessons. Raises `StoreError`."""
 
 
 class Place(CatalogStore, LessonStore, Protocol):
@@ -131,7 +131,7 @@ class Ownership(Protocol):
 
 
 class Health(Protocol):
-    """Tells what is wrong with a store."""
+    """Reports faults of a store."""
 
     @property
     def problem(self) -> str | None:

@@ -124,7 +124,7 @@ class _CheckedSink:
         return self._write_chunk(chunk)
 
     def look(self) -> None:
-        """Have the check look at what it has not seen."""
+        """Pass unchecked chunks to the check."""
         if self._passed:
             self._check.add_chunks(self._passed)
             self._passed.clear()
@@ -141,7 +141,7 @@ async def _checked(
 
 
 def _end(check: EndCheck) -> None:
-    """Take note of a clean end; raises `InstanceLostError` if that is early."""
+    """Handle a clean end; raises `InstanceLostError` if it is too early."""
     if not check.is_whole():
         raise InstanceLostError("the answer ended cleanly, but is not whole")
 
@@ -201,7 +201,7 @@ class UpstreamClient:
         fresh: bool,
         waits: bool = False,
     ) -> Answer:
-        """Send a request, with a body that ``waits`` to be invited perhaps."""
+        """Send a request once; ``waits``: its body waits for ``100 Continue``."""
         payload = request.body.payload()
         address = self._connector.key_of(upstream)
         added = credentials(upstream.link)

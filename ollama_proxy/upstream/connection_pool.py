@@ -173,7 +173,7 @@ class ConnectionPool:
             self._sweeping = loop.call_later(self._kept_for_s, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what was idle for long; come again while anything is kept."""
+        """Close connections that were idle for long; repeat while any is idle."""
         loop = asyncio.get_running_loop()
         oldest = loop.time() - self._kept_for_s
         for address, kept in tuple(self._idle.items()):

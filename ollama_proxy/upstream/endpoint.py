@@ -90,7 +90,7 @@ def credentials(link: Link | None) -> dict[str, str]:
 
 
 def secrets_of(link: Link | None) -> set[str]:
-    """Return what a server may not be quoted with: it may say what it was sent."""
+    """Return the secrets to mask in quotes of a server, which may repeat them."""
     values = credentials(link).values()
     return {word for value in values for word in (value, value.rpartition(" ")[2])}
 

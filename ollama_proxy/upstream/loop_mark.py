@@ -58,5 +58,5 @@ class LoopMark:
         return _TOO_MANY if len(passed) >= MOST_PROXIES else None
 
     def is_on(self, status: int, headers: Mapping[str, str]) -> bool:
-        """Tell whether an answer says that our own request came back to us."""
+        """Tell whether a response shows that our own request looped back."""
         return status == LOOP_DETECTED and headers.get(VIA) == self.text

@@ -14,7 +14,7 @@ from ollama_proxy.core.http.compression import CLEAR
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
 BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
-"""Methods whose request tells a length although it has no body."""
+"""Methods whose request has a Content-Length even without a body."""
 
 
 class Body(Protocol):
@@ -35,7 +35,7 @@ class Body(Protocol):
         """Have the client send it."""
 
     def payload(self) -> bytes | AsyncIterator[bytes] | None:
-        """Return the bytes or parts to send, framed as they came."""
+        """Return the bytes or parts to send, framed as received."""
 
 
 class UpstreamRequest(Protocol):
@@ -114,7 +114,7 @@ class PreparedRequest:
     def _framing(
         self, payload: bytes | AsyncIterator[bytes] | None
     ) -> list[tuple[str, str]]:
-        """Return the header that tells where the body ends, if none does yet."""
+        """Return the header that frames the body, if none does yet."""
         if self.in_chunks(payload):
             return [("Transfer-Encoding", "chunked")]
         if "Content-Length" in self.headers:

@@ -32,7 +32,7 @@ class ResponseError(Exception):
 
 
 class ResponseHead(NamedTuple):
-    """Holds status line and headers of an answer; ``headers`` as they came."""
+    """Holds status line and headers of a response; ``headers`` as received."""
 
     status: int
     reason: str
@@ -109,7 +109,7 @@ class ResponseParser:
             yield joined[begun_at:]
 
     def _read(self, data: bytes) -> None:
-        """Have bytes read, of which the answer may be whole already."""
+        """Parse bytes; the response may be complete before they end."""
         parser = self._parser
         if parser is None:
             self.reusable = False
@@ -150,7 +150,7 @@ class ResponseParser:
         self._reason += part
 
     def on_head(self) -> None:
-        """Take note that the head is whole; an interim one is forgotten."""
+        """Handle the end of a head; an interim one is dropped."""
         if self._parser is None or self.complete:
             return
         status = self._parser.get_status_code()
@@ -191,15 +191,15 @@ class ResponseParser:
             self._reason = b""
 
     def on_chunk_begun(self) -> None:
-        """Take note that the length of a chunk has come."""
+        """Handle the end of a chunk's length line."""
         self._is_chunk_over = False
 
     def on_chunk_over(self) -> None:
-        """Take note that a chunk is whole, with its line break."""
+        """Handle the end of a chunk, with its line break."""
         self._is_chunk_over = True
 
     def on_complete(self) -> None:
-        """Take note that a message ended."""
+        """Handle the end of a message."""
         if self._parser is not None and self.head is not None and not self.complete:
             self.complete = True
             is_old = self._parser.get_http_version() != "1.1"

@@ -106,7 +106,7 @@ class ResponseStream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note that it is closed; some answers end so."""
+        """Handle the end of the connection, which also ends some responses."""
         self._transport = None
         self._note_end(exc)
         self.resume_writing()
@@ -221,7 +221,7 @@ class ResponseStream(asyncio.Protocol):
 
 
 def _end(parser: ResponseParser) -> ResponseError | None:
-    """Return what is wrong with an answer that ends now."""
+    """Return the error of a response that ends now."""
     try:
         parser.end()
     except ResponseError as error:

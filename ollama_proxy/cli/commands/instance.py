@@ -106,5 +106,5 @@ def stop(config: Config = None) -> None:
 
 
 def _order(client: ProxyClient, path: str) -> None:
-    """Give the running proxy an order, and print what it does then."""
+    """Give the running proxy an order, and print the result."""
     out.print(render_status(client.post(path), client.url))

@@ -1,4 +1,4 @@
-"""List and end what is pulled into the instance: ``pulls``."""
+"""List and end pulls of models: ``pulls``."""
 
 from typing import Annotated
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""Run the proxy: ``serve``. Say first what it will start and what to type next."""
+"""Run the proxy: ``serve``. Print first what it will start and what to type next."""
 
 import asyncio
 import contextlib

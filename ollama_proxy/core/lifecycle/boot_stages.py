@@ -109,7 +109,7 @@ class Timeline:
         ]
 
     def running_s(self, now: float) -> float:
-        """Return for how long the present stage has lasted since it came last."""
+        """Return for how long the present stage has lasted since it last began."""
         return max(0.0, now - self._entered_at) if self._name is not None else 0.0
 
 

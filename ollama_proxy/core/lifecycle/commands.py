@@ -35,7 +35,7 @@ Command = Start | Watch | Stop
 
 
 def command_for(record: Record) -> Command | None:
-    """Return what has to be done as long as the record stays as it is."""
+    """Return the command to carry out while the record stays the same."""
     if record.launch_id is None:
         return None
     return _duty(record.state, record.launch_id, accepted=record.accepted)

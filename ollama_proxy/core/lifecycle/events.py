@@ -110,7 +110,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Reports that a person, or the end of the proxy, wants no instance any more."""
+    """Reports that a person, or the end of the proxy, stops the instance."""
 
 
 @dataclass(frozen=True, slots=True)

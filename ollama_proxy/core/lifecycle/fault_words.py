@@ -36,7 +36,7 @@ def starting_words(progress: Progress, left: str) -> str:
 
 
 def detail_of(progress: Progress) -> str:
-    """Return what exactly a launch is at, or what is in its way."""
+    """Return the details of a launch: its current object, or its obstacle."""
     return "; ".join(words for words in (progress.detail, progress.problem) if words)
 
 

@@ -45,7 +45,7 @@ _REFUSALS = frozenset({*WITHOUT_ROOM, "credentials", "program", "spec"})
 
 
 def judged(fault: Fault, before: Fault | None, policy: Policy) -> Fault:
-    """Return the fault of a launch, final if it came ``before`` and comes again.
+    """Return the fault of a launch, made final if it repeats ``before``.
 
     A key that is refused is final where other offers have keys of their own.
     """

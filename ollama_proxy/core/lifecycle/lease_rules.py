@@ -1,4 +1,4 @@
-"""Define the rules of leases: the record after a request came, did work or ended."""
+"""Define the rules of leases: the record after a request began, worked or ended."""
 
 from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.core.lifecycle.deadlines import is_idle

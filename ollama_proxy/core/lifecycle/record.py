@@ -1,4 +1,4 @@
-"""Hold what is known and intended of one instance, as it is stored.
+"""Hold the known and intended state of one instance, as it is stored.
 
 Plain values: `lifecycle.step` alone decides how one follows another.
 """

@@ -1,4 +1,4 @@
-"""Define the rules of a restart: the record that a new proxy process goes on with."""
+"""Define the rules of a restart: the record with which a new process continues."""
 
 from dataclasses import replace
 

@@ -92,7 +92,7 @@ def accept(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
 
 
 def advance(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
-    """Note how far a launch is; only what is news counts as progress."""
+    """Record how far a launch is; a repeated state is no progress."""
     assert isinstance(event, Progressed)  # noqa: S101 - the table pairs them
     if event.progress == rec.progress:
         return rec

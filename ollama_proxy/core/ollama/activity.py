@@ -34,7 +34,7 @@ class Claim(Protocol):
         """Note that the instance works, from now until the request ends."""
 
     def mark_moving(self) -> None:
-        """Take note that the instance worked just now."""
+        """Record that the instance worked just now."""
 
 
 class UseWatch(Protocol):
@@ -60,7 +60,7 @@ class Head(Protocol):
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """Return the headers as they came."""
+        """Return the headers as received."""
 
 
 def watch(route_name: str, head: Head, claim: Claim) -> UseWatch:
@@ -172,7 +172,7 @@ class _BusyWatch:
         self.is_settled = len(self._body) > _PLAIN_LINE
 
     def end(self, *, is_whole: bool) -> None:
-        """Judge it by what it says."""
+        """Judge the response by its error message."""
         self.is_settled = True
         if is_whole and error_text(self._body).startswith(BUSY):
             self._claim.mark_used()

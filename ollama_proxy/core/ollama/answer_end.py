@@ -196,12 +196,12 @@ class StreamCheck:
         return any(hint in data for hint in self._hints)
 
     def _let_go(self) -> None:
-        """Look at what is held of a line as it comes from now on."""
+        """Inspect the held part of a line, and the rest as it arrives."""
         self._line.add(self._held)
         self._held, self._may_skip = b"", self._is_over
 
     def _end_line(self) -> None:
-        """Take note that a line is whole."""
+        """Handle the end of a line."""
         if self._line.name == b"event":
             self._is_last_event = self._line.value in self._marks.events
         elif self._says_over():

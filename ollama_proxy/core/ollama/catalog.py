@@ -97,7 +97,7 @@ class Catalog:
         self._contents = contents
 
     def begin_with(self, contents: Snapshot | None) -> None:
-        """Go by what is known of another place; None if nothing is."""
+        """Switch to the known models of another place; None if there are none."""
         self._contents = contents
         said = contents.tags if contents is not None else None
         self._view = _make_view(said, self._expected(), self._placeholder)

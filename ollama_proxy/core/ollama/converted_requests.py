@@ -261,7 +261,7 @@ def _result_fault(part: Any) -> str | None:
 
 
 def _counted_tools(tools: list[AnthropicTool]) -> list[AnthropicTool]:
-    """Leave out the built-in search, and what has its name beside it."""
+    """Leave out the built-in search, and other tools with its name."""
     searches = any(tool.type.startswith("web_search") for tool in tools)
     return [
         tool

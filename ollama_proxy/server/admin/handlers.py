@@ -48,7 +48,7 @@ class AdminHandlers:
         ]
 
     async def status(self, _request: web.Request) -> web.Response:
-        """Tell what is going on."""
+        """Return the state of the proxy."""
         return _json(self._status.body())
 
     async def health(self, _request: web.Request) -> web.Response:

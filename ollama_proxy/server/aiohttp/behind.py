@@ -64,7 +64,7 @@ class Behind(asyncio.Protocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Let pass what can be read in one way; refuse the rest, in its turn."""
+        """Pass on requests that can be read in one way; refuse others, in order."""
         self.silent_since = None
         if self.refused is not None:
             return
@@ -86,7 +86,7 @@ class Behind(asyncio.Protocol):
         return self._see_off()
 
     def _see_off(self) -> bool:
-        """Close it once nothing is under way, or took too long; False if it is."""
+        """Close it once no request is in progress, or one took too long."""
         if self.transport is None:
             return False
         loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ class Behind(asyncio.Protocol):
         return True
 
     def _patience_s(self) -> float:
-        """Return how long what is under way may take from the client's end on."""
+        """Return how long requests in progress may take after the half-close."""
         if not self._under_way or self._stream.is_in_body:
             return 0.0
         request = self._request
@@ -112,11 +112,11 @@ class Behind(asyncio.Protocol):
         return self.refused is not None and request.raw_path == _REFUSED_PATH
 
     def note_begun(self, request: web.Request) -> None:
-        """Take note that a request's turn has come."""
+        """Record that a request is being served."""
         self._request = request
 
     def note_answered(self) -> None:
-        """Take note that a request is answered, but for what is still to be sent."""
+        """Record that a request is answered; bytes may still be unsent."""
         self._request = None
         self._under_way -= 1
 
@@ -129,7 +129,7 @@ class Behind(asyncio.Protocol):
         self._server.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note that it is closed."""
+        """Handle the end of the connection."""
         self.transport = None
         self._stream.close()
         if self._timer is not None:
@@ -138,7 +138,7 @@ class Behind(asyncio.Protocol):
 
 
 def behind_of(request: web.Request) -> Behind | None:
-    """Return the connection on which a request came; None if it is closed."""
+    """Return the connection of a request; None if it is closed."""
     transport = request.transport
     protocol = transport.get_protocol() if transport is not None else None
     return protocol if isinstance(protocol, Behind) else None

@@ -1,4 +1,4 @@
-"""Carry out what was decided of a request that belongs to Ollama, through aiohttp."""
+"""Carry out the decision on a request for Ollama, through aiohttp."""
 
 import asyncio
 from functools import partial

@@ -1,4 +1,4 @@
-"""Convert a request as aiohttp hands it over: its context, and what is sent on."""
+"""Convert a request of aiohttp: to its context, and to the request that is sent on."""
 
 from aiohttp import web
 
@@ -25,7 +25,7 @@ BEGUN = web.RequestKey("begun", bool)
 
 
 def note_begun(request: web.BaseRequest) -> None:
-    """Take note that headers are about to leave."""
+    """Record that headers are about to be sent."""
     request[BEGUN] = True
 
 

@@ -15,7 +15,7 @@ from ollama_proxy.serving.client_writer import reset
 
 
 class RequestBody:
-    """Reads the body of one request. `close` gives back what it took of the budget."""
+    """Reads the body of one request. `close` returns its share of the budget."""
 
     def __init__(
         self, request: web.BaseRequest, budget: BodyBudget, *, stall_s: float
@@ -34,7 +34,7 @@ class RequestBody:
 
     @property
     def head(self) -> bytes:
-        """Return what was read into memory so far."""
+        """Return the part that was read into memory so far."""
         return self._head
 
     @property
@@ -113,7 +113,7 @@ class RequestBody:
             self._request.writer.output_size = 0
 
     async def _next(self) -> bytes:
-        """Read what has come; a client that sends nothing for long is reset."""
+        """Read received bytes; reset a client that sends nothing for long."""
         try:
             async with asyncio.timeout(self._stall_s):
                 return await self._request.content.readany()
@@ -122,7 +122,7 @@ class RequestBody:
             raise ConnectionResetError("the client sends nothing") from error
 
     def payload(self) -> bytes | AsyncIterator[bytes] | None:
-        """Return the body to send, framed as it came."""
+        """Return the body to send, framed as received."""
         if not self._request.body_exists:
             return None
         if self.complete and not self._chunked:
@@ -138,7 +138,7 @@ class RequestBody:
                 yield data
 
     def close(self) -> None:
-        """Give back what was taken."""
+        """Return the share of the budget."""
         self._budget.give_back(self._taken)
         self._taken = 0
 

@@ -41,7 +41,7 @@ _SINGLE = SINGLE - {b"host"}
 
 
 class BufferedBody:
-    """Holds a body that is all here, and can be sent as often as need be."""
+    """Holds a complete body, which can be sent repeatedly."""
 
     __slots__ = ("_is_sent", "head", "on_invited")
 
@@ -55,7 +55,7 @@ class BufferedBody:
         self._is_sent = is_sent
 
     async def invite(self) -> None:
-        """Do nothing: it has come."""
+        """Do nothing: it is here."""
 
     def payload(self) -> bytes | AsyncIterator[bytes] | None:
         """Return it; None if the request has none."""
@@ -166,7 +166,7 @@ class RequestParser:
         self._parser = None
 
     def on_message_begin(self) -> None:
-        """Take note that a request begins; one right behind another is not plain."""
+        """Handle the beginning of a request; a pipelined one is not plain."""
         if self._request is not None:
             self.is_plain = False
 
@@ -229,7 +229,7 @@ class RequestParser:
             self._body.append(part)
 
     def on_message_complete(self) -> None:
-        """Take note that the request is whole."""
+        """Handle the end of a request."""
         if not self.is_plain:
             return
         body = b"".join(self._body)

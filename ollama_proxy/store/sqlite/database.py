@@ -1,4 +1,4 @@
-"""Hold the open state file: read it, write it, say what is wrong with it."""
+"""Hold the open state file: read it, write it, report its damage."""
 
 import contextlib
 import sqlite3
@@ -82,7 +82,7 @@ class Database:
         self.problem = None
 
     def report(self, what: str) -> None:
-        """Log damage, and keep what was found for `check`."""
+        """Log damage, and keep the message for `check`."""
         self.damage.append(what)
         self._log.warning(log.STATE_DAMAGED, reason=what)
 

@@ -1,4 +1,4 @@
-"""Put what is known into the place of records that can't be read any more."""
+"""Replace unreadable records by what is known about their launches."""
 
 import contextlib
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ def doomed(launch_id: LaunchId | None, now: float) -> Record:
 
 
 def read_record(raw: object) -> Record:
-    """Return a record. Raises `ValueError` for what is none, or contradicts itself."""
+    """Return a record. Raises `ValueError` if it is invalid or contradicts itself."""
     if not isinstance(raw, bytes):
         raise ValueError(f"it is of type {type(raw).__name__}")  # noqa: TRY004 - one kind
     record = msgspec.json.decode(raw, type=Record)

@@ -111,7 +111,7 @@ def _unusable(path: Path, error: Exception) -> StartupError:
 
 
 def _damage_of(db: sqlite3.Connection) -> str:
-    """Return what is wrong with an open file, in words; nothing if nothing is."""
+    """Return the damage of an open file, in words; "" if there is none."""
     said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if said != "ok":
         return str(said).splitlines()[-1]
@@ -200,7 +200,7 @@ def _rows(db: sqlite3.Connection, query: str) -> Iterator[tuple[object, ...]]:
 
 
 def _fill_in(db: sqlite3.Connection, copy: Path) -> list[str]:
-    """Fill in what no row says from the bytes of the file; return its launches."""
+    """Fill in missing rows from the bytes of the file; return its launches."""
     raw = b""
     for end in ("", "-wal"):
         with contextlib.suppress(OSError), Path(f"{copy}{end}").open("rb") as file:
