@@ -17,7 +17,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +61,12 @@ class LocalBackend:
         owner_id: str,
         program: Program,
         *,
+        environment: Mapping[str, str] | None = None,
         stop_grace_s: float = 5.0,
     ) -> None:
         self._stop_grace_s = stop_grace_s
         self._owner_id = owner_id
+        self._environment = dict(environment or {})
         self._program = program
         # A reference only: a child whose object is collected is reaped with a warning.
         self._children: dict[LaunchId, asyncio.subprocess.Process] = {}
@@ -96,6 +98,7 @@ class LocalBackend:
         if await asyncio.to_thread(self._find, launch_id):
             return
         environment = os.environ | ollama_environment(host=_HOST, port=_free_port())
+        environment |= self._environment
         environment |= {OWNER_VARIABLE: self._owner_id, LAUNCH_VARIABLE: launch_id}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -260,7 +263,15 @@ def open_backend(context: BackendContext) -> LocalBackend:
     """Build the backend from its settings."""
     settings = context.settings_of(LocalSettings)
     program = choose_program(settings.ollama_bin, settings.simulator)
-    return LocalBackend(context.owner_id, program)
+    return LocalBackend(
+        context.owner_id, program, environment=context.instance_environment
+    )
 
 
-PLUGIN = BackendPlugin("local", LocalSettings, open_backend, has_table=False)
+PLUGIN = BackendPlugin(
+    "local",
+    LocalSettings,
+    open_backend,
+    has_table=False,
+    inherits_environment=True,
+)

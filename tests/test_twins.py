@@ -18,11 +18,11 @@ from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.owners import twins
 from ollama_proxy.fleet.sweeper import sweep
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import fly_rig
 from tests.backends.ovh.rig import ovh_rig
+from tests.slots import SLOT
 
 LAUNCH = LaunchId("l1111111111111111")
 OTHER = LaunchId("l2222222222222222")

@@ -14,10 +14,10 @@ import pytest
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import Record, State
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, running_proxy
+from tests.slots import slot_of
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -67,7 +67,7 @@ async def test_a_503_is_sent_once_the_launch_is_on_disk(
             query = "SELECT launch_id FROM instance WHERE slot = ?"
             path = tmp_path / "state.sqlite3"
             with closing(sqlite3.connect(path)) as db:
-                [launch_id] = db.execute(query, (SLOT,)).fetchone()
+                [launch_id] = db.execute(query, (slot_of("local"),)).fetchone()
 
         assert launch_id is not None
         assert launch_id == proxy.parts.pool.controllers[0].record.launch_id

@@ -26,10 +26,11 @@ from ollama_proxy.core.lifecycle.events import Accepted, Wake
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import step
+from ollama_proxy.core.slot_keys import SlotKey
 from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, SupportsPrices
 from ollama_proxy.fleet.launch_ids import random_launch_id
 from ollama_proxy.fleet.stop_until_gone import surely_gone
-from ollama_proxy.store.ports import SLOT, RecordStore
+from ollama_proxy.store.ports import RecordStore
 
 _LEAVING = {State.DRAINING, State.STOPPING}
 
@@ -60,12 +61,14 @@ async def start_alone(settings: Settings, tell: Tell) -> Started:
     require_date("nothing is started")
     async with opened_alone(settings) as (store, clock, backend):
         ends_s = _end_without_proxy(settings, backend)
-        launch_id = await _reserve(store, clock)
+        pool = settings.pools[0]
+        slot = str(SlotKey(pool.name, 0, pool.offers[0].name))
+        launch_id = await _reserve(store, clock, slot)
         tell(f"launch {launch_id} is started")
         try:
             async with asyncio.timeout(settings.start_timeout):
                 await _until_accepted(backend, launch_id)
-                _write_accepted(store, clock)
+                _write_accepted(store, clock, slot)
                 await _until_running(backend, launch_id, tell)
         except BaseException as error:
             tell(f"launch {launch_id} is stopped again")
@@ -113,9 +116,9 @@ def _end_without_proxy(settings: Settings, backend: Backend) -> float:
     return ends_s
 
 
-async def _reserve(store: RecordStore, clock: Clock) -> LaunchId:
+async def _reserve(store: RecordStore, clock: Clock, slot: str) -> LaunchId:
     """Record the launch that is started: an existing one, or a new one."""
-    before = store.get(SLOT) or Record(since=clock.now())
+    before = store.get(slot) or Record(since=clock.now())
     if before.state in _LEAVING:
         raise StartupError(
             f"launch {before.launch_id} is being stopped; run `ollama-proxy stop`, then"
@@ -124,29 +127,29 @@ async def _reserve(store: RecordStore, clock: Clock) -> LaunchId:
     wake = Wake(random_launch_id(), forced=True)
     after = step(before, wake, now=clock.now(), policy=Policy()).record
     if after.launch_id == before.launch_id:
-        store.put(SLOT, after, None)
+        store.put(slot, after, None)
     else:
         line = Transition(
             at=clock.wall(),
-            slot=SLOT,
+            slot=slot,
             launch_id=after.launch_id,
             before=before.state.value,
             after=after.state.value,
             event="Wake",
             fault=None,
         )
-        await store.reserve(SLOT, after, line)
+        await store.reserve(slot, after, line)
     assert after.launch_id is not None  # noqa: S101 - a forced wake always has one
     return after.launch_id
 
 
-def _write_accepted(store: RecordStore, clock: Clock) -> None:
-    before = store.get(SLOT)
+def _write_accepted(store: RecordStore, clock: Clock, slot: str) -> None:
+    before = store.get(slot)
     if before is None or before.launch_id is None or before.state is not State.STARTING:
         return
     accepted = Accepted(before.launch_id)
     after = step(before, accepted, now=clock.now(), policy=Policy()).record
-    store.put(SLOT, after, None)
+    store.put(slot, after, None)
 
 
 async def _until_accepted(backend: Backend, launch_id: LaunchId) -> None:

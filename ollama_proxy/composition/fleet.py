@@ -17,6 +17,7 @@ from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.core.ollama.load_wish import LoadWishes
+from ollama_proxy.core.slot_keys import SlotKey
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.gpu_use import GpuLook
@@ -27,13 +28,12 @@ from ollama_proxy.fleet.readiness import HttpProbe
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.stage_report import StageReport
 from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.store.ports import SLOT, Store
+from ollama_proxy.store.ports import Store
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 
 _DEFAULT = "default"
-_SLOTS = {_DEFAULT: (SLOT,)}
-"""The slots of each pool: one pool of one instance at most, as yet."""
+"""The one pool, of one instance at most, as yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def build_fleet(
     stages, relay = StageEstimates(store.stages), UpstreamClient(mark, timing)
     metrics.watch_stages(offer.name)
     pools: dict[str, PoolParts] = {}
-    for name, slots in _SLOTS.items():
+    for name, slots in {_DEFAULT: [str(SlotKey(_DEFAULT, 0, offer.name))]}.items():
         restored, load_wishes = _restored(settings, store, offer), LoadWishes()
         gpu = GpuLook(settings.gpu_check, backend.traits.gpus)
         probe = HttpProbe(probing, restored, load_wishes, mark, gpu, timing)

@@ -245,6 +245,8 @@ class BackendContext:
       instance with our owner id and a launch that is not remembered was begun from a
       copy of the folder.
     - ``environment``: variables that the backend may pass on to a program it runs.
+    - ``instance_environment``: variables that Ollama gets on the instances it makes,
+      besides and before those that the backend sets.
     """
 
     owner_id: str
@@ -254,6 +256,7 @@ class BackendContext:
     options: Mapping[str, object] = field(default_factory=dict)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    instance_environment: Mapping[str, str] = field(default_factory=dict)
 
     def settings_of(self, kind: type[S]) -> S:
         """Return the backend's own settings; the defaults if there are none."""

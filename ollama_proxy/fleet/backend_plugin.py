@@ -67,6 +67,11 @@ class BackendPlugin(Generic[S]):
     - ``has_table``: False for `local` and `static`, whose settings stand beside the
       proxy's own. These select the backend just as its name does, and their faults are
       reported whichever backend is used.
+    - ``resource_names``: what in the cloud belongs to one offer alone and is named by
+      its settings, in words, each with that setting: ``{"app 'mine'": "app"}``.
+    - ``makes_instances``: False if its servers are there anyway, so that nothing can be
+      said to their Ollama.
+    - ``inherits_environment``: its instances get the variables of the proxy's process.
     """
 
     name: str
@@ -79,6 +84,7 @@ class BackendPlugin(Generic[S]):
     has_table: bool = True
     resource_names: Callable[[S], Mapping[str, str]] = no_names
     makes_instances: bool = True
+    inherits_environment: bool = False
 
 
 def opened_by(

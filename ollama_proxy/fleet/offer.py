@@ -15,6 +15,9 @@ class Offer:
 
     ``spec``: the settings from which its instances are made. ``secrets``: removed from
     every message and report of the backend.
+    ``backend_name``: what the settings call the backend. ``slots``: how many requests
+    an instance gets at a time, None: any number. ``price_per_hour`` and ``currency``:
+    as the settings say, None and empty if they don't.
     """
 
     name: str
@@ -22,6 +25,10 @@ class Offer:
     models: Sequence[str] = ()
     spec: object = None
     secrets: Collection[str] = field(default=(), repr=False)
+    backend_name: str = ""
+    slots: int | None = None
+    price_per_hour: float | None = None
+    currency: str = ""
 
 
 def policy_for(offer: Offer, policy: Policy) -> Policy:

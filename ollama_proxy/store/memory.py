@@ -14,7 +14,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, Record
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.restore_plan import StickyModel
-from ollama_proxy.store.claim import check_claim
+from ollama_proxy.store.claim import Claim, check_claims, unnamed_slots
 from ollama_proxy.store.ports import JOURNAL_LINES, PLACES, REMEMBERED
 
 
@@ -111,7 +111,7 @@ class MemoryStore:
         self._models: dict[str, StickyModel] = {}
         self._notes: dict[str, MemoryNotes] = {}
         self._places: dict[str, tuple[Snapshot | None, Lessons]] = {}
-        self._backend: str | None = None
+        self._claims: dict[str, Claim] = {}
         self._mark: Mark | None = None
         self._clock: Marking | None = None
 
@@ -202,13 +202,26 @@ class MemoryStore:
         """Go on as another deployment: nothing of our own may be left."""
         self.owner_id = owner_id
 
-    def claim(self, backend: str, *, costs: bool) -> None:
-        """Assign the records to a backend; ``costs``: its instances outlive the proxy.
+    def claims(self) -> dict[str, Claim]:
+        """Return what is noted of the offers."""
+        return dict(self._claims)
 
-        Raises `StartupError` if a record names an instance of another backend.
-        """
-        check_claim(self._backend, backend, self.launch_ids())
-        self._backend = backend if costs else None
+    def launches(self) -> dict[str, LaunchId]:
+        """Return the launches on record, by their slots."""
+        return {
+            slot: record.launch_id
+            for slot, record in self.records.items()
+            if record.launch_id is not None
+        }
+
+    def claim(self, claims: Collection[Claim], slots: Collection[str]) -> None:
+        """Assign the records to offers: see `check_claims`."""
+        first = next(iter(claims)).offer
+        for slot, name in unnamed_slots(list(self.records), first):
+            self.records.setdefault(name, self.records.pop(slot))
+        for slot in check_claims(self._claims, self.launches(), claims, slots):
+            self.put(slot, without_launch(self.records[slot]), None)
+        self._claims = {claim.offer: claim for claim in claims}
 
     def close(self) -> None:
         """Leave the store as it is: nothing has to be closed."""

@@ -21,10 +21,12 @@ from ollama_proxy.core.ports import (
     RecordStore,
     StageHistory,
 )
+from ollama_proxy.store.claim import Claim
 
 __all__ = [
     "BackendNotes",
     "CatalogStore",
+    "Claim",
     "Health",
     "Journal",
     "LaunchHistory",
@@ -40,9 +42,6 @@ __all__ = [
     "StageHistory",
     "Store",
 ]
-
-SLOT: Final = "default-0"
-"""The slot of the one instance that there is."""
 
 PLACES: Final = 16
 """How many places are remembered: those that were written last."""
@@ -122,11 +121,18 @@ class Ownership(Protocol):
         Raises `StoreError`.
         """
 
-    def claim(self, backend: str, *, costs: bool) -> None:
-        """Assign the records to a backend; ``costs``: its instances outlive the proxy.
+    def claims(self) -> dict[str, Claim]:
+        """Return what is noted of the offers that instances are on record for."""
 
-        Raises `StartupError` if a record names an instance of another backend, which
-        would be forgotten and never stopped.
+    def launches(self) -> dict[str, LaunchId]:
+        """Return the launches on record, by their slots. Raises `StoreError`."""
+
+    def claim(self, claims: Collection[Claim], slots: Collection[str]) -> None:
+        """Assign the records to offers, of which ``slots`` names each record.
+
+        A record of an earlier version that names no offer gets the first. Raises
+        `StartupError` if the settings lose one that names an instance that costs money:
+        see `check_claims`.
         """
 
 

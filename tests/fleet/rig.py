@@ -9,10 +9,10 @@ from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.pool_slot import slots_of
-from ollama_proxy.store.ports import SLOT
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
 from tests.fakes.store import FaultyStore
+from tests.slots import SLOT
 from tests.virtual_time import LoopClock
 
 

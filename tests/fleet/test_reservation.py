@@ -10,9 +10,9 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
-from ollama_proxy.store.ports import SLOT
 from tests.fakes.store import FaultyStore
 from tests.fleet.rig import Deployment
+from tests.slots import SLOT
 from tests.virtual_time import LoopClock, in_virtual_time
 
 TAKES_S = 5.0

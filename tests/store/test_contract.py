@@ -1,6 +1,7 @@
 """What every store does, whatever it is made of: the ports, held to their words."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.restore_plan import Origin, StickyModel
 from ollama_proxy.store.memory import MemoryStore
-from ollama_proxy.store.ports import PLACES, REMEMBERED, SLOT, Store
+from ollama_proxy.store.ports import PLACES, REMEMBERED, Claim, Store
 from ollama_proxy.store.sqlite.store import SqliteStore
+from tests.slots import SLOT, slot_of
 
 ONE, TWO = LaunchId("l0000000000000001"), LaunchId("l0000000000000002")
 READY = Record(State.READY, since=1.0, launch_id=ONE, accepted=True, woken_at=1.0)
@@ -261,24 +263,85 @@ def test_the_owner_id_is_drawn_once_until_another_is_taken_over(rig: Rig) -> Non
     assert rig.again().owner_id == "0123456789abcdef"
 
 
-def test_an_instance_of_another_backend_is_not_forgotten(rig: Rig) -> None:
-    rig.store.claim("exoscale", costs=True)
+def claim(store: Store, *claims: Claim, slots: Collection[str] = ()) -> None:
+    """Claim the records of one slot for each offer, or of these."""
+    store.claim(claims, slots or [slot_of(one.offer) for one in claims])
+
+
+EXOSCALE, OVH = Claim("exoscale", "exoscale"), Claim("ovh", "ovh")
+
+
+def test_an_instance_whose_offer_the_settings_lose_is_not_forgotten(rig: Rig) -> None:
+    claim(rig.store, EXOSCALE)
     rig.store.put(SLOT, READY, None)
-    with pytest.raises(StartupError, match="an instance of the backend 'exoscale'"):
-        rig.again().claim("ovh", costs=True)
-    rig.store.claim("exoscale", costs=True)
+    with pytest.raises(StartupError) as caught:
+        claim(rig.again(), OVH)
+    assert str(caught.value) == (
+        f"launch {ONE} is on record for the offer 'exoscale' of the backend 'exoscale',"
+        " which the settings no longer have; run `ollama-proxy stop --launch"
+        f" {ONE}` to end it, or put the settings back"
+    )
+    claim(rig.store, OVH, EXOSCALE)
     rig.store.put(SLOT, Record(), None)
-    rig.store.claim("ovh", costs=True)
+    claim(rig.store, OVH)
+    rig.store.put(slot_of("ovh"), READY, None)
+    with pytest.raises(StartupError, match="for the offer 'ovh' of the backend 'ovh'"):
+        claim(rig.store, EXOSCALE)
+
+
+def test_an_offer_with_an_instance_keeps_its_backend(rig: Rig) -> None:
+    claim(rig.store, Claim("box", "fly"))
+    rig.store.put(slot_of("box"), READY, None)
+
+    with pytest.raises(
+        StartupError, match=r"'box' of the backend 'fly', which has the"
+    ):
+        claim(rig.again(), Claim("box", "ovh"))
+
+
+def test_a_slot_with_an_instance_is_not_lost(rig: Rig) -> None:
+    claim(rig.store, EXOSCALE)
+    rig.store.put("big/2/exoscale", READY, None)
+
+    with pytest.raises(StartupError, match="as number 3 of the pool 'big'"):
+        claim(rig.again(), EXOSCALE, slots=["big/0/exoscale", "big/1/exoscale"])
+
+
+def test_every_launch_that_the_settings_lose_is_told_at_once(rig: Rig) -> None:
+    claim(rig.store, EXOSCALE, OVH)
     rig.store.put(SLOT, READY, None)
-    with pytest.raises(StartupError, match="an instance of the backend 'ovh'"):
-        rig.store.claim("exoscale", costs=True)
+    rig.store.put(slot_of("ovh"), replace(READY, launch_id=TWO), None)
+
+    with pytest.raises(StartupError) as caught:
+        claim(rig.again(), Claim("fly", "fly"))
+
+    lines = str(caught.value).splitlines()
+    assert [line.split()[1] for line in lines] == [ONE, TWO]
 
 
-def test_what_costs_nothing_binds_no_record(rig: Rig) -> None:
-    rig.store.claim("static", costs=False)
-    rig.store.put(SLOT, READY, None)
+def test_what_costs_nothing_binds_nobody(rig: Rig) -> None:
+    claim(rig.store, Claim("static", "static", costs=False))
+    rig.store.put(slot_of("static"), READY, None)
 
-    rig.again().claim("exoscale", costs=True)
+    claim(rig.again(), EXOSCALE)
+
+    assert rig.store.launch_ids() == set()
+
+
+def test_what_is_noted_of_offers_is_read_again(rig: Rig) -> None:
+    noted = Claim("box", "fly", costs=True, spec=b'{"app":"mine"}')
+    claim(rig.store, noted, OVH)
+
+    assert rig.again().claims() == {"box": noted, "ovh": OVH}
+
+
+def test_a_record_that_names_no_offer_gets_the_first(rig: Rig) -> None:
+    """An earlier version did not note which backend a free instance was of."""
+    rig.store.put("default/0/", READY, None)
+
+    claim(rig.again(), Claim("local", "local", costs=False), EXOSCALE)
+
+    assert rig.store.launches() == {slot_of("local"): ONE}
 
 
 def test_a_mark_of_the_clock_is_written_now_and_with_each_record(rig: Rig) -> None:

@@ -17,9 +17,9 @@ from structlog.testing import LogCapture
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import clean_environment
+from tests.slots import SLOT
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store.ports import SLOT
+from tests.slots import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 try:
     store = SqliteStore(Path(sys.argv[1]))

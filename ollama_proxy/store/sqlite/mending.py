@@ -1,11 +1,11 @@
 """Replace unreadable records by what is known about their launches."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.store.ports import SLOT
+from ollama_proxy.core.slot_keys import SlotKey
 from ollama_proxy.store.sqlite.database import Database
 from ollama_proxy.store.sqlite.records import SqliteRecords
 from ollama_proxy.store.sqlite.salvage import (
@@ -50,7 +50,9 @@ def _mend_record(
         records.put(slot, doomed(named, database.date()), None)
 
 
-def _recall(database: Database, records: SqliteRecords, found: Sequence[str]) -> None:
+def _recall(
+    database: Database, records: SqliteRecords, found: Mapping[str, str]
+) -> None:
     """Restore the launches of a damaged file that was replaced.
 
     Each slot whose record is lost gets the launch that the journal shows as not ended,
@@ -64,7 +66,8 @@ def _recall(database: Database, records: SqliteRecords, found: Sequence[str]) ->
     known = {row[1] for row in journal} | records.launch_ids()
     unknown = [LaunchId(name) for name in found if name not in known]
     if unknown and not slots and not recalled:
-        recalled = {SLOT: unknown.pop()}
+        launch_id = unknown.pop()
+        recalled = {str(SlotKey("default", 0, found[launch_id])): launch_id}
     for slot, launch_id in recalled.items():
         if slot not in slots:
             database.report(f"launch {launch_id} may have an instance: it is stopped")

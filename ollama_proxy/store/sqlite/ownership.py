@@ -1,15 +1,18 @@
 """Keep whose instances these are: the owner id, and the backend that has them."""
 
 import secrets
+from collections.abc import Collection
 
-from ollama_proxy.store.claim import check_claim
+from ollama_proxy.core.lifecycle.launch_limit import without_launch
+from ollama_proxy.core.lifecycle.record import Record
+from ollama_proxy.store.claim import Claim, check_claims, unnamed_slots
 from ollama_proxy.store.sqlite.database import Database
 from ollama_proxy.store.sqlite.records import SqliteRecords
 from ollama_proxy.store.state_folder import read_owner, write_owner
 
 
 class SqliteOwnership(SqliteRecords):
-    """Keeps the owner id, and to which backend the records belong."""
+    """Keeps the owner id, and what the offers are that the records belong to."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -50,19 +53,31 @@ class SqliteOwnership(SqliteRecords):
             )
         self._owner_id = owner_id
 
-    def claim(self, backend: str, *, costs: bool) -> None:
-        """Assign the records to a backend; ``costs``: its instances outlive the proxy.
+    def claims(self) -> dict[str, Claim]:
+        """Return what is noted of the offers."""
+        rows = self._db.execute("SELECT name, backend, costs, spec FROM offer")
+        return {row[0]: Claim(row[0], row[1], bool(row[2]), row[3]) for row in rows}
 
-        Raises `StartupError` if a record names an instance of another backend, which
-        would be forgotten and never stopped.
-        """
-        query = "SELECT value FROM meta WHERE key = 'backend'"
-        row = self._db.execute(query).fetchone()
-        before = None if row is None else str(row[0])
-        check_claim(before, backend, self.launch_ids())
-        if before == (backend if costs else None):
-            return  # no write, which a full disk would refuse
+    def claim(self, claims: Collection[Claim], slots: Collection[str]) -> None:
+        """Assign the records to offers: see `check_claims`. Raises `StartupError`."""
+        self._name_offer(next(iter(claims)).offer)
+        kept = self.claims()
+        for slot in check_claims(kept, self.launches(), claims, slots):
+            self.put(slot, without_launch(self.get(slot) or Record()), None)
+        if kept == {claim.offer: claim for claim in claims}:
+            return  # so a full disk needs no write
+        rows = [(one.offer, one.backend, one.costs, one.spec) for one in claims]
         with self._db.writing() as db:
-            db.execute("DELETE FROM meta WHERE key = 'backend'")
-            if costs:
-                db.execute("INSERT INTO meta VALUES ('backend', ?)", (backend,))
+            db.execute("DELETE FROM offer")
+            db.executemany("INSERT INTO offer VALUES (?, ?, ?, ?)", rows)
+
+    def _name_offer(self, offer: str) -> None:
+        """Give an offer the records that name none."""
+        rows = self._db.execute("SELECT slot FROM instance").fetchall()
+        for slot, name in unnamed_slots([str(row[0]) for row in rows], offer):
+            with self._db.writing() as db:
+                for table in ("instance", "journal"):
+                    db.execute(
+                        f"UPDATE OR IGNORE {table} SET slot = ? WHERE slot = ?",  # noqa: S608 - ours
+                        (name, slot),
+                    )

@@ -94,6 +94,14 @@ class SqliteRecords(SqliteMarks):
             )
             return {LaunchId(row[0]) for row in rows}
 
+    def launches(self) -> dict[str, LaunchId]:
+        """Return the launches on record, by their slots. Raises `StoreError`."""
+        with self._db.reading() as db:
+            rows = db.execute(
+                "SELECT slot, launch_id FROM instance WHERE launch_id IS NOT NULL"
+            )
+            return {str(row[0]): LaunchId(row[1]) for row in rows}
+
     def remembers(self, launch_id: LaunchId) -> bool:
         """Tell whether a launch is or was on record.
 

@@ -89,6 +89,14 @@ def backend_in(raw: bytes) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def offer_in(raw: bytes, launch_id: LaunchId) -> str | None:
+    """Return the offer of a launch in such bytes: what its row begins with."""
+    name, states = rb"[A-Za-z0-9][A-Za-z0-9_-]{0,39}?", _STATES
+    row = rb"/[0-9]{1,4}/(" + name + rb")(?:" + states + rb")" + launch_id.encode()
+    found = re.search(row, raw)
+    return found[1].decode() if found else None
+
+
 def launches_in(raw: bytes) -> list[LaunchId]:
     """Return the launches of the records in such bytes that may not have ended.
 

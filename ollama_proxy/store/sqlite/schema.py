@@ -7,6 +7,22 @@ from typing import Final
 
 from ollama_proxy.base.errors import StartupError
 
+NAME_OFFERS: Final = """
+    INSERT OR IGNORE INTO offer
+        SELECT value, value, 1, x'7b7d' FROM meta WHERE key = 'backend';
+    UPDATE instance SET slot = 'default/' || substr(slot, 9) || '/' || coalesce(
+        (SELECT value FROM meta WHERE key = 'backend'), '')
+        WHERE slot LIKE 'default-%';
+    UPDATE journal SET slot = 'default/' || substr(slot, 9) || '/' || coalesce(
+        (SELECT value FROM meta WHERE key = 'backend'), '')
+        WHERE slot LIKE 'default-%';
+    DELETE FROM meta WHERE key = 'backend';
+"""
+"""Gives the slots of earlier versions the offer of the one backend that they had.
+
+If that cost nothing it was not noted: the first offer that opens the file gets them.
+"""
+
 MIGRATIONS: Final = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -46,6 +62,13 @@ MIGRATIONS: Final = (
         id INTEGER PRIMARY KEY, offer TEXT NOT NULL, stages BLOB NOT NULL
     );
     """,
+    """
+    CREATE TABLE offer (
+        name TEXT PRIMARY KEY, backend TEXT NOT NULL, costs INTEGER NOT NULL,
+        spec BLOB NOT NULL
+    );
+    """
+    + NAME_OFFERS,
 )
 """One script per version of the schema; the position is the version before it."""
 

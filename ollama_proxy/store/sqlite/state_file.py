@@ -16,9 +16,15 @@ from ollama_proxy.store.sqlite.salvage import (
     backend_in,
     launches_in,
     name_of_copy,
+    offer_in,
     owner_in,
 )
-from ollama_proxy.store.sqlite.schema import columns_of, expected_columns, migrate
+from ollama_proxy.store.sqlite.schema import (
+    NAME_OFFERS,
+    columns_of,
+    expected_columns,
+    migrate,
+)
 
 _COPIES = 5
 _SCANNED_BYTES = 64 * 1024 * 1024
@@ -31,12 +37,13 @@ _KEPT_BESIDE = ("-wal", "-shm")
 class Opened:
     """Holds an open state file, and a description of its damage, if any.
 
-    ``launches``: found in its bytes but in no row; at most one of them may still exist.
+    ``launches``: found in its bytes but in no row, with the offer of each, empty if
+    unknown; at most one of them may still exist.
     """
 
     db: sqlite3.Connection
     damage: str = ""
-    launches: list[str] = field(default_factory=list)
+    launches: dict[str, str] = field(default_factory=dict)
 
 
 def open_state(path: Path, now: float) -> Opened:
@@ -133,6 +140,7 @@ def _made_anew(path: Path, damage: str, now: float) -> Opened:
         try:
             migrate(db, path)
             lost = _copy_rows(copy, db)
+            db.executescript(f"BEGIN; {NAME_OFFERS} COMMIT;")  # it may be older
             launches = _fill_in(db, copy)
         except BaseException:
             db.close()
@@ -199,17 +207,20 @@ def _rows(db: sqlite3.Connection, query: str) -> Iterator[tuple[object, ...]]:
         yield row
 
 
-def _fill_in(db: sqlite3.Connection, copy: Path) -> list[str]:
+def _fill_in(db: sqlite3.Connection, copy: Path) -> dict[str, str]:
     """Fill in missing rows from the bytes of the file; return its launches."""
     raw = b""
     for end in ("", "-wal"):
         with contextlib.suppress(OSError), Path(f"{copy}{end}").open("rb") as file:
             raw += file.read(_SCANNED_BYTES)
     with db:
-        for key, value in (("owner_id", owner_in(raw)), ("backend", backend_in(raw))):
-            if value is not None:
-                db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
-    return [str(launch_id) for launch_id in launches_in(raw)]
+        if (owner := owner_in(raw)) is not None:
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('owner_id', ?)", (owner,))
+    former = backend_in(raw) or ""
+    return {
+        str(launch_id): offer_in(raw, launch_id) or former
+        for launch_id in launches_in(raw)
+    }
 
 
 def _drop_old_copies(path: Path) -> None:

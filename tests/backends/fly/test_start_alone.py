@@ -13,13 +13,13 @@ from ollama_proxy.cli.offline import stop_alone
 from ollama_proxy.cli.start_alone import start_alone, started_words
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.notes import SqliteBackendNotes
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.fly.rig import IMAGE, UNPACED, Rig, fly_rig
 from tests.backends.fly.test_deploy import typed
 from tests.crashes import Death, Killed
 from tests.fakes.fly.server import TOKEN
+from tests.slots import slot_of
 
 MOST_CALLS = 20
 """More calls than a start makes."""
@@ -49,7 +49,7 @@ def settings_of(rig: Rig, **more: str) -> Settings:
 
 def on_record(rig: Rig) -> str | None:
     with contextlib.closing(SqliteStore(rig.folder / "state")) as store:
-        record = store.get(SLOT)
+        record = store.get(slot_of("fly"))
     return record.launch_id if record is not None else None
 
 

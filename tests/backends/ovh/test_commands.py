@@ -61,7 +61,7 @@ async def test_stop_without_a_proxy_stops_what_runs(rig: Rig) -> None:
 async def test_what_was_stopped_by_hand_binds_the_folder_no_more(rig: Rig) -> None:
     await typed(rig, "deploy", IMAGE)
     store = SqliteStore(rig.folder / "state")
-    store.put("default-0", Record(launch_id=LaunchId("l1")), None)
+    store.put("default/0/ovh", Record(launch_id=LaunchId("l1")), None)
     store.close()
     other = {"OLLAMA_PROXY_BACKEND": "local", "OVH_AI_TOKEN": "", "OVH_DRIVER": "auto"}
     refused = await typed(rig, "check", **other)
@@ -69,7 +69,7 @@ async def test_what_was_stopped_by_hand_binds_the_folder_no_more(rig: Rig) -> No
     taken = await typed(rig, "check", OLLAMA_PROXY_SIMULATOR="always", **other)
 
     assert refused.returncode == 2
-    assert "an instance of the backend 'ovh'" in refused.stderr
+    assert "for the offer 'ovh' of the backend 'ovh'" in refused.stderr
     assert taken.returncode == 0
 
 

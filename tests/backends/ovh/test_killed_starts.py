@@ -13,13 +13,13 @@ from ollama_proxy.cli.offline import stop_alone
 from ollama_proxy.cli.start_alone import start_alone
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.notes import SqliteBackendNotes
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
 from tests.backends.ovh.test_killed_commands import passing_time
 from tests.crashes import Death, Killed
 from tests.fakes.ovh.server import AI_TOKEN
+from tests.slots import slot_of
 
 MOST_CALLS = 20
 """More calls than a start makes."""
@@ -38,7 +38,7 @@ def settings_of(rig: Rig) -> Settings:
 
 def on_record(rig: Rig) -> str | None:
     with contextlib.closing(SqliteStore(rig.folder / "state")) as store:
-        record = store.get(SLOT)
+        record = store.get(slot_of("ovh"))
     return record.launch_id if record is not None else None
 
 

@@ -5,18 +5,18 @@ import asyncio
 import pytest
 
 from ollama_proxy.core.lifecycle.record import State
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.ovh.rig import IMAGE, Rig
 from tests.backends.ovh.test_commands import typed
 from tests.black_box import PROGRAM, ROOT, clean_environment
 from tests.fakes.ovh.server import AI_TOKEN
 from tests.ports import address_of_nobody
+from tests.slots import slot_of
 
 
 def on_record(rig: Rig) -> tuple[str | None, State | None, bool]:
     store = SqliteStore(rig.folder / "state")
-    record = store.get(SLOT)
+    record = store.get(slot_of("ovh"))
     store.close()
     if record is None:
         return None, None, False

@@ -10,10 +10,10 @@ import pytest
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
-from ollama_proxy.store.ports import SLOT
 from ollama_proxy.store.sqlite import state_file
 from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.store.state_folder import read_owner
+from tests.slots import SLOT
 
 FULL, EXTRA = 2, 3
 LAUNCH = LaunchId("l0123456789abcdef")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.moments import Mark
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, State
 from ollama_proxy.core.restore_plan import Origin, StickyModel
@@ -16,14 +17,16 @@ from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.pool_slot import slots_of
 from ollama_proxy.fleet.sweeper import sweep
-from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.probe import FakeProbe
+from tests.slots import SLOT, slot_of
 from tests.virtual_time import LoopClock, in_virtual_time
 
 DATA = Path(__file__).parents[1] / "data"
 READY, KILLED = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
+SECOND = "default/1/exoscale"
 OWNERS = {"1386cdb": "dbdd2451111c44dc", "8bbda92": "844794be9c8d7391"}
 PLACE = "exoscale at-vie-2 Linux Ubuntu 24.04 LTS 64-bit"
 
@@ -43,7 +46,7 @@ def store(version: str, tmp_path: Path) -> Iterator[SqliteStore]:
 def test_its_records_are_read_and_nothing_is_taken_for_damaged(
     store: SqliteStore, version: str
 ) -> None:
-    ready, killed = store.get(SLOT), store.get("default-1")
+    ready, killed = store.get(SLOT), store.get(SECOND)
 
     assert store.damage == []
     assert store.owner_id == OWNERS[version]
@@ -85,8 +88,9 @@ def test_the_rest_of_it_is_read(store: SqliteStore, version: str) -> None:
 
 
 def test_its_instance_belongs_to_its_backend(store: SqliteStore) -> None:
-    with pytest.raises(Exception, match="an instance of the backend 'exoscale'"):
-        store.claim("fly", costs=True)
+    assert store.claims() == {"exoscale": Claim("exoscale", "exoscale")}
+    with pytest.raises(StartupError, match="for the offer 'exoscale' of the backend"):
+        store.claim([Claim("fly", "fly")], [slot_of("fly")])
 
 
 def open_pool(cloud: FakeCloud, store: SqliteStore) -> Pool:
@@ -101,7 +105,7 @@ def open_pool(cloud: FakeCloud, store: SqliteStore) -> Pool:
             policy=Policy(),
             rng=random.Random(1),
         )
-        for slot in (SLOT, "default-1")
+        for slot in (SLOT, SECOND)
     ]
     return Pool(slots_of(controllers), store=store, clock=LoopClock(), max_waiting=9)
 

@@ -21,9 +21,10 @@ from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
 from ollama_proxy.core.restore_plan import Origin, StickyModel
-from ollama_proxy.store.ports import SLOT
+from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.sqlite.state_file import keep_copy
 from ollama_proxy.store.sqlite.store import SqliteStore
+from tests.slots import SLOT
 
 LAUNCH = LaunchId("l0123456789abcdef")
 READY = Record(State.READY, since=1.0, launch_id=LAUNCH, accepted=True)
@@ -37,7 +38,7 @@ def line(after: str, launch_id: str = LAUNCH) -> Transition:
 def folder(tmp_path: Path) -> Path:
     """Return a state folder with an instance, a note and what is known of models."""
     with closing(SqliteStore(tmp_path)) as store:
-        store.claim("exoscale", costs=True)
+        store.claim([Claim("exoscale", "exoscale")], [SLOT])
         store.put(SLOT, READY, line("ready"))
         store.notes_of("exoscale").put_note(LAUNCH, b'{"a": 1}')
         store.put_sticky(StickyModel("a:latest", Origin.PULLED, "a", "a"))
@@ -84,7 +85,9 @@ def test_what_a_record_names_that_can_not_be_read_is_stopped(
         assert found is not None
         assert (found.state, found.launch_id) == (State.STOPPING, LAUNCH)
         assert store.launch_ids() == {LAUNCH}
-    assert "the record of 'default-0' can't be read" in reasons(errors_logged)[0]
+    assert (
+        "the record of 'default/0/exoscale' can't be read" in reasons(errors_logged)[0]
+    )
     assert LAUNCH in reasons(errors_logged)[0]
     assert str(copies(folder)[0]) in reasons(errors_logged)[0]
 
