@@ -1,6 +1,6 @@
-"""Measure the work that arrives at a pool, and what is assumed until it is measured.
+"""Measure the work that arrives at a pool, with assumptions until it is measured.
 
-The moments come in as arguments; memory is bounded whatever arrives.
+Times are arguments. Memory is bounded, however much arrives.
 """
 
 from collections import OrderedDict, deque
@@ -18,9 +18,10 @@ _SETTLED_AFTER = 20
 
 
 def boot_prior_s(*, is_external: bool, is_child: bool) -> float:
-    """Return how long an instance takes to be ready, until a launch was measured.
+    """Return the assumed time until an instance is ready, before a launch was measured.
 
-    ``is_external``: it is there anyway; ``is_child``: a process on this machine.
+    ``is_external``: somebody else manages the server; ``is_child``: a process on this
+    machine.
     """
     if is_external:
         return _EXTERNAL_BOOT_S
@@ -28,11 +29,11 @@ def boot_prior_s(*, is_external: bool, is_child: bool) -> float:
 
 
 class DemandMeter:
-    """Counts arrivals, and averages how long requests take up their slots.
+    """Counts arrivals, and averages how long requests occupy their slots.
 
-    Arrivals are kept as counts of 5 seconds for an hour at most. A request that
-    follows a 503 of ours to the same client is the one that was refused, so it does
-    not count again; 4096 such clients are remembered.
+    Arrivals are counted per 5 seconds, for an hour at most. A request that follows our
+    503 to the same client is a retry and does not count again; 4096 such clients are
+    remembered.
     """
 
     def __init__(self) -> None:
@@ -73,18 +74,17 @@ class DemandMeter:
             self._refused.popitem(last=False)
 
     def served(self, slot_s: float) -> None:
-        """Take in how long a request took up its slot.
+        """Record how long a request occupied its slot.
 
-        The mean of the first ones, with what was assumed as one of them; then a
-        moving average.
+        Averages the assumed value and the first measured ones; then a moving average.
         """
         self._served = min(self._served + 1, _SETTLED_AFTER)
         self._service_s += (slot_s - self._service_s) / (self._served + 1)
 
     def load(self, now: float, boot_s: float) -> float:
-        """Return how many slots the arrivals of late keep busy on average.
+        """Return how many slots recent arrivals keep busy on average.
 
-        Of late: within the last two minutes, or one boot time if that is longer.
+        Recent: within the last two minutes, or one boot time if that is longer.
         """
         window_s = min(max(_SHORTEST_WINDOW_S, boot_s), _LONGEST_WINDOW_S)
         since = now - window_s

@@ -10,13 +10,15 @@ _FORGOTTEN_AFTER_S = 60.0
 
 @dataclass(slots=True)
 class Candidate:
-    """Holds what is known of a ready instance.
+    """Holds the known facts about a ready instance.
 
-    ``slots``: requests that it takes at a time; 0: no limit. ``loaded``: the models
-    in its memory, by normalised name; None: unknown, so none costs a load.
-    ``load_s``: how long it takes to load another. ``service_s``: how long a request
-    takes up a slot. ``failures``: as many as weigh at ``failed_at``; see `failed`.
-    ``is_external``: somebody else runs it, so it costs nothing more.
+    - ``slots``: how many requests it serves at a time; 0: no limit.
+    - ``loaded``: the models in its memory, by normalised name; None: unknown, so no
+      load is counted.
+    - ``load_s``: how long it takes to load another model. ``service_s``: how long a
+      request occupies a slot.
+    - ``failures``: recent failures, weighted at ``failed_at``; see `failed`.
+    - ``is_external``: somebody else runs it, so it costs nothing more.
     """
 
     name: str
@@ -40,10 +42,10 @@ def _decayed(failures: float, passed_s: float) -> float:
 
 
 def cost_s(candidate: Candidate, model: str | None, now: float) -> float:
-    """Return the seconds until the first token, as far as they can be known.
+    """Return the estimated seconds until the first token.
 
-    The load of the model unless it is in memory, the time in the queue of an instance
-    whose slots are all taken, and 5 seconds for each failure of late.
+    The load of the model unless it is in memory, the time in the queue if all slots are
+    occupied, and 5 seconds for each recent failure.
     """
     seconds = 0.0
     loaded = candidate.loaded
@@ -68,11 +70,11 @@ def choose(
 ) -> Candidate | None:
     """Return the instance for a request for a model; None if there is none.
 
-    One of somebody else's goes first while it has a free slot. Then the lowest cost
+    An external server comes first while it has a free slot. Then the lowest cost
     counts; costs within the same tenth of a second are equal. Among equals, the one
-    with the fewest requests in flight is chosen; while ``is_packing``, the one with
-    the most that has a free slot. ``cursor`` grows with each request: it rotates among
-    those that are equal in that, too.
+    with the fewest requests in flight is chosen; while ``is_packing``, the one with the
+    most that has a free slot. ``cursor`` grows with each request: it rotates among
+    candidates that are still equal.
     """
     if len(candidates) == 1:
         return candidates[0]

@@ -1,6 +1,6 @@
 """Choose the pool that serves a request, before any instance is leased. Pure.
 
-Asked only where there are several pools, or where some instance alone has something.
+Called only if there are several pools, or if a single instance alone has something.
 """
 
 from typing import Final

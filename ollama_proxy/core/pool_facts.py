@@ -23,11 +23,12 @@ class Phase(StrEnum):
 class InstanceFacts:
     """Tells what one slot of the pool, or one externally managed server, is doing.
 
-    ``slots``: how many requests it takes at a time; 0: no limit. ``eta_s``: how long
-    until a starting one is ready. ``idle_since``: when its last work ended, or when it
-    became ready. ``is_external``: somebody else runs it, so it is neither started nor
-    drained and counts towards no limit. ``may_start``: no pause after a failed launch
-    keeps one at rest from starting.
+    - ``slots``: how many requests it serves at a time; 0: no limit.
+    - ``eta_s``: seconds until a starting instance is ready.
+    - ``idle_since``: when its last work ended, or when it became ready.
+    - ``is_external``: somebody else runs it, so it is neither started nor drained, and
+      does not count towards a limit.
+    - ``may_start``: False during the pause after a failed launch.
     """
 
     name: str
@@ -44,8 +45,8 @@ class InstanceFacts:
 class Waiting:
     """Counts the requests that wait for a slot.
 
-    ``waking``: those that more instances would help; not those for a model that only
-    one instance has. ``others`` wait too, and start nothing. ``oldest_s``: how long
+    ``waking``: requests that more instances would help. ``others``: requests that start
+    nothing, for example for a model that only one instance has. ``oldest_s``: how long
     the first of ``waking`` has waited.
     """
 
@@ -56,11 +57,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Tells how much work arrives, and what an instance of the next offer brings.
+    """Describes how much work arrives, and what an instance of the next offer adds.
 
-    ``load``: how many slots the arrivals keep busy on average, as `DemandMeter` has
-    measured it. ``service_s``: how long a request takes up its slot. ``boot_s``: how
-    long an instance takes to be ready; ``slots``: how many it will have, 0: no limit.
+    - ``load``: how many slots the arrivals keep busy on average, by `DemandMeter`.
+    - ``service_s``: how long a request occupies its slot.
+    - ``boot_s``: time until a new instance is ready.
+    - ``slots``: how many a new instance has; 0: no limit.
+
     Both times are assumed until they are measured.
     """
 
@@ -74,10 +77,10 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """Holds all that `ollama_proxy.core.pool_plan.plan` looks at.
+    """Holds all arguments of `ollama_proxy.core.pool_plan.plan`.
 
-    ``instances`` has every slot of the pool, whether it runs or not, in their order.
-    ``obstacle``: why no instance can be started whatever waits, in words; else "".
+    ``instances``: every slot of the pool, running or not, in order. ``obstacle``: why
+    no instance can be started, in words; else "".
     """
 
     policy: PoolPolicy

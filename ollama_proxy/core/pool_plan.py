@@ -1,8 +1,8 @@
 """Decide how many instances a pool starts and which of them it drains.
 
-Pure: the pool's owner carries a plan out, and asks again at every event and every
-second. Only what waits buys an instance; `docs/scaling.md` tells the law and how it
-compares with those of others.
+Pure: the pool's owner carries a plan out, and asks for a new one at every event and
+every second. Only waiting requests buy an instance. `docs/scaling.md` explains the law
+and compares it with others.
 """
 
 import math
@@ -14,16 +14,19 @@ from ollama_proxy.core.pool_facts import Demand, InstanceFacts, Phase, PoolFacts
 
 @dataclass(frozen=True, slots=True)
 class Reckoning:
-    """Holds the figures that a plan follows from.
+    """Holds the figures behind a plan.
 
-    ``running``: instances of ours that are ready or starting, ``starting`` of them
-    are; ``occupied`` also counts those that drain or leave. ``free_slots``: None if
-    some instance has no limit. ``undone_s``: slot-seconds of work that will be undone
-    when an instance that is started now is ready. ``wanted_before_limits``: how many
-    instances the work needs, whatever the limits of the pool. ``is_guard``: the
-    oldest request has waited for longer than two boots, so one more is wanted.
-    ``held_s``: how much longer a request must have waited, since there is a server of
-    somebody else's.
+    - ``running``: our instances that are ready or starting; ``starting``: those that
+      are starting. ``occupied``: also those that drain or leave.
+    - ``free_slots``: None if some instance has no limit.
+    - ``undone_s``: slot-seconds of work that remain when an instance started now would
+      be ready.
+    - ``wanted_before_limits``: how many instances the work needs, without the pool's
+      limits.
+    - ``is_guard``: the oldest request has waited for longer than two boots, so one more
+      instance is wanted.
+    - ``held_s``: how much longer a request must wait for an external server before it
+      may start an instance.
     """
 
     running: int
@@ -41,11 +44,13 @@ class Reckoning:
 class Plan:
     """Says what to do now, by the names of instances.
 
-    ``start``: in this order. ``drain``: gets no new request, and stops once it has
-    none. ``kept``: is exempt from the idle time-out. ``grant``: how many of the
-    requests that wait longest find a free slot. ``wanted``: how many instances of
-    ours the pool should have; ``is_packing``: more are ready than that, so requests
-    go to the fullest that has a free slot.
+    - ``start``: to start, in this order.
+    - ``drain``: get no new request, and stop once they have none.
+    - ``kept``: exempt from the idle time-out.
+    - ``grant``: how many of the oldest waiting requests get a free slot.
+    - ``wanted``: how many instances of ours the pool should have.
+    - ``is_packing``: more are ready than that, so requests go to the fullest one with a
+      free slot.
     """
 
     start: tuple[str, ...]
@@ -101,11 +106,11 @@ def reckon(facts: PoolFacts, own: Sequence[InstanceFacts]) -> Reckoning:
 
 
 def undone_work_s(facts: PoolFacts) -> float:
-    """Return the slot-seconds undone when an instance started now would be ready.
+    """Return the slot-seconds of work left when an instance started now would be ready.
 
-    That is what waits and what arrives until then, less what the ready instances can
-    do until then, and the starting ones from the moment at which they are ready.
-    Minus infinity if one of them takes any number of requests.
+    Waiting requests and arrivals until then, minus what ready instances can do until
+    then, and starting ones once they are ready. Minus infinity if one of these has no
+    limit of slots.
     """
     demand = facts.demand
     work_s = facts.waiting.waking * demand.service_s + demand.load * demand.boot_s
@@ -145,7 +150,7 @@ def _wanted(
 def _instances_for(work_s: float, facts: PoolFacts) -> int:
     """Return how many instances do the work within one boot time of being ready.
 
-    Or within the time that one request takes, if that is longer: none ends sooner.
+    Or within the duration of one request, if that is longer: no request ends sooner.
     """
     demand = facts.demand
     if demand.slots == 0 or work_s <= 0.0:
@@ -155,9 +160,9 @@ def _instances_for(work_s: float, facts: PoolFacts) -> int:
 
 
 def _needed_for(demand: Demand, own: Sequence[InstanceFacts]) -> int:
-    """Return how many instances carry what is in flight and what arrives.
+    """Return how many instances are needed for requests in flight and arrivals.
 
-    At least one, whose own idle time-out ends it.
+    At least one, which its own idle time-out ends.
     """
     in_flight = sum(one.in_flight for one in own if one.phase is Phase.READY)
     if demand.slots == 0:
@@ -195,8 +200,8 @@ def _to_start(
 def _held_s(facts: PoolFacts) -> float:
     """Return how much longer the oldest request waits before it may start one.
 
-    Only where a server of somebody else's belongs to the pool: it may be busy, or
-    away, for a moment only.
+    Only if the pool has an external server, which may be busy or unreachable only for a
+    moment.
     """
     if not any(one.is_external for one in facts.instances):
         return 0.0
@@ -214,9 +219,9 @@ def _kept(ready: Sequence[InstanceFacts], count: int) -> tuple[str, ...]:
 def _to_drain(
     facts: PoolFacts, ready: Sequence[InstanceFacts], kept: Sequence[str], now: float
 ) -> tuple[str, ...]:
-    """Return the extra instances that had no work for long enough.
+    """Return the extra instances that have been without work long enough.
 
-    Extra are all but one; all, while a server of somebody else's is ready. Nothing is
+    All but one are extra; all of them, while an external server is ready. Nothing is
     drained while a request waits that it could serve.
     """
     if facts.waiting.waking > 0:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 class PoolPolicy:
     """Holds the limits of one pool; times are in seconds.
 
-    ``min_instances`` are kept running without work, at most ``max_instances`` run, of
-    which at most ``max_starting`` start at once. The last instance stops after
-    ``idle_timeout_s`` without work, one of several after ``keep_extra_s``; None: after
-    the time that one takes to start. ``impatience`` (0.5 to 0.9) rounds the part of
-    an instance that the waiting requests need up or down. While an externally managed
-    server is there, a cloud is asked only once a request has waited ``spill_after_s``.
+    - ``min_instances``: kept running without work. ``max_instances``: running at most.
+      ``max_starting``: starting at once at most.
+    - ``idle_timeout_s``: the last instance stops after this time without work.
+    - ``keep_extra_s``: the same for one of several; None: the time until an instance is
+      ready.
+    - ``impatience``: 0.5 to 0.9; rounds the fraction of an instance that waiting
+      requests need up or down.
+    - ``spill_after_s``: while an external server is there, a request starts a cloud's
+      instance only after waiting this long.
     """
 
     min_instances: int = 0

@@ -1,8 +1,8 @@
-"""Decide how many requests an instance answers at a time: its slots. Pure.
+"""Decide how many requests an instance serves at a time: its slots. Pure.
 
-Ollama answers as many requests to one model at once as ``OLLAMA_NUM_PARALLEL`` says,
-one without it (``envconfig/config.go``, v0.33.0-rc2), and lets the others wait where
-no other instance can take them.
+Ollama serves as many requests to one model at a time as ``OLLAMA_NUM_PARALLEL`` says,
+by default one (``envconfig/config.go``, v0.33.0-rc2), and queues the others even if
+another instance is free.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ def environment_of_instances(
     max_instances: int,
     inherited: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the variables of Ollama on machines that we make, besides our own.
+    """Return the variables of Ollama for our instances, besides our own variables.
 
-    ``given`` and ``slots`` are what the settings say of an offer; ``inherited`` has the
-    variables that its instances get anyway. Nothing is added for a lone instance.
+    ``given`` and ``slots``: from the settings of an offer. ``inherited``: variables
+    that its instances have anyway. Nothing is added for a pool of one instance.
     """
     if PARALLEL in given or PARALLEL in (inherited or {}):
         return dict(given)
@@ -39,11 +39,11 @@ def slots_of(
     max_instances: int,
     environment: Mapping[str, str] | None,
 ) -> int | None:
-    """Return how many requests an instance of an offer gets at a time; None: any.
+    """Return how many requests an instance of an offer serves at once; None: no limit.
 
-    ``offers`` and ``max_instances`` are those of its pool; ``environment`` has what its
-    instances are given, None for a server that somebody else set up and that tells
-    nothing. A lone instance has no limit: there is nowhere else to go.
+    ``offers`` and ``max_instances``: of its pool. ``environment``: variables of its
+    instances; None for a server that somebody else set up, where they are unknown. A
+    pool of one instance has no limit: there is no other instance to use.
     """
     if stated is not None:
         return stated

@@ -33,7 +33,7 @@ class Leasing:
     def claim(self, only: LaunchId | None = None) -> Lease | None:
         """Lease the ready instance with the fewest requests, if one is ready.
 
-        ``only``: the one of that launch.
+        ``only``: the instance of that launch.
         """
         ready = [one for one in self._leases if _is_ready(one.record, only)]
         chosen = min(ready, key=lambda one: one.record.leases, default=None)
@@ -49,7 +49,7 @@ class Leasing:
     def observe(self, only: LaunchId | None = None) -> Lease | None:
         """Lease a ready instance to a request that does not reset its idle timer.
 
-        ``only``: the one of that launch.
+        ``only``: the instance of that launch.
         """
         for controller, leases in self._leases.items():
             if _is_ready(controller.record, only) and leases.may_observe():

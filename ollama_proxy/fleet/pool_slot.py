@@ -9,10 +9,10 @@ from ollama_proxy.fleet.controller import Controller
 
 @dataclass(frozen=True, slots=True)
 class PoolSlot:
-    """Holds the controllers that take turns in having the instance of one slot.
+    """Holds the controllers of one slot, of which one at a time has its instance.
 
     ``controllers``: one for each offer, in order of preference. A server that somebody
-    else manages takes turns with none: it is the only one of a slot of its own.
+    else manages is the only one of its slot.
     """
 
     index: int

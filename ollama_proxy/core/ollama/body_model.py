@@ -1,7 +1,6 @@
-"""Find the model in the beginning of a body, of which the rest may still come. Pure.
+"""Find the model at the beginning of a body whose rest may not have arrived yet. Pure.
 
-A body that is all here is read by `request_fields`; this is for one that is longer than
-what is read, and for forms.
+`request_fields` reads complete bodies; this is for longer bodies and for forms.
 """
 
 import re
@@ -31,8 +30,8 @@ class _EndedError(Exception):
 def model_in_json(head: bytes) -> str | None:
     """Return ``model`` of the object that a body begins with; None if not seen.
 
-    The first one counts: the rest of the body may not have come. What comes before it
-    is passed over without being built.
+    The first one counts, because the rest of the body may not have arrived. Fields
+    before it are skipped without being built.
     """
     try:
         return _Scan(head).model()
@@ -131,7 +130,7 @@ class _Scan:
 def model_in_form(head: bytes) -> str | None:
     """Return the field ``model`` of a ``multipart/form-data`` body; None if not seen.
 
-    The boundary is what the body itself begins with.
+    The body's first line gives the boundary.
     """
     boundary = head.partition(b"\r\n")[0].rstrip(b" \t")
     if not boundary.startswith(b"--") or not 2 < len(boundary) <= 72:  # noqa: PLR2004 - RFC 2046 §5.1.1

@@ -1,10 +1,10 @@
-"""Find which of several lists of models a name is on: globs in order, first match wins.
+"""Find which of several lists of models has a name: globs in order, first match wins.
 
-A glob stands for names as Ollama resolves them: ``llama3`` is ``llama3:latest`` alone,
-``llama3:*`` all its tags, ``llama3*`` whatever begins so, ``*-cloud`` what ends so, be
-it the name or its tag. ``*`` is any letters, ``?`` one but ``/`` and ``:``. In a glob
-that writes out Ollama's registry or ``library/``, ``*`` is no ``/`` either:
-``library/*`` is what Ollama itself publishes.
+A glob matches names as Ollama resolves them: ``llama3`` is ``llama3:latest`` alone,
+``llama3:*`` all its tags, ``llama3*`` all names with that beginning, ``*-cloud`` all
+with that end, whether of the name or of the tag. ``*`` is any letters; ``?`` one letter
+except ``/`` and ``:``. In a glob that contains Ollama's registry or ``library/``, ``*``
+does not match ``/``: ``library/*`` is what Ollama itself publishes.
 """
 
 import re
@@ -26,10 +26,10 @@ _LATEST = ":latest"
 
 @dataclass(frozen=True, slots=True)
 class ModelGlob:
-    """Stands for some models; ``text`` is as somebody wrote it.
+    """Matches some models; ``text``: as the person wrote it.
 
-    ``full_globs`` are what it means, each with a tag. Raises `ValueError` if it holds
-    what no name of a model has.
+    ``full_globs``: the globs of full names that it stands for, each with a tag. Raises
+    `ValueError` for characters that no name of a model has.
     """
 
     text: str
@@ -49,16 +49,17 @@ class ModelGlob:
     def covers(self, other: "ModelGlob") -> bool:
         """Tell whether every name that ``other`` matches is matched by this glob too.
 
-        The stars of the other are letters here, which a star of ours alone covers.
+        The stars of ``other`` are treated as letters, which only a star of this glob
+        covers.
         """
         ours = re.compile("|".join(_coverer(way) for way in self.full_globs), re.DOTALL)
         return all(ours.fullmatch(way) for way in other.full_globs)
 
 
 class ModelGroups:
-    """Says which group a model belongs to: that of the first glob that matches.
+    """Finds the group of a model: that of the first glob that matches.
 
-    ``groups`` are names of groups with their globs, both in order.
+    ``groups``: names of groups with their globs, both in order.
     """
 
     def __init__(self, groups: Iterable[tuple[str, Iterable[ModelGlob]]]) -> None:
@@ -70,9 +71,9 @@ class ModelGroups:
         return next((name for glob, name in self._globs if glob.matches(full)), None)
 
     def swallowed(self) -> Iterator[tuple[ModelGlob, str, ModelGlob, str]]:
-        """Yield each glob that an earlier one leaves nothing: it, its group, and these.
+        """Yield each glob that can never match, because an earlier one covers it.
 
-        The order is: the later glob, its group, the earlier one, the group of that.
+        Each as (later glob, its group, earlier glob, its group).
         """
         for place, (later, its) in enumerate(self._globs):
             for earlier, group in self._globs[:place]:
@@ -82,10 +83,10 @@ class ModelGroups:
 
 
 def _full_globs(text: str) -> tuple[str, ...]:
-    """Return the globs of full names that a glob means; each has a tag.
+    """Return the globs of full names that a glob stands for; each has a tag.
 
-    One that is written without a tag, and with a ``*``, means names with the tag
-    ``latest`` and those whose tag that ``*`` begins: one way for each ``*``.
+    A glob with a ``*`` and without a tag also matches tags: for each ``*`` there is one
+    way in which the tag begins within it. The other way is the tag ``latest``.
     """
     if found := _UNUSABLE.search(text):
         raise ValueError(
@@ -119,8 +120,8 @@ def _matcher(way: str) -> str:
     first, *others = (_literal(part, _ONE) for part in _STAR.split(way))
     if not others:
         return first
-    # The first place where a piece is found is as good as any later one, so nothing is
-    # ever tried again: (?>…) keeps a client's name from taking minutes.
+    # Matching the first occurrence of a piece is never worse than a later one, so no
+    # backtracking is needed: (?>…) prevents a client's name from taking minutes.
     inner = "".join(f"(?>{letter}*?{part})" for part in others[:-1] if part)
     return f"{first}{inner}{letter}*{others[-1]}"
 
