@@ -18,7 +18,7 @@ from ollama_proxy.backends.gguf import Head, read_head
 from ollama_proxy.core.ollama.model_refs import HOST, MODEL, NAMESPACE
 
 UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
-"""What reading a file that is broken, or not there, may raise."""
+"""Exceptions that reading a broken or missing file may raise."""
 
 _TEXT_BYTES = 4 * 1024 * 1024
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})\Z")

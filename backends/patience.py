@@ -13,7 +13,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import RateLimitError
 
 PATIENCE_S = 75.0
-"""How long a call waits in place: less than the 120 s that the controller gives it."""
+"""How long a call is repeated: less than the 120 s that the controller allows it."""
 
 _FIRST_PAUSE_S = 1.0
 _LEAST_PAUSE_S = 0.1  # "Retry-After: 0" must not cause a busy loop

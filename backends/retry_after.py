@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 LONGEST_S = 300.0
-"""What is obeyed at most."""
+"""The longest pause that is obeyed."""
 
 
 def retry_after_s(

@@ -29,7 +29,7 @@ INSECURE = "OLLAMA_PROXY_UPSTREAM_INSECURE"
 
 MOST_HEADERS = 32
 LONGEST = 8192
-"""So many bytes a token, or all headers together, may have: nginx takes no more."""
+"""Longest token, and longest headers together, in bytes: nginx accepts no more."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

@@ -38,7 +38,7 @@ def get(path: str) -> bytes:
 
 
 class Stream(asyncio.Protocol):
-    """Reads a stream, and notes how late each token came, and when the first did.
+    """Reads a stream; records the latency of each token, and the time of the first.
 
     ``done`` is set when the answer is whole, and has the number of tokens.
     """

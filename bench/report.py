@@ -1,4 +1,4 @@
-"""Results: kept as they came, summed up as ratios, written as JSON and a picture."""
+"""Results: kept unchanged, summed up as ratios, written as JSON and a picture."""
 
 import json
 import math

@@ -1,7 +1,9 @@
-"""The first line of a docstring says what is done: a verb, then its object."""
+"""Docstrings and comments are plain: a verb and its object first, and no riddles."""
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,17 @@ RIDDLES = re.compile(
     re.IGNORECASE,
 )
 
+UNCLEAR = re.compile(
+    r"\b(told|said|came|heard|spoken|nobody|anybody|whoever|of use|no use|at work"
+    r"|what (comes|came|is to)|one that is not|there anyway|lives? by|of before"
+    r"|(is|are|was|were) to be|take note|(?<!person )who)\b",
+    re.IGNORECASE,
+)
+"""Words that leave a reader to guess: passives without a subject ("it is told"),
+pronouns without a noun ("who sends no more"), and metaphors ("a proxy that lives by
+it"). A person may be one who does something; names of code, in backticks, and words
+in quotes are not looked at."""
+
 
 def first_lines(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
@@ -38,6 +51,26 @@ def first_lines(source: str) -> Iterator[str]:
             ):
                 if text := ast.get_docstring(node):
                     yield text.splitlines()[0]
+
+
+def docstrings(source: str) -> Iterator[str]:
+    """Yield every text that stands alone: of modules, classes, functions, names."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text
+
+
+def comments(source: str) -> Iterator[str]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+
+
+def unclear_word(text: str) -> str | None:
+    """Return the first word of a text that leaves a reader to guess."""
+    found = UNCLEAR.search(re.sub(r"`+[^`]*`+|\"[^\"]*\"", "", " ".join(text.split())))
+    return found[0] if found else None
 
 
 def is_plain(line: str) -> bool:
@@ -56,6 +89,45 @@ def test_every_docstring_begins_with_a_verb_and_no_riddle(folder: Path) -> None:
     ]
 
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_docstring_or_comment_leaves_a_reader_to_guess(folder: Path) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {word!r} in: {' '.join(text.split())[:80]}"
+        for path in sorted(folder.glob("*.py" if folder == PACKAGE else "**/*.py"))
+        for source in [path.read_text("utf-8")]
+        for text in (*docstrings(source), *comments(source))
+        if (word := unclear_word(text)) is not None
+    ]
+
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# nobody waits for it",
+        "Return what\n    came.",
+        "The clients that are told of a loss.",
+        "Ends with who asked.",
+        "What is to be sent waits.",
+    ],
+)
+def test_an_unclear_word_is_found(text: str) -> None:
+    assert unclear_word(text) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "``told``: the operation in a line.",
+        "Print it for the person who typed the command.",
+        'The last line is "the cloud said no".',
+    ],
+)
+def test_names_and_quotes_are_not_looked_at(text: str) -> None:
+    assert unclear_word(text) is None
 
 
 @pytest.mark.parametrize(

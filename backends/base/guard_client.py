@@ -34,10 +34,10 @@ REASONS = frozenset({"driver", "disk"})
 _DRIVER = re.compile(r"[A-Za-z0-9.+_-]{1,60}(?: [A-Za-z0-9.+_-]{1,60}){0,2}")
 _STAGE_BYTES = 200
 _REPORT_BYTES = 32 * 1024
-"""So much of a report is read: four times what a guest may keep."""
+"""How much of a report is read: four times what a guest may keep."""
 _STAGES_BYTES = 8 * 1024
 _LOG_BYTES = 8 * 1024
-"""So much of a log is read, of its end."""
+"""How much of a log is read, from its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ from ollama_proxy.base.errors import (
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 _EXPLAINED = frozenset({401, 402, 403, 404, 409, 412, 422, 429})
-"""Statuses whose meaning each cloud tells, if the API itself has spoken."""
+"""Statuses that each cloud explains itself, if the response is the API's own."""
 
 
 Named = Callable[[int, str, object], BackendError]
-"""Makes an error of an answer's status, words, and body; None if it is not JSON."""
+"""Makes an error from status, message, and JSON body (None if it is none)."""
 
 
 def unanswered(*, reads: bool, said: str) -> BackendError:

@@ -7,7 +7,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import BackendError, CapacityError, SpecError
 
 _NO_ROOM_S = 600.0
-"""So long a placement that was full comes after all others."""
+"""How long a placement without room is tried after all others."""
 
 
 class Placement(NamedTuple):

@@ -18,12 +18,12 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Notes
 
 _BOOK = LaunchId("book")
-"""Under this name the notes keep what belongs to no launch."""
+"""The name of the note on what belongs to no launch."""
 _FORMER_ZONES = LaunchId("zones")
 _FORMER_SHOWN = LaunchId("shown")
 
 SETTLE_S = 150.0
-"""After so long a call whose answer was lost can't have arrived any more."""
+"""After this time a call whose answer was lost can't be executed any more."""
 
 _T = TypeVar("_T")
 

@@ -15,7 +15,7 @@ from ollama_proxy.base.errors import NotFoundError
 from ollama_proxy.core.lifecycle.record import LaunchId
 
 APART_S = 65.0
-"""Between two looks that together prove that nothing is there; lists trail a minute."""
+"""Time between two looks that together prove absence; lists lag up to a minute."""
 
 
 class HasId(Protocol):

@@ -26,7 +26,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging
 
 _LOOKS = 2
-"""Lists may trail: so many looks before "there is none" is believed of a start."""
+"""How many looks prove that a start has no instance yet: lists may lag."""
 
 
 @dataclass(frozen=True, slots=True)

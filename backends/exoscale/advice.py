@@ -15,7 +15,7 @@ _SETTINGS = {
     "list_templates": _ORDER[1:2],
     "add_rule_to_security_group": ("EXOSCALE_ALLOWED_CIDR",),
 }
-"""Those of an operation, besides zone and endpoint, which are behind every one."""
+"""Settings of an operation, besides zone and endpoint, which matter for all."""
 
 
 def values_of(settings: ExoscaleSettings) -> dict[str, str]:

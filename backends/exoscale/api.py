@@ -30,7 +30,7 @@ from ollama_proxy.base.errors import TransientError
 ENDPOINT = "https://api-{zone}.exoscale.com/v2"
 _THREADS = 4
 _BARE_LIST = "list_events"
-"""The one operation that is answered with an array; any other's answer is an object."""
+"""The only operation that returns an array; all others return an object."""
 
 
 class ExoscaleApi:

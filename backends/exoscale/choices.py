@@ -15,10 +15,10 @@ from ollama_proxy.base.errors import SpecError
 _GIB = 1 << 30
 _LISTED = 12
 SYSTEM_GIB = {"native": 15, "docker": 20}
-"""GiB that an instance's disk has for no model, by engine.
+"""GiB of an instance's disk that are not for models, by engine.
 
-With Docker driver, Docker and image: about 20 in use on real instances. Without it the
-system, driver and the unpacked archive were not measured: an estimate.
+With Docker driver, Docker and image: about 20 in use on real instances. Without Docker
+the system, driver and unpacked archive were not measured: an estimate.
 """
 
 

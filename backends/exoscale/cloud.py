@@ -21,7 +21,7 @@ USELESS = {
     "destroying": "the instance is being destroyed",
     "expunging": "the instance is being destroyed",
 }
-"""States of what will never serve by itself, in words."""
+"""States in which an instance will never serve, in words."""
 
 
 class ExoscaleCloud:

@@ -31,7 +31,8 @@ _LOOK_S = 20.0
 _AWAITING_LOOK_S = 4.0
 _TOUCH_S = 90.0
 _LAG_S = 120.0
-"""How long the log may trail our own call, before silence is no question of rules."""
+"""How long the log may lag behind our own call, before rules are ruled out as the
+cause."""
 _ADMITTED_S = 30.0
 _MOST_KEPT = 3
 

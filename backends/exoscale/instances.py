@@ -15,7 +15,7 @@ PARKED = "parked"
 """The launch of an instance that is stopped, and kept for the next one."""
 
 LEAVING = frozenset({"destroying", "destroyed", "expunging"})
-"""States of what does not have to be deleted any more."""
+"""States in which an instance needs no deletion any more."""
 
 
 class Instance(Resource, msgspec.Struct, frozen=True, rename="kebab"):

@@ -8,9 +8,9 @@ from ollama_proxy.backends.base.placement import Placement
 
 _FAILED = frozenset({"failure", "timeout"})
 _OUR_FAULT = frozenset({"forbidden", "incorrect", "not-found", "unsupported"})
-"""Reasons of an operation that speak of the order; any other may be want of room.
+"""Reasons of an operation that point to the order; any other may be a lack of room.
 
-Inferred: Exoscale does not document how a lack of capacity is told.
+Inferred: Exoscale does not document how it reports a lack of capacity.
 """
 
 

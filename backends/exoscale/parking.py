@@ -37,7 +37,7 @@ from ollama_proxy.fleet.backend import Prices
 _STOP_LIMIT_S = 900.0
 _START_TRIES = 3
 _PASSING = frozenset({"busy", "conflict", "interrupted"})
-"""Reasons of a start that failed which speak of the moment; any other of want of room.
+"""Reasons of a failed start that will pass; any other may be a lack of room.
 
 Inferred, as in `making`.
 """

@@ -14,9 +14,9 @@ PORT = 443
 ANYWHERE = "0.0.0.0/0"
 
 Rules = dict[str, list[dict[str, Any]]]
-"""The rules of the group, by network; any rule unlike ours by its id.
+"""The rules of the group, by network; rules unlike ours by their id.
 
-One whose answer was lost is added again, so a network may have several.
+After a lost answer a rule is added again, so a network may have several.
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Holds the ``network``, of one address, that a call of ours came from."""
+    """Holds the ``network``, of one address, that sent a call of ours."""
 
     network: str
     at: datetime
@@ -23,7 +23,7 @@ class Sighting:
 def last_sighting(
     events: Iterable[Any], *, key: str, names: Collection[str]
 ) -> Sighting | None:
-    """Return where the newest call with our ``key`` came from; None if unknown.
+    """Return the source of the newest call with our ``key``; None if unknown.
 
     Calls about things in ``names`` (ids, or parts of names) have priority over newer
     ones about other things. IPv6 addresses are ignored, since instances have IPv4

@@ -23,7 +23,7 @@ _KNOWN = frozenset(
         "hr-zag-1",
     }
 )
-"""Those of the published description of the API (SDK 0.16.4): no API is asked."""
+"""Zones in the published description of the API (SDK 0.16.4): no look-up is needed."""
 
 _ASKED = ("at-vie-2", "ch-gva-2")
 

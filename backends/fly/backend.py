@@ -40,10 +40,10 @@ from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.upstream.certificates import Authority
 
 _ENDING_S = 60.0
-"""From the dead-man's time-out to a machine that is stopped, at most: looks 5 s apart,
-10 s for Ollama to end, and 30 s until Fly kills what does not."""
+"""Longest time from the dead-man's time-out to a stopped machine: checks every 5 s, 10
+s for Ollama to exit, and 30 s until Fly kills the rest."""
 _NEEDLESS = "volume-"
-"""Before a volume's id, as ``machine-`` before a machine's: the sweep destroys it."""
+"""Prefix of a volume's id, as ``machine-`` of a machine's: the sweep destroys it."""
 
 
 class FlyBackend(FlyLooks):

@@ -51,7 +51,7 @@ class Exit(NamedTuple):
 
 
 async def evidence_of(api: FlyApi, machine: Machine) -> Evidence:
-    """Return what a machine's events show; fetch them if it came without events.
+    """Return what a machine's events show; fetch them if it has none.
 
     Never raises a `BackendError`: the report says what could not be fetched.
     """

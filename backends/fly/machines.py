@@ -13,10 +13,10 @@ _MANAGER = "ollama_proxy"
 TAGS = TagFormat((_MANAGER, "true"), prefix="ollama_proxy_")
 
 RESTING = frozenset({"stopped", "suspended"})
-"""States of what runs nothing and can be started again."""
+"""States in which a machine runs nothing and can be started again."""
 
 LEAVING = frozenset({"destroying", "destroyed", "replaced", "migrated"})
-"""States of what does not have to be destroyed any more."""
+"""States in which a machine needs no destruction any more."""
 
 
 class Machine(Resource, msgspec.Struct, frozen=True):

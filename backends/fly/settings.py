@@ -34,7 +34,7 @@ def _checked_size(value: str) -> str:
 
 
 DISK_GB = 8.0
-"""The most that an image may have, which a stopped machine keeps."""
+"""Largest image in GB; a stopped machine keeps it on its disk."""
 
 HOURS_A_MONTH = 730.0
 

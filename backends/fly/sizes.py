@@ -36,7 +36,7 @@ SIZES = {
     )
     for cpus in counts
 }
-"""By the names that `fly` uses, each with the most memory that it may have."""
+"""Sizes by the names that `fly` uses, each with its largest memory."""
 
 
 def refuse_gpus(size: str) -> None:

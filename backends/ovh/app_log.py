@@ -11,12 +11,12 @@ from ollama_proxy.base.errors import BackendError
 from ollama_proxy.fleet.reports import bounded
 
 LINES: Final = 40
-"""How many lines of a log are asked for and kept."""
+"""How many lines of a log are requested and kept."""
 LOG_BYTES: Final = 256 * 1024
-"""So much of what is sent is read."""
+"""How much of a log is read."""
 
 _TEXTS = ("content", "message", "line", "log")
-"""Under which names a line of a log may be sent."""
+"""Names that a line of a log may have in JSON."""
 
 
 async def last_lines(

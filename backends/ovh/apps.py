@@ -13,7 +13,7 @@ _MANAGER = "ollama-proxy-managed"
 TAGS = TagFormat((_MANAGER, "true"), prefix="ollama-proxy-")
 
 LEAVING = frozenset({"DELETING", "DELETED"})
-"""States of what does not have to be deleted any more."""
+"""States in which an app needs no deletion any more."""
 
 BROKEN = {
     "FAILED": "the app has failed",
@@ -22,7 +22,7 @@ BROKEN = {
     "STOPPED": "the app was stopped",
     "DELETING": "the app is being deleted",
 }
-"""States of what will never serve by itself, in words."""
+"""States in which an app will never serve, in words."""
 
 
 class Info(msgspec.Struct, frozen=True):

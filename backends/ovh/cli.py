@@ -147,7 +147,7 @@ class CliDriver:
         if self._username is None:
             if not await self._copy_log_in():
                 return False
-            # Their region came with their log-in.
+            # Their log-in sets their region.
             await self._command.run(["config", "set"], [self._region])
             return True
         words = ["--username", self._username, "--password-from-env", _PASSWORD]

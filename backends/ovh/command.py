@@ -26,7 +26,7 @@ from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
 _END_TIMEOUT_S = 5.0
 LONGEST = 64 * 1024 * 1024
-"""Of what the command prints; a list of apps has far less."""
+"""Longest output of the command; a list of apps has far less."""
 _STATUS = re.compile(r"request error: (\d{3})\b")
 _LOG_IN = "`ovhai login`, or OVH_AI_USERNAME and OVH_AI_PASSWORD"
 _PASSED_ON = (

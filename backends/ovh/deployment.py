@@ -18,7 +18,7 @@ from ollama_proxy.fleet.backend import Backend, Unchanged
 from ollama_proxy.fleet.stop_until_gone import surely_gone, until_gone
 
 _DEPLOYED = "deployed"
-"""Before a moment: a launch by which `deploy` makes an app."""
+"""Prefix, before a time, of a launch by which `deploy` makes an app."""
 _DELETION_S = 900.0
 
 

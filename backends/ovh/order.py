@@ -15,23 +15,22 @@ _METRIC = (
     ("targetValue", "target-value", 1),
     ("aggregationType", "metric-aggregation-type", "MAX"),
 )
-"""How the guard's answer is read: name in the API, option of the command, value."""
+"""How to read the guard's response: name in the API, option of the command, value."""
 
 _PULL_S = 3600
-"""How long an app may take until it is ready: 600 s, the default, end in FAILED before
-a large image is fetched. The command has no option for it.
-"""
+"""How long an app may take until it is ready. The default, 600 s, ends in FAILED before
+a large image is fetched. The command has no option for it."""
 _PATIENCE = {"timeoutSeconds": 10, "failureThreshold": 6}
-"""Of the probe: a loaded processor answers late; the default is 1 s, three times."""
+"""Limits of the probe: a loaded processor answers late; default: 1 s, three times."""
 SCALE_DOWN_S = 1800
-"""So long an app has to be unwanted before it is scaled to zero: while its image is
-fetched, no process in it can say that it is wanted. The platform allows up to 3600.
+"""How long an app must be unwanted before it is scaled to zero: while its image is
+fetched, no process in it can report that it is wanted. The platform allows up to 3600.
 
-Zero replicas are allowed from the first moment, and not only once it is ready: a proxy
-that is killed in between would leave what nothing ends. One that went to zero before
-it ever served is in STANDBY, and started again by the proxy's next look at its URL, as
-by any request (`deploy_guide_04_scaling_strategies`); if it is not, START_TIMEOUT ends
-the launch, and zero replicas cost nothing.
+Zero replicas are allowed from the first moment, not only once the app is ready:
+otherwise a proxy killed in between would leave an app that nothing ends. An app that
+went to zero before it ever served is in STANDBY. The proxy's next look at its URL
+starts it again, as any request does (`deploy_guide_04_scaling_strategies`). If it does
+not, START_TIMEOUT ends the launch, and zero replicas cost nothing.
 """
 
 

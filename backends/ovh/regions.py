@@ -3,7 +3,7 @@
 import re
 
 REGIONS = ("GRA", "BHS", "US-EAST-VA")
-"""Where AI Deploy is, as far as its documents say."""
+"""Regions of AI Deploy, by its documentation."""
 
 
 def parse_tokens(value: object) -> dict[str, object]:

@@ -13,13 +13,13 @@ from typing import Final
 import msgspec
 
 EARLIEST: Final = 1_767_225_600.0
-"""2026-01-01: nothing of ours ran before, so a date before it was never set."""
+"""2026-01-01, before the first version: a machine with an earlier date has no date."""
 
 _LATEST: Final = 1e11
 """In the year 5138; far beyond it a `float` of seconds does not count seconds."""
 
 _LONGEST_ABSENCE_S: Final = 366 * 86_400.0
-"""Dates that lie further apart were not both right."""
+"""If two dates are further apart, one of them was wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tenacity import RetryCallState
 
 Sleep = Callable[[float], Awaitable[None]]
-"""What waits between two tries; tests pass one that lets virtual time pass."""
+"""Sleeps between two tries; tests pass one that advances virtual time."""
 
 
 @dataclass(frozen=True, slots=True)

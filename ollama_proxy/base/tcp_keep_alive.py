@@ -50,7 +50,7 @@ IS_INHERITED: Final = sys.platform == "linux"
 def keep_alive(connection: HasOptions | None) -> None:
     """Have the kernel probe a TCP connection, with Go's intervals.
 
-    Does nothing for a closed connection, or one that is not TCP.
+    Does nothing for a closed connection, or for anything but TCP.
     """
     if connection is None:
         return

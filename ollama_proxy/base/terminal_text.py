@@ -9,8 +9,8 @@ import re
 _OBEYED = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters of both sets, line breaks, what turns the direction of writing
-round, and halves of characters, which no terminal can be sent."""
+"""Control characters of both sets, line breaks, bidirectional controls, and lone
+surrogates, which can't be encoded."""
 
 
 def shown(text: str) -> str:

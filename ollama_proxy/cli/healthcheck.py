@@ -124,7 +124,7 @@ def _of_file(file: str | None, name: str) -> str:
     """Return the value of a setting in the settings file, "" if there is none."""
     if file is None and not os.path.exists(_FILE):  # noqa: PTH110 - pathlib is slow to import
         return ""
-    import tomllib  # noqa: PLC0415 - only for those who have a file
+    import tomllib  # noqa: PLC0415 - only where there is a file
 
     with open(file or _FILE, "rb") as source:  # noqa: PTH123 - likewise
         return str(tomllib.load(source).get(name, ""))

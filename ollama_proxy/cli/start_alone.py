@@ -1,8 +1,8 @@
 """Start an instance while no proxy runs, for ``start``, as a controller does.
 
 The launch is on record before its cloud is called, so that the next proxy on the state
-folder takes it over. Until then nobody renews it, so its backend's dead-man's switch
-ends it. Without such a switch the instance is not started.
+folder takes it over. Until then no proxy renews it, so its backend's dead-man's
+switch ends it. Without such a switch the instance is not started.
 """
 
 import asyncio

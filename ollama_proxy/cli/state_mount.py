@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 IMAGE_MARK = "CONTAINER_IMAGE"
-"""The variable by which the image says that it is ours: see the Dockerfile."""
+"""The variable by which the image identifies itself: see the Dockerfile."""
 
 _ANONYMOUS = re.compile(r"/volumes/[0-9a-f]{64}/_data\Z")
 _WITH_THE_POD = "/volumes/kubernetes.io~empty-dir/"

@@ -24,7 +24,7 @@ _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": 
 def render_status(status: dict[str, Any], url: str) -> RenderableType:
     """Return a status as a small table, with a progress bar during a launch.
 
-    ``url``: where the status came from.
+    ``url``: the address of the proxy.
     """
     status = cast("dict[str, Any]", shown_values(status))
     table = Table.grid(padding=(0, 2))

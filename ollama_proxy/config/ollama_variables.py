@@ -1,7 +1,7 @@
 """Check variables of Ollama that the settings give to the instances that we make.
 
-What Ollama reads is told by its ``envconfig/config.go`` (v0.33.0-rc2). It takes a
-value that it can't read for none, without a word; here it is an error.
+The variables are those of Ollama's ``envconfig/config.go`` (v0.33.0-rc2). Ollama
+silently ignores a value that it can't parse; here it is an error.
 """
 
 import re
@@ -11,7 +11,7 @@ from ollama_proxy.config.fault_words import guess
 from ollama_proxy.core.ollama.go_duration import parse_duration_ns
 
 _TEXT = re.compile(r"[A-Za-z0-9._:/,+=@-]{1,200}")
-"""What stands unquoted in every place where an environment is written down."""
+"""Characters that need no quotes, wherever an environment is written."""
 _MOST_PARALLEL = 1024
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"-?[0-9]{1,10}")

@@ -93,7 +93,7 @@ class PoolTable(BaseModel):
 
 
 class OfferTable(BaseModel):
-    """Holds what is said of an offer, whatever its backend."""
+    """Holds the settings of an offer of any backend."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 

@@ -19,11 +19,11 @@ DEFAULT_POOL: Final = "default"
 class OfferSpec:
     """Names a backend, with the settings that instances of one kind are made from.
 
-    ``settings`` are the backend's own; ``options`` those of a plug-in that declares
-    none. ``slots``: the requests that an instance gets at a time, None: not said.
-    ``price_per_hour``, in ``currency``, is what a person wrote, None: nothing.
-    ``env`` are variables of Ollama on the instances that are made. ``place``: where it
-    stands, for people; empty if it follows from the backend alone.
+    - ``settings``: the backend's; ``options``: those of a plug-in that declares none.
+    - ``slots``: requests that an instance gets at a time; None: not set.
+    - ``price_per_hour``, in ``currency``: from the settings; None: not set.
+    - ``env``: variables of Ollama on its instances.
+    - ``place``: where it is set, for people; empty if it follows from the backend.
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Final
 
 PARALLEL: Final = "OLLAMA_NUM_PARALLEL"
 _OF_SEVERAL = 4
-"""What a machine gets where several share the load, unless somebody says otherwise."""
+"""The default where several instances share the load."""
 
 
 def environment_of_instances(

@@ -265,4 +265,4 @@ class BackendContext:
 
 
 BackendFactory = Callable[[BackendContext], Backend]
-"""What builds a backend; `ollama_proxy.fleet.backend_plugin` has all of the door."""
+"""Builds a backend; `ollama_proxy.fleet.backend_plugin` describes how it is found."""

@@ -39,7 +39,7 @@ class Backends:
     broken: Mapping[str, StartupError] = field(default_factory=dict)
 
     def get(self, name: str) -> Plugin:
-        """Return a backend. Raises `StartupError` for one that is not there."""
+        """Return a backend. Raises `StartupError` if it does not exist."""
         if name in self.broken:
             raise self.broken[name]
         if name in self.plugins:

@@ -67,10 +67,10 @@ class BackendPlugin(Generic[S]):
     - ``has_table``: False for `local` and `static`, whose settings stand beside the
       proxy's own. These select the backend just as its name does, and their faults are
       reported whichever backend is used.
-    - ``resource_names``: what in the cloud belongs to one offer alone and is named by
-      its settings, in words, each with that setting: ``{"app 'mine'": "app"}``.
-    - ``makes_instances``: False if its servers are there anyway, so that nothing can be
-      said to their Ollama.
+    - ``resource_names``: things in the cloud that belong to one offer alone, and that
+      its settings name, in words, each with its setting: ``{"app 'mine'": "app"}``.
+    - ``makes_instances``: False if somebody else set its servers up, so that their
+      Ollama can't be configured.
     - ``inherits_environment``: its instances get the variables of the proxy's process.
     """
 

@@ -6,7 +6,7 @@ from ollama_proxy.core.lifecycle.record import Fault, LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase
 
 _FINAL = frozenset({"image", "spec"})
-"""Reasons of an observation that stay until somebody changes something."""
+"""Reasons that last until a person changes something."""
 
 
 def refused(launch_id: LaunchId, error: BackendError) -> Failed:

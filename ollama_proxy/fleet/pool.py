@@ -368,13 +368,13 @@ class Pool:
                 self._load_wishes.clear()
                 self._waiters.release()
             case State.STARTING:
-                self._wakes_again = False  # this is what was asked for
+                self._wakes_again = False  # this is that launch
             case State.COLD if self._waiters.any_to_wake() or self._wakes_again:
                 self._tasks.spawn(self._wake_for_waiting(), name="wake again")
             case State.COLD:
                 self._waiters.give_up()
             case State.COOLDOWN if self._in_vain() or not self._is_coming():
-                self._wakes_again = False  # or an instance came without a request
+                self._wakes_again = False  # else it launches unasked
                 self._waiters.give_up()
 
     def _in_vain(self) -> bool:
@@ -382,7 +382,7 @@ class Pool:
         return all(is_given_up(c.record, c.policy) for c in self.controllers)
 
     async def _wake_for_waiting(self) -> None:
-        """Wake again, now that it is cold, for requests that came while it stopped."""
+        """Wake again, now that it is cold, for requests made while it stopped."""
         if not self._waiters.any_to_wake() and not self._wakes_again:
             return
         self._wakes_again = False

@@ -26,7 +26,7 @@ _NO_MODEL = re.compile(
     r"^pull model manifest: (file does not exist|.*\bmanifest unknown)"
     r"|^invalid model name"
 )
-"""What Ollama v0.33 says of a name for which the registry has nothing
+"""Ollama v0.33's message for a name that the registry does not have
 (``server/images.go``, ``PullModel``)."""
 
 

@@ -50,7 +50,7 @@ class ProbeReply:
 async def read_reply(
     response: aiohttp.ClientResponse, upstream: Upstream, path: str
 ) -> ProbeReply:
-    """Return an answer; one that is not the instance's own is as good as none."""
+    """Return a response; raise an error if it is not the instance's own."""
     check_own(response, upstream)
     headers = response.headers
     try:

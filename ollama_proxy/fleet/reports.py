@@ -9,7 +9,7 @@ from pydantic import BaseModel, SecretStr
 from ollama_proxy.core.lifecycle.events import Failed, Gone, Lost
 
 LONGEST = 8 * 1024
-"""So many bytes of a report are kept, of its end: what failed last stands there."""
+"""How many bytes of a report are kept, from its end, where the last failure is."""
 
 _READ = 16 * LONGEST
 _SENTENCE = 1000
@@ -39,10 +39,10 @@ _PATTERNS = (
     re.compile(r"()\b(?:EXO[0-9a-f]{24,}|fo1_[\w-]+|hf_\w{8,})"),
     re.compile(r"()\b(?:gh[pousr]|sk|xox[abp])[-_][\w-]{16,}"),
 )
-"""What looks like a secret in anybody's output; the first group stays.
+"""Text that looks like a secret, in any program's output; the first group stays.
 
-Nothing in them is repeated without a bound before it has matched: a text that is made
-for it would else take hours.
+Every repetition before the match is bounded: otherwise a text made for it would take
+hours.
 """
 
 

@@ -31,4 +31,4 @@ class Reservation:
     def fail(self, error: StoreError) -> None:
         """Report to every waiting request why the launch does not begin."""
         self._done.set_exception(error)
-        self._done.exception()  # retrieved, or asyncio logs it if nobody waits
+        self._done.exception()  # retrieved, or asyncio may log it

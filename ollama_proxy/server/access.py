@@ -19,9 +19,9 @@ from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind, allow_header
 
 _EXEMPT = frozenset({("GET", "/healthz")})
-"""Requests that no added rule is asked about; preflights of allowed origins are others.
+"""Requests that added rules do not apply to, besides preflights of allowed origins.
 
-A container's health check carries no key, and a browser sends none with a preflight.
+A container's health check has no key, and a browser sends none with a preflight.
 """
 
 

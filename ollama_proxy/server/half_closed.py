@@ -6,10 +6,10 @@ waiting is sent, as Go's server does.
 """
 
 MOMENT_S = 0.3
-"""How long a refusal may take: a launch is written down before it, on any disk."""
+"""Limit of a refusal, before which a launch may be written to a slow disk."""
 
 READ_S = 5.0
-"""How long a read may take: nothing is generated for it."""
+"""Limit of a read, for which nothing is generated."""
 
 
 def patience_s(*, is_read: bool, has_begun: bool) -> float:

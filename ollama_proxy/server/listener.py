@@ -52,7 +52,7 @@ class Runner(web.AppRunner):
     async def listen(self, bound: socket.socket, *, backlog: int) -> None:
         """Take connections on a bound socket, after `setup`."""
         server = self.server
-        assert server is not None  # noqa: S101 - `setup` came first
+        assert server is not None  # noqa: S101 - after `setup`
         keep_alive(bound)  # Linux copies it to accepted connections
 
         def behind() -> Behind:

@@ -25,7 +25,8 @@ _FORMER = {
     "POST /v1/images/generations": ((0, 14, 3), (0, 32, 6)),
     "POST /v1/images/edits": ((0, 15, 0), (0, 32, 6)),
 }
-"""Routes that ``server/routes.go`` had from one version on, and another no more."""
+"""Routes of ``server/routes.go``: the first version that had each, and the first
+without."""
 
 _VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
 _LISTED = re.compile(r"([A-Z]+) +(/[!-)+->@-~]*\*?)")  # no space, no query

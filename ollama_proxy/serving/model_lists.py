@@ -29,7 +29,7 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class _Entries(msgspec.Struct):
-    """Holds the entries of ``/api/tags`` or ``/api/ps``, as they came."""
+    """Holds the entries of ``/api/tags`` or ``/api/ps``, unchanged."""
 
     models: list[msgspec.Raw] | None = None
 

@@ -36,8 +36,8 @@ _STREAM_TYPES = frozenset({"application/x-ndjson", "text/event-stream"})
 ResponseT = TypeVar("ResponseT", bound=StartedResponse)
 
 StartResponse = Callable[[Head, Mapping[str, str], bytes], Awaitable[ResponseT]]
-"""Begins a response: from the answer's head, headers of our own and, if all of it
-is there, the body, which then leaves with `StartedResponse.write_eof` at the latest."""
+"""Begins a response from the upstream's head, headers of our own and the body, if that
+is complete. It is sent with `StartedResponse.write_eof` at the latest."""
 
 
 class ResponseRelay(Generic[ResponseT]):

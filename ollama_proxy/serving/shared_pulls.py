@@ -29,7 +29,7 @@ from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.request import PreparedRequest
 
 MOST_DETACHED = 8
-"""How many pulls go on without a client at once: each keeps 4 MiB of what it said."""
+"""How many pulls may go on without a client at once: each keeps 4 MiB of its output."""
 
 _LOOK_EVERY_S = 5.0
 

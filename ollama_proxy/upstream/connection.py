@@ -115,7 +115,7 @@ class Connection(ResponseStream):
         *,
         chunked: bool,
     ) -> None:
-        """Send a body as it comes; one that is not complete ends the connection."""
+        """Send a body as it arrives; an incomplete one ends the connection."""
         try:
             await send_parts(parts, transport, self._write_gate, chunked=chunked)
         except Exception as error:

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 VIA = "X-Ollama-Proxy-Via"
-"""The header of the marks; several lines, or commas, where proxies stand in a row."""
+"""The header of the marks; with several proxies, several lines or commas."""
 
 MOST_PROXIES = 8
-"""So many proxies a request may have passed."""
+"""How many proxies a request may have passed."""
 
 LOOP_DETECTED = 508
 

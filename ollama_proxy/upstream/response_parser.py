@@ -15,7 +15,7 @@ import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
 MAX_HEAD = 1024 * 1024
-"""Bytes that may come in a row without a byte of a body: what Go's server takes."""
+"""How many bytes in a row may contain no byte of a body: as in Go's server."""
 
 _CONTINUE = 100
 _FIRST_FINAL = 200

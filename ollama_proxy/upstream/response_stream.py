@@ -188,7 +188,7 @@ class ResponseStream(asyncio.Protocol):
             await self._wait()
 
     def _asked(self) -> ResponseParser:
-        assert self._parser is not None  # noqa: S101 - `ask` came first
+        assert self._parser is not None  # noqa: S101 - after `ask`
         return self._parser
 
     async def _wait(self) -> None:

@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 
 MAX_HEAD = 1024 * 1024
-"""Bytes of a head: what Go's server takes."""
+"""Longest head in bytes, as in Go's server."""
 
 MAX_TARGET = 16 * 1024
-"""Bytes of path and query: Go takes 1 MB, but yarl keeps the last 128 of them."""
+"""Longest path and query in bytes: Go allows 1 MB, but yarl caches the last 128 of
+them."""
 
 MAX_FIELDS = 10_000
 
@@ -30,7 +31,7 @@ _METHODS = frozenset(
     b" M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE"
     b" REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
 )
-"""The methods that aiohttp's parser knows, less ``CONNECT``."""
+"""The methods that aiohttp's parser knows, without ``CONNECT``."""
 
 SINGLE = frozenset(
     {
@@ -45,10 +46,10 @@ SINGLE = frozenset(
         b"user-agent",
     }
 )
-"""Headers that aiohttp's parser takes once only, in lower case."""
+"""Headers that aiohttp's parser accepts once only, in lower case."""
 
 _FRAMING = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
-"""Headers that are written anew: a space behind one is read in different ways."""
+"""Headers that are rewritten: parsers differ on a space behind their value."""
 
 _DROPPED = frozenset({b"sec-websocket-key1", b"upgrade"})
 """Headers that stop aiohttp's parser."""
@@ -57,7 +58,7 @@ _NOT_KEPT = _FRAMING | _DROPPED
 _LISTED = frozenset({b"connection", b"expect", b"transfer-encoding"})
 
 Field = tuple[bytes, bytes, bytes]
-"""A header: its name in lower case, its value, and the line as it came."""
+"""A header: its name in lower case, its value, and the unchanged line."""
 
 Found = dict[bytes, list[bytes]]
 """The values of headers, by their names in lower case."""

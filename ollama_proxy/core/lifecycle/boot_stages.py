@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ollama_proxy.core.lifecycle.record import LaunchId, Progress, Record, Stage, State
 
 GUEST_STEPS = ("guard", "driver", "toolkit", "docker", "ollama", "model")
-"""What an instance may do while it boots, by its own words."""
+"""The steps of an instance's boot, by the names that it reports."""
 
 OTHER = "other"
 STAGE_NAMES = (*(stage.value for stage in Stage), *GUEST_STEPS, OTHER)

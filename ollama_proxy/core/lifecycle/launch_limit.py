@@ -21,27 +21,27 @@ from ollama_proxy.core.lifecycle.record import (
 )
 
 WINDOW_S = 3600.0
-"""The time in which only so many launches may serve no request."""
+"""The period to which the limit of launches without a served request applies."""
 
 _FINAL_AT_SECOND = frozenset({"driver", "disk", "gpu"})
-"""What may be one machine's bad luck once, and is the settings' fault twice."""
+"""Faults one machine may have by chance; twice in a row the settings cause them."""
 
 _NEEDS_PERSON = frozenset({"credentials", "program"})
-"""What is refused before anything is bought, and may be mended without a word to us:
-a request may try again after the back-off, but none waits for that."""
+"""Refused before anything is bought, and mended without telling the proxy: so a request
+may try again after the back-off, but no request waits for that."""
 
 
 NO_CAPACITY = "capacity"
-"""Why a cloud refused a launch, or ended one, that another offer may have room for."""
+"""Reason of a launch that its cloud had no room for; another offer may have some."""
 
 GAVE_WAY = "transient"
-"""Why a launch was left to other offers: its cloud took no call."""
+"""Reason of a launch left to other offers, because its cloud accepted no call."""
 
 WITHOUT_ROOM = frozenset({NO_CAPACITY, GAVE_WAY})
-"""Reasons for which an offer is not asked for a while, and the next one is."""
+"""Reasons after which an offer is skipped for a while in favour of the next one."""
 
 _REFUSALS = frozenset({*WITHOUT_ROOM, "credentials", "program", "spec"})
-"""Reasons of a start call for which the cloud surely has made nothing."""
+"""Reasons of a start call after which the cloud has certainly created nothing."""
 
 
 def judged(fault: Fault, before: Fault | None, policy: Policy) -> Fault:

@@ -38,7 +38,7 @@ def release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
 
 
 def release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """End a lease; if it was no use, the idle time goes on from its former start.
+    """End a lease; without use, the idle time goes on from its former start.
 
     If the idle time is over, stop at once: otherwise a steady flow of such requests
     would keep the instance for ever.

@@ -15,7 +15,7 @@ from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.pull_progress import ProgressLine, read_progress
 
 BUSY = "server busy"
-"""How Ollama's 503 begins that says that its queue is full (``server/sched.go``)."""
+"""Beginning of Ollama's 503 for a full queue (``server/sched.go``)."""
 
 _STREAMED_CHANGES = frozenset({"/api/pull", "/api/push", "/api/create"})
 _BUSY_STATUS = 503

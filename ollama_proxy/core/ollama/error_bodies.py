@@ -12,7 +12,7 @@ from ollama_proxy.core.ollama.routes import Family
 
 JSON_TYPE = "application/json; charset=utf-8"
 SPOKE = "X-Ollama-Proxy"
-"""The header that only answers of the proxy carry, and none of an instance."""
+"""The header that the proxy's own responses have, and no instance's."""
 
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _HTML = (

@@ -93,7 +93,7 @@ class _Decoding:
     def _note(self, error: UnmarshalError) -> None:
         if self.first is None:
             is_typed = isinstance(error, UnmarshalTypeError)
-            self.first = self.placed(error) if is_typed else error  # type: ignore[arg-type]  # just told
+            self.first = self.placed(error) if is_typed else error  # type: ignore[arg-type]  # checked above
 
     def put(self, value: Any, target: Target, old: Any) -> Any:  # noqa: PLR0911 - one line of a table each
         """Return the value after ``value`` was decoded into ``old``."""

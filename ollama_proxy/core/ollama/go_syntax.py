@@ -8,7 +8,7 @@ import re
 # Before Python 3.11.5 a group with `*+` ends where its last alternative failed, so
 # `\\u12` counted as complete (gh-106052). The last one, `(?!)`, fails at its start.
 IN_STRING = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(?!))*+'
-"""Matches what stands in a string, as far as it is right."""
+"""Matches the valid beginning of a string's content."""
 _STRING_BEGUN = re.compile(rb'"%b' % IN_STRING)
 _NUMBER_BEGUN = (
     (re.compile(rb"-"), "in numeric literal"),

@@ -94,7 +94,7 @@ def _annotated(plain: Target | None, notes: tuple[Any, ...]) -> Target:
     custom = next((note for note in notes if isinstance(note, Custom)), None)
     if custom is not None:
         return Target("custom", custom.go_type, custom.read)
-    assert plain is not None  # noqa: S101 - `_is_plain` said so
+    assert plain is not None  # noqa: S101 - by `_is_plain`
     named = next((note for note in notes if isinstance(note, GoType)), None)
     name = named.name if named is not None else plain.go_type
     return Target(plain.kind, name, plain.of, plain.is_nilable)

@@ -15,7 +15,7 @@ def go_type_of(value: Any) -> str:
 
 
 def go_quoted(text: str) -> str:
-    """Return a text as Go's ``%q`` shows it, up to where anybody would read it."""
+    """Return the beginning of a text as Go's ``%q`` shows it."""
     return f'"{"".join(_shown(character) for character in text[:_LONGEST_SHOWN])}"'
 
 

@@ -46,7 +46,7 @@ def models_by_name(tags: bytes) -> dict[str, ListedModel]:
 
 
 def with_more(tags: bytes, added: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a body of ``/api/tags`` with more entries; the others as they came."""
+    """Return a body of ``/api/tags`` with more entries; the others unchanged."""
     raw = msgspec.json.decode(tags, type=_RawTags).models
     entries = [*raw, *(msgspec.Raw(msgspec.json.encode(one)) for one in added)]
     return msgspec.json.encode({"models": entries})

@@ -23,7 +23,7 @@ UNREADABLE = (
     RecursionError,
     OverflowError,
 )
-"""What looking at a client's JSON may raise."""
+"""Exceptions that reading a client's JSON may raise."""
 
 
 def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:

@@ -17,7 +17,7 @@ _WRITTEN_OUT = re.compile(r"(https?://)?(registry\.ollama\.ai/|library/)", re.I)
 _UNUSABLE = re.compile(r"[\s\[\]{}()!\\|^$,]")
 _RUN = re.compile(r"[*?]{2,}")
 _INNER = "\x00"
-"""Is written for a ``*`` that is no ``/``."""
+"""Stands for a ``*`` that does not match ``/``."""
 _STAR = re.compile(f"[*{_INNER}]")
 _NO_SLASH = "[^/]"
 _ONE = "[^/:]"

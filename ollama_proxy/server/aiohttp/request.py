@@ -30,7 +30,7 @@ def note_begun(request: web.BaseRequest) -> None:
 
 
 def begin(request: web.BaseRequest, served: PoolServices) -> RequestContext:
-    """Return the context of a request that just came; ``served`` is the first pool."""
+    """Return the context of a new request; ``served``: the first pool."""
     method, target = request.method, raw_target(request)
     path = target.partition("?")[0]
     return RequestContext(

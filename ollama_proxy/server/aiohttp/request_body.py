@@ -74,9 +74,9 @@ class RequestBody:
         return self.complete
 
     async def seek(self, is_seen: Callable[[bytes], bool], most: int) -> None:
-        """Read until something is seen in the beginning, or over ``most`` bytes came.
+        """Read until a search finds something, or more than ``most`` bytes are read.
 
-        It is looked for after the first piece, and whenever twice as much has come.
+        The search runs after the first piece, and each time the size has doubled.
         """
         while not (self.complete or self._overdrawn or len(self._head) > most):
             await self._keep(min(2 * len(self._head), most))

@@ -117,7 +117,7 @@ class FastPath:
         return answer is not None and self._send(client, context, answer, begun_at)
 
     def _decide(self, context: RequestContext) -> Plan:
-        """Return the plan for a request, in its pool if that can be told by now."""
+        """Return the plan for a request, in its pool if that is known already."""
         plan = decide(context, context.served.fleet)
         while isinstance(plan, Choose):
             context.choose(plan, self._services.pools[plan.pool])

@@ -18,9 +18,9 @@ NAME_OFFERS: Final = """
         WHERE slot LIKE 'default-%';
     DELETE FROM meta WHERE key = 'backend';
 """
-"""Gives the slots of earlier versions the offer of the one backend that they had.
+"""Assigns the slots of earlier versions to the offer of their one backend.
 
-If that cost nothing it was not noted: the first offer that opens the file gets them.
+A free backend was not recorded: the first offer that opens the file gets its slots.
 """
 
 MIGRATIONS: Final = (
