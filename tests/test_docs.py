@@ -20,6 +20,7 @@ from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.lifecycle.diagram import state_diagram
 from ollama_proxy.core.lifecycle.record import Stage, State
 from ollama_proxy.server.admin.handlers import AdminHandlers
+from ollama_proxy.server.admin.pool_orders import PoolOrders
 from tests.proxy import running_proxy
 
 ROOT = Path(__file__).parents[1]
@@ -355,7 +356,10 @@ def test_the_plug_in_of_the_docs_keeps_the_contract(tmp_path: Path) -> None:
 
 def test_what_the_port_exposes_is_told_endpoint_by_endpoint() -> None:
     text = (ROOT / "SECURITY.md").read_text("utf-8")
-    routes = AdminHandlers.routes(create_autospec(AdminHandlers, instance=True))
+    routes = [
+        *AdminHandlers.routes(create_autospec(AdminHandlers, instance=True)),
+        *PoolOrders.routes(create_autospec(PoolOrders, instance=True)),
+    ]
 
     assert "/-/wake" in {route.path for route in routes}
     for route in routes:

@@ -25,7 +25,7 @@ from ollama_proxy.base.standard_streams import (
 )
 from ollama_proxy.cli.commands.check import check, healthcheck
 from ollama_proxy.cli.commands.deployment import delete, deploy
-from ollama_proxy.cli.commands.instance import start, status, stop, wake
+from ollama_proxy.cli.commands.instance import abandon, start, status, stop, wake
 from ollama_proxy.cli.commands.pulls import pulls
 from ollama_proxy.cli.commands.serve import serve
 from ollama_proxy.cli.commands.sweep import sweep
@@ -42,7 +42,7 @@ app = typer.Typer(
     help="Ollama on :11434, on a machine that exists only while somebody uses it.",
 )
 for _command in (
-    *(serve, status, wake, start, stop, pulls),
+    *(serve, status, wake, start, stop, abandon, pulls),
     *(deploy, delete, sweep, check, healthcheck),
 ):
     app.command()(_command)

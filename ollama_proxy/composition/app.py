@@ -24,6 +24,7 @@ from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessControl, AccessRule
 from ollama_proxy.server.admin.handlers import AdminHandlers
+from ollama_proxy.server.admin.pool_orders import PoolOrders
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
 from ollama_proxy.server.aiohttp.middlewares import add_cors_headers, surround
@@ -120,7 +121,7 @@ def build_app(
     own = AdminHandlers(
         pools=pools, status=status, metrics=fleet.metrics, journal=store
     )
-    app.add_routes(own.routes())
+    app.add_routes([*own.routes(), *PoolOrders(pools, status).routes()])
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)

@@ -66,6 +66,7 @@ def test_help_names_every_command() -> None:
         "status",
         "wake",
         "stop",
+        "abandon",
         "sweep",
         "pulls",
         "check",
@@ -80,7 +81,7 @@ def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
     told = [line.strip("│ ") for line in done.stdout.split("Commands")[1].splitlines()]
 
     assert [re.sub(" {2,}", ": ", line) for line in told if ".  " not in line][
-        1:12
+        1:13
     ] == [
         "serve: Serve until a signal ends it.",
         "status: Show what the running proxy is doing.",
@@ -89,6 +90,8 @@ def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
         " later.",
         "stop: Stop the instance once its streams have ended; without a proxy, at"
         " once.",
+        "abandon: Wait no longer for the cloud's word on a LAUNCH; it may still cost"
+        " money.",
         "pulls: List the pulls that run without their client, or end one.",
         "deploy: Make, once, what launches only start: the app that runs IMAGE.",
         "delete: Delete everything of this deployment in its cloud.",

@@ -9,7 +9,7 @@ import typer
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.cli.admin_client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.cli.command_settings import Config, proxy_client, read_settings
-from ollama_proxy.cli.console import err, out, tell
+from ollama_proxy.cli.console import confirm, err, out, tell
 from ollama_proxy.cli.status_view import (
     as_line,
     escape,
@@ -18,6 +18,10 @@ from ollama_proxy.cli.status_view import (
     watch_status,
 )
 from ollama_proxy.config.settings import Settings
+
+PoolName = Annotated[
+    str | None, typer.Option("--pool", metavar="NAME", help="of this pool alone")
+]
 
 
 def status(
@@ -68,16 +72,16 @@ def _print_status(client: ProxyClient, settings: Settings) -> None:
         raise typer.Exit(1) from error
 
 
-def wake(config: Config = None) -> None:
+def wake(config: Config = None, *, pool: PoolName = None) -> None:
     """Launch an instance now, whatever failed before."""
-    _order(proxy_client(read_settings(config)), "/-/wake")
+    _order(proxy_client(read_settings(config)), "/-/wake", pool)
 
 
-def start(config: Config = None) -> None:
+def start(config: Config = None, *, pool: PoolName = None) -> None:
     """Do the same as `wake`; without a proxy, start what ends by itself later."""
     settings = read_settings(config)
     try:
-        _order(proxy_client(settings), "/-/wake")
+        _order(proxy_client(settings), "/-/wake", pool)
     except ProxyUnreachableError:
         from ollama_proxy.cli.start_alone import (  # noqa: PLC0415 - slow to import
             start_alone,
@@ -90,12 +94,15 @@ def start(config: Config = None) -> None:
             tell(line)
 
 
-def stop(config: Config = None) -> None:
+def stop(config: Config = None, *, pool: PoolName = None) -> None:
     """Stop the instance once its streams have ended; without a proxy, at once."""
     settings = read_settings(config)
     try:
-        _order(proxy_client(settings), "/-/stop")
-    except ProxyUnreachableError:
+        _order(proxy_client(settings), "/-/stop", pool)
+    except ProxyUnreachableError as error:
+        if pool is not None:
+            message = f"{error}; without one, `stop` takes no --pool: it ends all"
+            raise ProxyError(message) from error
         from ollama_proxy.cli.offline import stop_alone  # noqa: PLC0415 - slow to import
 
         stopped = asyncio.run(stop_alone(settings))
@@ -105,6 +112,24 @@ def stop(config: Config = None) -> None:
             out.print("no proxy runs, and nothing of ours does")
 
 
-def _order(client: ProxyClient, path: str) -> None:
+def abandon(
+    launch: str,
+    config: Config = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Wait no longer for the cloud's word on a LAUNCH; it may still cost money."""
+    client = proxy_client(read_settings(config))
+    confirm(
+        f"Free the slot of launch {launch!r}, though its instance may exist and cost"
+        " money until a sweep finds it?",
+        yes=yes,
+    )
+    told = client.post("/-/abandon", launch=launch)
+    out.print(render_status(told, client.url))
+
+
+def _order(client: ProxyClient, path: str, pool: str | None) -> None:
     """Give the running proxy an order, and print the result."""
-    out.print(render_status(client.post(path), client.url))
+    told = client.post(path) if pool is None else client.post(path, pool=pool)
+    out.print(render_status(told, client.url))

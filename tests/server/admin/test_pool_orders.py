@@ -1,0 +1,85 @@
+"""Orders to a pool: wake, stop, abandon."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.core.lifecycle.record import State
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import RunningProxy, running_proxy
+
+
+async def order(proxy: RunningProxy, path: str, **headers: str) -> tuple[int, Any]:
+    async with proxy.session.post(proxy.url + path, headers=headers) as reply:
+        is_json = reply.content_type == "application/json"
+        return reply.status, await (reply.json() if is_json else reply.text())
+
+
+async def test_an_order_may_name_the_pool(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        status, body = await order(proxy, "/-/wake?pool=default")
+        assert (status, body["instance_status"]) == (200, "starting")
+        await proxy.until(lambda: proxy.state == "ready")
+
+        status, _ = await order(proxy, "/-/stop?pool=default")
+
+        assert status == 200
+        await proxy.until(lambda: proxy.state == "cold")
+
+
+@pytest.mark.parametrize(
+    "path", ["/-/wake?pool=big", "/-/stop?pool=", "/-/stop?pool=x"]
+)
+async def test_an_unknown_pool_is_named_with_those_there_are(
+    tmp_path: Path, path: str
+) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        status, body = await order(proxy, path)
+
+        name = path.partition("=")[2]
+        assert status == 404
+        assert body == {"error": f"no pool is named {name!r}; there are default"}
+        assert proxy.state == "cold"
+
+
+async def test_a_launch_without_an_outcome_is_abandoned(tmp_path: Path) -> None:
+    backend = InProcessBackend(boot_s=60.0)
+    async with running_proxy(tmp_path, backend=backend) as proxy:
+        await order(proxy, "/-/wake")
+        launch_id = proxy.parts.pool.controllers[0].record.launch_id
+
+        status, body = await order(proxy, f"/-/abandon?launch={launch_id}")
+
+        assert status == 200
+        assert proxy.parts.pool.controllers[0].record.launch_id is None
+        assert body["pools"][0]["instances"][0]["launch_id"] is None
+        async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
+            assert (await reply.json())["transitions"][0]["event"] == "Abandoned"
+
+
+async def test_an_instance_that_serves_is_not_abandoned(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        await proxy.wake()
+        record = proxy.parts.pool.controllers[0].record
+
+        status, body = await order(proxy, f"/-/abandon?launch={record.launch_id}")
+
+        assert status == 409
+        assert "is ready" in body["error"]
+        assert proxy.parts.pool.controllers[0].record.state is State.READY
+
+
+async def test_an_unknown_launch_is_not_abandoned(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        for query in ("?launch=nothing", "?launch=", ""):
+            status, body = await order(proxy, f"/-/abandon{query}")
+
+            assert status == 404
+            assert "no launch" in body["error"]
+
+
+async def test_web_pages_abandon_nothing(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        path, origin = "/-/abandon?launch=x", "https://evil.example"
+        assert (await order(proxy, path, Origin=origin))[0] == 403
