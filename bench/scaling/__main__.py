@@ -1,0 +1,91 @@
+"""``python -m bench.scaling``: our law of how many beside its rivals."""
+
+import statistics
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from bench.scaling.arrivals import Trace, trace, trace_names
+from bench.scaling.clairvoyant import cost_at, frontier
+from bench.scaling.laws import FixedLaw, OneLaw, OurLaw
+from bench.scaling.machines import Scenario
+from bench.scaling.report import OWN, tables, write
+from bench.scaling.rivals import (
+    KnativeLaw,
+    KubeAiLaw,
+    RayServeLaw,
+    RunPodLaw,
+    SkyServeLaw,
+)
+from bench.scaling.score import Bound, Row, row
+from bench.scaling.world import Law, play
+
+_BOOTS_S = (20.0, 60.0, 120.0, 300.0, 500.0)
+_SLOTS = (1, 4, 8)
+_SCENARIOS = (
+    *((boot_s, slots, 0.0) for boot_s in _BOOTS_S for slots in _SLOTS),
+    *((boot_s, 4, fails) for boot_s in _BOOTS_S for fails in (0.1, 0.2)),
+)
+_QUICK = ("rhythm-hobbyist", "rhythm-agents")
+_QUICK_SCENARIOS = ((20.0, 1, 0.0), (300.0, 4, 0.2))
+
+
+def laws(service_s: float) -> dict[str, Callable[[Scenario], Law]]:
+    """Return how each law is made, by its name."""
+    return {
+        OWN: OurLaw,
+        "Knative": lambda _: KnativeLaw(),
+        "KubeAI": lambda _: KubeAiLaw(),
+        "Ray Serve": lambda _: RayServeLaw(),
+        "SkyServe": lambda _: SkyServeLaw(service_s),
+        "RunPod": lambda _: RunPodLaw(),
+        "never more than 1": lambda _: OneLaw(),
+        "fixed 1": lambda _: FixedLaw(),
+    }
+
+
+def compare(subject: Trace, scenario: Scenario) -> tuple[list[Row], Bound | None]:
+    """Play each law in one scenario, and reckon what a clairvoyant would pay."""
+    service_s = statistics.fmean(service for _, service in subject.arrivals)
+    rows = [
+        row(subject.name, scenario, name, play(subject, scenario, make(scenario)))
+        for name, make in laws(service_s).items()
+    ]
+    if scenario.fails:
+        return rows, None
+    own = next(one for one in rows if one.law == OWN)
+    free, bound = (
+        own.machine_h
+        * 3600.0
+        / cost_at(frontier(subject, scenario, keeps_last=keeps_last), own.wait_mean)
+        for keeps_last in (False, True)
+    )
+    return rows, Bound(subject.name, scenario.boot_s, scenario.slots, free, bound)
+
+
+def main(
+    *,
+    quick: Annotated[bool, typer.Option(help="two traces and scenarios only")] = False,
+    only: Annotated[str, typer.Option(help="traces, with commas")] = "",
+    store: Annotated[bool, typer.Option(help="write results and the page")] = True,
+) -> None:
+    """Play the traces under each law and tell cost beside waiting."""
+    names = only.split(",") if only else [*_QUICK] if quick else trace_names()
+    rows: list[Row] = []
+    bounds: list[Bound] = []
+    for name in names:
+        subject = trace(name)
+        for boot_s, slots, fails in _QUICK_SCENARIOS if quick else _SCENARIOS:
+            scenario = Scenario(boot_s=boot_s, slots=slots, fails=fails)
+            played, bound = compare(subject, scenario)
+            rows += played
+            bounds += [bound] if bound else []
+        typer.echo(f"{name}: {len(subject.arrivals)} requests", err=True)
+    typer.echo(tables(rows, bounds))
+    if store and not quick and not only:
+        write(rows, bounds)
+
+
+if __name__ == "__main__":
+    typer.run(main)
