@@ -4,6 +4,7 @@ No state, no waiting, no policy: `ManagedBackend` decides what is called when an
 often, and which answers are believed.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -24,24 +25,24 @@ class Resource(Tagged):
     created_at: str
 
     @property
+    @abstractmethod
     def state_in_words(self) -> str:
         """Return its state, for a person."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_leaving(self) -> bool:
         """Tell whether it does not have to be deleted any more."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_stopping(self) -> bool:
         """Tell whether it comes to rest by itself: a stop was asked for already."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_resting(self) -> bool:
         """Tell whether it runs nothing, costs no compute, and can be started again."""
-        raise NotImplementedError
 
 
 R = TypeVar("R", bound=Resource)

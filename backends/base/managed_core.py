@@ -1,6 +1,7 @@
 """Hold what each part of a managed backend stands on: cloud, journal, one look."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -36,7 +37,7 @@ from ollama_proxy.fleet.owners import refuse_twins
 O = TypeVar("O", bound=CloudOwners[Any])  # noqa: E741 - the other one is R
 
 
-class ManagedCore(Generic[R, O]):
+class ManagedCore(ABC, Generic[R, O]):
     """Holds one owner's instances in a cloud, and the journal of its launches."""
 
     noun: ClassVar[str] = "instance"
@@ -108,9 +109,9 @@ class ManagedCore(Generic[R, O]):
         """Raise `TwinError` if a proxy on a copy of the state folder has anything."""
         refuse_twins(found, self._tags.owner_id, self._remembers, self._clock.wall())
 
+    @abstractmethod
     def _described(self, location: str, resource: R) -> str:
         """Return an instance in words: which, where, in which state."""
-        raise NotImplementedError
 
     def _location_of(self, record: ProvisioningRecord) -> str:
         """Return the location whose list has the instance of a record."""

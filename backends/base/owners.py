@@ -1,5 +1,6 @@
 """Delete and estrange the instances of any owner, of this deployment or another."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Generic
 
@@ -8,7 +9,7 @@ from ollama_proxy.base.errors import NotFoundError
 from ollama_proxy.fleet.backend import Belonging
 
 
-class CloudOwners(Generic[R]):
+class CloudOwners(ABC, Generic[R]):
     """Sees and deletes what carries our product's label in one cloud.
 
     A cloud provides `belongings`. A cloud with other things than instances overrides
@@ -20,9 +21,9 @@ class CloudOwners(Generic[R]):
     def __init__(self, cloud: Cloud[R]) -> None:
         self._cloud = cloud
 
+    @abstractmethod
     async def belongings(self) -> list[Belonging]:
-        """Return all of it."""
-        raise NotImplementedError
+        """Return all that carries the product's label, of any owner."""
 
     async def discard(self, one: Belonging) -> bool:
         """Go one step towards a thing's deletion; True once it is deleted."""

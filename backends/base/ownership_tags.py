@@ -4,6 +4,7 @@ Clouds call tags labels or metadata, and allow different characters in keys and 
 So each cloud defines its spelling, and everything else is here. Pure.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
@@ -43,16 +44,20 @@ class TagFormat:
 
 
 class Tagged:
-    """Reads our tags of a thing; beneath a struct of what the cloud shows."""
+    """Reads our tags of a thing; beneath a struct of what the cloud shows.
+
+    Not an `abc.ABC`: msgspec's structs don't take its metaclass. So mypy alone sees to
+    it that a struct has what is abstract here.
+    """
 
     __slots__ = ()
     tag_format: ClassVar[TagFormat]
     id: str
 
     @property
+    @abstractmethod
     def raw_tags(self) -> Mapping[str, object]:
         """Return its tags as the cloud shows them, ours or not."""
-        raise NotImplementedError
 
     def tag(self, name: str) -> str | None:
         """Return one of our tags."""

@@ -5,6 +5,7 @@ before the call. After a lost answer the instance is looked for by its tags, unt
 call can't be executed any more (`SETTLE_S`).
 """
 
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -43,16 +44,22 @@ class Creation:
 class Starting(ManagedCore[R, O]):
     """`start` of a managed backend."""
 
+    @abstractmethod
     def _placements(self) -> list[Placement]:
         """Return where an instance may be made, the first choice first."""
-        raise NotImplementedError
 
     async def _creation(self, launch_id: LaunchId, placement: Placement) -> Creation:
-        """Return the call that makes an instance, after looking up its arguments."""
+        """Return the call that makes an instance, after looking up its arguments.
+
+        Not abstract: a cloud that replaces `_make` or `_start_another` has none.
+        """
         raise NotImplementedError
 
     async def _all_belongings(self) -> list[Belonging]:
-        """Return what any deployment of this product has here, to see twins by."""
+        """Return what any deployment of this product has here, to see twins by.
+
+        Not abstract: a cloud that replaces `_start_another` looks for them there.
+        """
         raise NotImplementedError
 
     async def start(self, launch_id: LaunchId) -> None:
