@@ -37,11 +37,11 @@ class Resource(Tagged):
     @property
     @abstractmethod
     def is_stopping(self) -> bool:
-        """Tell whether it comes to rest by itself: a stop was asked for already."""
+        """Tell whether it will be stopped: a stop was asked for already."""
 
     @property
     @abstractmethod
-    def is_resting(self) -> bool:
+    def is_stopped(self) -> bool:
         """Tell whether it runs nothing, costs no compute, and can be started again."""
 
 
@@ -62,7 +62,7 @@ class Assessment(Enum):
 class StateContext:
     """Holds the circumstances that matter besides the state.
 
-    - ``keeps``: a stopped instance is the normal end of a launch, and is not deleted.
+    - ``standby``: a stopped instance is the normal end of a launch, and is not deleted.
     - ``told_to_stop``: we stopped it.
     - ``start_not_visible_yet``: it was started so recently that the cloud may still
       show it as stopped.
@@ -70,7 +70,7 @@ class StateContext:
     - ``served``: it was ready once.
     """
 
-    keeps: bool
+    standby: bool
     told_to_stop: bool
     start_not_visible_yet: bool
     waited_s: float = 0.0
@@ -93,7 +93,7 @@ class Cloud(Protocol[R]):
         """Return one; `NotFoundError` only on the provider's clear word."""
 
     async def start(self, location: str, resource: R) -> None:
-        """Start one that rests."""
+        """Start one that is stopped."""
 
     async def stop(self, location: str, resource: R) -> None:
         """End one's compute; its disk stays."""

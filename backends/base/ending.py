@@ -30,15 +30,15 @@ class Ending(ManagedCore[R, O]):
         self, launch_id: LaunchId, record: ProvisioningRecord | None
     ) -> None:
         """End every instance of a launch."""
-        keep = self._keeps and self._is_worth_keeping(launch_id, record)
+        standby = self._uses_standby and self._may_stand_by(launch_id, record)
         for location, resource in await self._of_launch(launch_id, record):
             unshown = self._is_unshown(launch_id)
-            await self._end(location, resource, keep=keep, again=unshown)
+            await self._end(location, resource, standby=standby, again=unshown)
 
-    def _is_worth_keeping(
+    def _may_stand_by(
         self, launch_id: LaunchId, record: ProvisioningRecord | None
     ) -> bool:
-        """Tell whether a launch's instance may rest for the next one."""
+        """Tell whether a launch's instance may stand by for the next one."""
         return True
 
     async def _of_launch(
@@ -60,12 +60,12 @@ class Ending(ManagedCore[R, O]):
         for location, resource in await self._inventory.everything(strictly=True):
             used = self._journal.instance_ids()
             if self.orphan_prefix + resource.id == name and resource.id not in used:
-                await self._end(location, resource, keep=False)
+                await self._end(location, resource, standby=False)
 
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has an instance which may cost more than its disk.
 
-        One stopped instance per location is kept for the next launch and has no name
+        One stopped instance per location stands by for the next launch and has no name
         here. Any other stopped instance that no launch will start is named by its own
         id, and so is a second instance of a launch. These are stopped as strays, which
         deletes them.
@@ -75,27 +75,27 @@ class Ending(ManagedCore[R, O]):
     def _owned_of(self, found: Sequence[tuple[str, R]]) -> set[LaunchId]:
         """Name the launches that instances belong to, as `owned` does."""
         names: set[LaunchId] = set()
-        kept: set[str] = set()
+        standby: set[str] = set()
         for location, one in sorted(found, key=lambda one: self._worth(one[1])):
             is_used = one.id in self._journal.instance_ids()
             is_double = self._journal.has_other(one.launch, one.id)
-            rests = self._rests(one)
-            if self._is_kept(one) and not is_used and location not in kept:
-                kept.add(location)
-            elif is_used or not (rests or is_double):
+            is_stopped = self._shows_stopped(one)
+            if self._is_standby(one) and not is_used and location not in standby:
+                standby.add(location)
+            elif is_used or not (is_stopped or is_double):
                 names.add(self._journal.launch_of(one.id) or one.launch)
             else:
                 names.add(LaunchId(self.orphan_prefix + one.id))
-        self._resting = len(kept)
+        self._standby_count = len(standby)
         return names
 
     def _worth(self, resource: R) -> tuple[bool, ...]:
-        """Order what rests: what the next launch would rather have comes first."""
+        """Order what is stopped: what the next launch would rather have comes first."""
         return ()
 
-    def _is_kept(self, resource: R) -> bool:
-        """Tell whether an instance rests, and is one that a launch would start."""
-        return self._keeps and self._rests(resource)
+    def _is_standby(self, resource: R) -> bool:
+        """Tell whether an instance is stopped, and is one that a launch would start."""
+        return self._uses_standby and self._shows_stopped(resource)
 
     async def sweep_expired(self, *, dry_run: bool) -> list[str]:
         """End each instance of any deployment whose lease is over."""
@@ -109,7 +109,7 @@ class Ending(ManagedCore[R, O]):
 
     def _is_expired(self, resource: R) -> bool:
         """Tell whether an instance costs compute, and its lease has expired."""
-        is_free = resource.is_leaving or resource.is_resting
+        is_free = resource.is_leaving or resource.is_stopped
         is_over = resource.lease_end < self._clock.wall()
         return resource.is_made_by_us and not is_free and is_over
 

@@ -39,7 +39,7 @@ class Inspecting(ManagedCore[R, O]):
         """Tell of a launch whose instance is not known: its tags may tell."""
         sent_to = self._sent_to(launch_id)
         found = await self._inventory.of_launch(launch_id, surely=sent_to)
-        if any(not (self._keeps and one.is_resting) for _, one in found):
+        if any(not (self._uses_standby and one.is_stopped) for _, one in found):
             adopted = await self._adopt(launch_id, found)
             if adopted is not None:
                 return await self._inspect_resource(launch_id, *adopted)
@@ -72,7 +72,7 @@ class Inspecting(ManagedCore[R, O]):
             case Assessment.MAYBE_READY:
                 return await self._boot(launch_id, record, resource)
             case Assessment.GONE:
-                self._resting += resource.is_resting
+                self._standby_count += resource.is_stopped
                 return await self._inspect_ended(launch_id, resource)
             case Assessment.NO_CAPACITY:
                 self._room.note_full(record.placement)
@@ -83,7 +83,7 @@ class Inspecting(ManagedCore[R, O]):
     def _context(self, launch_id: LaunchId, record: ProvisioningRecord) -> StateContext:
         """Return the circumstances of a launch besides its instance's state."""
         return StateContext(
-            keeps=self._keeps,
+            standby=self._uses_standby,
             told_to_stop=launch_id in self._told_to_stop,
             start_not_visible_yet=self._is_unshown(launch_id),
             waited_s=self._clock.now() - record.begun_at,
@@ -97,7 +97,7 @@ class Inspecting(ManagedCore[R, O]):
         return Observation(Phase.FAILED, detail=why)
 
     async def _inspect_ended(self, launch_id: LaunchId, resource: R) -> Observation:
-        """Tell of a launch whose instance is shown as gone, or rests."""
+        """Tell of a launch whose instance is shown as gone, or as stopped."""
         return await self._inspect_nothing(launch_id)
 
     async def _inspect_nothing(self, launch_id: LaunchId) -> Observation:

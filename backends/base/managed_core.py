@@ -56,16 +56,16 @@ class ManagedCore(ABC, Generic[R, O]):
         remembers: Callable[[LaunchId], bool],
         journal: ProvisioningJournal,
         clock: Clock,
-        keeps: bool,
+        uses_standby: bool,
         lease_s: float,
         only_location: str | None = None,
         timing: CloudTiming = STANDARD,
     ) -> None:
         """Manage the instances of the owner of ``tags``.
 
-        ``keeps``: stopped instances are kept for the next launch. ``lease_s``: how long
-        an instance is marked as wanted. ``only_location``: for a cloud with a single
-        list of instances in all locations.
+        ``uses_standby``: stopped instances stand by for the next launch. ``lease_s``:
+        how long an instance is marked as wanted. ``only_location``: for a cloud with a
+        single list of instances in all locations.
         """
         self._cloud = cloud
         self._owners = owners
@@ -73,7 +73,7 @@ class ManagedCore(ABC, Generic[R, O]):
         self._remembers = remembers
         self._journal = journal
         self._clock = clock
-        self._keeps = keeps
+        self._uses_standby = uses_standby
         self._lease_s = lease_s
         self._only_location = only_location
         self._inventory = Inventory[R](
@@ -90,7 +90,7 @@ class ManagedCore(ABC, Generic[R, O]):
         self._looks: dict[LaunchId, int] = {}
         self._reached: dict[LaunchId, Upstream] = {}
         self._told_to_stop: set[LaunchId] = set()
-        self._resting = 0
+        self._standby_count = 0
         self._log = structlog.get_logger()
 
     async def belongings(self) -> list[Belonging]:
@@ -140,7 +140,7 @@ class ManagedCore(ABC, Generic[R, O]):
 
     def _is_live(self, resource: R) -> bool:
         """Tell whether an instance shows that it was started."""
-        return not resource.is_resting
+        return not resource.is_stopped
 
     def _is_unwanted(self, name: LaunchId) -> bool:
         """Tell whether a name is that of an instance which no launch has."""
@@ -185,7 +185,7 @@ class ManagedCore(ABC, Generic[R, O]):
         self._journal.put(launch_id, record)
         for other_location, other in rest:
             self._log.error(log.INSTANCE_DOUBLE, launch_id=launch_id, instance=other.id)
-            await self._end(other_location, other, keep=False)
+            await self._end(other_location, other, standby=False)
         return record, first
 
     def _placement_of(self, location: str, resource: R) -> Placement:
@@ -198,9 +198,9 @@ class ManagedCore(ABC, Generic[R, O]):
         await self._cloud.tag(location, resource, {"lease": lease_end})
 
     async def _end(
-        self, location: str, resource: R, *, keep: bool, again: bool = False
+        self, location: str, resource: R, *, standby: bool, again: bool = False
     ) -> None:
-        """Stop an instance that is kept; delete any other.
+        """Stop an instance that is to stand by for the next launch; delete any other.
 
         ``again``: stop it even if it is shown as stopped, because it was just started.
         """
@@ -208,14 +208,14 @@ class ManagedCore(ABC, Generic[R, O]):
         if resource.is_leaving:
             return
         with contextlib.suppress(NotFoundError):
-            if not keep:
+            if not standby:
                 await self._cloud.delete(location, resource)
-            elif again or not (self._rests(resource) or resource.is_stopping):
+            elif again or not (self._shows_stopped(resource) or resource.is_stopping):
                 await self._cloud.stop(location, resource)
 
-    def _rests(self, resource: R) -> bool:
+    def _shows_stopped(self, resource: R) -> bool:
         """Tell whether an instance costs its disk at most, as far as is known."""
-        return resource.is_resting
+        return resource.is_stopped
 
     def _refuse_foreign(self, location: str, resource: R) -> None:
         """Raise `TransientError` if an instance is not ours any more."""

@@ -39,7 +39,7 @@ class ProvisioningRecord(msgspec.Struct, frozen=True):
     - ``seen``: the cloud has shown the instance once, so if it is missing it is gone.
     - ``seen_live``: it was shown running after the last start.
     - ``served``: it was ready once.
-    - ``parked``: it is being stopped to be kept for the next launch.
+    - ``standby``: it is being stopped to stand by for the next launch.
     - ``doomed``: it must be gone before another one is created.
     """
 
@@ -53,7 +53,7 @@ class ProvisioningRecord(msgspec.Struct, frozen=True):
     served: bool = False
     type_name: str = ""
     operation_id: str | None = None
-    parked: bool = False
+    standby: bool = msgspec.field(default=False, name="parked")
     doomed: bool = False
 
     @property
@@ -137,31 +137,33 @@ class ProvisioningJournal:
         zones = _read(kept, _FORMER_ZONES, b"[]", tuple[str, ...]) or ()
         shown = _read(kept, _FORMER_SHOWN, b"{}", dict[str, str]) or {}
         read, self._damaged = read_notes(kept, read_record)
-        self._kept = {name: one.restored(now) for name, one in read.items()}
-        used = [one.location for one in self._kept.values()]
+        self._records = {name: one.restored(now) for name, one in read.items()}
+        used = [one.location for one in self._records.values()]
         locations = tuple(dict.fromkeys([*book.locations, *zones, *used]))
         self.book = msgspec.structs.replace(
             book, locations=locations, shown=shown | book.shown
         )
         for name in self._damaged:  # it may have been sent just now, to any location
-            self._kept[name] = ProvisioningRecord("", attempted_at=now)
+            self._records[name] = ProvisioningRecord("", attempted_at=now)
 
     def get(self, launch_id: LaunchId) -> ProvisioningRecord | None:
         """Return the record of a launch."""
-        return self._kept.get(launch_id)
+        return self._records.get(launch_id)
 
     def instance_ids(self) -> set[str]:
         """Return the instances of the launches that are known."""
-        return {one.instance_id for one in self._kept.values() if one.instance_id}
+        return {one.instance_id for one in self._records.values() if one.instance_id}
 
     def launches(self) -> set[LaunchId]:
         """Return every launch that is known."""
-        return set(self._kept)
+        return set(self._records)
 
     def launch_of(self, instance_id: str) -> LaunchId | None:
         """Return the launch that is known to have an instance."""
         found = (
-            name for name, one in self._kept.items() if one.instance_id == instance_id
+            name
+            for name, one in self._records.items()
+            if one.instance_id == instance_id
         )
         return next(found, None)
 
@@ -172,7 +174,7 @@ class ProvisioningJournal:
         """
         noted = {
             one.instance_id: location or one.location
-            for one in self._kept.values()
+            for one in self._records.values()
             if one.instance_id and one.seen
         }
         return noted | self.book.shown
@@ -192,14 +194,14 @@ class ProvisioningJournal:
         if not record.create_not_sent and record.location not in known:
             self.note(locations=(*known, record.location))
         self._notes.put_note(launch_id, msgspec.json.encode(record))
-        self._kept[launch_id] = record
+        self._records[launch_id] = record
         self._damaged.discard(launch_id)
 
     def update(
         self, launch_id: LaunchId, **changes: float | bool | str
     ) -> ProvisioningRecord:
         """Change the record of a launch, as `put` does; return it."""
-        changed = msgspec.structs.replace(self._kept[launch_id], **changes)
+        changed = msgspec.structs.replace(self._records[launch_id], **changes)
         self.put(launch_id, changed)
         return changed
 
@@ -232,7 +234,7 @@ class ProvisioningJournal:
 
         A full disk is ignored here: the record prevents no running.
         """
-        record = self._kept[launch_id]
+        record = self._records[launch_id]
         if record.seen and (record.seen_live or not live):
             return
         with contextlib.suppress(StoreError):
@@ -246,21 +248,21 @@ class ProvisioningJournal:
 
     def note_served(self, launch_id: LaunchId) -> None:
         """Remember that an instance was ready; a full disk silences no heartbeat."""
-        if not self._kept[launch_id].served:
+        if not self._records[launch_id].served:
             with contextlib.suppress(StoreError):
                 self.update(launch_id, served=True)
 
     def has_other(self, launch_id: LaunchId, instance_id: str) -> bool:
         """Tell whether a launch is known to have another instance than this one."""
-        record = self._kept.get(launch_id)
+        record = self._records.get(launch_id)
         known = record.instance_id if record is not None else None
         return known is not None and known != instance_id
 
     def drop(self, launch_id: LaunchId) -> None:
         """Forget a launch of which nothing runs any more."""
-        if launch_id in self._kept or launch_id in self._damaged:
+        if launch_id in self._records or launch_id in self._damaged:
             self._notes.drop_note(launch_id)
-            self._kept.pop(launch_id, None)
+            self._records.pop(launch_id, None)
             self._damaged.discard(launch_id)
 
     def note(self, **changes: str | tuple[str, ...] | dict[str, str] | None) -> None:

@@ -1,4 +1,4 @@
-"""Start a launch: on its own instance, on a stopped one that is kept, or on a new one.
+"""Start a launch: on its own instance, on one that stands by, or on a new one.
 
 Most clouds have no idempotency key for the create call. So the attempt is recorded
 before the call. After a lost answer the instance is looked for by its tags, until the
@@ -63,7 +63,7 @@ class Starting(ManagedCore[R, O]):
         raise NotImplementedError
 
     async def start(self, launch_id: LaunchId) -> None:
-        """Have the instance of a launch run: its own, one that rests, or a new one."""
+        """Have an instance run for a launch: its own, a stopped or a new one."""
         self._told_to_stop.discard(launch_id)
         record = self._journal.get(launch_id)
         if (
@@ -75,7 +75,7 @@ class Starting(ManagedCore[R, O]):
         await self._start_another(launch_id)
 
     async def _start_another(self, launch_id: LaunchId) -> None:
-        """Start an instance that carries a launch's tags, or rests, or a new one."""
+        """Start an instance that has a launch's tags, or stands by, or is new."""
         record = self._journal.get(launch_id)
         await self._check_start()
         if record is None:
@@ -92,7 +92,7 @@ class Starting(ManagedCore[R, O]):
                 f" by its {self.tags_noun}"
             )
         self._refuse_twins(await self._all_belongings())
-        if not await self._take_resting(launch_id):
+        if not await self._take_standby(launch_id):
             await self._provision(launch_id)
 
     async def _check_start(self) -> None:
@@ -133,15 +133,15 @@ class Starting(ManagedCore[R, O]):
         if resource.launch != launch_id:
             tags = {"launch": str(launch_id)}
             await self._cloud.tag(location, resource, tags)
-        if not resource.is_resting:
+        if not resource.is_stopped:
             return
-        self._resting = max(0, self._resting - 1)
+        self._standby_count = max(0, self._standby_count - 1)
         self._journal.update(launch_id, started_at=self._clock.now(), seen_live=False)
         await self._renew_lease(location, resource)
         await self._cloud.start(location, resource)
 
-    async def _take_resting(self, launch_id: LaunchId) -> bool:
-        """Take an instance that rests for a launch; False if none is kept that fits."""
+    async def _take_standby(self, launch_id: LaunchId) -> bool:
+        """Take an instance that stands by; False if there is none that fits."""
         return False
 
     async def _provision(self, launch_id: LaunchId) -> None:

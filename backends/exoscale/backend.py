@@ -21,15 +21,14 @@ from ollama_proxy.backends.exoscale.firewall import Firewall
 from ollama_proxy.backends.exoscale.instances import TAGS, Instance
 from ollama_proxy.backends.exoscale.looking import ExoscaleLooks
 from ollama_proxy.backends.exoscale.owners import Owners
-from ollama_proxy.backends.exoscale.parking import Standby
 from ollama_proxy.backends.exoscale.provisioner import Provisioner
 from ollama_proxy.backends.exoscale.security_group import group_name, remove_group
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.exoscale.standby import Standby
 from ollama_proxy.backends.exoscale.traits import traits_of
 from ollama_proxy.backends.exoscale.zones import Zones
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import (
-    SpecError,
     StoreError,
     TransientError,
 )
@@ -77,12 +76,12 @@ class ExoscaleBackend(ExoscaleLooks):
             remembers=remembers,
             journal=journal,
             clock=clock,
-            keeps=settings.idle_action == "stop",
+            uses_standby=settings.idle_action == "stop",
             lease_s=settings.lease,
             timing=timing,
         )
         self._firewall = Firewall(owner_id, settings.allowed_cidr, clock)
-        self._parking = Standby(settings, clock=clock)
+        self._standby = Standby(settings, clock=clock)
         self._provisioner = Provisioner(
             settings,
             tags=tags,
@@ -102,12 +101,8 @@ class ExoscaleBackend(ExoscaleLooks):
         return self._zones.every()
 
     def _placements(self) -> list[Placement]:
-        settings = self._settings
-        return [
-            Placement(zone, type_name)
-            for zone in (settings.zone, *settings.fallback_zones)
-            for type_name in (settings.instance_type, *settings.fallback_types)
-        ]
+        zones, types = self._settings.zones, self._settings.instance_types
+        return [Placement(zone, name) for zone in zones for name in types]
 
     def _placement_of(self, location: str, resource: Instance) -> Placement:
         return Placement(location, self._settings.instance_type)
@@ -132,7 +127,7 @@ class ExoscaleBackend(ExoscaleLooks):
     async def _resume_with(
         self, launch_id: LaunchId, record: ProvisioningRecord, resource: Instance
     ) -> bool:
-        """Start a stopped instance that is kept for this launch.
+        """Start a standby instance that this launch has taken.
 
         Raises `TransientError` while an instance that does not start is being deleted.
         """
@@ -142,32 +137,31 @@ class ExoscaleBackend(ExoscaleLooks):
         if not record.doomed:
             if resource.state != "stopped":
                 return True
-            if await self._parking.start(self._exoscale.api(zone), record):
+            if await self._standby.start(self._exoscale.api(zone), record):
                 return True
             self._journal.update(launch_id, doomed=True)
-        await self._end(zone, resource, keep=False)
+        await self._end(zone, resource, standby=False)
         raise TransientError("a stopped instance that does not start is being deleted")
 
-    async def _take_resting(self, launch_id: LaunchId) -> bool:
-        """Take a stopped instance for a launch; False if none is kept that fits."""
+    async def _take_standby(self, launch_id: LaunchId) -> bool:
+        """Take an instance that stands by; False if there is none that fits."""
         settings = self._settings
-        types = (settings.instance_type, *settings.fallback_types)
-        specs = {settings.spec_of(type_name) for type_name in types}
-        for zone in self.zones() if self._parking.is_open else ():
+        specs = {settings.spec_of(name) for name in settings.instance_types}
+        for zone in self.zones() if self._standby.is_open else ():
             for instance in await self._inventory.in_location(zone):
-                fits = instance.tag("spec") in specs and instance.is_resting
-                if not fits or self._parking.is_over(instance):
+                fits = instance.tag("spec") in specs and instance.is_stopped
+                if not fits or self._standby.is_over(instance):
                     continue
                 placement = Placement(zone, settings.instance_type)
                 api = self._exoscale.api(zone)
                 await self._firewall.ensure(api)
-                record = await self._parking.wake(api, instance, launch_id, placement)
+                record = await self._standby.wake(api, instance, launch_id, placement)
                 self._journal.put(launch_id, record)
                 return await self._resume(launch_id, record)
         return False
 
     async def stop(self, launch_id: LaunchId) -> None:
-        """Delete every instance of a launch, or park it; `inspect` shows the end."""
+        """Delete every instance of a launch, or have it stand by; `inspect` shows the end."""
         self._ready.pop(launch_id, None)
         await super().stop(launch_id)
 
@@ -177,32 +171,32 @@ class ExoscaleBackend(ExoscaleLooks):
         if record is not None and record.instance_id is not None:
             bought = await self._look(launch_id, record)
             if bought is not None and not bought.is_leaving:
-                await self._park_or_delete(launch_id, record, bought)
+                await self._stop_or_delete(launch_id, record, bought)
             return
         for zone, instance in await self._inventory.of_launch(launch_id):
-            await self._end(zone, instance, keep=False)
+            await self._end(zone, instance, standby=False)
 
-    async def _park_or_delete(
+    async def _stop_or_delete(
         self, launch_id: LaunchId, record: ProvisioningRecord, instance: Instance
     ) -> None:
-        """Stop and keep an instance that served, by the settings; delete any other."""
+        """Have an instance that served stand by, if it may; delete any other."""
         zone = record.location
-        if record.parked and instance.is_resting:
+        if record.standby and instance.is_stopped:
             return
-        keep = self._parking.is_open and record.served
-        if keep and instance.state in {"running", "stopping", "stopped"}:
+        stands_by = self._standby.is_open and record.served
+        if stands_by and instance.state in {"running", "stopping", "stopped"}:
             with contextlib.suppress(StoreError):  # if it can't be recorded, delete it
-                if not record.parked:
-                    record = self._journal.update(launch_id, parked=True, seen=True)
+                if not record.standby:
+                    record = self._journal.update(launch_id, standby=True, seen=True)
                 api = self._exoscale.api(zone)
-                if await self._parking.park(api, instance, record, launch_id):
+                if await self._standby.stop(api, instance, record, launch_id):
                     return
-        await self._end(zone, instance, keep=False)
+        await self._end(zone, instance, standby=False)
 
     async def owned(self) -> Collection[LaunchId]:
         """Name every launch that has an instance, in every zone.
 
-        A parked instance belongs to no launch. It is named by its own id only if its
+        A standby instance belongs to no launch. It is named by its own id only if its
         time is over or it runs, and so is a second instance of a launch: these are
         stopped as strays, which deletes them. While a zone of the settings does not
         exist, an empty result is an error, since another zone was meant.
@@ -210,17 +204,17 @@ class ExoscaleBackend(ExoscaleLooks):
         problem = await self._zones.problem()
         listed = await self._inventory.everything()
         found = [one for _, one in listed]
-        self._parking.count(found)
+        self._standby.count(found)
         for zone, one in listed:
-            if one.is_parked:
-                await self._parking.measure(self._exoscale.api(zone), one)
+            if one.is_standby:
+                await self._standby.measure(self._exoscale.api(zone), one)
         used = self._journal.instance_ids()
-        parked = [one for one in found if one.is_parked]
-        launched = [one for one in found if not one.is_parked]
+        standing_by = [one for one in found if one.is_standby]
+        launched = [one for one in found if not one.is_standby]
         unwanted = [
             one
-            for one in parked
-            if self._parking.is_over(one) or one.state not in {"stopping", "stopped"}
+            for one in standing_by
+            if self._standby.is_over(one) or one.state not in {"stopping", "stopped"}
         ]
         unwanted += [
             one for one in launched if self._journal.has_other(one.launch, one.id)
@@ -232,29 +226,31 @@ class ExoscaleBackend(ExoscaleLooks):
         return launches | {LaunchId(name) for name in strays}
 
     async def kept(self) -> list[str]:
-        """Return each instance that is kept for the next launch, with its price."""
-        return [self._parking.words(zone, one) for zone, one in await self._kept_ones()]
+        """Return each instance that stands by for the next launch, with its price."""
+        return [
+            self._standby.words(zone, one) for zone, one in await self._standby_ones()
+        ]
 
     async def release(self, *, dry_run: bool) -> list[str]:
-        """Delete kept instances before their time is over."""
+        """Delete standby instances before their time is over."""
         released = []
-        for zone, one in await self._kept_ones():
+        for zone, one in await self._standby_ones():
             released.append(f"{one.name} in {zone} ({one.state})")
             if not dry_run:
-                await self._end(zone, one, keep=False)
-                self._parking.forget(one)
+                await self._end(zone, one, standby=False)
+                self._standby.forget(one)
         return released
 
-    async def _kept_ones(self) -> list[tuple[str, Instance]]:
-        """Return kept instances that no launch uses; measure their disks."""
-        kept = [
+    async def _standby_ones(self) -> list[tuple[str, Instance]]:
+        """Return standby instances that no launch uses; measure their disks."""
+        found = [
             (zone, one)
             for zone, one in await self._inventory.everything()
-            if one.is_parked and one.id not in self._journal.instance_ids()
+            if one.is_standby and one.id not in self._journal.instance_ids()
         ]
-        for zone, one in kept:
-            await self._parking.measure(self._exoscale.api(zone), one)
-        return kept
+        for zone, one in found:
+            await self._standby.measure(self._exoscale.api(zone), one)
+        return found
 
     async def tidy(self) -> None:
         """Delete the security group, unless an instance of ours needs it.
@@ -271,12 +267,12 @@ class ExoscaleBackend(ExoscaleLooks):
     @property
     def prices(self) -> Prices:
         """Return what instances cost, as the settings have it."""
-        return self._parking.prices
+        return self._standby.prices
 
     def _is_expired(self, resource: Instance) -> bool:
         """Tell whether an instance's lease has expired.
 
-        A parked instance is kept until then.
+        A standby instance stands by until then.
         """
         is_over = resource.lease_end < self._clock.wall()
         return resource.is_made_by_us and not resource.is_leaving and is_over
@@ -289,18 +285,6 @@ class ExoscaleBackend(ExoscaleLooks):
 
     async def check(self) -> list[Finding]:
         """Examine key, rights, type, quota, template and disk; buy nothing."""
-        from ollama_proxy.backends.exoscale.check import examine  # noqa: PLC0415 - rare
-        from ollama_proxy.backends.exoscale.stopped_gpus import (  # noqa: PLC0415 - rare
-            stopped_gpus,
-        )
+        from ollama_proxy.backends.exoscale.check import check  # noqa: PLC0415 - rare
 
-        try:
-            await self._zones.check()
-        except SpecError as error:
-            return [Finding("zone", ok=False, detail=str(error))]
-        settings = self._settings
-        findings = await examine(self._exoscale.api(settings.zone), settings)
-        if not findings[0].ok:
-            return findings
-        zones, disk_price = self.zones(), settings.disk_price
-        return findings + await stopped_gpus(zones, self._exoscale.api, disk_price)
+        return await check(self._zones, self._exoscale.api, self._settings)

@@ -11,7 +11,9 @@ from ollama_proxy.backends.exoscale.choices import (
 )
 from ollama_proxy.backends.exoscale.provisioner import template_in
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
-from ollama_proxy.base.errors import BackendError, CredentialsError
+from ollama_proxy.backends.exoscale.stopped_gpus import stopped_gpus
+from ollama_proxy.backends.exoscale.zones import Zones
+from ollama_proxy.base.errors import BackendError, CredentialsError, SpecError
 from ollama_proxy.fleet.backend import Finding
 
 RIGHTS = (
@@ -42,6 +44,20 @@ def role() -> str:
     """Return the rule that allows the needed operations, for a role's policy."""
     names = ", ".join(f"'{name}'" for name in RIGHTS)
     return f"operation in [{names}]"
+
+
+async def check(
+    zones: Zones, api_of: Callable[[str], ExoscaleApi], settings: ExoscaleSettings
+) -> list[Finding]:
+    """Look at the zones, at what `examine` looks at, and at what is stopped."""
+    try:
+        await zones.check()
+    except SpecError as error:
+        return [Finding("zone", ok=False, detail=str(error))]
+    findings = await examine(api_of(settings.zone), settings)
+    if not findings[0].ok:
+        return findings
+    return findings + await stopped_gpus(zones.every(), api_of, settings.disk_price)
 
 
 async def examine(api: ExoscaleApi, settings: ExoscaleSettings) -> list[Finding]:

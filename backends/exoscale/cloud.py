@@ -83,8 +83,8 @@ class ExoscaleCloud:
 
         Treat unknown states as pending: the instance exists and is billed.
         """
-        is_kept = context.keeps and resource.is_resting
-        if is_kept or (resource.state == "destroyed" and context.served):
+        is_standby = context.standby and resource.is_stopped
+        if is_standby or (resource.state == "destroyed" and context.served):
             return Assessment.GONE, resource.state
         useless = USELESS.get(resource.state)
         if useless is not None or resource.state == "destroyed":

@@ -11,8 +11,11 @@ from ollama_proxy.base.errors import TransientError
 _MANAGER = "ollama-proxy"
 TAGS = TagFormat(("managed-by", _MANAGER), owner_letter="o", lease_letter="t")
 """Values begin with a letter and hold no ``:``."""
-PARKED = "parked"
-"""The launch of an instance that is stopped, and kept for the next one."""
+STANDBY = "parked"
+"""The label ``launch`` of an instance that is stopped, to stand by for the next one.
+
+The word is that of before: instances that were stopped then are found by it.
+"""
 
 LEAVING = frozenset({"destroying", "destroyed", "expunging"})
 """States in which an instance needs no deletion any more."""
@@ -34,9 +37,9 @@ class Instance(Resource, msgspec.Struct, frozen=True, rename="kebab"):
     disk_size: int | None = None
 
     @property
-    def is_parked(self) -> bool:
-        """Tell whether it is kept for the next launch."""
-        return self.labels.get("launch") == PARKED
+    def is_standby(self) -> bool:
+        """Tell whether it stands by for the next launch."""
+        return self.labels.get("launch") == STANDBY
 
     @property
     def raw_tags(self) -> dict[str, str]:
@@ -64,9 +67,9 @@ class Instance(Resource, msgspec.Struct, frozen=True, rename="kebab"):
         return self.state == "stopping"
 
     @property
-    def is_resting(self) -> bool:
-        """Tell whether it is stopped, and kept for the next launch."""
-        return self.is_parked and self.state == "stopped"
+    def is_stopped(self) -> bool:
+        """Tell whether it is stopped, and stands by for the next launch."""
+        return self.is_standby and self.state == "stopped"
 
 
 def read_instances(answer: dict[str, Any]) -> list[Instance]:

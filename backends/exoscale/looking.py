@@ -55,7 +55,7 @@ class ExoscaleLooks(ManagedBackend[Instance, Owners]):
     _ready: dict[LaunchId, Upstream]
 
     def _context(self, launch_id: LaunchId, record: ProvisioningRecord) -> StateContext:
-        return replace(super()._context(launch_id, record), keeps=record.parked)
+        return replace(super()._context(launch_id, record), standby=record.standby)
 
     async def _failed(
         self,

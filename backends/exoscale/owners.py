@@ -22,7 +22,7 @@ _GROUP_ID = "group "
 class Owners(CloudOwners[Instance]):
     """Sees and deletes things with our product's label, in all known zones.
 
-    Security groups have no labels: the owner id is in their name. A parked instance
+    Security groups have no labels: the owner id is in their name. A standby instance
     that fits no launch counts as expired.
     """
 
@@ -75,7 +75,7 @@ class Owners(CloudOwners[Instance]):
     def _instance(self, zone: str, one: Instance) -> Belonging:
         runs = one.state != "stopped"
         settings, disk = self._settings, self._settings.disk_price
-        parked = None if disk is None else disk * settings.disk_size
+        stopped = None if disk is None else disk * settings.disk_size
         return Belonging(
             f"{zone} {one.id}",
             f"instance {one.name or one.id} in {zone}",
@@ -85,7 +85,7 @@ class Owners(CloudOwners[Instance]):
             runs=runs,
             made_at=date_in(one.created_at),
             lease_end=one.lease_end or None,
-            per_hour=settings.price_per_hour if runs else parked,
+            per_hour=settings.price_per_hour if runs else stopped,
         )
 
     async def discard(self, one: Belonging) -> bool:

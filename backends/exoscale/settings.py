@@ -118,6 +118,16 @@ class ExoscaleSettings(BackendSettings):
         shown="https://api-{zone}.exoscale.com/v2",
     )
 
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Return every zone that is meant, in the order in which they are tried."""
+        return (self.zone, *self.fallback_zones)
+
+    @property
+    def instance_types(self) -> tuple[str, ...]:
+        """Return every instance type that is meant, in that order too."""
+        return (self.instance_type, *self.fallback_types)
+
     def spec_of(self, type_name: str) -> str:
         """Return a label value that changes with what an instance is made of."""
         parts = (type_name, self.template, str(self.disk_size), self.ollama_version)

@@ -8,7 +8,7 @@ from ollama_proxy.fleet.backend import Traits
 
 def traits_of(settings: ExoscaleSettings, *, poll_s: float) -> Traits:
     """Return the traits of the backend; ``poll_s``: the pause between two looks."""
-    gpus = least_gpus((settings.instance_type, *settings.fallback_types))
+    gpus = least_gpus(settings.instance_types)
     return Traits(
         starts_empty=settings.idle_action == "destroy",
         models_place=f"{settings.zone} {settings.template}",

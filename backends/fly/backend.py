@@ -13,7 +13,7 @@ from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.looking import FlyLooks
 from ollama_proxy.backends.fly.machines import (
-    RESTING,
+    STOPPED,
     TAGS,
     Machine,
     volume_name,
@@ -26,9 +26,7 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.traits import traits_of
 from ollama_proxy.backends.fly.volumes import Volumes
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import (
-    NotFoundError,
-)
+from ollama_proxy.base.errors import NotFoundError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import (
     Finding,
@@ -74,7 +72,7 @@ class FlyBackend(FlyLooks):
             remembers=remembers,
             journal=journal,
             clock=clock,
-            keeps=settings.idle_action != "destroy",
+            uses_standby=settings.idle_action != "destroy",
             lease_s=settings.lease,
             only_location=api.app,
             timing=timing,
@@ -146,7 +144,7 @@ class FlyBackend(FlyLooks):
         Others of that launch stay: they are in other slots, and the sweep ends them.
         """
         for _, machine in found:
-            if not (self._keeps and machine.is_resting):
+            if not (self._uses_standby and machine.is_stopped):
                 record = self._found(machine)
                 self._journal.put(launch_id, record)
                 return record, machine
@@ -166,8 +164,8 @@ class FlyBackend(FlyLooks):
         ours = self._ours(await self._machines())
         others = [one for one in ours if one.id != resource.id]
         for other in others:
-            if other.state in RESTING:
-                await self._end(self._api.app, other, keep=False)
+            if other.state in STOPPED:
+                await self._end(self._api.app, other, standby=False)
         if await self._settle_volumes([resource, *others]) and not others:
             self._settled = launch_id
 
@@ -182,7 +180,7 @@ class FlyBackend(FlyLooks):
         if self._journal.launches() <= {launch_id}:
             await self._settle_volumes(self._ours(await self._machines()))
 
-    def _is_worth_keeping(
+    def _may_stand_by(
         self, launch_id: LaunchId, record: ProvisioningRecord | None
     ) -> bool:
         """Tell whether a machine was ready once: in this launch, or in one before."""
@@ -191,14 +189,14 @@ class FlyBackend(FlyLooks):
         return record.identity not in {None, str(launch_id)}
 
     async def _end(
-        self, location: str, resource: Machine, *, keep: bool, again: bool = False
+        self, location: str, resource: Machine, *, standby: bool, again: bool = False
     ) -> None:
         """Stop or delete as for any cloud, but destroy what never ran or has failed.
 
         Fly may start the former by itself hours later, and may still bill the latter.
         """
-        is_kept = keep and resource.state not in {"created", "failed", "launch_failed"}
-        await super()._end(location, resource, keep=is_kept, again=again)
+        fits = resource.state not in {"created", "failed", "launch_failed"}
+        await super()._end(location, resource, standby=standby and fits, again=again)
 
     async def _end_unwanted(self, name: LaunchId) -> None:
         """Destroy a machine or volume that no launch has, if that is still so."""
@@ -220,11 +218,11 @@ class FlyBackend(FlyLooks):
 
     def _worth(self, resource: Machine) -> tuple[bool, ...]:
         has_models = resource.volume == self._journal.book.volume
-        return not resource.is_resting, not has_models
+        return not resource.is_stopped, not has_models
 
-    def _rests(self, resource: Machine) -> bool:
-        """Tell whether it rests, as last known: its host may be out of reach."""
-        return resource.state in RESTING
+    def _shows_stopped(self, resource: Machine) -> bool:
+        """Tell whether it is stopped, as last known: its host may be out of reach."""
+        return resource.state in STOPPED
 
     async def _needless_volumes(self, machines: list[Machine]) -> set[LaunchId]:
         needless = await self._volumes.needless(held=volumes_of(machines))
@@ -233,8 +231,8 @@ class FlyBackend(FlyLooks):
     @property
     def prices(self) -> Prices:
         """Return what the machine costs, running by the settings, and at rest."""
-        rest = self._premises.idle_price_per_hour(machines=self._resting)
-        return Prices(self._settings.price_per_hour, self._resting, rest)
+        rest = self._premises.idle_price_per_hour(machines=self._standby_count)
+        return Prices(self._settings.price_per_hour, self._standby_count, rest)
 
     @property
     def unattended_s(self) -> float | None:

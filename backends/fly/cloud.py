@@ -47,7 +47,7 @@ class FlyCloud:
         return await self._api.machine(resource_id)
 
     async def start(self, location: str, resource: Machine) -> None:
-        """Start a machine that rests."""
+        """Start a machine that is stopped."""
         async with self._api.machine_lock(resource.id) as nonce:
             await self._api.start(resource.id, nonce)
 

@@ -14,7 +14,7 @@ from ollama_proxy.backends.fly.evidence import (
     evidence_of_gone,
 )
 from ollama_proxy.backends.fly.machines import (
-    RESTING,
+    STOPPED,
     Machine,
 )
 from ollama_proxy.backends.fly.slots import FlySlots
@@ -44,12 +44,12 @@ class FlyLooks(FlySlots):
         return machine
 
     def _is_live(self, resource: Machine) -> bool:
-        return resource.state not in RESTING | {"created"}
+        return resource.state not in STOPPED | {"created"}
 
     async def _inspect_nothing(self, launch_id: LaunchId) -> Observation:
-        return await self._inspect_rest(launch_id)
+        return await self._inspect_remains(launch_id)
 
-    async def _inspect_rest(
+    async def _inspect_remains(
         self, launch_id: LaunchId, told: Evidence = NOTHING
     ) -> Observation:
         """Tell of a launch without a machine: what it leaves may have to go first."""
@@ -63,7 +63,7 @@ class FlyLooks(FlySlots):
         self, launch_id: LaunchId, resource: Machine
     ) -> Observation:
         told = await self._evidence(launch_id, resource)
-        return await self._inspect_rest(launch_id, told)
+        return await self._inspect_remains(launch_id, told)
 
     async def _failed(
         self,
@@ -87,10 +87,10 @@ class FlyLooks(FlySlots):
     ) -> Observation:
         """Tell of a launch whose machine Fly does not know any more."""
         if launch_id in self._told_to_stop or record.instance_id is None:
-            return await self._inspect_rest(launch_id)
+            return await self._inspect_remains(launch_id)
         last = self._last_shown.get(launch_id)
         told = await evidence_of_gone(self._api, record.instance_id, last)
-        return await self._inspect_rest(launch_id, told)
+        return await self._inspect_remains(launch_id, told)
 
     async def report(self, launch_id: LaunchId) -> str:
         """Return the events of a launch's machine, which is given up."""

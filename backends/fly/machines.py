@@ -12,7 +12,7 @@ from ollama_proxy.base.errors import TransientError
 _MANAGER = "ollama_proxy"
 TAGS = TagFormat((_MANAGER, "true"), prefix="ollama_proxy_")
 
-RESTING = frozenset({"stopped", "suspended"})
+STOPPED = frozenset({"stopped", "suspended"})
 """States in which a machine runs nothing and can be started again."""
 
 LEAVING = frozenset({"destroying", "destroyed", "replaced", "migrated"})
@@ -62,9 +62,9 @@ class Machine(Resource, msgspec.Struct, frozen=True):
         return self.state in {"stopping", "suspending"}
 
     @property
-    def is_resting(self) -> bool:
+    def is_stopped(self) -> bool:
         """Tell whether it runs nothing, by the word of a host that can be reached."""
-        return self.state in RESTING and self.host_status != "unreachable"
+        return self.state in STOPPED and self.host_status != "unreachable"
 
     @property
     def volume(self) -> str | None:

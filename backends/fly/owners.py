@@ -71,10 +71,10 @@ class Owners(CloudOwners[Machine]):
             one.tag("owner") or "",
             one.state,
             launch_id=one.launch,
-            runs=not one.is_resting,
+            runs=not one.is_stopped,
             made_at=date_in(one.created_at),
             lease_end=one.lease_end,
-            per_hour=at_rest if one.is_resting else settings.price_per_hour,
+            per_hour=at_rest if one.is_stopped else settings.price_per_hour,
         )
 
     def _volume(self, one: Volume, owner_id: str) -> Belonging:

@@ -11,7 +11,7 @@ from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.failures import AppTakenError, NoAppError
 from ollama_proxy.backends.fly.image import how_to_push, is_own, pinned
-from ollama_proxy.backends.fly.machines import RESTING, Machine
+from ollama_proxy.backends.fly.machines import STOPPED, Machine
 from ollama_proxy.backends.fly.regions import regions_in_words
 from ollama_proxy.backends.fly.settings import DISK_GB, HOURS_A_MONTH, FlySettings
 from ollama_proxy.backends.fly.volumes import Volumes
@@ -63,9 +63,11 @@ class AppSetup:
         price = self._settings.storage_price
         lines = []
         for machine in machines:
-            rests = machine.state in RESTING
+            is_stopped = machine.state in STOPPED
             cost = (
-                f"at most {DISK_GB * price:.2f} a month" if rests else "by the second"
+                f"at most {DISK_GB * price:.2f} a month"
+                if is_stopped
+                else "by the second"
             )
             named = f"machine {machine.id} in {machine.region}"
             lines.append(f"{named}, {self._settings.size}, {machine.state}: {cost}")

@@ -19,7 +19,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.failures import NameTakenError
-from ollama_proxy.backends.fly.machines import RESTING, Machine
+from ollama_proxy.backends.fly.machines import STOPPED, Machine
 from ollama_proxy.backends.fly.owners import Owners
 from ollama_proxy.backends.fly.provisioner import Provisioner
 from ollama_proxy.backends.fly.settings import FlySettings
@@ -92,16 +92,16 @@ class FlySlots(ManagedBackend[Machine, Owners]):
             self._refuse_strangers(machine)
             if machine.is_leaving:
                 raise ConflictError(f"the machine {machine.id} is being destroyed")
-            rests = machine.state in RESTING
-            if machine.host_status == "unreachable" and rests:
+            is_stopped = machine.state in STOPPED
+            if machine.host_status == "unreachable" and is_stopped:
                 continue  # it can't be started now
             if machine.launch == launch_id or (
-                machine.is_resting and machine.id not in used
+                machine.is_stopped and machine.id not in used
             ):
                 await self._take(launch_id, machine)
                 return
             if machine.id not in used:
-                await self._end(self._api.app, machine, keep=self._keeps)
+                await self._end(self._api.app, machine, standby=self._uses_standby)
                 raise ConflictError(
                     f"the machine {machine.id} is {machine.state} for a launch that"
                     " nobody knows, and is ended first"
@@ -144,14 +144,14 @@ class FlySlots(ManagedBackend[Machine, Owners]):
         machine = resource
         if machine.launch != launch_id:
             await self._cloud.tag(location, machine, {"launch": str(launch_id)})
-        if not (machine.is_resting or machine.state == "created"):
+        if not (machine.is_stopped or machine.state == "created"):
             return
         if bool(machine.volume) != (self._settings.volume_gb > 0):
-            await self._end(self._api.app, machine, keep=False)
+            await self._end(self._api.app, machine, standby=False)
             self._journal.put(launch_id, unsent(self._placements()[0]))
             told = "with" if self._settings.volume_gb else "without"
             raise ConflictError(f"the machine is made anew, {told} a volume")
-        self._resting = max(0, self._resting - machine.is_resting)
+        self._standby_count = max(0, self._standby_count - machine.is_stopped)
         self._journal.update(launch_id, started_at=self._clock.now(), seen_live=False)
         await self._renew_lease(location, machine)
         try:

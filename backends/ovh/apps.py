@@ -71,7 +71,7 @@ class App(Resource, msgspec.Struct, frozen=True, rename="camel"):
         return str((self.spec.resources or {}).get("flavor", "flavour unknown"))
 
     @property
-    def is_resting(self) -> bool:
+    def is_stopped(self) -> bool:
         """Tell whether it runs nothing and can be started again.
 
         A failed app counts as stopped once the platform reports no replica.

@@ -1,6 +1,6 @@
 """Keep one app that is started and stopped, or make one per launch.
 
-A kept app is only started, and a start can be repeated safely.
+A standby app is only started, and a start can be repeated safely.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
             remembers=remembers,
             journal=journal,
             clock=clock,
-            keeps=settings.idle_action == "stop",
+            uses_standby=settings.idle_action == "stop",
             lease_s=settings.lease,
             timing=timing,
         )
@@ -141,11 +141,11 @@ class OvhBackend(ManagedBackend[App, Owners]):
     def _described(self, location: str, resource: App) -> str:
         return described(location, resource)
 
-    async def _take_resting(self, launch_id: LaunchId) -> bool:
-        """Take the app that is kept for the next launch; False if there is none."""
-        if (resting := await self._one_that_rests()) is None:
+    async def _take_standby(self, launch_id: LaunchId) -> bool:
+        """Take the app that stands by; False if there is none."""
+        if (standby := await self._standby_app()) is None:
             return False
-        region, app = resting
+        region, app = standby
         identity = app.tag("identity")
         record = ProvisioningRecord(
             region, instance_id=app.id, identity=identity, seen=True
@@ -154,33 +154,33 @@ class OvhBackend(ManagedBackend[App, Owners]):
         await self._run(launch_id, region, app)
         return True
 
-    async def _one_that_rests(self) -> tuple[str, App] | None:
-        """Return the app that is kept for the next launch, and its region.
+    async def _standby_app(self) -> tuple[str, App] | None:
+        """Return the app that stands by, and its region.
 
         An app in a region that recently had no room is skipped if one can be made in
         another region.
         """
-        if not self._keeps:
+        if not self._uses_standby:
             return None
         used = self._journal.instance_ids()
-        resting: dict[str, App] = {}
+        standby: dict[str, App] = {}
         found = await self._inventory.everything(surely=self._settings.region)
         for region, app in found:
-            if self._is_kept(app) and app.id not in used:
-                resting.setdefault(region, app)
+            if self._is_standby(app) and app.id not in used:
+                standby.setdefault(region, app)
         placements = self._room.in_order(self._placements())
         is_full_everywhere = all(self._room.is_full(one) for one in placements)
         for placement in placements:
             if self._room.is_full(placement) and not is_full_everywhere:
                 return None
-            if placement.location in resting:
-                return placement.location, resting[placement.location]
+            if placement.location in standby:
+                return placement.location, standby[placement.location]
         return None
 
-    def _is_kept(self, resource: App) -> bool:
-        """Tell whether an app is one to be started again: it rests, and is as meant."""
+    def _is_standby(self, resource: App) -> bool:
+        """Tell whether an app may be started again: it is stopped, and as meant."""
         fits = resource.tag("spec") == self._provisioner.spec
-        return super()._is_kept(resource) and fits
+        return super()._is_standby(resource) and fits
 
     async def _inspect_lost(
         self, launch_id: LaunchId, record: ProvisioningRecord
@@ -211,25 +211,25 @@ class OvhBackend(ManagedBackend[App, Owners]):
         return super()._forgotten(launch_id)
 
     async def _end(
-        self, location: str, resource: App, *, keep: bool, again: bool = False
+        self, location: str, resource: App, *, standby: bool, again: bool = False
     ) -> None:
         """Stop or delete as for any cloud, except a failed app.
 
-        A failed app that may still run something is deleted, never kept. If nothing of
-        it runs, a stop makes the platform count it as stopped; the platform may refuse
-        that call.
+        A failed app that may still run something is deleted, and never stands by. If
+        nothing of it runs, a stop makes the platform count it as stopped; the platform
+        may refuse that call.
         """
         if resource.state == "ERROR":
             why = resource.why()
             self._log.error(log.INSTANCE_BROKEN, instance=resource.id, error=why)
-        if keep and resource.state in {"ERROR", "FAILED"}:
-            if resource.is_resting:
+        if standby and resource.state in {"ERROR", "FAILED"}:
+            if resource.is_stopped:
                 self._refuse_foreign(location, resource)
                 with contextlib.suppress(ConflictError, NotFoundError):
                     await self._cloud.stop(location, resource)
                 return
-            keep = False
-        await super()._end(location, resource, keep=keep, again=again)
+            standby = False
+        await super()._end(location, resource, standby=standby, again=again)
 
     def _is_expired(self, resource: App) -> bool:
         return not resource.is_stopping and super()._is_expired(resource)
@@ -243,7 +243,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
     @property
     def prices(self) -> Prices:
         """Return what the app costs, by the settings; a stopped one is free."""
-        return Prices(self._settings.price_per_hour, self._resting, 0.0)
+        return Prices(self._settings.price_per_hour, self._standby_count, 0.0)
 
     @property
     def unattended_s(self) -> float | None:

@@ -89,7 +89,7 @@ class CliDriver:
             raise OutcomeUnknownError(f"`ovhai app run`: {error}") from error
 
     async def start(self, app_id: str) -> None:
-        """Start an app that rests."""
+        """Start an app that is stopped."""
         await self._call(["app", "start"], [app_id])
 
     async def stop(self, app_id: str) -> None:

@@ -47,7 +47,7 @@ class OvhCloud:
         return await self.driver(location).app(resource_id)
 
     async def start(self, location: str, resource: App) -> None:
-        """Start an app that rests; it may be asked for twice."""
+        """Start an app that is stopped; it may be asked for twice."""
         await self.driver(location).start(resource.id)
 
     async def stop(self, location: str, resource: App) -> None:

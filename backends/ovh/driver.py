@@ -32,7 +32,7 @@ class Driver(Protocol):
         """Make an app, which starts at once. Asked twice, it makes two."""
 
     async def start(self, app_id: str) -> None:
-        """Start an app that rests."""
+        """Start an app that is stopped."""
 
     async def stop(self, app_id: str) -> None:
         """Ask for an app to stop; it does so later."""

@@ -62,7 +62,7 @@ def to_replace(
 def _words(region: str, app: App, per_hour: float | None) -> str:
     owner = app.tag("owner")
     whose = f", of the owner {owner}" if owner else ""
-    if app.is_resting:
+    if app.is_stopped:
         price = "costs nothing now"
     elif per_hour is None:
         price = "price unknown"
@@ -112,11 +112,11 @@ class Namesakes:
                         said = seen.state.lower()
                         if seen.state == "DELETED":
                             return
-                        if seen.is_resting or seen.state in {"FAILED", "ERROR"}:
+                        if seen.is_stopped or seen.state in {"FAILED", "ERROR"}:
                             if not is_told:
                                 yield f"deleting the app {app.id} in {region}"
                             is_told = True
-                            await driver.delete(app.id, force=not seen.is_resting)
+                            await driver.delete(app.id, force=not seen.is_stopped)
                         elif seen.state not in {"STOPPING", "DELETING"}:
                             await driver.stop(app.id)
                     except NotFoundError:

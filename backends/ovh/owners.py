@@ -51,7 +51,7 @@ class Owners(CloudOwners[App]):
 
     def belonging(self, region: str, app: App) -> Belonging:
         """Return an app as a `Belonging`."""
-        runs = not app.is_resting
+        runs = not app.is_stopped
         return Belonging(
             f"{region} {app.id}",
             f"app {app.id} in {region}, {app.flavor}",

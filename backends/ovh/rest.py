@@ -74,7 +74,7 @@ class RestDriver:
             raise OutcomeUnknownError(str(error)) from error
 
     async def start(self, app_id: str) -> None:
-        """Start an app that rests."""
+        """Start an app that is stopped."""
         await self._call("PUT", f"/v1/app/{app_id}/start")
 
     async def stop(self, app_id: str) -> None:

@@ -15,11 +15,11 @@ def assess(
     match app.state:
         case "DELETED":
             thought = Assessment.GONE
-        case "STOPPED" | "FAILED" if known.start_not_visible_yet and app.is_resting:
+        case "STOPPED" | "FAILED" if known.start_not_visible_yet and app.is_stopped:
             why = "started, not yet shown"
-        case "STOPPED" if known.keeps:
+        case "STOPPED" if known.standby:
             thought = Assessment.GONE
-        case "FAILED" if known.keeps and known.told_to_stop and app.is_resting:
+        case "FAILED" if known.standby and known.told_to_stop and app.is_stopped:
             thought = Assessment.GONE
         case "FAILED" | "ERROR" | "STOPPED" | "STOPPING" | "DELETING":
             thought, why = Assessment.FAILED, app.why()

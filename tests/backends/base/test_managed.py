@@ -52,7 +52,7 @@ async def provided() -> AsyncIterator[Provider]:
 
 
 class TestDeleted(BackendContract):
-    keeps = False
+    uses_standby = False
 
     @pytest.fixture(autouse=True)
     async def with_a_provider(self) -> AsyncIterator[None]:
@@ -65,12 +65,16 @@ class TestDeleted(BackendContract):
         notes = self.notes.setdefault(owner_id, MemoryNotes())
         clock = JumpingClock()
         return ToyBackend(
-            self.provider, owner_id=owner_id, notes=notes, clock=clock, keeps=self.keeps
+            self.provider,
+            owner_id=owner_id,
+            notes=notes,
+            clock=clock,
+            uses_standby=self.uses_standby,
         )
 
 
 class TestKept(TestDeleted):
-    keeps = True
+    uses_standby = True
 
 
 class Deployment:
@@ -82,13 +86,13 @@ class Deployment:
         self.clock = JumpingClock()
         self._opened = contextlib.AsyncExitStack()
 
-    def open(self, *, keeps: bool = False) -> ToyBackend:
+    def open(self, *, uses_standby: bool = False) -> ToyBackend:
         backend = ToyBackend(
             self.provider,
             owner_id=OURS,
             notes=self.notes,
             clock=self.clock,
-            keeps=keeps,
+            uses_standby=uses_standby,
             remembers=lambda launch_id: launch_id in {LAUNCH, OTHER},
         )
         self._opened.push_async_callback(backend.aclose)
@@ -202,10 +206,10 @@ async def test_a_location_that_does_not_answer_hides_nothing(
         await backend.owned()
 
 
-async def test_what_rests_is_started_again_and_not_made_anew(
+async def test_what_stands_by_is_started_again_and_not_made_anew(
     deployment: Deployment,
 ) -> None:
-    backend = deployment.open(keeps=True)
+    backend = deployment.open(uses_standby=True)
     await backend.start(LAUNCH)
     await backend.inspect(LAUNCH)
     await backend.stop(LAUNCH)
@@ -215,10 +219,10 @@ async def test_what_rests_is_started_again_and_not_made_anew(
     assert deployment.provider.boxes["b0"]["power"] == "off"
 
 
-async def test_a_second_instance_that_rests_is_swept_alone(
+async def test_a_second_instance_that_stands_by_is_swept_alone(
     deployment: Deployment,
 ) -> None:
-    backend = deployment.open(keeps=True)
+    backend = deployment.open(uses_standby=True)
     for launch_id in (LAUNCH, OTHER):
         await backend.start(launch_id)
         await backend.inspect(launch_id)

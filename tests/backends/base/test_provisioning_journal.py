@@ -81,7 +81,7 @@ def test_purchases_of_a_former_version_are_known(former: Store) -> None:
         served=True,
         type_name="gpua5000.small",
         operation_id="o1",
-        parked=True,
+        standby=True,
         doomed=True,
     )
     assert set(journal.book.locations) == {"at-vie-2", "ch-gva-2", "de-fra-1"}

@@ -82,7 +82,7 @@ async def forgotten(rig: Rig) -> None:
     await backend.aclose()
 
 
-async def parked(rig: Rig) -> None:
+async def standby(rig: Rig) -> None:
     """Leave an instance that is stopped, and kept for the next launch."""
     backend: ExoscaleBackend = rig.open(LOST, idle_action="stop")
     await backend.start(LAUNCH)
@@ -127,7 +127,7 @@ def _say_nothing(_line: str) -> None:
 Command = Callable[[Rig, Path], Awaitable[None]]
 COMMANDS: dict[str, tuple[Callable[[Rig], Awaitable[None]], Command, bool, str]] = {
     "sweep": (forgotten, sweep, True, "destroy"),
-    "sweep --stopped": (parked, sweep_stopped, True, "stop"),
+    "sweep --stopped": (standby, sweep_stopped, True, "stop"),
     "sweep --owner ID --yes": (forgotten, sweep_owner, False, "destroy"),
     "sweep --adopt-owner ID --yes, sweep": (
         forgotten,

@@ -160,7 +160,7 @@ async def test_calls_keep_to_flys_pace(rig: Rig, api: FlyApi) -> None:
 
 
 def thought(state: str, *, host: str = "ok", **known: bool) -> Assessment:
-    plain = {"keeps": True, "told_to_stop": False, "start_not_visible_yet": False}
+    plain = {"standby": True, "told_to_stop": False, "start_not_visible_yet": False}
     circumstances = plain | known
     machine = Machine("a", state=state, host_status=host)
     return assess(machine, StateContext(**circumstances))[0]
@@ -201,12 +201,12 @@ def test_a_machine_on_a_host_out_of_reach_is_not_gone_unless_it_was_stopped() ->
 
 
 def test_a_machine_on_a_host_out_of_reach_is_not_taken_to_rest() -> None:
-    assert Machine("a", state="stopped").is_resting
-    assert not Machine("a", state="stopped", host_status="unreachable").is_resting
+    assert Machine("a", state="stopped").is_stopped
+    assert not Machine("a", state="stopped", host_status="unreachable").is_stopped
 
 
 def test_a_machine_of_one_launch_has_to_be_destroyed_still() -> None:
-    assert thought("stopped", keeps=False) is Assessment.FAILED
+    assert thought("stopped", standby=False) is Assessment.FAILED
 
 
 def test_a_machine_that_was_just_started_may_still_be_shown_at_rest() -> None:

@@ -23,8 +23,8 @@ class Misfortune:
     """One fault: what is arranged, what happens once ready, how it comes out.
 
     ``serves``: requests that wait are answered by a machine in the end. ``between``:
-    what happens while it rests, before it is asked for again; ``mended``: once that
-    has served, or was refused if ``refused_between``. ``others``: somebody else of
+    what happens while it is stopped, before it is asked for again; ``mended``: once
+    that has served, or was refused if ``refused_between``. ``others``: somebody else of
     this product is in the app, too.
     """
 
@@ -162,14 +162,14 @@ def a_twin(rig: Rig) -> None:
 
 
 def a_twin_takes_it(rig: Rig) -> None:
-    """Let such a proxy start what rests, or make one of its own in its place."""
-    rests = [one for one in rig.cloud.ours() if rig.cloud.state(one) == "stopped"]
-    if not rests:
+    """Let such a proxy start what is stopped, or make one of its own in its place."""
+    stopped = [one for one in rig.cloud.ours() if rig.cloud.state(one) == "stopped"]
+    if not stopped:
         a_twin(rig)
         return
-    rests[0].metadata["ollama_proxy_launch"] = TWIN
-    rests[0].metadata["ollama_proxy_lease"] = f"{rig.clock.wall() + 1e9:.0f}"
-    rig.cloud.change(rests[0], "start")
+    stopped[0].metadata["ollama_proxy_launch"] = TWIN
+    stopped[0].metadata["ollama_proxy_lease"] = f"{rig.clock.wall() + 1e9:.0f}"
+    rig.cloud.change(stopped[0], "start")
 
 
 def the_twin_stops(rig: Rig) -> None:
@@ -299,7 +299,7 @@ MISFORTUNES = {
         says="copy of this state folder",
         others=True,
     ),
-    "a twin starts what rests": Misfortune(
+    "a twin starts what is stopped": Misfortune(
         between=a_twin_takes_it, mended=the_twin_stops, refused_between=True
     ),
     "the token is revoked for a while": Misfortune(

@@ -48,7 +48,7 @@ async def test_a_running_proxy_goes_on_with_the_new_image_and_then_with_none(
         await woken(proxy)
         before = images(rig)
         second = await typed(rig, proxy, "deploy", NEW)
-        resting = images(rig)
+        stopped = images(rig)
         await woken(proxy)
         after = images(rig)
         gone = await typed(rig, proxy, "delete", "--yes")
@@ -59,6 +59,6 @@ async def test_a_running_proxy_goes_on_with_the_new_image_and_then_with_none(
     assert (first[0], second[0], gone[0]) == (0, 0, 0), (first, second, gone)
     assert "the running proxy does it" in second[1]
     assert "the proxy stops its instance" in second[1]
-    assert (before, resting, after) == ([IMAGE], [], [NEW])
+    assert (before, stopped, after) == ([IMAGE], [], [NEW])
     assert asked["status"] == "ok"
     assert (rig.cloud.paid, rig.cloud.volumes()) == ([], [])

@@ -25,7 +25,7 @@ async def deployed(backend: OvhBackend, image: str = IMAGE) -> list[str]:
         return [step async for step in backend.deploy(image)]
 
 
-async def test_an_app_is_deployed_once_and_rests(rig: Rig) -> None:
+async def test_an_app_is_deployed_once_and_stopped(rig: Rig) -> None:
     rig.cloud.timing = Timing(scale_s=0.1, stop_s=0.1)
     backend = rig.open(image=None)
     first = await deployed(backend)

@@ -33,7 +33,7 @@ def there(rig: Rig) -> list[FakeApp]:
     return [app for app in rig.cloud.apps.values() if rig.cloud.is_there(app)]
 
 
-async def test_a_resting_app_of_another_image_is_replaced(rig: Rig) -> None:
+async def test_a_stopped_app_of_another_image_is_replaced(rig: Rig) -> None:
     rig.cloud.timing = Timing(stop_s=0.05, delete_s=0.05)
     backend = rig.open(image=None)
     await deployed(backend, IMAGE)

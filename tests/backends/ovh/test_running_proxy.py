@@ -76,13 +76,13 @@ async def test_a_running_proxy_goes_on_with_the_new_image(rig: Rig) -> None:
         await woken(proxy)
         before = images(rig)
         second = await typed(rig, proxy, "deploy", NEW)
-        resting = images(rig)
+        stopped = images(rig)
         await woken(proxy)
         after = images(rig)
 
     assert (first[0], second[0]) == (0, 0), (first, second)
     assert "the proxy stops its instance" in second[1]
-    assert (before, resting, after) == ([IMAGE], [], [NEW])
+    assert (before, stopped, after) == ([IMAGE], [], [NEW])
 
 
 async def test_everything_is_deleted_beside_a_running_proxy(rig: Rig) -> None:
@@ -160,7 +160,7 @@ async def test_a_launch_whose_app_was_replaced_without_a_proxy_is_gone_for_the_n
         await asyncio.to_thread(proxy.kill)
         running = images(rig)
         replaced = await typed(rig, proxy, "deploy", NEW)
-        resting = images(rig)
+        stopped = images(rig)
     async with serving(rig) as proxy:
         asleep = lambda: proxy.get("/status")["instance_status"] == "cold"  # noqa: E731
         await asyncio.to_thread(proxy.until, asleep, 60.0)
@@ -171,7 +171,7 @@ async def test_a_launch_whose_app_was_replaced_without_a_proxy_is_gone_for_the_n
 
     assert replaced[0] == 0, replaced
     assert "the running proxy does it" not in replaced[1]
-    assert (running, resting, meanwhile, woken_again) == ([IMAGE], [], [], [NEW])
+    assert (running, stopped, meanwhile, woken_again) == ([IMAGE], [], [], [NEW])
     assert rig.cloud.paid == []
 
 

@@ -8,7 +8,7 @@ from ollama_proxy.backends.ovh.states import assess
 from ollama_proxy.base.errors import TransientError
 
 KNOWN = {
-    "keeps": True,
+    "standby": True,
     "told_to_stop": False,
     "start_not_visible_yet": False,
     "waited_s": 10.0,
@@ -45,7 +45,7 @@ def test_each_state_of_a_kept_app(state: str, expected: Assessment) -> None:
 
 
 def test_a_stopped_app_of_one_launch_has_to_be_deleted_still() -> None:
-    assert thought("STOPPED", keeps=False) is Assessment.FAILED
+    assert thought("STOPPED", standby=False) is Assessment.FAILED
 
 
 def test_an_app_that_was_just_started_may_still_be_shown_stopped() -> None:

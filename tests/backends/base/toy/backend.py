@@ -51,7 +51,7 @@ class Box(Resource, msgspec.Struct, frozen=True, rename={"created_at": "at"}):
         return False
 
     @property
-    def is_resting(self) -> bool:
+    def is_stopped(self) -> bool:
         return self.power == "off"
 
 
@@ -83,9 +83,9 @@ class ToyCloud:
         self._provider.annotate(resource.id, TAGS.spelt(tags))
 
     def assess(self, resource: Box, context: StateContext) -> tuple[Assessment, str]:
-        if resource.is_resting and context.start_not_visible_yet:
+        if resource.is_stopped and context.start_not_visible_yet:
             return Assessment.PENDING, "switched on, not yet shown"
-        if resource.is_resting and context.keeps:
+        if resource.is_stopped and context.standby:
             return Assessment.GONE, "off"
         if resource.power == "on":
             return Assessment.MAYBE_READY, "on"
@@ -118,7 +118,7 @@ class ToyOwners(CloudOwners[Box]):
             box.tag("owner") or "",
             box.power,
             launch_id=box.launch,
-            runs=not box.is_resting,
+            runs=not box.is_stopped,
             made_at=date_in(box.created_at),
             lease_end=box.lease_end,
         )
@@ -137,7 +137,7 @@ class ToyBackend(ManagedBackend[Box, ToyOwners]):
         owner_id: str,
         notes: Notes,
         clock: Clock,
-        keeps: bool = False,
+        uses_standby: bool = False,
         remembers: Callable[[LaunchId], bool] = lambda _: True,
     ) -> None:
         cloud = ToyCloud(provider)
@@ -148,7 +148,7 @@ class ToyBackend(ManagedBackend[Box, ToyOwners]):
             remembers=remembers,
             journal=ProvisioningJournal(notes, clock.now()),
             clock=clock,
-            keeps=keeps,
+            uses_standby=uses_standby,
             lease_s=LEASE_S,
         )
         self._provider = provider

@@ -1,7 +1,7 @@
-"""Keep stopped instances, with their disk, for the next launch.
+"""Have instances stand by: stopped, with their disk, for the next launch.
 
-A parked instance has the certificate of the launch that it was bought for, named by its
-label ``identity``. Its lease is the date until which it is kept.
+A standby instance has the certificate of the launch that it was bought for, named by
+its label ``identity``. Its lease is the date until which it stands by.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from ollama_proxy.backends.base.placement import Placement
 from ollama_proxy.backends.base.provisioning_journal import ProvisioningRecord, unsent
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.instances import (
-    PARKED,
+    STANDBY,
     TAGS,
     Instance,
     read_instance,
@@ -50,45 +50,46 @@ class Standby:
         self.is_open = settings.idle_action == "stop"
         self._settings = settings
         self._clock = clock
-        self._kept: dict[str, int | None] = {}
+        self._disks_gib: dict[str, int | None] = {}
+        """The disk of each instance that stands by, by its id; None if unknown."""
         self._stopping_since: dict[str, float] = {}
         self._start_tries: dict[str, int] = {}
         self._log = structlog.get_logger()
 
     @property
     def prices(self) -> Prices:
-        """Return the prices of running and of kept instances; None where unknown."""
+        """Return the prices of running and stopped instances; None where unknown."""
         settings = self._settings
         each = settings.disk_price
-        sizes = [size for size in self._kept.values() if size is not None]
-        is_known = each is not None and len(sizes) == len(self._kept)
-        kept = (each or 0.0) * sum(sizes) if is_known else None
-        return Prices(settings.price_per_hour, len(self._kept), kept)
+        sizes = [size for size in self._disks_gib.values() if size is not None]
+        is_known = each is not None and len(sizes) == len(self._disks_gib)
+        standby = (each or 0.0) * sum(sizes) if is_known else None
+        return Prices(settings.price_per_hour, len(self._disks_gib), standby)
 
     def count(self, instances: list[Instance]) -> None:
-        """Remember the kept instances found by the last look at all zones.
+        """Remember the standby instances found by the last look at all zones.
 
-        Lists have no disk sizes: those known from looks at single instances are kept.
+        Lists have no disk sizes: those known from looks at single instances stay.
         """
-        parked = [instance.id for instance in instances if instance.is_parked]
-        self._kept = {name: self._kept.get(name) for name in parked}
+        found = [instance.id for instance in instances if instance.is_standby]
+        self._disks_gib = {name: self._disks_gib.get(name) for name in found}
 
     def forget(self, instance: Instance) -> None:
-        """Forget an instance that is not kept any more."""
-        self._kept.pop(instance.id, None)
+        """Forget an instance that does not stand by any more."""
+        self._disks_gib.pop(instance.id, None)
 
     async def measure(self, api: ExoscaleApi, instance: Instance) -> None:
-        """Remember the disk size of a kept instance: it may differ from the settings.
+        """Remember the disk size of a standby instance: the settings may differ.
 
         If it can't be read, the price is unknown.
         """
         with contextlib.suppress(BackendError):
             seen = read_instance(await api.call("get_instance", id=instance.id))
-            self._kept[instance.id] = seen.disk_size
+            self._disks_gib[instance.id] = seen.disk_size
 
     def words(self, zone: str, instance: Instance) -> str:
-        """Return what a kept instance is, until when it is kept, and its price."""
-        size, each = self._kept.get(instance.id), self._settings.disk_price
+        """Return what an instance is, until when it stands by, and its price."""
+        size, each = self._disks_gib.get(instance.id), self._settings.disk_price
         disk = "a disk of unknown size" if size is None else f"a disk of {size} GiB"
         price = "price unknown"
         if size is not None and each is not None:
@@ -101,18 +102,18 @@ class Standby:
         )
 
     def is_over(self, instance: Instance) -> bool:
-        """Tell whether a parked instance was kept long enough, or is not wanted."""
-        kept_until = instance.lease_end or 0.0
-        return not self.is_open or kept_until < self._clock.wall()
+        """Tell whether an instance has stood by long enough, or is not wanted."""
+        until = instance.lease_end or 0.0
+        return not self.is_open or until < self._clock.wall()
 
-    async def park(
+    async def stop(
         self,
         api: ExoscaleApi,
         instance: Instance,
         record: ProvisioningRecord,
         launch: LaunchId,
     ) -> bool:
-        """Go one step: stop a running instance, or keep a stopped one.
+        """Go one step: stop a running instance, or have a stopped one stand by.
 
         The label is changed last: until then the instance belongs to its launch, and is
         billed. False if it can't be stopped, or not in time: then it must be deleted.
@@ -126,12 +127,12 @@ class Standby:
                 await api.call("stop_instance", id=instance.id)
             elif instance.state == "stopped":
                 until = self._clock.wall() + self._settings.destroy_after
-                tags = {"launch": PARKED, "lease": f"{until:.0f}"}
+                tags = {"launch": STANDBY, "lease": f"{until:.0f}"}
                 tags["identity"] = record.identity or str(launch)
                 labels = instance.labels | TAGS.spelt(tags)
                 await api.call("update_instance", id=instance.id, labels=labels)
                 del self._stopping_since[instance.id]
-                self._kept[instance.id] = instance.disk_size
+                self._disks_gib[instance.id] = instance.disk_size
         except (CredentialsError, SpecError) as error:
             self._note("stop of an idle instance", error)
             return False
@@ -140,12 +141,12 @@ class Standby:
     async def wake(
         self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Placement
     ) -> ProvisioningRecord:
-        """Give a parked instance to a launch; it is started by `start`."""
+        """Give an instance that stands by to a launch; `start` starts it."""
         lease_end = self._clock.wall() + self._settings.lease
         tags = {"launch": str(launch), "lease": f"{lease_end:.0f}"}
         labels = instance.labels | TAGS.spelt(tags)
         await api.carry_out("update_instance", id=instance.id, labels=labels)
-        self._kept.pop(instance.id, None)
+        self._disks_gib.pop(instance.id, None)
         identity = instance.labels.get("identity", "")
         return replace(
             unsent(offer),
@@ -156,7 +157,7 @@ class Standby:
         )
 
     async def start(self, api: ExoscaleApi, record: ProvisioningRecord) -> bool:
-        """Start a parked instance; False if that is refused, and it must be deleted.
+        """Start a standby instance; False if that is refused, and it must be deleted.
 
         A lack of capacity is a refusal, whether the response or the operation reports
         it. A passing error is raised; after `_START_TRIES` of them it counts as a

@@ -56,7 +56,7 @@ async def started(backend: ExoscaleBackend, launch_id: LaunchId) -> None:
                 return
 
 
-async def parked(backend: ExoscaleBackend, launch_id: LaunchId = FIRST) -> None:
+async def standby(backend: ExoscaleBackend, launch_id: LaunchId = FIRST) -> None:
     await started(backend, launch_id)
     await until(backend, launch_id, Phase.RUNNING)
     await backend.renew(launch_id, serves=True)
@@ -66,7 +66,7 @@ async def parked(backend: ExoscaleBackend, launch_id: LaunchId = FIRST) -> None:
 async def test_what_served_is_stopped_and_kept(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     (instance,) = rig.cloud.instances.values()
 
     assert rig.cloud.state(instance) == "stopped"
@@ -79,7 +79,7 @@ async def test_what_served_is_stopped_and_kept(
 async def test_what_is_kept_is_listed_with_the_price_of_the_disk_that_it_has(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     changed = rig.open(idle_action="stop", disk_price="0.0001", disk_size="400")
     await changed.owned()
     (told,) = await changed.kept()
@@ -95,7 +95,7 @@ async def test_what_is_kept_is_listed_with_the_price_of_the_disk_that_it_has(
 async def test_a_disk_that_cannot_be_seen_has_an_unknown_price(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     again = rig.open(idle_action="stop", disk_price="0.0001")
     rig.server.always["get-instance"] = "403"
     await again.owned()
@@ -110,7 +110,7 @@ async def test_a_disk_that_cannot_be_seen_has_an_unknown_price(
 async def test_what_is_kept_is_deleted_on_order_before_its_time(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     stranger = rig.cloud.stranger()
     listed = await backend.release(dry_run=True)
     (instance, _) = rig.cloud.instances.values()
@@ -130,7 +130,7 @@ async def test_what_is_kept_is_deleted_on_order_before_its_time(
 async def test_what_a_launch_has_is_not_deleted_with_what_is_kept(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     await started(backend, SECOND)
     await until(backend, SECOND, Phase.RUNNING)
 
@@ -147,7 +147,7 @@ async def test_a_running_proxy_lists_and_deletes_what_is_kept(
         tmp_path / "proxy", backend=backend, OLLAMA_MODEL="tiny"
     ) as proxy:
         await proxy.wake()
-        kept = backend._journal._kept  # what never served is deleted, not kept
+        kept = backend._journal._records  # what never served is deleted, not kept
         await proxy.until(lambda: any(one.served for one in kept.values()))
         proxy.parts.pool.stop()
         await proxy.until(lambda: proxy.state == "cold")
@@ -167,8 +167,8 @@ async def test_a_running_proxy_lists_and_deletes_what_is_kept(
 async def test_the_next_launch_starts_it_again_and_trusts_its_certificate(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
-    await parked(backend, SECOND)
+    await standby(backend)
+    await standby(backend, SECOND)
 
     assert rig.cloud.bought == 1
     assert "start-instance" in rig.server.calls
@@ -216,9 +216,9 @@ async def test_through_the_proxy_a_second_cycle_needs_no_purchase(
 async def test_one_that_does_not_start_is_deleted_and_another_is_bought(
     rig: Rig, backend: ExoscaleBackend, start_fails: str, starts: int
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     rig.cloud.start_fails = start_fails
-    await parked(backend, SECOND)
+    await standby(backend, SECOND)
     states = [rig.cloud.state(one) for one in rig.cloud.instances.values()]
 
     assert states == ["destroyed", "stopped"]
@@ -230,22 +230,22 @@ async def test_one_that_does_not_start_is_deleted_and_another_is_bought(
 async def test_a_start_that_fails_for_the_moment_costs_no_purchase(
     rig: Rig, backend: ExoscaleBackend, start_fails: str
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     rig.cloud.start_fails = start_fails
     with pytest.raises(BackendError):
         await backend.start(SECOND)
     rig.cloud.start_fails = None
-    await parked(backend, SECOND)
+    await standby(backend, SECOND)
 
     assert rig.cloud.bought == 1
 
 
 async def test_one_of_another_type_is_left_to_its_time(rig: Rig) -> None:
     before = rig.open(idle_action="stop")
-    await parked(before)
+    await standby(before)
     await before.aclose()
     after = rig.open(idle_action="stop", instance_type="standard.small")
-    await parked(after, SECOND)
+    await standby(after, SECOND)
     await after.aclose()
 
     assert rig.cloud.bought == 2
@@ -266,7 +266,7 @@ async def test_what_never_served_is_deleted(rig: Rig, backend: ExoscaleBackend) 
 async def test_what_nobody_needed_for_long_is_swept(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     kept = await backend.owned()
     rig.clock.ahead_s += 86_401.0
     over = await backend.owned()
@@ -297,7 +297,7 @@ async def test_a_stop_that_is_cut_short_leaves_nothing_that_runs(
 async def test_if_stopped_ones_are_not_wanted_any_more_they_are_swept(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     changed = rig.open(idle_action="destroy")
     over = await changed.owned()
     for launch_id in over:
@@ -329,12 +329,12 @@ async def test_the_sweep_of_expired_leases_needs_no_state(rig: Rig) -> None:
 async def test_a_proxy_that_dies_while_it_wakes_one_starts_it_all_the_same(
     rig: Rig, backend: ExoscaleBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await parked(backend)
+    await standby(backend)
     monkeypatch.setattr(backend._journal, "put", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        await backend._take_resting(SECOND)
+        await backend._take_standby(SECOND)
     again = rig.open(idle_action="stop")
-    await parked(again, SECOND)
+    await standby(again, SECOND)
     await again.aclose()
 
     assert rig.cloud.bought == 1
@@ -370,7 +370,7 @@ async def test_one_that_may_not_be_stopped_is_deleted(
     rig: Rig, backend: ExoscaleBackend
 ) -> None:
     rig.server.always["stop-instance"] = "403"
-    await parked(backend)
+    await standby(backend)
     (instance,) = rig.cloud.instances.values()
 
     assert not rig.cloud.exists(instance)
@@ -394,7 +394,7 @@ async def test_one_that_does_not_stop_is_deleted(
 
 async def test_a_zone_that_left_the_settings_is_still_looked_into(rig: Rig) -> None:
     before = rig.open(idle_action="stop")
-    await parked(before)
+    await standby(before)
     await before.aclose()
     moved = rig.open(idle_action="stop", zone="de-fra-1")
     rig.clock.ahead_s += 86_401.0
