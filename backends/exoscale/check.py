@@ -1,7 +1,8 @@
 """Examine what a purchase would need, without making one."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
+from ollama_proxy.backends.base.findings import Look, findings_of
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.choices import (
     SYSTEM_GIB,
@@ -78,36 +79,22 @@ async def examine(api: ExoscaleApi, settings: ExoscaleSettings) -> list[Finding]
         cards = f"{kind.gpus} GPU(s)" if kind.gpus else "no GPU"
         return f"{kind.name}: {kind.cpus} CPUs, {cards}"
 
-    async def look_at_quota() -> str:
-        return await _quota(api, found)
-
-    async def look_at_template() -> str:
-        return await _template(api, settings)
-
     async def look_at_group() -> str:
         await api.call("list_security_groups", visibility="private")
         networks = ", ".join(settings.allowed_cidr)
         return networks or "found from Exoscale's events when an instance is made"
 
-    looks: dict[str, Callable[[], Awaitable[str]]] = {
+    looks: dict[str, Look] = {
         "instance type": look_at_type,
-        "quota": look_at_quota,
-        "template and disk": look_at_template,
+        "quota": lambda: _quota(api, found),
+        "template and disk": lambda: _template(api, settings),
         "who may connect": look_at_group,
     }
-    for subject, look in looks.items():
-        findings.append(await _finding(subject, look))
+    findings += await findings_of(looks)
     price = settings.price_per_hour
     told = f"{price:.2f} per hour while it runs" if price is not None else "unknown"
     findings.append(Finding("price", ok=True, detail=told))
     return findings
-
-
-async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
-    try:
-        return Finding(subject, ok=True, detail=await look())
-    except BackendError as error:
-        return Finding(subject, ok=False, detail=str(error))
 
 
 async def _quota(api: ExoscaleApi, found: list[InstanceType]) -> str:

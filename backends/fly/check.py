@@ -1,8 +1,8 @@
 """Examine what a machine would need, without making one."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ollama_proxy.backends.base.findings import Look, findings_of
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import guest_of
 from ollama_proxy.backends.fly.image import examined, size_words
@@ -24,59 +24,59 @@ async def examine(
     app: dict[str, Any] = {}
 
     async def look_at_app() -> str:
-        try:
-            app.update(await api.show_app())
-        except NotFoundError:
-            raise SpecError(
-                f"there is no app {api.app!r}; `ollama-proxy deploy IMAGE` makes it,"
-                f" and with it registry.fly.io/{api.app}, to which images are pushed"
-            ) from None
+        app.update(await _app(api))
         return f"{api.app}, {app.get('machine_count', 'unknown')} machine(s)"
 
     async def look_at_region() -> str:
         return regions_in_words(await api.all_regions(), settings)
 
-    async def look_at_room() -> str:
-        org = str((app.get("organization") or {}).get("slug") or settings.org)
-        regions = ",".join(settings.regions)
-        found = await api.placements(org, regions, guest_of(settings))
-        rooms = [str(one.get("region")) for one in found if one.get("count")]
-        if not rooms:
-            told = f"no room for {settings.size} in {regions} just now"
-            raise SpecError(f"{told}; add regions to FLY_FALLBACK_REGIONS")
-        return f"{settings.size}, {settings.guest.memory_mb} MB in {', '.join(rooms)}"
-
-    async def look_at_image() -> str:
-        return await _image(image)
-
     async def look_at_exposure() -> str:
         return _exposure(await api.addresses(), settings)
 
-    looks: dict[str, Callable[[], Awaitable[str]]] = {
+    looks: dict[str, Look] = {
         "app": look_at_app,
         "regions": look_at_region,
-        "room": look_at_room,
-        "image": look_at_image,
+        "room": lambda: _room(api, settings, app),
+        "image": lambda: _image(image),
         "exposure": look_at_exposure,
     }
-    for subject, look in looks.items():
-        findings.append(await _finding(subject, look))
+    findings += await findings_of(looks)
+    return [*findings, *_costs(settings)]
+
+
+async def _app(api: FlyApi) -> dict[str, Any]:
+    """Return the app; raises `SpecError` if there is none."""
+    try:
+        return await api.show_app()
+    except NotFoundError:
+        raise SpecError(
+            f"there is no app {api.app!r}; `ollama-proxy deploy IMAGE` makes it,"
+            f" and with it registry.fly.io/{api.app}, to which images are pushed"
+        ) from None
+
+
+async def _room(api: FlyApi, settings: FlySettings, app: dict[str, Any]) -> str:
+    """Return where there is room for a machine; raises `SpecError` if nowhere."""
+    org = str((app.get("organization") or {}).get("slug") or settings.org)
+    regions = ",".join(settings.regions)
+    found = await api.placements(org, regions, guest_of(settings))
+    rooms = [str(one.get("region")) for one in found if one.get("count")]
+    if not rooms:
+        told = f"no room for {settings.size} in {regions} just now"
+        raise SpecError(f"{told}; add regions to FLY_FALLBACK_REGIONS")
+    return f"{settings.size}, {settings.guest.memory_mb} MB in {', '.join(rooms)}"
+
+
+def _costs(settings: FlySettings) -> list[Finding]:
+    """Return what a machine costs, and what is to know of a free trial."""
     trial = "not told by the API; on a free trial machines end after 5 minutes"
     price = settings.price_per_hour
     told = f"{price:.3f} per hour while it runs" if price is not None else "unknown"
     idle = f"volume {settings.volume_gb * settings.storage_price:.2f} a month"
     return [
-        *findings,
         Finding("free trial", ok=True, detail=trial),
         Finding("price", ok=True, detail=f"{told}; idle: {idle}, and a stopped disk"),
     ]
-
-
-async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
-    try:
-        return Finding(subject, ok=True, detail=await look())
-    except BackendError as error:
-        return Finding(subject, ok=False, detail=str(error))
 
 
 def _scope(tokens: list[dict[str, Any]]) -> str:

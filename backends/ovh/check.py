@@ -1,8 +1,9 @@
 """Examine what an app would need, without making one."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
+from ollama_proxy.backends.base.findings import Look, findings_of
 from ollama_proxy.backends.ovh.driver import Driver
 from ollama_proxy.backends.ovh.image import look_at_guarded
 from ollama_proxy.backends.ovh.provisioner import flavor_in
@@ -52,32 +53,29 @@ async def examine(
         most = "" if flavor.max is None else f", up to {flavor.max}"
         return f"{flavor.id} × {settings.gpu_count}{most}"
 
-    async def look_at_image() -> str:
-        return await _image(image)
-
     async def look_at_volume() -> str:
-        if settings.volume is None:
-            return "none; models are in the image, or pulled at each start"
-        volume = parse_volume(settings.volume)
-        return f"bucket {volume.bucket} of {volume.alias} at {volume.path}, read only"
+        return _volume(settings)
 
-    async def look_at_rights() -> str:
-        return await _rights(driver, region, settings)
-
-    looks: dict[str, Callable[[], Awaitable[str]]] = {
-        "rights": look_at_rights,
+    looks: dict[str, Look] = {
+        "rights": lambda: _rights(driver, region, settings),
         "flavour": look_at_flavor,
-        "image": look_at_image,
+        "image": lambda: _image(image),
         "volume": look_at_volume,
     }
-    for subject, look in looks.items():
-        findings.append(await _finding(subject, look))
     for other in settings.regions[1:]:
-        look = partial(_fall_back, driver_of, other, settings)
-        findings += [await _finding(f"region {other}", look)]
+        looks[f"region {other}"] = partial(_fall_back, driver_of, other, settings)
+    findings += await findings_of(looks)
     price = settings.price_per_hour
     told = f"{price:.2f} per hour while it runs" if price is not None else "unknown"
     return [*findings, Finding("price", ok=True, detail=told)]
+
+
+def _volume(settings: OvhSettings) -> str:
+    """Return which bucket of models is mounted, in words."""
+    if settings.volume is None:
+        return "none; models are in the image, or pulled at each start"
+    volume = parse_volume(settings.volume)
+    return f"bucket {volume.bucket} of {volume.alias} at {volume.path}, read only"
 
 
 async def _fall_back(
@@ -107,13 +105,6 @@ async def _rights(driver: Driver, region: str, settings: OvhSettings) -> str:
     except BackendError as error:
         return f"it could not be verified that apps may be changed ({error})"
     return "it could not be verified that apps may be changed"
-
-
-async def _finding(subject: str, look: Callable[[], Awaitable[str]]) -> Finding:
-    try:
-        return Finding(subject, ok=True, detail=await look())
-    except BackendError as error:
-        return Finding(subject, ok=False, detail=str(error))
 
 
 def _world(region: str, error: BackendError) -> str:
