@@ -87,20 +87,8 @@ class RestClient:
                 status, raw, told_by = await self._exchange(
                     method, path, query, body, headers
                 )
-        except aiohttp.ClientHttpProxyError as error:
-            said = f"the proxy of this network answered {error.status} {error.message}"
-            raise TransientError(f"{told}: {said}; see HTTPS_PROXY") from error
-        except aiohttp.ClientProxyConnectionError as error:
-            said = f"the proxy of this network can't be reached: {error}"
-            raise TransientError(f"{told}: {said}; see HTTPS_PROXY") from error
-        except aiohttp.ClientConnectorCertificateError as error:
-            said = f"{told}: the certificate of {self._host} is not trusted"
-            raise TransientError(f"{said}; {ADVICE}") from error
-        except aiohttp.ClientConnectorError as error:
-            raise TransientError(self._unreached(told, error)) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            said = self._unreached(told, error)
-            raise unanswered(reads=reads, said=said) from error
+            raise self._broken(told, error, reads=reads) from error
         answer, is_json = _decoded(raw)
         if not 200 <= status < 300:  # noqa: PLR2004
             said = f"{told} got {status}: {words_of(raw, answer if is_json else None)}"
@@ -133,7 +121,7 @@ class RestClient:
                     "GET", path, query, None, None, most
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TransientError(self._unreached(told, error)) from error
+            raise self._broken(told, error, reads=True) from error
         if 200 <= status < 300:  # noqa: PLR2004
             return raw.decode("utf-8", "replace")
         answer, is_json = _decoded(raw)
@@ -149,6 +137,28 @@ class RestClient:
     @property
     def _advice(self) -> str:
         return f"{self._host} was asked: try again later, or check {self._setting}"
+
+    def _broken(self, told: str, error: Exception, *, reads: bool) -> BackendError:
+        """Return the error of a call without a response.
+
+        Only one that may have been received, and does not only read, has an unknown
+        outcome.
+        """
+        match error:
+            case aiohttp.ClientHttpProxyError():
+                said = f"the proxy of this network answered {error.status}"
+                said = f"{said} {error.message}; see HTTPS_PROXY"
+                return TransientError(f"{told}: {said}")
+            case aiohttp.ClientProxyConnectionError():
+                said = f"the proxy of this network can't be reached: {error}"
+                return TransientError(f"{told}: {said}; see HTTPS_PROXY")
+            case aiohttp.ClientConnectorCertificateError():
+                said = f"{told}: the certificate of {self._host} is not trusted"
+                return TransientError(f"{said}; {ADVICE}")
+            case aiohttp.ClientConnectorError():
+                return TransientError(self._unreached(told, error))
+            case _:
+                return unanswered(reads=reads, said=self._unreached(told, error))
 
     def _unreached(self, told: str, error: BaseException) -> str:
         return (
