@@ -161,7 +161,7 @@ class ExoscaleBackend(ExoscaleLooks):
         return False
 
     async def stop(self, launch_id: LaunchId) -> None:
-        """Delete every instance of a launch, or have it stand by; `inspect` shows the end."""
+        """Delete all instances of a launch, or have it stand by; `inspect` shows it."""
         self._ready.pop(launch_id, None)
         await super().stop(launch_id)
 

@@ -14,7 +14,7 @@ TAGS = TagFormat(("managed-by", _MANAGER), owner_letter="o", lease_letter="t")
 STANDBY = "parked"
 """The label ``launch`` of an instance that is stopped, to stand by for the next one.
 
-The word is that of before: instances that were stopped then are found by it.
+The value is older than the name: instances stopped by former versions carry it.
 """
 
 LEAVING = frozenset({"destroying", "destroyed", "expunging"})

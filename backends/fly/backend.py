@@ -10,6 +10,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
 )
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.fly.api import FlyApi
+from ollama_proxy.backends.fly.app_setup import AppSetup
 from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.looking import FlyLooks
 from ollama_proxy.backends.fly.machines import (
@@ -20,7 +21,6 @@ from ollama_proxy.backends.fly.machines import (
     volumes_of,
 )
 from ollama_proxy.backends.fly.owners import Owners
-from ollama_proxy.backends.fly.premises import AppSetup
 from ollama_proxy.backends.fly.provisioner import Provisioner
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.traits import traits_of
@@ -90,7 +90,7 @@ class FlyBackend(FlyLooks):
             clock=clock,
             max_lifetime_s=max_lifetime_s,
         )
-        self._premises = AppSetup(
+        self._app_setup = AppSetup(
             settings,
             api=api,
             journal=journal,
@@ -231,7 +231,7 @@ class FlyBackend(FlyLooks):
     @property
     def prices(self) -> Prices:
         """Return what the machine costs, running by the settings, and at rest."""
-        rest = self._premises.idle_price_per_hour(machines=self._standby_count)
+        rest = self._app_setup.idle_price_per_hour(machines=self._standby_count)
         return Prices(self._settings.price_per_hour, self._standby_count, rest)
 
     @property
@@ -257,11 +257,11 @@ class FlyBackend(FlyLooks):
 
     async def kept(self) -> list[str]:
         """Return what costs while nothing runs, in words, with its monthly price."""
-        return await self._premises.kept(self._ours(await self._machines()))
+        return await self._app_setup.kept(self._ours(await self._machines()))
 
     async def deploy(self, image: str) -> AsyncIterator[str]:
         """Make app, addresses and volume for an image; tell each step."""
-        async for step in self._premises.deploy(image):
+        async for step in self._app_setup.deploy(image):
             yield step
         self._take_image()
 
@@ -282,7 +282,7 @@ class FlyBackend(FlyLooks):
             yield f"destroying machine {machine.id} ({machine.state})"
             await until_gone(self, LaunchId(self.orphan_prefix + machine.id))
             await self._api.reaches(machine, "destroyed")
-        async for step in self._premises.remove():
+        async for step in self._app_setup.remove():
             yield step
         self._take_image()
 

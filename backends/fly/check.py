@@ -68,7 +68,7 @@ async def _room(api: FlyApi, settings: FlySettings, app: dict[str, Any]) -> str:
 
 
 def _costs(settings: FlySettings) -> list[Finding]:
-    """Return what a machine costs, and what is to know of a free trial."""
+    """Return the costs of a machine, and the limit of a free trial."""
     trial = "not told by the API; on a free trial machines end after 5 minutes"
     price = settings.price_per_hour
     told = f"{price:.3f} per hour while it runs" if price is not None else "unknown"
