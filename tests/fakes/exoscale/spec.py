@@ -4,6 +4,7 @@ Requests are refused for anything that the description does not know, although t
 real API drops some unknown fields in silence: a typing error shows at once.
 """
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -65,9 +66,21 @@ def find(method: str, path: str) -> tuple[Operation, list[str]] | None:
 
 def faults(schema: dict[str, Any], value: object) -> list[str]:
     """Return what is wrong with a body: its shape, and every unknown key."""
-    validator = OAS30Validator({**schema, **_COMPONENTS})
-    wrong = [error.message for error in validator.iter_errors(value)]
-    return wrong + _unknown(schema, value, "")
+    return list(_faults(json.dumps(schema, sort_keys=True), json.dumps(value)))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _faults(schema_text: str, text: str) -> tuple[str, ...]:
+    """Judge a body once: most answers are those of the poll before."""
+    schema, value = json.loads(schema_text), json.loads(text)
+    wrong = [error.message for error in _validator(schema_text).iter_errors(value)]
+    return (*wrong, *_unknown(schema, value, ""))
+
+
+@functools.cache
+def _validator(schema: str) -> Any:
+    """Return the validator of a schema, which takes as long to make as to use."""
+    return OAS30Validator({**json.loads(schema), **_COMPONENTS})
 
 
 def _unknown(schema: dict[str, Any], value: object, where: str) -> list[str]:

@@ -58,9 +58,15 @@ def find(method: str, path: str) -> tuple[Operation, list[str]] | None:
 
 def faults(schema: dict[str, Any], value: object) -> list[str]:
     """Return what is wrong with a body: its shape, and every unknown key."""
-    validator = _validator(json.dumps(schema, sort_keys=True))
-    wrong = [error.message for error in validator.iter_errors(value)]
-    return wrong + _unknown(schema, value, "")
+    return list(_faults(json.dumps(schema, sort_keys=True), json.dumps(value)))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _faults(schema_text: str, text: str) -> tuple[str, ...]:
+    """Judge a body once: most answers are those of the poll before."""
+    schema, value = json.loads(schema_text), json.loads(text)
+    wrong = [error.message for error in _validator(schema_text).iter_errors(value)]
+    return (*wrong, *_unknown(schema, value, ""))
 
 
 @functools.cache
