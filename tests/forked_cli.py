@@ -9,6 +9,7 @@ Run as a program, it is that process: its argument is the socket on which it is 
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -22,15 +23,17 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 _ROOT = Path(__file__).parents[1]
 _LOADED = (
     "typer",
+    "uvloop",
     "rich.live",
     "ollama_proxy.cli.doctor",
     "ollama_proxy.cli.offline",
     "ollama_proxy.cli.owner_sweep",
+    "ollama_proxy.cli.serve",
     "ollama_proxy.cli.status_view",
     "ollama_proxy.backends.exoscale.opening",
     "ollama_proxy.backends.fly.opening",
@@ -39,6 +42,56 @@ _LOADED = (
 _LARGEST_REQUEST = 100_000
 _ENDED = 8
 """Bytes that tell how a command ended."""
+
+
+class ForkedProcess:
+    """A command that runs, with what `subprocess.Popen` has of one.
+
+    ``ended`` is where is told how it ended.
+    """
+
+    stdout: IO[str] | None = None
+
+    def __init__(self, pid: int, ended: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ended = ended
+
+    def poll(self) -> int | None:
+        """Return how it ended; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises `subprocess.TimeoutExpired`."""
+        if self.returncode is None:
+            self._ended.settimeout(timeout)
+            try:
+                told = self._ended.recv(_ENDED)
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired("ollama-proxy", timeout or 0) from None
+            self.returncode = int.from_bytes(told, "little", signed=True)
+            self.forget()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Learn no more of it."""
+        self._ended.close()
 
 
 class ForkedCli:
@@ -52,28 +105,32 @@ class ForkedCli:
         self, arguments: tuple[str, ...], env: Mapping[str, str], timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; it is killed when the time is over."""
-        request = json.dumps({"arguments": arguments, "env": dict(env)}).encode()
-        assert len(request) < _LARGEST_REQUEST
-        ended, tells = socket.socketpair()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with ended, tells:
-                fds = [out.fileno(), err.fileno(), tells.fileno()]
-                socket.send_fds(self._opened(), [request], fds)
-                tells.close()
-                ended.settimeout(timeout_s)
-                pid = int.from_bytes(ended.recv(_ENDED), "little")
-                try:
-                    told = ended.recv(_ENDED)
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    raise
+            process = self.start(arguments, env, out.fileno(), err.fileno())
+            try:
+                code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            finally:
+                process.forget()
             out.seek(0)
             err.seek(0)
-            code = int.from_bytes(told, "little", signed=True)
             words = ("ollama-proxy", *arguments)
             return subprocess.CompletedProcess(
                 words, code, out.read().decode(), err.read().decode()
             )
+
+    def start(
+        self, arguments: tuple[str, ...], env: Mapping[str, str], out: int, err: int
+    ) -> "ForkedProcess":
+        """Begin a command that writes to these descriptors."""
+        request = json.dumps({"arguments": arguments, "env": dict(env)}).encode()
+        assert len(request) < _LARGEST_REQUEST
+        ended, tells = socket.socketpair()
+        with tells:
+            socket.send_fds(self._opened(), [request], [out, err, tells.fileno()])
+        return ForkedProcess(int.from_bytes(ended.recv(_ENDED), "little"), ended)
 
     def _opened(self) -> socket.socket:
         with self._lock:
@@ -143,6 +200,8 @@ def _become(request: dict[str, object], out: int, err: int) -> None:
     os.environ.update(env)
     os.dup2(out, 1)
     os.dup2(err, 2)
+    for fd in {out, err}:
+        os.close(fd)
     sys.argv[1:] = arguments
     sys.orig_argv[:] = [sys.executable, "-m", "ollama_proxy", *arguments]
 

@@ -20,8 +20,8 @@ from tests.black_box import (
     ROOT,
     Launch,
     clean_environment,
+    forked_proxy,
     launched_proxy,
-    proxy_process,
     run_cli,
     run_process,
 )
@@ -72,7 +72,7 @@ def asked_of(env: dict[str, str], file: str | None = None) -> str:
 
 @pytest.mark.parametrize("has_file", [False, True])
 def test_a_proxy_that_serves_is_healthy(tmp_path: Path, has_file: bool) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         env = {"OLLAMA_HOST": proxy.url}
         options: tuple[str, ...] = ()
         if has_file:

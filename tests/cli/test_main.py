@@ -21,8 +21,8 @@ from tests.black_box import (
     ROOT,
     Launch,
     clean_environment,
+    forked_proxy,
     launched_proxy,
-    proxy_process,
     run_cli,
 )
 from tests.ports import address_of_nobody
@@ -152,7 +152,7 @@ def test_faults_of_options_are_named_all_at_once() -> None:
 
 
 def test_the_status_is_to_be_had_as_json(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         done = run_cli("status", "--json", OLLAMA_HOST=proxy.url)
         expected = proxy.get("/status")
 
@@ -191,7 +191,7 @@ def begin_watching(url: str, *options: str) -> "subprocess.Popen[str]":
 
 
 def test_watching_into_a_pipe_tells_each_change_once(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         watching = begin_watching(proxy.url)
         assert watching.stdout is not None
         lines = [watching.stdout.readline()]
@@ -211,7 +211,7 @@ def test_watching_into_a_pipe_tells_each_change_once(tmp_path: Path) -> None:
 
 
 def test_watching_as_json_prints_a_status_per_change(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         watching = begin_watching(proxy.url, "--json")
         assert watching.stdout is not None
         first = json.loads(watching.stdout.readline())
@@ -224,7 +224,7 @@ def test_watching_as_json_prints_a_status_per_change(tmp_path: Path) -> None:
 def test_watching_ends_with_its_reader_although_nothing_changes(
     tmp_path: Path,
 ) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         watching = begin_watching(proxy.url)
         assert watching.stdout is not None
         assert watching.stderr is not None
@@ -258,7 +258,7 @@ def test_the_log_at_a_terminal_has_colours_if_they_are_wanted(
 
 
 def test_wake_status_and_stop_talk_to_the_running_proxy(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         host = {"OLLAMA_HOST": proxy.url}
         assert "idle (cold, simulated)" in run_cli("status", **host).stdout
         assert "provisioning (starting" in run_cli("wake", **host).stdout
@@ -269,7 +269,7 @@ def test_wake_status_and_stop_talk_to_the_running_proxy(tmp_path: Path) -> None:
 
 
 def test_pulls_are_listed_and_ended_by_a_command(tmp_path: Path) -> None:
-    with proxy_process(
+    with forked_proxy(
         tmp_path / "s", OLLAMA_SIMULATOR_PULL="60", OLLAMA_SIMULATOR_MODELS="llama3.2"
     ) as proxy:
         host = {"OLLAMA_HOST": proxy.url}
@@ -311,7 +311,7 @@ def test_sweep_finds_nothing_where_nothing_is_lost(tmp_path: Path) -> None:
         "OLLAMA_HOST": address_of_nobody(),
     }
     alone = run_cli("sweep", "--dry-run", **env)
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         asked = run_cli("sweep", OLLAMA_HOST=proxy.url)
 
     assert (alone.returncode, asked.returncode) == (0, 0)
@@ -365,7 +365,7 @@ def test_status_without_a_proxy_names_the_backend_and_why(tmp_path: Path) -> Non
 
 
 def test_check_finds_a_busy_port(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         done = run_cli(
             "check", OLLAMA_HOST=proxy.url, OLLAMA_PROXY_STATE_DIR=str(tmp_path / "t")
         )

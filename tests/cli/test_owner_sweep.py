@@ -17,7 +17,7 @@ from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.backends.exoscale.rig import exoscale_rig
 from tests.backends.fly.rig import APP, IMAGE, fly_rig
 from tests.backends.ovh.rig import ovh_rig
-from tests.black_box import proxy_process, run_cli
+from tests.black_box import forked_proxy, run_cli
 from tests.fakes.exoscale.server import KEY, SECRET
 from tests.fakes.fly.server import TOKEN
 from tests.fakes.ovh.server import AI_TOKEN
@@ -189,7 +189,7 @@ async def test_a_lost_owner_is_swept_while_a_proxy_runs_on_the_new_folder(
     env.pop("OLLAMA_HOST")
 
     def live() -> tuple[str, list[Any]]:
-        with proxy_process(lost.folder, pipe=False, **env) as proxy:
+        with forked_proxy(lost.folder, **env) as proxy:
             done = run_cli("sweep", "--owner", LOST, "--yes", **lost.env)
             with closing(sqlite3.connect(lost.folder / "state.sqlite3")):
                 told = proxy.get("/-/journal")["transitions"]

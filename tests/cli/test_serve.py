@@ -10,6 +10,7 @@ import pytest
 
 from tests.black_box import (
     ProxyProcess,
+    forked_proxy,
     proxy_process,
     run_cli,
     simulators,
@@ -24,7 +25,7 @@ def until_ready(proxy: ProxyProcess) -> None:
 
 
 def test_the_whole_cycle_from_the_command_line(tmp_path: Path) -> None:
-    with proxy_process(
+    with forked_proxy(
         tmp_path / "s", OLLAMA_PROXY_IDLE_TIMEOUT="1s", OLLAMA_MODEL="llama3.2"
     ) as proxy:
         status, raw = proxy.post("/api/generate", HELLO)
@@ -50,7 +51,7 @@ def test_the_whole_cycle_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_sigterm_stops_the_local_instance_and_exits_cleanly(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         proxy.post("/api/generate", HELLO)
         until_ready(proxy)
         assert len(simulators(tmp_path / "s")) == 1
@@ -62,7 +63,7 @@ def test_sigterm_stops_the_local_instance_and_exits_cleanly(tmp_path: Path) -> N
 
 
 def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s", OLLAMA_SIMULATOR_RATE="30") as proxy:
+    with forked_proxy(tmp_path / "s", OLLAMA_SIMULATOR_RATE="30") as proxy:
         proxy.post("/api/generate", HELLO)
         until_ready(proxy)
         got: list[bytes] = []
@@ -79,11 +80,11 @@ def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
 
 
 def test_a_killed_proxy_leaves_no_orphan_and_starts_again(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as first:
+    with forked_proxy(tmp_path / "s") as first:
         first.post("/api/generate", HELLO)
         until_ready(first)
         first.kill()
-    with proxy_process(tmp_path / "s") as second:
+    with forked_proxy(tmp_path / "s") as second:
         second.until(lambda: not simulators(tmp_path / "s"))
         second.until(lambda: second.get("/status")["instance_status"] == "cold")
         status, _ = second.post("/api/generate", HELLO, Prefer="wait=20")
@@ -96,11 +97,11 @@ def test_a_killed_proxy_leaves_no_orphan_and_starts_again(tmp_path: Path) -> Non
 def test_a_proxy_killed_while_starting_never_leaves_two(
     tmp_path: Path, delay_s: float
 ) -> None:
-    with proxy_process(tmp_path / "s") as first:
+    with forked_proxy(tmp_path / "s") as first:
         first.post("/api/generate", HELLO)
         time.sleep(delay_s)
         first.kill()
-    with proxy_process(tmp_path / "s") as second:
+    with forked_proxy(tmp_path / "s") as second:
         status, _ = second.post("/api/generate", HELLO, Prefer="wait=20")
 
         assert status == 200
@@ -136,7 +137,7 @@ def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_locked_state_folder_names_its_holder(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         done = run_cli(
             "serve",
             OLLAMA_HOST=address_of_nobody(),
@@ -171,7 +172,7 @@ def test_a_missing_ollama_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_what_to_type_next_is_printed(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         host = proxy.url.removeprefix("http://")
         proxy.until(lambda: "ollama run llama3.2" in proxy.log.read_text())
         text = proxy.log.read_text()
@@ -183,7 +184,7 @@ def test_what_to_type_next_is_printed(tmp_path: Path) -> None:
 
 
 def test_what_is_started_where_at_what_price_and_why_is_told(tmp_path: Path) -> None:
-    with proxy_process(
+    with forked_proxy(
         tmp_path / "s",
         OLLAMA_PROXY_DEFAULT_BACKEND="local",
         EXOSCALE_API_KEY="EXOmine",
@@ -225,11 +226,11 @@ def test_what_is_started_where_at_what_price_and_why_is_told(tmp_path: Path) -> 
 
 
 def test_it_is_told_before_a_cloud_is_asked_for_anything(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as first:
+    with forked_proxy(tmp_path / "s") as first:
         first.post("/api/generate", HELLO)
         until_ready(first)
         first.kill()
-    with proxy_process(tmp_path / "s") as second:
+    with forked_proxy(tmp_path / "s") as second:
         second.until(lambda: "instance.transition" in second.log.read_text())
         text = second.log.read_text()
 
@@ -238,7 +239,7 @@ def test_it_is_told_before_a_cloud_is_asked_for_anything(tmp_path: Path) -> None
 
 
 def test_no_prompt_and_no_key_reaches_the_log(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s", LOG_LEVEL="debug") as proxy:
+    with forked_proxy(tmp_path / "s", LOG_LEVEL="debug") as proxy:
         body = {"model": "llama3.2", "prompt": "my-secret-prompt"}
         headers = {"Authorization": "Bearer my-secret-key", "Prefer": "wait=20"}
         status, _ = proxy.post("/api/generate?token=my-secret-query", body, **headers)
@@ -251,7 +252,7 @@ def test_no_prompt_and_no_key_reaches_the_log(tmp_path: Path) -> None:
 
 
 def test_the_state_folder_is_for_its_owner_only(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s"):
+    with forked_proxy(tmp_path / "s"):
         mode = (tmp_path / "s").stat().st_mode & 0o777
 
     assert mode == 0o700

@@ -10,7 +10,7 @@ from ollama_proxy.base.fields import environment_names
 from ollama_proxy.config.known_settings import every_setting
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.service_links import is_service_link, service_links
-from tests.black_box import proxy_process, run_cli
+from tests.black_box import forked_proxy, run_cli
 from tests.ports import address_of_nobody
 
 
@@ -113,7 +113,7 @@ def test_the_names_are_those_with_the_prefix_in_order() -> None:
 @pytest.mark.parametrize("level", ["debug", "info"])
 def test_the_log_names_them_to_who_looks_closely(tmp_path: Path, level: str) -> None:
     env = links("ollama-proxy") | {"LOG_LEVEL": level}
-    with proxy_process(tmp_path / "s", pipe=False, **env) as it:
+    with forked_proxy(tmp_path / "s", **env) as it:
         told = it.log.read_text()
 
     assert ("settings.service_links_ignored" in told) == (level == "debug")

@@ -10,7 +10,7 @@ from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.server.access import AccessFacts
-from tests.black_box import Launch, ProxyProcess, launched_proxy, proxy_process
+from tests.black_box import Launch, ProxyProcess, forked_proxy, launched_proxy
 from tests.fakes.instance import InProcessBackend
 from tests.go_listen import HAS_IPV6
 from tests.proxy import RunningProxy, generate, running_proxy
@@ -84,7 +84,7 @@ async def test_an_added_origin_is_allowed(tmp_path: Path) -> None:
 
 
 def test_a_loopback_server_takes_no_foreign_host(tmp_path: Path) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         good, _ = proxy.post("/api/show", {"model": "llama3.2"}, Host="nas.local")
         bad, body = proxy.post("/api/show", {"model": "llama3.2"}, Host="evil.example")
 
@@ -115,7 +115,7 @@ def test_a_server_on_every_address_takes_any_host_over_ipv4_and_ipv6(
 def test_a_loopback_server_takes_its_own_address_as_ipv6_writes_it_too(
     tmp_path: Path,
 ) -> None:
-    with proxy_process(tmp_path / "s") as proxy:
+    with forked_proxy(tmp_path / "s") as proxy:
         assert asked(proxy, "127.0.0.1", "[::ffff:127.0.0.1]:11434") == 200
         assert asked(proxy, "127.0.0.1", "[::ffff:8.8.8.8]:11434") == 403
 

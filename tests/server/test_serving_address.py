@@ -10,8 +10,8 @@ from ollama_proxy.server.serving_address import running_url, written_down
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import (
     Launch,
+    forked_proxy,
     launched_proxy,
-    proxy_process,
     run_cli,
 )
 from tests.ports import address_of_nobody
@@ -73,7 +73,7 @@ def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path: Path) -> None:
 def test_commands_find_the_proxy_of_their_state_folder(tmp_path: Path) -> None:
     state = tmp_path / "s"
     env = {"OLLAMA_PROXY_STATE_DIR": str(state)}
-    with proxy_process(state) as proxy:
+    with forked_proxy(state) as proxy:
         shown = run_cli("status", **env)
         woken = run_cli("wake", **env)
         pulls = run_cli("pulls", **env)
@@ -96,7 +96,7 @@ def test_another_address_is_asked_first_and_then_that_of_the_folder(
     state = tmp_path / "s"
     nobody = f"http://{address_of_nobody()}"
     env = {"OLLAMA_PROXY_STATE_DIR": str(state), "OLLAMA_HOST": nobody}
-    with proxy_process(state) as proxy, proxy_process(tmp_path / "t") as other:
+    with forked_proxy(state) as proxy, forked_proxy(tmp_path / "t") as other:
         told = run_cli("status", **env)
         json = run_cli("status", "--json", **env)
         asked = run_cli("status", **env | {"OLLAMA_HOST": other.url})
@@ -124,7 +124,7 @@ def test_a_port_that_the_system_chose_is_found_by_the_commands(tmp_path: Path) -
 
 def test_a_killed_proxy_is_noticed(tmp_path: Path) -> None:
     state, elsewhere = tmp_path / "s", address_of_nobody()
-    with proxy_process(state) as proxy:
+    with forked_proxy(state) as proxy:
         proxy.kill()
         left = (state / "serving.json").read_text()
         done = run_cli(

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.backends.fly.rig import APP, IMAGE, Rig
-from tests.black_box import ProxyProcess, proxy_process, run_cli
+from tests.black_box import ProxyProcess, forked_proxy, run_cli
 from tests.fakes.fly.server import TOKEN
 
 NEW = IMAGE.replace("0.32.15", "0.33.0")
@@ -41,7 +41,7 @@ def images(rig: Rig) -> list[str]:
 async def test_a_running_proxy_goes_on_with_the_new_image_and_then_with_none(
     rig: Rig,
 ) -> None:
-    running = proxy_process(rig.folder / "state", pipe=False, **environment(rig))
+    running = forked_proxy(rig.folder / "state", **environment(rig))
     proxy = await asyncio.to_thread(running.__enter__)
     try:
         first = await typed(rig, proxy, "deploy", IMAGE)

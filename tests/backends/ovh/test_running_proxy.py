@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
-from tests.black_box import ProxyProcess, proxy_process, run_cli
+from tests.black_box import ProxyProcess, forked_proxy, run_cli
 from tests.fakes.ovh.cloud import Timing
 from tests.fakes.ovh.server import AI_TOKEN
 
@@ -36,7 +36,7 @@ def environment(rig: Rig) -> dict[str, str]:
 @asynccontextmanager
 async def serving(rig: Rig) -> AsyncIterator[ProxyProcess]:
     """Run the proxy, as a process, while the fakes answer in this one."""
-    running = proxy_process(rig.folder / "state", pipe=False, **environment(rig))
+    running = forked_proxy(rig.folder / "state", **environment(rig))
     proxy = await asyncio.to_thread(running.__enter__)
     try:
         yield proxy
