@@ -32,6 +32,7 @@ class Timing:
     - ``join_grace_s``: how long a first request waits for a server that somebody else
       manages; ``join_pause_s``: pause between two attempts to connect to it.
     - ``exit_poll_s``: pause between two looks at instances that stop with the proxy.
+    - ``plan_every_s``: pause between two plans of a pool with several instances.
     - ``sweep_every_s``: pause between two sweeps; ``sweep_call_s``: limit of one call
       of a sweep.
 
@@ -86,6 +87,7 @@ class Timing:
     join_grace_s: float = 2.0
     join_pause_s: float = 0.5
     exit_poll_s: float = 0.02
+    plan_every_s: float = 1.0
     sweep_every_s: float = 600.0
     sweep_call_s: float = 120.0
 

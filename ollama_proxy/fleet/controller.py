@@ -9,7 +9,7 @@ disk. The executor (`run`) carries out the command that the record asks for.
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Protocol
 
@@ -134,6 +134,12 @@ class Controller:
         """
         self.policy = policy_for(self.offer, self.policy)
         self.apply(Restored())
+
+    def keep(self, *, kept: bool) -> None:
+        """Exempt the instance from the idle time-out, or no longer."""
+        if kept is not self.policy.is_kept:
+            self.policy = replace(self.policy, is_kept=kept)
+            self._executor.wake_up()
 
     async def run(self) -> None:
         """Own the instance until cancelled. The instance outlives this task."""

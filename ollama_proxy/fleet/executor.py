@@ -19,12 +19,7 @@ from tenacity import (
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import (
-    BackendError,
-    CapacityError,
-    CredentialsError,
-    SpecError,
-)
+from ollama_proxy.base.errors import BackendError, TransientError
 from ollama_proxy.base.retry import GrowingPause, Sleep, error_of
 from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
 from ollama_proxy.base.timing import Timing
@@ -37,12 +32,14 @@ from ollama_proxy.core.lifecycle.commands import (
 )
 from ollama_proxy.core.lifecycle.deadlines import next_deadline, overdue
 from ollama_proxy.core.lifecycle.events import Accepted, Failed, Gone, StopFailed, Tick
+from ollama_proxy.core.lifecycle.launch_limit import GAVE_WAY
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
 from ollama_proxy.fleet.backend import Observation, Phase
 from ollama_proxy.fleet.backend_calls import BackendCalls
 from ollama_proxy.fleet.endings import refused
 from ollama_proxy.fleet.reports import without
 from ollama_proxy.fleet.slot import Slot
+from ollama_proxy.fleet.start_patience import REFUSALS, StartPatience
 from ollama_proxy.fleet.watch import InstanceWatch
 
 _CRASH_LIMIT = 3
@@ -197,9 +194,10 @@ class Executor:
                 self._calls.note_failure("start", launch_id, error)
 
         self._calls.last_words = ""
+        patience = StartPatience(self._slot.policy, self._clock)
         # No `stop`: the start time-out in the record ends this command.
         repeated = AsyncRetrying(
-            retry=retry_if_exception(_is_worth_repeating),
+            retry=retry_if_exception(patience.is_worth_repeating),
             wait=self._pauses,
             before_sleep=note,
             sleep=self._sleep,
@@ -207,8 +205,11 @@ class Executor:
         )
         try:
             await repeated(self._calls.start, launch_id)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             self._slot.end_launch(refused(launch_id, error))
+        except TransientError as error:
+            fault = Fault(GAVE_WAY, self._calls.message(error))
+            self._slot.end_launch(Failed(launch_id, fault, error.report))
         else:
             self._slot.apply(Accepted(launch_id))
 
@@ -239,15 +240,6 @@ class Executor:
         )
         await repeated(self._calls.stop, launch_id)
         self._slot.apply(Gone(launch_id))
-
-
-_REFUSALS = (CapacityError, CredentialsError, SpecError)
-
-
-def _is_worth_repeating(error: BaseException) -> bool:
-    """Tell whether the same start call may succeed later."""
-    is_call = isinstance(error, BackendError | TimeoutError)
-    return is_call and not isinstance(error, _REFUSALS)
 
 
 def _is_there(seen: Observation) -> bool:

@@ -10,6 +10,7 @@ from ollama_proxy.core.lifecycle.events import LeaseGranted, Released, Used
 from ollama_proxy.core.lifecycle.record import LaunchId, State
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.instance_load import InstanceLoad
 
 
 class Lease:
@@ -18,6 +19,8 @@ class Lease:
     Meanwhile the instance is not stopped for idleness. ``counts``: the request may
     reset the idle timer. ``is_used``: the instance has worked on the request, so its
     end resets the timer. ``was_cut``: the instance was lost during the request.
+    ``takes_slot``: it is one of those of which the instance gets only so many at a
+    time, for the ``model``.
     """
 
     def __init__(
@@ -25,13 +28,17 @@ class Lease:
         controller: Controller,
         upstream: Upstream,
         launch_id: LaunchId,
-        forget: Callable[["Lease"], None],
+        leases: "Leases",
         *,
         counts: bool = True,
+        takes_slot: bool = True,
+        model: str | None = None,
     ) -> None:
         self._controller = controller
-        self._forget = forget
+        self._leases = leases
         self.counts = counts
+        self.takes_slot = takes_slot
+        self.model = model
         self._held = True
         self.is_used = False
         self.was_cut = False
@@ -39,7 +46,6 @@ class Lease:
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
         self.mark_alive = controller.mark_alive
-        self.check_now = controller.check_now
 
     def until_cut(self, limit_s: float | None = None) -> asyncio.Timeout:
         """Return a scope that raises `TimeoutError` when the instance is lost.
@@ -66,18 +72,25 @@ class Lease:
         if self.counts and not self.is_used:
             self.is_used = True
             self._controller.note_use(self.launch_id)
+            self._leases.note_used(self)
 
     def mark_moving(self) -> None:
         """Record that the instance worked on the request just now."""
         if self.counts:
             self._controller.apply(Used(self.launch_id))
 
+    def check_now(self) -> None:
+        """Have the instance looked at now: it failed the request."""
+        self._leases.note_failure()
+        self._controller.check_now()
+
     def release(self) -> None:
         """Give the claim back; a second time changes nothing."""
         if self._held:
             self._held = False
-            self._forget(self)
+            self._leases.forget(self)
             self._controller.apply(Released(self.launch_id, self.is_used))
+            self._leases.note_released(self)
 
     def __enter__(self) -> "Lease":
         return self
@@ -92,27 +105,93 @@ class Lease:
 
 
 class Leases:
-    """Holds the leases on the instance of one slot."""
+    """Holds the leases on the instance of one controller.
 
-    def __init__(self, controller: Controller, clock: Clock) -> None:
-        self._controller = controller
+    ``load`` learns which requests the instance has, if its pool has several. ``freed``
+    is called whenever a slot becomes free, ``served`` once a request is being answered.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        clock: Clock,
+        *,
+        load: InstanceLoad | None = None,
+        freed: Callable[[], None] | None = None,
+        served: Callable[[], None] | None = None,
+    ) -> None:
+        self.controller = controller
+        self.load = load
         self._clock = clock
+        self._slots = controller.offer.slots
+        self._freed = freed
+        self._served = served
         self._held: set[Lease] = set()
+        self._taken = 0
 
     def __contains__(self, lease: Lease) -> bool:
         return lease in self._held
 
-    def claim(self, *, counts: bool = True) -> Lease | None:
+    def is_of(self, launch_id: LaunchId) -> bool:
+        """Tell whether the instance is that of a launch."""
+        return self.controller.record.launch_id == launch_id
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether the instance is ready and one of its slots is free."""
+        if self.controller.record.state is not State.READY:
+            return False
+        return self._slots is None or self._taken < self._slots
+
+    def claim(
+        self, *, counts: bool = True, takes_slot: bool = True, model: str | None = None
+    ) -> Lease | None:
         """Lease the instance; None if it has no address."""
-        launch_id = self._controller.record.launch_id
-        upstream = self._controller.upstream
+        controller = self.controller
+        launch_id, upstream = controller.record.launch_id, controller.upstream
         if upstream is None or launch_id is None:
             return None
-        self._controller.apply(LeaseGranted(launch_id))
-        forget = self._held.discard
-        lease = Lease(self._controller, upstream, launch_id, forget, counts=counts)
+        controller.apply(LeaseGranted(launch_id))
+        lease = Lease(
+            controller,
+            upstream,
+            launch_id,
+            self,
+            counts=counts,
+            takes_slot=takes_slot,
+            model=model,
+        )
         self._held.add(lease)
+        if takes_slot:
+            self._taken += 1
+            if self.load is not None:
+                self.load.begin(lease, model)
         return lease
+
+    def forget(self, lease: Lease) -> None:
+        """Hold a lease no longer that is given back."""
+        self._held.discard(lease)
+        if lease.takes_slot:
+            self._taken -= 1
+            if self.load is not None:
+                self.load.end(lease, used=lease.is_used)
+
+    def note_used(self, lease: Lease) -> None:
+        """Take in that an answer has begun."""
+        if self.load is not None and lease.takes_slot:
+            self.load.note_answer(lease)
+        if self._served is not None:
+            self._served()
+
+    def note_failure(self) -> None:
+        """Take in that the instance failed a request."""
+        if self.load is not None:
+            self.load.note_failure()
+
+    def note_released(self, lease: Lease) -> None:
+        """Let the next request have the slot that has become free."""
+        if self._freed is not None and lease.takes_slot:
+            self._freed()
 
     def cut(self) -> None:
         """End every request on the instance: it is being stopped."""
@@ -125,11 +204,13 @@ class Leases:
         Refused once the idle time is over: a steady flow of such requests would
         otherwise keep the instance for ever.
         """
-        record = self._controller.record
+        record = self.controller.record
         if record.state is not State.READY:
             return False
-        limit_s = self._controller.policy.idle_timeout_s
-        if self._clock.now() < record.last_used + limit_s:
+        policy = self.controller.policy
+        if policy.is_kept or self._clock.now() < (
+            record.last_used + policy.idle_timeout_s
+        ):
             return True
         return any(lease.counts for lease in self._held)
 
@@ -137,4 +218,4 @@ class Leases:
         """Save that a request is in progress, if one is."""
         used = next((lease for lease in self._held if lease.is_used), None)
         if used is not None:
-            self._controller.note_use(used.launch_id)
+            self.controller.note_use(used.launch_id)

@@ -1,20 +1,52 @@
 """Lease the ready instances of one pool: which one, and to whom."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.core.instance_choice import choose
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.instance_load import InstanceLoad
 from ollama_proxy.fleet.lease import Lease, Leases
 
 
 class Leasing:
-    """Holds the leases on every instance of a pool."""
+    """Holds the leases on every instance of a pool.
 
-    def __init__(self, controllers: Sequence[Controller], clock: Clock) -> None:
-        self._leases = {one: Leases(one, clock) for one in controllers}
+    ``freed`` is called whenever a slot becomes free, ``served`` once a request is being
+    answered. ``is_limited``: some instances get only so many requests at a time.
+    ``is_packing``: there are more instances than needed, so the fullest gets the next.
+    """
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        clock: Clock,
+        *,
+        meter: DemandMeter,
+        freed: Callable[[], None],
+        served: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self.is_limited = any(one.offer.slots is not None for one in controllers)
+        self.is_packing = False
+        self._cursor = 0
+        has_several = len(controllers) > 1
+        self._leases = {
+            one: Leases(
+                one,
+                clock,
+                load=_load_of(one, meter, clock) if has_several else None,
+                freed=freed if self.is_limited else None,
+                served=served if has_several else None,
+            )
+            for one in controllers
+        }
+        self._ready = [one for one in self._leases.values() if _is_ready(one)]
 
     @property
     def in_flight(self) -> int:
@@ -24,26 +56,56 @@ class Leasing:
     @property
     def ready_count(self) -> int:
         """Return how many instances are ready."""
-        return sum(one.record.state is State.READY for one in self._leases)
+        return len(self._ready)
 
     def has_ready(self, launch_id: LaunchId) -> bool:
         """Tell whether the instance of a launch is ready."""
-        return any(_is_ready(one.record, launch_id) for one in self._leases)
+        return any(leases.is_of(launch_id) for leases in self._ready)
 
-    def claim(self, only: LaunchId | None = None) -> Lease | None:
-        """Lease the ready instance with the fewest requests, if one is ready.
+    @property
+    def has_room(self) -> bool:
+        """Tell whether a ready instance has a free slot."""
+        return any(leases.has_room for leases in self._ready)
 
-        ``only``: the instance of that launch.
+    def claim(
+        self,
+        only: LaunchId | None = None,
+        *,
+        model: str | None = None,
+        takes_slot: bool = True,
+    ) -> Lease | None:
+        """Lease the instance that will answer soonest; None if none has a free slot.
+
+        ``only``: the instance of that launch. It is counted before anything else
+        happens, so no two requests are misled by the same count.
         """
-        ready = [one for one in self._leases if _is_ready(one.record, only)]
-        chosen = min(ready, key=lambda one: one.record.leases, default=None)
-        return self._leases[chosen].claim() if chosen is not None else None
+        ready = self._ready
+        if takes_slot and self.is_limited:
+            ready = [leases for leases in ready if leases.has_room]
+        if only is not None:
+            ready = [leases for leases in ready if leases.is_of(only)]
+        if not ready:
+            return None
+        chosen = ready[0] if len(ready) == 1 else self._choose(ready, model)
+        return chosen.claim(takes_slot=takes_slot, model=model)
+
+    def _choose(self, ready: Sequence[Leases], model: str | None) -> Leases:
+        self._cursor += 1
+        by_candidate = [one.load.candidate for one in ready if one.load is not None]
+        best = choose(
+            by_candidate,
+            None if model is None else full_model_name(model),
+            self._clock.now(),
+            is_packing=self.is_packing,
+            cursor=self._cursor,
+        )
+        return next(one for one in ready if one.load and one.load.candidate is best)
 
     def duplicate(self, lease: Lease) -> Lease | None:
         """Lease the instance of a lease once more; None if it serves no longer."""
-        for controller, leases in self._leases.items():
-            if lease in leases and controller.record.state is State.READY:
-                return leases.claim()
+        for leases in self._ready:
+            if lease in leases:
+                return leases.claim(takes_slot=False)
         return None
 
     def observe(self, only: LaunchId | None = None) -> Lease | None:
@@ -51,30 +113,35 @@ class Leasing:
 
         ``only``: the instance of that launch.
         """
-        for controller, leases in self._leases.items():
-            if _is_ready(controller.record, only) and leases.may_observe():
-                return leases.claim(counts=False)
+        for leases in self._ready:
+            if (only is None or leases.is_of(only)) and leases.may_observe():
+                return leases.claim(counts=False, takes_slot=False)
         return None
 
     def observe_all(self) -> list[Lease]:
         """Lease every ready instance to a request that does not reset idle timers."""
         claimed = (
-            leases.claim(counts=False)
-            for leases in self._leases.values()
+            leases.claim(counts=False, takes_slot=False)
+            for leases in self._ready
             if leases.may_observe()
         )
         return [lease for lease in claimed if lease is not None]
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance, without a lease on it; None if none is ready."""
-        for controller in self._leases:
-            if controller.record.state is State.READY:
-                return controller.upstream
-        return None
+        return self._ready[0].controller.upstream if self._ready else None
 
-    def cut(self, controller: Controller) -> None:
-        """End every request on an instance: it is being stopped."""
-        self._leases[controller].cut()
+    def note(self, controller: Controller, before: Record, after: Record) -> None:
+        """Take in a change of state: an instance comes, or is being stopped."""
+        leases = self._leases[controller]
+        if after.state is State.READY:
+            if leases.load is not None:
+                leases.load.begin_anew(None if after.adopted else after.model)
+            self._ready = [one for one in self._leases.values() if _is_ready(one)]
+        elif before.state is State.READY:
+            self._ready.remove(leases)
+        if after.state is State.STOPPING:
+            leases.cut()
 
     async def note_use_forever(self) -> None:
         """Save periodically which instances have a request in progress."""
@@ -85,6 +152,16 @@ class Leasing:
                 leases.note_use()
 
 
-def _is_ready(record: Record, only: LaunchId | None) -> bool:
-    """Tell whether an instance serves, and is that of a launch, if one is named."""
-    return record.state is State.READY and (only is None or record.launch_id == only)
+def _is_ready(leases: Leases) -> bool:
+    return leases.controller.record.state is State.READY
+
+
+def _load_of(controller: Controller, meter: DemandMeter, clock: Clock) -> InstanceLoad:
+    traits = controller.offer.backend.traits
+    return InstanceLoad(
+        controller.slot,
+        slots=controller.offer.slots,
+        is_external=traits.externally_managed,
+        meter=meter,
+        clock=clock,
+    )

@@ -6,19 +6,17 @@ Decides which instance serves a request, and wakes and stops instances. Waiting 
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-import structlog
-
-from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import HeldBackError, StoreError
+from ollama_proxy.base.errors import HeldBackError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.core.lifecycle.deadlines import is_given_up
-from ollama_proxy.core.lifecycle.events import StopRequested, Wake
-from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Record, State
+from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.core.lifecycle.events import StopRequested
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.core.ports import LaunchRegister
@@ -28,13 +26,12 @@ from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.launch_ids import LaunchIdSource, random_launch_id
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.pool_owner import PoolOwner
 from ollama_proxy.fleet.pool_slot import PoolSlot
+from ollama_proxy.fleet.survey import BootTimes
 from ollama_proxy.fleet.sweeper import Sweeper
-from ollama_proxy.fleet.waiters import Waiters, Wants
-
-_AWAKE = {State.STARTING, State.READY}
-_LEAVING = {State.DRAINING, State.STOPPING}
-_ANY_WAKE = Wake(LaunchId("any"))  # where none begins, or to ask whether one would
+from ollama_proxy.fleet.waiters import Ticket, Waiters, Wants
+from ollama_proxy.fleet.wakes import LEAVING, LoneWakes, Wakes
 
 
 class Pool:
@@ -44,14 +41,17 @@ class Pool:
         self,
         slots: Sequence[PoolSlot],
         *,
+        name: str = "default",
         store: LaunchRegister,
         clock: Clock,
         max_waiting: int,
         policy: PoolPolicy | None = None,
+        boots: BootTimes | None = None,
         draw_launch_id: LaunchIdSource = random_launch_id,
         load_wishes: LoadWishes | None = None,
         timing: Timing = STANDARD,
     ) -> None:
+        self.name = name
         self.slots = tuple(slots)
         self.policy = policy or PoolPolicy(max_instances=len(self.slots))
         self.controllers = tuple(one for slot in slots for one in slot.controllers)
@@ -68,18 +68,53 @@ class Pool:
         self._tasks = TaskOwner()
         self._waiters = Waiters(
             max_waiting,
-            is_ready=lambda: self.is_ready,
+            has_room=lambda: self._leasing.has_room,
             tasks=self._tasks,
             timing=timing,
         )
-        self._wanted_model: str | None = None
+        self._meter = DemandMeter()
         self._load_wishes = load_wishes if load_wishes is not None else LoadWishes()
-        self._wakes_again = False
         self._stops = 0
-        self._log = structlog.get_logger()
-        self._leasing = Leasing(self.controllers, clock)
+        self._leasing = Leasing(
+            self.controllers,
+            clock,
+            meter=self._meter,
+            freed=self._grant,
+            served=self._note_service,
+        )
+        self._wakes = self._open_wakes(boots)
         for controller in self.controllers:
             controller.subscribe(partial(self._on_transition, controller))
+
+    def _open_wakes(self, boots: BootTimes | None) -> Wakes:
+        """Return what begins launches: a simple one where there is one instance."""
+
+        def accepts() -> bool:
+            return self._accepts_wakes
+
+        if len(self.controllers) == 1 and not self.policy.min_instances:
+            return LoneWakes(
+                self.controllers[0],
+                waiters=self._waiters,
+                accepts=accepts,
+                clock=self._clock,
+                draw_launch_id=self._draw_launch_id,
+                timing=self._timing,
+                tasks=self._tasks,
+            )
+        return PoolOwner(
+            self.slots,
+            self.policy,
+            waiters=self._waiters,
+            leasing=self._leasing,
+            accepts=accepts,
+            meter=self._meter,
+            boots=boots,
+            clock=self._clock,
+            draw_launch_id=self._draw_launch_id,
+            timing=self._timing,
+            tasks=self._tasks,
+        )
 
     @property
     def waiting(self) -> int:
@@ -93,8 +128,8 @@ class Pool:
 
     def start(self) -> None:
         """Begin to own the instances: adopt those on record, sweep the others."""
+        self._wakes.restore()
         for controller in self.controllers:
-            controller.restore()
             self._tasks.spawn(controller.run(), name=f"owner of {controller.slot}")
         for controller in self._joiner.joined:
             self._tasks.spawn(self._joiner.run(controller), name="join")
@@ -130,7 +165,7 @@ class Pool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while any(  # noqa: ASYNC110
-                    c.is_reserving or c.record.state in _LEAVING
+                    c.is_reserving or c.record.state in LEAVING
                     for c in self.controllers
                 ):
                     await asyncio.sleep(self._timing.exit_poll_s)
@@ -149,9 +184,21 @@ class Pool:
         """Tell whether the instance of a launch is ready."""
         return self._leasing.has_ready(launch_id)
 
-    def try_lease(self, only: LaunchId | None = None) -> Lease | None:
-        """Claim the least busy ready instance, if there is one; ``only``: that one."""
-        return self._leasing.claim(only)
+    def try_lease(
+        self,
+        only: LaunchId | None = None,
+        *,
+        model: str | None = None,
+        takes_slot: bool = True,
+    ) -> Lease | None:
+        """Claim the ready instance that will answer soonest, if there is one.
+
+        ``only``: that one. A request that ``takes_slot`` has to wait if all slots are
+        taken, or if others wait for one.
+        """
+        if takes_slot and self._waiters and self._leasing.is_limited:
+            return None
+        return self._leasing.claim(only, model=model, takes_slot=takes_slot)
 
     def duplicate(self, lease: Lease) -> Lease | None:
         """Claim the instance of a lease once more; None if it serves no longer."""
@@ -183,24 +230,14 @@ class Pool:
 
         False if a launch is under way, will follow by itself, or if wakes are refused.
         """
-        states = {c.record.state for c in self.controllers}
-        if states & _AWAKE or self._is_coming() or not self._accepts_wakes:
-            return False
-        if states & _LEAVING:
-            return not self._in_vain()
-        return self.controllers[0].would_launch(_ANY_WAKE)
+        return self._wakes.would_launch
 
-    def _must_reserve(self) -> bool:
-        """Tell whether a wake has to wait until a launch is written down."""
-        states = {c.record.state for c in self.controllers}
-        if states & _AWAKE or not self._accepts_wakes:
-            return False
-        first = self.controllers[0]
-        return self._is_reserving() or first.would_launch(_ANY_WAKE)
+    def obstacles(self) -> Mapping[str, Obstacle]:
+        """Return why which offers are not asked at this moment, in their order.
 
-    def _is_reserving(self) -> bool:
-        """Tell whether a launch is being written down, which begins then."""
-        return any(controller.is_reserving for controller in self.controllers)
+        A lone offer tells that by its record.
+        """
+        return self._wakes.obstacles()
 
     def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""
@@ -216,34 +253,7 @@ class Pool:
         """
         if self._is_held_back and forced:
             raise HeldBackError("the proxy deploys or deletes; wake afterwards")
-        for controller in self._to_wake(forced=forced):
-            await controller.wake(Wake(self._draw_launch_id(), model, forced))
-
-    def _join(self) -> None:
-        """Ask for an instance where no launch begins: one is under way, or to come."""
-        for controller in self._to_wake():
-            if controller.record.state not in AT_REST:
-                controller.apply(_ANY_WAKE)
-
-    def _to_wake(self, *, forced: bool = False) -> list[Controller]:
-        """Return which slots a wake goes to now."""
-        if not self._accepts_wakes:
-            return []
-        woken = [c for c in self.controllers if c.record.state in _AWAKE]
-        if any(c.record.state in _LEAVING for c in self.controllers):
-            self._wakes_again = True
-        return [
-            controller
-            for controller in woken or self.controllers[:1]
-            if forced or not self._was_just_woken(controller)
-        ]
-
-    def _was_just_woken(self, controller: Controller) -> bool:
-        """Tell whether one more wake, of thousands a second, changes nothing."""
-        record = controller.record
-        passed_s = self._clock.now() - record.last_used
-        is_recent = 0 <= passed_s < self._timing.wake_grain_s
-        return record.state is State.STARTING and is_recent
+        await self._wakes.wake(model, forced=forced)
 
     def stop(self) -> None:
         """Stop every instance once its streams have ended.
@@ -251,7 +261,7 @@ class Pool:
         Waiting requests get their 503 at once.
         """
         self._stops += 1
-        self._wakes_again = False
+        self._wakes.rest()
         self._load_wishes.clear()
         self._waiters.give_up()
         for controller in self.controllers:
@@ -265,24 +275,46 @@ class Pool:
         load: LoadWish | None = None,
         joins: bool = False,
         only: LaunchId | None = None,
+        takes_slot: bool = True,
+        ticket: Ticket | None = None,
     ) -> Lease | None:
         """Claim a ready instance; wake and wait for one if there is none.
 
-        A request that ``joins`` waits for a launch of others, and wakes nothing.
-
-        ``only`` the instance of that launch will do for it.
+        A request that ``joins`` waits for a launch of others, and wakes nothing. With
+        ``only`` the instance of that launch will do for it. One that ``takes_slot``
+        waits for a free slot of a ready instance as long as its client does; ``ticket``
+        tells its place then.
 
         Returns None if there is no instance after ``wait_s`` seconds, or as soon as it
         is certain that there will be none. Raises `HoldLimitError` if too many requests
         wait already, `StoreError` if the wake could not be written to disk.
         """
-        if (lease := self.try_lease(only)) is not None:
+        claim = partial(self.try_lease, only, model=model, takes_slot=takes_slot)
+        if (lease := claim()) is not None:
             return lease
-        wait_s = await self.request_instance(
-            model, wait_s=wait_s, load=load, joins=joins
-        )
+        if not self._has_ready(only):
+            wait_s = await self.request_instance(
+                model, wait_s=wait_s, load=load, joins=joins
+            )
+            if (lease := claim()) is not None:
+                return lease
+            if wait_s <= 0 and not self._has_ready(only):
+                return None
+        self._wakes.look()
+        claim = partial(self._leasing.claim, only, model=model, takes_slot=takes_slot)
         wants = Wants.TO_JOIN if joins else Wants.TO_WAKE
-        return await self._wait(wait_s, wants, only) if wait_s > 0 else None
+        is_ready = partial(self._has_ready, only)
+        return await self._waiters.wait(
+            claim, wait_s, wants, is_ready=is_ready, ticket=ticket
+        )
+
+    def _has_ready(self, only: LaunchId | None) -> bool:
+        return self.is_ready if only is None else self.has_ready(only)
+
+    @property
+    def next_position(self) -> int:
+        """Return the place in the queue that the next request would have."""
+        return len(self._waiters) + 1
 
     async def request_instance(
         self,
@@ -302,7 +334,7 @@ class Pool:
         if left_s is not None:
             return left_s
         stops = self._stops
-        self._note_wanted(model, load)
+        self._note_wanted(load)
         await self.wake(model)
         if self._stops != stops:  # as the waiting requests are
             return 0.0
@@ -321,73 +353,37 @@ class Pool:
         Returns None, and has done nothing, if a launch must be written to disk first.
         """
         if not joins:
-            if self._must_reserve():
+            if self._wakes.must_reserve:
                 return None
-            self._note_wanted(model, load)
-            self._join()
+            self._note_wanted(load)
+            self._wakes.join(model)
         return self._longest_wait_s(wait_s, joins=joins)
 
     def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:
         """Return how long a request waits that may wait for ``wait_s`` seconds."""
-        is_in_vain = self._in_vain() or not self._accepts_wakes
-        is_in_vain = is_in_vain or (joins and not self._is_coming())
+        is_in_vain = self._wakes.is_vain or not self._accepts_wakes
+        is_in_vain = is_in_vain or (joins and not self._wakes.is_coming)
         return 0.0 if is_in_vain else max(wait_s, self._joiner.grace_left_s(), 0.0)
 
-    def _note_wanted(self, model: str | None, load: LoadWish | None) -> None:
-        self._wanted_model = model
+    def _note_wanted(self, load: LoadWish | None) -> None:
         if load is not None:
             self._load_wishes.add(load)
 
-    def _is_coming(self) -> bool:
-        """Tell whether a launch is under way, or comes by itself after a stop."""
-        starting = any(c.record.state is State.STARTING for c in self.controllers)
-        starting = starting or self._is_reserving()
-        return starting or self._wakes_again or self._waiters.any_to_wake()
-
-    async def _wait(
-        self, wait_s: float, wants: Wants, only: LaunchId | None
-    ) -> Lease | None:
-        """Wait for a lease; another request may be quicker, then it waits on."""
-        deadline = asyncio.get_running_loop().time() + wait_s
-        while await self._waiters.wait_until(deadline, wants):
-            if (lease := self.try_lease(only)) is not None:
-                return lease
-            if not self._accepts_wakes:
-                return None
-        return None
-
     def _on_transition(
-        self, controller: Controller, _before: Record, after: Record
+        self, controller: Controller, before: Record, after: Record
     ) -> None:
-        match after.state:
-            case State.STOPPING:
-                self._leasing.cut(controller)
-                if self._in_vain():
-                    self._waiters.give_up()
-            case State.READY:
-                self._load_wishes.clear()
-                self._waiters.release()
-            case State.STARTING:
-                self._wakes_again = False  # this is that launch
-            case State.COLD if self._waiters.any_to_wake() or self._wakes_again:
-                self._tasks.spawn(self._wake_for_waiting(), name="wake again")
-            case State.COLD:
-                self._waiters.give_up()
-            case State.COOLDOWN if self._in_vain() or not self._is_coming():
-                self._wakes_again = False  # else it launches unasked
-                self._waiters.give_up()
+        self._leasing.note(controller, before, after)
+        if after.state is State.READY:
+            self._load_wishes.clear()
+            self._waiters.release()
+        elif before.state is State.READY:
+            self._waiters.give_up_overdue()
+        self._wakes.note(controller, before, after)
 
-    def _in_vain(self) -> bool:
-        """Tell whether no launch is under way or to come by itself."""
-        return all(is_given_up(c.record, c.policy) for c in self.controllers)
+    def _grant(self) -> None:
+        """Give a slot that has become free to the request that waits longest."""
+        if self._waiters:
+            self._waiters.grant()
 
-    async def _wake_for_waiting(self) -> None:
-        """Wake again, now that it is cold, for requests made while it stopped."""
-        if not self._waiters.any_to_wake() and not self._wakes_again:
-            return
-        self._wakes_again = False
-        try:
-            await self.wake(self._wanted_model)
-        except StoreError as error:
-            self._log.error(log.STORE_FAILED, error=str(error))
-            self._waiters.give_up()
+    def _note_service(self) -> None:
+        self._wakes.note_service()

@@ -25,11 +25,23 @@ class PoolSlot:
 
     @property
     def current(self) -> Controller | None:
-        """Return the controller that has the slot's instance, or begins one."""
+        """Return the controller that has the slot's instance, or begins one.
+
+        One that its cloud had no room for leaves beside it, and is not the current one.
+        """
         for controller in self.controllers:
-            if controller.is_reserving or controller.record.state not in AT_REST:
+            record = controller.record
+            is_running = record.state not in AT_REST and not record.leaving
+            if is_running or controller.is_reserving:
                 return controller
         return None
+
+    @property
+    def name(self) -> str:
+        """Return what plans call the slot."""
+        if self.is_external:
+            return self.controllers[0].offer.name
+        return str(self.index)
 
 
 def slots_of(controllers: Iterable[Controller]) -> Sequence[PoolSlot]:

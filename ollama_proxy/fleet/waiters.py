@@ -1,15 +1,21 @@
-"""Hold requests that wait for an instance: bounded in number, released gradually."""
+"""Hold requests that wait for an instance: bounded in number, granted in order."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import Timing
+from ollama_proxy.core.pool_facts import Waiting
+from ollama_proxy.fleet.lease import Lease
 
 _FIRST_BATCH = 8
+_COUNTED_EVERY_S = 1.0
+
+Claim = Callable[[], Lease | None]
+"""Leases an instance to one request, if one that suits it has room."""
 
 
 class Wants(Enum):
@@ -19,26 +25,63 @@ class Wants(Enum):
     TO_JOIN = "join"
 
 
-class Waiters:
-    """Holds the requests that wait now. A request is dropped when its client leaves.
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """Holds the place of one request in the queue.
 
-    ``most``: how many may wait at once. ``is_ready``: tells whether an instance is
-    available, checked before each batch.
+    - ``granted``: becomes its lease, or None if there will be none.
+    - ``is_ready``: tells whether an instance is ready that suits it.
+    - ``since``: when it began to wait, in time of the event loop.
+    - ``is_overdue``: it has waited for as long as it may for an instance to start; now
+      it only waits for a slot of one that is ready.
+    """
+
+    granted: asyncio.Future[Lease | None]
+    claim: Claim
+    is_ready: Callable[[], bool]
+    wants: Wants
+    since: float
+    is_overdue: bool = False
+
+
+class Ticket:
+    """Tells a request that waits which place of the queue it has."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Waiters, Waiter] | None = None
+
+    @property
+    def position(self) -> int | None:
+        """Return its place, beginning with 1, as of the last second; None if none."""
+        return None if self._of is None else self._of[0].position(self._of[1])
+
+    def hand_out(self, waiters: "Waiters", waiter: Waiter) -> None:
+        """Be the ticket of a request that begins to wait."""
+        self._of = (waiters, waiter)
+
+
+class Waiters:
+    """Holds the requests that wait now. One is dropped when its client leaves.
+
+    ``most``: how many may wait at once. ``has_room``: tells whether a ready instance
+    has a free slot.
     """
 
     def __init__(
         self,
         most: int,
         *,
-        is_ready: Callable[[], bool],
+        has_room: Callable[[], bool],
         tasks: TaskOwner,
         timing: Timing,
     ) -> None:
         self._most = most
-        self._is_ready = is_ready
+        self._has_room = has_room
         self._tasks = tasks
         self._pause_s = timing.batch_pause_s
-        self._waiting: dict[asyncio.Future[bool], Wants] = {}
+        self._waiting: dict[Waiter, None] = {}
+        self._positions: dict[Waiter, int] = {}
+        self._counted_at = 0.0
         self._is_releasing = False
 
     def __len__(self) -> int:
@@ -46,31 +89,73 @@ class Waiters:
 
     def any_to_wake(self) -> bool:
         """Tell whether a request waits that may have an instance woken."""
-        return Wants.TO_WAKE in self._waiting.values()
+        return any(one.wants is Wants.TO_WAKE for one in self._waiting)
 
-    async def wait_until(self, deadline: float, wants: Wants) -> bool:
-        """Wait for a signal that there may be a lease; False if there will be none.
+    def facts(self) -> Waiting:
+        """Count those that wait now, for the plan of their pool."""
+        waking = [one.since for one in self._waiting if one.wants is Wants.TO_WAKE]
+        now = asyncio.get_running_loop().time()
+        oldest_s = now - min(waking) if waking else 0.0
+        return Waiting(len(waking), oldest_s, len(self._waiting) - len(waking))
 
-        ``deadline``: event-loop time, False once it passes. Raises `HoldLimitError` if
-        too many wait already.
+    def position(self, waiter: Waiter) -> int | None:
+        """Return the place of a request in the queue, as of the last second."""
+        now = asyncio.get_running_loop().time()
+        if waiter not in self._waiting:
+            return None
+        if waiter not in self._positions or now - self._counted_at >= _COUNTED_EVERY_S:
+            self._positions = {one: n for n, one in enumerate(self._waiting, 1)}
+            self._counted_at = now
+        return self._positions[waiter]
+
+    async def wait(
+        self,
+        claim: Claim,
+        wait_s: float,
+        wants: Wants,
+        *,
+        is_ready: Callable[[], bool],
+        ticket: Ticket | None = None,
+    ) -> Lease | None:
+        """Wait for a lease; None if there will be none.
+
+        That is so once ``wait_s`` has passed and no suitable instance ``is_ready``;
+        where all slots of the ready ones are taken, it waits on. Raises
+        `HoldLimitError` if too many wait already.
         """
-        with self._waiting_as(wants) as sign:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    return await sign
-            except TimeoutError:
-                return False
-
-    @contextlib.contextmanager
-    def _waiting_as(self, wants: Wants) -> Iterator[asyncio.Future[bool]]:
         if len(self._waiting) >= self._most:
             raise HoldLimitError(f"{self._most} requests wait already; try again later")
-        sign: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting[sign] = wants
+        loop = asyncio.get_running_loop()
+        granted = loop.create_future()
+        waiter = Waiter(granted, claim, is_ready, wants, loop.time())
+        self._waiting[waiter] = None
+        if ticket is not None:
+            ticket.hand_out(self, waiter)
+        timer = loop.call_later(max(wait_s, 0.0), self._expire, waiter)
+        is_handed_over = False
+        if self._has_room():  # of an instance that does not suit those before it
+            self.grant()
         try:
-            yield sign
+            lease = await waiter.granted
+            is_handed_over = True
+            return lease
         finally:
-            del self._waiting[sign]
+            timer.cancel()
+            self._waiting.pop(waiter, None)
+            if not is_handed_over:
+                _give_back(waiter.granted)
+
+    def _expire(self, waiter: Waiter) -> None:
+        """End a wait, unless it has become one for a slot of a ready instance."""
+        waiter.is_overdue = True
+        if not waiter.is_ready():
+            self._end(waiter)
+
+    def _end(self, waiter: Waiter) -> None:
+        """Tell one that waits that there will be no instance."""
+        self._waiting.pop(waiter, None)
+        if not waiter.granted.done():
+            waiter.granted.set_result(None)
 
     def release(self) -> None:
         """Begin to let the waiting requests go, in growing batches."""
@@ -82,10 +167,7 @@ class Waiters:
         """Release 8 requests, then 16 and so on: all at once would be a stampede."""
         batch = _FIRST_BATCH
         try:
-            while self._waiting and self._is_ready():
-                asleep = [sign for sign in self._waiting if not sign.done()]
-                for sign in asleep[:batch]:
-                    sign.set_result(True)
+            while self.grant(batch):
                 # Doubling batches: 10 000 requests are released in 11 steps of about 10
                 # ms.
                 batch *= 2
@@ -93,8 +175,43 @@ class Waiters:
         finally:
             self._is_releasing = False
 
+    def grant(self, most: int | None = None) -> int:
+        """Lease what is free to those that wait longest; return to how many.
+
+        One for which nothing suitable is free lets those behind it pass that want
+        something else.
+        """
+        granted: list[Waiter] = []
+        for waiter in self._waiting:
+            if len(granted) == most or not self._has_room():
+                break
+            if waiter.granted.done():  # its client has just left
+                continue
+            if (lease := waiter.claim()) is not None:
+                waiter.granted.set_result(lease)
+                granted.append(waiter)
+        for waiter in granted:
+            del self._waiting[waiter]
+        return len(granted)
+
     def give_up(self) -> None:
         """Tell all that wait that there will be no instance."""
-        for sign in self._waiting:
-            if not sign.done():
-                sign.set_result(False)
+        for waiter in list(self._waiting):
+            self._end(waiter)
+
+    def give_up_overdue(self) -> None:
+        """End the waits for a slot of an instance that is not ready any more.
+
+        Those that may wait for one to start wait on.
+        """
+        for waiter in list(self._waiting):
+            if waiter.is_overdue and not waiter.is_ready():
+                self._end(waiter)
+
+
+def _give_back(granted: "asyncio.Future[Lease | None]") -> None:
+    """Release a lease whose request left in the moment in which it was granted."""
+    if not granted.done() or granted.cancelled():
+        return
+    if (lease := granted.result()) is not None:
+        lease.release()

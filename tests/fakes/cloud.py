@@ -32,6 +32,7 @@ class CloudFaults:
     stop_fails: float = 0.0
     list_lag_s: float = 0.0
     boot_s: float = 0.0
+    travel_s: float = 0.0
     never_boots: bool = False
 
 
@@ -41,7 +42,8 @@ class FakeCloud:
 
     ``paid`` is what costs money now; ``most_paid`` the most there ever was.
     ``end`` is what is seen of each instance that has booted, in place of a running one.
-    ``made_at`` are the moments at which the launches were first made.
+    ``made_at`` are the moments at which the launches were first made, ``asked`` those
+    of all start calls.
     """
 
     rng: random.Random = field(default_factory=lambda: random.Random(0))
@@ -52,6 +54,7 @@ class FakeCloud:
     launches: int = 0
     made_at: dict[LaunchId, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    asked: list[tuple[float, LaunchId]] = field(default_factory=list)
     start_error: Exception | None = None
     end: Observation | None = None
     interrupt: Callable[[str], None] = lambda _where: None
@@ -64,11 +67,12 @@ class FakeCloud:
         return self.rng.random() < likelihood
 
     async def _travel(self) -> None:
-        await asyncio.sleep(self.rng.uniform(0.01, 0.5))
+        await asyncio.sleep(self.rng.uniform(0.01, 0.5) + self.faults.travel_s)
 
     async def start(self, launch_id: LaunchId) -> None:
         """Start; a call on its way arrives, whether its caller still waits or not."""
         self.calls.append("start")
+        self.asked.append((asyncio.get_running_loop().time(), launch_id))
         call = asyncio.get_running_loop().create_task(self._start(launch_id))
         await asyncio.shield(call)
 

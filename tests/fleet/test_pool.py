@@ -8,6 +8,7 @@ import pytest
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
+from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
@@ -80,7 +81,7 @@ async def test_a_wish_in_the_same_second_changes_nothing_and_a_later_one_counts(
 class TwoSlots:
     """A pool of two slots, each with a cloud of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: int = 0) -> None:
         self.clouds = [FakeCloud(), FakeCloud()]
         self.store, self.probe = FaultyStore(), FakeProbe()
         self.controllers = [
@@ -101,20 +102,24 @@ class TwoSlots:
             store=self.store,
             clock=LoopClock(),
             max_waiting=9,
+            policy=PoolPolicy(min_instances=wanted, max_instances=2),
         )
         self.pool.start()
 
     async def both_ready(self) -> None:
         for number, one in enumerate(self.controllers):
             await one.wake(Wake(LaunchId(f"l{number}")))
+        await self.until_both_are_ready()
+
+    async def until_both_are_ready(self) -> None:
         while {one.record.state for one in self.controllers} != {State.READY}:
             await asyncio.sleep(0.1)
 
 
 @in_virtual_time
-async def test_the_least_busy_instance_is_leased() -> None:
-    slots = TwoSlots()
-    await slots.both_ready()
+async def test_the_least_busy_instance_is_leased_where_none_is_to_spare() -> None:
+    slots = TwoSlots(wanted=2)
+    await slots.until_both_are_ready()
     leases = [slots.pool.try_lease() for _ in range(6)]
     busy = [one.record.leases for one in slots.controllers]
     for lease in leases[::2]:  # those of the first slot
@@ -124,7 +129,21 @@ async def test_the_least_busy_instance_is_leased() -> None:
     await slots.pool.aclose()
 
     assert busy == [3, 3]
-    assert [lease and lease.launch_id for lease in again] == ["l0"] * 3
+    first = leases[0]
+    assert first is not None
+    assert [lease and lease.launch_id for lease in again] == [first.launch_id] * 3
+
+
+@in_virtual_time
+async def test_one_of_two_gets_all_requests_where_the_other_is_to_spare() -> None:
+    slots = TwoSlots()
+    await slots.both_ready()
+    for _ in range(4):
+        slots.pool.try_lease()
+    busy = [one.record.leases for one in slots.controllers]
+    await slots.pool.aclose()
+
+    assert sorted(busy) == [0, 4]
 
 
 @in_virtual_time

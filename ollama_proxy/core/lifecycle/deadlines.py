@@ -15,7 +15,7 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
             return min(given_up_at(record, policy), end_of_life(record, policy))
         case State.READY:
             deadline = end_of_life(record, policy)
-            if not record.leases:
+            if not record.leases and not policy.is_kept:
                 deadline = min(deadline, record.last_used + policy.idle_timeout_s)
             if record.failures:
                 deadline = min(deadline, record.since + policy.stable_s)
@@ -90,4 +90,6 @@ def given_up_at(record: Record, policy: Policy) -> float:
 
 def is_idle(record: Record, now: float, policy: Policy) -> bool:
     """Tell whether an instance has been unused for the whole idle timeout."""
-    return not record.leases and now >= record.last_used + policy.idle_timeout_s
+    if record.leases or policy.is_kept:
+        return False
+    return now >= record.last_used + policy.idle_timeout_s

@@ -152,6 +152,7 @@ class Policy:
     - ``is_always_on``: somebody else manages the server, so it is never given up while
       it can't be reached.
     - ``gives_way``: there are other offers, so a slow launch is left for one of them.
+    - ``is_kept``: the instance is not stopped for idleness.
     """
 
     idle_timeout_s: float = 1800.0
@@ -168,3 +169,4 @@ class Policy:
     ends_with_proxy: bool = False
     gives_way: bool = False
     is_always_on: bool = False
+    is_kept: bool = False

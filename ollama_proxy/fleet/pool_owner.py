@@ -1,0 +1,282 @@
+"""Start and drain the instances of a pool, in one place: by the pool's plan.
+
+The owner looks at every event and every second, and carries out what
+`core.pool_plan` says. A launch is on record before its cloud is called.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.base.timing import Timing
+from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.core.lifecycle.deadlines import is_given_up
+from ollama_proxy.core.lifecycle.events import Surplus, Wake
+from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.offer_choice import Obstacle
+from ollama_proxy.core.pool_facts import PoolFacts
+from ollama_proxy.core.pool_plan import Plan, plan
+from ollama_proxy.core.pool_policy import PoolPolicy
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.launch_ids import LaunchIdSource
+from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.offer_book import OfferBook
+from ollama_proxy.fleet.pool_slot import PoolSlot
+from ollama_proxy.fleet.survey import BootTimes, Survey
+from ollama_proxy.fleet.waiters import Waiters
+from ollama_proxy.fleet.wakes import ANY_WAKE, AWAKE, was_just_woken
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Remembers that somebody asked for an instance, until one is ready."""
+
+    model: str | None
+    since: float
+
+
+class PoolOwner:
+    """Owns how many instances a pool has, and which offers they are of.
+
+    ``waiters`` are the requests that wait, ``leasing`` has the others. ``accepts``
+    tells whether anything may be started now.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[PoolSlot],
+        policy: PoolPolicy,
+        *,
+        waiters: Waiters,
+        leasing: Leasing,
+        accepts: Callable[[], bool],
+        meter: DemandMeter,
+        boots: BootTimes | None,
+        clock: Clock,
+        draw_launch_id: LaunchIdSource,
+        timing: Timing,
+        tasks: TaskOwner,
+    ) -> None:
+        self._policy = policy
+        self._waiters = waiters
+        self._leasing = leasing
+        self._accepts = accepts
+        self._clock = clock
+        self._draw_launch_id = draw_launch_id
+        self._timing = timing
+        self._tasks = tasks
+        self._wish: Wish | None = None
+        self._is_stopped = False
+        self._changed = asyncio.Event()
+        self._log = structlog.get_logger()
+        own = [slot for slot in slots if not slot.is_external]
+        self._own = {slot.name: slot for slot in own}
+        self._owned = [one for slot in own for one in slot.controllers]
+        self._external = [slot.controllers[0] for slot in slots if slot.is_external]
+        self.book = OfferBook(own, clock)
+        self._survey = Survey(
+            slots, book=self.book, meter=meter, boots=boots, clock=clock
+        )
+
+    @property
+    def would_launch(self) -> bool:
+        """Tell whether a wake would begin a launch, now or after the present stop."""
+        if self.is_coming or not self._accepts():
+            return False
+        stops = any(slot.current is not None for slot in self._own.values())
+        return self._would_start or (stops and not self.is_vain)
+
+    @property
+    def must_reserve(self) -> bool:
+        """Tell whether a wake has to wait until a launch is written down."""
+        if not self._accepts() or self._is_awake:
+            return False
+        return self._is_reserving or self._would_start
+
+    @property
+    def is_coming(self) -> bool:
+        """Tell whether an instance of ours is there, on its way, or to follow."""
+        asked = self._wish is not None or self._waiters.any_to_wake()
+        is_asked = asked and not self.book.is_vain
+        return self._is_awake or self._is_reserving or is_asked or self._is_joining
+
+    @property
+    def is_vain(self) -> bool:
+        """Tell whether nothing comes any more unless somebody asks again."""
+        runs = self._is_awake or self._is_reserving
+        return self.book.is_vain and not runs and not self._is_joining
+
+    @property
+    def _is_joining(self) -> bool:
+        """Tell whether servers of others are all there is, and one may come yet."""
+        if self._own:
+            return False
+        return not all(is_given_up(c.record, c.policy) for c in self._external)
+
+    @property
+    def _is_awake(self) -> bool:
+        """Tell whether an instance is ready, or one of ours is starting."""
+        return any(c.record.state in AWAKE for c in self._owned) or any(
+            c.record.state is State.READY for c in self._external
+        )
+
+    @property
+    def _is_reserving(self) -> bool:
+        return any(controller.is_reserving for controller in self._owned)
+
+    @property
+    def _would_start(self) -> bool:
+        return any(self.book.controller_for(slot) for slot in self._own.values())
+
+    def look(self) -> None:
+        """Have the owner look at its pool now."""
+        self._changed.set()
+
+    def restore(self) -> None:
+        """Take up what an earlier process left, and begin to own it."""
+        self.book.before_restore()
+        for controller in (*self._owned, *self._external):
+            controller.restore()
+        self.book.after_restore()
+        self._tasks.spawn(self.run(), name="owner of a pool")
+
+    def note(self, controller: Controller, before: Record, after: Record) -> None:
+        """Take in a change of state of one instance."""
+        if after.state is State.READY:
+            self._wish = None
+        if controller in self._owned:
+            self.book.note(controller, before, after)
+        self.look()
+
+    def join(self, model: str | None) -> None:
+        """Note for those that start that one more request waits for them."""
+        now, grain_s = self._clock.now(), self._timing.wake_grain_s
+        for controller in self._owned:
+            is_starting = controller.record.state is State.STARTING
+            if is_starting and not was_just_woken(controller, now, grain_s):
+                controller.apply(ANY_WAKE)
+        if not self._is_awake and self._accepts():
+            self._wish = self._wish or Wish(model, now)
+            self.look()
+
+    async def wake(self, model: str | None, *, forced: bool) -> None:
+        """Remember that an instance is wanted, and begin at once.
+
+        Raises `StoreError` if the launch can't be written down: it does not begin.
+        """
+        if not self._accepts():
+            return
+        self._is_stopped = False
+        if forced:
+            self.book.forgive()
+        self.join(model)
+        if self._is_awake:
+            return
+        self._wish = Wish(model, self._clock.now())
+        for controller in self._owned:
+            if controller.is_reserving:
+                await controller.wake(ANY_WAKE)  # which waits until that is done
+                return
+        await self.carry_out()
+
+    def note_service(self) -> None:
+        """Take in that a request is being answered."""
+        self.book.note_service()
+
+    def obstacles(self) -> Mapping[str, Obstacle]:
+        """Return why which offers are not asked at this moment, in their order."""
+        return self.book.obstacles()
+
+    def rest(self) -> None:
+        """Start nothing until somebody asks again: a person wants no instance."""
+        self._wish, self._is_stopped = None, True
+
+    async def run(self) -> None:
+        """Look at the pool at every event and every second, until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.carry_out()
+            except StoreError as error:
+                self._log.error(log.STORE_FAILED, error=str(error))
+                self._wish = None
+                self._waiters.give_up()
+            except Exception:
+                self._log.exception(log.TASK_CRASHED, task="owner of a pool")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._nap_s()):
+                    await self._changed.wait()
+
+    def _nap_s(self) -> float | None:
+        """Return when to look again if nothing happens; None: not before it does."""
+        rests = all(slot.current is None for slot in self._own.values())
+        waits = self._wish is not None or self._waiters.any_to_wake()
+        if rests and not waits and not self._policy.min_instances:
+            return None
+        return self._timing.plan_every_s
+
+    def facts(self) -> PoolFacts:
+        """Return what the plan looks at."""
+        now, wish = self._clock.now(), self._wish
+        waiting, policy = self._waiters.facts(), self._policy
+        if wish is not None and not waiting.waking:
+            waiting = replace(waiting, waking=1, oldest_s=now - wish.since)
+        if self._is_stopped:
+            policy = replace(policy, min_instances=0)
+        refusal = "" if self._accepts() else "the proxy starts nothing now"
+        return self._survey.facts(policy, waiting, refusal)
+
+    def plan(self) -> Plan:
+        """Return what the pool would do now."""
+        return plan(self.facts(), self._clock.now())
+
+    async def carry_out(self) -> None:
+        """Do what the plan says, and look anew after each launch is written down.
+
+        Raises `StoreError` if one can't be.
+        """
+        while True:
+            planned = self.plan()
+            self._keep(planned.kept)
+            self._leasing.is_packing = planned.is_packing
+            for name in planned.drain:
+                self._drain(self._own[name], planned)
+            start = next(iter(planned.start), None)
+            if start is None or not await self._start(self._own[start]):
+                break
+        if not self.book.is_open and not (self._is_awake or self._is_reserving):
+            self._wish = None  # a client that still wants one asks again, or waits
+            if self.book.is_vain:
+                self._waiters.give_up()
+
+    async def _start(self, slot: PoolSlot) -> bool:
+        """Begin a launch on a slot; False if none has begun."""
+        controller = self.book.controller_for(slot)
+        if controller is None:
+            return False
+        model = self._wish.model if self._wish is not None else None
+        fault = self.book.last_fault(controller.offer.name)
+        await controller.wake(Wake(self._draw_launch_id(), model, fault=fault))
+        return controller.record.state is State.STARTING
+
+    def _drain(self, slot: PoolSlot, planned: Plan) -> None:
+        controller = slot.current
+        if controller is not None:
+            ready, wanted = planned.reckoning.ready, planned.wanted
+            drained = controller.slot
+            self._log.info(log.POOL_PLANNED, drains=drained, ready=ready, wanted=wanted)
+            controller.apply(Surplus())
+
+    def _keep(self, kept: Sequence[str]) -> None:
+        """Exempt some instances from the idle time-out, and no others."""
+        for slot in self._own.values():
+            current = slot.current if slot.name in kept else None
+            for controller in slot.controllers:
+                controller.keep(kept=controller is current)
