@@ -6,7 +6,7 @@ import json
 import os
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,8 @@ async def running_proxy(
     folder: Path,
     *,
     backend: Backend | None = None,
+    backends: Mapping[str, Backend] | None = None,
+    file: Path | None = None,
     clock: Clock | None = None,
     hold: HoldPolicy | None = None,
     hosts: HostPolicy | None = None,
@@ -124,22 +126,29 @@ async def running_proxy(
     timing: Timing = STANDARD,
     **env: str,
 ) -> AsyncIterator[RunningProxy]:
-    """Run a proxy with its state in ``folder``; ``env`` are settings."""
+    """Run a proxy with its state in ``folder``; ``env`` are settings.
+
+    ``backend`` is that of the first offer, ``backends`` those of all; ``file`` has more
+    settings.
+    """
     settings = load_settings(
         {
             "OLLAMA_PROXY_STATE_DIR": str(folder),
             "OLLAMA_PROXY_DRAIN_TIMEOUT": "0",
             "OLLAMA_PROXY_FAST_PATH": str(HAS_FAST_PATH).lower(),
             **env,
-        }
+        },
+        file,
     )
     store = SqliteStore(settings.state_dir)
-    chosen = backend if backend is not None else InProcessBackend()
+    if backends is None:
+        chosen = backend if backend is not None else InProcessBackend()
+        backends = {settings.offers[0].name: chosen}
     app = build_app(
         settings,
         clock=clock or SystemClock(),
         store=store,
-        backend=chosen,
+        backends=backends,
         rng=random.Random(1),
         hold=hold,
         hosts=hosts,
@@ -157,7 +166,8 @@ async def running_proxy(
             yield RunningProxy(url, port, app[PARTS], session, store, runner, folder)
         finally:
             await runner.cleanup()
-            await chosen.aclose()
+            for one in backends.values():
+                await one.aclose()
             store.close()
             await asyncio.sleep(
                 0.005

@@ -216,7 +216,7 @@ async def test_neighbours_are_told_once_with_price_and_command(
         await theirs.start(LAUNCH)
         ours = rig.open(OWNER, price_per_hour=1.25)
         seen = Neighbours(
-            ours, owner_id=OWNER, remembers=lambda _name: True, clock=rig.clock
+            [ours], owner_id=OWNER, remembers=lambda _name: True, clock=rig.clock
         )
         looking = asyncio.ensure_future(seen.run())
         async with asyncio.timeout(5.0):

@@ -18,7 +18,7 @@ from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
 from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plan
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
-from ollama_proxy.composition import PARTS, build_app, open_backend, open_runner
+from ollama_proxy.composition import PARTS, build_app, open_backends, open_runner
 from ollama_proxy.config.settings import Settings, backend_name
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
@@ -52,31 +52,36 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         raise
     try:
         clock = open_clock(store)
-        backend, watching = open_backend(settings, store, clock), TaskOwner()
+        backends, watching = open_backends(settings, store, clock), TaskOwner()
+        first = next(iter(backends.values()))
         watching.spawn(DateWatch(clock, store).run(), name="date")
         neighbours = Neighbours(
-            backend, owner_id=store.owner_id, remembers=store.remembers, clock=clock
+            list(backends.values()),
+            owner_id=store.owner_id,
+            remembers=store.remembers,
+            clock=clock,
         )
         try:
             app = build_app(
                 settings,
                 clock=clock,
                 store=store,
-                backend=backend,
+                backends=backends,
                 rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
                 hosts=_host_rules(bound),
                 neighbours=neighbours,
             )
-            tags = _known_tags(settings, store, backend)
+            tags = _known_tags(settings, store, first)
 
             def tell(settings: Settings, url: str) -> None:
-                _tell(announce, backend, tags, settings, url)
+                _tell(announce, first, tags, settings, url)
                 watching.spawn(neighbours.run(), name="neighbours")
 
             await _run(app, bound, settings, tell)
         finally:
             await watching.aclose()
-            await backend.aclose()
+            for backend in backends.values():
+                await backend.aclose()
     finally:
         bound.close()
         store.close()

@@ -5,3 +5,4 @@ from ollama_proxy.composition.app import Parts as Parts
 from ollama_proxy.composition.app import build_app as build_app
 from ollama_proxy.composition.app import open_runner as open_runner
 from ollama_proxy.composition.backend import open_backend as open_backend
+from ollama_proxy.composition.backend import open_backends as open_backends

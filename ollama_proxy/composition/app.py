@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,12 +12,12 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.fleet import Fleet, build_fleet
-from ollama_proxy.composition.pool_services import PoolServicesBuilder
+from ollama_proxy.composition.pool_services import PoolServicesBuilder, place_name
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.routes import known_paths
-from ollama_proxy.fleet.backend import Backend, place_of
+from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
@@ -78,7 +78,7 @@ def build_app(
     *,
     clock: Clock,
     store: Store,
-    backend: Backend,
+    backends: Mapping[str, Backend],
     rng: random.Random,
     hold: HoldPolicy | None = None,
     hosts: HostPolicy | None = None,
@@ -94,7 +94,7 @@ def build_app(
     ``timing``: pauses and time-outs that no setting changes.
     """
     fleet = build_fleet(
-        settings, clock=clock, store=store, backend=backend, rng=rng, timing=timing
+        settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(
         settings,
@@ -179,7 +179,7 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
 
 def _go_by_place(services: PoolServices, offer: Offer) -> None:
     """Switch to the known models of the backend's present place."""
-    services.go_by_place(place_of(offer.name, offer.backend.traits))
+    services.go_by_place(place_name(services.name, offer))
 
 
 async def _release_waiting(app: web.Application) -> None:

@@ -22,6 +22,11 @@ from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.ports import Store
 
 
+def groups_of(settings: Settings) -> ModelGroups:
+    """Return which models belong to which pool."""
+    return ModelGroups((pool.name, pool.models) for pool in settings.pools)
+
+
 def open_backends(settings: Settings, store: Store, clock: Clock) -> dict[str, Backend]:
     """Build the backend of every offer, by the offer, in the settings' order.
 
@@ -118,7 +123,7 @@ def _without_secrets(offer: OfferSpec) -> bytes:
 
 def _models_of(offer: OfferSpec, settings: Settings) -> tuple[str, ...]:
     """Return the models that an offer's instances must have, in whichever pool."""
-    groups = ModelGroups((pool.name, pool.models) for pool in settings.pools)
+    groups = groups_of(settings)
     using = {pool.name for pool in settings.pools if offer in pool.offers}
     return tuple(one for one in settings.models if groups.group_of(one) in using)
 
@@ -138,7 +143,7 @@ def _offer(
     own, models = spec.settings, settings.models
     if not models and backend.traits.simulated:
         models = SIMULATED_MODELS
-    groups = ModelGroups((one.name, one.models) for one in settings.pools)
+    groups = groups_of(settings)
     own_settings = [one.settings for one in settings.offers]
     made_of: object = own if type(own).model_fields else spec.options
     environment = _environment(spec, settings)

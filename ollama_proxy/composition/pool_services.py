@@ -2,18 +2,21 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from ollama_proxy.base.clock import Clock, date_of
-from ollama_proxy.composition.fleet import Fleet, PoolParts
+from ollama_proxy.composition.backend import groups_of
+from ollama_proxy.composition.fleet import Fleet
+from ollama_proxy.composition.pools import PoolParts
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
-from ollama_proxy.config.pools import PoolSpec
+from ollama_proxy.config.pools import DEFAULT_POOL, PoolSpec
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog
-from ollama_proxy.core.ollama.model_globs import ModelGroups
-from ollama_proxy.fleet.backend import SupportsModelListing, place_of
+from ollama_proxy.fleet.backend import SupportsModelListing, Traits, place_of
 from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.change_notes import ChangeNotes
@@ -60,7 +63,7 @@ class PoolServicesBuilder:
     def build_all(self) -> PoolMap:
         """Build the services of every pool, in their order."""
         specs = self._settings.pools
-        groups = ModelGroups((spec.name, spec.models) for spec in specs)
+        groups = groups_of(self._settings)
         uploads = next((spec.name for spec in specs if spec.uploads), specs[0].name)
         pools = PoolMap(groups, uploads)
         for spec in specs:
@@ -69,8 +72,8 @@ class PoolServicesBuilder:
 
     def _build(self, spec: PoolSpec, parts: PoolParts, pools: PoolMap) -> PoolServices:
         settings, clock = self._settings, self._clock
-        traits = parts.offer.backend.traits
-        place = self._store.place(place_of(parts.offer.name, traits))
+        traits = traits_of(parts.offers)
+        place = self._store.place(place_name(spec.name, parts.offer))
         catalogue, book = self._catalogue(parts, place), LessonBook(place, clock)
         pulls, places = self._pulls(), _places(parts)
         others = OtherInstances(parts.pool, self._fleet.relay, pulls, places)
@@ -110,7 +113,7 @@ class PoolServicesBuilder:
                 others=others,
                 changed=keeper.models_changed,
             ),
-            gpu=parts.gpu,
+            gpus=parts.gpus,
             status=status,
             replies=OwnReplies(ColdAnswers(catalogue), status, self._fleet.mark, clock),
         )
@@ -137,7 +140,7 @@ class PoolServicesBuilder:
     def _unknown(
         self, parts: PoolParts, catalogue: Catalog, book: LessonBook, pulls: Pulls
     ) -> UnknownModels:
-        traits = parts.offer.backend.traits
+        traits = traits_of(parts.offers)
         return UnknownModels(
             wake_rule_of(self._settings, traits),
             listing=catalogue,
@@ -153,7 +156,7 @@ class PoolServicesBuilder:
     ) -> CatalogRefresher:
         return CatalogRefresher(
             parts.pool,
-            probe=parts.probe,
+            probe=parts.probes[parts.offer.name],
             catalogue=catalogue,
             place=place,
             asking=unknown.list_asked,
@@ -172,6 +175,23 @@ class PoolServicesBuilder:
             disk=self._store,
             neighbours=self._neighbours,
         )
+
+
+def place_name(pool: str, offer: Offer) -> str:
+    """Return where what is known of a pool's models is kept: by its first offer."""
+    where = place_of(offer.name, offer.backend.traits)
+    return where if pool == DEFAULT_POOL else f"{pool}/{where}"
+
+
+def traits_of(offers: Sequence[Offer]) -> Traits:
+    """Return what is true of the instances of all offers of a pool."""
+    traits = [offer.backend.traits for offer in offers]
+    return replace(
+        traits[0],
+        externally_managed=all(one.externally_managed for one in traits),
+        persistent_models=all(one.persistent_models for one in traits),
+        starts_empty=all(one.starts_empty for one in traits),
+    )
 
 
 def _places(parts: PoolParts) -> Whereabouts:

@@ -1,7 +1,7 @@
 """See what others have in the same cloud: other deployments, and a copy of this one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -34,13 +34,13 @@ class Neighbours:
 
     def __init__(
         self,
-        backend: Backend,
+        backends: Sequence[Backend],
         *,
         owner_id: str,
         remembers: Callable[[LaunchId], bool],
         clock: Clock,
     ) -> None:
-        self._backend = backend
+        self._backends = [one for one in backends if isinstance(one, SupportsOwners)]
         self._owner_id = owner_id
         self._remembers = remembers
         self._clock = clock
@@ -51,15 +51,22 @@ class Neighbours:
 
     async def run(self) -> None:
         """Look until cancelled; ignore a look that fails."""
-        while isinstance(self._backend, SupportsOwners):
+        while self._backends:
             try:
-                async with asyncio.timeout(_CALL_S):
-                    self._note(await self._backend.belongings())
+                self._note(await self._belongings())
             except (BackendError, TimeoutError) as error:
                 self._log.info(log.SWEEP_FAILED, look="other owners", error=str(error))
                 await asyncio.sleep(_LOOK_AGAIN_S)
             else:
                 await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _belongings(self) -> list[Belonging]:
+        """Ask every cloud; what two offers of one account show counts once."""
+        found: dict[str, Belonging] = {}
+        for backend in self._backends:
+            async with asyncio.timeout(_CALL_S):
+                found |= {one.id: one for one in await backend.belongings()}
+        return list(found.values())
 
     def _note(self, found: list[Belonging]) -> None:
         """Keep the findings, and log new ones."""

@@ -4,7 +4,8 @@ A model that was pulled or copied is pulled again on a fresh instance. A model t
 created exists nowhere else: when its disk is gone it is lost, and reported as lost.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -20,18 +21,33 @@ from ollama_proxy.core.restore_plan import Origin, RestoreStep, StickyModel, ste
 class RestoredModels:
     """Remembers changes of models by clients; ``restores`` missing ones if True.
 
-    ``revision`` grows with each change.
+    - ``serves``: which models are those of the pool, by full name.
+    - ``has_ready``: whether the instance of a launch serves; none does until it is set.
+    - ``revision``: grows with each change.
     """
 
     def __init__(
-        self, store: ModelStore, configured: Collection[str], *, restores: bool
+        self,
+        store: ModelStore,
+        configured: Collection[str],
+        *,
+        restores: bool,
+        serves: Callable[[str], bool] = lambda _name: True,
     ) -> None:
         self._store = store
         self._configured = frozenset(full_model_name(name) for name in configured)
         self._restores = restores
         self._log = structlog.get_logger()
-        self._models = {model.name: model for model in store.sticky_models()}
+        remembered = store.sticky_models()
+        self._models = {one.name: one for one in remembered if serves(one.name)}
+        self.has_ready: Callable[[LaunchId], bool] = lambda _launch_id: False
         self.revision = 0
+
+    def without_restoring(self) -> "RestoredModels":
+        """Return a view for instances that keep their models: nothing is missing."""
+        view = copy.copy(self)
+        view._restores = False  # noqa: SLF001 - of the same class
+        return view
 
     def without_deleted(self, names: Collection[str]) -> list[str]:
         """Return the configured models without those that a client deleted.
@@ -84,9 +100,14 @@ class RestoredModels:
         if not self._restores:
             return
         for model in list(self._models.values()):
-            if model.origin is Origin.DELETED:
+            if model.origin is Origin.DELETED or self._is_elsewhere(model):
                 continue
             self._put(msgspec.structs.replace(model, lost=_why(model, present, failed)))
+
+    def _is_elsewhere(self, model: StickyModel) -> bool:
+        """Tell whether another instance, which serves, alone has a created model."""
+        is_created = model.origin is Origin.CREATED and bool(model.launch)
+        return is_created and self.has_ready(LaunchId(model.launch))
 
     def lost(self) -> Iterator[StickyModel]:
         """Yield the models that could not be brought back."""

@@ -1,5 +1,6 @@
 """Hold what belongs to one pool, and is asked about its requests and its models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ class PoolServices:
     pulls: Pulls
     others: OtherInstances
     changes: ModelChanges
-    gpu: GpuLook
+    gpus: Mapping[str, GpuLook]
     status: PoolStatus
     replies: OwnReplies
 

@@ -82,7 +82,7 @@ class Status:
                 for pull in services.pulls.under_way()
             ],
             "lost_models": self._lost_models(),
-            "gpu": first.gpu.body() if serves else None,
+            "gpu": first.gpus[controller.offer.name].body() if serves else None,
             "driver": controller.driver or None,
             "price": _price(controller),
             "others": self.neighbours.others() if self.neighbours else [],

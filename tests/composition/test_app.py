@@ -27,7 +27,7 @@ async def app(tmp_path: Path) -> AsyncIterator[web.Application]:
         settings,
         clock=SystemClock(),
         store=store,
-        backend=backend,
+        backends={settings.offers[0].name: backend},
         rng=random.Random(1),
     )
     await backend.aclose()

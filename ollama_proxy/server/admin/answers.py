@@ -11,7 +11,7 @@ def refuse_browsers(request: web.Request) -> None:
 
 
 def json_answer(body: object, status: int = 200) -> web.Response:
-    """Return a body as JSON that nobody keeps."""
+    """Return a response with a JSON body that must not be cached."""
     encoded = msgspec.json.encode(body) + b"\n"
     return web.Response(
         status=status,

@@ -1,0 +1,178 @@
+"""Build one pool after the other: its slots, and a controller for each offer there."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import aiohttp
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.timing import Timing
+from ollama_proxy.composition.backend import groups_of, offers_of
+from ollama_proxy.config.policies import policy_of
+from ollama_proxy.config.pools import PoolSpec
+from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.lifecycle.estimates import Estimates
+from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
+from ollama_proxy.core.ollama.load_wish import LoadWishes
+from ollama_proxy.core.slot_keys import SlotKey
+from ollama_proxy.fleet.backend import Backend
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.fleet.pool_slot import PoolSlot
+from ollama_proxy.fleet.readiness import HttpProbe
+from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.fleet.stage_report import StageReport
+from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.store.ports import Store
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.loop_mark import LoopMark
+
+
+@dataclass(frozen=True, slots=True)
+class PoolParts:
+    """Holds a pool, and what belongs to its instances alone.
+
+    - ``offers``: in order of preference. ``probes``, ``gpus``: by the name of an offer.
+    - ``restored``: None if models that clients pulled are not pulled again.
+    """
+
+    pool: Pool
+    offers: Sequence[Offer]
+    probes: Mapping[str, HttpProbe]
+    restored: RestoredModels | None
+    gpus: Mapping[str, GpuLook]
+
+    @property
+    def offer(self) -> Offer:
+        """Return the offer that is tried first."""
+        return self.offers[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBuilder:
+    """Holds what the pools have in common, and builds them; nothing runs yet."""
+
+    settings: Settings
+    backends: Mapping[str, Backend]
+    clock: Clock
+    store: Store
+    rng: random.Random
+    probing: aiohttp.ClientSession
+    relay: UpstreamClient
+    mark: LoopMark
+    metrics: Metrics
+    estimates: Estimates
+    stages: StageEstimates
+    timing: Timing
+
+    def build(self, spec: PoolSpec) -> PoolParts:
+        """Build the pool that the settings specify."""
+        offers = offers_of(spec, self.settings, self.backends)
+        restored, wishes = self._restored(spec, offers), LoadWishes()
+        check = self.settings.gpu_check
+        gpus = {one.name: GpuLook(check, one.backend.traits.gpus) for one in offers}
+        probes = {
+            one.name: self._probe(one, restored, wishes, gpus[one.name])
+            for one in offers
+        }
+        pool = Pool(
+            self._slots(spec, offers, probes),
+            store=self.store,
+            clock=self.clock,
+            max_waiting=self.settings.max_waiting,
+            policy=spec.policy,
+            load_wishes=wishes,
+            timing=self.timing,
+        )
+        if restored is not None:
+            restored.has_ready = pool.has_ready
+        for controller in pool.controllers:  # after the pool, which cuts leases
+            controller.subscribe(partial(_forget_connections, self.relay))
+        return PoolParts(pool, offers, probes, restored, gpus)
+
+    def _restored(
+        self, spec: PoolSpec, offers: Sequence[Offer]
+    ) -> RestoredModels | None:
+        """Return what is remembered of the models that are now those of a pool."""
+        if not self.settings.restore_models:
+            return None
+        models = dict.fromkeys(model for offer in offers for model in offer.models)
+        restores = not all(one.backend.traits.persistent_models for one in offers)
+        groups = groups_of(self.settings)
+        return RestoredModels(
+            self.store,
+            tuple(models),
+            restores=restores,
+            serves=lambda name: groups.group_of(name) == spec.name,
+        )
+
+    def _probe(
+        self,
+        offer: Offer,
+        restored: RestoredModels | None,
+        wishes: LoadWishes,
+        gpu: GpuLook,
+    ) -> HttpProbe:
+        if restored is not None and offer.backend.traits.persistent_models:
+            restored = restored.without_restoring()
+        return HttpProbe(
+            self.probing, restored, wishes, self.mark, gpu, timing=self.timing
+        )
+
+    def _slots(
+        self,
+        spec: PoolSpec,
+        offers: Sequence[Offer],
+        probes: Mapping[str, HttpProbe],
+    ) -> list[PoolSlot]:
+        """Return a slot per instance of ours, before them one per server of others."""
+
+        def controller(offer: Offer, index: int) -> Controller:
+            key = str(SlotKey(spec.name, index, offer.name))
+            return self._controller(key, offer, probes[offer.name], spec)
+
+        theirs = [one for one in offers if one.backend.traits.externally_managed]
+        ours = [one for one in offers if not one.backend.traits.externally_managed]
+        most = spec.policy.max_instances if ours else 0
+        return [
+            *(PoolSlot(0, (controller(one, 0),)) for one in theirs),
+            *(
+                PoolSlot(index, tuple(controller(one, index) for one in ours))
+                for index in range(most)
+            ),
+        ]
+
+    def _controller(
+        self, key: str, offer: Offer, probe: HttpProbe, spec: PoolSpec
+    ) -> Controller:
+        policy = replace(
+            policy_of(self.settings), idle_timeout_s=spec.policy.idle_timeout_s
+        )
+        controller = Controller(
+            key,
+            offer,
+            store=self.store,
+            launches=self.estimates,
+            probe=probe,
+            clock=self.clock,
+            policy=policy,
+            rng=self.rng,
+            timing=self.timing,
+        )
+        controller.subscribe(self.metrics.on_transition)
+        report = StageReport(
+            offer.name, controller.timeline, counts=self.metrics, learner=self.stages
+        )
+        controller.subscribe(report.on_transition)
+        return controller
+
+
+def _forget_connections(relay: UpstreamClient, _before: Record, after: Record) -> None:
+    """Keep no connection to an instance that is being stopped."""
+    if after.state is State.STOPPING:
+        relay.forget()
