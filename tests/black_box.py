@@ -47,7 +47,7 @@ atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 def clean_environment(**env: str) -> dict[str, str]:
     """Return this process' environment without settings of its own, plus ``env``.
 
-    What names no state folder gets one here, not the user's, which may be in use.
+    Without a state folder in ``env`` it names a new one: the user's may be in use.
     """
     kept = {
         name: value
@@ -88,7 +88,7 @@ class ProxyProcess:
             return error.code, error.read()
 
     def raw(self, request: bytes, silent_s: float = 0.2) -> bytes:
-        """Send bytes; return what comes back until it is closed, reset or silent."""
+        """Send bytes; return the response until it is closed, reset or silent."""
         port, came = int(self.url.rpartition(":")[2]), b""
         with socket.create_connection(("127.0.0.1", port), silent_s) as connection:
             connection.sendall(request)
@@ -133,13 +133,15 @@ def answers(proxy: ProxyProcess) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a proxy is begun: its output goes to a file if nothing else is said.
+    """How a proxy is started; by default its output goes to a file.
 
-    ``has_session``: in a session of its own, without a controlling terminal;
-    ``terminal``: with this one; ``shell``: by these words of a shell, in which "$@" is
-    the command; ``host``: where it listens, on a port that the system chooses;
-    ``options``: those of ``serve``; ``program``: by what it is run; ``is_forked``: by a
-    process that has loaded the package, as `run_cli` does.
+    - ``has_session``: in a session of its own, without a controlling terminal.
+    - ``terminal``: with this controlling terminal.
+    - ``shell``: by this shell command, in which "$@" is the program.
+    - ``host``: where it listens, on a port that the system chooses.
+    - ``options``: of ``serve``.
+    - ``program``: the command that runs the proxy.
+    - ``is_forked``: in a child of a process that has loaded the package, as `run_cli`.
     """
 
     pipe: bool = False
@@ -233,9 +235,10 @@ _COMMAND_S = 60.0
 
 
 def run_cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, by a process that has loaded the package.
+    """Run a command to its end, in a child of a process that has loaded the package.
 
-    By one of its own where more than settings are set: Python may read it at its start.
+    It gets a new process if ``env`` has more than settings: Python may read those at
+    its start.
     """
     if all(name.startswith(_SETTINGS) for name in env):
         return _FORKED.run(arguments, clean_environment(**env), _COMMAND_S)

@@ -39,10 +39,10 @@ _REPLAYS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have coverage leave out what plays the same lines hundreds of times.
+    """Exclude tests from coverage that run the same lines hundreds of times.
 
-    It would double their time, and tells nothing there: each of their lines is seen by
-    a test of its own, or the figure says that it is not.
+    Coverage would double their time and add nothing: each of these lines is covered by
+    a test of its own, or reported as uncovered.
     """
     for item in items:
         if item.path.stem in _REPLAYS:
@@ -76,7 +76,7 @@ def errors_logged() -> Iterator[LogCapture]:
 def no_collector() -> Iterator[None]:
     """Keep the collector away from a test that measures processor time.
 
-    With the objects of thousands of tests around, one full collection takes 0.4 s.
+    With the objects of thousands of tests, one full collection takes 0.4 s.
     """
     gc.collect()
     gc.disable()

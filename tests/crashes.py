@@ -16,7 +16,7 @@ def kill_around(
 ) -> dict[str, int]:
     """Kill before or after the call of a number, counted from one.
 
-    Returns the plan: set ``before`` or ``after``; ``seen`` counts the calls.
+    Returns the plan: set its ``before`` or ``after``. ``seen`` counts the calls.
     """
     plan = {"before": 0, "after": 0, "seen": 0}
     call = getattr(api, method)
@@ -38,7 +38,7 @@ def kill_around(
 class Death:
     """A process that ends before or after the call of a number, counted from one.
 
-    Nothing of it goes on: no later call, and no note, not even of a `finally`.
+    Nothing happens afterwards: no later call, and no note, not even in a `finally`.
     """
 
     moment: str = "before"

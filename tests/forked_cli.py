@@ -1,11 +1,11 @@
 """Commands run by a process that has loaded the package already.
 
-To start Python and to load 700 modules takes 0.4 s of the processor, what most commands
-do 0.05 s, and the tests run hundreds. So a process loads all but the command line once,
-and has a child of itself for each command, which runs as ``python -m ollama_proxy``. It
-reads its environment as ever, and nothing of one command is left for the next.
+Starting Python and loading 700 modules takes 0.4 s of processor time, most commands
+0.05 s, and the tests run hundreds. So a process loads everything but the command line
+once, and forks a child for each command, which runs as ``python -m ollama_proxy``. The
+child reads its environment as usual, and no state of one command is left for the next.
 
-Run as a program, it is that process: its argument is the socket on which it is asked.
+Run as a program, it is that process: its argument is the socket for requests.
 """
 
 import atexit
@@ -164,8 +164,8 @@ def _load() -> None:
 
 
 def _serve(asked: socket.socket) -> None:
-    """Take commands until nobody can ask any more; return in a child for each."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    """Take commands until the socket is closed; return in a child for each."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps children
     while True:
         request, fds, _, _ = socket.recv_fds(asked, _LARGEST_REQUEST, 3)
         if not request:

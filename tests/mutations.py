@@ -1,4 +1,4 @@
-"""Requests with faults that nobody thought of: good and bad ones, changed at random."""
+"""Requests with unforeseen faults: good and bad ones, changed at random."""
 
 import copy
 import json

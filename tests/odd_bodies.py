@@ -1,11 +1,11 @@
-"""Bodies that are no clean JSON, or are read in a way of Go's own.
+"""Bodies that are invalid JSON, or that Go reads in a special way.
 
-Each is sent to a real Ollama as ``POST /api/generate``: its answer says which model
-was asked for (404), or what is wrong with the body (400).
+Each is sent to a real Ollama as ``POST /api/generate``: its answer shows which model
+was requested (404), or the fault of the body (400).
 """
 
 ODD_BODIES: tuple[bytes, ...] = (
-    # What comes after the first value
+    # After the first value
     b'{"model":"taken"}\x00',
     b'{"model":"taken"}{}',
     b'{"model":"taken"}{"model":"second"}',

@@ -1,8 +1,8 @@
-"""Ports of this machine, for what can't choose its own.
+"""Ports of this machine, for servers that can't choose their own.
 
-A server of ours is told port 0 and asked where it listens. What is drawn here is for an
-address where nobody is to answer, and for a program that must be given a number and
-does not tell which one the system chose (Caddy, Ollama).
+Our own servers get port 0 and report where they listen. The ports here are for
+addresses without a server, and for programs that need a number and do not report the
+one that the system chose (Caddy, Ollama).
 """
 
 import atexit
@@ -24,7 +24,7 @@ def held_port(number: int = 0) -> int:
 
     A socket stays bound to it on every address and does not listen: connections are
     refused, and a program can listen there (both have SO_REUSEADDR), while the system
-    gives the port to nobody else, as it would give one that was let go.
+    assigns the port to no other program, as it would with a released one.
     """
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,9 +40,9 @@ def held_port(number: int = 0) -> int:
 
 
 def two_held_ports() -> int:
-    """Keep two ports in a row, for what takes the next one by itself; return the first.
+    """Hold two ports in a row, for a program that also uses the next; return the first.
 
-    Raises `OSError` if the one after each of a hundred is taken.
+    Raises `OSError` if the port after each of a hundred is taken.
     """
     for _ in range(100):
         with contextlib.suppress(OSError, OverflowError):

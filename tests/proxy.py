@@ -71,7 +71,7 @@ class RunningProxy:
 
     @property
     def catalogued(self) -> Snapshot | None:
-        """What an instance said of its models, as it is on disk."""
+        """An instance's answers about its models, as on disk."""
         query = "SELECT name FROM place ORDER BY written DESC"
         with contextlib.closing(sqlite3.connect(self.folder / "state.sqlite3")) as db:
             row = db.execute(query).fetchone()

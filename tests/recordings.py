@@ -1,7 +1,7 @@
-"""Answers of a real Ollama, kept beside the tests that compare with them.
+"""Answers of a real Ollama, stored beside the tests that compare with them.
 
-``python -m tests.recordings`` asks the ``ollama`` on the PATH again, with an empty
-store and no network to speak of, and writes them anew.
+``python -m tests.recordings`` records them again from the ``ollama`` on the PATH, with
+an empty store and without a network.
 """
 
 import asyncio

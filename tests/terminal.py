@@ -43,5 +43,5 @@ class Terminal:
                 if select.select([self._ours], [], [], 0.02)[0]:
                     try:
                         log.write(os.read(self._ours, 65536))
-                    except OSError:  # nobody has the other side open
+                    except OSError:  # no process has the other side open
                         return

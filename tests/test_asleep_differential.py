@@ -1,7 +1,7 @@
 """Asleep, we answer as a real Ollama that has no model: two hundred requests.
 
-What it said is recorded (`tests.recordings`), and asked anew where there is an
-``ollama`` on the PATH. What differs is listed here, and in docs/clients.md.
+Its answers are recorded (`tests.recordings`), and requested again if there is an
+``ollama`` on the PATH. Differences are listed here, and in docs/clients.md.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""What a deployment does whose date is set by years before, during and between runs.
+"""A deployment whose date is set by years before, during and between runs.
 
-Nothing that was launched is lost or launched again, nothing ends sooner than its time
-after the restart, and nothing later.
+No launch is lost or repeated, and nothing ends earlier or later after the restart than
+it would without the change.
 """
 
 import asyncio

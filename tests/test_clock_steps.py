@@ -13,7 +13,7 @@ LOAD = {"model": "tiny", "keep_alive": 300, "stream": False}
 
 
 async def dates(proxy: RunningProxy) -> tuple[str, int, str, int]:
-    """Return the year of each date that is told while nothing runs."""
+    """Return the year of each date in answers while nothing runs."""
     url = proxy.url
     await proxy.parts.pool.wake()
     await proxy.stop()

@@ -1,4 +1,4 @@
-"""Clients that dribble, break off or fall silent: nobody else is to notice."""
+"""Clients that dribble, break off or fall silent do not disturb others."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -34,7 +34,7 @@ def request(path: str, body: str, method: str = "POST", **fields: str) -> bytes:
 
 
 def in_chunks(raw: bytes) -> bytes:
-    """Return a request whose length is not told before."""
+    """Return a request without a Content-Length."""
     head, _, body = raw.partition(b"\r\n\r\n")
     head = head.replace(
         b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked"
@@ -268,7 +268,7 @@ STREAM_HEAD = (
 
 
 async def leave_after(folder: Path, said: bytes, *, behind: bool) -> float:
-    """Ask, leave once ``said`` has come; return for how long it is idle then."""
+    """Ask, leave after ``said`` was received; return for how long it is idle then."""
 
     async def script(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.read(1 << 16)

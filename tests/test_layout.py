@@ -1,4 +1,4 @@
-"""The shape of the repository: who reads the environment, who starts tasks."""
+"""The shape of the repository: which modules read the environment or start tasks."""
 
 import ast
 import re

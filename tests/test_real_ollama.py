@@ -1,7 +1,7 @@
 """The cycle with a real ``ollama`` behind the local backend.
 
-Needs ``ollama`` on the PATH. A model is only used if ``REAL_OLLAMA_MODEL`` names
-one that its store has: nothing is downloaded.
+Needs ``ollama`` on the PATH. A model is used only if ``REAL_OLLAMA_MODEL`` names one in
+its store: nothing is downloaded.
 """
 
 import json

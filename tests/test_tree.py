@@ -1,6 +1,6 @@
-"""Where tests lie: in the folder that is called as the package which they test is.
+"""Where tests are: in the folder with the name of the package that they test.
 
-What tests the whole product, and no package, lies at the top or in a folder there.
+Tests of the whole product are at the top or in a folder there.
 """
 
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""Two proxies on copies of one state folder: the second is told, and stops acting."""
+"""Two proxies on copies of one state folder: the second reports it and stops acting."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""A launch that can't be written down does not begin, and whoever asked hears it."""
+"""A launch that can't be written to disk does not begin; its request fails."""
 
 import asyncio
 import re
@@ -116,7 +116,7 @@ async def asked_while_writing(
 ) -> AsyncIterator[
     tuple[RunningProxy, InProcessBackend, asyncio.Task[aiohttp.ClientResponse]]
 ]:
-    """Yield a proxy that is writing a launch down, and who asked for it."""
+    """Yield a proxy that is writing a launch to disk, and the request for it."""
     backend = InProcessBackend()
     async with running_proxy(
         tmp_path, backend=backend, OLLAMA_PROXY_FAST_PATH=fast

@@ -1,7 +1,7 @@
 """An event loop whose clock jumps to the next deadline instead of sleeping.
 
-An hour of idle timeout runs in a millisecond. For fakes only: with sockets, time
-must not jump while bytes are under way.
+An hour of idle time-out runs in a millisecond. For fakes only: with sockets, time must
+not jump while bytes are in transit.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class LoopClock:
 class SetClock:
     """A clock that is moved by hand, while sockets run in real time.
 
-    ``date_ahead_s``: how far the date is from the moment.
+    ``date_ahead_s``: difference between the date and the moment.
     """
 
     moment: float = 1_000_000.0
@@ -105,10 +105,10 @@ _TURNS = 10
 
 
 async def pass_time(clock: JumpingClock, step_s: float, *, every_s: float) -> None:
-    """Move a clock on by a step every so often, without an end.
+    """Advance a clock by a step at intervals, for ever.
 
-    What is under way gets some turns of the loop before each step: on a machine that
-    is busy a turn takes as long as the pause, and minutes would pass during one answer.
+    Other tasks get some iterations of the loop before each step: on a busy machine an
+    iteration takes as long as the pause, and minutes would pass during one answer.
     """
     while True:
         await asyncio.sleep(every_s)

@@ -57,7 +57,7 @@ async def test_the_children_of_a_program_end_with_it(tmp_path: Path) -> None:
 
 
 class LateChild:
-    """A child whose end is heard of a while after it is gone."""
+    """A child whose end is reported a while after it is gone."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

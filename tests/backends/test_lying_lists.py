@@ -1,7 +1,7 @@
-"""Lists that lie, answers that are lost, restarts: never two, and none forgotten.
+"""Lists that lie, answers that are lost, restarts: never two instances, none forgotten.
 
 A slice of the seeds runs by default; ``LYING_SEEDS=0:300`` runs them all. The meter
-counts all that costs something: machines, those that rest too, volumes and groups.
+counts everything that costs money: machines, even stopped ones, volumes and groups.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class Liar:
                 self.rig.server.lists.given = first + rng.randrange(3)
 
     def begin(self, *, anew: bool = False) -> None:
-        """Lie from now on, if the truth was told since the last time, or ``anew``."""
+        """Lie from now on, if a list was true since the last lie, or ``anew``."""
         is_due = self._true_lists(self.rig.server.calls) > self.told_truly
         if not self.is_lying and (anew or is_due):
             self.until = self.rig.clock.now() + LIE_S

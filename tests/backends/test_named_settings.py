@@ -178,7 +178,7 @@ CLOUDS = {
 async def faults_of(
     cloud: str, said: bytes | None, timing: CloudTiming = UNPACED
 ) -> dict[str, str]:
-    """Return by call what is wrong with how its failure is told."""
+    """Return the faults of each call's error message."""
     opened, setting, value = CLOUDS[cloud]
     wrong = {}
     async with answering(said) as url, opened(url, timing) as calls:

@@ -1,4 +1,4 @@
-"""What lies on the disk is told as the server tells it, without the server."""
+"""Models on the disk are listed as the server lists them, without the server."""
 
 import json
 import os

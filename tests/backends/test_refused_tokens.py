@@ -1,4 +1,4 @@
-"""A token that is refused in mid-launch is told within one look, with its setting."""
+"""A token refused during a launch is reported within one look, with its setting."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""An upstream that wants credentials gets them, and nobody else sees them."""
+"""An upstream gets its credentials, and no other place shows them."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ CA, INSECURE = "OLLAMA_PROXY_UPSTREAM_CA", "OLLAMA_PROXY_UPSTREAM_INSECURE"
 
 @dataclass(slots=True)
 class Gateway:
-    """Lets nobody through without its header; keeps the headers of all who ask."""
+    """Refuses requests without its header; records the headers of all."""
 
     name: str = "Authorization"
     value: str = ""
@@ -405,7 +405,7 @@ def secrets() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def told_by(state: Path, env: dict[str, Any]) -> Iterator[list[str]]:
-    """Run a proxy as a process; collect all that anybody can see of it."""
+    """Run a proxy as a process; collect its visible output."""
     told: list[str] = []
     with proxy_process(state, **env) as proxy:
         proxy.until(lambda: proxy.get("/status")["instance_status"] is not None)

@@ -1,4 +1,4 @@
-"""The limit of descriptors is raised, and what fits is told."""
+"""The limit of descriptors is raised, and the log has the number of requests."""
 
 import re
 import resource

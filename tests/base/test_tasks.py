@@ -1,4 +1,4 @@
-"""Tasks with an owner: a crash is told, an end is waited for."""
+"""Tasks with an owner: a crash is logged, an end is waited for."""
 
 import asyncio
 

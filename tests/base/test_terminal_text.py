@@ -56,7 +56,7 @@ def test_a_log_on_a_terminal_obeys_neither_a_name_nor_an_error() -> None:
 
     assert "\x1b]0;" not in text  # the colours are structlog's own
     assert not OBEYED - {"\x1b"} & set(text)
-    assert "\nforged" not in text  # an exception is told without its words
+    assert "\nforged" not in text  # an exception is logged without its message
 
 
 def test_a_log_in_json_is_read_by_a_terminal_without_harm() -> None:

@@ -1,4 +1,4 @@
-"""The upstream's address: with a login, and told without it whatever is wrong."""
+"""The upstream's address with a login, which no error shows."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""What a launch would start, where, at what price: said before anything is bought."""
+"""What a launch would start, where, at what price: printed before a purchase."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An upstream that is the proxy itself is told before anything is served."""
+"""An upstream that is the proxy itself is reported before anything is served."""
 
 import asyncio
 import ipaddress
@@ -98,7 +98,7 @@ async def test_another_server_is_none_of_ours(
 
 
 def environment(folder: Path) -> dict[str, str]:
-    port = held_port()  # two settings name it, and nobody gets to listen there
+    port = held_port()  # two settings name it, and no server can listen there
     return {
         **os.environ,
         "OLLAMA_HOST": f"127.0.0.1:{port}",

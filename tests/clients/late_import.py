@@ -1,7 +1,7 @@
 """Client libraries that are loaded by the first test that uses them.
 
-All four take 1.6 s of the processor, each worker imports every test module, and most
-workers run no test of theirs.
+All four take 1.6 s of processor time. Each worker imports every test module, and most
+workers run no test with these clients.
 """
 
 import importlib

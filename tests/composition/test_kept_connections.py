@@ -10,7 +10,7 @@ from tests.proxy import relaying_proxy
 async def test_no_connection_to_an_instance_that_is_being_stopped_is_kept(
     tmp_path: Path,
 ) -> None:
-    """A machine that is suspended leaves its connections dead, and nobody says so."""
+    """A suspended machine leaves its connections dead, without an RST or FIN."""
     closed = asyncio.Event()
 
     async def script(

@@ -1,4 +1,4 @@
-"""A cloud that nobody here knows comes in by the door, with settings of its own."""
+"""A plug-in's cloud is loaded by its entry point, with settings of its own."""
 
 import re
 import sys

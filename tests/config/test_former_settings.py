@@ -1,4 +1,4 @@
-"""A setting that was renamed is read by its former name, and it is told."""
+"""A renamed setting is read by its former name, with a warning."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which backend is used, and why; what is said of those that are not."""
+"""Which backend is used, and why; the notice on the settings of others."""
 
 from pathlib import Path
 

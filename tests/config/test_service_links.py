@@ -1,4 +1,4 @@
-"""What Kubernetes says of Services is told from settings, and from mistakes."""
+"""Kubernetes' variables for Services are told apart from settings and mistakes."""
 
 import itertools
 from pathlib import Path

@@ -148,7 +148,7 @@ def test_a_file_in_the_working_folder_is_found(
 
 
 def as_somebody(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Load the settings in a folder as a user who owns nothing."""
+    """Load the settings in a folder as a user without files."""
     code = (
         "from ollama_proxy.config.loader import load_settings as load\n"
         "from ollama_proxy.base.errors import SettingsError\n"

@@ -22,7 +22,7 @@ ANSWERS = "exec caddy respond --listen $OLLAMA_HOST 'Ollama is running'"
 
 @dataclass(slots=True)
 class Container:
-    """A started entrypoint; ``folder`` is where its stub writes what it was told."""
+    """A started entrypoint; ``folder`` is where its stub records its arguments."""
 
     process: asyncio.subprocess.Process
     folder: Path
@@ -93,7 +93,7 @@ async def container(
     ``pull`` what it does with a model.
     If ``read_only``, its store of models is root's; empty unless ``has_models``.
 
-    The folder is not pytest's own, which nobody else may enter.
+    The folder is not pytest's own, which other users can't enter.
     """
     folder = Path(tempfile.mkdtemp(prefix="container-"))
     drop = os.getuid() == 0 and not as_root
@@ -104,7 +104,7 @@ async def container(
         os.chown(folder / "home", USER, USER)
         if not read_only:
             os.chown(folder / "models", USER, USER)
-    port = held_port()  # Caddy and the stub of Ollama must be told theirs
+    port = held_port()  # Caddy and the stub of Ollama need theirs as arguments
     settings = {
         "PATH": f"{folder}/bin:{os.environ['PATH']}",
         "HOME": f"{folder}/home",

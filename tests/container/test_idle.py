@@ -1,4 +1,4 @@
-"""A container that ends when nobody asks it for anything, run with a real Caddy.
+"""A container that ends when it gets no requests, run with a real Caddy.
 
 It is for a platform that starts it for the next caller, as Fly does, and whose own way
 to stop it would not see that models are being pulled.

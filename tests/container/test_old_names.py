@@ -90,7 +90,7 @@ async def test_the_old_port_is_the_guards_and_ollama_moves_out_of_its_way() -> N
 
 
 def old_volume(folder: Path, below: str) -> Path:
-    """Return a volume that anybody may write, with a store of models below a path."""
+    """Return a volume that all may write, with a store of models below a path."""
     volume = folder / "data"
     (volume / below.lstrip("/") / "blobs").mkdir(parents=True)
     for path in (volume, *volume.rglob("*")):

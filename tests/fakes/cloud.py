@@ -38,7 +38,7 @@ class CloudFaults:
 
 @dataclass(slots=True, eq=False)
 class FakeCloud:
-    """A backend whose cloud lives as long as the test, whatever the proxy does.
+    """A backend whose cloud lives as long as the test, independently of the proxy.
 
     ``paid`` is what costs money now; ``most_paid`` the most there ever was.
     ``end`` is what is seen of each instance that has booted, in place of a running one.
@@ -150,10 +150,10 @@ class FakeCloud:
 
 @dataclass(slots=True, eq=False)
 class ReportingCloud(FakeCloud):
-    """A cloud that can say what there is to read of a launch.
+    """A cloud that supports reports on a launch.
 
-    ``report_fault``: it ``hangs``, it ``clings`` (it hangs and ignores that it is
-    cancelled), or it raises the exception that is given.
+    ``report_fault``: it ``hangs``, it ``clings`` (it hangs and ignores its
+    cancellation), or it raises the given exception.
     """
 
     report_text: str = "apt-get: Unable to locate package nvidia-driver"

@@ -16,9 +16,9 @@ from ollama_proxy.simulator.server import (
 
 
 class InProcessBackend:
-    """Starts a simulator per launch; ``simulator`` is the one that runs now.
+    """Starts a simulator per launch; ``simulator``: the running one.
 
-    ``boot_s`` may be changed while one boots; ``start_error`` ends its boot.
+    ``boot_s`` may be changed during a boot; ``start_error`` ends its boot.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from tests.ports import held_port
 @contextlib.asynccontextmanager
 async def real_ollama() -> AsyncIterator[str]:
     """Run ``ollama serve`` with the environment's model store; yield its URL."""
-    port = held_port()  # told port 0, it tells which only in a log for people
+    port = held_port()  # with port 0 it prints the port only in a log for people
     environment = os.environ | {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_NO_CLOUD": "1",

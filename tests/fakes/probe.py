@@ -1,4 +1,4 @@
-"""A probe that asks nobody."""
+"""A probe without a server."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +13,7 @@ from ollama_proxy.fleet.readiness import PreparationError
 
 @dataclass(slots=True)
 class FakeProbe:
-    """Makes every server ready after ``load_s`` seconds, unless told otherwise."""
+    """Makes every server ready after ``load_s`` seconds, unless a fault is set."""
 
     load_s: float = 0.0
     answers: bool = True

@@ -1,4 +1,4 @@
-"""A registry of images, on a thread of its own, for whoever runs in or below a test."""
+"""A registry of images, on a thread of its own, for tests and their processes."""
 
 import functools
 import hashlib
@@ -39,7 +39,7 @@ def _manifest(tag: str) -> bytes:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers about any tag: an image of ours, or ``stock``, or as `_STATUSES` has it.
+    """Answers about any tag: an image of ours, or ``stock``, or as in `_STATUSES`.
 
     A blob is found by its digest among those of both kinds.
     """

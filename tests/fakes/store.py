@@ -14,8 +14,8 @@ from ollama_proxy.store.memory import MemoryPlace, MemoryStore
 class FaultyStore(MemoryStore):
     """Survives the proxy, not the test.
 
-    ``is_full``: no record can be written. ``interrupt`` is called before and after
-    each, with the moment in words: what it raises ends the process there.
+    ``is_full``: no record can be written. ``interrupt``: called before and after each
+    write, with the moment in words; if it raises, the process ends there.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""A proxy as companies have: it alone reaches the outside, and writes down what passes.
+"""A proxy as companies have: it alone reaches the outside, and records its requests.
 
-Whatever name is asked for leads to one server of the test, which has a certificate of
-an authority that nobody knows, as a proxy that opens TLS has.
+Any name leads to one server of the test. That server has a certificate of an unknown
+authority, as with a proxy that opens TLS.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class WebProxy:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answer a request that came through a tunnel."""
+        """Answer a request through a tunnel."""
         async with self.kept(writer):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.asked.append(head.split(" ", 2)[1])

@@ -1,4 +1,4 @@
-"""Why a server can't be asked: real servers of each kind, and what a person is told."""
+"""Why a server can't be reached: real servers of each kind, and their errors."""
 
 import asyncio
 import contextlib

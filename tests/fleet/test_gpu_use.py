@@ -1,4 +1,4 @@
-"""Whether the GPU is used: what is read, what it means, and what comes of it."""
+"""Whether the GPU is used: how it is read, its meaning, and its consequences."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What of other deployments may be removed, and how it is told."""
+"""Which things of other deployments may be removed, and how they are described."""
 
 import pytest
 

@@ -21,8 +21,8 @@ TAKES_S = 5.0
 class RemoteStore(FaultyStore):
     """A store over a network: a reservation takes 5 s.
 
-    ``reserved``: the launches that became durable. ``answers``: whether the store's
-    answer comes back at all.
+    ``reserved``: the launches that became durable. ``answers``: whether the store
+    answers at all.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is told of the stages of a launch: in /status, the log, metrics, estimates."""
+"""The stages of a launch: in /status, the log, metrics, estimates."""
 
 import asyncio
 from collections.abc import Mapping
@@ -107,7 +107,7 @@ async def test_the_stages_add_up_to_the_time_since_the_wake(tmp_path: Path) -> N
 
 
 async def test_the_estimate_follows_the_stage(tmp_path: Path) -> None:
-    """A boot that takes far too long leaves the time of what comes after it."""
+    """After a boot that takes far too long, the later stages keep their times."""
     backend = InProcessBackend(boot_s=0.05)
     async with running_proxy(tmp_path, backend=backend, OLLAMA_MODEL="tiny") as proxy:
         launch = {"creating": 2.0, "booting": 3.0, "loading": 40.0}

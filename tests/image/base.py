@@ -1,8 +1,8 @@
 """The stand-in for Debian with Python, which the images are built from here.
 
-No registry of images is asked. Debian's own packages make a system as small as the
-images' (``debootstrap --variant=minbase``) with the Python of that release, which has
-to be as new as the Dockerfile's. It is made once, and kept outside the tree.
+No registry of images is used. Debian's own packages make a system as small as the
+images' (``debootstrap --variant=minbase``) with the Python of that release, which must
+be as new as the Dockerfile's. It is built once, and kept outside the tree.
 """
 
 import os

@@ -35,10 +35,10 @@ DOCKERS = (
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a container is run. ``user`` is ``uid:gid``; None: as the image says.
+    """How a container is run. ``user``: ``uid:gid``; None: the image's.
 
-    ``volumes`` are folders of the image that a volume lies on, owned as there, or as
-    the user who runs it if ``volumes_fit``. ``tmpfs`` are those in memory.
+    ``volumes``: folders of the image on which a volume is mounted, owned as in the
+    image, or by the running user if ``volumes_fit``. ``tmpfs``: those in memory.
     """
 
     user: str | None = None

@@ -67,7 +67,7 @@ class Engine:
     def build(self, context: Path, tag: str, **arguments: str) -> str:
         """Build every stage of a Dockerfile as it stands; return buildah's log.
 
-        The machine's settings of pip are there meanwhile, and not in the image.
+        The machine's pip settings are present during the build, and not in the image.
         """
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         done = subprocess.run(
@@ -117,9 +117,9 @@ def _keep_in_memory(folder: Path) -> None:
 
 
 def _driver(folder: Path) -> str:
-    """Return how layers are laid over each other: by the kernel, or else by copying.
+    """Return the overlay driver: the kernel's, or else copies.
 
-    A folder that is in a container's own overlay can't have another on it.
+    A folder on a container's own overlay can't have another overlay on it.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         parts = [Path(name, part) for part in ("lower", "upper", "work", "merged")]

@@ -1,8 +1,8 @@
 """A root of Debian in which Exoscale's guest is installed, from an archive of our own.
 
-Real are the shell, apt, dpkg, tar and the file system. Played are the GPU, the kernel,
-systemd, the network and a reboot: everything that runs is killed at once, as a reboot
-at its worst does it, and what booting does is done again. Nothing leaves the chroot.
+Real: the shell, apt, dpkg, tar and the file system. Simulated: the GPU, the kernel,
+systemd, the network and a reboot, which kills all processes at once and repeats the
+boot. No process leaves the chroot.
 """
 
 import hashlib
@@ -96,9 +96,9 @@ class Package:
 def driver(
     branch: str, *, modules_of: Iterable[str] = (), builds: bool = True
 ) -> list[Package]:
-    """Return a branch as Ubuntu cuts it up, with modules for some kernels.
+    """Return a branch as Ubuntu splits it, with modules for some kernels.
 
-    A kernel with ``!`` before it has modules of another version than the rest.
+    A kernel with a leading ``!`` has modules of another version than the rest.
     """
     utils = f"nvidia-utils-{branch.removesuffix('-open')}"
     version = f"{branch.partition('-')[0]}.95.05"
@@ -228,9 +228,9 @@ class Root:
         (web / "sha256sum.txt").write_text(f"{digest}  ./{ARCHIVE}\n")
 
     def boot(self, *, stop_at: str = "", before: str = "") -> bool:
-        """Boot once, as bootcmd and then the unit do; False if it was rebooted.
+        """Boot once, by bootcmd and then the unit; False if it rebooted.
 
-        ``before`` is a command that is begun first, beside the installation.
+        ``before``: a command that is started first, beside the installation.
         """
         root = self.folder
         (root / "stopped").unlink(missing_ok=True)
@@ -285,7 +285,7 @@ class Root:
         return False
 
     def told(self, name: str) -> str:
-        """Return what the last boot that was not broken off told the guard."""
+        """Return what the last complete boot reported to the guard."""
         path = self.folder / "told" / name
         return path.read_text().strip() if path.exists() else ""
 

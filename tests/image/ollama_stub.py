@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""In the place of `ollama`: it serves a word, and a pull leaves a file.
+"""A replacement of `ollama`: it serves a word, and a pull writes a file.
 
-As the real one it wants to write a key in its home, and a folder for its models.
+Like the real one it needs to write a key in its home, and a folder for its models.
 """
 
 import http.server

@@ -103,7 +103,7 @@ def test_the_health_check_follows_the_address_and_fails_where_nothing_serves(
 def test_told_to_end_in_mid_stream_it_finishes_the_stream(
     engine: Engine, proxy_image: str
 ) -> None:
-    """It is the first process: nobody hands a signal on, or reaps for it."""
+    """It is the first process: no init forwards a signal to it, or reaps children."""
     body = {"model": "llama3.2", "prompt": "hello " * 20}
     headers = {"Prefer": "wait=60"}
     with container(engine, proxy_image, Manner(), **SIMULATED) as inside:

@@ -24,7 +24,7 @@ ORDER = b'{"order": "deploy", "backend": "ovh", "image": "a:1"}\n'
 
 
 class Orders(Redeployment):
-    """Takes orders, and fails as it is told to."""
+    """Takes orders, and fails as the test sets."""
 
     backend_name = "ovh"
 

@@ -46,7 +46,7 @@ class Stream:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the answer came to its end; waits for that."""
+        """Whether the answer ended; waits for that."""
         self._thread.join(20)
         lines = self._got[0].splitlines() if self._got else [b"{}"]
         return json.loads(lines[-1]).get("done") is True

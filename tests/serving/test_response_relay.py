@@ -170,7 +170,7 @@ async def test_an_empty_piece_does_not_end_the_body() -> None:
 
 
 class Unclaimed:
-    """A claim that forgets what it is told, and the head of an answer."""
+    """A claim that ignores its calls, and the head of an answer."""
 
     status = 200
     headers = CIMultiDictProxy(CIMultiDict[str]())

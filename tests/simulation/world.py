@@ -1,8 +1,7 @@
 """One proxy, one cloud and their misfortunes, as one function of a seed.
 
-The proxy is the real one from the pool down; its process may die before or
-after every write and every act of the cloud, and at every await. The cloud
-outlives it, as clouds do.
+The proxy is the real one from the pool down; its process may die before or after every
+write and every call of the cloud, and at every await. The cloud outlives it.
 """
 
 import asyncio
@@ -146,9 +145,9 @@ class World:
 
     @property
     def bought_in_vain(self) -> int:
-        """How many launches of the last hour served nobody, but for those ordered.
+        """How many launches of the last hour served no request, without ordered ones.
 
-        An order may be carried out once what is being stopped is gone.
+        An order may be carried out after the present stop has ended.
         """
         begin = max(asyncio.get_running_loop().time() - _HOUR_S, self._served_at)
         made = self.cloud.made_at.values()  # one that was taken away is made again

@@ -1,4 +1,4 @@
-"""The stand-in has Ollama's manners, and misbehaves when told to."""
+"""The simulator behaves as Ollama, and misbehaves on demand."""
 
 import asyncio
 import hashlib

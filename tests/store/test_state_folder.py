@@ -1,4 +1,4 @@
-"""The state folder: whose it is, who may read it, and a machine that has no room."""
+"""The state folder: its owner, its readers, and a machine without room."""
 
 import errno
 import os

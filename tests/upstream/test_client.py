@@ -1,4 +1,4 @@
-"""Bytes in equal bytes out; what breaks is told; nobody works for nobody."""
+"""Bytes in equal bytes out; a break is reported; work without a client ends."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The private link: only the launch that was meant is spoken to."""
+"""The private link: requests go only to the launch that was meant."""
 
 import asyncio
 import ssl

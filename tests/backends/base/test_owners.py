@@ -12,7 +12,7 @@ THEIRS, OTHERS = "0123456789abcdef", "fedcba9876543210"
 
 
 class ForgetfulCloud(ToyCloud):
-    """Shows a box, and knows of none once it is to be deleted."""
+    """Shows a box until a deletion is requested, then answers that it is unknown."""
 
     async def delete(self, location: str, resource: Box) -> None:
         raise NotFoundError(f"there is no box {resource.id}")

@@ -1,4 +1,4 @@
-"""In which order placements are tried, and which refusal is told."""
+"""In which order placements are tried, and which refusal is raised."""
 
 import pytest
 

@@ -23,10 +23,10 @@ OWNER = "0123456789abcdef"
 
 @dataclass(slots=True)
 class Rig:
-    """A cloud, and what a deployment keeps on its disk.
+    """A cloud, and the disk of a deployment.
 
-    ``others``: what other proxies have there, under their owner ids or under ours.
-    ``timing``: what backends get that are opened from then on.
+    ``others``: instances of other proxies, under their owner ids or under ours.
+    ``timing``: for backends opened from then on.
     """
 
     cloud: FakeExoscale
@@ -42,7 +42,7 @@ class Rig:
 
     @property
     def paid(self) -> list[FakeInstance]:
-        """What is paid for, besides what other proxies live by."""
+        """What is paid for, without the instances of other proxies."""
         return [one for one in self.cloud.paid if one not in self.others]
 
     def begun_elsewhere(self, owner_id: str, launch_id: LaunchId) -> FakeInstance:

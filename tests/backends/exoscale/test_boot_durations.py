@@ -1,7 +1,7 @@
-"""A boot with durations, on the fake: in the old order and as it is now.
+"""A boot with durations, on the fake: in the former order and in the present one.
 
-``python -m tests.backends.exoscale.test_boot_durations`` prints both. What is gained is
-gained on the fake: its durations are others', or assumed.
+``python -m tests.backends.exoscale.test_boot_durations`` prints both. The gain is one
+on the fake: its durations are published by others, or assumed.
 """
 
 import asyncio

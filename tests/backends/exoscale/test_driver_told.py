@@ -1,4 +1,4 @@
-"""Which driver an instance installed is told in `/status`."""
+"""`/status` shows which driver an instance installed."""
 
 import asyncio
 import io

@@ -21,9 +21,9 @@ from tests.virtual_time import pass_time
 
 @dataclass(frozen=True, slots=True)
 class Misfortune:
-    """One fault: what is arranged, what happens once ready, how it comes out.
+    """One fault: its set-up, the event once ready, and the expected outcome.
 
-    ``serves``: requests that wait are answered by an instance in the end.
+    ``serves``: waiting requests are answered by an instance in the end.
     """
 
     arrange: Callable[[Rig], None] = lambda _rig: None
@@ -313,7 +313,7 @@ async def test_one_is_bought_at_most_and_none_is_left(
 async def _sweep(rig: Rig, proxy: RunningProxy) -> None:
     """Sweep until nothing of ours is left: no instance, no security group.
 
-    A copy of our folder has ended by then, and its lease is over.
+    By then a proxy on a copy of our folder has ended, and its lease is over.
     """
     twins = [one for one in rig.others if one.labels["owner"] == f"o{OWNER}"]
     for one in twins:

@@ -73,7 +73,7 @@ def settings_of(folder: Path) -> Settings:
 
 async def forgotten(rig: Rig) -> None:
     """Leave an instance that no record names, and whose lease is over."""
-    rig.guests.is_over = True  # nobody speaks to its inside
+    rig.guests.is_over = True  # its guest gets no requests
     backend = rig.open(LOST)
     rig.clock.ahead_s -= 7200.0
     await backend.start(LAUNCH)
@@ -151,9 +151,9 @@ def left(rig: Rig) -> str:
 async def _killed_once(
     folder: Path, death: Death, monkeypatch: pytest.MonkeyPatch, name: str, at: int
 ) -> tuple[str, bool]:
-    """Kill a command at its call ``at``, and run it again; tell what is left.
+    """Kill a command at its call ``at``, and run it again; return what is left.
 
-    Also whether it had no call of that number.
+    Also returns whether it had no call of that number.
     """
     prepare, command, is_own, idle_action = COMMANDS[name]
     async with exoscale_rig(folder / "cloud", TIMING) as rig, passing_time(rig):

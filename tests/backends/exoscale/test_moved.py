@@ -1,4 +1,4 @@
-"""A proxy whose address changes: let in again, and nobody for longer than needed."""
+"""A proxy whose address changes is allowed again, and no address longer than needed."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Every state that an instance may be in, and some that nobody has heard of."""
+"""Every state of an instance, and some unknown ones."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Stopped instances with a GPU and without our label are told of, and left alone."""
+"""Stopped instances with a GPU and without our label are reported, and left alone."""
 
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding

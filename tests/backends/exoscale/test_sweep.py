@@ -27,7 +27,7 @@ def settings(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setti
 
 
 async def forgotten(rig: Rig) -> ExoscaleBackend:
-    """Leave an instance of a deployment that nobody remembers, made two hours ago."""
+    """Leave an instance of a deployment without a state folder, made two hours ago."""
     backend = rig.open(LOST)
     rig.clock.ahead_s -= 7200.0
     await backend.start(LAUNCH)

@@ -1,4 +1,4 @@
-"""What an instance is told at its first boot."""
+"""The user data of an instance's first boot."""
 
 import shutil
 import subprocess

@@ -28,9 +28,9 @@ UNPACED = CloudTiming(looks=(10_000.0, 1.0), actions=(10_000.0, 1.0))
 
 @dataclass(slots=True)
 class Rig:
-    """A cloud, and what a deployment keeps on its disk.
+    """A cloud, and the disk of a deployment.
 
-    ``timing``: what backends get that are opened from then on.
+    ``timing``: for backends opened from then on.
     """
 
     cloud: FakeFly

@@ -1,4 +1,4 @@
-"""What is told of a machine that ended: its events, in plain words, and no secret."""
+"""The report on a machine that ended: its events, in plain words, and no secret."""
 
 import asyncio
 from pathlib import Path

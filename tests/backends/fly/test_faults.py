@@ -20,12 +20,13 @@ pytestmark = pytest.mark.usefixtures("without_pace")
 
 @dataclass(frozen=True, slots=True)
 class Misfortune:
-    """One fault: what is arranged, what happens once ready, how it comes out.
+    """One fault: its set-up, the event once ready, and the expected outcome.
 
-    ``serves``: requests that wait are answered by a machine in the end. ``between``:
-    what happens while it is stopped, before it is asked for again; ``mended``: once
-    that has served, or was refused if ``refused_between``. ``others``: somebody else of
-    this product is in the app, too.
+    - ``serves``: waiting requests are answered by a machine in the end.
+    - ``between``: happens while the machine is stopped, before the next request.
+    - ``mended``: happens after that request was served, or refused if
+      ``refused_between``.
+    - ``others``: another deployment of this product is in the app, too.
     """
 
     arrange: Callable[[Rig], None] = lambda _rig: None
@@ -384,9 +385,9 @@ APP_IS_MADE = {("stop", 0), ("destroy", 1)}
 
 
 async def _deployed(rig: Rig, *, is_new: bool) -> dict[str, dict[str, str]]:
-    """Deploy into an app of our own, or into somebody's; return what was there.
+    """Deploy into an app of our own, or of others; return what existed before.
 
-    The volume is left to the launches, as a faulty list of volumes is played to these.
+    The volume is left to the launches, for which a faulty list of volumes is played.
     """
     if is_new:
         del rig.cloud.apps["llm"]
@@ -421,7 +422,7 @@ def _others(rig: Rig) -> list[FakeMachine]:
 
 @dataclass(slots=True)
 class Theirs:
-    """What is in the app and not ours, as it was before our proxy came."""
+    """Things in the app that are not ours, as they were before our proxy."""
 
     was: dict[str, tuple[str, str | None]]
     volumes_left: int = 0
@@ -457,9 +458,9 @@ async def _rest(rig: Rig, proxy: RunningProxy) -> None:
 
 
 async def _until_swept(rig: Rig, proxy: RunningProxy) -> None:
-    """Sweep, as every proxy does every ten minutes, until nothing is left to be found.
+    """Sweep, as every proxy does every ten minutes, until nothing is found any more.
 
-    A volume is held for seconds by the machine that is gone, and found only then.
+    A deleted machine holds its volume for seconds, so the volume is found only then.
     """
     async with asyncio.timeout(60):
         while await proxy.parts.pool.sweeper.sweep() or len(volumes_of_ours(rig)) > 1:

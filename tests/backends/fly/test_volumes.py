@@ -1,4 +1,4 @@
-"""One volume per machine, whatever happens, and none that nobody needs."""
+"""One volume per machine after any fault, and no superfluous one."""
 
 import asyncio
 import contextlib

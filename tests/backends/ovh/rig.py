@@ -27,9 +27,9 @@ DRIVERS = ("rest", "cli")
 
 @dataclass(slots=True)
 class Rig:
-    """A cloud, and what a deployment keeps on its disk.
+    """A cloud, and the disk of a deployment.
 
-    ``timing``: what backends get that are opened from then on.
+    ``timing``: for backends opened from then on.
     """
 
     cloud: FakeOvh

@@ -18,9 +18,9 @@ from tests.virtual_time import pass_time
 
 @dataclass(frozen=True, slots=True)
 class Misfortune:
-    """One fault: what is arranged, what happens once ready, how it comes out.
+    """One fault: its set-up, the event once ready, and the expected outcome.
 
-    ``serves``: requests that wait are answered by an app in the end.
+    ``serves``: waiting requests are answered by an app in the end.
     """
 
     arrange: Callable[[Rig], None] = lambda _rig: None

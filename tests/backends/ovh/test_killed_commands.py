@@ -83,8 +83,8 @@ async def left(
 ) -> dict[str, list[str]]:
     """Kill a command at each of its calls in turn, and let the next one end.
 
-    Returns what there is then, each with where the first was killed. ``images``: of
-    the two; None to delete everything.
+    Returns the remaining apps, each with the call at which the first was killed.
+    ``images``: of the two commands; None deletes everything.
     """
     found: dict[str, list[str]] = {}
     killed, last = images

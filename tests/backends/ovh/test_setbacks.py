@@ -353,7 +353,7 @@ async def test_a_region_that_refuses_the_token_keeps_no_stray_elsewhere_running(
         store = MemoryStore()
         began = Transition(0.0, "0", stray, "cold", "starting", "Wake", None)
         store.transitions.append(began)
-        with contextlib.suppress(BackendError):  # told once the others were stopped
+        with contextlib.suppress(BackendError):  # raised after the others were stopped
             await sweep(moved, store, now=rig.clock.wall())
         await asyncio.sleep(0.05)
         await moved.aclose()

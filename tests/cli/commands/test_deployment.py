@@ -1,4 +1,4 @@
-"""`deploy` and `delete`: whom they ask, and how they end where nobody is asked."""
+"""`deploy` and `delete`: their questions, and their end without a terminal."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Who may ask from a browser: Ollama's own rules."""
+"""Which pages may send requests: Ollama's own rules."""
 
 import pytest
 

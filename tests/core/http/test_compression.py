@@ -43,7 +43,7 @@ def bare_deflate(data: bytes) -> bytes:
 class Gateway:
     """A server of one model behind a gateway that compresses what it can.
 
-    It ``obeys`` what is asked for, or compresses all the same. ``pack`` is how.
+    ``obeys``: it honours ``Accept-Encoding``; else it compresses anyway. ``pack``: how.
     """
 
     obeys: bool
@@ -102,7 +102,7 @@ class Gateway:
 
 
 class LateBackend(StaticBackend):
-    """Has its server up only once told."""
+    """Starts its server only when the test sets it up."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -1,4 +1,4 @@
-"""Headers are handed on as they came, but for those of one connection."""
+"""Headers are forwarded unchanged, except those of one connection."""
 
 import tracemalloc
 

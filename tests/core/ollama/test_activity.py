@@ -25,7 +25,7 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 @dataclass
 class Noted:
-    """A claim that keeps what it is told."""
+    """A claim that records its calls."""
 
     used: int = 0
     moved: int = 0
@@ -57,7 +57,7 @@ def noted(
     is_whole: bool = True,
     size: int = 1 << 20,
 ) -> Noted:
-    """Let an answer pass in pieces of a size; return what its claim was told."""
+    """Feed an answer in pieces of a size; return the calls of its claim."""
     claim = Noted()
     use = watch(route, head or Head(), claim)
     for at in range(0, len(body), size):

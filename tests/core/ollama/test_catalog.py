@@ -1,4 +1,4 @@
-"""What is told of the models while nothing runs."""
+"""The answers about models while nothing runs."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""JSON is read as Go reads it: each expectation is what a real Ollama said."""
+"""JSON is read as Go reads it: each expectation is a real Ollama's answer."""
 
 import contextlib
 import json

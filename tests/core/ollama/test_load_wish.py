@@ -1,4 +1,4 @@
-"""The proxy's own load is the one that those who wait need, and the only one."""
+"""The proxy's own load is the one that waiting requests need, and the only one."""
 
 import json
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """How long a boot takes on the fake: the steps' durations, and two orders of them.
 
-Nothing here was measured by this project: it has no live account. Each duration says
-whether somebody published it or it is assumed.
+No duration was measured by this project, which has no live account. Each says whether
+it is published or assumed.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How long one thing takes, in seconds, and who says so."""
+    """How long one thing takes, in seconds, and the source of that."""
 
     seconds: float
     grade: Grade
@@ -55,10 +55,10 @@ ready model, measured by others on a live account. The old order should be near 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What a guard tells while an instance boots, by seconds since it runs.
+    """The guard's answers during a boot, by seconds since the instance runs.
 
-    ``words`` are those of ``/-/stage``, each with when it begins; ``marks`` the lines
-    of ``/-/stages``; ``pull_s``: how long the proxy's own pull still takes after it.
+    ``words``: of ``/-/stage``, each with its beginning. ``marks``: lines of
+    ``/-/stages``. ``pull_s``: how long the proxy's own pull takes after it.
     """
 
     words: Sequence[tuple[str, float]]
@@ -86,7 +86,7 @@ def _seconds(*names: str) -> float:
 
 
 def one_after_the_other() -> Boot:
-    """Return the boot of before: Docker, a list update per step, nothing at once."""
+    """Return the former boot: Docker, a list update per step, nothing in parallel."""
     steps = [
         ("guard", _seconds("update", "guard")),
         ("driver", _seconds("update", "driver")),

@@ -16,7 +16,7 @@ ZONES = ("at-vie-2", "de-fra-1", "ch-gva-2")
 class Timing:
     """How long things take, in seconds.
 
-    ``group_lag_s``: for so long after its last instance a group is in use still.
+    ``group_lag_s``: how long a group stays in use after its last instance.
     """
 
     operation_s: float = 0.0
@@ -50,9 +50,9 @@ class FakeInstance:
 
 @dataclass(slots=True)
 class FakeOperation:
-    """One operation, over at ``ends_at``; ``refused`` is the reason if it fails.
+    """One operation, done at ``ends_at``; ``refused``: the reason if it fails.
 
-    ``message``: what it says besides.
+    ``message``: the text beside the reason.
     """
 
     id: str
@@ -70,11 +70,12 @@ def new_id() -> str:
 class FakeExoscale:
     """One organisation in several zones.
 
-    ``create_fails``, ``start_fails``: a status, or how the operation fails.
-    ``source_ip``: from where calls come, and the proxy connects to instances;
-    ``event_lag_s``: how far the log of events trails.
-    ``bought`` counts instances ever made, ``touched`` what was done to strangers.
-    ``says``: the message of each operation that fails.
+    - ``create_fails``, ``start_fails``: a status, or how the operation fails.
+    - ``source_ip``: the address of calls, and of the proxy's connections to instances.
+    - ``event_lag_s``: how far the log of events lags.
+    - ``bought``: number of instances ever made; ``touched``: changes of strangers'
+      things.
+    - ``says``: the message of each failed operation.
     """
 
     now: Callable[[], float]

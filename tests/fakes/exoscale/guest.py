@@ -44,12 +44,13 @@ def files_of(config: dict[str, Any]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Guest:
-    """One instance's inside. ``stages``: what its guard says, in turn.
+    """One instance's inside. ``stages``: the answers of its guard, in turn.
 
-    ``report``: how it tells of a failed step, as `reported` has it.
-    ``told_stages``: what it says of how long they took; None: it does not know.
-    ``driver``: NVIDIA's branch and version, likewise. ``logs``: what steps have said.
-    ``boot``: the boot that it plays, with the durations of its steps.
+    - ``report``: how it answers for a failed step; see `reported`.
+    - ``told_stages``: its durations of stages; None: it has none. ``driver``: NVIDIA's
+      branch and version, likewise.
+    - ``logs``: output of steps.
+    - ``boot``: the boot that it plays, with the durations of its steps.
     """
 
     instance: FakeInstance
@@ -103,7 +104,7 @@ class Guest:
     async def _playing(
         self, boot: Boot, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        """Answer as an instance does that is so far with its boot, by the fake's clock.
+        """Answer as an instance at this point of its boot, by the fake's clock.
 
         Before its guard is up a connection ends without an answer.
         """
@@ -124,10 +125,10 @@ class Guest:
 
 
 async def reported(request: web.Request, how: bytes | str) -> web.StreamResponse:
-    """Answer ``GET /-/report``: with some bytes, or as a fault's name has it.
+    """Answer ``GET /-/report``: with some bytes, or with a fault by its name.
 
-    ``absent``: a guest that keeps none; ``cut``: the connection ends; ``silent``: no
-    answer comes; ``endless``: the body never ends, a line each tenth of a second.
+    ``absent``: the guest saved none. ``cut``: the connection ends. ``silent``: no
+    answer. ``endless``: the body never ends, one line each tenth of a second.
     """
     if isinstance(how, bytes):
         return web.Response(body=how, content_type="text/plain")
@@ -148,10 +149,10 @@ async def reported(request: web.Request, how: bytes | str) -> web.StreamResponse
 
 @dataclass(slots=True)
 class Guests:
-    """Boots a guest in each instance that runs, and ends it when that does not.
+    """Boots a guest in each running instance, and ends it when the instance stops.
 
-    ``mute``: no guard ever listens, since a step before it failed.
-    With ``caddy``, a folder, the guard is a real Caddy, set up by the user data.
+    ``mute``: no guard ever listens, because a step before it failed. With ``caddy``, a
+    folder, the guard is a real Caddy, set up by the user data.
     """
 
     cloud: FakeExoscale
@@ -203,7 +204,7 @@ class Guests:
         await guest.runner.cleanup()
 
     async def usurp(self, instance_id: str) -> None:
-        """Give an instance's address to a stranger, who keeps what he is told."""
+        """Give an instance's address to a stranger, which records its requests."""
         self.usurped.add(instance_id)
         guest = self.inside[instance_id]
         address = guest.instance.address

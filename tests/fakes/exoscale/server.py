@@ -50,14 +50,14 @@ def signature(
 class ExoscaleServer:
     """The API of every zone at ``/<zone>/v2``.
 
-    ``script``: by operation, what goes wrong with its next calls, one each:
-    ``lost-before`` and ``lost-after`` it acted, ``500-after``, ``html-502-after``,
-    ``slow``, ``protected``, ``empty``, ``page-lost`` (a list shows strangers' alone),
-    ``no-reference`` (an operation does not say what it is about),
-    or a status. ``always``: for every call.
-    ``limit``: which calls are refused with 429, told by their number, from 1 on;
-    ``moves_after``: the address from which calls come after one of an operation.
-    ``retry_after`` is what these say, ``hasty`` names calls that came sooner.
+    - ``script``: faults of the next calls of an operation, one each: ``lost-before``
+      and ``lost-after`` it acted, ``500-after``, ``html-502-after``, ``slow``,
+      ``protected``, ``empty``, ``page-lost`` (a list shows only strangers'),
+      ``no-reference`` (an operation does not name its object), or a status.
+    - ``always``: the same for every call.
+    - ``limit``: numbers of the calls, from 1 on, that are refused with 429;
+      ``retry_after``: their header; ``hasty``: calls that did not wait for it.
+    - ``moves_after``: the source address after a call of an operation.
     """
 
     cloud: FakeExoscale
@@ -108,7 +108,7 @@ class ExoscaleServer:
     def _answered(
         self, request: web.Request, fault: str, answer: Answer
     ) -> web.StreamResponse:
-        """Answer what was done, unless the answer is to be lost."""
+        """Answer the call, unless the script loses its answer."""
         match fault:
             case "lost-after":
                 return self._cut(request)

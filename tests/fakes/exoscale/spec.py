@@ -1,7 +1,7 @@
 """Exoscale's own description of its API, from the SDK: routes, and strict shapes.
 
-Requests are refused for anything that the description does not know, although the
-real API drops some unknown fields in silence: a typing error shows at once.
+Anything outside of the description is refused, although the real API silently drops
+some unknown fields: so a typing error shows at once.
 """
 
 import functools

@@ -31,9 +31,9 @@ class Timing:
 
 @dataclass(slots=True)
 class FakeMachine:
-    """One machine. ``forced`` is a state that time does not change.
+    """One machine. ``forced``: a state that time does not change.
 
-    ``starts_itself_at``: when one that was never started does so all the same.
+    ``starts_itself_at``: when a machine that was never started starts all the same.
     """
 
     id: str
@@ -95,14 +95,13 @@ class FakeApp:
 
 @dataclass(slots=True)
 class FakeFly:
-    """One organisation. ``made`` counts machines of ours ever made.
+    """One organisation. ``made``: number of machines of ours ever made.
 
-    ``others``: ids of machines that another deployment of this product has.
-
-    ``hosts_refuse``: nothing is changed on a host that can't be reached.
-    ``copies_refused``: no volume can be made from another. ``shows_events``: whether a
-    machine is shown with its events, or they have to be asked for;
-    ``events_outlive``: whether they can be, of one that is gone.
+    - ``others``: ids of machines of another deployment of this product.
+    - ``hosts_refuse``: nothing can be changed on an unreachable host.
+    - ``copies_refused``: no volume can be copied.
+    - ``shows_events``: a machine is shown with its events, or they must be fetched;
+      ``events_outlive``: even those of a deleted one can be.
     """
 
     now: Callable[[], float]

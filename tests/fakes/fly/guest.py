@@ -16,7 +16,7 @@ from tests.fakes.fly.server import FlyServer
 
 @dataclass(slots=True)
 class Guest:
-    """One machine's inside; its guard is told by the environment whom to let in."""
+    """One machine's inside; its guard takes the allowed token from the environment."""
 
     machine: FakeMachine
     runner: web.AppRunner
@@ -44,9 +44,9 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
 
 @dataclass(slots=True)
 class Guests:
-    """Boots a guest in each machine that runs, and ends it when that does not.
+    """Boots a guest in each running machine, and ends it when the machine stops.
 
-    A machine that is suspended keeps its guest, out of reach.
+    A suspended machine keeps its guest, unreachable.
     """
 
     server: FlyServer

@@ -39,12 +39,12 @@ class RefusedError(Exception):
 class FlyServer:
     """The API at ``/v1``; machines behind ``/edge``, as at ``<app>.fly.dev``.
 
-    ``script``: by operation, what goes wrong with its next calls, one each:
-    ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``408-after``,
-    ``empty`` or ``null`` (a list),
-    ``page-lost`` (a list shows strangers' alone), or a status, with a text after a
-    colon. ``always``: the same for every call. ``is_paced``: whether it refuses more
-    calls than Fly allows in real time.
+    - ``script``: faults of the next calls of an operation, one each: ``lost-before``
+      and ``lost-after`` it acted, ``html-502-after``, ``408-after``, ``empty`` or
+      ``null`` (a list), ``page-lost`` (a list shows only strangers'), or a status, with
+      a text after a colon.
+    - ``always``: the same for every call.
+    - ``is_paced``: refuses more calls than Fly allows in real time.
     """
 
     cloud: FakeFly
@@ -94,13 +94,13 @@ class FlyServer:
     def _answer(
         self, operation: Operation, answer: Any, fault: str, request: web.Request
     ) -> web.StreamResponse:
-        """Answer what was done, unless the answer is to be lost."""
+        """Answer the call, unless the script loses its answer."""
         if fault == "lost-after":
             return _cut(request)
         if fault == "408-after":
             body = {"error": "deadline_exceeded: no answer in time"}
             return web.json_response(body, status=408)
-        if fault == "null":  # Go's empty list, if nobody made it one
+        if fault == "null":  # Go's nil list
             return web.json_response(None)
         if fault == "html-502-after":
             return web.Response(status=502, text="<html>Bad Gateway</html>")
@@ -172,9 +172,9 @@ class FlyServer:
         return machine
 
     def _held(self, machine: FakeMachine, request: web.Request) -> None:
-        """Refuse a change without the nonce of the lease that is held.
+        """Refuse a change without the nonce of the present lock.
 
-        Nothing is changed on a host that can't be reached.
+        Nothing can be changed on an unreachable host.
         """
         if machine.host_status == "unreachable" and self.cloud.hosts_refuse:
             raise RefusedError(503, "the host of the machine can't be reached")
@@ -269,7 +269,7 @@ class FlyServer:
             since=now,
         )
         app.machines[machine.id] = machine
-        # Fly's own events are said to hold no configuration; this one does, to be sure.
+        # By Fly's documentation events have no configuration; this one has, to be safe.
         launched = {"config": body["config"]}
         cloud.tell(machine, "launch", status="created", request=launched)
         cloud.made += 1
@@ -484,7 +484,7 @@ class FlyServer:
             return response
 
     def _silence(self) -> None:
-        """Let every connection to a machine that sleeps be dead, with nobody told."""
+        """Make every connection to a suspended machine dead, without an RST or FIN."""
         for transport in self.edge_connections:
             if not transport.is_closing():
                 transport.pause_reading()

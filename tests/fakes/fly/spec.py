@@ -1,6 +1,6 @@
 """The Machines API's own description, condensed: routes, and strict shapes.
 
-What the description does not know is refused, although the real API may drop it.
+Anything outside of the description is refused, although the real API may drop it.
 """
 
 import functools

@@ -26,9 +26,9 @@ class Timing:
 
 @dataclass(slots=True)
 class FakeApp:
-    """One app. ``changes`` is what was asked of it, and when.
+    """One app. ``changes``: the requested changes, with their times.
 
-    ``forced`` is a state that time does not change, ``info`` why.
+    ``forced``: a state that time does not change; ``info``: its cause.
     """
 
     id: str

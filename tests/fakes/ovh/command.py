@@ -1,7 +1,7 @@
 """A real executable `ovhai`, strict about flags, home folder and terminal.
 
-The program itself only carries its arguments to the test, which answers what to
-print. It knows the commands and flags of OVHcloud's own guides and no others.
+The program only sends its arguments to the test, which answers with the output. It
+accepts the commands and flags of OVHcloud's own guides and no others.
 """
 
 import asyncio
@@ -93,11 +93,10 @@ class Said:
 class OvhCommand:
     """The program's other half. It acts on the same cloud as the API.
 
-    ``server``'s script holds for it too: ``lost-after`` and ``slow`` then hang until
-    the program is killed; ``prompt`` prints a question instead of JSON,
-    ``nested`` what no parser reads to its end.
-    ``logged_in``: whether homes are logged in from the start; ``wanted_context``: only
-    those are whose log-in is this.
+    The script of ``server`` applies to it, too: ``lost-after`` and ``slow`` then hang
+    until the program is killed; ``prompt`` prints a question instead of JSON,
+    ``nested`` output that no parser reads to its end. ``logged_in``: homes are logged
+    in from the start; ``wanted_context``: only those with this log-in.
     """
 
     server: OvhServer

@@ -16,7 +16,7 @@ from tests.fakes.ovh.server import OvhServer
 
 @dataclass(slots=True)
 class Guest:
-    """One app's inside; its guard is told by the environment whom to let in."""
+    """One app's inside; its guard takes the allowed token from the environment."""
 
     app: FakeApp
     runner: web.AppRunner

@@ -1,7 +1,7 @@
-"""Lists of the fake AI Deploy in pages, and how they may lie.
+"""Lists of the fake AI Deploy in pages, and their faults.
 
 The API's documents do not say whether pages count from 0 or from 1, so both are played,
-and the default does not let a caller off who guesses.
+and the default fails a caller that guesses.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,13 @@ class ListRefusedError(Exception):
 
 @dataclass(slots=True)
 class Lists:
-    """How pages count, and what is said of them.
+    """How pages are numbered and linked.
 
-    ``first``: the number of the first page; ``given``: that of the one given unasked.
-    ``links``: how the next page is told: ``query`` alone, ``path``, ``absolute``, or
-    ``none``, by numbers only. ``lie`` is a name of `LIES`, ``times`` how often it is
-    told; None: always.
+    - ``first``: the number of the first page; ``given``: that of the page given without
+      a number.
+    - ``links``: how the next page is given: ``query`` alone, ``path``, ``absolute``, or
+      ``none``, by numbers only.
+    - ``lie``: a name of `LIES`; ``times``: how often it happens; None: always.
     """
 
     first: int = 0

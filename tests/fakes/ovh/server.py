@@ -34,13 +34,14 @@ class RefusedError(Exception):
 class OvhServer:
     """The API of each region at ``/<region>/v1``; apps behind ``/<app id>``.
 
-    ``wakes_standby``: whether a request starts an app that was scaled to zero.
-    ``may_write``: whether the token has the role operator, and not read.
-    ``script``: by operation, what goes wrong with its next calls, one each:
-    ``lost-before`` and ``lost-after`` it acted, ``html-502-after``, ``slow``, or a
-    status. ``always``: the same for every call. ``gateway``: what the gateway answers
-    instead of an app, in turn; ``gateway_by_path``: always, for one path;
-    ``cut_after_s``: how long an answer may take.
+    - ``wakes_standby``: a request starts an app that was scaled to zero.
+    - ``may_write``: the token has the role operator, not read.
+    - ``script``: faults of the next calls of an operation, one each: ``lost-before``
+      and ``lost-after`` it acted, ``html-502-after``, ``slow``, or a status.
+      ``always``: the same for every call.
+    - ``gateway``: answers of the gateway instead of an app, in turn;
+      ``gateway_by_path``: always, for one path.
+    - ``cut_after_s``: how long an answer may take.
     """
 
     cloud: FakeOvh

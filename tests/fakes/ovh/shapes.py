@@ -1,7 +1,7 @@
 """The shapes of an app's specification, condensed from OVHcloud's own schemas.
 
-Source: ovh/ovhcloud-cli ``internal/assets/api-schemas/cloud.json`` (05c2be06). What is
-not listed here is refused, although the real API may drop it in silence.
+Source: ovh/ovhcloud-cli ``internal/assets/api-schemas/cloud.json`` (05c2be06). Anything
+not listed here is refused, although the real API may silently drop it.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""A connection is kept, unless what came on it is too large to be held."""
+"""A connection is kept, unless its last request is too large to be held."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A connection's requests: what comes out can be read in one way, and no other."""
+"""A connection's requests: the output can be read in one way only."""
 
 import httptools
 import pytest
@@ -129,7 +129,7 @@ def test_nothing_comes_out_behind_a_refusal() -> None:
 
 
 class Behind:
-    """What a strict parser makes of what comes out."""
+    """A strict parser of the output."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

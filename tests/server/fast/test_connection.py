@@ -63,7 +63,7 @@ class Behind(asyncio.Protocol):
 
 
 class Slow:
-    """Serves each request when it is told to; refuses what ``refuses`` says."""
+    """Serves each request when the test lets it; leaves those of ``refuses``."""
 
     def __init__(self, refuses: Callable[[str], bool] = lambda _path: False) -> None:
         self.asked: list[str] = []

@@ -1,6 +1,6 @@
 """A plain request is answered in the same way whichever server reads it.
 
-A head that comes in two pieces is read by aiohttp; one that comes whole is not.
+aiohttp reads a head that arrives in two pieces; the fast path one that arrives whole.
 """
 
 import asyncio

@@ -76,7 +76,7 @@ def test_the_rest_of_it_is_read(store: SqliteStore, version: str) -> None:
     ]
     assert store.notes_of("exoscale").notes() == {READY: b'{"zone":"at-vie-2"}'}
     contents = store.place(PLACE).contents()
-    if version == "1386cdb":  # nobody noted of which place its catalogue was
+    if version == "1386cdb":  # the place of its catalogue was not recorded
         assert contents is None
         assert store.mark() is None
     else:

@@ -1,4 +1,4 @@
-"""What is remembered of one place's models is told of no other."""
+"""Models remembered for one place are not listed for another."""
 
 import sqlite3
 from collections.abc import Iterator

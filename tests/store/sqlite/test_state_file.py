@@ -1,4 +1,4 @@
-"""A damaged state: said, copied, read as far as it goes, no launch forgotten."""
+"""A damaged state: reported, copied, read as far as possible, no launch forgotten."""
 
 import contextlib
 import random

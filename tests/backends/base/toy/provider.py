@@ -14,11 +14,12 @@ from ollama_proxy.base.errors import (
 
 @dataclass(slots=True)
 class Provider:
-    """Boxes by id, each with its yard, and what the provider does wrong.
+    """Boxes by id, each with its yard, and the provider's faults.
 
-    ``full``: yards without room. ``loses``: how many answers to a creation get lost
-    after it was made. ``hides``: ids that lists lack; ``denies``: ids that
-    are said to be unknown. ``silent``: yards that fail.
+    - ``full``: yards without room.
+    - ``loses``: how many answers to a create call get lost after it made a box.
+    - ``hides``: ids that lists lack; ``denies``: ids that look-ups do not find.
+    - ``silent``: yards that fail.
     """
 
     guard_url: str = ""
