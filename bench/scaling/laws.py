@@ -32,10 +32,10 @@ class SpreadingLaw:
         return machine if machine.in_flight < world.scenario.slots else None
 
     def arrived(self, request: Request, now: float) -> None:
-        """Ignore who asks."""
+        """Ignore an arrival."""
 
     def refused(self, request: Request, now: float) -> None:
-        """Ignore who is refused."""
+        """Ignore a refusal."""
 
     def served(self, request: Request) -> None:
         """Ignore how long a request took."""

@@ -91,7 +91,7 @@ def _bold(law: str) -> str:
 
 
 def _duels(rows: Sequence[Row]) -> str:
-    """Return who beats whom on both cost and mean waiting."""
+    """Return which law beats which on both cost and mean waiting."""
     found = duels(rows, OWN)
     lines = [
         (law, str(len(lost)), str(won), str(of))

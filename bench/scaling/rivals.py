@@ -1,4 +1,4 @@
-"""The laws of other systems, written anew from their sources and documents.
+"""Simulate the laws of other systems, rewritten from their sources and documents.
 
 Each keeps its last machine for the same idle time-out, and starts the first one for
 the first request at once, as all of them can.
@@ -141,7 +141,7 @@ class KubeAiLaw(RivalLaw):
 
 
 class DelayedLaw(RivalLaw):
-    """Follows a formula once it has said the same direction for long enough."""
+    """Follows a formula once it has given the same direction for long enough."""
 
     up_after_s = 30.0
     down_after_s = 600.0
@@ -205,7 +205,7 @@ class SkyServeLaw(DelayedLaw):
         self._service_s = service_s
 
     def total(self, world: World) -> float:
-        """Return how many requests came."""
+        """Return how many requests arrived."""
         return float(world.arrivals_seen)
 
     def formula(self, world: World) -> int:

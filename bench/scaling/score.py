@@ -1,4 +1,4 @@
-"""Sum up the runs: cost beside waiting, and who beats whom."""
+"""Sum up the runs: cost beside waiting, and which law beats which."""
 
 import math
 import statistics

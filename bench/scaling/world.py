@@ -35,7 +35,7 @@ class Law(Protocol):
         """Take in that a client asks."""
 
     def refused(self, request: Request, now: float) -> None:
-        """Take in that a client was told to come back later."""
+        """Record that a client got a 503 and will retry."""
 
     def served(self, request: Request) -> None:
         """Take in that a request has left its slot."""
