@@ -1,8 +1,8 @@
-"""Decide by which offer of a pool the next launch is tried, and why by no other.
+"""Choose the offer for the next launch of a pool, and say why others are skipped.
 
-Pure. Offers are asked in order of preference; one that had no room, or that failed, is
-passed over for a while, and one that can't work is off until somebody acts. What is
-known of an offer counts over all slots of its pool. Moments are those of `Clock.now`.
+Pure. Offers are tried in order of preference. One that had no room, or failed, is
+skipped for a while; one that can't work is off until a person acts. Facts about an
+offer apply to all slots of its pool. Moments are those of `Clock.now`.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class NoRoom:
 
 
 def no_room(before: NoRoom | None, message: str, now: float) -> NoRoom:
-    """Return what is remembered of an offer without room: a minute, up to 15.
+    """Return the note on an offer without room: skipped for 1 min, then up to 15 min.
 
-    Two slots that ask at the same time get the same answer, which counts once.
+    Two slots that try at the same time get the same answer, which counts once.
     """
     if before is not None and now < before.until:
         return before
@@ -59,10 +59,10 @@ class OfferFacts:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Says why an offer is not asked, and ``until`` when; None: not known yet.
+    """Says why an offer is skipped, and ``until`` when; None: unknown.
 
-    ``is_off``: it can't work as it is. ``ends_waits``: no launch comes by itself any
-    more, so no request waits for one.
+    ``is_off``: it can't work with its settings. ``ends_waits``: no launch will follow
+    by itself, so no request waits for one.
     """
 
     message: str
@@ -127,9 +127,9 @@ def obstacles(offers: Sequence[OfferFacts], now: float) -> list[Obstacle | None]
 def may_start_more(offers: Sequence[OfferFacts], reserving: int, now: float) -> bool:
     """Tell whether one more launch beside those under way keeps the pool's limit.
 
-    The limit of launches that serve no request counts over all offers and slots. What
-    is under way, or being written down (``reserving``), counts as one of them until
-    its cloud has answered. Alone, a launch is the business of lockouts.
+    The limit of launches that serve no request applies to all offers and slots
+    together. A launch under way, or being written to disk (``reserving``), counts until
+    its cloud has answered. A single launch is left to lockouts.
     """
     limit = _limit(offers)
     records = [record for offer in offers for record in offer.records]

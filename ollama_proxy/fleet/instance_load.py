@@ -28,10 +28,10 @@ class _Work:
 
 
 class InstanceLoad:
-    """Holds the `Candidate` of one instance and keeps it true.
+    """Holds the `Candidate` of one instance and keeps it up to date.
 
-    The models in its memory are taken to be those that it answered for of late: no
-    request asks the instance itself.
+    The models in its memory are assumed to be those that it served recently: no request
+    asks the instance itself.
     """
 
     def __init__(

@@ -24,10 +24,10 @@ from ollama_proxy.fleet.pool_slot import PoolSlot
 
 
 class OfferBook:
-    """Says by which offer a slot starts, and takes in how launches end.
+    """Chooses the offer by which a slot starts, and learns from the end of launches.
 
-    ``slots`` are those whose instances the pool starts: all have the same offers, in
-    order of preference.
+    ``slots``: those whose instances the pool starts. All have the same offers, in order
+    of preference.
     """
 
     def __init__(self, slots: Sequence[PoolSlot], clock: Clock) -> None:

@@ -1,7 +1,7 @@
-"""Start and drain the instances of a pool, in one place: by the pool's plan.
+"""Start and drain the instances of a pool in one place, by the pool's plan.
 
-The owner looks at every event and every second, and carries out what
-`core.pool_plan` says. A launch is on record before its cloud is called.
+The owner acts at every event and every second, and carries out `core.pool_plan`. A
+launch is on record before its cloud is called.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ class Wish:
 
 
 class PoolOwner:
-    """Owns how many instances a pool has, and which offers they are of.
+    """Decides how many instances a pool has, and of which offers.
 
-    ``waiters`` are the requests that wait, ``leasing`` has the others. ``accepts``
-    tells whether anything may be started now.
+    ``waiters``: the waiting requests; ``leasing``: those in progress. ``accepts``:
+    tells whether a start is allowed now.
     """
 
     def __init__(
@@ -169,7 +169,8 @@ class PoolOwner:
     async def wake(self, model: str | None, *, forced: bool) -> None:
         """Remember that an instance is wanted, and begin at once.
 
-        Raises `StoreError` if the launch can't be written down: it does not begin.
+        Raises `StoreError` if the launch can't be written to disk; then it does not
+        begin.
         """
         if not self._accepts():
             return
@@ -238,9 +239,9 @@ class PoolOwner:
         return plan(self.facts(), self._clock.now())
 
     async def carry_out(self) -> None:
-        """Do what the plan says, and look anew after each launch is written down.
+        """Carry out the plan, and make a new one after each launch is on disk.
 
-        Raises `StoreError` if one can't be.
+        Raises `StoreError` if a launch can't be written.
         """
         while True:
             planned = self.plan()

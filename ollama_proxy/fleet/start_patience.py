@@ -17,8 +17,9 @@ REFUSALS = (CapacityError, CredentialsError, SpecError)
 class StartPatience:
     """Judges the errors of the start calls of one launch.
 
-    Where there are other offers, a cloud that takes no call is left to them. Not if a
-    call may have acted: then only the cloud's word ends it, or the start time-out.
+    If there are other offers, a cloud that accepts no call is given up in their favour.
+    Not if a call may have acted: then only the cloud's answer ends it, or the start
+    time-out.
     """
 
     def __init__(self, policy: Policy, clock: Clock) -> None:

@@ -262,6 +262,7 @@ def _bind(path: Path) -> tuple[socket.socket, tuple[int, int]]:
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # bind() creates the file by the umask; a chmod afterwards would come too late.
     umask = os.umask(0o177)
     try:
         bound.bind(os.fspath(path))

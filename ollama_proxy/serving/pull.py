@@ -95,6 +95,7 @@ class Pull:
 
     async def answered(self) -> PullHead:
         """Wait for the head of its answer; raises `UpstreamError` if none comes."""
+        # shield: a follower that leaves would cancel the head for all others
         return await asyncio.shield(self.head)
 
     @property

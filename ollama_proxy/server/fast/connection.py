@@ -274,4 +274,5 @@ class ClientConnection(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait until most of the written bytes are sent, or the connection closes."""
         if self._room is not None:
+            # shield: a cancelled wait must not cancel the future that others wait for
             await asyncio.shield(self._room)
