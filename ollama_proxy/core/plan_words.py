@@ -1,7 +1,8 @@
 """Tell in words what a plan of a pool does, and why."""
 
 from ollama_proxy.core.pool_facts import InstanceFacts, Phase, PoolFacts
-from ollama_proxy.core.pool_plan import Plan
+from ollama_proxy.core.pool_plan import Plan, keep_extra_s
+from ollama_proxy.core.scaling_law import span_s
 
 
 def explain(facts: PoolFacts, plan: Plan, now: float) -> tuple[str, ...]:
@@ -79,9 +80,10 @@ def _need(facts: PoolFacts, plan: Plan) -> list[str]:
     told: list[str] = []
     if facts.waiting.waking and facts.demand.slots and figures.running:
         told.append(
-            f"Once a new one were ready, {max(0.0, figures.undone_s):.0f} slot-seconds"
-            " of work would be undone; it does"
-            f" {facts.demand.slots * facts.demand.boot_s:.0f} in as long again."
+            f"In {_seconds(figures.horizon_s)}, when one that starts now would be at"
+            f" work, {max(0.0, figures.undone_s):.0f} slot-seconds will be left to do;"
+            f" it would do {facts.demand.slots * span_s(facts.demand):.0f} in"
+            f" {_seconds(span_s(facts.demand))}."
         )
     if figures.is_guard:
         told.append(
@@ -136,13 +138,12 @@ def _why_none(facts: PoolFacts, plan: Plan) -> str:
 
 def _drains(facts: PoolFacts, plan: Plan) -> list[str]:
     told: list[str] = []
-    keep_s = facts.policy.keep_extra_s
-    source = "keep_extra" if keep_s is not None else "one boot time"
-    keep_s = facts.demand.boot_s if keep_s is None else keep_s
+    is_set = facts.policy.keep_extra_s is not None
+    source = "keep_extra" if is_set else "one boot time"
     if plan.drain:
         told.append(
             f"Stop {', '.join(plan.drain)}: without work for {source},"
-            f" {_seconds(keep_s)}, and not the last."
+            f" {_seconds(keep_extra_s(facts))}, and not the last."
         )
     if plan.kept:
         told.append(f"Kept without work by min_instances: {', '.join(plan.kept)}.")

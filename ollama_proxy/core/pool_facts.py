@@ -25,6 +25,7 @@ class InstanceFacts:
 
     - ``slots``: how many requests it serves at a time; 0: no limit.
     - ``eta_s``: seconds until a starting instance is ready.
+    - ``started_at``: when its launch began.
     - ``idle_since``: when its last work ended, or when it became ready.
     - ``is_external``: somebody else runs it, so it is neither started nor drained, and
       does not count towards a limit.
@@ -39,6 +40,7 @@ class InstanceFacts:
     idle_since: float = 0.0
     is_external: bool = False
     may_start: bool = True
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class PoolFacts:
     """Holds all arguments of `ollama_proxy.core.pool_plan.plan`.
 
     ``instances``: every slot of the pool, running or not, in order. ``obstacle``: why
-    no instance can be started, in words; else "".
+    no instance can be started, in words; else "". ``drained_at``: when a plan last
+    drained an instance; None: not yet.
     """
 
     policy: PoolPolicy
@@ -88,3 +91,4 @@ class PoolFacts:
     waiting: Waiting
     demand: Demand
     obstacle: str = ""
+    drained_at: float | None = None

@@ -70,7 +70,10 @@ def test_it_tells_what_would_be_undone() -> None:
     long = Waiting(waking=60, oldest_s=5.0)
     told = words(replace(FACTS, instances=(FULL, *RESTING[1:]), waiting=long))
 
-    assert "720 slot-seconds of work would be undone; it does 1200 in as long" in told
+    assert (
+        "In 375 s, when one that starts now would be at work, 600 slot-seconds will be"
+        " left to do; it would do 1200 in 300 s."
+    ) in told
     assert "Start default/1." in told
 
 
@@ -92,7 +95,7 @@ def test_it_tells_what_waits_and_starts_none() -> None:
     [
         (replace(FACTS, obstacle="every offer is off"), "every offer is off"),
         (
-            replace(FACTS, instances=(BOX, *RESTING), waiting=Waiting(40, 4.0)),
+            replace(FACTS, instances=(BOX, *RESTING), waiting=Waiting(60, 4.0)),
             "spill_after leaves the server that is there 6 s more of 10 s",
         ),
         (

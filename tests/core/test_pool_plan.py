@@ -108,6 +108,35 @@ def test_one_that_is_ready_soon_counts_almost_in_full() -> None:
     assert planned(slots, 30, load=2.0).start == ()
 
 
+def test_one_request_starts_one_instance_and_a_second_later_no_other() -> None:
+    """Whatever the boot takes: its slot is on its way."""
+    for boot_s, slots in ((5.0, 1), (5.0, 4), (20.0, 1), (20.0, 4), (300.0, 1)):
+        demand = replace(MEASURED, boot_s=boot_s, slots=slots)
+        started = replace(
+            instances(STARTING, slots=slots)[0], eta_s=max(0.0, boot_s - 1.0)
+        )
+        load = 20.0 / max(120.0, boot_s)
+
+        made = planned((started, *ASLEEP[1:]), 1, demand=demand, load=load)
+
+        assert made.start == (), (boot_s, slots)
+
+
+def test_requests_that_fit_into_starting_slots_start_no_other() -> None:
+    slots = (instances(STARTING)[0], *ASLEEP[1:])
+    busy = replace(MEASURED, service_s=600.0)
+
+    assert planned(slots, 4, demand=busy, load=9.0).start == ()
+    assert planned(slots, 5, demand=busy, load=9.0).start == ("default/1",)
+
+
+def test_no_more_start_than_the_waiting_requests_fill() -> None:
+    full = instances(READY, REST, REST, REST)
+
+    assert planned(full, 4, load=40.0).wanted == 2
+    assert planned(full, 5, load=40.0).wanted == 3
+
+
 def test_load_alone_buys_nothing_while_nothing_waits() -> None:
     assert planned(instances(READY, REST), load=40.0).start == ()
 
@@ -218,11 +247,37 @@ def test_an_away_server_is_no_capacity_but_is_given_its_time_to_come_back() -> N
     assert planned(slots, 1, oldest_s=10.0).start == ("default/0",)
 
 
+def test_a_server_that_is_still_looked_for_is_no_capacity() -> None:
+    """It may stay away for ever."""
+    slots = (box(STARTING, in_flight=0), *ASLEEP)
+
+    assert planned(slots, 1, oldest_s=10.0).start == ("default/0",)
+
+
 def test_the_only_cloud_instance_leaves_as_an_extra_beside_a_server() -> None:
     extra = idle("default/0", 300.0)
 
     assert planned((box(in_flight=0), extra)).drain == ("default/0",)
     assert planned((box(REST), extra)).drain == ()
+
+
+def test_one_that_was_started_again_soon_beside_a_server_stays_for_the_idle_time() -> (
+    None
+):
+    """A load that comes and goes around the server's size starts one, not dozens."""
+    again = replace(idle("default/0", 1_799.0), started_at=NOW - 2_000.0)
+    facts = PoolFacts(
+        FIVE, (box(in_flight=0), again), Waiting(), MEASURED, drained_at=NOW - 2_100.0
+    )
+
+    assert plan(facts, NOW).drain == ()
+    assert plan(facts, NOW + 1.0).drain == ("default/0",)
+    long_ago = replace(facts, drained_at=NOW - 4_000.0)
+    assert plan(long_ago, NOW).drain == ("default/0",)
+    as_set = replace(facts, policy=replace(FIVE, keep_extra_s=60.0))
+    assert plan(as_set, NOW).drain == ("default/0",)
+    alone = replace(facts, instances=(again, instances(READY)[0]))
+    assert plan(alone, NOW).drain == ("default/0",)
 
 
 def test_no_limit_of_slots_means_one_instance_for_any_number() -> None:
