@@ -97,8 +97,9 @@ class LocalBackend:
         """Run the program, unless a process of this launch already lives."""
         if await asyncio.to_thread(self._find, launch_id):
             return
-        environment = os.environ | ollama_environment(host=_HOST, port=_free_port())
-        environment |= self._environment
+        environment = os.environ | ollama_environment(
+            host=_HOST, port=_free_port(), given=self._environment
+        )
         environment |= {OWNER_VARIABLE: self._owner_id, LAUNCH_VARIABLE: launch_id}
         try:
             process = await asyncio.create_subprocess_exec(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.offer_tag import OfferTag
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,14 @@ class TagFormat:
     owner_letter: str = ""
     lease_letter: str = ""
 
+    @property
+    def _letters(self) -> dict[str, str]:
+        owner = self.owner_letter
+        return {"owner": owner, "offer": owner, "lease": self.lease_letter}
+
     def spelt(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Return tags as the cloud has them."""
-        letters = {"owner": self.owner_letter, "lease": self.lease_letter}
+        letters = self._letters
         return {
             self.prefix + name: letters.get(name, "") + value
             for name, value in tags.items()
@@ -36,7 +42,7 @@ class TagFormat:
 
     def read(self, labels: Mapping[str, object], name: str) -> str | None:
         """Return a tag of what the cloud has; None if there is none of that name."""
-        letters = {"owner": self.owner_letter, "lease": self.lease_letter}
+        letters = self._letters
         value = labels.get(self.prefix + name)
         if not isinstance(value, str):
             return None
@@ -82,10 +88,13 @@ class Tagged:
 
 
 class OwnershipTags:
-    """Writes the tags of one owner, ``owner_id``."""
+    """Writes the tags of one owner, ``owner_id``, and of one of its offers."""
 
-    def __init__(self, owner_id: str, tag_format: TagFormat) -> None:
+    def __init__(
+        self, owner_id: str, tag_format: TagFormat, offer: OfferTag | None = None
+    ) -> None:
         self.owner_id = owner_id
+        self.offer = offer or OfferTag()
         self._format = tag_format
 
     def of(
@@ -104,12 +113,14 @@ class OwnershipTags:
         tags = {"owner": self.owner_id, "launch": str(launch_id)}
         tags |= {"lease": f"{lease_end:.0f}", "spec": spec}
         tags |= {"identity": identity} if identity else {}
+        tags |= {"offer": self.offer.name} if self.offer.name else {}
         key, value = self._format.manager
         return {key: value, **self._format.spelt(tags)}
 
     def is_ours(self, thing: Tagged) -> bool:
-        """Tell whether this deployment made it."""
-        return thing.is_made_by_us and thing.tag("owner") == self.owner_id
+        """Tell whether this deployment made it, for this offer."""
+        is_owned = thing.is_made_by_us and thing.tag("owner") == self.owner_id
+        return is_owned and self.offer.is_ours(thing.tag("offer"))
 
 
 class _Dated(Protocol):

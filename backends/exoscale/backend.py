@@ -6,7 +6,7 @@ executed any more.
 """
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
 from ollama_proxy.backends.base.placement import Placement
@@ -39,6 +39,7 @@ from ollama_proxy.fleet.backend import (
     Prices,
     Upstream,
 )
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.upstream.certificates import Authority
 
 
@@ -59,8 +60,11 @@ class ExoscaleBackend(ExoscaleLooks):
         poll_s: float,
         models: Collection[str] = (),
         timing: CloudTiming = STANDARD,
+        environment: Mapping[str, str] | None = None,
+        offer: OfferTag | None = None,
     ) -> None:
         self._settings = settings
+        self._environment = dict(environment or {})
         self._authority = authority
         self._exoscale = ExoscaleCloud(
             authority=authority, zones=self.zones, api_of=api_of, port=port
@@ -68,7 +72,7 @@ class ExoscaleBackend(ExoscaleLooks):
         self._zones = Zones(
             settings, lambda: journal.book.locations, self._exoscale.api
         )
-        tags = OwnershipTags(owner_id, TAGS)
+        tags = OwnershipTags(owner_id, TAGS, offer)
         super().__init__(
             self._exoscale,
             Owners(settings, cloud=self._exoscale),
@@ -80,7 +84,9 @@ class ExoscaleBackend(ExoscaleLooks):
             lease_s=settings.lease,
             timing=timing,
         )
-        self._firewall = Firewall(owner_id, settings.allowed_cidr, clock)
+        self._firewall = Firewall(
+            owner_id, settings.allowed_cidr, clock, offer=tags.offer.name
+        )
         self._standby = Standby(settings, clock=clock)
         self._provisioner = Provisioner(
             settings,
@@ -91,6 +97,7 @@ class ExoscaleBackend(ExoscaleLooks):
             clock=clock,
             api_of=self._exoscale.api,
             models=models,
+            environment=self._environment,
         )
         self._groups_left: set[str] = set()
         self._ready: dict[LaunchId, Upstream] = {}
@@ -146,7 +153,8 @@ class ExoscaleBackend(ExoscaleLooks):
     async def _take_standby(self, launch_id: LaunchId) -> bool:
         """Take an instance that stands by; False if there is none that fits."""
         settings = self._settings
-        specs = {settings.spec_of(name) for name in settings.instance_types}
+        types = settings.instance_types
+        specs = {settings.spec_of(one, self._environment) for one in types}
         for zone in self.zones() if self._standby.is_open else ():
             for instance in await self._inventory.in_location(zone):
                 fits = instance.tag("spec") in specs and instance.is_stopped
@@ -281,7 +289,8 @@ class ExoscaleBackend(ExoscaleLooks):
         try:
             await super()._end_expired(location, resource)
         finally:
-            self._groups_left.add(group_name(resource.tag("owner") or ""))
+            owner, offer = resource.tag("owner") or "", resource.tag("offer") or ""
+            self._groups_left.add(group_name(owner, offer))
 
     async def check(self) -> list[Finding]:
         """Examine key, rights, type, quota, template and disk; buy nothing."""

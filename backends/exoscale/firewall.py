@@ -40,8 +40,15 @@ _MOST_KEPT = 3
 class Firewall:
     """Keeps the group as it has to be, whatever was there before."""
 
-    def __init__(self, owner_id: str, allowed: Sequence[str], clock: Clock) -> None:
-        self._group = SecurityGroup(owner_id)
+    def __init__(
+        self,
+        owner_id: str,
+        allowed: Sequence[str],
+        clock: Clock,
+        *,
+        offer: str = "",
+    ) -> None:
+        self._group = SecurityGroup(owner_id, offer)
         self.notice = ""
         self._owner_id = owner_id
         self._allowed = tuple(allowed)

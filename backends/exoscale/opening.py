@@ -50,6 +50,8 @@ def open_backend(
         poll_s=poll_s,
         models=models if isinstance(models, tuple) else (),
         timing=timing,
+        environment=context.instance_environment,
+        offer=context.offer,
     )
 
 

@@ -15,7 +15,7 @@ from ollama_proxy.base.errors import ConflictError, CredentialsError, NotFoundEr
 from ollama_proxy.fleet.backend import Belonging
 from ollama_proxy.fleet.owners import date_in
 
-_GROUP = re.compile(r"ollama-proxy-(?P<owner>[0-9a-f]{16})\Z")
+_GROUP = re.compile(r"ollama-proxy-(?P<owner>[0-9a-f]{16})(?:-[A-Za-z0-9_-]{1,40})?\Z")
 _GROUP_ID = "group "
 
 
@@ -98,7 +98,8 @@ class Owners(CloudOwners[Instance]):
         api = self._api(self._settings.zone)
         try:
             group = await api.call("get_security_group", id=group_id)
-            if group.get("name") != f"ollama-proxy-{one.owner_id}":
+            named = _GROUP.match(str(group.get("name")))
+            if named is None or named["owner"] != one.owner_id:
                 return True
             await api.carry_out("delete_security_group", id=group_id)
         except NotFoundError:

@@ -1,6 +1,6 @@
 """Buy an instance: the order, and the one call."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,7 @@ class Provisioner:
         clock: Clock,
         api_of: Callable[[str], ExoscaleApi],
         models: Collection[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._tags = tags
@@ -68,6 +69,7 @@ class Provisioner:
         self._clock = clock
         self._api_of = api_of
         self._models = models
+        self._environment = dict(environment or {})
         self._remembered = Remembered(clock)
 
     async def make(self, launch_id: LaunchId, offer: Placement) -> None:
@@ -114,7 +116,9 @@ class Provisioner:
             "security_groups": [{"id": group}],
             "public_ip_assignment": "inet4",
             "labels": self._tags.of(
-                launch_id, lease_end=lease_end, spec=settings.spec_of(offer.type_name)
+                launch_id,
+                lease_end=lease_end,
+                spec=settings.spec_of(offer.type_name, self._environment),
             ),
             "user_data": user_data(
                 self._authority.issue(launch_id),
@@ -124,6 +128,7 @@ class Provisioner:
                     settings.engine,
                     settings.ollama_sha256 or "",
                     self._models,
+                    self._environment,
                 ),
                 token=self._authority.token(launch_id),
                 dead_man_s=settings.dead_man_timeout,

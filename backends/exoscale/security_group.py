@@ -20,16 +20,16 @@ After a lost answer a rule is added again, so a network may have several.
 """
 
 
-def group_name(owner_id: str) -> str:
-    """Return how the group of a deployment is called."""
-    return f"ollama-proxy-{owner_id}"
+def group_name(owner_id: str, offer: str = "") -> str:
+    """Return the name of the group of a deployment, or of one of its offers."""
+    return f"ollama-proxy-{owner_id}" + (f"-{offer}" if offer else "")
 
 
 class SecurityGroup:
-    """Finds, makes, changes and deletes the group of one owner."""
+    """Finds, makes, changes and deletes the group of one owner, or offer."""
 
-    def __init__(self, owner_id: str) -> None:
-        self.name = group_name(owner_id)
+    def __init__(self, owner_id: str, offer: str = "") -> None:
+        self.name = group_name(owner_id, offer)
         self.id: str | None = None
 
     async def replace(

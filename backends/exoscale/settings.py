@@ -1,6 +1,7 @@
 """Declare the settings of Exoscale: ``EXOSCALE_*``, or the table ``[exoscale]``."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -128,9 +129,14 @@ class ExoscaleSettings(BackendSettings):
         """Return every instance type that is meant, in that order too."""
         return (self.instance_type, *self.fallback_types)
 
-    def spec_of(self, type_name: str) -> str:
+    def spec_of(
+        self, type_name: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Return a label value that changes with what an instance is made of."""
-        parts = (type_name, self.template, str(self.disk_size), self.ollama_version)
+        parts = [type_name, self.template, str(self.disk_size), self.ollama_version]
+        parts += [
+            f"{name}={value}" for name, value in sorted((environment or {}).items())
+        ]
         return f"h{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
 
     @property

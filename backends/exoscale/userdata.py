@@ -4,12 +4,12 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from ollama_proxy.backends.exoscale.drivers import DriverRule
 from ollama_proxy.base.errors import SpecError
-from ollama_proxy.fleet.templates import render, source
+from ollama_proxy.fleet.templates import ollama_env, render, source
 from ollama_proxy.upstream.certificates import Certificate
 
 LIMIT = 32767
@@ -33,6 +33,7 @@ class Installation:
     engine: str = "native"
     sha256: str = ""
     models: Collection[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def variables(self) -> str:
         """Return the lines that the installation reads, each a shell assignment.
@@ -68,8 +69,8 @@ def cloud_config(
         certificate=certificate.certificate,
         key=certificate.key,
         token=token,
-        ollama_env=render(
-            "ollama.env", host="127.0.0.1", port=_OLLAMA_PORT, models_dir=None
+        ollama_env=ollama_env(
+            host="127.0.0.1", port=_OLLAMA_PORT, given=installation.environment
         ),
         install_env=installation.variables(),
         dead_man_s=str(round(dead_man_s)),

@@ -1,7 +1,7 @@
 """Keep one machine per slot of the app: started and stopped, or thrown away."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
 from ollama_proxy.backends.base.provisioning_journal import (
@@ -60,6 +60,7 @@ class FlyBackend(FlyLooks):
         max_lifetime_s: float | None,
         poll_s: float,
         timing: CloudTiming = STANDARD,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._api = api
@@ -89,6 +90,7 @@ class FlyBackend(FlyLooks):
             authority=authority,
             clock=clock,
             max_lifetime_s=max_lifetime_s,
+            environment=environment,
         )
         self._app_setup = AppSetup(
             settings,

@@ -22,11 +22,13 @@ def machine_config(
     metadata: Mapping[str, str],
     volume: str | None,
     max_lifetime_s: float,
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return what a machine is made of; ``token`` is what its guard wants."""
     suspends = settings.idle_action == "suspend"
     config = _fixed(settings, image) | {"metadata": dict(metadata)}
     config["env"] = {
+        **environment,
         "PORT": str(PORT),
         "GUARD_TOKEN": token,
         "DEAD_MAN": "exit",
@@ -40,13 +42,19 @@ def machine_config(
     return config
 
 
-def spec_of(settings: FlySettings, image: str | None, max_lifetime_s: float) -> str:
+def spec_of(
+    settings: FlySettings,
+    image: str | None,
+    max_lifetime_s: float,
+    environment: Mapping[str, str],
+) -> str:
     """Return a mark that changes with what a machine is made of."""
     parts = [
         _fixed(settings, image or ""),
         settings.volume_gb > 0,
         settings.dead_man_timeout,
         max_lifetime_s,
+        *([dict(environment)] if environment else []),
     ]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -49,4 +49,5 @@ def open_backend(
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
         poll_s=poll_s,
         timing=timing,
+        environment=context.instance_environment,
     )

@@ -1,7 +1,7 @@
 """Make a machine: where, with which volume, and the one call."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
@@ -43,6 +43,7 @@ class Provisioner:
         authority: Authority,
         clock: Clock,
         max_lifetime_s: float | None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._api = api
@@ -52,6 +53,7 @@ class Provisioner:
         self._authority = authority
         self._clock = clock
         self._max_lifetime_s = max_lifetime_s or 0.0
+        self._environment = dict(environment or {})
         self._room = Room(clock)
         self.stuck: set[str] = set()
 
@@ -63,7 +65,9 @@ class Provisioner:
     @property
     def spec(self) -> str:
         """Return a mark that changes with what a machine is made of."""
-        return spec_of(self._settings, self.image, self._max_lifetime_s)
+        return spec_of(
+            self._settings, self.image, self._max_lifetime_s, self._environment
+        )
 
     def config(
         self, launch_id: LaunchId, identity: str, volume: str | None
@@ -87,6 +91,7 @@ class Provisioner:
             metadata=metadata,
             volume=volume,
             max_lifetime_s=self._max_lifetime_s,
+            environment=self._environment,
         )
 
     async def make(self, launch_id: LaunchId, name: str) -> Machine:

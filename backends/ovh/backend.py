@@ -4,7 +4,7 @@ A standby app is only started, and a start can be repeated safely.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
 
 from ollama_proxy.backends.base.managed import ManagedBackend
@@ -37,6 +37,7 @@ from ollama_proxy.fleet.backend import (
     Phase,
     Prices,
 )
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.upstream.certificates import Authority
 
@@ -63,13 +64,15 @@ class OvhBackend(ManagedBackend[App, Owners]):
         max_lifetime_s: float | None,
         poll_s: float,
         timing: CloudTiming = STANDARD,
+        environment: Mapping[str, str] | None = None,
+        offer: OfferTag | None = None,
     ) -> None:
         self._settings = settings
         self._authority = authority
         self._ovh = OvhCloud(
             settings, authority=authority, regions=self.regions, driver_of=driver_of
         )
-        tags = OwnershipTags(owner_id, TAGS)
+        tags = OwnershipTags(owner_id, TAGS, offer)
         super().__init__(
             self._ovh,
             Owners(
@@ -93,6 +96,7 @@ class OvhBackend(ManagedBackend[App, Owners]):
             clock=clock,
             driver_of=self._ovh.driver,
             max_lifetime_s=max_lifetime_s,
+            environment=environment,
         )
         self._deployment = Deployment(
             settings,

@@ -40,19 +40,27 @@ def open_backend(
         driver_of=partial(
             open_driver,
             settings,
-            context.state_dir,
+            _logins(context),
             context.environment,
             timing=timing,
         ),
         max_lifetime_s=lifetime if isinstance(lifetime, float) else None,
         poll_s=poll_s,
         timing=timing,
+        environment=context.instance_environment,
+        offer=context.offer,
     )
+
+
+def _logins(context: BackendContext) -> Path:
+    """Return the folder of the program's log-ins: each offer may have its own."""
+    folder = context.state_dir / "ovhai"
+    return folder / "offers" / context.offer.name if context.offer.name else folder
 
 
 def open_driver(
     settings: OvhSettings,
-    state_dir: Path,
+    logins: Path,
     environment: Mapping[str, str],
     region: str,
     *,
@@ -80,7 +88,7 @@ def open_driver(
     return CliDriver(
         region,
         program=settings.ovhai_bin,
-        home=state_dir / "ovhai" / region,
+        home=logins / region,
         template=home_folder(environment),
         environment=environment,
         username=settings.username,

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ollama_proxy.backends.base.ownership_tags import OwnershipTags
 from ollama_proxy.backends.base.provisioning_journal import (
@@ -46,6 +46,7 @@ class Provisioner:
         clock: Clock,
         driver_of: Callable[[str], Driver],
         max_lifetime_s: float | None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._tags = tags
@@ -54,6 +55,7 @@ class Provisioner:
         self._clock = clock
         self._driver_of = driver_of
         self._max_lifetime_s = max_lifetime_s or 0.0
+        self._given = dict(environment or {})
         self._tried: str | None = None
 
     @property
@@ -82,7 +84,9 @@ class Provisioner:
             settings.dead_man,
             settings.dead_man_timeout,
             self._max_lifetime_s,
-            *filter(None, (settings.app_name,)),  # keeps former labels valid
+            *filter(
+                None, (settings.app_name, self._given)
+            ),  # keeps former labels valid
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -129,6 +133,7 @@ class Provisioner:
         """Return the entrypoint's environment; a token only if it stays hidden."""
         settings = self._settings
         told = {
+            **self._given,
             "PORT": str(PORT),
             "DEAD_MAN": "metric",
             "MAX_LIFETIME_S": f"{self._max_lifetime_s:.0f}",

@@ -2,8 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import aclosing, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from tenacity import (
     wait_fixed,
 )
 
-from ollama_proxy.base.clock import Clock, open_clock, this_machine
+from ollama_proxy.base.clock import this_machine
 from ollama_proxy.base.errors import BackendError, StartupError, TransientError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.cli.opened_offers import chosen_offer, opened_alone
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId, is_launch
+from ollama_proxy.core.slot_keys import parse_slot_key
 from ollama_proxy.fleet.backend import (
     Backend,
     SupportsDeploy,
@@ -32,21 +32,35 @@ from ollama_proxy.fleet.backend import (
 from ollama_proxy.fleet.redeployment import closing_steps, order_steps
 from ollama_proxy.fleet.stop_until_gone import until_gone
 from ollama_proxy.fleet.sweeper import sweep
-from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Store
 
 _TIDY_TRIES = 30
 
 
-@asynccontextmanager
-async def opened_alone(
-    settings: Settings,
-) -> AsyncIterator[tuple[Store, Clock, Backend]]:
-    """Open the state folder and the backend, as no proxy has them meanwhile."""
-    with closing(open_store(settings.state_dir)) as store:
-        clock = open_clock(store)
-        async with aclosing(open_backend(settings, store, clock)) as backend:
-            yield store, clock, backend
+class Trying:
+    """Keeps what fails with one of several offers, so that the others have their turn.
+
+    What fails with the only one is raised at once.
+    """
+
+    def __init__(self, offers: int) -> None:
+        self._has_others = offers > 1
+        self._failed: list[str] = []
+
+    def __enter__(self) -> None:
+        """Begin with an offer."""
+
+    def __exit__(
+        self, _kind: object, error: BaseException | None, _trace: object
+    ) -> bool:
+        if not (self._has_others and isinstance(error, BackendError | TimeoutError)):
+            return False
+        self._failed.append(str(error) or type(error).__name__)
+        return True
+
+    def told(self) -> dict[str, list[str]]:
+        """Return what failed, as a part of what a command tells."""
+        return {"failed": self._failed} if self._failed else {}
 
 
 def require_date(without: str) -> None:
@@ -66,16 +80,27 @@ async def sweep_expired(
     Raises `StartupError` without a date, which leases are compared with.
     """
     require_date("no lease can be judged")
+    swept: list[str] = []
+    left: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
-        async with opened_alone(alone) as (_, _, backend):
-            if not isinstance(backend, SupportsExpiry):
-                name = backend_name(settings)
-                message = f"the backend {name!r} has no leases that could expire"
-                raise StartupError(message)
-            found = await backend.sweep_expired(dry_run=dry_run)
-            left = [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
-    return {"swept": found, "kept": left, "dry_run": dry_run}
+        async with opened_alone(alone) as (_, _, backends):
+            leasing = [
+                one for one in backends.values() if isinstance(one, SupportsExpiry)
+            ]
+            if not leasing:
+                names = ", ".join(repr(offer.backend) for offer in settings.offers)
+                raise StartupError(
+                    f"the backend {names} has no leases that could expire"
+                )
+            trying = Trying(len(leasing))
+            for backend in leasing:
+                with trying:
+                    swept += await backend.sweep_expired(dry_run=dry_run)
+                    left += (
+                        [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
+                    )
+    return {"swept": swept, "kept": left, "dry_run": dry_run} | trying.told()
 
 
 async def _tidied(backend: Backend, pause_s: float) -> list[str]:
@@ -102,50 +127,88 @@ async def _tidied(backend: Backend, pause_s: float) -> list[str]:
 
 
 async def set_up(
-    settings: Settings, image: str | None, replaced: Collection[str] = ()
+    settings: Settings,
+    image: str | None,
+    replaced: Collection[str] = (),
+    offer: str | None = None,
 ) -> AsyncGenerator[str]:
-    """Carry out the steps of `order_steps` and yield each.
+    """Carry out what `order_steps` begins; yield each step.
 
-    Raises `StartupError` while a proxy runs on the state folder.
+    Without a name of an ``offer``, everything is deleted, of every offer; what is
+    deployed belongs to the only one. Raises `StartupError` while a proxy runs on the
+    state folder.
     """
-    async with opened_alone(settings) as (store, _, backend):
-        steps = order_steps(backend_name(settings), backend, image, replaced)
-        async with closing_steps(steps):
-            async for step in steps:
-                yield step
-        if image is None:
-            store.forget(store.launch_ids())
+    everything = image is None and offer is None
+    chosen = [
+        one.name
+        for one in (settings.offers if everything else [chosen_offer(settings, offer)])
+    ]
+    async with opened_alone(settings) as (store, _, backends):
+        if len(chosen) > 1:
+            able = [one for one in chosen if isinstance(backends[one], SupportsDeploy)]
+            chosen = able or chosen[:1]
+        for name in chosen:
+            backend = backends[name]
+            steps = order_steps(name, backend, image, replaced)
+            async with closing_steps(steps):
+                async for step in steps:
+                    yield step if len(settings.offers) == 1 else f"{name}: {step}"
+            if image is None:
+                store.forget(_launches_of(store, name))
+
+
+def _launches_of(store: Store, offer: str) -> set[LaunchId]:
+    """Return the launches on record for an offer."""
+    return {
+        launch_id
+        for slot, launch_id in store.launches().items()
+        if (key := parse_slot_key(slot)) is not None and key.offer == offer
+    }
 
 
 async def look_alone(settings: Settings) -> list[str]:
-    """Return what there is of this deployment while no proxy runs, in words."""
-    async with opened_alone(settings) as (_, _, backend):
-        if isinstance(backend, SupportsDeploy):
-            return await backend.deployed()
-        return [f"instance of launch {name}" for name in await backend.owned()]
+    """Describe what this deployment has while no proxy runs."""
+    lines: list[str] = []
+    async with opened_alone(settings) as (_, _, backends):
+        for name, backend in backends.items():
+            if isinstance(backend, SupportsDeploy):
+                found = await backend.deployed()
+            else:
+                found = [f"instance of launch {one}" for one in await backend.owned()]
+            several = len(backends) > 1
+            lines += [f"{name}: {line}" if several else line for line in found]
+    return lines
 
 
 async def stop_alone(settings: Settings) -> list[LaunchId]:
     """Stop every launch of this deployment while no proxy runs; return them.
 
-    Includes launches on record that the cloud does not list. Stopped instances that are
-    kept stay. The next proxy finds each of them gone. Raises `BackendError` if one
-    could not be stopped, after all were tried.
+    Launches on record are stopped even if the cloud does not list them; stopped
+    instances stay. The next proxy sees each of them gone. Raises `BackendError` after
+    all were tried if one stays.
     """
+    stopped: list[LaunchId] = []
     problem: BackendError | None = None
-    async with opened_alone(settings) as (store, _, backend):
-        owned = {name for name in await backend.owned() if is_launch(name)}
-        found = sorted(owned | store.launch_ids())
-        for launch_id in found:
+    async with opened_alone(settings) as (store, _, backends):
+        on_record = {name: _launches_of(store, name) for name in backends}
+        known = {one for launches in on_record.values() for one in launches}
+        for name, backend in backends.items():
             try:
-                await until_gone(backend, launch_id)
+                listed = {one for one in await backend.owned() if is_launch(one)}
             except BackendError as error:
-                problem = error
-            else:
-                store.forget([launch_id])
+                problem, listed = error, set()
+            found = sorted((listed - known) | on_record[name])
+            for launch_id in found:
+                try:
+                    await until_gone(backend, launch_id)
+                except BackendError as error:
+                    problem = error
+                else:
+                    store.forget([launch_id])
+                    stopped.append(launch_id)
     if problem is not None:
         raise problem
-    return found
+    return stopped
 
 
 async def sweep_alone(
@@ -155,13 +218,21 @@ async def sweep_alone(
     stopped: bool = False,
     timing: Timing = STANDARD,
 ) -> dict[str, Any]:
-    """Sweep while no proxy runs here; if ``stopped``, also kept instances."""
-    async with opened_alone(settings) as (store, _, backend):
-        now = this_machine().wall()
-        swept = await sweep(backend, store, now=now, dry_run=dry_run)
-        found: list[str] = [*swept]
-        if stopped and isinstance(backend, SupportsRelease):
-            found += await backend.release(dry_run=dry_run)
-        left = [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
-        kept = await backend.kept() if isinstance(backend, SupportsIdleCosts) else []
-    return {"swept": found, "kept": [*kept, *left], "dry_run": dry_run}
+    """Sweep without a running proxy; if ``stopped``, stopped instances too.
+
+    Every offer is swept, whatever fails with another: see `Trying`.
+    """
+    found: list[str] = []
+    kept: list[str] = []
+    async with opened_alone(settings) as (store, _, backends):
+        now, trying = this_machine().wall(), Trying(len(backends))
+        for backend in backends.values():
+            with trying:
+                found += await sweep(backend, store, now=now, dry_run=dry_run)
+                if stopped and isinstance(backend, SupportsRelease):
+                    found += await backend.release(dry_run=dry_run)
+                left = [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
+                if isinstance(backend, SupportsIdleCosts):
+                    kept += await backend.kept()
+                kept += left
+    return {"swept": found, "kept": kept, "dry_run": dry_run} | trying.told()

@@ -23,8 +23,8 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.cli.offline import require_date
-from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.composition import open_backends
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Belonging, SupportsOwners
@@ -70,6 +70,11 @@ class OwnerSweep:
         self._note = note
         self._timing = timing
         self._log = structlog.get_logger()
+
+    async def has(self, owner_id: str) -> bool:
+        """Tell whether an owner has anything here."""
+        found = await self._backend.belongings()
+        return any(one.owner_id == owner_id for one in found)
 
     async def listed(self) -> list[str]:
         """Return everything in words: of others with the command that removes it."""
@@ -217,8 +222,8 @@ class OwnerSweep:
 @asynccontextmanager
 async def owner_sweep(
     settings: Settings, *, timing: Timing = STANDARD
-) -> AsyncIterator[OwnerSweep]:
-    """Open the cloud of the settings, beside a running proxy or without one.
+) -> AsyncIterator[list[OwnerSweep]]:
+    """Open the clouds of the settings, beside a running proxy or without one.
 
     Raises `StartupError` without a date, which leases are compared with, or if the
     backend does not know owners.
@@ -248,16 +253,27 @@ async def _opened(
     owner_id: str | None,
     note: Callable[[Transition], None],
     timing: Timing = STANDARD,
-) -> OwnerSweep:
+) -> list[OwnerSweep]:
     require_date("no lease can be judged")
     clock = open_clock(store)
-    backend = await stack.enter_async_context(
-        aclosing(open_backend(settings, store, clock))
-    )
-    if not isinstance(backend, SupportsOwners):
-        name = backend_name(settings)
-        raise StartupError(f"the backend {name!r} has nothing that outlives its proxy")
-    return OwnerSweep(backend, owner_id=owner_id, clock=clock, note=note, timing=timing)
+    backends = open_backends(settings, store, clock)
+    for backend in backends.values():
+        await stack.enter_async_context(aclosing(backend))
+    knowing = [one for one in backends.values() if isinstance(one, SupportsOwners)]
+    if not knowing:
+        names = ", ".join(repr(offer.backend) for offer in settings.offers)
+        raise StartupError(f"the backend {names} has nothing that outlives its proxy")
+    return [
+        OwnerSweep(one, owner_id=owner_id, clock=clock, note=note, timing=timing)
+        for one in knowing
+    ]
+
+
+async def having(sweeps: list[OwnerSweep], owner_id: str) -> list[OwnerSweep]:
+    """Return those where an owner has anything; the first if nowhere."""
+    if len(sweeps) == 1:
+        return sweeps
+    return [one for one in sweeps if await one.has(owner_id)] or sweeps[:1]
 
 
 async def adopt(
@@ -275,12 +291,14 @@ async def adopt(
     """
     with closing(open_store(settings.state_dir)) as store:
         async with AsyncExitStack() as stack:
-            sweep = await _opened(
+            sweeps = await _opened(
                 stack, settings, store, store.owner_id, store.add_line
             )
-            await sweep.refuse_if_owning(store.launch_ids())
-            if not await sweep.estrange(owner_id, named, tell, ask):
-                return False
+            for sweep in sweeps:
+                await sweep.refuse_if_owning(store.launch_ids())
+            for sweep in await having(sweeps, owner_id):
+                if not await sweep.estrange(owner_id, named, tell, ask):
+                    return False
             store.take_over(owner_id)
     tell(f"the state folder goes on as the owner {owner_id}")
     return True

@@ -20,11 +20,13 @@ from ollama_proxy.base.errors import (
     StartupError,
     TransientError,
 )
-from ollama_proxy.cli.offline import opened_alone, require_date
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.cli.offline import require_date
+from ollama_proxy.cli.opened_offers import opened_alone
+from ollama_proxy.config.pools import PoolSpec
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.events import Accepted, Wake
 from ollama_proxy.core.lifecycle.journal import Transition
-from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import step
 from ollama_proxy.core.slot_keys import SlotKey
 from ollama_proxy.fleet.backend import Backend, EndsAlone, Phase, SupportsPrices
@@ -51,18 +53,24 @@ class Started:
     per_hour: float | None
 
 
-async def start_alone(settings: Settings, tell: Tell) -> Started:
-    """Start the instance of this deployment and wait until it runs.
+async def start_alone(
+    settings: Settings, tell: Tell, pool_name: str | None = None
+) -> Started:
+    """Start an instance of a pool, by its first offer, and wait until it runs.
 
+    Without a name it is the first pool.
     Stops it again if it does not run within ``OLLAMA_PROXY_START_TIMEOUT``, or if the
     command is interrupted. Raises `StartupError` while a proxy runs on the state
     folder, and if nothing would end the instance.
     """
     require_date("nothing is started")
-    async with opened_alone(settings) as (store, clock, backend):
-        ends_s = _end_without_proxy(settings, backend)
-        pool = settings.pools[0]
-        slot = str(SlotKey(pool.name, 0, pool.offers[0].name))
+    pool = _pool_of(settings, pool_name)
+    offer = pool.offers[0]
+    async with opened_alone(settings) as (store, clock, backends):
+        backend = backends[offer.name]
+        ends_s = _end_without_proxy(offer.backend, backend)
+        _refuse_others(pool, store)
+        slot = str(SlotKey(pool.name, 0, offer.name))
         launch_id = await _reserve(store, clock, slot)
         tell(f"launch {launch_id} is started")
         try:
@@ -101,11 +109,29 @@ def started_words(started: Started) -> list[str]:
     ]
 
 
-def _end_without_proxy(settings: Settings, backend: Backend) -> float:
+def _pool_of(settings: Settings, name: str | None) -> PoolSpec:
+    pools = {pool.name: pool for pool in settings.pools}
+    if name is not None and name not in pools:
+        raise StartupError(f"--pool: no pool {name!r}; known: {', '.join(pools)}")
+    return settings.pools[0] if name is None else pools[name]
+
+
+def _refuse_others(pool: PoolSpec, store: RecordStore) -> None:
+    """Raise `StartupError` if another offer of the pool has the slot's instance."""
+    for offer in pool.offers[1:]:
+        record = store.get(str(SlotKey(pool.name, 0, offer.name)))
+        if record is not None and record.state not in AT_REST:
+            raise StartupError(
+                f"launch {record.launch_id} of the offer {offer.name!r} is there"
+                " already; run `ollama-proxy stop` first"
+            )
+
+
+def _end_without_proxy(backend_name: str, backend: Backend) -> float:
     """Return for how many seconds at most an instance runs without a renewal."""
     if not isinstance(backend, EndsAlone):
         raise StartupError(
-            f"the backend {backend_name(settings)!r} starts nothing without a proxy:"
+            f"the backend {backend_name!r} starts nothing without a proxy:"
             " run `ollama-proxy serve`, then `ollama-proxy start`"
         )
     if (ends_s := backend.unattended_s) is None:

@@ -17,6 +17,7 @@ from ollama_proxy.core.slot_keys import SlotKey
 from ollama_proxy.fleet.backend import Backend, BackendContext
 from ollama_proxy.fleet.backend_loader import find_backends
 from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.ports import Store
@@ -66,6 +67,7 @@ def open_offer(
         store.remembers,
         os.environ,
         _environment(offer, settings),
+        _tag_of(offer, settings),
     )
     try:
         backend: Backend = plugin.open(context)
@@ -75,6 +77,16 @@ def open_offer(
             f" ({error}); run the version that wrote them"
         ) from error
     return backend
+
+
+def _tag_of(offer: OfferSpec, settings: Settings) -> OfferTag:
+    """Return the mark of an offer; the one that is called as its backend needs none."""
+    alike = [one for one in settings.offers if one.backend == offer.backend]
+    tags = {one.name: "" if one.name == one.backend else one.name for one in alike}
+    others = frozenset(tag for name, tag in tags.items() if name != offer.name)
+    return OfferTag(
+        tags[offer.name], others, takes_leftovers=offer.name == alike[0].name
+    )
 
 
 def _environment(offer: OfferSpec, settings: Settings) -> dict[str, str]:

@@ -101,6 +101,27 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     return settings
 
 
+def recall_offer(
+    env: Mapping[str, str],
+    file: Path | None,
+    name: str,
+    backend: str,
+    noted: Mapping[str, object],
+) -> OfferSpec:
+    """Return an offer that the settings no longer have, from what was noted of it.
+
+    Its secrets are those of the backend's own table and variables. Raises
+    `SettingsError` if there are none.
+    """
+    backends, faults = all_backends(), list[str]()
+    found = _find(without_quotes(without_service_links(env)), file, backends, faults)
+    reader = OfferReader(backends, found.values, found.origin, found.pools.places)
+    offer = reader.recall(name, backend, noted)
+    if offer is None or reader.faults:
+        raise SettingsError(reader.faults)
+    return offer
+
+
 def _find(
     env: Mapping[str, str], file: Path | None, backends: Backends, faults: list[str]
 ) -> _Found:

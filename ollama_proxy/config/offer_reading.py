@@ -230,6 +230,25 @@ class OfferReader:
         options = table_of(self.values, "backend_options")
         return {**options, **own} if _takes_anything(plugin) else options
 
+    def recall(
+        self, name: str, backend: str, noted: Mapping[str, object]
+    ) -> OfferSpec | None:
+        """Return an offer from what was noted of it, with the backend's own secrets.
+
+        Of settings that belong together, such as the two halves of a key, all are the
+        backend's present ones.
+        """
+        plugin = self.backends.get(backend)
+        together = {key for keys in plugin.settings.pairs for key in keys}
+        fields = plugin.settings.model_fields
+        own = {k: v for k, v in noted.items() if k in fields and k not in together}
+        settings = self._settings(name, plugin, own)
+        if settings is None:
+            return None
+        offer = OfferSpec(name, backend, settings, options=self._options(plugin, {}))
+        self.faults += plugin.faults(settings, Choice(backend, backend))
+        return offer
+
     def told_by_backend(self, offer: OfferSpec, models: Sequence[str]) -> Iterator[str]:
         """Yield what a backend finds wrong with an offer that is right one by one."""
         plugin = self.backends.plugins[offer.backend]

@@ -312,6 +312,16 @@ class Settings(BaseModel):
         return settings
 
     @property
+    def sentences(self) -> tuple[str, ...]:
+        """Return each offer with its backend, or the backend and why it is used."""
+        if self._read.pools is None or not self.selection.offered:
+            return (self.selection.sentence,)
+        return tuple(
+            f"offer {one.name!r}: backend {one.backend!r}, because {one.place} names it"
+            for one in self.offers
+        )
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """Return a sentence on each thing that is set and not used."""
         pools = self._read.pools

@@ -35,6 +35,7 @@ from ollama_proxy.fleet.backend_abilities import (
     SupportsReport,
     SupportsTidy,
 )
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.upstream.endpoint import Upstream
 
 __all__ = [
@@ -247,6 +248,7 @@ class BackendContext:
     - ``environment``: variables that the backend may pass on to a program it runs.
     - ``instance_environment``: variables that Ollama gets on the instances it makes,
       besides and before those that the backend sets.
+    - ``offer``: marks what is made for this offer, where several share a cloud.
     """
 
     owner_id: str
@@ -257,6 +259,7 @@ class BackendContext:
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     instance_environment: Mapping[str, str] = field(default_factory=dict)
+    offer: OfferTag = field(default_factory=OfferTag)
 
     def settings_of(self, kind: type[S]) -> S:
         """Return the backend's own settings; the defaults if there are none."""

@@ -3,6 +3,7 @@
 A placeholder without a value is an error, never an empty string.
 """
 
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -27,11 +28,35 @@ def render(name: str, **values: Any) -> str:
     return _TEMPLATES.from_string(source(name)).render(**values)
 
 
+def ollama_env(
+    *,
+    host: str,
+    port: int,
+    models_dir: str | None = None,
+    given: Mapping[str, str] | None = None,
+) -> str:
+    """Return these variables as the text of an environment file."""
+    return render(
+        "ollama.env",
+        host=host,
+        port=port,
+        models_dir=models_dir,
+        environment=dict(given or {}),
+    )
+
+
 def ollama_environment(
-    *, host: str, port: int, models_dir: str | None = None
+    *,
+    host: str,
+    port: int,
+    models_dir: str | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the environment variables that Ollama gets on an instance."""
-    text = render("ollama.env", host=host, port=port, models_dir=models_dir)
+    """Return the environment variables that Ollama gets on an instance.
+
+    ``given``: what the settings say besides.
+    """
+    text = ollama_env(host=host, port=port, models_dir=models_dir, given=given)
     pairs = [line.partition("=") for line in text.splitlines()]
     return {
         name: value

@@ -214,3 +214,19 @@ def test_with_ollama_on_the_path_it_is_chosen(
 
     assert choose_program(None, "auto") == Program((str(program), "serve"), False)
     assert choose_program(None, "always").simulated
+
+
+async def test_the_variables_of_an_offer_win_over_those_of_the_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OLLAMA_NUM_PARALLEL", "2")
+    program = Program((sys.executable, "-c", "import time; time.sleep(60)"), False)
+    given = {"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_KEEP_ALIVE": "5m"}
+    backend = LocalBackend("0123456789abcdef", program, environment=given)
+    await backend.start(LAUNCH)
+    process = psutil.Process(backend._children[LAUNCH].pid)
+    found = process.environ()
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert found.items() >= given.items()

@@ -13,13 +13,19 @@ import typer
 from ollama_proxy.base.errors import ConsentError, StartupError
 from ollama_proxy.cli.command_settings import Config, read_settings
 from ollama_proxy.cli.console import confirm, out, tell
+from ollama_proxy.cli.opened_offers import chosen_offer
 from ollama_proxy.config.settings import Settings
+
+OfferName = Annotated[
+    str | None, typer.Option("--offer", metavar="NAME", help="of this offer alone")
+]
 
 
 def deploy(
     image: str,
     config: Config = None,
     *,
+    offer: OfferName = None,
     replace: Annotated[
         list[str] | None,
         typer.Option("--replace", metavar="ID", help="delete this one of our name"),
@@ -27,10 +33,11 @@ def deploy(
 ) -> None:
     """Make, once, what launches only start: the app that runs IMAGE."""
     settings = read_settings(config)
-    tell(settings.selection.sentence)
+    for line in settings.sentences:
+        tell(line)
     named = tuple(replace or ())
     try:
-        _set_up(settings, image, named)
+        _set_up(settings, image, named, offer=offer)
     except ConsentError as error:
         if not sys.stdin.isatty():
             raise
@@ -40,23 +47,32 @@ def deploy(
                 raise StartupError(
                     "that is not its id, so nothing was touched"
                 ) from None
-        _set_up(settings, image, (*named, *error.names))
+        _set_up(settings, image, (*named, *error.names), offer=offer)
 
 
 def delete(
     config: Config = None,
     *,
+    offer: OfferName = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Delete everything of this deployment in its cloud."""
     settings = read_settings(config)
-    name = settings.selection.backend
-    confirm(f"Delete everything of this deployment in its cloud, {name!r}?", yes=yes)
-    _set_up(settings, None)
+    chosen = settings.offers if offer is None else [chosen_offer(settings, offer)]
+    if len(chosen) == 1:
+        where = f"its cloud, {chosen[0].name!r}"
+    else:
+        where = "its clouds, " + ", ".join(repr(one.name) for one in chosen)
+    confirm(f"Delete everything of this deployment in {where}?", yes=yes)
+    _set_up(settings, None, offer=offer)
 
 
 def _set_up(
-    settings: Settings, image: str | None, replaced: tuple[str, ...] = ()
+    settings: Settings,
+    image: str | None,
+    replaced: tuple[str, ...] = (),
+    *,
+    offer: str | None = None,
 ) -> None:
     """Deploy or delete: by the running proxy, or without one.
 
@@ -67,10 +83,10 @@ def _set_up(
     from ollama_proxy.server.control_socket import ControlOrder  # noqa: PLC0415 - likewise
 
     kind: Literal["deploy", "delete"] = "delete" if image is None else "deploy"
-    order = ControlOrder(kind, settings.selection.backend, image, replaced)
-    told = ask_running(settings.state_dir, order)
+    name = offer or settings.pools[0].offers[0].name
+    told = ask_running(settings.state_dir, ControlOrder(kind, name, image, replaced))
     if told is None:
-        asyncio.run(_set_up_alone(settings, image, replaced))
+        asyncio.run(_set_up_alone(settings, image, replaced, offer))
         return
     out.print("the running proxy does it")
     for step in told:
@@ -78,11 +94,14 @@ def _set_up(
 
 
 async def _set_up_alone(
-    settings: Settings, image: str | None, replaced: tuple[str, ...]
+    settings: Settings,
+    image: str | None,
+    replaced: tuple[str, ...],
+    offer: str | None,
 ) -> None:
     """Deploy or delete while no proxy runs, and print each step."""
     from ollama_proxy.cli.offline import set_up  # noqa: PLC0415 - slow to import
 
-    async with contextlib.aclosing(set_up(settings, image, replaced)) as steps:
+    async with contextlib.aclosing(set_up(settings, image, replaced, offer)) as steps:
         async for step in steps:
             tell(step)

@@ -2,13 +2,20 @@
 
 import asyncio
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.cli.admin_client import ProxyClient, ProxyUnreachableError
-from ollama_proxy.cli.command_settings import Config, proxy_client, read_settings
+from ollama_proxy.cli.command_settings import (
+    Config,
+    environment,
+    proxy_client,
+    read_settings,
+)
 from ollama_proxy.cli.console import confirm, err, out, tell
 from ollama_proxy.cli.status_view import (
     as_line,
@@ -17,7 +24,9 @@ from ollama_proxy.cli.status_view import (
     watch_lines,
     watch_status,
 )
+from ollama_proxy.config.loader import recall_offer
 from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.lifecycle.record import LaunchId
 
 PoolName = Annotated[
     str | None, typer.Option("--pool", metavar="NAME", help="of this pool alone")
@@ -89,14 +98,29 @@ def start(config: Config = None, *, pool: PoolName = None) -> None:
         )
 
         tell(settings.selection.sentence)
-        started = asyncio.run(start_alone(settings, tell))
+        started = asyncio.run(start_alone(settings, tell, pool))
         for line in started_words(started):
             tell(line)
 
 
-def stop(config: Config = None, *, pool: PoolName = None) -> None:
+def stop(
+    config: Config = None,
+    *,
+    pool: PoolName = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            "--launch",
+            metavar="ID",
+            help="without a proxy, this one on record; its offer may be no more",
+        ),
+    ] = None,
+) -> None:
     """Stop the instance once its streams have ended; without a proxy, at once."""
     settings = read_settings(config)
+    if launch is not None:
+        _end_launch(settings, config, launch)
+        return
     try:
         _order(proxy_client(settings), "/-/stop", pool)
     except ProxyUnreachableError as error:
@@ -110,6 +134,14 @@ def stop(config: Config = None, *, pool: PoolName = None) -> None:
             out.print(f"stopped {launch_id}")
         if not stopped:
             out.print("no proxy runs, and nothing of ours does")
+
+
+def _end_launch(settings: Settings, config: Path | None, launch: str) -> None:
+    from ollama_proxy.cli.launch_ending import end_launch  # noqa: PLC0415 - slow to import
+
+    recall = partial(recall_offer, environment, config)
+    offer = asyncio.run(end_launch(settings, LaunchId(launch), recall))
+    tell(f"stopped {launch} of the offer {offer}")
 
 
 def abandon(

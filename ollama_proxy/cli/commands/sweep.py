@@ -94,6 +94,7 @@ async def _sweep_owners(
     """List what every deployment has, or delete or adopt what one has."""
     from ollama_proxy.cli.owner_sweep import (  # noqa: PLC0415 - slow to import
         adopt,
+        having,
         owner_sweep,
     )
 
@@ -105,11 +106,15 @@ async def _sweep_owners(
                 " proxy, or name the launch with --launch"
             )
         return
-    async with owner_sweep(settings) as sweeping:
+    async with owner_sweep(settings) as sweeps:
         if owner is None:
-            for line in await sweeping.listed() or ["nothing of this product is there"]:
+            lines = [line for one in sweeps for line in await one.listed()]
+            for line in dict.fromkeys(lines or ["nothing of this product is there"]):
                 tell(line)
-        elif not await sweeping.delete(owner, named, tell, ask):
+            return
+        chosen = await having(sweeps, owner)
+        done = [await one.delete(owner, named, tell, ask) for one in chosen]
+        if not all(done):
             raise ProxyError(
                 f"a proxy lives by what the owner {owner} has, so it was left alone;"
                 " stop that proxy, or name the launch with --launch"
@@ -124,3 +129,5 @@ def _print_swept(found: dict[str, Any]) -> None:
         out.print("nothing of ours runs that should not")
     for line in found.get("kept", ()):
         tell(f"kept: {line}")
+    if failed := found.get("failed"):
+        raise ProxyError("; ".join(failed))

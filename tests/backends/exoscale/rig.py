@@ -11,6 +11,7 @@ from ollama_proxy.backends.exoscale.opening import open_backend
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.exoscale.cloud import FakeExoscale, FakeInstance, Timing, new_id
 from tests.fakes.exoscale.guest import Guests, guests_of
@@ -39,6 +40,8 @@ class Rig:
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
     others: list[FakeInstance] = field(default_factory=list)
     timing: CloudTiming = STANDARD
+    offer: OfferTag = field(default_factory=OfferTag)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def paid(self) -> list[FakeInstance]:
@@ -79,10 +82,12 @@ class Rig:
         context = BackendContext(
             owner_id,
             self.folder / owner_id,
-            self.notes.setdefault(owner_id, MemoryNotes()),
+            self.notes.setdefault(owner_id + self.offer.name, MemoryNotes()),
             self.clock,
             {"exoscale": self.settings(**more)},
             self.remembers,
+            instance_environment=self.environment,
+            offer=self.offer,
         )
         return open_backend(
             context,

@@ -13,7 +13,7 @@ from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base import timing
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.cli import offline, owner_sweep
+from ollama_proxy.cli import offline, opened_offers, owner_sweep
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
@@ -107,7 +107,7 @@ async def sweep_stopped(rig: Rig, folder: Path) -> None:
 
 
 async def sweep_owner(rig: Rig, folder: Path) -> None:
-    async with owner_sweep.owner_sweep(settings_of(folder), timing=SHORT) as opened:
+    async with owner_sweep.owner_sweep(settings_of(folder), timing=SHORT) as (opened,):
         await opened.delete(LOST, (), _say_nothing, _say_nothing)
 
 
@@ -160,12 +160,12 @@ async def _killed_once(
 
         def opened(
             _settings: object, store: SqliteStore, _clock: object
-        ) -> ExoscaleBackend:
+        ) -> dict[str, ExoscaleBackend]:
             owner_id = LOST if is_own else store.owner_id
-            return rig.open(owner_id, idle_action=idle_action)
+            return {"exoscale": rig.open(owner_id, idle_action=idle_action)}
 
-        for module in (offline, owner_sweep):
-            monkeypatch.setattr(module, "open_backend", opened)
+        for module in (opened_offers, owner_sweep):
+            monkeypatch.setattr(module, "open_backends", opened)
         moment = death.moment
         death.plan(moment, 0)
         stranger = rig.cloud.stranger()

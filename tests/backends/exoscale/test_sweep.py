@@ -9,7 +9,7 @@ from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ConflictError, CredentialsError
 from ollama_proxy.base.timing import Timing
-from ollama_proxy.cli import offline
+from ollama_proxy.cli import offline, opened_offers
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.backends.exoscale.rig import Rig
@@ -22,7 +22,9 @@ SHORT = Timing(tidy_pause_s=0.05)
 @pytest.fixture
 def settings(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Have the commands open the rig's backend."""
-    monkeypatch.setattr(offline, "open_backend", lambda *_: rig.open(LOST))
+    monkeypatch.setattr(
+        opened_offers, "open_backends", lambda *_: {"exoscale": rig.open(LOST)}
+    )
     return Settings(state_dir=tmp_path / "state", backend="exoscale")
 
 

@@ -13,6 +13,7 @@ from ollama_proxy.backends.fly.opening import open_backend
 from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.fly.cloud import FakeApp, FakeFly, Timing
 from tests.fakes.fly.guest import Guests, guests_of
@@ -43,6 +44,8 @@ class Rig:
     slept: list[float] = field(default_factory=list)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
     timing: CloudTiming = STANDARD
+    offer: OfferTag = field(default_factory=OfferTag)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def settings(self, **more: object) -> FlySettings:
         common: dict[str, object] = {
@@ -59,10 +62,12 @@ class Rig:
         context = BackendContext(
             owner_id,
             self.folder / owner_id,
-            self.notes.setdefault(owner_id, MemoryNotes()),
+            self.notes.setdefault(owner_id + self.offer.name, MemoryNotes()),
             self.clock,
             {"fly": self.settings(**more)},
             self.remembers,
+            instance_environment=self.environment,
+            offer=self.offer,
         )
         return open_backend(context, poll_s=0.05, sleep=self.sleep, timing=self.timing)
 

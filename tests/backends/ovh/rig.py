@@ -12,6 +12,7 @@ from ollama_proxy.backends.ovh.opening import open_backend
 from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import BackendContext
+from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.store.memory import MemoryNotes
 from tests.fakes.ovh.cloud import FakeOvh, Timing
 from tests.fakes.ovh.command import OvhCommand, install
@@ -43,6 +44,8 @@ class Rig:
     notes: dict[str, MemoryNotes] = field(default_factory=dict)
     remembers: Callable[[LaunchId], bool] = lambda _launch_id: True
     timing: CloudTiming = STANDARD
+    offer: OfferTag = field(default_factory=OfferTag)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def settings(self, **more: object) -> OvhSettings:
         region = str(more.get("region", "GRA"))
@@ -61,11 +64,13 @@ class Rig:
         context = BackendContext(
             owner_id,
             self.folder / owner_id,
-            self.notes.setdefault(owner_id, MemoryNotes()),
+            self.notes.setdefault(owner_id + self.offer.name, MemoryNotes()),
             self.clock,
             {"ovh": self.settings(**more)},
             self.remembers,
             os.environ,
+            instance_environment=self.environment,
+            offer=self.offer,
         )
         return open_backend(context, poll_s=0.02, timing=self.timing)
 

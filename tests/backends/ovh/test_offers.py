@@ -1,0 +1,50 @@
+"""Two offers in one account: each has its own app, and its own deployment."""
+
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.offer_tag import OfferTag
+from tests.backends.ovh.rig import IMAGE, Rig
+from tests.backends.ovh.test_deploy import deployed
+
+LAUNCH = LaunchId("l0123456789abcdef")
+
+
+async def test_the_deployment_of_one_leaves_the_others_app_alone(rig: Rig) -> None:
+    rig.offer = OfferTag("", frozenset({"large"}))
+    small = rig.open(image=None)
+    rig.offer = OfferTag("large", frozenset({""}), takes_leftovers=False)
+    large = rig.open(image=None, gpu_count=2)
+    await deployed(small)
+    await deployed(large)
+    await deployed(small, f"{IMAGE}-2")
+    found = [await small.owned(), await large.owned()]
+    there = [one for one in rig.cloud.apps.values() if rig.cloud.is_there(one)]
+    for backend in (small, large):
+        await backend.aclose()
+
+    offers = {one.labels.get("ollama-proxy-offer"): one.spec["image"] for one in there}
+    assert offers == {None: f"{IMAGE}-2", "large": IMAGE}
+    assert found == [set(), set()]
+
+
+async def test_the_variables_of_an_offer_reach_ollama(rig: Rig) -> None:
+    rig.environment = {"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_KEEP_ALIVE": "30m"}
+    backend = rig.open(idle_action="delete")
+    await backend.start(LAUNCH)
+    (app,) = rig.cloud.paid
+    await backend.stop(LAUNCH)
+    await backend.aclose()
+
+    assert app.environment.items() >= rig.environment.items()
+
+
+async def test_an_app_with_other_variables_is_made_anew(rig: Rig) -> None:
+    backend = rig.open(image=None)
+    await deployed(backend)
+    await backend.aclose()
+    rig.environment = {"OLLAMA_NUM_PARALLEL": "4"}
+    backend = rig.open(image=None)
+    steps = await deployed(backend)
+    await backend.aclose()
+
+    assert "there already" not in steps[-1]
+    assert rig.cloud.made == 2
