@@ -44,7 +44,7 @@ def test_the_whole_cycle_from_the_command_line(tmp_path: Path) -> None:
         assert len(raw.splitlines()) > 20
         proxy.until(lambda: not simulators(tmp_path / "s"))
 
-        assert 0.9 < time.perf_counter() - ended < 3.0
+        assert 0.9 < time.perf_counter() - ended < 15.0
         assert stages[-3:] == ["connecting", "pulling", "loading"]
         assert fractions == sorted(fractions)
         assert proxy.get("/status")["provisioning_status"] == "idle"

@@ -318,7 +318,7 @@ async def test_status_and_the_503_name_it_within_one_probe_and_it_heals(
     async with server(page) as port:
         url = f"http://127.0.0.1:{port}"
         async with running_proxy(tmp_path, backend=StaticBackend(url)) as proxy:
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(20.0):
                 while (status := await proxy.status())["error"] is None:
                     await asyncio.sleep(0.05)
             async with proxy.session.post(
@@ -344,7 +344,7 @@ async def test_a_server_that_comes_up_late_is_joined_and_the_error_goes(
         pass
     url = f"http://127.0.0.1:{port}"
     async with running_proxy(tmp_path, backend=StaticBackend(url)) as proxy:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(20.0):
             while (await proxy.status())["error"] is None:
                 await asyncio.sleep(0.05)
         listening = await asyncio.start_server(_ollama, "127.0.0.1", port)

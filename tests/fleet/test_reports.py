@@ -91,10 +91,10 @@ def test_a_secret_at_the_cut_is_not_kept_in_part() -> None:
     ["a", "-eyJ", "eyJa.", "token ", "token:", "x://", "-----BEGIN PRIVATE KEY-----"],
 )
 def test_no_text_takes_long_to_mask(hostile: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     bounded(hostile * (200_000 // len(hostile)))
 
-    assert time.perf_counter() - begun < 2.0
+    assert time.process_time() - begun < 2.0
 
 
 def test_a_message_stays_a_sentence() -> None:

@@ -84,7 +84,7 @@ async def test_what_is_generated_for_a_client_that_sends_no_more_is_ended(
 
     async with relaying_proxy(tmp_path, endless) as (_, proxy):
         raw = await ask_and_close_half(proxy, request(b"/api/generate", behind))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await ended.wait()
         await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
 
@@ -96,7 +96,7 @@ async def test_a_client_that_left_holds_its_connection_no_longer(
 ) -> None:
     async with running_proxy(tmp_path) as proxy:
         raw = await ask_and_close_half(proxy, b"nonsense\r\n\r\n")
-        await proxy.until(lambda: proxy.behind == 0, within_s=1.0)
+        await proxy.until(lambda: proxy.behind == 0, within_s=5.0)
 
     assert raw.startswith(b"HTTP/1.1 400 ")
 
@@ -105,7 +105,7 @@ async def test_a_client_that_left_holds_its_connection_no_longer(
 async def test_half_a_request_is_not_waited_for(tmp_path: Path, behind: bytes) -> None:
     half = request(b"/api/generate", behind).replace(b"generate", b"show")[:-1]
     async with running_proxy(tmp_path) as proxy:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             raw = await ask_and_close_half(proxy, half)
 
     assert raw == b""

@@ -103,10 +103,10 @@ def test_a_path_is_matched_as_it_is_written() -> None:
 
 
 def test_a_long_agent_does_not_take_long() -> None:
-    begun_at = time.perf_counter()
+    begun_at = time.process_time()
     assert not is_ignored("agent=" + "*a" * 20 + "*b", agent="a" * 500_000)
 
-    assert time.perf_counter() - begun_at < 1.0
+    assert time.process_time() - begun_at < 1.0
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ async def test_pulls_end_with_their_client_if_told_so(
         answer = await begin(proxy)
         answer.close()
         await proxy.until(
-            lambda: backend.simulator.counters.cancelled == 1, within_s=1.0
+            lambda: backend.simulator.counters.cancelled == 1, within_s=10.0
         )
 
         assert backend.simulator.store.get("new") is None

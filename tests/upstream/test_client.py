@@ -420,7 +420,7 @@ async def test_a_client_that_sends_nothing_more_does_not_keep_the_instance(
                 + b"Content-Length: 9999999\r\n\r\nonly this"
             )
 
-        await proxy.until(lambda: proxy.parts.pool.in_flight == 0, within_s=1.0)
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
 
 
 async def test_a_client_that_takes_nothing_does_not_keep_the_instance(

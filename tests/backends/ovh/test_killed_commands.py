@@ -79,30 +79,29 @@ def seen(rig: Rig, stranger: FakeApp) -> str:
 
 
 async def left(
-    folder: Path, driver: str, death: Death, *images: str | None
-) -> dict[str, list[str]]:
-    """Kill a command at each of its calls in turn, and let the next one end.
+    folder: Path, driver: str, death: Death, moment: str, *images: str | None
+) -> dict[str, list[int]]:
+    """Kill a command before or after each of its calls, and let the next one end.
 
     Returns the remaining apps, each with the call at which the first was killed.
     ``images``: of the two commands; None deletes everything.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[int]] = {}
     killed, last = images
-    for moment in ("before", "after"):
-        for number in range(1, MOST_CALLS):
-            place = folder / f"{moment}-{number}"
-            async with ovh_rig(place, driver, TIMING) as rig, passing_time(rig):
-                death.plan(moment, 0)
-                stranger = await begun(rig)
-                death.plan(moment, number)
-                with contextlib.suppress(Killed):
-                    await run(rig, killed)
-                is_last = not death.came
-                death.plan(moment, 0)
-                await run(rig, last)
-                found.setdefault(seen(rig, stranger), []).append(f"{moment} {number}")
-            if is_last:
-                break
+    for number in range(1, MOST_CALLS):
+        place = folder / f"{number}"
+        async with ovh_rig(place, driver, TIMING) as rig, passing_time(rig):
+            death.plan(moment, 0)
+            stranger = await begun(rig)
+            death.plan(moment, number)
+            with contextlib.suppress(Killed):
+                await run(rig, killed)
+            is_last = not death.came
+            death.plan(moment, 0)
+            await run(rig, last)
+            found.setdefault(seen(rig, stranger), []).append(number)
+        if is_last:
+            break
     return found
 
 
@@ -121,12 +120,14 @@ PLAYED += [("cli", "deploy, then deploy"), ("cli", "delete, then delete")]
 """The command is a process for each call, and so slow."""
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(("driver", "commands"), PLAYED)
 async def test_what_a_killed_command_leaves_is_ended_by_the_next(
-    tmp_path: Path, death: Death, driver: str, commands: str
+    tmp_path: Path, death: Death, driver: str, commands: str, moment: str
 ) -> None:
     first, last, expected = AFTER[commands]
-    found = await left(tmp_path, driver, death, first, last)
+    found = await left(tmp_path, driver, death, moment, first, last)
 
     assert list(found) == [expected], found
     assert len(found[expected]) > 6

@@ -158,7 +158,7 @@ def test_what_is_called_covered_is_covered_for_every_name_of_a_small_world() -> 
 
 
 def test_a_long_name_from_a_client_takes_no_time() -> None:
-    glob, began = ModelGlob("*a*a*a*a*a*a*b"), time.perf_counter()
+    glob, began = ModelGlob("*a*a*a*a*a*a*b"), time.process_time()
 
     assert not glob.matches("a" * 50_000)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0

@@ -254,7 +254,7 @@ async def test_a_wait_for_room_that_is_given_up_ends_no_other() -> None:
     assert not second.done()
 
     case.client.resume_writing()
-    await asyncio.wait_for(second, 1.0)
+    await asyncio.wait_for(second, 10.0)
 
 
 async def test_it_is_told_when_there_is_nobody_to_hand_over() -> None:
@@ -326,7 +326,7 @@ async def test_a_wait_for_room_ends_when_there_is_some_or_nobody() -> None:
         assert not draining.done()
 
         getattr(case.client, ending)(*([None] if ending == "connection_lost" else []))
-        await asyncio.wait_for(draining, 1.0)
+        await asyncio.wait_for(draining, 10.0)
 
 
 async def test_the_last_answer_is_whole_before_a_connection_ends() -> None:
