@@ -58,7 +58,7 @@ class Patience:
         """Send, unless another call was refused as too early: then this one is, too."""
         if (left_s := self._closed_until - self._clock.now()) > 0.0:
             raise RateLimitError(
-                f"{self._cloud} limits this key's calls and wants none for"
+                f"{self._cloud} limits this key's calls and refuses more for"
                 f" {left_s:.0f} s; they go on after that",
                 retry_after_s=left_s,
             )

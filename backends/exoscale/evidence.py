@@ -128,7 +128,7 @@ async def _guest_part(guard: GuardClient, upstream: Upstream, token: str) -> str
     """Return the step of a boot, the durations of its steps, and this one's log."""
     sight = await guard.look(upstream)
     if sight.stage is None:
-        return f"the instance tells nothing any more: {sight.problem}"
+        return f"the instance does not answer any more: {sight.problem}"
     step = sight.stage.removeprefix(FAILED)
     spans = await guard.spans(upstream)
     took = ", ".join(f"{one.name} {one.seconds:.0f} s" for one in spans)
@@ -138,9 +138,9 @@ async def _guest_part(guard: GuardClient, upstream: Upstream, token: str) -> str
     try:
         said = readable(await guard.log_of(upstream, step), {token})
     except TransientError as error:
-        return f"{head}\nwhat the step says could not be fetched: {error}"
+        return f"{head}\nthe step's log could not be fetched: {error}"
     lines = said.splitlines()[-(_LINES - _FEW_EVENTS - 4) :]
-    return "\n".join([head, *(lines or ["the step has said nothing yet"])])
+    return "\n".join([head, *(lines or ["the step has no output yet"])])
 
 
 async def _events(api: ExoscaleApi, instance: Instance, most: int) -> list[str]:

@@ -82,7 +82,7 @@ class Failures:
             after_s = retry_after_s(response.headers, body, self._clock.wall())
         if after_s is not None:
             self._patience.close_for(after_s)
-        asked = "" if after_s is None else f", and wants none for {after_s:.0f} s"
+        asked = "" if after_s is None else f", and refuses more for {after_s:.0f} s"
         return RateLimitError(
             f"{said}; Exoscale limits how often this key may call{asked}; it is asked"
             " again after that. If other programs use it, set EXOSCALE_API_KEY and"

@@ -198,7 +198,7 @@ class AppSetup:
 
     async def remove(self) -> AsyncIterator[str]:
         """Delete volumes, addresses and the app, if we made it; each is looked for."""
-        begun_at, said = self._clock.now(), "nothing was heard"
+        begun_at, said = self._clock.now(), "no answer"
         while volumes := await self._volumes.ours():
             if self._clock.now() - begun_at > _LIMIT_S:
                 names = ", ".join(one.id for one in volumes)

@@ -69,7 +69,7 @@ async def _room(api: FlyApi, settings: FlySettings, app: dict[str, Any]) -> str:
 
 def _costs(settings: FlySettings) -> list[Finding]:
     """Return the costs of a machine, and the limit of a free trial."""
-    trial = "not told by the API; on a free trial machines end after 5 minutes"
+    trial = "not shown by the API; on a free trial machines end after 5 minutes"
     price = settings.price_per_hour
     told = f"{price:.3f} per hour while it runs" if price is not None else "unknown"
     idle = f"volume {settings.volume_gb * settings.storage_price:.2f} a month"

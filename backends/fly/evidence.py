@@ -101,7 +101,7 @@ def evidence(
     if problem:
         lines = [f"its events could not be fetched: {problem}"]
     elif not lines:
-        lines = ["Fly tells no event of it"]
+        lines = ["Fly shows no event of it"]
     report = "\n".join(masked(line)[:_LINE] for line in (first, *lines))
     return Evidence(_why(_of_last_run(events)), report)
 

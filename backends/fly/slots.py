@@ -103,8 +103,8 @@ class FlySlots(ManagedBackend[Machine, Owners]):
             if machine.id not in used:
                 await self._end(self._api.app, machine, standby=self._uses_standby)
                 raise ConflictError(
-                    f"the machine {machine.id} is {machine.state} for a launch that"
-                    " nobody knows, and is ended first"
+                    f"the machine {machine.id} is {machine.state} for an unknown"
+                    " launch, and is ended first"
                 )
         raise CapacityError(f"the app has {_MAX_SLOTS} machines already")
 
@@ -113,8 +113,8 @@ class FlySlots(ManagedBackend[Machine, Owners]):
         is_told = bool(machine.config or machine.incomplete_config)
         if machine.host_status == "unreachable" and not is_told:
             raise TransientError(
-                f"the host of the machine {machine.id} can't be reached, so nobody can"
-                " tell whose it is"
+                f"the host of the machine {machine.id} can't be reached, so its"
+                " owner is unknown"
             )
         if not self._tags.is_ours(machine):
             raise SpecError(

@@ -103,7 +103,7 @@ class Namesakes:
         """
         begun = "waiting for" if app.is_leaving else "stopping"
         yield f"{begun} the app {app.id} in {region}, named {app.spec.name!r}"
-        driver, said, is_told = self._driver_of(region), "nothing was heard", False
+        driver, said, is_told = self._driver_of(region), "no answer", False
         try:
             async with asyncio.timeout(_GONE_S):
                 while True:

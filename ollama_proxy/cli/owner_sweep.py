@@ -199,7 +199,7 @@ class OwnerSweep:
         if ours:
             raise StartupError(
                 f"this state folder has things of its own ({', '.join(ours)}), which"
-                " nobody would know any more; run `ollama-proxy delete` or `stop`"
+                " would be forgotten; run `ollama-proxy delete` or `stop`"
                 " first, or set OLLAMA_PROXY_STATE_DIR to a new folder"
             )
 

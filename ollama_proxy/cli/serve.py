@@ -145,7 +145,7 @@ def _tell(
     for warning in settings.of_backend.warnings():
         logger.warning(log.UPSTREAM_UNSAFE, reason=warning)
     if simulated:
-        logger.warning(log.SIMULATOR_USED, reason="answers come from no model")
+        logger.warning(log.SIMULATOR_USED, reason="answers come from the simulator")
     model = suggest_model(settings.models, tags, simulated=simulated)
     announce(Serving(url, model, simulated, plan, notice, settings.default_backend))
 

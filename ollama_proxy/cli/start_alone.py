@@ -205,7 +205,7 @@ async def _until_running(backend: Backend, launch_id: LaunchId, tell: Tell) -> N
             if seen.phase is Phase.RUNNING:
                 return
             if seen.phase is not Phase.PENDING:
-                raise BackendError(f"it came to nothing: {words or seen.phase.value}")
+                raise BackendError(f"the launch failed: {words or seen.phase.value}")
             if seen.needs_person:
                 raise CredentialsError(words)
         if words and words != said:

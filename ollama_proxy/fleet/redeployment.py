@@ -170,7 +170,7 @@ class Redeployment:
                 ):
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            said = controller.record.stop_error or "nothing was heard"
+            said = controller.record.stop_error or "no answer"
             raise TransientError(
                 f"the instance of launch {launch_id} is still there after"
                 f" {limit_s:.0f} s ({said}) and may cost money; the proxy goes on"

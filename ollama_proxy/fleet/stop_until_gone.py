@@ -21,7 +21,7 @@ async def until_gone(backend: Backend, launch_id: LaunchId) -> None:
     Raises `TransientError` if it still exists after 15 minutes, and at once an error
     that only a person can mend.
     """
-    said = "nothing was heard"
+    said = "no answer"
     try:
         async with asyncio.timeout(_LIMIT_S):
             # A loop of its own instead of `repeat`: only the cloud's clear answer ends

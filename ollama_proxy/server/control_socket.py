@@ -142,7 +142,9 @@ class ControlSocket:
             async with asyncio.timeout(self._timing.order_read_s):
                 return _ORDERS.decode(await reader.readline())
         except (ConnectionError, TimeoutError, ValueError) as error:
-            said = f"this is no order ({str(error) or 'none came'}); versions differ?"
+            said = (
+                f"this is no order ({str(error) or 'none received'}); versions differ?"
+            )
             await tale.send(ControlLine(error=said, refused=True))
             return None
 

@@ -236,7 +236,7 @@ class ModelChanges:
         except InstanceLostError as error:
             raise UpstreamError(str(error), arrived=True) from error
         if not pull.last:
-            raise UpstreamError("the instance said nothing of the pull", arrived=True)
+            raise UpstreamError("the instance sent no output of the pull", arrived=True)
         head, chunks_once = _whole(pull, head)
         return await response_relay.run(head, chunks_once, lease.mark_alive, use)
 

@@ -36,7 +36,7 @@ class EncodedPullError(UpstreamError):
     """Reports a pull whose output is compressed: it can be neither read nor joined."""
 
     def __init__(self, encoding: str) -> None:
-        super().__init__(f"what the pull says is compressed ({encoding})", arrived=True)
+        super().__init__(f"the pull's output is compressed ({encoding})", arrived=True)
 
 
 @dataclass(frozen=True, slots=True)

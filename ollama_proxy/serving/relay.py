@@ -89,5 +89,5 @@ async def _end_cut(
     """End an answer that has begun; raises `UpstreamError` if none has."""
     if response_relay.response is not None:
         return await response_relay.abort_stream(error)
-    message = "the instance was lost" if lease.was_cut else "the instance says nothing"
+    message = "the instance was lost" if lease.was_cut else "the instance sent nothing"
     raise UpstreamError(message, arrived=True) from error

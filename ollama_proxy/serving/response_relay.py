@@ -153,7 +153,7 @@ class ResponseRelay(Generic[ResponseT]):
         structlog.get_logger().warning(
             log.ANSWER_LOST,
             request_id=self._request_id,
-            error=str(error) or "nothing came any more",
+            error=str(error) or "no more bytes arrived",
         )
         message = "the instance was lost in the middle of the answer"
         return await self.end_early(message, error)

@@ -213,7 +213,7 @@ class Pulls:
                     pull.say(data)
                 use.end(is_whole=True)
         except TimeoutError as error:
-            stuck = "nobody waits for it, and it gets no further"
+            stuck = "no client waits for it, and it makes no progress"
             raise UpstreamError(stuck, arrived=True) from error
         finally:
             watcher.cancel()

@@ -298,7 +298,7 @@ async def test_who_says_nothing_is_hung_up(tmp_path: Path) -> None:
     async with taking(tmp_path, timing=Timing(order_read_s=0.05)) as orders:
         (line,) = await raw(tmp_path, b"")
 
-    assert "this is no order (none came)" in str(line["error"])
+    assert "this is no order (none received)" in str(line["error"])
     assert orders.images == []
 
 

@@ -76,7 +76,7 @@ class AdminHandlers:
         except HeldBackError as error:
             return json_answer({"error": str(error)}, status=409)
         except (TimeoutError, BackendError) as error:
-            message = f"the cloud could not be asked what is ours: {error}"
+            message = f"the cloud did not list our instances: {error}"
             return json_answer({"error": message}, status=502)
         return json_answer({"swept": found, "kept": kept, "dry_run": dry_run})
 

@@ -164,7 +164,9 @@ class RequestStream:
         if line is None:
             return at
         if line:
-            raise RefusedRequestError(400, "a chunk of the body is not as long as told")
+            raise RefusedRequestError(
+                400, "a chunk of the body is longer than its size"
+            )
         self._out.append(b"\r\n")
         self._size, self._read = 0, self._read_size
         return at

@@ -107,5 +107,5 @@ async def test_a_cloud_that_refuses_a_sweep_is_told_as_a_cloud(tmp_path: Path) -
     ):
         said = (reply.status, (await reply.json())["error"])
 
-    told = "the cloud could not be asked what is ours: the machine is leased to"
+    told = "the cloud did not list our instances: the machine is leased to"
     assert said == (502, f"{told} somebody")
