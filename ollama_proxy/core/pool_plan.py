@@ -81,9 +81,9 @@ def _kept(tally: Tally, number: int) -> tuple[str, ...]:
 def keep_extra_s(facts: PoolFacts) -> float:
     """Return how long an extra instance stays without work: as set, else one boot.
 
-    Beside an external server, one that had to be started again within the idle time-out
-    after the last was drained stays for the idle time-out: the server is too small for
-    what comes, and each further start would be paid for again.
+    Beside an external server, an instance that was started within the idle time-out
+    after the last drain stays for the idle time-out: that server is too small for the
+    demand, and each further start would cost again.
     """
     policy = facts.policy
     if policy.keep_extra_s is not None:
