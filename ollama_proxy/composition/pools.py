@@ -82,6 +82,8 @@ class PoolBuilder:
         }
         pool = Pool(
             self._slots(spec, offers, probes),
+            name=spec.name,
+            boots=self.estimates,
             store=self.store,
             clock=self.clock,
             max_waiting=self.settings.max_waiting,

@@ -180,11 +180,13 @@ class Read:
 class Choose:
     """Plan: have the request served by a pool, and decide again.
 
-    ``only``: by that instance, which alone has what the request needs.
+    ``only``: by that instance, which alone has what the request needs. ``model``: the
+    model that it is for, "" if there is none.
     """
 
     pool: str
     only: LaunchId | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,8 @@ class Facts:
       has begun. ``waited``: it ended without an instance.
     - ``is_routed``: its pool is chosen, or there is no choice. ``named_pool``: the pool
       that it names. ``sought``: the body was read to find the model. ``only``: the
-      launch of the one instance that can serve it.
+      launch of the one instance that can serve it. ``seen_model``: its model, if that
+      was looked for.
     """
 
     method: str
@@ -266,6 +269,7 @@ class Facts:
     named_pool: str = ""
     sought: bool = False
     only: LaunchId | None = None
+    seen_model: str = ""
 
     def note_failure(self, problem: str, *, may_be_done: bool) -> None:
         """Record that an instance sent no response."""

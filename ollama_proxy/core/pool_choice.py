@@ -200,7 +200,7 @@ def _of_model(facts: Facts, pools: PoolChoices, model: str) -> Plan:
         return refuse_absent(route, model, _NO_POOL.format(_listed(pools)))
     if route.kind is Kind.WRITE:
         return _of_change(facts, pools, pool, model)
-    return Choose(pool, pools.instance_of(pool, model))
+    return Choose(pool, pools.instance_of(pool, model), model)
 
 
 def _of_change(facts: Facts, pools: PoolChoices, pool: str, model: str) -> Plan:
@@ -213,12 +213,12 @@ def _of_change(facts: Facts, pools: PoolChoices, pool: str, model: str) -> Plan:
         )
     digests = {*change.files.values(), *change.adapters.values()}
     if route.name != "/api/create" or not digests:
-        return Choose(pool, pools.instance_of(pool, model))
+        return Choose(pool, pools.instance_of(pool, model), model)
     there = pools.instance_with(pool, digests)
     if there is None and pool != pools.uploads:  # (k)
         words = _ELSEWHERE.format(model, pool, pools.uploads, pool)
         return refuse(route, 400, words)
-    return Choose(pool, there)
+    return Choose(pool, there, model)
 
 
 def _far_copy(pools: PoolChoices, pool: str, change: _Files) -> str:

@@ -12,13 +12,15 @@ class PoolMap:
     """Holds what belongs to each pool: `PoolChoices`.
 
     ``groups`` says which models are whose; ``uploads`` is the pool that takes files.
-    The first pool that is added is the first in the settings.
+    The first pool that is added is the first in the settings. ``leave_no_choice``: one
+    instance, of one pool, serves every request.
     """
 
     def __init__(self, groups: ModelGroups, uploads: str) -> None:
         self.uploads = uploads
         self.of_model = groups.group_of
         self.names: Sequence[str] = ()
+        self.leave_no_choice = True
         self.first: PoolServices
         self._pools: dict[str, PoolServices] = {}
 
@@ -28,17 +30,13 @@ class PoolMap:
             self.first = services
         self._pools[services.name] = services
         self.names = tuple(self._pools)
+        self.leave_no_choice = not services.places.matters and len(self.names) == 1
 
     def __iter__(self) -> Iterator[PoolServices]:
         return iter(self._pools.values())
 
     def __getitem__(self, name: str) -> PoolServices:
         return self._pools[name]
-
-    @property
-    def leave_no_choice(self) -> bool:
-        """Tell whether one pool, and any instance of it, serves every request."""
-        return len(self.names) == 1 and self.first.places.is_empty
 
     def awake(self) -> str | None:
         """Return the first pool that has a ready instance."""

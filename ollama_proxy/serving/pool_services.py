@@ -59,7 +59,9 @@ class PoolServices:
     def lease(self, context: RequestContext, plan: Relay | Observe) -> Lease | None:
         """Lease the instance that a plan counts on; None if none is ready now."""
         if isinstance(plan, Relay):
-            return self.pool.try_lease(context.only)
+            return self.pool.try_lease(
+                context.only, model=context.model, takes_slot=context.takes_slot
+            )
         return self.pool.observe(context.only)
 
     def admit(self, context: RequestContext, wait: Wait) -> None:

@@ -85,7 +85,11 @@ class PoolStatus:
         again: int | None = retry_after_s(last.wait_s, self.rng.random())
         retry_after = None if _needs_person(last) else again
         message = problem or last.waiting.message
-        return last.waiting._replace(message=message, retry_after=retry_after)
+        return last.waiting._replace(
+            message=message,
+            retry_after=retry_after,
+            position=self.pool.next_position,
+        )
 
     def unwoken(self) -> ProvisioningStatus:
         """Return why no instance is ready, for a request that may not wake one."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
+from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import Choose, Facts, Wait
 
 if TYPE_CHECKING:
@@ -29,7 +30,14 @@ class RequestContext(Facts):
     @property
     def model(self) -> str | None:
         """Return the model that has to be in memory, if any."""
-        return self.load.model if self.load is not None else None
+        if self.load is not None:
+            return self.load.model
+        return self.seen_model or None
+
+    @property
+    def takes_slot(self) -> bool:
+        """Tell whether it is one of the requests that an instance gets only few of."""
+        return self.route.kind is Kind.INFERENCE
 
     def choose(self, plan: Choose, served: "PoolServices") -> None:
         """Have the request served by a pool, and by one instance of it if it needs to.
@@ -37,6 +45,7 @@ class RequestContext(Facts):
         It waits as that pool has it, but for a wait of its own choosing.
         """
         self.is_routed, self.served, self.only = True, served, plan.only
+        self.seen_model = plan.model
 
     def admit(self, wait: Wait) -> None:
         """Record that the request begins to wait, and which model it needs loaded."""

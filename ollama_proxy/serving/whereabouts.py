@@ -23,20 +23,15 @@ class Whereabouts:
         self, is_ready: Callable[[LaunchId], bool], *, matters: bool, most: int = MOST
     ) -> None:
         self._is_ready = is_ready
-        self._matters = matters
+        self.matters = matters
         self._most = most
         self._files: dict[tuple[LaunchId, str], None] = {}
         self._models: dict[str, LaunchId] = {}
         self._uploads: LaunchId | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        """Tell whether every instance will do for any request."""
-        return self._uploads is None and not self._models
-
     def uploaded(self, digest: str, launch_id: LaunchId) -> None:
         """Remember a file, and that others go to the same instance."""
-        if self._matters:
+        if self.matters:
             self._files.pop((launch_id, _digest(digest)), None)
             self._files[launch_id, _digest(digest)] = None
             self._uploads = launch_id
@@ -45,7 +40,7 @@ class Whereabouts:
 
     def created(self, model: str, launch_id: LaunchId) -> None:
         """Remember a model that exists on its instance alone."""
-        if self._matters and model:
+        if self.matters and model:
             self._models.pop(full_model_name(model), None)
             self._models[full_model_name(model)] = launch_id
             while len(self._models) > self._most:

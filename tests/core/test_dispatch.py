@@ -562,9 +562,25 @@ def test_a_pool_is_chosen_before_anything_is_leased(
     elif isinstance(plan, str):
         assert isinstance(decided, Refuse)
         assert str(decided.refusal.status) == plan
+    elif isinstance(decided, Choose):
+        assert replace(decided, model="") == plan
     else:
         assert decided == plan
     assert request_facts == before
+
+
+def test_the_choice_of_a_pool_says_for_which_model_it_is() -> None:
+    for line, body, model in (
+        (GENERATE, b'{"model":"small:1"}', "small:1"),
+        ("DELETE /api/delete", b'{"name":"small"}', "small"),
+        ("POST /api/copy", b'{"source":"big","destination":"big:2"}', "big"),
+        ("GET /v1/models/big%3A7", b"", "big:7"),
+        ("GET /api/version", b"", ""),
+    ):
+        decided = decide(choosing(line, body), FakeFleet())
+
+        assert isinstance(decided, Choose)
+        assert decided.model == model
 
 
 def test_loops_and_the_root_need_no_pool() -> None:

@@ -27,7 +27,6 @@ def places() -> Places:
 
 
 def test_at_first_any_instance_will_do(places: Places) -> None:
-    assert places.is_empty
     assert places.instance_of("tiny") is None
     assert places.instance_with([]) is None
 
@@ -35,7 +34,6 @@ def test_at_first_any_instance_will_do(places: Places) -> None:
 def test_a_created_model_is_on_its_instance_alone(places: Places) -> None:
     places.created("Mine", ONE)
 
-    assert not places.is_empty
     assert places.instance_of("mine:latest") == ONE
     assert places.instance_of("registry.ollama.ai/library/MINE") == ONE
     assert places.instance_of("other") is None
@@ -56,7 +54,6 @@ def test_a_model_that_others_have_too_is_asked_of_any(places: Places) -> None:
     places.spread("mine:latest")
 
     assert places.instance_of("mine") is None
-    assert places.is_empty
 
 
 def test_a_copy_is_where_its_source_is(places: Places) -> None:
@@ -104,7 +101,8 @@ def test_one_instance_needs_no_memory() -> None:
     places.created("mine", ONE)
     places.uploaded(A, ONE)
 
-    assert places.is_empty
+    assert places.instance_of("mine") is None
+    assert places.instance_with([A]) is None
 
 
 def test_an_instance_that_ended_is_forgotten(places: Places) -> None:

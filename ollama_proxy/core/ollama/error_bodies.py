@@ -37,7 +37,8 @@ class ProvisioningStatus(NamedTuple):
     """Says why there is no ready instance, for a client.
 
     ``status``: ``provisioning`` or ``error``. Durations are in seconds.
-    ``retry_after``: None if a retry is useless until a person has acted.
+    ``retry_after``: None if a retry is useless until a person has acted. ``position``:
+    the place in the queue that the request had, or would have.
     """
 
     status: str
@@ -47,6 +48,7 @@ class ProvisioningStatus(NamedTuple):
     elapsed_s: float | None
     eta_s: float | None
     retry_after: int | None
+    position: int | None = None
 
 
 def error_body(
@@ -76,6 +78,7 @@ def provisioning_body(
             "progress": waiting.progress,
             "elapsed_s": waiting.elapsed_s,
             "eta_s": waiting.eta_s,
+            "position": waiting.position,
             "retry_after": waiting.retry_after,
         }
     return msgspec.json.encode(body)
@@ -93,16 +96,19 @@ def in_band_error(family: Family, message: str, *, request_id: str = "") -> byte
             return b"event: error\ndata: " + body + b"\n\n"
 
 
-def heartbeat(family: Family) -> bytes:
+def heartbeat(family: Family, position: int | None = None) -> bytes:
     """Return bytes that every parser of ``family`` skips before the first object.
 
     Spaces without a newline for NDJSON, an SSE comment, or an Anthropic ping.
+    ``position``: the place in the queue, which an SSE comment tells, but the first.
     """
     match family:
         case Family.NATIVE:
             return b" "
         case Family.OPENAI:
-            return b": starting\n\n"
+            if position in {None, 1}:
+                return b": starting\n\n"
+            return b": waiting, position %d\n\n" % position
         case Family.ANTHROPIC:
             return b'event: ping\ndata: {"type":"ping"}\n\n'
 

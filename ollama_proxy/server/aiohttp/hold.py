@@ -22,6 +22,7 @@ from ollama_proxy.core.ollama.error_bodies import (
 )
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.waiters import Ticket
 from ollama_proxy.server.aiohttp.response import close_if_unframed
 from ollama_proxy.serving.hold_policy import HoldPolicy
 
@@ -43,6 +44,7 @@ class Hold:
     ) -> None:
         is_preferred = preferred_wait_s(request.headers) is not None
         self.response: web.StreamResponse | None = None
+        self.ticket = Ticket()
         self.wait_s = wait_s
         self.applied = int(self.wait_s) if is_preferred else None
         self.deadline = asyncio.get_running_loop().time() + self.wait_s
@@ -72,7 +74,7 @@ class Hold:
             self.response = web.StreamResponse(headers=self._headers())
             close_if_unframed(self._request, self.response)
             await self.response.prepare(self._request)
-        await self.response.write(heartbeat(self._family))
+        await self.response.write(heartbeat(self._family, self.ticket.position))
 
     def _headers(self) -> dict[str, str]:
         return {

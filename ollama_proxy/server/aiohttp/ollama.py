@@ -145,6 +145,8 @@ class OllamaHandler:
             load=context.load,
             joins=plan.joins or only is not None,
             only=only,
+            takes_slot=context.takes_slot,
+            ticket=hold.ticket,
         )
         try:
             return await hold.wait(leasing)

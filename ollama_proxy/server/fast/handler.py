@@ -301,8 +301,9 @@ class FastPath:
 
 def _is_brief(plan: Plan, context: RequestContext) -> TypeGuard[Wait]:
     """Tell whether a request only asks for an instance, and does not wait for it."""
-    has_no_time = context.may_wait_s <= 0 and context.only is None
-    return isinstance(plan, Wait) and has_no_time
+    if not isinstance(plan, Wait) or context.may_wait_s > 0:
+        return False
+    return not context.served.pool.is_ready  # else it waits for a slot
 
 
 def _is_simple(route: Route) -> bool:

@@ -82,6 +82,18 @@ def test_no_native_heartbeat_ends_a_line() -> None:
     assert b"\n" not in heartbeat(Family.NATIVE)
 
 
+@pytest.mark.parametrize("position", [None, 1, 2, 1000])
+def test_a_heartbeat_tells_the_place_in_the_queue_where_parsers_skip_it(
+    position: int | None,
+) -> None:
+    beat = heartbeat(Family.OPENAI, position)
+
+    assert beat.startswith(b": ")
+    assert beat.endswith(b"\n\n")
+    assert (b"position %d" % (position or 0) in beat) == (position in {2, 1000})
+    assert heartbeat(Family.NATIVE, position) == b" "
+
+
 @given(st.none() | st.floats(0, 1e6), st.floats(0, 1))
 def test_retry_after_is_between_one_and_sixty(eta_s: float | None, f: float) -> None:
     assert 1 <= retry_after_s(eta_s, f) <= 60

@@ -37,8 +37,10 @@ async def test_the_first_request_gets_503_in_one_line_and_says_provisioning(
             "progress",
             "elapsed_s",
             "eta_s",
+            "position",
             "retry_after",
         }
+        assert body["position"] == 1
         assert 1 <= int(reply.headers["Retry-After"]) <= 60
         assert reply.headers["Cache-Control"] == "no-store"
         assert reply.headers["X-Ollama-Proxy"] == "provisioning"
