@@ -127,7 +127,7 @@ class Leases:
         self._freed = freed
         self._served = served
         self._held: set[Lease] = set()
-        self._taken = 0
+        self._in_slots: set[Lease] = set()
 
     def __contains__(self, lease: Lease) -> bool:
         return lease in self._held
@@ -141,7 +141,7 @@ class Leases:
         """Tell whether the instance is ready and one of its slots is free."""
         if self.controller.record.state is not State.READY:
             return False
-        return self._slots is None or self._taken < self._slots
+        return self._slots is None or len(self._in_slots) < self._slots
 
     def claim(
         self, *, counts: bool = True, takes_slot: bool = True, model: str | None = None
@@ -163,7 +163,7 @@ class Leases:
         )
         self._held.add(lease)
         if takes_slot:
-            self._taken += 1
+            self._in_slots.add(lease)
             if self.load is not None:
                 self.load.begin(lease, model)
         return lease
@@ -172,7 +172,7 @@ class Leases:
         """Hold a lease no longer that is given back."""
         self._held.discard(lease)
         if lease.takes_slot:
-            self._taken -= 1
+            self._in_slots.discard(lease)
             if self.load is not None:
                 self.load.end(lease, used=lease.is_used)
 
@@ -192,6 +192,15 @@ class Leases:
         """Let the next request have the slot that has become free."""
         if self._freed is not None and lease.takes_slot:
             self._freed()
+
+    def begin_anew(self, model: str | None) -> None:
+        """Begin with another instance; what the one before had takes no slot of it.
+
+        ``model``: what is in its memory; None: not known.
+        """
+        self._in_slots.clear()
+        if self.load is not None:
+            self.load.begin_anew(model)
 
     def cut(self) -> None:
         """End every request on the instance: it is being stopped."""

@@ -135,8 +135,7 @@ class Leasing:
         """Take in a change of state: an instance comes, or is being stopped."""
         leases = self._leases[controller]
         if after.state is State.READY:
-            if leases.load is not None:
-                leases.load.begin_anew(None if after.adopted else after.model)
+            leases.begin_anew(None if after.adopted else after.model)
             self._ready = [one for one in self._leases.values() if _is_ready(one)]
         elif before.state is State.READY:
             self._ready.remove(leases)

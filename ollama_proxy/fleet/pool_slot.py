@@ -41,7 +41,7 @@ class PoolSlot:
         """Return what plans call the slot."""
         if self.is_external:
             return self.controllers[0].offer.name
-        return str(self.index)
+        return f"slot {self.index}"
 
 
 def slots_of(controllers: Iterable[Controller]) -> Sequence[PoolSlot]:

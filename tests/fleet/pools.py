@@ -22,6 +22,16 @@ POLICY = Policy(idle_timeout_s=300.0, backoff_s=10.0, launch_limit=5)
 BOX = Traits(externally_managed=True, poll_s=1.0, watch_s=30.0)
 
 
+class MeasuredBoots:
+    """Knows how long every launch takes."""
+
+    def __init__(self, boot_s: float) -> None:
+        self._boot_s = boot_s
+
+    def slow_s(self, _offer: str) -> float | None:
+        return self._boot_s
+
+
 class SeveralOffers:
     """A proxy before several fake clouds, in order of preference, and what it wrote.
 
@@ -39,7 +49,9 @@ class SeveralOffers:
         box: bool = False,
         load_s: float = 2.0,
         max_waiting: int = 1000,
+        boot_s: float | None = None,
     ) -> None:
+        self.boots = None if boot_s is None else MeasuredBoots(boot_s)
         self.names = tuple(offers)
         self.most = most
         self.policy = policy or PoolPolicy(max_instances=most)
@@ -67,6 +79,7 @@ class SeveralOffers:
             clock=LoopClock(),
             max_waiting=self.max_waiting,
             policy=self.policy,
+            boots=self.boots,
             draw_launch_id=self.draw,
         )
         pool.start()
