@@ -73,6 +73,14 @@ class DemandMeter:
         if len(self._refused) > _CLIENTS:
             self._refused.popitem(last=False)
 
+    def deferred(self, client: Hashable, now: float) -> None:
+        """Record that a client asked and got no slot yet: its next arrival is the same.
+
+        It waits for one, or comes back after our 503.
+        """
+        self.arrived(client, now)
+        self.refused(client, now)
+
     def served(self, slot_s: float) -> None:
         """Record how long a request occupied its slot.
 

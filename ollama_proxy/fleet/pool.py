@@ -292,6 +292,8 @@ class Pool:
         claim = partial(self.try_lease, only, model=model, takes_slot=takes_slot)
         if (lease := claim()) is not None:
             return lease
+        if takes_slot and only is None:
+            self._meter.deferred(None, self._clock.now())
         if not self._has_ready(only):
             wait_s = await self.request_instance(
                 model, wait_s=wait_s, load=load, joins=joins
@@ -302,7 +304,9 @@ class Pool:
                 return None
         self._wakes.look()
         claim = partial(self._leasing.claim, only, model=model, takes_slot=takes_slot)
-        wants = Wants.TO_JOIN if joins else Wants.TO_WAKE
+        # More instances would not help one that only one instance can serve.
+        wakes = not joins and only is None
+        wants = Wants.TO_WAKE if wakes else Wants.TO_JOIN
         is_ready = partial(self._has_ready, only)
         return await self._waiters.wait(
             claim, wait_s, wants, is_ready=is_ready, ticket=ticket

@@ -74,6 +74,7 @@ class PoolOwner:
         self._tasks = tasks
         self._wish: Wish | None = None
         self._is_stopped = False
+        self._drained_at: float | None = None
         self._changed = asyncio.Event()
         self._log = structlog.get_logger()
         own = [slot for slot in slots if not slot.is_external]
@@ -232,7 +233,7 @@ class PoolOwner:
         if self._is_stopped:
             policy = replace(policy, min_instances=0)
         refusal = "" if self._accepts() else "the proxy starts nothing now"
-        return self._survey.facts(policy, waiting, refusal)
+        return self._survey.facts(policy, waiting, refusal, self._drained_at)
 
     def plan(self) -> Plan:
         """Return what the pool would do now."""
@@ -272,6 +273,7 @@ class PoolOwner:
         if controller is not None:
             ready, wanted = planned.reckoning.ready, planned.wanted
             drained = controller.slot
+            self._drained_at = self._clock.now()
             self._log.info(log.POOL_PLANNED, drains=drained, ready=ready, wanted=wanted)
             controller.apply(Surplus())
 

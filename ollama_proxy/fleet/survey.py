@@ -53,9 +53,17 @@ class Survey:
         self._clock = clock
 
     def facts(
-        self, policy: PoolPolicy, waiting: Waiting, obstacle: str = ""
+        self,
+        policy: PoolPolicy,
+        waiting: Waiting,
+        obstacle: str = "",
+        drained_at: float | None = None,
     ) -> PoolFacts:
-        """Return what a plan looks at; ``obstacle``: why nothing may start at all."""
+        """Return what a plan looks at.
+
+        ``obstacle``: why nothing may start at all. ``drained_at``: when a plan last
+        drained an instance.
+        """
         now = self._clock.now()
         return PoolFacts(
             policy,
@@ -63,6 +71,7 @@ class Survey:
             waiting,
             self._demand(now),
             obstacle or self._obstacle(),
+            drained_at,
         )
 
     def _obstacle(self) -> str:
@@ -95,6 +104,7 @@ class Survey:
             eta_s=max(0.0, self._boot_s(offer) - passed_s),
             idle_since=record.last_used,
             is_external=slot.is_external,
+            started_at=record.launched_at,
         )
 
     def _demand(self, now: float) -> Demand:

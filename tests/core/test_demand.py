@@ -42,6 +42,16 @@ def test_a_client_with_two_refused_requests_retries_both() -> None:
     assert meter.load(20.0, 30.0) == pytest.approx(3 * 20.0 / 120.0)
 
 
+def test_a_request_that_waits_counts_when_it_asks_and_not_again_with_its_slot() -> None:
+    meter = DemandMeter()
+    for second in (0.0, 10.0, 20.0):  # held, told to come back, held again
+        meter.deferred("any client", second)
+    meter.arrived("any client", 30.0)
+    meter.arrived("any client", 40.0)
+
+    assert meter.load(60.0, 30.0) == pytest.approx(2 * 20.0 / 120.0)
+
+
 def test_another_clients_refusal_is_no_excuse() -> None:
     meter = DemandMeter()
     meter.refused("a client", 0.0)
