@@ -13,16 +13,16 @@ from ollama_proxy.core.ollama.suggested_model import SuggestedModel
 class Serving:
     """Holds what is printed before the first request is accepted.
 
-    ``model``: one to try. ``notice``: about settings that are not used.
-    ``default_backend``: from the settings. ``warnings``: about possible costs. Empty if
-    there is none.
+    ``model``: one to try. ``plans``: what each offer starts. ``notices``: about
+    settings that are not used. ``default_backend``: from the settings. ``warnings``:
+    about possible costs. Empty if there is none.
     """
 
     url: str
     model: SuggestedModel
     simulated: bool
-    plan: LaunchPlan
-    notice: str = ""
+    plans: tuple[LaunchPlan, ...]
+    notices: tuple[str, ...] = ()
     default_backend: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -56,8 +56,8 @@ def announcement(serving: Serving, calling: Calling) -> str:
     )
     lines = [
         f"ollama-proxy {__version__} listens on {url}. {kind}",
-        f"Backend {serving.plan.sentence}.",
-        *([f"Note: {serving.notice}."] if serving.notice else []),
+        *(plan.line for plan in serving.plans),
+        *(f"Note: {notice}." for notice in serving.notices),
         *(f"Warning: {warning}." for warning in serving.warnings),
         "Type next, in another terminal:",
         *_pull(serving),

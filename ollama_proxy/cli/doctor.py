@@ -1,14 +1,17 @@
 """Examine a deployment without serving: for ``check``."""
 
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
+from dataclasses import replace
 
 from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError
 from ollama_proxy.base.moments import unset_date
-from ollama_proxy.cli.launch_plan import launch_plan
-from ollama_proxy.cli.own_upstream import refuse_own_upstream
-from ollama_proxy.composition import open_backend
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
+from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
+from ollama_proxy.composition import open_backends
+from ollama_proxy.composition.backend import models_of
+from ollama_proxy.config.pools import OfferSpec
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.catalog import sizes_of
 from ollama_proxy.fleet.backend import (
     Backend,
@@ -21,19 +24,20 @@ from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.server.binding import bind
 from ollama_proxy.store.opening import open_store
-from ollama_proxy.store.ports import Ownership
+from ollama_proxy.store.ports import Ownership, Store
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything that `serve` would need; create nothing that costs."""
     findings = [
-        Finding("settings", ok=True, detail=settings.selection.sentence),
+        *(Finding("settings", ok=True, detail=told) for told in settings.sentences),
         _address(settings),
         *await _upstream(settings),
     ]
-    if settings.selection.notice:
-        note = Finding("settings of others", ok=True, detail=settings.selection.notice)
-        findings.append(note)
+    findings += [
+        Finding("settings of others", ok=True, detail=notice)
+        for notice in settings.notices
+    ]
     findings += [
         Finding("a former name", ok=True, detail=sentence, warns=True)
         for sentence in settings.renamed
@@ -47,17 +51,42 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     findings += [Finding("state", ok=False, detail=what) for what in store.damage]
     with closing(store):
-        opened = open_backend(settings, store, open_clock(store))
-        async with aclosing(opened) as backend:
-            sentence = launch_plan(settings, backend).sentence
-            findings.append(Finding("what is started", ok=True, detail=sentence))
-            findings += await _backend(backend)
-            findings += await _others(backend, store)
-            place = store.place(place_of(backend_name(settings), backend.traits))
-            findings += room_findings(
-                settings.models, backend.traits, sizes_of(place.contents())
-            )
+        async with AsyncExitStack() as stack:
+            backends = open_backends(settings, store, open_clock(store))
+            for backend in backends.values():
+                await stack.enter_async_context(aclosing(backend))
+            for plan, offer in zip(
+                launch_plans(settings, backends), settings.offers, strict=True
+            ):
+                found = await _offer(settings, offer, plan, backends[offer.name], store)
+                findings += [_headed(offer, finding) for finding in found]
     return findings
+
+
+async def _offer(
+    settings: Settings,
+    offer: OfferSpec,
+    plan: LaunchPlan,
+    backend: Backend,
+    store: Store,
+) -> list[Finding]:
+    """Examine what the launches of one offer would need."""
+    place = store.place(place_of(offer.name, backend.traits))
+    return [
+        Finding("what is started", ok=True, detail=plan.sentence),
+        *await _backend(backend),
+        *await _others(backend, store),
+        *room_findings(
+            models_of(offer, settings), backend.traits, sizes_of(place.contents())
+        ),
+    ]
+
+
+def _headed(offer: OfferSpec, finding: Finding) -> Finding:
+    """Name the offer before what was found of it, if the settings have offers."""
+    if not offer.place:
+        return finding
+    return replace(finding, subject=f"offer {offer.name}, {finding.subject}")
 
 
 def _address(settings: Settings) -> Finding:
@@ -76,7 +105,7 @@ async def _upstream(settings: Settings) -> list[Finding]:
         return [Finding("upstream", ok=False, detail=str(error))]
     return [
         Finding("upstream, a warning", ok=True, detail=warning)
-        for warning in settings.of_backend.warnings()
+        for warning in warnings_of(settings)
     ]
 
 

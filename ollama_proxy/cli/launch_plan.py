@@ -1,8 +1,10 @@
 """Say what a launch would start, where, at what price and why, without a cloud."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ollama_proxy.base.fields import BackendSettings, shown_name
+from ollama_proxy.base.fields import shown_name
+from ollama_proxy.config.pools import OfferSpec
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.fleet.backend import Backend, SupportsPrices
 
@@ -15,7 +17,8 @@ class LaunchPlan:
 
     ``reason``: why this backend was selected. ``instance_type``, ``location``: None if
     the backend does not know. ``price``: in words. ``assumptions``: sentences on values
-    that were assumed.
+    that were assumed. ``offer`` and ``pools``: whose launches these are, empty if the
+    settings have no offers.
     """
 
     backend: str
@@ -25,6 +28,8 @@ class LaunchPlan:
     alternatives: tuple[str, ...]
     price: str
     assumptions: tuple[str, ...] = ()
+    offer: str = ""
+    pools: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -36,34 +41,68 @@ class LaunchPlan:
         told = f"{self.backend}: {what}, {self.price}; chosen because {self.reason}"
         return "; ".join((told, *self.assumptions))
 
+    @property
+    def line(self) -> str:
+        """Return the plan with its offer, as the start prints it."""
+        if not self.offer:
+            return f"Backend {self.sentence}."
+        pools = " and ".join(repr(pool) for pool in self.pools) or "none"
+        plural = "" if len(self.pools) <= 1 else "s"
+        return f"Offer {self.offer!r} of pool{plural} {pools}: {self.sentence}."
+
+
+def launch_plans(
+    settings: Settings, backends: Mapping[str, Backend]
+) -> tuple[LaunchPlan, ...]:
+    """Return what each offer would start, in their order."""
+    return tuple(
+        _plan(settings, offer, backends[offer.name]) for offer in settings.offers
+    )
+
 
 def launch_plan(settings: Settings, backend: Backend) -> LaunchPlan:
-    """Return what the backend would start, from the settings alone."""
-    traits, selection = backend.traits, settings.selection
+    """Return what the backend of the first offer would start."""
+    return _plan(settings, settings.offers[0], backend)
+
+
+def _plan(settings: Settings, offer: OfferSpec, backend: Backend) -> LaunchPlan:
+    """Return what an offer would start, from the settings alone."""
+    traits = backend.traits
     location, instance_type = traits.location, traits.instance_type
     if traits.externally_managed:
         instance_type = "a server that is there anyway"
         location = location or traits.models_place
     return LaunchPlan(
-        backend=selection.backend,
-        reason=selection.reason,
+        backend=offer.backend,
+        reason=f"{offer.place} names it" if offer.place else settings.selection.reason,
         instance_type=instance_type,
         location=location,
         alternatives=traits.alternatives,
-        price=_price(settings.of_backend, backend),
-        assumptions=tuple(settings.of_backend.assumptions()),
+        price=_price(offer, backend),
+        assumptions=tuple(offer.settings.assumptions()),
+        offer=offer.name if offer.place else "",
+        pools=tuple(
+            pool.name
+            for pool in settings.pools
+            if offer.place and offer.name in {one.name for one in pool.offers}
+        ),
     )
 
 
-def _price(settings: BackendSettings, backend: Backend) -> str:
+def _price(offer: OfferSpec, backend: Backend) -> str:
     """Return the price in words, as far as the settings have it."""
+    if offer.price_per_hour is not None:
+        currency = f" {offer.currency}" if offer.currency else ""
+        return f"{offer.price_per_hour:g}{currency} per hour as configured"
     traits = backend.traits
     if traits.externally_managed or traits.child_process:
         return "at no price"
     per_hour = backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
     if per_hour is not None:
         return f"{per_hour:g} per hour as configured"
-    field = type(settings).model_fields.get(_PRICE)
+    if offer.place:
+        return f"price unknown ({_PRICE} is not set)"
+    field = type(offer.settings).model_fields.get(_PRICE)
     if field is None:
         return "price unknown"
     return f"price unknown ({shown_name(_PRICE, field)} is not set)"

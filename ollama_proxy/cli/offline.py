@@ -46,6 +46,12 @@ class Trying:
     def __init__(self, offers: int) -> None:
         self._has_others = offers > 1
         self._failed: list[str] = []
+        self._offer = ""
+
+    def offer(self, name: str) -> "Trying":
+        """Say which offer has its turn."""
+        self._offer = name
+        return self
 
     def __enter__(self) -> None:
         """Begin with an offer."""
@@ -55,7 +61,7 @@ class Trying:
     ) -> bool:
         if not (self._has_others and isinstance(error, BackendError | TimeoutError)):
             return False
-        self._failed.append(str(error) or type(error).__name__)
+        self._failed.append(f"{self._offer}: {str(error) or type(error).__name__}")
         return True
 
     def told(self) -> dict[str, list[str]]:
@@ -85,17 +91,19 @@ async def sweep_expired(
     with tempfile.TemporaryDirectory() as folder:
         alone = settings.model_copy(update={"state_dir": Path(folder)})
         async with opened_alone(alone) as (_, _, backends):
-            leasing = [
-                one for one in backends.values() if isinstance(one, SupportsExpiry)
-            ]
+            leasing = {
+                name: one
+                for name, one in backends.items()
+                if isinstance(one, SupportsExpiry)
+            }
             if not leasing:
                 names = ", ".join(repr(offer.backend) for offer in settings.offers)
                 raise StartupError(
                     f"the backend {names} has no leases that could expire"
                 )
             trying = Trying(len(leasing))
-            for backend in leasing:
-                with trying:
+            for name, backend in leasing.items():
+                with trying.offer(name):
                     swept += await backend.sweep_expired(dry_run=dry_run)
                     left += (
                         [] if dry_run else await _tidied(backend, timing.tidy_pause_s)
@@ -226,8 +234,8 @@ async def sweep_alone(
     kept: list[str] = []
     async with opened_alone(settings) as (store, _, backends):
         now, trying = this_machine().wall(), Trying(len(backends))
-        for backend in backends.values():
-            with trying:
+        for name, backend in backends.items():
+            with trying.offer(name):
                 found += await sweep(backend, store, now=now, dry_run=dry_run)
                 if stopped and isinstance(backend, SupportsRelease):
                     found += await backend.release(dry_run=dry_run)

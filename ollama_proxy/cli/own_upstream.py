@@ -16,6 +16,7 @@ from yarl import URL
 from ollama_proxy.backends.static_settings import StaticSettings
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.listen_address import host_and_port
+from ollama_proxy.base.parsers import Listen
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 
@@ -29,10 +30,20 @@ async def refuse_own_upstream(settings: Settings) -> None:
 
     A name that does not resolve in 2 s is left to the probe, which reports it.
     """
-    listen, own = settings.listen, settings.of_backend
-    if not isinstance(own, StaticSettings) or own.upstream_url is None:
-        return
-    url = URL(own.upstream_url.url)
+    for offer in settings.offers:
+        own = offer.settings
+        if isinstance(own, StaticSettings) and own.upstream_url is not None:
+            await _refuse(settings.listen, own.upstream_url.url)
+
+
+def warnings_of(settings: Settings) -> list[str]:
+    """Return what is allowed and unsafe about any offer, each once."""
+    told = [line for offer in settings.offers for line in offer.settings.warnings()]
+    return list(dict.fromkeys(told))
+
+
+async def _refuse(listen: Listen, upstream: str) -> None:
+    url = URL(upstream)
     if url.port != listen.port or not listen.port:
         return
     found = await _addresses(url.host or "")
@@ -41,8 +52,8 @@ async def refuse_own_upstream(settings: Settings) -> None:
     if listening and any(leads_here(one, listening, ours) for one in found):
         where = host_and_port(listen.host, listen.port)
         raise StartupError(
-            f"OLLAMA_PROXY_UPSTREAM_URL: {own.upstream_url.url} is where this"
-            f" proxy itself is to listen ({where}); write the address of an Ollama"
+            f"OLLAMA_PROXY_UPSTREAM_URL: {upstream} is where this proxy"
+            f" itself is to listen ({where}); write the address of an Ollama"
             " server, or set OLLAMA_HOST to another host:port"
         )
 

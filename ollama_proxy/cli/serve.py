@@ -4,7 +4,7 @@ import asyncio
 import gc
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import structlog
@@ -16,10 +16,10 @@ from ollama_proxy.base.clock import open_clock
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
 from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
 from ollama_proxy.cli.announcement import Serving
-from ollama_proxy.cli.launch_plan import launch_plan
-from ollama_proxy.cli.own_upstream import refuse_own_upstream
+from ollama_proxy.cli.launch_plan import launch_plans
+from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition import PARTS, build_app, open_backends, open_runner
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
@@ -74,7 +74,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
             tags = _known_tags(settings, store, first)
 
             def tell(settings: Settings, url: str) -> None:
-                _tell(announce, first, tags, settings, url)
+                _tell(announce, backends, tags, settings, url)
                 watching.spawn(neighbours.run(), name="neighbours")
 
             await _run(app, bound, settings, tell)
@@ -119,7 +119,7 @@ async def _run(
 
 def _tell(
     announce: Callable[[Serving], None],
-    backend: Backend,
+    backends: Mapping[str, Backend],
     tags: bytes | None,
     settings: Settings,
     url: str,
@@ -129,25 +129,27 @@ def _tell(
     ``tags``: the list of models that a person may try. The address is bound already, so
     the kernel queues early connections.
     """
-    logger, notice = structlog.get_logger(), settings.selection.notice
-    plan, simulated = launch_plan(settings, backend), backend.traits.simulated
+    logger, plans = structlog.get_logger(), launch_plans(settings, backends)
+    simulated = any(backend.traits.simulated for backend in backends.values())
     logger.info(
         log.PROXY_STARTED,
         version=__version__,
         url=url,
-        **asdict(plan),
+        **asdict(plans[0]),
+        **({"offers": [plan.line for plan in plans]} if len(plans) > 1 else {}),
         requests_at_once=_raise_descriptors(),
     )
-    if notice:
+    for notice in settings.notices:
         logger.warning(log.SETTINGS_UNUSED, reason=notice)
     if settings.renamed:
         logger.warning(log.SETTINGS_RENAMED, reason="; ".join(settings.renamed))
-    for warning in settings.of_backend.warnings():
+    for warning in warnings_of(settings):
         logger.warning(log.UPSTREAM_UNSAFE, reason=warning)
     if simulated:
         logger.warning(log.SIMULATOR_USED, reason="answers come from the simulator")
     model = suggest_model(settings.models, tags, simulated=simulated)
-    announce(Serving(url, model, simulated, plan, notice, settings.default_backend))
+    default, notices = settings.default_backend, settings.notices
+    announce(Serving(url, model, simulated, plans, notices, default))
 
 
 def _known_tags(settings: Settings, store: Places, backend: Backend) -> bytes | None:
@@ -156,7 +158,7 @@ def _known_tags(settings: Settings, store: Places, backend: Backend) -> bytes | 
         tags = backend.tags()
         if tags is not None:
             return tags
-    place = store.place(place_of(backend_name(settings), backend.traits))
+    place = store.place(place_of(settings.offers[0].name, backend.traits))
     contents = place.contents()
     return contents.tags if contents is not None else None
 

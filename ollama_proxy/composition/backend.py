@@ -59,7 +59,7 @@ def open_offer(
         store.notes_of(offer.name),
         clock,
         {
-            "models": _models_of(offer, settings),
+            "models": models_of(offer, settings),
             "max_lifetime": settings.max_lifetime,
             **offer.options,
             **({offer.backend: own} if type(own).model_fields else {}),
@@ -133,7 +133,7 @@ def _without_secrets(offer: OfferSpec) -> bytes:
     return own.model_dump_json(include=named).encode()
 
 
-def _models_of(offer: OfferSpec, settings: Settings) -> tuple[str, ...]:
+def models_of(offer: OfferSpec, settings: Settings) -> tuple[str, ...]:
     """Return the models that an offer's instances must have, in whichever pool."""
     groups = groups_of(settings)
     using = {pool.name for pool in settings.pools if offer in pool.offers}

@@ -26,7 +26,7 @@ URL = "http://127.0.0.1:4321"
 def serving(
     model: str = "tiny", *, is_there: bool = True, default: str = "", url: str = URL
 ) -> Serving:
-    return Serving(url, SuggestedModel(model, is_there), False, PLAN, "", default)
+    return Serving(url, SuggestedModel(model, is_there), False, (PLAN,), (), default)
 
 
 def commands(text: str) -> list[str]:
@@ -145,7 +145,7 @@ def test_what_is_printed_works_as_it_is_typed(tmp_path: Path, how: str) -> None:
 
 def test_a_warning_stands_before_what_is_to_be_typed() -> None:
     told = Serving(
-        URL, SuggestedModel("tiny", True), False, PLAN, warnings=("it will go",)
+        URL, SuggestedModel("tiny", True), False, (PLAN,), warnings=("it will go",)
     )
     lines = announcement(told, Calling("ollama-proxy")).splitlines()
 

@@ -75,7 +75,8 @@ def _print_status(client: ProxyClient, settings: Settings) -> None:
         from ollama_proxy.cli.offline import look_alone  # noqa: PLC0415 - slow to import
 
         err.print(f"ollama-proxy: {escape(str(error))}")
-        tell(settings.selection.sentence)
+        for sentence in settings.sentences:
+            tell(sentence)
         for line in asyncio.run(look_alone(settings)) or ["nothing of ours is there"]:
             tell(line)
         raise typer.Exit(1) from error
@@ -97,7 +98,8 @@ def start(config: Config = None, *, pool: PoolName = None) -> None:
             started_words,
         )
 
-        tell(settings.selection.sentence)
+        for sentence in settings.sentences:
+            tell(sentence)
         started = asyncio.run(start_alone(settings, tell, pool))
         for line in started_words(started):
             tell(line)
