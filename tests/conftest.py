@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
 
 from ollama_proxy.base import log
@@ -26,6 +27,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
 
+
+# That a busy machine makes examples slowly is no fault of a test.
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 _REPLAYS = {
     "test_clock_histories",

@@ -1,5 +1,6 @@
 """Which instance answers: the one with the first token soonest."""
 
+import time
 import timeit
 from dataclasses import replace
 
@@ -138,6 +139,8 @@ def test_a_choice_of_fifty_takes_microseconds() -> None:
     """About 10 on the machine of its author; the bound is for a loaded one."""
     many = [replace(IDLE, in_flight=number % 4) for number in range(50)]
 
-    took_s = timeit.repeat(lambda: choose(many, "m", NOW), number=100, repeat=5)
+    took_s = timeit.repeat(
+        lambda: choose(many, "m", NOW), number=100, repeat=20, timer=time.process_time
+    )
 
     assert min(took_s) / 100 < 100e-6

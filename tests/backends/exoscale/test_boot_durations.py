@@ -75,7 +75,8 @@ async def test_what_is_told_is_what_was_played(
         assert told[name] == pytest.approx(ends[f"{name}.end"] - ends[name], abs=1.0)
     assert seen["pulling"] == pytest.approx(boot.pull_s, abs=20.0)
     whole_s = DURATIONS["running"].seconds + boot.ready_s + boot.pull_s
-    assert whole_s <= status["whole_s"] <= whole_s + 60.0  # looks are so far apart
+    # Looks are 60 s apart, and each takes longer while others use the processors.
+    assert whole_s <= status["whole_s"] <= whole_s + 120.0
 
 
 async def test_side_by_side_is_sooner_than_one_after_the_other(tmp_path: Path) -> None:

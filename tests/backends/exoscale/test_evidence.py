@@ -230,7 +230,7 @@ async def test_of_a_step_that_no_installation_has_no_log_is_asked_for(
 async def test_the_report_has_what_comes_in_time(
     rig: Rig,
 ) -> None:
-    rig.timing = CloudTiming(given_up_s=0.3)
+    rig.timing = CloudTiming(given_up_s=1.5)
     rig.guests.stages, rig.guests.logs = ["driver"], {"driver": b"one\ntwo\n"}
     rig.server.script["list-events"] = ["", "slow"]
     told = await given_up(rig)
