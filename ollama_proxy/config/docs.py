@@ -1,19 +1,21 @@
 """Write the tables of settings into the pages that have one: ``make docs``.
 
 Each table follows a line ``<!-- make docs: TABLE -->`` and is replaced. TABLE is
-``settings`` (all but clouds), a backend's name, or ``states`` (the diagram of an
-instance's states).
+``settings`` (all but clouds), a backend's name, ``offers``, ``pools``, or ``states``
+(the diagram of an instance's states).
 """
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ollama_proxy.base.fields import environment_names, shown_default
 from ollama_proxy.config.known_settings import every_setting
+from ollama_proxy.config.pool_tables import OfferTable, PoolTable
 from ollama_proxy.core.lifecycle.diagram import state_diagram
 from ollama_proxy.fleet.backend_loader import Backends, built_in_backends
 
@@ -22,6 +24,7 @@ _TABLE = re.compile(
 )
 _STATES = "states"
 _SETTINGS = "settings"
+_OF_FILE: Mapping[str, type[BaseModel]] = {"offers": OfferTable, "pools": PoolTable}
 
 
 def with_tables(page: str) -> str:
@@ -43,6 +46,12 @@ def _table(name: str) -> Iterator[str]:
     """Yield the lines of a table. Raises `ValueError` for a name that has no table."""
     if name == _STATES:
         yield from ("```mermaid", *state_diagram().splitlines(), "```")
+        return
+    if name in _OF_FILE:
+        yield "| in the file | default | meaning |"
+        yield "|---|---|---|"
+        for key, field in _OF_FILE[name].model_fields.items():
+            yield _row(f"`{key}`", shown_default(field), field.description)
         return
     every = every_setting(Backends(built_in_backends()))
     single = {key: field for key, field in every.items() if "." not in key}
