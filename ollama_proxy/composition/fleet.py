@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 
@@ -16,6 +17,7 @@ from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.offer_status import state_of
 from ollama_proxy.store.ports import Store
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
@@ -75,6 +77,8 @@ def build_fleet(
     )
     pools = {spec.name: builder.build(spec) for spec in settings.pools}
     _watch(metrics, [parts.pool for parts in pools.values()])
+    for name, parts in pools.items():
+        _watch_pool(metrics, name, parts)
     return Fleet(pools, probing, relay, mark, metrics, estimates, stages, timing)
 
 
@@ -85,3 +89,26 @@ def _watch(metrics: Metrics, pools: list[Pool]) -> None:
         waiting=lambda: sum(pool.waiting for pool in pools),
         ready=lambda: sum(pool.ready_count for pool in pools),
     )
+
+
+def _watch_pool(metrics: Metrics, name: str, parts: PoolParts) -> None:
+    """Have gauges tell what goes on in one pool, and counters how launches end."""
+    pool = parts.pool
+    metrics.watch_pool(
+        name,
+        {
+            "requests_in_flight": lambda: pool.in_flight,
+            "requests_waiting": lambda: pool.waiting,
+            "instances_ready": lambda: pool.ready_count,
+            "instances_wanted": lambda: pool.plan()[0].wanted,
+        },
+    )
+    for offer in parts.offers:
+        metrics.watch_offer(name, offer.name, partial(_is_in, pool, offer.name))
+    for controller in pool.controllers:
+        controller.subscribe(partial(metrics.on_launch, name, controller.offer.name))
+
+
+def _is_in(pool: Pool, offer: str, state: str) -> bool:
+    """Tell whether an offer is open, passed over or off."""
+    return state_of(pool.obstacles().get(offer)) == state

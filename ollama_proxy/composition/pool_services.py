@@ -79,7 +79,7 @@ class PoolServicesBuilder:
         others = OtherInstances(parts.pool, self._fleet.relay, pulls, places)
         unknown = self._unknown(parts, catalogue, book, pulls)
         keeper = self._keeper(parts, catalogue, place, unknown)
-        status = self._status(spec.name, parts)
+        status = self._status(spec, parts)
         return PoolServices(
             name=spec.name,
             pool=parts.pool,
@@ -163,11 +163,12 @@ class PoolServicesBuilder:
             timing=self._fleet.timing,
         )
 
-    def _status(self, name: str, parts: PoolParts) -> PoolStatus:
+    def _status(self, spec: PoolSpec, parts: PoolParts) -> PoolStatus:
         return PoolStatus(
-            name=name,
+            name=spec.name,
             pool=parts.pool,
             models=tuple(parts.offer.models),
+            serves=tuple(glob.text for glob in spec.models),
             estimates=self._fleet.estimates,
             stage_estimates=self._fleet.stages,
             clock=self._clock,

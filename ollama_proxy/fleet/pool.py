@@ -18,6 +18,8 @@ from ollama_proxy.core.lifecycle.events import StopRequested
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
+from ollama_proxy.core.plan_words import explain
+from ollama_proxy.core.pool_plan import Plan, plan
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.core.ports import LaunchRegister
 from ollama_proxy.fleet.backend import Upstream
@@ -26,9 +28,10 @@ from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.launch_ids import LaunchIdSource, random_launch_id
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.offer_book import OfferBook
 from ollama_proxy.fleet.pool_owner import PoolOwner
 from ollama_proxy.fleet.pool_slot import PoolSlot
-from ollama_proxy.fleet.survey import BootTimes
+from ollama_proxy.fleet.survey import BootTimes, Survey
 from ollama_proxy.fleet.sweeper import Sweeper
 from ollama_proxy.fleet.waiters import Ticket, Waiters, Wants
 from ollama_proxy.fleet.wakes import LEAVING, LoneWakes, Wakes
@@ -93,8 +96,16 @@ class Pool:
             return self._accepts_wakes
 
         if len(self.controllers) == 1 and not self.policy.min_instances:
+            book = OfferBook([s for s in self.slots if not s.is_external], self._clock)
             return LoneWakes(
                 self.controllers[0],
+                survey=Survey(
+                    self.slots,
+                    book=book,
+                    meter=self._meter,
+                    boots=boots,
+                    clock=self._clock,
+                ),
                 waiters=self._waiters,
                 accepts=accepts,
                 clock=self._clock,
@@ -238,6 +249,12 @@ class Pool:
         A lone offer tells that by its record.
         """
         return self._wakes.obstacles()
+
+    def plan(self) -> tuple[Plan, Sequence[str]]:
+        """Return what the pool would do now, and the reasons in sentences."""
+        facts, now = self._wakes.facts(), self._clock.now()
+        planned = plan(facts, now)
+        return planned, explain(facts, planned, now)
 
     def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""

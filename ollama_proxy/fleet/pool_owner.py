@@ -251,20 +251,23 @@ class PoolOwner:
             for name in planned.drain:
                 self._drain(self._own[name], planned)
             start = next(iter(planned.start), None)
-            if start is None or not await self._start(self._own[start]):
+            if start is None or not await self._start(self._own[start], planned):
                 break
         if not self.book.is_open and not (self._is_awake or self._is_reserving):
             self._wish = None  # a client that still wants one asks again, or waits
             if self.book.is_vain:
                 self._waiters.give_up()
 
-    async def _start(self, slot: PoolSlot) -> bool:
+    async def _start(self, slot: PoolSlot, planned: Plan) -> bool:
         """Begin a launch on a slot; False if none has begun."""
         controller = self.book.controller_for(slot)
         if controller is None:
             return False
         model = self._wish.model if self._wish is not None else None
         fault = self.book.last_fault(controller.offer.name)
+        ready, wanted = planned.reckoning.ready, planned.wanted
+        starts = controller.slot
+        self._log.info(log.POOL_PLANNED, starts=starts, ready=ready, wanted=wanted)
         await controller.wake(Wake(self._draw_launch_id(), model, fault=fault))
         return controller.record.state is State.STARTING
 

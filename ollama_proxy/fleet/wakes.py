@@ -17,8 +17,11 @@ from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Record, State
 from ollama_proxy.core.offer_choice import Obstacle
+from ollama_proxy.core.pool_facts import PoolFacts
+from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.launch_ids import LaunchIdSource
+from ollama_proxy.fleet.survey import Survey
 from ollama_proxy.fleet.waiters import Waiters
 
 AWAKE = {State.STARTING, State.READY}
@@ -73,6 +76,9 @@ class Wakes(Protocol):
     def obstacles(self) -> Mapping[str, Obstacle]:
         """Return why which offers are not asked at this moment, in their order."""
 
+    def facts(self) -> PoolFacts:
+        """Return what a plan of the pool looks at."""
+
 
 def was_just_woken(controller: Controller, now: float, grain_s: float) -> bool:
     """Tell whether one more wake, of thousands a second, changes nothing."""
@@ -88,6 +94,7 @@ class LoneWakes:
         self,
         controller: Controller,
         *,
+        survey: Survey,
         waiters: Waiters,
         accepts: Callable[[], bool],
         clock: Clock,
@@ -96,6 +103,7 @@ class LoneWakes:
         tasks: TaskOwner,
     ) -> None:
         self._controller = controller
+        self._survey = survey
         self._waiters = waiters
         self._accepts = accepts
         self._clock = clock
@@ -194,6 +202,11 @@ class LoneWakes:
     def obstacles(self) -> Mapping[str, Obstacle]:
         """Return nothing: the record of the one offer tells all."""
         return {}
+
+    def facts(self) -> PoolFacts:
+        """Return what a plan would look at."""
+        refusal = "" if self._accepts() else "the proxy starts nothing now"
+        return self._survey.facts(PoolPolicy(), self._waiters.facts(), refusal)
 
     async def _wake_for_waiting(self) -> None:
         """Ask again, now that it is cold, for what was asked while it stopped."""

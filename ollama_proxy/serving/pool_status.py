@@ -21,12 +21,13 @@ from ollama_proxy.core.lifecycle.fault_words import (
     is_error,
     starting_words,
 )
-from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Record, State
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus, retry_after_s
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.serving.offer_status import offers_body
 
 _LONGEST_RETRY_S = 60.0
 
@@ -57,12 +58,14 @@ class Disk(Protocol):
 class PoolStatus:
     """Tells the state of a pool; decides nothing and changes nothing.
 
-    ``models`` are those that its instances are to have.
+    ``models``: those that its instances are to have. ``serves``: the globs of the
+    models whose requests it serves.
     """
 
     name: str
     pool: Pool
     models: tuple[str, ...]
+    serves: tuple[str, ...]
     estimates: Estimates
     stage_estimates: StageEstimates
     clock: Clock
@@ -193,26 +196,49 @@ class PoolStatus:
 
     def body(self) -> dict[str, Any]:
         """Return the entry of the pool in ``pools`` of ``/status``."""
+        planned, words = self.pool.plan()
         return {
             "name": self.name,
             "models": list(self.models),
+            "serves": list(self.serves),
+            "in_flight": self.pool.in_flight,
             "waiting": self.pool.waiting,
-            "instances": [self._instance(c) for c in self.pool.controllers],
+            "ready": self.pool.ready_count,
+            "wanted": planned.wanted,
+            "plan": list(words),
+            "offers": offers_body(self.pool, self.clock.now()),
+            "instances": [
+                self._instance(one)
+                for one in self.pool.controllers
+                if len(self.pool.controllers) == 1 or _is_telling(one.record)
+            ],
         }
 
     def _instance(self, controller: Controller) -> dict[str, Any]:
-        record = controller.record
+        record, now = controller.record, self.clock.now()
+        is_idle = record.state is State.READY and not record.leases
+        is_starting = record.state is State.STARTING
         return {
             "slot": controller.slot,
-            "backend": controller.offer.name,
+            "offer": controller.offer.name,
+            "backend": controller.offer.backend_name or controller.offer.name,
             "state": record.state.value,
+            "stage": record.progress.stage.value if is_starting else None,
             "launch_id": record.launch_id,
             "url": controller.upstream.url if controller.upstream else None,
             "in_flight": record.leases,
+            "slots": controller.offer.slots,
+            "idle_for_s": round(now - record.last_used, 1) if is_idle else None,
+            "leaving": record.leaving,
             "failures": record.failures,
             "error": self.error(record),
             "report": controller.report or None,
         }
+
+
+def _is_telling(record: Record) -> bool:
+    """Tell whether a record of several is worth a look: a launch, or a failed one."""
+    return record.state not in AT_REST or record.fault is not None
 
 
 def _needs_person(situation: _CachedStatus) -> bool:

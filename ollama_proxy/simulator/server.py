@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ollama_proxy.core.ollama.routes import Kind, classify
 from ollama_proxy.simulator.anthropic import Messages
 from ollama_proxy.simulator.blobs import Blobs
 from ollama_proxy.simulator.faults import requested
@@ -40,7 +41,10 @@ async def _behave(request: web.Request, handler: Handler) -> web.StreamResponse:
     simulator = request.app[SIMULATOR]
     counters = simulator.counters
     counters.requests[request.path] = counters.requests.get(request.path, 0) + 1
+    works = classify(request.method, request.path).kind is Kind.INFERENCE
     counters.in_flight += 1
+    counters.working += works
+    counters.most_working = max(counters.most_working, counters.working)
     try:
         faults = requested(request, simulator.manners.faults)
         if faults.delay:
@@ -55,6 +59,7 @@ async def _behave(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     finally:
         counters.in_flight -= 1
+        counters.working -= works
 
 
 async def _no_server_header(

@@ -25,10 +25,15 @@ class Manners:
 
 @dataclass(slots=True)
 class Counters:
-    """Counts requests and loads, for tests: ``GET /-/simulator``."""
+    """Counts requests and loads, for tests: ``GET /-/simulator``.
+
+    ``working``: requests for inference in progress. ``most_working``: their maximum.
+    """
 
     requests: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
+    working: int = 0
+    most_working: int = 0
     cancelled: int = 0
 
 

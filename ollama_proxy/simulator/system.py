@@ -56,6 +56,8 @@ class System:
         counts = {
             "requests": counters.requests,
             "in_flight": counters.in_flight - 1,
+            "working": counters.working,
+            "most_working": counters.most_working,
             "cancelled": counters.cancelled,
             "loads": self._simulator.store.loads,
             "aborted_loads": self._simulator.store.aborted_loads,

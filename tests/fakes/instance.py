@@ -49,6 +49,11 @@ class InProcessBackend:
         return next(iter(self._apps.values()))[SIMULATOR]
 
     @property
+    def simulators(self) -> dict[LaunchId, Simulator]:
+        """Those that run now, by launch."""
+        return {launch_id: app[SIMULATOR] for launch_id, app in self._apps.items()}
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{next(iter(self._ports.values()))}"
 

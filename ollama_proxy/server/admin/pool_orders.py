@@ -29,10 +29,29 @@ class PoolOrders:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of these orders."""
         return [
+            web.get("/-/plan", self.plan),
             web.post("/-/wake", self.wake),
             web.post("/-/stop", self.stop),
             web.post("/-/abandon", self.abandon),
         ]
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """Return what each pool would do now, with its reasons."""
+        refuse_browsers(request)
+        told = []
+        for services in self._named(request) or self._pools:
+            planned, words = services.pool.plan()
+            told.append(
+                {
+                    "name": services.name,
+                    "wanted": planned.wanted,
+                    "ready": services.pool.ready_count,
+                    "starts": list(planned.start),
+                    "drains": list(planned.drain),
+                    "plan": list(words),
+                }
+            )
+        return json_answer({"pools": told})
 
     async def wake(self, request: web.Request) -> web.Response:
         """Launch an instance now, whatever failed before."""

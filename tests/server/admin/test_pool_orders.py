@@ -83,3 +83,47 @@ async def test_web_pages_abandon_nothing(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
         path, origin = "/-/abandon?launch=x", "https://evil.example"
         assert (await order(proxy, path, Origin=origin))[0] == 403
+
+
+async def test_a_plan_tells_its_reasons(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        async with proxy.session.get(f"{proxy.url}/-/plan") as reply:
+            (asleep,) = (await reply.json())["pools"]
+        await proxy.wake()
+        async with proxy.session.get(f"{proxy.url}/-/plan?pool=default") as reply:
+            (awake,) = (await reply.json())["pools"]
+        async with proxy.session.get(f"{proxy.url}/-/plan?pool=x") as reply:
+            assert reply.status == 404
+
+    assert (asleep["name"], asleep["wanted"], asleep["ready"]) == ("default", 0, 0)
+    assert "No instance runs." in asleep["plan"]
+    assert (awake["wanted"], awake["ready"]) == (1, 1)
+    assert any("assumed until measured" in line for line in awake["plan"])
+
+
+async def test_metrics_tell_of_each_pool_and_offer_from_the_start(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path) as proxy:
+
+        async def metrics() -> str:
+            async with proxy.session.get(f"{proxy.url}/metrics") as reply:
+                return await reply.text()
+
+        before = await metrics()
+        await proxy.wake()
+        after = await metrics()
+
+    lead = "ollama_proxy_"
+    for line, was, is_now in (
+        ('pool_instances_ready{pool="default"}', "0.0", "1.0"),
+        ('pool_instances_wanted{pool="default"}', "0.0", "1.0"),
+        ('pool_requests_waiting{pool="default"}', "0.0", "0.0"),
+        ('pool_requests_in_flight{pool="default"}', "0.0", "0.0"),
+        ('offer_state{offer="local",pool="default",state="open"}', "1.0", "1.0"),
+        ('offer_state{offer="local",pool="default",state="off"}', "0.0", "0.0"),
+        ('launches_total{offer="local",outcome="ready",pool="default"}', "0.0", "1.0"),
+        ('launches_total{offer="local",outcome="failed",pool="default"}', "0.0", "0.0"),
+    ):
+        assert f"{lead}{line} {was}\n" in before
+        assert f"{lead}{line} {is_now}\n" in after

@@ -1,0 +1,50 @@
+"""Show one of several pools in the table of ``status``."""
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+_COLOURS = {"ready": "green", "starting": "yellow", "draining": "yellow"}
+_OFFER_WORDS = {"passed_over": "passed over", "off": "off"}
+
+
+def add_pool(table: Table, pool: dict[str, Any]) -> None:
+    """Add the rows of a pool: a summary, its instances, offers that are not tried."""
+    table.add_row("pool", Text(_pool(pool), style="bold"))
+    for one in pool["instances"]:
+        colour = _COLOURS.get(one["state"], "")
+        table.add_row("", Text(_instance(one), style=colour))
+    for one in pool.get("offers") or ():
+        if one["state"] != "open":
+            table.add_row("", Text(_offer(one), style="red"))
+
+
+def _pool(pool: dict[str, Any]) -> str:
+    serves = ", ".join(pool.get("serves") or ())
+    return (
+        f"{pool['name']} ({serves}): {pool['ready']} of {pool['wanted']} wanted ready,"
+        f" {pool['in_flight']} in flight, {pool['waiting']} waiting"
+    )
+
+
+def _instance(one: dict[str, Any]) -> str:
+    limit = f" of {one['slots']}" if one["slots"] is not None else ""
+    words = [f"{one['slot']} {one['state']}"]
+    if one["stage"]:
+        words.append(one["stage"])
+    if one["state"] in {"ready", "draining"}:
+        words.append(f"{one['in_flight']}{limit} in flight")
+    if one["idle_for_s"] is not None:
+        words.append(f"idle for {one['idle_for_s']:.0f} s")
+    if one["url"]:
+        words.append(one["url"])
+    if one["error"]:
+        words.append(one["error"])
+    return ", ".join(words)
+
+
+def _offer(one: dict[str, Any]) -> str:
+    ends = f" for {one['ends_in_s']:.0f} s" if one["ends_in_s"] is not None else ""
+    state = _OFFER_WORDS.get(one["state"], one["state"])
+    return f"offer {one['name']} is {state}{ends}: {one['reason']}"
