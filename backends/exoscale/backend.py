@@ -100,6 +100,7 @@ class ExoscaleBackend(ExoscaleLooks):
             environment=self._environment,
         )
         self._groups_left: set[str] = set()
+        self._being_taken: set[str] = set()
         self._ready: dict[LaunchId, Upstream] = {}
         self.traits = traits_of(settings, poll_s=poll_s)
 
@@ -158,15 +159,27 @@ class ExoscaleBackend(ExoscaleLooks):
         for zone in self.zones() if self._standby.is_open else ():
             for instance in await self._inventory.in_location(zone):
                 fits = instance.tag("spec") in specs and instance.is_stopped
-                if not fits or self._standby.is_over(instance):
+                used = self._journal.instance_ids() | self._being_taken
+                if not fits or self._standby.is_over(instance) or instance.id in used:
                     continue
-                placement = Placement(zone, settings.instance_type)
-                api = self._exoscale.api(zone)
-                await self._firewall.ensure(api)
-                record = await self._standby.wake(api, instance, launch_id, placement)
-                self._journal.put(launch_id, record)
+                record = await self._taken(launch_id, zone, instance)
                 return await self._resume(launch_id, record)
         return False
+
+    async def _taken(
+        self, launch_id: LaunchId, zone: str, instance: Instance
+    ) -> ProvisioningRecord:
+        """Give a standby instance to a launch, and to none that runs in parallel."""
+        self._being_taken.add(instance.id)
+        try:
+            placement = Placement(zone, self._settings.instance_type)
+            api = self._exoscale.api(zone)
+            await self._firewall.ensure(api)
+            record = await self._standby.wake(api, instance, launch_id, placement)
+            self._journal.put(launch_id, record)
+        finally:
+            self._being_taken.discard(instance.id)
+        return record
 
     async def stop(self, launch_id: LaunchId) -> None:
         """Delete all instances of a launch, or have it stand by; `inspect` shows it."""

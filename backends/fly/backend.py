@@ -100,6 +100,7 @@ class FlyBackend(FlyLooks):
             clock=clock,
             timing=timing,
         )
+        self._being_made: set[str] = set()
         self._last_shown: dict[LaunchId, Machine] = {}
         self._settled: LaunchId | None = None
         self.traits = traits_of(settings, self._provisioner, poll_s=poll_s)

@@ -146,7 +146,7 @@ class Provisioner:
     def _place_in(self, region: str, spare: Sequence[Volume]) -> Place:
         if not self._settings.volume_gb:
             return Place(region, with_volume=False)
-        return place_in(region, spare, self.stuck)
+        return place_in(region, spare, self.stuck | self._volumes.reserved)
 
     async def _make_at(self, launch_id: LaunchId, name: str, place: Place) -> Machine:
         """Make a machine in one place and start it; leave none behind without room.
@@ -155,13 +155,18 @@ class Provisioner:
         Its volume is then attached. If it is a copy, it and its source both exist until
         the machine serves: then `Volumes.settle` destroys the superfluous one.
         """
-        volume = await self._volumes.at(place)
+        volume, reserved = place.volume, self._volumes.reserved
+        reserved |= {volume} if volume else set()
         try:
+            volume = await self._volumes.at(place)
+            reserved |= {volume} if volume else set()
             return await self._make_with(launch_id, name, place.region, volume)
         except BackendError as error:
             if place.needs_new_volume and volume is not None:
                 await self._drop_if_in_vain(launch_id, volume, error)
             raise
+        finally:
+            reserved -= {volume} if volume else set()
 
     async def _drop_if_in_vain(
         self, launch_id: LaunchId, volume: str, error: BackendError

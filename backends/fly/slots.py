@@ -47,6 +47,7 @@ class FlySlots(ManagedBackend[Machine, Owners]):
     _api: FlyApi
     _fly: FlyCloud
     _provisioner: Provisioner
+    _being_made: set[str]
 
     def _placements(self) -> list[Placement]:
         return [Placement(region) for region in self._settings.regions]
@@ -77,13 +78,14 @@ class FlySlots(ManagedBackend[Machine, Owners]):
     async def _take_a_slot(self, launch_id: LaunchId, machines: list[Machine]) -> None:
         """Take the machine of the first slot that is free, or make one for it."""
         by_name = {one.name: one for one in machines if not one.is_leaving}
-        used = self._journal.instance_ids()
         for number in range(_MAX_SLOTS):
             name = f"{_NAME}{number}"
             machine = by_name.get(name)
+            if name in self._being_made:
+                continue
             if machine is None:
                 try:
-                    await self._provisioner.make(launch_id, name)
+                    await self._make_named(launch_id, name)
                 except NameTakenError as error:
                     machine = await self._api.machine(error.machine_id)
                     self._refuse_twins(self._owners.of([machine]))
@@ -95,18 +97,35 @@ class FlySlots(ManagedBackend[Machine, Owners]):
             is_stopped = machine.state in STOPPED
             if machine.host_status == "unreachable" and is_stopped:
                 continue  # it can't be started now
-            if machine.launch == launch_id or (
-                machine.is_stopped and machine.id not in used
-            ):
+            is_used = self._is_used_by_another(machine, launch_id)
+            if machine.launch == launch_id or (machine.is_stopped and not is_used):
                 await self._take(launch_id, machine)
                 return
-            if machine.id not in used:
+            if not is_used:
                 await self._end(self._api.app, machine, standby=self._uses_standby)
                 raise ConflictError(
                     f"the machine {machine.id} is {machine.state} for an unknown"
                     " launch, and is ended first"
                 )
         raise CapacityError(f"the app has {_MAX_SLOTS} machines already")
+
+    async def _make_named(self, launch_id: LaunchId, name: str) -> None:
+        """Make a machine of a name that no other launch uses meanwhile."""
+        self._being_made.add(name)
+        try:
+            await self._provisioner.make(launch_id, name)
+        finally:
+            self._being_made.discard(name)
+
+    def _is_used_by_another(self, machine: Machine, launch_id: LaunchId) -> bool:
+        """Tell whether a machine belongs to another launch that is known.
+
+        Its id may not be noted yet: then its tag names the launch.
+        """
+        if machine.id in self._journal.instance_ids():
+            return True
+        others = self._journal.launches() - {launch_id}
+        return machine.launch in others and not machine.is_stopped
 
     def _refuse_strangers(self, machine: Machine) -> None:
         """Raise `SpecError` for another deployment's machine: the app is taken."""

@@ -49,7 +49,10 @@ def best_first(volumes: Sequence[Volume], best: str | None) -> list[Volume]:
 
 
 class Volumes:
-    """Makes, finds and destroys the volumes of one deployment."""
+    """Makes, finds and destroys the volumes of one deployment.
+
+    ``reserved``: volumes that a machine is being made with, by launches in parallel.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Volumes:
         self._api = api
         self._name = name
         self._journal = journal
+        self.reserved: set[str] = set()
 
     async def ours(self) -> list[Volume]:
         """Return this deployment's volumes, except deleted ones, the best first.
@@ -137,7 +141,7 @@ class Volumes:
     def _needless(self, ours: Sequence[Volume], held: Collection[str]) -> list[Volume]:
         keep = self._settings.keep_volume and self._settings.volume_gb > 0
         best = self._journal.book.volume
-        return surplus(ours, held=held, best=best, keep=keep)
+        return surplus(ours, held={*held, *self.reserved}, best=best, keep=keep)
 
     async def settle(self, *, held: Collection[str]) -> bool:
         """Destroy superfluous volumes; tell whether there was one volume at most.

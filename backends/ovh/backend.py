@@ -166,9 +166,9 @@ class OvhBackend(ManagedBackend[App, Owners]):
         """
         if not self._uses_standby:
             return None
-        used = self._journal.instance_ids()
         standby: dict[str, App] = {}
         found = await self._inventory.everything(surely=self._settings.region)
+        used = self._journal.instance_ids()  # after the call: launches run in parallel
         for region, app in found:
             if self._is_standby(app) and app.id not in used:
                 standby.setdefault(region, app)

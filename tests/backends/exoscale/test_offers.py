@@ -1,11 +1,13 @@
 """Two offers in one account: each looks after its own instances."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
 from ollama_proxy.fleet.offer_tag import OfferTag
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
@@ -124,3 +126,19 @@ async def test_what_is_kept_with_other_variables_is_not_taken(rig: Rig) -> None:
         await backend.aclose()
 
     assert bought == 2
+
+
+async def test_two_launches_at_once_never_share_what_stands_by(rig: Rig) -> None:
+    backend = rig.open(idle_action="stop")
+    await standby(backend)
+    third = LaunchId("l00000000000000ab")
+    await asyncio.gather(started(backend, SECOND), started(backend, third))
+    for launch_id in (SECOND, third):
+        await until(backend, launch_id, Phase.RUNNING)
+    found = set(await backend.owned())
+    for launch_id in (SECOND, third):
+        await until(backend, launch_id, Phase.GONE, stops=True)
+    await backend.aclose()
+
+    assert found == {SECOND, third}
+    assert rig.cloud.bought == 2

@@ -1,11 +1,39 @@
 """What the settings of an offer say to its machines."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
+from ollama_proxy.backends.fly.backend import FlyBackend
+from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.fleet.backend import Phase
 from tests.backends.fly.rig import fly_rig
 
 FIRST, SECOND = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
+THIRD = LaunchId("l00000000000000ab")
+
+
+async def running(backend: FlyBackend, launch_id: LaunchId) -> None:
+    """Start as the controller does: again, while that may help."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await backend.start(launch_id)
+            except BackendError:
+                await asyncio.sleep(0.01)
+            else:
+                break
+        while (await backend.inspect(launch_id)).phase is not Phase.RUNNING:
+            await asyncio.sleep(0.01)
+
+
+async def stopped(backend: FlyBackend, launch_id: LaunchId) -> None:
+    async with asyncio.timeout(10):
+        while (await backend.inspect(launch_id)).phase is not Phase.GONE:
+            await backend.stop(launch_id)
+            await asyncio.sleep(0.01)
 
 
 async def test_the_variables_of_an_offer_reach_ollama_and_change_with_it(
@@ -30,3 +58,23 @@ async def test_the_variables_of_an_offer_reach_ollama_and_change_with_it(
         >= {"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_KEEP_ALIVE": "30m"}.items()
     )
     assert changed != spec
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_two_launches_at_once_have_a_machine_each(
+    tmp_path: Path, *, is_first: bool
+) -> None:
+    async with fly_rig(tmp_path, is_paced=False) as rig:
+        backend = rig.open()
+        if not is_first:
+            await running(backend, FIRST)
+            await stopped(backend, FIRST)
+        await asyncio.gather(running(backend, SECOND), running(backend, THIRD))
+        found, paid = set(await backend.owned()), len(rig.cloud.paid)
+        volumes = {one.volume for one in rig.cloud.paid}
+        for launch_id in (SECOND, THIRD):
+            await stopped(backend, launch_id)
+        await backend.aclose()
+
+    assert found == {SECOND, THIRD}
+    assert (paid, len(volumes)) == (2, 2)

@@ -1,5 +1,7 @@
 """Two offers in one account: each has its own app, and its own deployment."""
 
+import asyncio
+
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.offer_tag import OfferTag
 from tests.backends.ovh.rig import IMAGE, Rig
@@ -48,3 +50,20 @@ async def test_an_app_with_other_variables_is_made_anew(rig: Rig) -> None:
 
     assert "there already" not in steps[-1]
     assert rig.cloud.made == 2
+
+
+async def test_two_launches_at_once_never_share_the_app_that_stands_by(
+    rig: Rig,
+) -> None:
+    backend = rig.open(image=None)
+    await deployed(backend)
+    other = LaunchId("lfedcba9876543210")
+    await asyncio.gather(backend.start(LAUNCH), backend.start(other))
+    found = set(await backend.owned())
+    paid = len(rig.cloud.paid)
+    for launch_id in (LAUNCH, other):
+        await backend.stop(launch_id)
+    await backend.aclose()
+
+    assert found == {LAUNCH, other}
+    assert paid == 2
