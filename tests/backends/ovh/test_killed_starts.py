@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.backends.ovh import opening
 from ollama_proxy.backends.ovh.rest import RestDriver
-from ollama_proxy.cli import offline
+from ollama_proxy.cli import opened_offers
 from ollama_proxy.cli.offline import stop_alone
 from ollama_proxy.cli.start_alone import start_alone
 from ollama_proxy.config.loader import load_settings
@@ -63,7 +63,7 @@ async def test_a_start_that_is_killed_at_any_call_is_one_app_or_none(
     death.watch(monkeypatch, RestDriver, "_call", SqliteBackendNotes)
     for number in range(1, MOST_CALLS + 1):
         async with ovh_rig(tmp_path / str(number), "rest") as rig:
-            monkeypatch.setattr(offline, "open_clock", lambda _, at=rig.clock: at)
+            monkeypatch.setattr(opened_offers, "open_clock", lambda _, at=rig.clock: at)
             settings = settings_of(rig)
             stranger = rig.cloud.stranger()
             if is_deployed:
