@@ -22,6 +22,16 @@ _NAME = "static"
 class StaticSettings(BackendSettings):
     """Holds the server's URL, and the credentials for it."""
 
+    bound = {  # noqa: RUF012 - a class variable, as its base declares it
+        "upstream_url": (
+            "upstream_is_gateway",
+            "upstream_token",
+            "upstream_headers",
+            "upstream_ca",
+            "upstream_insecure",
+        )
+    }
+
     upstream_url: Annotated[UpstreamUrl, BeforeValidator(parse_upstream_url)] | None = (
         setting(
             None,

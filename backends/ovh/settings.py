@@ -43,6 +43,9 @@ class OvhSettings(BackendSettings):
 
     credentials = (("ai_token",), ("call_token",))
     pairs = (("username", "password"),)
+    bound = {  # noqa: RUF012 - a class variable, as its base declares it
+        "region": ("ai_token", "call_token")
+    }
     refused = {  # noqa: RUF012 - a class variable, as its base declares it
         "CPU_COUNT": _FROM_THE_FLAVOUR,
         "MEMORY_SIZE": _FROM_THE_FLAVOUR,

@@ -23,6 +23,8 @@ class BackendSettings(BaseModel):
     - ``credentials``: sets of settings; a complete set selects the backend even if it
       is not named.
     - ``pairs``: settings that need each other.
+    - ``bound``: settings that are about what another setting names, by that: an offer
+      that names another server takes no token of the first one.
     - ``refused``: variables of a forerunner that can't be honoured, with the reason and
       what to do instead. A trailing ``*`` stands for any ending.
     - ``foreign``: variables of the cloud's own programs, which are not misspelt
@@ -33,6 +35,7 @@ class BackendSettings(BaseModel):
 
     credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
     pairs: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    bound: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     refused: ClassVar[Mapping[str, str]] = {}
     foreign: ClassVar[frozenset[str]] = frozenset()
 

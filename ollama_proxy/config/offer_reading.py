@@ -213,11 +213,14 @@ class OfferReader:
         fields = plugin.settings.model_fields
         source = table_of(self.values, plugin.name) if plugin.has_table else self.values
         pairs = plugin.settings.pairs
-        together = {key for keys in pairs if {*keys} & {*own} for key in keys}
+        apart = {key for keys in pairs if {*keys} & {*own} for key in keys}
+        for key, others in plugin.settings.bound.items():
+            if key in own and key in source and own[key] != source[key]:
+                apart.update(others)
         return {
             key: value
             for key, value in source.items()
-            if key not in together and (plugin.has_table or key in fields)
+            if key not in apart and (plugin.has_table or key in fields)
         }
 
     def _origin(self, plugin: Plugin, key: str) -> str:

@@ -1,7 +1,7 @@
 """Put pools and offers of the settings file and the other settings together."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ollama_proxy.base.fields import BackendSettings
@@ -76,7 +76,25 @@ def with_pools(
             reader.faults += reader.told_by_backend(offer, models)
         reader.faults += clashes(found.offers, reader.backends, tables.places)
         reader.faults += _named_besides(settings, reader)
+        found = replace(
+            found, notices=(*found.notices, *_unused_beside(settings, reader))
+        )
     return settings.with_pools(found)
+
+
+def _unused_beside(settings: Settings, reader: OfferReader) -> Iterator[str]:
+    """Yield a sentence for each setting beside the proxy's own that no offer uses.
+
+    These mean a backend as its name does, which without offers would be used.
+    """
+    for name, plugin in reader.backends.plugins.items():
+        if plugin.has_table or name in settings.selection.offered:
+            continue
+        for key in plugin.is_meant(plugin.settings, reader.values):
+            yield (
+                f"{reader.origin.get(key, key)}: no offer has the backend {name!r}, so"
+                " this is not used; add an offer with it"
+            )
 
 
 def _named_besides(settings: Settings, reader: OfferReader) -> Iterator[str]:

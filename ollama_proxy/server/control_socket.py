@@ -153,8 +153,9 @@ class ControlSocket:
         refused = ""
         if order.backend != own:
             refused = (
-                f"the running proxy has the backend {own!r}, and this command's"
-                f" settings mean {order.backend!r}; give it the settings of the proxy"
+                f"the running proxy deploys for {own!r}, and this command means"
+                f" {order.backend!r}; give it the settings of the proxy, or stop the"
+                " proxy to deploy for another offer"
             )
         elif bool(image) != (order.order == "deploy"):
             refused = "an image is deployed, and everything deleted"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
+from ollama_proxy.backends.static_settings import StaticSettings
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.model_globs import ModelGroups
@@ -382,3 +383,78 @@ def test_the_value_of_an_unknown_key_is_not_told(tmp_path: Path) -> None:
 
     assert "s3cr3t" not in str(found)
     assert "offers.a.api_secrt: unknown setting" in str(found)
+
+
+SERVER = """
+upstream_url = "http://one.lan"
+upstream_token = "s3cr3t-of-the-first"
+
+[offers.one]
+backend = "static"
+
+[offers.two]
+backend = "static"
+upstream_url = "http://two.lan"
+"""
+
+
+def test_the_token_of_one_server_is_not_sent_to_another(tmp_path: Path) -> None:
+    one, two = loaded(tmp_path, SERVER).offers
+
+    assert isinstance(one.settings, StaticSettings)
+    assert isinstance(two.settings, StaticSettings)
+    assert one.settings.upstream_token is not None
+    assert two.settings.upstream_token is None
+
+
+def test_a_token_without_a_server_is_that_of_the_offers(tmp_path: Path) -> None:
+    text = SERVER.replace('upstream_url = "http://one.lan"\n', "")
+    text = text.replace('[offers.one]\nbackend = "static"\n', "")
+    (two,) = loaded(tmp_path, text).offers
+
+    assert isinstance(two.settings, StaticSettings)
+    assert two.settings.upstream_token is not None
+
+
+def test_a_server_that_no_offer_uses_is_a_notice(tmp_path: Path) -> None:
+    env = {"OLLAMA_PROXY_UPSTREAM_URL": "http://box.lan"}
+
+    (notice,) = loaded(tmp_path, BASE, env).notices
+
+    assert notice.startswith("OLLAMA_PROXY_UPSTREAM_URL: no offer has the backend 'st")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "offers = []",
+        "pools = [1]",
+        "[[pools]]\nmodels = 'a'",
+        "[[offers.a]]\nbackend = 'local'",
+        BASE + "env = 5",
+        BASE + "[pools.p]\nmodels = 3",
+        BASE + "[pools.p]\nmodels = [[1]]",
+        BASE + "[pools.p]\noffers = { a = 1 }",
+        BASE + "[pools.p]\nkeep_extra = -1",
+        BASE + "[pools.p]\nkeep_extra = inf",
+        BASE + "[pools.p]\nhold = nan",
+        BASE + "[pools.p]\nuploads = 'maybe'",
+        BASE + "[pools.p]\nmax_instances = 2.5",
+        BASE + "[pools.p]\nmax_instances = 1000000000000",
+        BASE + "slots = 'many'",
+        BASE + "price_per_hour = '1,50'",
+        BASE + "currency = 5",
+        "[offers.a]\nbackend = ['local']",
+        "[offers.a]\nbackend = ''",
+        "[offers.\u00fc]\nbackend = 'local'",
+        f"[offers.{'a' * 41}]\nbackend = 'local'",
+        "[pools.'']\nmodels = 'a'",
+    ],
+)
+def test_whatever_stands_there_is_a_sentence_with_a_line(
+    tmp_path: Path, text: str
+) -> None:
+    found = told(tmp_path, text)
+
+    assert found
+    assert all(one.startswith("p.toml:") for one in found), found

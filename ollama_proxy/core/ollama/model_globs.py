@@ -35,12 +35,15 @@ class ModelGlob:
     text: str
     full_globs: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _covering: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ways = _full_globs(self.text)
         pattern = re.compile("|".join(_matcher(way) for way in ways), re.DOTALL)
+        covering = re.compile("|".join(_coverer(way) for way in ways), re.DOTALL)
         object.__setattr__(self, "full_globs", ways)
         object.__setattr__(self, "_pattern", pattern)
+        object.__setattr__(self, "_covering", covering)
 
     def matches(self, full_name: str) -> bool:
         """Tell whether a name is meant, as `full_model_name` returns it."""
@@ -52,8 +55,7 @@ class ModelGlob:
         The stars of ``other`` are treated as letters, which only a star of this glob
         covers.
         """
-        ours = re.compile("|".join(_coverer(way) for way in self.full_globs), re.DOTALL)
-        return all(ours.fullmatch(way) for way in other.full_globs)
+        return all(self._covering.fullmatch(way) for way in other.full_globs)
 
 
 class ModelGroups:
