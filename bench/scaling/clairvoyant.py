@@ -1,19 +1,21 @@
 """Bound from below what a pool can cost: machines by a law that knows the future.
 
 It starts each machine so early that it is ready when it is needed, no boot of its
-fails, and it stops one at once if that is cheaper than to keep it. It may let each
-request wait for up to a bound: one point of cost and waiting for each bound.
+fails, and it stops one at once if that is cheaper than to keep it. Two families of
+schedules each give points of cost and waiting: one lets each request wait for up to a
+bound, the other follows the mean load around each moment.
 """
 
 import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.scaling.arrivals import Trace
 from bench.scaling.machines import Scenario
+from bench.scaling.smoothed import HEADROOMS, WINDOWS_S, Work, busy_times, serve
 
 BOUNDS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 
@@ -79,11 +81,25 @@ def point(
     """
     slots = _Slots(scenario.slots, scenario.max_instances)
     wait_s = _serve(trace, slots, bound_s)
-    cost_s = 0.0
-    for number, busy in enumerate(slots.busy):
-        rests_s = scenario.idle_timeout_s if keeps_last and number == 0 else None
-        cost_s += _cost_s(busy, scenario.boot_s, rests_s)
+    cost_s = _total_s(slots.busy, scenario, keeps_last=keeps_last)
     return Point(cost_s, wait_s / len(trace.arrivals))
+
+
+def _total_s(
+    busy: Sequence[Sequence[tuple[float, float]]],
+    scenario: Scenario,
+    *,
+    keeps_last: bool,
+) -> float:
+    """Return what machines cost that are needed at these times."""
+    return sum(
+        _cost_s(
+            times,
+            scenario.boot_s,
+            scenario.idle_timeout_s if keeps_last and number == 0 else None,
+        )
+        for number, times in enumerate(busy)
+    )
 
 
 def _serve(trace: Trace, slots: _Slots, bound_s: float) -> float:
@@ -136,16 +152,27 @@ def _cost_s(
 def frontier(
     trace: Trace, scenario: Scenario, *, keeps_last: bool = False
 ) -> list[Point]:
-    """Return the points of all bounds that no other beats, the dearest first."""
+    """Return the points that no other beats, the dearest first."""
     points = [
         point(trace, scenario, bound_s, keeps_last=keeps_last) for bound_s in BOUNDS_S
     ]
+    points += _smoothed(trace, scenario, keeps_last=keeps_last)
     points.sort(key=lambda one: (one.mean_wait_s, one.machine_s))
     best: list[Point] = []
     for one in points:
         if not best or one.machine_s < best[-1].machine_s:
             best.append(one)
     return best
+
+
+def _smoothed(trace: Trace, scenario: Scenario, *, keeps_last: bool) -> Iterator[Point]:
+    """Return the points of machines that follow the mean load around each moment."""
+    work, most = Work(trace), scenario.max_instances
+    for window_s, headroom in itertools.product(WINDOWS_S, HEADROOMS):
+        levels = [*work.levels(window_s, headroom, scenario.slots, most)]
+        waited_s = serve(trace, levels, scenario.slots)
+        cost_s = _total_s(busy_times(levels, most), scenario, keeps_last=keeps_last)
+        yield Point(cost_s, waited_s / len(trace.arrivals))
 
 
 def cost_at(points: Sequence[Point], mean_wait_s: float) -> float:

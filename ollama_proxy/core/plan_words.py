@@ -80,9 +80,9 @@ def _need(facts: PoolFacts, plan: Plan) -> list[str]:
     told: list[str] = []
     if facts.waiting.waking and facts.demand.slots and figures.running:
         told.append(
-            f"In {_seconds(figures.horizon_s)}, when one that starts now would be at"
-            f" work, {max(0.0, figures.undone_s):.0f} slot-seconds will be left to do;"
-            f" it would do {facts.demand.slots * span_s(facts.demand):.0f} in"
+            f"An instance started now would have"
+            f" {max(0.0, figures.undone_s):.0f} slot-seconds of work left to do; it"
+            f" would do {facts.demand.slots * span_s(facts.demand):.0f} in"
             f" {_seconds(span_s(facts.demand))}."
         )
     if figures.is_guard:

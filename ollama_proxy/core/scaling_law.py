@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.core.pool_facts import Demand, InstanceFacts, Phase, PoolFacts
 
-_AT_WORK = 0.25
 _BOOTS_OF_PATIENCE = 2.0
 
 
@@ -47,8 +46,8 @@ class Reckoning:
     - ``running``: our instances that are ready or starting; ``starting``: those that
       are starting; ``ready``: those that are ready. ``occupied``: also those that drain
       or leave.
-    - ``horizon_s``: how far ahead work and slots are counted. ``undone_s``:
-      slot-seconds of work that remain then.
+    - ``undone_s``: slot-seconds of work that would be left for an instance started now;
+      negative if the others do it all.
     - ``wanted_before_limits``: how many instances the work needs, without the pool's
       limits.
     - ``is_guard``: the oldest request has waited for longer than two boots, so one more
@@ -61,7 +60,6 @@ class Reckoning:
     starting: int
     ready: int
     occupied: int
-    horizon_s: float
     undone_s: float
     wanted_before_limits: int
     is_guard: bool
@@ -97,8 +95,7 @@ def count(instances: Iterable[InstanceFacts]) -> Tally:
 def reckon(facts: PoolFacts, tally: Tally) -> Reckoning:
     """Return the figures of the law for a pool."""
     demand, waiting = facts.demand, facts.waiting
-    horizon_s = demand.boot_s + _AT_WORK * span_s(demand)
-    undone_s = _undone_s(facts, tally, horizon_s)
+    undone_s = _undone_s(facts, tally)
     is_guard = (
         waiting.waking > 0
         and not tally.starting
@@ -113,7 +110,6 @@ def reckon(facts: PoolFacts, tally: Tally) -> Reckoning:
         starting=len(tally.starting),
         ready=len(tally.ready),
         occupied=tally.occupied,
-        horizon_s=horizon_s,
         undone_s=undone_s,
         wanted_before_limits=wanted,
         is_guard=is_guard,
@@ -130,22 +126,24 @@ def span_s(demand: Demand) -> float:
     return max(demand.boot_s, demand.service_s)
 
 
-def _undone_s(facts: PoolFacts, tally: Tally, horizon_s: float) -> float:
-    """Return the slot-seconds of work that remain at the horizon.
+def _undone_s(facts: PoolFacts, tally: Tally) -> float:
+    """Return the slot-seconds of work that are left for an instance started now.
 
-    Waiting requests and arrivals until then, minus what ready instances can do until
-    then, and starting ones once they are ready. The horizon lies a quarter of a span
-    after the boot of an instance that is started now: one that would be idle by then is
-    not worth its boot. Minus infinity if the number of slots has no limit.
+    Waiting requests and arrivals until it is ready, minus what ready instances can do
+    until then, and starting ones once they are ready; and minus what all of these can
+    do on top of the arrivals in the span after that: an instance for that part would be
+    ready just before it is idle. Minus infinity if the number of slots has no limit.
     """
     if tally.is_unlimited or any(one.slots == 0 for one in tally.starting):
         return -math.inf
     demand = facts.demand
-    work_s = facts.waiting.waking * demand.service_s + demand.load * horizon_s
-    work_s -= tally.ready_slots * horizon_s
+    work_s = facts.waiting.waking * demand.service_s
+    work_s += (demand.load - tally.ready_slots) * demand.boot_s
+    slots = tally.ready_slots
     for one in tally.starting:
-        work_s -= one.slots * max(0.0, horizon_s - one.eta_s)
-    return work_s
+        work_s -= one.slots * max(0.0, demand.boot_s - one.eta_s)
+        slots += one.slots
+    return work_s - max(0.0, slots - demand.load) * span_s(demand)
 
 
 def _more(facts: PoolFacts, tally: Tally, undone_s: float, *, is_guard: bool) -> int:

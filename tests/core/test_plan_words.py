@@ -71,8 +71,8 @@ def test_it_tells_what_would_be_undone() -> None:
     told = words(replace(FACTS, instances=(FULL, *RESTING[1:]), waiting=long))
 
     assert (
-        "In 375 s, when one that starts now would be at work, 600 slot-seconds will be"
-        " left to do; it would do 1200 in 300 s."
+        "An instance started now would have 240 slot-seconds of work left to do; it"
+        " would do 1200 in 300 s."
     ) in told
     assert "Start default/1." in told
 
