@@ -113,8 +113,8 @@ def build_app(
     status = Status(
         pools,
         clock,
-        backend=fleet.first.offer.name,
-        backend_reason=settings.selection.reason,
+        backend=fleet.first.offer.backend_name or fleet.first.offer.name,
+        backend_reason=settings.backend_reason,
         disk=store,
         neighbours=neighbours,
     )

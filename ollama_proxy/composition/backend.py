@@ -80,12 +80,17 @@ def open_offer(
 
 
 def _tag_of(offer: OfferSpec, settings: Settings) -> OfferTag:
-    """Return the mark of an offer; the one that is called as its backend needs none."""
-    alike = [one for one in settings.offers if one.backend == offer.backend]
-    tags = {one.name: "" if one.name == one.backend else one.name for one in alike}
-    others = frozenset(tag for name, tag in tags.items() if name != offer.name)
+    """Return the mark of an offer; the one that is called as its backend needs none.
+
+    One that the settings no longer have is only itself.
+    """
+    alike = [one.name for one in settings.offers if one.backend == offer.backend]
+    tags = {name: "" if name == offer.backend else name for name in alike}
+    own = "" if offer.name == offer.backend else offer.name
     return OfferTag(
-        tags[offer.name], others, takes_leftovers=offer.name == alike[0].name
+        own,
+        frozenset(tags.values()) - {own},
+        takes_leftovers=offer.name in alike[:1],
     )
 
 

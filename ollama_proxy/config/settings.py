@@ -312,6 +312,12 @@ class Settings(BaseModel):
         return settings
 
     @property
+    def backend_reason(self) -> str:
+        """Return why the first pool's first backend is used."""
+        offer = self.pools[0].offers[0]
+        return f"{offer.place} names it" if offer.place else self.selection.reason
+
+    @property
     def sentences(self) -> tuple[str, ...]:
         """Return each offer with its backend, or the backend and why it is used."""
         if self._read.pools is None or not self.selection.offered:

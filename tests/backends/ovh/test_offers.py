@@ -5,6 +5,7 @@ import asyncio
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.offer_tag import OfferTag
 from tests.backends.ovh.rig import IMAGE, Rig
+from tests.backends.ovh.test_commands import typed
 from tests.backends.ovh.test_deploy import deployed
 
 LAUNCH = LaunchId("l0123456789abcdef")
@@ -67,3 +68,31 @@ async def test_two_launches_at_once_never_share_the_app_that_stands_by(
 
     assert found == {LAUNCH, other}
     assert paid == 2
+
+
+async def test_a_launch_is_ended_without_its_offer_from_the_command_line(
+    rig: Rig,
+) -> None:
+    """The key is in the environment; the offer itself is in no file any more."""
+    large, other = rig.folder / "large.toml", rig.folder / "other.toml"
+    await asyncio.to_thread(
+        large.write_text,
+        f'[offers.large]\nbackend = "ovh"\ngpu_count = 2\nimage = "{IMAGE}"\n',
+    )
+    await asyncio.to_thread(
+        other.write_text, '[offers.here]\nbackend = "local"\nsimulator = "always"\n'
+    )
+    started = await typed(rig, "start", "--config", str(large))
+    refused = await typed(rig, "check", "--config", str(other))
+    launch_id = refused.stderr.partition("stop --launch ")[2].partition("`")[0]
+    paid = len(rig.cloud.paid)
+    stopped = await typed(rig, "stop", "--launch", launch_id, "--config", str(other))
+    checked = await typed(rig, "check", "--config", str(other))
+
+    assert started.returncode == 0, started.stderr
+    assert (refused.returncode, paid) == (2, 1), refused.stderr
+    assert "is on record for the offer 'large' of the backend 'ovh'" in refused.stderr
+    assert stopped.stderr == ""
+    assert stopped.stdout == f"stopped {launch_id} of the offer large\n"
+    assert rig.cloud.paid == []
+    assert checked.returncode == 0, checked.stdout + checked.stderr
