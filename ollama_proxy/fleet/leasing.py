@@ -147,7 +147,7 @@ class Leasing:
         beat_s = min(controller.use_grain_s for controller in self._leases)
         while True:
             await asyncio.sleep(beat_s)
-            for leases in self._leases.values():
+            for leases in list(self._ready):
                 leases.note_use()
 
 

@@ -1,7 +1,7 @@
 """Keep what is known of the offers of one pool, over all its slots."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -23,6 +23,32 @@ from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.pool_slot import PoolSlot
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Says which offers of a pool may be asked at one moment, in their order.
+
+    ``obstacles``: what is in the way of each. ``may_start_more``: one more launch keeps
+    the limit of those that serve no request.
+    """
+
+    obstacles: tuple[Obstacle | None, ...]
+    may_start_more: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether an offer may be asked, on this slot or on another."""
+        return None in self.obstacles
+
+    def controller_for(self, slot: PoolSlot) -> Controller | None:
+        """Return by what a slot would start now; None if nothing may start there."""
+        if not self.may_start_more or slot.current is not None:
+            return None
+        for controller, hindrance in zip(slot.controllers, self.obstacles, strict=True):
+            if hindrance is None and controller.record.state in AT_REST:
+                return controller
+        return None
+
+
 class OfferBook:
     """Chooses the offer by which a slot starts, and learns from the end of launches.
 
@@ -41,6 +67,7 @@ class OfferBook:
                 controller.policy = replace(controller.policy, gives_way=True)
         self._last_faults: dict[str, Fault] = {}
         self._unlocked: list[Controller] = []
+        self._may_exceed = False
         self._has_unserved = True
         self._log = structlog.get_logger()
 
@@ -49,22 +76,40 @@ class OfferBook:
         self._unlocked = [c for c in self._controllers if c.record.lockout is None]
 
     def after_restore(self) -> None:
-        """Lock what a process that died had no time to lock."""
+        """Lock what a process that died had no time to lock.
+
+        Settings that have changed unlock an offer for one more launch at least.
+        """
         if is_limit_reached(self._facts(), self._clock.now()):
             self._lock(self._unlocked)
+        self._may_exceed = any(
+            one.record.lockout is None
+            for one in self._controllers
+            if one not in self._unlocked
+        )
+
+    def keep_limit(self) -> None:
+        """Let nothing more be launched if that is due, but for a person's order."""
+        is_due = is_limit_reached(self._facts(), self._clock.now())
+        if is_due and not self._may_exceed:
+            self._lock(self._controllers)
+
+    def outlook(self) -> "Outlook":
+        """Return which offers may be asked at this moment."""
+        facts, now = self._facts(), self._clock.now()
+        reserving = sum(one.is_reserving for one in self._controllers)
+        may_start = may_start_more(facts, reserving, now)
+        return Outlook(tuple(obstacles(facts, now)), may_start_more=may_start)
 
     def controller_for(self, slot: PoolSlot) -> Controller | None:
         """Return by what a slot would start now; None if nothing may start there."""
-        facts, now = self._facts(), self._clock.now()
-        reserving = sum(one.is_reserving for one in self._controllers)
-        if slot.current is not None or not may_start_more(facts, reserving, now):
-            return None
-        for controller, hindrance in zip(
-            slot.controllers, obstacles(facts, now), strict=True
-        ):
-            if hindrance is None and controller.record.state in AT_REST:
-                return controller
-        return None
+        return self.outlook().controller_for(slot)
+
+    @property
+    def would_start(self) -> bool:
+        """Tell whether a launch may begin now, on whichever slot."""
+        outlook = self.outlook()
+        return any(outlook.controller_for(slot) for slot in self._slots)
 
     def last_fault(self, offer: str) -> Fault | None:
         """Return why the last launch of an offer failed, in whichever slot."""
@@ -75,11 +120,6 @@ class OfferBook:
         found = obstacles(self._facts(), self._clock.now())
         names = [controllers[0].offer.name for controllers in self._by_offer]
         return {name: one for name, one in zip(names, found, strict=True) if one}
-
-    @property
-    def offer_count(self) -> int:
-        """Return how many offers there are."""
-        return len(self._by_offer)
 
     @property
     def is_open(self) -> bool:
@@ -102,10 +142,11 @@ class OfferBook:
             self._note_failure(name, after)
         if after.state is State.STARTING:
             self._has_unserved = True
-        if after.state is State.STOPPING and is_limit_reached(
-            self._facts(), self._clock.now()
-        ):
-            self._lock(self._controllers)
+        is_refused = after.fault is not None and after.fault.reason in WITHOUT_ROOM
+        if after.state is State.STOPPING and not is_refused:
+            self._may_exceed = False  # the launch that was ordered has been made
+        if after.state is State.STOPPING:
+            self.keep_limit()
 
     def _note_failure(self, name: str, after: Record) -> None:
         fault = after.fault
@@ -136,6 +177,7 @@ class OfferBook:
         """Have every offer be tried anew: a person wants that."""
         self._no_room.clear()
         self._last_faults.clear()
+        self._may_exceed = True
         for controller in self._controllers:
             controller.apply(Forgiven())
 

@@ -134,7 +134,7 @@ class PoolOwner:
 
     @property
     def _would_start(self) -> bool:
-        return any(self.book.controller_for(slot) for slot in self._own.values())
+        return self.book.would_start
 
     def look(self) -> None:
         """Have the owner look at its pool now."""
@@ -245,6 +245,7 @@ class PoolOwner:
         Raises `StoreError` if a launch can't be written.
         """
         while True:
+            self.book.keep_limit()
             planned = self.plan()
             self._keep(planned.kept)
             self._leasing.is_packing = planned.is_packing

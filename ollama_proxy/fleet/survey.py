@@ -15,7 +15,7 @@ from ollama_proxy.core.pool_facts import (
 )
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.offer import Offer
-from ollama_proxy.fleet.offer_book import OfferBook
+from ollama_proxy.fleet.offer_book import OfferBook, Outlook
 from ollama_proxy.fleet.pool_slot import PoolSlot
 
 _PHASES = {
@@ -64,28 +64,28 @@ class Survey:
         ``obstacle``: why nothing may start at all. ``drained_at``: when a plan last
         drained an instance.
         """
-        now = self._clock.now()
+        now, outlook = self._clock.now(), self._book.outlook()
+        if not obstacle and not outlook.is_open:
+            obstacle = self._obstacle()
         return PoolFacts(
             policy,
-            tuple(self._instance(slot, now) for slot in self._slots),
+            tuple(self._instance(slot, outlook, now) for slot in self._slots),
             waiting,
-            self._demand(now),
-            obstacle or self._obstacle(),
+            self._demand(outlook, now),
+            obstacle,
             drained_at,
         )
 
     def _obstacle(self) -> str:
-        """Return why no offer may be asked, in words; "" if one may."""
+        """Return why no offer may be asked, in words."""
         hindered = self._book.obstacles()
-        if len(hindered) < self._book.offer_count:
-            return ""
         return "; ".join(f"{name}: {one.message}" for name, one in hindered.items())
 
-    def _instance(self, slot: PoolSlot, now: float) -> InstanceFacts:
+    def _instance(self, slot: PoolSlot, outlook: Outlook, now: float) -> InstanceFacts:
         controller = slot.current
         if controller is None:
             may_start = (
-                not slot.is_external and self._book.controller_for(slot) is not None
+                not slot.is_external and outlook.controller_for(slot) is not None
             )
             return InstanceFacts(
                 slot.name,
@@ -107,9 +107,9 @@ class Survey:
             started_at=record.launched_at,
         )
 
-    def _demand(self, now: float) -> Demand:
+    def _demand(self, outlook: Outlook, now: float) -> Demand:
         """Return what arrives, and what an instance of the next offer brings."""
-        offer = self._next_offer()
+        offer = self._next_offer(outlook)
         if offer is None:
             return Demand()
         boot_s = self._boot_s(offer)
@@ -122,9 +122,9 @@ class Survey:
             is_boot_measured=self._measured_boot_s(offer) is not None,
         )
 
-    def _next_offer(self) -> Offer | None:
+    def _next_offer(self, outlook: Outlook) -> Offer | None:
         for slot in self._own:
-            if (controller := self._book.controller_for(slot)) is not None:
+            if (controller := outlook.controller_for(slot)) is not None:
                 return controller.offer
         return self._own[0].controllers[0].offer if self._own else None
 

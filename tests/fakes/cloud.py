@@ -5,7 +5,11 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from ollama_proxy.base.errors import OutcomeUnknownError, TransientError
+from ollama_proxy.base.errors import (
+    CapacityError,
+    OutcomeUnknownError,
+    TransientError,
+)
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Observation, Phase, Traits, Upstream
 
@@ -22,8 +26,15 @@ class CloudInstance:
 
 @dataclass(slots=True)
 class CloudFaults:
-    """How likely each misfortune is, 0–1, and how long things take, in seconds."""
+    """How likely each misfortune is, 0–1, and how long things take, in seconds.
 
+    ``no_room``: the cloud has none. ``late``: a create acts only ``late_s`` after its
+    answer, which is that it is unknown what it did, or even that there was no room.
+    """
+
+    no_room: float = 0.0
+    late: float = 0.0
+    late_s: float = 60.0
     refused: float = 0.0
     lost_before: float = 0.0
     lost_after: float = 0.0
@@ -43,7 +54,9 @@ class FakeCloud:
     ``paid`` is what costs money now; ``most_paid`` the most there ever was.
     ``end`` is what is seen of each instance that has booted, in place of a running one.
     ``made_at`` are the moments at which the launches were first made, ``asked`` those
-    of all start calls.
+    of all start calls; ``refused_ids`` had no room, ``on_their_way`` are creates that
+    act later, and when. ``called`` is called with each start, ``made`` with each
+    instance.
     """
 
     rng: random.Random = field(default_factory=lambda: random.Random(0))
@@ -55,9 +68,13 @@ class FakeCloud:
     made_at: dict[LaunchId, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     asked: list[tuple[float, LaunchId]] = field(default_factory=list)
+    refused_ids: set[LaunchId] = field(default_factory=set)
+    on_their_way: dict[LaunchId, float] = field(default_factory=dict)
     start_error: Exception | None = None
     end: Observation | None = None
     interrupt: Callable[[str], None] = lambda _where: None
+    made: Callable[[LaunchId], None] = lambda _launch_id: None
+    called: Callable[[LaunchId], None] = lambda _launch_id: None
 
     @property
     def paid(self) -> int:
@@ -73,6 +90,7 @@ class FakeCloud:
         """Start; a call on its way arrives, whether its caller still waits or not."""
         self.calls.append("start")
         self.asked.append((asyncio.get_running_loop().time(), launch_id))
+        self.called(launch_id)
         call = asyncio.get_running_loop().create_task(self._start(launch_id))
         await asyncio.shield(call)
 
@@ -84,12 +102,34 @@ class FakeCloud:
             raise TransientError("the fake cloud said 500")
         if self._unlucky(self.faults.lost_before):
             raise OutcomeUnknownError("the call was lost on its way")
+        if launch_id not in self.instances and self._unlucky(self.faults.late):
+            self._create_later(launch_id)
+            if self._unlucky(0.5):
+                raise OutcomeUnknownError("the answer was lost on its way")
+            self._refuse(launch_id)
+        if launch_id not in self.instances and self._unlucky(self.faults.no_room):
+            self._refuse(launch_id)
         self.interrupt("before start acts")
         self._create(launch_id)
         self.interrupt("after start acted")
         await self._travel()
         if self._unlucky(self.faults.lost_after):
             raise OutcomeUnknownError("the answer was lost on its way")
+
+    def _refuse(self, launch_id: LaunchId) -> None:
+        self.refused_ids.add(launch_id)
+        raise CapacityError("the fake cloud has no room")
+
+    def _create_later(self, launch_id: LaunchId) -> None:
+        """Let a create act once its time has come, whatever becomes of the proxy."""
+        loop = asyncio.get_running_loop()
+        if launch_id not in self.on_their_way:
+            self.on_their_way[launch_id] = loop.time() + self.faults.late_s
+            loop.call_later(self.faults.late_s, self._arrive, launch_id)
+
+    def _arrive(self, launch_id: LaunchId) -> None:
+        del self.on_their_way[launch_id]
+        self._create(launch_id)
 
     def _create(self, launch_id: LaunchId) -> None:
         if launch_id in self.instances:
@@ -105,12 +145,15 @@ class FakeCloud:
         self.launches += 1
         self.made_at.setdefault(launch_id, now)
         self.most_paid = max(self.most_paid, self.paid)
+        self.made(launch_id)
 
     async def inspect(self, launch_id: LaunchId) -> Observation:
         self.calls.append("inspect")
         await self._travel()
         if self._unlucky(self.faults.look_fails):
             raise TransientError("the fake cloud did not answer")
+        if launch_id in self.on_their_way:
+            raise TransientError("it may turn up still")
         instance = self.instances.get(launch_id)
         if instance is None:
             return Observation(Phase.GONE)

@@ -41,4 +41,5 @@ def failing(rec: Record, fault: Fault, now: float, policy: Policy) -> Record:
     fault = judged(fault, rec.fault, policy)
     failures = failures_after(rec, fault, policy)
     ended = stopping(rec, now, policy, failures=failures, fault=fault, failed=True)
-    return replace(ended, leaving=fault.reason == NO_CAPACITY)
+    is_refused = fault.reason == NO_CAPACITY and not rec.accepted
+    return replace(ended, leaving=is_refused)

@@ -6,6 +6,7 @@ from ollama_proxy.core.lifecycle.commands import Stop
 from ollama_proxy.core.lifecycle.deadlines import no_room_pause_s
 from ollama_proxy.core.lifecycle.events import (
     Abandoned,
+    Accepted,
     Event,
     Failed,
     Forgiven,
@@ -61,6 +62,12 @@ def test_a_launch_without_room_leaves_beside_the_next_until_it_is_gone() -> None
 @pytest.mark.parametrize("reason", ["driver", "spec", "start_timeout", "transient"])
 def test_no_other_fault_lets_a_launch_leave_beside_the_next(reason: str) -> None:
     assert not after(Record(), Wake(ONE), Failed(ONE, Fault(reason, "no"))).leaving
+
+
+def test_what_was_accepted_and_has_no_room_after_all_is_waited_for() -> None:
+    ended = after(Record(), Wake(ONE), Accepted(ONE), Failed(ONE, NO_ROOM))
+
+    assert (ended.state, ended.leaving) == (State.STOPPING, False)
 
 
 def test_an_instance_that_served_does_not_leave_beside_the_next() -> None:
