@@ -17,28 +17,32 @@ from ollama_proxy.core.demand import DemandMeter
 from ollama_proxy.core.lifecycle.events import StopRequested
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.offer_choice import Obstacle
-from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
+from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.core.plan_words import explain
 from ollama_proxy.core.pool_plan import Plan, plan
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.core.ports import LaunchRegister
+from ollama_proxy.fleet.admission import Admission
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.launch_ids import LaunchIdSource, random_launch_id
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.leasing import Leasing
-from ollama_proxy.fleet.offer_book import OfferBook
-from ollama_proxy.fleet.pool_owner import PoolOwner
+from ollama_proxy.fleet.open_wakes import open_wakes
 from ollama_proxy.fleet.pool_slot import PoolSlot
-from ollama_proxy.fleet.survey import BootTimes, Survey
+from ollama_proxy.fleet.survey import BootTimes
 from ollama_proxy.fleet.sweeper import Sweeper
-from ollama_proxy.fleet.waiters import Ticket, Waiters, Wants
-from ollama_proxy.fleet.wakes import LEAVING, LoneWakes, Wakes
+from ollama_proxy.fleet.waiters import Waiters
+from ollama_proxy.fleet.wakes import LEAVING
 
 
 class Pool:
-    """Holds instances by slot, leases on them, and the requests that wait for one."""
+    """Holds instances by slot, leases on them, and the requests that wait for one.
+
+    ``try_lease``, ``lease``, ``request_instance`` and ``try_request_instance`` are
+    methods of its `Admission`.
+    """
 
     def __init__(
         self,
@@ -67,7 +71,6 @@ class Pool:
         self._is_held_back = False
         self._clock = clock
         self._timing = timing
-        self._draw_launch_id = draw_launch_id
         self._tasks = TaskOwner()
         self._waiters = Waiters(
             max_waiting,
@@ -77,7 +80,6 @@ class Pool:
         )
         self._meter = DemandMeter()
         self._load_wishes = load_wishes if load_wishes is not None else LoadWishes()
-        self._stops = 0
         self._leasing = Leasing(
             self.controllers,
             clock,
@@ -85,47 +87,35 @@ class Pool:
             freed=self._grant,
             served=self._note_service,
         )
-        self._wakes = self._open_wakes(boots)
-        for controller in self.controllers:
-            controller.subscribe(partial(self._on_transition, controller))
-
-    def _open_wakes(self, boots: BootTimes | None) -> Wakes:
-        """Return what begins launches: a simple one where there is one instance."""
-
-        def accepts() -> bool:
-            return self._accepts_wakes
-
-        if len(self.controllers) == 1 and not self.policy.min_instances:
-            book = OfferBook([s for s in self.slots if not s.is_external], self._clock)
-            return LoneWakes(
-                self.controllers[0],
-                survey=Survey(
-                    self.slots,
-                    book=book,
-                    meter=self._meter,
-                    boots=boots,
-                    clock=self._clock,
-                ),
-                waiters=self._waiters,
-                accepts=accepts,
-                clock=self._clock,
-                draw_launch_id=self._draw_launch_id,
-                timing=self._timing,
-                tasks=self._tasks,
-            )
-        return PoolOwner(
+        self._wakes = open_wakes(
             self.slots,
             self.policy,
             waiters=self._waiters,
             leasing=self._leasing,
-            accepts=accepts,
+            accepts=lambda: self._accepts_wakes,
             meter=self._meter,
             boots=boots,
-            clock=self._clock,
-            draw_launch_id=self._draw_launch_id,
-            timing=self._timing,
+            clock=clock,
+            draw_launch_id=draw_launch_id,
+            timing=timing,
             tasks=self._tasks,
         )
+        self._admission = Admission(
+            leasing=self._leasing,
+            waiters=self._waiters,
+            wakes=self._wakes,
+            joiner=self._joiner,
+            meter=self._meter,
+            load_wishes=self._load_wishes,
+            accepts=lambda: self._accepts_wakes,
+            clock=clock,
+        )
+        self.try_lease = self._admission.try_lease
+        self.lease = self._admission.lease
+        self.request_instance = self._admission.request_instance
+        self.try_request_instance = self._admission.try_request_instance
+        for controller in self.controllers:
+            controller.subscribe(partial(self._on_transition, controller))
 
     @property
     def waiting(self) -> int:
@@ -195,22 +185,6 @@ class Pool:
         """Tell whether the instance of a launch is ready."""
         return self._leasing.has_ready(launch_id)
 
-    def try_lease(
-        self,
-        only: LaunchId | None = None,
-        *,
-        model: str | None = None,
-        takes_slot: bool = True,
-    ) -> Lease | None:
-        """Claim the ready instance that will answer soonest, if there is one.
-
-        ``only``: that one. A request that ``takes_slot`` has to wait if all slots are
-        taken, or if others wait for one.
-        """
-        if takes_slot and self._waiters and self._leasing.is_limited:
-            return None
-        return self._leasing.claim(only, model=model, takes_slot=takes_slot)
-
     def duplicate(self, lease: Lease) -> Lease | None:
         """Claim the instance of a lease once more; None if it serves no longer."""
         return self._leasing.duplicate(lease)
@@ -277,118 +251,15 @@ class Pool:
 
         Waiting requests get their 503 at once.
         """
-        self._stops += 1
         self._wakes.rest()
-        self._load_wishes.clear()
-        self._waiters.give_up()
+        self._admission.stop()
         for controller in self.controllers:
             controller.apply(StopRequested())
-
-    async def lease(
-        self,
-        model: str | None,
-        *,
-        wait_s: float,
-        load: LoadWish | None = None,
-        joins: bool = False,
-        only: LaunchId | None = None,
-        takes_slot: bool = True,
-        ticket: Ticket | None = None,
-    ) -> Lease | None:
-        """Claim a ready instance; wake and wait for one if there is none.
-
-        A request that ``joins`` waits for a launch of others, and wakes nothing. With
-        ``only`` the instance of that launch will do for it. One that ``takes_slot``
-        waits for a free slot of a ready instance as long as its client does; ``ticket``
-        tells its place then.
-
-        Returns None if there is no instance after ``wait_s`` seconds, or as soon as it
-        is certain that there will be none. Raises `HoldLimitError` if too many requests
-        wait already, `StoreError` if the wake could not be written to disk.
-        """
-        claim = partial(self.try_lease, only, model=model, takes_slot=takes_slot)
-        if (lease := claim()) is not None:
-            return lease
-        if takes_slot and only is None:
-            self._meter.deferred(None, self._clock.now())
-        if not self._has_ready(only):
-            wait_s = await self.request_instance(
-                model, wait_s=wait_s, load=load, joins=joins
-            )
-            if (lease := claim()) is not None:
-                return lease
-            if wait_s <= 0 and not self._has_ready(only):
-                return None
-        self._wakes.look()
-        claim = partial(self._leasing.claim, only, model=model, takes_slot=takes_slot)
-        # More instances would not help one that only one instance can serve.
-        wakes = not joins and only is None
-        wants = Wants.TO_WAKE if wakes else Wants.TO_JOIN
-        is_ready = partial(self._has_ready, only)
-        return await self._waiters.wait(
-            claim, wait_s, wants, is_ready=is_ready, ticket=ticket
-        )
-
-    def _has_ready(self, only: LaunchId | None) -> bool:
-        return self.is_ready if only is None else self.has_ready(only)
 
     @property
     def next_position(self) -> int:
         """Return the place in the queue that the next request would have."""
         return len(self._waiters) + 1
-
-    async def request_instance(
-        self,
-        model: str | None,
-        *,
-        wait_s: float,
-        load: LoadWish | None = None,
-        joins: bool = False,
-    ) -> float:
-        """Wake an instance for a request that needs ``load``, as `lease` does.
-
-        Returns for how many seconds the request should wait: 0 if it is certain that
-        there will be no instance. Raises `StoreError` if the wake could not be written
-        to disk.
-        """
-        left_s = self.try_request_instance(model, wait_s=wait_s, load=load, joins=joins)
-        if left_s is not None:
-            return left_s
-        stops = self._stops
-        self._note_wanted(load)
-        await self.wake(model)
-        if self._stops != stops:  # as the waiting requests are
-            return 0.0
-        return self._longest_wait_s(wait_s, joins=False)
-
-    def try_request_instance(
-        self,
-        model: str | None,
-        *,
-        wait_s: float,
-        load: LoadWish | None = None,
-        joins: bool = False,
-    ) -> float | None:
-        """Do the same as `request_instance`, without awaiting anything.
-
-        Returns None, and has done nothing, if a launch must be written to disk first.
-        """
-        if not joins:
-            if self._wakes.must_reserve:
-                return None
-            self._note_wanted(load)
-            self._wakes.join(model)
-        return self._longest_wait_s(wait_s, joins=joins)
-
-    def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:
-        """Return how long a request waits that may wait for ``wait_s`` seconds."""
-        is_in_vain = self._wakes.is_vain or not self._accepts_wakes
-        is_in_vain = is_in_vain or (joins and not self._wakes.is_coming)
-        return 0.0 if is_in_vain else max(wait_s, self._joiner.grace_left_s(), 0.0)
-
-    def _note_wanted(self, load: LoadWish | None) -> None:
-        if load is not None:
-            self._load_wishes.add(load)
 
     def _on_transition(
         self, controller: Controller, before: Record, after: Record

@@ -16,7 +16,6 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import Timing
-from ollama_proxy.core.demand import DemandMeter
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.events import Surplus, Wake
 from ollama_proxy.core.lifecycle.record import Record, State
@@ -29,7 +28,7 @@ from ollama_proxy.fleet.launch_ids import LaunchIdSource
 from ollama_proxy.fleet.leasing import Leasing
 from ollama_proxy.fleet.offer_book import OfferBook
 from ollama_proxy.fleet.pool_slot import PoolSlot
-from ollama_proxy.fleet.survey import BootTimes, Survey
+from ollama_proxy.fleet.survey import Survey
 from ollama_proxy.fleet.waiters import Waiters
 from ollama_proxy.fleet.wakes import ANY_WAKE, AWAKE, was_just_woken
 
@@ -54,11 +53,11 @@ class PoolOwner:
         slots: Sequence[PoolSlot],
         policy: PoolPolicy,
         *,
+        book: OfferBook,
+        survey: Survey,
         waiters: Waiters,
         leasing: Leasing,
         accepts: Callable[[], bool],
-        meter: DemandMeter,
-        boots: BootTimes | None,
         clock: Clock,
         draw_launch_id: LaunchIdSource,
         timing: Timing,
@@ -81,10 +80,8 @@ class PoolOwner:
         self._own = {slot.name: slot for slot in own}
         self._owned = [one for slot in own for one in slot.controllers]
         self._external = [slot.controllers[0] for slot in slots if slot.is_external]
-        self.book = OfferBook(own, clock)
-        self._survey = Survey(
-            slots, book=self.book, meter=meter, boots=boots, clock=clock
-        )
+        self.book = book
+        self._survey = survey
 
     @property
     def would_launch(self) -> bool:

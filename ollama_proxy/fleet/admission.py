@@ -1,0 +1,169 @@
+"""Let requests have an instance: at once if a slot is free, else after a wait."""
+
+from collections.abc import Callable
+from functools import partial
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
+from ollama_proxy.fleet.joiner import Joiner
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.waiters import Ticket, Waiters, Wants
+from ollama_proxy.fleet.wakes import Wakes
+
+
+class Admission:
+    """Admits the requests of a pool to its instances, and wakes one for them.
+
+    ``accepts`` tells whether anything may be started now. ``joiner`` connects servers
+    of others, for which a request waits a moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        leasing: Leasing,
+        waiters: Waiters,
+        wakes: Wakes,
+        joiner: Joiner,
+        meter: DemandMeter,
+        load_wishes: LoadWishes,
+        accepts: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        self._leasing = leasing
+        self._waiters = waiters
+        self._wakes = wakes
+        self._joiner = joiner
+        self._meter = meter
+        self._load_wishes = load_wishes
+        self._accepts = accepts
+        self._clock = clock
+        self._stops = 0
+
+    def stop(self) -> None:
+        """End every wait, and those that would begin once a launch is written down."""
+        self._stops += 1
+        self._load_wishes.clear()
+        self._waiters.give_up()
+
+    def try_lease(
+        self,
+        only: LaunchId | None = None,
+        *,
+        model: str | None = None,
+        takes_slot: bool = True,
+    ) -> Lease | None:
+        """Claim the ready instance that will answer soonest, if there is one.
+
+        ``only``: that one. A request that ``takes_slot`` has to wait if all slots are
+        taken, or if others wait for one.
+        """
+        if takes_slot and self._waiters and self._leasing.is_limited:
+            return None
+        return self._leasing.claim(only, model=model, takes_slot=takes_slot)
+
+    async def lease(
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None = None,
+        joins: bool = False,
+        only: LaunchId | None = None,
+        takes_slot: bool = True,
+        ticket: Ticket | None = None,
+    ) -> Lease | None:
+        """Claim a ready instance; wake and wait for one if there is none.
+
+        A request that ``joins`` waits for a launch of others, and wakes nothing. With
+        ``only`` the instance of that launch will do for it. One that ``takes_slot``
+        waits for a free slot of a ready instance as long as its client does; ``ticket``
+        tells its place then.
+
+        Returns None if there is no instance after ``wait_s`` seconds, or as soon as it
+        is certain that there will be none. Raises `HoldLimitError` if too many requests
+        wait already, `StoreError` if the wake could not be written to disk.
+        """
+        claim = partial(self.try_lease, only, model=model, takes_slot=takes_slot)
+        if (lease := claim()) is not None:
+            return lease
+        if takes_slot and only is None:
+            self._meter.deferred(None, self._clock.now())
+        if not self._has_ready(only):
+            wait_s = await self.request_instance(
+                model, wait_s=wait_s, load=load, joins=joins
+            )
+            if (lease := claim()) is not None:
+                return lease
+            if wait_s <= 0 and not self._has_ready(only):
+                return None
+        self._wakes.look()
+        claim = partial(self._leasing.claim, only, model=model, takes_slot=takes_slot)
+        # More instances would not help one that only one instance can serve.
+        wakes = not joins and only is None
+        wants = Wants.TO_WAKE if wakes else Wants.TO_JOIN
+        is_ready = partial(self._has_ready, only)
+        return await self._waiters.wait(
+            claim, wait_s, wants, is_ready=is_ready, ticket=ticket
+        )
+
+    def _has_ready(self, only: LaunchId | None) -> bool:
+        if only is not None:
+            return self._leasing.has_ready(only)
+        return self._leasing.ready_count > 0
+
+    async def request_instance(
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None = None,
+        joins: bool = False,
+    ) -> float:
+        """Wake an instance for a request that needs ``load``, as `lease` does.
+
+        Returns for how many seconds the request should wait: 0 if it is certain that
+        there will be no instance. Raises `StoreError` if the wake could not be written
+        to disk.
+        """
+        left_s = self.try_request_instance(model, wait_s=wait_s, load=load, joins=joins)
+        if left_s is not None:
+            return left_s
+        stops = self._stops
+        self._note_wanted(load)
+        await self._wakes.wake(model, forced=False)
+        if self._stops != stops:  # as the waiting requests are
+            return 0.0
+        return self._longest_wait_s(wait_s, joins=False)
+
+    def try_request_instance(
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None = None,
+        joins: bool = False,
+    ) -> float | None:
+        """Do the same as `request_instance`, without awaiting anything.
+
+        Returns None, and has done nothing, if a launch must be written to disk first.
+        """
+        if not joins:
+            if self._wakes.must_reserve:
+                return None
+            self._note_wanted(load)
+            self._wakes.join(model)
+        return self._longest_wait_s(wait_s, joins=joins)
+
+    def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:
+        """Return how long a request waits that may wait for ``wait_s`` seconds."""
+        is_in_vain = self._wakes.is_vain or not self._accepts()
+        is_in_vain = is_in_vain or (joins and not self._wakes.is_coming)
+        return 0.0 if is_in_vain else max(wait_s, self._joiner.grace_left_s(), 0.0)
+
+    def _note_wanted(self, load: LoadWish | None) -> None:
+        if load is not None:
+            self._load_wishes.add(load)
