@@ -143,26 +143,28 @@ async def set_up(
     """Carry out what `order_steps` begins; yield each step.
 
     Without a name of an ``offer``, everything is deleted, of every offer; what is
-    deployed belongs to the only one. Raises `StartupError` while a proxy runs on the
-    state folder.
+    deployed belongs to the only one that can have it. Raises `StartupError` while a
+    proxy runs on the state folder.
     """
-    everything = image is None and offer is None
-    chosen = [
-        one.name
-        for one in (settings.offers if everything else [chosen_offer(settings, offer)])
-    ]
+    names = [one.name for one in settings.offers]
+    names = names if offer is None else [chosen_offer(settings, offer).name]
     async with opened_alone(settings) as (store, _, backends):
-        if len(chosen) > 1:
-            able = [one for one in chosen if isinstance(backends[one], SupportsDeploy)]
-            chosen = able or chosen[:1]
-        for name in chosen:
-            backend = backends[name]
-            steps = order_steps(name, backend, image, replaced)
+        able = [one for one in names if isinstance(backends[one], SupportsDeploy)]
+        if image is not None and len(able) > 1:
+            chosen_offer(settings, None)
+        for name in able or names[:1]:
+            steps = order_steps(name, backends[name], image, replaced)
             async with closing_steps(steps):
                 async for step in steps:
-                    yield step if len(settings.offers) == 1 else f"{name}: {step}"
+                    yield step if len(backends) == 1 else f"{name}: {step}"
             if image is None:
                 store.forget(_launches_of(store, name))
+        for name in names if image is None and able else ():
+            if name not in able:
+                yield (
+                    f"{name}: nothing of it is deployed; `ollama-proxy stop` ends its"
+                    " instances"
+                )
 
 
 def _launches_of(store: Store, offer: str) -> set[LaunchId]:

@@ -96,3 +96,29 @@ async def test_a_launch_is_ended_without_its_offer_from_the_command_line(
     assert stopped.stdout == f"stopped {launch_id} of the offer large\n"
     assert rig.cloud.paid == []
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+async def test_of_several_offers_one_is_deployed_and_all_are_deleted(rig: Rig) -> None:
+    both = rig.folder / "both.toml"
+    await asyncio.to_thread(
+        both.write_text,
+        '[offers.small]\nbackend = "ovh"\n[offers.large]\nbackend = "ovh"\n'
+        'gpu_count = 2\n[offers.here]\nbackend = "local"\nsimulator = "always"\n',
+    )
+    config = ("--config", str(both))
+    unclear = await typed(rig, "deploy", IMAGE, *config)
+    for offer in ("small", "large"):
+        done = await typed(rig, "deploy", IMAGE, "--offer", offer, *config)
+        assert done.returncode == 0, done.stderr
+    shown = await typed(rig, "status", *config)
+    there = [one for one in rig.cloud.apps.values() if rig.cloud.is_there(one)]
+    gone = await typed(rig, "delete", "--yes", *config)
+
+    assert unclear.returncode == 2
+    assert "name one: --offer small, large, here" in unclear.stderr
+    assert len(there) == 2
+    lines = [line for line in shown.stdout.splitlines() if "STOPPED" in line]
+    assert [line.partition(": ")[0] for line in lines] == ["small", "large"]
+    assert gone.returncode == 0, gone.stderr
+    assert "here: nothing of it is deployed" in gone.stdout
+    assert not [one for one in rig.cloud.apps.values() if rig.cloud.is_there(one)]
