@@ -1,13 +1,13 @@
 """``python -m bench.scaling``: our law of how many beside its rivals."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from bench.scaling.arrivals import Trace, trace, trace_names
-from bench.scaling.clairvoyant import cost_at, frontier
+from bench.scaling.clairvoyant import Schedule, cost_at, frontier, schedules
 from bench.scaling.laws import FixedLaw, OneLaw, OurLaw
 from bench.scaling.machines import Scenario
 from bench.scaling.report import OWN, tables, write
@@ -45,23 +45,47 @@ def laws(service_s: float) -> dict[str, Callable[[Scenario], Law]]:
     }
 
 
-def compare(subject: Trace, scenario: Scenario) -> tuple[list[Row], Bound | None]:
-    """Play each law in one scenario, and reckon what a clairvoyant would pay."""
+def compare(subject: Trace, scenario: Scenario) -> list[Row]:
+    """Play each law in one scenario."""
     service_s = statistics.fmean(service for _, service in subject.arrivals)
-    rows = [
+    return [
         row(subject.name, scenario, name, play(subject, scenario, make(scenario)))
         for name, make in laws(service_s).items()
     ]
-    if scenario.fails:
-        return rows, None
-    own = next(one for one in rows if one.law == OWN)
-    free, bound = (
-        own.machine_h
-        * 3600.0
-        / cost_at(frontier(subject, scenario, keeps_last=keeps_last), own.wait_mean)
-        for keeps_last in (False, True)
+
+
+def bound(made: Sequence[Schedule], scenario: Scenario, own: Row) -> Bound:
+    """Return what a clairvoyant would pay for the waiting that ours has."""
+    free = frontier(made, scenario.boot_s)
+    kept = frontier(made, scenario.boot_s, scenario.idle_timeout_s)
+    machine_s = own.machine_h * 3600.0
+    return Bound(
+        trace=own.trace,
+        boot_s=own.boot_s,
+        slots=own.slots,
+        free=machine_s / cost_at(free, own.wait_mean),
+        bound_by_setting=machine_s / cost_at(kept, own.wait_mean),
     )
-    return rows, Bound(subject.name, scenario.boot_s, scenario.slots, free, bound)
+
+
+def play_all(
+    subject: Trace, scenarios: Sequence[tuple[float, int, float]]
+) -> tuple[list[Row], list[Bound]]:
+    """Play a trace in each scenario; the clairvoyant where no boot fails."""
+    rows: list[Row] = []
+    bounds: list[Bound] = []
+    made: dict[int, list[Schedule]] = {}
+    for boot_s, slots, fails in scenarios:
+        scenario = Scenario(boot_s=boot_s, slots=slots, fails=fails)
+        played = compare(subject, scenario)
+        rows += played
+        if fails:
+            continue
+        if slots not in made:
+            made[slots] = schedules(subject, slots, scenario.max_instances)
+        own = next(one for one in played if one.law == OWN)
+        bounds.append(bound(made[slots], scenario, own))
+    return rows, bounds
 
 
 def main(
@@ -76,11 +100,9 @@ def main(
     bounds: list[Bound] = []
     for name in names:
         subject = trace(name)
-        for boot_s, slots, fails in _QUICK_SCENARIOS if quick else _SCENARIOS:
-            scenario = Scenario(boot_s=boot_s, slots=slots, fails=fails)
-            played, bound = compare(subject, scenario)
-            rows += played
-            bounds += [bound] if bound else []
+        found = play_all(subject, _QUICK_SCENARIOS if quick else _SCENARIOS)
+        rows += found[0]
+        bounds += found[1]
         typer.echo(f"{name}: {len(subject.arrivals)} requests", err=True)
     typer.echo(tables(rows, bounds))
     if store and not quick and not only:

@@ -10,11 +10,10 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.scaling.arrivals import Trace
-from bench.scaling.machines import Scenario
 from bench.scaling.smoothed import HEADROOMS, WINDOWS_S, Work, busy_times, serve
 
 BOUNDS_S = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
@@ -71,35 +70,27 @@ class _Slots:
         heapq.heapify(self._free)
 
 
-def point(
-    trace: Trace, scenario: Scenario, bound_s: float, *, keeps_last: bool
-) -> Point:
-    """Return cost and waiting if each request waits for ``bound_s`` at most.
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Holds when each machine is needed, and how long requests wait on average."""
 
-    ``keeps_last``: the first machine is kept for the idle time-out, as the setting
-    has it; else for as long as that is cheaper than another start.
-    """
-    slots = _Slots(scenario.slots, scenario.max_instances)
-    wait_s = _serve(trace, slots, bound_s)
-    cost_s = _total_s(slots.busy, scenario, keeps_last=keeps_last)
-    return Point(cost_s, wait_s / len(trace.arrivals))
+    busy: list[list[tuple[float, float]]]
+    mean_wait_s: float
 
 
-def _total_s(
-    busy: Sequence[Sequence[tuple[float, float]]],
-    scenario: Scenario,
-    *,
-    keeps_last: bool,
-) -> float:
-    """Return what machines cost that are needed at these times."""
-    return sum(
-        _cost_s(
-            times,
-            scenario.boot_s,
-            scenario.idle_timeout_s if keeps_last and number == 0 else None,
-        )
-        for number, times in enumerate(busy)
-    )
+def schedules(trace: Trace, slots: int, most: int) -> list[Schedule]:
+    """Return schedules for a trace that wait little and cost much, and others."""
+    made: list[Schedule] = []
+    for bound_s in BOUNDS_S:
+        taken = _Slots(slots, most)
+        waited_s = _serve(trace, taken, bound_s)
+        made.append(Schedule(taken.busy, waited_s / len(trace.arrivals)))
+    work = Work(trace)
+    for window_s, headroom in itertools.product(WINDOWS_S, HEADROOMS):
+        levels = [*work.levels(window_s, headroom, slots, most)]
+        waited_s = serve(trace, levels, slots)
+        made.append(Schedule(busy_times(levels, most), waited_s / len(trace.arrivals)))
+    return made
 
 
 def _serve(trace: Trace, slots: _Slots, bound_s: float) -> float:
@@ -150,29 +141,29 @@ def _cost_s(
 
 
 def frontier(
-    trace: Trace, scenario: Scenario, *, keeps_last: bool = False
+    made: Iterable[Schedule], boot_s: float, rests_s: float | None = None
 ) -> list[Point]:
-    """Return the points that no other beats, the dearest first."""
+    """Return the points that no other beats, the dearest first.
+
+    ``rests_s``: how long the first machine is kept without work, as the setting has it;
+    None: for as long as that is cheaper than another start.
+    """
     points = [
-        point(trace, scenario, bound_s, keeps_last=keeps_last) for bound_s in BOUNDS_S
+        Point(
+            sum(
+                _cost_s(busy, boot_s, None if number else rests_s)
+                for number, busy in enumerate(one.busy)
+            ),
+            one.mean_wait_s,
+        )
+        for one in made
     ]
-    points += _smoothed(trace, scenario, keeps_last=keeps_last)
     points.sort(key=lambda one: (one.mean_wait_s, one.machine_s))
     best: list[Point] = []
     for one in points:
         if not best or one.machine_s < best[-1].machine_s:
             best.append(one)
     return best
-
-
-def _smoothed(trace: Trace, scenario: Scenario, *, keeps_last: bool) -> Iterator[Point]:
-    """Return the points of machines that follow the mean load around each moment."""
-    work, most = Work(trace), scenario.max_instances
-    for window_s, headroom in itertools.product(WINDOWS_S, HEADROOMS):
-        levels = [*work.levels(window_s, headroom, scenario.slots, most)]
-        waited_s = serve(trace, levels, scenario.slots)
-        cost_s = _total_s(busy_times(levels, most), scenario, keeps_last=keeps_last)
-        yield Point(cost_s, waited_s / len(trace.arrivals))
 
 
 def cost_at(points: Sequence[Point], mean_wait_s: float) -> float:

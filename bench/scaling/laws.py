@@ -18,7 +18,7 @@ class SpreadingLaw:
     """Serves from the machine with the fewest requests, and measures nothing."""
 
     tick_s = 1.0
-    rest_tick_s = 10.0
+    rest_tick_s = 4.0
 
     def decide(self, world: World) -> None:
         """Do nothing of its own accord."""

@@ -125,7 +125,7 @@ class KubeAiLaw(RivalLaw):
     kubeai-project/kubeai, internal/modelautoscaler and internal/modelclient/scale.go.
     """
 
-    tick_s = 10.0
+    tick_s = rest_tick_s = 10.0
     window_s = 600.0
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class RayServeLaw(DelayedLaw):
     ray-project/ray, python/ray/serve/autoscaling_policy.py and config.py.
     """
 
-    tick_s = 10.0
+    tick_s = rest_tick_s = 10.0
 
     def formula(self, world: World) -> int:
         """Return the mean by the slots."""
@@ -196,7 +196,7 @@ class SkyServeLaw(DelayedLaw):
     rate that a machine serves.
     """
 
-    tick_s = 20.0
+    tick_s = rest_tick_s = 20.0
     up_after_s = 300.0
     down_after_s = 1200.0
 
@@ -219,7 +219,7 @@ class RunPodLaw(RivalLaw):
     docs.runpod.io, serverless endpoints; a worker ends after 5 s without work.
     """
 
-    tick_s = 1.0
+    tick_s = rest_tick_s = 1.0
 
     def desired(self, world: World) -> int:
         """Return the requests by the slots, but end none that had work of late."""

@@ -15,11 +15,14 @@ from ollama_proxy.core.ollama.error_bodies import retry_after_s
 _AFTERWARDS_S = 7200.0
 """How long a run goes on after its last arrival, so that each law's rest counts."""
 
+_NOTHING_S = 10.0
+
 
 class Law(Protocol):
     """Decides how many machines there are.
 
-    ``tick_s``: how often it looks; ``rest_tick_s``: while there is no request.
+    ``tick_s``: how often it looks; ``rest_tick_s``: while no request waits. Without any
+    request, ten seconds are enough.
     """
 
     tick_s: float
@@ -192,8 +195,10 @@ class World:
         self.law.decide(self)
         self._ticks = bool(self.machines.existing or self.waiting or self.returning)
         if self._ticks:
-            busy = self.waiting or self.returning or self.in_flight
-            pace_s = self.law.tick_s if busy else self.law.rest_tick_s
+            waits = self.waiting or self.returning or self.machines.starting
+            pace_s = self.law.tick_s if waits else self.law.rest_tick_s
+            if not self.concurrency:
+                pace_s = max(pace_s, _NOTHING_S)
             self._at(self.now + pace_s, _Event.TICK)
 
     def _refuse(self, request: Request) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.scaling.arrivals import Trace, trace_names
-from bench.scaling.clairvoyant import Point, cost_at, frontier
+from bench.scaling.clairvoyant import Point, cost_at, frontier, schedules
 from bench.scaling.laws import FixedLaw, OneLaw, OurLaw
 from bench.scaling.machines import Scenario
 from bench.scaling.rivals import KnativeLaw, RivalLaw, Window
@@ -112,7 +112,7 @@ def test_a_window_averages_what_was_added_within_it() -> None:
 
 
 def test_a_clairvoyant_that_lets_wait_pays_less() -> None:
-    points = frontier(CROWD, QUICK)
+    points = frontier(schedules(CROWD, 4, 16), 60.0)
 
     assert points[0].mean_wait_s == 0.0
     costs = [one.machine_s for one in points]
@@ -121,9 +121,10 @@ def test_a_clairvoyant_that_lets_wait_pays_less() -> None:
 
 
 def test_a_clairvoyant_serves_one_request_for_a_boot_and_its_service() -> None:
-    assert frontier(ONE, QUICK) == [Point(60.0 + 10.0, 0.0)]
-    kept = frontier(ONE, QUICK, keeps_last=True)
-    assert kept == [Point(60.0 + 10.0 + 1800.0, 0.0)]
+    made = schedules(ONE, 4, 16)
+
+    assert frontier(made, 60.0) == [Point(60.0 + 10.0, 0.0)]
+    assert frontier(made, 60.0, 1800.0) == [Point(60.0 + 10.0 + 1800.0, 0.0)]
 
 
 def test_costs_between_two_points_lie_on_a_line() -> None:

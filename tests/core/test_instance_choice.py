@@ -84,6 +84,8 @@ def test_requests_are_packed_where_most_are_in_flight_but_not_on_a_full_one() ->
     empty = replace(IDLE, name="empty")
 
     assert chosen(full, empty, fuller, is_packing=1) == "fuller"
+    at_once = [replace(one, service_s=0.0) for one in (full, fuller)]
+    assert chosen(*at_once, is_packing=1) == "fuller"
 
 
 def test_equals_take_turns() -> None:

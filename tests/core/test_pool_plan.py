@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ollama_proxy.core.pool_facts import (
@@ -137,6 +137,28 @@ def test_no_more_start_than_the_waiting_requests_fill() -> None:
     assert planned(full, 5, load=40.0).wanted == 3
 
 
+def test_a_starting_instance_counts_from_the_moment_it_is_ready() -> None:
+    late = (instances(STARTING)[0], *ASLEEP[1:])
+    soon = (replace(late[0], eta_s=0.0), *ASLEEP[1:])
+
+    assert planned(late, 100, load=4.0).wanted == 4
+    assert planned(soon, 100, load=4.0).wanted == 3
+
+
+def test_what_the_others_get_done_in_a_span_after_the_boot_starts_none() -> None:
+    full = instances(READY, REST)
+
+    assert planned(full, 60, load=1.0).start == ()
+    assert planned(full, 60, load=3.9).start == ("default/1",)
+
+
+def test_the_span_is_no_shorter_than_a_request() -> None:
+    """The slots are free again before another instance has done anything."""
+    local = replace(MEASURED, boot_s=5.0)
+
+    assert planned(instances(READY, REST), 2, demand=local, load=2.0).start == ()
+
+
 def test_load_alone_buys_nothing_while_nothing_waits() -> None:
     assert planned(instances(READY, REST), load=40.0).start == ()
 
@@ -200,6 +222,12 @@ def test_an_extra_instance_leaves_after_the_time_that_is_set() -> None:
     assert made.drain == ("default/1",)
 
 
+def test_one_that_works_since_long_ago_is_no_idle_one() -> None:
+    long = replace(instances(READY)[0], idle_since=NOW - 900.0)
+
+    assert planned((long, idle("default/1", 10.0))).drain == ()
+
+
 def test_the_last_is_left_to_its_own_idle_time_out() -> None:
     assert planned((idle("default/0", 9_000.0),)).drain == ()
 
@@ -252,6 +280,7 @@ def test_a_server_that_is_still_looked_for_is_no_capacity() -> None:
     slots = (box(STARTING, in_flight=0), *ASLEEP)
 
     assert planned(slots, 1, oldest_s=10.0).start == ("default/0",)
+    assert len(planned(slots, 400, oldest_s=10.0).start) == 2
 
 
 def test_the_only_cloud_instance_leaves_as_an_extra_beside_a_server() -> None:
@@ -355,7 +384,7 @@ FACTS = st.builds(
     ),
     POLICIES,
     st.lists(INSTANCES, max_size=10),
-    st.integers(0, 500),
+    st.just(0) | st.integers(0, 12) | st.integers(0, 500),
     st.floats(0.0, 5000.0),
     st.integers(0, 9),
     st.builds(
@@ -425,6 +454,7 @@ def test_more_waiting_never_wants_fewer(facts: PoolFacts, more: int) -> None:
 
 @given(FACTS)
 def test_one_more_that_starts_never_makes_more_start(facts: PoolFacts) -> None:
+    assume(own(facts, STARTING, READY))  # the first is decided by what waits alone
     started = InstanceFacts("more", STARTING, slots=4, eta_s=0.0)
     with_it = replace(facts, instances=(*facts.instances, started))
 
