@@ -28,6 +28,7 @@ class Joiner:
             c for c in controllers if c.offer.backend.traits.externally_managed
         ]
         self._clock = clock
+        self._begun_at = clock.now()
         self._draw_launch_id = draw_launch_id
         self._timing = timing
 
@@ -45,5 +46,8 @@ class Joiner:
 
         This way a proxy that has just started does not refuse its first request.
         """
-        woken_at = max((c.record.woken_at for c in self.joined), default=0.0)
-        return woken_at + self._timing.join_grace_s - self._clock.now()
+        if not self.joined:
+            return 0.0
+        woken_at = max(c.record.woken_at for c in self.joined)
+        begun_at = max(woken_at, self._begun_at)  # a record may be of a process before
+        return begun_at + self._timing.join_grace_s - self._clock.now()
