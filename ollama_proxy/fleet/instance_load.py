@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.core.health import Health
 from ollama_proxy.core.instance_choice import Candidate
 from ollama_proxy.core.ollama.model_names import full_model_name
 
@@ -45,6 +46,8 @@ class InstanceLoad:
     ) -> None:
         self._meter = meter
         self._clock = clock
+        self._is_external = is_external
+        self._health = Health()
         self._loaded: dict[str, float] = {}
         self._work: dict[Hashable, _Work] = {}
         self.candidate = Candidate(
@@ -58,7 +61,9 @@ class InstanceLoad:
         """Begin with another instance; ``model``: what its launch has loaded."""
         self._loaded.clear()
         self._work.clear()
-        self.candidate.failures = 0.0
+        self._health = self._health.good(self._clock.now())
+        if not self._is_external:
+            self.candidate.failures = 0.0
         self.candidate.in_flight = 0
         self.candidate.loaded = None if model is None else {full_model_name(model): 0.0}
 
@@ -74,10 +79,11 @@ class InstanceLoad:
 
     def note_answer(self, request: Hashable) -> None:
         """Take in that the answer begins: the model is in memory by now."""
-        work = self._work.get(request)
+        work, now = self._work.get(request), self._clock.now()
+        if work is not None:
+            self._health = self._health.good(now)
         if work is None or work.model is None:
             return
-        now = self._clock.now()
         if work.loads:
             change_s = now - work.began_at - self.candidate.load_s
             self.candidate.load_s += _NEWEST_WEIGHS * change_s
@@ -96,8 +102,15 @@ class InstanceLoad:
                 self._remember(work.model, now)
 
     def note_failure(self) -> None:
-        """Take in that the instance failed a request."""
-        self.candidate.failed(self._clock.now())
+        """Take in that the instance failed a request, or was lost."""
+        now = self._clock.now()
+        self._health = self._health.failed(now)
+        self.candidate.failed(now)
+
+    def weigh(self, now: float) -> None:
+        """Prefer a server of others once it has been good for half a minute."""
+        if self._is_external:
+            self.candidate.is_external = self._health.is_steady(now)
 
     def _remember(self, model: str, now: float) -> None:
         """Remember that a model is in memory; the one used longest ago may not be."""

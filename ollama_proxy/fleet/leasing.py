@@ -46,6 +46,12 @@ class Leasing:
             )
             for one in controllers
         }
+        self._external = [
+            one.load
+            for controller, one in self._leases.items()
+            if one.load is not None
+            and controller.offer.backend.traits.externally_managed
+        ]
         self._ready = [one for one in self._leases.values() if _is_ready(one)]
 
     @property
@@ -91,6 +97,8 @@ class Leasing:
 
     def _choose(self, ready: Sequence[Leases], model: str | None) -> Leases:
         self._cursor += 1
+        for load in self._external:
+            load.weigh(self._clock.now())
         by_candidate = [one.load.candidate for one in ready if one.load is not None]
         best = choose(
             by_candidate,
@@ -139,6 +147,8 @@ class Leasing:
             self._ready = [one for one in self._leases.values() if _is_ready(one)]
         elif before.state is State.READY:
             self._ready.remove(leases)
+            if after.fault is not None:
+                leases.note_failure()
         if after.state is State.STOPPING:
             leases.cut()
 

@@ -32,6 +32,9 @@ from ollama_proxy.fleet.survey import Survey
 from ollama_proxy.fleet.waiters import Waiters
 from ollama_proxy.fleet.wakes import ANY_WAKE, AWAKE, was_just_woken
 
+_DOWN_S = 10.0
+"""How long the probes of a server of others fail before it counts as down."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -80,6 +83,9 @@ class PoolOwner:
         self._own = {slot.name: slot for slot in own}
         self._owned = [one for slot in own for one in slot.controllers]
         self._external = [slot.controllers[0] for slot in slots if slot.is_external]
+        if own:  # a launch is bought in place of a server that is down
+            for controller in self._external:
+                controller.policy = replace(controller.policy, lost_after_s=_DOWN_S)
         self.book = book
         self._survey = survey
 
@@ -178,7 +184,8 @@ class PoolOwner:
         self.join(model)
         if self._is_awake:
             return
-        self._wish = Wish(model, self._clock.now())
+        since = self._clock.now() if self._wish is None else self._wish.since
+        self._wish = Wish(model, since)
         for controller in self._owned:
             if controller.is_reserving:
                 await controller.wake(ANY_WAKE)  # which waits until that is done

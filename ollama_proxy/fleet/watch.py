@@ -12,6 +12,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.retry import Sleep
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import Timing
+from ollama_proxy.core.health import Health
 from ollama_proxy.core.lifecycle.events import Failed, Lost, Progressed, Ready
 from ollama_proxy.core.lifecycle.record import LaunchId, Progress, Stage, State
 from ollama_proxy.fleet.backend import (
@@ -26,8 +27,6 @@ from ollama_proxy.fleet.connect_faults import ConnectFault
 from ollama_proxy.fleet.endings import ended, failed
 from ollama_proxy.fleet.readiness import PreparationError, Probe
 from ollama_proxy.fleet.slot import Slot
-
-_PROBE_MISSES = 3
 
 
 class InstanceWatch:
@@ -181,14 +180,14 @@ class InstanceWatch:
 
     async def _until_lost(self, launch_id: LaunchId) -> None:
         """Look at a ready instance until it is lost: the cloud's word, or silence."""
-        misses, fault = 0, None
-        heard_at = looked_at = self._clock.now()
+        health, fault = Health(), None
+        now = heard_at = looked_at = self._clock.now()
         interval_s = min(self._timing.probe_every_s, self._traits.watch_s)
         # No `repeat`: this loop goes on for as long as the instance is healthy.
-        while misses < _PROBE_MISSES:
-            nudged = await self._nap(interval_s, patient=misses > 0)
+        while not health.is_down(now, over_s=self._slot.policy.lost_after_s):
+            nudged = await self._nap(interval_s, patient=health.failures > 0)
             now = self._clock.now()
-            if nudged or misses or now - looked_at >= self._traits.watch_s:
+            if nudged or health.failures or now - looked_at >= self._traits.watch_s:
                 looked_at = now
                 seen = await self._calls.inspect(launch_id)
                 if seen is not None and _is_over(seen):
@@ -198,12 +197,12 @@ class InstanceWatch:
             fault = await self._silence()
             silent_s = now - heard_at
             if fault is None:
-                misses, heard_at = 0, now
+                health, heard_at = health.good(now), now
             elif not self._slot.problem or silent_s > self._timing.explained_silence_s:
-                misses += 1
+                health = health.failed(now)
             else:  # the backend explains the silence: look again soon
-                misses = max(misses, 1)
-        message = f"the instance did not answer {misses} probes in a row"
+                health = health.doubtful(now)
+        message = f"the instance did not answer {health.failures} probes in a row"
         if fault is not None:
             message += f": {fault.message}"
         self._slot.end_launch(Lost(launch_id, message))

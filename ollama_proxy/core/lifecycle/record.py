@@ -153,6 +153,7 @@ class Policy:
       it can't be reached.
     - ``gives_way``: there are other offers, so a slow launch is left for one of them.
     - ``is_kept``: the instance is not stopped for idleness.
+    - ``lost_after_s``: how long its failed probes must go on until it counts as lost.
     """
 
     idle_timeout_s: float = 1800.0
@@ -170,3 +171,4 @@ class Policy:
     gives_way: bool = False
     is_always_on: bool = False
     is_kept: bool = False
+    lost_after_s: float = 0.0
