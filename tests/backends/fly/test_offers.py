@@ -60,16 +60,19 @@ async def test_the_variables_of_an_offer_reach_ollama_and_change_with_it(
     assert changed != spec
 
 
+@pytest.mark.parametrize("idle_action", ["stop", "destroy"])
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_two_launches_at_once_have_a_machine_each(
-    tmp_path: Path, *, is_first: bool
+async def test_two_launches_at_once_have_a_machine_and_a_volume_each(
+    tmp_path: Path, idle_action: str, *, is_first: bool
 ) -> None:
     async with fly_rig(tmp_path, is_paced=False) as rig:
-        backend = rig.open()
+        backend = rig.open(idle_action=idle_action)
         if not is_first:
             await running(backend, FIRST)
             await stopped(backend, FIRST)
+        rig.server.calls.clear()
         await asyncio.gather(running(backend, SECOND), running(backend, THIRD))
+        made = rig.server.calls.count("Machines_create")
         found, paid = set(await backend.owned()), len(rig.cloud.paid)
         volumes = {one.volume for one in rig.cloud.paid}
         for launch_id in (SECOND, THIRD):
@@ -78,3 +81,4 @@ async def test_two_launches_at_once_have_a_machine_each(
 
     assert found == {SECOND, THIRD}
     assert (paid, len(volumes)) == (2, 2)
+    assert made == 2
