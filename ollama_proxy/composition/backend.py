@@ -1,9 +1,12 @@
 """Build the backend of each offer, and what launches are made of."""
 
+import contextlib
+import json
 import os
 from collections.abc import Mapping
 
 import msgspec
+from pydantic_core import PydanticSerializationError
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
@@ -131,11 +134,19 @@ def claim_of(offer: OfferSpec, backend: Backend) -> Claim:
 
 
 def _without_secrets(offer: OfferSpec) -> bytes:
-    """Return what an offer's settings say, as JSON, but for their secrets."""
+    """Return what an offer's settings say, as JSON, but for their secrets.
+
+    A plug-in's setting that can't be written as JSON is left out.
+    """
     own = offer.settings
     fields = type(own).model_fields
-    named = {key for key in own.model_fields_set if not is_secret(fields[key])}
-    return own.model_dump_json(include=named).encode()
+    noted: dict[str, object] = {}
+    for key in sorted(own.model_fields_set):
+        if is_secret(fields[key]) or secrets_in({key: getattr(own, key)}):
+            continue
+        with contextlib.suppress(PydanticSerializationError):
+            noted |= own.model_dump(mode="json", include={key})
+    return json.dumps(noted).encode()
 
 
 def models_of(offer: OfferSpec, settings: Settings) -> tuple[str, ...]:

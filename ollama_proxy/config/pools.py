@@ -33,7 +33,7 @@ class OfferSpec:
     price_per_hour: float | None = None
     currency: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
     place: str = ""
 
 

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import PlainValidator
 
 from ollama_proxy.backends.exoscale.settings import ExoscaleSettings
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import SettingsError, StartupError
+from ollama_proxy.base.fields import BackendSettings, setting
 from ollama_proxy.cli import launch_ending
 from ollama_proxy.cli.launch_ending import end_launch
 from ollama_proxy.composition import open_backends
+from ollama_proxy.composition.backend import claim_of
 from ollama_proxy.config.loader import load_settings, recall_offer
 from ollama_proxy.config.pools import OfferSpec
 from ollama_proxy.config.settings import Settings
@@ -149,16 +153,29 @@ async def test_a_launch_that_is_not_on_record_is_refused(folder: Path) -> None:
         await end_launch(settings, LaunchId("l00"), recall)
 
 
+class Odd:
+    """A value that has no form in JSON."""
+
+
+class OddSettings(BackendSettings):
+    zone: str = setting("a", text="where")
+    password: str = setting("", text="not marked as a secret")
+    made: Annotated[Odd, PlainValidator(lambda _: Odd())] = setting(Odd, text="odd")
+
+
+def test_what_a_plug_in_sets_is_noted_as_far_as_it_can_be() -> None:
+    own = OddSettings(zone="b", password="not-to-be-told", made=Odd())
+    claim = claim_of(OfferSpec("odd", "odd", own), FakeCloud())
+
+    assert json.loads(claim.spec) == {"zone": "b"}
+
+
 def test_no_secret_is_noted(folder: Path) -> None:
     run(folder)
     with closing(SqliteStore(folder)) as store:
         (claim,) = store.claims().values()
 
-    assert json.loads(claim.spec) == {
-        "zone": "ch-gva-2",
-        "disk_size": 50,
-        "api_key": "EXO1",
-    }
+    assert json.loads(claim.spec) == {"zone": "ch-gva-2", "disk_size": 50}
     assert (
         KEYS["EXOSCALE_API_SECRET"].encode()
         not in (folder / "state.sqlite3").read_bytes()
