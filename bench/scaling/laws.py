@@ -107,7 +107,8 @@ class OurLaw(SpreadingLaw):
         facts = PoolFacts(
             policy=self._policy,
             instances=self._instances(world, boot_s or self._prior_s),
-            waiting=Waiting(world.waiting + world.returning, world.oldest_s),
+            # As in the product, the clients that will ask again count as one.
+            waiting=Waiting(world.waiting or min(1, world.returning), world.oldest_s),
             demand=Demand(
                 load=self._meter.load(world.now, boot_s or self._prior_s),
                 service_s=self._meter.service_s,

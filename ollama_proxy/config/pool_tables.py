@@ -81,7 +81,7 @@ class PoolTable(BaseModel):
     )
     spill_after: Duration = setting(
         "10s",
-        text="while a server that is there anyway is up: start an instance besides only"
+        text="beside a server that is there anyway, up or not: start an instance only"
         " once a request has waited for so long",
         shown="10s",
     )

@@ -14,8 +14,8 @@ class PoolPolicy:
       ready.
     - ``impatience``: 0.5 to 0.9; rounds the fraction of an instance that waiting
       requests need up or down.
-    - ``spill_after_s``: while an external server is there, a request starts a cloud's
-      instance only after waiting this long.
+    - ``spill_after_s``: in a pool with an external server, up or not, a request starts
+      a cloud's instance only after waiting this long: it may be away for a moment.
     """
 
     min_instances: int = 0

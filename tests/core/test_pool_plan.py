@@ -280,7 +280,8 @@ def test_a_server_that_is_still_looked_for_is_no_capacity() -> None:
     slots = (box(STARTING, in_flight=0), *ASLEEP)
 
     assert planned(slots, 1, oldest_s=10.0).start == ("default/0",)
-    assert len(planned(slots, 400, oldest_s=10.0).start) == 2
+    full = (slots[0], *instances(READY, REST))
+    assert planned(full, 60, oldest_s=10.0, load=3.9).start == ("default/1",)
 
 
 def test_the_only_cloud_instance_leaves_as_an_extra_beside_a_server() -> None:
