@@ -23,7 +23,7 @@ def add_pool(table: Table, pool: dict[str, Any]) -> None:
 def _pool(pool: dict[str, Any]) -> str:
     serves = ", ".join(pool.get("serves") or ())
     return (
-        f"{pool['name']} ({serves}): {pool['ready']} of {pool['wanted']} wanted ready,"
+        f"{pool['name']} ({serves}): {pool['ready']} ready, {pool['wanted']} wanted,"
         f" {pool['in_flight']} in flight, {pool['waiting']} waiting"
     )
 

@@ -41,7 +41,7 @@ def shown(pool: dict[str, Any]) -> list[str]:
 
 def test_a_pool_is_summed_up_with_its_instances() -> None:
     assert shown(POOL) == [
-        "pool big (big*, *:70b): 1 of 2 wanted ready, 2 in flight, 3 waiting",
+        "pool big (big*, *:70b): 1 ready, 2 wanted, 2 in flight, 3 waiting",
         "big/0/one ready, 2 of 4 in flight, http://127.0.0.1:1",
     ]
 
