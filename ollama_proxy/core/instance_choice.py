@@ -66,6 +66,7 @@ def choose(
     now: float,
     *,
     is_packing: bool = False,
+    has_external: bool = True,
     cursor: int = 0,
 ) -> Candidate | None:
     """Return the instance for a request for a model; None if there is none.
@@ -73,24 +74,31 @@ def choose(
     An external server comes first while it has a free slot. Then the lowest cost
     counts; costs within the same tenth of a second are equal. Among equals, the one
     with the fewest requests in flight is chosen; while ``is_packing``, the one with the
-    most that has a free slot. ``cursor`` grows with each request: it rotates among
-    candidates that are still equal.
+    most that has a free slot. ``cursor`` grows with each request: of candidates that
+    are still equal, it picks the next one from there on. ``has_external``: some of them
+    may be external.
     """
     if len(candidates) == 1:
         return candidates[0]
-    best: list[Candidate] = []
-    best_rank: tuple[bool, float, int] = (True, math.inf, 0)
-    for one in candidates:
-        in_flight = one.in_flight
-        slots = one.slots
+    if not candidates:
+        return None
+    first = cursor % len(candidates)
+    best = candidates[first]
+    best_rank: tuple[bool, float, float] = (True, math.inf, math.inf)
+    for one in (*candidates[first:], *candidates[:first]):
+        in_flight, slots, loaded = one.in_flight, one.slots, one.loaded
         is_free = not slots or in_flight < slots
+        is_resident = loaded is None or model is None or model in loaded
+        # Most instances cost nothing: asking each of 50 would take 10 us longer.
+        is_costless = is_free and is_resident and not one.failures
         rank = (
             not (one.is_external and is_free),
-            10.0 * cost_s(one, model, now) // 1.0,
+            0.0 if is_costless else 10.0 * cost_s(one, model, now) // 1.0,
             -in_flight if is_packing and is_free else in_flight,
         )
         if rank < best_rank:
-            best, best_rank = [one], rank
-        elif rank == best_rank:
-            best.append(one)
-    return best[cursor % len(best)] if best else None
+            best, best_rank = one, rank
+            is_idle = is_costless and not in_flight and not is_packing
+            if is_idle and (one.is_external or not has_external):
+                break  # none can be better
+    return best

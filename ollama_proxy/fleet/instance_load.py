@@ -106,6 +106,7 @@ class InstanceLoad:
         now = self._clock.now()
         self._health = self._health.failed(now)
         self.candidate.failed(now)
+        self.weigh(now)
 
     def weigh(self, now: float) -> None:
         """Prefer a server of others once it has been good for half a minute."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.instance_choice import Candidate
 from ollama_proxy.core.lifecycle.events import LeaseGranted, Released, Used
 from ollama_proxy.core.lifecycle.record import LaunchId, State
 from ollama_proxy.fleet.backend import Upstream
@@ -107,8 +108,10 @@ class Lease:
 class Leases:
     """Holds the leases on the instance of one controller.
 
-    ``load`` learns which requests the instance has, if its pool has several. ``freed``
-    is called whenever a slot becomes free, ``served`` once a request is being answered.
+    - ``has_free_slot``: one more request may be sent to it, if it is ready.
+    - ``load``: learns which requests the instance has, if its pool has several.
+    - ``freed``: called whenever a slot becomes free. ``served``: called once a request
+      is being answered.
     """
 
     def __init__(
@@ -122,12 +125,14 @@ class Leases:
     ) -> None:
         self.controller = controller
         self.load = load
+        self.candidate = load.candidate if load else Candidate(controller.slot)
         self._clock = clock
         self._slots = controller.offer.slots
         self._freed = freed
         self._served = served
         self._held: set[Lease] = set()
         self._in_slots: set[Lease] = set()
+        self.has_free_slot = True
 
     def __contains__(self, lease: Lease) -> bool:
         return lease in self._held
@@ -139,9 +144,7 @@ class Leases:
     @property
     def has_room(self) -> bool:
         """Tell whether the instance is ready and one of its slots is free."""
-        if self.controller.record.state is not State.READY:
-            return False
-        return self._slots is None or len(self._in_slots) < self._slots
+        return self.has_free_slot and self.controller.record.state is State.READY
 
     def claim(
         self, *, counts: bool = True, takes_slot: bool = True, model: str | None = None
@@ -164,15 +167,21 @@ class Leases:
         self._held.add(lease)
         if takes_slot:
             self._in_slots.add(lease)
+            self._count_slots()
             if self.load is not None:
                 self.load.begin(lease, model)
         return lease
+
+    def _count_slots(self) -> None:
+        """Work out whether a slot is free: each request asks that of each instance."""
+        self.has_free_slot = self._slots is None or len(self._in_slots) < self._slots
 
     def forget(self, lease: Lease) -> None:
         """Hold a lease no longer that is given back."""
         self._held.discard(lease)
         if lease.takes_slot:
             self._in_slots.discard(lease)
+            self._count_slots()
             if self.load is not None:
                 self.load.end(lease, used=lease.is_used)
 
@@ -199,6 +208,7 @@ class Leases:
         ``model``: what is in its memory; None: not known.
         """
         self._in_slots.clear()
+        self._count_slots()
         if self.load is not None:
             self.load.begin_anew(model)
 

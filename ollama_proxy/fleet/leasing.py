@@ -1,6 +1,7 @@
 """Lease the ready instances of one pool: which one, and to whom."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from ollama_proxy.base.clock import Clock
@@ -12,6 +13,8 @@ from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.instance_load import InstanceLoad
 from ollama_proxy.fleet.lease import Lease, Leases
+
+_WEIGHED_EVERY_S = 1.0
 
 
 class Leasing:
@@ -52,6 +55,9 @@ class Leasing:
             if one.load is not None
             and controller.offer.backend.traits.externally_managed
         ]
+        every = self._leases.values()
+        self._weighed_at = -math.inf
+        self._by_candidate = {id(one.candidate): one for one in every}
         self._ready = [one for one in self._leases.values() if _is_ready(one)]
 
     @property
@@ -87,7 +93,7 @@ class Leasing:
         """
         ready = self._ready
         if takes_slot and self.is_limited:
-            ready = [leases for leases in ready if leases.has_room]
+            ready = [leases for leases in ready if leases.has_free_slot]
         if only is not None:
             ready = [leases for leases in ready if leases.is_of(only)]
         if not ready:
@@ -97,17 +103,21 @@ class Leasing:
 
     def _choose(self, ready: Sequence[Leases], model: str | None) -> Leases:
         self._cursor += 1
-        for load in self._external:
-            load.weigh(self._clock.now())
-        by_candidate = [one.load.candidate for one in ready if one.load is not None]
+        now = self._clock.now()
+        if self._external and abs(now - self._weighed_at) >= _WEIGHED_EVERY_S:
+            self._weighed_at = now
+            for load in self._external:
+                load.weigh(now)
+        candidates = [one.candidate for one in ready]
         best = choose(
-            by_candidate,
+            candidates,
             None if model is None else full_model_name(model),
-            self._clock.now(),
+            now,
             is_packing=self.is_packing,
+            has_external=bool(self._external),
             cursor=self._cursor,
         )
-        return next(one for one in ready if one.load and one.load.candidate is best)
+        return self._by_candidate[id(best)]
 
     def duplicate(self, lease: Lease) -> Lease | None:
         """Lease the instance of a lease once more; None if it serves no longer."""
