@@ -51,6 +51,7 @@ BROKEN = Observation(Phase.FAILED, detail="it does not come up")
 NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
 GONE_FOR_ROOM = Observation(Phase.FAILED, detail="no GPU", reason="capacity")
 _HOUR_S = 3600.0
+_LAST_REQUEST_ENDS_S = 1700.0
 
 
 @dataclass(slots=True)
@@ -274,6 +275,9 @@ class PoolsWorld:
             never_boots=self.rng.random() < 0.1,
         )
         cloud.end = chance((None,) * 6 + (BROKEN, NO_DRIVER, GONE_FOR_ROOM))
+        if self.rng.random() < 0.2:  # an image that boots nowhere
+            for one in self.clouds.values():
+                one.faults, one.end = CloudFaults(), BROKEN
         self.probe.answers = self.rng.random() < 0.9
         self._crash_likelihood = chance((0.0, 0.0, 0.05, 0.3))
         self.store.reserve_s = chance((0.0, 0.0, 0.5, 20.0))
@@ -322,7 +326,11 @@ class PoolsWorld:
         self.probe.answers = True
         self._crash_likelihood = 0.0
         self.store.reserve_s = 0.0
-        await self.pass_time(1.5 * _HOUR_S)
+        await self.pass_time(_LAST_REQUEST_ENDS_S)
+        launches = self.launches
+        await self.pass_time(_HOUR_S)
+        if self.launches > launches:
+            self.violations.append("a launch after the last request had ended")
 
     @property
     def paid(self) -> int:
