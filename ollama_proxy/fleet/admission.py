@@ -17,9 +17,13 @@ from ollama_proxy.fleet.wakes import Wakes
 class Admission:
     """Admits the requests of a pool to its instances, and wakes one for them.
 
-    ``accepts`` tells whether anything may be started now. ``joiner`` connects servers
-    of others, for which a request waits a moment.
+    - ``accepts``: tells whether anything may be started now.
+    - ``joiner``: connects servers of others, for which a request waits a moment.
+    - ``spills``: tells whether servers of others lack a model that an offer of ours is
+      known to have, or may pull. None: no model does.
     """
+
+    spills: Callable[[str], bool] | None = None
 
     def __init__(
         self,
@@ -63,7 +67,12 @@ class Admission:
         """
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
-        return self._leasing.claim(only, model=model, takes_slot=takes_slot)
+        own = only is None and self._has_to_be_own(model)
+        return self._leasing.claim(only, model=model, takes_slot=takes_slot, own=own)
+
+    def _has_to_be_own(self, model: str | None) -> bool:
+        """Tell whether only an instance of ours can answer for a model."""
+        return model is not None and self.spills is not None and self.spills(model)
 
     async def lease(
         self,
@@ -90,30 +99,34 @@ class Admission:
         claim = partial(self.try_lease, only, model=model, takes_slot=takes_slot)
         if (lease := claim()) is not None:
             return lease
+        own = only is None and self._has_to_be_own(model)
+        is_ready = partial(self._has_ready, only, own=own)
         if takes_slot and only is None:
             self._meter.deferred(None, self._clock.now())
-        if not self._has_ready(only):
+        if not is_ready():
             wait_s = await self.request_instance(
                 model, wait_s=wait_s, load=load, joins=joins
             )
             if (lease := claim()) is not None:
                 return lease
-            if wait_s <= 0 and not self._has_ready(only):
+            if wait_s <= 0 and not is_ready():
                 return None
         self._wakes.look()
-        claim = partial(self._leasing.claim, only, model=model, takes_slot=takes_slot)
-        # More instances would not help one that only one instance can serve.
-        wakes = not joins and only is None
-        wants = Wants.TO_WAKE if wakes else Wants.TO_JOIN
-        is_ready = partial(self._has_ready, only)
+        claim = partial(
+            self._leasing.claim, only, model=model, takes_slot=takes_slot, own=own
+        )
         return await self._waiters.wait(
-            claim, wait_s, wants, is_ready=is_ready, ticket=ticket
+            claim,
+            wait_s,
+            _wants(joins, only, own=own),
+            is_ready=is_ready,
+            ticket=ticket,
         )
 
-    def _has_ready(self, only: LaunchId | None) -> bool:
+    def _has_ready(self, only: LaunchId | None, *, own: bool) -> bool:
         if only is not None:
             return self._leasing.has_ready(only)
-        return self._leasing.ready_count > 0
+        return self._leasing.has_own_ready if own else self._leasing.ready_count > 0
 
     async def request_instance(
         self,
@@ -134,7 +147,8 @@ class Admission:
             return left_s
         stops = self._stops
         self._note_wanted(load)
-        await self._wakes.wake(model, forced=False)
+        own = self._has_to_be_own(model)
+        await self._wakes.wake(model, forced=False, own=own)
         if self._stops != stops:  # as the waiting requests are
             return 0.0
         return self._longest_wait_s(wait_s, joins=False)
@@ -152,10 +166,11 @@ class Admission:
         Returns None, and has done nothing, if a launch must be written to disk first.
         """
         if not joins:
-            if self._wakes.must_reserve:
+            own = self._has_to_be_own(model)
+            if self._wakes.must_reserve or (own and not self._wakes.is_own_coming):
                 return None
             self._note_wanted(load)
-            self._wakes.join(model)
+            self._wakes.join(model, own=own)
         return self._longest_wait_s(wait_s, joins=joins)
 
     def _longest_wait_s(self, wait_s: float, *, joins: bool) -> float:
@@ -167,3 +182,10 @@ class Admission:
     def _note_wanted(self, load: LoadWish | None) -> None:
         if load is not None:
             self._load_wishes.add(load)
+
+
+def _wants(joins: bool, only: LaunchId | None, *, own: bool) -> Wants:  # noqa: FBT001
+    """Say which instances a waiting request may have started."""
+    if joins or only is not None:  # more of them would not help the latter
+        return Wants.TO_JOIN
+    return Wants.TO_WAKE_OWN if own else Wants.TO_WAKE

@@ -70,6 +70,11 @@ class Leasing:
         """Return how many instances are ready."""
         return len(self._ready)
 
+    @property
+    def has_own_ready(self) -> bool:
+        """Tell whether an instance of ours is ready."""
+        return not all(leases.is_external for leases in self._ready)
+
     def has_ready(self, launch_id: LaunchId) -> bool:
         """Tell whether the instance of a launch is ready."""
         return any(leases.is_of(launch_id) for leases in self._ready)
@@ -85,17 +90,21 @@ class Leasing:
         *,
         model: str | None = None,
         takes_slot: bool = True,
+        own: bool = False,
     ) -> Lease | None:
         """Lease the instance that will answer soonest; None if none has a free slot.
 
-        ``only``: the instance of that launch. It is counted before anything else
-        happens, so no two requests are misled by the same count.
+        ``only``: the instance of that launch; ``own``: no server of others. It is
+        counted before anything else happens, so no two requests are misled by the same
+        count.
         """
         ready = self._ready
         if takes_slot and self.is_limited:
             ready = [leases for leases in ready if leases.has_free_slot]
         if only is not None:
             ready = [leases for leases in ready if leases.is_of(only)]
+        if own:
+            ready = [leases for leases in ready if not leases.is_external]
         if not ready:
             return None
         chosen = ready[0] if len(ready) == 1 else self._choose(ready, model)

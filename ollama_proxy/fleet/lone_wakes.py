@@ -81,14 +81,23 @@ class LoneWakes:
         """Tell whether no launch is under way or to come by itself."""
         return is_given_up(self._controller.record, self._controller.policy)
 
-    async def wake(self, model: str | None, *, forced: bool) -> None:
+    @property
+    def is_own_coming(self) -> bool:
+        """Tell whether the instance is ready or asked for: there is no other."""
+        return True
+
+    async def wake(
+        self, model: str | None, *, forced: bool = False, own: bool = False
+    ) -> None:
         """Begin a launch, or join the one that is under way."""
+        del own  # there is but one instance
         self._wanted_model = model
         if self._is_asked(forced=forced):
             await self._controller.wake(Wake(self._draw_launch_id(), model, forced))
 
-    def join(self, model: str | None) -> None:
+    def join(self, model: str | None, *, own: bool = False) -> None:
         """Ask for an instance where no launch begins: one is under way, or to come."""
+        del own
         self._wanted_model = model
         if (
             self._is_asked(forced=False)

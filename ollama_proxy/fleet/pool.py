@@ -6,7 +6,7 @@ Decides which instance serves a request, and wakes and stops instances. Waiting 
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ollama_proxy.base.clock import Clock
@@ -229,6 +229,14 @@ class Pool:
         facts, now = self._wakes.facts(), self._clock.now()
         planned = plan(facts, now)
         return planned, explain(facts, planned, now)
+
+    def spill(self, spills: Callable[[str], bool]) -> None:
+        """Have models answered by instances of ours that servers of others lack.
+
+        ``spills`` tells whether they lack one, and an offer of ours is known to have
+        it, or may pull it.
+        """
+        self._admission.spills = spills
 
     def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""

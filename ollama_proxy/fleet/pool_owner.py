@@ -38,10 +38,14 @@ _DOWN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Remembers that somebody asked for an instance, until one is ready."""
+    """Remembers that somebody asked for an instance, until one is ready.
+
+    ``own``: one of ours, since servers of others lack the model.
+    """
 
     model: str | None
     since: float
+    own: bool = False
 
 
 class PoolOwner:
@@ -127,9 +131,18 @@ class PoolOwner:
     @property
     def _is_awake(self) -> bool:
         """Tell whether an instance is ready, or one of ours is starting."""
-        return any(c.record.state in AWAKE for c in self._owned) or any(
+        return self._is_own_awake or any(
             c.record.state is State.READY for c in self._external
         )
+
+    @property
+    def is_own_coming(self) -> bool:
+        """Tell whether an instance of ours is ready, or asked for."""
+        return self._wishes_own or self._is_own_awake or self._is_reserving
+
+    @property
+    def _is_own_awake(self) -> bool:
+        return any(controller.record.state in AWAKE for controller in self._owned)
 
     @property
     def _is_reserving(self) -> bool:
@@ -153,24 +166,33 @@ class PoolOwner:
 
     def note(self, controller: Controller, before: Record, after: Record) -> None:
         """Take in a change of state of one instance."""
-        if after.state is State.READY:
+        is_own = controller in self._owned
+        if after.state is State.READY and (is_own or not self._wishes_own):
             self._wish = None
-        if controller in self._owned:
+        if is_own:
             self.book.note(controller, before, after)
         self.look()
 
-    def join(self, model: str | None) -> None:
+    @property
+    def _wishes_own(self) -> bool:
+        return self._wish is not None and self._wish.own
+
+    def join(self, model: str | None, *, own: bool = False) -> None:
         """Note for those that start that one more request waits for them."""
+        self._is_stopped = False
         now, grain_s = self._clock.now(), self._timing.wake_grain_s
         for controller in self._owned:
             is_starting = controller.record.state is State.STARTING
             if is_starting and not was_just_woken(controller, now, grain_s):
                 controller.apply(ANY_WAKE)
-        if not self._is_awake and self._accepts():
-            self._wish = self._wish or Wish(model, now)
+        is_served = self.is_own_coming if own else self._is_awake
+        if not is_served and self._accepts():
+            self._wish = self._wish or Wish(model, now, own)
             self.look()
 
-    async def wake(self, model: str | None, *, forced: bool) -> None:
+    async def wake(
+        self, model: str | None, *, forced: bool = False, own: bool = False
+    ) -> None:
         """Remember that an instance is wanted, and begin at once.
 
         Raises `StoreError` if the launch can't be written to disk; then it does not
@@ -178,14 +200,14 @@ class PoolOwner:
         """
         if not self._accepts():
             return
-        self._is_stopped = False
         if forced:
             self.book.forgive()
-        self.join(model)
-        if self._is_awake:
+        is_served = self._is_own_awake if own else self._is_awake
+        self.join(model, own=own)
+        if is_served:
             return
         since = self._clock.now() if self._wish is None else self._wish.since
-        self._wish = Wish(model, since)
+        self._wish = Wish(model, since, own or self._wishes_own)
         for controller in self._owned:
             if controller.is_reserving:
                 await controller.wake(ANY_WAKE)  # which waits until that is done
@@ -237,7 +259,11 @@ class PoolOwner:
         if self._is_stopped:
             policy = replace(policy, min_instances=0)
         refusal = "" if self._accepts() else "the proxy starts nothing now"
-        return self._survey.facts(policy, waiting, refusal, self._drained_at)
+        facts = self._survey.facts(policy, waiting, refusal, self._drained_at)
+        if self._wishes_own or self._waiters.any_to_wake_own():
+            ours = tuple(one for one in facts.instances if not one.is_external)
+            facts = replace(facts, instances=ours)  # the others don't help
+        return facts
 
     def plan(self) -> Plan:
         """Return what the pool would do now."""

@@ -19,9 +19,13 @@ Claim = Callable[[], Lease | None]
 
 
 class Wants(Enum):
-    """Says whether a waiting request may wake an instance, or only join a launch."""
+    """Says whether a waiting request may wake an instance, or only join a launch.
+
+    ``TO_WAKE_OWN``: one of ours, since servers of others lack its model.
+    """
 
     TO_WAKE = "wake"
+    TO_WAKE_OWN = "wake own"
     TO_JOIN = "join"
 
 
@@ -89,11 +93,15 @@ class Waiters:
 
     def any_to_wake(self) -> bool:
         """Tell whether a request waits that may have an instance woken."""
-        return any(one.wants is Wants.TO_WAKE for one in self._waiting)
+        return any(one.wants is not Wants.TO_JOIN for one in self._waiting)
+
+    def any_to_wake_own(self) -> bool:
+        """Tell whether a request waits that no server of others can answer."""
+        return any(one.wants is Wants.TO_WAKE_OWN for one in self._waiting)
 
     def facts(self) -> Waiting:
         """Count those that wait now, for the plan of their pool."""
-        waking = [one.since for one in self._waiting if one.wants is Wants.TO_WAKE]
+        waking = [one.since for one in self._waiting if one.wants is not Wants.TO_JOIN]
         now = asyncio.get_running_loop().time()
         oldest_s = now - min(waking) if waking else 0.0
         return Waiting(len(waking), oldest_s, len(self._waiting) - len(waking))

@@ -40,10 +40,19 @@ class Wakes(Protocol):
     def is_vain(self) -> bool:
         """Tell whether no launch is under way, nor one to come by itself."""
 
-    async def wake(self, model: str | None, *, forced: bool) -> None:
-        """Begin a launch, or join the one under way. Raises `StoreError`."""
+    @property
+    def is_own_coming(self) -> bool:
+        """Tell whether an instance of ours is ready, or asked for."""
 
-    def join(self, model: str | None) -> None:
+    async def wake(
+        self, model: str | None, *, forced: bool = False, own: bool = False
+    ) -> None:
+        """Begin a launch, or join the one under way. Raises `StoreError`.
+
+        ``own``: servers of others won't do.
+        """
+
+    def join(self, model: str | None, *, own: bool = False) -> None:
         """Note one more wish where no launch has to be written down."""
 
     def rest(self) -> None:

@@ -121,3 +121,48 @@ async def test_a_client_that_polls_does_not_put_off_the_cloud() -> None:
     await pools.pool.aclose()
 
     assert pools.starts == {"cloud": 1}
+
+
+@in_virtual_time
+async def test_a_model_that_the_box_lacks_is_answered_by_the_cloud_at_once() -> None:
+    pools = await box_and_cloud()
+    pools.pool.spill(lambda model: model == "large")
+    assert pools.pool.try_lease(model="large") is None
+    lease = await pools.pool.lease("large", wait_s=300.0)
+    assert lease is not None
+    assert pools.record("cloud").leases == 1
+    with await pools.lease():
+        assert on_box(pools) == 1
+    again = pools.pool.try_lease(model="large")
+    assert again is not None
+    assert again.launch_id == lease.launch_id
+    await pools.pool.aclose()
+
+    assert pools.launches == {"cloud": 1}
+
+
+@in_virtual_time
+async def test_a_client_that_was_told_503_for_such_a_model_finds_the_cloud_coming() -> (
+    None
+):
+    pools = await box_and_cloud()
+    pools.pool.spill(lambda model: model == "large")
+    for _ in range(9):
+        assert await pools.pool.lease("large", wait_s=0.0) is None
+        await asyncio.sleep(1.0)
+    assert pools.starts == {"cloud": 1}
+    await until(lambda: pools.record("cloud").state is State.READY, 300.0)
+    assert pools.pool.try_lease(model="large") is not None
+    await pools.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_model_that_no_offer_has_starts_nothing() -> None:
+    pools = await box_and_cloud()
+    pools.pool.spill(lambda _model: False)
+    with await pools.lease():
+        assert on_box(pools) == 1  # which refuses it in its own words
+    await asyncio.sleep(HOUR_S)
+    await pools.pool.aclose()
+
+    assert pools.starts == {"cloud": 0}
