@@ -95,11 +95,14 @@ class LocalBackend:
 
     async def start(self, launch_id: LaunchId) -> None:
         """Run the program, unless a process of this launch already lives."""
-        if await asyncio.to_thread(self._find, launch_id):
+        living = await asyncio.to_thread(lambda: list(self._processes()))
+        if any(process.launch_id == launch_id for process in living):
             return
         environment = os.environ | ollama_environment(
             host=_HOST, port=_free_port(), given=self._environment
         )
+        if living:  # at its start Ollama deletes what others may be pulling here
+            environment.setdefault("OLLAMA_NOPRUNE", "true")
         environment |= {OWNER_VARIABLE: self._owner_id, LAUNCH_VARIABLE: launch_id}
         try:
             process = await asyncio.create_subprocess_exec(

@@ -230,3 +230,18 @@ async def test_the_variables_of_an_offer_win_over_those_of_the_proxy(
     await backend.aclose()
 
     assert found.items() >= given.items()
+
+
+async def test_a_second_program_deletes_nothing_that_the_first_may_be_pulling() -> None:
+    program = Program((sys.executable, "-c", "import time; time.sleep(60)"), False)
+    backend, second = LocalBackend("0123456789abcdee", program), LaunchId("l01")
+    told: list[str | None] = []
+    for launch_id in (LAUNCH, second):
+        await backend.start(launch_id)
+        process = psutil.Process(backend._children[launch_id].pid)
+        told.append(process.environ().get("OLLAMA_NOPRUNE"))
+    for launch_id in (LAUNCH, second):
+        await backend.stop(launch_id)
+    await backend.aclose()
+
+    assert told == [None, "true"]
