@@ -71,8 +71,8 @@ def validated(
 
 
 def by_line(faults: Iterable[str]) -> list[str]:
-    """Return sentences in the order of the lines that they begin with, those last."""
-    return sorted(faults, key=_line)
+    """Return sentences by the lines that they begin with, each once."""
+    return sorted(dict.fromkeys(faults), key=_line)
 
 
 def _line(fault: str) -> int:

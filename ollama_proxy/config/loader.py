@@ -95,6 +95,9 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
         if not found.pools.offers:
             faults += _contradictions(settings, backends)
         settings = with_pools(settings, found.pools, offers, reader)
+    else:  # the pools are read all the same: every fault is reported at once
+        plain = Settings.model_validate({}, context=Read(selection))
+        with_pools(plain, found.pools, offers, reader)
     faults += by_line(reader.faults)
     if faults or settings is None:
         raise SettingsError(faults)

@@ -378,6 +378,27 @@ impatience = 2
     assert lines == [1, 2, 5, 7, 9, 10, 11]
 
 
+def test_faults_of_other_settings_hide_none_of_pools(tmp_path: Path) -> None:
+    text = f'hold = "soon"\n{BASE}[pools.p]\noffers = ["b"]\nmodels = ["*", "x"]\n'
+
+    found = told(tmp_path, text)
+
+    assert [one.split(":")[1] for one in found] == [" hold", "5", "6"]
+
+
+def test_a_wrong_variable_that_two_offers_take_is_told_once(tmp_path: Path) -> None:
+    text = '[offers.a]\nbackend="exoscale"\n[offers.b]\nbackend="exoscale"\n'
+    env = {
+        "EXOSCALE_API_KEY": "EXO1",
+        "EXOSCALE_API_SECRET": "s",
+        "EXOSCALE_DISK_SIZE": "1",
+    }
+
+    (found,) = told(tmp_path, text, env)
+
+    assert found.startswith("EXOSCALE_DISK_SIZE: Input should be greater than")
+
+
 def test_the_value_of_an_unknown_key_is_not_told(tmp_path: Path) -> None:
     found = told(tmp_path, BASE + 'api_secrt = "s3cr3t"')
 
