@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.errors import CapacityError
 from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId
-from ollama_proxy.simulator.state import Manners
+from ollama_proxy.simulator.server import (
+    SIMULATOR,
+    Manners,
+    Simulator,
+    build_simulator,
+)
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import HURRIED, RunningProxy, running_proxy
 
@@ -289,3 +296,89 @@ hold = "60s"
         assert statuses == {200}
         await proxy.until(lambda: cloud.running == 0)
     await home.aclose()
+
+
+class HurriedClock(SystemClock):
+    """A clock that runs twenty times as fast, for what takes half a minute."""
+
+    def now(self) -> float:
+        return super().now() * 20.0
+
+
+@asynccontextmanager
+async def box_at(port: int) -> AsyncIterator[tuple[Simulator, int]]:
+    """Run a box of somebody else's on a port; its connections are reset at the end."""
+    app = build_simulator(Manners(), models=["tiny"])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
+    try:
+        yield app[SIMULATOR], runner.addresses[0][1]
+    finally:
+        for connection in runner.server.connections if runner.server else ():
+            if connection.transport is not None:
+                connection.transport.abort()
+        await runner.cleanup()
+
+
+def chats(simulator: Simulator) -> int:
+    return simulator.counters.requests.get("/api/chat", 0)
+
+
+async def test_the_cloud_serves_while_the_box_is_away_and_leaves_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    cloud = InProcessBackend()
+    async with box_at(0) as (box, port):
+        url = f"http://127.0.0.1:{port}"
+        file = tmp_path / "ollama-proxy.toml"
+        file.write_text(BOX_FIRST.format(url=url))
+        running = running_proxy(
+            tmp_path / "state",
+            file=file,
+            backends={"home": StaticBackend(url), "cloud": cloud},
+            clock=HurriedClock(),
+            timing=HURRIED,
+        )
+        proxy = await running.__aenter__()
+        try:
+            await proxy.until(lambda: ready(proxy) == 1)
+            statuses = [(await chat(proxy))[0] for _ in range(3)]
+            assert (chats(box), cloud.launches) == (3, 0)
+        except BaseException:
+            await running.__aexit__(None, None, None)
+            raise
+    try:
+        statuses += [one for one, _ in await asyncio.gather(*map(chat, [proxy] * 4))]
+        assert cloud.launches == 1
+
+        async with box_at(port) as (box, _):
+            while cloud.running:
+                statuses.append((await chat(proxy))[0])
+                await asyncio.sleep(0.02)
+            before = chats(box)
+            statuses.append((await chat(proxy))[0])
+
+            assert chats(box) == before + 1
+            assert {*statuses} == {200}
+            assert cloud.launches == 1
+    finally:
+        await running.__aexit__(None, None, None)
+
+
+BOX_FIRST = """
+[offers.home]
+backend = "static"
+upstream_url = "{url}"
+slots = 2
+[offers.cloud]
+backend = "local"
+slots = 2
+[pools.main]
+models = ["*"]
+offers = ["home", "cloud"]
+idle_timeout = "60s"
+keep_extra = "10s"
+spill_after = "0.1s"
+hold = "60s"
+"""

@@ -369,3 +369,111 @@ async def test_requests_for_two_pools_at_once_wake_both(pools: TwoPools) -> None
 
     assert {status for status, _, _ in answers} == {200}
     assert (pools.big.launches, pools.small.launches) == (1, 1)
+
+
+async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0.01)
+
+
+async def test_a_body_in_chunks_is_read_until_its_model_is_seen(
+    pools: TwoPools,
+) -> None:
+    await pools.wake("big", "small")
+    pieces = [
+        b'{"prompt":"',
+        b"a" * 300_000,
+        b'","stream":false,"mo',
+        b'del":"big:70b"}',
+    ]
+
+    async with pools.proxy.session.post(
+        f"{pools.proxy.url}/api/generate", data=in_pieces(*pieces)
+    ) as reply:
+        assert (reply.status, (await reply.json())["model"]) == (200, "big:70b")
+
+    assert asked(pools.small, "/api/generate") == 0
+
+
+async def test_a_body_that_waits_to_be_invited_is_invited_for_its_model(
+    pools: TwoPools,
+) -> None:
+    await pools.wake("small")
+    body = json.dumps(generate("small:3b", filler="x" * 400_000)).encode()
+    head = (
+        b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+        b"Content-Type: application/json\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body)
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", pools.proxy.port)
+    writer.write(head)
+    async with asyncio.timeout(30):
+        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+        writer.write(body)
+        answer = await reader.read()
+    writer.close()
+
+    assert b"HTTP/1.1 200 OK" in answer
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_an_upload_of_speech_lands_where_its_form_says(
+    pools: TwoPools, *, is_first: bool
+) -> None:
+    await pools.wake("big", "small")
+    parts = [
+        b'name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+        + bytes(500_000),
+        b'name="model"\r\n\r\nbig:70b',
+    ]
+    body = b"".join(
+        b"--XX\r\nContent-Disposition: form-data; " + part + b"\r\n"
+        for part in (reversed(parts) if is_first else parts)
+    )
+
+    await pools.ask(
+        "/v1/audio/transcriptions",
+        body + b"--XX--\r\n",
+        Content_Type="multipart/form-data; boundary=XX",
+    )
+
+    path = "/v1/audio/transcriptions"
+    assert (asked(pools.big, path), asked(pools.small, path)) == (1, 0)
+
+
+async def test_a_packed_body_is_refused_with_the_reason(pools: TwoPools) -> None:
+    status, told, _ = await pools.ask(
+        "/v1/chat/completions", b"(\xb5/\xfd...", Content_Encoding="zstd"
+    )
+
+    assert status == 415
+    assert "zstd" in told["error"]["message"]
+    assert (pools.state("big"), pools.state("small")) == ("cold", "cold")
+
+
+async def test_a_large_file_is_passed_on_as_it_comes(pools: TwoPools) -> None:
+    await pools.wake("small")
+    data = bytes(40 << 20)
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+    assert (await pools.ask(f"/api/blobs/{digest}", data))[0] == 201
+    assert pools.small.simulator.store.blobs[digest] == len(data)
+
+
+async def test_a_refused_request_leaves_the_connection_usable(pools: TwoPools) -> None:
+    await pools.wake("small")
+    for _ in range(3):
+        assert (await pools.ask("/api/generate", generate("other")))[0] == 404
+        assert (await pools.ask("/api/generate", generate("small:3b")))[0] == 200
+
+
+async def test_bodies_of_several_pools_are_given_back_to_the_budget(
+    pools: TwoPools,
+) -> None:
+    await pools.wake("small")
+    long = generate("small:3b", filler="x" * 2_000_000)
+    for model in ("small:3b", "other", "big:70b"):
+        await pools.ask("/api/generate", {**long, "model": model})
+
+    assert pools.proxy.parts.budget.taken == 0

@@ -20,6 +20,16 @@ def add_pool(table: Table, pool: dict[str, Any]) -> None:
             table.add_row("", Text(_offer(one), style="red"))
 
 
+def pool_line(pool: dict[str, Any]) -> str:
+    """Return on one line what goes on in a pool; it changes when that does."""
+    states = [one["state"] for one in pool["instances"]]
+    counted = [f"{states.count(one)} {one}" for one in dict.fromkeys(states)]
+    return (
+        f"{pool['name']}: {', '.join(counted) or 'nothing runs'},"
+        f" {pool['in_flight']} in flight, {pool['waiting']} waiting"
+    )
+
+
 def _pool(pool: dict[str, Any]) -> str:
     serves = ", ".join(pool.get("serves") or ())
     return (

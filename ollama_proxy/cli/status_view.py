@@ -16,7 +16,7 @@ from rich.text import Text
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.terminal_text import shown, shown_json, shown_lines, shown_values
 from ollama_proxy.cli.admin_client import ProxyClient
-from ollama_proxy.cli.pools_view import add_pool
+from ollama_proxy.cli.pools_view import add_pool, pool_line
 
 _REFRESH_S = 0.5
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}
@@ -113,7 +113,10 @@ def status_line(status: dict[str, Any]) -> str:
         tenths = int((status["progress"] or 0.0) * 10)
         stage = f"{status['stage']} {status['detail'] or ''}".strip()
         words.append(f"{stage}, {tenths * 10} %")
-    words.append(f"{status['in_flight']} in flight, {status['waiting']} waiting")
+    if len(pools := status.get("pools") or ()) > 1:
+        words = [pool_line(pool) for pool in pools]
+    else:
+        words.append(f"{status['in_flight']} in flight, {status['waiting']} waiting")
     if status["error"]:
         words.append(f"error: {status['error']}")
     return shown("  ".join(words))

@@ -54,6 +54,7 @@ class Parts:
     """Holds the long-lived parts of a running proxy."""
 
     pools: PoolMap
+    budget: BodyBudget
     relay: UpstreamClient
     probing: aiohttp.ClientSession
     fast_path: FastPath | None
@@ -153,6 +154,7 @@ def _parts(
     first = services.pools.first
     return Parts(
         services.pools,
+        services.budget,
         fleet.relay,
         fleet.probing,
         FastPath(services, access=access, clock=clock) if settings.fast_path else None,

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ollama_proxy.cli.pools_view import add_pool
+from ollama_proxy.cli.pools_view import add_pool, pool_line
 
 INSTANCE: dict[str, Any] = {
     "slot": "big/0/one",
@@ -73,3 +73,12 @@ def test_an_offer_that_is_not_tried_tells_why_and_for_how_long() -> None:
         "offer one is passed over for 60 s: no room",
         "offer two is off: key revoked",
     ]
+
+
+def test_a_line_counts_instances_by_their_state() -> None:
+    starting = {**INSTANCE, "state": "starting"}
+
+    line = pool_line({**POOL, "instances": [INSTANCE, starting, INSTANCE]})
+
+    assert line == "big: 2 ready, 1 starting, 2 in flight, 3 waiting"
+    assert "nothing runs" in pool_line({**POOL, "instances": []})

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import LogCapture
 
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.restore_plan import (
     Copying,
@@ -325,3 +326,54 @@ async def test_a_sticky_pull_that_is_cut_fails_no_launch(tmp_path: Path) -> None
         status = await proxy.status()
 
     assert [lost["model"] for lost in status["lost_models"]] == ["gone:latest"]
+
+
+def test_a_created_model_is_remembered_with_its_launch(
+    sticky: RestoredModels, store: SqliteStore
+) -> None:
+    sticky.created("Mine", LaunchId("l1"))
+    sticky.copied("mine", "yours")
+    sticky.created("old")
+
+    again = RestoredModels(store, (), restores=True)
+
+    assert again.created_on() == {"mine:latest": "l1", "yours:latest": "l1"}
+
+
+def test_a_created_model_is_not_lost_while_its_instance_serves(
+    sticky: RestoredModels,
+) -> None:
+    sticky.created("mine", LaunchId("l1"))
+    sticky.created("gone", LaunchId("l0"))
+    sticky.has_ready = lambda launch_id: launch_id == "l1"
+
+    sticky.settle({"tiny:latest"}, {})  # another instance of the pool is ready
+
+    assert [model.name for model in sticky.lost()] == ["gone:latest"]
+
+
+def test_a_pool_remembers_the_models_that_are_its_own_now(store: SqliteStore) -> None:
+    one = RestoredModels(store, (), restores=True)
+    one.pulled("big:1", insecure=False)
+    one.pulled("small:1", insecure=False)
+
+    def of(prefix: str) -> RestoredModels:
+        return RestoredModels(
+            store, (), restores=True, serves=lambda name: name.startswith(prefix)
+        )
+
+    big, small = of("big"), of("small")
+
+    assert (big.expected([]), small.expected([])) == (["big:1"], ["small:1"])
+
+
+def test_instances_that_keep_their_models_have_nothing_restored(
+    sticky: RestoredModels,
+) -> None:
+    sticky.pulled("new", insecure=False)
+    kept = sticky.without_restoring()
+    sticky.deleted("tiny")
+
+    assert sticky.steps(set()) == [Pulling("new", insecure=False)]
+    assert kept.steps(set()) == []
+    assert kept.without_deleted(["tiny"]) == []

@@ -99,3 +99,9 @@ def test_a_hundred_large_types_are_not_kept() -> None:
         assert tracemalloc.get_traced_memory()[0] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_the_name_of_a_pool_is_for_the_proxy_alone() -> None:
+    sent = CIMultiDict({"x-OLLAMA-proxy-pool": "big", "X-Ollama-Proxy-Pools": "kept"})
+
+    assert [*for_upstream(sent)] == ["X-Ollama-Proxy-Pools"]
