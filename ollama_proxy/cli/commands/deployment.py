@@ -91,6 +91,12 @@ def _set_up(
     out.print("the running proxy does it")
     for step in told:
         tell(step)
+    others = [one.name for one in settings.offers if one.name != name]
+    if image is None and offer is None and others:
+        tell(
+            f"the running proxy deleted what {name!r} has; stop it to delete what"
+            f" others have: {', '.join(others)}"
+        )
 
 
 async def _set_up_alone(

@@ -1,9 +1,13 @@
 """`deploy` and `delete`: their questions, and their end without a terminal."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ollama_proxy.cli import control_client
+from ollama_proxy.cli.commands import deployment
+from ollama_proxy.server.control_socket import ControlOrder
 from tests.black_box import run_cli
 
 SENTENCE = " There is no terminal to answer at, so nothing was touched; --yes answers\n"
@@ -34,3 +38,22 @@ def test_a_deletion_with_its_answer_asks_nobody(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "the backend 'local' has nothing to be deployed" in done.stderr
+
+
+def test_a_deletion_by_a_running_proxy_says_which_offers_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders: list[ControlOrder] = []
+
+    def ask(_folder: Path, order: ControlOrder) -> Iterator[str]:
+        orders.append(order)
+        return iter(["deleted"])
+
+    monkeypatch.setattr(control_client, "ask_running", ask)
+    path = tmp_path / "c.toml"
+    path.write_text('[offers.a]\nbackend = "local"\n[offers.b]\nbackend = "local"\n')
+    deployment.delete(path, yes=True)
+    told = capsys.readouterr().out
+
+    assert [order.backend for order in orders] == ["a"]
+    assert "deleted what 'a' has; stop it to delete what others have: b" in told
