@@ -1,11 +1,15 @@
 """Build what belongs to each pool besides its instances: models, words, pulls."""
 
+import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import msgspec
+
 from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.composition.backend import groups_of
 from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.composition.pools import PoolParts
@@ -13,10 +17,13 @@ from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
 from ollama_proxy.config.pools import DEFAULT_POOL, PoolSpec
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
-from ollama_proxy.core.ollama.catalog import Catalog
+from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
+from ollama_proxy.core.ollama.listed_models import models_by_name
 from ollama_proxy.fleet.backend import SupportsModelListing, Traits, place_of
+from ollama_proxy.fleet.instance_client import InstanceClient
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.fleet.offer_models import OfferModels
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.change_notes import ChangeNotes
@@ -77,7 +84,8 @@ class PoolServicesBuilder:
         catalogue, book = self._catalogue(parts, place), LessonBook(place, clock)
         pulls, places = self._pulls(), _places(parts)
         others = OtherInstances(parts.pool, self._fleet.relay, pulls, places)
-        unknown = self._unknown(parts, catalogue, book, pulls)
+        models = offer_models_of(spec.name, parts, self._fleet, self._store)
+        unknown = self._unknown(parts, catalogue, book, pulls, models)
         keeper = self._keeper(parts, catalogue, place, unknown)
         status = self._status(spec, parts)
         return PoolServices(
@@ -111,11 +119,12 @@ class PoolServicesBuilder:
                 pulls=pulls,
                 notes=ChangeNotes(parts.restored, places),
                 others=others,
-                changed=keeper.models_changed,
+                changed=partial(_models_changed, keeper, models),
             ),
             gpus=parts.gpus,
             status=status,
             replies=OwnReplies(ColdAnswers(catalogue), status, self._fleet.mark, clock),
+            offer_models=models,
         )
 
     def _catalogue(self, parts: PoolParts, place: Place) -> Catalog:
@@ -138,7 +147,12 @@ class PoolServicesBuilder:
         )
 
     def _unknown(
-        self, parts: PoolParts, catalogue: Catalog, book: LessonBook, pulls: Pulls
+        self,
+        parts: PoolParts,
+        catalogue: Catalog,
+        book: LessonBook,
+        pulls: Pulls,
+        models: OfferModels | None,
     ) -> UnknownModels:
         traits = traits_of(parts.offers)
         return UnknownModels(
@@ -148,7 +162,7 @@ class PoolServicesBuilder:
             book=book,
             clock=self._clock,
             starts_empty=traits.starts_empty,
-            also_known=partial(_being_fetched, pulls, parts.restored),
+            also_known=partial(_known_besides, pulls, parts.restored, models),
         )
 
     def _keeper(
@@ -176,6 +190,42 @@ class PoolServicesBuilder:
             disk=self._store,
             neighbours=self._neighbours,
         )
+
+
+def offer_models_of(
+    pool: str, parts: PoolParts, fleet: Fleet, store: Store
+) -> OfferModels | None:
+    """Return what knows the models of each offer; None if one list does for all.
+
+    That is so unless a server of others stands beside instances of ours.
+    """
+    traits = [offer.backend.traits for offer in parts.offers]
+    if len({one.externally_managed for one in traits}) == 1:
+        return None
+    client = InstanceClient(fleet.probing, fleet.mark, fleet.timing)
+    places = {
+        offer.name: store.place(f"models of {place_name(pool, offer)}")
+        for offer in parts.offers
+    }
+    models = OfferModels(
+        parts.pool.controllers,
+        present=client.present,
+        known={name: _names_in(place.contents()) for name, place in places.items()},
+        save=lambda offer, names: _save_names(places[offer], names),
+    )
+    parts.pool.spill(models.spills)
+    return models
+
+
+def _names_in(contents: Snapshot | None) -> frozenset[str]:
+    return frozenset() if contents is None else frozenset(models_by_name(contents.tags))
+
+
+def _save_names(place: Place, names: frozenset[str]) -> None:
+    """Write the names down for the next process; without a disk it asks again."""
+    tags = msgspec.json.encode({"models": [{"name": name} for name in sorted(names)]})
+    with contextlib.suppress(StoreError):
+        place.put_contents(Snapshot(tags, ""))
 
 
 def place_name(pool: str, offer: Offer) -> str:
@@ -214,7 +264,16 @@ def _forget_instance(places: Whereabouts, before: Record, after: Record) -> None
         places.gone(before.launch_id)
 
 
-def _being_fetched(pulls: Pulls, restored: RestoredModels | None) -> Sequence[str]:
-    """Return the models that instances are about to have."""
+def _known_besides(
+    pulls: Pulls, restored: RestoredModels | None, models: OfferModels | None
+) -> Sequence[str]:
+    """Return the models that instances are about to have, or those of some offer."""
     named = [pull.request.model_name for pull in pulls.under_way()]
+    named += models.own() if models is not None else []
     return named + (restored.hoped_for() if restored is not None else [])
+
+
+def _models_changed(keeper: CatalogRefresher, models: OfferModels | None) -> None:
+    keeper.models_changed()
+    if models is not None:
+        models.models_changed()

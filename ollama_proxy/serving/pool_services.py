@@ -10,6 +10,7 @@ from ollama_proxy.core.ollama.routes import ColdAnswer
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.offer_models import OfferModels
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
@@ -34,7 +35,8 @@ _OK = 200
 class PoolServices:
     """Holds one pool, what it knows of its models, and what answers in its name.
 
-    ``restored`` is None if models that clients pulled are not to be pulled again.
+    ``restored`` is None if models that clients pulled are not to be pulled again,
+    ``offer_models`` where no server of others stands beside instances of ours.
     """
 
     name: str
@@ -55,6 +57,7 @@ class PoolServices:
     gpus: Mapping[str, GpuLook]
     status: PoolStatus
     replies: OwnReplies
+    offer_models: OfferModels | None = None
 
     def lease(self, context: RequestContext, plan: Relay | Observe) -> Lease | None:
         """Lease the instance that a plan counts on; None if none is ready now."""
@@ -95,10 +98,14 @@ class PoolServices:
         """Begin to own the instances, and to keep the catalogue true."""
         self.pool.start()
         self.keeper.start()
+        if self.offer_models is not None:
+            self.offer_models.start()
 
     async def aclose(self) -> None:
         """End what goes on for the models, and write down what is known of them."""
         await self.keeper.aclose()
+        if self.offer_models is not None:
+            await self.offer_models.aclose()
         self.book.close()
         await self.others.aclose()
         await self.pulls.aclose()
