@@ -5,6 +5,7 @@ Decides nothing and changes nothing.
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,8 @@ from ollama_proxy.core.lifecycle.fault_words import (
 )
 from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Record, State
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
+from ollama_proxy.core.obstacle_words import is_off, next_try_s, obstacle_words
+from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus, retry_after_s
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.neighbours import Neighbours
@@ -32,18 +35,21 @@ from ollama_proxy.serving.offer_status import offers_body
 _LONGEST_RETRY_S = 60.0
 
 _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
+_AT_REST = len(_RANKS)
 
 
 class _CachedStatus(NamedTuple):
     """Holds the status text, cached for 100 ms as long as the record does not change.
 
-    ``wait_s``: in how many seconds a retry is worthwhile; None if unknown.
+    ``wait_s``: in how many seconds a retry is worthwhile; None if unknown. ``is_off``:
+    nothing starts until somebody acts.
     """
 
     record: Record
     tenth: int
     waiting: ProvisioningStatus
     wait_s: float | None
+    is_off: bool
 
 
 class Disk(Protocol):
@@ -106,22 +112,41 @@ class PoolStatus:
         return waiting._replace(status="idle", message=message, eta_s=None)
 
     def _situation(self, controller: Controller, tenth: int) -> _CachedStatus:
-        record = controller.record
-        failed = is_error(record)
+        record, now = controller.record, self.clock.now()
+        hindered = self._hindered(controller)
+        failed = is_error(record) if hindered is None else bool(hindered)
         starting = record.state is State.STARTING
         elapsed_s = self._elapsed_s(record)
         eta_s = self._eta_s(controller, elapsed_s) if not failed else None
         wait_s = self._pause_s(record) if failed else eta_s
+        if hindered:
+            wait_s = max(1.0, next_try_s(hindered, now))
+        words = obstacle_words(hindered, now) if hindered else ""
+        locked = is_off(hindered) if hindered else record.lockout is not None
         waiting = ProvisioningStatus(
             status="error" if failed else "provisioning",
-            message=self._message(controller, eta_s),
+            message=words or self._message(controller, eta_s, failed=failed),
             stage=record.progress.stage.value if starting else None,
             progress=self._progress(controller),
             elapsed_s=elapsed_s,
             eta_s=round(eta_s, 1) if eta_s is not None else None,
             retry_after=None,
         )
-        return _CachedStatus(record, tenth, waiting, wait_s)
+        return _CachedStatus(record, tenth, waiting, wait_s, locked)
+
+    def _hindered(self, controller: Controller) -> Mapping[str, Obstacle] | None:
+        """Return why no offer is asked, if that is so; None: the record tells all.
+
+        That is for a pool of several instances or offers that has none on its way: a
+        failed launch is no failure of the pool while another offer may be asked.
+        """
+        if len(self.pool.controllers) == 1 or _rank(controller) < _AT_REST:
+            return None
+        found = self.pool.obstacles()
+        own = [c for c in self.pool.controllers if not _is_external(c)]
+        if not own:
+            return None
+        return found if len(found) == len({c.offer.name for c in own}) else {}
 
     def _eta_s(self, controller: Controller, elapsed_s: float | None) -> float | None:
         """Return how long a launch still takes, by its stage if others had that one."""
@@ -142,11 +167,15 @@ class PoolStatus:
         return max(1.0, ends_at - self.clock.now())
 
     def foremost(self) -> Controller:
-        """Return the instance that is closest to serving."""
+        """Return the instance that is closest to serving; else what is asked next."""
         controllers = self.pool.controllers
         if len(controllers) == 1:
             return controllers[0]
-        return min(controllers, key=lambda c: _RANKS.get(c.record.state, len(_RANKS)))
+        first = min(controllers, key=_rank)
+        if _rank(first) < _AT_REST:
+            return first
+        found = self.pool.obstacles()
+        return min(controllers, key=lambda one: _delay(one, found))
 
     def _elapsed_s(self, record: Record) -> float | None:
         if record.state is not State.STARTING:
@@ -166,11 +195,13 @@ class PoolStatus:
         self._furthest = (record.launch_id, at)
         return at
 
-    def _message(self, controller: Controller, eta_s: float | None) -> str:
+    def _message(
+        self, controller: Controller, eta_s: float | None, *, failed: bool
+    ) -> str:
         record = controller.record
-        if record.state is State.STOPPING and is_error(record):
+        if record.state is State.STOPPING and failed:
             return self.error(record) or "the instance can't be stopped"
-        if is_error(record) and (record.fault or record.lockout):
+        if failed and (record.fault or record.lockout):
             return failure_words(record, self.clock.now())
         left = "" if eta_s is None else f", about {eta_s:.0f} s left"
         kind = "simulated instance" if self.simulated else "instance"
@@ -241,7 +272,32 @@ def _is_telling(record: Record) -> bool:
     return record.state not in AT_REST or record.fault is not None
 
 
+def _rank(controller: Controller) -> int:
+    """Return how far an instance is from serving; a failed launch never does.
+
+    One that can't be stopped comes before all that rest.
+    """
+    record = controller.record
+    fails = record.leaving or (record.failed and record.stop_error is None)
+    if record.state is State.STOPPING and fails:
+        return _AT_REST
+    return _RANKS.get(record.state, _AT_REST)
+
+
+def _delay(controller: Controller, found: Mapping[str, Obstacle]) -> float:
+    """Return when the offer of an instance at rest is asked: -inf is now."""
+    if _is_external(controller):
+        return math.inf
+    one = found.get(controller.offer.name)
+    if one is None:
+        return -math.inf
+    return math.inf if one.until is None else one.until
+
+
+def _is_external(controller: Controller) -> bool:
+    return controller.offer.backend.traits.externally_managed
+
+
 def _needs_person(situation: _CachedStatus) -> bool:
     """Tell whether asking again within a minute, as clients do, helps nothing."""
-    locked, wait_s = situation.record.lockout is not None, situation.wait_s or 0.0
-    return locked and wait_s > _LONGEST_RETRY_S
+    return situation.is_off and (situation.wait_s or 0.0) > _LONGEST_RETRY_S

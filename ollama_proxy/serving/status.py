@@ -5,9 +5,10 @@ from typing import Any
 
 from ollama_proxy import __version__
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.core.lifecycle.fault_words import detail_of, is_error, lockout_words
+from ollama_proxy.core.lifecycle.fault_words import detail_of, lockout_words
 from ollama_proxy.core.lifecycle.launch_limit import recent
 from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus
 from ollama_proxy.fleet.backend import SupportsPrices
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.neighbours import Neighbours
@@ -54,7 +55,7 @@ class Status:
             "version": __version__,
             "backend": self.backend,
             "backend_reason": self.backend_reason,
-            "provisioning_status": self._provisioning_status(record),
+            "provisioning_status": self._provisioning_status(record, waiting),
             "instance_status": record.state.value,
             "stage": waiting.stage,
             "progress": waiting.progress,
@@ -94,10 +95,12 @@ class Status:
             "pools": [services.status.body() for services in self.pools],
         }
 
-    def _provisioning_status(self, record: Record) -> str:
+    def _provisioning_status(self, record: Record, waiting: ProvisioningStatus) -> str:
         can_not_start = record.state is State.COLD and self.disk.problem is not None
-        if is_error(record) or can_not_start:
+        if waiting.status == "error" or can_not_start:
             return "error"
+        if record.state is State.COOLDOWN:  # and another offer may be asked
+            return "idle"
         return _PROVISIONING_STATUS[record.state]
 
     def _lockout(self, record: Record) -> dict[str, Any] | None:
