@@ -1,12 +1,21 @@
-"""Show one of several pools in the table of ``status``."""
+"""Show a pool in the table of ``status``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 _COLOURS = {"ready": "green", "starting": "yellow", "draining": "yellow"}
+_PARTS = ("offers", "instances")
 _OFFER_WORDS = {"passed_over": "passed over", "off": "off"}
+
+
+def tells_more(pools: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether there is more than one instance of one offer to show."""
+    return len(pools) > 1 or any(
+        len(pool.get(part) or ()) > 1 for pool in pools for part in _PARTS
+    )
 
 
 def add_pool(table: Table, pool: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.terminal_text import shown, shown_json, shown_lines, shown_values
 from ollama_proxy.cli.admin_client import ProxyClient
-from ollama_proxy.cli.pools_view import add_pool, pool_line
+from ollama_proxy.cli.pools_view import add_pool, pool_line, tells_more
 
 _REFRESH_S = 0.5
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}
@@ -51,7 +51,7 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         table.add_row("driver", Text(str(driver)))
     for other in status.get("others") or ():
         table.add_row("another's", Text(_other(other), style="yellow"))
-    if len(pools := status.get("pools") or ()) > 1:
+    if tells_more(pools := status.get("pools") or ()):
         for pool in pools:
             add_pool(table, pool)
     if status["error"]:

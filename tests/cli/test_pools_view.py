@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ollama_proxy.cli.pools_view import add_pool, pool_line
+from ollama_proxy.cli.pools_view import add_pool, pool_line, tells_more
 
 INSTANCE: dict[str, Any] = {
     "slot": "big/0/one",
@@ -82,3 +82,12 @@ def test_a_line_counts_instances_by_their_state() -> None:
 
     assert line == "big: 2 ready, 1 starting, 2 in flight, 3 waiting"
     assert "nothing runs" in pool_line({**POOL, "instances": []})
+
+
+def test_a_single_pool_is_shown_once_it_has_several_offers_or_instances() -> None:
+    off = {"name": "two", "state": "off", "reason": "wrong key", "ends_in_s": None}
+
+    assert not tells_more([POOL])
+    assert tells_more([{**POOL, "offers": [*POOL["offers"], off]}])
+    assert tells_more([{**POOL, "instances": [INSTANCE, INSTANCE]}])
+    assert tells_more([POOL, POOL])
