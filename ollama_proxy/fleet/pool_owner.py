@@ -17,7 +17,6 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
-from ollama_proxy.core.lifecycle.events import Surplus, Wake
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.core.pool_facts import PoolFacts
@@ -27,6 +26,7 @@ from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.launch_ids import LaunchIdSource
 from ollama_proxy.fleet.leasing import Leasing
 from ollama_proxy.fleet.offer_book import OfferBook
+from ollama_proxy.fleet.plan_carrier import PlanCarrier
 from ollama_proxy.fleet.pool_slot import PoolSlot
 from ollama_proxy.fleet.survey import Survey
 from ollama_proxy.fleet.waiters import Waiters
@@ -75,12 +75,10 @@ class PoolOwner:
         self._leasing = leasing
         self._accepts = accepts
         self._clock = clock
-        self._draw_launch_id = draw_launch_id
         self._timing = timing
         self._tasks = tasks
         self._wish: Wish | None = None
         self._is_stopped = False
-        self._drained_at: float | None = None
         self._changed = asyncio.Event()
         self._log = structlog.get_logger()
         own = [slot for slot in slots if not slot.is_external]
@@ -91,6 +89,7 @@ class PoolOwner:
             for controller in self._external:
                 controller.policy = replace(controller.policy, lost_after_s=_DOWN_S)
         self.book = book
+        self._carrier = PlanCarrier(self._own, book, clock, draw_launch_id)
         self._survey = survey
 
     @property
@@ -212,7 +211,11 @@ class PoolOwner:
             if controller.is_reserving:
                 await controller.wake(ANY_WAKE)  # which waits until that is done
                 return
-        await self.carry_out()
+        try:
+            await self.carry_out()
+        except StoreError:
+            self._wish = None  # whose client gets an error
+            raise
 
     def note_service(self) -> None:
         """Take in that a request is being answered."""
@@ -254,12 +257,14 @@ class PoolOwner:
         """Return what the plan looks at."""
         now, wish = self._clock.now(), self._wish
         waiting, policy = self._waiters.facts(), self._policy
-        if wish is not None and not waiting.waking:
-            waiting = replace(waiting, waking=1, oldest_s=now - wish.since)
+        if wish is not None:
+            oldest_s = max(waiting.oldest_s, now - wish.since)
+            waking = max(waiting.waking, 1)
+            waiting = replace(waiting, waking=waking, oldest_s=oldest_s)
         if self._is_stopped:
             policy = replace(policy, min_instances=0)
         refusal = "" if self._accepts() else "the proxy starts nothing now"
-        facts = self._survey.facts(policy, waiting, refusal, self._drained_at)
+        facts = self._survey.facts(policy, waiting, refusal, self._carrier.drained_at)
         if self._wishes_own or self._waiters.any_to_wake_own():
             ours = tuple(one for one in facts.instances if not one.is_external)
             facts = replace(facts, instances=ours)  # the others don't help
@@ -277,43 +282,13 @@ class PoolOwner:
         while True:
             self.book.keep_limit()
             planned = self.plan()
-            self._keep(planned.kept)
+            self._carrier.keep(planned)
             self._leasing.is_packing = planned.is_packing
-            for name in planned.drain:
-                self._drain(self._own[name], planned)
-            start = next(iter(planned.start), None)
-            if start is None or not await self._start(self._own[start], planned):
+            self._carrier.drain(planned)
+            model = self._wish.model if self._wish is not None else None
+            if not await self._carrier.start_next(planned, model):
                 break
         if not self.book.is_open and not (self._is_awake or self._is_reserving):
             self._wish = None  # a client that still wants one asks again, or waits
             if self.book.is_vain:
                 self._waiters.give_up()
-
-    async def _start(self, slot: PoolSlot, planned: Plan) -> bool:
-        """Begin a launch on a slot; False if none has begun."""
-        controller = self.book.controller_for(slot)
-        if controller is None:
-            return False
-        model = self._wish.model if self._wish is not None else None
-        fault = self.book.last_fault(controller.offer.name)
-        ready, wanted = planned.reckoning.ready, planned.wanted
-        starts = controller.slot
-        self._log.info(log.POOL_PLANNED, starts=starts, ready=ready, wanted=wanted)
-        await controller.wake(Wake(self._draw_launch_id(), model, fault=fault))
-        return controller.record.state is State.STARTING
-
-    def _drain(self, slot: PoolSlot, planned: Plan) -> None:
-        controller = slot.current
-        if controller is not None:
-            ready, wanted = planned.reckoning.ready, planned.wanted
-            drained = controller.slot
-            self._drained_at = self._clock.now()
-            self._log.info(log.POOL_PLANNED, drains=drained, ready=ready, wanted=wanted)
-            controller.apply(Surplus())
-
-    def _keep(self, kept: Sequence[str]) -> None:
-        """Exempt some instances from the idle time-out, and no others."""
-        for slot in self._own.values():
-            current = slot.current if slot.name in kept else None
-            for controller in slot.controllers:
-                controller.keep(kept=controller is current)

@@ -53,6 +53,7 @@ class SeveralOffers:
     ) -> None:
         self.boots = None if boot_s is None else MeasuredBoots(boot_s)
         self.names = tuple(offers)
+        self.specs: dict[str, object] = {}
         self.most = most
         self.policy = policy or PoolPolicy(max_instances=most)
         self.record_policy = record_policy
@@ -94,7 +95,7 @@ class SeveralOffers:
         assert cloud is not None
         return Controller(
             f"default/{slot}/{name}",
-            Offer(name, cloud, slots=self.slots_of_each),
+            Offer(name, cloud, spec=self.specs.get(name), slots=self.slots_of_each),
             store=self.store,
             launches=self.store,
             probe=self.probes[name],

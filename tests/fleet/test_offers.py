@@ -13,6 +13,7 @@ from ollama_proxy.base.errors import (
     OutcomeUnknownError,
     RateLimitError,
     SpecError,
+    StoreError,
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId, State
@@ -380,3 +381,32 @@ async def test_no_launch_id_is_ever_handed_to_two_offers() -> None:
 
     asked = {n: {id_ for _, id_ in cloud.asked} for n, cloud in pools.clouds.items()}
     assert asked == {"a": {"l1"}, "b": {"l2"}, "c": {"l3"}}
+
+
+@in_virtual_time
+async def test_new_settings_of_an_offer_switch_it_on_and_no_other() -> None:
+    pools = SeveralOffers()
+    for cloud in pools.clouds.values():
+        cloud.start_error = SpecError("there is no template 'x'")
+    assert await pools.pool.lease("m", wait_s=60.0) is None
+    pools.specs["second"] = "another template"
+    await pools.restart()
+    assert list(pools.pool.obstacles()) == ["first"]
+    pools.clouds["second"].start_error = None
+    await pools.serve()
+    await pools.pool.aclose()
+
+    assert pools.starts == {"first": 1, "second": 2}
+
+
+@in_virtual_time
+async def test_who_got_an_error_of_the_disk_is_bought_nothing_afterwards() -> None:
+    pools = SeveralOffers()
+    pools.store.is_full = True
+    with pytest.raises(StoreError, match="disk full"):
+        await pools.pool.lease("m", wait_s=60.0)
+    pools.store.is_full = False
+    await asyncio.sleep(3600.0)
+    await pools.pool.aclose()
+
+    assert pools.starts == {"first": 0, "second": 0}
