@@ -29,8 +29,8 @@ def write(rows: Sequence[Row], bounds: Sequence[Bound]) -> None:
 
     FOLDER.mkdir(exist_ok=True)
     data = {
-        "runs": [asdict(one) for one in rows],
-        "clairvoyant": [asdict(one) for one in bounds],
+        "runs": [_rounded(one) for one in rows],
+        "clairvoyant": [_rounded(one) for one in bounds],
     }
     text = json.dumps(data, separators=(",", ":"))
     (FOLDER / "scaling.json").write_text(text.replace("},{", "},\n{") + "\n", "utf-8")
@@ -40,6 +40,13 @@ def write(rows: Sequence[Row], bounds: Sequence[Bound]) -> None:
     _, _, after = rest.partition(_END)
     told = f"{before}{_BEGIN}\n\n{tables(rows, bounds)}\n\n{_END}{after}"
     PAGE.write_text(told, "utf-8")
+
+
+def _rounded(one: Row | Bound) -> dict[str, object]:
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(one).items()
+    }
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -159,6 +159,7 @@ class World:
                 self._serve_waiting()
             case _Event.BOOTED, Machine() as machine:
                 if self.machines.end_boot(machine, self.now):
+                    self.last_used = self.now
                     self.law.booted(self.now - machine.started_at)
                     self._serve_waiting()
                 self.law.decide(self)
