@@ -95,3 +95,17 @@ async def test_requests_that_only_one_instance_can_serve_start_no_other() -> Non
         with served:
             served.mark_used()
     await pools.pool.aclose()
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_a_day_without_a_request_starts_nothing(*, box: bool) -> None:
+    @in_virtual_time
+    async def play() -> None:
+        pools = SeveralOffers(["first", "second"], box=box, slots=4, most=3)
+
+        await asyncio.sleep(86_400.0)
+
+        assert pools.starts == {"first": 0, "second": 0}
+        await pools.pool.aclose()
+
+    play()
