@@ -161,11 +161,13 @@ class InstanceLostError(ProxyError):
 class UpstreamError(ProxyError):
     """Reports that no byte of a response was received from the instance.
 
-    The request can be sent again unless it may have ``arrived``.
+    The request can be sent again unless it may have ``arrived``; at once, unless it
+    ``took_long`` to find that out.
     """
 
     reason = "upstream"
 
-    def __init__(self, message: str, *, arrived: bool) -> None:
+    def __init__(self, message: str, *, arrived: bool, took_long: bool = False) -> None:
         super().__init__(message)
         self.arrived = arrived
+        self.took_long = took_long

@@ -19,7 +19,8 @@ class Lease:
 
     Meanwhile the instance is not stopped for idleness. ``counts``: the request may
     reset the idle timer. ``is_used``: the instance has worked on the request, so its
-    end resets the timer. ``was_cut``: the instance was lost during the request.
+    end resets the timer. ``was_cut``: the instance was lost during the request, of
+    which ``was_sent`` a part.
     ``takes_slot``: it is one of those of which the instance gets only so many at a
     time, for the ``model``.
     """
@@ -43,6 +44,7 @@ class Lease:
         self._held = True
         self.is_used = False
         self.was_cut = False
+        self.was_sent = False
         self.launch_id = launch_id
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
@@ -67,6 +69,10 @@ class Lease:
         if self._scope is not None:
             with contextlib.suppress(RuntimeError):  # the scope was left already
                 self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def mark_sent(self) -> None:
+        """Record that the instance may have received a part of the request."""
+        self.was_sent = True
 
     def mark_used(self) -> None:
         """Record that the instance works on the request, until it is released."""

@@ -101,7 +101,9 @@ class ModelChanges:
         ``done``: a pull of the model was stopped for the request, or another instance
         carried it out. So a 404 from Ollama becomes a 200.
         """
-        async with await self._relay.ask(to_send, lease.upstream) as answer:
+        async with await self._relay.ask(
+            to_send, lease.upstream, lease.mark_sent
+        ) as answer:
             head: Head = answer
             ending = _Ending()
             chunks = ending.watch(answer.chunks())

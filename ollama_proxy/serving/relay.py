@@ -58,7 +58,9 @@ async def relay_request(
     try:
         async with (
             lease.until_cut(limit_s),
-            await services.relay.ask(to_send, lease.upstream) as answer,
+            await services.relay.ask(
+                to_send, lease.upstream, lease.mark_sent
+            ) as answer,
         ):
             lease.lift_limit()
             context.served.learn(context, answer, lease.launch_id)
@@ -90,4 +92,4 @@ async def _end_cut(
     if response_relay.response is not None:
         return await response_relay.abort_stream(error)
     message = "the instance was lost" if lease.was_cut else "the instance sent nothing"
-    raise UpstreamError(message, arrived=True) from error
+    raise UpstreamError(message, arrived=lease.was_sent) from error

@@ -7,7 +7,7 @@ the peer had already closed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
 
@@ -27,6 +27,10 @@ from ollama_proxy.upstream.sink import Sink
 _SOME = 16
 _SMALL = 320
 _TURNED_AWAY = frozenset({401, 403, 404, 429, 503})
+
+
+def _ignore() -> None:
+    """Do nothing: the caller does not ask whether the request was sent."""
 
 
 class Answer:
@@ -160,24 +164,35 @@ class UpstreamClient:
         self.forget = self._connector.forget
         self.aclose = self._connector.aclose
 
-    async def ask(self, request: UpstreamRequest, upstream: Upstream) -> Answer:
-        """Send a request; raises `UpstreamError` if there is no answer."""
+    async def ask(
+        self,
+        request: UpstreamRequest,
+        upstream: Upstream,
+        on_sent: Callable[[], None] = _ignore,
+    ) -> Answer:
+        """Send a request; raises `UpstreamError` if there is no answer.
+
+        ``on_sent``: called before the first byte leaves. What ends before was not sent.
+        """
         fresh = not request.body.complete
         try:
             if request.body.expects:
-                answer = await self._ask_if_wanted(request, upstream)
+                answer = await self._ask_if_wanted(request, upstream, on_sent)
             else:
-                answer = await self._ask_once(request, upstream, fresh=fresh)
+                answer = await self._ask_once(request, upstream, on_sent, fresh=fresh)
         except UpstreamError as error:
-            if error.arrived or fresh:
+            if error.arrived or fresh or error.took_long:
                 raise
-            answer = await self._ask_once(request, upstream, fresh=True)
+            answer = await self._ask_once(request, upstream, on_sent, fresh=True)
         if is_gateway_response(upstream.link, answer.headers):
             raise await _foreign(answer)
         return answer
 
     async def _ask_if_wanted(
-        self, request: UpstreamRequest, upstream: Upstream
+        self,
+        request: UpstreamRequest,
+        upstream: Upstream,
+        on_sent: Callable[[], None],
     ) -> Answer:
         """Let the instance invite the body, or respond without having seen it.
 
@@ -188,15 +203,18 @@ class UpstreamClient:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timing.invitation_s) as limit:
                 body.on_invited = partial(limit.reschedule, None)
-                return await self._ask_once(request, upstream, fresh=True, waits=True)
+                return await self._ask_once(
+                    request, upstream, on_sent, fresh=True, waits=True
+                )
         body.on_invited = None
         await body.invite()
-        return await self._ask_once(request, upstream, fresh=True)
+        return await self._ask_once(request, upstream, on_sent, fresh=True)
 
     async def _ask_once(
         self,
         request: UpstreamRequest,
         upstream: Upstream,
+        on_sent: Callable[[], None],
         *,
         fresh: bool,
         waits: bool = False,
@@ -210,9 +228,10 @@ class UpstreamClient:
         try:
             connection = await self._connector.connect(address, fresh=fresh)
         except OSError as error:
-            arrived = not isinstance(error, ConnectionRefusedError)
-            raise _unanswered(error, arrived=arrived) from error
+            refused = isinstance(error, ConnectionRefusedError)
+            raise _unanswered(error, arrived=False, took_long=not refused) from error
         chunked = request.in_chunks(payload)
+        on_sent()
         try:
             answered = await connection.ask(
                 request.method, head, payload, chunked=chunked, waits=waits
@@ -230,9 +249,11 @@ class UpstreamClient:
         return Answer(answered, address, connection, self._connector, check)
 
 
-def _unanswered(error: Exception, *, arrived: bool) -> UpstreamError:
+def _unanswered(
+    error: Exception, *, arrived: bool, took_long: bool = False
+) -> UpstreamError:
     message = f"the instance did not answer: {error}"
-    return UpstreamError(message, arrived=arrived)
+    return UpstreamError(message, arrived=arrived, took_long=took_long)
 
 
 async def _foreign(answer: Answer) -> UpstreamError:

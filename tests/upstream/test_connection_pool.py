@@ -289,3 +289,20 @@ async def test_only_so_many_are_kept() -> None:
 
         assert [one.is_open for one in opened] == [True, True, False]
         await connector.aclose()
+
+
+async def test_it_is_told_when_a_request_begins_to_leave() -> None:
+    sent: list[str] = []
+    request = to_send()
+    async with raw_upstream(OK) as there, relay() as one:
+        there_url = there.url
+        await whole(
+            await one.ask(request, Upstream(there_url), lambda: sent.append(""))
+        )
+        assert sent == [""]
+    async with relay() as one:
+        with pytest.raises(UpstreamError) as caught:  # nothing listens there any more
+            await one.ask(request, Upstream(there_url), lambda: sent.append("again"))
+
+    assert sent == [""]
+    assert not caught.value.arrived
