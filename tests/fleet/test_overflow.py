@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,13 +15,14 @@ from tests.virtual_time import in_virtual_time
 TWO_HOURS_S = 7200.0
 
 
-async def keep_busy(pools: SeveralOffers, most: int, takes_s: float) -> int:
-    """Have 3 to so many requests in flight for two hours, another number each minute.
+DRAWN = tuple(random.Random(7).randint(3, 6) for _ in range(121))
+IN_TURN = tuple(6 if minute // 10 % 2 else 3 for minute in range(121))
+"""How many requests are in flight, minute by minute."""
 
-    Returns how many got no instance.
-    """
+
+async def keep_busy(pools: SeveralOffers, levels: Sequence[int], takes_s: float) -> int:
+    """Have so many in flight for two hours; return how many got no instance."""
     rng, lost = random.Random(7), 0
-    levels = [rng.randint(3, most) for _ in range(121)]
     loop = asyncio.get_running_loop()
     begin = loop.time()
 
@@ -39,14 +41,15 @@ async def keep_busy(pools: SeveralOffers, most: int, takes_s: float) -> int:
                 await asyncio.sleep(rng.uniform(0.5, 1.5) * takes_s)
 
     async with asyncio.TaskGroup() as clients:
-        for number in range(most):
+        for number in range(max(levels)):
             clients.create_task(client(number))
     return lost
 
 
-@pytest.mark.parametrize(("most", "takes_s"), [(6, 20.0), (9, 60.0)])
+@pytest.mark.parametrize("takes_s", [20.0, 60.0])
+@pytest.mark.parametrize("levels", [DRAWN, IN_TURN], ids=["drawn", "in turn"])
 def test_a_load_around_the_size_of_the_box_starts_the_cloud_twice_at_most(
-    most: int, takes_s: float
+    levels: Sequence[int], takes_s: float
 ) -> None:
     @in_virtual_time
     async def play() -> None:
@@ -61,7 +64,7 @@ def test_a_load_around_the_size_of_the_box_starts_the_cloud_twice_at_most(
         pools.clouds["cloud"].faults = CloudFaults(boot_s=60.0)
         await pools.serve()
 
-        lost = await keep_busy(pools, most, takes_s)
+        lost = await keep_busy(pools, levels, takes_s)
         launches = pools.launches["cloud"]
         await asyncio.sleep(TWO_HOURS_S)
 
@@ -94,6 +97,24 @@ async def test_requests_that_only_one_instance_can_serve_start_no_other() -> Non
         assert served is not None
         with served:
             served.mark_used()
+    await pools.pool.aclose()
+
+
+@in_virtual_time
+async def test_each_request_counts_once_as_demand_however_long_it_waits() -> None:
+    pools = SeveralOffers(["cloud"], slots=1, most=2)
+
+    async def ask() -> None:
+        with await pools.lease() as lease:
+            lease.mark_used()
+            await asyncio.sleep(20.0)
+
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(5):  # one after the other, for there is one slot
+            clients.create_task(ask())
+
+    demand = pools.pool._wakes.facts().demand
+    assert demand.load == pytest.approx(5 * demand.service_s / demand.boot_s)
     await pools.pool.aclose()
 
 
