@@ -152,6 +152,9 @@ async def test_lists_have_each_model_once_from_its_own_pool(
     _, tags, headers = await pools.ask("/api/tags")
     _, models, _ = await pools.ask("/v1/models")
 
+    status, nothing, told = await pools.ask("/api/tags", method="HEAD")
+    assert (status, nothing) == (200, b"")
+    assert int(told["Content-Length"]) > 100
     assert sorted(names(tags)) == ["big:70b", "small:3b"]  # `shared` is of no pool
     assert sorted(names(models)) == ["big:70b", "small:3b"]
     assert headers["X-Ollama-Proxy"] == ("merged" if awake else "asleep")
