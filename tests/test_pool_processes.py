@@ -130,6 +130,7 @@ def test_two_pools_on_the_command_line(tmp_path: Path) -> None:
         body = {"model": "small:1", "prompt": "hi", "stream": False}
         assert proxy.post("/api/generate", body)[0] == 200
         assert states(proxy) == ["cold", "ready"]
+        proxy.until(lambda: '"pool":"small"' in proxy.log.read_text())
         asked = {"OLLAMA_HOST": proxy.url.removeprefix("http://")}
 
         shown = run_cli("status", **asked).stdout

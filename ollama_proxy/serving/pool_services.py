@@ -59,6 +59,11 @@ class PoolServices:
     replies: OwnReplies
     offer_models: OfferModels | None = None
 
+    @property
+    def is_one_of_several(self) -> bool:
+        """Tell whether there are other pools."""
+        return len(self.fleet.pools.names) > 1
+
     def lease(self, context: RequestContext, plan: Relay | Observe) -> Lease | None:
         """Lease the instance that a plan counts on; None if none is ready now."""
         if isinstance(plan, Relay):

@@ -28,6 +28,8 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
         "wait_s": round(context.wait_s, 3),
         "took_s": round(took_s, 3),
     }
+    if context.served.is_one_of_several:
+        keys["pool"] = context.served.name
     log.REQUESTS.write(event, keys)
 
 

@@ -71,6 +71,7 @@ class FakeExoscale:
     """One organisation in several zones.
 
     - ``create_fails``, ``start_fails``: a status, or how the operation fails.
+    - ``full_zones``: zones whose create operations find no host and make nothing.
     - ``source_ip``: the address of calls, and of the proxy's connections to instances.
     - ``event_lag_s``: how far the log of events lags.
     - ``bought``: number of instances ever made; ``touched``: changes of strangers'
@@ -89,6 +90,7 @@ class FakeExoscale:
     touched: list[str] = field(default_factory=list)
     authorized: bool | None = None
     create_fails: str | None = None
+    full_zones: set[str] = field(default_factory=set)
     says: str = ""
     start_fails: str | None = None
     source_ip: str = "198.51.100.7"

@@ -291,6 +291,8 @@ class ExoscaleServer:
         if 0 <= limit <= used:
             raise RefusedError(409, "quota exceeded")
         refused = self.cloud.create_fails
+        if zone in self.cloud.full_zones:
+            refused = "absent"
         if refused == "409":
             raise RefusedError(409, "no capacity")
         one = self.cloud.add(zone, body)
