@@ -111,6 +111,23 @@ def build_app(
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(fleet.metrics, access, pools.first)])
     app[PARTS] = _parts(settings, fleet, services, access, clock)
+    app.add_routes(_own_routes(settings, fleet, pools, clock, store, neighbours))
+    _add_ollama_routes(dispatcher, OllamaHandler(services))
+    app.on_response_prepare.append(_before_head)
+    app.on_shutdown.append(_release_waiting)
+    app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
+    return app
+
+
+def _own_routes(
+    settings: Settings,
+    fleet: Fleet,
+    pools: PoolMap,
+    clock: Clock,
+    store: Store,
+    neighbours: Neighbours | None,
+) -> list[web.RouteDef]:
+    """Return the routes of the proxy's own endpoints."""
     status = Status(
         pools,
         clock,
@@ -122,12 +139,7 @@ def build_app(
     own = AdminHandlers(
         pools=pools, status=status, metrics=fleet.metrics, journal=store
     )
-    app.add_routes([*own.routes(), *PoolOrders(pools, status).routes()])
-    _add_ollama_routes(dispatcher, OllamaHandler(services))
-    app.on_response_prepare.append(_before_head)
-    app.on_shutdown.append(_release_waiting)
-    app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
-    return app
+    return [*own.routes(), *PoolOrders(pools, status).routes()]
 
 
 def _services(settings: Settings, fleet: Fleet, pools: PoolMap) -> Services:

@@ -94,7 +94,7 @@ def _watch(metrics: Metrics, pools: list[Pool]) -> None:
 def _watch_pool(metrics: Metrics, name: str, parts: PoolParts) -> None:
     """Have gauges tell what goes on in one pool, and counters how launches end."""
     pool = parts.pool
-    metrics.watch_pool(
+    metrics.pools.watch_pool(
         name,
         {
             "requests_in_flight": lambda: pool.in_flight,
@@ -104,9 +104,11 @@ def _watch_pool(metrics: Metrics, name: str, parts: PoolParts) -> None:
         },
     )
     for offer in parts.offers:
-        metrics.watch_offer(name, offer.name, partial(_is_in, pool, offer.name))
+        metrics.pools.watch_offer(name, offer.name, partial(_is_in, pool, offer.name))
     for controller in pool.controllers:
-        controller.subscribe(partial(metrics.on_launch, name, controller.offer.name))
+        controller.subscribe(
+            partial(metrics.pools.on_launch, name, controller.offer.name)
+        )
 
 
 def _is_in(pool: Pool, offer: str, state: str) -> bool:

@@ -4,8 +4,7 @@ Labels have closed sets of values, all of which exist from the start, so that a
 dashboard shows zero and not a gap. No label holds text from a client.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
@@ -13,7 +12,7 @@ from prometheus_client.exposition import generate_latest
 from ollama_proxy.core.lifecycle.boot_stages import STAGE_NAMES
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.serving.offer_status import OFFER_STATES
+from ollama_proxy.serving.pool_metrics import PoolMetrics
 
 OUTCOMES = (
     "relayed",
@@ -24,19 +23,8 @@ OUTCOMES = (
     "broken",
     "abandoned",
 )
-POOL_GAUGES = {
-    "requests_in_flight": "Leases held now, by pool",
-    "requests_waiting": "Requests that wait for an instance or a slot now, by pool",
-    "instances_ready": "Instances that can serve now, by pool",
-    "instances_wanted": "Instances of ours that the plan of a pool wants now",
-}
-LAUNCH_OUTCOMES = ("ready", "failed")
 _LAUNCH_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 1800)
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 1, 5, 15, 30, 60, 120, 300, 600)
-
-
-def _one_if(is_in: Callable[[str], bool], state: str) -> float:
-    return float(is_in(state))
 
 
 class Metrics:
@@ -75,24 +63,7 @@ class Metrics:
             buckets=_LAUNCH_BUCKETS,
             registry=self.registry,
         )
-        self.launches = Counter(
-            "ollama_proxy_launches",
-            "Launches by their pool, their offer and how they ended",
-            ("pool", "offer", "outcome"),
-            registry=self.registry,
-        )
-        self._of_offers = Gauge(
-            "ollama_proxy_offer_state",
-            "1 for the state that an offer is in: open, passed_over, off",
-            ("pool", "offer", "state"),
-            registry=self.registry,
-        )
-        self._of_pools = {
-            name: Gauge(
-                f"ollama_proxy_pool_{name}", text, ("pool",), registry=self.registry
-            )
-            for name, text in POOL_GAUGES.items()
-        }
+        self.pools = PoolMetrics(self.registry)
         self._request_counters = {
             (kind, outcome): self.requests.labels(kind.value, outcome)
             for kind in Kind
@@ -116,28 +87,6 @@ class Metrics:
         ):
             gauge = Gauge(f"ollama_proxy_{name}", text, registry=self.registry)
             gauge.set_function(function)
-
-    def watch_pool(self, pool: str, gauges: Mapping[str, Callable[[], float]]) -> None:
-        """Have the gauges of `POOL_GAUGES` read from a pool when metrics are asked."""
-        for name, function in gauges.items():
-            self._of_pools[name].labels(pool).set_function(function)
-
-    def watch_offer(self, pool: str, offer: str, is_in: Callable[[str], bool]) -> None:
-        """Have a gauge for each state of an offer: 1 for the one that it is in."""
-        for state in OFFER_STATES:
-            gauge = self._of_offers.labels(pool, offer, state)
-            gauge.set_function(partial(_one_if, is_in, state))
-        for outcome in LAUNCH_OUTCOMES:
-            self.launches.labels(pool, offer, outcome)
-
-    def on_launch(self, pool: str, offer: str, before: Record, after: Record) -> None:
-        """Count how a launch ended: ready, or failed before it was."""
-        if before.state is not State.STARTING or after.state is State.STARTING:
-            return
-        if after.state is State.READY:
-            self.launches.labels(pool, offer, "ready").inc()
-        elif after.failed:
-            self.launches.labels(pool, offer, "failed").inc()
 
     def count_request(self, kind: Kind, outcome: str) -> None:
         """Count one request; ``outcome`` is one of `OUTCOMES`."""
