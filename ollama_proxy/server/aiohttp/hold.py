@@ -48,7 +48,7 @@ class Hold:
         self.wait_s = wait_s
         self.applied = int(self.wait_s) if is_preferred else None
         self.deadline = asyncio.get_running_loop().time() + self.wait_s
-        self._beats = is_preferred and streams
+        self._beats = is_preferred and streams and wait_s > 0
         self._streams = streams
         self._request = request
         self._family = family
@@ -56,7 +56,7 @@ class Hold:
 
     async def wait(self, leasing: Coroutine[Any, Any, Lease | None]) -> Lease | None:
         """Return what ``leasing`` does, with heartbeats meanwhile."""
-        if not self._beats or self.wait_s <= self._policy.silent_s:
+        if not self._beats:
             return await leasing
         task = start_task(leasing, name="lease")
         try:

@@ -402,6 +402,34 @@ async def test_no_proxy_before_us_is_to_gather_a_held_stream_in_its_buffers(
         assert "X-Accel-Buffering" not in relayed.headers
 
 
+async def test_a_stream_that_waits_for_a_slot_for_longer_than_its_hold_gets_heartbeats(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "slots.toml"
+    file.write_text('[offers.box]\nbackend = "local"\nslots = 1\n')
+    backend = InProcessBackend(Manners(rate=40.0))  # an answer takes a second
+    hold = HoldPolicy(max_hold_s=0.1, silent_s=0.2, beat_s=0.1)
+    async with running_proxy(
+        tmp_path / "state", file=file, backend=backend, hold=hold
+    ) as proxy:
+        await proxy.parts.pools["default"].pool.wake()
+        await proxy.until(lambda: proxy.parts.pools["default"].pool.is_ready)
+        chat = {
+            "model": "tiny",
+            "stream": True,
+            "messages": [{"role": "user", "content": "x"}],
+        }
+        url = f"{proxy.url}/v1/chat/completions"
+        async with proxy.session.post(url, json=chat) as first:
+            asked = proxy.session.post(url, json=chat, headers={"Prefer": "wait=9"})
+            async with asked as second:
+                raw = await second.read()
+            await first.read()
+
+    assert raw.startswith(b": starting\n\n")
+    assert raw.endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_failure_after_heartbeats_is_told_in_the_stream(tmp_path: Path) -> None:
     backend = InProcessBackend(boot_s=9.0)
     hold = HoldPolicy(hold_s=0, max_hold_s=0.3, silent_s=0.05, beat_s=0.05)
