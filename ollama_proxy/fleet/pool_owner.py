@@ -290,5 +290,5 @@ class PoolOwner:
                 break
         if not self.book.is_open and not (self._is_awake or self._is_reserving):
             self._wish = None  # a client that still wants one asks again, or waits
-            if self.book.is_vain:
+            if self.is_vain:
                 self._waiters.give_up()

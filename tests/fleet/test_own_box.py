@@ -166,3 +166,18 @@ async def test_a_model_that_no_offer_has_starts_nothing() -> None:
     await pools.pool.aclose()
 
     assert pools.starts == {"cloud": 0}
+
+
+@in_virtual_time
+async def test_where_all_servers_are_of_others_a_request_waits_for_one_to_come() -> (
+    None
+):
+    pools = SeveralOffers((), most=0, box=True, policy=PoolPolicy(min_instances=1))
+    pools.probes["box"].answers = False
+    waiting = asyncio.ensure_future(pools.pool.lease("m", wait_s=60.0))
+    await asyncio.sleep(30.0)
+    assert not waiting.done()
+    pools.probes["box"].answers = True
+
+    assert await waiting is not None
+    await pools.pool.aclose()
