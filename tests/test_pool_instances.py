@@ -1,6 +1,7 @@
 """Pools of several instances on real sockets: how many there are, and who gets what."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -224,6 +225,61 @@ async def test_a_created_model_is_asked_of_its_instance_alone(opened: Opened) ->
 
     assert {"mine:latest", "too:latest", "tiny:latest"} == listed
     assert box.launches == 2
+
+
+async def test_a_model_is_made_of_files_on_the_instance_that_has_them(
+    opened: Opened,
+) -> None:
+    box = InProcessBackend()
+    data = [b"GGUF" + bytes([number]) * 100 for number in range(3)]
+    digests = [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in data]
+    async with opened(TWO_READY, box=box) as proxy:
+        await proxy.until(lambda: ready(proxy) == 2)
+        for digest, one in zip(digests, data, strict=True):
+            url = f"{proxy.url}/api/blobs/{digest}"
+            async with proxy.session.head(url) as reply:
+                assert reply.status == 404
+            async with proxy.session.post(url, data=one) as reply:
+                assert reply.status == 201
+            async with proxy.session.head(url) as reply:
+                assert reply.status == 200
+        files = {f"{number}.gguf": one for number, one in enumerate(digests)}
+        body = {"model": "made", "files": files, "stream": False}
+
+        assert (await send(proxy, "/api/create", body))[0] == 200
+
+        (has_files,) = [one for one in box.simulators.values() if one.store.blobs]
+        assert {*has_files.store.blobs} == {*digests}
+        assert has_files.store.get("made") is not None
+        for _ in range(4):
+            assert (await chat(proxy, {**CHAT, "model": "made"}))[0] == 200
+
+
+async def test_each_pool_holds_its_requests_as_long_as_it_says(
+    opened: Opened,
+) -> None:
+    slow, quick = InProcessBackend(), InProcessBackend(models=["small"])
+    settings = """
+hold = "60s"
+[offers.slow]
+backend = "local"
+[offers.quick]
+backend = "local"
+[pools.big]
+models = ["big*"]
+offers = ["slow"]
+hold = "0s"
+[pools.small]
+models = ["*"]
+offers = ["quick"]
+"""
+    async with opened(settings, slow=slow, quick=quick) as proxy:
+        statuses = [
+            (await chat(proxy, {**CHAT, "model": model}))[0]
+            for model in ("big", "small")
+        ]
+
+    assert statuses == [503, 200]
 
 
 async def test_what_one_instance_pulls_the_others_pull_as_well(opened: Opened) -> None:
