@@ -130,7 +130,7 @@ async def test_a_surprise_is_no_traceback_for_the_command(tmp_path: Path) -> Non
 
 async def test_settings_that_mean_another_backend_are_refused(tmp_path: Path) -> None:
     async with taking(tmp_path) as orders:
-        with pytest.raises(StartupError, match=r"has the backend 'ovh'.*mean 'local'"):
+        with pytest.raises(StartupError, match=r"deploys for 'ovh'.*means 'local'"):
             await asked(tmp_path, None, "local")
 
     assert orders.images == []
