@@ -102,7 +102,8 @@ def _by_body(facts: Facts, pools: PoolChoices) -> Plan:
     if (more := _to_read(facts)) is not None:  # (h)
         return more
     model = seen_model(facts)
-    if model is None and not facts.body.complete:
+    is_all = facts.body.complete and len(facts.body.head) <= SOUGHT_BYTES
+    if model is None and not is_all:
         return _unseen(facts, pools)
     if not model:  # (i)
         return _any(pools)
@@ -168,13 +169,17 @@ def is_seen(route: Route, head: bytes) -> bool:
 
 
 def _in_beginning(route: Route, head: bytes) -> str | None:
+    """Return the model in the first 32 MB of a body, however much is here."""
+    if len(head) > SOUGHT_BYTES:
+        head = head[:SOUGHT_BYTES]
     return model_in_form(head) if route.name == _FORM else model_in_json(head)
 
 
 def seen_model(facts: Facts) -> str | None:
     """Return the model that a body names; None if it was not seen."""
     route = facts.route
-    if is_readable(facts) and (fields := look(facts)) is not None:
+    is_short = len(facts.body.head) <= SOUGHT_BYTES
+    if is_short and is_readable(facts) and (fields := look(facts)) is not None:
         is_copy = route.name == "/api/copy"
         return fields.source_name if is_copy else fields.model_name
     return _in_beginning(route, facts.body.head)

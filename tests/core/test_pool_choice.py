@@ -50,6 +50,7 @@ BLOB = "/api/blobs/sha256:00"
 FORM = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n--x'
 AUDIO = "POST /v1/audio/transcriptions"
 ONE = FakePools(("big",), "big")
+LATE = b'{"prompt":"%s","model":"small"}' % (b"x" * (32 << 20))
 POOLS: list[tuple[str, Facts, FakePools, Plan | str]] = [
     ("a it names one", choosing("GET /x", named_pool="small"), FakePools(), SMALL),
     (
@@ -109,6 +110,13 @@ POOLS: list[tuple[str, Facts, FakePools, Plan | str]] = [
         FakePools(),
         "413",
     ),
+    (
+        "g its model came later, with the last piece",
+        choosing_later(GENERATE, LATE, sought=True),
+        FakePools(),
+        "413",
+    ),
+    ("g so it did, and that is all", choosing(GENERATE, LATE), FakePools(), "413"),
     (
         "g one pool has it all the same",
         choosing_later(GENERATE, b" " * (32 << 20), sought=True),
