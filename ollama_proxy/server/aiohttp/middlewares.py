@@ -53,8 +53,12 @@ def surround(
             status = response.status
             if context.route.kind is Kind.ADMIN and status < _FIRST_ERROR:
                 context.outcome = "answered"
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, ConnectionError) as error:
             context.abandon()
+            # aiohttp logs any other exception of a handler as an error, but its loop is
+            # about to cancel this one.
+            if isinstance(error, ConnectionError) and _is_gone(request):
+                raise asyncio.CancelledError from error
             raise
         except web.HTTPException as error:
             status = error.status
@@ -70,6 +74,11 @@ def surround(
         return response
 
     return middleware
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Tell whether the connection to the client has ended."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _check(
