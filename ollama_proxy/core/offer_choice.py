@@ -18,6 +18,7 @@ from ollama_proxy.core.lifecycle.record import Policy, Record, State
 
 _TRIES, _TRIED_S = 3, 30.0
 _FORGOTTEN_AFTER_S = 900.0
+_RUNNING = frozenset({State.STARTING, State.READY})
 _MODELS_FAULT = "pull"
 
 
@@ -136,7 +137,8 @@ def may_start_more(offers: Sequence[OfferFacts], reserving: int, now: float) -> 
     under_way = reserving + sum(
         record.state is State.STARTING and not record.accepted for record in records
     )
-    if limit is None or not under_way:
+    runs = any(record.state in _RUNNING for record in records)
+    if limit is None or not (under_way or runs):
         return True
     return unserved(records, now) + under_way < limit
 

@@ -8,7 +8,11 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.lifecycle.events import Forgiven, LimitReached, Served
-from ollama_proxy.core.lifecycle.launch_limit import WITHOUT_ROOM, limit_lockout
+from ollama_proxy.core.lifecycle.launch_limit import (
+    GAVE_WAY,
+    WITHOUT_ROOM,
+    limit_lockout,
+)
 from ollama_proxy.core.lifecycle.record import AT_REST, Fault, Record, State
 from ollama_proxy.core.offer_choice import (
     NoRoom,
@@ -142,7 +146,8 @@ class OfferBook:
             self._note_failure(name, after)
         if after.state is State.STARTING:
             self._has_unserved = True
-        is_refused = after.fault is not None and after.fault.reason in WITHOUT_ROOM
+        gave_way = after.fault is not None and after.fault.reason == GAVE_WAY
+        is_refused = after.leaving or gave_way
         if after.state is State.STOPPING and not is_refused:
             self._may_exceed = False  # the launch that was ordered has been made
         if after.state is State.STOPPING:

@@ -126,6 +126,7 @@ def test_launches_under_way_count_as_in_vain_until_their_cloud_has_answered() ->
     assert not may_start_more([offer(bought, asking), offer(asking)], 0, NOW)
     assert not may_start_more([offer(bought), offer(asking)], 1, NOW)
     assert may_start_more([offer(bought), offer(accepted)], 0, NOW)
+    assert not may_start_more([offer(bought), offer(accepted, bought)], 0, NOW)
     assert may_start_more([offer(bought, asking, asking, policy=Policy())], 9, NOW)
 
 

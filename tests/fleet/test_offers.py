@@ -410,3 +410,19 @@ async def test_who_got_an_error_of_the_disk_is_bought_nothing_afterwards() -> No
     await pools.pool.aclose()
 
     assert pools.starts == {"first": 0, "second": 0}
+
+
+@in_virtual_time
+async def test_a_persons_order_buys_one_launch_beyond_the_limit_whatever_ends_it() -> (
+    None
+):
+    pools = SeveralOffers(most=2)
+    for cloud in pools.clouds.values():
+        cloud.end = failed("capacity")  # it was accepted, so it is paid for
+    await ask_for(pools, 1800.0)
+    before = sum(pools.launches.values())
+    await pools.pool.wake(forced=True)
+    await ask_for(pools, 600.0)
+    await pools.pool.aclose()
+
+    assert (before, sum(pools.launches.values())) == (5, 6)
