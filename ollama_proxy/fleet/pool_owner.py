@@ -17,7 +17,7 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
-from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.core.pool_facts import PoolFacts
 from ollama_proxy.core.pool_plan import Plan, plan
@@ -167,6 +167,11 @@ class PoolOwner:
         """Take in a change of state of one instance."""
         is_own = controller in self._owned
         if after.state is State.READY and (is_own or not self._wishes_own):
+            self._wish = None
+        # Only a person's `Abandoned` leads from a launch straight to rest. Its wish
+        # ends too: clients that wait are counted apart, and without any the next launch
+        # would cost its idle time for nothing.
+        if before.state is State.STARTING and after.state in AT_REST:
             self._wish = None
         if is_own:
             self.book.note(controller, before, after)

@@ -63,3 +63,16 @@ async def test_an_abandoned_launch_counts_as_one_in_vain_after_a_restart_too() -
 
     asked = {launch_id for _, launch_id in pools.clouds["only"].asked}
     assert asked == {f"l{number}" for number in range(1, 6)}
+
+
+@in_virtual_time
+async def test_after_an_abandoned_launch_none_follows_unless_somebody_asks() -> None:
+    pools = SeveralOffers()
+    pools.clouds["first"].start_error = OutcomeUnknownError("the answer was lost")
+    assert await pools.pool.lease("m", wait_s=100.0) is None
+    pools.controller("first").apply(Abandoned(FIRST))
+    pools.clouds["first"].start_error = None
+    await asyncio.sleep(60.0)
+
+    assert pools.store.launch_ids() == set()
+    await pools.pool.aclose()
