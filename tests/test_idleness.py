@@ -218,10 +218,17 @@ async def test_a_pull_is_use_while_it_moves_and_none_once_it_fails(
     async with script_proxy(tmp_path, pulling, clock, detached=detached) as proxy:
         clock.moment += PASSED_S
         controller = proxy.parts.pool.controllers[0]
+
+        def both_lines_were_read() -> bool:
+            pulls = proxy.parts.pulls.of("m")
+            completed = [one.progress.completed for one in pulls]
+            is_used = controller.record.last_used == clock.moment
+            return is_used and (detached == "false" or completed == [2])
+
         async with asyncio.TaskGroup() as asking:
             raw = request("/api/pull", '{"model":"m"}')
             asking.create_task(send(proxy, raw, behind=False))
-            await proxy.until(lambda: controller.record.last_used == clock.moment)
+            await proxy.until(both_lines_were_read)
             clock.moment += PASSED_S
             proceed.set()
 
