@@ -25,11 +25,34 @@ _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": 
 def render_status(status: dict[str, Any], url: str) -> RenderableType:
     """Return a status as a small table, with a progress bar during a launch.
 
-    ``url``: the address of the proxy.
+    ``url``: the address of the proxy. Several pools have a summary each, and there is
+    none of the whole: the fields outside of ``pools`` are about the first pool.
     """
     status = cast("dict[str, Any]", shown_values(status))
     table = Table.grid(padding=(0, 2))
     table.add_row("proxy", Text(url))
+    pools = status.get("pools") or ()
+    has_several = len(pools) > 1
+    if not has_several:
+        _add_summary(table, status)
+    if problem := (status.get("gpu") or {}).get("problem"):
+        table.add_row("GPU", Text(str(problem), style="yellow"))
+    if driver := status.get("driver"):
+        table.add_row("driver", Text(str(driver)))
+    for other in status.get("others") or ():
+        table.add_row("another's", Text(_other(other), style="yellow"))
+    if tells_more(pools):
+        for pool in pools:
+            add_pool(table, pool)
+    if status["error"]:
+        table.add_row("error", Text(str(status["error"]), style="red"))
+    if status["progress"] is None or has_several:
+        return table
+    return Group(table, ProgressBar(total=1.0, completed=status["progress"], width=60))
+
+
+def _add_summary(table: Table, status: dict[str, Any]) -> None:
+    """Add the rows that tell of the only pool: its state, backend and requests."""
     state = str(status["provisioning_status"])
     table.add_row("status", Text(_state(status), style=_COLOURS.get(state, "")))
     table.add_row("backend", Text(_backend(status)))
@@ -45,20 +68,6 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         table.add_row("stops in", f"{status['stops_in_s']:.0f} s without a request")
     if status.get("launches_unserved") and status.get("launch_limit"):
         table.add_row("launches", _launches(status))
-    if problem := (status.get("gpu") or {}).get("problem"):
-        table.add_row("GPU", Text(str(problem), style="yellow"))
-    if driver := status.get("driver"):
-        table.add_row("driver", Text(str(driver)))
-    for other in status.get("others") or ():
-        table.add_row("another's", Text(_other(other), style="yellow"))
-    if tells_more(pools := status.get("pools") or ()):
-        for pool in pools:
-            add_pool(table, pool)
-    if status["error"]:
-        table.add_row("error", Text(str(status["error"]), style="red"))
-    if status["progress"] is None:
-        return table
-    return Group(table, ProgressBar(total=1.0, completed=status["progress"], width=60))
 
 
 def _state(status: dict[str, Any]) -> str:

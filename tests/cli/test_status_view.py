@@ -61,6 +61,27 @@ async def test_no_text_of_others_gives_orders_to_a_terminal(tmp_path: Path) -> N
     )
 
 
+async def test_several_pools_have_no_state_but_those_of_each(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    status = await a_status(tmp_path, progress=0.5)
+    (pool,) = status["pools"]
+    first = {**pool, "name": "first"}
+    second = {**pool, "name": "second", "ready": 1, "in_flight": 3}
+    several = status | {"pools": [first, second], "error": "no disk"}
+    Console(file=shown, width=200).print(render_status(several, "http://x:1"))
+    rows = [" ".join(row.split()) for row in shown.getvalue().splitlines()]
+
+    assert [
+        row.partition(":")[0] for row in rows if not row.startswith("default/")
+    ] == [
+        "proxy http",
+        "pool first (*)",
+        "pool second (*)",
+        "error no disk",
+    ]
+    assert "second (*): 1 ready, 0 wanted, 3 in flight" in rows[3]
+
+
 async def test_the_screen_names_the_proxy_that_was_asked(tmp_path: Path) -> None:
     shown = io.StringIO()
     status = await a_status(tmp_path)
