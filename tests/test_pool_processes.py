@@ -135,6 +135,8 @@ def test_two_pools_on_the_command_line(tmp_path: Path) -> None:
 
         shown = run_cli("status", **asked).stdout
         planned = run_cli("plan", "--explain", **asked).stdout
+        one_planned = run_cli("plan", "--pool", "small", **asked).stdout
+        none_planned = run_cli("plan", "--pool", "huge", **asked)
         run_cli("wake", "--pool", "big", **asked)
         proxy.until(lambda: states(proxy) == ["ready", "ready"])
         run_cli("stop", "--pool", "small", **asked)
@@ -148,8 +150,11 @@ def test_two_pools_on_the_command_line(tmp_path: Path) -> None:
     assert "small/0/two ready" in shown
     assert "big: 0 wanted, 0 ready; nothing to do" in planned
     assert "assumed until measured" in planned
-    assert wrong.returncode == 1
-    assert "no pool is named 'huge'; there are big, small" in wrong.stderr
+    assert one_planned.startswith("small: ")
+    assert "big: " not in one_planned
+    for refused in (wrong, none_planned):
+        assert refused.returncode == 1
+        assert "no pool is named 'huge'; there are big, small" in refused.stderr
 
 
 @pytest.mark.real_ollama

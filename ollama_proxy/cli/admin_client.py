@@ -36,19 +36,23 @@ class ProxyClient:
             )
         return told
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, **query: str) -> dict[str, Any]:
         """Return the answer to a GET."""
-        return self._ask(urllib.request.Request(self.url + path))  # noqa: S310 - http only
+        return self._ask(urllib.request.Request(self._target(path, query)))  # noqa: S310 - http only
 
     def post(self, path: str, **query: str) -> dict[str, Any]:
         """Return the answer to a POST."""
-        target = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
-        return self._ask(urllib.request.Request(target, method="POST"))  # noqa: S310 - http only
+        asked = urllib.request.Request(self._target(path, query), method="POST")  # noqa: S310 - http only
+        return self._ask(asked)
 
     def delete(self, path: str) -> dict[str, Any]:
         """Return the answer to a DELETE."""
         asked = urllib.request.Request(self.url + path, method="DELETE")  # noqa: S310 - http only
         return self._ask(asked)
+
+    def _target(self, path: str, query: dict[str, str]) -> str:
+        asked = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return f"{self.url}{path}{asked}"
 
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
         try:

@@ -19,11 +19,12 @@ def plan(
 ) -> None:
     """Show how many instances each pool wants now, and what it would start or stop."""
     client = proxy_client(read_settings(config))
-    for one in client.get("/-/plan")["pools"]:
-        if pool in {None, one["name"]}:
-            tell(_line(one))
-            for sentence in one["plan"] if explain else ():
-                tell(f"  {sentence}")
+    path = "/-/plan"
+    told = client.get(path) if pool is None else client.get(path, pool=pool)
+    for one in told["pools"]:
+        tell(_line(one))
+        for sentence in one["plan"] if explain else ():
+            tell(f"  {sentence}")
 
 
 def _line(one: dict[str, Any]) -> str:
