@@ -44,6 +44,10 @@ _REPLAYS = {
     "test_killed_starts",
     "test_killed_sweeps",
     "test_lying_lists",
+    "test_moved",
+    "test_named_settings",
+    "test_overflow",
+    "test_queue_histories",
     "test_scale",
 }
 
