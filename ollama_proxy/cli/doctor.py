@@ -9,8 +9,7 @@ from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition import open_backends
-from ollama_proxy.composition.backend import models_of
-from ollama_proxy.config.pools import OfferSpec
+from ollama_proxy.config.pools import OfferSpec, models_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.catalog import sizes_of
 from ollama_proxy.fleet.backend import (
@@ -77,7 +76,9 @@ async def _offer(
         *await _backend(backend),
         *await _others(backend, store),
         *room_findings(
-            models_of(offer, settings), backend.traits, sizes_of(place.contents())
+            models_of(offer, settings.pools, settings.models),
+            backend.traits,
+            sizes_of(place.contents()),
         ),
     ]
 

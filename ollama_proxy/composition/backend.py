@@ -11,9 +11,8 @@ from pydantic_core import PydanticSerializationError
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.fields import is_secret
-from ollama_proxy.config.pools import OfferSpec, PoolSpec
+from ollama_proxy.config.pools import OfferSpec, PoolSpec, groups_of, models_of
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.core.ollama.model_globs import ModelGroups
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.core.slot_count import environment_of_instances, slots_of
 from ollama_proxy.core.slot_keys import SlotKey
@@ -24,11 +23,6 @@ from ollama_proxy.fleet.offer_tag import OfferTag
 from ollama_proxy.fleet.reports import secrets_in
 from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.ports import Store
-
-
-def groups_of(settings: Settings) -> ModelGroups:
-    """Return which models belong to which pool."""
-    return ModelGroups((pool.name, pool.models) for pool in settings.pools)
 
 
 def open_backends(settings: Settings, store: Store, clock: Clock) -> dict[str, Backend]:
@@ -62,7 +56,7 @@ def open_offer(
         store.notes_of(offer.name),
         clock,
         {
-            "models": models_of(offer, settings),
+            "models": models_of(offer, settings.pools, settings.models),
             "max_lifetime": settings.max_lifetime,
             **offer.options,
             **({offer.backend: own} if type(own).model_fields else {}),
@@ -149,13 +143,6 @@ def _without_secrets(offer: OfferSpec) -> bytes:
     return json.dumps(noted).encode()
 
 
-def models_of(offer: OfferSpec, settings: Settings) -> tuple[str, ...]:
-    """Return the models that an offer's instances must have, in whichever pool."""
-    groups = groups_of(settings)
-    using = {pool.name for pool in settings.pools if offer in pool.offers}
-    return tuple(one for one in settings.models if groups.group_of(one) in using)
-
-
 def offers_of(
     pool: PoolSpec, settings: Settings, backends: Mapping[str, Backend]
 ) -> tuple[Offer, ...]:
@@ -171,7 +158,7 @@ def _offer(
     own, models = spec.settings, settings.models
     if not models and backend.traits.simulated:
         models = SIMULATED_MODELS
-    groups = groups_of(settings)
+    groups = groups_of(settings.pools)
     own_settings = [one.settings for one in settings.offers]
     made_of: object = own if type(own).model_fields else spec.options
     environment = _environment(spec, settings)

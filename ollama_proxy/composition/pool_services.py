@@ -10,11 +10,10 @@ import msgspec
 
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.base.errors import StoreError
-from ollama_proxy.composition.backend import groups_of
 from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.composition.pools import PoolParts
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
-from ollama_proxy.config.pools import DEFAULT_POOL, PoolSpec
+from ollama_proxy.config.pools import DEFAULT_POOL, PoolSpec, groups_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
@@ -70,7 +69,7 @@ class PoolServicesBuilder:
     def build_all(self) -> PoolMap:
         """Build the services of every pool, in their order."""
         specs = self._settings.pools
-        groups = groups_of(self._settings)
+        groups = groups_of(specs)
         uploads = next((spec.name for spec in specs if spec.uploads), specs[0].name)
         pools = PoolMap(groups, uploads)
         for spec in specs:

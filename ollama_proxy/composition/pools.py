@@ -9,9 +9,9 @@ import aiohttp
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import Timing
-from ollama_proxy.composition.backend import groups_of, offers_of
+from ollama_proxy.composition.backend import offers_of
 from ollama_proxy.config.policies import policy_of
-from ollama_proxy.config.pools import PoolSpec
+from ollama_proxy.config.pools import PoolSpec, groups_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.record import Record, State
@@ -105,7 +105,7 @@ class PoolBuilder:
             return None
         models = dict.fromkeys(model for offer in offers for model in offer.models)
         restores = not all(one.backend.traits.persistent_models for one in offers)
-        groups = groups_of(self.settings)
+        groups = groups_of(self.settings.pools)
         return RestoredModels(
             self.store,
             tuple(models),

@@ -6,7 +6,7 @@ halves of a key, all are taken from one of the two.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -252,10 +252,12 @@ class OfferReader:
         self.faults += plugin.faults(settings, Choice(backend, backend))
         return offer
 
-    def told_by_backend(self, offer: OfferSpec, models: Sequence[str]) -> Iterator[str]:
+    def told_by_backend(
+        self, offer: OfferSpec, models: tuple[str, ...]
+    ) -> Iterator[str]:
         """Yield what a backend finds wrong with an offer that is right one by one."""
         plugin = self.backends.plugins[offer.backend]
-        choice = Choice(offer.backend, offer.backend, tuple(models))
+        choice = Choice(offer.backend, offer.backend, models)
         for told in plugin.faults(offer.settings, choice):
             yield self._in_place(offer.name, plugin, told)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ollama_proxy.base.fields import BackendSettings
 from ollama_proxy.config.offer_reading import OfferReader, backends_of, tables_of
-from ollama_proxy.config.pool_reading import PoolReader, clashes, models_of
-from ollama_proxy.config.pools import OfferSpec
+from ollama_proxy.config.pool_reading import PoolReader, clashes
+from ollama_proxy.config.pools import OfferSpec, models_of
 from ollama_proxy.config.selection import Selection, select_offered
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.config.toml_lines import FilePlaces

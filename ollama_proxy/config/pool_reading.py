@@ -6,10 +6,16 @@ from typing import Any
 
 from ollama_proxy.config.fault_words import guess, validated
 from ollama_proxy.config.pool_tables import OfferTable, PoolTable
-from ollama_proxy.config.pools import DEFAULT_POOL, OfferSpec, Pools, PoolSpec
+from ollama_proxy.config.pools import (
+    DEFAULT_POOL,
+    OfferSpec,
+    Pools,
+    PoolSpec,
+    groups_of,
+)
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.config.toml_lines import FilePlaces
-from ollama_proxy.core.ollama.model_globs import ModelGlob, ModelGroups
+from ollama_proxy.core.ollama.model_globs import ModelGlob
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.backend_loader import Backends
 
@@ -140,8 +146,7 @@ class PoolReader:
 
     def _refuse_swallowed(self, pools: Sequence[PoolSpec]) -> None:
         """Tell of each glob that no model can reach, as an earlier one has them all."""
-        groups = ModelGroups((pool.name, pool.models) for pool in pools)
-        for later, its, earlier, other in groups.swallowed():
+        for later, its, earlier, other in groups_of(pools).swallowed():
             place = self.places.place("pools", its, "models")
             pool = "" if other == its else f" of the pool {other!r}"
             self.faults.append(
@@ -166,12 +171,3 @@ def clashes(
                     f"{place}: the offer {other.name!r} has the {resource} too, and"
                     " each needs its own; write another one, or make it one offer"
                 )
-
-
-def models_of(
-    offer: OfferSpec, pools: Sequence[PoolSpec], models: Sequence[str]
-) -> list[str]:
-    """Return which of some models the instances of an offer may have to have."""
-    groups = ModelGroups((pool.name, pool.models) for pool in pools)
-    using = {pool.name for pool in pools if offer in pool.offers}
-    return [name for name in models if groups.group_of(name) in using]

@@ -4,12 +4,12 @@ There is always one pool with one offer at least: without tables of that kind th
 the pool ``default`` and the offer that is called as the backend that is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from ollama_proxy.base.fields import BackendSettings
-from ollama_proxy.core.ollama.model_globs import ModelGlob
+from ollama_proxy.core.ollama.model_globs import ModelGlob, ModelGroups
 from ollama_proxy.core.pool_policy import PoolPolicy
 
 DEFAULT_POOL: Final = "default"
@@ -64,6 +64,20 @@ class Pools:
     pools: tuple[PoolSpec, ...]
     offers: tuple[OfferSpec, ...]
     notices: tuple[str, ...] = ()
+
+
+def groups_of(pools: Iterable[PoolSpec]) -> ModelGroups:
+    """Return which models belong to which pool."""
+    return ModelGroups((pool.name, pool.models) for pool in pools)
+
+
+def models_of(
+    offer: OfferSpec, pools: Sequence[PoolSpec], models: Iterable[str]
+) -> tuple[str, ...]:
+    """Return which of some models an offer's instances must have, in any pool."""
+    groups = groups_of(pools)
+    using = {pool.name for pool in pools if offer in pool.offers}
+    return tuple(one for one in models if groups.group_of(one) in using)
 
 
 def implicit_offer(
