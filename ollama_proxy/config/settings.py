@@ -364,8 +364,3 @@ class Settings(BaseModel):
     def of_backends(self) -> Mapping[str, BackendSettings]:
         """Return the settings of each backend that may be used."""
         return self._read.of_backends
-
-
-def backend_name(settings: Settings) -> str:
-    """Return the backend that is used; `Settings.selection` says why."""
-    return settings.selection.backend

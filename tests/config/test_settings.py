@@ -22,7 +22,7 @@ from ollama_proxy.base.parsers import (
 )
 from ollama_proxy.base.upstream_url import UpstreamUrl
 from ollama_proxy.config.loader import load_settings
-from ollama_proxy.config.settings import Settings, backend_name
+from ollama_proxy.config.settings import Settings
 from tests.black_box import clean_environment
 
 
@@ -238,9 +238,9 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
 
 
 def test_the_backend_is_found_from_what_is_set() -> None:
-    assert backend_name(load_settings({})) == "local"
+    assert load_settings({}).selection.backend == "local"
     url = {"OLLAMA_PROXY_UPSTREAM_URL": "http://h:1/"}
-    assert backend_name(load_settings(url)) == "static"
+    assert load_settings(url).selection.backend == "static"
     assert load_settings(url).of(StaticSettings).upstream_url == UpstreamUrl(
         url="http://h:1"
     )

@@ -12,7 +12,6 @@ from ollama_proxy.backends.fly.settings import FlySettings
 from ollama_proxy.backends.fly.sizes import SIZES
 from ollama_proxy.base.errors import CredentialsError, SettingsError, SpecError
 from ollama_proxy.config.loader import load_settings
-from ollama_proxy.config.settings import backend_name
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding
 from tests.backends.fly.rig import IMAGE, Rig
@@ -255,7 +254,7 @@ def test_the_smallest_machine_takes_the_smallest_model() -> None:
         }
     )
 
-    assert backend_name(settings) == "fly"
+    assert settings.selection.backend == "fly"
     assert settings.of(FlySettings).guest.memory_mb == 2048
 
 

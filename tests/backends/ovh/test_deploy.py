@@ -11,7 +11,6 @@ from ollama_proxy.backends.ovh.settings import OvhSettings
 from ollama_proxy.backends.ovh.volume import parse_volume
 from ollama_proxy.base.errors import SettingsError, SpecError
 from ollama_proxy.config.loader import load_settings
-from ollama_proxy.config.settings import backend_name
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Finding, Phase
 from tests.backends.ovh.rig import IMAGE, Rig, ovh_rig
@@ -200,7 +199,7 @@ def test_the_seeds_words_are_settings(tmp_path: Path) -> None:
         }
     )
 
-    assert backend_name(settings) == "ovh"
+    assert settings.selection.backend == "ovh"
     assert settings.of(OvhSettings).gpu_model == "H100"
     assert settings.of(OvhSettings).regions == ("BHS",)
     assert settings.models == ("llama3.2", "qwen3")
