@@ -74,7 +74,7 @@ def _plan(settings: Settings, offer: OfferSpec, backend: Backend) -> LaunchPlan:
         location = location or traits.models_place
     return LaunchPlan(
         backend=offer.backend,
-        reason=f"{offer.place} names it" if offer.place else settings.selection.reason,
+        reason=settings.reason_of(offer),
         instance_type=instance_type,
         location=location,
         alternatives=traits.alternatives,

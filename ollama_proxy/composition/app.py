@@ -132,7 +132,7 @@ def _own_routes(
         pools,
         clock,
         backend=fleet.first.offer.backend_name or fleet.first.offer.name,
-        backend_reason=settings.backend_reason,
+        backend_reason=settings.reason_of(settings.pools[0].offers[0]),
         disk=store,
         neighbours=neighbours,
     )

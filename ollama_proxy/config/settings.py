@@ -311,10 +311,8 @@ class Settings(BaseModel):
         settings._read = replace(self._read, pools=pools)  # noqa: SLF001 - our own copy
         return settings
 
-    @property
-    def backend_reason(self) -> str:
-        """Return why the first pool's first backend is used."""
-        offer = self.pools[0].offers[0]
+    def reason_of(self, offer: OfferSpec) -> str:
+        """Return why an offer's backend is used."""
         return f"{offer.place} names it" if offer.place else self.selection.reason
 
     @property
@@ -323,7 +321,8 @@ class Settings(BaseModel):
         if self._read.pools is None or not self.selection.offered:
             return (self.selection.sentence,)
         return tuple(
-            f"offer {one.name!r}: backend {one.backend!r}, because {one.place} names it"
+            f"offer {one.name!r}: backend {one.backend!r}, because"
+            f" {self.reason_of(one)}"
             for one in self.offers
         )
 
