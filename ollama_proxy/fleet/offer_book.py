@@ -1,6 +1,6 @@
 """Keep what is known of the offers of one pool, over all its slots."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -31,24 +31,36 @@ from ollama_proxy.fleet.pool_slot import PoolSlot
 class Outlook:
     """Says which offers of a pool may be asked at one moment, in their order.
 
-    ``obstacles``: what is in the way of each. ``may_start_more``: one more launch keeps
-    the limit of those that serve no request.
+    ``by_offer``: what is in the way of each, by its name. ``may_start_more``: one more
+    launch keeps the limit of those that serve no request.
     """
 
-    obstacles: tuple[Obstacle | None, ...]
+    by_offer: Mapping[str, Obstacle | None]
     may_start_more: bool
+
+    @property
+    def obstacles(self) -> dict[str, Obstacle]:
+        """Return why which offers are not asked, in their order."""
+        return {name: one for name, one in self.by_offer.items() if one is not None}
 
     @property
     def is_open(self) -> bool:
         """Tell whether an offer may be asked, on this slot or on another."""
-        return None in self.obstacles
+        return None in self.by_offer.values()
+
+    @property
+    def is_vain(self) -> bool:
+        """Tell whether no offer will be asked any more unless somebody asks again."""
+        found = self.by_offer.values()
+        return all(one is not None and one.ends_waits for one in found)
 
     def controller_for(self, slot: PoolSlot) -> Controller | None:
         """Return by what a slot would start now; None if nothing may start there."""
         if not self.may_start_more or slot.current is not None:
             return None
-        for controller, hindrance in zip(slot.controllers, self.obstacles, strict=True):
-            if hindrance is None and controller.record.state in AT_REST:
+        for controller in slot.controllers:
+            is_asked = self.by_offer[controller.offer.name] is None
+            if is_asked and controller.record.state in AT_REST:
                 return controller
         return None
 
@@ -98,12 +110,15 @@ class OfferBook:
         if is_due and not self._may_exceed:
             self._lock(self._controllers)
 
-    def outlook(self) -> "Outlook":
+    def outlook(self) -> Outlook:
         """Return which offers may be asked at this moment."""
         facts, now = self._facts(), self._clock.now()
         reserving = sum(one.is_reserving for one in self._controllers)
-        may_start = may_start_more(facts, reserving, now)
-        return Outlook(tuple(obstacles(facts, now)), may_start_more=may_start)
+        found = zip(facts, obstacles(facts, now), strict=True)
+        return Outlook(
+            {offer.name: one for offer, one in found},
+            may_start_more=may_start_more(facts, reserving, now),
+        )
 
     def controller_for(self, slot: PoolSlot) -> Controller | None:
         """Return by what a slot would start now; None if nothing may start there."""
@@ -118,23 +133,6 @@ class OfferBook:
     def last_fault(self, offer: str) -> Fault | None:
         """Return why the last launch of an offer failed, in whichever slot."""
         return self._last_faults.get(offer)
-
-    def obstacles(self) -> dict[str, Obstacle]:
-        """Return why which offers are not asked at this moment, in their order."""
-        found = obstacles(self._facts(), self._clock.now())
-        names = [controllers[0].offer.name for controllers in self._by_offer]
-        return {name: one for name, one in zip(names, found, strict=True) if one}
-
-    @property
-    def is_open(self) -> bool:
-        """Tell whether an offer may be asked, on this slot or on another."""
-        return len(self.obstacles()) < len(self._by_offer)
-
-    @property
-    def is_vain(self) -> bool:
-        """Tell whether no offer will be asked any more unless somebody asks again."""
-        found = self.obstacles().values()
-        return len(found) == len(self._by_offer) and all(o.ends_waits for o in found)
 
     def note(self, controller: Controller, before: Record, after: Record) -> None:
         """Take in a change of state."""

@@ -88,7 +88,7 @@ class PoolOwner:
         if own:  # a launch is bought in place of a server that is down
             for controller in self._external:
                 controller.policy = replace(controller.policy, lost_after_s=_DOWN_S)
-        self.book = book
+        self._book = book
         self._carrier = PlanCarrier(self._own, book, clock, draw_launch_id)
         self._survey = survey
 
@@ -98,27 +98,27 @@ class PoolOwner:
         if self.is_coming or not self._accepts():
             return False
         stops = any(slot.current is not None for slot in self._own.values())
-        return self._would_start or (stops and not self.is_vain)
+        return self._book.would_start or (stops and not self.is_vain)
 
     @property
     def must_reserve(self) -> bool:
         """Tell whether a wake has to wait until a launch is written down."""
         if not self._accepts() or self._is_awake:
             return False
-        return self._is_reserving or self._would_start
+        return self._is_reserving or self._book.would_start
 
     @property
     def is_coming(self) -> bool:
         """Tell whether an instance of ours is there, on its way, or to follow."""
         asked = self._wish is not None or self._waiters.any_to_wake()
-        is_asked = asked and not self.book.is_vain
+        is_asked = asked and not self._book.outlook().is_vain
         return self._is_awake or self._is_reserving or is_asked or self._is_joining
 
     @property
     def is_vain(self) -> bool:
         """Tell whether nothing comes any more unless somebody asks again."""
         runs = self._is_awake or self._is_reserving
-        return self.book.is_vain and not runs and not self._is_joining
+        return self._book.outlook().is_vain and not runs and not self._is_joining
 
     @property
     def _is_joining(self) -> bool:
@@ -147,20 +147,16 @@ class PoolOwner:
     def _is_reserving(self) -> bool:
         return any(controller.is_reserving for controller in self._owned)
 
-    @property
-    def _would_start(self) -> bool:
-        return self.book.would_start
-
     def look(self) -> None:
         """Have the owner look at its pool now."""
         self._changed.set()
 
     def restore(self) -> None:
         """Take up what an earlier process left, and begin to own it."""
-        self.book.before_restore()
+        self._book.before_restore()
         for controller in (*self._owned, *self._external):
             controller.restore()
-        self.book.after_restore()
+        self._book.after_restore()
         self._tasks.spawn(self.run(), name="owner of a pool")
 
     def note(self, controller: Controller, before: Record, after: Record) -> None:
@@ -174,7 +170,7 @@ class PoolOwner:
         if before.state is State.STARTING and after.state in AT_REST:
             self._wish = None
         if is_own:
-            self.book.note(controller, before, after)
+            self._book.note(controller, before, after)
         self.look()
 
     @property
@@ -205,7 +201,7 @@ class PoolOwner:
         if not self._accepts():
             return
         if forced:
-            self.book.forgive()
+            self._book.forgive()
         is_served = self._is_own_awake if own else self._is_awake
         self.join(model, own=own)
         if is_served:
@@ -224,11 +220,11 @@ class PoolOwner:
 
     def note_service(self) -> None:
         """Take in that a request is being answered."""
-        self.book.note_service()
+        self._book.note_service()
 
     def obstacles(self) -> Mapping[str, Obstacle]:
         """Return why which offers are not asked at this moment, in their order."""
-        return self.book.obstacles()
+        return self._book.outlook().obstacles
 
     def rest(self) -> None:
         """Start nothing until somebody asks again: a person wants no instance."""
@@ -285,7 +281,7 @@ class PoolOwner:
         Raises `StoreError` if a launch can't be written.
         """
         while True:
-            self.book.keep_limit()
+            self._book.keep_limit()
             planned = self.plan()
             self._carrier.keep(planned)
             self._leasing.is_packing = planned.is_packing
@@ -293,7 +289,9 @@ class PoolOwner:
             model = self._wish.model if self._wish is not None else None
             if not await self._carrier.start_next(planned, model):
                 break
-        if not self.book.is_open and not (self._is_awake or self._is_reserving):
+        if not self._book.outlook().is_open and not (
+            self._is_awake or self._is_reserving
+        ):
             self._wish = None  # a client that still wants one asks again, or waits
             if self.is_vain:
                 self._waiters.give_up()

@@ -66,7 +66,8 @@ class Survey:
         """
         now, outlook = self._clock.now(), self._book.outlook()
         if not obstacle and not outlook.is_open:
-            obstacle = self._obstacle()
+            found = outlook.obstacles.items()
+            obstacle = "; ".join(f"{name}: {one.message}" for name, one in found)
         return PoolFacts(
             policy,
             tuple(self._instance(slot, outlook, now) for slot in self._slots),
@@ -75,11 +76,6 @@ class Survey:
             obstacle,
             drained_at,
         )
-
-    def _obstacle(self) -> str:
-        """Return why no offer may be asked, in words."""
-        hindered = self._book.obstacles()
-        return "; ".join(f"{name}: {one.message}" for name, one in hindered.items())
 
     def _instance(self, slot: PoolSlot, outlook: Outlook, now: float) -> InstanceFacts:
         controller = slot.current
