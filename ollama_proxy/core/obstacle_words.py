@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from ollama_proxy.core.lifecycle.fault_words import length_words
 from ollama_proxy.core.offer_choice import Obstacle
-
-_HOUR_AND_A_HALF_S = 5400.0
 
 
 def next_try_s(hindered: Mapping[str, Obstacle], now: float) -> float:
@@ -34,14 +33,8 @@ def _end_words(hindered: Mapping[str, Obstacle], now: float) -> str:
         if math.isinf(left_s):
             return "the next try follows"
         return f"next try in {left_s:.0f} s" if left_s else "next try with a request"
-    until_then = "" if math.isinf(left_s) else f", or {_length(left_s)} pass"
+    until_then = "" if math.isinf(left_s) else f", or {length_words(left_s)} pass"
     return (
         "requests start none until somebody runs `ollama-proxy wake` or changes the"
         f" settings{until_then}"
     )
-
-
-def _length(length_s: float) -> str:
-    if length_s < _HOUR_AND_A_HALF_S:
-        return f"{max(length_s, 60.0) / 60.0:.0f} min"
-    return f"{length_s / 3600.0:.0f} h"

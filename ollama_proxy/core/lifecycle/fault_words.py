@@ -50,7 +50,11 @@ def _doing(progress: Progress) -> str:
 
 def lockout_words(lockout: Lockout, now: float) -> str:
     """Return why no request launches, and what ends that."""
-    left = "" if lockout.until is None else f", or {_length(lockout.until - now)} pass"
+    left = (
+        ""
+        if lockout.until is None
+        else f", or {length_words(lockout.until - now)} pass"
+    )
     return (
         f"{lockout.message}, so requests start no instance until somebody runs"
         f" `ollama-proxy wake` or changes its settings{left}"
@@ -70,7 +74,8 @@ def failure_words(record: Record, now: float) -> str:
     return f"the instance could not be started: {fault} (next try {when})"
 
 
-def _length(length_s: float) -> str:
+def length_words(length_s: float) -> str:
+    """Return the length of a lockout, in minutes or hours."""
     if length_s < 5400:  # noqa: PLR2004 - an hour and a half
         return f"{max(length_s, 60.0) / 60.0:.0f} min"
     return f"{length_s / 3600.0:.0f} h"
