@@ -1,14 +1,14 @@
 """Examine a deployment without serving: for ``check``."""
 
-from contextlib import AsyncExitStack, aclosing, closing
+from contextlib import closing
 from dataclasses import replace
 
 from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
+from ollama_proxy.cli.opened_offers import opened_backends
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
-from ollama_proxy.composition import open_backends
 from ollama_proxy.config.pools import OfferSpec, models_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.catalog import sizes_of
@@ -50,10 +50,8 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     findings += [Finding("state", ok=False, detail=what) for what in store.damage]
     with closing(store):
-        async with AsyncExitStack() as stack:
-            backends = open_backends(settings, store, open_clock(store))
-            for backend in backends.values():
-                await stack.enter_async_context(aclosing(backend))
+        clock = open_clock(store)
+        async with opened_backends(settings, store, clock) as backends:
             for plan, offer in zip(
                 launch_plans(settings, backends), settings.offers, strict=True
             ):

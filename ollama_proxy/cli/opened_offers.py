@@ -1,4 +1,4 @@
-"""Open the state folder and every offer's backend, while no proxy has them."""
+"""Open every offer's backend for a command, and the state folder with them."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
@@ -17,14 +17,26 @@ from ollama_proxy.store.ports import Store
 async def opened_alone(
     settings: Settings,
 ) -> AsyncIterator[tuple[Store, Clock, Mapping[str, Backend]]]:
-    """Open the state folder, and the backends by their offers."""
+    """Open the state folder, which no proxy has now, and the backends by their offers.
+
+    Raises `StartupError` while a proxy runs on the folder.
+    """
     with closing(open_store(settings.state_dir)) as store:
         clock = open_clock(store)
-        async with AsyncExitStack() as stack:
-            backends = open_backends(settings, store, clock)
-            for backend in backends.values():
-                await stack.enter_async_context(aclosing(backend))
+        async with opened_backends(settings, store, clock) as backends:
             yield store, clock, backends
+
+
+@asynccontextmanager
+async def opened_backends(
+    settings: Settings, store: Store, clock: Clock
+) -> AsyncIterator[Mapping[str, Backend]]:
+    """Open the backends by their offers, in a state folder that is open."""
+    async with AsyncExitStack() as stack:
+        backends = open_backends(settings, store, clock)
+        for backend in backends.values():
+            await stack.enter_async_context(aclosing(backend))
+        yield backends
 
 
 def chosen_offer(settings: Settings, name: str | None) -> OfferSpec:

@@ -7,7 +7,7 @@ folder, and writes the journal through a connection of its own.
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import structlog
@@ -23,7 +23,7 @@ from ollama_proxy.base.errors import (
 )
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.cli.offline import require_date
-from ollama_proxy.composition import open_backends
+from ollama_proxy.cli.opened_offers import opened_backends
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -256,9 +256,8 @@ async def _opened(
 ) -> list[OwnerSweep]:
     require_date("no lease can be judged")
     clock = open_clock(store)
-    backends = open_backends(settings, store, clock)
-    for backend in backends.values():
-        await stack.enter_async_context(aclosing(backend))
+    opening = opened_backends(settings, store, clock)
+    backends = await stack.enter_async_context(opening)
     knowing = [one for one in backends.values() if isinstance(one, SupportsOwners)]
     if not knowing:
         names = ", ".join(repr(offer.backend) for offer in settings.offers)

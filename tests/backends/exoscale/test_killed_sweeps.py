@@ -164,8 +164,7 @@ async def _killed_once(
             owner_id = LOST if is_own else store.owner_id
             return {"exoscale": rig.open(owner_id, idle_action=idle_action)}
 
-        for module in (opened_offers, owner_sweep):
-            monkeypatch.setattr(module, "open_backends", opened)
+        monkeypatch.setattr(opened_offers, "open_backends", opened)
         moment = death.moment
         death.plan(moment, 0)
         stranger = rig.cloud.stranger()
