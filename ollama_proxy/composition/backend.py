@@ -183,9 +183,3 @@ def _offer(
         price_per_hour=spec.price_per_hour,
         currency=spec.currency,
     )
-
-
-def offer_of(settings: Settings, backend: Backend) -> Offer:
-    """Return what the launches of the first pool are made of, by its first offer."""
-    pool = settings.pools[0]
-    return _offer(pool.offers[0], pool, settings, backend)
