@@ -138,8 +138,8 @@ class PoolBuilder:
             key = str(SlotKey(spec.name, index, offer.name))
             return self._controller(key, offer, probes[offer.name], spec)
 
-        theirs = [one for one in offers if one.backend.traits.externally_managed]
-        ours = [one for one in offers if not one.backend.traits.externally_managed]
+        theirs = [one for one in offers if one.is_external]
+        ours = [one for one in offers if not one.is_external]
         most = spec.policy.max_instances if ours else 0
         return [
             *(PoolSlot(0, (controller(one, 0),)) for one in theirs),

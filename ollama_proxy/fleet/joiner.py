@@ -24,9 +24,7 @@ class Joiner:
         draw_launch_id: LaunchIdSource,
         timing: Timing,
     ) -> None:
-        self.joined = [
-            c for c in controllers if c.offer.backend.traits.externally_managed
-        ]
+        self.joined = [one for one in controllers if one.offer.is_external]
         self._clock = clock
         self._begun_at = clock.now()
         self._draw_launch_id = draw_launch_id

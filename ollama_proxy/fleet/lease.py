@@ -134,7 +134,7 @@ class Leases:
         self.candidate = load.candidate if load else Candidate(controller.slot)
         self._clock = clock
         self._slots = controller.offer.slots
-        self.is_external = controller.offer.backend.traits.externally_managed
+        self.is_external = controller.offer.is_external
         self._freed = freed
         self._served = served
         self._held: set[Lease] = set()

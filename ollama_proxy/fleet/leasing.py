@@ -51,9 +51,8 @@ class Leasing:
         }
         self._external = [
             one.load
-            for controller, one in self._leases.items()
-            if one.load is not None
-            and controller.offer.backend.traits.externally_managed
+            for one in self._leases.values()
+            if one.load is not None and one.is_external
         ]
         every = self._leases.values()
         self._weighed_at = -math.inf
@@ -185,11 +184,10 @@ def _is_ready(leases: Leases) -> bool:
 
 
 def _load_of(controller: Controller, meter: DemandMeter, clock: Clock) -> InstanceLoad:
-    traits = controller.offer.backend.traits
     return InstanceLoad(
         controller.slot,
         slots=controller.offer.slots,
-        is_external=traits.externally_managed,
+        is_external=controller.offer.is_external,
         meter=meter,
         clock=clock,
     )

@@ -30,6 +30,11 @@ class Offer:
     price_per_hour: float | None = None
     currency: str = ""
 
+    @property
+    def is_external(self) -> bool:
+        """Tell whether somebody else manages the server, so it is not ours to start."""
+        return self.backend.traits.externally_managed
+
 
 def policy_for(offer: Offer, policy: Policy) -> Policy:
     """Return the policy for the instances of an offer, adapted to its traits."""

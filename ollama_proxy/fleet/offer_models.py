@@ -48,7 +48,7 @@ class OfferModels:
         self._pulled = {
             full_model_name(model)
             for one in controllers
-            if not _is_external(one)
+            if not one.offer.is_external
             for model in one.offer.models
         }
         self._lists: dict[Controller, frozenset[str]] = {}
@@ -79,7 +79,7 @@ class OfferModels:
         lists = [
             self._lists.get(one)
             for one in self._controllers
-            if _is_external(one) and one.record.state is State.READY
+            if one.offer.is_external and one.record.state is State.READY
         ]
         if not lists or any(names is None or name in names for names in lists):
             return False
@@ -128,10 +128,6 @@ class OfferModels:
             return
         self._lists[controller] = names
         offer = controller.offer.name
-        if not _is_external(controller) and self._names.get(offer) != names:
+        if not controller.offer.is_external and self._names.get(offer) != names:
             self._names[offer] = names
             self._save(offer, names)
-
-
-def _is_external(controller: Controller) -> bool:
-    return controller.offer.backend.traits.externally_managed

@@ -21,7 +21,7 @@ class PoolSlot:
     @property
     def is_external(self) -> bool:
         """Tell whether the slot's server is managed by somebody else."""
-        return self.controllers[0].offer.backend.traits.externally_managed
+        return self.controllers[0].offer.is_external
 
     @property
     def current(self) -> Controller | None:

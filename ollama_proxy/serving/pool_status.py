@@ -143,7 +143,7 @@ class PoolStatus:
         if len(self.pool.controllers) == 1 or _rank(controller) < _AT_REST:
             return None
         found = self.pool.obstacles()
-        own = [c for c in self.pool.controllers if not _is_external(c)]
+        own = [c for c in self.pool.controllers if not c.offer.is_external]
         if not own:
             return None
         return found if len(found) == len({c.offer.name for c in own}) else {}
@@ -286,16 +286,12 @@ def _rank(controller: Controller) -> int:
 
 def _delay(controller: Controller, found: Mapping[str, Obstacle]) -> float:
     """Return when the offer of an instance at rest is asked: -inf is now."""
-    if _is_external(controller):
+    if controller.offer.is_external:
         return math.inf
     one = found.get(controller.offer.name)
     if one is None:
         return -math.inf
     return math.inf if one.until is None else one.until
-
-
-def _is_external(controller: Controller) -> bool:
-    return controller.offer.backend.traits.externally_managed
 
 
 def _needs_person(situation: _CachedStatus) -> bool:
