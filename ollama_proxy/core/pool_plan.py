@@ -18,7 +18,6 @@ class Plan:
     - ``start``: to start, in this order.
     - ``drain``: get no new request, and stop once they have none.
     - ``kept``: exempt from the idle time-out.
-    - ``grant``: how many of the oldest waiting requests get a free slot.
     - ``wanted``: how many instances of ours the pool should have.
     - ``is_packing``: more are ready than that, so requests go to the fullest one with a
       free slot.
@@ -27,7 +26,6 @@ class Plan:
     start: tuple[str, ...]
     drain: tuple[str, ...]
     kept: tuple[str, ...]
-    grant: int
     wanted: int
     is_packing: bool
     reckoning: Reckoning
@@ -45,7 +43,6 @@ def plan(facts: PoolFacts, now: float) -> Plan:
         start=_to_start(facts, tally, figures, wanted),
         drain=_to_drain(facts, tally, kept, now),
         kept=kept,
-        grant=_grant(facts, tally),
         wanted=wanted,
         is_packing=len(tally.ready) > wanted,
         reckoning=figures,
@@ -117,9 +114,3 @@ def _to_drain(
     ]
     idle.sort(key=lambda one: one.idle_since)
     return tuple(one.name for one in idle[:extra])
-
-
-def _grant(facts: PoolFacts, tally: Tally) -> int:
-    """Return how many of the waiting requests may have a slot now."""
-    waiting = facts.waiting.waking + facts.waiting.others
-    return waiting if tally.is_unlimited else min(waiting, tally.free_slots)

@@ -18,8 +18,7 @@ class Tally:
 
     - ``resting``, ``starting``, ``ready``: instances of ours; ``occupied`` also counts
       those that drain or leave.
-    - ``ready_slots``: of all ready instances, external servers among them;
-      ``free_slots``: those without a request.
+    - ``ready_slots``: of all ready instances, external servers among them.
     - ``is_unlimited``: some ready instance has no limit of slots.
     """
 
@@ -28,7 +27,6 @@ class Tally:
     ready: list[InstanceFacts] = field(default_factory=list)
     occupied: int = 0
     ready_slots: int = 0
-    free_slots: int = 0
     is_unlimited: bool = False
     has_external: bool = False
     is_external_ready: bool = False
@@ -87,7 +85,6 @@ def count(instances: Iterable[InstanceFacts]) -> Tally:
                 tally.ready.append(one)
         if phase is Phase.READY:
             tally.ready_slots += one.slots
-            tally.free_slots += max(0, one.slots - one.in_flight)
             tally.is_unlimited = tally.is_unlimited or one.slots == 0
     return tally
 

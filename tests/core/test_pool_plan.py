@@ -319,20 +319,6 @@ def test_no_limit_of_slots_means_one_instance_for_any_number() -> None:
     assert planned(full, 500, demand=unlimited, load=90.0).start == ()
 
 
-def test_requests_are_let_in_as_far_as_slots_are_free() -> None:
-    slots = (replace(instances(READY)[0], in_flight=1), idle("default/1", 1.0))
-
-    assert planned(slots, 9).grant == 7
-    assert planned(slots, 1, others=2).grant == 3
-    assert planned(instances(READY, slots=0), 9).grant == 9
-
-
-def test_an_instance_that_drains_gets_nothing() -> None:
-    slots = (replace(instances(Phase.DRAINING)[0], in_flight=0),)
-
-    assert planned(slots, 3).grant == 0
-
-
 def test_requests_are_packed_as_soon_as_fewer_instances_would_do() -> None:
     busy = replace(instances(READY)[0], in_flight=2)
     slots = (busy, idle("default/1", 10.0))
