@@ -149,8 +149,9 @@ class LoneWakes:
 
     def facts(self) -> PoolFacts:
         """Return what a plan would look at."""
-        refusal = "" if self._accepts() else "the proxy starts nothing now"
-        return self._survey.facts(PoolPolicy(), self._waiters.facts(), refusal)
+        return self._survey.facts(
+            PoolPolicy(), self._waiters.facts(), accepts=self._accepts()
+        )
 
     async def _wake_for_waiting(self) -> None:
         """Ask again, now that it is cold, for what was asked while it stopped."""

@@ -264,8 +264,12 @@ class PoolOwner:
             waiting = replace(waiting, waking=waking, oldest_s=oldest_s)
         if self._is_stopped:
             policy = replace(policy, min_instances=0)
-        refusal = "" if self._accepts() else "the proxy starts nothing now"
-        facts = self._survey.facts(policy, waiting, refusal, self._carrier.drained_at)
+        facts = self._survey.facts(
+            policy,
+            waiting,
+            accepts=self._accepts(),
+            drained_at=self._carrier.drained_at,
+        )
         if self._wishes_own or self._waiters.any_to_wake_own():
             ours = tuple(one for one in facts.instances if not one.is_external)
             facts = replace(facts, instances=ours)  # the others don't help

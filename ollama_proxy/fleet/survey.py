@@ -56,24 +56,22 @@ class Survey:
         self,
         policy: PoolPolicy,
         waiting: Waiting,
-        obstacle: str = "",
+        *,
+        accepts: bool,
         drained_at: float | None = None,
     ) -> PoolFacts:
         """Return what a plan looks at.
 
-        ``obstacle``: why nothing may start at all. ``drained_at``: when a plan last
-        drained an instance.
+        ``accepts``: the proxy may start something at all. ``drained_at``: when a plan
+        last drained an instance.
         """
         now, outlook = self._clock.now(), self._book.outlook()
-        if not obstacle and not outlook.is_open:
-            found = outlook.obstacles.items()
-            obstacle = "; ".join(f"{name}: {one.message}" for name, one in found)
         return PoolFacts(
             policy,
             tuple(self._instance(slot, outlook, now) for slot in self._slots),
             waiting,
             self._demand(outlook, now),
-            obstacle,
+            _obstacle(outlook) if accepts else "the proxy starts nothing now",
             drained_at,
         )
 
@@ -136,3 +134,11 @@ class Survey:
         return boot_prior_s(
             is_external=traits.externally_managed, is_child=traits.child_process
         )
+
+
+def _obstacle(outlook: Outlook) -> str:
+    """Return why no offer may be asked, in words; empty if one may be."""
+    if outlook.is_open:
+        return ""
+    found = outlook.obstacles.items()
+    return "; ".join(f"{name}: {one.message}" for name, one in found)
