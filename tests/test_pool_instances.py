@@ -21,7 +21,9 @@ from ollama_proxy.simulator.server import (
     Simulator,
     build_simulator,
 )
+from tests.config.rig import toml
 from tests.fakes.instance import InProcessBackend
+from tests.pool_settings import TWO_POOLS, home_first
 from tests.proxy import HURRIED, RunningProxy, running_proxy
 
 POOL = """
@@ -52,8 +54,7 @@ def opened(tmp_path: Path) -> Opened:
 
     @asynccontextmanager
     async def run(settings: str, **backends: Any) -> AsyncIterator[RunningProxy]:
-        file = tmp_path / "ollama-proxy.toml"
-        file.write_text(settings)
+        file = toml(tmp_path, settings)
         async with running_proxy(
             tmp_path / "state", file=file, backends=backends, timing=HURRIED
         ) as proxy:
@@ -258,22 +259,9 @@ async def test_a_model_is_made_of_files_on_the_instance_that_has_them(
 async def test_each_pool_holds_its_requests_as_long_as_it_says(
     opened: Opened,
 ) -> None:
-    slow, quick = InProcessBackend(), InProcessBackend(models=["small"])
-    settings = """
-hold = "60s"
-[offers.slow]
-backend = "local"
-[offers.quick]
-backend = "local"
-[pools.big]
-models = ["big*"]
-offers = ["slow"]
-hold = "0s"
-[pools.small]
-models = ["*"]
-offers = ["quick"]
-"""
-    async with opened(settings, slow=slow, quick=quick) as proxy:
+    big, small = InProcessBackend(), InProcessBackend(models=["small"])
+    own = TWO_POOLS.replace("[pools.big]", '[pools.big]\nhold = "0s"')
+    async with opened(f'hold = "60s"\n{own}', one=big, two=small) as proxy:
         statuses = [
             (await chat(proxy, {**CHAT, "model": model}))[0]
             for model in ("big", "small")
@@ -323,22 +311,8 @@ async def test_the_box_at_home_goes_first_and_the_cloud_when_it_is_away(
     home = InProcessBackend(Manners(rate=20.0))
     cloud = InProcessBackend()
     await home.start(LaunchId("home"))
-    settings = f"""
-[offers.home]
-backend = "static"
-upstream_url = "{home.url}"
-slots = 2
-[offers.cloud]
-backend = "local"
-slots = 2
-[pools.main]
-models = ["*"]
-offers = ["home", "cloud"]
-idle_timeout = "1s"
-keep_extra = "0.3s"
-spill_after = "0.2s"
-hold = "60s"
-"""
+    timing = 'idle_timeout = "1s"\nkeep_extra = "0.3s"\nspill_after = "0.2s"\n'
+    settings = home_first(home.url, slots=2) + timing
     async with opened(settings, home=StaticBackend(home.url), cloud=cloud) as proxy:
         await proxy.until(lambda: ready(proxy) == 1)
         statuses = {status for status, _ in [await chat(proxy) for _ in range(3)]}
@@ -387,11 +361,10 @@ async def test_the_cloud_serves_while_the_box_is_away_and_leaves_when_it_is_back
     cloud = InProcessBackend()
     async with box_at(0) as (box, port):
         url = f"http://127.0.0.1:{port}"
-        file = tmp_path / "ollama-proxy.toml"
-        file.write_text(BOX_FIRST.format(url=url))
+        timing = 'idle_timeout = "60s"\nkeep_extra = "10s"\nspill_after = "0.1s"\n'
         running = running_proxy(
             tmp_path / "state",
-            file=file,
+            file=toml(tmp_path, home_first(url, slots=2) + timing),
             backends={"home": StaticBackend(url), "cloud": cloud},
             clock=HurriedClock(),
             timing=HURRIED,
@@ -420,21 +393,3 @@ async def test_the_cloud_serves_while_the_box_is_away_and_leaves_when_it_is_back
             assert cloud.launches == 1
     finally:
         await running.__aexit__(None, None, None)
-
-
-BOX_FIRST = """
-[offers.home]
-backend = "static"
-upstream_url = "{url}"
-slots = 2
-[offers.cloud]
-backend = "local"
-slots = 2
-[pools.main]
-models = ["*"]
-offers = ["home", "cloud"]
-idle_timeout = "60s"
-keep_extra = "10s"
-spill_after = "0.1s"
-hold = "60s"
-"""

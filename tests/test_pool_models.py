@@ -8,24 +8,10 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Backend
+from tests.config.rig import toml
 from tests.fakes.instance import InProcessBackend
+from tests.pool_settings import home_first
 from tests.proxy import HURRIED, RunningProxy, running_proxy
-
-SETTINGS = """
-[offers.home]
-backend = "static"
-upstream_url = "{url}"
-slots = 4
-[offers.cloud]
-backend = "local"
-slots = 4
-[pools.main]
-models = ["*"]
-offers = ["home", "cloud"]
-idle_timeout = "1s"
-keep_extra = "0.3s"
-hold = "60s"
-"""
 
 
 async def ask(proxy: RunningProxy, model: str) -> tuple[int, Any]:
@@ -39,8 +25,8 @@ async def test_a_model_that_the_box_lacks_is_answered_by_the_offer_that_has_it(
 ) -> None:
     home, cloud = InProcessBackend(), InProcessBackend(models=["large"])
     await home.start(LaunchId("home"))
-    file = tmp_path / "ollama-proxy.toml"
-    file.write_text(SETTINGS.format(url=home.url))
+    timing = 'idle_timeout = "1s"\nkeep_extra = "0.3s"\n'
+    file = toml(tmp_path, home_first(home.url, slots=4) + timing)
     backends: dict[str, Backend] = {"home": StaticBackend(home.url), "cloud": cloud}
 
     async def until_known(proxy: RunningProxy, model: str, *, by_cloud: bool) -> None:

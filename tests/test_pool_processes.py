@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from tests.black_box import Launch, ProxyProcess, launched_proxy, run_cli
+from tests.config.rig import toml
+from tests.pool_settings import TWO_POOLS
 
 CHAT_S = float(os.environ.get("POOL_CHAT_S", "1"))
 TOKENS = 8
@@ -37,32 +39,13 @@ idle_timeout = "2s"
 keep_extra = "1s"
 hold = "10m"
 """
-TWO = """
-hold = "60s"
-[offers.one]
-backend = "local"
-[offers.two]
-backend = "local"
-[pools.big]
-models = ["big*"]
-offers = ["one"]
-[pools.small]
-models = ["*"]
-offers = ["two"]
-uploads = true
-"""
-
-
-def settings_file(folder: Path, text: str) -> str:
-    file = folder / "pools.toml"
-    file.write_text(text)
-    return str(file)
+TWO = f'hold = "60s"\n{TWO_POOLS}'
 
 
 @contextmanager
 def serving(folder: Path, text: str, **env: str) -> Iterator[ProxyProcess]:
     """Run a proxy with a settings file on local programs."""
-    launch = Launch(options=("--config", settings_file(folder, text)))
+    launch = Launch(options=("--config", str(toml(folder, text))))
     with launched_proxy(folder / "s", launch, env) as proxy:
         yield proxy
 

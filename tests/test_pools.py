@@ -13,22 +13,12 @@ import pytest
 
 from ollama_proxy.simulator.faults import Faults
 from ollama_proxy.simulator.state import Manners
+from tests.config.rig import toml
 from tests.fakes.instance import InProcessBackend
+from tests.pool_settings import TWO_POOLS
 from tests.proxy import RunningProxy, needs_fast_path, running_proxy
 
-TWO_POOLS = """
-[offers.one]
-backend = "local"
-[offers.two]
-backend = "local"
-[pools.big]
-models = ["big*"]
-offers = ["one"]
-[pools.small]
-models = ["small*"]
-offers = ["two"]
-uploads = true
-"""
+NO_POOL_FOR_OTHERS = TWO_POOLS.replace('["*"]', '["small*"]')
 
 
 @dataclass(slots=True)
@@ -71,8 +61,7 @@ class TwoPools:
 
 @pytest.fixture
 async def pools(tmp_path: Path) -> AsyncIterator[TwoPools]:
-    file = tmp_path / "ollama-proxy.toml"
-    file.write_text(TWO_POOLS)
+    file = toml(tmp_path, NO_POOL_FOR_OTHERS)
     big = InProcessBackend(Manners(), models=["big:70b", "shared"])
     small = InProcessBackend(Manners(), models=["small:3b", "shared"])
     async with running_proxy(

@@ -11,6 +11,7 @@ import pytest
 
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.simulator.server import Manners
+from tests.config.rig import toml
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import generate, lines, running_proxy
 
@@ -405,15 +406,13 @@ async def test_no_proxy_before_us_is_to_gather_a_held_stream_in_its_buffers(
 async def test_a_stream_that_waits_for_a_slot_for_longer_than_its_hold_gets_heartbeats(
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "slots.toml"
-    file.write_text('[offers.box]\nbackend = "local"\nslots = 1\n')
+    file = toml(tmp_path, '[offers.box]\nbackend = "local"\nslots = 1\n')
     backend = InProcessBackend(Manners(rate=40.0))  # an answer takes a second
     hold = HoldPolicy(max_hold_s=0.1, silent_s=0.2, beat_s=0.1)
     async with running_proxy(
         tmp_path / "state", file=file, backend=backend, hold=hold
     ) as proxy:
-        await proxy.parts.pools["default"].pool.wake()
-        await proxy.until(lambda: proxy.parts.pools["default"].pool.is_ready)
+        await proxy.wake()
         chat = {
             "model": "tiny",
             "stream": True,
