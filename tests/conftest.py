@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
 
 from ollama_proxy.base import log
-from tests.simulation.world import Crash
+from tests.simulation.mortal import Crash
 
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     # Under `nohup`, and in the background of a script, processes would inherit that.

@@ -8,13 +8,12 @@ is looked for at each act of a cloud and after each turn.
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from ollama_proxy.base.errors import HoldLimitError, StoreError
 from ollama_proxy.base.timing import Timing
-from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId, Policy
+from ollama_proxy.core.lifecycle.record import AT_REST, LaunchId
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.backend import Observation, Phase, Traits
 from ollama_proxy.fleet.controller import Controller
@@ -22,19 +21,9 @@ from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.pool_slot import PoolSlot
 from tests.fakes.cloud import CloudFaults, FakeCloud
-from tests.fakes.probe import FakeProbe
-from tests.fakes.store import FaultyStore
-from tests.simulation.world import Crash
+from tests.simulation.mortal import BROKEN, HOUR_S, POLICY, Crash, MortalWorld
 from tests.virtual_time import LoopClock
 
-POLICY = Policy(
-    idle_timeout_s=300.0,
-    start_timeout_s=600.0,
-    drain_timeout_s=120.0,
-    backoff_s=10.0,
-    backoff_max_s=300.0,
-    launch_limit=5,
-)
 # Coarser than the product's: each look of forty controllers costs the test its time.
 TIMING = Timing(
     longest_sleep_s=7200.0,
@@ -47,10 +36,8 @@ TIMING = Timing(
 )
 OFFERS = ("a", "b", "c")
 ORDERS = {"one": "abc", "two": "bca", "three": "cab"}
-BROKEN = Observation(Phase.FAILED, detail="it does not come up")
 NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
 GONE_FOR_ROOM = Observation(Phase.FAILED, detail="no GPU", reason="capacity")
-_HOUR_S = 3600.0
 _LAST_REQUEST_ENDS_S = 1700.0
 
 
@@ -63,11 +50,11 @@ class Account:
     answered: int = 0
 
 
-class PoolsWorld:
+class PoolsWorld(MortalWorld):
     """A seeded history of one deployment with several pools."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
+        super().__init__(seed)
         self.clouds = {
             name: FakeCloud(
                 rng=random.Random(seed * 7 + n), traits=Traits(poll_s=5.0, watch_s=60.0)
@@ -76,30 +63,23 @@ class PoolsWorld:
         }
         self.most = {name: self.rng.choice((1, 2, 2, 3, 4)) for name in ORDERS}
         self.slots = {name: self.rng.choice((None, 1, 4)) for name in ORDERS}
-        self.store, self.probe = FaultyStore(), FakeProbe()
         self.accounts = {name: Account() for name in ORDERS}
         self.violations: list[str] = []
         self.offer_of: dict[LaunchId, str] = {}
         self.ordered_at: dict[str, list[float]] = {name: [] for name in ORDERS}
         self._draws = 0
-        self._requests: set[asyncio.Task[None]] = set()
-        self._crash_likelihood = 0.0
-        self._dead = False
-        self._crashed = asyncio.Event()
-        self.store.interrupt = self._maybe_crash
         for name, cloud in self.clouds.items():
             cloud.interrupt = self._maybe_crash
             cloud.made = self._look_at_made
             cloud.called = self._caller(name)
-        self.pools = self._boot()
+        self._begin()
 
-    def _boot(self) -> dict[str, Pool]:
-        self._dead = False
-        self._crashed.clear()
+    def _begin(self) -> None:
+        super()._begin()
         pools = {name: self._pool(name) for name in ORDERS}
         for pool in pools.values():
             pool.start()
-        return pools
+        self.pools = pools
 
     def _pool(self, name: str) -> Pool:
         def draw() -> LaunchId:
@@ -191,7 +171,7 @@ class PoolsWorld:
     def bought_in_vain(self, pool: str) -> int:
         """How many launches of the last hour served nobody, but for those ordered."""
         now = asyncio.get_running_loop().time()
-        begin = max(now - _HOUR_S, self.accounts[pool].served_at)
+        begin = max(now - HOUR_S, self.accounts[pool].served_at)
         bought = sum(
             at > begin
             for cloud in self.clouds.values()
@@ -199,23 +179,9 @@ class PoolsWorld:
             if launch_id.rstrip("0123456789") == pool
             and launch_id not in cloud.refused_ids
         )
-        return bought - sum(at > begin - _HOUR_S for at in self.ordered_at[pool])
+        return bought - sum(at > begin - HOUR_S for at in self.ordered_at[pool])
 
     # What happens
-
-    def _maybe_crash(self, _where: str) -> None:
-        if self._dead:
-            raise Crash
-        if self.rng.random() < self._crash_likelihood:
-            self._dead = True
-            self._crashed.set()
-            raise Crash
-
-    async def crash(self) -> None:
-        """Kill the process and begin another. No cleanup of the old one acts."""
-        self._dead = True
-        await self.close()
-        self.pools = self._boot()
 
     def request(self, pool: str) -> None:
         """Let a client ask; it may wait, stream for a while, or walk away."""
@@ -251,11 +217,6 @@ class PoolsWorld:
     async def _order(self, pool: str) -> None:
         with contextlib.suppress(StoreError, Crash):
             await self.pools[pool].wake(forced=True)
-
-    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coro)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
 
     def change_weather(self) -> None:
         """Draw new faults for one cloud, and for the process."""
@@ -305,19 +266,6 @@ class PoolsWorld:
             self._crashed.set()
         await self.pass_time(self.rng.choice((0.0, 0.05, 1.0, 10.0, 60.0, 400.0)))
 
-    async def pass_time(self, length_s: float) -> None:
-        """Let time pass; a process that died on the way is begun again."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + length_s
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
-                    await self._crashed.wait()
-            if not self._crashed.is_set():
-                return
-            self._crash_likelihood = 0.0
-            await self.crash()
-
     async def calm_down(self) -> None:
         """End every fault and let everything that was begun come to its end."""
         for cloud in self.clouds.values():
@@ -328,7 +276,7 @@ class PoolsWorld:
         self.store.reserve_s = 0.0
         await self.pass_time(_LAST_REQUEST_ENDS_S)
         launches = self.launches
-        await self.pass_time(_HOUR_S)
+        await self.pass_time(HOUR_S)
         if self.launches > launches:
             self.violations.append("a launch after the last request had ended")
 
@@ -339,11 +287,3 @@ class PoolsWorld:
     @property
     def launches(self) -> int:
         return sum(cloud.launches for cloud in self.clouds.values())
-
-    async def close(self) -> None:
-        """End everything without a word."""
-        self._dead = True
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
