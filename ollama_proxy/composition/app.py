@@ -13,6 +13,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.fleet import Fleet, build_fleet
 from ollama_proxy.composition.pool_services import PoolServicesBuilder, place_name
+from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.hosts import HostPolicy
@@ -97,21 +98,13 @@ def build_app(
     fleet = build_fleet(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
-    pools = PoolServicesBuilder(
-        settings,
-        fleet,
-        clock=clock,
-        store=store,
-        rng=rng,
-        neighbours=neighbours,
-        hold=hold,
-    ).build_all()
-    services = _services(settings, fleet, pools)
+    pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
+    services = _services(fleet.shared, pools)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
     dispatcher = Dispatcher()
-    app = application(dispatcher, [surround(fleet.metrics, access, pools.first)])
-    app[PARTS] = _parts(settings, fleet, services, access, clock)
-    app.add_routes(_own_routes(settings, fleet, pools, clock, store, neighbours))
+    app = application(dispatcher, [surround(fleet.shared.metrics, access, pools.first)])
+    app[PARTS] = _parts(fleet, services, access)
+    app.add_routes(_own_routes(fleet, pools, neighbours))
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
@@ -120,56 +113,47 @@ def build_app(
 
 
 def _own_routes(
-    settings: Settings,
-    fleet: Fleet,
-    pools: PoolMap,
-    clock: Clock,
-    store: Store,
-    neighbours: Neighbours | None,
+    fleet: Fleet, pools: PoolMap, neighbours: Neighbours | None
 ) -> list[web.RouteDef]:
     """Return the routes of the proxy's own endpoints."""
+    shared, settings = fleet.shared, fleet.shared.settings
     status = Status(
         pools,
-        clock,
+        shared.clock,
         backend=fleet.first.offer.backend_name or fleet.first.offer.name,
         backend_reason=settings.reason_of(settings.pools[0].offers[0]),
-        disk=store,
+        disk=shared.store,
         neighbours=neighbours,
     )
     own = AdminHandlers(
-        pools=pools, status=status, metrics=fleet.metrics, journal=store
+        pools=pools, status=status, metrics=shared.metrics, journal=shared.store
     )
     return [*own.routes(), *PoolOrders(pools, status).routes()]
 
 
-def _services(settings: Settings, fleet: Fleet, pools: PoolMap) -> Services:
+def _services(shared: Shared, pools: PoolMap) -> Services:
     """Return what serves the requests of all pools."""
     return Services(
         pools=pools,
-        lists=ModelLists(pools, fleet.relay),
-        relay=fleet.relay,
-        mark=fleet.mark,
-        budget=BodyBudget(settings.max_waiting_bytes),
-        metrics=fleet.metrics,
-        stall_s=settings.stall_timeout,
+        lists=ModelLists(pools, shared.relay),
+        relay=shared.relay,
+        mark=shared.mark,
+        budget=BodyBudget(shared.settings.max_waiting_bytes),
+        metrics=shared.metrics,
+        stall_s=shared.settings.stall_timeout,
     )
 
 
-def _parts(
-    settings: Settings,
-    fleet: Fleet,
-    services: Services,
-    access: AccessControl,
-    clock: Clock,
-) -> Parts:
+def _parts(fleet: Fleet, services: Services, access: AccessControl) -> Parts:
     """Return what runs from the application's start to its end."""
-    first = services.pools.first
+    first, shared = services.pools.first, fleet.shared
+    is_fast = shared.settings.fast_path
     return Parts(
         services.pools,
         services.budget,
-        fleet.relay,
-        fleet.probing,
-        FastPath(services, access=access, clock=clock) if settings.fast_path else None,
+        shared.relay,
+        shared.probing,
+        FastPath(services, access=access, clock=shared.clock) if is_fast else None,
         Redeployment(
             first.pool, redeployed=partial(_go_by_place, first, fleet.first.offer)
         ),

@@ -10,7 +10,7 @@ import aiohttp
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.tcp_keep_alive import kept_alive_socket
 from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.composition.pools import PoolBuilder, PoolParts
+from ollama_proxy.composition.pools import PoolBuilder, PoolParts, Shared
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
@@ -28,13 +28,7 @@ class Fleet:
     """Holds the pools by name in their order, and what all of them share."""
 
     pools: Mapping[str, PoolParts]
-    probing: aiohttp.ClientSession
-    relay: UpstreamClient
-    mark: LoopMark
-    metrics: Metrics
-    estimates: Estimates
-    stages: StageEstimates
-    timing: Timing
+    shared: Shared
 
     @property
     def first(self) -> PoolParts:
@@ -56,30 +50,28 @@ def build_fleet(
         connector=aiohttp.TCPConnector(socket_factory=kept_alive_socket),
         timeout=aiohttp.ClientTimeout(total=None),
     )
-    mark = LoopMark(store.owner_id)
-    metrics, estimates = Metrics(), Estimates(store)
-    stages, relay = StageEstimates(store.stages), UpstreamClient(mark, timing)
-    for offer in settings.offers:
-        metrics.watch_stages(offer.name)
-    builder = PoolBuilder(
+    mark, metrics = LoopMark(store.owner_id), Metrics()
+    shared = Shared(
         settings=settings,
-        backends=backends,
         clock=clock,
         store=store,
         rng=rng,
         probing=probing,
-        relay=relay,
+        relay=UpstreamClient(mark, timing),
         mark=mark,
         metrics=metrics,
-        estimates=estimates,
-        stages=stages,
+        estimates=Estimates(store),
+        stages=StageEstimates(store.stages),
         timing=timing,
     )
+    for offer in settings.offers:
+        metrics.watch_stages(offer.name)
+    builder = PoolBuilder(shared, backends)
     pools = {spec.name: builder.build(spec) for spec in settings.pools}
     _watch(metrics, [parts.pool for parts in pools.values()])
     for name, parts in pools.items():
         _watch_pool(metrics, name, parts)
-    return Fleet(pools, probing, relay, mark, metrics, estimates, stages, timing)
+    return Fleet(pools, shared)
 
 
 def _watch(metrics: Metrics, pools: list[Pool]) -> None:

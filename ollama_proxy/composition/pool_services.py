@@ -1,20 +1,18 @@
 """Build what belongs to each pool besides its instances: models, words, pulls."""
 
 import contextlib
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import msgspec
 
-from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.base.clock import date_of
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.composition.fleet import Fleet
-from ollama_proxy.composition.pools import PoolParts
+from ollama_proxy.composition.pools import PoolParts, Shared
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
 from ollama_proxy.config.pools import DEFAULT_POOL, PoolSpec, groups_of
-from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
 from ollama_proxy.core.ollama.listed_models import models_by_name
@@ -41,34 +39,23 @@ from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED, Pulls
 from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.serving.whereabouts import Whereabouts
-from ollama_proxy.store.ports import Place, Store
+from ollama_proxy.store.ports import Place
 
 
 class PoolServicesBuilder:
     """Builds the services of one pool after the other; nothing runs yet."""
 
     def __init__(
-        self,
-        settings: Settings,
-        fleet: Fleet,
-        *,
-        clock: Clock,
-        store: Store,
-        rng: random.Random,
-        neighbours: Neighbours | None,
-        hold: HoldPolicy | None,
+        self, fleet: Fleet, *, neighbours: Neighbours | None, hold: HoldPolicy | None
     ) -> None:
-        self._hold = hold
-        self._settings = settings
         self._fleet = fleet
-        self._clock = clock
-        self._store = store
-        self._rng = rng
+        self._shared = fleet.shared
         self._neighbours = neighbours
+        self._hold = hold
 
     def build_all(self) -> PoolMap:
         """Build the services of every pool, in their order."""
-        specs = self._settings.pools
+        specs = self._shared.settings.pools
         groups = groups_of(specs)
         uploads = next((spec.name for spec in specs if spec.uploads), specs[0].name)
         pools = PoolMap(groups, uploads)
@@ -77,44 +64,35 @@ class PoolServicesBuilder:
         return pools
 
     def _build(self, spec: PoolSpec, parts: PoolParts, pools: PoolMap) -> PoolServices:
-        settings, clock = self._settings, self._clock
-        traits = traits_of(parts.offers)
-        place = self._store.place(place_name(spec.name, parts.offer))
+        shared, clock = self._shared, self._shared.clock
+        place = shared.store.place(place_name(spec.name, parts.offer))
         catalogue, book = self._catalogue(parts, place), LessonBook(place, clock)
         pulls, places = self._pulls(), _places(parts)
-        others = OtherInstances(parts.pool, self._fleet.relay, pulls, places)
-        models = offer_models_of(spec.name, parts, self._fleet, self._store)
+        others = OtherInstances(parts.pool, shared.relay, pulls, places)
+        models = offer_models_of(spec.name, parts, shared)
         unknown = self._unknown(parts, catalogue, book, pulls, models)
         keeper = self._keeper(parts, catalogue, place, unknown)
         status = self._status(spec, parts)
         return PoolServices(
             name=spec.name,
             pool=parts.pool,
-            hold=self._hold or HoldPolicy(spec.hold_s, settings.max_hold),
+            hold=self._hold or HoldPolicy(spec.hold_s, shared.settings.max_hold),
             place=place,
             places=places,
-            fleet=FleetView(
-                spec.name,
-                parts.pool,
-                pools,
-                unknown,
-                IdleIgnores(settings.idle_ignores),
-                needs_without_wake(settings, traits),
-                lambda: catalogue.last_version,
-            ),
+            fleet=self._view(spec, parts, pools, unknown, catalogue),
             catalogue=catalogue,
             book=book,
             unknown=unknown,
             keeper=keeper,
             extra_routes=ExtraRoutes(
-                settings.extra_routes, book, lambda: catalogue.last_version
+                shared.settings.extra_routes, book, lambda: catalogue.last_version
             ),
             restored=parts.restored,
             pulls=pulls,
             others=others,
             changes=ModelChanges(
                 pool=parts.pool,
-                relay=self._fleet.relay,
+                relay=shared.relay,
                 pulls=pulls,
                 notes=ChangeNotes(parts.restored, places),
                 others=others,
@@ -122,15 +100,34 @@ class PoolServicesBuilder:
             ),
             gpus=parts.gpus,
             status=status,
-            replies=OwnReplies(ColdAnswers(catalogue), status, self._fleet.mark, clock),
+            replies=OwnReplies(ColdAnswers(catalogue), status, shared.mark, clock),
             offer_models=models,
         )
 
+    def _view(
+        self,
+        spec: PoolSpec,
+        parts: PoolParts,
+        pools: PoolMap,
+        unknown: UnknownModels,
+        catalogue: Catalog,
+    ) -> FleetView:
+        settings = self._shared.settings
+        return FleetView(
+            spec.name,
+            parts.pool,
+            pools,
+            unknown,
+            IdleIgnores(settings.idle_ignores),
+            needs_without_wake(settings, traits_of(parts.offers)),
+            lambda: catalogue.last_version,
+        )
+
     def _catalogue(self, parts: PoolParts, place: Place) -> Catalog:
-        backend, clock = parts.offer.backend, self._clock
+        backend, clock = parts.offer.backend, self._shared.clock
         return Catalog(
             parts.offer.models,
-            version=self._settings.asleep_version,
+            version=self._shared.settings.asleep_version,
             since=partial(date_of, clock, clock.now()),
             contents=place.contents(),
             restored=parts.restored,
@@ -138,11 +135,12 @@ class PoolServicesBuilder:
         )
 
     def _pulls(self) -> Pulls:
+        settings = self._shared.settings
         return Pulls(
-            self._fleet.relay,
-            clock=self._clock,
-            stall_s=self._settings.stall_timeout,
-            most=MOST_DETACHED if self._settings.detached_pulls else 0,
+            self._shared.relay,
+            clock=self._shared.clock,
+            stall_s=settings.stall_timeout,
+            most=MOST_DETACHED if settings.detached_pulls else 0,
         )
 
     def _unknown(
@@ -155,11 +153,11 @@ class PoolServicesBuilder:
     ) -> UnknownModels:
         traits = traits_of(parts.offers)
         return UnknownModels(
-            wake_rule_of(self._settings, traits),
+            wake_rule_of(self._shared.settings, traits),
             listing=catalogue,
             launches=parts.pool,
             book=book,
-            clock=self._clock,
+            clock=self._shared.clock,
             starts_empty=traits.starts_empty,
             also_known=partial(_known_besides, pulls, parts.restored, models),
         )
@@ -173,27 +171,26 @@ class PoolServicesBuilder:
             catalogue=catalogue,
             place=place,
             asking=unknown.list_asked,
-            timing=self._fleet.timing,
+            timing=self._shared.timing,
         )
 
     def _status(self, spec: PoolSpec, parts: PoolParts) -> PoolStatus:
+        shared = self._shared
         return PoolStatus(
             name=spec.name,
             pool=parts.pool,
             models=tuple(parts.offer.models),
             serves=tuple(glob.text for glob in spec.models),
-            estimates=self._fleet.estimates,
-            stage_estimates=self._fleet.stages,
-            clock=self._clock,
-            rng=self._rng,
-            disk=self._store,
+            estimates=shared.estimates,
+            stage_estimates=shared.stages,
+            clock=shared.clock,
+            rng=shared.rng,
+            disk=shared.store,
             neighbours=self._neighbours,
         )
 
 
-def offer_models_of(
-    pool: str, parts: PoolParts, fleet: Fleet, store: Store
-) -> OfferModels | None:
+def offer_models_of(pool: str, parts: PoolParts, shared: Shared) -> OfferModels | None:
     """Return what knows the models of each offer; None if one list does for all.
 
     That is so unless a server of others stands beside instances of ours.
@@ -201,9 +198,9 @@ def offer_models_of(
     traits = [offer.backend.traits for offer in parts.offers]
     if len({one.externally_managed for one in traits}) == 1:
         return None
-    client = InstanceClient(fleet.probing, fleet.mark, fleet.timing)
+    client = InstanceClient(shared.probing, shared.mark, shared.timing)
     places = {
-        offer.name: store.place(f"models of {place_name(pool, offer)}")
+        offer.name: shared.store.place(f"models of {place_name(pool, offer)}")
         for offer in parts.offers
     }
     models = OfferModels(

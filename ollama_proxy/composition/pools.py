@@ -54,11 +54,10 @@ class PoolParts:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolBuilder:
-    """Holds what the pools have in common, and builds them; nothing runs yet."""
+class Shared:
+    """Holds what all pools have in common."""
 
     settings: Settings
-    backends: Mapping[str, Backend]
     clock: Clock
     store: Store
     rng: random.Random
@@ -70,11 +69,20 @@ class PoolBuilder:
     stages: StageEstimates
     timing: Timing
 
+
+@dataclass(frozen=True, slots=True)
+class PoolBuilder:
+    """Builds one pool after the other; nothing runs yet. ``backends``: by offer."""
+
+    shared: Shared
+    backends: Mapping[str, Backend]
+
     def build(self, spec: PoolSpec) -> PoolParts:
         """Build the pool that the settings specify."""
-        offers = offers_of(spec, self.settings, self.backends)
+        shared = self.shared
+        offers = offers_of(spec, shared.settings, self.backends)
         restored, wishes = self._restored(spec, offers), LoadWishes()
-        check = self.settings.gpu_check
+        check = shared.settings.gpu_check
         gpus = {one.name: GpuLook(check, one.backend.traits.gpus) for one in offers}
         probes = {
             one.name: self._probe(one, restored, wishes, gpus[one.name])
@@ -83,31 +91,31 @@ class PoolBuilder:
         pool = Pool(
             self._slots(spec, offers, probes),
             name=spec.name,
-            boots=self.estimates,
-            store=self.store,
-            clock=self.clock,
-            max_waiting=self.settings.max_waiting,
+            boots=shared.estimates,
+            store=shared.store,
+            clock=shared.clock,
+            max_waiting=shared.settings.max_waiting,
             policy=spec.policy,
             load_wishes=wishes,
-            timing=self.timing,
+            timing=shared.timing,
         )
         if restored is not None:
             restored.has_ready = pool.has_ready
         for controller in pool.controllers:  # after the pool, which cuts leases
-            controller.subscribe(partial(_forget_connections, self.relay))
+            controller.subscribe(partial(_forget_connections, shared.relay))
         return PoolParts(pool, offers, probes, restored, gpus)
 
     def _restored(
         self, spec: PoolSpec, offers: Sequence[Offer]
     ) -> RestoredModels | None:
         """Return what is remembered of the models that are now those of a pool."""
-        if not self.settings.restore_models:
+        if not self.shared.settings.restore_models:
             return None
         models = dict.fromkeys(model for offer in offers for model in offer.models)
         restores = not all(one.backend.traits.persistent_models for one in offers)
-        groups = groups_of(self.settings.pools)
+        groups = groups_of(self.shared.settings.pools)
         return RestoredModels(
-            self.store,
+            self.shared.store,
             tuple(models),
             restores=restores,
             serves=lambda name: groups.group_of(name) == spec.name,
@@ -120,10 +128,16 @@ class PoolBuilder:
         wishes: LoadWishes,
         gpu: GpuLook,
     ) -> HttpProbe:
+        shared = self.shared
         if restored is not None and offer.backend.traits.persistent_models:
             restored = restored.without_restoring()
         return HttpProbe(
-            self.probing, restored, wishes, self.mark, gpu, timing=self.timing
+            shared.probing,
+            restored,
+            wishes,
+            shared.mark,
+            gpu,
+            timing=shared.timing,
         )
 
     def _slots(
@@ -152,23 +166,27 @@ class PoolBuilder:
     def _controller(
         self, key: str, offer: Offer, probe: HttpProbe, spec: PoolSpec
     ) -> Controller:
+        shared = self.shared
         policy = replace(
-            policy_of(self.settings), idle_timeout_s=spec.policy.idle_timeout_s
+            policy_of(shared.settings), idle_timeout_s=spec.policy.idle_timeout_s
         )
         controller = Controller(
             key,
             offer,
-            store=self.store,
-            launches=self.estimates,
+            store=shared.store,
+            launches=shared.estimates,
             probe=probe,
-            clock=self.clock,
+            clock=shared.clock,
             policy=policy,
-            rng=self.rng,
-            timing=self.timing,
+            rng=shared.rng,
+            timing=shared.timing,
         )
-        controller.subscribe(self.metrics.on_transition)
+        controller.subscribe(shared.metrics.on_transition)
         report = StageReport(
-            offer.name, controller.timeline, counts=self.metrics, learner=self.stages
+            offer.name,
+            controller.timeline,
+            counts=shared.metrics,
+            learner=shared.stages,
         )
         controller.subscribe(report.on_transition)
         return controller
