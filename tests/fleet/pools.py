@@ -140,7 +140,7 @@ class SeveralOffers:
         self.pool = self.open()
 
 
-async def until(condition: Callable[[], bool], within_s: float = 3600.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 600.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.01)

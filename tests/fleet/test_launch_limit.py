@@ -22,11 +22,13 @@ from ollama_proxy.fleet.backend import Observation, Phase, Traits
 from tests.core.lifecycle.test_launch_limit import DAY_S, POLICY
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
+from tests.fleet.pools import until
 from tests.fleet.rig import Deployment
 from tests.proxy import generate, running_proxy
 from tests.virtual_time import in_virtual_time
 
 NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
+NO_IMAGE = Observation(Phase.FAILED, detail="no image", reason="image")
 BROKEN = Observation(Phase.FAILED, detail="it does not come up")
 
 
@@ -85,22 +87,12 @@ async def test_a_person_starts_one_more_and_the_hour_still_counts() -> None:
     await deployment.pool.aclose()
 
 
-async def until(deployment: Deployment, state: State) -> None:
-    """Wait for a state that may not last."""
-    async with asyncio.timeout(60.0):
-        while deployment.record.state is not state:
-            await asyncio.sleep(0.01)
-
-
-NO_IMAGE = Observation(Phase.FAILED, detail="no image", reason="image")
-
-
 @in_virtual_time
 async def test_what_was_asked_during_a_stop_in_vain_is_not_bought_a_day_later() -> None:
     deployment = PaidDeployment()
     deployment.cloud.end = NO_IMAGE
     await deployment.pool.wake()
-    await until(deployment, State.STOPPING)
+    await until(lambda: deployment.state is State.STOPPING, 60.0)
     assert await deployment.pool.lease("m", wait_s=0.0) is None
     assert not deployment.pool.would_launch
     deployment.cloud.end = None
@@ -116,15 +108,13 @@ async def launches_after_one_that_ended_so(end: Observation) -> int:
     deployment = PaidDeployment()
     deployment.cloud.end = end
     await deployment.pool.wake()
-    await until(deployment, State.STOPPING)
+    await until(lambda: deployment.state is State.STOPPING, 60.0)
     assert await deployment.pool.lease("m", wait_s=0.0) is None
-    await until(deployment, State.COOLDOWN)
+    await until(lambda: deployment.state is State.COOLDOWN, 60.0)
     deployment.cloud.end = None
     await deployment.pool.wake(forced=True)
-    lease = await deployment.pool.lease("m", wait_s=60)
-    assert lease is not None
-    lease.mark_used()
-    lease.release()
+    with await deployment.lease() as lease:
+        lease.mark_used()
     await asyncio.sleep(7200)
     await deployment.pool.aclose()
     return deployment.cloud.launches
@@ -143,7 +133,7 @@ async def state_after_an_order_during_the_stop(error: BackendError) -> State:
     deployment = PaidDeployment(replace(POLICY, backoff_s=500.0, backoff_max_s=500.0))
     deployment.cloud.start_error = error
     await deployment.pool.wake()
-    await until(deployment, State.STOPPING)
+    await until(lambda: deployment.state is State.STOPPING, 60.0)
     deployment.cloud.start_error = None
     await deployment.pool.wake(forced=True)
     await asyncio.sleep(60)
@@ -168,10 +158,8 @@ async def test_once_it_is_mended_a_person_wakes_it_and_requests_do_again() -> No
     await deployment.ask_for(240)
     deployment.cloud.end = None
     await deployment.pool.wake(forced=True)
-    lease = await deployment.pool.lease("m", wait_s=60)
-    assert lease is not None
-    lease.mark_used()
-    lease.release()
+    with await deployment.lease() as lease:
+        lease.mark_used()
     assert deployment.record.paid_launches == ()
     deployment.pool.stop()
     await asyncio.sleep(10)

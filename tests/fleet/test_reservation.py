@@ -1,7 +1,6 @@
 """A launch is durable before its cloud is called, however long the store takes."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from structlog.testing import LogCapture
@@ -11,6 +10,7 @@ from ollama_proxy.core.lifecycle.events import Wake
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from tests.fakes.store import FaultyStore
+from tests.fleet.pools import until
 from tests.fleet.rig import Deployment
 from tests.slots import SLOT
 from tests.virtual_time import LoopClock, in_virtual_time
@@ -51,12 +51,6 @@ class RemoteDeployment(Deployment):
         record = self.store.get(SLOT)
         assert record is not None
         return record
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(600.0):
-        while not condition():
-            await asyncio.sleep(0.1)
 
 
 @in_virtual_time
