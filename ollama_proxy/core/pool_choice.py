@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ollama_proxy.core.body_look import is_readable, look
+from ollama_proxy.core.body_look import look
 from ollama_proxy.core.ollama.body_model import model_in_form, model_in_json
 from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Kind, Route
@@ -179,7 +179,7 @@ def seen_model(facts: Facts) -> str | None:
     """Return the model that a body names; None if it was not seen."""
     route = facts.route
     is_short = len(facts.body.head) <= SOUGHT_BYTES
-    if is_short and is_readable(facts) and (fields := look(facts)) is not None:
+    if is_short and (fields := look(facts)) is not None:
         is_copy = route.name == "/api/copy"
         return fields.source_name if is_copy else fields.model_name
     return _in_beginning(route, facts.body.head)
