@@ -231,7 +231,11 @@ class PoolOwner:
         self._wish, self._is_stopped = None, True
 
     async def run(self) -> None:
-        """Look at the pool at every event and every second, until cancelled."""
+        """Look at the pool at every event and every second, until cancelled.
+
+        Any exception in the loop is logged and the loop goes on: without it, nothing
+        would be started or drained any more.
+        """
         while True:
             self._changed.clear()
             try:
