@@ -22,7 +22,8 @@ def limit(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
     if rec.lockout is not None:
         return rec
     locked = replace(rec, lockout=event.lockout)
-    return replace(locked, state=State.COOLDOWN, since=now) if _is_cold(rec) else locked
+    is_cold = rec.state is State.COLD
+    return replace(locked, state=State.COOLDOWN, since=now) if is_cold else locked
 
 
 def forgive(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
@@ -38,10 +39,6 @@ def abandon(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     """
     ended = rec if rec.state is State.STOPPING else stopping(rec, now, policy)
     return replace(without_launch(ended), since=now, last_used=rec.last_used)
-
-
-def _is_cold(rec: Record) -> bool:
-    return rec.state is State.COLD
 
 
 def _cold(rec: Record, now: float) -> Record:
