@@ -36,12 +36,12 @@ class ProxyClient:
             )
         return told
 
-    def get(self, path: str, **query: str) -> dict[str, Any]:
-        """Return the answer to a GET."""
+    def get(self, path: str, **query: str | None) -> dict[str, Any]:
+        """Return the answer to a GET; what is None in ``query`` is left out."""
         return self._ask(urllib.request.Request(self._target(path, query)))  # noqa: S310 - http only
 
-    def post(self, path: str, **query: str) -> dict[str, Any]:
-        """Return the answer to a POST."""
+    def post(self, path: str, **query: str | None) -> dict[str, Any]:
+        """Return the answer to a POST; what is None in ``query`` is left out."""
         asked = urllib.request.Request(self._target(path, query), method="POST")  # noqa: S310 - http only
         return self._ask(asked)
 
@@ -50,8 +50,9 @@ class ProxyClient:
         asked = urllib.request.Request(self.url + path, method="DELETE")  # noqa: S310 - http only
         return self._ask(asked)
 
-    def _target(self, path: str, query: dict[str, str]) -> str:
-        asked = f"?{urllib.parse.urlencode(query)}" if query else ""
+    def _target(self, path: str, query: dict[str, str | None]) -> str:
+        given = {name: value for name, value in query.items() if value is not None}
+        asked = f"?{urllib.parse.urlencode(given)}" if given else ""
         return f"{self.url}{path}{asked}"
 
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:

@@ -165,5 +165,4 @@ def abandon(
 
 def _order(client: ProxyClient, path: str, pool: str | None) -> None:
     """Give the running proxy an order, and print the result."""
-    told = client.post(path) if pool is None else client.post(path, pool=pool)
-    out.print(render_status(told, client.url))
+    out.print(render_status(client.post(path, pool=pool), client.url))

@@ -19,9 +19,7 @@ def plan(
 ) -> None:
     """Show how many instances each pool wants now, and what it would start or stop."""
     client = proxy_client(read_settings(config))
-    path = "/-/plan"
-    told = client.get(path) if pool is None else client.get(path, pool=pool)
-    for one in told["pools"]:
+    for one in client.get("/-/plan", pool=pool)["pools"]:
         tell(_line(one))
         for sentence in one["plan"] if explain else ():
             tell(f"  {sentence}")
