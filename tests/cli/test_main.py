@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 from typer.testing import CliRunner
 
 from ollama_proxy import __version__
@@ -113,6 +114,19 @@ def test_h_is_help(command: str) -> None:
     assert done.exit_code == 0
     assert "Usage:" in done.output
     assert "-h" in done.output
+
+
+def test_every_option_and_argument_says_what_it_is_for() -> None:
+    program = get_group(app)
+    silent = [
+        f"{name} {parameter.name}"
+        for name, command in program.commands.items()
+        for parameter in command.params
+        if not getattr(parameter, "help", None)
+    ]
+
+    assert sorted(program.commands) == COMMANDS
+    assert silent == []
 
 
 def documented() -> set[str]:

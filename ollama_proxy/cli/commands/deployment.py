@@ -22,7 +22,7 @@ OfferName = Annotated[
 
 
 def deploy(
-    image: str,
+    image: Annotated[str, typer.Argument(help="a reference, as registry/name:tag")],
     config: Config = None,
     *,
     offer: OfferName = None,

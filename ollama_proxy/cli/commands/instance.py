@@ -147,7 +147,7 @@ def _end_launch(settings: Settings, config: Path | None, launch: str) -> None:
 
 
 def abandon(
-    launch: str,
+    launch: Annotated[str, typer.Argument(help="id, as in `status --json`, the log")],
     config: Config = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
