@@ -138,12 +138,16 @@ def _why_none(facts: PoolFacts, plan: Plan) -> str:
 
 def _drains(facts: PoolFacts, plan: Plan) -> list[str]:
     told: list[str] = []
-    is_set = facts.policy.keep_extra_s is not None
-    source = "keep_extra" if is_set else "one boot time"
     if plan.drain:
+        keep_s = keep_extra_s(facts)
+        if facts.policy.keep_extra_s is not None:
+            source = "keep_extra"
+        else:
+            is_boot = keep_s == facts.demand.boot_s
+            source = "one boot time" if is_boot else "the idle time-out"
         told.append(
             f"Stop {', '.join(plan.drain)}: without work for {source},"
-            f" {_seconds(keep_extra_s(facts))}, and not the last."
+            f" {_seconds(keep_s)}, and not the last."
         )
     if plan.kept:
         told.append(f"Kept without work by min_instances: {', '.join(plan.kept)}.")

@@ -150,3 +150,15 @@ def test_it_tells_what_stops_and_what_is_kept() -> None:
         quiet
     )
     assert "Kept without work by min_instances: default/0." in words(kept)
+
+
+def test_it_names_the_idle_time_out_where_one_that_came_back_had_to_stay_for_it() -> (
+    None
+):
+    again = replace(IDLE, idle_since=NOW - 1_900.0, started_at=NOW - 2_000.0)
+    box = replace(BOX, in_flight=0)
+    flapping = replace(
+        FACTS, instances=(box, again), waiting=Waiting(), drained_at=NOW - 2_100.0
+    )
+
+    assert "without work for the idle time-out, 1800 s" in words(flapping)
