@@ -10,8 +10,9 @@ from ollama_proxy.backends.exoscale.backend import ExoscaleBackend
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
 from ollama_proxy.fleet.offer_tag import OfferTag
+from tests.backends.driving import started, until
 from tests.backends.exoscale.rig import OWNER, Rig, exoscale_rig
-from tests.backends.exoscale.test_standby import FIRST, SECOND, standby, started, until
+from tests.backends.exoscale.test_standby import FIRST, SECOND, standby
 from tests.fakes.exoscale.cloud import Timing
 from tests.fakes.exoscale.guest import files_of, read_user_data
 

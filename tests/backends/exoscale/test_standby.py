@@ -11,6 +11,7 @@ from ollama_proxy.backends.exoscale.instances import read_instances
 from ollama_proxy.base.errors import BackendError, StoreError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
+from tests.backends.driving import started, until
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
 from tests.proxy import generate, lines, running_proxy
@@ -32,28 +33,6 @@ async def backend(rig: Rig) -> AsyncIterator[ExoscaleBackend]:
     opened = rig.open(idle_action="stop", disk_price="0.0001")
     yield opened
     await opened.aclose()
-
-
-async def until(
-    backend: ExoscaleBackend, launch_id: LaunchId, phase: Phase, *, stops: bool = False
-) -> None:
-    async with asyncio.timeout(5):
-        while (await backend.inspect(launch_id)).phase is not phase:
-            if stops:
-                await backend.stop(launch_id)
-            await asyncio.sleep(0.01)
-
-
-async def started(backend: ExoscaleBackend, launch_id: LaunchId) -> None:
-    """Start as the controller does: again, while that may help."""
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                await backend.start(launch_id)
-            except BackendError:
-                await asyncio.sleep(0.01)
-            else:
-                return
 
 
 async def standby(backend: ExoscaleBackend, launch_id: LaunchId = FIRST) -> None:

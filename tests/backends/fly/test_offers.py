@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.backends.fly.backend import FlyBackend
-from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Phase
+from tests.backends.driving import started, until
 from tests.backends.fly.rig import fly_rig
 
 FIRST, SECOND = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
@@ -16,24 +16,12 @@ THIRD = LaunchId("l00000000000000ab")
 
 
 async def running(backend: FlyBackend, launch_id: LaunchId) -> None:
-    """Start as the controller does: again, while that may help."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                await backend.start(launch_id)
-            except BackendError:
-                await asyncio.sleep(0.01)
-            else:
-                break
-        while (await backend.inspect(launch_id)).phase is not Phase.RUNNING:
-            await asyncio.sleep(0.01)
+    await started(backend, launch_id)
+    await until(backend, launch_id, Phase.RUNNING)
 
 
 async def stopped(backend: FlyBackend, launch_id: LaunchId) -> None:
-    async with asyncio.timeout(10):
-        while (await backend.inspect(launch_id)).phase is not Phase.GONE:
-            await backend.stop(launch_id)
-            await asyncio.sleep(0.01)
+    await until(backend, launch_id, Phase.GONE, stops=True)
 
 
 async def test_the_variables_of_an_offer_reach_ollama_and_change_with_it(
