@@ -132,7 +132,7 @@ class MemoryStore:
 
     def launch_ids(self) -> set[LaunchId]:
         """Return every launch that a record names."""
-        return {r.launch_id for r in self.records.values() if r.launch_id is not None}
+        return set(self.launches().values())
 
     def remembers(self, launch_id: LaunchId) -> bool:
         """Tell whether a launch is on record, or ever was."""

@@ -88,11 +88,7 @@ class SqliteRecords(SqliteMarks):
 
     def launch_ids(self) -> set[LaunchId]:
         """Return every launch that a record names. Raises `StoreError`."""
-        with self._db.reading() as db:
-            rows = db.execute(
-                "SELECT launch_id FROM instance WHERE launch_id IS NOT NULL"
-            )
-            return {LaunchId(row[0]) for row in rows}
+        return set(self.launches().values())
 
     def launches(self) -> dict[str, LaunchId]:
         """Return the launches on record, by their slots. Raises `StoreError`."""
