@@ -13,6 +13,8 @@ from ollama_proxy.core.pool_plan import Plan, plan
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.store.memory import MemoryStore
 
+_PRIOR_S = boot_prior_s(is_external=False, is_child=False)
+
 
 class SpreadingLaw:
     """Serves from the machine with the fewest requests, and measures nothing."""
@@ -103,24 +105,23 @@ class OurLaw(SpreadingLaw):
 
     def plan(self, world: World) -> Plan:
         """Return the plan of this moment."""
-        boot_s = self._estimates.slow_s("offer")
+        measured_s = self._estimates.slow_s("offer")
+        boot_s = measured_s or _PRIOR_S
         facts = PoolFacts(
             policy=self._policy,
-            instances=self._instances(world, boot_s or self._prior_s),
+            instances=self._instances(world, boot_s),
             # As in the product, the clients that will ask again count as one.
             waiting=Waiting(world.waiting or min(1, world.returning), world.oldest_s),
             demand=Demand(
-                load=self._meter.load(world.now, boot_s or self._prior_s),
+                load=self._meter.load(world.now, boot_s),
                 service_s=self._meter.service_s,
-                boot_s=boot_s or self._prior_s,
+                boot_s=boot_s,
                 slots=world.scenario.slots,
                 is_service_measured=self._meter.is_service_measured,
-                is_boot_measured=boot_s is not None,
+                is_boot_measured=measured_s is not None,
             ),
         )
         return plan(facts, world.now)
-
-    _prior_s = boot_prior_s(is_external=False, is_child=False)
 
     def _instances(self, world: World, boot_s: float) -> tuple[InstanceFacts, ...]:
         facts = [*self._resting]
@@ -137,14 +138,11 @@ class OurLaw(SpreadingLaw):
 
     def pick(self, world: World) -> Machine | None:
         """Return the machine with the fewest requests; when packing, with the most."""
-        free = [
-            one for one in world.machines.ready if one.in_flight < world.scenario.slots
-        ]
-        if not free:
-            return None
-        if self._is_packing:
-            return max(free, key=lambda one: one.in_flight)
-        return min(free, key=lambda one: one.in_flight)
+        if not self._is_packing:
+            return super().pick(world)
+        slots = world.scenario.slots
+        free = [one for one in world.machines.ready if one.in_flight < slots]
+        return max(free, key=lambda one: one.in_flight, default=None)
 
     def arrived(self, request: Request, now: float) -> None:
         """Count an arrival."""

@@ -6,6 +6,7 @@ the first request at once, as all of them can.
 
 import bisect
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 
 from bench.scaling.laws import SpreadingLaw, needed
@@ -43,7 +44,7 @@ class Window:
         return (total - before) / seconds
 
 
-class RivalLaw(SpreadingLaw):
+class RivalLaw(SpreadingLaw, ABC):
     """Brings the number of machines to what a formula says."""
 
     window_s = 60.0
@@ -55,9 +56,9 @@ class RivalLaw(SpreadingLaw):
         """Return the sum whose growth is averaged: of requests in the system."""
         return world.work_seen
 
+    @abstractmethod
     def desired(self, world: World) -> int:
         """Return how many machines the formula asks for."""
-        raise NotImplementedError
 
     def decide(self, world: World) -> None:
         """Start what is missing, drain what is too many; keep the last one a while."""
@@ -151,9 +152,9 @@ class DelayedLaw(RivalLaw):
         self._up_since: float | None = None
         self._down_since: float | None = None
 
+    @abstractmethod
     def formula(self, world: World) -> int:
         """Return what is followed after the delay."""
-        raise NotImplementedError
 
     def desired(self, world: World) -> int:
         """Return the formula's number, or what runs while the delay lasts."""

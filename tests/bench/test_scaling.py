@@ -44,7 +44,7 @@ def test_the_traces_are_small_and_have_their_source_and_licence_beside_them() ->
     readme = (folder / "README.md").read_text("utf-8")
     for name in trace_names():
         family = name[: name.rindex("-") + 1]
-        assert f"{family}" in readme or f"`{name.split('-')[0]}-*`" in readme
+        assert family in readme or f"`{name.split('-')[0]}-*`" in readme
     assert "Apache License" in (folder / "LICENSE").read_text("utf-8")
 
 
@@ -148,7 +148,7 @@ def test_a_run_beats_another_only_if_it_is_better_on_both() -> None:
     assert (losses, won, of) == ([], 1, 1)
 
 
-def test_the_outcome_of_nobody_costs_nothing_but_the_fixed_one() -> None:
+def test_no_machine_is_started_before_the_first_request() -> None:
     late = Trace("late", ((86_400.0, 5.0),))
 
     quiet = play(late, QUICK, OurLaw(QUICK))
