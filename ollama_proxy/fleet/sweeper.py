@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
@@ -21,6 +22,8 @@ from ollama_proxy.fleet.backend import (
     SupportsTidy,
 )
 from ollama_proxy.fleet.owners import twin_words, twins
+
+Found = TypeVar("Found")
 
 
 class Sweeper:
@@ -63,9 +66,9 @@ class Sweeper:
         If ``thorough``, things that cost nothing are removed too.
         """
         self._refuse_if_held_back()
-        found: list[LaunchId] = []
-        for backend in self._backends:
-            found += await sweep(
+
+        async def swept(backend: Backend) -> list[LaunchId]:
+            found = await sweep(
                 backend,
                 self._store,
                 now=self._clock.wall(),
@@ -75,17 +78,41 @@ class Sweeper:
             if thorough and not dry_run and isinstance(backend, SupportsTidy):
                 with contextlib.suppress(ConflictError):  # the next launch uses it
                     await backend.tidy()
-        return found
+            return found
+
+        return await self._of_each(swept)
 
     async def release(self, *, dry_run: bool) -> list[str]:
         """Delete stopped instances kept for the next launch; return descriptions."""
         self._refuse_if_held_back()
-        released: list[str] = []
+
+        async def released(backend: Backend) -> list[str]:
+            if not isinstance(backend, SupportsRelease):
+                return []
+            async with asyncio.timeout(self._timing.sweep_call_s):
+                return await backend.release(dry_run=dry_run)
+
+        return await self._of_each(released)
+
+    async def _of_each(
+        self, ask: Callable[[Backend], Awaitable[list[Found]]]
+    ) -> list[Found]:
+        """Return what every backend has; one that fails keeps no other from its turn.
+
+        Raises its error after the last. Those of further ones are logged.
+        """
+        found: list[Found] = []
+        failures: list[Exception] = []
         for backend in self._backends:
-            if isinstance(backend, SupportsRelease):
-                async with asyncio.timeout(self._timing.sweep_call_s):
-                    released += await backend.release(dry_run=dry_run)
-        return released
+            try:
+                found += await ask(backend)
+            except (BackendError, TimeoutError) as error:
+                failures.append(error)
+        for further in failures[1:]:
+            self._log.warning(log.SWEEP_FAILED, error=str(further))
+        if failures:
+            raise failures[0]
+        return found
 
     def _refuse_if_held_back(self) -> None:
         if self.is_held_back:
@@ -93,12 +120,14 @@ class Sweeper:
 
     async def idle_costs(self) -> list[str]:
         """Return what costs while nothing runs, in words."""
-        costs: list[str] = []
-        for backend in self._backends:
-            if isinstance(backend, SupportsIdleCosts):
-                async with asyncio.timeout(self._timing.sweep_call_s):
-                    costs += await backend.kept()
-        return costs
+
+        async def kept(backend: Backend) -> list[str]:
+            if not isinstance(backend, SupportsIdleCosts):
+                return []
+            async with asyncio.timeout(self._timing.sweep_call_s):
+                return await backend.kept()
+
+        return await self._of_each(kept)
 
 
 async def sweep(

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from ollama_proxy.base.errors import TransientError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.fakes.cloud import FakeCloud
+from tests.fleet.pools import SeveralOffers
 from tests.fleet.rig import Deployment
 from tests.virtual_time import in_virtual_time
 
@@ -38,3 +41,19 @@ async def test_one_stray_that_can_not_be_stopped_shields_no_other() -> None:
 
     assert list(cloud.instances) == ["l1"]
     await deployment.pool.aclose()
+
+
+@in_virtual_time
+async def test_a_cloud_that_lists_nothing_shields_no_stray_of_the_next_offer() -> None:
+    pools = SeveralOffers()
+    first, second = pools.clouds["first"], pools.clouds["second"]
+    first.faults.list_fails = 1.0
+    await asyncio.sleep(5)
+    for cloud in (first, second):
+        await cloud.start(LaunchId("stray"))
+    await asyncio.sleep(700)
+
+    assert (first.paid, second.paid) == (1, 0)
+    with pytest.raises(TransientError, match="the list failed"):
+        await pools.pool.sweeper.sweep()
+    await pools.pool.aclose()

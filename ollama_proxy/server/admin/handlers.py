@@ -83,16 +83,27 @@ class AdminHandlers:
     async def _sweep(
         self, request: web.Request, *, dry_run: bool
     ) -> tuple[list[str], list[str]]:
-        """Sweep for every pool; what two of them find is listed once."""
+        """Sweep for every pool; what two of them find is listed once.
+
+        Raises the error of the last pool whose cloud failed, after all had their turn.
+        """
         found: dict[str, None] = {}
         kept: dict[str, None] = {}
+        failure: Exception | None = None
         for services in self._pools:
             sweeper = services.pool.sweeper
-            swept = await sweeper.sweep(dry_run=dry_run, thorough=True)
-            found |= dict.fromkeys(map(str, swept))
-            if request.query.get("stopped") == "1":
-                found |= dict.fromkeys(await sweeper.release(dry_run=dry_run))
-            kept |= dict.fromkeys(await sweeper.idle_costs())
+            try:
+                swept = await sweeper.sweep(dry_run=dry_run, thorough=True)
+                found |= dict.fromkeys(map(str, swept))
+                if request.query.get("stopped") == "1":
+                    found |= dict.fromkeys(await sweeper.release(dry_run=dry_run))
+                kept |= dict.fromkeys(await sweeper.idle_costs())
+            except HeldBackError:
+                raise
+            except (BackendError, TimeoutError) as error:
+                failure = error  # the clouds of other pools are swept all the same
+        if failure is not None:
+            raise failure
         return list(found), list(kept)
 
     async def end_pull(self, request: web.Request) -> web.Response:

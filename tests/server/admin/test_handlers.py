@@ -6,7 +6,9 @@ import pytest
 
 from ollama_proxy.base.errors import ConflictError
 from ollama_proxy.core.lifecycle.record import LaunchId
+from tests.config.rig import toml
 from tests.fakes.instance import InProcessBackend
+from tests.pool_settings import TWO_POOLS
 from tests.proxy import generate, running_proxy
 
 
@@ -109,3 +111,18 @@ async def test_a_cloud_that_refuses_a_sweep_is_told_as_a_cloud(tmp_path: Path) -
 
     told = "the cloud did not list our instances: the machine is leased to"
     assert said == (502, f"{told} somebody")
+
+
+async def test_a_cloud_that_refuses_a_sweep_keeps_it_from_no_other_pool(
+    tmp_path: Path,
+) -> None:
+    refusing, other = UnreachableCloud(), InProcessBackend()
+    file = toml(tmp_path, TWO_POOLS)
+    async with running_proxy(
+        tmp_path / "state", file=file, backends={"one": refusing, "two": other}
+    ) as proxy:
+        await other.start(LaunchId("stray"))
+        async with proxy.session.post(f"{proxy.url}/-/sweep") as reply:
+            assert reply.status == 502
+
+        assert other.running == 0
