@@ -6,7 +6,7 @@ halves of a key, all are taken from one of the two.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,11 @@ class OfferReader:
         own = {key: table[key] for key in table if key not in said}
         env = self._env(name, said.pop("env", {}), plugin)
         stated = validated(
-            OfferTable, said, f"offers.{name}.", self._places(name, said), self.faults
+            OfferTable,
+            said,
+            f"offers.{name}.",
+            self.places.of_keys(said, "offers", name),
+            self.faults,
         )
         if plugin is None:
             return None
@@ -115,13 +119,6 @@ class OfferReader:
             options=self._options(plugin, own),
             place=self.places.place("offers", name),
         )
-
-    def _places(self, name: str, keys: Iterable[str]) -> dict[str, str]:
-        """Return where each setting of an offer stands, by its long name."""
-        return {
-            f"offers.{name}.{key}": self.places.place("offers", name, key)
-            for key in keys
-        }
 
     def _env(self, name: str, given: object, plugin: Plugin | None) -> dict[str, str]:
         wrong: list[tuple[str, str]] = []
@@ -197,7 +194,7 @@ class OfferReader:
         prefix, fields = f"offers.{name}.", plugin.settings.model_fields
         base = self._base(plugin, own)
         origin = {f"{prefix}{key}": self._origin(plugin, key) for key in base}
-        origin |= self._places(name, own)
+        origin |= self.places.of_keys(own, "offers", name)
         group, merged = prefix.removesuffix("."), {**base, **own}
         halves = half_pairs({group: merged}, origin, {group: plugin.settings})
         self.faults += [self._in_place(name, plugin, told) for told in halves]

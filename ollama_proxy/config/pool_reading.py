@@ -64,10 +64,7 @@ class PoolReader:
             place = self.places.place("pools", name, key)
             self.faults.append(f"{place}: unknown setting{likely}")
         values = {key: value for key, value in given.items() if key in known}
-        origin = {
-            f"pools.{name}.{key}": self.places.place("pools", name, key)
-            for key in values
-        }
+        origin = self.places.of_keys(values, "pools", name)
         return validated(PoolTable, values, f"pools.{name}.", origin, self.faults)
 
     def _pool(self, name: str, table: PoolTable, *, takes_uploads: bool) -> PoolSpec:

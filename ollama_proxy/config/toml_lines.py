@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 Path = tuple[str, ...]
@@ -48,6 +48,10 @@ class FilePlaces:
         line = line_of(self.lines, path)
         where = self.file if line is None else f"{self.file}:{line}"
         return f"{where}: {'.'.join(path)}"
+
+    def of_keys(self, keys: Iterable[str], *table: str) -> dict[str, str]:
+        """Return where keys of a table stand, by their long names."""
+        return {".".join((*table, key)): self.place(*table, key) for key in keys}
 
 
 class _Scan:
