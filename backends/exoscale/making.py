@@ -32,7 +32,7 @@ class Making:
         return self.state in _FAILED
 
 
-def read_making(operation: Mapping[str, Any], offer: Placement) -> Making:
+def read_making(operation: Mapping[str, Any], placement: Placement) -> Making:
     """Parse an operation; any of its keys may be missing."""
     state = str(operation.get("state") or "pending")
     code = str(operation.get("reason") or "")
@@ -42,5 +42,5 @@ def read_making(operation: Mapping[str, Any], offer: Placement) -> Making:
     if state not in _FAILED:
         return Making(state, told=told)
     why = ": ".join(words for words in (code, said) if words) or "no reason given"
-    words = f"Exoscale made no {offer.type_name} in {offer.location}: {why}"
+    words = f"Exoscale made no {placement.type_name} in {placement.location}: {why}"
     return Making(state, words, "" if code in _OUR_FAULT else "capacity", told)

@@ -72,24 +72,24 @@ class Provisioner:
         self._environment = dict(environment or {})
         self._remembered = Remembered(clock)
 
-    async def make(self, launch_id: LaunchId, offer: Placement) -> None:
+    async def make(self, launch_id: LaunchId, placement: Placement) -> None:
         """Send the one create call, with the purchase noted before and after."""
         try:
-            order = await self._order(launch_id, offer)
-            send_once = partial(self._send_once, launch_id, offer, order)
-            await self._api_of(offer.location).patience.through(send_once)
+            order = await self._order(launch_id, placement)
+            send_once = partial(self._send_once, launch_id, placement, order)
+            await self._api_of(placement.location).patience.through(send_once)
         except (CapacityError, NotFoundError, SpecError):
-            self._remembered.forget(offer.location)
+            self._remembered.forget(placement.location)
             self._firewall.forget()
             raise
 
     async def _send_once(
-        self, launch_id: LaunchId, offer: Placement, order: dict[str, Any]
+        self, launch_id: LaunchId, placement: Placement, order: dict[str, Any]
     ) -> None:
         """Send the create call, noted at the moment of this very try."""
-        sent = replace(unsent(offer), attempted_at=self._clock.now())
+        sent = replace(unsent(placement), attempted_at=self._clock.now())
         create = partial(
-            self._api_of(offer.location).call_once, "create_instance", **order
+            self._api_of(placement.location).call_once, "create_instance", **order
         )
         begun = await self._journal.create(launch_id, sent, create)
         bought = replace(
@@ -99,13 +99,13 @@ class Provisioner:
         )
         self._journal.put(launch_id, bought)
 
-    async def _order(self, launch_id: LaunchId, offer: Placement) -> dict[str, Any]:
+    async def _order(self, launch_id: LaunchId, placement: Placement) -> dict[str, Any]:
         """Return the arguments of the create call."""
-        api, settings = self._api_of(offer.location), self._settings
+        api, settings = self._api_of(placement.location), self._settings
         read = self._remembered.of(api)
         types = read_types(await read("list_instance_types"))
-        chosen = find_type(types, offer.type_name, offer.location)
-        template = await template_in(read, settings, offer.location)
+        chosen = find_type(types, placement.type_name, placement.location)
+        template = await template_in(read, settings, placement.location)
         group = await self._firewall.ensure(api)
         lease_end = self._clock.wall() + settings.lease
         return {
@@ -118,7 +118,7 @@ class Provisioner:
             "labels": self._tags.of(
                 launch_id,
                 lease_end=lease_end,
-                spec=settings.spec_of(offer.type_name, self._environment),
+                spec=settings.spec_of(placement.type_name, self._environment),
             ),
             "user_data": user_data(
                 self._authority.issue(launch_id),

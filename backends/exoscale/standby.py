@@ -139,7 +139,11 @@ class Standby:
         return True
 
     async def wake(
-        self, api: ExoscaleApi, instance: Instance, launch: LaunchId, offer: Placement
+        self,
+        api: ExoscaleApi,
+        instance: Instance,
+        launch: LaunchId,
+        placement: Placement,
     ) -> ProvisioningRecord:
         """Give an instance that stands by to a launch; `start` starts it."""
         lease_end = self._clock.wall() + self._settings.lease
@@ -149,7 +153,7 @@ class Standby:
         self._disks_gib.pop(instance.id, None)
         identity = instance.labels.get("identity", "")
         return replace(
-            unsent(offer),
+            unsent(placement),
             attempted_at=self._clock.now(),
             instance_id=instance.id,
             seen=True,
