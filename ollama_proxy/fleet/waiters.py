@@ -1,6 +1,7 @@
 """Hold requests that wait for an instance: bounded in number, granted in order."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -84,6 +85,7 @@ class Waiters:
         self._tasks = tasks
         self._pause_s = timing.batch_pause_s
         self._waiting: dict[Waiter, None] = {}
+        self._numbers: Counter[Wants] = Counter()  # each arrival asks for them
         self._positions: dict[Waiter, int] = {}
         self._counted_at = 0.0
         self._is_releasing = False
@@ -93,18 +95,19 @@ class Waiters:
 
     def any_to_wake(self) -> bool:
         """Tell whether a request waits that may have an instance woken."""
-        return any(one.wants is not Wants.TO_JOIN for one in self._waiting)
+        return len(self._waiting) > self._numbers[Wants.TO_JOIN]
 
     def any_to_wake_own(self) -> bool:
         """Tell whether a request waits that no server of others can answer."""
-        return any(one.wants is Wants.TO_WAKE_OWN for one in self._waiting)
+        return self._numbers[Wants.TO_WAKE_OWN] > 0
 
     def facts(self) -> Waiting:
         """Count those that wait now, for the plan of their pool."""
-        waking = [one.since for one in self._waiting if one.wants is not Wants.TO_JOIN]
-        now = asyncio.get_running_loop().time()
-        oldest_s = now - min(waking) if waking else 0.0
-        return Waiting(len(waking), oldest_s, len(self._waiting) - len(waking))
+        waking = (one for one in self._waiting if one.wants is not Wants.TO_JOIN)
+        now, oldest = asyncio.get_running_loop().time(), next(waking, None)
+        oldest_s = now - oldest.since if oldest is not None else 0.0
+        others = self._numbers[Wants.TO_JOIN]
+        return Waiting(len(self._waiting) - others, oldest_s, others)
 
     def position(self, waiter: Waiter) -> int | None:
         """Return the place of a request in the queue, as of the last second."""
@@ -137,6 +140,7 @@ class Waiters:
         granted = loop.create_future()
         waiter = Waiter(granted, claim, is_ready, wants, loop.time())
         self._waiting[waiter] = None
+        self._numbers[wants] += 1
         if ticket is not None:
             ticket.hand_out(self, waiter)
         timer = loop.call_later(max(wait_s, 0.0), self._expire, waiter)
@@ -149,7 +153,7 @@ class Waiters:
             return lease
         finally:
             timer.cancel()
-            self._waiting.pop(waiter, None)
+            self._take_out(waiter)
             if not is_handed_over:
                 _give_back(waiter.granted)
 
@@ -161,9 +165,15 @@ class Waiters:
 
     def _end(self, waiter: Waiter) -> None:
         """Tell one that waits that there will be no instance."""
-        self._waiting.pop(waiter, None)
+        self._take_out(waiter)
         if not waiter.granted.done():
             waiter.granted.set_result(None)
+
+    def _take_out(self, waiter: Waiter) -> None:
+        """Take a request out of the queue, if it is still there."""
+        if waiter in self._waiting:
+            del self._waiting[waiter]
+            self._numbers[waiter.wants] -= 1
 
     def release(self) -> None:
         """Begin to let the waiting requests go, in growing batches."""
@@ -199,7 +209,7 @@ class Waiters:
                 waiter.granted.set_result(lease)
                 granted.append(waiter)
         for waiter in granted:
-            del self._waiting[waiter]
+            self._take_out(waiter)
         return len(granted)
 
     def give_up(self) -> None:
