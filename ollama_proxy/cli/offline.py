@@ -40,12 +40,12 @@ _TIDY_TRIES = 30
 class Trying:
     """Keeps what fails with one of several offers, so that the others have their turn.
 
-    What fails with the only one is raised at once.
+    What fails with the only one is raised at once. ``failed``: a line per failure.
     """
 
     def __init__(self, offers: int) -> None:
         self._has_others = offers > 1
-        self._failed: list[str] = []
+        self.failed: list[str] = []
         self._offer = ""
 
     def offer(self, name: str) -> "Trying":
@@ -61,12 +61,12 @@ class Trying:
     ) -> bool:
         if not (self._has_others and isinstance(error, BackendError | TimeoutError)):
             return False
-        self._failed.append(f"{self._offer}: {str(error) or type(error).__name__}")
+        self.failed.append(f"{self._offer}: {str(error) or type(error).__name__}")
         return True
 
     def told(self) -> dict[str, list[str]]:
         """Return what failed, as a part of what a command tells."""
-        return {"failed": self._failed} if self._failed else {}
+        return {"failed": self.failed} if self.failed else {}
 
 
 def require_date(without: str) -> None:
@@ -177,17 +177,21 @@ def _launches_of(store: Store, offer: str) -> set[LaunchId]:
 
 
 async def look_alone(settings: Settings) -> list[str]:
-    """Describe what this deployment has while no proxy runs."""
+    """Describe what this deployment has while no proxy runs; see `Trying`."""
     lines: list[str] = []
     async with opened_alone(settings) as (_, _, backends):
+        several, trying = len(backends) > 1, Trying(len(backends))
         for name, backend in backends.items():
-            if isinstance(backend, SupportsDeploy):
-                found = await backend.deployed()
-            else:
-                found = [f"instance of launch {one}" for one in await backend.owned()]
-            several = len(backends) > 1
-            lines += [f"{name}: {line}" if several else line for line in found]
-    return lines
+            with trying.offer(name):
+                found = await _there(backend)
+                lines += [f"{name}: {line}" if several else line for line in found]
+    return lines + trying.failed
+
+
+async def _there(backend: Backend) -> list[str]:
+    if isinstance(backend, SupportsDeploy):
+        return await backend.deployed()
+    return [f"instance of launch {one}" for one in await backend.owned()]
 
 
 async def stop_alone(settings: Settings) -> list[LaunchId]:

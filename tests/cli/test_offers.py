@@ -10,7 +10,7 @@ from ollama_proxy.base.errors import StartupError
 from ollama_proxy.cli import opened_offers
 from ollama_proxy.cli.doctor import examine
 from ollama_proxy.cli.launch_plan import launch_plans
-from ollama_proxy.cli.offline import stop_alone, sweep_alone
+from ollama_proxy.cli.offline import look_alone, stop_alone, sweep_alone
 from ollama_proxy.cli.opened_offers import chosen_offer
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
 from ollama_proxy.composition import open_backends
@@ -146,6 +146,20 @@ async def test_an_offer_whose_cloud_refuses_keeps_no_other_from_its_sweep(
     assert found["swept"] == [STRAY]
     (failed,) = found["failed"]
     assert failed.startswith("box: ")
+
+
+async def test_a_cloud_that_refuses_hides_nothing_that_another_offer_has(
+    settings: Settings, clouds: Clouds
+) -> None:
+    await clouds.fill(settings.state_dir)
+    clouds.by_offer["box"].faults.list_fails = 1.0
+    lines = await look_alone(settings)
+
+    assert sorted(lines) == [
+        "box: the list failed",
+        f"vienna: instance of launch {SECOND}",
+        f"vienna: instance of launch {STRAY}",
+    ]
 
 
 def test_a_choice_among_offers_is_asked_for(settings: Settings) -> None:
