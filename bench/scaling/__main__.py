@@ -55,7 +55,7 @@ def compare(subject: Trace, scenario: Scenario) -> list[Row]:
 
 
 def bound(made: Sequence[Schedule], scenario: Scenario, own: Row) -> Bound:
-    """Return what a clairvoyant would pay for the waiting that ours has."""
+    """Return ours as a multiple of what a clairvoyant pays for the same waiting."""
     free = frontier(made, scenario.boot_s)
     kept = frontier(made, scenario.boot_s, scenario.idle_timeout_s)
     machine_s = own.machine_h * 3600.0

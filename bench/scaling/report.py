@@ -105,7 +105,13 @@ def _duels(rows: Sequence[Row]) -> str:
         for law, (lost, won, of) in found.items()
     ]
     table = _table(
-        ("rival", "is cheaper *and* waits less", "ours is", "of so many"), lines
+        (
+            "rival",
+            "is cheaper *and* waits less than ours",
+            "ours than it",
+            "comparisons",
+        ),
+        lines,
     )
     losses = [one for lost, _, _ in found.values() for one in lost]
     ours = {one.scenario: one for one in rows if one.law == OWN}
@@ -127,7 +133,7 @@ def _loss(rival: Row, own: Row) -> str:
 
 
 def _bounds(bounds: Sequence[Bound]) -> str:
-    """Return what ours costs in parts of a clairvoyant, at the same mean waiting."""
+    """Return ours as a multiple of a clairvoyant's cost, at the same mean waiting."""
     lines = []
     for boot_s in sorted({one.boot_s for one in bounds}):
         for slots in sorted({one.slots for one in bounds}):
@@ -151,6 +157,6 @@ def _bounds(bounds: Sequence[Bound]) -> str:
         "free to stop the last: median",
         "worst",
     )
-    return "Cost in parts of a clairvoyant's at equal waiting:\n\n" + _table(
+    return "Cost as a multiple of a clairvoyant's at equal waiting:\n\n" + _table(
         head, lines
     )

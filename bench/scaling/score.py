@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Holds what a clairvoyant pays for the waiting that ours has, in parts of ours.
+    """Holds what ours costs, as a multiple of a clairvoyant that lets wait as long.
 
     ``free``: it stops the last machine when it likes; ``bound_by_setting``: it keeps
     that one for the idle time-out, as the setting has it and each law here does.

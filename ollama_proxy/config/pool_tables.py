@@ -48,13 +48,13 @@ class PoolTable(BaseModel):
         shown="every offer, as in the file",
     )
     min_instances: Annotated[int, _Count, Field(ge=0, le=_MOST_INSTANCES)] = setting(
-        0, text="so many are kept running without work, and cost on", shown="0"
+        0, text="how many are kept running, and paid for, even without work", shown="0"
     )
     max_instances: Annotated[int, _Count, Field(ge=1, le=_MOST_INSTANCES)] = setting(
-        1, text="never more than so many, however many wait", shown="1"
+        1, text="the most that run at once, however many requests wait", shown="1"
     )
     max_starting: Annotated[int, _Count, Field(ge=1, le=_MOST_INSTANCES)] = setting(
-        2, text="never more than so many that are starting at once", shown="2"
+        2, text="the most that start at the same time", shown="2"
     )
     idle_timeout: Duration | None = setting(
         None,
@@ -74,20 +74,20 @@ class PoolTable(BaseModel):
     impatience: Annotated[float, _Count, Field(ge=0, lt=1, allow_inf_nan=False)] = (
         setting(
             0.9,
-            text="from 0.5, thrifty, to 0.9: whether the part of an instance that is"
-            " wanted counts as one",
+            text="from 0.5, thrifty, to 0.9: how readily a wanted fraction of an"
+            " instance is rounded up to one",
             shown="0.9",
         )
     )
     spill_after: Duration = setting(
         "10s",
         text="beside a server that is there anyway, up or not: start an instance only"
-        " once a request has waited for so long",
+        " once a request has waited this long",
         shown="10s",
     )
     uploads: bool | None = setting(
         None,
-        text="whether an instance of it takes uploads for `create`; one pool does",
+        text="whether files for `create` go to an instance of it; one pool takes them",
         shown="of the first pool, true",
     )
 
@@ -99,12 +99,12 @@ class OfferTable(BaseModel):
 
     backend: str = setting(
         "",
-        text="where its instances are: what `OLLAMA_PROXY_BACKEND` may name",
+        text="where its instances are: any value of `OLLAMA_PROXY_BACKEND`",
         shown="–",
     )
     slots: Annotated[int, _Count, Field(ge=1, le=_MOST_SLOTS)] | None = setting(
         None,
-        text="so many requests to models does an instance get at a time; others wait",
+        text="how many requests to models an instance gets at a time; others wait",
         shown="see below",
     )
     price_per_hour: (
