@@ -1,5 +1,6 @@
 """Examine a deployment without serving: for ``check``."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
 from ollama_proxy.cli.opened_offers import opened_backends
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
+from ollama_proxy.composition.backend import place_name
 from ollama_proxy.config.pools import OfferSpec, models_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.catalog import sizes_of
@@ -17,13 +19,12 @@ from ollama_proxy.fleet.backend import (
     Finding,
     SupportsCheck,
     SupportsOwners,
-    place_of,
 )
 from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.server.binding import bind
 from ollama_proxy.store.opening import open_store
-from ollama_proxy.store.ports import Ownership, Store
+from ollama_proxy.store.ports import Ownership, Places, Store
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -55,7 +56,7 @@ async def examine(settings: Settings) -> list[Finding]:
             for plan, offer in zip(
                 launch_plans(settings, backends), settings.offers, strict=True
             ):
-                found = await _offer(settings, offer, plan, backends[offer.name], store)
+                found = await _offer(settings, offer, plan, backends, store)
                 findings += [_headed(offer, finding) for finding in found]
     return findings
 
@@ -64,11 +65,11 @@ async def _offer(
     settings: Settings,
     offer: OfferSpec,
     plan: LaunchPlan,
-    backend: Backend,
+    backends: Mapping[str, Backend],
     store: Store,
 ) -> list[Finding]:
     """Examine what the launches of one offer would need."""
-    place = store.place(place_of(offer.name, backend.traits))
+    backend = backends[offer.name]
     return [
         Finding("what is started", ok=True, detail=plan.sentence),
         *await _backend(backend),
@@ -76,9 +77,25 @@ async def _offer(
         *room_findings(
             models_of(offer, settings.pools, settings.models),
             backend.traits,
-            sizes_of(place.contents()),
+            _sizes(settings, offer, backends, store),
         ),
     ]
+
+
+def _sizes(
+    settings: Settings,
+    offer: OfferSpec,
+    backends: Mapping[str, Backend],
+    store: Places,
+) -> dict[str, int]:
+    """Return the sizes of models that pools with an offer know, in bytes."""
+    known: dict[str, int] = {}
+    for pool in settings.pools:
+        if offer in pool.offers:
+            first = pool.offers[0].name
+            place = store.place(place_name(pool.name, first, backends[first]))
+            known |= sizes_of(place.contents())
+    return known
 
 
 def _headed(offer: OfferSpec, finding: Finding) -> Finding:

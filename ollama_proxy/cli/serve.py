@@ -19,10 +19,12 @@ from ollama_proxy.cli.announcement import Serving
 from ollama_proxy.cli.launch_plan import launch_plans
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition import PARTS, build_app, open_backends, open_runner
+from ollama_proxy.composition.backend import place_name
+from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
-from ollama_proxy.fleet.backend import Backend, SupportsModelListing, place_of
+from ollama_proxy.fleet.backend import Backend, SupportsModelListing
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.server.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.server.control_socket import listening
@@ -53,7 +55,6 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
     try:
         clock = open_clock(store)
         backends, watching = open_backends(settings, store, clock), TaskOwner()
-        first = next(iter(backends.values()))
         watching.spawn(DateWatch(clock, store).run(), name="date")
         neighbours = Neighbours(
             list(backends.values()),
@@ -71,7 +72,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 hosts=_host_rules(bound),
                 neighbours=neighbours,
             )
-            tags = _known_tags(settings, store, first)
+            tags = known_tags(settings.pools[0], store, backends)
 
             def tell(settings: Settings, url: str) -> None:
                 _tell(announce, backends, tags, settings, url)
@@ -152,14 +153,17 @@ def _tell(
     announce(Serving(url, model, simulated, plans, notices, default))
 
 
-def _known_tags(settings: Settings, store: Places, backend: Backend) -> bytes | None:
-    """Return the list of models as far as it is known while nothing runs."""
+def known_tags(
+    pool: PoolSpec, store: Places, backends: Mapping[str, Backend]
+) -> bytes | None:
+    """Return a pool's list of models as far as it is known while nothing runs."""
+    offer = pool.offers[0].name
+    backend = backends[offer]
     if isinstance(backend, SupportsModelListing):
         tags = backend.tags()
         if tags is not None:
             return tags
-    place = store.place(place_of(settings.offers[0].name, backend.traits))
-    contents = place.contents()
+    contents = store.place(place_name(pool.name, offer, backend)).contents()
     return contents.tags if contents is not None else None
 
 

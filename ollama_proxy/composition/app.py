@@ -11,8 +11,9 @@ from aiohttp import web
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import STANDARD, Timing
+from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
-from ollama_proxy.composition.pool_services import PoolServicesBuilder, place_name
+from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.cors import CorsPolicy
@@ -177,7 +178,7 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
 
 def _go_by_place(services: PoolServices, offer: Offer) -> None:
     """Switch to the known models of the backend's present place."""
-    services.go_by_place(place_name(services.name, offer))
+    services.go_by_place(place_name(services.name, offer.name, offer.backend))
 
 
 async def _release_waiting(app: web.Application) -> None:

@@ -11,12 +11,18 @@ from pydantic_core import PydanticSerializationError
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.fields import is_secret
-from ollama_proxy.config.pools import OfferSpec, PoolSpec, groups_of, models_of
+from ollama_proxy.config.pools import (
+    DEFAULT_POOL,
+    OfferSpec,
+    PoolSpec,
+    groups_of,
+    models_of,
+)
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.suggested_model import SIMULATED_MODELS
 from ollama_proxy.core.slot_count import environment_of_instances, slots_of
 from ollama_proxy.core.slot_keys import SlotKey
-from ollama_proxy.fleet.backend import Backend, BackendContext
+from ollama_proxy.fleet.backend import Backend, BackendContext, place_of
 from ollama_proxy.fleet.backend_loader import find_backends
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.offer_tag import OfferTag
@@ -183,3 +189,9 @@ def _offer(
         price_per_hour=spec.price_per_hour,
         currency=spec.currency,
     )
+
+
+def place_name(pool: str, offer: str, backend: Backend) -> str:
+    """Return where what is known of a pool's models is kept: by its first offer."""
+    where = place_of(offer, backend.traits)
+    return where if pool == DEFAULT_POOL else f"{pool}/{where}"

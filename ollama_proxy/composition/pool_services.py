@@ -9,14 +9,15 @@ import msgspec
 
 from ollama_proxy.base.clock import date_of
 from ollama_proxy.base.errors import StoreError
+from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.composition.pools import PoolParts, Shared
 from ollama_proxy.config.policies import needs_without_wake, wake_rule_of
-from ollama_proxy.config.pools import DEFAULT_POOL, PoolSpec, groups_of
+from ollama_proxy.config.pools import PoolSpec, groups_of
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
 from ollama_proxy.core.ollama.listed_models import models_by_name
-from ollama_proxy.fleet.backend import SupportsModelListing, Traits, place_of
+from ollama_proxy.fleet.backend import SupportsModelListing, Traits
 from ollama_proxy.fleet.instance_client import InstanceClient
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.offer import Offer
@@ -65,7 +66,9 @@ class PoolServicesBuilder:
 
     def _build(self, spec: PoolSpec, parts: PoolParts, pools: PoolMap) -> PoolServices:
         shared, clock = self._shared, self._shared.clock
-        place = shared.store.place(place_name(spec.name, parts.offer))
+        place = shared.store.place(
+            place_name(spec.name, parts.offer.name, parts.offer.backend)
+        )
         catalogue, book = self._catalogue(parts, place), LessonBook(place, clock)
         pulls, places = self._pulls(), _places(parts)
         others = OtherInstances(parts.pool, shared.relay, pulls, places)
@@ -200,7 +203,9 @@ def offer_models_of(pool: str, parts: PoolParts, shared: Shared) -> OfferModels 
         return None
     client = InstanceClient(shared.probing, shared.mark, shared.timing)
     places = {
-        offer.name: shared.store.place(f"models of {place_name(pool, offer)}")
+        offer.name: shared.store.place(
+            f"models of {place_name(pool, offer.name, offer.backend)}"
+        )
         for offer in parts.offers
     }
     models = OfferModels(
@@ -222,12 +227,6 @@ def _save_names(place: Place, names: frozenset[str]) -> None:
     tags = msgspec.json.encode({"models": [{"name": name} for name in sorted(names)]})
     with contextlib.suppress(StoreError):
         place.put_contents(Snapshot(tags, ""))
-
-
-def place_name(pool: str, offer: Offer) -> str:
-    """Return where what is known of a pool's models is kept: by its first offer."""
-    where = place_of(offer.name, offer.backend.traits)
-    return where if pool == DEFAULT_POOL else f"{pool}/{where}"
 
 
 def traits_of(offers: Sequence[Offer]) -> Traits:

@@ -1,5 +1,6 @@
 """Commands on settings with several offers: each is examined, swept and stopped."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from ollama_proxy.cli.launch_plan import launch_plans
 from ollama_proxy.cli.offline import look_alone, stop_alone, sweep_alone
 from ollama_proxy.cli.opened_offers import chosen_offer
 from ollama_proxy.cli.own_upstream import refuse_own_upstream
+from ollama_proxy.cli.serve import known_tags
 from ollama_proxy.composition import open_backends
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.config.rig import toml
@@ -100,6 +103,29 @@ async def test_check_examines_every_offer_under_its_name(settings: Settings) -> 
     assert findings["offer here, program"].ok
     unused = findings["settings of others"].detail
     assert "offers.here: no pool uses this offer" in unused
+
+
+async def test_check_and_the_start_know_the_models_that_a_pool_had(
+    tmp_path: Path,
+) -> None:
+    env = {
+        "OLLAMA_PROXY_STATE_DIR": str(tmp_path / "state"),
+        "EXOSCALE_API_KEY": "EXO1",
+        "EXOSCALE_API_SECRET": "s3cr3t",
+        "OLLAMA_MODEL": "had:70b",
+    }
+    text = TEXT.replace("{nobody}", address_of_nobody())
+    settings = load_settings(env, toml(tmp_path, text))
+    tags = json.dumps({"models": [{"name": "had:70b", "size": 60 << 30}]}).encode()
+    with closing(SqliteStore(settings.state_dir)) as store:
+        backends = open_backends(settings, store, SystemClock())
+        place = store.place("big/vienna at-vie-2 Linux Ubuntu 24.04 LTS 64-bit")
+        place.put_contents(Snapshot(tags, "0.33.0"))
+        known = known_tags(settings.pools[0], store, backends)
+    findings = {one.subject: one for one in await examine(settings)}
+
+    assert known == tags
+    assert "models 60.0 GiB" in findings["offer vienna, disk and models"].detail
 
 
 def test_the_start_says_what_each_offer_would_buy(settings: Settings) -> None:
