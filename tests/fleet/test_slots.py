@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from ollama_proxy.core.lifecycle.record import State
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.waiters import Ticket
-from tests.fleet.pools import SeveralOffers, until
+from tests.fleet.pools import POLICY, SeveralOffers, until
 from tests.virtual_time import in_virtual_time
 
 
@@ -287,3 +288,33 @@ async def test_nobody_asks_for_a_day_and_nothing_is_started() -> None:
     await pools.pool.aclose()
 
     assert pools.starts == {"a": 0, "b": 0, "c": 0}
+
+
+@in_virtual_time
+async def test_a_limit_reached_by_launches_under_way_ends_once_one_of_them_serves() -> (
+    None
+):
+    pools = SeveralOffers(
+        ("only",),
+        most=4,
+        slots=1,
+        record_policy=replace(POLICY, launch_limit=2),
+        load_s=60.0,
+        boot_s=60.0,
+    )
+    waiting = [
+        asyncio.ensure_future(pools.pool.lease("m", wait_s=600.0)) for _ in range(40)
+    ]
+    await asyncio.sleep(30.0)
+    assert pools.launches == {"only": 2}
+    assert pools.pool.obstacles()["only"].is_off
+    await until(waiting[0].done)
+    served = waiting[0].result()
+    assert served is not None
+    served.mark_used()
+
+    assert pools.pool.obstacles() == {}
+    await until(lambda: pools.launches == {"only": 4})
+    for one in waiting:
+        one.cancel()
+    await pools.pool.aclose()

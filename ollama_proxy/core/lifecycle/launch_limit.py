@@ -110,11 +110,14 @@ def with_doubtful_launch(
 
 
 def with_service(rec: Record) -> Record:
-    """Forget the launches before a request that was served."""
-    if not rec.paid_launches:
+    """Forget the launches before a request that was served, and their limit.
+
+    The limit of a pool also locks slots that launched nothing themselves.
+    """
+    is_limited = rec.lockout is not None and rec.lockout.reason == "launch_limit"
+    if not (rec.paid_launches or is_limited):
         return rec
-    limited = rec.lockout is not None and rec.lockout.reason == "launch_limit"
-    lockout = None if limited else rec.lockout
+    lockout = None if is_limited else rec.lockout
     return replace(rec, paid_launches=(), lockout=lockout)
 
 

@@ -1,5 +1,7 @@
 """What concerns a whole pool, on the record of one slot: row by row."""
 
+from dataclasses import replace
+
 import pytest
 
 from ollama_proxy.core.lifecycle.commands import Stop
@@ -117,6 +119,9 @@ def test_a_request_served_elsewhere_forgets_launches_and_the_lockout_for_them() 
 
     assert (served.state, served.lockout) == (State.COLD, None)
     assert served.paid_launches == ()
+    idle = after(Record(), LimitReached(LIMIT))  # it launched nothing itself
+    assert idle.lockout == LIMIT
+    assert after(idle, Served()) == replace(idle, state=State.COLD, lockout=None)
     for state in set(State) - {State.COOLDOWN, State.COLD}:
         there = after(running(state), Served())
         assert (there.state, there.paid_launches) == (state, ())
