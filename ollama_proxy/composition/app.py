@@ -21,7 +21,6 @@ from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.routes import known_paths
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.neighbours import Neighbours
-from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessControl, AccessRule
@@ -40,7 +39,6 @@ from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
-from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.status import Status
@@ -147,7 +145,7 @@ def _services(shared: Shared, pools: PoolMap) -> Services:
 
 def _parts(fleet: Fleet, services: Services, access: AccessControl) -> Parts:
     """Return what runs from the application's start to its end."""
-    first, shared = services.pools.first, fleet.shared
+    shared = fleet.shared
     is_fast = shared.settings.fast_path
     return Parts(
         services.pools,
@@ -156,7 +154,8 @@ def _parts(fleet: Fleet, services: Services, access: AccessControl) -> Parts:
         shared.probing,
         FastPath(services, access=access, clock=shared.clock) if is_fast else None,
         Redeployment(
-            first.pool, redeployed=partial(_go_by_place, first, fleet.first.offer)
+            [one.pool for one in services.pools],
+            redeployed=partial(_go_by_place, services.pools, fleet),
         ),
     )
 
@@ -176,9 +175,11 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
     add_cors_headers(request, response)
 
 
-def _go_by_place(services: PoolServices, offer: Offer) -> None:
-    """Switch to the known models of the backend's present place."""
-    services.go_by_place(place_name(services.name, offer.name, offer.backend))
+def _go_by_place(pools: PoolMap, fleet: Fleet) -> None:
+    """Switch to the known models of each backend's present place."""
+    for services in pools:
+        offer = fleet.pools[services.name].offer
+        services.go_by_place(place_name(services.name, offer.name, offer.backend))
 
 
 async def _release_waiting(app: web.Application) -> None:

@@ -12,6 +12,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Sequence,
 )
 
 import structlog
@@ -25,6 +26,7 @@ from ollama_proxy.fleet.backend import (
     SupportsReplacement,
     Unchanged,
 )
+from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.reports import without
 
@@ -66,8 +68,9 @@ def order_steps(
 
 
 class Redeployment:
-    """Carries out one order at a time on the backend of a running proxy.
+    """Carries out one order at a time on the first backend of a running proxy.
 
+    Every pool with instances of that backend is held back and stopped meanwhile.
     ``redeployed``: called when the backend has changed how it makes instances and no
     former instance is left. ``limit_s``: how long an instance may take to be gone once
     its streams have ended.
@@ -75,23 +78,31 @@ class Redeployment:
 
     def __init__(
         self,
-        pool: Pool,
+        pools: Sequence[Pool],
         *,
         redeployed: Callable[[], None],
         limit_s: float = _LIMIT_S,
     ) -> None:
         self._redeployed = redeployed
-        self._pool = pool
-        self._controller = pool.controllers[0]
+        self._offer = pools[0].controllers[0].offer
+        self._backend = self._offer.backend
+        own = {pool: self._of(pool) for pool in pools}
+        self._pools = [pool for pool, controllers in own.items() if controllers]
+        self._controllers = [one for controllers in own.values() for one in controllers]
         self._limit_s = limit_s
         self._is_busy = False
-        self._traits = self._controller.offer.backend.traits
-        self._controller.subscribe(self._on_transition)
+        self._traits = self._backend.traits
+        for controller in self._controllers:
+            controller.subscribe(self._on_transition)
+
+    def _of(self, pool: Pool) -> list[Controller]:
+        """Return the controllers of a pool that make instances of the backend."""
+        return [c for c in pool.controllers if c.offer.backend is self._backend]
 
     @property
     def backend_name(self) -> str:
         """Return the name of the backend that an order is carried out on."""
-        return self._controller.offer.name
+        return self._offer.name
 
     async def run(
         self, image: str | None, tell: Tell, replaced: Collection[str] = ()
@@ -101,13 +112,14 @@ class Redeployment:
         Raises `StartupError` if the backend has nothing to deploy, `ConflictError`
         while another order is carried out, and the backend's own errors.
         """
-        backend = self._controller.offer.backend
-        steps = order_steps(self.backend_name, backend, image, replaced)
+        steps = order_steps(self.backend_name, self._backend, image, replaced)
         if self._is_busy:
             raise ConflictError("the proxy deploys or deletes already; try again later")
         self._is_busy = True
         try:
-            with self._pool.held_back():
+            with contextlib.ExitStack() as held:
+                for pool in self._pools:
+                    held.enter_context(pool.held_back())
                 async with closing_steps(steps):
                     await self._carry_out(steps, tell, checks=image is not None)
         finally:
@@ -120,11 +132,12 @@ class Redeployment:
             asyncio.get_running_loop().call_soon(self._take_traits)
 
     def _take_traits(self) -> None:
-        traits = self._controller.offer.backend.traits
-        is_at_rest = self._controller.record.state in AT_REST
+        traits = self._backend.traits
+        is_at_rest = all(c.record.state in AT_REST for c in self._controllers)
         if traits is not self._traits and is_at_rest and not self._is_busy:
             self._traits = traits
-            self._controller.take_traits()
+            for controller in self._controllers:
+                controller.take_traits()
             self._redeployed()
 
     async def _carry_out(
@@ -137,7 +150,7 @@ class Redeployment:
         starting instance may not be visible to its backend yet, so it is stopped before
         the steps look for anything.
         """
-        if checks and self._pool.is_ready:
+        if checks and any(pool.is_ready for pool in self._pools):
             first = await anext(steps, None)
             if first is not None:
                 await self._note(first, tell)
@@ -148,31 +161,39 @@ class Redeployment:
             await self._note(step, tell)
 
     async def _note(self, step: str, tell: Tell) -> None:
-        step = without(self._controller.offer.secrets, step)
+        step = without(self._offer.secrets, step)
         structlog.get_logger().info(log.DEPLOYMENT_STEP, step=step)
         await tell(step)
 
     async def _stop(self, tell: Tell) -> None:
-        """Have the owner of the instance stop it, and wait until it is gone."""
-        controller = self._controller
-        launch_id = controller.record.launch_id
-        if launch_id is not None:
-            told = f"the proxy stops its instance, of launch {launch_id}"
-            await self._note(told, tell)
-        elif not controller.is_reserving:
+        """Have the owners of the instances stop them, and wait until they are gone."""
+        running = self._not_at_rest()
+        for controller in running:
+            if (launch_id := controller.record.launch_id) is not None:
+                told = f"the proxy stops its instance, of launch {launch_id}"
+                await self._note(told, tell)
+        if not running:
             return
-        self._pool.stop()
-        limit_s = self._limit_s + controller.policy.drain_timeout_s
+        for pool in self._pools:
+            pool.stop()
+        limit_s = self._limit_s + running[0].policy.drain_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                while (  # noqa: ASYNC110
-                    controller.is_reserving or controller.record.state not in AT_REST
-                ):
+                while self._not_at_rest():  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            said = controller.record.stop_error or "no answer"
+            record = (self._not_at_rest() or running)[0].record
+            said = record.stop_error or "no answer"
             raise TransientError(
-                f"the instance of launch {launch_id} is still there after"
+                f"the instance of launch {record.launch_id} is still there after"
                 f" {limit_s:.0f} s ({said}) and may cost money; the proxy goes on"
                 " stopping it, so give the order again later"
             ) from None
+
+    def _not_at_rest(self) -> list[Controller]:
+        """Return the controllers with an instance, or with one about to be."""
+        return [
+            one
+            for one in self._controllers
+            if one.is_reserving or one.record.state not in AT_REST
+        ]

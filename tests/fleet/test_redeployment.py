@@ -13,9 +13,11 @@ from ollama_proxy.base.errors import (
     TransientError,
 )
 from ollama_proxy.core.lifecycle.record import LaunchId, State
+from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.backend import Unchanged
 from ollama_proxy.fleet.redeployment import Redeployment
 from tests.fakes.cloud import FakeCloud
+from tests.fleet.pools import SeveralOffers
 from tests.fleet.rig import Deployment
 from tests.virtual_time import in_virtual_time
 
@@ -65,7 +67,7 @@ async def told(deployment: Deployment, image: str | None) -> list[str]:
     async def tell(step: str) -> None:
         steps.append(step)
 
-    await Redeployment(deployment.pool, redeployed=lambda: None).run(image, tell)
+    await Redeployment([deployment.pool], redeployed=lambda: None).run(image, tell)
     return steps
 
 
@@ -179,7 +181,7 @@ async def test_what_is_made_from_now_on_is_known_once_the_last_one_is_gone() -> 
         pass
 
     redeployment = Redeployment(
-        deployment.pool,
+        [deployment.pool],
         redeployed=lambda: taken.append(str(cloud.traits.spec)),
         limit_s=10 - deployment.pool.controllers[0].policy.drain_timeout_s,
     )
@@ -202,7 +204,7 @@ async def test_an_order_that_is_broken_off_ends_what_it_made_at_once() -> None:
         if step.startswith("making"):
             await asyncio.sleep(3600)
 
-    redeployment = Redeployment(deployment.pool, redeployed=lambda: None)
+    redeployment = Redeployment([deployment.pool], redeployed=lambda: None)
     order = asyncio.get_running_loop().create_task(redeployment.run("a:1", tell))
     await asyncio.sleep(5)
     order.cancel()
@@ -228,6 +230,47 @@ async def test_an_order_to_wake_meanwhile_is_refused_and_not_lost() -> None:
 
 
 @in_virtual_time
+async def test_an_order_to_wake_another_pool_of_the_backend_is_refused_too() -> None:
+    deployment, cloud = deployable()
+    other = Deployment(cloud=cloud)
+    await asyncio.sleep(5)
+
+    async def tell(_step: str) -> None:
+        with pytest.raises(ConflictError, match="wake afterwards"):
+            await other.pool.wake(forced=True)
+
+    pools = [deployment.pool, other.pool]
+    await Redeployment(pools, redeployed=lambda: None).run("a:1", tell)
+
+    assert cloud.launches == 0
+    await other.pool.wake(forced=True)
+    await deployment.pool.aclose()
+    await other.pool.aclose()
+
+
+@in_virtual_time
+async def test_every_instance_of_a_pool_is_gone_before_anything_is_removed() -> None:
+    policy = PoolPolicy(min_instances=2, max_instances=2, max_starting=2)
+    pools = SeveralOffers(("first",), most=2, policy=policy)
+    await pools.pool.aclose()
+    pools.clouds["first"] = cloud = DeployableCloud()
+    pools.pool = pools.open()
+    await asyncio.sleep(120)
+    assert cloud.paid == 2
+    steps: list[tuple[str, int]] = []
+
+    async def tell(step: str) -> None:
+        steps.append((step, cloud.paid))
+
+    await Redeployment([pools.pool], redeployed=lambda: None).run(None, tell)
+
+    assert [step.startswith("the proxy stops") for step, _ in steps[:2]] == [True] * 2
+    assert [paid for _, paid in steps[2:]] == [0] * len(steps[2:])
+    assert len(steps) > 2
+    await pools.pool.aclose()
+
+
+@in_virtual_time
 async def test_steps_hold_no_secret() -> None:
     deployment, _ = deployable()
     deployment.secrets.add("token-of-registry")
@@ -240,7 +283,7 @@ async def test_steps_hold_no_secret() -> None:
 @in_virtual_time
 async def test_a_second_order_and_a_sweep_are_refused_meanwhile() -> None:
     deployment, _ = deployable()
-    redeployment = Redeployment(deployment.pool, redeployed=lambda: None)
+    redeployment = Redeployment([deployment.pool], redeployed=lambda: None)
 
     async def tell(_step: str) -> None:
         pass
