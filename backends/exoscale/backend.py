@@ -14,6 +14,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningJournal,
     ProvisioningRecord,
 )
+from ollama_proxy.backends.base.reservations import reserving
 from ollama_proxy.backends.base.timing import STANDARD, CloudTiming
 from ollama_proxy.backends.exoscale.api import ExoscaleApi
 from ollama_proxy.backends.exoscale.cloud import ExoscaleCloud
@@ -170,15 +171,12 @@ class ExoscaleBackend(ExoscaleLooks):
         self, launch_id: LaunchId, zone: str, instance: Instance
     ) -> ProvisioningRecord:
         """Give a standby instance to a launch, and to none that runs in parallel."""
-        self._being_taken.add(instance.id)
-        try:
+        with reserving(self._being_taken, instance.id):
             placement = Placement(zone, self._settings.instance_type)
             api = self._exoscale.api(zone)
             await self._firewall.ensure(api)
             record = await self._standby.wake(api, instance, launch_id, placement)
             self._journal.put(launch_id, record)
-        finally:
-            self._being_taken.discard(instance.id)
         return record
 
     async def stop(self, launch_id: LaunchId) -> None:

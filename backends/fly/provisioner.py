@@ -10,6 +10,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningJournal,
     ProvisioningRecord,
 )
+from ollama_proxy.backends.base.reservations import reserving
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.config import machine_config, spec_of
 from ollama_proxy.backends.fly.failures import NameTakenError
@@ -155,18 +156,16 @@ class Provisioner:
         Its volume is then attached. If it is a copy, it and its source both exist until
         the machine serves: then `Volumes.settle` destroys the superfluous one.
         """
-        volume, reserved = place.volume, self._volumes.reserved
-        reserved |= {volume} if volume else set()
-        try:
-            volume = await self._volumes.at(place)
-            reserved |= {volume} if volume else set()
-            return await self._make_with(launch_id, name, place.region, volume)
-        except BackendError as error:
-            if place.needs_new_volume and volume is not None:
-                await self._drop_if_in_vain(launch_id, volume, error)
-            raise
-        finally:
-            reserved -= {volume} if volume else set()
+        # It does not suspend with a volume that is there, nor once one was made: no
+        # other launch sees it before it is reserved.
+        volume = await self._volumes.at(place)
+        with reserving(self._volumes.reserved, volume):
+            try:
+                return await self._make_with(launch_id, name, place.region, volume)
+            except BackendError as error:
+                if place.needs_new_volume and volume is not None:
+                    await self._drop_if_in_vain(launch_id, volume, error)
+                raise
 
     async def _drop_if_in_vain(
         self, launch_id: LaunchId, volume: str, error: BackendError

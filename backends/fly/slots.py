@@ -16,6 +16,7 @@ from ollama_proxy.backends.base.provisioning_journal import (
     ProvisioningRecord,
     unsent,
 )
+from ollama_proxy.backends.base.reservations import reserving
 from ollama_proxy.backends.fly.api import FlyApi
 from ollama_proxy.backends.fly.cloud import FlyCloud
 from ollama_proxy.backends.fly.failures import NameTakenError
@@ -111,11 +112,8 @@ class FlySlots(ManagedBackend[Machine, Owners]):
 
     async def _make_named(self, launch_id: LaunchId, name: str) -> None:
         """Make a machine of a name that no other launch uses meanwhile."""
-        self._being_made.add(name)
-        try:
+        with reserving(self._being_made, name):
             await self._provisioner.make(launch_id, name)
-        finally:
-            self._being_made.discard(name)
 
     def _is_used_by_another(self, machine: Machine, launch_id: LaunchId) -> bool:
         """Tell whether a machine belongs to another launch that is known.
