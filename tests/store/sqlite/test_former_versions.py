@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -93,7 +93,8 @@ def test_its_instance_belongs_to_its_backend(store: SqliteStore) -> None:
         store.claim([Claim("fly", "fly")], [slot_of("fly")])
 
 
-def open_pool(cloud: FakeCloud, store: SqliteStore) -> Pool:
+def open_pool(cloud: FakeCloud, store: SqliteStore, slots: Sequence[str]) -> Pool:
+    """Return a pool of one offer with these slots, on the records of a store."""
     controllers = [
         Controller(
             slot,
@@ -105,7 +106,7 @@ def open_pool(cloud: FakeCloud, store: SqliteStore) -> Pool:
             policy=Policy(),
             rng=random.Random(1),
         )
-        for slot in (SLOT, SECOND)
+        for slot in slots
     ]
     return Pool(slots_of(controllers), store=store, clock=LoopClock(), max_waiting=9)
 
@@ -118,7 +119,7 @@ async def test_its_instance_is_adopted_and_the_unanswered_launch_is_not_made_twi
     cloud = FakeCloud()
     for launch_id in (READY, KILLED):
         await cloud.start(launch_id)
-    pool = open_pool(cloud, store)
+    pool = open_pool(cloud, store, (SLOT, SECOND))
     pool.start()
     for _ in range(100):
         await cloud.owned()

@@ -1,6 +1,5 @@
 """Records by pool, slot and offer, in files from before there were offers, too."""
 
-import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -9,18 +8,14 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import StartupError
-from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
+from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.slot_keys import SlotKey, parse_slot_key
-from ollama_proxy.fleet.controller import Controller
-from ollama_proxy.fleet.offer import Offer
-from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.fleet.pool_slot import slots_of
 from ollama_proxy.store.claim import Claim
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.cloud import FakeCloud
-from tests.fakes.probe import FakeProbe
 from tests.slots import SLOT, slot_of
-from tests.virtual_time import LoopClock, in_virtual_time
+from tests.store.sqlite.test_former_versions import open_pool
+from tests.virtual_time import in_virtual_time
 
 DATA = Path(__file__).parents[1] / "data" / "977c650.sqlite3"
 LAUNCH = LaunchId("l477da30bec6458c1")
@@ -51,21 +46,11 @@ async def test_its_running_instance_goes_on(folder: Path) -> None:
         store.claim([EXOSCALE], [SLOT])
         cloud = FakeCloud()
         await cloud.start(LAUNCH)
-        controller = Controller(
-            SLOT,
-            Offer("exoscale", cloud),
-            store=store,
-            launches=store,
-            probe=FakeProbe(load_s=2.0),
-            clock=LoopClock(),
-            policy=Policy(),
-            rng=random.Random(1),
-        )
-        clock = LoopClock()
-        pool = Pool(slots_of([controller]), store=store, clock=clock, max_waiting=9)
+        pool = open_pool(cloud, store, [SLOT])
         pool.start()
         for _ in range(20):
             await cloud.owned()
+        (controller,) = pool.controllers
         record = controller.record
         await pool.aclose()
 
