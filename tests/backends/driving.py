@@ -6,7 +6,7 @@ from ollama_proxy.base.errors import BackendError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.fleet.backend import Backend, Phase
 
-_LIMIT_S = 10.0
+_LIMIT_S = 5.0
 
 
 async def started(backend: Backend, launch_id: LaunchId) -> None:
