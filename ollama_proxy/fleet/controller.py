@@ -336,15 +336,23 @@ def _use_grain_s(policy: Policy, timing: Timing) -> float:
 def _differs_on_disk(stored: Record, after: Record, use_grain_s: float) -> bool:
     """Tell whether the change matters to a later process.
 
-    Leases and progress are only valid in this process. The time of last use is saved in
-    steps, so that not every request costs a disk write.
+    Leases and progress are only valid in this process; the next one doubts every launch
+    without an answer. The time of last use is saved in steps, so that not every request
+    costs a disk write.
     """
     if abs(after.last_used - stored.last_used) >= use_grain_s:
         return True
     return _durable(after) != _durable(stored)
 
 
-_FLEETING = {"leases", "last_used", "progress", "progress_at", "furthest"}
+_FLEETING = {
+    "doubtful",
+    "leases",
+    "last_used",
+    "progress",
+    "progress_at",
+    "furthest",
+}
 _durable = attrgetter(
     *(field.name for field in fields(Record) if field.name not in _FLEETING)
 )

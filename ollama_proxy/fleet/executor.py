@@ -31,7 +31,14 @@ from ollama_proxy.core.lifecycle.commands import (
     command_for,
 )
 from ollama_proxy.core.lifecycle.deadlines import next_deadline, overdue
-from ollama_proxy.core.lifecycle.events import Accepted, Failed, Gone, StopFailed, Tick
+from ollama_proxy.core.lifecycle.events import (
+    Accepted,
+    Failed,
+    Gone,
+    StopFailed,
+    Tick,
+    Unanswered,
+)
 from ollama_proxy.core.lifecycle.launch_limit import GAVE_WAY
 from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
 from ollama_proxy.fleet.backend import Observation, Phase
@@ -180,6 +187,8 @@ class Executor:
         call = f"{type(error).__name__} in {type(command).__name__.lower()}"
         message = without(self._slot.offer.secrets, f"{call}: {error}")
         is_starting = self._slot.record.state is State.STARTING
+        if isinstance(command, Start):
+            self._slot.apply(Unanswered(command.launch_id))
         if isinstance(command, Stop):
             self._slot.apply(StopFailed(command.launch_id, message))
         elif self._crashes >= _CRASH_LIMIT and is_starting:
@@ -192,6 +201,8 @@ class Executor:
         def note(state: RetryCallState) -> None:
             if (error := error_of(state)) is not None:
                 self._calls.note_failure("start", launch_id, error)
+            if patience.may_have_acted:
+                self._slot.apply(Unanswered(launch_id))
 
         self._calls.last_words = ""
         patience = StartPatience(self._slot.policy, self._clock)

@@ -18,8 +18,8 @@ class StartPatience:
     """Judges the errors of the start calls of one launch.
 
     If there are other offers, a cloud that accepts no call is given up in their favour.
-    Not if a call may have acted: then only the cloud's answer ends it, or the start
-    time-out.
+    Not if a call of this process may have acted (``may_have_acted``): then only the
+    cloud's answer ends it, or the start time-out.
     """
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
@@ -27,7 +27,7 @@ class StartPatience:
         self._clock = clock
         self._began_at = clock.now()
         self._tries = 0
-        self._may_have_acted = False
+        self.may_have_acted = False
 
     def is_worth_repeating(self, error: BaseException) -> bool:
         """Tell whether the same start call may succeed later, and should be made."""
@@ -36,7 +36,7 @@ class StartPatience:
             return False
         self._tries += 1
         if not isinstance(error, TransientError):
-            self._may_have_acted = True
-        if not self._policy.gives_way or self._may_have_acted:
+            self.may_have_acted = True
+        if not self._policy.gives_way or self.may_have_acted:
             return True
         return not gives_way(self._tries, self._clock.now() - self._began_at)

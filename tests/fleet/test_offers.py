@@ -426,3 +426,34 @@ async def test_a_persons_order_buys_one_launch_beyond_the_limit_whatever_ends_it
     await pools.pool.aclose()
 
     assert (before, sum(pools.launches.values())) == (5, 6)
+
+
+@in_virtual_time
+async def test_what_a_call_of_a_process_that_died_may_have_made_counts() -> None:
+    pools = SeveralOffers()
+    for cloud in pools.clouds.values():
+        cloud.end = BROKEN
+    assert await pools.pool.lease("m", wait_s=0.0) is None
+    await until(lambda: pools.clouds["first"].paid == 1)
+    await pools.restart()  # before the cloud's answer is written down
+    pools.clouds["first"].start_error = TransientError("500")
+    await until(lambda: pools.record("first").launch_id is None, 60.0)
+    pools.clouds["first"].start_error = None
+    await ask_for(pools, 1800.0)
+    await pools.pool.aclose()
+
+    assert sum(pools.launches.values()) == 5
+
+
+@in_virtual_time
+async def test_what_a_call_without_an_answer_may_have_made_counts() -> None:
+    pools = SeveralOffers(("only",))
+    cloud = pools.clouds["only"]
+    cloud.faults = CloudFaults(lost_after=1.0)
+    assert await pools.pool.lease("m", wait_s=0.0) is None
+    await until(lambda: cloud.paid == 1)
+    cloud.start_error = CredentialsError("expired")
+    await until(lambda: pools.record("only").launch_id is None, 60.0)
+    await pools.pool.aclose()
+
+    assert len(pools.record("only").paid_launches) == 1

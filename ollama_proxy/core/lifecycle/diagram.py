@@ -29,6 +29,7 @@ from ollama_proxy.core.lifecycle.events import (
     StopRequested,
     Surplus,
     Tick,
+    Unanswered,
     Used,
     Wake,
 )
@@ -51,6 +52,7 @@ _EVENTS: tuple[Event, ...] = (
     Wake(_LAUNCH),
     Wake(_LAUNCH, forced=True),
     Accepted(_LAUNCH),
+    Unanswered(_LAUNCH),
     Progressed(_LAUNCH, Progress(Stage.LOADING)),
     Ready(_LAUNCH),
     Failed(_LAUNCH, Fault("broken", "it broke")),

@@ -26,6 +26,13 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Reports that a start call may have acted: its answer did not arrive."""
+
+    launch_id: LaunchId
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
     """Reports that the launch was seen at some stage."""
 
@@ -155,6 +162,7 @@ class Tick:
 Event = (
     Wake
     | Accepted
+    | Unanswered
     | Progressed
     | Ready
     | Failed

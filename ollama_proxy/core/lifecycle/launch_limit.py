@@ -41,7 +41,7 @@ WITHOUT_ROOM = frozenset({NO_CAPACITY, GAVE_WAY})
 """Reasons after which an offer is skipped for a while in favour of the next one."""
 
 _REFUSALS = frozenset({*WITHOUT_ROOM, "credentials", "program", "spec"})
-"""Reasons of a start call after which the cloud has certainly created nothing."""
+"""Reasons of a start call that has certainly created nothing."""
 
 
 def judged(fault: Fault, before: Fault | None, policy: Policy) -> Fault:
@@ -103,10 +103,21 @@ def with_doubtful_launch(
 
     A launch that the cloud refused costs nothing and does not count.
     """
-    is_refused = fault is not None and fault.reason in _REFUSALS
-    if rec.state is not State.STARTING or rec.accepted or is_refused:
+    if rec.state is not State.STARTING or rec.accepted or _is_refused(rec, fault):
         return rec
     return replace(with_launch(rec, now, policy), accepted=True)
+
+
+def _is_refused(rec: Record, fault: Fault | None) -> bool:
+    """Tell whether a cloud has certainly created nothing for a launch.
+
+    "No room" also answers the calls before it: a backend looks for what they made
+    before it asks for more. A 500 or a refused key says nothing of them.
+    """
+    if fault is None:
+        return False
+    is_of_all_calls = fault.reason == NO_CAPACITY or not rec.doubtful
+    return is_of_all_calls and fault.reason in _REFUSALS
 
 
 def with_service(rec: Record) -> Record:

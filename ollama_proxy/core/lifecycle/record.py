@@ -99,6 +99,7 @@ class Record:
     - ``adopted``: the instance was running before this process of the proxy.
     - ``launched_at``: when it was first requested; a restart does not change it.
     - ``furthest``: the last stage reached; a repeated stage is no progress.
+    - ``doubtful``: a start call may have acted, whose answer did not arrive.
     - ``failed``: the launch that is being stopped counts as failed.
     - ``leaving``: its cloud had no capacity for this very launch, so another offer may
       be tried beside it.
@@ -114,6 +115,7 @@ class Record:
     model: str | None = None
     accepted: bool = False
     adopted: bool = False
+    doubtful: bool = False
     failed: bool = False
     leaving: bool = False
     woken_at: float = 0.0

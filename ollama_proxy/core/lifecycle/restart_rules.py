@@ -31,10 +31,14 @@ def _restored_retry(rec: Record, now: float, policy: Policy) -> float:
 
 
 def resume(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Go on with a launch, unless it ended with the process that began it."""
+    """Go on with a launch, unless it ended with the process that began it.
+
+    If its start call has no answer on record, that process may have died within it.
+    """
     if policy.ends_with_proxy:
         return _clear_up(rec, event, now, policy)
-    return restore(rec, event, now, policy)
+    resumed = restore(rec, event, now, policy)
+    return resumed if rec.accepted else replace(resumed, doubtful=True)
 
 
 def _clear_up(rec: Record, event: Event, now: float, policy: Policy) -> Record:

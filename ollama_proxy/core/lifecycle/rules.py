@@ -91,6 +91,11 @@ def accept(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     )
 
 
+def doubt(rec: Record, _event: Event, _now: float, _policy: Policy) -> Record:
+    """Note that an instance may exist, although no cloud has accepted the launch."""
+    return rec if rec.doubtful else replace(rec, doubtful=True)
+
+
 def advance(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
     """Record how far a launch is; a repeated state is no progress."""
     assert isinstance(event, Progressed)  # noqa: S101 - the table pairs them

@@ -38,6 +38,7 @@ from ollama_proxy.core.lifecycle.events import (
     StopRequested,
     Surplus,
     Tick,
+    Unanswered,
     Used,
     Wake,
 )
@@ -80,6 +81,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.COLD, Tick): rules.stay,
     (State.STARTING, Wake): rules.join,
     (State.STARTING, Accepted): rules.accept,
+    (State.STARTING, Unanswered): rules.doubt,
     (State.STARTING, Progressed): rules.advance,
     (State.STARTING, Ready): rules.ready,
     (State.STARTING, Failed): rules.fail,
@@ -107,6 +109,7 @@ _TABLE: dict[tuple[State, type[Event]], Rule] = {
     (State.DRAINING, Tick): rules.tick_draining,
     (State.STOPPING, Wake): rules.unlock,  # its request waits on
     (State.STOPPING, Accepted): rules.stay,  # the call ended late
+    (State.STOPPING, Unanswered): rules.stay,
     (State.STOPPING, Progressed): rules.stay,
     (State.STOPPING, Ready): rules.stay,
     (State.STOPPING, Failed): rules.stay,

@@ -14,9 +14,11 @@ from ollama_proxy.core.lifecycle.events import (
     Forgiven,
     Gone,
     LimitReached,
+    Restored,
     Served,
     StopRequested,
     Surplus,
+    Unanswered,
     Wake,
 )
 from ollama_proxy.core.lifecycle.launch_limit import limit_lockout, unserved
@@ -194,3 +196,33 @@ def test_what_serves_and_what_is_another_launch_is_not_abandoned() -> None:
         assert after(running(state), Abandoned(ONE)) == running(state)
     unknown = after(Record(), Wake(ONE))
     assert after(unknown, Abandoned(OTHER)) is unknown
+
+
+@pytest.mark.parametrize("reason", ["transient", "credentials", "program", "spec"])
+@pytest.mark.parametrize("event", [Unanswered(ONE), Restored()])
+def test_a_refusal_says_nothing_of_a_call_before_it_that_may_have_acted(
+    event: Event, reason: str
+) -> None:
+    failed = Failed(ONE, Fault(reason, "no"))
+    refused = after(Record(), Wake(ONE), failed)
+    doubtful = after(Record(), Wake(ONE), event, failed)
+    again = after(doubtful, Gone(ONE), Forgiven(), Wake(ONE), failed)
+
+    assert refused.paid_launches == ()
+    assert doubtful.paid_launches == (NOW,)
+    assert again.paid_launches == (NOW,)  # the next launch begins without doubt
+
+
+@pytest.mark.parametrize("event", [Unanswered(ONE), Restored()])
+def test_no_room_is_an_answer_about_the_calls_before_it_as_well(event: Event) -> None:
+    refused = after(Record(), Wake(ONE), event, Failed(ONE, NO_ROOM))
+
+    assert (refused.paid_launches, refused.leaving) == ((), True)
+
+
+def test_a_launch_whose_answers_were_lost_is_counted_once() -> None:
+    unanswered = after(Record(), Wake(ONE), Unanswered(ONE), Unanswered(ONE))
+    accepted = after(unanswered, Accepted(ONE), now=NOW + 5.0)
+    failed = after(accepted, Failed(ONE, Fault("instance", "broken")), now=NOW + 9.0)
+
+    assert failed.paid_launches == (NOW + 5.0,)
