@@ -1,6 +1,6 @@
 """Seeded histories of three pools, three offers and crashes; a failure names its seed.
 
-More seeds on request: ``SIMULATION_SEEDS=0-100000 pytest tests/simulation/test_pools.py
+More seeds on request: ``SIMULATION_SEEDS=0-99999 pytest tests/simulation/test_pools.py
 -n 2``. How many of 200 seeds see a promise that is broken on purpose: a slot that is
 free while its instance is stopped 58, an id for two offers 47, a launch stored after
 its call 38, a limit per offer and slot 35, a refused try that is forgotten at once 12,
@@ -8,23 +8,16 @@ any failed try beside the next 10, a wish without an end 8.
 """
 
 import asyncio
-import os
 
 import pytest
 
 from tests.simulation.pools_world import ORDERS, PoolsWorld
+from tests.simulation.seeds import batches
 from tests.virtual_time import VirtualLoop
 
 TURNS = 12
 BATCH = 25
 DAY_S = 86_400.0
-
-
-def _batches() -> list[range]:
-    first, _, last = os.environ.get("SIMULATION_SEEDS", "0-500").partition("-")
-    return [
-        range(n, min(n + BATCH, int(last))) for n in range(int(first), int(last), BATCH)
-    ]
 
 
 async def live(seed: int) -> None:
@@ -57,7 +50,9 @@ async def live(seed: int) -> None:
     await world.close()
 
 
-@pytest.mark.parametrize("seeds", _batches(), ids=lambda r: f"{r.start}-{r.stop - 1}")
+@pytest.mark.parametrize(
+    "seeds", batches("0-499", BATCH), ids=lambda r: f"{r.start}-{r.stop - 1}"
+)
 def test_no_history_breaks_what_pools_promise(seeds: range) -> None:
     for seed in seeds:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:

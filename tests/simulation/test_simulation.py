@@ -1,25 +1,18 @@
 """Seeded histories of proxy, cloud and crashes; a failure names its seed.
 
-More seeds on request: ``SIMULATION_SEEDS=0-5000 pytest tests/simulation``.
+More seeds on request: ``SIMULATION_SEEDS=0-4999 pytest tests/simulation``.
 """
 
 import asyncio
-import os
 
 import pytest
 
+from tests.simulation.seeds import batches
 from tests.simulation.world import World
 from tests.virtual_time import VirtualLoop
 
 TURNS = 200
 BATCH = 10
-
-
-def _batches() -> list[range]:
-    first, _, last = os.environ.get("SIMULATION_SEEDS", "0-300").partition("-")
-    return [
-        range(n, min(n + BATCH, int(last))) for n in range(int(first), int(last), BATCH)
-    ]
 
 
 async def _live(seed: int) -> None:
@@ -39,7 +32,9 @@ async def _live(seed: int) -> None:
     await world.close()
 
 
-@pytest.mark.parametrize("seeds", _batches(), ids=lambda r: f"{r.start}-{r.stop - 1}")
+@pytest.mark.parametrize(
+    "seeds", batches("0-299", BATCH), ids=lambda r: f"{r.start}-{r.stop - 1}"
+)
 def test_no_history_leaves_a_second_or_a_forgotten_instance(seeds: range) -> None:
     for seed in seeds:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
