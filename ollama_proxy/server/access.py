@@ -15,6 +15,7 @@ from ollama_proxy.core.access.cors import (
     is_same_origin,
 )
 from ollama_proxy.core.access.hosts import HostPolicy
+from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind, allow_header
 
@@ -51,22 +52,35 @@ class AccessFacts(NamedTuple):
 AccessRule: TypeAlias = Callable[[AccessFacts], Reply | None]
 """Returns the refusal of a request; None if it may pass."""
 
+Identify: TypeAlias = Callable[[AccessFacts], Reply | Caller]
+"""Returns the caller of a request, or its refusal."""
+
+
+def take_anyone(facts: AccessFacts) -> Caller:
+    """Return a caller by address alone: no key is asked for."""
+    return Caller(facts.peer)
+
 
 class AccessControl:
-    """Holds the rules of one proxy; without ``hosts`` any ``Host`` is taken."""
+    """Holds the rules of one proxy; without ``hosts`` any ``Host`` is taken.
+
+    ``identify`` returns the caller, once nothing else refuses the request.
+    """
 
     def __init__(
         self,
         origins: CorsPolicy,
         hosts: HostPolicy | None,
         rules: Sequence[AccessRule] = (),
+        identify: Identify = take_anyone,
     ) -> None:
+        self._identify = identify
         self._origins = origins
         self._hosts = hosts
         self._rules = tuple(rules)
 
-    def check(self, facts: AccessFacts) -> Reply | None:
-        """Return the response to a request that is refused; None if it may pass.
+    def check(self, facts: AccessFacts) -> Reply | Caller:
+        """Return the caller of a request, or the response to one that may not pass.
 
         Preflights are answered here, whether an instance runs or not.
         """
@@ -83,7 +97,7 @@ class AccessControl:
             for rule in self._rules:
                 if (refusal := rule(facts)) is not None:
                     return refusal
-        return self._preflight_of_own_page(facts)
+        return self._preflight_of_own_page(facts) or self._identify(facts)
 
     def cors_headers(self, facts: AccessFacts) -> Headers:
         """Return what the answer to an allowed origin carries."""

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ollama_proxy.core.access.keys import NOBODY, Caller
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import Choose, Facts, Wait
@@ -18,6 +19,7 @@ class RequestContext(Facts):
 
     ``served``: the pool that serves it. ``target``: path and query as the client sent
     them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
+    ``caller``: its key and address.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -26,6 +28,7 @@ class RequestContext(Facts):
     outcome: str = "refused"
     wait_s: float = 0.0
     load: LoadWish | None = None
+    caller: Caller = NOBODY
 
     @property
     def model(self) -> str | None:

@@ -8,6 +8,7 @@ import asyncio
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.server.access import AccessControl, AccessFacts
@@ -84,7 +85,7 @@ def _is_gone(request: web.Request) -> bool:
 def _check(
     access: AccessControl, request: web.Request, context: RequestContext
 ) -> Reply | None:
-    """Return the refusal of a request that may not pass; None if it may."""
+    """Return the refusal of a request that may not pass; else note its caller."""
     fields = request.headers
     facts = AccessFacts(
         request.remote or "",
@@ -95,7 +96,10 @@ def _check(
         fields.get("Origin", ""),
         fields,
     )
-    refused = access.check(facts)
+    told = access.check(facts)
+    refused = told if isinstance(told, Reply) else None
+    if isinstance(told, Caller):
+        context.caller = told
     # The response to a preflight has its CORS headers already.
     if facts.origin and (refused is None or context.method != "OPTIONS"):
         request[CORS] = access.cors_headers(facts)

@@ -69,8 +69,8 @@ class FastPath:
             "",  # a request with an Origin is not plain
             request,
         )
-        refusal = self._access.check(facts)
-        if refusal is None and not _is_simple(route):
+        told = self._access.check(facts)
+        if not isinstance(told, Reply) and not _is_simple(route):
             return False
         pools = self._services.pools
         context = RequestContext(
@@ -85,8 +85,9 @@ class FastPath:
             served=pools.first,
             is_routed=pools.leave_no_choice,
         )
-        if refusal is not None:
-            return self._send(client, context, self._encoded(context, refusal))
+        if isinstance(told, Reply):
+            return self._send(client, context, self._encoded(context, told))
+        context.caller = told
         if request.marks:
             context.objection = self._services.mark.objection(request.marks)
         return self._carry_out(client, request, context)

@@ -1,0 +1,107 @@
+"""Hold a client's key and its rights. Values only; the text of a key is not kept."""
+
+from dataclasses import dataclass, field
+from typing import Final, NewType
+
+from ollama_proxy.core.access.route_classes import RouteClass
+
+KeyId = NewType("KeyId", str)
+"""Names a key in commands, logs and the store: the 8 letters after ``op_``."""
+
+DEFAULT_ROUTES: Final = frozenset({RouteClass.CHAT, RouteClass.EMBED, RouteClass.READ})
+"""What a key may do by default."""
+
+DEFAULT_PARALLEL: Final = 4
+"""How many requests a key with a limit of tokens has at once by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Holds what a key may do, and how much; None: no limit.
+
+    - ``models``: globs of models; empty: all.
+    - ``rpm``: requests a minute. ``parallel``: requests at once. ``tokens_per_day``:
+      of prompts and answers, by UTC's day.
+    - ``budget_day``, ``budget_month``: money, in millionths of the currency of the
+      provider that is paid.
+    - ``may_wake``: its requests start instances and keep them.
+    - ``max_hold_s``: the longest wait for an instance.
+    - ``priority``: of two waiting requests the higher is served first.
+    """
+
+    models: tuple[str, ...] = ()
+    routes: frozenset[RouteClass] = DEFAULT_ROUTES
+    rpm: int | None = None
+    parallel: int | None = None
+    tokens_per_day: int | None = None
+    budget_day: int | None = None
+    budget_month: int | None = None
+    may_wake: bool = True
+    max_hold_s: float | None = None
+    priority: int = 0
+
+    @property
+    def most_at_once(self) -> int | None:
+        """Return how many requests may be in flight; None: no limit.
+
+        A limit of tokens needs one of these, since each request may exceed it by one
+        answer.
+        """
+        if self.parallel is None and self.tokens_per_day is not None:
+            return DEFAULT_PARALLEL
+        return self.parallel
+
+    @property
+    def needs_fields(self) -> bool:
+        """Tell whether a request can only be judged once its body is read."""
+        return bool(self.models) or self.tokens_per_day is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Holds a key as it is stored: ``digest`` is the SHA-256 of its text.
+
+    Moments are seconds since 1970. ``former_digest``: of the text before the last
+    rotation, which is taken until ``former_until``.
+    """
+
+    id: KeyId
+    name: str
+    digest: bytes = field(repr=False)
+    rights: Rights = Rights()
+    made_at: float = 0.0
+    expires_at: float | None = None
+    is_disabled: bool = False
+    former_digest: bytes = field(default=b"", repr=False)
+    former_until: float = 0.0
+
+
+class Caller:
+    """Identifies the sender of a request: its key or order token, and its address.
+
+    ``key``: None if none was needed, or if it was the order token. ``is_admin``: it may
+    give orders and see what others do.
+    """
+
+    __slots__ = ("address", "is_admin", "key")
+
+    def __init__(
+        self, address: str = "", key: Key | None = None, *, is_admin: bool = False
+    ) -> None:
+        self.address = address
+        self.key = key
+        self.is_admin = is_admin
+
+    @property
+    def name(self) -> str:
+        """Return the name of the key; "" if the caller has none."""
+        return self.key.name if self.key is not None else ""
+
+    @property
+    def may_wake(self) -> bool:
+        """Tell whether its requests start instances, and keep them."""
+        return self.key is None or self.key.rights.may_wake
+
+
+NOBODY: Final = Caller()
+"""Stands for the caller of a request until access was checked."""

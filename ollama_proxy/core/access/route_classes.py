@@ -1,0 +1,67 @@
+"""Name the right that a request needs: one class of routes for each request. Pure."""
+
+from enum import StrEnum
+
+from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
+
+_EMBED = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
+_OPEN = frozenset({"/", "/healthz"})
+_OPEN_METHODS = frozenset({"GET", "HEAD"})
+_READ_OF_OURS = frozenset({"/status", "/metrics", "/-/wait", "/-/usage"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_CHANGES_ACCOUNT = frozenset({"/api/signout", "/api/user/keys/:key"})
+
+
+class RouteClass(StrEnum):
+    """Names a right to routes, as people write it after ``--routes``.
+
+    ``ADMIN``: orders to the proxy. ``WRITE``: changes of models.
+    """
+
+    CHAT = "chat"
+    EMBED = "embed"
+    READ = "read"
+    WRITE = "write"
+    JOBS = "jobs"
+    ADMIN = "admin"
+
+
+_PLAIN = {Kind.WRITE: RouteClass.WRITE, Kind.READ: RouteClass.READ}
+
+WORK = frozenset({RouteClass.CHAT, RouteClass.EMBED, RouteClass.WRITE, RouteClass.JOBS})
+"""Classes of requests that keep an instance busy; limits count these."""
+
+
+def route_class(method: str, path: str, route: Route) -> RouteClass | None:
+    """Return the right that a request needs; None if it is open to everybody.
+
+    ``path``: raw, without query. An unknown route that would change something needs
+    ``write``, since its effect is unknown; one that the owner listed is work like a
+    chat.
+    """
+    if path in _OPEN and method in _OPEN_METHODS:
+        return None
+    match route.kind:
+        case Kind.INFERENCE:
+            return RouteClass.EMBED if route.name in _EMBED else RouteClass.CHAT
+        case Kind.ADMIN:
+            return RouteClass.READ if path in _READ_OF_OURS else RouteClass.ADMIN
+        case Kind.SYSTEM:
+            return _of_system(route)
+        case Kind.UNKNOWN:
+            return _of_unknown(method, route)
+        case _:
+            return _PLAIN[route.kind]
+
+
+def _of_system(route: Route) -> RouteClass:
+    if route.asleep is ColdAnswer.CLOUD:  # a search that the owner's account pays
+        return RouteClass.CHAT
+    is_change = route.name in _CHANGES_ACCOUNT
+    return RouteClass.WRITE if is_change else RouteClass.READ
+
+
+def _of_unknown(method: str, route: Route) -> RouteClass:
+    if method in _SAFE:
+        return RouteClass.READ
+    return RouteClass.CHAT if route.counts_as_use else RouteClass.WRITE

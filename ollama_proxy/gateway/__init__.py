@@ -1,0 +1,1 @@
+"""Keep the keys of clients: their rights, their limits and their use."""

@@ -1,0 +1,42 @@
+"""Make the text of a key, and tell which key a text is of.
+
+A text is ``op_<8 hex letters>_<32 random bytes, url-safe>``: scanners for secrets find
+it by its prefix, the letters name the key, and only a digest of it is stored. 256
+random bits need no slow digest: there is nothing to guess.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import Final
+
+from ollama_proxy.core.access.keys import KeyId
+
+KEY_PREFIX: Final = "op_"
+SECRET_BYTES: Final = 32
+ID_LETTERS: Final = 8
+
+_TEXT = re.compile(r"op_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
+
+
+def key_text(key_id: KeyId, secret: bytes) -> str:
+    """Return the text of a key, from its id and 32 random bytes."""
+    encoded = base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+    return f"{KEY_PREFIX}{key_id}_{encoded}"
+
+
+def key_id_of(text: str) -> KeyId | None:
+    """Return which key a text claims to be; None if no key is written like that."""
+    found = _TEXT.fullmatch(text)
+    return None if found is None else KeyId(found[1])
+
+
+def digest_of(text: str) -> bytes:
+    """Return what is stored of a key: the SHA-256 of its text, 32 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def is_text_of(text: str, digest: bytes) -> bool:
+    """Tell whether a digest is that of a text, in a time that tells nothing else."""
+    return hmac.compare_digest(digest_of(text), digest)
