@@ -35,6 +35,7 @@ from ollama_proxy.server.aiohttp.request_body import invite_later
 from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
+from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.model_lists import ModelLists
@@ -54,6 +55,7 @@ class Parts:
     """Holds the long-lived parts of a running proxy."""
 
     pools: PoolMap
+    active: ActiveRequests
     budget: BodyBudget
     relay: UpstreamClient
     probing: aiohttp.ClientSession
@@ -101,7 +103,7 @@ def build_app(
     services = _services(fleet.shared, pools)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
     dispatcher = Dispatcher()
-    app = application(dispatcher, [surround(fleet.shared.metrics, access, pools.first)])
+    app = application(dispatcher, [surround(services, access)])
     app[PARTS] = _parts(fleet, services, access)
     app.add_routes(_own_routes(fleet, pools, neighbours))
     _add_ollama_routes(dispatcher, OllamaHandler(services))
@@ -139,6 +141,7 @@ def _services(shared: Shared, pools: PoolMap) -> Services:
         mark=shared.mark,
         budget=BodyBudget(shared.settings.max_waiting_bytes),
         metrics=shared.metrics,
+        active=ActiveRequests(),
         stall_s=shared.settings.stall_timeout,
     )
 
@@ -149,6 +152,7 @@ def _parts(fleet: Fleet, services: Services, access: AccessControl) -> Parts:
     is_fast = shared.settings.fast_path
     return Parts(
         services.pools,
+        services.active,
         services.budget,
         shared.relay,
         shared.probing,

@@ -8,6 +8,7 @@ from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_lists import ModelLists
@@ -36,6 +37,7 @@ class Services:
     mark: LoopMark
     budget: BodyBudget
     metrics: Metrics
+    active: ActiveRequests
     stall_s: float
 
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ollama_proxy.core.access.keys import NOBODY, Caller
@@ -13,13 +14,26 @@ if TYPE_CHECKING:
     from ollama_proxy.serving.pool_services import PoolServices
 
 
+class Stage(StrEnum):
+    """Names how far a request has come.
+
+    ``ARRIVING``: its body is read, and what becomes of it decided. ``WAITING``: for an
+    instance, or for a free slot of one. ``SERVED``: by an instance.
+    """
+
+    ARRIVING = "arriving"
+    WAITING = "waiting"
+    SERVED = "served"
+
+
 @dataclass(slots=True)
 class RequestContext(Facts):
     """Holds the facts of one request, for its response and its log line.
 
     ``served``: the pool that serves it. ``target``: path and query as the client sent
     them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
-    ``caller``: its key and address.
+    ``caller``: its key and address. ``begun_at``: when its task began, in time of the
+    event loop.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -29,6 +43,8 @@ class RequestContext(Facts):
     wait_s: float = 0.0
     load: LoadWish | None = None
     caller: Caller = NOBODY
+    begun_at: float = 0.0
+    stage: Stage = Stage.ARRIVING
 
     @property
     def model(self) -> str | None:

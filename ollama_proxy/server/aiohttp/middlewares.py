@@ -15,8 +15,7 @@ from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
-from ollama_proxy.serving.metrics import Metrics
-from ollama_proxy.serving.pool_services import PoolServices
+from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
 
@@ -24,14 +23,13 @@ _FIRST_ERROR = 400
 _UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})
 
 
-def surround(
-    metrics: Metrics, access: AccessControl, first: PoolServices
-) -> Middleware:
+def surround(services: Services, access: AccessControl) -> Middleware:
     """Return the middleware that handles what is the same for every request.
 
     It refuses a request that can't be served, checks access first, answers an internal
-    error in the caller's API format, and logs and counts each request.
+    error in the caller's API format, and registers, logs and counts each request.
     """
+    metrics, active, first = services.metrics, services.active, services.pools.first
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -44,6 +42,7 @@ def surround(
         context = request[REQUEST_CONTEXT] = begin(request, first)
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
+        active.begin(context, begun_at)
         status = 0
         try:
             refused = _check(access, request, context)
@@ -68,6 +67,7 @@ def surround(
             reply = failure(request, context, error, has_begun=BEGUN in request)
             response, status = to_response(reply), reply.status
         finally:
+            active.end(context)
             if behind is not None:
                 behind.note_answered()
             if context.path not in _UNCOUNTED:

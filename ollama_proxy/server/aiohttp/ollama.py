@@ -31,7 +31,7 @@ from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.server.aiohttp.request_body import RequestBody
 from ollama_proxy.server.aiohttp.response import begin_response
 from ollama_proxy.serving.relay import Services, relay_request, run_under_lease
-from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.response_relay import ResponseRelay
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import PreparedRequest, in_the_clear
@@ -137,6 +137,7 @@ class OllamaHandler:
         """Start an instance, and wait for a lease; None if none was granted in time."""
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
+        context.stage = Stage.WAITING
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
         only = context.only
         leasing = context.served.pool.lease(
@@ -176,6 +177,7 @@ class OllamaHandler:
             added=hold.added_headers if hold is not None else {},
             request_id=context.request_id,
         )
+        context.stage = Stage.SERVED
         to_send = outgoing(request, body)
         if hold is not None and hold.response is not None:
             to_send = in_the_clear(to_send)

@@ -31,7 +31,7 @@ from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
 from ollama_proxy.serving.relay import Services, relay_request
-from ollama_proxy.serving.request_context import RequestContext, draw_request_id
+from ollama_proxy.serving.request_context import RequestContext, Stage, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
 
@@ -129,6 +129,8 @@ class FastPath:
     async def _wake(self, client: ClientConnection, context: RequestContext) -> None:
         """Begin a launch, and answer once it is durable."""
         begun_at = asyncio.get_running_loop().time()
+        context.stage = Stage.WAITING
+        self._services.active.begin(context, begun_at)
         try:
             left_s = await context.served.pool.request_instance(
                 context.model, wait_s=0.0, load=context.load
@@ -141,6 +143,8 @@ class FastPath:
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
             answer = self._encoded(context, failed)
+        finally:
+            self._services.active.end(context)
         if answer is not None:
             self._send(client, context, answer, begun_at)
         elif not client.hand_over():
@@ -224,9 +228,11 @@ class FastPath:
     ) -> None:
         """Relay a request to its end, or leave it to the server behind."""
         begun_at, size = asyncio.get_running_loop().time(), len(request.body.head)
-        budget, status = self._services.budget, None
+        budget, active, status = self._services.budget, self._services.active, None
         if budget.take(size):
             lease = context.served.lease(context, plan)
+            context.stage = Stage.SERVED
+            active.begin(context, begun_at)
             try:
                 if lease is not None:
                     status = await self._relay_under(
@@ -237,6 +243,7 @@ class FastPath:
                 self._note(context, 0, begun_at)
                 raise
             finally:
+                active.end(context)
                 budget.give_back(size)
                 if lease is not None:
                     lease.release()
