@@ -15,6 +15,7 @@ from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.restore_plan import StickyModel
 from ollama_proxy.store.claim import Claim, check_claims, unnamed_slots
+from ollama_proxy.store.memory_keys import MemoryKeys
 from ollama_proxy.store.ports import JOURNAL_LINES, PLACES, REMEMBERED
 
 
@@ -96,10 +97,11 @@ def _copied(lessons: Lessons) -> Lessons:
     return msgspec.msgpack.decode(msgspec.msgpack.encode(lessons), type=Lessons)
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeys):
     """Holds the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 
     def __init__(self, *, journal_lines: int = JOURNAL_LINES) -> None:
+        super().__init__()
         self._journal_lines = journal_lines
         self.problem: str | None = None
         self.damage: list[str] = []

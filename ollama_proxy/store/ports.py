@@ -9,6 +9,8 @@ from collections.abc import Collection
 from typing import Final, Protocol
 
 from ollama_proxy.base.clock import MarkStore
+from ollama_proxy.core.access.audit import AuditLine
+from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.catalog import Snapshot
@@ -24,11 +26,13 @@ from ollama_proxy.core.ports import (
 from ollama_proxy.store.claim import Claim
 
 __all__ = [
+    "AuditStore",
     "BackendNotes",
     "CatalogStore",
     "Claim",
     "Health",
     "Journal",
+    "KeyStore",
     "LaunchHistory",
     "LaunchRegister",
     "LessonStore",
@@ -52,6 +56,9 @@ REMEMBERED: Final = 20
 JOURNAL_LINES: Final = 1000
 """How many lines of the journal are kept: the newest."""
 
+AUDIT_LINES: Final = 1000
+"""How many lines of the audit are kept: the newest."""
+
 
 class Journal(Protocol):
     """Keeps the changes of state, as lines for people to read."""
@@ -61,6 +68,38 @@ class Journal(Protocol):
 
     def add_line(self, line: Transition) -> None:
         """Write a line that changes no record. Raises `StoreError`."""
+
+
+class AuditStore(Protocol):
+    """Keeps a line for each use of an administrative right."""
+
+    def audit(self, limit: int = 50) -> list[AuditLine]:
+        """Return the newest lines, newest first. Raises `StoreError`."""
+
+    def add_audit(self, line: AuditLine) -> None:
+        """Write a line that changes no key. Raises `StoreError`."""
+
+
+class KeyStore(Protocol):
+    """Keeps the keys of clients, without their texts."""
+
+    def all_keys(self) -> list[Key]:
+        """Return every key, by name."""
+
+    def put_key(self, key: Key, line: AuditLine) -> None:
+        """Write a key and its line of the audit, both or neither. Raises `StoreError`.
+
+        A key for clients makes `are_keys_needed` true in the same step.
+        """
+
+    def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
+        """Forget a key and write its line, both or neither. Raises `StoreError`."""
+
+    def are_keys_needed(self) -> bool:
+        """Tell whether there ever was a key for clients, here or in a file of keys."""
+
+    def need_keys(self) -> None:
+        """Make `are_keys_needed` true, for ever. Raises `StoreError`."""
 
 
 class CatalogStore(Protocol):
@@ -153,6 +192,8 @@ class Store(
     LaunchRegister,
     LaunchHistory,
     Journal,
+    AuditStore,
+    KeyStore,
     ModelStore,
     Places,
     NoteStore,

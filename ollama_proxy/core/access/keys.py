@@ -1,6 +1,7 @@
 """Hold a client's key and its rights. Values only; the text of a key is not kept."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, NewType
 
 from ollama_proxy.core.access.route_classes import RouteClass
@@ -56,6 +57,19 @@ class Rights:
         """Tell whether a request can only be judged once its body is read."""
         return bool(self.models) or self.tokens_per_day is not None
 
+    @property
+    def are_for_clients(self) -> bool:
+        """Tell whether they let a client do anything but give orders."""
+        return bool(self.routes - {RouteClass.ADMIN})
+
+
+class KeyStanding(StrEnum):
+    """Tells whether a key is taken now, or why not."""
+
+    VALID = "valid"
+    DISABLED = "disabled"
+    EXPIRED = "expired"
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -74,6 +88,14 @@ class Key:
     is_disabled: bool = False
     former_digest: bytes = field(default=b"", repr=False)
     former_until: float = 0.0
+
+    def standing(self, now: float) -> KeyStanding:
+        """Tell whether the key is taken at a moment."""
+        if self.is_disabled:
+            return KeyStanding.DISABLED
+        if self.expires_at is not None and now >= self.expires_at:
+            return KeyStanding.EXPIRED
+        return KeyStanding.VALID
 
 
 class Caller:

@@ -17,6 +17,7 @@ from ollama_proxy.core.ollama.listed_models import Tags
 
 _OWNER = re.compile(rb"owner_id([0-9a-f]{16})(?![0-9a-f])")
 _BACKEND = re.compile(rb"backend(exoscale|fly|ovh)(?![a-z])")
+_KEYS_NEEDED = b"keys_neededyes"
 _STATES = "|".join(state.value for state in State).encode()
 _RECORD = re.compile(
     rb'\{"state":"(' + _STATES + rb')"[^{}]{0,200}?"launch_id":"(l[0-9a-f]{16})"'
@@ -81,6 +82,11 @@ def owner_in(raw: bytes) -> str | None:
     """Return the owner id in the bytes of a file that can't be read otherwise."""
     found = _OWNER.search(raw)
     return found[1].decode() if found else None
+
+
+def are_keys_needed_in(raw: bytes) -> bool:
+    """Tell whether such bytes have the mark that keys are needed."""
+    return _KEYS_NEEDED in raw
 
 
 def backend_in(raw: bytes) -> str | None:

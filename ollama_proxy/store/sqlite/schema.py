@@ -23,6 +23,9 @@ NAME_OFFERS: Final = """
 A free backend was not recorded: the first offer that opens the file gets its slots.
 """
 
+NEED_KEYS: Final = "INSERT OR IGNORE INTO meta VALUES ('keys_needed', 'yes')"
+"""Writes the mark that requests need a key; it is never removed."""
+
 MIGRATIONS: Final = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -69,6 +72,16 @@ MIGRATIONS: Final = (
     );
     """
     + NAME_OFFERS,
+    """
+    CREATE TABLE key (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, key BLOB NOT NULL
+    );
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, caller TEXT NOT NULL,
+        address TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
+        detail TEXT NOT NULL
+    );
+    """,
 )
 """One script per version of the schema; the position is the version before it."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.store.sqlite.salvage import (
+    are_keys_needed_in,
     backend_in,
     launches_in,
     name_of_copy,
@@ -21,6 +22,7 @@ from ollama_proxy.store.sqlite.salvage import (
 )
 from ollama_proxy.store.sqlite.schema import (
     NAME_OFFERS,
+    NEED_KEYS,
     columns_of,
     expected_columns,
     migrate,
@@ -216,6 +218,8 @@ def _fill_in(db: sqlite3.Connection, copy: Path) -> dict[str, str]:
     with db:
         if (owner := owner_in(raw)) is not None:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('owner_id', ?)", (owner,))
+        if are_keys_needed_in(raw):  # without it everybody would be let in
+            db.execute(NEED_KEYS)
     former = backend_in(raw) or ""
     return {
         str(launch_id): offer_in(raw, launch_id) or former

@@ -1,17 +1,19 @@
 """Store what must outlive the process in one SQLite file in the state folder.
 
 It holds the owner id, the record of every slot (the intended and known state of its
-instance), a journal of transitions, the catalogues, durations of launches, and the
-models that clients added. Writes are synchronous and few. A record is on disk before
-its cloud is called; if the write fails, the call is not made.
+instance), a journal of transitions, the catalogues, durations of launches, the models
+that clients added, the keys of clients and the audit. Writes are synchronous and few. A
+record is on disk before its cloud is called; if the write fails, the call is not made.
 """
 
 from pathlib import Path
 
 from ollama_proxy.store.ports import JOURNAL_LINES
+from ollama_proxy.store.sqlite.audit import SqliteAudit
 from ollama_proxy.store.sqlite.database import Database
 from ollama_proxy.store.sqlite.history import SqliteLaunches
 from ollama_proxy.store.sqlite.journal import SqliteJournal
+from ollama_proxy.store.sqlite.keys import SqliteKeys
 from ollama_proxy.store.sqlite.mending import mend
 from ollama_proxy.store.sqlite.models import SqliteModels
 from ollama_proxy.store.sqlite.notes import SqliteNotes
@@ -27,6 +29,8 @@ class SqliteStore(
     SqliteModels,
     SqlitePlaces,
     SqliteNotes,
+    SqliteKeys,
+    SqliteAudit,
 ):
     """Keeps the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 

@@ -1,0 +1,159 @@
+"""Find the key that a request presents: those of the store, and those of a file.
+
+All are in memory. A text written as ours names its key, so finding it takes one dict
+access, however many keys there are; the digests are then compared in constant time.
+Keys of a file may have any text, so they are found by its digest.
+"""
+
+import hmac
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.access.audit import AuditLine
+from ollama_proxy.core.access.keys import Key, KeyId, KeyStanding
+from ollama_proxy.gateway.key_text import digest_of, key_id_of
+from ollama_proxy.store.ports import KeyStore
+
+LONGEST_TEXT: Final = 512
+"""Characters of a key that a person chose; a client may send 1 MB to be digested."""
+
+
+class Keyring:
+    """Holds every key by its id, and by its name.
+
+    A change is stored before it takes effect. Keys of a file are not stored.
+    """
+
+    def __init__(self, store: KeyStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._by_id: dict[KeyId, Key] = {}
+        self._by_name: dict[str, Key] = {}
+        self._of_file: dict[bytes, Key] = {}
+        self._on_ended: list[Callable[[Key], None]] = []
+        for key in store.all_keys():
+            self._hold(key)
+        self._are_needed = store.are_keys_needed()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._by_name.values())
+
+    @property
+    def are_keys_needed(self) -> bool:
+        """Tell whether there ever was a key for clients, here or in a file."""
+        return self._are_needed
+
+    def find(self, text: str) -> Key | None:
+        """Return the key that has this text; None if none has.
+
+        It may be disabled or expired: see `standing`.
+        """
+        key_id = key_id_of(text)
+        if key_id is not None:
+            key = self._by_id.get(key_id)
+            if key is not None and self._is_of(text, key):
+                return key
+        if not self._of_file or len(text) > LONGEST_TEXT:
+            return None
+        return self._of_file.get(digest_of(text))
+
+    def standing(self, key: Key) -> KeyStanding:
+        """Tell whether a key is taken now."""
+        return key.standing(self._clock.now())
+
+    def by_id(self, key_id: KeyId) -> Key | None:
+        """Return the key with this id, as it is now; None if it is gone."""
+        return self._by_id.get(key_id)
+
+    def by_name(self, name: str) -> Key | None:
+        """Return the key with this name."""
+        return self._by_name.get(name)
+
+    def is_of_file(self, key: Key) -> bool:
+        """Tell whether a key stands in the file of keys, which its owner edits."""
+        held = self._of_file.get(key.digest)
+        return held is not None and held.id == key.id
+
+    def on_ended(self, callback: Callable[[Key], None]) -> None:
+        """Call back whenever a key is no longer taken because a person wants it so.
+
+        It was removed or disabled, or its text was replaced without a time in which
+        both are taken. A key that expires is not ended: its streams go on.
+        """
+        self._on_ended.append(callback)
+
+    def put(self, key: Key, line: AuditLine) -> None:
+        """Store a new or changed key with its line of the audit, then take it.
+
+        Raises `StoreError`, and takes nothing.
+        """
+        self._store.put_key(key, line)
+        self._are_needed |= key.rights.are_for_clients
+        before = self._by_id.get(key.id)
+        self._hold(key)
+        if before is not None and _ends(before, key, self._clock.now()):
+            self._end(before)
+
+    def remove(self, key: Key, line: AuditLine) -> None:
+        """Remove a key from the store, then take it no longer. Raises `StoreError`."""
+        self._store.drop_key(key.id, line)
+        self._let_go(key)
+        self._end(key)
+
+    def use_file(self, keys: Collection[Key]) -> None:
+        """Take these keys of a file, and no others that stood in it.
+
+        Their ids and names must be free: see `is_taken`.
+        """
+        before = list(self._of_file.values())
+        for key in before:
+            self._let_go(key)
+        self._of_file = {key.digest: key for key in keys}
+        for key in keys:
+            self._hold(key)
+        now = self._clock.now()
+        for key in before:
+            after = self._by_id.get(key.id)
+            if after is None or _ends(key, after, now):
+                self._end(key)
+
+    def is_taken(self, key: Key) -> bool:
+        """Tell whether a stored key has the id or the name of a key of a file."""
+        held = (self._by_id.get(key.id), self._by_name.get(key.name))
+        return any(one is not None and not self.is_of_file(one) for one in held)
+
+    def need_keys(self) -> None:
+        """Remember for ever that requests need a key. Raises `StoreError`."""
+        if not self._are_needed:
+            self._store.need_keys()
+            self._are_needed = True
+
+    def _is_of(self, text: str, key: Key) -> bool:
+        digest = digest_of(text)
+        if hmac.compare_digest(digest, key.digest):
+            return True
+        is_former = hmac.compare_digest(digest, key.former_digest)
+        return is_former and self._clock.now() < key.former_until
+
+    def _hold(self, key: Key) -> None:
+        self._by_id[key.id] = key
+        self._by_name[key.name] = key
+
+    def _let_go(self, key: Key) -> None:
+        self._by_id.pop(key.id, None)
+        self._by_name.pop(key.name, None)
+
+    def _end(self, key: Key) -> None:
+        for callback in self._on_ended:
+            callback(key)
+
+
+def _ends(before: Key, after: Key, now: float) -> bool:
+    """Tell whether a change ends what goes on with a key."""
+    if after.is_disabled:
+        return not before.is_disabled
+    return before.digest != after.digest and now >= after.former_until

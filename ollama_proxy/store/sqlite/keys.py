@@ -1,0 +1,57 @@
+"""Keep the keys of clients: of each text only its digest."""
+
+import msgspec
+
+from ollama_proxy.core.access.audit import AuditLine
+from ollama_proxy.core.access.keys import Key, KeyId
+from ollama_proxy.store.sqlite.audit import add_audit
+from ollama_proxy.store.sqlite.database import Table
+from ollama_proxy.store.sqlite.schema import NEED_KEYS
+
+
+class SqliteKeys(Table):
+    """Keeps one row a key, and the mark that requests need one."""
+
+    def all_keys(self) -> list[Key]:
+        """Return every key, by name; one that can't be read is no longer taken."""
+        found = []
+        rows = self._db.execute("SELECT id, name, key FROM key ORDER BY name")
+        for key_id, name, raw in rows.fetchall():
+            try:
+                found.append(msgspec.json.decode(raw, type=Key))
+            except (ValueError, TypeError) as error:
+                self._db.discard(
+                    f"the key {name!r} can't be read ({error}), so it is not taken",
+                    "DELETE FROM key WHERE id = ?",
+                    (key_id,),
+                )
+        return found
+
+    def put_key(self, key: Key, line: AuditLine) -> None:
+        """Write a key and its line of the audit. Raises `StoreError`."""
+        row = (key.id, key.name, msgspec.json.encode(key))
+        with self._db.writing() as db:
+            db.execute(
+                "INSERT INTO key VALUES (?, ?, ?) ON CONFLICT (id)"
+                " DO UPDATE SET name = excluded.name, key = excluded.key",
+                row,
+            )
+            if key.rights.are_for_clients:
+                db.execute(NEED_KEYS)
+            add_audit(db, line)
+
+    def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
+        """Forget a key and write its line. Raises `StoreError`."""
+        with self._db.writing() as db:
+            db.execute("DELETE FROM key WHERE id = ?", (key_id,))
+            add_audit(db, line)
+
+    def are_keys_needed(self) -> bool:
+        """Tell whether there ever was a key for clients."""
+        query = "SELECT 1 FROM meta WHERE key = 'keys_needed'"
+        return self._db.execute(query).fetchone() is not None
+
+    def need_keys(self) -> None:
+        """Write the mark that requests need a key. Raises `StoreError`."""
+        with self._db.writing() as db:
+            db.execute(NEED_KEYS)

@@ -1,0 +1,218 @@
+"""Which key a text is of, in memory: the one that the store or a file has."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.core.access.audit import AuditLine
+from ollama_proxy.core.access.keys import Key, KeyId, KeyStanding, Rights
+from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.gateway.key_text import digest_of, key_text
+from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.store.memory import MemoryStore
+
+LINE = AuditLine(1.0, "", "", "key add")
+TEXT = key_text(KeyId("0123abcd"), bytes(range(32)))
+NEWER = key_text(KeyId("0123abcd"), bytes(32))
+CHOSEN = "correct-horse-battery-staple-and-more"
+ADMIN = Rights(routes=frozenset({RouteClass.ADMIN}))
+
+
+@dataclass
+class SetClock:
+    """A clock that shows what a test sets."""
+
+    at: float = 1000.0
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return self.at
+
+
+class FullStore(MemoryStore):
+    """Takes no key any more."""
+
+    def put_key(self, key: Key, line: AuditLine) -> None:
+        raise StoreError("disk full")
+
+    def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
+        raise StoreError("disk full")
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def ring(clock: SetClock) -> Keyring:
+    return Keyring(MemoryStore(), clock)
+
+
+@pytest.fixture
+def ended(ring: Keyring) -> list[str]:
+    names: list[str] = []
+    ring.on_ended(lambda key: names.append(key.name))
+    return names
+
+
+def laptop(text: str = TEXT) -> Key:
+    return Key(KeyId("0123abcd"), "laptop", digest=digest_of(text))
+
+
+def of_file(text: str = CHOSEN, name: str = "chat-ui") -> Key:
+    return Key(KeyId("00000000"), name, digest=digest_of(text))
+
+
+def test_a_key_is_found_by_its_text_alone(ring: Keyring) -> None:
+    ring.put(laptop(), LINE)
+
+    assert ring.find(TEXT) == laptop()
+    assert ring.find(NEWER) is None
+    assert ring.find(TEXT + "A") is None
+    assert ring.find("") is None
+
+
+def test_keys_are_found_again_after_a_restart(clock: SetClock) -> None:
+    store = MemoryStore()
+    Keyring(store, clock).put(laptop(), LINE)
+    later = Keyring(store, clock)
+
+    assert later.find(TEXT) == laptop()
+    assert later.are_keys_needed
+
+
+def test_an_old_text_is_taken_for_the_grace_time_only(
+    ring: Keyring, clock: SetClock, ended: list[str]
+) -> None:
+    ring.put(laptop(), LINE)
+    rotated = replace(
+        laptop(NEWER), former_digest=digest_of(TEXT), former_until=clock.at + 60.0
+    )
+    ring.put(rotated, LINE)
+
+    assert ring.find(TEXT) == ring.find(NEWER) == rotated
+    clock.at += 60.0
+    assert ring.find(TEXT) is None
+    assert ring.find(NEWER) == rotated
+    assert ended == []
+
+
+def test_a_rotation_without_grace_ends_what_the_old_text_began(
+    ring: Keyring, ended: list[str]
+) -> None:
+    ring.put(laptop(), LINE)
+    ring.put(laptop(NEWER), LINE)
+
+    assert ring.find(TEXT) is None
+    assert ended == ["laptop"]
+
+
+def test_a_disabled_key_is_found_so_that_its_refusal_can_name_it(
+    ring: Keyring, ended: list[str]
+) -> None:
+    ring.put(laptop(), LINE)
+    ring.put(replace(laptop(), is_disabled=True), LINE)
+    ring.put(replace(laptop(), is_disabled=True, rights=ADMIN), LINE)
+    found = ring.find(TEXT)
+
+    assert found is not None
+    assert ring.standing(found) is KeyStanding.DISABLED
+    assert ended == ["laptop"]
+
+
+def test_a_key_expires_and_ends_nothing_by_it(
+    ring: Keyring, clock: SetClock, ended: list[str]
+) -> None:
+    ring.put(replace(laptop(), expires_at=clock.at + 1.0), LINE)
+    found = ring.find(TEXT)
+    assert found is not None
+
+    assert ring.standing(found) is KeyStanding.VALID
+    clock.at += 1.0
+    assert ring.standing(found) is KeyStanding.EXPIRED
+    assert ended == []
+
+
+def test_a_removed_key_is_not_found_and_what_goes_on_with_it_ends(
+    ring: Keyring, ended: list[str]
+) -> None:
+    ring.put(laptop(), LINE)
+    ring.remove(laptop(), LINE)
+
+    assert ring.find(TEXT) is None
+    assert ring.by_name("laptop") is None
+    assert ended == ["laptop"]
+    assert ring.are_keys_needed
+
+
+def test_what_is_not_stored_takes_no_effect(clock: SetClock) -> None:
+    ring = Keyring(FullStore(), clock)
+    with pytest.raises(StoreError):
+        ring.put(laptop(), LINE)
+
+    assert ring.find(TEXT) is None
+    assert not ring.are_keys_needed
+
+
+def test_a_key_that_is_not_removed_from_the_store_is_still_taken(
+    clock: SetClock,
+) -> None:
+    store = MemoryStore()
+    store.put_key(laptop(), LINE)
+    full = FullStore()
+    full.__dict__.update(store.__dict__)
+    ring = Keyring(full, clock)
+    with pytest.raises(StoreError):
+        ring.remove(laptop(), LINE)
+
+    assert ring.find(TEXT) == laptop()
+
+
+def test_a_key_for_orders_alone_switches_nothing_on(ring: Keyring) -> None:
+    ring.put(replace(laptop(), rights=ADMIN), LINE)
+    assert not ring.are_keys_needed
+
+    ring.put(laptop(), LINE)
+    assert ring.are_keys_needed
+
+
+def test_a_file_may_have_keys_of_any_form(ring: Keyring) -> None:
+    ring.put(laptop(), LINE)
+    ring.use_file([of_file()])
+
+    assert ring.find(CHOSEN) == of_file()
+    assert ring.find(TEXT) == laptop()
+    assert ring.find("x" * 1_000_000) is None
+    assert {key.name for key in ring} == {"laptop", "chat-ui"}
+    assert ring.is_of_file(of_file())
+    assert not ring.is_of_file(laptop())
+
+
+def test_a_key_that_left_the_file_or_has_another_text_there_ends(
+    ring: Keyring, ended: list[str]
+) -> None:
+    other = replace(of_file("another-text"), id=KeyId("11111111"), name="stays")
+    ring.use_file([of_file(), other])
+    ring.use_file([replace(of_file(), rights=Rights(rpm=3)), other])
+    assert ended == []
+
+    ring.use_file([of_file("a-new-text"), other])
+    assert ended == ["chat-ui"]
+    ring.use_file([other])
+
+    assert ended == ["chat-ui", "chat-ui"]
+    assert ring.find("a-new-text") is None
+    assert ring.find("another-text") == other
+
+
+def test_a_name_or_id_of_a_stored_key_is_not_free_for_the_file(ring: Keyring) -> None:
+    ring.put(laptop(), LINE)
+    ring.use_file([of_file()])
+
+    assert ring.is_taken(of_file(name="laptop"))
+    assert ring.is_taken(replace(of_file(), id=KeyId("0123abcd")))
+    assert not ring.is_taken(of_file())
