@@ -1,0 +1,201 @@
+"""Read the figures of tokens from the end of an answer, in each protocol's shape. Pure.
+
+Ollama writes them into the last line (``Metrics`` in ``api/types.go``), the last event
+(``Usage`` in ``openai/openai.go``, ``openai/responses.go``, ``anthropic/anthropic.go``)
+or behind the vectors. Only the last bytes of an answer are kept, so its JSON is read
+from somewhere in its middle.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
+
+MOST_TOKENS: Final = 10**9
+"""No answer has more tokens: a larger figure is an error."""
+
+_PROMPT, _OUTPUT = b'"prompt_eval_count"', b'"eval_count"'
+_REASON, _USAGE = b'"done_reason"', b'"usage"'
+_WITHOUT_WORK = frozenset({"load", "unload"})
+_EMBEDS = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
+_ENDED = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_ATTEMPTS = 8
+_DATA = b"data:"
+_ROOT, _IN_RESPONSE, _IN_MESSAGE = b"{", b'{"response":{', b'{"message":{'
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFigures:
+    """Holds the tokens of prompt and answer; None: the answer does not tell."""
+
+    prompt: int | None = None
+    output: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Holds the tokens of a request; ``estimated``: how many of them are estimates."""
+
+    prompt: int = 0
+    output: int = 0
+    estimated: int = 0
+
+
+class _Usage(msgspec.Struct):
+    """Holds the figures of the families with ``usage``."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    def figures(self) -> TokenFigures:
+        """Return them; none if all are zero, as in the chunks before the last."""
+        prompt = _figure(self.prompt_tokens, self.input_tokens)
+        output = _figure(self.completion_tokens, self.output_tokens)
+        return TokenFigures(prompt, output) if prompt or output else TokenFigures()
+
+
+class _End(msgspec.Struct):
+    """Holds what the end of an object tells; all else is passed over."""
+
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    done_reason: str | None = None
+    usage: _Usage | None = None
+
+
+class _ResponseEnd(msgspec.Struct):
+    """Holds the last event of ``/v1/responses``."""
+
+    response: _End
+    type: str = ""
+
+
+class _MessageStart(msgspec.Struct):
+    """Holds the first event of ``/v1/messages``."""
+
+    message: _End
+    type: str = ""
+
+
+_Shape = TypeVar("_Shape", _End, _ResponseEnd, _MessageStart)
+
+
+def figures_at_end(route_name: str, end: bytes, *, is_sse: bool) -> TokenFigures:
+    """Return the figures in the last bytes of an answer, as far as they are there.
+
+    ``is_sse``: it consists of server-sent events.
+    """
+    if is_sse:
+        return _of_events(end)
+    figures = _of_object(end)
+    if route_name in _EMBEDS:
+        return TokenFigures(figures.prompt, 0)
+    return figures
+
+
+def prompt_at_start(start: bytes) -> int | None:
+    """Return the prompt's tokens as ``message_start`` tells them; None if it doesn't.
+
+    An answer that breaks off has no other figure.
+    """
+    for line in start.splitlines():
+        if line.startswith(_DATA) and b"message_start" in line:
+            event = _decoded(line.removeprefix(_DATA), _MessageStart)
+            usage = event.message.usage if event is not None else None
+            return usage.figures().prompt if usage is not None else None
+    return None
+
+
+def count_tokens(
+    figures: TokenFigures, *, chunks: int, prompt_bytes: int, start: int | None = None
+) -> Tokens:
+    """Return the tokens of a request, with estimates for the figures that are missing.
+
+    A chunk counts as one token, and four bytes of the prompt as well. ``start``: the
+    number of tokens of the prompt that the beginning of the answer states.
+    """
+    prompt, output = figures.prompt, figures.output
+    estimated = 0
+    if prompt is None:
+        prompt = start if start is not None else prompt_bytes // 4
+        estimated += prompt
+    if output is None:
+        output = chunks
+        estimated += output
+    return Tokens(prompt, output, estimated)
+
+
+def _figure(*values: int | None) -> int | None:
+    """Return the first value that may be a number of tokens; None if there is none."""
+    for value in values:
+        if value is not None and 0 <= value <= MOST_TOKENS:
+            return value
+    return None
+
+
+def _of_object(end: bytes) -> TokenFigures:
+    """Return the figures of a body that ends with a JSON object, a line perhaps."""
+    told = _members(end, _USAGE, _ROOT, _End)
+    if told is not None and told.usage is not None:
+        return told.usage.figures()
+    told = _members(end, _PROMPT, _ROOT, _End)
+    prompt = _figure(told.prompt_eval_count) if told is not None else None
+    told = told or _members(end, _OUTPUT, _ROOT, _End)
+    output = _figure(told.eval_count) if told is not None else None
+    if prompt is not None and output is None:
+        return TokenFigures(prompt, 0)  # Go leaves out a zero
+    if prompt is None and output is None and _is_without_work(end):
+        return TokenFigures(0, 0)
+    return TokenFigures(prompt, output)
+
+
+def _is_without_work(end: bytes) -> bool:
+    """Tell whether a native answer says that a model was loaded, or unloaded."""
+    told = _members(end, _REASON, _ROOT, _End)
+    return told is not None and told.done_reason in _WITHOUT_WORK
+
+
+def _of_events(end: bytes) -> TokenFigures:
+    """Return the figures of the last event that has some."""
+    lines = [line for line in end.splitlines() if _USAGE in line]
+    for line in reversed(lines[-_ATTEMPTS:]):
+        told = _members(line, _USAGE, _ROOT, _End)
+        if told is None:
+            answer = _members(line, _USAGE, _IN_RESPONSE, _ResponseEnd)
+            if answer is not None and answer.type in _ENDED:
+                told = answer.response
+        if told is not None and told.usage is not None:
+            return told.usage.figures()
+    return TokenFigures()
+
+
+def _members(
+    end: bytes, key: bytes, above: bytes, shape: type[_Shape]
+) -> _Shape | None:
+    """Return the last members of an object, from ``key`` on; None if it has no such.
+
+    ``above``: the beginning of an object as deep as the wanted one. JSON from ``key``
+    on is whole behind it only if the key is that deep and is no part of a text: else
+    brackets are left over, or a quote. So no prompt can have a figure taken from what
+    it made the model write.
+    """
+    at = len(end)
+    for _ in range(_ATTEMPTS):
+        at = end.rfind(key, 0, at)
+        if at < 0:
+            return None
+        found = _decoded(above + end[at:], shape)
+        if found is not None:
+            return found
+    return None
+
+
+def _decoded(text: bytes, shape: type[_Shape]) -> _Shape | None:
+    try:
+        return msgspec.json.decode(text, type=shape)
+    except UNREADABLE:
+        return None
