@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -27,6 +26,7 @@ from ollama_proxy.base.parsers import (
     parse_log_level,
     parse_word,
 )
+from ollama_proxy.config.access_settings import AccessSettings
 from ollama_proxy.config.pools import (
     OfferSpec,
     Pools,
@@ -71,7 +71,7 @@ class Read:
     pools: Pools | None = None
 
 
-class Settings(BaseModel):
+class Settings(AccessSettings):
     """Holds the settings of one proxy. Lengths are seconds, sizes bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

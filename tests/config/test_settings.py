@@ -262,3 +262,28 @@ def test_a_list_that_is_a_number_is_a_fault_that_is_told(tmp_path: Path) -> None
 
     assert "origins: 7 is not a list of names" in str(caught.value)
     assert "idle_ignores: 5 is not a list of names" in str(caught.value)
+
+
+def test_the_mode_of_access_and_its_hosts_are_read_and_checked() -> None:
+    read = load_settings(
+        {
+            "OLLAMA_PROXY_AUTH": "Keys",
+            "OLLAMA_PROXY_ALLOWED_HOSTS": "Ollama.Example.com, *.b.example",
+        }
+    )
+    assert read.auth == "keys"
+    assert read.allowed_hosts == ("ollama.example.com", "*.b.example")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(
+            {
+                "OLLAMA_PROXY_AUTH": "yes",
+                "OLLAMA_PROXY_ALLOWED_HOSTS": "https://a.example",
+            }
+        )
+    told = " ".join(caught.value.faults)
+    assert "OLLAMA_PROXY_AUTH" in told
+    assert "'https://a.example' is no name of a host; write ollama.example.com" in told
+
+
+def test_the_key_of_the_commands_is_never_shown() -> None:
+    assert "secret" not in repr(load_settings({"OLLAMA_PROXY_KEY": "op_secret"}))

@@ -1,0 +1,56 @@
+"""Declare the settings of access: keys, hosts, TLS."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr
+
+from ollama_proxy.base.fields import Names, setting
+from ollama_proxy.base.parsers import parse_word
+from ollama_proxy.core.access.hosts import is_host_pattern
+
+
+class AuthMode(StrEnum):
+    """Says when a request needs a key.
+
+    ``AUTO``: once a key with a right other than ``admin`` was made, or a file of keys
+    is set; ``OFF``: only for orders.
+    """
+
+    AUTO = "auto"
+    KEYS = "keys"
+    OFF = "off"
+
+
+def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        if not is_host_pattern(entry):
+            raise ValueError(
+                f"{entry!r} is no name of a host; write ollama.example.com,"
+                " *.example.com or *"
+            )
+    return tuple(entry.lower() for entry in value)
+
+
+class AccessSettings(BaseModel):
+    """Holds the settings on access; `Settings` has them, after its own."""
+
+    auth: Annotated[AuthMode, BeforeValidator(parse_word)] = setting(
+        "auto",
+        "OLLAMA_PROXY_AUTH",
+        text="whether requests need a key: `keys`, `off` or `auto` (once one was made)",
+        shown="auto",
+    )
+    allowed_hosts: Annotated[Names, AfterValidator(_check_hosts)] = setting(
+        (),
+        "OLLAMA_PROXY_ALLOWED_HOSTS",
+        text="comma-separated names under which web pages may ask on a public address:"
+        " `ollama.example.com`, `*.example.com`; `*` = all",
+        shown="–",
+    )
+    key: SecretStr | None = setting(
+        None,
+        "OLLAMA_PROXY_KEY",
+        text="the key that commands send to a proxy whose order token they can't read",
+        shown="–",
+    )
