@@ -1,19 +1,35 @@
-"""Hold what is decided about a request by its key: that it is refused, and why."""
+"""Decide whether a key may send a request: its rights first, then its limits. Pure."""
 
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
+
+from ollama_proxy.core.access.allowed_models import may_use_model
+from ollama_proxy.core.access.days import next_day, next_month
+from ollama_proxy.core.access.keys import Key
+from ollama_proxy.core.access.rate_limits import wait_for_one_s
+from ollama_proxy.core.access.route_classes import WORK, RouteClass
+from ollama_proxy.core.access.work import Work
+
+_FORBIDDEN, _NO_KEY, _TOO_MUCH = 403, 401, 429
+_PARALLEL_RETRY_S: Final = 1.0
+_MILLION: Final = 1_000_000
 
 
 class RefusalReason(StrEnum):
     """Names why a key, or the lack of one, is refused.
 
     ``KEY``: there is none, or it is not valid. ``RIGHT``: it may not do that. ``BODY``:
-    what it asks for can't be read from the body. The others name a limit of the key.
+    what it asks for can't be read from the body. ``RECORD``: what it would use can't be
+    recorded. The others name a limit of the key.
     """
 
     KEY = "key"
     RIGHT = "right"
     BODY = "body"
+    RECORD = "record"
     RATE = "rate"
     PARALLEL = "parallel"
     TOKENS = "tokens"
@@ -34,3 +50,162 @@ class KeyRefusal:
     message: str
     retry_after: float | None = None
     resets_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Holds what a key uses at a moment, without the request that is judged.
+
+    - ``rate_level``: how many requests may begin at once; see `rate_limits`.
+    - ``in_flight``: its requests in progress.
+    - ``tokens``: used today, and reserved by its requests in progress.
+    - ``money_day``, ``money_month``: spent and reserved, in millionths.
+    - ``unpriced``: why the price of the request is unknown, as a clause; "" if it is
+      known.
+    """
+
+    rate_level: float = math.inf
+    in_flight: int = 0
+    tokens: int = 0
+    money_day: int = 0
+    money_month: int = 0
+    unpriced: str = ""
+
+
+UNUSED: Final = Usage()
+"""Says of a key that it has used nothing."""
+
+
+def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
+    """Return why a request is refused, by the first rule that refuses it; None: it may.
+
+    In this order: the key is valid, its right, the model, requests a minute, requests
+    at once, tokens, money. Requests that are no work are free of limits. ``now``: the
+    date, in seconds since 1970.
+    """
+    refusal = decide_route(key, work.route_class, now) or _of_model(key, work.model)
+    if refusal is not None or work.route_class not in WORK:
+        return refusal
+    return (
+        _of_rate(key, usage, now)
+        or _of_parallel(key, usage)
+        or _of_tokens(key, usage, now)
+        or _of_money(key, usage, now)
+    )
+
+
+def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal | None:
+    """Return why a key may not send a request to a class of routes; None: it may.
+
+    ``needed``: None if the route is open to everybody.
+    """
+    if key.is_disabled:
+        return _invalid(f"the key {key.name!r} is disabled; use another key")
+    if key.expires_at is not None and key.expires_at <= now:
+        at = _date(key.expires_at)
+        return _invalid(f"the key {key.name!r} expired at {at}; use another key")
+    if needed is None or needed in key.rights.routes:
+        return None
+    may = ", ".join(sorted(key.rights.routes)) or "nothing"
+    return _forbidden(
+        f"the key {key.name!r} lacks the right {needed.value!r}, it may: {may}"
+    )
+
+
+def _of_model(key: Key, model: str) -> KeyRefusal | None:
+    globs = key.rights.models
+    if not model or may_use_model(globs, model):
+        return None
+    return _forbidden(
+        f"the key {key.name!r} may not use the model {model[:200]!r}, but:"
+        f" {', '.join(globs)}"
+    )
+
+
+def _of_rate(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
+    rpm = key.rights.rpm
+    if rpm is None or usage.rate_level >= 1.0:
+        return None
+    wait_s = wait_for_one_s(usage.rate_level, rpm)
+    return KeyRefusal(
+        _TOO_MUCH,
+        RefusalReason.RATE,
+        f"the key {key.name!r} may send {rpm} requests a minute, and has sent them",
+        retry_after=wait_s,
+        resets_at=None if wait_s is None else now + wait_s,
+    )
+
+
+def _of_parallel(key: Key, usage: Usage) -> KeyRefusal | None:
+    most = key.rights.most_at_once
+    if most is None or usage.in_flight < most:
+        return None
+    return KeyRefusal(
+        _TOO_MUCH,
+        RefusalReason.PARALLEL,
+        f"the key {key.name!r} may have {most} requests in progress, and has"
+        f" {usage.in_flight}; wait until one has ended",
+        retry_after=_PARALLEL_RETRY_S,
+    )
+
+
+def _of_tokens(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
+    limit = key.rights.tokens_per_day
+    if limit is None or usage.tokens < limit:
+        return None
+    return _used_up(
+        RefusalReason.TOKENS,
+        f"the key {key.name!r} may use {limit} tokens a day, and {usage.tokens} are"
+        " used or reserved by its requests in progress",
+        now,
+        next_day(now),
+    )
+
+
+def _of_money(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
+    rights = key.rights
+    if rights.budget_day is None and rights.budget_month is None:
+        return None
+    if usage.unpriced:
+        return KeyRefusal(
+            _TOO_MUCH,
+            RefusalReason.MONEY,
+            f"the key {key.name!r} has a budget, and {usage.unpriced}",
+        )
+    for budget, spent, period, ends_at in (
+        (rights.budget_month, usage.money_month, "month", next_month(now)),
+        (rights.budget_day, usage.money_day, "day", next_day(now)),
+    ):
+        if budget is not None and spent >= budget:
+            told = (
+                f"the key {key.name!r} may spend {_money(budget)} a {period}, and"
+                f" {_money(spent)} are spent or reserved by its requests in progress"
+            )
+            return _used_up(RefusalReason.MONEY, told, now, ends_at)
+    return None
+
+
+def _used_up(
+    reason: RefusalReason, message: str, now: float, resets_at: float
+) -> KeyRefusal:
+    return KeyRefusal(_TOO_MUCH, reason, message, resets_at - now, resets_at)
+
+
+def _invalid(message: str) -> KeyRefusal:
+    return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
+
+
+def _forbidden(message: str) -> KeyRefusal:
+    return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, message)
+
+
+def _money(millionths: int) -> str:
+    return f"{millionths / _MILLION:.2f}"
+
+
+def _date(moment: float) -> str:
+    try:
+        date = datetime.fromtimestamp(moment, UTC)
+    except (ValueError, OverflowError, OSError):
+        return "the beginning of time"
+    return date.strftime("%Y-%m-%dT%H:%M:%SZ")

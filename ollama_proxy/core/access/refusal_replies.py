@@ -25,6 +25,7 @@ _OPENAI = {
     RefusalReason.KEY: ("invalid_request_error", "invalid_api_key"),
     RefusalReason.RIGHT: ("permission_error", None),
     RefusalReason.BODY: ("invalid_request_error", None),
+    RefusalReason.RECORD: ("server_error", None),
     RefusalReason.RATE: ("rate_limit_exceeded", "rate_limit_exceeded"),
     RefusalReason.PARALLEL: ("rate_limit_exceeded", "rate_limit_exceeded"),
     RefusalReason.TOKENS: ("insufficient_quota", "insufficient_quota"),

@@ -1,0 +1,37 @@
+"""Name the UTC days and months in which tokens and money are counted. Pure.
+
+Moments are dates: seconds since 1970.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+_DAY_S: Final = 86_400
+_LATEST: Final = 253_370_764_800.0  # 9999-01-01: Python can name what follows
+_MONTHS: Final = 12
+
+
+def utc_day(now: float) -> str:
+    """Return the UTC day of a date, such as ``2026-11-29``."""
+    return _date(now).strftime("%Y-%m-%d")
+
+
+def utc_month(now: float) -> str:
+    """Return the UTC month of a date, such as ``2026-11``."""
+    return _date(now).strftime("%Y-%m")
+
+
+def next_day(now: float) -> float:
+    """Return when the next UTC day begins."""
+    return (now // _DAY_S + 1) * _DAY_S
+
+
+def next_month(now: float) -> float:
+    """Return when the next UTC month begins."""
+    date = _date(now)
+    years, month = divmod(date.month, _MONTHS)
+    return datetime(date.year + years, month + 1, 1, tzinfo=UTC).timestamp()
+
+
+def _date(now: float) -> datetime:
+    return datetime.fromtimestamp(min(max(now, 0.0), _LATEST), UTC)
