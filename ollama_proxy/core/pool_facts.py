@@ -24,6 +24,7 @@ class InstanceFacts:
     """Tells what one slot of the pool, or one externally managed server, is doing.
 
     - ``slots``: how many requests it serves at a time; 0: no limit.
+    - ``in_flight``: how many requests it has that keep it from being idle.
     - ``eta_s``: seconds until a starting instance is ready.
     - ``started_at``: when its launch began.
     - ``idle_since``: when its last work ended, or when it became ready.

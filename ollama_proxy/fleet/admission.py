@@ -59,16 +59,20 @@ class Admission:
         *,
         model: str | None = None,
         takes_slot: bool = True,
+        yields: bool = False,
     ) -> Lease | None:
         """Claim the ready instance that will answer soonest, if there is one.
 
-        ``only``: that one. A request that ``takes_slot`` has to wait if all slots are
+        ``only``: that one. ``yields``: the request may not wake one, and keeps none. A
+        request that ``takes_slot`` has to wait if all slots are
         taken, or if others wait for one.
         """
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
         own = only is None and self._has_to_be_own(model)
-        return self._leasing.claim(only, model=model, takes_slot=takes_slot, own=own)
+        return self._leasing.claim(
+            only, model=model, takes_slot=takes_slot, own=own, yields=yields
+        )
 
     def _has_to_be_own(self, model: str | None) -> bool:
         """Tell whether only an instance of ours can answer for a model."""
@@ -84,10 +88,12 @@ class Admission:
         only: LaunchId | None = None,
         takes_slot: bool = True,
         ticket: Ticket | None = None,
+        yields: bool = False,
     ) -> Lease | None:
         """Claim a ready instance; wake and wait for one if there is none.
 
-        A request that ``joins`` waits for a launch of others, and wakes nothing. With
+        A request that ``joins`` waits for a launch of others, and wakes nothing. So
+        does one that ``yields``, which is no demand either, and keeps no instance. With
         ``only`` the instance of that launch will do for it. One that ``takes_slot``
         waits for a free slot of a ready instance as long as its client does; ``ticket``
         tells its place then.
@@ -96,12 +102,15 @@ class Admission:
         is certain that there will be none. Raises `HoldLimitError` if too many requests
         wait already, `StoreError` if the wake could not be written to disk.
         """
-        claim = partial(self.try_lease, only, model=model, takes_slot=takes_slot)
+        joins = joins or yields
+        claim = partial(
+            self.try_lease, only, model=model, takes_slot=takes_slot, yields=yields
+        )
         if (lease := claim()) is not None:
             return lease
         own = only is None and self._has_to_be_own(model)
-        is_ready = partial(self._has_ready, only, own=own)
-        if takes_slot and only is None:
+        is_ready = partial(self._leasing.has_any_for, only, own=own, yields=yields)
+        if takes_slot and only is None and not yields:
             self._meter.deferred(None, self._clock.now())
         if not is_ready():
             wait_s = await self.request_instance(
@@ -113,7 +122,12 @@ class Admission:
                 return None
         self._wakes.look()
         claim = partial(
-            self._leasing.claim, only, model=model, takes_slot=takes_slot, own=own
+            self._leasing.claim,
+            only,
+            model=model,
+            takes_slot=takes_slot,
+            own=own,
+            yields=yields,
         )
         return await self._waiters.wait(
             claim,
@@ -122,11 +136,6 @@ class Admission:
             is_ready=is_ready,
             ticket=ticket,
         )
-
-    def _has_ready(self, only: LaunchId | None, *, own: bool) -> bool:
-        if only is not None:
-            return self._leasing.has_ready(only)
-        return self._leasing.has_own_ready if own else self._leasing.ready_count > 0
 
     async def request_instance(
         self,

@@ -348,6 +348,7 @@ def _differs_on_disk(stored: Record, after: Record, use_grain_s: float) -> bool:
 _FLEETING = {
     "doubtful",
     "leases",
+    "yielding",
     "last_used",
     "progress",
     "progress_at",

@@ -17,9 +17,10 @@ from ollama_proxy.fleet.instance_load import InstanceLoad
 class Lease:
     """Claims a ready instance for one request, until it is released.
 
-    Meanwhile the instance is not stopped for idleness. ``counts``: the request may
-    reset the idle timer. ``is_used``: the instance has worked on the request, so its
-    end resets the timer. ``was_cut``: the instance was lost during the request, of
+    Meanwhile the instance is not stopped for idleness, unless the lease ``yields``: its
+    request may not wake one, so it does not keep one either. ``counts``: the request
+    may reset the idle timer. ``is_used``: the instance has worked on the request, so
+    its end resets the timer. ``was_cut``: the instance was lost during the request, of
     which ``was_sent`` a part.
     ``takes_slot``: it is one of those of which the instance gets only so many at a
     time, for the ``model``.
@@ -35,10 +36,12 @@ class Lease:
         counts: bool = True,
         takes_slot: bool = True,
         model: str | None = None,
+        yields: bool = False,
     ) -> None:
         self._controller = controller
         self._leases = leases
-        self.counts = counts
+        self.yields = yields
+        self.counts = counts and not yields
         self.takes_slot = takes_slot
         self.model = model
         self._held = True
@@ -80,11 +83,20 @@ class Lease:
             self.is_used = True
             self._controller.note_use(self.launch_id)
             self._leases.note_used(self)
+        elif self.yields:
+            self._leases.note_answer(self)
 
     def mark_moving(self) -> None:
         """Record that the instance worked on the request just now."""
         if self.counts:
             self._controller.apply(Used(self.launch_id))
+
+    def keep(self) -> None:
+        """Yield no more: a request that may wake an instance wants the same work."""
+        if self._held and self.yields:
+            self.yields, self.counts = False, True
+            self._controller.apply(LeaseGranted(self.launch_id))
+            self._controller.apply(Released(self.launch_id, yields=True))
 
     def check_now(self) -> None:
         """Have the instance looked at now: it failed the request."""
@@ -96,7 +108,8 @@ class Lease:
         if self._held:
             self._held = False
             self._leases.forget(self)
-            self._controller.apply(Released(self.launch_id, self.is_used))
+            released = Released(self.launch_id, self.is_used, self.yields)
+            self._controller.apply(released)
             self._leases.note_released(self)
 
     def __enter__(self) -> "Lease":
@@ -154,14 +167,19 @@ class Leases:
         return self.has_free_slot and self.controller.record.state is State.READY
 
     def claim(
-        self, *, counts: bool = True, takes_slot: bool = True, model: str | None = None
+        self,
+        *,
+        counts: bool = True,
+        takes_slot: bool = True,
+        model: str | None = None,
+        yields: bool = False,
     ) -> Lease | None:
         """Lease the instance; None if it has no address."""
         controller = self.controller
         launch_id, upstream = controller.record.launch_id, controller.upstream
         if upstream is None or launch_id is None:
             return None
-        controller.apply(LeaseGranted(launch_id))
+        controller.apply(LeaseGranted(launch_id, yields))
         lease = Lease(
             controller,
             upstream,
@@ -170,13 +188,14 @@ class Leases:
             counts=counts,
             takes_slot=takes_slot,
             model=model,
+            yields=yields,
         )
         self._held.add(lease)
         if takes_slot:
             self._in_slots.add(lease)
             self._count_slots()
             if self.load is not None:
-                self.load.begin(lease, model)
+                self.load.begin(lease, model, is_demand=not yields)
         return lease
 
     def _count_slots(self) -> None:
@@ -193,11 +212,15 @@ class Leases:
                 self.load.end(lease, used=lease.is_used)
 
     def note_used(self, lease: Lease) -> None:
+        """Take in that an answer has begun, which is use."""
+        self.note_answer(lease)
+        if self._served is not None:
+            self._served()
+
+    def note_answer(self, lease: Lease) -> None:
         """Take in that an answer has begun."""
         if self.load is not None and lease.takes_slot:
             self.load.note_answer(lease)
-        if self._served is not None:
-            self._served()
 
     def note_failure(self) -> None:
         """Take in that the instance failed a request."""

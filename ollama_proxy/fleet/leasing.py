@@ -69,10 +69,14 @@ class Leasing:
         """Return how many instances are ready."""
         return len(self._ready)
 
-    @property
-    def has_own_ready(self) -> bool:
-        """Tell whether an instance of ours is ready."""
-        return not all(leases.is_external for leases in self._ready)
+    def has_any_for(self, only: LaunchId | None, *, own: bool, yields: bool) -> bool:
+        """Tell whether a ready instance would do, as `claim` has it; full or not."""
+        return any(
+            (only is None or leases.is_of(only))
+            and not (own and leases.is_external)
+            and (not yields or leases.may_observe())
+            for leases in self._ready
+        )
 
     def has_ready(self, launch_id: LaunchId) -> bool:
         """Tell whether the instance of a launch is ready."""
@@ -90,12 +94,13 @@ class Leasing:
         model: str | None = None,
         takes_slot: bool = True,
         own: bool = False,
+        yields: bool = False,
     ) -> Lease | None:
         """Lease the instance that will answer soonest; None if none has a free slot.
 
-        ``only``: the instance of that launch; ``own``: no server of others. It is
-        counted before anything else happens, so no two requests are misled by the same
-        count.
+        ``only``: the instance of that launch; ``own``: no server of others. A request
+        that ``yields`` gets none whose idle time is over. It is counted before anything
+        else happens, so no two requests are misled by the same count.
         """
         ready = self._ready
         if takes_slot and self.is_limited:
@@ -104,10 +109,12 @@ class Leasing:
             ready = [leases for leases in ready if leases.is_of(only)]
         if own:
             ready = [leases for leases in ready if not leases.is_external]
+        if yields:
+            ready = [leases for leases in ready if leases.may_observe()]
         if not ready:
             return None
         chosen = ready[0] if len(ready) == 1 else self._choose(ready, model)
-        return chosen.claim(takes_slot=takes_slot, model=model)
+        return chosen.claim(takes_slot=takes_slot, model=model, yields=yields)
 
     def _choose(self, ready: Sequence[Leases], model: str | None) -> Leases:
         self._cursor += 1
@@ -131,23 +138,26 @@ class Leasing:
         """Lease the instance of a lease once more; None if it serves no longer."""
         for leases in self._ready:
             if lease in leases:
-                return leases.claim(takes_slot=False)
+                return leases.claim(takes_slot=False, yields=lease.yields)
         return None
 
-    def observe(self, only: LaunchId | None = None) -> Lease | None:
+    def observe(
+        self, only: LaunchId | None = None, *, yields: bool = False
+    ) -> Lease | None:
         """Lease a ready instance to a request that does not reset its idle timer.
 
-        ``only``: the instance of that launch.
+        ``only``: the instance of that launch. One that ``yields`` does not hold off the
+        idle time-out while it lasts, either.
         """
         for leases in self._ready:
             if (only is None or leases.is_of(only)) and leases.may_observe():
-                return leases.claim(counts=False, takes_slot=False)
+                return leases.claim(counts=False, takes_slot=False, yields=yields)
         return None
 
-    def observe_all(self) -> list[Lease]:
-        """Lease every ready instance to a request that does not reset idle timers."""
+    def observe_all(self, *, yields: bool = False) -> list[Lease]:
+        """Lease every ready instance, as `observe` does one."""
         claimed = (
-            leases.claim(counts=False, takes_slot=False)
+            leases.claim(counts=False, takes_slot=False, yields=yields)
             for leases in self._ready
             if leases.may_observe()
         )

@@ -189,16 +189,19 @@ class Pool:
         """Claim the instance of a lease once more; None if it serves no longer."""
         return self._leasing.duplicate(lease)
 
-    def observe(self, only: LaunchId | None = None) -> Lease | None:
+    def observe(
+        self, only: LaunchId | None = None, *, yields: bool = False
+    ) -> Lease | None:
         """Claim a ready instance for a request that does not reset its idle timer.
 
-        ``only``: that one. The lease is cut all the same if the instance is lost.
+        ``only``: that one. ``yields``: nor does it hold off the idle time-out. The
+        lease is cut all the same if the instance is lost.
         """
-        return self._leasing.observe(only)
+        return self._leasing.observe(only, yields=yields)
 
-    def observe_all(self) -> list[Lease]:
+    def observe_all(self, *, yields: bool = False) -> list[Lease]:
         """Claim every ready instance, as `observe` does one."""
-        return self._leasing.observe_all()
+        return self._leasing.observe_all(yields=yields)
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance, without a lease on it; None if none is ready."""

@@ -94,7 +94,7 @@ class Survey:
             slot.name,
             Phase.STARTING if starts else _PHASES[record.state],
             slots=offer.slots or 0,
-            in_flight=record.leases,
+            in_flight=record.keeping,
             eta_s=max(0.0, self._boot_s(offer) - passed_s),
             idle_since=record.last_used,
             is_external=slot.is_external,

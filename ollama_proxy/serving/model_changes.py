@@ -9,7 +9,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http.compression import encoding_of, without_body_facts
-from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.pull_progress import read_progress
 from ollama_proxy.fleet.lease import Lease
@@ -76,7 +75,7 @@ class ModelChanges:
             if name == "/api/delete":
                 return await self._delete(to_send, body, lease, response_relay)
             if name == "/api/copy":
-                done = await self._others.repeat(to_send, lease.launch_id)
+                done = await self._others.repeat(to_send, lease)
                 return await self._pass_on(
                     name, to_send, body, lease, response_relay, done=done
                 )
@@ -130,7 +129,7 @@ class ModelChanges:
         if name == _BLOB:
             self._notes.uploaded(to_send.target, status, lease.launch_id)
         elif name == "/api/pull" and is_done(status, tail):
-            self._pulled(to_send, body, lease.launch_id, change)
+            self._pulled(to_send, body, lease, change)
         else:
             self._notes.note(name, change, status, tail, lease.launch_id)
 
@@ -149,7 +148,7 @@ class ModelChanges:
         model, done = read_change(body).model_name, False
         if model:
             done = await self._pulls.stop(model, "a request to delete the model")
-        if await self._others.repeat(to_send, lease.launch_id):
+        if await self._others.repeat(to_send, lease):
             done = True
         return await self._pass_on(
             "/api/delete", to_send, body, lease, response_relay, done=done
@@ -172,7 +171,7 @@ class ModelChanges:
             to_send,
             body,
             own,
-            partial(self._pulled, to_send, body, lease.launch_id),
+            partial(self._pulled, to_send, body, own),
         )
         if joined is None:
             clear = in_the_clear(to_send)
@@ -246,12 +245,12 @@ class ModelChanges:
         self,
         to_send: PreparedRequest,
         body: bytes,
-        launch_id: LaunchId,
+        lease: Lease,
         request: PullRequest,
     ) -> None:
         """Remember a pull that succeeded, and have the other instances pull as well."""
         self._notes.pulled(request)
-        self._others.pull(request, to_send, body, launch_id)
+        self._others.pull(request, to_send, body, lease)
         self._changed()
 
 

@@ -56,7 +56,7 @@ class OtherInstances:
         """End what still runs."""
         await self._tasks.aclose()
 
-    async def repeat(self, to_send: PreparedRequest, done_by: LaunchId) -> bool:
+    async def repeat(self, to_send: PreparedRequest, done_by: Lease) -> bool:
         """Send a small request to the others; True if one of them carried it out."""
         others = self._others(done_by)
         try:
@@ -90,9 +90,12 @@ class OtherInstances:
         request: PullRequest,
         to_send: PreparedRequest,
         body: bytes,
-        done_by: LaunchId,
+        done_by: Lease,
     ) -> None:
-        """Have the others pull what one has, which alone serves it until they did."""
+        """Have the others pull what one has, which alone serves it until they did.
+
+        ``done_by``: the lease under which that one did it; theirs keep them no longer.
+        """
         model = full_model_name(request.model_name)
         leases = [
             lease
@@ -100,7 +103,7 @@ class OtherInstances:
             if not self._is_pulling(lease, model)
         ]
         if leases:
-            self._places.created(model, done_by)
+            self._places.created(model, done_by.launch_id)
             pulling = self._pull_on(leases, request, to_send, body, model)
             self._tasks.spawn(pulling, name=f"pull {model} on {len(leases)} more")
         else:
@@ -157,15 +160,15 @@ class OtherInstances:
                 return False
             return pull.succeeded
 
-    def _others(self, done_by: LaunchId) -> list[Lease]:
+    def _others(self, done_by: Lease) -> list[Lease]:
         """Lease every ready instance but one; nothing of it is use."""
         if self._pool.ready_count < 2:  # noqa: PLR2004 - there is no other
             return []
-        leases = self._pool.observe_all()
+        leases = self._pool.observe_all(yields=done_by.yields)
         for lease in leases:
-            if lease.launch_id == done_by:
+            if lease.launch_id == done_by.launch_id:
                 lease.release()
-        return [lease for lease in leases if lease.launch_id != done_by]
+        return [one for one in leases if one.launch_id != done_by.launch_id]
 
 
 def _ignore(_request: PullRequest) -> None:

@@ -247,7 +247,7 @@ class PoolStatus:
 
     def _instance(self, controller: Controller) -> dict[str, Any]:
         record, now = controller.record, self.clock.now()
-        is_idle = record.state is State.READY and not record.leases
+        is_idle = record.state is State.READY and not record.keeping
         is_starting = record.state is State.STARTING
         return {
             "slot": controller.slot,

@@ -58,9 +58,9 @@ class Pull:
     """Runs one pull: the head of its response, and its output so far.
 
     ``followers``: number of clients that wait for it. ``stop`` cancels its request.
-    ``last``: its last line. The output is kept up to ``most_bytes``; a follower that
-    falls further behind is disconnected. The lines for clients that join later take up
-    to 2 MiB more.
+    ``keep`` has it keep its instance, if it did not yet. ``last``: its last line. The
+    output is kept up to ``most_bytes``; a follower that falls further behind is
+    disconnected. The lines for clients that join later take up to 2 MiB more.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Pull:
         request: PullRequest,
         stop: Callable[[], None] = lambda: None,
         most_bytes: int = _HISTORY_BYTES,
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
+        self.keep = keep
         self._most_bytes = most_bytes
         self.request = request
         self.last = b""

@@ -120,12 +120,14 @@ class Pulls:
         model = full_model_name(request.model_name)
         key = (lease.launch_id, model, request.insecure)
         if (pull := self._pulls.get(key)) is not None:
+            if not lease.yields:
+                pull.keep()
             lease.release()
             return pull, True
         if len(self._pulls) >= self._most and not is_extra:
             lease.release()
             return None
-        pull = self._pulls[key] = Pull(request, lease.cut)
+        pull = self._pulls[key] = Pull(request, lease.cut, keep=lease.keep)
         sent_body = _streamed(body, request)
         sent = PreparedRequest(
             to_send.method,

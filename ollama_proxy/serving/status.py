@@ -125,7 +125,7 @@ class Status:
         ]
 
     def _idle_for_s(self, record: Record) -> float | None:
-        if record.state is not State.READY or record.leases:
+        if record.state is not State.READY or record.keeping:
             return None
         return round(max(0.0, self.clock.now() - record.last_used), 1)
 

@@ -39,6 +39,7 @@ ORDERS = {"one": "abc", "two": "bca", "three": "cab"}
 NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
 GONE_FOR_ROOM = Observation(Phase.FAILED, detail="no GPU", reason="capacity")
 _LAST_REQUEST_ENDS_S = 1700.0
+_YIELDING = 0.2
 
 
 @dataclass(slots=True)
@@ -192,10 +193,14 @@ class PoolsWorld(MortalWorld):
     async def _request(self, pool: str, wait_s: float, is_use: bool) -> None:
         account, loop = self.accounts[pool], asyncio.get_running_loop()
         stream_s = self.rng.choice((0.0, 1.0, 20.0, 700.0))
+        yields = self.rng.random() < _YIELDING
+        is_use = is_use and not yields
         try:
             async with asyncio.timeout(wait_s + stream_s + 60.0):
                 with contextlib.suppress(HoldLimitError, StoreError):
-                    lease = await self.pools[pool].lease("m", wait_s=wait_s)
+                    lease = await self.pools[pool].lease(
+                        "m", wait_s=wait_s, yields=yields
+                    )
                     if lease is not None:
                         with lease:
                             if is_use:

@@ -26,7 +26,7 @@ async def _live(seed: int) -> None:
     assert world.answered == world.asked, f"seed {seed}: a request was never answered"
     if world.is_locked_out:
         world.order()
-    world.request()
+    world.request(may_wake=True)
     await asyncio.sleep(120.0)
     assert world.cloud.paid == 1, f"seed {seed}: a wake did nothing after the storm"
     await world.close()

@@ -21,6 +21,7 @@ from tests.virtual_time import LoopClock
 
 _LONGEST_WAIT_S = 900.0
 _SUCCEEDING = 0.7
+_YIELDING = 0.2
 
 
 class World(MortalWorld):
@@ -64,19 +65,24 @@ class World(MortalWorld):
         pool.start()
         self.pool = pool
 
-    def request(self) -> None:
-        """Let a client ask; it may wait, stream for a while, or walk away."""
+    def request(self, *, may_wake: bool | None = None) -> None:
+        """Let a client ask; it may wait, stream for a while, or walk away.
+
+        ``may_wake``: its key may wake an instance; None: as it happens.
+        """
         self.asked += 1
         wait_s = self.rng.choice((0.0, 0.0, 60.0, _LONGEST_WAIT_S))
-        self._spawn(self._request(wait_s), name=str(self.asked))
+        if may_wake is None:
+            may_wake = self.rng.random() >= _YIELDING
+        self._spawn(self._request(wait_s, yields=not may_wake), name=str(self.asked))
 
-    async def _request(self, wait_s: float) -> None:
+    async def _request(self, wait_s: float, *, yields: bool) -> None:
         stream_s = self.rng.choice((0.0, 1.0, 20.0, 700.0))
         is_use = self.rng.random() < _SUCCEEDING
         try:
             async with asyncio.timeout(wait_s + stream_s + 60.0):
                 with contextlib.suppress(HoldLimitError, StoreError):
-                    lease = await self.pool.lease("m", wait_s=wait_s)
+                    lease = await self.pool.lease("m", wait_s=wait_s, yields=yields)
                     if lease is not None:
                         try:
                             with lease:
@@ -84,7 +90,7 @@ class World(MortalWorld):
                                     lease.mark_used()
                                 await asyncio.sleep(stream_s)
                         finally:
-                            if is_use:
+                            if is_use and not yields:
                                 self._served_at = asyncio.get_running_loop().time()
         finally:
             self.answered += 1

@@ -15,7 +15,7 @@ def next_deadline(record: Record, policy: Policy) -> float | None:
             return min(given_up_at(record, policy), end_of_life(record, policy))
         case State.READY:
             deadline = end_of_life(record, policy)
-            if not record.leases and not policy.is_kept:
+            if not record.keeping and not policy.is_kept:
                 deadline = min(deadline, record.last_used + policy.idle_timeout_s)
             if record.failures:
                 deadline = min(deadline, record.since + policy.stable_s)
@@ -89,7 +89,10 @@ def given_up_at(record: Record, policy: Policy) -> float:
 
 
 def is_idle(record: Record, now: float, policy: Policy) -> bool:
-    """Tell whether an instance has been unused for the whole idle timeout."""
-    if record.leases or policy.is_kept:
+    """Tell whether an instance has been unused for the whole idle timeout.
+
+    Requests that may not wake one don't hold it off, though they may still run.
+    """
+    if record.keeping or policy.is_kept:
         return False
     return now >= record.last_used + policy.idle_timeout_s

@@ -92,9 +92,13 @@ class StopFailed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseGranted:
-    """Reports that a request was handed to the instance."""
+    """Reports that a request was handed to the instance.
+
+    ``yields``: the request does not hold off the idle time-out.
+    """
 
     launch_id: LaunchId
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,12 @@ class Released:
     """Reports the end of a request that was sent to the instance.
 
     ``used``: its response succeeded, or began to, so its end counts as use.
+    ``yields``: as it was granted.
     """
 
     launch_id: LaunchId
     used: bool = False
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)

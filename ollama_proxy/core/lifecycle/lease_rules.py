@@ -5,7 +5,7 @@ from ollama_proxy.core.lifecycle.deadlines import is_idle
 from ollama_proxy.core.lifecycle.events import Event, LeaseGranted, Released
 from ollama_proxy.core.lifecycle.launch_limit import with_service
 from ollama_proxy.core.lifecycle.record import Policy, Record
-from ollama_proxy.core.lifecycle.stopping import stopping
+from ollama_proxy.core.lifecycle.stopping import retiring, stopping
 
 
 def lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
@@ -16,7 +16,8 @@ def lease(rec: Record, event: Event, _now: float, _policy: Policy) -> Record:
             f"event 'LeaseGranted' of launch {event.launch_id!r} can't happen in state "
             f"{rec.state.value!r} of launch {rec.launch_id!r}"
         )
-    return rec.leased(rec.leases + 1, rec.last_used)
+    yielding = rec.yielding + event.yields
+    return rec.leased(rec.leases + 1, rec.last_used, yielding)
 
 
 def use(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
@@ -27,25 +28,25 @@ def use(rec: Record, _event: Event, now: float, _policy: Policy) -> Record:
 def release(rec: Record, event: Event, now: float, _policy: Policy) -> Record:
     """Count one request less; if it was use, the idle time begins now."""
     assert isinstance(event, Released)  # noqa: S101 - the table pairs them
-    if not rec.leases:
+    if not (rec.yielding if event.yields else rec.keeping):
         raise IllegalTransition(
             f"event {type(event).__name__!r} can't happen in state "
             f"{rec.state.value!r} without a lease"
         )
+    yielding = rec.yielding - event.yields
     if event.used:
-        return with_service(rec.leased(rec.leases - 1, now))
-    return rec.leased(rec.leases - 1, rec.last_used)
+        return with_service(rec.leased(rec.leases - 1, now, yielding))
+    return rec.leased(rec.leases - 1, rec.last_used, yielding)
 
 
 def release_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
     """End a lease; without use, the idle time goes on from its former start.
 
-    If the idle time is over, stop at once: otherwise a steady flow of such requests
+    If the idle time is over, end it at once: otherwise a steady flow of such requests
     would keep the instance for ever.
     """
     new = release(rec, event, now, policy)
-    is_over = is_idle(new, now, policy)
-    return stopping(new, now, policy, failures=0) if is_over else new
+    return retiring(new, now, policy) if is_idle(new, now, policy) else new
 
 
 def release_drained(rec: Record, event: Event, now: float, policy: Policy) -> Record:

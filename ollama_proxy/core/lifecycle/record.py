@@ -101,6 +101,8 @@ class Record:
     - ``furthest``: the last stage reached; a repeated stage is no progress.
     - ``doubtful``: a start call may have acted, whose answer did not arrive.
     - ``failed``: the launch that is being stopped counts as failed.
+    - ``yielding``: how many of the ``leases`` are of requests that may not wake an
+      instance, and so don't keep one either.
     - ``leaving``: its cloud had no capacity for this very launch, so another offer may
       be tried beside it.
     - ``fault``: why the last launch failed; ``stop_error``: why the last stop did.
@@ -124,6 +126,7 @@ class Record:
     progress_at: float = 0.0
     furthest: Stage = Stage.CREATING
     leases: int = 0
+    yielding: int = 0
     last_used: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
@@ -132,13 +135,22 @@ class Record:
     paid_launches: tuple[float, ...] = ()
     lockout: Lockout | None = None
 
-    def leased(self, leases: int, last_used: float) -> "Record":
-        """Return the record with another count of leases and time of last use.
+    @property
+    def keeping(self) -> int:
+        """Return how many leases keep the instance from being idle."""
+        return self.leases - self.yielding
+
+    def leased(
+        self, leases: int, last_used: float, yielding: int | None = None
+    ) -> "Record":
+        """Return the record with other counts of leases and time of last use.
 
         Faster than `dataclasses.replace`; each request calls it twice.
         """
         new = object.__new__(Record)
         vars(new).update(vars(self), leases=leases, last_used=last_used)
+        if yielding is not None:
+            vars(new)["yielding"] = yielding
         return new
 
 

@@ -15,6 +15,7 @@ def restore(rec: Record, _event: Event, now: float, policy: Policy) -> Record:
     return replace(
         restored(rec, now, policy),
         leases=0,
+        yielding=0,
         since=restored_moment(rec.since, now),
         woken_at=restored_moment(rec.woken_at, now),
         launched_at=restored_moment(rec.launched_at, now),

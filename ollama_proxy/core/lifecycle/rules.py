@@ -35,7 +35,7 @@ from ollama_proxy.core.lifecycle.record import (
     Stage,
     State,
 )
-from ollama_proxy.core.lifecycle.stopping import failing, stopping
+from ollama_proxy.core.lifecycle.stopping import failing, retiring, stopping
 
 
 def stay(rec: Record, _event: Event, _now: float, _policy: Policy) -> Record:
@@ -201,11 +201,11 @@ def tick_starting(rec: Record, _event: Event, now: float, policy: Policy) -> Rec
 
 
 def tick_ready(rec: Record, event: Event, now: float, policy: Policy) -> Record:
-    """Stop an instance that is idle or too old; forgive failures in time."""
+    """End an instance that is idle or too old; forgive failures in time."""
     if now >= end_of_life(rec, policy):
         return drain(rec, event, now, policy)
     if is_idle(rec, now, policy):
-        return stopping(rec, now, policy, failures=0)
+        return retiring(rec, now, policy)
     if rec.failures and now >= rec.since + policy.stable_s:
         return replace(rec, failures=0)
     return rec

@@ -36,6 +36,17 @@ def stopping(
     return with_lockout(ended, now, policy)
 
 
+def retiring(rec: Record, now: float, policy: Policy) -> Record:
+    """Return the record of an instance whose idle time is over.
+
+    Requests that did not keep it may still run there: these get the time that requests
+    get when an instance is stopped.
+    """
+    if not rec.leases:
+        return stopping(rec, now, policy, failures=0)
+    return replace(rec, state=State.DRAINING, since=now, failures=0)
+
+
 def failing(rec: Record, fault: Fault, now: float, policy: Policy) -> Record:
     """Return the record after a failed launch: its remains are stopped, it counts."""
     fault = judged(fault, rec.fault, policy)

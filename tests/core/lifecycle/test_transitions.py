@@ -383,11 +383,13 @@ EVENTS: tuple[Event, ...] = (
     Gone(TWO),
     StopFailed(ONE, "denied"),
     LeaseGranted(ONE),
+    LeaseGranted(ONE, yields=True),
     LeaseGranted(TWO),
     Used(ONE),
     Used(TWO),
     Released(ONE),
     Released(ONE, used=True),
+    Released(ONE, yields=True),
     Released(TWO),
     StopRequested(),
     Restored(),
@@ -440,7 +442,7 @@ def test_when_the_world_goes_quiet_nothing_is_left(
         now += 3600.0
         while record.leases:
             assert record.launch_id is not None
-            done = Released(record.launch_id)
+            done = Released(record.launch_id, yields=record.yielding > 0)
             record = step(record, done, now=now, policy=POLICY).record
         match step(record, Tick(), now=now, policy=POLICY).command:
             case Stop(launch_id):
