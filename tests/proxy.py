@@ -23,7 +23,7 @@ from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Backend
-from ollama_proxy.server.access import AccessRule
+from ollama_proxy.server.access import AccessRule, Identify, take_anyone
 from ollama_proxy.server.binding import bind
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.hold_policy import HoldPolicy
@@ -122,6 +122,7 @@ async def running_proxy(
     hold: HoldPolicy | None = None,
     hosts: HostPolicy | None = None,
     access_rules: Sequence[AccessRule] = (),
+    identify: Identify = take_anyone,
     drain_timeout_s: float = 0.2,
     timing: Timing = STANDARD,
     **env: str,
@@ -153,6 +154,7 @@ async def running_proxy(
         hold=hold,
         hosts=hosts,
         access_rules=access_rules,
+        identify=identify,
         timing=timing,
     )
     runner = open_runner(app, drain_timeout_s=drain_timeout_s)

@@ -23,7 +23,7 @@ from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
-from ollama_proxy.server.access import AccessControl, AccessRule
+from ollama_proxy.server.access import AccessControl, AccessRule, Identify, take_anyone
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.admin.pool_orders import PoolOrders
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
@@ -86,6 +86,7 @@ def build_app(
     hold: HoldPolicy | None = None,
     hosts: HostPolicy | None = None,
     access_rules: Sequence[AccessRule] = (),
+    identify: Identify = take_anyone,
     neighbours: Neighbours | None = None,
     timing: Timing = STANDARD,
 ) -> web.Application:
@@ -94,6 +95,7 @@ def build_app(
     Call it in a running event loop, which the client sessions need. ``hold``: how
     requests wait, if not as the settings say. ``hosts``: the rules for ``Host`` if the
     proxy listens on loopback only. ``access_rules``: additional checks of each request.
+    ``identify``: tells the caller of a request, or refuses it.
     ``timing``: pauses and time-outs that no setting changes.
     """
     fleet = build_fleet(
@@ -101,7 +103,7 @@ def build_app(
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
     services = _services(fleet.shared, pools)
-    access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules)
+    access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
     app[PARTS] = _parts(fleet, services, access)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.headers import Headers, preferred_wait_s
 
 
@@ -18,7 +19,21 @@ class HoldPolicy:
     silent_s: float = 25.0
     beat_s: float = 15.0
 
-    def granted_s(self, headers: Headers) -> float:
+    def granted_s(self, headers: Headers, caller: Caller) -> float:
         """Return how long a request may wait, by its ``Prefer`` if it has one."""
         preferred_s = preferred_wait_s(headers)
-        return self.hold_s if preferred_s is None else min(preferred_s, self.max_hold_s)
+        if preferred_s is None:
+            return self.held_s(caller)
+        return _at_most(caller, min(preferred_s, self.max_hold_s))
+
+    def held_s(self, caller: Caller) -> float:
+        """Return how long a request without ``Prefer`` may wait."""
+        return _at_most(caller, self.hold_s)
+
+
+def _at_most(caller: Caller, wait_s: float) -> float:
+    """Shorten a wait to what the caller's key allows."""
+    key = caller.key
+    if key is None or key.rights.max_hold_s is None:
+        return wait_s
+    return min(wait_s, key.rights.max_hold_s)

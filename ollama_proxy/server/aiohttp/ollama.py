@@ -55,7 +55,8 @@ class OllamaHandler:
         context.named_pool = request.headers.get(POOL_HEADER, "")
         marks = request.headers.getall(VIA, ())
         context.objection = services.mark.objection(marks)
-        context.may_wait_s = context.served.hold.granted_s(request.headers)
+        hold_policy, caller = context.served.hold, context.caller
+        context.may_wait_s = hold_policy.granted_s(request.headers, caller)
         body = RequestBody(request, services.budget, stall_s=services.stall_s)
         context.body = body
         hold: Hold | None = None
@@ -232,7 +233,8 @@ class OllamaHandler:
         match plan:
             case Choose():
                 context.choose(plan, self._services.pools[plan.pool])
-                context.may_wait_s = context.served.hold.granted_s(request.headers)
+                hold_policy, caller = context.served.hold, context.caller
+                context.may_wait_s = hold_policy.granted_s(request.headers, caller)
             case Seek():
                 context.sought = True
                 await body.seek(partial(is_seen, context.route), SOUGHT_BYTES)

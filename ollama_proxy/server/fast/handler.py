@@ -79,7 +79,6 @@ class FastPath:
             request.agent,
             route,
             request.body,
-            may_wait_s=pools.first.hold.hold_s,
             request_id=draw_request_id(),
             target=request.target,
             served=pools.first,
@@ -88,6 +87,7 @@ class FastPath:
         if isinstance(told, Reply):
             return self._send(client, context, self._encoded(context, told))
         context.caller = told
+        context.may_wait_s = pools.first.hold.held_s(told)
         if request.marks:
             context.objection = self._services.mark.objection(request.marks)
         return self._carry_out(client, request, context)
@@ -122,7 +122,7 @@ class FastPath:
         plan = decide(context, context.served.fleet)
         while isinstance(plan, Choose):
             context.choose(plan, self._services.pools[plan.pool])
-            context.may_wait_s = context.served.hold.hold_s
+            context.may_wait_s = context.served.hold.held_s(context.caller)
             plan = decide(context, context.served.fleet)
         return plan
 

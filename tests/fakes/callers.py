@@ -1,0 +1,23 @@
+"""Callers with keys, without a keyring: a request's ``Bearer`` is a key's name."""
+
+from ollama_proxy.core.access.keys import Caller, Key, KeyId, Rights
+from ollama_proxy.server.access import AccessFacts
+
+
+class Callers:
+    """Identifies callers by name; one without a key is known by its address."""
+
+    def __init__(self, **rights: Rights) -> None:
+        self.keys = {
+            name: Key(KeyId(f"{number:08x}"), name, b"", its)
+            for number, (name, its) in enumerate(rights.items())
+        }
+
+    def __call__(self, facts: AccessFacts) -> Caller:
+        name = facts.headers.get("Authorization", "").removeprefix("Bearer ")
+        return Caller(facts.peer, self.keys.get(name))
+
+
+def bearer(name: str) -> dict[str, str]:
+    """Return the header of a request that a caller sends."""
+    return {"Authorization": f"Bearer {name}"}
