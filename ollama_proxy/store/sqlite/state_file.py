@@ -33,6 +33,8 @@ _SCANNED_BYTES = 64 * 1024 * 1024
 _DAMAGED = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ  # the file was truncated
 _KEPT_BESIDE = ("-wal", "-shm")
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What a damaged file raises: SQLite's words may name a table whose name is damaged."""
 
 
 @dataclass(slots=True)
@@ -64,13 +66,13 @@ def open_state(path: Path, now: float) -> Opened:
         if not damage:
             return Opened(db)
         db.close()
-    except sqlite3.Error as error:
+    except _FAULTS as error:
         if not _is_damage(error):
             raise _unusable(path, error) from error
         damage = str(error)
     try:
         return _made_anew(path, damage, now)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, *_FAULTS) as error:
         raise _unusable(path, error) from error
 
 
@@ -94,6 +96,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except UnicodeDecodeError:
+        db.close()
+        raise
     except sqlite3.OperationalError as error:
         db.close()
         if _is_damage(error) or not path.exists() or not path.stat().st_size:
@@ -106,8 +111,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: Exception) -> bool:
     """Tell a damaged file from a machine that does not let us read it."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF in _DAMAGED or code == _SHORT_READ)
 
@@ -172,7 +179,7 @@ def _copy_rows(copy: Path, db: sqlite3.Connection) -> list[str]:
     with contextlib.closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as old:
         try:
             there = columns_of(old)
-        except sqlite3.Error:
+        except _FAULTS:
             return ["everything"]
         with db:
             for table, columns in columns_of(db).items():
@@ -197,7 +204,7 @@ def _copy_table(
             for row in _rows(old, query + order):
                 with contextlib.suppress(sqlite3.IntegrityError):
                     db.execute(insert, row)
-        except sqlite3.Error:
+        except _FAULTS:
             continue
         return True
     return False

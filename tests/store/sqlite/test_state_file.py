@@ -383,3 +383,25 @@ def test_a_purchase_that_can_not_be_read_hides_no_other(broken: bytes) -> None:
     # It may have been bought a moment ago, so it is looked for as long as one of these.
     assert journal.get(LaunchId("l1")) == ProvisioningRecord("", attempted_at=1000.0)
     assert journal.book.locations == ("at-vie-2",)
+
+
+@pytest.mark.parametrize(
+    ("said", "damaged"),
+    [
+        (b"CREATE TABLE journal", b"CREATE \x85ABLE journal"),
+        (b"journaljournal", b"jou\xc3naljournal"),
+    ],
+)
+def test_damage_in_the_schema_whose_error_is_no_text_is_mended(
+    folder: Path, said: bytes, damaged: bytes
+) -> None:
+    """SQLite quotes the damaged bytes."""
+    with closing(SqliteStore(folder)) as store:
+        owner_id = store.owner_id
+    path = folder / "state.sqlite3"
+    raw = path.read_bytes()
+    assert said in raw
+    path.write_bytes(raw.replace(said, damaged))
+    with closing(SqliteStore(folder)) as store:
+        assert store.owner_id == owner_id
+        assert store.damage
