@@ -9,6 +9,7 @@ class MemoryKeys:
     """Holds the keys of clients, and a line for each use of an administrative right."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._keys: dict[KeyId, Key] = {}
         self._are_keys_needed = False
         self._audit: list[AuditLine] = []

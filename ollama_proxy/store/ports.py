@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from ollama_proxy.base.clock import MarkStore
 from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import Key, KeyId
+from ollama_proxy.core.access.usage import UsageField, UsageRow
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.catalog import Snapshot
@@ -45,6 +46,7 @@ __all__ = [
     "RecordStore",
     "StageHistory",
     "Store",
+    "UsageStore",
 ]
 
 PLACES: Final = 16
@@ -175,6 +177,30 @@ class Ownership(Protocol):
         """
 
 
+class UsageStore(Protocol):
+    """Keeps what keys used, by day, key and model."""
+
+    def add_usage(self, rows: Collection[UsageRow]) -> None:
+        """Add each row to the one of its day, key and model, all or none.
+
+        Raises `StoreError`.
+        """
+
+    def usage(
+        self, since: str, key_id: KeyId | None, by: Collection[UsageField]
+    ) -> list[UsageRow]:
+        """Return sums since a day, of one key or of all, as `sum_rows` does.
+
+        Raises `StoreError`.
+        """
+
+    def trim_usage(self, since: str, most: int) -> None:
+        """Forget what is older than a day, and the oldest rows beyond ``most``.
+
+        Raises `StoreError`.
+        """
+
+
 class Health(Protocol):
     """Reports faults of a store."""
 
@@ -194,6 +220,7 @@ class Store(
     Journal,
     AuditStore,
     KeyStore,
+    UsageStore,
     ModelStore,
     Places,
     NoteStore,

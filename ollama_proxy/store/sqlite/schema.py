@@ -82,6 +82,15 @@ MIGRATIONS: Final = (
         detail TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE usage (
+        day TEXT NOT NULL, key_id TEXT NOT NULL, key_name TEXT NOT NULL,
+        model TEXT NOT NULL, requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL, estimated INTEGER NOT NULL,
+        seconds REAL NOT NULL, refused INTEGER NOT NULL,
+        PRIMARY KEY (day, key_id, model)
+    );
+    """,
 )
 """One script per version of the schema; the position is the version before it."""
 

@@ -2,8 +2,9 @@
 
 It holds the owner id, the record of every slot (the intended and known state of its
 instance), a journal of transitions, the catalogues, durations of launches, the models
-that clients added, the keys of clients and the audit. Writes are synchronous and few. A
-record is on disk before its cloud is called; if the write fails, the call is not made.
+that clients added, the keys of clients, what they used, and the audit. Writes are
+synchronous and few. A record is on disk before its cloud is called; if the write fails,
+the call is not made.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ from ollama_proxy.store.sqlite.models import SqliteModels
 from ollama_proxy.store.sqlite.notes import SqliteNotes
 from ollama_proxy.store.sqlite.ownership import SqliteOwnership
 from ollama_proxy.store.sqlite.places import SqlitePlaces
+from ollama_proxy.store.sqlite.usage import SqliteUsage
 from ollama_proxy.store.state_folder import take_folder
 
 
@@ -31,6 +33,7 @@ class SqliteStore(
     SqliteNotes,
     SqliteKeys,
     SqliteAudit,
+    SqliteUsage,
 ):
     """Keeps the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 
