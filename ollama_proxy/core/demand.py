@@ -5,6 +5,7 @@ Times are arguments. Memory is bounded, however much arrives.
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 SERVICE_PRIOR_S = 20.0
 """How long a request takes up its slot, until one was measured."""
@@ -26,6 +27,18 @@ def boot_prior_s(*, is_external: bool, is_child: bool) -> float:
     if is_external:
         return _EXTERNAL_BOOT_S
     return _CHILD_BOOT_S if is_child else _CLOUD_BOOT_S
+
+
+@dataclass(slots=True)
+class Arrival:
+    """Tells from which client a request is, and whether the request is counted.
+
+    ``client``: its key or address; None: unknown. One arrival belongs to one request,
+    however often that asks for an instance.
+    """
+
+    client: Hashable = None
+    is_counted: bool = False
 
 
 class DemandMeter:
@@ -73,13 +86,20 @@ class DemandMeter:
         if len(self._refused) > _CLIENTS:
             self._refused.popitem(last=False)
 
-    def deferred(self, client: Hashable, now: float) -> None:
-        """Record that a client asked and got no slot yet: its next arrival is the same.
+    def note(self, arrival: Arrival, now: float) -> None:
+        """Count a request once, however often it asks."""
+        if not arrival.is_counted:
+            arrival.is_counted = True
+            self.arrived(arrival.client, now)
 
-        It waits for one, or comes back after our 503.
+    def note_refused(self, arrival: Arrival, now: float) -> None:
+        """Take in that we answered a counted request 503.
+
+        If it asks again after all, that is the retry.
         """
-        self.arrived(client, now)
-        self.refused(client, now)
+        if arrival.is_counted:
+            arrival.is_counted = False
+            self.refused(arrival.client, now)
 
     def served(self, slot_s: float) -> None:
         """Record how long a request occupied its slot.

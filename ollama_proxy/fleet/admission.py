@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.base.errors import HoldLimitError
+from ollama_proxy.core.demand import Arrival, DemandMeter
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.fleet.joiner import Joiner
@@ -60,19 +61,43 @@ class Admission:
         model: str | None = None,
         takes_slot: bool = True,
         yields: bool = False,
+        arrival: Arrival | None = None,
     ) -> Lease | None:
         """Claim the ready instance that will answer soonest, if there is one.
 
         ``only``: that one. ``yields``: the request may not wake one, and keeps none. A
-        request that ``takes_slot`` has to wait if all slots are
-        taken, or if others wait for one.
+        request that ``takes_slot`` has to wait if all slots are taken, or if others
+        wait for one. ``arrival``: that of the request; without it, the request is
+        counted each time it asks.
         """
+        lease = self._claim(only, model=model, takes_slot=takes_slot, yields=yields)
+        if lease is not None and takes_slot and not yields:
+            self._count(arrival or Arrival())
+        return lease
+
+    def _claim(
+        self,
+        only: LaunchId | None,
+        *,
+        model: str | None,
+        takes_slot: bool,
+        yields: bool,
+    ) -> Lease | None:
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
         own = only is None and self._has_to_be_own(model)
         return self._leasing.claim(
             only, model=model, takes_slot=takes_slot, own=own, yields=yields
         )
+
+    def _count(self, arrival: Arrival) -> None:
+        if self._leasing.is_measured:
+            self._meter.note(arrival, self._clock.now())
+
+    def note_refused(self, arrival: Arrival) -> None:
+        """Take in that a request gets no lease: the next of its client is its retry."""
+        self._count(arrival)
+        self._meter.note_refused(arrival, self._clock.now())
 
     def _has_to_be_own(self, model: str | None) -> bool:
         """Tell whether only an instance of ours can answer for a model."""
@@ -89,6 +114,7 @@ class Admission:
         takes_slot: bool = True,
         ticket: Ticket | None = None,
         yields: bool = False,
+        arrival: Arrival | None = None,
     ) -> Lease | None:
         """Claim a ready instance; wake and wait for one if there is none.
 
@@ -101,17 +127,54 @@ class Admission:
         Returns None if there is no instance after ``wait_s`` seconds, or as soon as it
         is certain that there will be none. Raises `HoldLimitError` if too many requests
         wait already, `StoreError` if the wake could not be written to disk.
+
+        It is counted when it asks, not when it gets its slot: a queue that lasts would
+        hide how much arrives. One that only one instance can serve asks for no other,
+        so it counts with its slot.
         """
-        joins = joins or yields
+        arrival, is_demand = arrival or Arrival(), takes_slot and not yields
+        if is_demand and only is None:
+            self._count(arrival)
+        try:
+            lease = await self._claim_or_wait(
+                model,
+                wait_s=wait_s,
+                load=load,
+                joins=joins or yields,
+                only=only,
+                takes_slot=takes_slot,
+                ticket=ticket,
+                yields=yields,
+            )
+        except HoldLimitError:
+            self._meter.note_refused(arrival, self._clock.now())
+            raise
+        if lease is None:
+            self._meter.note_refused(arrival, self._clock.now())
+        elif is_demand:
+            self._count(arrival)
+        return lease
+
+    async def _claim_or_wait(
+        self,
+        model: str | None,
+        *,
+        wait_s: float,
+        load: LoadWish | None,
+        joins: bool,
+        only: LaunchId | None,
+        takes_slot: bool,
+        ticket: Ticket | None,
+        yields: bool,
+    ) -> Lease | None:
+        """Do the same as `lease`, without counting the request."""
         claim = partial(
-            self.try_lease, only, model=model, takes_slot=takes_slot, yields=yields
+            self._claim, only, model=model, takes_slot=takes_slot, yields=yields
         )
         if (lease := claim()) is not None:
             return lease
         own = only is None and self._has_to_be_own(model)
         is_ready = partial(self._leasing.has_any_for, only, own=own, yields=yields)
-        if takes_slot and only is None and not yields:
-            self._meter.deferred(None, self._clock.now())
         if not is_ready():
             wait_s = await self.request_instance(
                 model, wait_s=wait_s, load=load, joins=joins

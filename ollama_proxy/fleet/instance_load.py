@@ -78,8 +78,6 @@ class InstanceLoad:
         self.candidate.in_flight += 1
         self.candidate.service_s = self._meter.service_s
         now = self._clock.now()
-        if is_demand:
-            self._meter.arrived(None, now)
         name = None if model is None else full_model_name(model)
         loads = name is not None and name not in self._kept(now)
         self._work[request] = _Work(now, name, loads, is_demand)

@@ -22,6 +22,7 @@ class Leasing:
 
     ``freed`` is called whenever a slot becomes free, ``served`` once a request is being
     answered. ``is_limited``: some instances get only so many requests at a time.
+    ``is_measured``: there are several, so what they work at is measured.
     ``is_packing``: there are more instances than needed, so the fullest gets the next.
     """
 
@@ -38,14 +39,14 @@ class Leasing:
         self.is_limited = any(one.offer.slots is not None for one in controllers)
         self.is_packing = False
         self._cursor = 0
-        has_several = len(controllers) > 1
+        self.is_measured = len(controllers) > 1
         self._leases = {
             one: Leases(
                 one,
                 clock,
-                load=_load_of(one, meter, clock) if has_several else None,
+                load=_load_of(one, meter, clock) if self.is_measured else None,
                 freed=freed if self.is_limited else None,
-                served=served if has_several else None,
+                served=served if self.is_measured else None,
             )
             for one in controllers
         }

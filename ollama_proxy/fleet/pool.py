@@ -40,8 +40,8 @@ from ollama_proxy.fleet.wakes import LEAVING
 class Pool:
     """Holds instances by slot, leases on them, and the requests that wait for one.
 
-    ``try_lease``, ``lease``, ``request_instance`` and ``try_request_instance`` are
-    methods of its `Admission`.
+    ``try_lease``, ``lease``, ``note_refused``, ``request_instance`` and
+    ``try_request_instance`` are methods of its `Admission`.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Pool:
         )
         self.try_lease = self._admission.try_lease
         self.lease = self._admission.lease
+        self.note_refused = self._admission.note_refused
         self.request_instance = self._admission.request_instance
         self.try_request_instance = self._admission.try_request_instance
         for controller in self.controllers:

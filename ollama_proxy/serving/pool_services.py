@@ -68,7 +68,10 @@ class PoolServices:
         """Lease the instance that a plan counts on; None if none is ready now."""
         if isinstance(plan, Relay):
             return self.pool.try_lease(
-                context.only, model=context.model, takes_slot=context.takes_slot
+                context.only,
+                model=context.model,
+                takes_slot=context.takes_slot,
+                arrival=context.arrival,
             )
         return self.pool.observe(context.only)
 
@@ -77,6 +80,12 @@ class PoolServices:
         if context.admitted is None and wait.seeks:
             self.unknown.note_wake(wait.seeks)
         context.admit(wait)
+
+    def note_retry(self, context: RequestContext) -> None:
+        """Take in that a request is asked again: after a 503, or by another server."""
+        is_demand = context.takes_slot and context.caller.may_wake
+        if is_demand and context.only is None:
+            self.pool.note_refused(context.arrival)
 
     def learn(self, context: RequestContext, answer: Any, on: LaunchId) -> None:
         """Learn from an instance's own answer which routes, models and files it has.

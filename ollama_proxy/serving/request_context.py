@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ollama_proxy.core.access.keys import NOBODY, Caller
+from ollama_proxy.core.demand import Arrival
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import Choose, Facts, Wait
@@ -33,7 +34,7 @@ class RequestContext(Facts):
     ``served``: the pool that serves it. ``target``: path and query as the client sent
     them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
     ``caller``: its key and address. ``begun_at``: when its task began, in time of the
-    event loop.
+    event loop. ``arrival``: the request as its pool counts it.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -45,6 +46,7 @@ class RequestContext(Facts):
     caller: Caller = NOBODY
     begun_at: float = 0.0
     stage: Stage = Stage.ARRIVING
+    arrival: Arrival = field(default_factory=Arrival)
 
     @property
     def model(self) -> str | None:
@@ -57,6 +59,11 @@ class RequestContext(Facts):
     def takes_slot(self) -> bool:
         """Tell whether it is one of the requests that an instance gets only few of."""
         return self.route.kind is Kind.INFERENCE
+
+    def identify(self, caller: Caller) -> None:
+        """Record the caller: the request is counted under its key or address."""
+        self.caller = caller
+        self.arrival.client = caller.name or caller.address
 
     def choose(self, plan: Choose, served: "PoolServices") -> None:
         """Have the request served by a pool, and by one instance of it if it needs to.

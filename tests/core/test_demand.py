@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_proxy.core.demand import SERVICE_PRIOR_S, DemandMeter, boot_prior_s
+from ollama_proxy.core.demand import SERVICE_PRIOR_S, Arrival, DemandMeter, boot_prior_s
 
 
 def test_the_load_is_the_arrivals_of_a_window_times_what_each_takes() -> None:
@@ -42,12 +42,23 @@ def test_a_client_with_two_refused_requests_retries_both() -> None:
     assert meter.load(20.0, 30.0) == pytest.approx(3 * 20.0 / 120.0)
 
 
-def test_a_request_that_waits_counts_when_it_asks_and_not_again_with_its_slot() -> None:
+def test_one_request_counts_once_however_often_it_asks() -> None:
+    meter, request = DemandMeter(), Arrival("a client")
+    for second in (0.0, 10.0, 20.0):  # it waits, fails on an instance, waits again
+        meter.note(request, second)
+
+    assert meter.load(60.0, 30.0) == pytest.approx(20.0 / 120.0)
+
+
+def test_a_retry_is_the_next_request_of_its_client_or_the_same_one() -> None:
     meter = DemandMeter()
-    for second in (0.0, 10.0, 20.0):  # held, told to come back, held again
-        meter.deferred("any client", second)
-    meter.arrived("any client", 30.0)
-    meter.arrived("any client", 40.0)
+    refused, unknown = Arrival("a client"), Arrival("a client")
+    meter.note(refused, 0.0)
+    meter.note_refused(refused, 0.0)
+    meter.note_refused(unknown, 0.0)  # it was never counted
+    meter.note(refused, 10.0)
+    assert meter.load(20.0, 30.0) == pytest.approx(20.0 / 120.0)
+    meter.note(Arrival("a client"), 20.0)
 
     assert meter.load(60.0, 30.0) == pytest.approx(2 * 20.0 / 120.0)
 

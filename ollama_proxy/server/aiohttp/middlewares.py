@@ -99,7 +99,7 @@ def _check(
     told = access.check(facts)
     refused = told if isinstance(told, Reply) else None
     if isinstance(told, Caller):
-        context.caller = told
+        context.identify(told)
     # The response to a preflight has its CORS headers already.
     if facts.origin and (refused is None or context.method != "OPTIONS"):
         request[CORS] = access.cors_headers(facts)

@@ -149,6 +149,7 @@ class OllamaHandler:
             only=only,
             takes_slot=context.takes_slot,
             ticket=hold.ticket,
+            arrival=context.arrival,
         )
         try:
             return await hold.wait(leasing)

@@ -86,7 +86,7 @@ class FastPath:
         )
         if isinstance(told, Reply):
             return self._send(client, context, self._encoded(context, told))
-        context.caller = told
+        context.identify(told)
         context.may_wait_s = pools.first.hold.held_s(told)
         if request.marks:
             context.objection = self._services.mark.objection(request.marks)
@@ -168,6 +168,7 @@ class FastPath:
         if left_s > 0:
             return None
         self._services.metrics.wait.observe(context.wait_s)
+        context.served.note_retry(context)
         return self._unavailable(context, Unavailable(context.problem))
 
     def _unavailable(self, context: RequestContext, plan: Unavailable) -> Encoded:
@@ -296,6 +297,7 @@ class FastPath:
         """Return an answer in place of an instance's; None if it may be sent again."""
         context.note_failure(str(error), may_be_done=error.arrived)
         if context.route.counts_as_use and not error.arrived:
+            context.served.note_retry(context)
             return None  # aiohttp's server sends it again
         return self._answer(context, decide(context, context.served.fleet))
 
