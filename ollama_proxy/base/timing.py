@@ -56,6 +56,11 @@ class Timing:
     - ``catalog_ask_s``: limit of one refresh. After a failed one there is a pause of
       ``catalog_pause_s``, doubled up to ``catalog_pause_max_s``.
 
+    What keys used:
+
+    - ``usage_flush_s``: interval of writing it; a process that is killed loses what was
+      not written. ``usage_trim_s``: of removing rows of long ago.
+
     The control socket:
 
     - ``order_read_s``: limit of the wait for an order; ``order_tell_s``: of the wait
@@ -103,6 +108,9 @@ class Timing:
     catalog_ask_s: float = 60.0
     catalog_pause_s: float = 1.0
     catalog_pause_max_s: float = 60.0
+
+    usage_flush_s: float = 10.0
+    usage_trim_s: float = 3600.0
 
     order_read_s: float = 10.0
     order_tell_s: float = 10.0

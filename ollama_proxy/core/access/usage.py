@@ -1,13 +1,13 @@
 """Count what a key used: one row for each day, key and model. Values only."""
 
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from ollama_proxy.core.access.keys import KeyId
+from ollama_proxy.core.ollama.model_names import full_model_name
 
 NO_MODEL: Final = ""
 """Stands for the model of a request whose model is not known, or does not exist."""
@@ -26,6 +26,8 @@ DAYS_KEPT: Final = 400
 
 ROWS_KEPT: Final = 200_000
 """How many rows are kept at most, some 20 MB: the newest days."""
+
+_LONGEST_LOOK = 1024
 
 
 class UsageField(StrEnum):
@@ -107,13 +109,11 @@ def sum_rows(rows: Iterable[UsageRow], by: Collection[UsageField]) -> list[Usage
     return [sums[identity] for identity in sorted(sums)]
 
 
-def day_of(date: float) -> str:
-    """Return the day of UTC of a date in seconds since 1970."""
-    return datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%d")
-
-
-def day_before(date: float, days: int) -> str:
-    """Return the day so many days before that of a date."""
-    return (datetime.fromtimestamp(date, UTC) - timedelta(days=days)).strftime(
-        "%Y-%m-%d"
-    )
+def row_model(name: str) -> str:
+    """Return the model of a row: as Ollama resolves it, cut, and safe to print."""
+    if not name:
+        return NO_MODEL
+    full = full_model_name(name[:_LONGEST_LOOK])[:LONGEST_MODEL]
+    if full.isprintable():
+        return full
+    return "".join(one if one.isprintable() else "?" for one in full)

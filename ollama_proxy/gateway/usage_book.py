@@ -1,0 +1,196 @@
+"""Add up what each key uses, and write it in batches.
+
+A process that is killed loses the batch that was not written yet: at most what was used
+in ten seconds. The limits of keys do not depend on it: see `key_limits`.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Collection
+from typing import Final
+
+import msgspec
+import structlog
+
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.base.timing import STANDARD, Timing
+from ollama_proxy.core.access.days import utc_day
+from ollama_proxy.core.access.keys import Key, KeyId
+from ollama_proxy.core.access.token_figures import Tokens
+from ollama_proxy.core.access.usage import (
+    BY_ALL,
+    DAYS_KEPT,
+    MODELS_OF_KEY,
+    NO_MODEL,
+    OTHER_MODELS,
+    ROWS_KEPT,
+    UsageField,
+    UsageRow,
+    row_model,
+    sum_rows,
+)
+from ollama_proxy.store.ports import UsageStore
+
+BATCH_ROWS: Final = 500
+"""How many rows are added up before they are written ahead of time."""
+
+UNWRITTEN_ROWS: Final = 5000
+"""How many rows are held while the store can't be written; more are lost."""
+
+_DAY_S = 86_400.0
+
+
+class UsageBook:
+    """Holds what was used since the last write, by day, key and model.
+
+    ``observe`` is called with each request's part, for the metrics.
+    """
+
+    def __init__(
+        self,
+        store: UsageStore,
+        clock: Clock,
+        observe: Callable[[UsageRow], None],
+        *,
+        timing: Timing = STANDARD,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._observe = observe
+        self._timing = timing
+        self._unwritten: dict[tuple[str, str, str], UsageRow] = {}
+        self._day = ""
+        self._models: dict[KeyId, set[str]] = {}
+        self._trimmed_at = -math.inf
+        self._is_due = asyncio.Event()
+        self._tasks = TaskOwner()
+        self._log = structlog.get_logger()
+
+    def start(self) -> None:
+        """Begin to write what is added, in batches."""
+        self._tasks.spawn(self._run(), name="usage")
+
+    async def aclose(self) -> None:
+        """Write what is left, and end."""
+        await self._tasks.aclose()
+        self.flush()
+
+    def add(
+        self, key: Key, model: str, tokens: Tokens, seconds: float, *, is_served: bool
+    ) -> None:
+        """Add a request that was sent to an instance.
+
+        ``is_served``: the answer shows that the model exists. A client may invent any
+        number of names, so others get no row.
+        """
+        self._add(
+            UsageRow(
+                key_id=key.id,
+                key_name=key.name,
+                model=row_model(model),
+                requests=1,
+                prompt_tokens=tokens.prompt,
+                output_tokens=tokens.output,
+                estimated=tokens.estimated,
+                seconds=max(seconds, 0.0),
+            ),
+            is_served=is_served,
+        )
+
+    def refuse(self, key: Key, model: str = "") -> None:
+        """Add a request that was refused because of its key."""
+        refused = UsageRow(
+            key_id=key.id, key_name=key.name, model=row_model(model), refused=1
+        )
+        self._add(refused, is_served=False)
+
+    def usage(
+        self, days: int, key_id: KeyId | None, by: Collection[UsageField]
+    ) -> list[UsageRow]:
+        """Return the sums of the last days, today included, of one key or of all.
+
+        Raises `StoreError`.
+        """
+        since = utc_day(self._clock.wall() - (days - 1) * _DAY_S)
+        written = self._store.usage(since, key_id, by)
+        unwritten = (
+            row
+            for row in self._unwritten.values()
+            if row.day >= since and key_id in {None, row.key_id}
+        )
+        return sum_rows([*written, *unwritten], by)
+
+    def flush(self) -> None:
+        """Write what was added since the last time; it is kept if that fails."""
+        if not self._unwritten:
+            return
+        try:
+            self._store.add_usage(list(self._unwritten.values()))
+        except StoreError as error:
+            self._log.warning(log.USAGE_UNWRITTEN, error=str(error))
+            return
+        self._unwritten.clear()
+
+    async def _run(self) -> None:
+        while True:
+            self._trim()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.usage_flush_s):
+                    await self._is_due.wait()
+            self._is_due.clear()
+            self.flush()
+
+    def _trim(self) -> None:
+        """Have the store forget what is old, once an hour."""
+        now = self._clock.now()
+        if now - self._trimmed_at < self._timing.usage_trim_s:
+            return
+        self._trimmed_at = now
+        since = utc_day(self._clock.wall() - (DAYS_KEPT - 1) * _DAY_S)
+        with contextlib.suppress(StoreError):  # `flush` reports it
+            self._store.trim_usage(since, ROWS_KEPT)
+
+    def _add(self, part: UsageRow, *, is_served: bool) -> None:
+        day = utc_day(self._clock.wall())
+        model = self._row_of(day, part.key_id, part.model, is_served=is_served)
+        row = msgspec.structs.replace(part, day=day, model=model)
+        self._observe(row)
+        before = self._unwritten.get(row.identity)
+        if before is not None:
+            self._unwritten[row.identity] = before.plus(row)
+            return
+        if len(self._unwritten) >= UNWRITTEN_ROWS:
+            return
+        self._unwritten[row.identity] = row
+        if len(self._unwritten) == BATCH_ROWS:
+            self._is_due.set()
+
+    def _row_of(self, day: str, key_id: KeyId, model: str, *, is_served: bool) -> str:
+        """Return the model of the row that a request is added to."""
+        known = self._models_of(day, key_id)
+        if model in known:
+            return model
+        if not model or not is_served:
+            return NO_MODEL
+        if len(known) >= MODELS_OF_KEY:
+            return OTHER_MODELS
+        known.add(model)
+        return model
+
+    def _models_of(self, day: str, key_id: KeyId) -> set[str]:
+        """Return the models of a key that have a row today, after a restart as well."""
+        if day != self._day:
+            self._day = day
+            self._models.clear()
+        known = self._models.get(key_id)
+        if known is None:
+            known = self._models[key_id] = set()
+            with contextlib.suppress(StoreError):
+                rows = self._store.usage(day, key_id, BY_ALL)
+                known.update(row.model for row in rows if row.day == day)
+                known -= {NO_MODEL, OTHER_MODELS}
+        return known
