@@ -26,8 +26,10 @@ from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.server.access import AccessRule, Identify, take_anyone
 from ollama_proxy.server.binding import bind
 from ollama_proxy.server.listener import Runner
+from ollama_proxy.server.tls.watch import ServerCertificate
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.store.sqlite.store import SqliteStore
+from tests.certificates import WALL, PrivateCa
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream
 
@@ -125,13 +127,15 @@ async def running_proxy(
     identify: Identify = take_anyone,
     drain_timeout_s: float = 0.2,
     timing: Timing = STANDARD,
+    tls: PrivateCa | None = None,
     **env: str,
 ) -> AsyncIterator[RunningProxy]:
     """Run a proxy with its state in ``folder``; ``env`` are settings.
 
     ``backend`` is that of the first offer, ``backends`` those of all; ``file`` has more
-    settings.
+    settings. With ``tls`` it listens on TLS, by a certificate of that authority.
     """
+    certificate = ServerCertificate(tls.files, WALL) if tls is not None else None
     settings = load_settings(
         {
             "OLLAMA_PROXY_STATE_DIR": str(folder),
@@ -160,10 +164,13 @@ async def running_proxy(
     runner = open_runner(app, drain_timeout_s=drain_timeout_s)
     await runner.setup()
     bound = bind(Listen(host="127.0.0.1", port=0))
-    await runner.listen(bound, backlog=128)
+    await runner.listen(bound, backlog=128, certificate=certificate)
     port = bound.getsockname()[1]
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-        url = f"http://127.0.0.1:{port}"
+    connector = aiohttp.TCPConnector(ssl=True if tls is None else tls.trusting())
+    async with aiohttp.ClientSession(
+        auto_decompress=False, connector=connector
+    ) as session:
+        url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
         try:
             yield RunningProxy(url, port, app[PARTS], session, store, runner, folder)
         finally:
@@ -178,7 +185,11 @@ async def running_proxy(
 
 @contextlib.asynccontextmanager
 async def relaying_proxy(
-    folder: Path, script: Script, *, drain_timeout_s: float = 0.2
+    folder: Path,
+    script: Script,
+    *,
+    drain_timeout_s: float = 0.2,
+    tls: PrivateCa | None = None,
 ) -> AsyncIterator[tuple[RawUpstream, RunningProxy]]:
     """Run a proxy before a ready instance that does what ``script`` says."""
     async with (
@@ -187,6 +198,7 @@ async def relaying_proxy(
             folder,
             backend=StaticBackend(upstream.url),
             drain_timeout_s=drain_timeout_s,
+            tls=tls,
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")

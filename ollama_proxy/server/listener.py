@@ -11,6 +11,8 @@ from aiohttp import web
 from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.server.aiohttp.behind import Behind
 from ollama_proxy.server.fast.connection import ClientConnection, FastPath
+from ollama_proxy.server.tls.listener import TlsListener
+from ollama_proxy.server.tls.watch import ServerCertificate
 
 _IDLE_S = 3600.0
 _SWEEP_S = 60.0
@@ -47,10 +49,17 @@ class Runner(web.AppRunner):
         self._all_gone = asyncio.Event()
         self._is_ending = False
         self._listening: asyncio.Server | None = None
+        self._on_tls: TlsListener | None = None
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def listen(self, bound: socket.socket, *, backlog: int) -> None:
-        """Take connections on a bound socket, after `setup`."""
+    async def listen(
+        self,
+        bound: socket.socket,
+        *,
+        backlog: int,
+        certificate: ServerCertificate | None = None,
+    ) -> None:
+        """Take connections on a bound socket, after `setup`; on TLS, if asked to."""
         server = self.server
         assert server is not None  # noqa: S101 - after `setup`
         keep_alive(bound)  # Linux copies it to accepted connections
@@ -71,7 +80,12 @@ class Runner(web.AppRunner):
 
         made = connect if self._fast_path is not None else connect_behind
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(made, sock=bound, backlog=backlog)
+        if certificate is None:
+            listening = loop.create_server(made, sock=bound, backlog=backlog)
+            self._listening = await listening
+        else:
+            self._on_tls = TlsListener(bound, certificate, made)
+            self._on_tls.start(backlog)
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 
     def _made(self, client: ClientConnection) -> None:
@@ -104,6 +118,8 @@ class Runner(web.AppRunner):
         """Take no more connections, let requests end, then end everything."""
         if self._listening is not None:
             self._listening.close()
+        if self._on_tls is not None:
+            await self._on_tls.aclose()
         if self._sweeping is not None:
             self._sweeping.cancel()
         await super().cleanup()

@@ -18,6 +18,7 @@ from ollama_proxy.core.ollama.routes import Family, Kind, allow_header
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT
 from ollama_proxy.server.aiohttp.request_stream import RequestStream
 from ollama_proxy.server.half_closed import MOMENT_S, patience_s
+from ollama_proxy.server.tls.transport import prepare_tls
 from ollama_proxy.serving.client_writer import reset
 from ollama_proxy.serving.metrics import Metrics
 
@@ -53,12 +54,14 @@ class Behind(asyncio.Protocol):
         self._under_way = 0
         self._request: web.Request | None = None
         self._half_closed_at = 0.0
+        self._is_tls = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the new connection alive; TCP probes notice a client that vanishes."""
         self.transport = cast("asyncio.Transport", transport)  # or uvloop's
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))
+        self._is_tls = prepare_tls(self.transport)
         self._server.connection_made(transport)
         if self._is_ending():  # it was accepted just before the end
             self.transport.close()
@@ -81,7 +84,12 @@ class Behind(asyncio.Protocol):
             reset(self)  # a response may have begun: too late for a refusal
 
     def eof_received(self) -> bool:
-        """Give a request in progress a moment: a half-closed client may still read."""
+        """Give a request in progress a moment: a half-closed client may still read.
+
+        On TLS asyncio closes the connection, whatever is returned.
+        """
+        if self._is_tls:
+            return False
         self._half_closed_at = asyncio.get_running_loop().time()
         return self._see_off()
 

@@ -14,6 +14,7 @@ from ollama_proxy.base.tasks import start_task
 from ollama_proxy.base.tcp_keep_alive import IS_INHERITED, keep_alive
 from ollama_proxy.server.fast.parser import PlainRequest, RequestParser
 from ollama_proxy.server.half_closed import patience_s
+from ollama_proxy.server.tls.transport import prepare_tls
 
 _REST_S = 1.0
 _LINGER_S = 2.0
@@ -59,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
+        self._is_tls = False
         self._is_last = False
         self._drops = False
         self._is_read = False
@@ -84,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # or uvloop's
         if not IS_INHERITED:
             keep_alive(transport.get_extra_info("socket"))
+        self._is_tls = prepare_tls(self._transport)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) and name else ""
         self._made(self)
@@ -105,8 +108,11 @@ class ClientConnection(asyncio.Protocol):
             self._early += data
 
     def eof_received(self) -> bool:
-        """Give a request in progress a moment: a half-closed client may still read."""
-        if self._serving is None:
+        """Give a request in progress a moment: a half-closed client may still read.
+
+        On TLS asyncio closes the connection, whatever is returned.
+        """
+        if self._serving is None or self._is_tls:
             return False
         loop = asyncio.get_running_loop()
         patience = patience_s(is_read=self._is_read, has_begun=self._has_begun)
@@ -171,10 +177,10 @@ class ClientConnection(asyncio.Protocol):
     def _end_request(self) -> None:
         """Prepare for the next request, which may have come already."""
         self._came.clear()
+        self.idle_since = asyncio.get_running_loop().time()
         if self._is_last:
             self.end()
             return
-        self.idle_since = asyncio.get_running_loop().time()
         if not self._early:
             self._end_if_left()
             return
@@ -220,8 +226,9 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if self._serving is not None or transport is None or transport.is_closing():
             return
-        if not self._drops:
+        if not self._drops or self._is_tls:
             transport.close()
+            self._await_close_notify()
             return
         # close() with unread bytes in the receive buffer makes the kernel send RST, and
         # the client then drops the end of the response. So half-close, and abort later.
@@ -229,6 +236,18 @@ class ClientConnection(asyncio.Protocol):
             transport.write_eof()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LINGER_S, self.abort)
+
+    def _await_close_notify(self) -> None:
+        """Close an idle connection on TLS soon, even if the client does not answer.
+
+        asyncio waits for the client's ``close_notify`` first, and many clients read
+        nothing until their next request. An answer of a moment ago may be unsent: then
+        asyncio's own limit holds.
+        """
+        loop = asyncio.get_running_loop()
+        if self._is_tls and self.idle_since + _LINGER_S < loop.time():
+            self._stop_timer()
+            self._timer = loop.call_later(_LINGER_S, self.abort)
 
     def abort(self) -> None:
         """Close it at once."""

@@ -1,0 +1,1 @@
+"""Serve clients on TLS: the certificate, its renewal, and handshakes."""
