@@ -80,6 +80,7 @@ FIREWALL_FAILED: Final = "firewall.failed"
 ANSWER_LOST: Final = "answer.lost"
 REQUEST_FAILED: Final = "request.failed"
 LIBRARY_WARNED: Final = "library.warned"
+ORDER_GIVEN: Final = "order.given"
 
 
 class RequestLog:

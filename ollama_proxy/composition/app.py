@@ -13,6 +13,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
+from ollama_proxy.composition.gateway import Gateway, build_gateway
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
@@ -25,6 +26,7 @@ from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessControl, AccessRule, Identify, take_anyone
 from ollama_proxy.server.admin.handlers import AdminHandlers
+from ollama_proxy.server.admin.keys import KeyOrders
 from ollama_proxy.server.admin.pool_orders import PoolOrders
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
@@ -61,6 +63,7 @@ class Parts:
     probing: aiohttp.ClientSession
     fast_path: FastPath | None
     redeployment: Redeployment
+    gateway: Gateway
 
     @property
     def pool(self) -> Pool:
@@ -102,12 +105,12 @@ def build_app(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
-    services = _services(fleet.shared, pools)
+    services, gateway = _services(fleet.shared, pools), build_gateway(store, clock)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
-    app[PARTS] = _parts(fleet, services, access)
-    app.add_routes(_own_routes(fleet, pools, neighbours))
+    app[PARTS] = _parts(fleet, services, access, gateway)
+    app.add_routes(_own_routes(fleet, pools, gateway, neighbours))
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
@@ -116,7 +119,7 @@ def build_app(
 
 
 def _own_routes(
-    fleet: Fleet, pools: PoolMap, neighbours: Neighbours | None
+    fleet: Fleet, pools: PoolMap, gateway: Gateway, neighbours: Neighbours | None
 ) -> list[web.RouteDef]:
     """Return the routes of the proxy's own endpoints."""
     shared, settings = fleet.shared, fleet.shared.settings
@@ -129,9 +132,15 @@ def _own_routes(
         neighbours=neighbours,
     )
     own = AdminHandlers(
-        pools=pools, status=status, metrics=shared.metrics, journal=shared.store
+        pools=pools,
+        status=status,
+        metrics=shared.metrics,
+        journal=shared.store,
+        audit=gateway.audit,
     )
-    return [*own.routes(), *PoolOrders(pools, status).routes()]
+    keys = KeyOrders(gateway.keyring, gateway.changes, shared.clock)
+    orders = PoolOrders(pools, status, gateway.audit)
+    return [*own.routes(), *orders.routes(), *keys.routes()]
 
 
 def _services(shared: Shared, pools: PoolMap) -> Services:
@@ -148,7 +157,9 @@ def _services(shared: Shared, pools: PoolMap) -> Services:
     )
 
 
-def _parts(fleet: Fleet, services: Services, access: AccessControl) -> Parts:
+def _parts(
+    fleet: Fleet, services: Services, access: AccessControl, gateway: Gateway
+) -> Parts:
     """Return what runs from the application's start to its end."""
     shared = fleet.shared
     is_fast = shared.settings.fast_path
@@ -163,6 +174,7 @@ def _parts(fleet: Fleet, services: Services, access: AccessControl) -> Parts:
             [one.pool for one in services.pools],
             redeployed=partial(_go_by_place, services.pools, fleet),
         ),
+        gateway,
     )
 
 

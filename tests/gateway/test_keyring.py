@@ -1,6 +1,6 @@
 """Which key a text is of, in memory: the one that the store or a file has."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -11,35 +11,13 @@ from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.gateway.key_text import digest_of, key_text
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.store.memory import MemoryStore
+from tests.gateway.rig import FullStore, SetClock
 
 LINE = AuditLine(1.0, "", "", "key add")
 TEXT = key_text(KeyId("0123abcd"), bytes(range(32)))
 NEWER = key_text(KeyId("0123abcd"), bytes(32))
 CHOSEN = "correct-horse-battery-staple-and-more"
 ADMIN = Rights(routes=frozenset({RouteClass.ADMIN}))
-
-
-@dataclass
-class SetClock:
-    """A clock that shows what a test sets."""
-
-    at: float = 1000.0
-
-    def now(self) -> float:
-        return self.at
-
-    def wall(self) -> float:
-        return self.at
-
-
-class FullStore(MemoryStore):
-    """Takes no key any more."""
-
-    def put_key(self, key: Key, line: AuditLine) -> None:
-        raise StoreError("disk full")
-
-    def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
-        raise StoreError("disk full")
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ollama_proxy.base.errors import BackendError, HeldBackError
+from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
+from ollama_proxy.server.caller import caller_of
 from ollama_proxy.server.raw_target import raw_path
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.pool_map import PoolMap
@@ -28,11 +30,13 @@ class AdminHandlers:
         status: Status,
         metrics: Metrics,
         journal: Journal,
+        audit: Audit,
     ) -> None:
         self._pools = pools
         self._status = status
         self._metrics = metrics
         self._journal = journal
+        self._audit = audit
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; everything else belongs to Ollama."""
@@ -60,9 +64,11 @@ class AdminHandlers:
         )
 
     async def journal(self, request: web.Request) -> web.Response:
-        """List the newest transitions, newest first."""
+        """List the newest transitions and lines of the audit, newest first."""
         refuse_browsers(request)
-        return json_answer({"transitions": self._journal.journal(_JOURNAL_ROWS)})
+        transitions = self._journal.journal(_JOURNAL_ROWS)
+        audit = self._audit.newest(_JOURNAL_ROWS)
+        return json_answer({"transitions": transitions, "audit": audit})
 
     async def sweep(self, request: web.Request) -> web.Response:
         """Stop our instances that no record names; ``?dry_run=1`` only lists.
@@ -71,6 +77,9 @@ class AdminHandlers:
         """
         refuse_browsers(request)
         dry_run = request.query.get("dry_run") == "1"
+        if not dry_run:  # written first: a cloud that fails may have stopped some
+            detail = "stopped ones too" if request.query.get("stopped") == "1" else ""
+            self._audit.note(caller_of(request), "sweep", detail=detail)
         try:
             found, kept = await self._sweep(request, dry_run=dry_run)
         except HeldBackError as error:
@@ -121,4 +130,5 @@ class AdminHandlers:
         if not any(ended):
             message = f"no pull of {model!r} is under way; see pulls in /status"
             return json_answer({"error": message}, status=404)
+        self._audit.note(caller_of(request), "pulls --end", model)
         return json_answer({"ended": ending})

@@ -8,7 +8,9 @@ from ollama_proxy.base.errors import HeldBackError
 from ollama_proxy.core.lifecycle.events import Abandoned
 from ollama_proxy.core.lifecycle.record import State
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
+from ollama_proxy.server.caller import caller_of
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.pool_services import PoolServices
 from ollama_proxy.serving.status import Status
@@ -22,9 +24,10 @@ class PoolOrders:
     Without a name an instance of the first pool is launched, and those of all stopped.
     """
 
-    def __init__(self, pools: PoolMap, status: Status) -> None:
+    def __init__(self, pools: PoolMap, status: Status, audit: Audit) -> None:
         self._pools = pools
         self._status = status
+        self._audit = audit
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of these orders."""
@@ -56,11 +59,12 @@ class PoolOrders:
     async def wake(self, request: web.Request) -> web.Response:
         """Launch an instance now, whatever failed before."""
         refuse_browsers(request)
-        pool = (self._named(request) or [self._pools.first])[0].pool
+        chosen = (self._named(request) or [self._pools.first])[0]
         try:
-            await pool.wake(forced=True)
+            await chosen.pool.wake(forced=True)
         except HeldBackError as error:
             return json_answer({"error": str(error)}, status=409)
+        self._audit.note(caller_of(request), "wake", chosen.name)
         return json_answer(self._status.body())
 
     async def stop(self, request: web.Request) -> web.Response:
@@ -68,6 +72,7 @@ class PoolOrders:
         refuse_browsers(request)
         for services in self._named(request) or self._pools:
             services.pool.stop()
+            self._audit.note(caller_of(request), "stop", services.name)
         return json_answer(self._status.body())
 
     async def abandon(self, request: web.Request) -> web.Response:
@@ -86,6 +91,7 @@ class PoolOrders:
             )
             return json_answer({"error": message}, status=409)
         controller.apply(Abandoned(record.launch_id))
+        self._audit.note(caller_of(request), "abandon", launch_id)
         structlog.get_logger().warning(
             log.LAUNCH_ABANDONED, launch_id=launch_id, slot=controller.slot
         )

@@ -15,6 +15,7 @@ from ollama_proxy.server.access import AccessControl, AccessFacts
 from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
+from ollama_proxy.server.caller import CALLER
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
@@ -99,6 +100,7 @@ def _check(
     told = access.check(facts)
     refused = told if isinstance(told, Reply) else None
     if isinstance(told, Caller):
+        request[CALLER] = told
         context.identify(told)
     # The response to a preflight has its CORS headers already.
     if facts.origin and (refused is None or context.method != "OPTIONS"):
