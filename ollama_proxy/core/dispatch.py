@@ -67,6 +67,8 @@ def decide(facts: Facts, fleet: Fleet) -> Plan:
     14. It needs no instance, or must start none      -> Refuse, Say(DONE or UNWOKEN)
     15. It waited in vain, or failed and may not wait -> Unavailable: 503
     16. Else                                          -> Wait, for no time perhaps
+
+    A request that may not wake an instance waits for a launch that others caused.
     """
     if facts.objection is not None:  # (1)
         return _LOOP
@@ -124,7 +126,7 @@ def _of_use(facts: Facts, fleet: Fleet) -> Plan:
         plan = _without_instance(facts, fleet)
         if not isinstance(plan, Wait):  # (14)
             return plan
-        wait = plan
+        wait = plan if facts.may_wake else Wait(plan.fields, joins=True)
     if facts.waited or (failed and facts.may_wait_s <= 0):  # (15)
         return Unavailable(facts.problem)
     return wait  # (16)

@@ -250,6 +250,7 @@ class Facts:
       that it names. ``sought``: the body was read to find the model. ``only``: the
       launch of the one instance that can serve it. ``seen_model``: its model, if that
       was looked for.
+    - ``may_wake``: its key lets it start an instance, and keep it; or it has none.
     """
 
     method: str
@@ -270,6 +271,7 @@ class Facts:
     sought: bool = False
     only: LaunchId | None = None
     seen_model: str = ""
+    may_wake: bool = True
 
     def note_failure(self, problem: str, *, may_be_done: bool) -> None:
         """Record that an instance sent no response."""

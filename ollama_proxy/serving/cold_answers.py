@@ -5,6 +5,7 @@ answered here.
 """
 
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -25,6 +26,12 @@ from ollama_proxy.core.ollama.native_refusals import digest_refusal, name_refusa
 from ollama_proxy.core.ollama.redirects import redirect_of
 from ollama_proxy.core.ollama.request_fields import BodyFields
 from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Route, allow_header
+
+ASLEEP: Final = "asleep"
+"""The status of our 503 to a request that may not wake an instance.
+
+It asks libraries not to repeat the request: nothing of theirs wakes one meanwhile.
+"""
 
 _ROOT = b"Ollama is running"
 _NO_MODELS_RUN = b'{"models":[]}'
@@ -55,10 +62,11 @@ def provisioning_reply(
 ) -> Reply:
     """Return the answer while no instance is ready, with when to ask again, if ever."""
     body = provisioning_body(family, waiting, request_id=request_id)
-    again = waiting.retry_after
+    again, is_asleep = waiting.retry_after, waiting.status == ASLEEP
     headers = (
         ("Content-Type", JSON_TYPE),
         *((("Retry-After", str(again)),) if again is not None else ()),
+        *((("x-should-retry", "false"),) if is_asleep else ()),
         ("Cache-Control", "no-store"),
         (SPOKE, waiting.status),
     )

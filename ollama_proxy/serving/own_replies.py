@@ -13,7 +13,9 @@ from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.core.plans import Known, Refuse, Say, Unavailable
+from ollama_proxy.serving.asleep_status import told_asleep
 from ollama_proxy.serving.cold_answers import (
+    ASLEEP,
     ColdAnswers,
     json_reply,
     provisioning_reply,
@@ -59,7 +61,12 @@ class OwnReplies:
     ) -> ProvisioningStatus:
         """Return why there is no instance for a request, and when to ask again."""
         context.outcome = "provisioning"
-        return self._status.waiting(plan.problem)
+        if context.may_wake:
+            return self._status.waiting(plan.problem)
+        told = told_asleep(self._status, context.caller.name, plan.problem)
+        if told.status == ASLEEP:
+            context.outcome = "asleep"
+        return told
 
     def _known(self, context: RequestContext, plan: Say) -> Reply:
         match plan.what:

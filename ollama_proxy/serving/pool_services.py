@@ -66,14 +66,16 @@ class PoolServices:
 
     def lease(self, context: RequestContext, plan: Relay | Observe) -> Lease | None:
         """Lease the instance that a plan counts on; None if none is ready now."""
+        yields = not context.may_wake
         if isinstance(plan, Relay):
             return self.pool.try_lease(
                 context.only,
                 model=context.model,
                 takes_slot=context.takes_slot,
                 arrival=context.arrival,
+                yields=yields,
             )
-        return self.pool.observe(context.only)
+        return self.pool.observe(context.only, yields=yields)
 
     def admit(self, context: RequestContext, wait: Wait) -> None:
         """Let a request begin to wait, and remember for whose sake it does."""

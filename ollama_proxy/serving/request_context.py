@@ -61,8 +61,8 @@ class RequestContext(Facts):
         return self.route.kind is Kind.INFERENCE
 
     def identify(self, caller: Caller) -> None:
-        """Record the caller: the request is counted under its key or address."""
-        self.caller = caller
+        """Record the caller: what it may, and under which name it counts."""
+        self.caller, self.may_wake = caller, caller.may_wake
         self.arrival.client = caller.name or caller.address
 
     def choose(self, plan: Choose, served: "PoolServices") -> None:

@@ -134,6 +134,8 @@ LISTED = replace(
 )  # as the settings may list it
 FAILED: dict[str, Any] = {"tried": True, "problem": "refused"}
 LOST: dict[str, Any] = {**FAILED, "may_be_done": True}
+SLEEPER: dict[str, Any] = {"may_wake": False}
+COLD_SAID = Say(Known.COLD)
 GENERATE, COMPLETIONS = "POST /api/generate", "POST /v1/chat/completions"
 
 TABLE: list[tuple[str, Facts, FakeFleet, Plan | str]] = [
@@ -321,6 +323,38 @@ TABLE: list[tuple[str, Facts, FakeFleet, Plan | str]] = [
         Wait(),
     ),
     ("16 a listed route", facts("POST /v1/rerank", route=LISTED), COLD, Wait()),
+    ("11 may not wake, ready", facts(GENERATE, ASK, **SLEEPER), READY, Relay()),
+    (
+        "16 may not wake",
+        facts(GENERATE, ASK, **SLEEPER),
+        COLD,
+        Wait(NAMED, joins=True),
+    ),
+    (
+        "16 may not wake, for an unknown model",
+        facts(GENERATE, ASK, **SLEEPER),
+        FakeFleet(fates={"tiny": Fate.WAKE}),
+        Wait(NAMED, joins=True),
+    ),
+    (
+        "16 may not wake, by a listed route",
+        facts("POST /v1/rerank", route=LISTED, **SLEEPER),
+        COLD,
+        Wait(joins=True),
+    ),
+    (
+        "16 may not wake, a change",
+        facts("POST /api/pull", LOAD, **SLEEPER),
+        COLD,
+        Wait(read_fields(LOAD), joins=True),
+    ),
+    (
+        "14 may not wake, nothing to unload",
+        facts(GENERATE, UNLOAD, **SLEEPER),
+        COLD,
+        Say(Known.DONE),
+    ),
+    ("9 may not wake, a read", facts("GET /api/tags", **SLEEPER), COLD, COLD_SAID),
 ]
 
 

@@ -150,6 +150,7 @@ class OllamaHandler:
             takes_slot=context.takes_slot,
             ticket=hold.ticket,
             arrival=context.arrival,
+            yields=not context.may_wake,
         )
         try:
             return await hold.wait(leasing)

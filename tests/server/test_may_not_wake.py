@@ -1,0 +1,258 @@
+"""Keys that may not wake an instance, on both ways in and for every kind of request."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.simulator.server import Manners
+from tests.callers import as_key, key, with_keys
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import RunningProxy, generate, lines, running_proxy
+
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+ASKING: list[tuple[str, str, Any]] = [
+    ("POST", "/api/generate", generate()),
+    ("POST", "/api/chat", CHAT),
+    ("POST", "/api/embed", {"model": "tiny", "input": "hi"}),
+    ("POST", "/v1/chat/completions", CHAT),
+    ("POST", "/v1/responses", {"model": "tiny", "input": "hi"}),
+    ("POST", "/v1/messages", {**CHAT, "max_tokens": 5}),
+    ("POST", "/v1/embeddings", {"model": "tiny", "input": "hi"}),
+    ("POST", "/api/pull", {"model": "new"}),
+    ("POST", "/api/create", {"model": "new", "from": "tiny"}),
+    ("POST", "/api/copy", {"source": "tiny", "destination": "new"}),
+    ("DELETE", "/api/delete", {"model": "tiny"}),
+    ("POST", "/v1/rerank", {"model": "tiny", "query": "hi"}),
+]
+WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
+
+
+@pytest.fixture
+def backend() -> InProcessBackend:
+    return InProcessBackend(Manners(pull_s=0.5))
+
+
+@pytest.fixture
+async def proxy(
+    tmp_path: Path, backend: InProcessBackend, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RunningProxy]:
+    """A proxy before machines; ``ci`` may not wake one, nobody else has a key."""
+    with_keys(monkeypatch, key("ci", may_wake=False), key("ann"))
+    async with running_proxy(
+        tmp_path,
+        backend=backend,
+        OLLAMA_PROXY_EXTRA_ROUTES="POST /v1/rerank",
+        OLLAMA_PROXY_IDLE_TIMEOUT="1h",
+    ) as running:
+        yield running
+
+
+def headers(way: str, name: str = "ci", **more: str) -> dict[str, str]:
+    """Return headers with which a request takes one way in."""
+    # The fast path leaves a request with an Origin to aiohttp.
+    origin = {"Origin": "http://localhost"} if way == "aiohttp" else {}
+    return {**as_key(name), **origin, **more}
+
+
+async def ask(
+    proxy: RunningProxy, method: str, path: str, body: Any, **fields: str
+) -> tuple[int, bytes, Any]:
+    async with proxy.session.request(
+        method, f"{proxy.url}{path}", json=body, headers=fields
+    ) as answer:
+        return answer.status, await answer.read(), answer.headers
+
+
+def record(proxy: RunningProxy) -> Any:
+    return proxy.parts.pool.controllers[0].record
+
+
+@WAYS
+@pytest.mark.parametrize(("method", "path", "body"), ASKING)
+async def test_asleep_the_key_is_told_that_it_may_not_wake(
+    proxy: RunningProxy,
+    backend: InProcessBackend,
+    way: str,
+    method: str,
+    path: str,
+    body: Any,
+) -> None:
+    status, told, fields = await ask(proxy, method, path, body, **headers(way))
+
+    assert status == 503
+    assert b"the key 'ci' may not start one" in told
+    assert (fields["X-Ollama-Proxy"], fields["x-should-retry"]) == ("asleep", "false")
+    assert 1 <= int(fields["Retry-After"]) <= 60
+    assert (proxy.state, backend.launches) == ("cold", 0)
+
+
+@WAYS
+async def test_each_protocol_has_the_words_in_its_own_shape(
+    proxy: RunningProxy, way: str
+) -> None:
+    _, native, _ = await ask(proxy, *ASKING[0], **headers(way))
+    _, openai, _ = await ask(proxy, *ASKING[3], **headers(way))
+    _, anthropic, _ = await ask(proxy, *ASKING[5], **headers(way))
+    plain = json.loads(native)
+
+    assert (plain["status"], plain["provisioning"]) == ("asleep", False)
+    assert plain["retry_after"] is not None
+    assert json.loads(openai)["error"]["code"] == "asleep"
+    assert json.loads(openai)["error"]["message"] == plain["error"]
+    assert json.loads(anthropic)["error"]["message"] == plain["error"]
+
+
+@WAYS
+@pytest.mark.parametrize("path", ["/api/tags", "/api/version", "/api/ps", "/v1/models"])
+async def test_asleep_reads_are_answered_as_ever(
+    proxy: RunningProxy, way: str, path: str
+) -> None:
+    status, _, _ = await ask(proxy, "GET", path, None, **headers(way))
+
+    assert status == 200
+    assert proxy.state == "cold"
+
+
+@WAYS
+async def test_what_needs_no_instance_is_done_without_one(
+    proxy: RunningProxy, way: str
+) -> None:
+    body = {"model": "tiny", "keep_alive": 0}
+    status, told, _ = await ask(proxy, "POST", "/api/generate", body, **headers(way))
+
+    assert (status, json.loads(told)["done_reason"]) == (200, "unload")
+    assert proxy.state == "cold"
+
+
+@WAYS
+async def test_a_wait_for_nothing_ends_at_once(proxy: RunningProxy, way: str) -> None:
+    fields = headers(way, Prefer="wait=60")
+    async with asyncio.timeout(20.0):
+        status, told, _ = await ask(proxy, *ASKING[0], **fields)
+
+    assert (status, proxy.state) == (503, "cold")
+    assert b"may not start one" in told
+
+
+@WAYS
+async def test_it_may_wait_for_a_launch_that_another_caused(
+    proxy: RunningProxy, backend: InProcessBackend, way: str
+) -> None:
+    backend.boot_s = 0.5
+    await ask(proxy, *ASKING[0], **headers(way, "ann"))
+    woken_at = record(proxy).last_used
+    status, told, _ = await ask(proxy, *ASKING[0], **headers(way))
+    held, _, _ = await ask(proxy, *ASKING[0], **headers(way, Prefer="wait=60"))
+
+    assert (status, json.loads(told)["status"]) == (503, "provisioning")
+    assert "may wait for it" in json.loads(told)["error"]
+    assert (held, backend.launches) == (200, 1)
+    assert record(proxy).woken_at <= woken_at
+    assert record(proxy).leases == record(proxy).yielding == 0
+
+
+@WAYS
+@pytest.mark.parametrize(("method", "path", "body"), ASKING)
+async def test_awake_it_is_served_and_resets_no_idle_time(
+    proxy: RunningProxy, way: str, method: str, path: str, body: Any
+) -> None:
+    await proxy.wake()
+    before = record(proxy).last_used
+    status, _, _ = await ask(proxy, method, path, body, **headers(way))
+    await proxy.until(lambda: not proxy.parts.pulls.under_way())
+
+    assert status in {200, 404}  # an Ollama has no /v1/rerank
+    assert record(proxy).last_used == before
+    assert record(proxy).leases == record(proxy).yielding == 0
+
+
+@WAYS
+async def test_its_stream_yields_and_anothers_keeps(
+    proxy: RunningProxy, backend: InProcessBackend, way: str
+) -> None:
+    await proxy.wake()
+    backend.manners.rate = 20.0
+    seen = {}
+    for name in ("ci", "ann"):
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate", json=generate(), headers=headers(way, name)
+        ) as answer:
+            await answer.content.readline()
+            seen[name] = (record(proxy).keeping, record(proxy).yielding)
+
+    assert seen == {"ci": (0, 1), "ann": (1, 0)}
+
+
+async def test_a_pull_that_it_left_yields_until_somebody_who_may_wake_joins(
+    proxy: RunningProxy,
+) -> None:
+    await proxy.wake()
+    pull = {"model": "new"}
+    counts = []
+    for name in ("ci", "ann"):
+        answer = await proxy.session.post(
+            f"{proxy.url}/api/pull", json=pull, headers=as_key(name)
+        )
+        await answer.content.readline()
+        answer.close()
+        await proxy.until(lambda: record(proxy).leases == 1)
+        counts.append(record(proxy).keeping)
+    await proxy.until(lambda: not proxy.parts.pulls.under_way())
+
+    assert counts == [0, 1]
+    assert record(proxy).leases == record(proxy).yielding == 0
+
+
+async def test_its_stream_ends_with_words_at_the_drain_limit(
+    tmp_path: Path, backend: InProcessBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(monkeypatch, key("ci", may_wake=False))
+    backend.manners.rate = 5.0
+    async with running_proxy(
+        tmp_path,
+        backend=backend,
+        OLLAMA_PROXY_IDLE_TIMEOUT="1s",
+        OLLAMA_PROXY_DRAIN_TIMEOUT="1s",
+    ) as proxy:
+        await proxy.wake()
+        body = generate(options={"num_predict": 1000}, prompt="word " * 1000)
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate", json=body, headers=as_key("ci")
+        ) as answer:
+            told = lines(await answer.read())
+        await proxy.until(lambda: proxy.state == "cold")
+
+        assert "error" in told[-1]
+        assert backend.running == 0
+
+
+@WAYS
+async def test_a_server_of_others_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with_keys(monkeypatch, key("ci", may_wake=False))
+    async with (
+        running_proxy(tmp_path / "far") as far,
+        running_proxy(tmp_path, backend=StaticBackend(far.url)) as proxy,
+    ):
+        await far.wake()
+        status, _, _ = await ask(proxy, *ASKING[0], **headers(way))
+
+    assert status == 200
+
+
+async def test_it_is_served_while_another_use_keeps_the_instance(
+    proxy: RunningProxy, backend: InProcessBackend
+) -> None:
+    backend.manners.rate = 20.0
+    await proxy.wake()
+    answers = await asyncio.gather(
+        *(ask(proxy, *ASKING[0], **as_key(name)) for name in ("ann", "ci", "ci"))
+    )
+
+    assert [status for status, _, _ in answers] == [200, 200, 200]
