@@ -10,6 +10,7 @@ class MemoryUsage:
     """Adds up what keys used."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._rows: list[UsageRow] = []
 
     def add_usage(self, rows: Collection[UsageRow]) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "BackendNotes",
     "CatalogStore",
     "Claim",
+    "CommitmentStore",
     "Health",
     "Journal",
     "KeyStore",
@@ -54,6 +55,9 @@ PLACES: Final = 16
 
 REMEMBERED: Final = 20
 """How many launches of each offer are remembered."""
+
+PERIODS: Final = 4
+"""How many days, or months, of a key's commitments are kept: the last written."""
 
 JOURNAL_LINES: Final = 1000
 """How many lines of the journal are kept: the newest."""
@@ -201,6 +205,26 @@ class UsageStore(Protocol):
         """
 
 
+class CommitmentStore(Protocol):
+    """Keeps the most that each key may have used in a period, of each kind.
+
+    A commitment is written before the use that it allows, so that a crash forgets
+    nothing. Of each kind the `PERIODS` of a key are kept that were written last.
+    """
+
+    def commitments(self, key: KeyId) -> dict[tuple[str, str], int]:
+        """Return the commitments of a key, by kind and period. Raises `StoreError`."""
+
+    def put_commitment(self, key: KeyId, kind: str, period: str, amount: int) -> None:
+        """Write a commitment, in place of the one for the kind and period.
+
+        Raises `StoreError` if it is not on disk afterwards.
+        """
+
+    def drop_commitments(self, key: KeyId) -> None:
+        """Forget the commitments of a key. Raises `StoreError`."""
+
+
 class Health(Protocol):
     """Reports faults of a store."""
 
@@ -226,6 +250,7 @@ class Store(
     NoteStore,
     MarkStore,
     Ownership,
+    CommitmentStore,
     Health,
     Protocol,
 ):

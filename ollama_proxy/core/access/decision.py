@@ -8,7 +8,7 @@ from typing import Final
 
 from ollama_proxy.core.access.allowed_models import may_use_model
 from ollama_proxy.core.access.days import next_day, next_month
-from ollama_proxy.core.access.keys import Key
+from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.rate_limits import wait_for_one_s
 from ollama_proxy.core.access.route_classes import WORK, RouteClass
 from ollama_proxy.core.access.work import Work
@@ -56,6 +56,7 @@ class KeyRefusal:
 class Usage:
     """Holds what a key uses at a moment, without the request that is judged.
 
+    - ``date``: the machine's, by which days are counted; None: it is the moment.
     - ``rate_level``: how many requests may begin at once; see `rate_limits`.
     - ``in_flight``: its requests in progress.
     - ``tokens``: used today, and reserved by its requests in progress.
@@ -70,6 +71,7 @@ class Usage:
     money_day: int = 0
     money_month: int = 0
     unpriced: str = ""
+    date: float | None = None
 
 
 UNUSED: Final = Usage()
@@ -80,17 +82,18 @@ def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
     """Return why a request is refused, by the first rule that refuses it; None: it may.
 
     In this order: the key is valid, its right, the model, requests a minute, requests
-    at once, tokens, money. Requests that are no work are free of limits. ``now``: the
-    date, in seconds since 1970.
+    at once, tokens, money. Requests that are no work are free of limits. ``now``: a
+    moment of `Clock.now`.
     """
     refusal = decide_route(key, work.route_class, now) or _of_model(key, work.model)
     if refusal is not None or work.route_class not in WORK:
         return refusal
+    date = now if usage.date is None else usage.date
     return (
-        _of_rate(key, usage, now)
+        _of_rate(key, usage, date)
         or _of_parallel(key, usage)
-        or _of_tokens(key, usage, now)
-        or _of_money(key, usage, now)
+        or _of_tokens(key, usage, date)
+        or _of_money(key, usage, date)
     )
 
 
@@ -99,10 +102,11 @@ def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal 
 
     ``needed``: None if the route is open to everybody.
     """
-    if key.is_disabled:
+    standing = key.standing(now)
+    if standing is KeyStanding.DISABLED:
         return _invalid(f"the key {key.name!r} is disabled; use another key")
-    if key.expires_at is not None and key.expires_at <= now:
-        at = _date(key.expires_at)
+    if standing is KeyStanding.EXPIRED:
+        at = _told(key.expires_at or 0.0)
         return _invalid(f"the key {key.name!r} expired at {at}; use another key")
     if needed is None or needed in key.rights.routes:
         return None
@@ -122,7 +126,7 @@ def _of_model(key: Key, model: str) -> KeyRefusal | None:
     )
 
 
-def _of_rate(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
+def _of_rate(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     rpm = key.rights.rpm
     if rpm is None or usage.rate_level >= 1.0:
         return None
@@ -132,7 +136,7 @@ def _of_rate(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
         RefusalReason.RATE,
         f"the key {key.name!r} may send {rpm} requests a minute, and has sent them",
         retry_after=wait_s,
-        resets_at=None if wait_s is None else now + wait_s,
+        resets_at=None if wait_s is None else date + wait_s,
     )
 
 
@@ -149,7 +153,7 @@ def _of_parallel(key: Key, usage: Usage) -> KeyRefusal | None:
     )
 
 
-def _of_tokens(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
+def _of_tokens(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     limit = key.rights.tokens_per_day
     if limit is None or usage.tokens < limit:
         return None
@@ -157,12 +161,12 @@ def _of_tokens(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
         RefusalReason.TOKENS,
         f"the key {key.name!r} may use {limit} tokens a day, and {usage.tokens} are"
         " used or reserved by its requests in progress",
-        now,
-        next_day(now),
+        date,
+        next_day(date),
     )
 
 
-def _of_money(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
+def _of_money(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     rights = key.rights
     if rights.budget_day is None and rights.budget_month is None:
         return None
@@ -173,22 +177,22 @@ def _of_money(key: Key, usage: Usage, now: float) -> KeyRefusal | None:
             f"the key {key.name!r} has a budget, and {usage.unpriced}",
         )
     for budget, spent, period, ends_at in (
-        (rights.budget_month, usage.money_month, "month", next_month(now)),
-        (rights.budget_day, usage.money_day, "day", next_day(now)),
+        (rights.budget_month, usage.money_month, "month", next_month(date)),
+        (rights.budget_day, usage.money_day, "day", next_day(date)),
     ):
         if budget is not None and spent >= budget:
             told = (
                 f"the key {key.name!r} may spend {_money(budget)} a {period}, and"
                 f" {_money(spent)} are spent or reserved by its requests in progress"
             )
-            return _used_up(RefusalReason.MONEY, told, now, ends_at)
+            return _used_up(RefusalReason.MONEY, told, date, ends_at)
     return None
 
 
 def _used_up(
-    reason: RefusalReason, message: str, now: float, resets_at: float
+    reason: RefusalReason, message: str, date: float, resets_at: float
 ) -> KeyRefusal:
-    return KeyRefusal(_TOO_MUCH, reason, message, resets_at - now, resets_at)
+    return KeyRefusal(_TOO_MUCH, reason, message, resets_at - date, resets_at)
 
 
 def _invalid(message: str) -> KeyRefusal:
@@ -203,7 +207,7 @@ def _money(millionths: int) -> str:
     return f"{millionths / _MILLION:.2f}"
 
 
-def _date(moment: float) -> str:
+def _told(moment: float) -> str:
     try:
         date = datetime.fromtimestamp(moment, UTC)
     except (ValueError, OverflowError, OSError):

@@ -91,6 +91,12 @@ MIGRATIONS: Final = (
         PRIMARY KEY (day, key_id, model)
     );
     """,
+    """
+    CREATE TABLE commitment (
+        key TEXT, kind TEXT, period TEXT, amount INTEGER NOT NULL,
+        PRIMARY KEY (key, kind, period)
+    );
+    """,
 )
 """One script per version of the schema; the position is the version before it."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ollama_proxy.store.ports import JOURNAL_LINES
 from ollama_proxy.store.sqlite.audit import SqliteAudit
+from ollama_proxy.store.sqlite.commitments import SqliteCommitments
 from ollama_proxy.store.sqlite.database import Database
 from ollama_proxy.store.sqlite.history import SqliteLaunches
 from ollama_proxy.store.sqlite.journal import SqliteJournal
@@ -34,6 +35,7 @@ class SqliteStore(
     SqliteKeys,
     SqliteAudit,
     SqliteUsage,
+    SqliteCommitments,
 ):
     """Keeps the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 

@@ -1,0 +1,251 @@
+"""Admit the requests of each key within its limits, and count what they use.
+
+All is synchronous, in one event loop: between a decision and its reservation nothing
+else runs, so parallel requests can't exceed a limit together.
+"""
+
+import contextlib
+import math
+from typing import Final
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StoreError
+from ollama_proxy.core.access.days import utc_day
+from ollama_proxy.core.access.decision import (
+    UNUSED,
+    KeyRefusal,
+    RefusalReason,
+    Usage,
+    decide,
+)
+from ollama_proxy.core.access.keys import Key, KeyId
+from ollama_proxy.core.access.output_sizes import OutputSizes
+from ollama_proxy.core.access.route_classes import WORK
+from ollama_proxy.core.access.token_estimate import MOST_TOKENS, tokens_to_reserve
+from ollama_proxy.core.access.work import Work
+from ollama_proxy.gateway.accounts import Account
+from ollama_proxy.gateway.rates import Rate
+from ollama_proxy.store.ports import CommitmentStore
+
+TOKENS: Final = "tokens"
+
+_GROWTH_TOKENS: Final = 64
+"""Tokens by which a reservation is enlarged each time an answer outgrows it."""
+
+_HELD_DAYS: Final = 3
+_UNAVAILABLE = 503
+_RECORD_RETRY_S: Final = 30.0
+
+
+class _Meter:
+    """Counts what one key uses: ``days`` holds its accounts of tokens by UTC day.
+
+    ``rate``: None while the key has no limit of requests a minute.
+    """
+
+    __slots__ = ("days", "in_flight", "rate")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.rate: Rate | None = None
+        self.days: dict[str, Account] = {}
+
+
+class Permit:
+    """Stands for an admitted request until its end, which settles it once.
+
+    Further calls after its end do nothing.
+    """
+
+    __slots__ = (
+        "_account",
+        "_is_open",
+        "_limits",
+        "_meter",
+        "_reserved",
+        "_room",
+        "work",
+    )
+
+    def __init__(
+        self,
+        limits: "KeyLimits",
+        meter: _Meter,
+        work: Work,
+        account: Account | None,
+        reserved: int,
+    ) -> None:
+        self.work = work
+        self._limits = limits
+        self._meter = meter
+        self._account = account
+        self._reserved = reserved
+        self._room = max(reserved - work.prompt_tokens, 0)
+        self._is_open = True
+
+    def undo(self) -> None:
+        """End as if the request had never been admitted: it is admitted again."""
+        if self._is_open and self._meter.rate is not None:
+            self._meter.rate.give_back()
+        self._end(0)
+
+    def grow(self, output_tokens_so_far: int) -> None:
+        """Reserve more if an answer has outgrown what was reserved for it."""
+        if output_tokens_so_far <= self._room or self._account is None:
+            return
+        if not self._is_open:
+            return
+        more = min(output_tokens_so_far, MOST_TOKENS) + _GROWTH_TOKENS - self._room
+        self._room += more
+        self._reserved += more
+        self._account.reserve_anyway(more)
+
+    def settle(
+        self,
+        prompt_tokens: int | None,
+        output_tokens: int | None,
+        *,
+        is_measured: bool = True,
+    ) -> None:
+        """End with the tokens that were used; both None: nothing was done.
+
+        One that is None counts as it was reserved. ``is_measured``: the instance
+        counted the tokens, and so tells how long the model's answers are.
+        """
+        if not self._is_open:
+            return
+        if prompt_tokens is None and output_tokens is None:
+            self._end(0)
+            return
+        if is_measured and output_tokens is not None:
+            self._limits.note_answer(self.work, output_tokens)
+        prompt = self.work.prompt_tokens if prompt_tokens is None else prompt_tokens
+        output = self._room if output_tokens is None else output_tokens
+        self._end(min(max(prompt, 0) + max(output, 0), MOST_TOKENS))
+
+    def _end(self, used: int) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._meter.in_flight -= 1
+        if self._account is not None:
+            self._limits.settle(self._account, self._reserved, used)
+
+
+class KeyLimits:
+    """Holds what every key uses now. Requests of keys without limits are counted too.
+
+    Rates are measured by the clock's moments, which no change of the date affects; days
+    are those of the machine's date, in UTC.
+    """
+
+    def __init__(self, store: CommitmentStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._meters: dict[KeyId, _Meter] = {}
+        self._sizes = OutputSizes()
+
+    def admit(self, key: Key, work: Work, now: float) -> Permit | KeyRefusal:
+        """Admit a request and reserve what it may use, or return why it is refused.
+
+        ``now``: a moment of `Clock.now`. Each permit must be ended once.
+        """
+        meter = self._meters.get(key.id)
+        if meter is None:
+            meter = self._meters[key.id] = _Meter()
+        if work.route_class not in WORK:  # free of limits, so counted apart
+            refusal = decide(key, work, UNUSED, now)
+            return refusal or Permit(self, _Meter(), work, None, 0)
+        try:
+            account = self._account(key, meter)
+            refusal = decide(key, work, self._usage(key, meter, account, now), now)
+            return refusal or self._admitted(meter, work, account)
+        except StoreError as error:
+            return _unrecorded(key, error)
+
+    def in_flight(self, key: KeyId) -> int:
+        """Return how many requests of a key are in progress."""
+        meter = self._meters.get(key)
+        return 0 if meter is None else meter.in_flight
+
+    def tokens_today(self, key: KeyId) -> int:
+        """Return what a key has used and reserved today, as its limit counts it."""
+        meter = self._meters.get(key)
+        account = meter.days.get(utc_day(self._clock.wall())) if meter else None
+        return 0 if account is None else account.total
+
+    def note_answer(self, work: Work, output_tokens: int) -> None:
+        """Remember how long an answer was."""
+        if work.output_tokens != 0:
+            self._sizes.add(work.model, output_tokens // max(work.answers, 1))
+
+    def settle(self, account: Account, reserved: int, used: int) -> None:
+        """Count what a request has used."""
+        account.settle(reserved, used, self._clock.now())
+
+    def forget(self, key: KeyId) -> None:
+        """Forget a key that was removed."""
+        self._meters.pop(key, None)
+        with contextlib.suppress(StoreError):
+            self._store.drop_commitments(key)
+
+    def close(self) -> None:
+        """Record exactly what each key used, at the end of the process."""
+        for meter in self._meters.values():
+            if meter.rate is not None:
+                meter.rate.close()
+            for account in meter.days.values():
+                account.close()
+
+    def _usage(
+        self, key: Key, meter: _Meter, account: Account | None, now: float
+    ) -> Usage:
+        rpm = key.rights.rpm
+        if rpm is None:
+            level, meter.rate = math.inf, None
+        else:
+            rate = meter.rate or Rate(self._store, key.id)
+            level, meter.rate = rate.level(rpm, now), rate
+        tokens = 0 if account is None else account.total
+        return Usage(level, meter.in_flight, tokens, date=self._clock.wall())
+
+    def _account(self, key: Key, meter: _Meter) -> Account | None:
+        """Return the account of today, if the key has a limit of tokens.
+
+        Raises `StoreError`.
+        """
+        limit = key.rights.tokens_per_day
+        if limit is None:
+            return None
+        day = utc_day(self._clock.wall())
+        account = meter.days.get(day)
+        if account is None:
+            committed = self._store.commitments(key.id).get((TOKENS, day), 0)
+            account = Account(self._store, key.id, TOKENS, day, committed)
+            meter.days[day] = account
+            for old in [d for d, its in meter.days.items() if not its.reserved]:
+                if len(meter.days) > _HELD_DAYS and old != day:
+                    meter.days.pop(old).close()
+        account.limit = limit
+        return account
+
+    def _admitted(self, meter: _Meter, work: Work, account: Account | None) -> Permit:
+        """Return the permit, with its reservation. Raises `StoreError`."""
+        reserved = 0
+        if account is not None:
+            reserved = tokens_to_reserve(work, self._sizes.usual(work.model))
+            account.reserve(reserved)
+        if meter.rate is not None:
+            meter.rate.take()
+        meter.in_flight += 1
+        return Permit(self, meter, work, account, reserved)
+
+
+def _unrecorded(key: Key, error: StoreError) -> KeyRefusal:
+    return KeyRefusal(
+        _UNAVAILABLE,
+        RefusalReason.RECORD,
+        f"what the key {key.name!r} uses can't be recorded, so it may use nothing:"
+        f" {error}",
+        retry_after=_RECORD_RETRY_S,
+    )
