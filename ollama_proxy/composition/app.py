@@ -105,7 +105,8 @@ def build_app(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
-    services, gateway = _services(fleet.shared, pools), build_gateway(store, clock)
+    gateway = build_gateway(store, clock)
+    services = _services(fleet.shared, pools, gateway)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
@@ -143,7 +144,7 @@ def _own_routes(
     return [*own.routes(), *orders.routes(), *keys.routes()]
 
 
-def _services(shared: Shared, pools: PoolMap) -> Services:
+def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
     """Return what serves the requests of all pools."""
     return Services(
         pools=pools,
@@ -153,6 +154,7 @@ def _services(shared: Shared, pools: PoolMap) -> Services:
         budget=BodyBudget(shared.settings.max_waiting_bytes),
         metrics=shared.metrics,
         active=ActiveRequests(),
+        limits=gateway.limits,
         stall_s=shared.settings.stall_timeout,
     )
 
@@ -215,6 +217,7 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
         for services in parts.pools:
             await services.aclose()
         await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
+        parts.gateway.limits.close()
         await parts.relay.aclose()
         await parts.probing.close()
 

@@ -4,7 +4,6 @@ All is synchronous, in one event loop: between a decision and its reservation no
 else runs, so parallel requests can't exceed a limit together.
 """
 
-import contextlib
 import math
 from typing import Final
 
@@ -182,12 +181,6 @@ class KeyLimits:
     def settle(self, account: Account, reserved: int, used: int) -> None:
         """Count what a request has used."""
         account.settle(reserved, used, self._clock.now())
-
-    def forget(self, key: KeyId) -> None:
-        """Forget a key that was removed."""
-        self._meters.pop(key, None)
-        with contextlib.suppress(StoreError):
-            self._store.drop_commitments(key)
 
     def close(self) -> None:
         """Record exactly what each key used, at the end of the process."""

@@ -8,6 +8,7 @@ from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.metrics import Metrics
@@ -38,6 +39,7 @@ class Services:
     budget: BodyBudget
     metrics: Metrics
     active: ActiveRequests
+    limits: KeyLimits
     stall_s: float
 
 

@@ -8,6 +8,8 @@ import msgspec
 
 from ollama_proxy.base.clock import Marking
 from ollama_proxy.base.moments import Mark
+from ollama_proxy.core.access.audit import AuditLine
+from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.launch_limit import without_launch
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
@@ -118,6 +120,11 @@ class MemoryStore(MemoryKeys, MemoryUsage, MemoryCommitments):
         self._claims: dict[str, Claim] = {}
         self._mark: Mark | None = None
         self._clock: Marking | None = None
+
+    def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
+        """Forget a key with its commitments and write its line."""
+        super().drop_key(key_id, line)
+        self.drop_commitments(key_id)
 
     def get(self, slot: str) -> Record | None:
         """Return the record of a slot; None if it never had one."""

@@ -99,7 +99,10 @@ class KeyStore(Protocol):
         """
 
     def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
-        """Forget a key and write its line, both or neither. Raises `StoreError`."""
+        """Forget a key with its commitments and write its line, all or nothing.
+
+        Raises `StoreError`.
+        """
 
     def are_keys_needed(self) -> bool:
         """Tell whether there ever was a key for clients, here or in a file of keys."""
@@ -220,9 +223,6 @@ class CommitmentStore(Protocol):
 
         Raises `StoreError` if it is not on disk afterwards.
         """
-
-    def drop_commitments(self, key: KeyId) -> None:
-        """Forget the commitments of a key. Raises `StoreError`."""
 
 
 class Health(Protocol):

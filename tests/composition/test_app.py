@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from pytest_aiohttp.plugin import AiohttpClient
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.composition import PARTS, build_app
 from ollama_proxy.config.loader import load_settings
+from ollama_proxy.core.access.keys import Key, KeyId, Rights
+from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.core.access.work import Work
+from ollama_proxy.gateway.key_limits import Permit
 from ollama_proxy.store.sqlite.store import SqliteStore
+from ollama_proxy.store.state_folder import STATE_FILE
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import generate
 
@@ -67,3 +73,20 @@ async def test_an_unknown_path_is_no_order(
     async with client.post("/-/nothing") as reply:
         assert reply.status == 404
     assert app[PARTS].pool.controllers[0].record.state.value == "cold"
+
+
+async def test_the_end_of_the_application_records_exactly_what_keys_used(
+    app: web.Application, aiohttp_client: AiohttpClient, tmp_path: Path
+) -> None:
+    client = await aiohttp_client(app)
+    gateway = app[PARTS].gateway
+    key = Key(KeyId("0a1b2c3d"), "ci", b"", Rights(tokens_per_day=1000))
+    permit = gateway.limits.admit(key, Work(RouteClass.CHAT, "m", 40, 2), 1.8e9)
+    assert isinstance(permit, Permit)
+    permit.settle(40, 1)
+    await client.close()
+
+    committed = sqlite3.connect(tmp_path / STATE_FILE).execute(
+        "SELECT amount FROM commitment"
+    )
+    assert committed.fetchall() == [(41,)]

@@ -491,15 +491,6 @@ def test_an_answer_goes_on_when_its_growth_can_not_be_recorded() -> None:
     assert rig.refused(10, 500) is RefusalReason.RECORD
 
 
-def test_a_key_that_is_removed_leaves_nothing() -> None:
-    rig = Rig(tokens_per_day=1000)
-    rig.use(10)
-    rig.limits.forget(rig.key.id)
-
-    assert rig.store.commitments(rig.key.id) == {}
-    assert rig.tokens == 0
-
-
 def test_keys_have_limits_of_their_own() -> None:
     rig = Rig(tokens_per_day=100, rpm=1, parallel=1)
     rig.use(100)

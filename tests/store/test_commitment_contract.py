@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import StoreError
+from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.store.memory import MemoryStore
 from ollama_proxy.store.ports import PERIODS, Store
@@ -64,10 +65,10 @@ def test_of_each_kind_the_periods_are_kept_that_were_written_last(rig: Rig) -> N
     assert found["tokens", "2026-11-11"] == 11
 
 
-def test_the_commitments_of_one_key_are_dropped(rig: Rig) -> None:
+def test_a_key_that_is_removed_leaves_no_commitments(rig: Rig) -> None:
     rig.store.put_commitment(CI, "tokens", "2026-11-29", 1)
     rig.store.put_commitment(LAPTOP, "tokens", "2026-11-29", 2)
-    rig.store.drop_commitments(CI)
+    rig.store.drop_key(CI, AuditLine(1.0, "root", "127.0.0.1", "key rm", "ci", ""))
 
     assert rig.again().commitments(CI) == {}
     assert rig.store.commitments(LAPTOP) == {("tokens", "2026-11-29"): 2}

@@ -35,8 +35,3 @@ class SqliteCommitments(Table):
                 (key, kind, period, amount),
             )
             db.execute(_FORGET_OLDEST, (key, kind, key, kind, PERIODS))
-
-    def drop_commitments(self, key: KeyId) -> None:
-        """Forget the commitments of a key. Raises `StoreError`."""
-        with self._db.writing() as db:
-            db.execute("DELETE FROM commitment WHERE key = ?", (key,))

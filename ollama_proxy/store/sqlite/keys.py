@@ -41,9 +41,10 @@ class SqliteKeys(Table):
             add_audit(db, line)
 
     def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
-        """Forget a key and write its line. Raises `StoreError`."""
+        """Forget a key with its commitments, write its line. Raises `StoreError`."""
         with self._db.writing() as db:
             db.execute("DELETE FROM key WHERE id = ?", (key_id,))
+            db.execute("DELETE FROM commitment WHERE key = ?", (key_id,))
             add_audit(db, line)
 
     def are_keys_needed(self) -> bool:
