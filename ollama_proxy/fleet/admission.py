@@ -197,6 +197,7 @@ class Admission:
             wait_s,
             _wants(joins, only, own=own),
             is_ready=is_ready,
+            kind=(only, takes_slot, own, yields),
             ticket=ticket,
         )
 

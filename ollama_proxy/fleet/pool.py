@@ -22,6 +22,7 @@ from ollama_proxy.core.plan_words import explain
 from ollama_proxy.core.pool_plan import Plan, plan
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.core.ports import LaunchRegister
+from ollama_proxy.core.waiting_order import SOMEBODY, Turn
 from ollama_proxy.fleet.admission import Admission
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
@@ -268,10 +269,9 @@ class Pool:
         for controller in self.controllers:
             controller.apply(StopRequested())
 
-    @property
-    def next_position(self) -> int:
-        """Return the place in the queue that the next request would have."""
-        return len(self._waiters) + 1
+    def next_position(self, turn: Turn = SOMEBODY) -> int:
+        """Return the place in the queue that a caller's next request would have."""
+        return self._waiters.next_position(turn)
 
     def _on_transition(
         self, controller: Controller, before: Record, after: Record
@@ -285,7 +285,7 @@ class Pool:
         self._wakes.note(controller, before, after)
 
     def _grant(self) -> None:
-        """Give a slot that has become free to the request that waits longest."""
+        """Give a slot that has become free to the request whose turn it is."""
         if self._waiters:
             self._waiters.grant()
 

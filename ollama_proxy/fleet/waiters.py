@@ -1,8 +1,9 @@
-"""Hold requests that wait for an instance: bounded in number, granted in order."""
+"""Hold requests that wait for an instance: bounded in number, granted in turn."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 
@@ -10,10 +11,13 @@ from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.pool_facts import Waiting
+from ollama_proxy.core.waiting_order import SOMEBODY, Turn, WaitingOrder
 from ollama_proxy.fleet.lease import Lease
 
 _FIRST_BATCH = 8
 _COUNTED_EVERY_S = 1.0
+_COUNTED_AT_ONCE = 2000  # waiting requests; to count more takes 5 ms and longer
+_MOST_NEXT = 1024
 
 Claim = Callable[[], Lease | None]
 """Leases an instance to one request, if one that suits it has room."""
@@ -35,6 +39,7 @@ class Waiter:
     """Holds the place of one request in the queue.
 
     - ``granted``: becomes its lease, or None if there will be none.
+    - ``kind``: equal for requests that the same instances suit.
     - ``is_ready``: tells whether an instance is ready that suits it.
     - ``since``: when it began to wait, in time of the event loop.
     - ``is_overdue``: it has waited for as long as it may for an instance to start; now
@@ -43,6 +48,7 @@ class Waiter:
 
     granted: asyncio.Future[Lease | None]
     claim: Claim
+    kind: Hashable
     is_ready: Callable[[], bool]
     wants: Wants
     since: float
@@ -50,14 +56,18 @@ class Waiter:
 
 
 class Ticket:
-    """Tells a request that waits which place of the queue it has."""
+    """Tells a request that waits which place of the queue it has.
 
-    def __init__(self) -> None:
+    ``turn``: the line in which it waits.
+    """
+
+    def __init__(self, turn: Turn = SOMEBODY) -> None:
+        self.turn = turn
         self._of: tuple[Waiters, Waiter] | None = None
 
     @property
     def position(self) -> int | None:
-        """Return its place, beginning with 1, as of the last second; None if none."""
+        """Return its place, beginning with 1, as of the last seconds; None if none."""
         return None if self._of is None else self._of[0].position(self._of[1])
 
     def hand_out(self, waiters: "Waiters", waiter: Waiter) -> None:
@@ -84,9 +94,12 @@ class Waiters:
         self._has_room = has_room
         self._tasks = tasks
         self._pause_s = timing.batch_pause_s
-        self._waiting: dict[Waiter, None] = {}
+        self._waiting: dict[Waiter, None] = {}  # in order of arrival
+        self._order: WaitingOrder[Waiter] = WaitingOrder()
         self._numbers: Counter[Wants] = Counter()  # each arrival asks for them
+        self._kinds: Counter[Hashable] = Counter()
         self._positions: dict[Waiter, int] = {}
+        self._next: dict[Turn, int] = {}
         self._counted_at = 0.0
         self._is_releasing = False
 
@@ -110,14 +123,38 @@ class Waiters:
         return Waiting(len(self._waiting) - others, oldest_s, others)
 
     def position(self, waiter: Waiter) -> int | None:
-        """Return the place of a request in the queue, as of the last second."""
-        now = asyncio.get_running_loop().time()
+        """Return the place of a request in the queue, as of the last seconds.
+
+        None if it waits no more. With 2000 requests or fewer it is of the last second.
+        """
         if waiter not in self._waiting:
             return None
-        if waiter not in self._positions or now - self._counted_at >= _COUNTED_EVERY_S:
-            self._positions = {one: n for n, one in enumerate(self._waiting, 1)}
-            self._counted_at = now
+        now = self._recount()
+        if waiter not in self._positions:
+            in_order = enumerate(self._order.in_order(now), 1)
+            self._positions = {one: place for place, one in in_order}
         return self._positions[waiter]
+
+    def next_position(self, turn: Turn) -> int:
+        """Return the place that one more request of a line would have."""
+        if not self._waiting:
+            return 1
+        now = self._recount()
+        # All that have no line yet would come to the same place.
+        known = turn if turn in self._order else Turn("", turn.priority)
+        if known not in self._next:
+            if len(self._next) >= _MOST_NEXT:
+                self._next.clear()
+            self._next[known] = self._order.place_of_next(turn, now)
+        return self._next[known]
+
+    def _recount(self) -> float:
+        """Forget counted places that are too old; return the time."""
+        now = asyncio.get_running_loop().time()
+        every_s = _COUNTED_EVERY_S * max(1.0, len(self._waiting) / _COUNTED_AT_ONCE)
+        if now - self._counted_at >= every_s:
+            self._positions, self._next, self._counted_at = {}, {}, now
+        return now
 
     async def wait(
         self,
@@ -126,9 +163,10 @@ class Waiters:
         wants: Wants,
         *,
         is_ready: Callable[[], bool],
+        kind: Hashable = None,
         ticket: Ticket | None = None,
     ) -> Lease | None:
-        """Wait for a lease; None if there will be none.
+        """Wait for a lease, in the line of the ticket; None if there will be none.
 
         That is so once ``wait_s`` has passed and no suitable instance ``is_ready``;
         where all slots of the ready ones are taken, it waits on. Raises
@@ -138,11 +176,10 @@ class Waiters:
             raise HoldLimitError(f"{self._most} requests wait already; try again later")
         loop = asyncio.get_running_loop()
         granted = loop.create_future()
-        waiter = Waiter(granted, claim, is_ready, wants, loop.time())
-        self._waiting[waiter] = None
-        self._numbers[wants] += 1
-        if ticket is not None:
-            ticket.hand_out(self, waiter)
+        waiter = Waiter(granted, claim, kind, is_ready, wants, loop.time())
+        ticket = ticket or Ticket()
+        self._put_in(waiter, ticket.turn)
+        ticket.hand_out(self, waiter)
         timer = loop.call_later(max(wait_s, 0.0), self._expire, waiter)
         is_handed_over = False
         if self._has_room():  # of an instance that does not suit those before it
@@ -169,11 +206,22 @@ class Waiters:
         if not waiter.granted.done():
             waiter.granted.set_result(None)
 
+    def _put_in(self, waiter: Waiter, turn: Turn) -> None:
+        self._waiting[waiter] = None
+        self._order.add(waiter, turn, waiter.since)
+        self._numbers[waiter.wants] += 1
+        self._kinds[waiter.kind] += 1
+
     def _take_out(self, waiter: Waiter) -> None:
         """Take a request out of the queue, if it is still there."""
-        if waiter in self._waiting:
-            del self._waiting[waiter]
-            self._numbers[waiter.wants] -= 1
+        if waiter not in self._waiting:
+            return
+        del self._waiting[waiter]
+        self._order.discard(waiter)
+        self._numbers[waiter.wants] -= 1
+        self._kinds[waiter.kind] -= 1
+        if not self._kinds[waiter.kind]:
+            del self._kinds[waiter.kind]
 
     def release(self) -> None:
         """Begin to let the waiting requests go, in growing batches."""
@@ -194,21 +242,29 @@ class Waiters:
             self._is_releasing = False
 
     def grant(self, most: int | None = None) -> int:
-        """Lease what is free to those that wait longest; return to how many.
+        """Lease what is free to those whose turn it is; return to how many.
 
         One for which nothing suitable is free lets those behind it pass that want
-        something else.
+        something else. Once there is nothing for any kind of request, none is asked.
         """
+        now = asyncio.get_running_loop().time()
         granted: list[Waiter] = []
-        for waiter in self._waiting:
-            if len(granted) == most or not self._has_room():
-                break
-            if waiter.granted.done():  # its client has just left
-                continue
-            if (lease := waiter.claim()) is not None:
-                waiter.granted.set_result(lease)
-                granted.append(waiter)
+        failed: set[Hashable] = set()
+        with closing(self._order.in_order(now)) as in_order:
+            for waiter in in_order:
+                is_full = len(granted) == most or len(failed) == len(self._kinds)
+                if is_full or not self._has_room():
+                    break
+                # Done: its client has just left.
+                if waiter.granted.done() or waiter.kind in failed:
+                    continue
+                if (lease := waiter.claim()) is not None:
+                    waiter.granted.set_result(lease)
+                    granted.append(waiter)
+                else:
+                    failed.add(waiter.kind)
         for waiter in granted:
+            self._order.serve(waiter, now)
             self._take_out(waiter)
         return len(granted)
 

@@ -1,7 +1,9 @@
 """Say why a request of a key that may not wake an instance is not served."""
 
+from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.lifecycle.record import State
 from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus
+from ollama_proxy.core.waiting_order import turn_of
 from ollama_proxy.serving.cold_answers import ASLEEP
 from ollama_proxy.serving.pool_status import PoolStatus
 
@@ -15,13 +17,14 @@ _LEAVING = frozenset({State.READY, State.DRAINING, State.STOPPING})
 
 
 def told_asleep(
-    status: PoolStatus, key: str, problem: str | None = None
+    status: PoolStatus, caller: Caller, problem: str | None = None
 ) -> ProvisioningStatus:
     """Return why no instance serves a request, which starts none.
 
-    ``key``: the name of its key. ``problem``: the reason for this one request, if any.
+    ``problem``: the reason for this one request, if any.
     """
-    waiting, state = status.waiting(problem), status.foremost().record.state
+    key, waiting = caller.name, status.waiting(problem, turn_of(caller))
+    state = status.foremost().record.state
     if problem is not None:
         return waiting._replace(message=f"{problem}; {_HINT.format(key)}")
     if state is State.STARTING:

@@ -13,6 +13,7 @@ from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
 from ollama_proxy.core.ollama.routes import Family
 from ollama_proxy.core.plans import Known, Refuse, Say, Unavailable
+from ollama_proxy.core.waiting_order import turn_of
 from ollama_proxy.serving.asleep_status import told_asleep
 from ollama_proxy.serving.cold_answers import (
     ASLEEP,
@@ -62,8 +63,8 @@ class OwnReplies:
         """Return why there is no instance for a request, and when to ask again."""
         context.outcome = "provisioning"
         if context.may_wake:
-            return self._status.waiting(plan.problem)
-        told = told_asleep(self._status, context.caller.name, plan.problem)
+            return self._status.waiting(plan.problem, turn_of(context.caller))
+        told = told_asleep(self._status, context.caller, plan.problem)
         if told.status == ASLEEP:
             context.outcome = "asleep"
         return told
@@ -90,7 +91,7 @@ class OwnReplies:
             case Known.UNWOKEN:
                 context.outcome = "provisioning"
                 family = context.route.family
-                waiting = self._status.unwoken()
+                waiting = self._status.unwoken(turn_of(context.caller))
                 return provisioning_reply(family, waiting, context.request_id)
 
     def _done(self, context: RequestContext, fields: BodyFields) -> Reply:

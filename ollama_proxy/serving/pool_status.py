@@ -27,6 +27,7 @@ from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.core.obstacle_words import is_off, next_try_s, obstacle_words
 from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.core.ollama.error_bodies import ProvisioningStatus, retry_after_s
+from ollama_proxy.core.waiting_order import SOMEBODY, Turn
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
@@ -81,10 +82,13 @@ class PoolStatus:
     _last: _CachedStatus | None = None
     _furthest: tuple[LaunchId | None, float] = (None, 0.0)
 
-    def waiting(self, problem: str | None = None) -> ProvisioningStatus:
+    def waiting(
+        self, problem: str | None = None, turn: Turn = SOMEBODY
+    ) -> ProvisioningStatus:
         """Return why no instance can serve a request right now.
 
-        ``problem``: the reason for this one request, if any. Retry-After differs at
+        ``problem``: the reason for this one request, if any. ``turn``: the line in
+        which it would wait, for its place in the queue. Retry-After differs at
         random between requests, to spread the retries.
         """
         controller, tenth = self.foremost(), int(self.clock.now() * 10)
@@ -97,12 +101,12 @@ class PoolStatus:
         return last.waiting._replace(
             message=message,
             retry_after=retry_after,
-            position=self.pool.next_position,
+            position=self.pool.next_position(turn),
         )
 
-    def unwoken(self) -> ProvisioningStatus:
+    def unwoken(self, turn: Turn = SOMEBODY) -> ProvisioningStatus:
         """Return why no instance is ready, for a request that may not wake one."""
-        waiting, state = self.waiting(), self.foremost().record.state
+        waiting, state = self.waiting(turn=turn), self.foremost().record.state
         is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
         if not is_down or waiting.status == "error":
             return waiting

@@ -137,7 +137,7 @@ async def test_each_that_waits_knows_its_place() -> None:
     pools = SeveralOffers(("only",), slots=1)
     [held] = await full(pools, 1)
     tickets = [Ticket() for _ in range(3)]
-    assert pools.pool.next_position == 1
+    assert pools.pool.next_position() == 1
     waits = []
     for ticket in tickets:
         asking = pools.pool.lease("m", wait_s=0.0, ticket=ticket)
@@ -147,7 +147,7 @@ async def test_each_that_waits_knows_its_place() -> None:
     held.release()
     await asyncio.sleep(1.0)
     after = [ticket.position for ticket in tickets]
-    assert pools.pool.next_position == 3
+    assert pools.pool.next_position() == 3
     await pools.pool.aclose()
 
     assert before == [1, 2, 3]

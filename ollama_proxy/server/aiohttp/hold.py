@@ -21,6 +21,7 @@ from ollama_proxy.core.ollama.error_bodies import (
     stream_type,
 )
 from ollama_proxy.core.ollama.routes import Family
+from ollama_proxy.core.waiting_order import Turn
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.waiters import Ticket
 from ollama_proxy.server.aiohttp.response import close_if_unframed
@@ -28,7 +29,7 @@ from ollama_proxy.serving.hold_policy import HoldPolicy
 
 
 class Hold:
-    """Lets one request wait for up to ``wait_s`` seconds.
+    """Lets one request wait for up to ``wait_s`` seconds, in the line ``turn``.
 
     ``response``: set once heartbeats have begun.
     """
@@ -39,12 +40,13 @@ class Hold:
         family: Family,
         policy: HoldPolicy,
         wait_s: float,
+        turn: Turn,
         *,
         streams: bool,
     ) -> None:
         is_preferred = preferred_wait_s(request.headers) is not None
         self.response: web.StreamResponse | None = None
-        self.ticket = Ticket()
+        self.ticket = Ticket(turn)
         self.wait_s = wait_s
         self.applied = int(self.wait_s) if is_preferred else None
         self.deadline = asyncio.get_running_loop().time() + self.wait_s

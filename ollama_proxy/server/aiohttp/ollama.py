@@ -24,6 +24,7 @@ from ollama_proxy.core.plans import (
     Wait,
 )
 from ollama_proxy.core.pool_choice import SOUGHT_BYTES, is_seen
+from ollama_proxy.core.waiting_order import turn_of
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.aiohttp.hold import Hold
 from ollama_proxy.server.aiohttp.reply import to_response
@@ -99,7 +100,8 @@ class OllamaHandler:
         context.served.admit(context, plan)
         streams = wants_stream(context.route, plan.fields)
         family, policy = context.route.family, context.served.hold
-        return Hold(request, family, policy, context.may_wait_s, streams=streams)
+        wait_s, turn = context.may_wait_s, turn_of(context.caller)
+        return Hold(request, family, policy, wait_s, turn, streams=streams)
 
     async def _wait(
         self,
