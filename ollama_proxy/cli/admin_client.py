@@ -18,6 +18,17 @@ class ProxyUnreachableError(ProxyError):
     reason = "unreachable"
 
 
+class ProxyAnswerError(ProxyError):
+    """Reports that a proxy refused; ``body``: its answer, if that is a JSON object."""
+
+    reason = "answer"
+
+    def __init__(self, message: str, status: int, body: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
 class ProxyClient:
     """Asks a proxy's own endpoints."""
 
@@ -45,6 +56,20 @@ class ProxyClient:
         asked = urllib.request.Request(self._target(path, query), method="POST")  # noqa: S310 - http only
         return self._ask(asked)
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        **query: str | None,
+    ) -> dict[str, Any]:
+        """Return the answer to an order with a body. Raises `ProxyAnswerError`."""
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(  # noqa: S310 - http only
+            self._target(path, query), data, method=method
+        )
+        return self._ask(asked)
+
     def delete(self, path: str) -> dict[str, Any]:
         """Return the answer to a DELETE."""
         asked = urllib.request.Request(self.url + path, method="DELETE")  # noqa: S310 - http only
@@ -60,8 +85,9 @@ class ProxyClient:
             with self._opener.open(request, timeout=self._timeout_s) as reply:
                 return cast("dict[str, Any]", json.load(reply))
         except urllib.error.HTTPError as error:
-            raise ProxyError(
-                f"{self.url} answered {error.code}: {_message(error)}"
+            message, body = _message(error)
+            raise ProxyAnswerError(
+                f"{self.url} answered {error.code}: {message}", error.code, body
             ) from error
         except (OSError, ValueError) as error:
             why = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -89,10 +115,13 @@ def choose_url(url: str, running: str | None, *, is_given: bool) -> tuple[str, s
     return url, ""
 
 
-def _message(error: urllib.error.HTTPError) -> str:
+def _message(error: urllib.error.HTTPError) -> tuple[str, dict[str, Any]]:
+    """Return what an answer says in words, and its body if that is a JSON object."""
     text = error.read().decode("utf-8", "replace").strip()
     try:
         said = json.loads(text)
     except ValueError:
-        return f"{text[:200]!r}, so it is not an ollama-proxy"
-    return str(said.get("error", text)) if isinstance(said, dict) else text
+        return f"{text[:200]!r}, so it is not an ollama-proxy", {}
+    if not isinstance(said, dict):
+        return text, {}
+    return str(said.get("error", text)), said

@@ -26,6 +26,7 @@ from ollama_proxy.base.standard_streams import (
 from ollama_proxy.cli.commands.check import check, healthcheck
 from ollama_proxy.cli.commands.deployment import delete, deploy
 from ollama_proxy.cli.commands.instance import abandon, start, status, stop, wake
+from ollama_proxy.cli.commands.keys import keys
 from ollama_proxy.cli.commands.plan import plan
 from ollama_proxy.cli.commands.pulls import pulls
 from ollama_proxy.cli.commands.serve import serve
@@ -47,6 +48,7 @@ for _command in (
     *(deploy, delete, sweep, check, healthcheck),
 ):
     app.command()(_command)
+app.add_typer(keys, name="key")
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the flag

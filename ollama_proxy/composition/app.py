@@ -105,7 +105,7 @@ def build_app(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
-    gateway = build_gateway(store, clock)
+    gateway = build_gateway(settings, store, clock)
     services = _services(fleet.shared, pools, gateway)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
     dispatcher = Dispatcher()

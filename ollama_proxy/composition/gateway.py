@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.config.access_settings import AuthMode
+from ollama_proxy.config.settings import Settings
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.key_changes import KeyChanges
 from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.recent_clients import RecentClients
 from ollama_proxy.store.ports import Store
 
 
@@ -18,10 +21,13 @@ class Gateway:
     audit: Audit
     changes: KeyChanges
     limits: KeyLimits
+    clients: RecentClients
 
 
-def build_gateway(store: Store, clock: Clock) -> Gateway:
+def build_gateway(settings: Settings, store: Store, clock: Clock) -> Gateway:
     """Return the gateway; nothing runs yet."""
     keyring, audit = Keyring(store, clock), Audit(store, clock)
-    changes, limits = KeyChanges(keyring, audit, clock), KeyLimits(store, clock)
-    return Gateway(keyring, audit, changes, limits)
+    clients = RecentClients(clock)
+    refused = clients if settings.auth is AuthMode.AUTO else None
+    changes = KeyChanges(keyring, audit, clock, clients=refused)
+    return Gateway(keyring, audit, changes, KeyLimits(store, clock), clients)

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +28,7 @@ from ollama_proxy.gateway.key_words import (
     shown,
 )
 from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.recent_clients import RecentClient, RecentClients
 
 MOST_KEYS: Final = 100_000
 """How many keys there may be; each takes some 1 KB of memory."""
@@ -50,19 +51,43 @@ class KeyConflictError(ProxyError):
     reason = "key_conflict"
 
 
+class KeyConsentError(ProxyError):
+    """Reports that this first key would have clients without one refused.
+
+    ``clients``: those seen lately. ``watched_s``: for how long they were noted.
+    """
+
+    reason = "key_consent"
+
+    def __init__(self, clients: Sequence[RecentClient], watched_s: float) -> None:
+        self.clients = tuple(clients)
+        self.watched_s = watched_s
+        super().__init__(
+            "from this key on every request needs one, and clients without one are"
+            " refused; ask again with ?yes=1"
+        )
+
+
 class KeyChanges:
-    """Carries out orders about keys; ``draw`` returns so many random bytes."""
+    """Carries out orders about keys; ``draw`` returns so many random bytes.
+
+    ``clients``: those that the first key for clients would refuse; None if no key makes
+    keys needed, since the settings say whether they are.
+    """
 
     def __init__(
         self,
         keyring: Keyring,
         audit: Audit,
         clock: Clock,
+        *,
+        clients: RecentClients | None = None,
         draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._keyring = keyring
         self._audit = audit
         self._clock = clock
+        self._clients = clients
         self._draw = draw
 
     def named(self, name: str) -> Key:
@@ -74,10 +99,13 @@ class KeyChanges:
             raise UnknownKeyError(message)
         return key
 
-    def make(self, words: Mapping[str, object], caller: Caller) -> tuple[Key, str]:
+    def make(
+        self, words: Mapping[str, object], caller: Caller, *, yes: bool = False
+    ) -> tuple[Key, str]:
         """Make a key of its ``name`` and terms; return it, and its text.
 
-        The text is nowhere else. Raises `KeyFaultsError`, `KeyConflictError`,
+        The text is nowhere else. ``yes``: although clients without a key are refused
+        from now on. Raises `KeyFaultsError`, `KeyConflictError`, `KeyConsentError`,
         `StoreError`.
         """
         terms, faults = self._read(words, KeyTerms(Rights()))
@@ -103,15 +131,24 @@ class KeyChanges:
             made_at=self._clock.now(),
             expires_at=terms.expires_at,
         )
+        self._ask(key, yes=yes)
         detail = terms_words(key_body(key, self._clock))
         self._put(key, caller, "key add", detail)
         return key, text
 
-    def edit(self, name: str, words: Mapping[str, object], caller: Caller) -> Key:
+    def edit(
+        self,
+        name: str,
+        words: Mapping[str, object],
+        caller: Caller,
+        *,
+        yes: bool = False,
+    ) -> Key:
         """Change the terms of a key; what no word names stays as it is.
 
-        ``disabled`` in ``words``: true or false. Raises `UnknownKeyError`,
-        `KeyFaultsError`, `KeyConflictError`, `StoreError`.
+        ``disabled`` in ``words``: true or false. ``yes``: as for `make`. Raises
+        `UnknownKeyError`, `KeyFaultsError`, `KeyConflictError`, `KeyConsentError`,
+        `StoreError`.
         """
         before = self._of_store(name)
         terms, faults = self._read(words, KeyTerms(before.rights, before.expires_at))
@@ -130,6 +167,7 @@ class KeyChanges:
             expires_at=terms.expires_at,
             is_disabled=bool(is_disabled),
         )
+        self._ask(key, yes=yes)
         detail = change_words(key_body(before, self._clock), key_body(key, self._clock))
         action = "key edit"
         if key.is_disabled != before.is_disabled:
@@ -164,6 +202,13 @@ class KeyChanges:
         self._keyring.remove(key, line)
         self._audit.tell(line)
         return key
+
+    def _ask(self, key: Key, *, yes: bool) -> None:
+        """Refuse a first key that clients would be refused by, unless it is wished."""
+        if yes or self._clients is None or self._keyring.are_keys_needed:
+            return
+        if key.rights.are_for_clients:
+            raise KeyConsentError(self._clients.seen(), self._clients.watched_s)
 
     def _put(self, key: Key, caller: Caller, action: str, detail: str) -> None:
         line = self._audit.line(caller, action, _target(key), detail)

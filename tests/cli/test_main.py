@@ -30,9 +30,14 @@ from tests.ports import address_of_nobody
 from tests.terminal import Terminal
 
 COMMANDS = sorted(
-    str(one.name or one.callback.__name__)
-    for one in app.registered_commands
-    if one.callback
+    [
+        *(
+            str(one.name or one.callback.__name__)
+            for one in app.registered_commands
+            if one.callback
+        ),
+        *(str(one.name) for one in app.registered_groups),
+    ]
 )
 
 
@@ -118,9 +123,14 @@ def test_h_is_help(command: str) -> None:
 
 def test_every_option_and_argument_says_what_it_is_for() -> None:
     program = get_group(app)
+    commands = dict(program.commands)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        of_group = get_group(group.typer_instance).commands
+        commands |= {f"{group.name} {name}": one for name, one in of_group.items()}
     silent = [
         f"{name} {parameter.name}"
-        for name, command in program.commands.items()
+        for name, command in commands.items()
         for parameter in command.params
         if not getattr(parameter, "help", None)
     ]

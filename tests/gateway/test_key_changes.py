@@ -72,7 +72,7 @@ def test_an_id_that_is_in_use_is_drawn_again() -> None:
     rig = Rig()
     drawn = iter([b"\0" * 4, b"a" * 32, b"\0" * 4, b"\1" * 4, b"b" * 32])
     changes = KeyChanges(
-        rig.keyring, Audit(rig.store, rig.clock), rig.clock, lambda _: next(drawn)
+        rig.keyring, Audit(rig.store, rig.clock), rig.clock, draw=lambda _: next(drawn)
     )
 
     assert changes.make({"name": "one"}, BY_TOKEN)[0].id == "00000000"

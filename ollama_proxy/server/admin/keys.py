@@ -14,6 +14,7 @@ from ollama_proxy.core.access.keys import Key
 from ollama_proxy.gateway.key_changes import (
     KeyChanges,
     KeyConflictError,
+    KeyConsentError,
     UnknownKeyError,
 )
 from ollama_proxy.gateway.key_view import key_body
@@ -47,6 +48,9 @@ def _refusing(order: Order) -> Order:
             return json_answer({"error": str(error)}, status=404)
         except KeyConflictError as error:
             return json_answer({"error": str(error)}, status=409)
+        except KeyConsentError as error:
+            seen = {"clients": error.clients, "watched_s": error.watched_s}
+            return json_answer({"error": str(error), **seen}, status=409)
 
     return carry_out
 
@@ -90,17 +94,20 @@ class KeyOrders:
 
     @_refusing
     async def make(self, request: web.Request) -> web.Response:
-        """Make a key; this one answer has its text, as ``key``."""
-        key, text = self._changes.make(await _words(request), caller_of(request))
+        """Make a key; this one answer has its text, as ``key``.
+
+        The first one for clients is made with ``?yes=1`` alone.
+        """
+        words, yes = await _words(request), _is_yes(request)
+        key, text = self._changes.make(words, caller_of(request), yes=yes)
         return json_answer({**self._body(key), "key": text}, status=201)
 
     @_refusing
     async def edit(self, request: web.Request) -> web.Response:
         """Change what the body names; ``disabled`` stops and starts the key."""
-        words, name = await _words(request), _name(request)
-        return json_answer(
-            self._body(self._changes.edit(name, words, caller_of(request)))
-        )
+        words, name, yes = await _words(request), _name(request), _is_yes(request)
+        key = self._changes.edit(name, words, caller_of(request), yes=yes)
+        return json_answer(self._body(key))
 
     @_refusing
     async def rotate(self, request: web.Request) -> web.Response:
@@ -121,6 +128,10 @@ class KeyOrders:
 
 def _name(request: web.Request) -> str:
     return request.match_info["name"]
+
+
+def _is_yes(request: web.Request) -> bool:
+    return request.query.get("yes") == "1"
 
 
 async def _words(request: web.Request) -> dict[str, object]:

@@ -13,7 +13,11 @@ from tests.proxy import RunningProxy, running_proxy
 
 
 async def ask(
-    proxy: RunningProxy, method: str, path: str = "", body: Any = None, **headers: str
+    proxy: RunningProxy,
+    method: str,
+    path: str = "?yes=1",
+    body: Any = None,
+    **headers: str,
 ) -> tuple[int, Any]:
     """Return the status and the JSON of an answer about keys."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -64,7 +68,9 @@ async def test_a_key_is_edited_disabled_rotated_and_removed(tmp_path: Path) -> N
 async def test_the_answer_with_a_text_is_not_kept_by_caches(tmp_path: Path) -> None:
     async with (
         running_proxy(tmp_path) as proxy,
-        proxy.session.post(f"{proxy.url}/-/keys", json={"name": "laptop"}) as reply,
+        proxy.session.post(
+            f"{proxy.url}/-/keys?yes=1", json={"name": "laptop"}
+        ) as reply,
     ):
         assert reply.headers["Cache-Control"] == "no-store"
 
@@ -152,12 +158,38 @@ async def test_no_web_page_gives_orders_about_keys(
         assert [key.name for key in proxy.parts.gateway.keyring] == ["laptop"]
 
 
+async def test_the_first_key_for_clients_names_those_that_it_refuses(
+    tmp_path: Path,
+) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        proxy.parts.gateway.clients.note("10.0.0.7", "curl/8.5")
+        root = await ask(proxy, "POST", "", {"name": "root", "routes": "admin"})
+        first = await ask(proxy, "POST", "", {"name": "first"})
+        widened = await ask(proxy, "PATCH", "/root", {"routes": "admin,chat"})
+        assert not proxy.parts.gateway.keyring.are_keys_needed
+        wished = await ask(proxy, "POST", "?yes=1", {"name": "first"})
+        second = await ask(proxy, "POST", "", {"name": "second"})
+
+    assert root[0] == wished[0] == second[0] == 201
+    assert first[0] == widened[0] == 409
+    assert first[1]["error"].endswith("; ask again with ?yes=1")
+    seen = first[1]["clients"][0]
+    assert (seen["address"], seen["user_agent"]) == ("10.0.0.7", "curl/8.5")
+
+
+async def test_a_fault_is_told_before_the_first_key_asks(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        status, _ = await ask(proxy, "POST", "", {"name": "first", "rpm": 0})
+
+    assert status == 400
+
+
 async def test_many_keys_are_listed_a_page_at_a_time(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
         proxy.store._db.execute("PRAGMA synchronous = OFF")
         names = [f"k{number:04}" for number in range(MOST_LISTED + 2)]
         for name in reversed(names):
-            proxy.parts.gateway.changes.make({"name": name}, Caller())
+            proxy.parts.gateway.changes.make({"name": name}, Caller(), yes=True)
         _, first = await ask(proxy, "GET")
         _, rest = await ask(proxy, "GET", f"?after={first['next']}")
 
