@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any, TextIO
 
 import psutil
 
+from ollama_proxy.base.pinned_tls import first_certificate, pinned
 from ollama_proxy.server.serving_address import running_url
 from tests.forked_cli import ForkedCli, ForkedProcess
 from tests.processes import living
@@ -63,14 +65,17 @@ _FORKED = ForkedCli()
 
 @dataclass(slots=True)
 class ProxyProcess:
-    """A running ``ollama-proxy serve``."""
+    """A running ``ollama-proxy serve``; ``trusted``: how it is asked on TLS."""
 
     process: subprocess.Popen[str] | ForkedProcess
     url: str
     log: Path
+    trusted: ssl.SSLContext | None = None
 
     def get(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+        trusted = self.trusted if self.url.startswith("https") else None
+        url = self.url + path
+        with urllib.request.urlopen(url, timeout=10, context=trusted) as reply:
             body: dict[str, Any] = json.load(reply)
             return body
 
@@ -119,7 +124,8 @@ def listens(proxy: ProxyProcess, state: Path) -> bool:
     assert proxy.process.poll() is None, proxy.log.read_text()
     written = running_url(state)
     if written is not None:
-        proxy.url = f"http://127.0.0.1:{written.rpartition(':')[2]}"
+        scheme = written.partition(":")[0]
+        proxy.url = f"{scheme}://127.0.0.1:{written.rpartition(':')[2]}"
     return written is not None
 
 
@@ -221,7 +227,9 @@ def launched_proxy(
     log = state.parent / f"{state.name}-{next(_NUMBERS)}.log"
     with log.open("w") as out:
         process = launch.begin(clean_environment(**{**settings, **env}), out)
-    proxy = ProxyProcess(process, "", log)
+    shown = env.get("OLLAMA_PROXY_TLS_CERT")
+    trusted = pinned([first_certificate(Path(shown).read_text())]) if shown else None
+    proxy = ProxyProcess(process, "", log, trusted)
     try:
         proxy.until(lambda: listens(proxy, state) and answers(proxy))
         yield proxy

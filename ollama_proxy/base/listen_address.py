@@ -117,9 +117,15 @@ def client_host(host: str) -> str:
     return "127.0.0.1" if host in _EVERY else host
 
 
-def client_url(host: str, port: int) -> str:
+def client_url(host: str, port: int, *, is_tls: bool = False) -> str:
     """Return the address that a client on this machine uses."""
-    return f"http://{host_and_port(client_host(host), port)}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://{host_and_port(client_host(host), port)}"
+
+
+def names_https(text: str) -> bool:
+    """Tell whether an address begins with ``https://``, as `split_address` reads it."""
+    return text.strip().strip("\"'").strip().startswith("https://")
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -5,7 +5,7 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
-from ollama_proxy.base.listen_address import client_url, split_address
+from ollama_proxy.base.listen_address import client_url, names_https, split_address
 from ollama_proxy.base.upstream_url import without_login
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -83,17 +83,26 @@ def parse_networks(value: object) -> tuple[str, ...]:
 
 
 class Listen(BaseModel):
-    """Holds the address where the proxy listens."""
+    """Holds the address where the proxy listens.
+
+    ``is_tls``: it was written with ``https://``. Only commands heed that: they may ask
+    a proxy behind a gateway.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     host: str
     port: int
+    is_tls: bool = False
 
     @property
     def url(self) -> str:
         """Return the address that a client on this machine uses."""
-        return client_url(self.host, self.port)
+        return client_url(self.host, self.port, is_tls=self.is_tls)
+
+    def over(self, *, is_tls: bool) -> "Listen":
+        """Return the same address, on TLS or not."""
+        return self.model_copy(update={"is_tls": is_tls})
 
 
 def parse_listen(value: object) -> Listen:
@@ -101,7 +110,7 @@ def parse_listen(value: object) -> Listen:
     if isinstance(value, Listen):
         return value
     host, port = split_address(str(value))
-    return Listen(host=host, port=port)
+    return Listen(host=host, port=port, is_tls=names_https(str(value)))
 
 
 def replace_listen(listen: Listen, host: str | None, port: str | None) -> Listen:

@@ -1,6 +1,7 @@
 """Talk to a running proxy, for the command line."""
 
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -30,12 +31,24 @@ class ProxyAnswerError(ProxyError):
 
 
 class ProxyClient:
-    """Asks a proxy's own endpoints."""
+    """Asks a proxy's own endpoints.
 
-    def __init__(self, url: str, timeout_s: float = _TIMEOUT_S) -> None:
+    ``trusted``: how its certificate is checked; None: as this machine has it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = _TIMEOUT_S,
+        *,
+        trusted: ssl.SSLContext | None = None,
+    ) -> None:
         self.url = url
         self._timeout_s = timeout_s
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=trusted),
+        )
 
     def status(self) -> dict[str, Any]:
         """Return what the proxy is doing, as ``/status`` has it."""
@@ -91,25 +104,37 @@ class ProxyClient:
             ) from error
         except (OSError, ValueError) as error:
             why = error.reason if isinstance(error, urllib.error.URLError) else error
+            if isinstance(why, ssl.SSLCertVerificationError):
+                raise ProxyUnreachableError(
+                    f"the certificate at {self.url} is not trusted"
+                    f" ({why.verify_message}); name the file of its authority in"
+                    " SSL_CERT_FILE, and write one of its names in OLLAMA_HOST"
+                ) from error
             raise ProxyUnreachableError(
                 f"no ollama-proxy answers at {self.url} ({why}); start it, or set"
                 " OLLAMA_HOST to where it listens"
             ) from error
 
 
-def choose_url(url: str, running: str | None, *, is_given: bool) -> tuple[str, str]:
+def choose_url(
+    url: str,
+    running: str | None,
+    *,
+    is_given: bool,
+    trusted: ssl.SSLContext | None = None,
+) -> tuple[str, str]:
     """Return the address a command uses, and a sentence if it is not the requested one.
 
     ``url``: from the settings; ``is_given``: it is set there, not a default.
     ``running``: where the proxy of the state folder listens, if it runs. A given
-    address is used unless no proxy answers there.
+    address is used unless no proxy answers there. ``trusted``: as for `ProxyClient`.
     """
     if running is None or running == url:
         return url, ""
     if not is_given:
         return running, ""
     try:
-        ProxyClient(url, _LOOK_TIMEOUT_S).status()
+        ProxyClient(url, _LOOK_TIMEOUT_S, trusted=trusted).status()
     except ProxyError:
         return running, f"no ollama-proxy answers at {url}"
     return url, ""

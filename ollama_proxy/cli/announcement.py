@@ -5,8 +5,22 @@ import shlex
 from dataclasses import dataclass
 
 from ollama_proxy import __version__
+from ollama_proxy.base.listen_address import host_and_port
 from ollama_proxy.cli.launch_plan import LaunchPlan
 from ollama_proxy.core.ollama.suggested_model import SuggestedModel
+
+
+@dataclass(frozen=True, slots=True)
+class OnTls:
+    """Holds what a client on this machine needs to trust the proxy.
+
+    ``host``: a name of the certificate in the file ``certificate``. ``state_dir``:
+    where commands find the certificate that is shown.
+    """
+
+    host: str
+    certificate: str
+    state_dir: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +29,7 @@ class Serving:
 
     ``model``: one to try. ``plans``: what each offer starts. ``notices``: about
     settings that are not used. ``default_backend``: from the settings. ``warnings``:
-    about possible costs. Empty if there is none.
+    about possible costs. Empty if there is none. ``tls``: how it is called on TLS.
     """
 
     url: str
@@ -25,6 +39,7 @@ class Serving:
     notices: tuple[str, ...] = ()
     default_backend: str = ""
     warnings: tuple[str, ...] = ()
+    tls: OnTls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +57,9 @@ class Calling:
 
 def announcement(serving: Serving, calling: Calling) -> str:
     """Return the lines to print."""
-    url, model = serving.url, serving.model.name
+    url, model = _client_url(serving), serving.model.name
     generate = shlex.quote(f"{url}/api/generate")  # a shell expands [::1]
+    curl = _curl(serving)
     body = shlex.quote(
         json.dumps(
             {"model": model, "prompt": "hi"}, separators=(",", ":"), ensure_ascii=False
@@ -55,18 +71,18 @@ def announcement(serving: Serving, calling: Calling) -> str:
         else "The first request that needs a model starts an instance."
     )
     lines = [
-        f"ollama-proxy {__version__} listens on {url}. {kind}",
+        f"ollama-proxy {__version__} listens on {serving.url}. {kind}",
         *(plan.line for plan in serving.plans),
         *(f"Note: {notice}." for notice in serving.notices),
         *(f"Warning: {warning}." for warning in serving.warnings),
         "Type next, in another terminal:",
         *_pull(serving),
-        f"  curl {generate} -d {body}",
+        f"  {curl} {generate} -d {body}",
         "      -> 503 while the instance is provisioned; a little later -> tokens",
-        f"  curl -H 'Prefer: wait=120' {generate} -d {body}",
+        f"  {curl} -H 'Prefer: wait=120' {generate} -d {body}",
         "      -> waits for the instance instead",
         f"  {_status(serving, calling)}",
-        f"  OLLAMA_HOST={_host(url)} ollama run {shlex.quote(model)}"
+        f"  {_trust(serving)}OLLAMA_HOST={_host(url)} ollama run {shlex.quote(model)}"
         "     # or any client of Ollama",
     ]
     return "\n".join(lines) + "\n"
@@ -77,9 +93,9 @@ def _pull(serving: Serving) -> list[str]:
     if serving.model.is_there:
         return []
     body = shlex.quote(json.dumps({"model": serving.model.name}, separators=(",", ":")))
-    pull = shlex.quote(f"{serving.url}/api/pull")
+    pull = shlex.quote(f"{_client_url(serving)}/api/pull")
     return [
-        f"  curl -H 'Prefer: wait=120' {pull} -d {body}",
+        f"  {_curl(serving)} -H 'Prefer: wait=120' {pull} -d {body}",
         "      -> no model is known to be there: this one is pulled",
     ]
 
@@ -92,7 +108,33 @@ def _status(serving: Serving, calling: Calling) -> str:
         return calling.container + command
     default = serving.default_backend
     named = f"OLLAMA_PROXY_DEFAULT_BACKEND={default} " if default else ""
+    if serving.tls is not None:  # the state folder has the certificate to trust
+        named += f"OLLAMA_PROXY_STATE_DIR={shlex.quote(serving.tls.state_dir)} "
     return f"OLLAMA_HOST={_host(serving.url)} {named}{command}"
+
+
+def _client_url(serving: Serving) -> str:
+    """Return the address that clients use: on TLS by a name of the certificate."""
+    if serving.tls is None or not serving.tls.host:
+        return serving.url
+    port = serving.url.rpartition(":")[2]
+    return f"https://{host_and_port(serving.tls.host, int(port))}"
+
+
+def _curl(serving: Serving) -> str:
+    """Return how curl trusts the proxy, and finds it on this machine by that name."""
+    if serving.tls is None:
+        return "curl"
+    place = serving.url.removeprefix("https://")
+    trusted = shlex.quote(serving.tls.certificate)
+    return f"curl --cacert {trusted} --connect-to {shlex.quote(f'::{place}')}"
+
+
+def _trust(serving: Serving) -> str:
+    """Return how Ollama's own client trusts the proxy."""
+    if serving.tls is None:
+        return ""
+    return f"SSL_CERT_FILE={shlex.quote(serving.tls.certificate)} "
 
 
 def _host(url: str) -> str:

@@ -10,9 +10,10 @@ from ollama_proxy.base import log
 from ollama_proxy.cli.admin_client import ProxyClient, choose_url
 from ollama_proxy.cli.console import err, has_colours
 from ollama_proxy.cli.status_view import escape
+from ollama_proxy.cli.trust import trusted_by
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.server.serving_address import running_url
+from ollama_proxy.server.serving_address import running_proxy
 
 environment = os.environ
 """The environment of the process: a command begins here."""
@@ -33,9 +34,14 @@ def read_settings(config: Path | None, *, serves: bool = False) -> Settings:
 def proxy_client(settings: Settings) -> ProxyClient:
     """Return a client of the proxy that is meant: see `choose_url`."""
     folder, is_given = settings.state_dir, "listen" in settings.model_fields_set
-    running = running_url(folder)
-    url, why = choose_url(settings.listen.url, running, is_given=is_given)
+    running = running_proxy(folder)
+    url, why = choose_url(
+        settings.url,
+        running.url if running is not None else None,
+        is_given=is_given,
+        trusted=trusted_by(settings.url, settings.tls_cert, running),
+    )
     if why:
         told = f"{why}; the one of the state folder {str(folder)!r} is asked, at {url}"
         err.print(f"ollama-proxy: {escape(told)}")
-    return ProxyClient(url)
+    return ProxyClient(url, trusted=trusted_by(url, settings.tls_cert, running))

@@ -8,6 +8,7 @@ from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
+from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.opened_offers import opened_backends
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition.backend import place_name
@@ -32,6 +33,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings = [
         *(Finding("settings", ok=True, detail=told) for told in settings.sentences),
         _address(settings),
+        *_certificate(settings),
         *await _upstream(settings),
     ]
     findings += [
@@ -110,7 +112,20 @@ def _address(settings: Settings) -> Finding:
         bind(settings.listen).close()
     except StartupError as error:
         return Finding("address", ok=False, detail=str(error))
-    return Finding("address", ok=True, detail=settings.listen.url)
+    url = settings.listen.over(is_tls=settings.tls_cert is not None).url
+    return Finding("address", ok=True, detail=url)
+
+
+def _certificate(settings: Settings) -> list[Finding]:
+    """Tell whether the certificate can be served, and until when."""
+    try:
+        served = open_certificate(settings, this_machine().wall)
+    except StartupError as error:
+        return [Finding("certificate", ok=False, detail=str(error))]
+    if served is None:
+        return []
+    until = f"valid until {served.body()['expires_at']}"
+    return [Finding("certificate", ok=True, detail=until)]
 
 
 async def _upstream(settings: Settings) -> list[Finding]:

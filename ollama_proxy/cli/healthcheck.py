@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ollama_proxy.base.listen_address import client_host, client_url, split_address
 
@@ -18,6 +18,27 @@ _TIMEOUT_S = 4.0  # less than the 5 s of the image's HEALTHCHECK
 _FILE = "ollama-proxy.toml"
 _STATUS_LINE_BYTES = 512
 _LISTEN = "127.0.0.1:11434"
+
+
+_MAX_PEM_BYTES = 1024 * 1024
+
+
+class Address:
+    """Holds where a proxy listens; ``certificate``: that it shows, PEM, on TLS."""
+
+    def __init__(self, host: str, port: int, certificate: str | None = None) -> None:
+        self.host = host
+        self.port = port
+        self.certificate = certificate
+
+    def is_at(self, other: "Address") -> bool:
+        """Tell whether asking the other one would be the same."""
+        return (self.url, self.certificate) == (other.url, other.certificate)
+
+    @property
+    def url(self) -> str:
+        """Return the address that a client on this machine uses."""
+        return client_url(self.host, self.port, is_tls=self.certificate is not None)
 
 
 class UnhealthyError(Exception):
@@ -56,29 +77,29 @@ def ask(
     end = now() + timeout_s
     given = _given(env, file)
     if given is None:
-        return _ask(_running(env, file) or split_address(_LISTEN), end, now, timeout_s)
+        address = _running(env, file) or _address(_LISTEN, env, file)
+        return _ask(address, end, now, timeout_s)
     try:
         return _ask(given, end, now, timeout_s)
     except UnhealthyError:
         running = _running(env, file) if now() < end else None
-        if running is None or client_url(*running) == client_url(*given):
+        if running is None or running.is_at(given):
             raise
     return _ask(running, end, now, timeout_s)
 
 
 def _ask(
-    address: tuple[str, int], end: float, now: Callable[[], float], timeout_s: float
+    address: Address, end: float, now: Callable[[], float], timeout_s: float
 ) -> str:
     """Return the URL of a proxy that serves. Raises `UnhealthyError`."""
-    host, port = address
-    url = client_url(host, port)
-    if port == 0:
+    url = address.url
+    if address.port == 0:
         raise UnhealthyError(
             "OLLAMA_HOST has port 0, which is another one at each start, and no proxy"
             " of the state folder runs; name a port, or set OLLAMA_PROXY_STATE_DIR"
         )
     try:
-        status = _status(client_host(host), port, end, now)
+        status = _status(address, end, now)
     except TimeoutError as error:
         raise UnhealthyError(f"{url} does not answer in {timeout_s:g} s") from error
     except (OSError, ValueError) as error:
@@ -89,33 +110,55 @@ def _ask(
     return url
 
 
-def _given(env: Mapping[str, str], file: str | None) -> tuple[str, int] | None:
-    """Return the configured host and port, as `serve` finds them; None if not set."""
+def _given(env: Mapping[str, str], file: str | None) -> Address | None:
+    """Return the configured address, as `serve` finds it; None if it is not set."""
     text = env.get("OLLAMA_HOST", "").strip()
     try:
         text_or_file = text or _of_file(file, "listen")
-        return split_address(text_or_file) if text_or_file else None
+        return _address(text_or_file, env, file) if text_or_file else None
     except (OSError, ValueError) as error:
         where = "OLLAMA_HOST" if text else (file or _FILE)
         raise UnhealthyError(f"{where}: {error}") from error
 
 
-def _running(env: Mapping[str, str], file: str | None) -> tuple[str, int] | None:
+def _address(listen: str, env: Mapping[str, str], file: str | None) -> Address:
+    """Return where a proxy with these settings listens, and what it shows."""
+    host, port = split_address(listen)
+    path = env.get("OLLAMA_PROXY_TLS_CERT", "").strip() or _of_file(file, "tls_cert")
+    if not path:
+        return Address(host, port)
+    from pathlib import Path  # noqa: PLC0415 - slow to import, and only on TLS
+
+    from ollama_proxy.base.environment import expanded, unquoted  # noqa: PLC0415 - likewise
+    from ollama_proxy.base.pinned_tls import first_certificate  # noqa: PLC0415 - likewise
+
+    try:
+        with expanded(Path(unquoted(path)), env).open("rb") as source:
+            text = source.read(_MAX_PEM_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise UnhealthyError(f"OLLAMA_PROXY_TLS_CERT: {error}") from error
+    return Address(host, port, first_certificate(text))
+
+
+def _running(env: Mapping[str, str], file: str | None) -> Address | None:
     """Return where the proxy of the state folder listens; None if it is not known."""
     from ollama_proxy.base.environment import (  # noqa: PLC0415 - only if it is needed
         expanded,
         state_folder,
         unquoted,
     )
-    from ollama_proxy.server.serving_address import running_url  # noqa: PLC0415 - likewise
+    from ollama_proxy.server.serving_address import running_proxy  # noqa: PLC0415 - likewise
 
     folder = state_folder(env)
     try:
         named = unquoted(env.get("OLLAMA_PROXY_STATE_DIR", ""))
         if named := named or _of_file(file, "state_dir"):
             folder = expanded(type(folder)(named), env)
-        url = running_url(folder)
-        return split_address(url) if url else None
+        running = running_proxy(folder)
+        if running is None:
+            return None
+        host, port = split_address(running.url)
+        return Address(host, port, running.certificate or None)
     except (OSError, ValueError):
         return None
 
@@ -130,9 +173,27 @@ def _of_file(file: str | None, name: str) -> str:
         return str(tomllib.load(source).get(name, ""))
 
 
-def _status(host: str, port: int, end: float, now: Callable[[], float]) -> bytes:
+@contextlib.contextmanager
+def _connected(
+    address: Address, end: float, now: Callable[[], float]
+) -> Iterator[socket.socket]:
+    """Connect to a proxy; on TLS to one that shows the right certificate."""
+    place = (client_host(address.host), address.port)
+    with socket.create_connection(place, _left(end, now)) as connection:
+        if address.certificate is None:
+            yield connection
+            return
+        from ollama_proxy.base.pinned_tls import pinned  # noqa: PLC0415 - only on TLS
+
+        trusted = pinned([address.certificate])
+        connection.settimeout(_left(end, now))
+        with trusted.wrap_socket(connection) as on_tls:
+            yield on_tls
+
+
+def _status(address: Address, end: float, now: Callable[[], float]) -> bytes:
     """Return the status of ``GET /healthz``; empty if the answer is no HTTP."""
-    with socket.create_connection((host, port), _left(end, now)) as connection:
+    with _connected(address, end, now) as connection:
         connection.settimeout(_left(end, now))
         connection.sendall(
             b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

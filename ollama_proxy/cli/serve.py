@@ -1,22 +1,25 @@
 """Run the proxy as a process: bind, serve, and end in good order on a signal."""
 
 import asyncio
+import contextlib
 import gc
 import random
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, replace
 
 import structlog
 from aiohttp import web
 
 from ollama_proxy import __version__
 from ollama_proxy.base import log
-from ollama_proxy.base.clock import open_clock
+from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
+from ollama_proxy.base.parsers import replace_listen
 from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
-from ollama_proxy.cli.announcement import Serving
+from ollama_proxy.cli.announcement import OnTls, Serving
 from ollama_proxy.cli.launch_plan import launch_plans
+from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition import PARTS, build_app, open_backends, open_runner
 from ollama_proxy.composition.backend import place_name
@@ -32,6 +35,7 @@ from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
 from ollama_proxy.server.serving_address import written_down
+from ollama_proxy.server.tls.watch import ServerCertificate
 from ollama_proxy.serving.date_watch import DateWatch
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Places
@@ -46,6 +50,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
     ``announce`` is called before requests are accepted: nothing is bought unannounced.
     """
     await refuse_own_upstream(settings)
+    certificate = open_certificate(settings, this_machine().wall)
     bound = bind(settings.listen)
     try:
         store = open_store(settings.state_dir)
@@ -71,14 +76,18 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
                 hosts=_host_rules(bound),
                 neighbours=neighbours,
+                certificate=certificate,
             )
             tags = known_tags(settings.pools[0], store, backends)
 
+            def announce_all(serving: Serving) -> None:
+                announce(replace(serving, tls=_on_tls(settings, certificate)))
+
             def tell(settings: Settings, url: str) -> None:
-                _tell(announce, backends, tags, settings, url)
+                _tell(announce_all, backends, tags, settings, url)
                 watching.spawn(neighbours.run(), name="neighbours")
 
-            await _run(app, bound, settings, tell)
+            await _run(app, bound, settings, tell, certificate)
         finally:
             await watching.aclose()
             for backend in backends.values():
@@ -98,24 +107,43 @@ async def _run(
     bound: socket.socket,
     settings: Settings,
     tell: Callable[[Settings, str], None],
+    certificate: ServerCertificate | None,
 ) -> None:
     runner = open_runner(app, drain_timeout_s=settings.drain_timeout)
     signals = EndSignals(has_terminal=has_controlling_terminal())
     signals.watch(asyncio.get_running_loop())
     port = bound.getsockname()[1]
-    url = settings.listen.model_copy(update={"port": port}).url
-    with written_down(settings.state_dir, url):
+    listen = replace_listen(settings.listen, None, str(port))
+    url = listen.over(is_tls=certificate is not None).url
+    shown = certificate.loaded.own if certificate is not None else ""
+    with written_down(settings.state_dir, url, shown) as write_down:
         tell(settings, url)
         await runner.setup()
-        async with listening(settings.state_dir, app[PARTS].redeployment) as control:
+        async with (
+            _renewing(certificate, write_down),
+            listening(settings.state_dir, app[PARTS].redeployment) as control,
+        ):
             try:
-                await runner.listen(bound, backlog=BACKLOG)
+                await runner.listen(bound, backlog=BACKLOG, certificate=certificate)
                 _tune_gc()
                 number = await signals.next()
                 structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
             finally:
                 control.cancel()
                 await _end(runner, signals)
+
+
+@contextlib.asynccontextmanager
+async def _renewing(
+    certificate: ServerCertificate | None, write_down: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Read a certificate again when it is renewed, and let commands know it."""
+    if certificate is None:
+        yield
+        return
+    certificate.on_renewed = lambda loaded: write_down(loaded.own)
+    async with scoped_task(certificate.run(), name="certificate"):
+        yield
 
 
 def _tell(
@@ -151,6 +179,14 @@ def _tell(
     model = suggest_model(settings.models, tags, simulated=simulated)
     default, notices = settings.default_backend, settings.notices
     announce(Serving(url, model, simulated, plans, notices, default))
+
+
+def _on_tls(settings: Settings, certificate: ServerCertificate | None) -> OnTls | None:
+    """Return how clients on this machine call the proxy on TLS; None without it."""
+    if certificate is None or settings.tls_cert is None:
+        return None
+    file, folder = settings.tls_cert.absolute(), settings.state_dir.absolute()
+    return OnTls(certificate.loaded.host, str(file), str(folder))
 
 
 def known_tags(

@@ -44,7 +44,7 @@ from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.shared_pulls import Pulls
-from ollama_proxy.serving.status import Status
+from ollama_proxy.serving.status import Described, Status
 from ollama_proxy.store.ports import Store
 from ollama_proxy.upstream.client import UpstreamClient
 
@@ -91,6 +91,7 @@ def build_app(
     access_rules: Sequence[AccessRule] = (),
     identify: Identify = take_anyone,
     neighbours: Neighbours | None = None,
+    certificate: Described | None = None,
     timing: Timing = STANDARD,
 ) -> web.Application:
     """Return the application; nothing in it is global, and nothing runs yet.
@@ -99,6 +100,7 @@ def build_app(
     requests wait, if not as the settings say. ``hosts``: the rules for ``Host`` if the
     proxy listens on loopback only. ``access_rules``: additional checks of each request.
     ``identify``: tells the caller of a request, or refuses it.
+    ``certificate``: what clients on TLS get, for ``/status``.
     ``timing``: pauses and time-outs that no setting changes.
     """
     fleet = build_fleet(
@@ -111,7 +113,7 @@ def build_app(
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
     app[PARTS] = _parts(fleet, services, access, gateway)
-    app.add_routes(_own_routes(fleet, pools, gateway, neighbours))
+    app.add_routes(_own_routes(fleet, pools, gateway, neighbours, certificate))
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
@@ -120,7 +122,11 @@ def build_app(
 
 
 def _own_routes(
-    fleet: Fleet, pools: PoolMap, gateway: Gateway, neighbours: Neighbours | None
+    fleet: Fleet,
+    pools: PoolMap,
+    gateway: Gateway,
+    neighbours: Neighbours | None,
+    certificate: Described | None,
 ) -> list[web.RouteDef]:
     """Return the routes of the proxy's own endpoints."""
     shared, settings = fleet.shared, fleet.shared.settings
@@ -131,6 +137,7 @@ def _own_routes(
         backend_reason=settings.reason_of(settings.pools[0].offers[0]),
         disk=shared.store,
         neighbours=neighbours,
+        certificate=certificate,
     )
     own = AdminHandlers(
         pools=pools,

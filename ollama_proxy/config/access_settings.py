@@ -1,9 +1,16 @@
 """Declare the settings of access: keys, hosts, TLS."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    SecretStr,
+    ValidationInfo,
+)
 
 from ollama_proxy.base.fields import Names, setting
 from ollama_proxy.base.parsers import parse_word
@@ -32,6 +39,16 @@ def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(entry.lower() for entry in value)
 
 
+def _check_pair(key: Path | None, info: ValidationInfo) -> Path | None:
+    """Refuse a certificate without a key, and a key without a certificate."""
+    if "tls_cert" in info.data and (key is None) != (info.data["tls_cert"] is None):
+        raise ValueError(
+            "a certificate and its key are set together: OLLAMA_PROXY_TLS_CERT and"
+            " OLLAMA_PROXY_TLS_KEY name a PEM file each"
+        )
+    return key
+
+
 class AccessSettings(BaseModel):
     """Holds the settings on access; `Settings` has them, after its own."""
 
@@ -52,5 +69,18 @@ class AccessSettings(BaseModel):
         None,
         "OLLAMA_PROXY_KEY",
         text="the key that commands send to a proxy whose order token they can't read",
+        shown="–",
+    )
+    tls_cert: Path | None = setting(
+        None,
+        "OLLAMA_PROXY_TLS_CERT",
+        text="PEM file of a certificate, with those between it and the root: clients"
+        " then speak HTTPS; read again when it is renewed",
+        shown="–",
+    )
+    tls_key: Annotated[Path | None, AfterValidator(_check_pair)] = setting(
+        None,
+        "OLLAMA_PROXY_TLS_KEY",
+        text="PEM file of that certificate's private key, not encrypted",
         shown="–",
     )

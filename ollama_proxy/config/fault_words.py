@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ollama_proxy.base.fields import is_secret, shown_default
+from ollama_proxy.base.fields import is_secret, shown_default, shown_name
 from ollama_proxy.base.upstream_url import shown_input, without_logins
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,8 +43,11 @@ def sentences(
             message = "it has another form than it should"
             if (example := shown_default(field)).isascii():
                 message += f"; write one like {example}"
+        is_unset = field is not None and fault["input"] is None
         where = origin.get(name, name)
-        told = fault["type"] == _UNKNOWN or is_secret(field)
+        if is_unset and field is not None:
+            where = shown_name(name, field)
+        told = fault["type"] == _UNKNOWN or is_secret(field) or is_unset
         shown = "" if told else shown_input(fault["input"], message)
         yield f"{where}: {without_logins(message)}{shown}"
 

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    field_validator,
 )
 
 from ollama_proxy.base.environment import expanded, state_folder
@@ -288,6 +289,17 @@ class Settings(AccessSettings):
             named = Evidence(self.backend, "backend", self.default_backend)
             context = Read(select_backend(named))
         self._read = context
+
+    @field_validator("tls_cert", "tls_key")
+    @classmethod
+    def _with_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else _expanded(path)
+
+    @property
+    def url(self) -> str:
+        """Return where a command on this machine finds the proxy."""
+        on_tls = self.tls_cert is not None or self.listen.is_tls
+        return self.listen.over(is_tls=on_tls).url
 
     @property
     def selection(self) -> Selection:

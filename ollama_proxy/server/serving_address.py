@@ -8,26 +8,49 @@ the health check uses it too.
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _NAME = "serving.json"
 _LOCK = "lock"
+_SCHEMES = ("http://", "https://")
 _PROCESSES = Path("/proc")
 
 
+class Running:
+    """Holds where a proxy listens, and the PEM certificate that it shows, if any.
+
+    It is a plain class: the module `typing` takes long to import.
+    """
+
+    __slots__ = ("certificate", "url")
+
+    def __init__(self, url: str, certificate: str = "") -> None:
+        self.url = url
+        self.certificate = certificate
+
+
 @contextlib.contextmanager
-def written_down(folder: Path, url: str) -> Iterator[None]:
+def written_down(
+    folder: Path, url: str, certificate: str = ""
+) -> Iterator[Callable[[str], None]]:
     """Let other commands read where this process listens, as long as it does.
 
-    Only the owner can read the file. If it can't be written, the commands use the
-    settings.
+    Yields what to call with each new certificate, PEM. Only the owner can read the
+    file. If it can't be written, the commands use the settings.
     """
     path = folder / _NAME
-    with contextlib.suppress(OSError):
-        _write(path, json.dumps({"url": url, "pid": os.getpid()}).encode())
+
+    def write(certificate: str) -> None:
+        told = {"url": url, "pid": os.getpid()}
+        if certificate:
+            told["certificate"] = certificate
+        with contextlib.suppress(OSError):
+            _write(path, json.dumps(told).encode())
+
+    write(certificate)
     try:
-        yield
+        yield write
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -43,16 +66,24 @@ def _write(path: Path, data: bytes) -> None:
     fresh.replace(path)
 
 
-def running_url(folder: Path) -> str | None:
+def running_proxy(folder: Path) -> Running | None:
     """Return where the proxy of a state folder listens; None if it is not known."""
     try:
         written = json.loads((folder / _NAME).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     match written:
-        case {"url": str(url), "pid": int(pid)} if url.startswith("http://"):
-            return url if _has_folder(pid, folder) else None
+        case {"url": str(url), "pid": int(pid)} if url.startswith(_SCHEMES):
+            shown = written.get("certificate", "")
+            running = Running(url, shown if isinstance(shown, str) else "")
+            return running if _has_folder(pid, folder) else None
     return None
+
+
+def running_url(folder: Path) -> str | None:
+    """Return the address of a state folder's proxy; None if it is not known."""
+    running = running_proxy(folder)
+    return None if running is None else running.url
 
 
 def _has_folder(pid: int, folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Describe the state of the proxy, for people and for programs: ``/status``."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ollama_proxy import __version__
 from ollama_proxy.base.clock import Clock
@@ -28,6 +28,13 @@ _PROVISIONING_STATUS = {
 }
 
 
+class Described(Protocol):
+    """Has something of its own for ``/status``."""
+
+    def body(self) -> dict[str, Any]:
+        """Return it."""
+
+
 @dataclass(slots=True)
 class Status:
     """Tells the state of the proxy; decides nothing and changes nothing.
@@ -41,6 +48,7 @@ class Status:
     backend_reason: str
     disk: Disk
     neighbours: Neighbours | None = None
+    certificate: Described | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the body of ``/status``."""
@@ -87,6 +95,7 @@ class Status:
             "driver": controller.driver or None,
             "price": _price(controller),
             "others": self.neighbours.others() if self.neighbours else [],
+            "tls": self.certificate.body() if self.certificate else None,
             "error": told.error(record),
             "report": controller.report or None,
             "launches_unserved": len(recent(record.paid_launches, self.clock.now())),

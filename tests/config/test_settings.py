@@ -287,3 +287,11 @@ def test_the_mode_of_access_and_its_hosts_are_read_and_checked() -> None:
 
 def test_the_key_of_the_commands_is_never_shown() -> None:
     assert "secret" not in repr(load_settings({"OLLAMA_PROXY_KEY": "op_secret"}))
+
+
+def test_the_files_of_a_certificate_may_begin_with_the_home_folder() -> None:
+    names = ("OLLAMA_PROXY_TLS_CERT", "OLLAMA_PROXY_TLS_KEY")
+    settings = load_settings(dict(zip(names, ("~/a.crt", "~/a.key"), strict=True)))
+
+    assert settings.tls_cert == Path.home() / "a.crt"
+    assert settings.tls_key == Path.home() / "a.key"

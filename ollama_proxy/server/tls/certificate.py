@@ -57,11 +57,13 @@ class LoadedCertificate:
     """Holds a certificate that is fit for handshakes.
 
     ``own``: the proxy's own certificate alone, PEM. ``ends_at``: in epoch seconds.
+    ``host``: a name or address that it is for, "" if it has none.
     """
 
     context: ssl.SSLContext = field(repr=False)
     own: str
     ends_at: float
+    host: str
 
 
 def load(files: CertificateFiles, wall: float) -> LoadedCertificate:
@@ -80,7 +82,8 @@ def load(files: CertificateFiles, wall: float) -> LoadedCertificate:
             f"{_named(CERT, files.certificate)} changed while it was read"
         )
     pem = own.public_bytes(serialization.Encoding.PEM).decode()
-    return LoadedCertificate(context, pem, own.not_valid_after_utc.timestamp())
+    ends_at = own.not_valid_after_utc.timestamp()
+    return LoadedCertificate(context, pem, ends_at, _host(own))
 
 
 def expiry_words(ends_at: float, wall: float) -> str | None:
@@ -192,6 +195,17 @@ def _public(read: Callable[[], object]) -> bytes:
     except (ValueError, UnsupportedAlgorithm):
         return b""
     return encoded
+
+
+def _host(own: x509.Certificate) -> str:
+    """Return a host that a certificate is for: any one if it is for many."""
+    try:
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return ""
+    hosts = names.value.get_values_for_type(x509.DNSName)
+    hosts += map(str, names.value.get_values_for_type(x509.IPAddress))
+    return hosts[0].replace("*", "ollama") if hosts else ""
 
 
 def _check_dates(path: Path, own: x509.Certificate, wall: float) -> None:
