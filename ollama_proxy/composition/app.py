@@ -107,7 +107,8 @@ def build_app(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
-    gateway = build_gateway(settings, store, clock)
+    observe = fleet.shared.metrics.keys.observe
+    gateway = build_gateway(settings, store, clock, observe=observe, timing=timing)
     services = _services(fleet.shared, pools, gateway)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
     dispatcher = Dispatcher()
@@ -162,6 +163,7 @@ def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
         metrics=shared.metrics,
         active=ActiveRequests(),
         limits=gateway.limits,
+        usage=gateway.usage,
         stall_s=shared.settings.stall_timeout,
     )
 
@@ -220,9 +222,11 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
         parts = app[PARTS]
         for services in parts.pools:
             services.start()
+        parts.gateway.usage.start()
         yield
         for services in parts.pools:
             await services.aclose()
+        await parts.gateway.usage.aclose()
         await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
         parts.gateway.limits.close()
         await parts.relay.aclose()

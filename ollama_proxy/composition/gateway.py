@@ -1,33 +1,51 @@
 """Build what knows the keys of clients: one of each for the whole proxy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.config.access_settings import AuthMode
 from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.access.usage import UsageRow
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.key_changes import KeyChanges
 from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.recent_clients import RecentClients
+from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.store.ports import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Holds the keys, the orders about them, the audit, and what keys may use."""
+    """Holds the keys, the orders about them, the audit, what keys may use and use."""
 
     keyring: Keyring
     audit: Audit
     changes: KeyChanges
     limits: KeyLimits
     clients: RecentClients
+    usage: UsageBook
 
 
-def build_gateway(settings: Settings, store: Store, clock: Clock) -> Gateway:
-    """Return the gateway; nothing runs yet."""
+def build_gateway(
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    *,
+    observe: Callable[[UsageRow], None],
+    timing: Timing = STANDARD,
+) -> Gateway:
+    """Return the gateway; nothing runs yet. ``observe``: sees what keys use."""
     keyring, audit = Keyring(store, clock), Audit(store, clock)
     clients = RecentClients(clock)
     refused = clients if settings.auth is AuthMode.AUTO else None
-    changes = KeyChanges(keyring, audit, clock, clients=refused)
-    return Gateway(keyring, audit, changes, KeyLimits(store, clock), clients)
+    return Gateway(
+        keyring,
+        audit,
+        KeyChanges(keyring, audit, clock, clients=refused),
+        KeyLimits(store, clock),
+        clients,
+        UsageBook(store, clock, observe, timing=timing),
+    )

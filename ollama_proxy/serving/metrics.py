@@ -1,7 +1,8 @@
 """Define every metric, in a registry of its own per proxy.
 
 Labels have closed sets of values, all of which exist from the start, so that a
-dashboard shows zero and not a gap. No label holds text from a client.
+dashboard shows zero and not a gap; only those of keys come with their first request. No
+label holds text from a client.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from ollama_proxy.core.lifecycle.boot_stages import STAGE_NAMES
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.routes import Kind
+from ollama_proxy.serving.key_metrics import KeyMetrics
 from ollama_proxy.serving.pool_metrics import PoolMetrics
 
 OUTCOMES = (
@@ -64,6 +66,7 @@ class Metrics:
             registry=self.registry,
         )
         self.pools = PoolMetrics(self.registry)
+        self.keys = KeyMetrics(self.registry)
         self._request_counters = {
             (kind, outcome): self.requests.labels(kind.value, outcome)
             for kind in Kind

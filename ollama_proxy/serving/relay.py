@@ -1,5 +1,6 @@
 """Carry out the plans that need an instance: the half that both servers share."""
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,10 @@ from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.gateway.key_limits import KeyLimits
+from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
+from ollama_proxy.serving.key_settling import begin_metering
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
@@ -40,6 +43,7 @@ class Services:
     metrics: Metrics
     active: ActiveRequests
     limits: KeyLimits
+    usage: UsageBook
     stall_s: float
 
 
@@ -59,6 +63,7 @@ async def relay_request(
     """
     observes = isinstance(plan, Observe)
     limit_s = plan.limit_s if isinstance(plan, Observe) else None
+    meter = response_relay.meter = begin_metering(context)
     try:
         async with (
             lease.until_cut(limit_s),
@@ -74,19 +79,27 @@ async def relay_request(
             return await response_relay.pour(answer, touch, use)
     except TimeoutError as error:
         return await _end_cut(lease, response_relay, error)
+    finally:
+        if meter is not None:
+            meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
 
 
 async def run_under_lease(
     lease: Lease,
     response_relay: ResponseRelay[ResponseT],
+    context: RequestContext,
     serving: Coroutine[Any, Any, ResponseT],
 ) -> ResponseT:
     """Serve in another way under a lease that may be cut, as `relay_request` does."""
+    meter = response_relay.meter = begin_metering(context)
     try:
         async with lease.until_cut():
             return await serving
     except TimeoutError as error:
         return await _end_cut(lease, response_relay, error)
+    finally:
+        if meter is not None:
+            meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
 
 
 async def _end_cut(

@@ -10,6 +10,8 @@ from ollama_proxy.core.demand import Arrival
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import Choose, Facts, Wait
+from ollama_proxy.gateway.key_limits import Permit
+from ollama_proxy.serving.answer_meter import AnswerMeter
 
 if TYPE_CHECKING:
     from ollama_proxy.serving.pool_services import PoolServices
@@ -33,8 +35,10 @@ class RequestContext(Facts):
 
     ``served``: the pool that serves it. ``target``: path and query as the client sent
     them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
-    ``caller``: its key and address. ``begun_at``: when its task began, in time of the
-    event loop. ``arrival``: the request as its pool counts it.
+    ``caller``: its key and address. ``permit``: admits a request of a key, and is
+    settled at its end; ``meter``: counts what such a request uses. ``begun_at``: when
+    its task began, in time of the event loop. ``arrival``: the request as its pool
+    counts it.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -44,6 +48,8 @@ class RequestContext(Facts):
     wait_s: float = 0.0
     load: LoadWish | None = None
     caller: Caller = NOBODY
+    permit: Permit | None = None
+    meter: AnswerMeter | None = None
     begun_at: float = 0.0
     stage: Stage = Stage.ARRIVING
     arrival: Arrival = field(default_factory=Arrival)

@@ -18,6 +18,7 @@ from ollama_proxy.core.http.compression import encoding_of
 from ollama_proxy.core.ollama.activity import UseWatch, error_text
 from ollama_proxy.core.ollama.error_bodies import in_band_error
 from ollama_proxy.core.ollama.routes import Family
+from ollama_proxy.serving.answer_meter import AnswerMeter
 from ollama_proxy.serving.client_writer import (
     Asked,
     ClientWriter,
@@ -25,6 +26,7 @@ from ollama_proxy.serving.client_writer import (
     StartedResponse,
     reset,
 )
+from ollama_proxy.serving.metered_writer import MeteredWriter
 from ollama_proxy.upstream.client import Answer
 
 _ERROR_BODY = 64 * 1024
@@ -45,6 +47,7 @@ class ResponseRelay(Generic[ResponseT]):
 
     ``begun``: a response that heartbeats have begun already; otherwise ``opening``
     begins one. ``added``: headers of our own. ``request_id``: named in errors.
+    ``meter``: sees the body of an answer to a request that has a key.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ResponseRelay(Generic[ResponseT]):
         request_id: str,
     ) -> None:
         self.response = begun
+        self.meter: AnswerMeter | None = None
         self._request_id = request_id
         self._opening = opening
         self._added = added
@@ -76,8 +80,12 @@ class ResponseRelay(Generic[ResponseT]):
         its connection is reset: a clean early end would look like success. A client
         that reads nothing for ``stall_s`` is reset too.
         """
+        if self.meter is not None:
+            self.meter.begin(answer)
         if self._takes_whole(answer) and (body := answer.whole(_WHOLE)) is not None:
             touch()
+            if self.meter is not None:
+                self.meter.take([body])
             use.take(body)
             use.end(is_whole=True)
             response = await self._begin(answer, body)
@@ -93,6 +101,8 @@ class ResponseRelay(Generic[ResponseT]):
         use: UseWatch,
     ) -> ResponseT:
         """Relay, in the same way, a response that another part inspects first."""
+        if self.meter is not None:
+            self.meter.begin(head)
 
         async def pour(sink: ClientWriter) -> None:
             async for data in chunks:
@@ -119,7 +129,7 @@ class ResponseRelay(Generic[ResponseT]):
                 message = await _error_of(head, chunks, use)
                 return await self._tell(self.response, message)
         response = self.response or await self._begin(head)
-        self._sink = ClientWriter(self._request, response, touch, use, self._stall_s)
+        self._sink = self._writer(response, touch, use)
         try:
             await pour(self._sink)
             use.end(is_whole=True)
@@ -129,6 +139,16 @@ class ResponseRelay(Generic[ResponseT]):
             use.end(is_whole=False)
         await response.write_eof()
         return response
+
+    def _writer(
+        self, response: ResponseT, touch: Callable[[], None], use: UseWatch
+    ) -> ClientWriter:
+        """Return what writes the body, for a key such that its meter sees it."""
+        if self.meter is None:
+            return ClientWriter(self._request, response, touch, use, self._stall_s)
+        return MeteredWriter(
+            self._request, response, touch, use, self._stall_s, self.meter
+        )
 
     def _takes_whole(self, head: Head) -> bool:
         """Tell whether head and body may leave in one write, which can't wait."""

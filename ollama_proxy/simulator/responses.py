@@ -30,7 +30,9 @@ class Responses:
         item_id = self._inference.new_id("msg_")
         response = self._response(body)
         item = _item(item_id, tokens)
-        done = response | {"status": "completed", "output": [item]}
+        count = len(tokens)
+        usage = {"input_tokens": 1, "output_tokens": count, "total_tokens": count + 1}
+        done = response | {"status": "completed", "output": [item], "usage": usage}
         if not body.get("stream"):
             _ = [token async for token in self._inference.paced(tokens)]
             return reply(done, native=False)
@@ -70,7 +72,7 @@ class _Events:
     async def send(self, name: str, value: dict[str, Any]) -> None:
         """Send the next event."""
         event = {"type": name, "sequence_number": self._number} | value
-        await self.stream.event(event, name)
+        await self.stream.event(dict(sorted(event.items())), name)  # as Go writes maps
         self._number += 1
 
 

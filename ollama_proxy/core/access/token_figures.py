@@ -6,6 +6,7 @@ or behind the vectors. Only the last bytes of an answer are kept, so its JSON is
 from somewhere in its middle.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -23,7 +24,9 @@ _EMBEDS = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 _ENDED = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _ATTEMPTS = 8
 _DATA = b"data:"
-_ROOT, _IN_RESPONSE, _IN_MESSAGE = b"{", b'{"response":{', b'{"message":{'
+_FIRST_EVENTS = {"/v1/messages": 2, "/v1/responses": 4}
+_NO_CONTENT = (b"[DONE]", b'"finish_reason":"', b'"done":true')
+_ROOT, _IN_RESPONSE = b"{", b'{"response":{'
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,7 @@ class _ResponseEnd(msgspec.Struct):
     type: str = ""
 
 
-class _MessageStart(msgspec.Struct):
-    """Holds the first event of ``/v1/messages``."""
-
-    message: _End
-    type: str = ""
-
-
-_Shape = TypeVar("_Shape", _End, _ResponseEnd, _MessageStart)
+_Shape = TypeVar("_Shape", _End, _ResponseEnd)
 
 
 def figures_at_end(route_name: str, end: bytes, *, is_sse: bool) -> TokenFigures:
@@ -97,17 +93,13 @@ def figures_at_end(route_name: str, end: bytes, *, is_sse: bool) -> TokenFigures
     return figures
 
 
-def prompt_at_start(start: bytes) -> int | None:
-    """Return the prompt's tokens as ``message_start`` tells them; None if it doesn't.
+def content_chunks(route_name: str, chunks: int, last: Sequence[bytes]) -> int:
+    """Return how many chunks of a stream have content; ``last`` are the last of them.
 
-    An answer that breaks off has no other figure.
+    Events that only begin a stream come first, and events that end it last.
     """
-    for line in start.splitlines():
-        if line.startswith(_DATA) and b"message_start" in line:
-            event = _decoded(line.removeprefix(_DATA), _MessageStart)
-            usage = event.message.usage if event is not None else None
-            return usage.figures().prompt if usage is not None else None
-    return None
+    ends = sum(any(mark in chunk for mark in _NO_CONTENT) for chunk in last)
+    return max(chunks - ends - _FIRST_EVENTS.get(route_name, 0), 0)
 
 
 def count_tokens(
@@ -163,14 +155,19 @@ def _of_events(end: bytes) -> TokenFigures:
     """Return the figures of the last event that has some."""
     lines = [line for line in end.splitlines() if _USAGE in line]
     for line in reversed(lines[-_ATTEMPTS:]):
-        told = _members(line, _USAGE, _ROOT, _End)
-        if told is None:
-            answer = _members(line, _USAGE, _IN_RESPONSE, _ResponseEnd)
-            if answer is not None and answer.type in _ENDED:
-                told = answer.response
+        told = _members(line, _USAGE, _ROOT, _End) or _of_response(line)
         if told is not None and told.usage is not None:
             return told.usage.figures()
     return TokenFigures()
+
+
+def _of_response(line: bytes) -> _End | None:
+    """Return the answer in the last event of ``/v1/responses``, whole or its end."""
+    event = None
+    if line.startswith(_DATA):
+        event = _decoded(line.removeprefix(_DATA), _ResponseEnd)
+    event = event or _members(line, _USAGE, _IN_RESPONSE, _ResponseEnd)
+    return event.response if event is not None and event.type in _ENDED else None
 
 
 def _members(

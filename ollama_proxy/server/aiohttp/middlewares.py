@@ -16,6 +16,7 @@ from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
 from ollama_proxy.server.caller import CALLER
+from ollama_proxy.serving.key_settling import settle
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
@@ -69,6 +70,7 @@ def surround(services: Services, access: AccessControl) -> Middleware:
             response, status = to_response(reply), reply.status
         finally:
             active.end(context)
+            settle(services.usage, context)
             if behind is not None:
                 behind.note_answered()
             if context.path not in _UNCOUNTED:

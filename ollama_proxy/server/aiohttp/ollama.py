@@ -210,7 +210,7 @@ class OllamaHandler:
         changing = context.served.changes.relay(
             context.route.name, to_send, context.body.head, lease, response_relay
         )
-        response = await run_under_lease(lease, response_relay, changing)
+        response = await run_under_lease(lease, response_relay, context, changing)
         context.served.unknown.learn(context, response)
         context.outcome = "relayed"
         return response

@@ -30,6 +30,7 @@ from ollama_proxy.server.fast import response as client_response
 from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
+from ollama_proxy.serving.key_settling import settle
 from ollama_proxy.serving.relay import Services, relay_request
 from ollama_proxy.serving.request_context import RequestContext, Stage, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
@@ -304,6 +305,7 @@ class FastPath:
     def _note(
         self, context: RequestContext, status: int, begun_at: float | None
     ) -> None:
+        settle(self._services.usage, context)
         now = asyncio.get_running_loop().time()
         took_s = now - begun_at if begun_at is not None else 0.0
         note(self._services.metrics, context, status, took_s)

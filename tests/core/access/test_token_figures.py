@@ -9,7 +9,6 @@ from ollama_proxy.core.access.token_figures import (
     Tokens,
     count_tokens,
     figures_at_end,
-    prompt_at_start,
 )
 
 NONE = TokenFigures()
@@ -34,6 +33,10 @@ RESPONSES = (
     b'"output_tokens_details":{"reasoning_tokens":0},"total_tokens":324}},'
     b'"sequence_number":9,"type":"response.completed"}\n\n'
 )
+TYPE_FIRST = (
+    b'event: response.completed\ndata: {"type":"response.completed","response":'
+    b'{"output":[],"usage":{"input_tokens":26,"output_tokens":298}}}\n\n'
+)
 ANTHROPIC = (
     b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":'
     b'"end_turn"},"usage":{"input_tokens":26,"output_tokens":298}}\n\n'
@@ -55,6 +58,7 @@ START = (
         ("/v1/chat/completions", OPENAI.replace(b"\n", b"\r\n"), True),
         ("/v1/chat/completions", OPENAI.removesuffix(b"data: [DONE]\n\n"), True),
         ("/v1/responses", RESPONSES, True),
+        ("/v1/responses", TYPE_FIRST, True),
         ("/v1/messages", ANTHROPIC, True),
         ("/v1/messages", START + ANTHROPIC, True),
         ("/v1/messages", ANTHROPIC[:-30], True),
@@ -95,7 +99,9 @@ def test_the_last_event_of_responses_may_begin_anywhere(at: int) -> None:
     assert told == TokenFigures(26, 298)
 
 
-@pytest.mark.parametrize("end", [OPENAI, RESPONSES, ANTHROPIC, START + ANTHROPIC])
+@pytest.mark.parametrize(
+    "end", [OPENAI, RESPONSES, TYPE_FIRST, ANTHROPIC, START + ANTHROPIC]
+)
 def test_no_cut_of_events_invents_a_figure(end: bytes) -> None:
     for begin in range(0, len(end), 3):
         for stop in range(begin, len(end), 3):
@@ -215,13 +221,6 @@ def test_vectors_are_no_output() -> None:
 def test_what_is_no_answer_has_no_figures(end: bytes) -> None:
     assert figures_at_end("/api/chat", end, is_sse=False) == NONE
     assert figures_at_end("/v1/messages", end, is_sse=True) == NONE
-
-
-def test_the_beginning_of_a_message_tells_its_prompt() -> None:
-    assert prompt_at_start(START + b"event: ping") == 7
-    assert prompt_at_start(START[:-20]) is None
-    assert prompt_at_start(b'data: {"type":"ping"}') is None
-    assert prompt_at_start(b"") is None
 
 
 def test_missing_figures_are_estimated_and_said_to_be() -> None:

@@ -1,0 +1,196 @@
+"""Meter the answer to a request that has a key: count its chunks, keep its end.
+
+The bytes that pass are not read: their last chunks are kept by reference, and the
+figures in them are read when the answer has ended.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from ollama_proxy.core.access.answer_start import model_at_start, prompt_at_start
+from ollama_proxy.core.access.token_figures import (
+    TokenFigures,
+    Tokens,
+    content_chunks,
+    count_tokens,
+    figures_at_end,
+)
+from ollama_proxy.core.http.chunks import length_line
+from ollama_proxy.core.http.compression import encoding_of
+from ollama_proxy.core.http.headers import media_type
+from ollama_proxy.serving.client_writer import Head
+
+MANY: Final = 48
+"""How many chunks are held before all but the last 16 are let go."""
+
+LARGE: Final = 4200
+"""Bytes of a chunk after which is looked at how much is held: Go's have up to 4 KB."""
+
+_KEPT = 16
+_END_BYTES = 64 * 1024
+_START_BYTES = 4096
+_SSE = "text/event-stream"
+_STREAMS = frozenset({"application/x-ndjson", _SSE})
+_BYTES_A_TOKEN = 4
+_WITHOUT_TEXT = frozenset({"other"})  # may answer with a picture
+
+
+def ignore_growth(_output_tokens: int) -> None:
+    """Do nothing: the key has no limit of tokens."""
+
+
+class AnswerMeter:
+    """Counts what a request with a key uses, and how long an instance works on it.
+
+    - ``ends``: the last chunks, framed or not; it is filled by `MeteredWriter`, which
+      calls `gather` when it holds too much.
+    - ``was_sent``: an instance may have begun to work. ``status``: of the answer; 0
+      without one. ``seconds``: under a lease.
+    """
+
+    __slots__ = (
+        "_begun_at",
+        "_chunks",
+        "_encoded",
+        "_grow",
+        "_route_name",
+        "_size",
+        "_start",
+        "_type",
+        "ends",
+        "seconds",
+        "status",
+        "was_sent",
+    )
+
+    def __init__(
+        self, route_name: str, grow: Callable[[int], None] = ignore_growth
+    ) -> None:
+        self.ends: list[bytes] = []
+        self.seconds = 0.0
+        self.status = 0
+        self._begun_at = 0.0
+        self.was_sent = False
+        self._route_name = route_name
+        self._grow = grow
+        self._chunks = 0
+        self._size = 0
+        self._start = b""
+        self._type = ""
+        self._encoded = False
+
+    def start(self, now: float) -> None:
+        """Note when the request is sent, in seconds of the event loop."""
+        self._begun_at = now
+        self.status = 0
+        self.was_sent = False
+
+    def stop(self, now: float, *, was_sent: bool) -> None:
+        """Note when it ended, in whichever way.
+
+        A request that shares the work of another has an answer, and was not sent.
+        """
+        self.seconds += now - self._begun_at
+        self.was_sent = was_sent or self.status != 0
+
+    def begin(self, head: Head) -> None:
+        """Note the head of the answer: what was held of an earlier one is let go."""
+        self.status = head.status
+        self._type = media_type(head.headers)
+        self._encoded = bool(encoding_of(head.headers))
+        self._chunks, self._size, self._start = 0, 0, b""
+        self.ends.clear()
+
+    def take(self, pieces: list[bytes]) -> None:
+        """Take in pieces of the body, without their framing."""
+        ends = self.ends
+        for piece in pieces:
+            if piece:
+                ends.append(piece)
+                if len(ends) > MANY or len(piece) > LARGE:
+                    self.gather()
+
+    def gather(self) -> None:
+        """Count the held chunks, and let go of all but the last."""
+        ends = self.ends
+        if not self._start and ends:
+            self._start = ends[0][:_START_BYTES]
+        first = _first_kept(ends)
+        self._chunks += first
+        if self._type in _STREAMS:
+            self._grow(self._chunks + len(ends) - first)
+        else:
+            self._size += sum(map(len, ends[:first]))
+        del ends[:first]
+        if len(ends[0]) > _END_BYTES:  # a larger one is alone
+            self._size += len(ends[0]) - _END_BYTES
+            ends[0] = _unframed(ends[0])[-_END_BYTES:]
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether the instance did what the request asks for, or began to."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - as HTTP has it
+
+    @property
+    def is_refused(self) -> bool:
+        """Tell whether the instance answered that it does not do it, or failed."""
+        return self.status != 0 and not self.is_success
+
+    @property
+    def model(self) -> str:
+        """Return the model that the answer names; "" if it doesn't."""
+        return "" if self._encoded else model_at_start(self._first())
+
+    def tokens(self, prompt_bytes: Callable[[], int]) -> Tokens:
+        """Return the tokens of the request, estimated where the answer has no figure.
+
+        A request without an answer had its prompt read, as far as is known. One that
+        the instance refused used nothing. ``prompt_bytes``: called if it is needed.
+        """
+        if self.is_refused:
+            return Tokens()
+        figures = self._figures()
+        start = None if self._encoded else prompt_at_start(self._first())
+        is_open = figures.prompt is None and start is None
+        return count_tokens(
+            figures,
+            chunks=self._output() if figures.output is None else 0,
+            prompt_bytes=prompt_bytes() if is_open else 0,
+            start=start,
+        )
+
+    def _figures(self) -> TokenFigures:
+        if self._encoded:
+            return TokenFigures()
+        end = b"".join(map(_unframed, self.ends))
+        return figures_at_end(self._route_name, end, is_sse=self._type == _SSE)
+
+    def _output(self) -> int:
+        """Return the estimate of the answer's tokens, by its chunks or its bytes."""
+        if self._type in _STREAMS:
+            chunks = self._chunks + len(self.ends)
+            return content_chunks(self._route_name, chunks, self.ends)
+        if self._route_name in _WITHOUT_TEXT:
+            return 0
+        return (self._size + sum(map(len, self.ends))) // _BYTES_A_TOKEN
+
+    def _first(self) -> bytes:
+        if self._start:
+            return _unframed(self._start)
+        return _unframed(self.ends[0]) if self.ends else b""
+
+
+def _first_kept(ends: list[bytes]) -> int:
+    """Return the index of the first chunk to keep: of the last 16, or 64 KB."""
+    kept = 0
+    for index in range(len(ends) - 1, max(len(ends) - _KEPT, 0), -1):
+        kept += len(ends[index])
+        if kept >= _END_BYTES:
+            return index
+    return max(len(ends) - _KEPT, 0)
+
+
+def _unframed(chunk: bytes) -> bytes:
+    """Return a chunk without length and line break, if it has them."""
+    length = length_line(len(chunk))
+    return chunk[len(length) : -2] if chunk.startswith(length) else chunk

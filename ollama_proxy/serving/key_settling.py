@@ -1,0 +1,84 @@
+"""Settle a request that has a key, at its end: what it used is counted once.
+
+Both servers call `settle` for every request that ends, however it ends, and
+`begin_metering` before one is sent to an instance.
+"""
+
+import asyncio
+
+from ollama_proxy.core.access.route_classes import WORK, RouteClass, route_class
+from ollama_proxy.core.access.token_estimate import BYTES_A_TOKEN, work_of
+from ollama_proxy.core.access.token_figures import Tokens
+from ollama_proxy.core.body_look import look
+from ollama_proxy.core.ollama.body_model import model_in_form, model_in_json
+from ollama_proxy.gateway.usage_book import UsageBook
+from ollama_proxy.serving.answer_meter import AnswerMeter, ignore_growth
+from ollama_proxy.serving.request_context import RequestContext
+
+
+def begin_metering(context: RequestContext) -> AnswerMeter | None:
+    """Return the meter of a request that is about to be sent to an instance.
+
+    None if it has no key, or only reads: nothing is counted then.
+    """
+    if context.caller.key is None or _class_of(context) not in WORK:
+        return None
+    if context.meter is None:
+        permit = context.permit
+        grow = permit.grow if permit is not None else ignore_growth
+        context.meter = AnswerMeter(context.route.name, grow)
+    context.meter.start(asyncio.get_running_loop().time())
+    return context.meter
+
+
+def settle(usage: UsageBook, context: RequestContext) -> None:
+    """Count what a request used, and end its permit; further calls do nothing."""
+    key = context.caller.key
+    if key is None:
+        return
+    permit, context.permit = context.permit, None
+    meter, context.meter = context.meter, None
+    if meter is None or not _was_done(context, meter):
+        if permit is not None:
+            permit.settle(None, None)
+        return
+    model = permit.work.model if permit is not None else ""
+    model = model or _model_of(context) or meter.model
+    tokens = Tokens()
+    if _class_of(context) is not RouteClass.WRITE:
+        tokens = meter.tokens(lambda: _prompt_bytes(context))
+    if permit is not None and meter.is_refused:
+        permit.settle(None, None)
+    elif permit is not None:
+        is_measured = tokens.output > 0 and not tokens.estimated
+        permit.settle(tokens.prompt, tokens.output, is_measured=is_measured)
+    usage.add(key, model, tokens, meter.seconds, is_served=meter.is_success)
+
+
+def _was_done(context: RequestContext, meter: AnswerMeter) -> bool:
+    """Tell whether an instance may have worked on a request."""
+    is_unanswered = meter.status == 0 and context.problem is not None
+    return meter.was_sent and (context.may_be_done or not is_unanswered)
+
+
+def _class_of(context: RequestContext) -> RouteClass | None:
+    return route_class(context.method, context.path, context.route)
+
+
+def _model_of(context: RequestContext) -> str:
+    """Return the model that a request names; "" if it isn't seen."""
+    if context.model:
+        return context.model
+    if (fields := look(context)) is not None:
+        return fields.model_name
+    if context.body.encoding:
+        return ""
+    read = model_in_json if context.route.takes_json else model_in_form
+    return read(context.body.head) or ""
+
+
+def _prompt_bytes(context: RequestContext) -> int:
+    """Return the bytes of a prompt, without pictures and sounds in it."""
+    needed = _class_of(context) or RouteClass.CHAT
+    work = work_of(context.route, needed, "", context.body.head)
+    return work.prompt_tokens * BYTES_A_TOKEN
