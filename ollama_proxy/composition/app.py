@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
@@ -39,6 +40,7 @@ from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
+from ollama_proxy.serving.foresight import PoolForesight
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
@@ -64,6 +66,7 @@ class Parts:
     fast_path: FastPath | None
     redeployment: Redeployment
     gateway: Gateway
+    foresight: PoolForesight
 
     @property
     def pool(self) -> Pool:
@@ -109,11 +112,13 @@ def build_app(
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
     observe = fleet.shared.metrics.keys.observe
     gateway = build_gateway(settings, store, clock, observe=observe, timing=timing)
+    foresight = PoolForesight(pools, fleet.shared.estimates)
+    foresight.watch(gateway.limits.spending)
     services = _services(fleet.shared, pools, gateway)
     access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
-    app[PARTS] = _parts(fleet, services, access, gateway)
+    app[PARTS] = _parts(fleet, services, access, gateway, foresight)
     app.add_routes(_own_routes(fleet, pools, gateway, neighbours, certificate))
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
@@ -169,7 +174,11 @@ def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
 
 
 def _parts(
-    fleet: Fleet, services: Services, access: AccessControl, gateway: Gateway
+    fleet: Fleet,
+    services: Services,
+    access: AccessControl,
+    gateway: Gateway,
+    foresight: PoolForesight,
 ) -> Parts:
     """Return what runs from the application's start to its end."""
     shared = fleet.shared
@@ -186,6 +195,7 @@ def _parts(
             redeployed=partial(_go_by_place, services.pools, fleet),
         ),
         gateway,
+        foresight,
     )
 
 
@@ -223,11 +233,14 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
         for services in parts.pools:
             services.start()
         parts.gateway.usage.start()
-        yield
-        for services in parts.pools:
-            await services.aclose()
-        await parts.gateway.usage.aclose()
-        await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
+        spending = parts.gateway.limits.spending
+        parts.foresight.adopt(spending)
+        async with scoped_task(spending.run(), name="spending"):
+            yield
+            for services in parts.pools:
+                await services.aclose()
+            await parts.gateway.usage.aclose()
+            await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
         parts.gateway.limits.close()
         await parts.relay.aclose()
         await parts.probing.close()

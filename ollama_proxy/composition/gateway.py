@@ -13,6 +13,7 @@ from ollama_proxy.gateway.key_changes import KeyChanges
 from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.recent_clients import RecentClients
+from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.store.ports import Store
 
@@ -45,7 +46,7 @@ def build_gateway(
         keyring,
         audit,
         KeyChanges(keyring, audit, clock, clients=refused),
-        KeyLimits(store, clock),
+        KeyLimits(store, clock, Spending(store, clock, keyring.by_id)),
         clients,
         UsageBook(store, clock, observe, timing=timing),
     )

@@ -18,12 +18,16 @@ from ollama_proxy.core.access.decision import (
     decide,
 )
 from ollama_proxy.core.access.keys import Key, KeyId
-from ollama_proxy.core.access.output_sizes import OutputSizes
 from ollama_proxy.core.access.route_classes import WORK
+from ollama_proxy.core.access.spending import Forecast
 from ollama_proxy.core.access.token_estimate import MOST_TOKENS, tokens_to_reserve
+from ollama_proxy.core.access.usual_sizes import PRIOR_TOKENS, UsualSizes
 from ollama_proxy.core.access.work import Work
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.gateway.account_book import AccountBook
 from ollama_proxy.gateway.accounts import Account
 from ollama_proxy.gateway.rates import Rate
+from ollama_proxy.gateway.spending import Expense, Spending
 from ollama_proxy.store.ports import CommitmentStore
 
 TOKENS: Final = "tokens"
@@ -31,23 +35,22 @@ TOKENS: Final = "tokens"
 _GROWTH_TOKENS: Final = 64
 """Tokens by which a reservation is enlarged each time an answer outgrows it."""
 
-_HELD_DAYS: Final = 3
+_NO_COST: Final = Forecast()
 _UNAVAILABLE = 503
 _RECORD_RETRY_S: Final = 30.0
 
 
 class _Meter:
-    """Counts what one key uses: ``days`` holds its accounts of tokens by UTC day.
+    """Counts the requests of one key.
 
     ``rate``: None while the key has no limit of requests a minute.
     """
 
-    __slots__ = ("days", "in_flight", "rate")
+    __slots__ = ("in_flight", "rate")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.rate: Rate | None = None
-        self.days: dict[str, Account] = {}
 
 
 class Permit:
@@ -58,6 +61,7 @@ class Permit:
 
     __slots__ = (
         "_account",
+        "_expense",
         "_is_open",
         "_limits",
         "_meter",
@@ -71,10 +75,12 @@ class Permit:
         limits: "KeyLimits",
         meter: _Meter,
         work: Work,
-        account: Account | None,
-        reserved: int,
+        account: Account | None = None,
+        reserved: int = 0,
+        expense: Expense | None = None,
     ) -> None:
         self.work = work
+        self._expense = expense
         self._limits = limits
         self._meter = meter
         self._account = account
@@ -87,6 +93,21 @@ class Permit:
         if self._is_open and self._meter.rate is not None:
             self._meter.rate.give_back()
         self._end(0)
+
+    def wish(self, pool: str) -> None:
+        """Note that the request asks for an instance of a pool, and may wake one."""
+        if self._expense is not None and self._is_open:
+            self._limits.spending.wish(self._expense, pool)
+
+    def enter(self, launch_id: LaunchId) -> None:
+        """Note that the request is sent to an instance, of which it pays its share."""
+        if self._expense is not None and self._is_open:
+            self._limits.spending.enter(self._expense, launch_id)
+
+    def leave(self) -> None:
+        """Note that the request has left its instance."""
+        if self._expense is not None:
+            self._limits.spending.leave(self._expense)
 
     def grow(self, output_tokens_so_far: int) -> None:
         """Reserve more if an answer has outgrown what was reserved for it."""
@@ -127,6 +148,8 @@ class Permit:
             return
         self._is_open = False
         self._meter.in_flight -= 1
+        if self._expense is not None:
+            self._limits.spending.end(self._expense)
         if self._account is not None:
             self._limits.settle(self._account, self._reserved, used)
 
@@ -138,27 +161,32 @@ class KeyLimits:
     are those of the machine's date, in UTC.
     """
 
-    def __init__(self, store: CommitmentStore, clock: Clock) -> None:
+    def __init__(
+        self, store: CommitmentStore, clock: Clock, spending: Spending
+    ) -> None:
+        self.spending = spending
         self._store = store
         self._clock = clock
+        self._book = AccountBook(store)
         self._meters: dict[KeyId, _Meter] = {}
-        self._sizes = OutputSizes()
+        self._sizes = UsualSizes(PRIOR_TOKENS)
 
     def admit(self, key: Key, work: Work, now: float) -> Permit | KeyRefusal:
         """Admit a request and reserve what it may use, or return why it is refused.
 
         ``now``: a moment of `Clock.now`. Each permit must be ended once.
         """
+        if work.route_class not in WORK:  # free of limits, so counted apart
+            refusal = decide(key, work, UNUSED, now)
+            return refusal or Permit(self, _Meter(), work)
         meter = self._meters.get(key.id)
         if meter is None:
             meter = self._meters[key.id] = _Meter()
-        if work.route_class not in WORK:  # free of limits, so counted apart
-            refusal = decide(key, work, UNUSED, now)
-            return refusal or Permit(self, _Meter(), work, None, 0)
         try:
-            account = self._account(key, meter)
-            refusal = decide(key, work, self._usage(key, meter, account, now), now)
-            return refusal or self._admitted(meter, work, account)
+            account, forecast = self._account(key), self._forecast(key, work)
+            usage = self._usage(key, meter, account, forecast, now)
+            refusal = decide(key, work, usage, now)
+            return refusal or self._admitted(key, meter, work, account, forecast)
         except StoreError as error:
             return _unrecorded(key, error)
 
@@ -169,9 +197,7 @@ class KeyLimits:
 
     def tokens_today(self, key: KeyId) -> int:
         """Return what a key has used and reserved today, as its limit counts it."""
-        meter = self._meters.get(key)
-        account = meter.days.get(utc_day(self._clock.wall())) if meter else None
-        return 0 if account is None else account.total
+        return self._book.total(key, TOKENS, utc_day(self._clock.wall()))
 
     def note_answer(self, work: Work, output_tokens: int) -> None:
         """Remember how long an answer was."""
@@ -187,11 +213,34 @@ class KeyLimits:
         for meter in self._meters.values():
             if meter.rate is not None:
                 meter.rate.close()
-            for account in meter.days.values():
-                account.close()
+        self._book.close()
+        self.spending.close()
+
+    def _account(self, key: Key) -> Account | None:
+        """Return the account of today's tokens, if the key has a limit of them.
+
+        Raises `StoreError`.
+        """
+        limit = key.rights.tokens_per_day
+        if limit is None:
+            return None
+        return self._book.account(key.id, TOKENS, utc_day(self._clock.wall()), limit)
+
+    def _forecast(self, key: Key, work: Work) -> Forecast | None:
+        """Return what a request may cost; None if nothing costs anything here."""
+        if not self.spending.is_needed:
+            return None
+        if not key.rights.has_budget:
+            return _NO_COST  # its time is shared with others all the same
+        return self.spending.forecast(key, work)
 
     def _usage(
-        self, key: Key, meter: _Meter, account: Account | None, now: float
+        self,
+        key: Key,
+        meter: _Meter,
+        account: Account | None,
+        forecast: Forecast | None,
+        now: float,
     ) -> Usage:
         rpm = key.rights.rpm
         if rpm is None:
@@ -200,38 +249,37 @@ class KeyLimits:
             rate = meter.rate or Rate(self._store, key.id)
             level, meter.rate = rate.level(rpm, now), rate
         tokens = 0 if account is None else account.total
-        return Usage(level, meter.in_flight, tokens, date=self._clock.wall())
+        day, month, unpriced = 0, 0, ""
+        if forecast is not None and key.rights.has_budget:
+            day, month = self.spending.totals(key)
+            unpriced = forecast.unpriced
+        date = self._clock.wall()
+        return Usage(level, meter.in_flight, tokens, day, month, unpriced, date)
 
-    def _account(self, key: Key, meter: _Meter) -> Account | None:
-        """Return the account of today, if the key has a limit of tokens.
-
-        Raises `StoreError`.
-        """
-        limit = key.rights.tokens_per_day
-        if limit is None:
-            return None
-        day = utc_day(self._clock.wall())
-        account = meter.days.get(day)
-        if account is None:
-            committed = self._store.commitments(key.id).get((TOKENS, day), 0)
-            account = Account(self._store, key.id, TOKENS, day, committed)
-            meter.days[day] = account
-            for old in [d for d, its in meter.days.items() if not its.reserved]:
-                if len(meter.days) > _HELD_DAYS and old != day:
-                    meter.days.pop(old).close()
-        account.limit = limit
-        return account
-
-    def _admitted(self, meter: _Meter, work: Work, account: Account | None) -> Permit:
-        """Return the permit, with its reservation. Raises `StoreError`."""
-        reserved = 0
+    def _admitted(
+        self,
+        key: Key,
+        meter: _Meter,
+        work: Work,
+        account: Account | None,
+        forecast: Forecast | None,
+    ) -> Permit:
+        """Return the permit, with its reservations. Raises `StoreError`."""
+        reserved, expense = 0, None
+        if forecast is not None:
+            expense = self.spending.begin(key, work, forecast)
         if account is not None:
             reserved = tokens_to_reserve(work, self._sizes.usual(work.model))
-            account.reserve(reserved)
+            try:
+                account.reserve(reserved)
+            except StoreError:
+                if expense is not None:
+                    self.spending.end(expense)
+                raise
         if meter.rate is not None:
             meter.rate.take()
         meter.in_flight += 1
-        return Permit(self, meter, work, account, reserved)
+        return Permit(self, meter, work, account, reserved, expense)
 
 
 def _unrecorded(key: Key, error: StoreError) -> KeyRefusal:

@@ -81,6 +81,8 @@ class PoolServices:
         """Let a request begin to wait, and remember for whose sake it does."""
         if context.admitted is None and wait.seeks:
             self.unknown.note_wake(wait.seeks)
+        if context.permit is not None and not wait.joins:
+            context.permit.wish(self.name)
         context.admit(wait)
 
     def note_retry(self, context: RequestContext) -> None:

@@ -64,6 +64,9 @@ async def relay_request(
     observes = isinstance(plan, Observe)
     limit_s = plan.limit_s if isinstance(plan, Observe) else None
     meter = response_relay.meter = begin_metering(context)
+    permit = context.permit
+    if permit is not None:
+        permit.enter(lease.launch_id)
     try:
         async with (
             lease.until_cut(limit_s),
@@ -82,6 +85,8 @@ async def relay_request(
     finally:
         if meter is not None:
             meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
+        if permit is not None:
+            permit.leave()
 
 
 async def run_under_lease(
@@ -92,6 +97,9 @@ async def run_under_lease(
 ) -> ResponseT:
     """Serve in another way under a lease that may be cut, as `relay_request` does."""
     meter = response_relay.meter = begin_metering(context)
+    permit = context.permit
+    if permit is not None:
+        permit.enter(lease.launch_id)
     try:
         async with lease.until_cut():
             return await serving
@@ -100,6 +108,8 @@ async def run_under_lease(
     finally:
         if meter is not None:
             meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
+        if permit is not None:
+            permit.leave()
 
 
 async def _end_cut(

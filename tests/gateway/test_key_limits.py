@@ -13,6 +13,7 @@ from ollama_proxy.core.access.keys import Key, KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.gateway.key_limits import KeyLimits, Permit
+from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.store.memory import MemoryStore
 
 EVENING = datetime(2026, 11, 29, 23, 0, tzinfo=UTC).timestamp()
@@ -59,12 +60,16 @@ class CountingStore(MemoryStore):
         return super().commitments(key)
 
 
+def limits_of(store: MemoryStore, clock: HandClock) -> KeyLimits:
+    return KeyLimits(store, clock, Spending(store, clock, lambda _: None))
+
+
 class Rig:
     """The limits of one key, across restarts."""
 
     def __init__(self, **rights: Any) -> None:
         self.clock, self.store = HandClock(), CountingStore()
-        self.limits = KeyLimits(self.store, self.clock)
+        self.limits = limits_of(self.store, self.clock)
         self.key = Key(KeyId("0a1b2c3d"), "ci", b"", Rights(**rights))
 
     def edit(self, **rights: Any) -> None:
@@ -99,7 +104,7 @@ class Rig:
         return self.limits.tokens_today(self.key.id)
 
     def crash(self) -> None:
-        self.limits = KeyLimits(self.store, self.clock)
+        self.limits = limits_of(self.store, self.clock)
 
     def restart(self) -> None:
         self.limits.close()

@@ -168,7 +168,7 @@ def _of_tokens(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
 
 def _of_money(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     rights = key.rights
-    if rights.budget_day is None and rights.budget_month is None:
+    if not rights.has_budget:
         return None
     if usage.unpriced:
         return KeyRefusal(

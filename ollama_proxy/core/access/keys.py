@@ -53,6 +53,11 @@ class Rights:
         return self.parallel
 
     @property
+    def has_budget(self) -> bool:
+        """Tell whether the key may spend only so much money."""
+        return self.budget_day is not None or self.budget_month is not None
+
+    @property
     def needs_fields(self) -> bool:
         """Tell whether a request can only be judged once its body is read."""
         return bool(self.models) or self.tokens_per_day is not None

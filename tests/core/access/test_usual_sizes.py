@@ -1,14 +1,14 @@
 """How long a model's answers usually are."""
 
-from ollama_proxy.core.access.output_sizes import PRIOR_TOKENS, OutputSizes
+from ollama_proxy.core.access.usual_sizes import PRIOR_TOKENS, UsualSizes
 
 
 def test_the_answers_of_an_unknown_model_have_512_tokens() -> None:
-    assert OutputSizes().usual("m") == PRIOR_TOKENS == 512
+    assert UsualSizes(PRIOR_TOKENS).usual("m") == PRIOR_TOKENS == 512
 
 
 def test_95_of_100_answers_are_not_longer() -> None:
-    sizes = OutputSizes()
+    sizes = UsualSizes(PRIOR_TOKENS)
     for tokens in range(1, 101):
         sizes.add("m", tokens)
 
@@ -16,7 +16,7 @@ def test_95_of_100_answers_are_not_longer() -> None:
 
 
 def test_few_answers_raise_the_length_and_never_lower_it() -> None:
-    sizes = OutputSizes()
+    sizes = UsualSizes(PRIOR_TOKENS)
     sizes.add("m", 10)
     assert sizes.usual("m") == 512
     sizes.add("m", 4000)
@@ -24,7 +24,7 @@ def test_few_answers_raise_the_length_and_never_lower_it() -> None:
 
 
 def test_old_answers_are_forgotten() -> None:
-    sizes = OutputSizes()
+    sizes = UsualSizes(PRIOR_TOKENS)
     for tokens in [4000] * 100 + [10] * 100:
         sizes.add("m", tokens)
 
@@ -32,7 +32,7 @@ def test_old_answers_are_forgotten() -> None:
 
 
 def test_only_so_many_models_are_remembered() -> None:
-    sizes = OutputSizes()
+    sizes = UsualSizes(PRIOR_TOKENS)
     for number in range(1000):
         sizes.add(f"m{number}", 4000)
 

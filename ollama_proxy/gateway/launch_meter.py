@@ -1,0 +1,125 @@
+"""Measure what one running instance costs, and say which keys pay."""
+
+from ollama_proxy.core.access.keys import Key, KeyId
+from ollama_proxy.core.access.spending import cost, shares
+from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.gateway.purses import Purses, Reservation
+
+
+class _User:
+    """Holds what the requests of one key on an instance have reserved."""
+
+    __slots__ = ("key", "requests")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.requests: list[Reservation] = []
+
+
+class LaunchMeter:
+    """Counts the cost of an instance from its launch to its end.
+
+    Each stretch of time is paid by the keys that had requests in flight on it, in equal
+    parts, else by the key that woke it. ``price``: in millionths an hour. ``idle_s``:
+    how long it runs without work. ``pool``: its pool.
+    """
+
+    def __init__(
+        self,
+        launch_id: LaunchId,
+        pool: str,
+        *,
+        price: int,
+        idle_s: float,
+        begun_at: float,
+        purses: Purses,
+    ) -> None:
+        self.launch_id = launch_id
+        self.pool = pool
+        self.waker: Key | None = None
+        self.unpaid = 0
+        self._price = price
+        self._idle_cost = cost(price, idle_s)
+        self._begun_at = begun_at
+        self._charged = 0
+        self._turn = 0
+        self._purses = purses
+        self._users: dict[KeyId, _User] = {}
+        self._hold = Reservation(())
+
+    @property
+    def charged(self) -> int:
+        """Return what the instance has cost so far, as far as it was divided."""
+        return self._charged
+
+    def woken_by(self, key: Key, boot_s: float) -> None:
+        """Let a key pay for the boot and for idle time, and reserve both."""
+        self.waker = key
+        reserved = cost(self._price, boot_s) + self._idle_cost
+        self._hold = self._purses.reserve_anyway(key, reserved)
+
+    def enter(self, key: Key, reservation: Reservation, now: float) -> None:
+        """Begin to share the cost with a request that is sent to the instance."""
+        self.charge(now)
+        user = self._users.get(key.id)
+        if user is None:
+            user = self._users[key.id] = _User(key)
+        user.requests.append(reservation)
+
+    def leave(self, key: Key, reservation: Reservation, now: float) -> None:
+        """End that, because the request has left the instance."""
+        self.charge(now)
+        user = self._users.get(key.id)
+        if user is not None and reservation in user.requests:
+            user.requests.remove(reservation)
+            if not user.requests:
+                del self._users[key.id]
+
+    def charge(self, now: float) -> None:
+        """Divide what the instance has cost since the last time."""
+        total = cost(self._price, now - self._begun_at)
+        amount = total - self._charged
+        if amount <= 0:
+            return
+        self._charged = total
+        self._turn += 1
+        if not self._users:
+            self._charge_waker(amount, now)
+            return
+        for user, share in shares(amount, list(self._users.values()), self._turn):
+            _draw(user.requests, share, now)
+            self._purses.spend(user.key, share)
+
+    def end(self, now: float) -> None:
+        """Charge the rest; the instance is gone."""
+        self.charge(now)
+        self.let_go(now)
+
+    def let_go(self, now: float) -> None:
+        """Reserve nothing more for idle time."""
+        self._hold.release(self._hold.amount, now)
+
+    def _charge_waker(self, amount: int, now: float) -> None:
+        if self.waker is None:
+            self.unpaid += amount
+            return
+        self._hold.release(min(amount, self._hold.amount - self._idle_cost), now)
+        self._purses.spend(self.waker, amount)
+        self._renew_hold(self.waker, now)
+
+    def _renew_hold(self, waker: Key, now: float) -> None:
+        """Reserve idle time in the accounts of today once the day has changed."""
+        if self._hold.accounts != self._purses.accounts_now(waker):
+            held = self._hold.amount
+            self._hold.release(held, now)
+            self._hold = self._purses.reserve_anyway(waker, held)
+
+
+def _draw(requests: list[Reservation], amount: int, now: float) -> None:
+    """Take what was spent from what the requests of a key have reserved."""
+    for reservation in requests:
+        part = min(amount, reservation.amount)
+        reservation.release(part, now)
+        amount -= part
+        if amount <= 0:
+            return
