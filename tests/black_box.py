@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import psutil
 
 from ollama_proxy.base.pinned_tls import first_certificate, pinned
+from ollama_proxy.gateway.order_token import read_order_token
 from ollama_proxy.server.serving_address import running_url
 from tests.forked_cli import ForkedCli, ForkedProcess
 from tests.processes import living
@@ -70,12 +71,20 @@ class ProxyProcess:
     process: subprocess.Popen[str] | ForkedProcess
     url: str
     log: Path
+    state: Path
     trusted: ssl.SSLContext | None = None
+
+    def orders(self) -> dict[str, str]:
+        """Return what proves that an order comes from the proxy's own user."""
+        return {"Authorization": f"Bearer {read_order_token(self.state)}"}
+
+    def _headers(self, path: str) -> dict[str, str]:
+        return self.orders() if path.startswith("/-/") else {}
 
     def get(self, path: str) -> dict[str, Any]:
         trusted = self.trusted if self.url.startswith("https") else None
-        url = self.url + path
-        with urllib.request.urlopen(url, timeout=10, context=trusted) as reply:
+        asked = urllib.request.Request(self.url + path, headers=self._headers(path))
+        with urllib.request.urlopen(asked, timeout=10, context=trusted) as reply:
             body: dict[str, Any] = json.load(reply)
             return body
 
@@ -84,7 +93,10 @@ class ProxyProcess:
         request = urllib.request.Request(
             self.url + path,
             data=json.dumps(body).encode(),
-            headers={name.replace("_", "-"): value for name, value in headers.items()},
+            headers={
+                **self._headers(path),
+                **{name.replace("_", "-"): value for name, value in headers.items()},
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
@@ -229,7 +241,7 @@ def launched_proxy(
         process = launch.begin(clean_environment(**{**settings, **env}), out)
     shown = env.get("OLLAMA_PROXY_TLS_CERT")
     trusted = pinned([first_certificate(Path(shown).read_text())]) if shown else None
-    proxy = ProxyProcess(process, "", log, trusted)
+    proxy = ProxyProcess(process, "", log, state, trusted)
     try:
         proxy.until(lambda: listens(proxy, state) and answers(proxy))
         yield proxy

@@ -18,12 +18,13 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
 from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.composition import PARTS, Parts, build_app, open_runner
+from ollama_proxy.composition import PARTS, Door, Parts, build_app, open_runner
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Backend
-from ollama_proxy.server.access import AccessRule, Identify, take_anyone
+from ollama_proxy.gateway.order_token import OrderToken
+from ollama_proxy.server.access import AccessRule, Identify
 from ollama_proxy.server.binding import bind
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.tls.watch import ServerCertificate
@@ -39,6 +40,12 @@ HAS_FAST_PATH = os.environ.get("OLLAMA_PROXY_FAST_PATH", "true") == "true"
 needs_fast_path = pytest.mark.skipif(
     not HAS_FAST_PATH, reason="OLLAMA_PROXY_FAST_PATH turns off what this is about"
 )
+
+ORDER_TOKEN = f"opt_{'t' * 43}"
+"""The order token of every proxy in the process of the tests."""
+
+ORDERS = {"Authorization": f"Bearer {ORDER_TOKEN}"}
+"""What the proxy's own commands send with an order."""
 
 HURRIED = Timing(
     retry_pause_s=0.02,
@@ -123,8 +130,9 @@ async def running_proxy(
     clock: Clock | None = None,
     hold: HoldPolicy | None = None,
     hosts: HostPolicy | None = None,
+    is_local: bool = True,
     access_rules: Sequence[AccessRule] = (),
-    identify: Identify = take_anyone,
+    identify: Identify | None = None,
     drain_timeout_s: float = 0.2,
     timing: Timing = STANDARD,
     tls: PrivateCa | None = None,
@@ -156,7 +164,7 @@ async def running_proxy(
         backends=backends,
         rng=random.Random(1),
         hold=hold,
-        hosts=hosts,
+        door=Door(hosts, is_local=is_local, order_token=OrderToken(ORDER_TOKEN)),
         access_rules=access_rules,
         identify=identify,
         timing=timing,
@@ -190,6 +198,7 @@ async def relaying_proxy(
     *,
     drain_timeout_s: float = 0.2,
     tls: PrivateCa | None = None,
+    auth: str = "auto",
 ) -> AsyncIterator[tuple[RawUpstream, RunningProxy]]:
     """Run a proxy before a ready instance that does what ``script`` says."""
     async with (
@@ -199,6 +208,7 @@ async def relaying_proxy(
             backend=StaticBackend(upstream.url),
             drain_timeout_s=drain_timeout_s,
             tls=tls,
+            OLLAMA_PROXY_AUTH=auth,
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")

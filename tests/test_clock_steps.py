@@ -5,7 +5,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from tests.fakes.instance import InProcessBackend
-from tests.proxy import RunningProxy, needs_fast_path, running_proxy
+from tests.proxy import ORDERS, RunningProxy, needs_fast_path, running_proxy
 from tests.virtual_time import SetClock
 
 YEARS_S = 56 * 365.25 * 86_400.0
@@ -22,7 +22,7 @@ async def dates(proxy: RunningProxy) -> tuple[str, int, str, int]:
         date = parsedate_to_datetime(reply.headers["Date"])
     async with proxy.session.get(f"{url}/api/tags") as reply:
         modified_at = (await reply.json())["models"][0]["modified_at"]
-    async with proxy.session.get(f"{url}/-/journal") as reply:
+    async with proxy.session.get(f"{url}/-/journal", headers=ORDERS) as reply:
         changed_at = (await reply.json())["transitions"][0]["at"]
     changed_in = datetime.fromtimestamp(changed_at, UTC).year
     return created_at[:4], date.year, modified_at[:4], changed_in

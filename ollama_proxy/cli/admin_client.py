@@ -8,9 +8,11 @@ import urllib.request
 from typing import Any, cast
 
 from ollama_proxy.base.errors import ProxyError
+from ollama_proxy.cli.own_credential import NO_CREDENTIAL, OwnCredential
 
 _TIMEOUT_S = 150.0
 _LOOK_TIMEOUT_S = 5.0
+_REFUSALS = frozenset({401, 403})
 
 
 class ProxyUnreachableError(ProxyError):
@@ -40,11 +42,13 @@ class ProxyClient:
         self,
         url: str,
         timeout_s: float = _TIMEOUT_S,
+        credential: OwnCredential = NO_CREDENTIAL,
         *,
         trusted: ssl.SSLContext | None = None,
     ) -> None:
         self.url = url
         self._timeout_s = timeout_s
+        self._credential = credential
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPSHandler(context=trusted),
@@ -94,11 +98,15 @@ class ProxyClient:
         return f"{self.url}{path}{asked}"
 
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
+        if text := self._credential.text():
+            request.add_header("Authorization", f"Bearer {text}")
         try:
             with self._opener.open(request, timeout=self._timeout_s) as reply:
                 return cast("dict[str, Any]", json.load(reply))
         except urllib.error.HTTPError as error:
             message, body = _message(error)
+            if error.code in _REFUSALS and (advice := self._credential.advice()):
+                message = f"{message}; {advice}"
             raise ProxyAnswerError(
                 f"{self.url} answered {error.code}: {message}", error.code, body
             ) from error
@@ -135,6 +143,9 @@ def choose_url(
         return running, ""
     try:
         ProxyClient(url, _LOOK_TIMEOUT_S, trusted=trusted).status()
+    except ProxyAnswerError as error:
+        if error.status not in _REFUSALS:  # else it is there, and wants a key
+            return running, f"no ollama-proxy answers at {url}"
     except ProxyError:
         return running, f"no ollama-proxy answers at {url}"
     return url, ""

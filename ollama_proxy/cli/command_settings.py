@@ -9,6 +9,7 @@ import typer
 from ollama_proxy.base import log
 from ollama_proxy.cli.admin_client import ProxyClient, choose_url
 from ollama_proxy.cli.console import err, has_colours
+from ollama_proxy.cli.own_credential import OwnCredential, is_same_proxy
 from ollama_proxy.cli.status_view import escape
 from ollama_proxy.cli.trust import trusted_by
 from ollama_proxy.config.loader import load_settings
@@ -44,4 +45,9 @@ def proxy_client(settings: Settings) -> ProxyClient:
     if why:
         told = f"{why}; the one of the state folder {str(folder)!r} is asked, at {url}"
         err.print(f"ollama-proxy: {escape(told)}")
-    return ProxyClient(url, trusted=trusted_by(url, settings.tls_cert, running))
+    if running is not None and is_same_proxy(url, running.url):
+        url, credential = running.url, OwnCredential(folder, settings.key)
+    else:
+        credential = OwnCredential(key=settings.key)
+    trusted = trusted_by(url, settings.tls_cert, running)
+    return ProxyClient(url, credential=credential, trusted=trusted)

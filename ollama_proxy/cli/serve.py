@@ -21,14 +21,14 @@ from ollama_proxy.cli.announcement import OnTls, Serving
 from ollama_proxy.cli.launch_plan import launch_plans
 from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
-from ollama_proxy.composition import PARTS, build_app, open_backends, open_runner
+from ollama_proxy.composition import PARTS, Door, build_app, open_backends, open_runner
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing
 from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.gateway.order_token import make_order_token
 from ollama_proxy.server.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.server.control_socket import listening
 from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
@@ -74,7 +74,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 store=store,
                 backends=backends,
                 rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
-                hosts=_host_rules(bound),
+                door=_door(settings, bound),
                 neighbours=neighbours,
                 certificate=certificate,
             )
@@ -97,9 +97,22 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         store.close()
 
 
-def _host_rules(bound: socket.socket) -> HostPolicy | None:
-    """Return the rules for ``Host``: a public bind takes any, as Ollama does."""
-    return hosts_of_this_machine() if is_on_loopback(bound) else None
+def _door(settings: Settings, bound: socket.socket) -> Door:
+    """Return how the proxy is reached; its own commands find the order token.
+
+    A public bind takes any ``Host``, as Ollama does.
+    """
+    is_local, token = is_on_loopback(bound), None
+    try:
+        token = make_order_token(settings.state_dir)
+    except OSError as error:  # a full disk: requests are served all the same
+        structlog.get_logger().warning(
+            log.ORDERS_NEED_KEY,
+            reason=f"the order token can't be written to {str(settings.state_dir)!r}"
+            f" ({error.strerror or error}), so commands need a key with the right"
+            " 'admin' in OLLAMA_PROXY_KEY; make room there and start again",
+        )
+    return Door(hosts_of_this_machine() if is_local else None, is_local, token)
 
 
 async def _run(

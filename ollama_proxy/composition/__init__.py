@@ -1,5 +1,6 @@
 """Build everything here, once, and hand it its parts: the composition root."""
 
+from ollama_proxy.composition.access import Door as Door
 from ollama_proxy.composition.app import PARTS as PARTS
 from ollama_proxy.composition.app import Parts as Parts
 from ollama_proxy.composition.app import build_app as build_app

@@ -12,20 +12,19 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import STANDARD, Timing
+from ollama_proxy.composition.access import CLOSED_DOOR, Door, build_access
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
 from ollama_proxy.composition.gateway import Gateway, build_gateway
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.core.access.cors import CorsPolicy
-from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.ollama.routes import known_paths
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
-from ollama_proxy.server.access import AccessControl, AccessRule, Identify, take_anyone
+from ollama_proxy.server.access import AccessControl, AccessRule, Identify
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.admin.keys import KeyOrders
 from ollama_proxy.server.admin.pool_orders import PoolOrders
@@ -90,9 +89,9 @@ def build_app(
     backends: Mapping[str, Backend],
     rng: random.Random,
     hold: HoldPolicy | None = None,
-    hosts: HostPolicy | None = None,
+    door: Door = CLOSED_DOOR,
     access_rules: Sequence[AccessRule] = (),
-    identify: Identify = take_anyone,
+    identify: Identify | None = None,
     neighbours: Neighbours | None = None,
     certificate: Described | None = None,
     timing: Timing = STANDARD,
@@ -100,9 +99,9 @@ def build_app(
     """Return the application; nothing in it is global, and nothing runs yet.
 
     Call it in a running event loop, which the client sessions need. ``hold``: how
-    requests wait, if not as the settings say. ``hosts``: the rules for ``Host`` if the
-    proxy listens on loopback only. ``access_rules``: additional checks of each request.
-    ``identify``: tells the caller of a request, or refuses it.
+    requests wait, if not as the settings say. ``door``: how the proxy is reached.
+    ``access_rules``: additional checks of each request.
+    ``identify``: tells the caller of a request, or refuses it, instead of the keys.
     ``certificate``: what clients on TLS get, for ``/status``.
     ``timing``: pauses and time-outs that no setting changes.
     """
@@ -115,7 +114,14 @@ def build_app(
     foresight = PoolForesight(pools, fleet.shared.estimates)
     foresight.watch(gateway.limits.spending)
     services = _services(fleet.shared, pools, gateway)
-    access = AccessControl(CorsPolicy(settings.origins), hosts, access_rules, identify)
+    access = build_access(
+        settings,
+        gateway.keyring,
+        clock=clock,
+        door=door,
+        rules=access_rules,
+        identify=identify,
+    )
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
     app[PARTS] = _parts(fleet, services, access, gateway, foresight)

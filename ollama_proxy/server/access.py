@@ -6,7 +6,7 @@ requests that aiohttp's server reads, a small part of all.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TypeAlias
 
 from ollama_proxy.core.access.cors import (
     CorsPolicy,
@@ -14,10 +14,11 @@ from ollama_proxy.core.access.cors import (
     host_name,
     is_same_origin,
 )
+from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.routes import Kind, allow_header
+from ollama_proxy.core.ollama.routes import allow_header
 
 _EXEMPT = frozenset({("GET", "/healthz")})
 """Requests that added rules do not apply to, besides preflights of allowed origins.
@@ -26,31 +27,9 @@ A container's health check has no key, and a browser sends none with a preflight
 """
 
 
-class HeaderView(Protocol):
-    """Reads the headers of a request, by names of any case."""
-
-    def get(self, name: str, default: str, /) -> str:
-        """Return the first value of a header, or ``default``."""
-
-
-class AccessFacts(NamedTuple):
-    """Holds what a rule may look at; not the body, which may not have arrived yet.
-
-    ``peer``: address of the connection's other end, "" if unknown. ``path``: raw,
-    without query. ``origin``: "" if the request has no Origin header.
-    """
-
-    peer: str
-    method: str
-    path: str
-    kind: Kind
-    host: str
-    origin: str
-    headers: HeaderView
-
-
 AccessRule: TypeAlias = Callable[[AccessFacts], Reply | None]
 """Returns the refusal of a request; None if it may pass."""
+
 
 Identify: TypeAlias = Callable[[AccessFacts], Reply | Caller]
 """Returns the caller of a request, or its refusal."""
@@ -64,7 +43,8 @@ def take_anyone(facts: AccessFacts) -> Caller:
 class AccessControl:
     """Holds the rules of one proxy; without ``hosts`` any ``Host`` is taken.
 
-    ``identify`` returns the caller, once nothing else refuses the request.
+    ``identify`` returns the caller, once nothing else refuses the request. ``is_on``
+    tells whether requests need a key.
     """
 
     def __init__(
@@ -73,11 +53,21 @@ class AccessControl:
         hosts: HostPolicy | None,
         rules: Sequence[AccessRule] = (),
         identify: Identify = take_anyone,
+        is_on: Callable[[], bool] = bool,
     ) -> None:
         self._identify = identify
+        self._is_on = is_on
         self._origins = origins
         self._hosts = hosts
         self._rules = tuple(rules)
+
+    @property
+    def hides_credentials(self) -> bool:
+        """Tell whether no credential of a client's passes to an instance.
+
+        If requests need no key, those pass that are not of ours.
+        """
+        return self._is_on()
 
     def check(self, facts: AccessFacts) -> Reply | Caller:
         """Return the caller of a request, or the response to one that may not pass.

@@ -38,7 +38,7 @@ class RequestContext(Facts):
     ``caller``: its key and address. ``permit``: admits a request of a key, and is
     settled at its end; ``meter``: counts what such a request uses. ``begun_at``: when
     its task began, in time of the event loop. ``arrival``: the request as its pool
-    counts it.
+    counts it. ``hides_credentials``: an instance gets no credentials.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -53,6 +53,7 @@ class RequestContext(Facts):
     begun_at: float = 0.0
     stage: Stage = Stage.ARRIVING
     arrival: Arrival = field(default_factory=Arrival)
+    hides_credentials: bool = False
 
     @property
     def model(self) -> str | None:

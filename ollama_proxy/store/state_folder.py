@@ -24,7 +24,17 @@ STATE_FILE: Final = "state.sqlite3"
 _LOCK = "lock"
 _PID = "pid"
 _OWNER = "owner"
-_OURS = (STATE_FILE, _LOCK, _PID, _OWNER, "authority", "ovhai", "serving.", "control.")
+_OURS = (
+    STATE_FILE,
+    _LOCK,
+    _PID,
+    _OWNER,
+    "authority",
+    "ovhai",
+    "serving.",
+    "control.",
+    "order-token",
+)
 _OWNER_ID = re.compile(r"[0-9a-f]{16}\n")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -286,7 +286,7 @@ def test_the_log_at_a_terminal_has_colours_if_they_are_wanted(
 
 def test_wake_status_and_stop_talk_to_the_running_proxy(tmp_path: Path) -> None:
     with forked_proxy(tmp_path / "s") as proxy:
-        host = {"OLLAMA_HOST": proxy.url}
+        host = {"OLLAMA_HOST": proxy.url, "OLLAMA_PROXY_STATE_DIR": str(tmp_path / "s")}
         assert "idle (cold, simulated)" in run_cli("status", **host).stdout
         assert "provisioning (starting" in run_cli("wake", **host).stdout
         proxy.until(lambda: proxy.get("/status")["provisioning_status"] == "ready")
@@ -299,7 +299,7 @@ def test_pulls_are_listed_and_ended_by_a_command(tmp_path: Path) -> None:
     with forked_proxy(
         tmp_path / "s", OLLAMA_SIMULATOR_PULL="60", OLLAMA_SIMULATOR_MODELS="llama3.2"
     ) as proxy:
-        host = {"OLLAMA_HOST": proxy.url}
+        host = {"OLLAMA_HOST": proxy.url, "OLLAMA_PROXY_STATE_DIR": str(tmp_path / "s")}
         assert run_cli("pulls", **host).stdout == "no pull goes on\n"
         run_cli("wake", **host)
         proxy.until(lambda: proxy.get("/status")["provisioning_status"] == "ready")
@@ -338,8 +338,8 @@ def test_sweep_finds_nothing_where_nothing_is_lost(tmp_path: Path) -> None:
         "OLLAMA_HOST": address_of_nobody(),
     }
     alone = run_cli("sweep", "--dry-run", **env)
-    with forked_proxy(tmp_path / "s") as proxy:
-        asked = run_cli("sweep", OLLAMA_HOST=proxy.url)
+    with forked_proxy(tmp_path / "s"):
+        asked = run_cli("sweep", OLLAMA_PROXY_STATE_DIR=str(tmp_path / "s"))
 
     assert (alone.returncode, asked.returncode) == (0, 0)
     assert alone.stdout == asked.stdout == ("nothing of ours runs that should not\n")

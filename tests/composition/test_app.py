@@ -71,7 +71,7 @@ async def test_an_unknown_path_is_no_order(
     client = await aiohttp_client(app)
 
     async with client.post("/-/nothing") as reply:
-        assert reply.status == 404
+        assert reply.status == 401
     assert app[PARTS].pool.controllers[0].record.state.value == "cold"
 
 

@@ -1,7 +1,7 @@
 """Callers with keys, without a keyring: a request's ``Bearer`` is a key's name."""
 
+from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller, Key, KeyId, Rights
-from ollama_proxy.server.access import AccessFacts
 
 
 class Callers:

@@ -13,7 +13,7 @@ from ollama_proxy.fleet.backend import Observation, Phase
 from tests.fakes.cloud import CloudFaults, ReportingCloud
 from tests.fakes.instance import InProcessBackend
 from tests.fleet.rig import Deployment
-from tests.proxy import running_proxy
+from tests.proxy import ORDERS, running_proxy
 from tests.virtual_time import in_virtual_time
 
 START_S = 600.0
@@ -205,7 +205,7 @@ async def test_status_and_journal_carry_the_report(tmp_path: Path) -> None:
         await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "cool-down", within_s=20.0)
         status = await proxy.status()
-        async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
+        async with proxy.session.get(f"{proxy.url}/-/journal", headers=ORDERS) as reply:
             lines = (await reply.json())["transitions"]
 
     failed = next(line for line in lines if line["event"] == "Failed")

@@ -24,7 +24,7 @@ from tests.fakes.cloud import FakeCloud
 from tests.fakes.instance import InProcessBackend
 from tests.fleet.pools import until
 from tests.fleet.rig import Deployment
-from tests.proxy import generate, running_proxy
+from tests.proxy import ORDERS, generate, running_proxy
 from tests.virtual_time import in_virtual_time
 
 NO_DRIVER = Observation(Phase.FAILED, detail="no driver", reason="driver")
@@ -342,7 +342,7 @@ async def test_status_the_503_and_the_screen_say_what_to_do(tmp_path: Path) -> N
             assert "Retry-After" not in reply.headers
         assert proxy.state == "cool-down"
         backend.has_image = True
-        async with proxy.session.post(f"{proxy.url}/-/wake") as reply:
+        async with proxy.session.post(f"{proxy.url}/-/wake", headers=ORDERS) as reply:
             assert reply.status == 200
         await proxy.until(lambda: proxy.state == "ready")
         ready = await proxy.status()

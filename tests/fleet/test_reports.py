@@ -27,7 +27,7 @@ from ollama_proxy.fleet.backend import Observation, Phase
 from ollama_proxy.fleet.reports import LONGEST, bounded, cleaned, masked, secrets_in
 from tests.fakes.instance import InProcessBackend
 from tests.fleet.rig import Deployment
-from tests.proxy import RunningProxy, generate, running_proxy
+from tests.proxy import ORDERS, RunningProxy, generate, running_proxy
 from tests.virtual_time import in_virtual_time
 
 ONE = LaunchId("one")
@@ -280,7 +280,7 @@ async def test_the_journal_has_the_report_under_its_launch(tmp_path: Path) -> No
     async with running_proxy(tmp_path, backend=FailingBackend()) as proxy:
         await proxy.parts.pool.wake()
         await proxy.until(lambda: proxy.state == "cool-down")
-        async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
+        async with proxy.session.get(f"{proxy.url}/-/journal", headers=ORDERS) as reply:
             lines = (await reply.json())["transitions"]
 
     failed = next(line for line in lines if line["event"] == "Failed")

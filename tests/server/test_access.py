@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.server.access import AccessFacts
 from tests.black_box import Launch, ProxyProcess, forked_proxy, launched_proxy
 from tests.fakes.instance import InProcessBackend
 from tests.go_listen import HAS_IPV6

@@ -14,7 +14,7 @@ from ollama_proxy.serving.pull import Pull, PullRequest
 from ollama_proxy.serving.shared_pulls import MOST_DETACHED
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
-from tests.proxy import RunningProxy, lines, running_proxy
+from tests.proxy import ORDERS, RunningProxy, lines, running_proxy
 
 PULL = {"model": "new"}
 
@@ -262,7 +262,8 @@ async def end(proxy: RunningProxy, path: str) -> tuple[int, dict[str, Any]]:
     """Order the end of a pull, by its name as it stands in the path."""
     raw = await proxy.raw(
         b"DELETE /-/pulls/%b HTTP/1.1\r\nHost: localhost\r\n"
-        b"Connection: close\r\n\r\n" % path.encode()
+        b"Authorization: %b\r\n"
+        b"Connection: close\r\n\r\n" % (path.encode(), ORDERS["Authorization"].encode())
     )
     head, _, body = raw.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
@@ -360,7 +361,7 @@ async def test_the_end_of_a_pull_is_not_ordered_by_a_web_page(
 ) -> None:
     answer = await begin(proxy)
     async with proxy.session.delete(
-        f"{proxy.url}/-/pulls/new", headers={"Origin": "http://localhost:1"}
+        f"{proxy.url}/-/pulls/new", headers=ORDERS | {"Origin": "http://localhost:1"}
     ) as order:
         assert order.status == 403
     answer.close()

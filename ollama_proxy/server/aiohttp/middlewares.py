@@ -8,10 +8,12 @@ import asyncio
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.server.access import AccessControl, AccessFacts
+from ollama_proxy.gateway.credentials import SENT_IN
+from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
@@ -31,7 +33,7 @@ def surround(services: Services, access: AccessControl) -> Middleware:
     It refuses a request that can't be served, checks access first, answers an internal
     error in the caller's API format, and registers, logs and counts each request.
     """
-    metrics, active, first = services.metrics, services.active, services.pools.first
+    metrics, active, pools = services.metrics, services.active, services.pools
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -41,7 +43,7 @@ def surround(services: Services, access: AccessControl) -> Middleware:
             if behind.refuses(request):
                 behind.note_answered()
                 return refusal(behind, metrics)
-        context = request[REQUEST_CONTEXT] = begin(request, first)
+        context = request[REQUEST_CONTEXT] = begin(request, pools)
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         active.begin(context, begun_at)
@@ -94,16 +96,18 @@ def _check(
         request.remote or "",
         context.method,
         context.path,
-        context.route.kind,
+        context.route,
         fields.get("Host", ""),
         fields.get("Origin", ""),
         fields,
+        [(name, value) for name in SENT_IN for value in fields.getall(name, ())],
     )
     told = access.check(facts)
     refused = told if isinstance(told, Reply) else None
     if isinstance(told, Caller):
         request[CALLER] = told
         context.identify(told)
+        context.hides_credentials = access.hides_credentials
     # The response to a preflight has its CORS headers already.
     if facts.origin and (refused is None or context.method != "OPTIONS"):
         request[CORS] = access.cors_headers(facts)

@@ -49,9 +49,6 @@ class OllamaHandler:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
         services, context = self._services, request[REQUEST_CONTEXT]
-        context.route = services.pools.resolve(
-            context.route, request.method, context.path
-        )
         context.is_routed = services.pools.leave_no_choice
         context.named_pool = request.headers.get(POOL_HEADER, "")
         marks = request.headers.getall(VIA, ())
@@ -183,7 +180,7 @@ class OllamaHandler:
             request_id=context.request_id,
         )
         context.stage = Stage.SERVED
-        to_send = outgoing(request, body)
+        to_send = outgoing(request, body, hides_credentials=context.hides_credentials)
         if hold is not None and hold.response is not None:
             to_send = in_the_clear(to_send)
         with lease:

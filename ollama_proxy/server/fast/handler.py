@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeGuard
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
+from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Family, Kind, Route, classify
@@ -25,7 +26,7 @@ from ollama_proxy.core.plans import (
     Wait,
 )
 from ollama_proxy.fleet.lease import Lease
-from ollama_proxy.server.access import AccessControl, AccessFacts
+from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.fast import response as client_response
 from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.parser import PlainRequest
@@ -60,20 +61,21 @@ class FastPath:
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
         """Answer a request or begin to relay it; False leaves it to aiohttp."""
         path = request.path
-        route = classify(request.method, path)
+        pools = self._services.pools
+        route = pools.resolve(classify(request.method, path), request.method, path)
         facts = AccessFacts(
             client.peer,
             request.method,
             path,
-            route.kind,
+            route,
             request.host,
             "",  # a request with an Origin is not plain
             request,
+            request.sent,
         )
         told = self._access.check(facts)
         if not isinstance(told, Reply) and not _is_simple(route):
             return False
-        pools = self._services.pools
         context = RequestContext(
             request.method,
             path,
@@ -89,6 +91,8 @@ class FastPath:
             return self._send(client, context, self._encoded(context, told))
         context.identify(told)
         context.may_wait_s = pools.first.hold.held_s(told)
+        if request.sent:
+            request.drop_credentials(hides=self._access.hides_credentials)
         if request.marks:
             context.objection = self._services.mark.objection(request.marks)
         return self._carry_out(client, request, context)

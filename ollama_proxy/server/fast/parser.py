@@ -7,13 +7,15 @@ which handles all of HTTP. httptools (llhttp, Node's parser) is strict: a reques
 it rejects is not plain either.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import httptools
 
+from ollama_proxy.core.access.facts import SentField
 from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM, POOL_HEADER
 from ollama_proxy.core.http.request_head import MAX_TARGET, SINGLE, is_host
+from ollama_proxy.gateway.credentials import SENT_IN, without_credentials
 from ollama_proxy.serving.body_budget import SMALL_BODY
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import BODY_EXPECTED, base_of
@@ -31,10 +33,12 @@ _ASKS_FOR_MORE = frozenset(
     }
 )
 _VIA = VIA.lower().encode()
+_MAY_HOLD_KEY = frozenset(name.encode() for name in SENT_IN)
 _LOOKED_AT = (
     frozenset(name.encode() for name in NOT_FOR_UPSTREAM)
     | _ASKS_FOR_MORE
     | SINGLE
+    | _MAY_HOLD_KEY
     | {_VIA}
 )
 _SINGLE = SINGLE - {b"host"}
@@ -68,7 +72,7 @@ class PlainRequest:
 
     ``target``: raw path and query. ``agent``: the User-Agent. ``fields``: the headers
     for the instance, as received, without ``Host``. ``marks``: marks of the proxies
-    that it has passed.
+    that it has passed. ``sent``: the headers that may hold a key.
     """
 
     method: str
@@ -78,6 +82,7 @@ class PlainRequest:
     fields: list[tuple[bytes, bytes]]
     body: BufferedBody
     marks: tuple[str, ...] = ()
+    sent: tuple[SentField, ...] = ()
 
     @property
     def path(self) -> str:
@@ -91,6 +96,14 @@ class PlainRequest:
             if field.lower() == wanted:
                 return value.decode("latin-1")
         return default
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the headers."""
+        return (field.decode("latin-1") for field, _ in self.fields)
+
+    def drop_credentials(self, *, hides: bool) -> None:
+        """Keep credentials from the instance: all, or those of ours."""
+        self.fields[:] = without_credentials(self.fields, hides=hides)
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Return False: the length is known."""
@@ -142,6 +155,7 @@ class RequestParser:
         self._agent = b""
         self._singles: set[bytes] = set()
         self._marks: list[str] = []
+        self._sent: list[SentField] = []
         self._length: int | None = None
         self._body: list[bytes] = []
 
@@ -183,6 +197,9 @@ class RequestParser:
             self._note_single(lowered, name, value)
         elif lowered == b"host":
             self._hosts.append(value)
+        elif lowered in _MAY_HOLD_KEY:
+            self._sent.append((lowered.decode(), value.decode("latin-1")))
+            self._fields.append((name, value))
         elif lowered == _VIA:
             self._marks.append(value.decode("latin-1"))
             self._fields.append((name, value))
@@ -241,6 +258,7 @@ class RequestParser:
             self._fields,
             BufferedBody(body, is_sent=bool(self._length)),
             tuple(self._marks),
+            tuple(self._sent),
         )
 
 

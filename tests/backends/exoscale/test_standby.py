@@ -14,7 +14,7 @@ from ollama_proxy.fleet.backend import Phase
 from tests.backends.driving import started, until
 from tests.backends.exoscale.rig import Rig, exoscale_rig
 from tests.fakes.exoscale.cloud import Timing
-from tests.proxy import generate, lines, running_proxy
+from tests.proxy import ORDERS, generate, lines, running_proxy
 
 FIRST, SECOND = LaunchId("l0123456789abcdef"), LaunchId("lfedcba9876543210")
 WAIT = {"Prefer": "wait=20"}
@@ -132,7 +132,9 @@ async def test_a_running_proxy_lists_and_deletes_what_is_kept(
         await proxy.until(lambda: proxy.state == "cold")
         told = []
         for query in ("stopped=0", "stopped=1&dry_run=1", "stopped=1"):
-            async with proxy.session.post(f"{proxy.url}/-/sweep?{query}") as answer:
+            async with proxy.session.post(
+                f"{proxy.url}/-/sweep?{query}", headers=ORDERS
+            ) as answer:
                 told.append(await answer.json())
         await asyncio.sleep(0.1)
     (instance,) = rig.cloud.instances.values()

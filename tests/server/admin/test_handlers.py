@@ -9,7 +9,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 from tests.config.rig import toml
 from tests.fakes.instance import InProcessBackend
 from tests.pool_settings import TWO_POOLS
-from tests.proxy import generate, running_proxy
+from tests.proxy import ORDERS, generate, running_proxy
 
 
 async def test_health_is_good_with_and_without_an_instance(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ async def test_metrics_show_zero_from_the_start_and_then_count(tmp_path: Path) -
 async def test_the_journal_tells_the_transitions(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
         await proxy.wake()
-        async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
+        async with proxy.session.get(f"{proxy.url}/-/journal", headers=ORDERS) as reply:
             lines = (await reply.json())["transitions"]
 
         assert [line["after"] for line in lines] == ["ready", "starting"]
@@ -85,9 +85,13 @@ async def test_orders_while_the_proxy_deploys_are_refused_until_afterwards(
 ) -> None:
     async with running_proxy(tmp_path, backend=InProcessBackend()) as proxy:
         with proxy.parts.pool.held_back():
-            async with proxy.session.post(f"{proxy.url}/-/{order}") as reply:
+            async with proxy.session.post(
+                f"{proxy.url}/-/{order}", headers=ORDERS
+            ) as reply:
                 said = (reply.status, await reply.json())
-        async with proxy.session.post(f"{proxy.url}/-/{order}") as again:
+        async with proxy.session.post(
+            f"{proxy.url}/-/{order}", headers=ORDERS
+        ) as again:
             assert again.status == 200
 
     what = order.partition("?")[0]
@@ -105,7 +109,7 @@ class UnreachableCloud(InProcessBackend):
 async def test_a_cloud_that_refuses_a_sweep_is_told_as_a_cloud(tmp_path: Path) -> None:
     async with (
         running_proxy(tmp_path, backend=UnreachableCloud()) as proxy,
-        proxy.session.post(f"{proxy.url}/-/sweep") as reply,
+        proxy.session.post(f"{proxy.url}/-/sweep", headers=ORDERS) as reply,
     ):
         said = (reply.status, (await reply.json())["error"])
 
@@ -122,7 +126,7 @@ async def test_a_cloud_that_refuses_a_sweep_keeps_it_from_no_other_pool(
         tmp_path / "state", file=file, backends={"one": refusing, "two": other}
     ) as proxy:
         await other.start(LaunchId("stray"))
-        async with proxy.session.post(f"{proxy.url}/-/sweep") as reply:
+        async with proxy.session.post(f"{proxy.url}/-/sweep", headers=ORDERS) as reply:
             assert reply.status == 502
 
         assert other.running == 0

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.gateway.key_text import key_id_of
 from ollama_proxy.server.admin.keys import MOST_LISTED
-from tests.proxy import RunningProxy, running_proxy
+from tests.proxy import ORDERS, RunningProxy, running_proxy
 
 
 async def ask(
@@ -25,7 +25,7 @@ async def ask(
         method,
         f"{proxy.url}/-/keys{path}",
         data=None if body is None else raw,
-        headers=headers,
+        headers=ORDERS | headers,
     ) as reply:
         is_json = reply.content_type == "application/json"
         return reply.status, await (reply.json() if is_json else reply.text())
@@ -69,7 +69,7 @@ async def test_the_answer_with_a_text_is_not_kept_by_caches(tmp_path: Path) -> N
     async with (
         running_proxy(tmp_path) as proxy,
         proxy.session.post(
-            f"{proxy.url}/-/keys?yes=1", json={"name": "laptop"}
+            f"{proxy.url}/-/keys?yes=1", json={"name": "laptop"}, headers=ORDERS
         ) as reply,
     ):
         assert reply.headers["Cache-Control"] == "no-store"
@@ -110,7 +110,9 @@ async def test_a_long_body_of_unknown_length_is_not_read_to_its_end(
 
     async with (
         running_proxy(tmp_path) as proxy,
-        proxy.session.post(f"{proxy.url}/-/keys", data=endless()) as reply,
+        proxy.session.post(
+            f"{proxy.url}/-/keys", data=endless(), headers=ORDERS
+        ) as reply,
     ):
         assert reply.status == 400
         assert "too long" in (await reply.json())["error"]
@@ -208,9 +210,11 @@ async def test_the_journal_has_the_audit_of_every_order(tmp_path: Path) -> None:
             "sweep?stopped=1",
             "sweep?dry_run=1",
         ):
-            async with proxy.session.post(f"{proxy.url}/-/{order}") as reply:
+            async with proxy.session.post(
+                f"{proxy.url}/-/{order}", headers=ORDERS
+            ) as reply:
                 assert reply.status == 200
-        async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
+        async with proxy.session.get(f"{proxy.url}/-/journal", headers=ORDERS) as reply:
             lines = (await reply.json())["audit"]
 
     told = [(line["action"], line["target"].partition(" ")[0]) for line in lines]

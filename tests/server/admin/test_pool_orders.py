@@ -7,11 +7,11 @@ import pytest
 
 from ollama_proxy.core.lifecycle.record import State
 from tests.fakes.instance import InProcessBackend
-from tests.proxy import RunningProxy, running_proxy
+from tests.proxy import ORDERS, RunningProxy, running_proxy
 
 
 async def order(proxy: RunningProxy, path: str, **headers: str) -> tuple[int, Any]:
-    async with proxy.session.post(proxy.url + path, headers=headers) as reply:
+    async with proxy.session.post(proxy.url + path, headers=ORDERS | headers) as reply:
         is_json = reply.content_type == "application/json"
         return reply.status, await (reply.json() if is_json else reply.text())
 
@@ -54,7 +54,7 @@ async def test_a_launch_without_an_outcome_is_abandoned(tmp_path: Path) -> None:
         assert status == 200
         assert proxy.parts.pool.controllers[0].record.launch_id is None
         assert body["pools"][0]["instances"][0]["launch_id"] is None
-        async with proxy.session.get(f"{proxy.url}/-/journal") as reply:
+        async with proxy.session.get(f"{proxy.url}/-/journal", headers=ORDERS) as reply:
             assert (await reply.json())["transitions"][0]["event"] == "Abandoned"
 
 
@@ -87,12 +87,16 @@ async def test_web_pages_abandon_nothing(tmp_path: Path) -> None:
 
 async def test_a_plan_tells_its_reasons(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
-        async with proxy.session.get(f"{proxy.url}/-/plan") as reply:
+        async with proxy.session.get(f"{proxy.url}/-/plan", headers=ORDERS) as reply:
             (asleep,) = (await reply.json())["pools"]
         await proxy.wake()
-        async with proxy.session.get(f"{proxy.url}/-/plan?pool=default") as reply:
+        async with proxy.session.get(
+            f"{proxy.url}/-/plan?pool=default", headers=ORDERS
+        ) as reply:
             (awake,) = (await reply.json())["pools"]
-        async with proxy.session.get(f"{proxy.url}/-/plan?pool=x") as reply:
+        async with proxy.session.get(
+            f"{proxy.url}/-/plan?pool=x", headers=ORDERS
+        ) as reply:
             assert reply.status == 404
 
     assert (asleep["name"], asleep["wanted"], asleep["ready"]) == ("default", 0, 0)

@@ -12,7 +12,7 @@ import pytest
 from ollama_proxy.base import log
 from ollama_proxy.server.aiohttp.behind import Behind
 from tests.fakes.raw_upstream import RawUpstream, reply
-from tests.proxy import RunningProxy, relaying_proxy, running_proxy
+from tests.proxy import ORDERS, RunningProxy, relaying_proxy, running_proxy
 from tests.wire import read_answer
 
 POST = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n"
@@ -97,7 +97,9 @@ async def test_a_refusal_is_one_line_without_a_byte_of_the_clients(
 
 async def test_the_path_of_refusals_is_a_path_like_others(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
-        raw = await proxy.raw(NEXT.replace(b"/api/ps", b"/-/refused"))
+        field = b"Authorization: %b\r\n\r\n" % ORDERS["Authorization"].encode()
+        asked = NEXT.replace(b"/api/ps", b"/-/refused")
+        raw = await proxy.raw(asked.replace(b"\r\n\r\n", b"\r\n" + field))
 
     assert raw.startswith(b"HTTP/1.1 404 ")
 

@@ -1,0 +1,158 @@
+"""Find the key that a request carries, and keep it from the instances.
+
+A key may be a bearer token, an ``x-api-key``, the password of a login (for clients that
+know a URL and nothing else) or, for the page, a session cookie. It is never taken from
+a query, which stands in logs and histories.
+
+One request has one key. A client may repeat a header, or use two of them, and a browser
+adds its cookie by itself: the choice must not depend on their order, nor on which of
+them happens to be valid. So a text that is written as one of our keys outranks another
+text, two different ones of the same rank are refused, and a cookie counts only if there
+is no key; nothing is tried a second time.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from ollama_proxy.core.access.facts import SentField
+from ollama_proxy.gateway.key_text import KEY_PREFIX
+
+ORDER_PREFIX: Final = "opt_"
+"""The beginning of the order token, which the proxy's own commands send."""
+
+SESSION_COOKIE: Final = "ollama_proxy_session"
+
+SENT_IN: Final = ("authorization", "x-api-key", "cookie")
+"""The headers that are looked at, in lower case."""
+
+_OURS = (KEY_PREFIX, ORDER_PREFIX)
+_COOKIE = "cookie"
+
+T = TypeVar("T", str, bytes)
+
+
+class Credential(NamedTuple):
+    """Holds what a request shows of itself.
+
+    ``text``: a key or order token, "" without one. ``session``: the id of a session,
+    "" without one. ``is_ambiguous``: there are several, and none is taken.
+    """
+
+    text: str = ""
+    session: str = ""
+    is_ambiguous: bool = False
+
+
+_NONE = Credential()
+_AMBIGUOUS = Credential(is_ambiguous=True)
+
+
+def credential_of(sent: Sequence[SentField]) -> Credential:
+    """Return the one key or session of a request."""
+    if not sent:
+        return _NONE
+    texts = {text for name, value in sent for text in _texts(name, value)}
+    chosen = {text for text in texts if text.startswith(_OURS)} or texts
+    if len(chosen) > 1:
+        return _AMBIGUOUS
+    if chosen:
+        return Credential(chosen.pop())
+    sessions = {session for name, value in sent for session in _sessions(name, value)}
+    if len(sessions) > 1:
+        return _AMBIGUOUS
+    return Credential(session=sessions.pop()) if sessions else _NONE
+
+
+def passes_on(name: str, value: str, *, hides: bool) -> str | None:
+    """Return what an instance gets of a header; None if it gets nothing.
+
+    ``name``: in lower case. ``hides``: requests need a key, so that whatever stands in
+    these places is meant for the proxy. Otherwise all passes but keys, order tokens and
+    sessions of ours.
+    """
+    if name == _COOKIE:
+        return _without_session(value)
+    if hides or _is_ours(name, value):
+        return None
+    return value
+
+
+def without_credentials(
+    fields: Iterable[tuple[T, T]], *, hides: bool
+) -> list[tuple[T, T]]:
+    """Return the headers that an instance gets, in their order; see `passes_on`."""
+    kept: list[tuple[T, T]] = []
+    for name, value in fields:
+        lowered = _text(name).lower()
+        if lowered not in SENT_IN:
+            kept.append((name, value))
+            continue
+        text = _text(value)
+        passed = passes_on(lowered, text, hides=hides)
+        if passed is not None:
+            kept.append((name, value if passed == text else _like(value, passed)))
+    return kept
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _like(value: T, text: str) -> T:
+    return text.encode("latin-1") if isinstance(value, bytes) else text
+
+
+def _texts(name: str, value: str) -> list[str]:
+    """Return what may be a key in a header; one text at most."""
+    if name == "x-api-key":
+        return [value.strip()] if value.strip() else []
+    if name != "authorization":
+        return []
+    scheme, _, rest = value.strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            text = rest.strip()
+        case "basic":
+            text = _login(rest)[1]
+        case _:
+            text = ""
+    return [text] if text else []
+
+
+def _login(encoded: str) -> tuple[str, str]:
+    """Return user and password of a login; both are "" if it can't be read."""
+    try:
+        padded = encoded.strip() + "=="  # clients without padding are read, too
+        plain = base64.b64decode(padded).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        return "", ""
+    user, colon, password = plain.partition(":")
+    return (user, password) if colon else (plain, "")
+
+
+def _is_ours(name: str, value: str) -> bool:
+    """Tell whether a header holds a key or order token, wherever it stands in it."""
+    words = value.split(None, 1)
+    if any(word.startswith(_OURS) for word in words):
+        return True
+    if name != "authorization" or len(words) < 2:  # noqa: PLR2004 - scheme and login
+        return False
+    return any(part.startswith(_OURS) for part in _login(words[1]))
+
+
+def _sessions(name: str, value: str) -> list[str]:
+    if name != _COOKIE:
+        return []
+    pairs = (piece.strip().partition("=") for piece in value.split(";"))
+    return [session for key, _, session in pairs if key == SESSION_COOKIE and session]
+
+
+def _without_session(value: str) -> str | None:
+    """Return the cookies of others, unchanged; None if there are none."""
+    if SESSION_COOKIE not in value:
+        return value
+    pieces = value.split(";")
+    kept = [one for one in pieces if one.partition("=")[0].strip() != SESSION_COOKIE]
+    return ";".join(kept).strip() or None

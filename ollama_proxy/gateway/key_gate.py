@@ -1,0 +1,177 @@
+"""Decide by its key which requests may pass: the first of two looks at a key.
+
+It is taken at the head of each request, before anything is served, woken or counted as
+use. What can only be judged by the body is judged later, for callers with a key.
+"""
+
+from typing import Final, Protocol
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason, decide_route
+from ollama_proxy.core.access.facts import AccessFacts
+from ollama_proxy.core.access.keys import Caller, Key
+from ollama_proxy.core.access.refusal_replies import refusal_reply
+from ollama_proxy.core.access.route_classes import RouteClass, route_class
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.routes import Kind
+from ollama_proxy.gateway.credentials import ORDER_PREFIX, credential_of
+from ollama_proxy.gateway.key_text import KEY_PREFIX
+from ollama_proxy.gateway.order_token import OrderToken
+
+_NO_KEY, _FORBIDDEN = 401, 403
+_OPEN_ORDERS = frozenset({"/-/wake", "/-/stop"})
+_FORWARDED = frozenset({"forwarded", "via", "x-real-ip"})
+_FORWARDED_BEGINNING = "x-forwarded-"
+_HOW_TO_ORDER: Final = (
+    "orders to the proxy need a key with the right 'admin', or its order token, which"
+    " `ollama-proxy …` sends by itself where it can read the proxy's state folder"
+)
+_HOW_TO_ASK: Final = (
+    "this proxy needs a key, sent as `Authorization: Bearer KEY`, `x-api-key` or the"
+    " password of a login; its owner makes one with `ollama-proxy key add NAME`"
+)
+_SEVERAL: Final = "the request carries several keys; send one"
+_ORDERS_ALONE: Final = (
+    "the order token is for orders and for reading; make a key with `ollama-proxy key"
+    " add NAME`"
+)
+_TOKEN_MAY = frozenset({RouteClass.ADMIN, RouteClass.READ})
+
+
+class Keys(Protocol):
+    """Knows the keys: see `ollama_proxy.gateway.keyring.Keyring`."""
+
+    @property
+    def are_keys_needed(self) -> bool:
+        """Tell whether there ever was a key for clients."""
+
+    def find(self, text: str) -> Key | None:
+        """Return the key that has this text; None if none has."""
+
+
+class KeyGate:
+    """Returns the caller of each request, or its refusal.
+
+    ``is_needed``: whether requests need a key; None: once there was one for clients.
+    ``order_token``: None: only keys give orders. ``is_local``: only this machine can
+    connect; without keys, its programs may then wake and stop instances.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        clock: Clock,
+        *,
+        is_needed: bool | None = None,
+        order_token: OrderToken | None = None,
+        is_local: bool = False,
+    ) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._is_needed = is_needed
+        self._order_token = order_token
+        self._is_local = is_local
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether requests need a key."""
+        return (
+            self._keys.are_keys_needed if self._is_needed is None else self._is_needed
+        )
+
+    def identify(self, facts: AccessFacts) -> Reply | Caller:
+        """Return the caller of a request, or its refusal in the caller's format."""
+        needed = route_class(facts.method, facts.path, facts.route)
+        told = self._judge(facts, needed)
+        if isinstance(told, KeyRefusal):
+            return refusal_reply(facts.route.family, told)
+        return told
+
+    def _judge(
+        self, facts: AccessFacts, needed: RouteClass | None
+    ) -> Caller | KeyRefusal:
+        if needed is None:
+            return Caller(facts.peer)
+        is_order = needed is RouteClass.ADMIN
+        if not is_order and not self.is_on:
+            return self._anyone(facts)
+        if is_order and self._is_open_order(facts):
+            return self._anyone(facts)
+        found = credential_of(facts.sent)
+        if found.is_ambiguous:
+            return _no_key(_SEVERAL)
+        if not found.text:
+            return _no_key(_HOW_TO_ORDER if is_order else _HOW_TO_ASK)
+        return self._by_text(facts, found.text, needed)
+
+    def _by_text(
+        self, facts: AccessFacts, text: str, needed: RouteClass
+    ) -> Caller | KeyRefusal:
+        """Judge a request by the key or order token that it carries."""
+        if self._is_order_token(text):
+            if needed in _TOKEN_MAY:
+                return Caller(facts.peer, is_admin=True)
+            return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, _ORDERS_ALONE)
+        key = self._keys.find(text)
+        if key is None:
+            return _no_key(_unknown(text))
+        if facts.kind is Kind.ADMIN and _is_admin(key):
+            needed = RouteClass.ADMIN  # orders include what is read of them
+        refusal = decide_route(key, needed, self._clock.now())
+        return refusal or Caller(facts.peer, key, is_admin=_is_admin(key))
+
+    def _anyone(self, facts: AccessFacts) -> Caller:
+        """Return the caller of a request that needs no key; one may be there."""
+        if not facts.sent:
+            return Caller(facts.peer)
+        text = credential_of(facts.sent).text
+        return Caller(facts.peer, is_admin=bool(text) and self._may_order(text))
+
+    def _may_order(self, text: str) -> bool:
+        if self._is_order_token(text):
+            return True
+        key = self._keys.find(text)
+        if key is None:
+            return False
+        return decide_route(key, RouteClass.ADMIN, self._clock.now()) is None
+
+    def _is_order_token(self, text: str) -> bool:
+        return self._order_token is not None and self._order_token.is_it(text)
+
+    def _is_open_order(self, facts: AccessFacts) -> bool:
+        """Tell whether an order is taken from whatever runs on this machine.
+
+        A web server that relays strangers to it says so in a header, unless it is a
+        plain ``proxy_pass``.
+        """
+        return (
+            self._is_local
+            and not self.is_on
+            and facts.method == "POST"
+            and facts.path in _OPEN_ORDERS
+            and not is_forwarded(facts)
+        )
+
+
+def is_forwarded(facts: AccessFacts) -> bool:
+    """Tell whether a request says that another server relays it."""
+    names = (name.lower() for name in facts.headers)
+    return any(
+        name in _FORWARDED or name.startswith(_FORWARDED_BEGINNING) for name in names
+    )
+
+
+def _unknown(text: str) -> str:
+    if text.startswith(ORDER_PREFIX):
+        return "that order token is not this proxy's, which has a new one at each start"
+    if text.startswith(KEY_PREFIX):
+        return "this proxy has no such key; `ollama-proxy key list` names those it has"
+    return f"what was sent is no key of this proxy: {_HOW_TO_ASK}"
+
+
+def _is_admin(key: Key) -> bool:
+    return RouteClass.ADMIN in key.rights.routes
+
+
+def _no_key(message: str) -> KeyRefusal:
+    return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)

@@ -1,0 +1,222 @@
+"""What the head of a request decides: its caller, or its refusal."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ollama_proxy.core.access.facts import AccessFacts
+from ollama_proxy.core.access.keys import Caller
+from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.ollama.routes import classify
+from ollama_proxy.gateway.credentials import SENT_IN
+from ollama_proxy.gateway.key_gate import KeyGate
+from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.order_token import OrderToken
+from ollama_proxy.store.memory import MemoryStore
+from tests.fakes.keys import (
+    ADMIN_ALONE,
+    DISABLED,
+    EXPIRED,
+    GOOD,
+    READER,
+    UNKNOWN,
+    WRITER,
+    MadeKey,
+    put_keys,
+)
+from tests.virtual_time import SetClock
+
+TOKEN = f"opt_{'t' * 43}"
+ORDER = {"Authorization": f"Bearer {TOKEN}"}
+CHAT, STATUS, JOURNAL = "POST /api/chat", "GET /status", "GET /-/journal"
+WAKE, STOP, SWEEP = "POST /-/wake", "POST /-/stop", "POST /-/sweep"
+
+
+@dataclass
+class Asker:
+    """Asks one gate about requests."""
+
+    gate: KeyGate
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def ask(self, asked: str, **headers: str) -> Caller | Reply:
+        method, path = asked.split(" ")
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        lowered = {name.lower(): value for name, value in named.items()}
+        sent = [(name, lowered[name]) for name in SENT_IN if name in lowered]
+        return self.gate.identify(
+            AccessFacts(
+                "10.0.0.9", method, path, classify(method, path), "h", "", named, sent
+            )
+        )
+
+    def status(self, asked: str, **headers: str) -> int:
+        told = self.ask(asked, **headers)
+        return told.status if isinstance(told, Reply) else 200
+
+    def words(self, asked: str, **headers: str) -> str:
+        told = self.ask(asked, **headers)
+        assert isinstance(told, Reply)
+        words: str = json.loads(told.body)["error"]
+        return words
+
+
+def asker(*keys: MadeKey, **how: Any) -> Asker:
+    store, clock = MemoryStore(), SetClock()
+    clock.moment = 1_800_000_000.0
+    put_keys(store, *keys)
+    how = {"order_token": OrderToken(TOKEN)} | how
+    return Asker(KeyGate(Keyring(store, clock), clock, **how), store)
+
+
+def test_without_keys_everything_but_orders_is_open() -> None:
+    without = asker()
+    for asked in (CHAT, STATUS, "GET /metrics", "GET /-/wait", "GET /-/usage"):
+        assert without.status(asked) == 200
+        assert without.status(asked, **UNKNOWN.bearer) == 200
+        assert without.status(asked, Authorization="Bearer ollama") == 200
+    for asked in (JOURNAL, WAKE, STOP, SWEEP, "DELETE /-/pulls/x", "GET /-/plan"):
+        assert without.status(asked) == 401
+        assert without.status(asked, **ORDER) == 200
+
+
+def test_a_local_bind_without_keys_leaves_two_orders_open() -> None:
+    local = asker(is_local=True)
+    assert local.status(WAKE) == local.status(STOP) == 200
+    assert local.status(WAKE, **UNKNOWN.bearer) == 200
+    for asked in (JOURNAL, SWEEP, "GET /-/wake", "POST /-/wake/", "POST /-/keys"):
+        assert local.status(asked) == 401
+    assert asker().status(WAKE) == 401
+    assert asker(GOOD, is_local=True).status(WAKE) == 401
+    assert asker(is_local=True, is_needed=True).status(WAKE) == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Forwarded",
+        "VIA",
+        "X-Real-Ip",
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "X-Forwarded-Anything",
+    ],
+)
+def test_a_relayed_order_is_a_strangers(header: str) -> None:
+    local = asker(is_local=True)
+    assert local.status(WAKE, **{header: ""}) == 401
+    assert local.status(WAKE, **{header: "1.2.3.4"}) == 401
+    assert local.status(WAKE, **{header: "1.2.3.4"}, **ORDER) == 200
+    assert local.status(CHAT, **{header: "1.2.3.4"}) == 200
+
+
+def test_a_key_for_clients_means_that_requests_need_one() -> None:
+    needed = asker(GOOD)
+    assert needed.gate.is_on
+    for asked in (CHAT, STATUS, JOURNAL, "GET /api/tags", "GET /nowhere"):
+        assert needed.status(asked) == 401
+        assert needed.status(asked, **GOOD.bearer) == 200
+
+
+@pytest.mark.parametrize("asked", ["GET /", "HEAD /", "GET /healthz"])
+def test_what_is_open_stays_open(asked: str) -> None:
+    for headers in ({}, UNKNOWN.bearer, GOOD.bearer):
+        assert asker(GOOD).status(asked, **headers) == 200
+
+
+def test_a_key_for_orders_alone_switches_nothing_on() -> None:
+    gate = asker(ADMIN_ALONE)
+    assert not gate.gate.is_on
+    assert gate.status(CHAT) == 200
+    assert gate.status(JOURNAL) == 401
+    assert gate.status(JOURNAL, **ADMIN_ALONE.bearer) == 200
+
+
+def test_the_setting_wins_over_what_keys_there_are() -> None:
+    assert asker(is_needed=True).status(CHAT) == 401
+    off = asker(GOOD, is_needed=False)
+    assert off.status(CHAT) == 200
+    assert off.status(JOURNAL) == 401
+    assert off.status(JOURNAL, **GOOD.bearer) == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "this proxy needs a key, sent as `Authorization: Bearer KEY`"),
+        (UNKNOWN.bearer, "this proxy has no such key"),
+        ({"Authorization": "Bearer ollama"}, "what was sent is no key of this proxy"),
+        ({"Authorization": "Bearer opt_x"}, "that order token is not this proxy's"),
+        (DISABLED.bearer, "the key 'disabled' is disabled"),
+        (EXPIRED.bearer, "the key 'expired' expired"),
+        ({"x_api_key": GOOD.text, **WRITER.bearer}, "carries several keys"),
+    ],
+)
+def test_a_request_without_a_valid_key_is_told_why(
+    headers: dict[str, str], words: str
+) -> None:
+    gate = asker(GOOD, DISABLED, EXPIRED, WRITER)
+    assert gate.status(CHAT, **headers) == 401
+    assert words in gate.words(CHAT, **headers)
+
+
+def test_a_missing_right_is_named() -> None:
+    gate = asker(READER)
+    assert gate.status(CHAT, **READER.bearer) == 403
+    assert "'reader' lacks the right 'chat'" in gate.words(CHAT, **READER.bearer)
+    assert gate.status(JOURNAL, **READER.bearer) == 403
+    assert gate.status(STATUS, **READER.bearer) == 200
+
+
+def test_a_key_for_orders_may_read_what_the_proxy_does_and_nothing_of_ollamas() -> None:
+    gate = asker(GOOD, ADMIN_ALONE)
+    for asked in (STATUS, "GET /metrics", "GET /-/wait", JOURNAL, WAKE):
+        assert gate.status(asked, **ADMIN_ALONE.bearer) == 200
+    for asked in (CHAT, "GET /api/tags"):
+        assert gate.status(asked, **ADMIN_ALONE.bearer) == 403
+
+
+def test_the_order_token_gives_orders_and_reads_but_spends_nothing_itself() -> None:
+    gate = asker(GOOD)
+    for asked in (STATUS, JOURNAL, SWEEP, "GET /api/tags", "POST /api/show"):
+        assert gate.status(asked, **ORDER) == 200
+    for asked in (CHAT, "POST /api/pull", "POST /api/embed"):
+        assert gate.status(asked, **ORDER) == 403
+    assert "`ollama-proxy key add NAME`" in gate.words(CHAT, **ORDER)
+
+
+def test_without_an_order_token_only_keys_give_orders() -> None:
+    gate = asker(ADMIN_ALONE, order_token=None)
+    assert gate.status(JOURNAL, **ORDER) == 401
+    assert gate.status(JOURNAL, **ADMIN_ALONE.bearer) == 200
+
+
+def test_the_caller_is_known_by_key_and_address() -> None:
+    caller = asker(GOOD).ask(CHAT, **GOOD.bearer)
+    assert isinstance(caller, Caller)
+    assert (caller.address, caller.name, caller.is_admin) == ("10.0.0.9", "good", True)
+    reader = asker(READER).ask(STATUS, **READER.bearer)
+    assert isinstance(reader, Caller)
+    assert not reader.is_admin
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_admin"),
+    [
+        ({}, False),
+        (ORDER, True),
+        (ADMIN_ALONE.bearer, True),
+        (READER.bearer, False),
+        (DISABLED.bearer, False),
+        ({"Authorization": "Bearer x"}, False),
+    ],
+)
+def test_without_keys_a_caller_is_an_admin_by_what_it_proves(
+    headers: dict[str, str], is_admin: bool
+) -> None:
+    gate = asker(ADMIN_ALONE, READER, DISABLED, is_needed=False)
+    caller = gate.ask(STATUS, **headers)
+    assert isinstance(caller, Caller)
+    assert (caller.is_admin, caller.key) == (is_admin, None)
