@@ -15,7 +15,7 @@ from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.access import CLOSED_DOOR, Door, build_access
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
-from ollama_proxy.composition.gateway import Gateway, build_gateway
+from ollama_proxy.composition.gateway import Gateway, build_gateway, end_with_keys
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
@@ -41,6 +41,7 @@ from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.foresight import PoolForesight
 from ollama_proxy.serving.hold_policy import HoldPolicy
+from ollama_proxy.serving.key_endings import KeyEndings
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.relay import Services
@@ -124,6 +125,7 @@ def build_app(
     )
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])
+    end_with_keys(gateway.keyring, KeyEndings(services.active, pools))
     app[PARTS] = _parts(fleet, services, access, gateway, foresight)
     app.add_routes(_own_routes(fleet, pools, gateway, neighbours, certificate))
     _add_ollama_routes(dispatcher, OllamaHandler(services))

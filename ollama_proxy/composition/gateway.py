@@ -7,6 +7,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.config.access_settings import AuthMode
 from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.access.keys import Key
 from ollama_proxy.core.access.usage import UsageRow
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.key_changes import KeyChanges
@@ -15,6 +16,7 @@ from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.recent_clients import RecentClients
 from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.gateway.usage_book import UsageBook
+from ollama_proxy.serving.key_endings import KeyEndings, ended_words
 from ollama_proxy.store.ports import Store
 
 
@@ -50,3 +52,12 @@ def build_gateway(
         clients,
         UsageBook(store, clock, observe, timing=timing),
     )
+
+
+def end_with_keys(keyring: Keyring, endings: KeyEndings) -> None:
+    """Have what goes on with a key end when the key does."""
+
+    def end(before: Key) -> None:
+        endings.end(before, ended_words(before, keyring.by_id(before.id)))
+
+    keyring.on_ended(end)

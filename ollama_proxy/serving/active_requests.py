@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.serving.request_context import RequestContext
 
 
@@ -39,3 +40,23 @@ class ActiveRequests:
     def end(self, context: RequestContext) -> None:
         """Remove a request; it must have been registered."""
         del self._tasks[id(context)]
+
+    def interrupt(self, key_id: KeyId, message: str) -> None:
+        """End the requests of a key soon; ``message`` is for their clients.
+
+        The request that is being served right now is spared: it gave the order.
+        """
+        loop, current = asyncio.get_running_loop(), asyncio.current_task()
+        # A request whose access was checked just before has a task that starts in the
+        # loop's next turn, and is registered when this is called.
+        loop.call_soon(self._interrupt, key_id, message, current)
+
+    def _interrupt(
+        self, key_id: KeyId, message: str, spared: asyncio.Task[Any] | None
+    ) -> None:
+        for context, task in list(self._tasks.values()):
+            key = context.caller.key
+            is_meant = key is not None and key.id == key_id and task is not spared
+            if task is not None and is_meant and not context.interrupted_by:
+                context.interrupted_by = message
+                task.cancel()

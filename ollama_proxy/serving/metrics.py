@@ -24,6 +24,7 @@ OUTCOMES = (
     "refused",
     "broken",
     "abandoned",
+    "interrupted",
 )
 _LAUNCH_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 1800)
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 1, 5, 15, 30, 60, 120, 300, 600)

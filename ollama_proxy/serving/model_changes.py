@@ -8,6 +8,7 @@ from functools import partial
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.core.http.compression import encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.pull_progress import read_progress
@@ -64,14 +65,20 @@ class ModelChanges:
         body: bytes,
         lease: Lease,
         response_relay: ResponseRelay[ResponseT],
+        asked_by: KeyId | None,
     ) -> ResponseT:
-        """Serve one request of the route ``name`` under a lease."""
+        """Serve one request of the route ``name`` under a lease.
+
+        ``asked_by``: the key of its client, if it has one.
+        """
         try:
             if not to_send.body.complete or encoding_of(to_send.headers):
                 body = b""  # incomplete, or compressed
             wanted = read_pull(body) if name == "/api/pull" else None
             if wanted is not None:
-                return await self._pull(wanted, to_send, body, lease, response_relay)
+                return await self._pull(
+                    wanted, to_send, body, lease, response_relay, asked_by
+                )
             if name == "/api/delete":
                 return await self._delete(to_send, body, lease, response_relay)
             if name == "/api/copy":
@@ -161,6 +168,7 @@ class ModelChanges:
         body: bytes,
         lease: Lease,
         response_relay: ResponseRelay[ResponseT],
+        asked_by: KeyId | None,
     ) -> ResponseT:
         """Follow a pull: the one that is under way, or a new one."""
         own = self._pool.duplicate(lease)
@@ -178,6 +186,7 @@ class ModelChanges:
             return await self._attached(wanted, clear, body, lease, response_relay)
         pull, joins = joined
         pull.followers += 1
+        pull.wanted_by.add(asked_by)
         try:
             return await self._follow(pull, wanted, lease, response_relay, joins=joins)
         except EncodedPullError:  # can't be shared: relay it unchanged to this client

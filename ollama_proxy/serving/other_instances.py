@@ -154,6 +154,7 @@ class OtherInstances:
             if joined is None:
                 return False
             pull, _ = joined
+            pull.wanted_by.add(None)
             try:
                 await pull.outcome()
             except InstanceLostError:

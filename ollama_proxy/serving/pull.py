@@ -9,6 +9,7 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.pull_progress import ProgressLine, read_progress
 
@@ -57,7 +58,8 @@ def read_pull(body: bytes) -> PullRequest | None:
 class Pull:
     """Runs one pull: the head of its response, and its output so far.
 
-    ``followers``: number of clients that wait for it. ``stop`` cancels its request.
+    ``followers``: number of clients that wait for it. ``wanted_by``: the keys that
+    asked for it; None stands for all without a key. ``stop`` cancels its request.
     ``keep`` has it keep its instance, if it did not yet. ``last``: its last line. The
     output is kept up to ``most_bytes``; a follower that falls further behind is
     disconnected. The lines for clients that join later take up to 2 MiB more.
@@ -78,6 +80,7 @@ class Pull:
         self.head: asyncio.Future[PullHead] = asyncio.get_running_loop().create_future()
         self.head.add_done_callback(_note_seen)
         self.followers = 0
+        self.wanted_by: set[KeyId | None] = set()
         self.moved = False
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0

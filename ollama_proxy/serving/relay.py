@@ -13,6 +13,7 @@ from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
+from ollama_proxy.serving.interruptions import take_interruption
 from ollama_proxy.serving.key_settling import begin_metering
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_lists import ModelLists
@@ -59,7 +60,8 @@ async def relay_request(
 
     The request ends if the lease is cut (its instance was lost) or if the instance
     sends nothing for the plan's ``limit_s``. If the response has not begun by then,
-    this raises `UpstreamError`.
+    this raises `UpstreamError`. A response that has begun ends with the reason if the
+    request is interrupted.
     """
     observes = isinstance(plan, Observe)
     limit_s = plan.limit_s if isinstance(plan, Observe) else None
@@ -82,6 +84,8 @@ async def relay_request(
             return await response_relay.pour(answer, touch, use)
     except TimeoutError as error:
         return await _end_cut(lease, response_relay, error)
+    except asyncio.CancelledError as error:
+        return await _end_interrupted(context, response_relay, error)
     finally:
         if meter is not None:
             meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
@@ -102,14 +106,18 @@ async def run_under_lease(
         permit.enter(lease.launch_id)
     try:
         async with lease.until_cut():
-            return await serving
+            response = await serving
     except TimeoutError as error:
-        return await _end_cut(lease, response_relay, error)
+        response = await _end_cut(lease, response_relay, error)
+    except asyncio.CancelledError as error:
+        return await _end_interrupted(context, response_relay, error)
     finally:
         if meter is not None:
             meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
         if permit is not None:
             permit.leave()
+    context.outcome = "relayed"
+    return response
 
 
 async def _end_cut(
@@ -120,3 +128,18 @@ async def _end_cut(
         return await response_relay.abort_stream(error)
     message = "the instance was lost" if lease.was_cut else "the instance sent nothing"
     raise UpstreamError(message, arrived=lease.was_sent) from error
+
+
+async def _end_interrupted(
+    context: RequestContext,
+    response_relay: ResponseRelay[ResponseT],
+    error: asyncio.CancelledError,
+) -> ResponseT:
+    """End an answer that has begun with the reason; raises the error if none has.
+
+    The error is raised too if it is the client that left.
+    """
+    if response_relay.response is None or not take_interruption(context):
+        raise error
+    message = context.interrupted_by
+    return await response_relay.interrupt(message, error)

@@ -39,6 +39,7 @@ class RequestContext(Facts):
     settled at its end; ``meter``: counts what such a request uses. ``begun_at``: when
     its task began, in time of the event loop. ``arrival``: the request as its pool
     counts it. ``hides_credentials``: an instance gets no credentials.
+    ``interrupted_by``: why we ended it, in words for its client.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -52,6 +53,7 @@ class RequestContext(Facts):
     meter: AnswerMeter | None = None
     begun_at: float = 0.0
     stage: Stage = Stage.ARRIVING
+    interrupted_by: str = ""
     arrival: Arrival = field(default_factory=Arrival)
     hides_credentials: bool = False
 
@@ -87,8 +89,8 @@ class RequestContext(Facts):
             self.load = load_wish_of(self.route, wait.fields)
 
     def abandon(self) -> None:
-        """Set the outcome to `abandoned`, unless it is `broken` already."""
-        if self.outcome != "broken":
+        """Set the outcome to `abandoned`, unless it was ended by us already."""
+        if self.outcome not in {"broken", "interrupted"}:
             self.outcome = "abandoned"
 
 

@@ -26,6 +26,7 @@ from ollama_proxy.serving.client_writer import (
     StartedResponse,
     reset,
 )
+from ollama_proxy.serving.interruptions import TELL_S
 from ollama_proxy.serving.metered_writer import MeteredWriter
 from ollama_proxy.upstream.client import Answer
 
@@ -178,7 +179,18 @@ class ResponseRelay(Generic[ResponseT]):
         message = "the instance was lost in the middle of the answer"
         return await self.end_early(message, error)
 
-    async def end_early(self, message: str, error: Exception) -> ResponseT:
+    async def interrupt(self, message: str, error: BaseException) -> ResponseT:
+        """End a stream with a reason; a client that does not read it soon is reset."""
+        try:
+            async with asyncio.timeout(TELL_S):
+                response = await self.end_early(message, error)
+                await self._request.writer.drain()
+        except TimeoutError:
+            reset(self._request)
+            raise ConnectionResetError("the client takes nothing") from error
+        return response
+
+    async def end_early(self, message: str, error: BaseException) -> ResponseT:
         """End a stream in the middle with an error that names the cause.
 
         Raises `ConnectionResetError` after a reset, if the format allows no error.

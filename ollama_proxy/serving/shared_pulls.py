@@ -18,6 +18,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.base.tasks import TaskOwner, start_task
+from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.core.http.compression import CLEAR, encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.ollama.go_json import UnreadBodyError, read_members
@@ -154,6 +155,14 @@ class Pulls:
         name = full_model_name(model)
         pulls: list[Pull | AttachedPull] = [*self._pulls.values(), *self._attached]
         return [p for p in pulls if full_model_name(p.request.model_name) == name]
+
+    def disown(self, key_id: KeyId, by: str) -> None:
+        """Stop the detached pulls that only a key has asked for; others go on."""
+        for pull in self.under_way():
+            if key_id in pull.wanted_by:
+                pull.wanted_by.discard(key_id)
+                if not pull.wanted_by:
+                    pull.stop(by)
 
     async def stop(self, model: str, by: str) -> bool:
         """Stop the pulls of a model; True if there was any.

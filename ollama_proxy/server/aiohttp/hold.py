@@ -25,7 +25,9 @@ from ollama_proxy.core.waiting_order import Turn
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.waiters import Ticket
 from ollama_proxy.server.aiohttp.response import close_if_unframed
+from ollama_proxy.serving.client_writer import reset
 from ollama_proxy.serving.hold_policy import HoldPolicy
+from ollama_proxy.serving.interruptions import TELL_S
 
 
 class Hold:
@@ -111,6 +113,15 @@ class Hold:
         await self.response.write(error)
         await self.response.write_eof()
         return self.response
+
+    async def interrupt(self, message: str, request_id: str) -> web.StreamResponse:
+        """End a response that has begun; a client that does not read it is reset."""
+        try:
+            async with asyncio.timeout(TELL_S):
+                return await self.fail(message, request_id)
+        except TimeoutError:
+            reset(self._request)
+            raise ConnectionResetError("the client takes nothing") from None
 
 
 async def _let_go(task: asyncio.Task[Lease | None]) -> None:

@@ -18,6 +18,8 @@ from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
 from ollama_proxy.server.caller import CALLER
+from ollama_proxy.serving.client_writer import reset
+from ollama_proxy.serving.interruptions import interruption_reply, take_interruption
 from ollama_proxy.serving.key_settling import settle
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext
@@ -58,12 +60,8 @@ def surround(services: Services, access: AccessControl) -> Middleware:
             if context.route.kind is Kind.ADMIN and status < _FIRST_ERROR:
                 context.outcome = "answered"
         except (asyncio.CancelledError, ConnectionError) as error:
-            context.abandon()
-            # aiohttp logs any other exception of a handler as an error, but its loop is
-            # about to cancel this one.
-            if isinstance(error, ConnectionError) and _is_gone(request):
-                raise asyncio.CancelledError from error
-            raise
+            response = _cut_off(request, context, error)
+            status = response.status
         except web.HTTPException as error:
             status = error.status
             raise
@@ -80,6 +78,30 @@ def surround(services: Services, access: AccessControl) -> Middleware:
         return response
 
     return middleware
+
+
+def _cut_off(
+    request: web.Request,
+    context: RequestContext,
+    error: asyncio.CancelledError | ConnectionError,
+) -> web.Response:
+    """Return the answer to a request that we ended; raises if its client has left.
+
+    A response that has begun is reset, or it might look complete.
+    """
+    is_cancelled = isinstance(error, asyncio.CancelledError)
+    if is_cancelled and BEGUN not in request and take_interruption(context):
+        response = to_response(interruption_reply(context))
+        response.force_close()  # its body may be half read
+        return response
+    if is_cancelled and context.interrupted_by:
+        reset(request)
+    context.abandon()
+    # aiohttp logs any other exception of a handler as an error, but its loop is about
+    # to cancel this one.
+    if not is_cancelled and _is_gone(request):
+        raise asyncio.CancelledError from error
+    raise error
 
 
 def _is_gone(request: web.Request) -> bool:

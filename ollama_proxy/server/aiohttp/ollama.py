@@ -31,6 +31,7 @@ from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.server.aiohttp.request_body import RequestBody
 from ollama_proxy.server.aiohttp.response import begin_response
+from ollama_proxy.serving.interruptions import take_interruption
 from ollama_proxy.serving.relay import Services, relay_request, run_under_lease
 from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.response_relay import ResponseRelay
@@ -124,6 +125,10 @@ class OllamaHandler:
                 raise
             message = "the proxy can't write its state"
             return await hold.fail(message, context.request_id)
+        except asyncio.CancelledError:
+            if hold.response is None or not take_interruption(context):
+                raise
+            return await hold.interrupt(context.interrupted_by, context.request_id)
         if lease is None:
             context.waited = True
             return None
@@ -204,12 +209,17 @@ class OllamaHandler:
         response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Relay a request that changes which models the instance has."""
+        key = context.caller.key
         changing = context.served.changes.relay(
-            context.route.name, to_send, context.body.head, lease, response_relay
+            context.route.name,
+            to_send,
+            context.body.head,
+            lease,
+            response_relay,
+            key.id if key is not None else None,
         )
         response = await run_under_lease(lease, response_relay, context, changing)
         context.served.unknown.learn(context, response)
-        context.outcome = "relayed"
         return response
 
     async def _end_held(

@@ -31,6 +31,7 @@ from ollama_proxy.server.fast import response as client_response
 from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
+from ollama_proxy.serving.interruptions import interruption_reply, take_interruption
 from ollama_proxy.serving.key_settling import settle
 from ollama_proxy.serving.relay import Services, relay_request
 from ollama_proxy.serving.request_context import RequestContext, Stage, draw_request_id
@@ -142,9 +143,11 @@ class FastPath:
             )
             answer = self._unserved(context, left_s)
         except asyncio.CancelledError:
-            context.abandon()
-            self._note(context, 0, begun_at)
-            raise
+            if not take_interruption(context):
+                context.abandon()
+                self._note(context, 0, begun_at)
+                raise
+            answer = self._encoded(context, interruption_reply(context))
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
             answer = self._encoded(context, failed)
@@ -289,6 +292,10 @@ class FastPath:
                 return response.status
         except ConnectionError:
             raise
+        except asyncio.CancelledError:
+            if response_relay.response is not None or not take_interruption(context):
+                raise
+            answer = self._encoded(context, interruption_reply(context))
         except Exception as error:
             has_begun = response_relay.response is not None
             failed = failure(client, context, error, has_begun=has_begun)
