@@ -196,6 +196,7 @@ def test_every_example_default_is_the_default(tmp_path: Path) -> None:
         "max_lifetime",
         "idle_ignores",
         "allowed_hosts",
+        "keys_file",
         "key",
         "tls_cert",
         "tls_key",

@@ -82,6 +82,8 @@ ANSWER_LOST: Final = "answer.lost"
 REQUEST_FAILED: Final = "request.failed"
 LIBRARY_WARNED: Final = "library.warned"
 ORDER_GIVEN: Final = "order.given"
+KEYS_FILE_READ: Final = "keys_file.read"
+KEYS_FILE_UNUSABLE: Final = "keys_file.unusable"
 
 
 class RequestLog:

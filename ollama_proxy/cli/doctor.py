@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 
-from ollama_proxy.base.clock import open_clock, this_machine
+from ollama_proxy.base.clock import SystemClock, open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError
 from ollama_proxy.base.moments import unset_date
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
@@ -23,6 +23,8 @@ from ollama_proxy.fleet.backend import (
 )
 from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
+from ollama_proxy.gateway.key_file import KeyFileError, read_key_file
+from ollama_proxy.gateway.key_words import Dates
 from ollama_proxy.server.binding import bind
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Ownership, Places, Store
@@ -34,6 +36,7 @@ async def examine(settings: Settings) -> list[Finding]:
         *(Finding("settings", ok=True, detail=told) for told in settings.sentences),
         _address(settings),
         *_certificate(settings),
+        *_keys_file(settings),
         *await _upstream(settings),
     ]
     findings += [
@@ -126,6 +129,21 @@ def _certificate(settings: Settings) -> list[Finding]:
         return []
     until = f"valid until {served.body()['expires_at']}"
     return [Finding("certificate", ok=True, detail=until)]
+
+
+def _keys_file(settings: Settings) -> list[Finding]:
+    """Read the file of keys as the start does."""
+    if settings.keys_file is None:
+        return []
+    dates = Dates(SystemClock(), is_of_file=True)
+    try:
+        found = read_key_file(settings.keys_file, dates)
+    except KeyFileError as error:
+        return [Finding("keys file", ok=False, detail=str(error))]
+    told = [Finding("keys file", ok=True, detail=f"{len(found.keys)} keys")]
+    if found.warning:
+        told.append(Finding("keys file", ok=True, detail=found.warning, warns=True))
+    return told
 
 
 async def _upstream(settings: Settings) -> list[Finding]:

@@ -15,7 +15,12 @@ from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.access import CLOSED_DOOR, Door, build_access
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
-from ollama_proxy.composition.gateway import Gateway, build_gateway, end_with_keys
+from ollama_proxy.composition.gateway import (
+    Gateway,
+    build_gateway,
+    end_with_keys,
+    open_keys,
+)
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
@@ -106,12 +111,15 @@ def build_app(
     ``certificate``: what clients on TLS get, for ``/status``.
     ``timing``: pauses and time-outs that no setting changes.
     """
+    keys = open_keys(settings, store, clock)
     fleet = build_fleet(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
     observe = fleet.shared.metrics.keys.observe
-    gateway = build_gateway(settings, store, clock, observe=observe, timing=timing)
+    gateway = build_gateway(
+        settings, store, clock, keys, observe=observe, timing=timing
+    )
     foresight = PoolForesight(pools, fleet.shared.estimates)
     foresight.watch(gateway.limits.spending)
     services = _services(fleet.shared, pools, gateway)
@@ -152,6 +160,7 @@ def _own_routes(
         disk=shared.store,
         neighbours=neighbours,
         certificate=certificate,
+        keys_file=gateway.file,
     )
     own = AdminHandlers(
         pools=pools,
@@ -238,6 +247,7 @@ async def _release_waiting(app: web.Application) -> None:
 def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator[None]]:
     async def run(app: web.Application) -> AsyncIterator[None]:
         parts = app[PARTS]
+        parts.gateway.start()
         for services in parts.pools:
             services.start()
         parts.gateway.usage.start()
@@ -249,6 +259,7 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
                 await services.aclose()
             await parts.gateway.usage.aclose()
             await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
+        await parts.gateway.tasks.aclose()
         parts.gateway.limits.close()
         await parts.relay.aclose()
         await parts.probing.close()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.config.access_settings import AuthMode
 from ollama_proxy.config.settings import Settings
@@ -11,6 +12,7 @@ from ollama_proxy.core.access.keys import Key
 from ollama_proxy.core.access.usage import UsageRow
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.key_changes import KeyChanges
+from ollama_proxy.gateway.key_file_watch import KeyFileWatch
 from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.recent_clients import RecentClients
@@ -30,18 +32,41 @@ class Gateway:
     limits: KeyLimits
     clients: RecentClients
     usage: UsageBook
+    file: KeyFileWatch | None
+    tasks: TaskOwner
+
+    def start(self) -> None:
+        """Begin to watch the file of keys."""
+        if self.file is not None:
+            self.tasks.spawn(self.file.run(), name="keys file")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedKeys:
+    """Holds the keys of the store and of the file, if there is one."""
+
+    keyring: Keyring
+    file: KeyFileWatch | None
+
+
+def open_keys(settings: Settings, store: Store, clock: Clock) -> OpenedKeys:
+    """Return the keys. Raises `StartupError` for a file that can't be used."""
+    keyring, path = Keyring(store, clock), settings.keys_file
+    file = None if path is None else KeyFileWatch(path, keyring, clock)
+    return OpenedKeys(keyring, file)
 
 
 def build_gateway(
     settings: Settings,
     store: Store,
     clock: Clock,
+    keys: OpenedKeys,
     *,
     observe: Callable[[UsageRow], None],
     timing: Timing = STANDARD,
 ) -> Gateway:
     """Return the gateway; nothing runs yet. ``observe``: sees what keys use."""
-    keyring, audit = Keyring(store, clock), Audit(store, clock)
+    keyring, audit = keys.keyring, Audit(store, clock)
     clients = RecentClients(clock)
     refused = clients if settings.auth is AuthMode.AUTO else None
     return Gateway(
@@ -51,6 +76,8 @@ def build_gateway(
         KeyLimits(store, clock, Spending(store, clock, keyring.by_id)),
         clients,
         UsageBook(store, clock, observe, timing=timing),
+        keys.file,
+        TaskOwner(),
     )
 
 

@@ -58,6 +58,12 @@ class AccessSettings(BaseModel):
         text="whether requests need a key: `keys`, `off` or `auto` (once one was made)",
         shown="auto",
     )
+    keys_file: Path | None = setting(
+        None,
+        "OLLAMA_PROXY_KEYS_FILE",
+        text="TOML file with keys, in tables `[keys.NAME]`; read again when it changes",
+        shown="–",
+    )
     allowed_hosts: Annotated[Names, AfterValidator(_check_hosts)] = setting(
         (),
         "OLLAMA_PROXY_ALLOWED_HOSTS",

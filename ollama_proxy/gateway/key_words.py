@@ -59,12 +59,12 @@ class KeyTerms:
 class Dates:
     """Converts dates that people write to moments of a clock.
 
-    ``takes_lengths``: ``30d`` counts from now; a file is read again and again, so it
-    can only name dates.
+    ``is_of_file``: a file is read again and again, so it names dates, which may have
+    passed, and no times such as ``30d``, which count from now.
     """
 
     clock: Clock
-    takes_lengths: bool = True
+    is_of_file: bool = False
 
     def moment(self, text: object) -> float:
         """Return when a key expires. Raises `ValueError`."""
@@ -73,15 +73,16 @@ class Dates:
             wall = self.clock.wall()  # a machine without a battery boots in 1970
             here = wall if is_date_known(wall) else self.clock.now()
             left_s = date.timestamp() - here
-        elif self.takes_lengths:
-            left_s = self._length(text)
         else:
-            raise ValueError(f"{shown(text)} is not a date; write 2027-01-31")
-        if not 1.0 <= left_s < _LONGEST_LIFE_S:
+            left_s = self._length(text)
+        is_past = left_s < 1.0 and not self.is_of_file
+        if is_past or left_s >= _LONGEST_LIFE_S:
             raise ValueError(f"{shown(text)} is not in the years to come; {self._how}")
         return self.clock.now() + left_s
 
     def _length(self, text: object) -> float:
+        if self.is_of_file:
+            raise ValueError(f"{shown(text)} is not a date; {self._how}")
         try:
             return parse_duration(text)
         except ValueError:
@@ -90,7 +91,7 @@ class Dates:
 
     @property
     def _how(self) -> str:
-        return "write 30d or 2027-01-31" if self.takes_lengths else "write 2027-01-31"
+        return "write 2027-01-31" if self.is_of_file else "write 30d or 2027-01-31"
 
 
 def read_terms(

@@ -104,33 +104,41 @@ class Keyring:
         self._let_go(key)
         self._end(key)
 
-    def use_file(self, keys: Collection[Key]) -> None:
+    def use_file(self, keys: Collection[Key]) -> tuple[Key, ...]:
         """Take these keys of a file, and no others that stood in it.
 
-        Their ids and names must be free: see `is_taken`.
+        Return those that are not taken: a stored key has their id, name or text.
         """
         before = list(self._of_file.values())
         for key in before:
             self._let_go(key)
-        self._of_file = {key.digest: key for key in keys}
-        for key in keys:
+        stored = {key.digest for key in self}
+        skipped = tuple(
+            key
+            for key in keys
+            if key.digest in stored
+            or key.id in self._by_id
+            or key.name in self._by_name
+        )
+        left_out = {key.name for key in skipped}
+        self._of_file = {key.digest: key for key in keys if key.name not in left_out}
+        for key in self._of_file.values():
             self._hold(key)
         now = self._clock.now()
         for key in before:
             after = self._by_id.get(key.id)
             if after is None or _ends(key, after, now):
                 self._end(key)
-
-    def is_taken(self, key: Key) -> bool:
-        """Tell whether a stored key has the id or the name of a key of a file."""
-        held = (self._by_id.get(key.id), self._by_name.get(key.name))
-        return any(one is not None and not self.is_of_file(one) for one in held)
+        return skipped
 
     def need_keys(self) -> None:
-        """Remember for ever that requests need a key. Raises `StoreError`."""
-        if not self._are_needed:
+        """Remember for ever that requests need a key.
+
+        Raises `StoreError`; they need one all the same, until this process ends.
+        """
+        is_known, self._are_needed = self._are_needed, True
+        if not is_known:
             self._store.need_keys()
-            self._are_needed = True
 
     def _is_of(self, text: str, key: Key) -> bool:
         digest = digest_of(text)

@@ -49,6 +49,7 @@ class Status:
     disk: Disk
     neighbours: Neighbours | None = None
     certificate: Described | None = None
+    keys_file: Described | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the body of ``/status``."""
@@ -96,6 +97,7 @@ class Status:
             "price": _price(controller),
             "others": self.neighbours.others() if self.neighbours else [],
             "tls": self.certificate.body() if self.certificate else None,
+            "keys_file": self.keys_file.body() if self.keys_file else None,
             "error": told.error(record),
             "report": controller.report or None,
             "launches_unserved": len(recent(record.paid_launches, self.clock.now())),

@@ -135,10 +135,12 @@ def test_a_key_expires_after_a_time_or_at_a_date(
 
 
 def test_a_file_names_dates_since_it_is_read_again_and_again() -> None:
-    assert read({"expires": "30d"}, takes_lengths=False)[1] == [
+    assert read({"expires": "30d"}, is_of_file=True)[1] == [
         "expires: '30d' is not a date; write 2027-01-31"
     ]
-    assert read({"expires": "2027-02-01"}, takes_lengths=False)[1] == []
+    past, faults = read({"expires": "2027-01-14"}, is_of_file=True)
+    assert faults == []
+    assert past.expires_at == NOW - 32 * 3600.0
 
 
 def test_a_machine_without_a_date_counts_from_the_last_one_known() -> None:

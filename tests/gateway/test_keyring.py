@@ -189,8 +189,12 @@ def test_a_key_that_left_the_file_or_has_another_text_there_ends(
 
 def test_a_name_or_id_of_a_stored_key_is_not_free_for_the_file(ring: Keyring) -> None:
     ring.put(laptop(), LINE)
-    ring.use_file([of_file()])
+    named = of_file(name="laptop")
+    same_id = replace(of_file("another", "desk"), id=KeyId("0123abcd"))
+    same_text = of_file(TEXT)
 
-    assert ring.is_taken(of_file(name="laptop"))
-    assert ring.is_taken(replace(of_file(), id=KeyId("0123abcd")))
-    assert not ring.is_taken(of_file())
+    assert ring.use_file([named, same_id, same_text]) == (named, same_id, same_text)
+    assert ring.find(CHOSEN) is None
+    assert ring.find(TEXT) == laptop()
+    assert ring.use_file([of_file(), same_id]) == (same_id,)
+    assert ring.find(CHOSEN) == of_file()
