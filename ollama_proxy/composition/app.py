@@ -170,7 +170,7 @@ def _own_routes(
         audit=gateway.audit,
     )
     keys = KeyOrders(gateway.keyring, gateway.changes, shared.clock)
-    orders = PoolOrders(pools, status, gateway.audit)
+    orders = PoolOrders(pools, status, gateway.audit, gateway.paid)
     return [*own.routes(), *orders.routes(), *keys.routes()]
 
 

@@ -15,6 +15,7 @@ from ollama_proxy.gateway.key_changes import KeyChanges
 from ollama_proxy.gateway.key_file_watch import KeyFileWatch
 from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.paid_orders import PaidOrders
 from ollama_proxy.gateway.recent_clients import RecentClients
 from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.gateway.usage_book import UsageBook
@@ -30,6 +31,7 @@ class Gateway:
     audit: Audit
     changes: KeyChanges
     limits: KeyLimits
+    paid: PaidOrders
     clients: RecentClients
     usage: UsageBook
     file: KeyFileWatch | None
@@ -69,11 +71,13 @@ def build_gateway(
     keyring, audit = keys.keyring, Audit(store, clock)
     clients = RecentClients(clock)
     refused = clients if settings.auth is AuthMode.AUTO else None
+    spending = Spending(store, clock, keyring.by_id)
     return Gateway(
         keyring,
         audit,
         KeyChanges(keyring, audit, clock, clients=refused),
-        KeyLimits(store, clock, Spending(store, clock, keyring.by_id)),
+        KeyLimits(store, clock, spending),
+        PaidOrders(spending, clock),
         clients,
         UsageBook(store, clock, observe, timing=timing),
         keys.file,

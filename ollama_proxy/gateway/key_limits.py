@@ -96,8 +96,9 @@ class Permit:
 
     def wish(self, pool: str) -> None:
         """Note that the request asks for an instance of a pool, and may wake one."""
-        if self._expense is not None and self._is_open:
-            self._limits.spending.wish(self._expense, pool)
+        expense = self._expense
+        if expense is not None and self._is_open and expense.key.rights.may_wake:
+            self._limits.spending.wish(expense, pool)
 
     def enter(self, launch_id: LaunchId) -> None:
         """Note that the request is sent to an instance, of which it pays its share."""
@@ -267,7 +268,7 @@ class KeyLimits:
         """Return the permit, with its reservations. Raises `StoreError`."""
         reserved, expense = 0, None
         if forecast is not None:
-            expense = self.spending.begin(key, work, forecast)
+            expense = self.spending.begin(key, work.model, forecast)
         if account is not None:
             reserved = tokens_to_reserve(work, self._sizes.usual(work.model))
             try:

@@ -1,5 +1,7 @@
 """Measure what one running instance costs, and say which keys pay."""
 
+from collections.abc import Iterable
+
 from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.core.access.spending import cost, shares
 from ollama_proxy.core.lifecycle.record import LaunchId
@@ -13,7 +15,7 @@ class _User:
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.requests: list[Reservation] = []
+        self.requests: dict[Reservation, None] = {}
 
 
 class LaunchMeter:
@@ -64,22 +66,23 @@ class LaunchMeter:
         user = self._users.get(key.id)
         if user is None:
             user = self._users[key.id] = _User(key)
-        user.requests.append(reservation)
+        user.requests[reservation] = None
 
     def leave(self, key: Key, reservation: Reservation, now: float) -> None:
         """End that, because the request has left the instance."""
         self.charge(now)
         user = self._users.get(key.id)
-        if user is not None and reservation in user.requests:
-            user.requests.remove(reservation)
-            if not user.requests:
-                del self._users[key.id]
+        if user is None:
+            return
+        user.requests.pop(reservation, None)
+        if not user.requests:
+            del self._users[key.id]
 
     def charge(self, now: float) -> None:
         """Divide what the instance has cost since the last time."""
         total = cost(self._price, now - self._begun_at)
         amount = total - self._charged
-        if amount <= 0:
+        if amount < max(1, len(self._users)):  # later, when each pays a millionth
             return
         self._charged = total
         self._turn += 1
@@ -115,7 +118,7 @@ class LaunchMeter:
             self._hold = self._purses.reserve_anyway(waker, held)
 
 
-def _draw(requests: list[Reservation], amount: int, now: float) -> None:
+def _draw(requests: Iterable[Reservation], amount: int, now: float) -> None:
     """Take what was spent from what the requests of a key have reserved."""
     for reservation in requests:
         part = min(amount, reservation.amount)

@@ -38,6 +38,9 @@ class Foresight(Protocol):
     def forecast(self, work: Work, *, may_wake: bool) -> Forecast:
         """Return what a request may cost."""
 
+    def forecast_wake(self, pool: str) -> Forecast:
+        """Return what an order to wake an instance of a pool may cost."""
+
 
 class _Note(msgspec.Struct):
     """Names the key that woke a launch, and until when its time was charged.
@@ -114,19 +117,23 @@ class Spending:
             return Forecast()
         return self.foresight.forecast(work, may_wake=key.rights.may_wake)
 
-    def begin(self, key: Key, work: Work, forecast: Forecast) -> Expense:
+    def forecast_wake(self, pool: str) -> Forecast:
+        """Return what an order to wake an instance of a pool may cost."""
+        if self.foresight is None:
+            return Forecast()
+        return self.foresight.forecast_wake(pool)
+
+    def begin(self, key: Key, model: str, forecast: Forecast) -> Expense:
         """Reserve what an admitted request may cost. Raises `StoreError`."""
         amount = 0
         if forecast.price:
-            amount = max(1, forecast.reserve(self._durations.usual(work.model)))
-        reservation = self._purses.reserve(key, amount)
-        return Expense(key, work.model, reservation)
+            amount = max(1, forecast.reserve(self._durations.usual(model)))
+        return Expense(key, model, self._purses.reserve(key, amount))
 
     def wish(self, expense: Expense, pool: str) -> None:
         """Take in that a request asks for an instance of a pool, and may wake one."""
-        if expense.key.rights.may_wake:
-            expense.pool = pool
-            self._wishes[expense] = None
+        expense.pool = pool
+        self._wishes[expense] = None
 
     def enter(self, expense: Expense, launch_id: LaunchId) -> None:
         """Take in that a request is sent to an instance."""

@@ -79,6 +79,10 @@ class PoolForesight:
         unpriced = next((one for one in forecasts if one.unpriced), None)
         return unpriced or max(forecasts, key=lambda one: one.reserve(1.0))
 
+    def forecast_wake(self, pool: str) -> Forecast:
+        """Return what an order to wake an instance of a pool costs at most."""
+        return self._of(self._pools[pool].pool, may_wake=True)
+
     def _of(self, pool: Pool, *, may_wake: bool) -> Forecast:
         own = [one for one in pool.controllers if price_of(one.offer) != 0]
         if not own:

@@ -38,6 +38,9 @@ class Prices:
     def forecast(self, work: Work, *, may_wake: bool) -> Forecast:
         return self.next if may_wake else replace(self.next, wakes=False)
 
+    def forecast_wake(self, pool: str) -> Forecast:
+        return self.next
+
 
 class Rig:
     """Keys that spend, across restarts."""

@@ -3,6 +3,7 @@
 Moments are dates: seconds since 1970.
 """
 
+import functools
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,12 +14,12 @@ _MONTHS: Final = 12
 
 def utc_day(now: float) -> str:
     """Return the UTC day of a date, such as ``2026-11-29``."""
-    return _date(now).strftime("%Y-%m-%d")
+    return _day_names(now // _DAY_S)[0]
 
 
 def utc_month(now: float) -> str:
     """Return the UTC month of a date, such as ``2026-11``."""
-    return _date(now).strftime("%Y-%m")
+    return _day_names(now // _DAY_S)[1]
 
 
 def next_day(now: float) -> float:
@@ -31,6 +32,12 @@ def next_month(now: float) -> float:
     date = _date(now)
     years, month = divmod(date.month, _MONTHS)
     return datetime(date.year + years, month + 1, 1, tzinfo=UTC).timestamp()
+
+
+@functools.lru_cache(maxsize=8)  # asked for each request; naming a day takes 3 µs
+def _day_names(day: float) -> tuple[str, str]:
+    date = _date(day * _DAY_S)
+    return date.strftime("%Y-%m-%d"), date.strftime("%Y-%m")
 
 
 def _date(now: float) -> datetime:

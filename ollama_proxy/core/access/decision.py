@@ -93,7 +93,7 @@ def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
         _of_rate(key, usage, date)
         or _of_parallel(key, usage)
         or _of_tokens(key, usage, date)
-        or _of_money(key, usage, date)
+        or decide_money(key, usage, date)
     )
 
 
@@ -166,7 +166,8 @@ def _of_tokens(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     )
 
 
-def _of_money(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
+def decide_money(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
+    """Return why the budgets of a key refuse; ``date``: in seconds since 1970."""
     rights = key.rights
     if not rights.has_budget:
         return None

@@ -2,6 +2,11 @@
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
+
+from ollama_proxy.core.access.decision import KeyRefusal
+from ollama_proxy.core.access.refusal_replies import refusal_reply
+from ollama_proxy.core.ollama.routes import Family
 
 
 def refuse_browsers(request: web.Request) -> None:
@@ -19,3 +24,10 @@ def json_answer(body: object, status: int = 200) -> web.Response:
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def refused_order(refusal: KeyRefusal) -> web.Response:
+    """Return the response to an order that a limit of its key refuses."""
+    reply = refusal_reply(Family.NATIVE, refusal)
+    headers = CIMultiDict(reply.headers)
+    return web.Response(status=reply.status, body=reply.body, headers=headers)

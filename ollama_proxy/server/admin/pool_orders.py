@@ -9,7 +9,12 @@ from ollama_proxy.core.lifecycle.events import Abandoned
 from ollama_proxy.core.lifecycle.record import State
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.gateway.audit import Audit
-from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
+from ollama_proxy.gateway.paid_orders import PaidOrders
+from ollama_proxy.server.admin.answers import (
+    json_answer,
+    refuse_browsers,
+    refused_order,
+)
 from ollama_proxy.server.caller import caller_of
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.pool_services import PoolServices
@@ -24,8 +29,11 @@ class PoolOrders:
     Without a name an instance of the first pool is launched, and those of all stopped.
     """
 
-    def __init__(self, pools: PoolMap, status: Status, audit: Audit) -> None:
+    def __init__(
+        self, pools: PoolMap, status: Status, audit: Audit, paid: PaidOrders
+    ) -> None:
         self._pools = pools
+        self._paid = paid
         self._status = status
         self._audit = audit
 
@@ -60,8 +68,13 @@ class PoolOrders:
         """Launch an instance now, whatever failed before."""
         refuse_browsers(request)
         chosen = (self._named(request) or [self._pools.first])[0]
+        key = caller_of(request).key
+        refusal = self._paid.refusal(key, chosen.name)
+        if refusal is not None:
+            return refused_order(refusal)
         try:
-            await chosen.pool.wake(forced=True)
+            with self._paid.paid_by(key, chosen.name):
+                await chosen.pool.wake(forced=True)
         except HeldBackError as error:
             return json_answer({"error": str(error)}, status=409)
         self._audit.note(caller_of(request), "wake", chosen.name)

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.core.access.keys import Caller, Key, KeyId, Rights
+from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.lifecycle.record import State
 from tests.fakes.instance import InProcessBackend
+from tests.fakes.priced import PricedBackend
 from tests.proxy import ORDERS, RunningProxy, running_proxy
 
 
@@ -131,3 +134,43 @@ async def test_metrics_tell_of_each_pool_and_offer_from_the_start(
     ):
         assert f"{lead}{line} {was}\n" in before
         assert f"{lead}{line} {is_now}\n" in after
+
+
+def spender(**rights: Any) -> Caller:
+    routes = frozenset({RouteClass.ADMIN})
+    key = Key(KeyId("0a1b2c3d"), "ci", b"", Rights(routes=routes, **rights))
+    return Caller("127.0.0.1", key, is_admin=True)
+
+
+async def test_a_key_that_gives_orders_wakes_nothing_beyond_its_budget(
+    tmp_path: Path,
+) -> None:
+    caller = spender(budget_day=10_000)
+    async with running_proxy(
+        tmp_path, backend=PricedBackend(), identify=lambda _: caller
+    ) as proxy:
+        assert (await order(proxy, "/-/wake"))[0] == 200
+        await proxy.until(lambda: proxy.state == "ready")
+        assert caller.key is not None
+        spent = proxy.parts.gateway.limits.spending.totals(caller.key)[0]
+        assert spent >= 1800 * 1000  # the idle time-out is reserved
+        assert (await order(proxy, "/-/stop"))[0] == 200
+        await proxy.until(lambda: proxy.state == "cold")
+        caller = spender(budget_day=0)
+        status, body = await order(proxy, "/-/wake")
+
+        assert status == 429
+        assert "may spend 0.00 a day" in body["error"]
+        assert proxy.state == "cold"
+
+
+async def test_an_order_of_a_key_with_a_budget_needs_a_price(tmp_path: Path) -> None:
+    caller, backend = spender(budget_month=10**9), PricedBackend(None)
+    async with running_proxy(
+        tmp_path, backend=backend, identify=lambda _: caller
+    ) as proxy:
+        status, body = await order(proxy, "/-/wake")
+        assert status == 429
+        assert "set price_per_hour" in body["error"]
+        caller = spender()
+        assert (await order(proxy, "/-/wake"))[0] == 200
