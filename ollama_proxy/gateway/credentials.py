@@ -14,7 +14,7 @@ is no key; nothing is tried a second time.
 import base64
 import binascii
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.facts import SentField
 from ollama_proxy.gateway.key_text import KEY_PREFIX
@@ -29,8 +29,6 @@ SENT_IN: Final = ("authorization", "x-api-key", "cookie")
 
 _OURS = (KEY_PREFIX, ORDER_PREFIX)
 _COOKIE = "cookie"
-
-T = TypeVar("T", str, bytes)
 
 
 class Credential(NamedTuple):
@@ -53,8 +51,12 @@ def credential_of(sent: Sequence[SentField]) -> Credential:
     """Return the one key or session of a request."""
     if not sent:
         return _NONE
-    texts = {text for name, value in sent for text in _texts(name, value)}
-    chosen = {text for text in texts if text.startswith(_OURS)} or texts
+    if len(sent) == 1:  # nearly always, and each request pays for it
+        texts = _texts(*sent[0])
+        if texts:
+            return Credential(texts[0])
+    found = {text for name, value in sent for text in _texts(name, value)}
+    chosen = {text for text in found if text.startswith(_OURS)} or found
     if len(chosen) > 1:
         return _AMBIGUOUS
     if chosen:
@@ -79,29 +81,17 @@ def passes_on(name: str, value: str, *, hides: bool) -> str | None:
     return value
 
 
-def without_credentials(
-    fields: Iterable[tuple[T, T]], *, hides: bool
-) -> list[tuple[T, T]]:
+def without_credentials(fields: Iterable[SentField], *, hides: bool) -> list[SentField]:
     """Return the headers that an instance gets, in their order; see `passes_on`."""
-    kept: list[tuple[T, T]] = []
+    kept: list[SentField] = []
     for name, value in fields:
-        lowered = _text(name).lower()
-        if lowered not in SENT_IN:
-            kept.append((name, value))
-            continue
-        text = _text(value)
-        passed = passes_on(lowered, text, hides=hides)
+        lowered = name.lower()
+        passed: str | None = value
+        if lowered in SENT_IN:
+            passed = passes_on(lowered, value, hides=hides)
         if passed is not None:
-            kept.append((name, value if passed == text else _like(value, passed)))
+            kept.append((name, passed))
     return kept
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-def _like(value: T, text: str) -> T:
-    return text.encode("latin-1") if isinstance(value, bytes) else text
 
 
 def _texts(name: str, value: str) -> list[str]:

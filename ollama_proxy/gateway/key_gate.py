@@ -122,7 +122,7 @@ class KeyGate:
 
     def _anyone(self, facts: AccessFacts) -> Caller:
         """Return the caller of a request that needs no key; one may be there."""
-        if not facts.sent:
+        if not facts.sent or facts.kind is not Kind.ADMIN:
             return Caller(facts.peer)
         text = credential_of(facts.sent).text
         return Caller(facts.peer, is_admin=bool(text) and self._may_order(text))

@@ -15,7 +15,7 @@ import httptools
 from ollama_proxy.core.access.facts import SentField
 from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM, POOL_HEADER
 from ollama_proxy.core.http.request_head import MAX_TARGET, SINGLE, is_host
-from ollama_proxy.gateway.credentials import SENT_IN, without_credentials
+from ollama_proxy.gateway.credentials import SENT_IN, passes_on
 from ollama_proxy.serving.body_budget import SMALL_BODY
 from ollama_proxy.upstream.loop_mark import VIA
 from ollama_proxy.upstream.request import BODY_EXPECTED, base_of
@@ -72,7 +72,8 @@ class PlainRequest:
 
     ``target``: raw path and query. ``agent``: the User-Agent. ``fields``: the headers
     for the instance, as received, without ``Host``. ``marks``: marks of the proxies
-    that it has passed. ``sent``: the headers that may hold a key.
+    that it has passed. ``sent``: the headers that may hold a key; ``sent_at``: where
+    these stand in ``fields``.
     """
 
     method: str
@@ -83,6 +84,7 @@ class PlainRequest:
     body: BufferedBody
     marks: tuple[str, ...] = ()
     sent: tuple[SentField, ...] = ()
+    sent_at: tuple[int, ...] = ()
 
     @property
     def path(self) -> str:
@@ -103,7 +105,14 @@ class PlainRequest:
 
     def drop_credentials(self, *, hides: bool) -> None:
         """Keep credentials from the instance: all, or those of ours."""
-        self.fields[:] = without_credentials(self.fields, hides=hides)
+        for (name, value), at in zip(
+            reversed(self.sent), reversed(self.sent_at), strict=True
+        ):
+            passed = passes_on(name, value, hides=hides)
+            if passed is None:
+                del self.fields[at]
+            elif passed != value:
+                self.fields[at] = self.fields[at][0], passed.encode("latin-1")
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Return False: the length is known."""
@@ -156,6 +165,7 @@ class RequestParser:
         self._singles: set[bytes] = set()
         self._marks: list[str] = []
         self._sent: list[SentField] = []
+        self._sent_at: list[int] = []
         self._length: int | None = None
         self._body: list[bytes] = []
 
@@ -199,6 +209,7 @@ class RequestParser:
             self._hosts.append(value)
         elif lowered in _MAY_HOLD_KEY:
             self._sent.append((lowered.decode(), value.decode("latin-1")))
+            self._sent_at.append(len(self._fields))
             self._fields.append((name, value))
         elif lowered == _VIA:
             self._marks.append(value.decode("latin-1"))
@@ -259,6 +270,7 @@ class RequestParser:
             BufferedBody(body, is_sent=bool(self._length)),
             tuple(self._marks),
             tuple(self._sent),
+            tuple(self._sent_at),
         )
 
 
