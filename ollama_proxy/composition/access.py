@@ -1,6 +1,6 @@
 """Build what decides on access: the gate of keys, and the rules before it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,10 +40,12 @@ def build_access(
     door: Door,
     rules: Sequence[AccessRule] = (),
     identify: Identify | None = None,
+    note_keyless: Callable[[str, str], None] | None = None,
 ) -> AccessControl:
     """Return what both servers ask about each request.
 
     ``identify``: returns the caller of a request, instead of the gate.
+    ``note_keyless``: see `KeyGate`.
     """
     gate = KeyGate(
         keys,
@@ -51,6 +53,7 @@ def build_access(
         is_needed=_IS_NEEDED[settings.auth],
         order_token=door.order_token,
         is_local=door.is_local,
+        note_keyless=note_keyless if settings.auth is AuthMode.AUTO else None,
     )
     return AccessControl(
         CorsPolicy(settings.origins),

@@ -130,6 +130,7 @@ def build_app(
         door=door,
         rules=access_rules,
         identify=identify,
+        note_keyless=gateway.clients.note,
     )
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])

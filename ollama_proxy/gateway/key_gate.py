@@ -4,6 +4,7 @@ It is taken at the head of each request, before anything is served, woken or cou
 use. What can only be judged by the body is judged later, for callers with a key.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ollama_proxy.base.clock import Clock
@@ -53,8 +54,10 @@ class KeyGate:
     """Returns the caller of each request, or its refusal.
 
     ``is_needed``: whether requests need a key; None: once there was one for clients.
-    ``order_token``: None: only keys give orders. ``is_local``: only this machine can
-    connect; without keys, its programs may then wake and stop instances.
+    ``note_keyless`` is called with the address and user agent of each request that a
+    first key would have refused. ``order_token``: None: only keys give orders.
+    ``is_local``: only this machine can connect; without keys, its programs may then
+    wake and stop instances.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class KeyGate:
         is_needed: bool | None = None,
         order_token: OrderToken | None = None,
         is_local: bool = False,
+        note_keyless: Callable[[str, str], None] | None = None,
     ) -> None:
+        self._note_keyless = note_keyless
         self._keys = keys
         self._clock = clock
         self._is_needed = is_needed
@@ -94,9 +99,12 @@ class KeyGate:
             return Caller(facts.peer)
         is_order = needed is RouteClass.ADMIN
         if not is_order and not self.is_on:
-            return self._anyone(facts)
+            caller = self._anyone(facts)
+            if self._note_keyless is not None and not caller.is_admin:
+                self._note_keyless(facts.peer, facts.headers.get("User-Agent", ""))
+            return caller
         if is_order and self._is_open_order(facts):
-            return self._anyone(facts)
+            return self._giver_of_open_order(facts)
         found = credential_of(facts.sent)
         if found.is_ambiguous:
             return _no_key(_SEVERAL)
@@ -126,6 +134,13 @@ class KeyGate:
             return Caller(facts.peer)
         text = credential_of(facts.sent).text
         return Caller(facts.peer, is_admin=bool(text) and self._may_order(text))
+
+    def _giver_of_open_order(self, facts: AccessFacts) -> Caller:
+        """Return the caller of an order that needs no key, with the one it has."""
+        text = credential_of(facts.sent).text if facts.sent else ""
+        if not text or self._is_order_token(text) or not self._may_order(text):
+            return self._anyone(facts)
+        return Caller(facts.peer, self._keys.find(text), is_admin=True)
 
     def _may_order(self, text: str) -> bool:
         if self._is_order_token(text):

@@ -220,3 +220,39 @@ def test_without_keys_a_caller_is_an_admin_by_what_it_proves(
     caller = gate.ask(STATUS, **headers)
     assert isinstance(caller, Caller)
     assert (caller.is_admin, caller.key) == (is_admin, None)
+
+
+def test_requests_that_a_first_key_would_refuse_are_noted() -> None:
+    noted: list[tuple[str, str]] = []
+    without = asker(ADMIN_ALONE, note_keyless=lambda *who: noted.append(who))
+    without.ask(CHAT, User_Agent="curl/8.5")
+    without.ask(STATUS)
+    for asked in ("GET /", "GET /healthz", JOURNAL):
+        without.ask(asked, User_Agent="open, or an order")
+    without.ask(STATUS, User_Agent="the command", **ORDER)
+    without.ask(STATUS, User_Agent="an admin", **ADMIN_ALONE.bearer)
+
+    assert noted == [("10.0.0.9", "curl/8.5"), ("10.0.0.9", "")]
+
+
+def test_no_request_is_noted_once_keys_are_needed() -> None:
+    noted: list[tuple[str, str]] = []
+    needed = asker(GOOD, note_keyless=lambda *who: noted.append(who))
+    needed.ask(CHAT)
+    needed.ask(CHAT, **GOOD.bearer)
+
+    assert noted == []
+
+
+def test_an_order_that_needs_no_key_is_that_of_its_key_if_it_has_one() -> None:
+    local = asker(ADMIN_ALONE, is_local=True)
+    by_key = local.ask(WAKE, **ADMIN_ALONE.bearer)
+    by_token = local.ask(WAKE, **ORDER)
+    by_nobody = local.ask(WAKE, Authorization="Bearer ollama")
+
+    assert isinstance(by_key, Caller)
+    assert isinstance(by_token, Caller)
+    assert isinstance(by_nobody, Caller)
+    assert (by_key.name, by_key.is_admin) == (ADMIN_ALONE.key.name, True)
+    assert (by_token.name, by_token.is_admin) == ("", True)
+    assert (by_nobody.name, by_nobody.is_admin) == ("", False)

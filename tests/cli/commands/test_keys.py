@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +189,28 @@ def test_the_first_key_asks_and_without_a_terminal_nothing_is_made(
     assert told.startswith("ollama-proxy: This is the first key: from now on every")
     assert "none was seen in the last 1 min. Make it?" in told
     assert "nothing was touched; --yes answers" in told
+
+
+def test_the_first_key_names_who_asked_without_one(tmp_path: Path) -> None:
+    with forked_proxy(tmp_path / "s") as proxy:
+        request = urllib.request.Request(
+            f"{proxy.url}/api/tags", headers={"User-Agent": "open-webui/0.6"}
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+        keys = Keys(tmp_path / "s")
+        keys("list")
+        keys("add", "first", code=2)
+        told = keys.err
+        text = keys("add", "first", "--yes").removesuffix("\n")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        request.add_header("Authorization", f"Bearer {text}")
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 200
+
+    refused.value.close()
+    assert refused.value.code == 401
+    assert "in the last 1 min: 127.0.0.1 (open-webui/0.6). Make it?" in told
 
 
 def test_no_key_asks_where_the_settings_say_whether_one_is_needed(
