@@ -187,6 +187,7 @@ def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
         active=ActiveRequests(),
         limits=gateway.limits,
         usage=gateway.usage,
+        clock=shared.clock,
         stall_s=shared.settings.stall_timeout,
     )
 

@@ -6,6 +6,7 @@ responded. Access was checked before: see `ollama_proxy.server.access`.
 """
 
 from ollama_proxy.core.body_look import is_readable, look
+from ollama_proxy.core.key_admission import plan_by_key
 from ollama_proxy.core.ollama.cold_refusals import refusal
 from ollama_proxy.core.ollama.model_fate import Fate, sought_name
 from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
@@ -47,12 +48,14 @@ def decide(facts: Facts, fleet: Fleet) -> Plan:
 
      1. It passed this proxy, or too many, before     -> Say(LOOP): 508
      2. ``/``                                         -> Say(ROOT)
-     3. Its pool is not chosen yet, of several        -> see `choose_pool`
+     3. Its key has to be asked                       -> see `plan_by_key`
+        Its pool is not chosen yet, of several        -> see `choose_pool`
      4. More of its body is needed for what follows   -> Read
 
     What only reads:
 
-     5. Several instances make up the list            -> Gather
+     5. Several instances make up the list, or its
+        key may see a part of it                      -> Gather
      6. An instance is ready and was not asked yet    -> Observe, for 5 s
      7. It may have carried out an unknown request    -> Unavailable: 503
      8. Ollama would refuse it, whatever its models   -> Refuse
@@ -74,13 +77,23 @@ def decide(facts: Facts, fleet: Fleet) -> Plan:
         return _LOOP
     if facts.route.asleep is ColdAnswer.ROOT:  # (2)
         return _ROOT
-    if not facts.is_routed:  # (3)
-        return choose_pool(facts, fleet.pools)
+    if (plan := _of_key_or_pool(facts, fleet)) is not None:  # (3)
+        return plan
     if not facts.body.complete and facts.reading < (upto := _reading(facts.route)):
         return _READ[upto]  # (4)
     if facts.route.counts_as_use:
         return _of_use(facts, fleet)
     return _of_read(facts, fleet)
+
+
+def _of_key_or_pool(facts: Facts, fleet: Fleet) -> Plan | None:
+    """Return what it takes to pass the key, then to choose the pool; None: nothing."""
+    plan = None if facts.is_admitted else plan_by_key(facts)
+    if plan is None:
+        return None if facts.is_routed else choose_pool(facts, fleet.pools)
+    is_hidden = isinstance(plan, Say) and facts.route.asleep is ColdAnswer.SHOW
+    refused = _refusal_of(facts, fleet) if is_hidden else None
+    return plan if refused is None else Refuse(refused)
 
 
 def _reading(route: Route) -> Reading:
@@ -94,7 +107,7 @@ def _reading(route: Route) -> Reading:
 def _of_read(facts: Facts, fleet: Fleet) -> Plan:
     """Decide on a request that does not reset the idle timer, by its route."""
     route = facts.route
-    if route.asleep in LISTS and fleet.has_several:  # (5)
+    if route.asleep in LISTS and (fleet.has_several or facts.sees_some):  # (5)
         return Gather(fleet.name)
     is_unknown = route.kind is Kind.UNKNOWN
     can_be_sent = facts.body.complete or is_unknown

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol, TypeAlias
 
+from ollama_proxy.core.access.decision import KeyRefusal
+from ollama_proxy.core.access.keys import Key
+from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.model_fate import Fate
 from ollama_proxy.core.ollama.native_refusals import Refusal
@@ -135,6 +138,7 @@ class Known(Enum):
     - ``LOOP``: the request passed this proxy before.
     - ``ROOT``: "Ollama is running".
     - ``COLD``: an answer from the catalogue.
+    - ``HIDDEN``: there is no such model, for this key.
     - ``DONE``: there is nothing to unload or to load.
     - ``UNWOKEN``: no instance is ready, and the settings forbid this request to start
       one.
@@ -143,6 +147,7 @@ class Known(Enum):
     LOOP = "loop"
     ROOT = "root"
     COLD = "cold"
+    HIDDEN = "hidden"
     DONE = "done"
     UNWOKEN = "unwoken"
 
@@ -229,8 +234,33 @@ class Wait:
     seeks: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Plan: have the request's key admit it to its work, and decide again."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Plan: answer that the request's key does not allow it."""
+
+    refusal: KeyRefusal
+
+
 Plan: TypeAlias = (
-    Say | Refuse | Unavailable | Read | Choose | Seek | Gather | Observe | Relay | Wait
+    Say
+    | Refuse
+    | Unavailable
+    | Read
+    | Choose
+    | Seek
+    | Gather
+    | Observe
+    | Relay
+    | Wait
+    | Admit
+    | Deny
 )
 
 
@@ -250,7 +280,9 @@ class Facts:
       that it names. ``sought``: the body was read to find the model. ``only``: the
       launch of the one instance that can serve it. ``seen_model``: its model, if that
       was looked for.
-    - ``may_wake``: its key lets it start an instance, and keep it; or it has none.
+    - ``key``: None if it needed none. ``is_admitted``: its key need not be asked any
+      more. ``may_wake``: its key lets it start an instance, and keep it.
+    - ``query``, ``content_type``: as sent, where the body is a form.
     """
 
     method: str
@@ -271,7 +303,16 @@ class Facts:
     sought: bool = False
     only: LaunchId | None = None
     seen_model: str = ""
+    key: Key | None = None
+    is_admitted: bool = True
     may_wake: bool = True
+    query: str = ""
+    content_type: str = ""
+
+    @property
+    def sees_some(self) -> bool:
+        """Tell whether its key may use some models only."""
+        return self.key is not None and bool(self.key.rights.models)
 
     def note_failure(self, problem: str, *, may_be_done: bool) -> None:
         """Record that an instance sent no response."""

@@ -34,7 +34,7 @@ LISTS: Final = frozenset({ColdAnswer.TAGS, ColdAnswer.MODELS, ColdAnswer.PS})
 _BLOBS, _FORM = "/api/blobs/:digest", "/v1/audio/transcriptions"
 _CHANGES = frozenset({"/api/pull", "/api/create"})
 _SEEK = Seek()
-_FULL = (
+FULL = (
     "the bodies of waiting requests take up OLLAMA_PROXY_MAX_WAITING_BYTES, so the"
     " model of this one was not seen; try again later"
 )
@@ -190,7 +190,7 @@ def _unseen(facts: Facts, pools: PoolChoices) -> Plan:
     if len(pools.names) == 1:
         return Choose(pools.names[0])
     if len(facts.body.head) < SOUGHT_BYTES:
-        return Unavailable(_FULL)
+        return Unavailable(FULL)
     return refuse(facts.route, 413, _UNSEEN.format(_listed(pools)))
 
 

@@ -125,13 +125,21 @@ class ColdAnswers:
             case _:
                 return plain(404, "404 page not found")
 
+    def hidden(self, route: Route, target: str, fields: BodyFields | None) -> Reply:
+        """Return the answer about a model that is not in the catalogue, or hidden."""
+        if route.asleep is ColdAnswer.SHOW:
+            return _no_model(Family.NATIVE, (fields or BodyFields()).model_name)
+        name = unquote(target.partition("?")[0].rpartition("/")[2])
+        if (refused := name_refusal(name)) is not None:
+            return _error(Family.OPENAI, refused.status, refused.message)
+        return _no_model(Family.OPENAI, name)
+
     def _show(self, fields: BodyFields, agent: str) -> Reply:
         if not fields.model_name:
             return _error(Family.NATIVE, 400, "model is required")
         body = self._catalogue.show(fields.model_name)
         if body is None:
-            name = shown_model_name(fields.model_name)
-            return _error(Family.NATIVE, 404, f"model '{name}' not found")
+            return _no_model(Family.NATIVE, fields.model_name)
         if agent.startswith(_COPILOT):
             body = _with_basename(body, fields.model_name)
         return json_reply(body, family=Family.NATIVE)
@@ -141,9 +149,12 @@ class ColdAnswers:
             return _error(Family.OPENAI, refused.status, refused.message)
         body = self._catalogue.openai_model(name)
         if body is None:
-            full = shown_model_name(name)
-            return _error(Family.OPENAI, 404, f"model '{full}' not found")
+            return _no_model(Family.OPENAI, name)
         return json_reply(_written(body, Family.OPENAI), family=Family.OPENAI)
+
+
+def _no_model(family: Family, name: str) -> Reply:
+    return _error(family, 404, f"model '{shown_model_name(name)}' not found")
 
 
 def _blob(path: str) -> Reply:

@@ -36,6 +36,9 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
     key = context.caller.key
     if key is None:
         return
+    if context.is_denied:
+        context.is_denied = False
+        usage.refuse(key)
     permit, context.permit = context.permit, None
     meter, context.meter = context.meter, None
     if meter is None or not _was_done(context, meter):

@@ -1,8 +1,8 @@
-"""Answer lists of models that several instances make up.
+"""Answer lists of models that several instances make up, or that a key sees a part of.
 
 A model is listed once, from the pool that serves it: as its ready instances have it, or
 as the catalogue knows it while the pool is asleep. What is loaded is listed of every
-ready instance.
+ready instance. A key with a right to some models sees these alone.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ollama_proxy.core.access.allowed_models import may_use_model
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE
 from ollama_proxy.core.ollama.listed_models import ListedModel, openai_model_of
@@ -47,13 +48,14 @@ class ModelLists:
             one for one in self._pools if plan.pool is None or one.name == plan.pool
         ]
         is_awake = any(one.pool.is_ready for one in pools)
+        globs = context.key.rights.models if context.key is not None else ()
         match context.route.asleep:
             case ColdAnswer.PS:
-                body = _listing(await self._loaded(pools))
+                body = _listing(_visible(await self._loaded(pools), globs))
             case ColdAnswer.MODELS:
-                body = _in_openai(await self._models(pools))
+                body = _in_openai(await self._models(pools, globs))
             case _:
-                models = await self._models(pools)
+                models = await self._models(pools, globs)
                 body = _listing(raw for _, raw in models)
         context.outcome = "relayed" if is_awake else "asleep"
         reply = json_reply(body, family=context.route.family)
@@ -65,15 +67,15 @@ class ModelLists:
         return [entry for bodies in told for body in bodies for entry in _entries(body)]
 
     async def _models(
-        self, pools: Iterable[PoolServices]
+        self, pools: Iterable[PoolServices], globs: tuple[str, ...]
     ) -> list[tuple[ListedModel, msgspec.Raw]]:
-        """Return every model once, the newest first, as Ollama lists them."""
+        """Return every model that globs allow once, newest first, as Ollama does."""
         pools = list(pools)
         told = await asyncio.gather(*(self._ask(one, "/api/tags") for one in pools))
         found: dict[str, tuple[ListedModel, msgspec.Raw]] = {}
         for services, bodies in zip(pools, told, strict=True):
             for body in bodies or [services.catalogue.tags()]:
-                for raw in _entries(body):
+                for raw in _visible(_entries(body), globs):
                     listed = _listed(raw)
                     if listed is not None and self._is_of(services, listed.name):
                         found.setdefault(full_model_name(listed.name), (listed, raw))
@@ -95,6 +97,18 @@ def _entries(body: bytes) -> list[msgspec.Raw]:
         return msgspec.json.decode(body, type=_Entries).models or []
     except UNREADABLE:
         return []
+
+
+def _visible(
+    entries: list[msgspec.Raw], globs: tuple[str, ...]
+) -> Iterable[msgspec.Raw]:
+    """Yield the entries of models that globs allow; of an unreadable one, none does."""
+    if not globs:
+        return entries
+    listed = ((raw, _listed(raw)) for raw in entries)
+    return (
+        raw for raw, one in listed if one is not None and may_use_model(globs, one.name)
+    )
 
 
 def _listed(raw: msgspec.Raw) -> ListedModel | None:

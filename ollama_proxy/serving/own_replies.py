@@ -1,8 +1,12 @@
 """Write what the proxy answers by itself, by the plan that `decide` made."""
 
+from dataclasses import replace
+
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import (
+    SPOKE,
     ProvisioningStatus,
     empty_answer,
     error_body,
@@ -12,7 +16,7 @@ from ollama_proxy.core.ollama.go_words import rfc3339
 from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
 from ollama_proxy.core.ollama.routes import Family
-from ollama_proxy.core.plans import Known, Refuse, Say, Unavailable
+from ollama_proxy.core.plans import Deny, Known, Refuse, Say, Unavailable
 from ollama_proxy.core.waiting_order import turn_of
 from ollama_proxy.serving.asleep_status import told_asleep
 from ollama_proxy.serving.cold_answers import (
@@ -43,7 +47,9 @@ class OwnReplies:
         self._mark = mark
         self._clock = clock
 
-    def reply(self, context: RequestContext, plan: Say | Refuse | Unavailable) -> Reply:
+    def reply(
+        self, context: RequestContext, plan: Say | Refuse | Unavailable | Deny
+    ) -> Reply:
         """Return the answer that a plan means."""
         match plan:
             case Unavailable():
@@ -54,6 +60,10 @@ class OwnReplies:
             case Refuse():
                 context.outcome = "refused"
                 return _refused(context, plan.refusal)
+            case Deny():
+                context.outcome, context.is_denied = "refused", True
+                family = context.route.family
+                return refusal_reply(family, plan.refusal, context.request_id)
             case Say():
                 return self._known(context, plan)
 
@@ -85,6 +95,9 @@ class OwnReplies:
                     plan.fields,
                     context.agent,
                 )
+            case Known.HIDDEN:
+                context.outcome = "refused"
+                return self._hidden(context, plan.fields)
             case Known.DONE:
                 context.outcome = "asleep"
                 return self._done(context, plan.fields or BodyFields())
@@ -93,6 +106,14 @@ class OwnReplies:
                 family = context.route.family
                 waiting = self._status.unwoken(turn_of(context.caller))
                 return provisioning_reply(family, waiting, context.request_id)
+
+    def _hidden(self, context: RequestContext, fields: BodyFields | None) -> Reply:
+        """Answer as if a model were not there: as the instance would, if one is up."""
+        reply = self._cold.hidden(context.route, context.target, fields)
+        if not self._status.pool.is_ready:
+            return reply
+        headers = tuple(one for one in reply.headers if one[0] != SPOKE)
+        return replace(reply, headers=headers)
 
     def _done(self, context: RequestContext, fields: BodyFields) -> Reply:
         """Answer what only loads or unloads a model as an Ollama that has done it."""

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.ollama.activity import watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
@@ -45,6 +46,7 @@ class Services:
     active: ActiveRequests
     limits: KeyLimits
     usage: UsageBook
+    clock: Clock
     stall_s: float
 
 

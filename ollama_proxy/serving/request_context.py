@@ -36,10 +36,10 @@ class RequestContext(Facts):
     ``served``: the pool that serves it. ``target``: path and query as the client sent
     them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
     ``caller``: its key and address. ``permit``: admits a request of a key, and is
-    settled at its end; ``meter``: counts what such a request uses. ``begun_at``: when
-    its task began, in time of the event loop. ``arrival``: the request as its pool
-    counts it. ``hides_credentials``: an instance gets no credentials.
-    ``interrupted_by``: why we ended it, in words for its client.
+    settled at its end; ``is_denied``: its key refused it; ``meter``: counts what it
+    uses. ``begun_at``: when its task began, in time of the event loop. ``arrival``: the
+    request as its pool counts it. ``hides_credentials``: an instance gets no
+    credentials. ``interrupted_by``: why we ended it, in words for its client.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -50,6 +50,7 @@ class RequestContext(Facts):
     load: LoadWish | None = None
     caller: Caller = NOBODY
     permit: Permit | None = None
+    is_denied: bool = False
     meter: AnswerMeter | None = None
     begun_at: float = 0.0
     stage: Stage = Stage.ARRIVING
@@ -72,6 +73,7 @@ class RequestContext(Facts):
     def identify(self, caller: Caller) -> None:
         """Record the caller: what it may, and under which name it counts."""
         self.caller, self.may_wake = caller, caller.may_wake
+        self.key, self.is_admitted = caller.key, caller.key is None
         self.arrival.client = caller.name or caller.address
 
     def choose(self, plan: Choose, served: "PoolServices") -> None:

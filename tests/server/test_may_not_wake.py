@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.core.access.keys import Rights
+from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.simulator.server import Manners
-from tests.callers import as_key, key, with_keys
+from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, generate, lines, running_proxy
 
@@ -29,6 +31,8 @@ ASKING: list[tuple[str, str, Any]] = [
     ("DELETE", "/api/delete", {"model": "tiny"}),
     ("POST", "/v1/rerank", {"model": "tiny", "query": "hi"}),
 ]
+ALL = frozenset(RouteClass)
+SLEEPER = Rights(routes=ALL, may_wake=False)
 WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 
 
@@ -39,13 +43,13 @@ def backend() -> InProcessBackend:
 
 @pytest.fixture
 async def proxy(
-    tmp_path: Path, backend: InProcessBackend, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backend: InProcessBackend
 ) -> AsyncIterator[RunningProxy]:
     """A proxy before machines; ``ci`` may not wake one, nobody else has a key."""
-    with_keys(monkeypatch, key("ci", may_wake=False), key("ann"))
     async with running_proxy(
         tmp_path,
         backend=backend,
+        identify=Callers(ci=SLEEPER, ann=Rights(routes=ALL)),
         OLLAMA_PROXY_EXTRA_ROUTES="POST /v1/rerank",
         OLLAMA_PROXY_IDLE_TIMEOUT="1h",
     ) as running:
@@ -56,7 +60,7 @@ def headers(way: str, name: str = "ci", **more: str) -> dict[str, str]:
     """Return headers with which a request takes one way in."""
     # The fast path leaves a request with an Origin to aiohttp.
     origin = {"Origin": "http://localhost"} if way == "aiohttp" else {}
-    return {**as_key(name), **origin, **more}
+    return {**bearer(name), **origin, **more}
 
 
 async def ask(
@@ -196,7 +200,7 @@ async def test_a_pull_that_it_left_yields_until_somebody_who_may_wake_joins(
     counts = []
     for name in ("ci", "ann"):
         answer = await proxy.session.post(
-            f"{proxy.url}/api/pull", json=pull, headers=as_key(name)
+            f"{proxy.url}/api/pull", json=pull, headers=bearer(name)
         )
         await answer.content.readline()
         answer.close()
@@ -209,20 +213,20 @@ async def test_a_pull_that_it_left_yields_until_somebody_who_may_wake_joins(
 
 
 async def test_its_stream_ends_with_words_at_the_drain_limit(
-    tmp_path: Path, backend: InProcessBackend, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backend: InProcessBackend
 ) -> None:
-    with_keys(monkeypatch, key("ci", may_wake=False))
     backend.manners.rate = 5.0
     async with running_proxy(
         tmp_path,
         backend=backend,
+        identify=Callers(ci=SLEEPER),
         OLLAMA_PROXY_IDLE_TIMEOUT="1s",
         OLLAMA_PROXY_DRAIN_TIMEOUT="1s",
     ) as proxy:
         await proxy.wake()
         body = generate(options={"num_predict": 1000}, prompt="word " * 1000)
         async with proxy.session.post(
-            f"{proxy.url}/api/generate", json=body, headers=as_key("ci")
+            f"{proxy.url}/api/generate", json=body, headers=bearer("ci")
         ) as answer:
             told = lines(await answer.read())
         await proxy.until(lambda: proxy.state == "cold")
@@ -232,13 +236,13 @@ async def test_its_stream_ends_with_words_at_the_drain_limit(
 
 
 @WAYS
-async def test_a_server_of_others_serves_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    with_keys(monkeypatch, key("ci", may_wake=False))
+async def test_a_server_of_others_serves_it(tmp_path: Path, way: str) -> None:
+    callers = Callers(ci=SLEEPER)
     async with (
         running_proxy(tmp_path / "far") as far,
-        running_proxy(tmp_path, backend=StaticBackend(far.url)) as proxy,
+        running_proxy(
+            tmp_path, backend=StaticBackend(far.url), identify=callers
+        ) as proxy,
     ):
         await far.wake()
         status, _, _ = await ask(proxy, *ASKING[0], **headers(way))
@@ -252,7 +256,7 @@ async def test_it_is_served_while_another_use_keeps_the_instance(
     backend.manners.rate = 20.0
     await proxy.wake()
     answers = await asyncio.gather(
-        *(ask(proxy, *ASKING[0], **as_key(name)) for name in ("ann", "ci", "ci"))
+        *(ask(proxy, *ASKING[0], **bearer(name)) for name in ("ann", "ci", "ci"))
     )
 
     assert [status for status, _, _ in answers] == [200, 200, 200]

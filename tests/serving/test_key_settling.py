@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from ollama_proxy.core.access.keys import KeyId, Rights
+from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.usage import BY_ALL, NO_MODEL, UsageRow
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.callers import Callers, bearer
@@ -19,6 +20,7 @@ from tests.fakes.instance import InProcessBackend
 from tests.proxy import HAS_FAST_PATH, RunningProxy, running_proxy
 
 KEY = bearer("laptop")
+ALL = Rights(routes=frozenset(RouteClass))
 SIZE = 9
 PROMPT = "a" * 400
 TINY = "tiny:latest"
@@ -74,7 +76,7 @@ async def metered(
     async with running_proxy(
         folder,
         backend=backend,
-        identify=Callers(laptop=Rights(), phone=Rights()),
+        identify=Callers(laptop=ALL, phone=ALL),
         OLLAMA_PROXY_FAST_PATH=str(fast).lower(),
     ) as proxy:
         if is_awake:

@@ -4,12 +4,18 @@
 """
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
+from ollama_proxy.core.ollama.go_json import folded
+
 MOST_STEPS: Final = 100_000
 """Brackets and texts that are passed over at most: some 50 ms of processor time."""
+
+NO_TEXT: Final = object()
+"""Stands for a value that is no text, or none that could be a name."""
 
 _STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _GAP = re.compile(rb"[ \t\r\n]*+")
@@ -23,8 +29,15 @@ _FORM_NAME = re.compile(
 )
 
 
-class _EndedError(Exception):
+class UnseenError(Exception):
+    """Reports that what is here of a body was not seen to its end, or is no object."""
+
+
+class _EndedError(UnseenError):
     """Reports that what is here of the body ends, or is none."""
+
+    def __init__(self) -> None:
+        super().__init__("it is no JSON object, or has too many parts")
 
 
 def model_in_json(head: bytes) -> str | None:
@@ -37,6 +50,15 @@ def model_in_json(head: bytes) -> str | None:
         return _Scan(head).model()
     except _EndedError:
         return None
+
+
+def texts_in_json(body: bytes, wanted: Collection[str]) -> list[object]:
+    """Return every value of the wanted members of an object, in whatever case.
+
+    ``null`` counts as absent, and a value that is no text is `NO_TEXT`. The whole
+    object is looked at, which may be followed by anything. Raises `UnseenError`.
+    """
+    return _Scan(body).texts(wanted)
 
 
 class _Scan:
@@ -58,6 +80,27 @@ class _Scan:
             if self._peek() == b",":
                 self._at += 1
         return None
+
+    def texts(self, wanted: Collection[str]) -> list[object]:
+        found: list[object] = []
+        self._expect(b"{")
+        while self._peek() != b"}":
+            key = self._text(self._string())
+            self._expect(b":")
+            begun = self._peek()
+            at = self._at
+            if key is None or folded(key) not in wanted:
+                self._skip_value()
+            elif begun == b'"':
+                text = self._text(self._string())
+                found.append(NO_TEXT if text is None else text)
+            else:
+                self._skip_value()
+                if self._head[at : self._at] != b"null":
+                    found.append(NO_TEXT)
+            if self._peek() == b",":
+                self._at += 1
+        return found
 
     def _peek(self) -> bytes:
         """Return the next byte that is no space."""

@@ -32,7 +32,7 @@ def read_loosely(body: bytes, shape: type[_Shape]) -> _Shape | None:
     None if it does not have the given shape.
     """
     try:
-        members = _MEMBERS.decode(body) if _has_few_members(body) else {}
+        members = _MEMBERS.decode(body) if has_few_members(body) else {}
         if members and _is_as_go_reads_it(members):
             given = {k: v for k, v in members.items() if bytes(v) != b"null"}
             return msgspec.json.decode(msgspec.json.encode(given), type=shape)
@@ -49,10 +49,10 @@ def takes_keys_as_they_are(body: bytes) -> bool:
 
     Raises one of `UNREADABLE` if it is no object. False too if it is too large.
     """
-    return _has_few_members(body) and _is_as_go_reads_it(_MEMBERS.decode(body))
+    return has_few_members(body) and _is_as_go_reads_it(_MEMBERS.decode(body))
 
 
-def _has_few_members(body: bytes) -> bool:
+def has_few_members(body: bytes) -> bool:
     """Tell whether a body's members are made in little time: 30 ms at most."""
     return len(body) <= MOST_BYTES or body.count(b":") <= _MOST_MEMBERS
 

@@ -3,7 +3,7 @@
 import functools
 
 _REMEMBERED_NAME = 200
-_DEFAULT_PARTS = ("https://", "http://", "registry.ollama.ai/", "library/")
+_DEFAULT_PARTS = ("registry.ollama.ai/", "library/")
 
 
 def full_model_name(name: str) -> str:
@@ -21,10 +21,15 @@ def _remembered_name(name: str) -> str:
 def shown_model_name(name: str) -> str:
     """Return ``name`` as Ollama shows it: short, with a tag, in the client's letters.
 
-    ``:local`` is dropped; a cloud model's suffix becomes part of its tag
+    A scheme is dropped, of any letters (``ParseNameBare`` in ``types/model/name.go``),
+    and so is ``:local``; a cloud model's suffix becomes part of its tag
     (``NormalizePullName`` in ``internal/modelref/modelref.go``).
     """
     short = name.strip()
+    _, is_url, rest = short.partition("://")
+    short = rest if is_url else short
+    before, colon, last = short.rpartition(":")
+    short = f"{before}:{last.strip()}" if colon else short
     for part in _DEFAULT_PARTS:
         if short[: len(part)].lower() == part:
             short = short[len(part) :]

@@ -11,7 +11,9 @@ from ollama_proxy.core.http.headers import POOL_HEADER
 from ollama_proxy.core.ollama.request_fields import wants_stream
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import (
+    Admit,
     Choose,
+    Deny,
     Gather,
     Observe,
     Read,
@@ -32,6 +34,7 @@ from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.server.aiohttp.request_body import RequestBody
 from ollama_proxy.server.aiohttp.response import begin_response
 from ollama_proxy.serving.interruptions import take_interruption
+from ollama_proxy.serving.permits import admit
 from ollama_proxy.serving.relay import Services, relay_request, run_under_lease
 from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.response_relay import ResponseRelay
@@ -50,14 +53,7 @@ class OllamaHandler:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or hand it to an instance."""
         services, context = self._services, request[REQUEST_CONTEXT]
-        context.is_routed = services.pools.leave_no_choice
-        context.named_pool = request.headers.get(POOL_HEADER, "")
-        marks = request.headers.getall(VIA, ())
-        context.objection = services.mark.objection(marks)
-        hold_policy, caller = context.served.hold, context.caller
-        context.may_wait_s = hold_policy.granted_s(request.headers, caller)
-        body = RequestBody(request, services.budget, stall_s=services.stall_s)
-        context.body = body
+        body = self._prepare(request, context)
         hold: Hold | None = None
         response: web.StreamResponse | None = None
         try:
@@ -73,6 +69,8 @@ class OllamaHandler:
                             )
                     case Choose() | Seek() | Read():
                         await self._find_out(request, context, body, plan)
+                    case Admit():
+                        response = self._admit(context, plan)
                     case Gather():
                         response = to_response(
                             await services.lists.reply(context, plan)
@@ -92,6 +90,30 @@ class OllamaHandler:
             return response
         finally:
             body.close()
+
+    def _prepare(self, request: web.Request, context: RequestContext) -> RequestBody:
+        """Take in the head of a request; return its body, which may not be here yet."""
+        services = self._services
+        context.is_routed = services.pools.leave_no_choice
+        context.named_pool = request.headers.get(POOL_HEADER, "")
+        marks = request.headers.getall(VIA, ())
+        context.objection = services.mark.objection(marks)
+        hold_policy, caller = context.served.hold, context.caller
+        context.may_wait_s = hold_policy.granted_s(request.headers, caller)
+        body = RequestBody(request, services.budget, stall_s=services.stall_s)
+        context.body = body
+        if context.key is not None:
+            context.query = context.target.partition("?")[2]
+            context.content_type = request.headers.get("Content-Type", "")
+        return body
+
+    def _admit(self, context: RequestContext, plan: Admit) -> web.Response | None:
+        """Have its key admit a request; return the refusal, if it does not."""
+        services = self._services
+        refused = admit(services.limits, context, plan, services.clock.now())
+        if refused is None:
+            return None
+        return to_response(context.served.replies.reply(context, Deny(refused)))
 
     def _hold(self, request: web.Request, context: RequestContext, plan: Wait) -> Hold:
         """Begin a wait, which may be one of no time at all."""
@@ -225,7 +247,7 @@ class OllamaHandler:
     async def _end_held(
         self,
         context: RequestContext,
-        plan: Say | Refuse | Unavailable,
+        plan: Say | Refuse | Unavailable | Deny,
         hold: Hold,
     ) -> web.StreamResponse:
         """End a response that heartbeats have begun, in its own words."""

@@ -65,6 +65,7 @@ class ClientConnection(asyncio.Protocol):
         self._drops = False
         self._is_read = False
         self._has_begun = False
+        self._unbegun: Callable[[], None] | None = None
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -150,19 +151,24 @@ class ClientConnection(asyncio.Protocol):
         self._transport.write(data)
 
     def run(
-        self, serve: Callable[[], Coroutine[Any, Any, None]], *, is_read: bool = False
+        self,
+        serve: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        is_read: bool = False,
+        unbegun: Callable[[], None] | None = None,
     ) -> None:
         """Serve the request in a task, which is cancelled if the client leaves.
 
         ``is_read``: a read, which gets longer to finish after a half-close. ``serve``
-        is not even called if the client leaves at once. If it raises, the connection is
-        aborted.
+        is not even called if the client leaves at once; ``unbegun`` is then. If it
+        raises, the connection is aborted.
         """
-        self._is_read, self._has_begun = is_read, False
+        self._is_read, self._has_begun, self._unbegun = is_read, False, unbegun
         self._serving = start_task(self._run(serve))
 
     async def _run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """See a request to its end; the next may come as soon as it is answered."""
+        self._unbegun = None
         try:
             await serve()
         except ConnectionError:
@@ -259,6 +265,9 @@ class ClientConnection(asyncio.Protocol):
         del exc
         if self._serving is not None:
             self._serving.cancel()
+        if self._unbegun is not None:
+            self._unbegun()
+            self._unbegun = None
         self._let_go()
 
     def _let_go(self) -> None:

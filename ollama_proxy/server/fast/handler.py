@@ -5,8 +5,9 @@ server, which decides by the same rules.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
@@ -15,7 +16,9 @@ from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Family, Kind, Route, classify
 from ollama_proxy.core.plans import (
+    Admit,
     Choose,
+    Deny,
     Gather,
     Observe,
     Plan,
@@ -33,12 +36,13 @@ from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
 from ollama_proxy.serving.interruptions import interruption_reply, take_interruption
 from ollama_proxy.serving.key_settling import settle
+from ollama_proxy.serving.permits import admit, undo
 from ollama_proxy.serving.relay import Services, relay_request
 from ollama_proxy.serving.request_context import RequestContext, Stage, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
 
-_MORE = Relay | Observe | Read | Choose | Seek | Gather | Wait
+_MORE = Relay | Observe | Read | Choose | Seek | Gather | Wait | Admit
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 
 
@@ -96,7 +100,13 @@ class FastPath:
             request.drop_credentials(hides=self._access.hides_credentials)
         if request.marks:
             context.objection = self._services.mark.objection(request.marks)
-        return self._carry_out(client, request, context)
+        is_taken = False
+        try:
+            is_taken = self._carry_out(client, request, context)
+        finally:
+            if not is_taken:
+                undo(context)
+        return is_taken
 
     def _carry_out(
         self, client: ClientConnection, request: PlainRequest, context: RequestContext
@@ -113,7 +123,7 @@ class FastPath:
                     context.model, wait_s=0.0, load=context.load, joins=plan.joins
                 )
                 if left_s is None:
-                    client.run(partial(self._wake, client, context))
+                    self._run(client, context, partial(self._wake, client, context))
                     return True
                 answer = self._unserved(context, left_s)
             else:
@@ -126,11 +136,30 @@ class FastPath:
     def _decide(self, context: RequestContext) -> Plan:
         """Return the plan for a request, in its pool if that is known already."""
         plan = decide(context, context.served.fleet)
-        while isinstance(plan, Choose):
-            context.choose(plan, self._services.pools[plan.pool])
-            context.may_wait_s = context.served.hold.held_s(context.caller)
+        while isinstance(plan, Choose | Admit):
+            if isinstance(plan, Choose):
+                context.choose(plan, self._services.pools[plan.pool])
+                context.may_wait_s = context.served.hold.held_s(context.caller)
+            else:
+                now = self._clock.now()
+                refused = admit(self._services.limits, context, plan, now)
+                if refused is not None:
+                    return Deny(refused)
             plan = decide(context, context.served.fleet)
         return plan
+
+    def _run(
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        serve: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        is_read: bool = False,
+    ) -> None:
+        """Serve a request in a task, which may never begin; its permit ends then."""
+        settling = partial(settle, self._services.usage, context)
+        unbegun = settling if context.permit is not None else None
+        client.run(serve, is_read=is_read, unbegun=unbegun)
 
     async def _wake(self, client: ClientConnection, context: RequestContext) -> None:
         """Begin a launch, and answer once it is durable."""
@@ -155,9 +184,16 @@ class FastPath:
             self._services.active.end(context)
         if answer is not None:
             self._send(client, context, answer, begun_at)
-        elif not client.hand_over():
-            context.abandon()
+        elif not self._hand_over(client, context):
             self._note(context, 0, begun_at)
+
+    def _hand_over(self, client: ClientConnection, context: RequestContext) -> bool:
+        """Leave a request to aiohttp's server; False if its client has left."""
+        undo(context)
+        if client.hand_over():
+            return True
+        context.abandon()
+        return False
 
     def _answer(self, context: RequestContext, plan: Plan) -> Encoded | None:
         """Return an answer without an instance; None if there is more to do."""
@@ -225,7 +261,7 @@ class FastPath:
         if observes and (context.route.counts_as_use or request.method == "HEAD"):
             return False
         serve = partial(self._relay, client, request, context, plan)
-        client.run(serve, is_read=observes)
+        self._run(client, context, serve, is_read=observes)
         return True
 
     async def _relay(
@@ -256,8 +292,9 @@ class FastPath:
                 budget.give_back(size)
                 if lease is not None:
                     lease.release()
-        if status is None and not client.hand_over():
-            context.abandon()
+                if status is None:
+                    undo(context)
+        if status is None and not self._hand_over(client, context):
             status = 0
         if status is not None:
             self._note(context, status, begun_at)
