@@ -200,6 +200,7 @@ def test_every_example_default_is_the_default(tmp_path: Path) -> None:
         "key",
         "tls_cert",
         "tls_key",
+        "trusted_proxies",
     }
     defaults = [line for line in given if line.partition(" ")[0] not in examples]
     path = tmp_path / "defaults.toml"

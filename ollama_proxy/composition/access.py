@@ -7,6 +7,7 @@ from typing import Final
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.config.access_settings import AuthMode
 from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.access.client_address import TrustedProxies
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.gateway.key_gate import KeyGate, Keys
@@ -61,4 +62,5 @@ def build_access(
         rules,
         identify or gate.identify,
         lambda: gate.is_on,
+        TrustedProxies(settings.trusted_proxies),
     )

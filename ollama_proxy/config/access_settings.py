@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from ollama_proxy.base.fields import Names, setting
-from ollama_proxy.base.parsers import parse_word
+from ollama_proxy.base.parsers import parse_networks, parse_word
 from ollama_proxy.core.access.hosts import is_host_pattern
 
 
@@ -37,6 +37,16 @@ def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
                 " *.example.com or *"
             )
     return tuple(entry.lower() for entry in value)
+
+
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        if network.endswith("/0"):
+            raise ValueError(
+                f"{network!r} is every address, so each client could name its own;"
+                " write those of your gateways, like 10.0.0.2/32"
+            )
+    return value
 
 
 def _check_pair(key: Path | None, info: ValidationInfo) -> Path | None:
@@ -88,5 +98,16 @@ class AccessSettings(BaseModel):
         None,
         "OLLAMA_PROXY_TLS_KEY",
         text="PEM file of that certificate's private key, not encrypted",
+        shown="–",
+    )
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        BeforeValidator(parse_networks),
+        AfterValidator(_check_networks),
+    ] = setting(
+        (),
+        "OLLAMA_PROXY_TRUSTED_PROXIES",
+        text="comma-separated addresses or networks of gateways in front, whose"
+        " `X-Forwarded-For` names the client: `127.0.0.1`, `10.0.0.0/8`",
         shown="–",
     )

@@ -8,13 +8,14 @@ requests that aiohttp's server reads, a small part of all.
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from ollama_proxy.core.access.client_address import NO_PROXIES, TrustedProxies
 from ollama_proxy.core.access.cors import (
     CorsPolicy,
     Headers,
     host_name,
     is_same_origin,
 )
-from ollama_proxy.core.access.facts import AccessFacts
+from ollama_proxy.core.access.facts import AccessFacts, HeaderLines
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
@@ -44,7 +45,8 @@ class AccessControl:
     """Holds the rules of one proxy; without ``hosts`` any ``Host`` is taken.
 
     ``identify`` returns the caller, once nothing else refuses the request. ``is_on``
-    tells whether requests need a key.
+    tells whether requests need a key. ``proxies``: the gateways that are trusted to
+    name the client's address.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class AccessControl:
         rules: Sequence[AccessRule] = (),
         identify: Identify = take_anyone,
         is_on: Callable[[], bool] = bool,
+        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
+        self._proxies = proxies
         self._identify = identify
         self._is_on = is_on
         self._origins = origins
@@ -68,6 +72,13 @@ class AccessControl:
         If requests need no key, those pass that are not of ours.
         """
         return self._is_on()
+
+    def client_address(self, peer: str, headers: HeaderLines) -> str:
+        """Return the address of a client, by that of its connection and its headers."""
+        if not self._proxies:
+            return peer
+        named = headers.getall("X-Forwarded-For", [])
+        return self._proxies.client(peer, named, headers.getall("Forwarded", []))
 
     def check(self, facts: AccessFacts) -> Reply | Caller:
         """Return the caller of a request, or the response to one that may not pass.

@@ -6,6 +6,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
+from ollama_proxy.serving.asker import asker
 from ollama_proxy.serving.client_writer import OnTransport, reset
 from ollama_proxy.serving.cold_answers import json_reply
 from ollama_proxy.serving.metrics import Metrics
@@ -15,7 +16,10 @@ _EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
 
 
 def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) -> None:
-    """Write the line of a request: never its body, its query or its headers."""
+    """Write the line of a request, with its sender and its outcome.
+
+    Never its body or its query; of its headers the beginning of the User-Agent alone.
+    """
     metrics.count_request(context.route.kind, context.outcome)
     event = _EVENTS.get(context.outcome, log.REQUEST_ANSWERED)
     keys = {
@@ -27,6 +31,7 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
         "status": status,
         "wait_s": round(context.wait_s, 3),
         "took_s": round(took_s, 3),
+        **asker(context),
     }
     if context.served.is_one_of_several:
         keys["pool"] = context.served.name

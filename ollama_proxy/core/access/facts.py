@@ -19,12 +19,20 @@ class HeaderView(Protocol):
         """Return the names of the headers that pass through the proxy."""
 
 
+class HeaderLines(Protocol):
+    """Reads headers of which there may be several lines, by names of any case."""
+
+    def getall(self, name: str, default: list[str], /) -> list[str]:
+        """Return the values of a header in the order of its lines, or ``default``."""
+
+
 class AccessFacts(NamedTuple):
     """Holds what a rule may look at; not the body, which may not have arrived yet.
 
-    ``peer``: address of the connection's other end, "" if unknown. ``path``: raw,
-    without query. ``origin``: "" if the request has no Origin header. ``sent``: the
-    headers that may hold a key, all of them; see `ollama_proxy.gateway.credentials`.
+    ``peer``: address of the client, "" if unknown: of the connection's other end, or
+    what trusted gateways in between say. ``path``: raw, without query. ``origin``: ""
+    if the request has no Origin header. ``sent``: the headers that may hold a key, all
+    of them; see `ollama_proxy.gateway.credentials`.
     """
 
     peer: str

@@ -115,7 +115,7 @@ def _check(
     """Return the refusal of a request that may not pass; else note its caller."""
     fields = request.headers
     facts = AccessFacts(
-        request.remote or "",
+        access.client_address(request.remote or "", fields),
         context.method,
         context.path,
         context.route,
@@ -124,6 +124,7 @@ def _check(
         fields,
         [(name, value) for name in SENT_IN for value in fields.getall(name, ())],
     )
+    context.caller = Caller(facts.peer)
     told = access.check(facts)
     refused = told if isinstance(told, Reply) else None
     if isinstance(told, Caller):

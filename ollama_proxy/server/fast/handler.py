@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeGuard
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.access.facts import AccessFacts
+from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Family, Kind, Route, classify
@@ -69,7 +70,7 @@ class FastPath:
         pools = self._services.pools
         route = pools.resolve(classify(request.method, path), request.method, path)
         facts = AccessFacts(
-            client.peer,
+            self._access.client_address(client.peer, request),
             request.method,
             path,
             route,
@@ -91,6 +92,7 @@ class FastPath:
             target=request.target,
             served=pools.first,
             is_routed=pools.leave_no_choice,
+            caller=Caller(facts.peer),
         )
         if isinstance(told, Reply):
             return self._send(client, context, self._encoded(context, told))

@@ -99,6 +99,16 @@ class PlainRequest:
                 return value.decode("latin-1")
         return default
 
+    def getall(self, name: str, default: list[str], /) -> list[str]:
+        """Return the values of a header in the order of its lines, or ``default``."""
+        wanted = name.lower().encode()
+        found = [
+            value.decode("latin-1")
+            for field, value in self.fields
+            if field.lower() == wanted
+        ]
+        return found or default
+
     def __iter__(self) -> Iterator[str]:
         """Return the names of the headers."""
         return (field.decode("latin-1") for field, _ in self.fields)
