@@ -31,6 +31,7 @@ from ollama_proxy.cli.commands.plan import plan
 from ollama_proxy.cli.commands.pulls import pulls
 from ollama_proxy.cli.commands.serve import serve
 from ollama_proxy.cli.commands.sweep import sweep
+from ollama_proxy.cli.commands.usage import usage
 from ollama_proxy.cli.console import err, out
 from ollama_proxy.cli.status_view import escape
 
@@ -44,7 +45,7 @@ app = typer.Typer(
     help="Ollama on :11434, on a machine that exists only while somebody uses it.",
 )
 for _command in (
-    *(serve, status, wake, start, stop, abandon, pulls, plan),
+    *(serve, status, wake, start, stop, abandon, pulls, plan, usage),
     *(deploy, delete, sweep, check, healthcheck),
 ):
     app.command()(_command)

@@ -33,6 +33,7 @@ from ollama_proxy.server.access import AccessControl, AccessRule, Identify
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.admin.keys import KeyOrders
 from ollama_proxy.server.admin.pool_orders import PoolOrders
+from ollama_proxy.server.admin.usage import UsageHandlers
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
 from ollama_proxy.server.aiohttp.middlewares import add_cors_headers, surround
@@ -172,7 +173,8 @@ def _own_routes(
     )
     keys = KeyOrders(gateway.keyring, gateway.changes, shared.clock)
     orders = PoolOrders(pools, status, gateway.audit, gateway.paid)
-    return [*own.routes(), *orders.routes(), *keys.routes()]
+    usage = UsageHandlers(gateway.usage, gateway.keyring)
+    return [*own.routes(), *orders.routes(), *keys.routes(), *usage.routes()]
 
 
 def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:

@@ -76,6 +76,7 @@ def test_help_names_every_command() -> None:
         "sweep",
         "pulls",
         "plan",
+        "usage",
         "check",
         "start",
         "deploy",
@@ -88,7 +89,7 @@ def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
     told = [line.strip("│ ") for line in done.stdout.split("Commands")[1].splitlines()]
 
     assert [re.sub(" {2,}", ": ", line) for line in told if ".  " not in line][
-        1:14
+        1:15
     ] == [
         "serve: Serve until a signal ends it.",
         "status: Show what the running proxy is doing.",
@@ -102,6 +103,7 @@ def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
         "pulls: List the pulls that run without their client, or end one.",
         "plan: Show how many instances each pool wants now, and what it would start"
         " or stop.",
+        "usage: Show what keys used: requests, tokens, seconds, refusals.",
         "deploy: Make, once, what launches only start: the app that runs IMAGE.",
         "delete: Delete everything of this deployment in its cloud.",
         "sweep: Stop instances of ours that no record names, or whose lease has"

@@ -90,6 +90,7 @@ MIGRATIONS: Final = (
         seconds REAL NOT NULL, refused INTEGER NOT NULL,
         PRIMARY KEY (day, key_id, model)
     );
+    CREATE INDEX usage_of_key ON usage (key_id, day);
     """,
     """
     CREATE TABLE commitment (

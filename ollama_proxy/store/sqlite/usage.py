@@ -42,16 +42,21 @@ class SqliteUsage(Table):
             f"SELECT {day} AS d, {key} AS k, {name}, {model} AS m, sum(requests),"  # noqa: S608 - names of our schema
             " sum(prompt_tokens), sum(output_tokens), sum(estimated), sum(seconds),"
             " sum(refused), max(day) FROM usage WHERE day >= ?1"
-            " AND (?2 IS NULL OR key_id = ?2) GROUP BY d, k, m ORDER BY d, k, m"
+            f"{'' if key_id is None else ' AND key_id = ?2'}"
+            " GROUP BY d, k, m ORDER BY d, k, m"
         )
+        values = (since,) if key_id is None else (since, key_id)
         with self._db.reading() as db:
-            rows = db.execute(query, (since, key_id)).fetchall()
+            rows = db.execute(query, values).fetchall()
         return [UsageRow(*row[:-1]) for row in rows]
 
     def trim_usage(self, since: str, most: int) -> None:
         """Forget old days, and the oldest rows beyond ``most``. Raises `StoreError`."""
         with self._db.writing() as db:
             db.execute("DELETE FROM usage WHERE day < ?", (since,))
+            (count,) = db.execute("SELECT count(*) FROM usage").fetchone()
+            if count <= most:
+                return
             db.execute(
                 "DELETE FROM usage WHERE rowid IN (SELECT rowid FROM usage"
                 " ORDER BY day DESC, key_id, model LIMIT -1 OFFSET ?)",
