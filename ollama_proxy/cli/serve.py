@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -25,6 +26,7 @@ from ollama_proxy.composition import PARTS, Door, build_app, open_backends, open
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing
 from ollama_proxy.fleet.neighbours import Neighbours
@@ -134,7 +136,11 @@ async def _run(
         await runner.setup()
         async with (
             _renewing(certificate, write_down),
-            listening(settings.state_dir, app[PARTS].redeployment) as control,
+            listening(
+                settings.state_dir,
+                app[PARTS].redeployment,
+                note=partial(app[PARTS].gateway.audit.note, Caller("control.sock")),
+            ) as control,
         ):
             try:
                 await runner.listen(bound, backlog=BACKLOG, certificate=certificate)

@@ -15,7 +15,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -64,12 +64,21 @@ class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
 _ORDERS = msgspec.json.Decoder(ControlOrder)
 
 
+Note = Callable[[str, str, str], None]
+"""Writes an order down before it is carried out: the order, its image, the backend."""
+
+
 class ControlSocket:
-    """Carries out orders, each in the task of its connection."""
+    """Carries out orders, each in the task of its connection; ``note``: see `Note`."""
 
     def __init__(
-        self, redeployment: Redeployment, *, timing: Timing = STANDARD
+        self,
+        redeployment: Redeployment,
+        *,
+        note: Note | None = None,
+        timing: Timing = STANDARD,
     ) -> None:
+        self._note = note
         self._redeployment = redeployment
         self._timing = timing
         self._callers: set[asyncio.Task[None]] = set()
@@ -162,6 +171,8 @@ class ControlSocket:
         if refused:
             await tale.send(ControlLine(error=refused, refused=True))
             return
+        if self._note is not None:
+            self._note(order.order, image or "", order.backend)
         async with tale.beating():
             try:
                 await self._redeployment.run(image, tale.tell, order.replace)
@@ -213,13 +224,19 @@ class _Tale:
 
 @contextlib.asynccontextmanager
 async def listening(
-    folder: Path, redeployment: Redeployment, *, timing: Timing = STANDARD
+    folder: Path,
+    redeployment: Redeployment,
+    *,
+    note: Note | None = None,
+    timing: Timing = STANDARD,
 ) -> AsyncIterator[ControlSocket]:
     """Accept orders on the folder's socket; the caller holds the folder's lock.
 
-    If the socket can't be made this is logged, and everything else works.
+    ``note``: see `Note`. If the socket can't be made this is logged, and everything
+    else works.
     """
-    control, path = ControlSocket(redeployment, timing=timing), folder / SOCKET_NAME
+    control = ControlSocket(redeployment, note=note, timing=timing)
+    path = folder / SOCKET_NAME
     try:
         bound, mark = _bind(path)
     except OSError as error:

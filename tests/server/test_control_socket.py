@@ -96,6 +96,20 @@ async def test_an_order_is_carried_out_and_its_steps_are_told(
     assert orders.images == [image]
 
 
+async def test_an_order_is_noted_before_it_is_carried_out_and_a_refused_one_never(
+    tmp_path: Path,
+) -> None:
+    noted: list[tuple[str, ...]] = []
+    orders = Orders(SpecError("no such image"))
+    async with listening(tmp_path, orders, note=lambda *order: noted.append(order)):
+        with pytest.raises(ProxyError):
+            await asked(tmp_path, "a:1")
+        with pytest.raises(StartupError):
+            await asked(tmp_path, "a:1", backend="fly")
+
+    assert noted == [("deploy", "a:1", "ovh")]
+
+
 async def test_without_a_proxy_nobody_takes_orders(tmp_path: Path) -> None:
     async with taking(tmp_path):
         pass
