@@ -293,19 +293,3 @@ async def test_an_answer_that_is_whole_at_once_gets_401(tmp_path: Path) -> None:
             assert reply.status == 401
             assert await reply.json() == {"error": "the key 'x' was removed"}
         assert proxy.parts.pool.in_flight == 0
-
-
-async def test_the_request_that_ends_its_own_key_is_answered(tmp_path: Path) -> None:
-    async with running_proxy(tmp_path, identify=callers()) as proxy:
-
-        async def ends_itself(context: Any, plan: Any) -> Any:
-            end(proxy)
-            await asyncio.sleep(0.1)
-            return await reply(context, plan)
-
-        lists = proxy.parts.fast_path._services.lists  # type: ignore[union-attr]
-        reply, lists.reply = lists.reply, ends_itself  # type: ignore[method-assign]
-        headers = bearer("x") | {"X-Ollama-Proxy-Pool": "default"}
-        url = f"{proxy.url}/api/tags"
-        async with proxy.session.get(url, headers=headers) as told:
-            assert told.status == 200

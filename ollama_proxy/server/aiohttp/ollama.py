@@ -135,6 +135,21 @@ class OllamaHandler:
 
         Returns None if a new plan is needed.
         """
+        try:
+            return await self._wait_and_relay(request, context, body, hold, plan)
+        except asyncio.CancelledError:
+            if hold.response is None or not take_interruption(context):
+                raise
+            return await hold.interrupt(context.interrupted_by, context.request_id)
+
+    async def _wait_and_relay(
+        self,
+        request: web.Request,
+        context: RequestContext,
+        body: RequestBody,
+        hold: Hold,
+        plan: Wait,
+    ) -> web.StreamResponse | None:
         loop = asyncio.get_running_loop()
         if hold.wait_s > 0:
             await body.keep()
@@ -147,10 +162,6 @@ class OllamaHandler:
                 raise
             message = "the proxy can't write its state"
             return await hold.fail(message, context.request_id)
-        except asyncio.CancelledError:
-            if hold.response is None or not take_interruption(context):
-                raise
-            return await hold.interrupt(context.interrupted_by, context.request_id)
         if lease is None:
             context.waited = True
             return None
