@@ -32,6 +32,13 @@ class ProxyAnswerError(ProxyError):
         self.body = body
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would take the key along, to whatever host it names."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Return None: the redirect is reported as the answer that it is."""
+
+
 class ProxyClient:
     """Asks a proxy's own endpoints.
 
@@ -52,6 +59,7 @@ class ProxyClient:
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPSHandler(context=trusted),
+            _NoRedirects(),
         )
 
     def status(self) -> dict[str, Any]:

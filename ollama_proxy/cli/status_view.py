@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.terminal_text import shown, shown_json, shown_lines, shown_values
+from ollama_proxy.cli.active_lines import active_lines
 from ollama_proxy.cli.admin_client import ProxyClient
 from ollama_proxy.cli.pools_view import add_pool, pool_line, tells_more
 
@@ -35,6 +36,8 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
     has_several = len(pools) > 1
     if not has_several:
         _add_summary(table, status)
+    for line in active_lines(status.get("active") or ()):
+        table.add_row("asks now", Text(line))
     if problem := (status.get("gpu") or {}).get("problem"):
         table.add_row("GPU", Text(str(problem), style="yellow"))
     if problem := (status.get("keys_file") or {}).get("problem"):

@@ -137,7 +137,7 @@ def build_app(
     app = application(dispatcher, [surround(services, access)])
     end_with_keys(gateway.keyring, KeyEndings(services.active, pools))
     app[PARTS] = _parts(fleet, services, access, gateway, foresight)
-    app.add_routes(_own_routes(fleet, pools, gateway, neighbours, certificate))
+    app.add_routes(_own_routes(fleet, services, gateway, neighbours, certificate))
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
@@ -147,13 +147,13 @@ def build_app(
 
 def _own_routes(
     fleet: Fleet,
-    pools: PoolMap,
+    services: Services,
     gateway: Gateway,
     neighbours: Neighbours | None,
     certificate: Described | None,
 ) -> list[web.RouteDef]:
     """Return the routes of the proxy's own endpoints."""
-    shared, settings = fleet.shared, fleet.shared.settings
+    shared, settings, pools = fleet.shared, fleet.shared.settings, services.pools
     status = Status(
         pools,
         shared.clock,
@@ -170,6 +170,7 @@ def _own_routes(
         metrics=shared.metrics,
         journal=shared.store,
         audit=gateway.audit,
+        active=services.active,
     )
     keys = KeyOrders(gateway.keyring, gateway.changes, shared.clock)
     orders = PoolOrders(pools, status, gateway.audit, gateway.paid)

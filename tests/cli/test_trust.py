@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.cli.admin_client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.cli.trust import trusted_by
 from ollama_proxy.server.serving_address import Running, running_proxy
@@ -189,3 +190,31 @@ def test_one_setting_without_the_other_is_refused(tmp_path: Path, name: str) -> 
     assert "OLLAMA_PROXY_TLS_KEY: a certificate and its key are set together" in (
         ran.stderr
     )
+
+
+def test_a_redirect_takes_no_key_along() -> None:
+    """To another host it would be that one's, and without TLS everybody's."""
+    asked: list[str] = []
+
+    class Redirecting(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Redirecting)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        with pytest.raises(ProxyError, match="answered 302"):
+            ProxyClient(f"http://127.0.0.1:{server.server_address[1]}").status()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert asked == ["/status"]

@@ -1,5 +1,6 @@
 """Serve the proxy's own endpoints: ``/status``, ``/healthz``, ``/metrics``, ``/-/``."""
 
+import asyncio
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -10,6 +11,8 @@ from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
 from ollama_proxy.server.caller import caller_of
 from ollama_proxy.server.raw_target import raw_path
+from ollama_proxy.serving.active_requests import ActiveRequests
+from ollama_proxy.serving.active_view import active_body
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.status import Status, pull_body
@@ -31,7 +34,9 @@ class AdminHandlers:
         metrics: Metrics,
         journal: Journal,
         audit: Audit,
+        active: ActiveRequests,
     ) -> None:
+        self._active = active
         self._pools = pools
         self._status = status
         self._metrics = metrics
@@ -49,9 +54,13 @@ class AdminHandlers:
             web.delete(f"{_PULLS}{{model:.*}}", self.end_pull),
         ]
 
-    async def status(self, _request: web.Request) -> web.Response:
-        """Return the state of the proxy."""
-        return json_answer(self._status.body())
+    async def status(self, request: web.Request) -> web.Response:
+        """Return the state of the proxy; administrators also get its requests."""
+        body = self._status.body()
+        if caller_of(request).is_admin:
+            now = asyncio.get_running_loop().time()
+            body["active"] = active_body(self._active, now)
+        return json_answer(body)
 
     async def health(self, _request: web.Request) -> web.Response:
         """Tell that the proxy works, whether or not an instance is up."""

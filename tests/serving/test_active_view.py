@@ -1,0 +1,97 @@
+"""What keeps it awake: who asks now, for administrators alone."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.serving.active_view import MOST
+from ollama_proxy.simulator.server import Manners
+from tests.fakes.instance import InProcessBackend
+from tests.proxy import ORDER_TOKEN, RunningProxy, running_proxy
+from tests.serving.test_active_requests import ENDLESS, SLOW, WAYS, asked
+
+ADMIN = {"Authorization": f"Bearer {ORDER_TOKEN}"}
+SECRET = "the secret of a prompt"
+
+
+async def status_of(proxy: RunningProxy, **headers: str) -> dict[str, Any]:
+    async with proxy.session.get(f"{proxy.url}/status", headers=headers) as reply:
+        body: dict[str, Any] = await reply.json()
+        return body
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_administrator_reads_who_asks_for_what_since_when(
+    tmp_path: Path, way: str
+) -> None:
+    backend, body = InProcessBackend(SLOW), ENDLESS | {"prompt": SECRET}
+    async with running_proxy(
+        tmp_path, backend=backend, OLLAMA_PROXY_FAST_PATH=way
+    ) as proxy:
+        await proxy.wake()
+        agent = "User-Agent: monitor/1 " + "x" * 500
+        async with asked(proxy, "/api/generate", body, agent) as reader:
+            await reader.readline()
+            told = await status_of(proxy, **ADMIN)
+            (one,) = told["active"]
+            request_id = one.pop("request_id")
+            since_s, agent = one.pop("since_s"), one.pop("agent")
+            assert one == {
+                "client": "127.0.0.1",
+                "key": None,
+                "route": "/api/generate",
+                "model": "tiny",
+                "pool": "default",
+                "state": "relaying",
+            }
+            assert request_id.startswith("req_")
+            assert 0.0 <= since_s < 60.0
+            assert agent.startswith("monitor/1")
+            assert len(agent) == 120
+            assert SECRET not in str(told)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_others_do_not_read_it(tmp_path: Path, way: str) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_FAST_PATH=way) as proxy:
+        assert "active" not in await status_of(proxy)
+        wrong = {"Authorization": f"Bearer {ORDER_TOKEN}x"}
+        assert "active" not in await status_of(proxy, **wrong)
+        assert (await status_of(proxy, **ADMIN))["active"] == []
+
+
+async def test_a_request_that_waits_is_told_as_waiting(tmp_path: Path) -> None:
+    async with (
+        running_proxy(
+            tmp_path, backend=InProcessBackend(Manners(load_s=60.0))
+        ) as proxy,
+        asked(proxy, "/api/generate", ENDLESS, "Prefer: wait=60"),
+    ):
+        await proxy.until(lambda: proxy.parts.pool.waiting > 0)
+        (one,) = (await status_of(proxy, **ADMIN))["active"]
+        assert (one["state"], one["model"]) == ("waiting", "tiny")
+
+
+async def test_the_list_is_bounded_and_the_oldest_stay(tmp_path: Path) -> None:
+    async with running_proxy(
+        tmp_path, backend=InProcessBackend(Manners(load_s=60.0))
+    ) as proxy:
+        many = MOST + 20
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(
+                    proxy.raw(
+                        b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
+                        b"Prefer: wait=60\r\nConnection: close\r\n"
+                        b'Content-Length: 16\r\n\r\n{"model":"tiny"}'
+                    )
+                )
+                for _ in range(many)
+            ]
+            await proxy.until(lambda: len(proxy.parts.active) == many)
+            told = await status_of(proxy, **ADMIN)
+            for task in tasks:
+                task.cancel()
+        assert len(told["active"]) == MOST
