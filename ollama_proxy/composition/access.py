@@ -10,6 +10,7 @@ from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.client_address import TrustedProxies
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.hosts import HostPolicy
+from ollama_proxy.core.access.keys import Key
 from ollama_proxy.gateway.key_gate import KeyGate, Keys
 from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.server.access import AccessControl, AccessRule, Identify
@@ -42,11 +43,12 @@ def build_access(
     rules: Sequence[AccessRule] = (),
     identify: Identify | None = None,
     note_keyless: Callable[[str, str], None] | None = None,
+    note_refused: Callable[[Key], None] | None = None,
 ) -> AccessControl:
     """Return what both servers ask about each request.
 
     ``identify``: returns the caller of a request, instead of the gate.
-    ``note_keyless``: see `KeyGate`.
+    ``note_keyless``, ``note_refused``: see `KeyGate`.
     """
     gate = KeyGate(
         keys,
@@ -55,6 +57,7 @@ def build_access(
         order_token=door.order_token,
         is_local=door.is_local,
         note_keyless=note_keyless if settings.auth is AuthMode.AUTO else None,
+        note_refused=note_refused,
     )
     return AccessControl(
         CorsPolicy(settings.origins),

@@ -132,6 +132,7 @@ def build_app(
         rules=access_rules,
         identify=identify,
         note_keyless=gateway.clients.note,
+        note_refused=gateway.usage.refuse,
     )
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access)])

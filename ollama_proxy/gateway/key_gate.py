@@ -55,7 +55,8 @@ class KeyGate:
 
     ``is_needed``: whether requests need a key; None: once there was one for clients.
     ``note_keyless`` is called with the address and user agent of each request that a
-    first key would have refused. ``order_token``: None: only keys give orders.
+    first key would have refused; ``note_refused`` with the key of each request that
+    lacks a right. ``order_token``: None: only keys give orders.
     ``is_local``: only this machine can connect; without keys, its programs may then
     wake and stop instances.
     """
@@ -69,8 +70,10 @@ class KeyGate:
         order_token: OrderToken | None = None,
         is_local: bool = False,
         note_keyless: Callable[[str, str], None] | None = None,
+        note_refused: Callable[[Key], None] | None = None,
     ) -> None:
         self._note_keyless = note_keyless
+        self._note_refused = note_refused
         self._keys = keys
         self._clock = clock
         self._is_needed = is_needed
@@ -126,7 +129,11 @@ class KeyGate:
         if facts.kind is Kind.ADMIN and _is_admin(key):
             needed = RouteClass.ADMIN  # orders include what is read of them
         refusal = decide_route(key, needed, self._clock.now())
-        return refusal or Caller(facts.peer, key, is_admin=_is_admin(key))
+        if refusal is None:
+            return Caller(facts.peer, key, is_admin=_is_admin(key))
+        if refusal.is_of_valid_key and self._note_refused is not None:
+            self._note_refused(key)
+        return refusal
 
     def _anyone(self, facts: AccessFacts) -> Caller:
         """Return the caller of a request that needs no key; one may be there."""

@@ -15,6 +15,8 @@ from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.answer_meter import AnswerMeter, ignore_growth
 from ollama_proxy.serving.request_context import RequestContext
 
+_SMALL = 16 * 1024  # a refused request costs no more than a look at so much
+
 
 def begin_metering(context: RequestContext) -> AnswerMeter | None:
     """Return the meter of a request that is about to be sent to an instance.
@@ -38,7 +40,8 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
         return
     if context.is_denied:
         context.is_denied = False
-        usage.refuse(key)
+        is_small = len(context.body.head) <= _SMALL
+        usage.refuse(key, _model_of(context) if is_small else "")
     permit, context.permit = context.permit, None
     meter, context.meter = context.meter, None
     if meter is None or not _was_done(context, meter):

@@ -61,7 +61,8 @@ class OwnReplies:
                 context.outcome = "refused"
                 return _refused(context, plan.refusal)
             case Deny():
-                context.outcome, context.is_denied = "refused", True
+                context.outcome = "refused"
+                context.is_denied = plan.refusal.is_of_valid_key
                 family = context.route.family
                 return refusal_reply(family, plan.refusal, context.request_id)
             case Say():

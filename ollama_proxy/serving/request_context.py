@@ -36,10 +36,11 @@ class RequestContext(Facts):
     ``served``: the pool that serves it. ``target``: path and query as the client sent
     them. ``wait_s``: how long the request has waited. ``load``: the load that it needs.
     ``caller``: its key and address. ``permit``: admits a request of a key, and is
-    settled at its end; ``is_denied``: its key refused it; ``meter``: counts what it
-    uses. ``begun_at``: when its task began, in time of the event loop. ``arrival``: the
-    request as its pool counts it. ``hides_credentials``: an instance gets no
-    credentials. ``interrupted_by``: why we ended it, in words for its client.
+    settled at its end; ``is_denied``: its key lacks a right or reached a limit;
+    ``meter``: counts what it uses. ``begun_at``: when its task began, in time of the
+    event loop. ``arrival``: the request as its pool counts it. ``hides_credentials``:
+    an instance gets no credentials. ``interrupted_by``: why we ended it, in words for
+    its client.
     """
 
     served: "PoolServices" = field(kw_only=True)

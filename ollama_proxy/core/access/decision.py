@@ -51,6 +51,11 @@ class KeyRefusal:
     retry_after: float | None = None
     resets_at: float | None = None
 
+    @property
+    def is_of_valid_key(self) -> bool:
+        """Tell whether a valid key lacks a right, or has reached a limit."""
+        return self.status in {_FORBIDDEN, _TOO_MUCH}
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
