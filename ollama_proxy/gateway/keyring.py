@@ -5,6 +5,7 @@ access, however many keys there are; the digests are then compared in constant t
 Keys of a file may have any text, so they are found by its digest.
 """
 
+import bisect
 import hmac
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
@@ -32,8 +33,10 @@ class Keyring:
         self._by_name: dict[str, Key] = {}
         self._of_file: dict[bytes, Key] = {}
         self._on_ended: list[Callable[[Key], None]] = []
-        for key in store.all_keys():
-            self._hold(key)
+        stored = store.all_keys()
+        self._names = sorted(key.name for key in stored)
+        for key in stored:
+            self._by_id[key.id] = self._by_name[key.name] = key
         self._are_needed = store.are_keys_needed()
 
     def __len__(self) -> int:
@@ -41,6 +44,14 @@ class Keyring:
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._by_name.values())
+
+    def page(self, after: str, most: int) -> list[Key]:
+        """Return the first keys by name whose names come after one; ``most`` of them.
+
+        It takes as long among many, since the names are kept in order.
+        """
+        begin = bisect.bisect_right(self._names, after)
+        return [self._by_name[name] for name in self._names[begin : begin + most]]
 
     @property
     def are_keys_needed(self) -> bool:
@@ -148,12 +159,14 @@ class Keyring:
         return is_former and self._clock.now() < key.former_until
 
     def _hold(self, key: Key) -> None:
-        self._by_id[key.id] = key
-        self._by_name[key.name] = key
+        if key.name not in self._by_name:
+            bisect.insort(self._names, key.name)
+        self._by_id[key.id] = self._by_name[key.name] = key
 
     def _let_go(self, key: Key) -> None:
         self._by_id.pop(key.id, None)
-        self._by_name.pop(key.name, None)
+        if self._by_name.pop(key.name, None) is not None:
+            del self._names[bisect.bisect_left(self._names, key.name)]
 
     def _end(self, key: Key) -> None:
         for callback in self._on_ended:

@@ -1,5 +1,6 @@
 """Which key a text is of, in memory: the one that the store or a file has."""
 
+import timeit
 from dataclasses import replace
 
 import pytest
@@ -185,6 +186,43 @@ def test_a_key_that_left_the_file_or_has_another_text_there_ends(
     assert ended == ["chat-ui", "chat-ui"]
     assert ring.find("a-new-text") is None
     assert ring.find("another-text") == other
+
+
+def test_keys_are_listed_in_the_order_of_their_names_as_they_come_and_go(
+    clock: SetClock,
+) -> None:
+    store = MemoryStore()
+    for number in (3, 1, 2):
+        key = Key(KeyId(f"{number:08x}"), f"k{number}", bytes(32))
+        store.put_key(key, LINE)
+    ring = Keyring(store, clock)
+    ring.put(laptop(), LINE)
+    ring.put(replace(laptop(), is_disabled=True), LINE)
+    ring.use_file([of_file()])
+    ring.remove(Key(KeyId("00000002"), "k2", bytes(32)), LINE)
+
+    def names(after: str, most: int) -> list[str]:
+        return [key.name for key in ring.page(after, most)]
+
+    assert names("", 9) == ["chat-ui", "k1", "k3", "laptop"]
+    assert names("chat-ui", 2) == ["k1", "k3"]
+    assert names("k2", 9) == ["k3", "laptop"]
+    assert names("laptop", 9) == []
+    ring.use_file([])
+    assert names("", 1) == ["k1"]
+
+
+def test_finding_a_key_takes_as_long_among_many(clock: SetClock) -> None:
+    def seconds(count: int) -> float:
+        store = MemoryStore()
+        for number in range(count):
+            key_id = KeyId(f"{number:08x}")
+            store.put_key(Key(key_id, f"k{number}", bytes(32)), LINE)
+        store.put_key(laptop(), LINE)
+        ring = Keyring(store, clock)
+        return min(timeit.repeat(lambda: ring.find(TEXT), number=200, repeat=5))
+
+    assert seconds(10_000) < 20 * seconds(1)
 
 
 def test_a_name_or_id_of_a_stored_key_is_not_free_for_the_file(ring: Keyring) -> None:

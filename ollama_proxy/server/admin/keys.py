@@ -1,7 +1,6 @@
 """Take orders about keys: ``/-/keys``. The text of a key is in one answer only."""
 
 import asyncio
-import heapq
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Final
@@ -23,8 +22,8 @@ from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
 from ollama_proxy.server.caller import caller_of
 
-MOST_LISTED: Final = 1000
-"""How many keys one answer lists."""
+MOST_LISTED: Final = 500
+"""How many keys one answer lists: describing them takes some 5 ms."""
 
 _LONGEST_BODY = 64 * 1024
 _READ_S = 10.0
@@ -81,8 +80,7 @@ class KeyOrders:
         ``next`` of the answer: what ``after`` has to be for the rest; null: no rest.
         """
         after = request.query.get("after", "")
-        rest = (key for key in self._keyring if key.name > after)
-        found = heapq.nsmallest(MOST_LISTED + 1, rest, key=lambda key: key.name)
+        found = self._keyring.page(after, MOST_LISTED + 1)
         listed = found[:MOST_LISTED]
         following = listed[-1].name if len(found) > MOST_LISTED else None
         return json_answer({"keys": list(map(self._body, listed)), "next": following})
