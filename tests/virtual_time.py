@@ -10,6 +10,7 @@ import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from ollama_proxy.base.clock import SystemClock
 
@@ -104,17 +105,48 @@ class JumpingClock:
 _TURNS = 10
 
 
-async def pass_time(clock: JumpingClock, step_s: float, *, every_s: float) -> None:
+async def pass_time(
+    clock: JumpingClock,
+    step_s: float,
+    *,
+    every_s: float,
+    waits_for_commands: bool = False,
+) -> None:
     """Advance a clock by a step at intervals, for ever.
 
     Other tasks get some iterations of the loop before each step: on a busy machine an
-    iteration takes as long as the pause, and minutes would pass during one answer.
+    iteration takes as long as the pause, and minutes would pass during one answer. The
+    clock stands still while a thread is at work, such as a call of an SDK that blocks:
+    the loop is idle then, for as long as the machine takes. So it does during commands
+    where ``waits_for_commands``: not where one waits for the clock itself.
     """
-    while True:
-        await asyncio.sleep(every_s)
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
-        clock.ahead_s += step_s
+    loop = asyncio.get_running_loop()
+    in_threads, commands = set[Any](), set[asyncio.SubprocessTransport]()
+    run, execute = loop.run_in_executor, loop.subprocess_exec
+
+    def run_noted(*args: Any) -> Any:
+        job = run(*args)
+        in_threads.add(job)
+        job.add_done_callback(in_threads.discard)
+        return job
+
+    async def execute_noted(*args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await execute(*args, **kwargs)
+        if waits_for_commands:
+            commands.add(transport)
+        return transport, protocol
+
+    with (
+        patch.object(loop, "run_in_executor", run_noted),
+        patch.object(loop, "subprocess_exec", execute_noted),
+    ):
+        while True:
+            await asyncio.sleep(every_s)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            commands = {one for one in commands if one.get_returncode() is None}
+            if not (in_threads or commands):
+                clock.ahead_s += step_s
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:

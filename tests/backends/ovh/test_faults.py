@@ -180,7 +180,9 @@ async def test_one_app_runs_at_most_and_none_is_left(
         stranger = rig.cloud.stranger()
         misfortune.arrange(rig)
         step_s = 3.0 if driver == "cli" else 10.0
-        hastening = asyncio.ensure_future(pass_time(rig.clock, step_s, every_s=0.01))
+        hastening = asyncio.ensure_future(
+            pass_time(rig.clock, step_s, every_s=0.01, waits_for_commands=True)
+        )
         async with running_proxy(
             tmp_path / "proxy",
             timing=HURRIED,
