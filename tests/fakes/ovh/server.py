@@ -193,7 +193,7 @@ class OvhServer:
             app.forced = None
             app.changes.append((self.cloud.now(), "start"))
         inside = self.inside.get(app.id)
-        if inside is None:
+        if inside is None or self.cloud.state(app) != "RUNNING":
             return web.Response(status=503, text="<html>No replica</html>")
         self.told_apps.append(dict(request.headers))
         body = await request.read()
