@@ -30,6 +30,8 @@ class Serving:
     ``model``: one to try. ``plans``: what each offer starts. ``notices``: about
     settings that are not used. ``default_backend``: from the settings. ``warnings``:
     about possible costs. Empty if there is none. ``tls``: how it is called on TLS.
+    ``open_to``: what may be done without a key; empty if requests need one.
+    ``state_dir``: the state folder, if a setting names it.
     """
 
     url: str
@@ -40,6 +42,8 @@ class Serving:
     default_backend: str = ""
     warnings: tuple[str, ...] = ()
     tls: OnTls | None = None
+    open_to: str = ""
+    state_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def announcement(serving: Serving, calling: Calling) -> str:
         *(plan.line for plan in serving.plans),
         *(f"Note: {notice}." for notice in serving.notices),
         *(f"Warning: {warning}." for warning in serving.warnings),
+        *([f"Warning: {serving.open_to}."] if serving.open_to else []),
         "Type next, in another terminal:",
         *_pull(serving),
         f"  {curl} {generate} -d {body}",
@@ -82,6 +87,7 @@ def announcement(serving: Serving, calling: Calling) -> str:
         f"  {curl} -H 'Prefer: wait=120' {generate} -d {body}",
         "      -> waits for the instance instead",
         f"  {_status(serving, calling)}",
+        *_first_key(serving, calling),
         f"  {_trust(serving)}OLLAMA_HOST={_host(url)} ollama run {shlex.quote(model)}"
         "     # or any client of Ollama",
     ]
@@ -111,6 +117,20 @@ def _status(serving: Serving, calling: Calling) -> str:
     if serving.tls is not None:  # the state folder has the certificate to trust
         named += f"OLLAMA_PROXY_STATE_DIR={shlex.quote(serving.tls.state_dir)} "
     return f"OLLAMA_HOST={_host(serving.url)} {named}{command}"
+
+
+def _first_key(serving: Serving, calling: Calling) -> list[str]:
+    """Return how to make the first key, by a command that finds the state folder."""
+    if not serving.open_to:
+        return []
+    config = f" --config {shlex.quote(calling.config)}" if calling.config else ""
+    command = f"{calling.program} key add NAME{config}"
+    if calling.container:
+        command = calling.container + command
+    elif serving.state_dir:
+        folder = shlex.quote(serving.state_dir)
+        command = f"OLLAMA_PROXY_STATE_DIR={folder} {command}"
+    return [f"  {command}     # from then on requests need a key"]
 
 
 def _client_url(serving: Serving) -> str:

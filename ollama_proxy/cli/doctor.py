@@ -11,6 +11,7 @@ from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
 from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.opened_offers import opened_backends
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
+from ollama_proxy.composition.access import exposure, needs_key
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.config.pools import OfferSpec, models_of
 from ollama_proxy.config.settings import Settings
@@ -25,7 +26,7 @@ from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.gateway.key_file import KeyFileError, read_key_file
 from ollama_proxy.gateway.key_words import Dates
-from ollama_proxy.server.binding import bind
+from ollama_proxy.server.binding import bind, is_for_this_machine
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Ownership, Places, Store
 
@@ -56,6 +57,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(Finding("state folder", ok=True, detail=str(settings.state_dir)))
     findings += [Finding("state", ok=False, detail=what) for what in store.damage]
     with closing(store):
+        findings += _access(settings, store)
         clock = open_clock(store)
         async with opened_backends(settings, store, clock) as backends:
             for plan, offer in zip(
@@ -117,6 +119,19 @@ def _address(settings: Settings) -> Finding:
         return Finding("address", ok=False, detail=str(error))
     url = settings.listen.over(is_tls=settings.tls_cert is not None).url
     return Finding("address", ok=True, detail=url)
+
+
+def _access(settings: Settings, store: Store) -> list[Finding]:
+    """Tell what may be done without a key."""
+    is_needed = needs_key(settings, store)
+    try:
+        is_local = is_for_this_machine(settings.listen)
+    except StartupError:  # it is reported as the address
+        return []
+    told = exposure(settings, lambda: is_needed, is_local=is_local).warning()
+    if told is None:
+        return [Finding("access", ok=True, detail="requests need a key")]
+    return [Finding("access", ok=True, detail=told, warns=True)]
 
 
 def _certificate(settings: Settings) -> list[Finding]:

@@ -30,6 +30,7 @@ from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.ollama.suggested_model import suggest_model
 from ollama_proxy.fleet.backend import Backend, SupportsModelListing
 from ollama_proxy.fleet.neighbours import Neighbours
+from ollama_proxy.gateway.exposure import Exposure
 from ollama_proxy.gateway.order_token import make_order_token
 from ollama_proxy.server.binding import BACKLOG, bind, is_on_loopback
 from ollama_proxy.server.control_socket import listening
@@ -83,7 +84,14 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
             tags = known_tags(settings.pools[0], store, backends)
 
             def announce_all(serving: Serving) -> None:
-                announce(replace(serving, tls=_on_tls(settings, certificate)))
+                announce(
+                    replace(
+                        serving,
+                        tls=_on_tls(settings, certificate),
+                        open_to=_open_to(app[PARTS].access.exposure),
+                        state_dir=_given_folder(settings),
+                    )
+                )
 
             def tell(settings: Settings, url: str) -> None:
                 _tell(announce_all, backends, tags, settings, url)
@@ -102,7 +110,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
 def _door(settings: Settings, bound: socket.socket) -> Door:
     """Return how the proxy is reached; its own commands find the order token.
 
-    A public bind takes any ``Host``, as Ollama does.
+    Where others can connect, any program may use any ``Host``, as with Ollama.
     """
     is_local, token = is_on_loopback(bound), None
     try:
@@ -114,7 +122,23 @@ def _door(settings: Settings, bound: socket.socket) -> Door:
             f" ({error.strerror or error}), so commands need a key with the right"
             " 'admin' in OLLAMA_PROXY_KEY; make room there and start again",
         )
-    return Door(hosts_of_this_machine() if is_local else None, is_local, token)
+    hosts = hosts_of_this_machine(settings.allowed_hosts) if is_local else None
+    return Door(hosts, is_local, token)
+
+
+def _open_to(exposure: Exposure) -> str:
+    """Log and return what may be done without a key; "" if requests need one."""
+    warning = exposure.warning()
+    if warning is None:
+        return ""
+    structlog.get_logger().warning(log.ACCESS_OPEN, reason=warning)
+    return warning
+
+
+def _given_folder(settings: Settings) -> str:
+    """Return the state folder if a command needs a setting to find it."""
+    is_given = "state_dir" in settings.model_fields_set
+    return str(settings.state_dir.absolute()) if is_given else ""
 
 
 async def _run(

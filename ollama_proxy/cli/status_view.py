@@ -63,6 +63,8 @@ def _add_summary(table: Table, status: dict[str, Any]) -> None:
     table.add_row("backend", Text(_backend(status)))
     if reason := status.get("backend_reason"):  # missing in older proxies
         table.add_row("chosen", Text(f"because {reason}"))
+    if (access := status.get("access")) and access["warning"]:
+        table.add_row("access", Text(f"no key is needed at {access['listen']}"))
     if status["stage"]:
         words = f"{status['stage']} {status['detail'] or ''}".strip()
         table.add_row("stage", Text(f"{words} ({_times(status)})"))

@@ -12,7 +12,7 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.composition.access import CLOSED_DOOR, Door, build_access
+from ollama_proxy.composition.access import CLOSED_DOOR, Access, Door, build_access
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
 from ollama_proxy.composition.gateway import (
@@ -29,7 +29,7 @@ from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
-from ollama_proxy.server.access import AccessControl, AccessRule, Identify
+from ollama_proxy.server.access import AccessRule, Identify
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.admin.keys import KeyOrders
 from ollama_proxy.server.admin.pool_orders import PoolOrders
@@ -71,6 +71,7 @@ class Parts:
     probing: aiohttp.ClientSession
     fast_path: FastPath | None
     redeployment: Redeployment
+    access: Access
     gateway: Gateway
     foresight: PoolForesight
 
@@ -135,10 +136,12 @@ def build_app(
         note_refused=gateway.usage.refuse,
     )
     dispatcher = Dispatcher()
-    app = application(dispatcher, [surround(services, access)])
+    app = application(dispatcher, [surround(services, access.control)])
     end_with_keys(gateway.keyring, KeyEndings(services.active, pools))
     app[PARTS] = _parts(fleet, services, access, gateway, foresight)
-    app.add_routes(_own_routes(fleet, services, gateway, neighbours, certificate))
+    app.add_routes(
+        _own_routes(fleet, services, gateway, access, neighbours, certificate)
+    )
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
     app.on_shutdown.append(_release_waiting)
@@ -150,6 +153,7 @@ def _own_routes(
     fleet: Fleet,
     services: Services,
     gateway: Gateway,
+    access: Access,
     neighbours: Neighbours | None,
     certificate: Described | None,
 ) -> list[web.RouteDef]:
@@ -164,6 +168,7 @@ def _own_routes(
         neighbours=neighbours,
         certificate=certificate,
         keys_file=gateway.file,
+        access=access.exposure,
     )
     own = AdminHandlers(
         pools=pools,
@@ -199,7 +204,7 @@ def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
 def _parts(
     fleet: Fleet,
     services: Services,
-    access: AccessControl,
+    access: Access,
     gateway: Gateway,
     foresight: PoolForesight,
 ) -> Parts:
@@ -212,11 +217,14 @@ def _parts(
         services.budget,
         shared.relay,
         shared.probing,
-        FastPath(services, access=access, clock=shared.clock) if is_fast else None,
+        FastPath(services, access=access.control, clock=shared.clock)
+        if is_fast
+        else None,
         Redeployment(
             [one.pool for one in services.pools],
             redeployed=partial(_go_by_place, services.pools, fleet),
         ),
+        access,
         gateway,
         foresight,
     )

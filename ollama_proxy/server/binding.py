@@ -38,13 +38,7 @@ def bind(listen: Listen) -> socket.socket:
 
     Raises `StartupError`.
     """
-    try:
-        places = _places(listen)
-    except (OSError, UnicodeError) as error:
-        raise StartupError(
-            f"the address {listen.host!r} can't be resolved ({_words(error)}); "
-            "set OLLAMA_HOST to host:port"
-        ) from error
+    places = _resolved(listen)
     try:
         return _listening(places)
     except OSError as error:
@@ -52,6 +46,17 @@ def bind(listen: Listen) -> socket.socket:
         advice = _ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE])
         raise StartupError(
             f"can't listen on {where} ({_words(error)}); {advice}"
+        ) from error
+
+
+def _resolved(listen: Listen) -> list[_Place]:
+    """Return where to listen. Raises `StartupError`."""
+    try:
+        return _places(listen)
+    except (OSError, UnicodeError) as error:
+        raise StartupError(
+            f"the address {listen.host!r} can't be resolved ({_words(error)}); "
+            "set OLLAMA_HOST to host:port"
         ) from error
 
 
@@ -105,6 +110,15 @@ def _words(error: Exception) -> str:
 
 def is_on_loopback(bound: socket.socket) -> bool:
     """Tell whether only this machine can connect."""
-    address = ipaddress.ip_address(bound.getsockname()[0])
+    return _is_loopback(bound.getsockname()[0])
+
+
+def is_for_this_machine(listen: Listen) -> bool:
+    """Tell the same of an address that is not bound. Raises `StartupError`."""
+    return _is_loopback(str(_resolved(listen)[0].address[0]))
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if address.version == 6 else None  # noqa: PLR2004
     return (mapped or address).is_loopback

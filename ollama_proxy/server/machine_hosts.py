@@ -7,8 +7,11 @@ import psutil
 from ollama_proxy.core.access.hosts import HostPolicy
 
 
-def hosts_of_this_machine() -> HostPolicy:
-    """Return the rules for ``Host`` with this machine's own name and addresses."""
+def hosts_of_this_machine(allowed: tuple[str, ...] = ()) -> HostPolicy:
+    """Return the rules for ``Host`` with this machine's own name and addresses.
+
+    ``allowed``: more names.
+    """
     found = psutil.net_if_addrs().values()
     addresses = {address.address for interface in found for address in interface}
-    return HostPolicy(socket.gethostname(), frozenset(addresses))
+    return HostPolicy(socket.gethostname(), frozenset(addresses), allowed)

@@ -50,6 +50,7 @@ class Status:
     neighbours: Neighbours | None = None
     certificate: Described | None = None
     keys_file: Described | None = None
+    access: Described | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the body of ``/status``."""
@@ -97,6 +98,7 @@ class Status:
             "price": _price(controller),
             "others": self.neighbours.others() if self.neighbours else [],
             "tls": self.certificate.body() if self.certificate else None,
+            "access": self.access.body() if self.access else None,
             "keys_file": self.keys_file.body() if self.keys_file else None,
             "error": told.error(record),
             "report": controller.report or None,

@@ -128,7 +128,7 @@ def test_what_is_printed_works_as_it_is_typed(tmp_path: Path, how: str) -> None:
     launch = Launch() if how == "module" else Launch(program=(str(made),))
     with launched_proxy(tmp_path / "s", launch, env) as proxy:
         text = proxy.log.read_text()
-        curl, _, status, _ = commands(text)
+        curl, _, status, key, _ = commands(text)
         shown = first_line(status, clean_environment(**env))
         asked = first_line(curl.replace("curl ", "curl -s "), clean_environment(**env))
 
@@ -139,6 +139,8 @@ def test_what_is_printed_works_as_it_is_typed(tmp_path: Path, how: str) -> None:
     }
     host = proxy.url.removeprefix("http://")
     assert status == f"OLLAMA_HOST={host} {called[how]} status --watch"
+    folder = f"OLLAMA_PROXY_STATE_DIR={shlex.quote(str(tmp_path / 's'))}"
+    assert key.startswith(f"{folder} {called[how]} key add NAME ")
     assert "  idle (cold, simulated)  0 in flight, 0 waiting\n" in shown
     assert json.loads(asked)["provisioning"] is True
 

@@ -48,10 +48,14 @@ class HostRules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HostPolicy:
-    """Holds the rules for ``Host``: ``machine`` is its name, ``addresses`` its own."""
+    """Holds the rules for ``Host``: ``machine`` is its name, ``addresses`` its own.
+
+    ``allowed``: more names, as for `PublicHosts`.
+    """
 
     machine: str
     addresses: frozenset[str]
+    allowed: tuple[str, ...] = ()
 
     def takes(self, host: str) -> bool:
         """Tell whether a request with this ``Host`` is taken."""
@@ -61,7 +65,10 @@ class HostPolicy:
 
     def _judge(self, host: str) -> bool:
         name = host_name(host)
-        return self.is_own(name) or is_local_name(name, self.machine)
+        if self.is_own(name) or is_local_name(name, self.machine):
+            return True
+        bare = name.lower().removesuffix(".")
+        return any(_is_meant(bare, entry) for entry in self.allowed)
 
     def is_own(self, name: str) -> bool:
         """Tell whether a name is an own address; a long one can only be by its zone."""
