@@ -9,7 +9,6 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.lifecycle.events import Forgiven, LimitReached, Served
 from ollama_proxy.core.lifecycle.launch_limit import (
-    GAVE_WAY,
     WITHOUT_ROOM,
     limit_lockout,
 )
@@ -144,11 +143,9 @@ class OfferBook:
             self._note_failure(name, after)
         if after.state is State.STARTING:
             self._has_unserved = True
-        gave_way = after.fault is not None and after.fault.reason == GAVE_WAY
-        is_refused = after.leaving or gave_way
-        if after.state is State.STOPPING and not is_refused:
-            self._may_exceed = False  # the launch that was ordered has been made
         if after.state is State.STOPPING:
+            if after.accepted:  # not if its cloud refused it: then the next is asked
+                self._may_exceed = False
             self.keep_limit()
 
     def _note_failure(self, name: str, after: Record) -> None:

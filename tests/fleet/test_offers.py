@@ -457,3 +457,25 @@ async def test_what_a_call_without_an_answer_may_have_made_counts() -> None:
     await pools.pool.aclose()
 
     assert len(pools.record("only").paid_launches) == 1
+
+
+@pytest.mark.parametrize("error", [NO_ROOM, CredentialsError("expired")])
+def test_an_order_beyond_the_limit_is_not_used_up_by_an_offer_that_refuses(
+    error: BackendError,
+) -> None:
+    @in_virtual_time
+    async def asked() -> None:
+        pools = SeveralOffers()
+        for cloud in pools.clouds.values():
+            cloud.end = BROKEN
+        await ask_for(pools, 1800.0)
+        before = sum(pools.launches.values())
+        pools.clouds["first"].start_error = error
+        pools.clouds["second"].end = None
+        await pools.pool.wake(forced=True)
+        await until(lambda: pools.pool.is_ready, 120.0)
+        await pools.pool.aclose()
+
+        assert (before, sum(pools.launches.values())) == (5, 6)
+
+    asked()
