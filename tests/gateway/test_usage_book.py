@@ -1,8 +1,11 @@
 """What keys use, added up and written in batches."""
 
 import asyncio
+import sqlite3
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,6 +27,8 @@ from ollama_proxy.core.access.usage import (
 )
 from ollama_proxy.gateway.usage_book import BATCH_ROWS, UNWRITTEN_ROWS, UsageBook
 from ollama_proxy.store.memory import MemoryStore
+from ollama_proxy.store.sqlite.store import SqliteStore
+from ollama_proxy.store.state_folder import STATE_FILE
 from tests.virtual_time import in_virtual_time
 
 NOON = 1_796_040_000.0  # 2026-11-30 12:00 UTC
@@ -241,3 +246,16 @@ async def test_days_of_long_ago_are_forgotten_once_an_hour() -> None:
     await asyncio.sleep(STANDARD.usage_flush_s * 2)
     assert rig.rows(days=DAYS_KEPT * 2) == []
     await rig.book.aclose()
+
+
+def test_a_process_that_is_killed_loses_the_last_batch_alone(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path)) as store:
+        book = UsageBook(store, FixedClock(), lambda _row: None)
+        for batch in (1, 2):
+            book.add(LAPTOP, f"m{batch}", Tokens(1, 1), 1.0, is_served=True)
+            if batch == 1:
+                book.flush()
+        with closing(sqlite3.connect(tmp_path / STATE_FILE)) as found:
+            on_disk = found.execute("SELECT model FROM usage").fetchall()
+
+    assert on_disk == [("m1:latest",)]
