@@ -12,7 +12,13 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import STANDARD, Timing
-from ollama_proxy.composition.access import CLOSED_DOOR, Access, Door, build_access
+from ollama_proxy.composition.access import (
+    CLOSED_DOOR,
+    Access,
+    Door,
+    are_keys_needed,
+    build_access,
+)
 from ollama_proxy.composition.backend import place_name
 from ollama_proxy.composition.fleet import Fleet, build_fleet
 from ollama_proxy.composition.gateway import (
@@ -178,7 +184,12 @@ def _own_routes(
         audit=gateway.audit,
         active=services.active,
     )
-    keys = KeyOrders(gateway.keyring, gateway.changes, shared.clock)
+    keys = KeyOrders(
+        gateway.keyring,
+        gateway.changes,
+        shared.clock,
+        partial(are_keys_needed, settings, gateway.keyring),
+    )
     orders = PoolOrders(pools, status, gateway.audit, gateway.paid)
     usage = UsageHandlers(gateway.usage, gateway.keyring)
     return [*own.routes(), *orders.routes(), *keys.routes(), *usage.routes()]

@@ -65,9 +65,8 @@ class KeyFileWatch:
         None if they are.
         """
         if self._fault:
-            return (
-                f"{self._fault}; the {len(self._held.keys)} keys from before are taken"
-            )
+            count = len(self._held.keys)
+            return f"{self._fault}; what it had before, {count} in number, stays valid"
         if self._skipped:
             names = ", ".join(key.name for key in self._skipped[:_TOLD])
             return (

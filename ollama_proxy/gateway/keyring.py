@@ -37,7 +37,9 @@ class Keyring:
         self._names = sorted(key.name for key in stored)
         for key in stored:
             self._by_id[key.id] = self._by_name[key.name] = key
-        self._are_needed = store.are_keys_needed()
+        # A damaged file may have lost the mark and not the keys.
+        are_there = any(key.rights.are_for_clients for key in stored)
+        self._are_needed = are_there or store.are_keys_needed()
 
     def __len__(self) -> int:
         return len(self._by_name)

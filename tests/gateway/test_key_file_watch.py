@@ -134,7 +134,7 @@ async def test_a_spoilt_file_leaves_the_last_good_keys_and_status_says_so(
     assert rig.takes(ONE, TWO) == [True, False]
     assert rig.ended == []
     assert watch.problem is not None
-    assert watch.problem.endswith("; the 1 keys from before are taken")
+    assert watch.problem.endswith("; what it had before, 1 in number, stays valid")
     assert watch.body()["problem"] == watch.problem
 
     rig.write(table("laptop", TWO))

@@ -20,9 +20,14 @@ from ollama_proxy.cli.status_view import as_line, escape
 
 _KEYS = "/-/keys"
 _BAD_REQUEST, _CONFLICT = 400, 409
+_MOST_PAGES = 1000
 _HOW = (
     "shown this once; clients send it as OLLAMA_API_KEY, or as the header"
     " `Authorization: Bearer …`"
+)
+_NOT_NEEDED = (
+    "requests need no key so far: OLLAMA_PROXY_AUTH is off, or no key is for more than"
+    " orders"
 )
 
 keys = typer.Typer(
@@ -140,14 +145,7 @@ def edit(
 @keys.command("list")
 def list_keys(config: Config = None, *, as_json: Json = False) -> None:
     """List all keys, without their texts, which are nowhere."""
-    client, found = proxy_client(read_settings(config)), []
-    after: str | None = None
-    while True:
-        page = client.get(_KEYS, after=after)
-        found += page["keys"]
-        after = page["next"]
-        if after is None:
-            break
+    found = _every_key(proxy_client(read_settings(config)))
     if as_json:
         sys.stdout.write(as_line({"keys": found}) + "\n")
     elif found:
@@ -211,6 +209,17 @@ _DISABLED: dict[str, Any] = {"disabled": True}
 _ENABLED: dict[str, Any] = {"disabled": False}
 
 
+def _every_key(client: ProxyClient) -> list[dict[str, Any]]:
+    found, after = [], None
+    for _ in range(_MOST_PAGES):
+        page = client.get(_KEYS, after=after)
+        found += page["keys"]
+        after = page["next"]
+        if after is None:
+            break
+    return found
+
+
 def _words(**given: object) -> dict[str, object]:
     """Return the words that were given, for the proxy to read."""
     return {word: value for word, value in given.items() if value is not None}
@@ -261,3 +270,5 @@ def _print_text(key: dict[str, Any]) -> None:
     sys.stdout.write(f"{key['key']}\n")
     sys.stdout.flush()
     err.print(escape(_HOW))
+    if not key["needed"]:
+        err.print(escape(_NOT_NEEDED))

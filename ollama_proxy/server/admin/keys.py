@@ -55,9 +55,19 @@ def _refusing(order: Order) -> Order:
 
 
 class KeyOrders:
-    """Lists, makes, changes and removes keys."""
+    """Lists, makes, changes and removes keys.
 
-    def __init__(self, keyring: Keyring, changes: KeyChanges, clock: Clock) -> None:
+    ``are_needed``: tells whether requests need a key now.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        changes: KeyChanges,
+        clock: Clock,
+        are_needed: Callable[[], bool],
+    ) -> None:
+        self._are_needed = are_needed
         self._keyring = keyring
         self._changes = changes
         self._clock = clock
@@ -98,7 +108,7 @@ class KeyOrders:
         """
         words, yes = await _words(request), _is_yes(request)
         key, text = self._changes.make(words, caller_of(request), yes=yes)
-        return json_answer({**self._body(key), "key": text}, status=201)
+        return json_answer(self._with_text(key, text), status=201)
 
     @_refusing
     async def edit(self, request: web.Request) -> web.Response:
@@ -112,13 +122,16 @@ class KeyOrders:
         """Give a key a new text, which this one answer has, as ``key``."""
         words, name = await _words(request), _name(request)
         key, text = self._changes.rotate(name, words, caller_of(request))
-        return json_answer({**self._body(key), "key": text})
+        return json_answer(self._with_text(key, text))
 
     @_refusing
     async def remove(self, request: web.Request) -> web.Response:
         """Remove a key, and end what goes on with it."""
         key = self._changes.remove(_name(request), caller_of(request))
         return json_answer({"removed": self._body(key)})
+
+    def _with_text(self, key: Key, text: str) -> dict[str, Any]:
+        return {**self._body(key), "key": text, "needed": self._are_needed()}
 
     def _body(self, key: Key) -> dict[str, Any]:
         return key_body(key, self._clock, is_of_file=self._keyring.is_of_file(key))

@@ -12,6 +12,7 @@ import pytest
 
 from ollama_proxy.cli.key_view import consent_question
 from ollama_proxy.gateway.key_text import key_id_of
+from ollama_proxy.gateway.order_token import read_order_token
 from tests.black_box import ProxyProcess, forked_proxy, run_cli
 from tests.ports import address_of_nobody
 
@@ -177,6 +178,7 @@ def test_the_first_key_asks_and_without_a_terminal_nothing_is_made(
     with forked_proxy(tmp_path / "s"):
         keys = Keys(tmp_path / "s")
         keys("add", "root", "--routes", "admin")
+        assert "requests need no key so far" in keys.err
         keys("add", "first", code=2)
         told = keys.err
         assert [key["name"] for key in json.loads(keys("list", "--json"))["keys"]] == [
@@ -184,6 +186,7 @@ def test_the_first_key_asks_and_without_a_terminal_nothing_is_made(
         ]
         keys("edit", "root", "--routes", "admin,chat", code=2)
         keys("add", "first", "--yes")
+        assert "requests need no key" not in keys.err
         keys("add", "second")
 
     assert told.startswith("ollama-proxy: This is the first key: from now on every")
@@ -219,6 +222,7 @@ def test_no_key_asks_where_the_settings_say_whether_one_is_needed(
     with forked_proxy(tmp_path / "s", OLLAMA_PROXY_AUTH="off"):
         keys = Keys(tmp_path / "s")
         keys("add", "first")
+        assert "requests need no key so far: OLLAMA_PROXY_AUTH is off" in keys.err
 
 
 def test_the_question_names_the_clients_and_obeys_none_of_their_headers() -> None:
@@ -233,10 +237,11 @@ def test_the_question_names_the_clients_and_obeys_none_of_their_headers() -> Non
     assert r"10.0.0.7 (\x1b[2Jcurl\n), 2 more." in told
 
 
-def test_no_text_of_a_key_is_in_the_state_folder_the_log_or_the_arguments(
+def test_no_text_of_a_key_is_in_any_file_log_page_or_command_line(
     keys: Keys, proxy: ProxyProcess, state: Path
 ) -> None:
     """`docs/keys.md` promises it: what is stored is a digest."""
+    token = read_order_token(state)
     texts = [keys.made("secret"), keys("rotate", "secret").removesuffix("\n")]
     for text in texts:
         proxy.raw(
@@ -246,6 +251,12 @@ def test_no_text_of_a_key_is_in_the_state_folder_the_log_or_the_arguments(
         )
     places = [path.read_bytes() for path in state.rglob("*") if path.is_file()]
     places += [proxy.log.read_bytes()]
+    for page in ("/status", "/metrics", "/-/journal", "/-/keys", "/-/usage"):
+        order = urllib.request.Request(
+            proxy.url + page, headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(order, timeout=10) as reply:
+            places.append(reply.read())
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             places.append(path.read_bytes())

@@ -37,6 +37,7 @@ async def test_a_key_is_made_and_its_text_is_in_that_answer_alone(
     async with running_proxy(tmp_path) as proxy:
         status, made = await ask(proxy, "POST", body={"name": "laptop", "rpm": 5})
         text = made.pop("key")
+        assert made.pop("needed")
         listed = await ask(proxy, "GET")
         shown = await ask(proxy, "GET", "/laptop")
 
