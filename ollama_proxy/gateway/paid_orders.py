@@ -4,9 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.core.access.decision import KeyRefusal, Usage, decide_money
+from ollama_proxy.core.access.decision import (
+    KeyRefusal,
+    RefusalReason,
+    Usage,
+    decide_money,
+)
 from ollama_proxy.core.access.keys import Key
 from ollama_proxy.gateway.spending import Spending
+
+_FORBIDDEN = 403
 
 
 class PaidOrders:
@@ -21,6 +28,9 @@ class PaidOrders:
 
     def refusal(self, key: Key | None, pool: str) -> KeyRefusal | None:
         """Return why a key may not wake an instance of a pool. Raises `StoreError`."""
+        if key is not None and not key.rights.may_wake:
+            told = f"the key {key.name!r} may not start an instance"
+            return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, told)
         if key is None or not key.rights.has_budget or not self._spending.is_needed:
             return None
         day, month = self._spending.totals(key)

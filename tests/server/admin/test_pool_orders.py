@@ -164,6 +164,18 @@ async def test_a_key_that_gives_orders_wakes_nothing_beyond_its_budget(
         assert proxy.state == "cold"
 
 
+async def test_a_key_that_may_not_wake_wakes_nothing_by_an_order_either(
+    tmp_path: Path,
+) -> None:
+    caller = spender(may_wake=False)
+    async with running_proxy(tmp_path, identify=lambda _: caller) as proxy:
+        status, body = await order(proxy, "/-/wake")
+
+        assert (status, proxy.state) == (403, "cold")
+        assert body["error"] == "the key 'ci' may not start an instance"
+        assert (await order(proxy, "/-/stop"))[0] == 200
+
+
 async def test_an_order_of_a_key_with_a_budget_needs_a_price(tmp_path: Path) -> None:
     caller, backend = spender(budget_month=10**9), PricedBackend(None)
     async with running_proxy(

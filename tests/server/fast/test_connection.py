@@ -68,14 +68,19 @@ class Slow:
     def __init__(self, refuses: Callable[[str], bool] = lambda _path: False) -> None:
         self.asked: list[str] = []
         self.may_end: list[asyncio.Event] = []
+        self.unbegun = 0
         self._refuses = refuses
 
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
         self.asked.append(request.path)
         if self._refuses(request.path):
             return False
-        client.run(partial(self._serve, client, request.path))
+        serve = partial(self._serve, client, request.path)
+        client.run(serve, unbegun=self._note_unbegun)
         return True
+
+    def _note_unbegun(self) -> None:
+        self.unbegun += 1
 
     async def _serve(self, client: ClientConnection, path: str) -> None:
         self.may_end.append(asyncio.Event())
@@ -120,6 +125,21 @@ async def test_a_request_that_comes_early_waits_for_its_turn() -> None:
     slow.may_end[1].set()
     await asyncio.sleep(0.01)
     assert case.wire.written == [b"/1", b"/2"]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_request_that_never_began_is_told_of_once(*, has_begun: bool) -> None:
+    slow = Slow()
+    case = Case(slow)
+    case.client.data_received(GET % 1)
+    if has_begun:
+        await asyncio.sleep(0)
+    case.client.connection_lost(None)
+    case.client.connection_lost(None)
+    await asyncio.sleep(0)
+
+    assert len(slow.may_end) == has_begun
+    assert slow.unbegun == (not has_begun)
 
 
 async def test_what_is_not_taken_is_handed_over_with_all_that_came() -> None:
