@@ -25,6 +25,7 @@ _LEVELS = {
 }
 """What other programs call the levels that we have."""
 _MAX_PORT = 65535
+_NO_PORT = -1
 _LONGEST_S = 100 * 365 * 86400.0
 
 
@@ -111,6 +112,16 @@ def parse_listen(value: object) -> Listen:
         return value
     host, port = split_address(str(value))
     return Listen(host=host, port=port, is_tls=names_https(str(value)))
+
+
+def parse_metrics_listen(value: object) -> Listen | None:
+    """Return the address in a text that has to name a port; None for no text."""
+    if value is None or isinstance(value, Listen):
+        return value
+    host, port = split_address(str(value), _NO_PORT)
+    if port == _NO_PORT:
+        raise ValueError(f"{value!r} names no port; write 127.0.0.1:9464")
+    return Listen(host=host, port=port)
 
 
 def replace_listen(listen: Listen, host: str | None, port: str | None) -> Listen:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ollama_proxy.base.clock import SystemClock, open_clock, this_machine
 from ollama_proxy.base.errors import BackendError, StartupError
 from ollama_proxy.base.moments import unset_date
+from ollama_proxy.cli.bound_addresses import bind_all
 from ollama_proxy.cli.launch_plan import LaunchPlan, launch_plans
 from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.opened_offers import opened_backends
@@ -26,7 +27,7 @@ from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.gateway.key_file import KeyFileError, read_key_file
 from ollama_proxy.gateway.key_words import Dates
-from ollama_proxy.server.binding import bind, is_for_this_machine
+from ollama_proxy.server.binding import is_for_this_machine
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Ownership, Places, Store
 
@@ -114,7 +115,7 @@ def _headed(offer: OfferSpec, finding: Finding) -> Finding:
 
 def _address(settings: Settings) -> Finding:
     try:
-        bind(settings.listen).close()
+        bind_all(settings).close()
     except StartupError as error:
         return Finding("address", ok=False, detail=str(error))
     url = settings.listen.over(is_tls=settings.tls_cert is not None).url

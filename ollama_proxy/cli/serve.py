@@ -19,6 +19,7 @@ from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
 from ollama_proxy.base.parsers import replace_listen
 from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
 from ollama_proxy.cli.announcement import OnTls, Serving
+from ollama_proxy.cli.bound_addresses import BoundAddresses, bind_all, serving_metrics
 from ollama_proxy.cli.launch_plan import launch_plans
 from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
@@ -32,7 +33,7 @@ from ollama_proxy.fleet.backend import Backend, SupportsModelListing
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.gateway.exposure import Exposure
 from ollama_proxy.gateway.order_token import make_order_token
-from ollama_proxy.server.binding import BACKLOG, bind, is_on_loopback
+from ollama_proxy.server.binding import BACKLOG, is_on_loopback
 from ollama_proxy.server.control_socket import listening
 from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.server.listener import Runner
@@ -54,7 +55,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
     """
     await refuse_own_upstream(settings)
     certificate = open_certificate(settings, this_machine().wall)
-    bound = bind(settings.listen)
+    bound = bind_all(settings)
     try:
         store = open_store(settings.state_dir)
     except BaseException:
@@ -77,7 +78,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 store=store,
                 backends=backends,
                 rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
-                door=_door(settings, bound),
+                door=_door(settings, bound.main),
                 neighbours=neighbours,
                 certificate=certificate,
             )
@@ -143,7 +144,7 @@ def _given_folder(settings: Settings) -> str:
 
 async def _run(
     app: web.Application,
-    bound: socket.socket,
+    bound: BoundAddresses,
     settings: Settings,
     tell: Callable[[Settings, str], None],
     certificate: ServerCertificate | None,
@@ -151,7 +152,7 @@ async def _run(
     runner = open_runner(app, drain_timeout_s=settings.drain_timeout)
     signals = EndSignals(has_terminal=has_controlling_terminal())
     signals.watch(asyncio.get_running_loop())
-    port = bound.getsockname()[1]
+    port = bound.main.getsockname()[1]
     listen = replace_listen(settings.listen, None, str(port))
     url = listen.over(is_tls=certificate is not None).url
     shown = certificate.loaded.own if certificate is not None else ""
@@ -160,6 +161,7 @@ async def _run(
         await runner.setup()
         async with (
             _renewing(certificate, write_down),
+            serving_metrics(bound, settings, app[PARTS].metrics.render),
             listening(
                 settings.state_dir,
                 app[PARTS].redeployment,
@@ -167,7 +169,9 @@ async def _run(
             ) as control,
         ):
             try:
-                await runner.listen(bound, backlog=BACKLOG, certificate=certificate)
+                await runner.listen(
+                    bound.main, backlog=BACKLOG, certificate=certificate
+                )
                 _tune_gc()
                 number = await signals.next()
                 structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)

@@ -54,6 +54,7 @@ from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.foresight import PoolForesight
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.key_endings import KeyEndings
+from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.relay import Services
@@ -72,6 +73,7 @@ class Parts:
 
     pools: PoolMap
     active: ActiveRequests
+    metrics: Metrics
     budget: BodyBudget
     relay: UpstreamClient
     probing: aiohttp.ClientSession
@@ -225,6 +227,7 @@ def _parts(
     return Parts(
         services.pools,
         services.active,
+        services.metrics,
         services.budget,
         shared.relay,
         shared.probing,

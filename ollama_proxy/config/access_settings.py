@@ -13,7 +13,12 @@ from pydantic import (
 )
 
 from ollama_proxy.base.fields import Names, setting
-from ollama_proxy.base.parsers import parse_networks, parse_word
+from ollama_proxy.base.parsers import (
+    Listen,
+    parse_metrics_listen,
+    parse_networks,
+    parse_word,
+)
 from ollama_proxy.core.access.hosts import is_host_pattern
 
 
@@ -110,4 +115,12 @@ class AccessSettings(BaseModel):
         text="comma-separated addresses or networks of gateways in front, whose"
         " `X-Forwarded-For` names the client: `127.0.0.1`, `10.0.0.0/8`",
         shown="–",
+    )
+    metrics_listen: Annotated[Listen | None, BeforeValidator(parse_metrics_listen)] = (
+        setting(
+            None,
+            "OLLAMA_PROXY_METRICS_LISTEN",
+            text="host:port for `/metrics` and `/healthz` alone, without a key and TLS",
+            shown="–",
+        )
     )

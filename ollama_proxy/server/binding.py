@@ -16,12 +16,12 @@ from ollama_proxy.base.parsers import Listen
 
 BACKLOG: Final = 1024
 
-_ELSEWHERE = "set OLLAMA_HOST to another host:port"
+_ELSEWHERE = "set {setting} to another host:port"
 _ADVICE = {
     errno.EADDRINUSE: f"stop what listens there, or {_ELSEWHERE}",
-    errno.EADDRNOTAVAIL: "set OLLAMA_HOST to an address of this machine, or 0.0.0.0",
+    errno.EADDRNOTAVAIL: "set {setting} to an address of this machine, or 0.0.0.0",
     errno.EACCES: f"this user may not take that port, so {_ELSEWHERE}",
-    errno.EAFNOSUPPORT: "this machine has no IPv6, so set OLLAMA_HOST to 0.0.0.0",
+    errno.EAFNOSUPPORT: "this machine has no IPv6, so set {setting} to 0.0.0.0",
 }
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT}
 
@@ -33,30 +33,31 @@ class _Place(NamedTuple):
     address: tuple[Any, ...]
 
 
-def bind(listen: Listen) -> socket.socket:
+def bind(listen: Listen, setting: str = "OLLAMA_HOST") -> socket.socket:
     """Bind the address before anything else happens, or explain why that failed.
 
-    Raises `StartupError`.
+    ``setting``: that has the address. Raises `StartupError`.
     """
-    places = _resolved(listen)
+    places = _resolved(listen, setting)
     try:
         return _listening(places)
     except OSError as error:
         where = host_and_port(listen.host, listen.port)
         advice = _ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE])
         raise StartupError(
-            f"can't listen on {where} ({_words(error)}); {advice}"
+            f"can't listen on {where} ({_words(error)});"
+            f" {advice.format(setting=setting)}"
         ) from error
 
 
-def _resolved(listen: Listen) -> list[_Place]:
+def _resolved(listen: Listen, setting: str = "OLLAMA_HOST") -> list[_Place]:
     """Return where to listen. Raises `StartupError`."""
     try:
         return _places(listen)
     except (OSError, UnicodeError) as error:
         raise StartupError(
             f"the address {listen.host!r} can't be resolved ({_words(error)}); "
-            "set OLLAMA_HOST to host:port"
+            f"set {setting} to host:port"
         ) from error
 
 
