@@ -39,6 +39,7 @@ from ollama_proxy.server.access import AccessRule, Identify
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.admin.keys import KeyOrders
 from ollama_proxy.server.admin.pool_orders import PoolOrders
+from ollama_proxy.server.admin.ready_wait import ReadyWait
 from ollama_proxy.server.admin.usage import UsageHandlers
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
@@ -57,6 +58,7 @@ from ollama_proxy.serving.key_endings import KeyEndings
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
+from ollama_proxy.serving.ready_watch import ReadyWatch
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.status import Described, Status
@@ -80,6 +82,7 @@ class Parts:
     fast_path: FastPath | None
     redeployment: Redeployment
     access: Access
+    ready: ReadyWatch
     gateway: Gateway
     foresight: PoolForesight
 
@@ -147,8 +150,9 @@ def build_app(
     app = application(dispatcher, [surround(services, access.control)])
     end_with_keys(gateway.keyring, KeyEndings(services.active, pools))
     app[PARTS] = _parts(fleet, services, access, gateway, foresight)
+    ready = app[PARTS].ready
     app.add_routes(
-        _own_routes(fleet, services, gateway, access, neighbours, certificate)
+        _own_routes(fleet, services, gateway, access, neighbours, certificate, ready)
     )
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
@@ -164,6 +168,7 @@ def _own_routes(
     access: Access,
     neighbours: Neighbours | None,
     certificate: Described | None,
+    ready: ReadyWatch,
 ) -> list[web.RouteDef]:
     """Return the routes of the proxy's own endpoints."""
     shared, settings, pools = fleet.shared, fleet.shared.settings, services.pools
@@ -194,7 +199,9 @@ def _own_routes(
     )
     orders = PoolOrders(pools, status, gateway.audit, gateway.paid)
     usage = UsageHandlers(gateway.usage, gateway.keyring)
-    return [*own.routes(), *orders.routes(), *keys.routes(), *usage.routes()]
+    waits = ReadyWait(pools, ready)
+    groups = (own, orders, keys, usage, waits)
+    return [route for group in groups for route in group.routes()]
 
 
 def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
@@ -239,6 +246,7 @@ def _parts(
             redeployed=partial(_go_by_place, services.pools, fleet),
         ),
         access,
+        ReadyWatch(services.pools),
         gateway,
         foresight,
     )
@@ -268,6 +276,7 @@ def _go_by_place(pools: PoolMap, fleet: Fleet) -> None:
 
 async def _release_waiting(app: web.Application) -> None:
     """Wake nothing more, and end the wait of requests without an instance."""
+    app[PARTS].ready.release()
     for services in app[PARTS].pools:
         services.pool.stop_admitting()
 
