@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Collection
 from typing import Final
 
-import msgspec
 import structlog
 
 from ollama_proxy.base import log
@@ -63,10 +62,10 @@ class UsageBook:
         self._observe = observe
         self._timing = timing
         self._unwritten: dict[tuple[str, str, str], UsageRow] = {}
-        self._day = ""
+        self._day, self._day_number = "", -math.inf
         self._models: dict[KeyId, set[str]] = {}
         self._trimmed_at = -math.inf
-        self._is_due = asyncio.Event()
+        self._is_used, self._is_due = asyncio.Event(), asyncio.Event()
         self._tasks = TaskOwner()
         self._log = structlog.get_logger()
 
@@ -87,26 +86,26 @@ class UsageBook:
         ``is_served``: the answer shows that the model exists. A client may invent any
         number of names, so others get no row.
         """
+        day = self._today()
         self._add(
             UsageRow(
-                key_id=key.id,
-                key_name=key.name,
-                model=row_model(model),
-                requests=1,
-                prompt_tokens=tokens.prompt,
-                output_tokens=tokens.output,
-                estimated=tokens.estimated,
-                seconds=max(seconds, 0.0),
-            ),
-            is_served=is_served,
+                day,
+                key.id,
+                key.name,
+                self._row_of(day, key.id, row_model(model), is_served=is_served),
+                1,
+                tokens.prompt,
+                tokens.output,
+                tokens.estimated,
+                max(seconds, 0.0),
+            )
         )
 
     def refuse(self, key: Key, model: str = "") -> None:
         """Add a request that was refused because of its key."""
-        refused = UsageRow(
-            key_id=key.id, key_name=key.name, model=row_model(model), refused=1
-        )
-        self._add(refused, is_served=False)
+        day = self._today()
+        shown = self._row_of(day, key.id, row_model(model), is_served=False)
+        self._add(UsageRow(day, key.id, key.name, shown, refused=1))
 
     def usage(
         self, days: int, key_id: KeyId | None, by: Collection[UsageField]
@@ -136,13 +135,17 @@ class UsageBook:
         self._unwritten.clear()
 
     async def _run(self) -> None:
+        """Write while there is something to write; a proxy at rest is not woken."""
         while True:
-            self._trim()
+            await self._is_used.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.usage_flush_s):
                     await self._is_due.wait()
             self._is_due.clear()
             self.flush()
+            if not self._unwritten:
+                self._is_used.clear()
+            self._trim()
 
     def _trim(self) -> None:
         """Have the store forget what is old, once an hour."""
@@ -154,18 +157,25 @@ class UsageBook:
         with contextlib.suppress(StoreError):  # `flush` reports it
             self._store.trim_usage(since, ROWS_KEPT)
 
-    def _add(self, part: UsageRow, *, is_served: bool) -> None:
-        day = utc_day(self._clock.wall())
-        model = self._row_of(day, part.key_id, part.model, is_served=is_served)
-        row = msgspec.structs.replace(part, day=day, model=model)
+    def _today(self) -> str:
+        """Return the day of UTC, which is named once."""
+        number = self._clock.wall() // _DAY_S
+        if number != self._day_number:
+            self._day_number, self._day = number, utc_day(number * _DAY_S)
+            self._models.clear()
+        return self._day
+
+    def _add(self, row: UsageRow) -> None:
         self._observe(row)
-        before = self._unwritten.get(row.identity)
+        identity = row.identity
+        before = self._unwritten.get(identity)
         if before is not None:
-            self._unwritten[row.identity] = before.plus(row)
+            self._unwritten[identity] = before.plus(row)
             return
         if len(self._unwritten) >= UNWRITTEN_ROWS:
             return
-        self._unwritten[row.identity] = row
+        self._unwritten[identity] = row
+        self._is_used.set()
         if len(self._unwritten) == BATCH_ROWS:
             self._is_due.set()
 
@@ -183,9 +193,6 @@ class UsageBook:
 
     def _models_of(self, day: str, key_id: KeyId) -> set[str]:
         """Return the models of a key that have a row today, after a restart as well."""
-        if day != self._day:
-            self._day = day
-            self._models.clear()
         known = self._models.get(key_id)
         if known is None:
             known = self._models[key_id] = set()

@@ -44,6 +44,7 @@ class AnswerMeter:
 
     - ``ends``: the last chunks, framed or not; it is filled by `MeteredWriter`, which
       calls `gather` when it holds too much.
+    - ``is_change``: of models, which takes no tokens.
     - ``was_sent``: an instance may have begun to work. ``status``: of the answer; 0
       without one. ``seconds``: under a lease.
     """
@@ -58,14 +59,20 @@ class AnswerMeter:
         "_start",
         "_type",
         "ends",
+        "is_change",
         "seconds",
         "status",
         "was_sent",
     )
 
     def __init__(
-        self, route_name: str, grow: Callable[[int], None] = ignore_growth
+        self,
+        route_name: str,
+        grow: Callable[[int], None] = ignore_growth,
+        *,
+        is_change: bool = False,
     ) -> None:
+        self.is_change = is_change
         self.ends: list[bytes] = []
         self.seconds = 0.0
         self.status = 0
@@ -147,11 +154,13 @@ class AnswerMeter:
         A request without an answer had its prompt read, as far as is known. One that
         the instance refused used nothing. ``prompt_bytes``: called if it is needed.
         """
-        if self.is_refused:
+        if self.is_refused or self.is_change:
             return Tokens()
         figures = self._figures()
-        start = None if self._encoded else prompt_at_start(self._first())
-        is_open = figures.prompt is None and start is None
+        is_open, start = figures.prompt is None, None
+        if is_open and not self._encoded:
+            start = prompt_at_start(self._first())
+            is_open = start is None
         return count_tokens(
             figures,
             chunks=self._output() if figures.output is None else 0,

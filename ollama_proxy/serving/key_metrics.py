@@ -1,8 +1,11 @@
 """Define the metrics of keys: by name, of a bounded number of them."""
 
+from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from ollama_proxy.core.access.usage import UsageRow
 
@@ -12,57 +15,51 @@ KEYS_SHOWN: Final = 100
 OTHER_KEYS: Final = "other"
 """Label of all further keys."""
 
+_KEY = ("key",)
+_REQUESTS = "Requests of a key that were sent to an instance"
+_TOKENS = "Tokens of a key's requests, estimates included"
+_ESTIMATED = "Tokens of a key's requests that are estimates"
+_SECONDS = "How long instances worked on a key's requests"
+_REFUSED = "Requests that were refused for their key: 403 or 429"
 
-class KeyMetrics:
-    """Counts what keys used since the start; never by an id, a text or a model."""
+
+class KeyMetrics(Collector):
+    """Counts what keys used since the start; never by an id, a text or a model.
+
+    A request costs one addition: the metrics are made of the sums when they are asked.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._names: set[str] = set()
-        self._requests = Counter(
-            "ollama_proxy_key_requests",
-            "Requests of a key that were sent to an instance",
-            ("key",),
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "ollama_proxy_key_tokens",
-            "Tokens of a key's requests, estimates included",
-            ("key", "part"),
-            registry=registry,
-        )
-        self._estimated = Counter(
-            "ollama_proxy_key_tokens_estimated",
-            "Tokens of a key's requests that are estimates",
-            ("key",),
-            registry=registry,
-        )
-        self._seconds = Counter(
-            "ollama_proxy_key_instance_seconds",
-            "How long instances worked on a key's requests",
-            ("key",),
-            registry=registry,
-        )
-        self._refused = Counter(
-            "ollama_proxy_key_refused",
-            "Requests that were refused for their key: 403 or 429",
-            ("key",),
-            registry=registry,
-        )
+        self._sums: dict[str, UsageRow] = {}
+        registry.register(self)
 
     def observe(self, used: UsageRow) -> None:
         """Count what one request used."""
-        name = self._label(used.key_name)
-        self._requests.labels(name).inc(used.requests)
-        self._tokens.labels(name, "prompt").inc(used.prompt_tokens)
-        self._tokens.labels(name, "output").inc(used.output_tokens)
-        self._estimated.labels(name).inc(used.estimated)
-        self._seconds.labels(name).inc(used.seconds)
-        self._refused.labels(name).inc(used.refused)
+        name = used.key_name
+        before = self._sums.get(name)
+        if before is None and len(self._sums) >= KEYS_SHOWN:
+            name = OTHER_KEYS
+            before = self._sums.get(name)
+        self._sums[name] = used if before is None else before.plus(used)
 
-    def _label(self, name: str) -> str:
-        if name in self._names:
-            return name
-        if len(self._names) >= KEYS_SHOWN:
-            return OTHER_KEYS
-        self._names.add(name)
-        return name
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the metrics as they are now; called for each scrape."""
+        requests = _counter("requests", _REQUESTS)
+        tokens = CounterMetricFamily(
+            "ollama_proxy_key_tokens", _TOKENS, labels=("key", "part")
+        )
+        estimated = _counter("tokens_estimated", _ESTIMATED)
+        seconds = _counter("instance_seconds", _SECONDS)
+        refused = _counter("refused", _REFUSED)
+        for name, used in self._sums.items():
+            requests.add_metric((name,), used.requests)
+            tokens.add_metric((name, "prompt"), used.prompt_tokens)
+            tokens.add_metric((name, "output"), used.output_tokens)
+            estimated.add_metric((name,), used.estimated)
+            seconds.add_metric((name,), used.seconds)
+            refused.add_metric((name,), used.refused)
+        yield from (requests, tokens, estimated, seconds, refused)
+
+
+def _counter(name: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"ollama_proxy_key_{name}", text, labels=_KEY)

@@ -8,7 +8,6 @@ import asyncio
 
 from ollama_proxy.core.access.route_classes import WORK, RouteClass, route_class
 from ollama_proxy.core.access.token_estimate import BYTES_A_TOKEN, work_of
-from ollama_proxy.core.access.token_figures import Tokens
 from ollama_proxy.core.body_look import look
 from ollama_proxy.core.ollama.body_model import model_in_form, model_in_json
 from ollama_proxy.gateway.usage_book import UsageBook
@@ -23,12 +22,13 @@ def begin_metering(context: RequestContext) -> AnswerMeter | None:
 
     None if it has no key, or only reads: nothing is counted then.
     """
-    if context.caller.key is None or _class_of(context) not in WORK:
+    if context.caller.key is None or (needed := _class_of(context)) not in WORK:
         return None
     if context.meter is None:
         permit = context.permit
         grow = permit.grow if permit is not None else ignore_growth
-        context.meter = AnswerMeter(context.route.name, grow)
+        is_change = needed is RouteClass.WRITE
+        context.meter = AnswerMeter(context.route.name, grow, is_change=is_change)
     context.meter.start(asyncio.get_running_loop().time())
     return context.meter
 
@@ -48,11 +48,11 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
         if permit is not None:
             permit.settle(None, None)
         return
-    model = permit.work.model if permit is not None else ""
-    model = model or _model_of(context) or meter.model
-    tokens = Tokens()
-    if _class_of(context) is not RouteClass.WRITE:
-        tokens = meter.tokens(lambda: _prompt_bytes(context))
+    model = meter.model  # the one that was run, whatever the body repeats
+    if not model and permit is not None:
+        model = permit.work.model
+    model = model or _model_of(context)
+    tokens = meter.tokens(lambda: _prompt_bytes(context))
     if permit is not None and meter.is_refused:
         permit.settle(None, None)
     elif permit is not None:

@@ -236,15 +236,31 @@ def test_a_store_that_is_full_loses_nothing_that_fits_and_bounds_the_rest(
 async def test_days_of_long_ago_are_forgotten_once_an_hour() -> None:
     rig = Rig()
     rig.serve()
-    rig.book.flush()
     rig.book.start()
-    await asyncio.sleep(1)
-    rig.clock.date += DAYS_KEPT * 86_400
-    await asyncio.sleep(STANDARD.usage_flush_s * 3)
-    assert len(rig.rows(days=DAYS_KEPT * 2)) == 1
-    rig.clock.moment += 3601
     await asyncio.sleep(STANDARD.usage_flush_s * 2)
-    assert rig.rows(days=DAYS_KEPT * 2) == []
+    rig.clock.date += DAYS_KEPT * 86_400
+    rig.serve()
+    await asyncio.sleep(STANDARD.usage_flush_s * 2)
+    assert len(rig.rows(days=DAYS_KEPT * 2)) == 2
+    rig.clock.moment += 3601
+    rig.serve()
+    await asyncio.sleep(STANDARD.usage_flush_s * 2)
+    assert len(rig.rows(days=DAYS_KEPT * 2)) == 1
+    await rig.book.aclose()
+
+
+@in_virtual_time
+async def test_a_store_that_is_full_is_tried_again_until_it_is_not() -> None:
+    rig = Rig()
+    rig.store.is_full = True
+    rig.book.start()
+    rig.serve()
+    with capture_logs() as logs:
+        await asyncio.sleep(STANDARD.usage_flush_s * 3.5)
+    assert [line["event"] for line in logs] == ["usage.unwritten"] * 3
+    rig.store.is_full = False
+    await asyncio.sleep(STANDARD.usage_flush_s * 2)
+    assert rig.store.writes == [1]
     await rig.book.aclose()
 
 

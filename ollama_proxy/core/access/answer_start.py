@@ -13,6 +13,12 @@ _DATA = b"data:"
 _INNER = (b'"message":', b'"response":')
 
 
+class _Named(msgspec.Struct):
+    """Holds the model that an answer names."""
+
+    model: str = ""
+
+
 class _Usage(msgspec.Struct):
     """Holds the tokens that the beginning of a message names."""
 
@@ -49,7 +55,10 @@ def prompt_at_start(start: bytes) -> int | None:
 def model_at_start(start: bytes) -> str:
     """Return the model that an answer names, as its request did; "" if it doesn't."""
     text = _first_object(start)
-    model = model_in_json(text)
+    try:
+        model: str | None = msgspec.json.decode(text, type=_Named).model
+    except UNREADABLE:
+        model = model_in_json(text)  # its end is not here
     for name in _INNER:
         if not model and name in text:
             model = model_in_json(text.partition(name)[2])
