@@ -238,3 +238,30 @@ async def test_an_offer_without_a_price_wakes_nothing_for_a_budget(
 
         assert (status, proxy.state) == (429, "cold")
         assert b"the price of the offer 'local' is not known" in told
+
+
+@WAYS
+@pytest.mark.parametrize("path", ["/api/generate", "/api/pull"])
+async def test_the_time_of_a_request_is_paid_by_its_key_and_not_by_the_waker(
+    tmp_path: Path, way: str, path: str
+) -> None:
+    rights = Rights(routes=ROUTES, budget_day=10**9)
+    callers, backend = Callers(waker=rights, ci=rights), PricedBackend(3600.0)
+    async with running_proxy(tmp_path, backend=backend, identify=callers) as proxy:
+        spending = proxy.parts.gateway.limits.spending
+        async with proxy.session.post(
+            f"{proxy.url}/api/generate", json=generate(), headers=bearer("waker")
+        ) as reply:
+            assert reply.status == 503
+        await proxy.until(lambda: proxy.state == "ready")
+        delayed = {"X-Simulator-Fault": "delay=0.4"}
+        body = generate(stream=False) if path == "/api/generate" else {"model": "new"}
+        status, _ = await ask(proxy, path, body, way, **delayed)
+        assert status == 200
+        await proxy.stop()
+        (ci, _), (waker, _) = (
+            spending.totals(callers.keys[name]) for name in ("ci", "waker")
+        )
+
+    assert 400_000 <= ci < 60 * 10**6
+    assert waker > 0
