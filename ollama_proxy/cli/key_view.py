@@ -41,6 +41,8 @@ def key_table(key: dict[str, Any]) -> RenderableType:
     table.add_row("may", Text(_may(key)))
     table.add_row("models", Text(_models(key)))
     table.add_row("limits", Text(", ".join(_limits(key)) or "none"))
+    if used := _used(key.get("used") or {}):
+        table.add_row("used", Text(", ".join(used)))
     if key["max_hold"] is not None:
         table.add_row("waits", Text(f"up to {key['max_hold']:g} s for an instance"))
     table.add_row("priority", Text(str(key["priority"])))
@@ -49,6 +51,20 @@ def key_table(key: dict[str, Any]) -> RenderableType:
     if key["former_until"] is not None:
         table.add_row("old text", Text(f"is taken until {key['former_until']}"))
     return table
+
+
+def _used(used: dict[str, Any]) -> list[str]:
+    """Return what a key uses now, in words: what it has limits for, and requests."""
+    words = []
+    if (in_flight := used.get("in_flight")) is not None:
+        words.append(f"{in_flight} requests in progress")
+    if (tokens := used.get("tokens_today")) is not None:
+        words.append(f"{tokens} tokens today")
+    if (day := used.get("spent_today")) is not None:
+        words.append(f"{day:.2f} spent today")
+    if (month := used.get("spent_this_month")) is not None:
+        words.append(f"{month:.2f} spent this month")
+    return words
 
 
 def key_words(key: dict[str, Any]) -> str:

@@ -195,6 +195,7 @@ def _own_routes(
         gateway.keyring,
         gateway.changes,
         shared.clock,
+        gateway.limits,
         partial(are_keys_needed, settings, gateway.keyring),
     )
     orders = PoolOrders(pools, status, gateway.audit, gateway.paid)

@@ -197,8 +197,16 @@ class KeyLimits:
         return 0 if meter is None else meter.in_flight
 
     def tokens_today(self, key: KeyId) -> int:
-        """Return what a key has used and reserved today, as its limit counts it."""
+        """Return what a key has used and reserved today, as far as it is in memory."""
         return self._book.total(key, TOKENS, utc_day(self._clock.wall()))
+
+    def tokens_of(self, key: Key) -> int | None:
+        """Return what a key has used and reserved today, as its limit counts it.
+
+        None without such a limit. Raises `StoreError`.
+        """
+        account = self._account(key)
+        return None if account is None else account.total
 
     def note_answer(self, work: Work, output_tokens: int) -> None:
         """Remember how long an answer was."""

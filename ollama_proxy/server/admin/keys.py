@@ -16,6 +16,8 @@ from ollama_proxy.gateway.key_changes import (
     KeyConsentError,
     UnknownKeyError,
 )
+from ollama_proxy.gateway.key_limits import KeyLimits
+from ollama_proxy.gateway.key_use import use_body
 from ollama_proxy.gateway.key_view import key_body
 from ollama_proxy.gateway.key_words import KeyFaultsError, shown
 from ollama_proxy.gateway.keyring import Keyring
@@ -65,10 +67,12 @@ class KeyOrders:
         keyring: Keyring,
         changes: KeyChanges,
         clock: Clock,
+        limits: KeyLimits,
         are_needed: Callable[[], bool],
     ) -> None:
         self._are_needed = are_needed
         self._keyring = keyring
+        self._limits = limits
         self._changes = changes
         self._clock = clock
 
@@ -97,8 +101,9 @@ class KeyOrders:
 
     @_refusing
     async def show(self, request: web.Request) -> web.Response:
-        """Return one key."""
-        return json_answer(self._body(self._changes.named(_name(request))))
+        """Return one key, and what it uses now."""
+        key = self._changes.named(_name(request))
+        return json_answer({**self._body(key), "used": use_body(self._limits, key)})
 
     @_refusing
     async def make(self, request: web.Request) -> web.Response:

@@ -85,6 +85,7 @@ def test_every_option_is_shown_again(keys: Keys) -> None:
         "llama3*, qwen3:*",
         "60 requests a minute, 5 at once, 100000 tokens a day, 5/day, 60/month",
         "up to 300 s for an instance",
+        "0 requests in progress, 0 tokens today, 0.00 spent today",
     ):
         assert part in words
 

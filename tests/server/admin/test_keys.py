@@ -45,6 +45,7 @@ async def test_a_key_is_made_and_its_text_is_in_that_answer_alone(
         assert key_id_of(text) == made["id"]
         assert (made["name"], made["rpm"], made["source"]) == ("laptop", 5, "store")
         assert listed == (200, {"keys": [made], "next": None})
+        assert shown[1].pop("used")["in_flight"] == 0
         assert shown == (200, made)
         assert proxy.parts.gateway.keyring.find(text) is not None
 
