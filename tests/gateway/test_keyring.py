@@ -10,7 +10,7 @@ from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import Key, KeyId, KeyStanding, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.gateway.key_text import digest_of, key_text
-from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.keyring import LONGEST_TEXT, Keyring
 from ollama_proxy.store.memory import MemoryStore
 from tests.gateway.rig import FullStore, SetClock
 
@@ -165,10 +165,19 @@ def test_a_file_may_have_keys_of_any_form(ring: Keyring) -> None:
 
     assert ring.find(CHOSEN) == of_file()
     assert ring.find(TEXT) == laptop()
-    assert ring.find("x" * 1_000_000) is None
     assert {key.name for key in ring} == {"laptop", "chat-ui"}
     assert ring.is_of_file(of_file())
     assert not ring.is_of_file(laptop())
+
+
+def test_a_text_that_is_longer_than_any_key_is_not_even_digested(
+    ring: Keyring,
+) -> None:
+    longest, longer = "x" * LONGEST_TEXT, "x" * (LONGEST_TEXT + 1)
+    ring.use_file([of_file(longest), replace(of_file(longer), name="b")])
+
+    assert ring.find(longest) is not None
+    assert ring.find(longer) is None
 
 
 def test_a_key_that_left_the_file_or_has_another_text_there_ends(
