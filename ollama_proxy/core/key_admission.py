@@ -98,7 +98,9 @@ def _of_work(facts: Facts, key: Key, needed: RouteClass) -> Plan:
         named = [fields.model_name]
     hidden = (name for name in named if name and not may_use_model(globs, name))
     model = next(hidden, named[0])
-    return Admit(work_of(facts.route, needed, model, facts.body.head))  # (h)
+    if key.rights.tokens_per_day is None:  # (h)
+        return Admit(Work(needed, model))
+    return Admit(work_of(facts.route, needed, model, facts.body.head))
 
 
 def _of_read(facts: Facts, key: Key) -> Plan | None:
