@@ -87,7 +87,7 @@ class PoolServices:
 
     def note_retry(self, context: RequestContext) -> None:
         """Take in that a request is asked again: after a 503, or by another server."""
-        is_demand = context.takes_slot and context.caller.may_wake
+        is_demand = context.takes_slot and context.may_wake
         if is_demand and context.only is None:
             self.pool.note_refused(context.arrival)
 
