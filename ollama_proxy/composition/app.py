@@ -298,6 +298,7 @@ def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator
             await parts.gateway.usage.aclose()
             await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
         await parts.gateway.tasks.aclose()
+        parts.gateway.usage.flush()
         parts.gateway.limits.close()
         await parts.relay.aclose()
         await parts.probing.close()

@@ -14,7 +14,9 @@ import pytest
 from ollama_proxy.core.access.keys import KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.usage import BY_ALL, NO_MODEL, UsageRow
+from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.simulator.server import Manners
+from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import HAS_FAST_PATH, RunningProxy, running_proxy
@@ -69,14 +71,21 @@ both_servers = pytest.mark.parametrize(
 
 @contextlib.asynccontextmanager
 async def metered(
-    folder: Path, *, fast: bool = False, is_awake: bool = True, **manners: Any
+    folder: Path,
+    *,
+    fast: bool = False,
+    is_awake: bool = True,
+    is_gateway: bool = False,
+    hold: HoldPolicy | None = None,
+    **manners: Any,
 ) -> AsyncIterator[tuple[RunningProxy, InProcessBackend]]:
     """Run a proxy whose callers have keys, in front of a simulator."""
-    backend = InProcessBackend(Manners(**manners))
+    backend = InProcessBackend(Manners(**manners), is_gateway=is_gateway)
     async with running_proxy(
         folder,
         backend=backend,
         identify=Callers(laptop=ALL, phone=ALL),
+        hold=hold,
         OLLAMA_PROXY_FAST_PATH=str(fast).lower(),
     ) as proxy:
         if is_awake:
@@ -291,6 +300,49 @@ async def test_a_request_that_waited_counts_what_was_done_for_it(
     assert figures(row) == (1, 1, SIZE, 0)
     told = json.loads(answer.splitlines()[-1])
     assert (told["prompt_eval_count"], told["eval_count"]) == (1, SIZE)
+
+
+async def test_a_stream_that_heartbeats_began_is_counted_as_any_other(
+    tmp_path: Path,
+) -> None:
+    beating = HoldPolicy(max_hold_s=60.0, silent_s=0.02, beat_s=0.02)
+    async with metered(tmp_path, is_awake=False, hold=beating) as (proxy, backend):
+        backend.boot_s = 0.3
+        status, answer = await ask(proxy, "/api/chat", NATIVE_CHAT, Prefer="wait=60")
+        row = await the_row(proxy)
+
+    assert status == 200
+    assert answer.startswith(b" "), answer  # a heartbeat
+    assert figures(row) == (1, 1, SIZE, 0)
+
+
+@both_servers
+async def test_an_answer_that_passes_a_gateway_is_counted_as_any_other(
+    tmp_path: Path, *, fast: bool
+) -> None:
+    async with metered(tmp_path, fast=fast, is_gateway=True) as (proxy, _):
+        await ask(proxy, "/api/chat", NATIVE_CHAT)
+        row = await the_row(proxy)
+
+    assert figures(row) == (1, 1, SIZE, 0)
+
+
+@both_servers
+async def test_a_stream_that_the_end_of_the_proxy_cuts_is_on_record(
+    tmp_path: Path, *, fast: bool
+) -> None:
+    body = CHAT | {"options": {"num_predict": 1000}}
+    async with metered(tmp_path, fast=fast, rate=50.0) as (proxy, _):
+        session = aiohttp.ClientSession()
+        reply = await session.post(f"{proxy.url}/api/chat", json=body, headers=KEY)
+        await reply.content.readany()
+    await session.close()
+    with contextlib.closing(SqliteStore(tmp_path)) as store:
+        (row,) = store.usage("", None, BY_ALL)
+
+    assert row.requests == 1
+    assert row.output_tokens >= 1
+    assert row.estimated == row.prompt_tokens + row.output_tokens
 
 
 async def test_a_body_that_is_too_long_to_keep_is_counted_by_its_model(
