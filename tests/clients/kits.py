@@ -94,13 +94,19 @@ class LangChainKit:
 class OpenAIKit:
     """OpenAI's, which repeats nothing here: a test wants to see the first answer."""
 
+    def __init__(self, key: str = "x") -> None:
+        self._key = key
+
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         return (openai.APIError, httpx.HTTPError)
 
     def _client(self, url: str, headers: Headers) -> "openai.AsyncOpenAI":
         return openai.AsyncOpenAI(
-            base_url=f"{url}/v1", api_key="x", max_retries=0, default_headers=headers
+            base_url=f"{url}/v1",
+            api_key=self._key,
+            max_retries=0,
+            default_headers=headers,
         )
 
     async def stream(self, url: str, headers: Headers) -> AsyncGenerator[str, None]:
@@ -120,13 +126,16 @@ class OpenAIKit:
 class AnthropicKit:
     """Anthropic's, which repeats nothing here either."""
 
+    def __init__(self, key: str = "x") -> None:
+        self._key = key
+
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         return (anthropic.APIError, httpx.HTTPError)
 
     def _client(self, url: str, headers: Headers) -> "anthropic.AsyncAnthropic":
         return anthropic.AsyncAnthropic(
-            base_url=url, api_key="x", max_retries=0, default_headers=headers
+            base_url=url, api_key=self._key, max_retries=0, default_headers=headers
         )
 
     async def stream(self, url: str, headers: Headers) -> AsyncGenerator[str, None]:
