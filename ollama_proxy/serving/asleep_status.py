@@ -13,7 +13,11 @@ _HINT = (
 )
 _COMING = "the key {!r} may wait for it, though it may not start one itself"
 _LATER_S = 60
-_LEAVING = frozenset({State.READY, State.DRAINING, State.STOPPING})
+_WHAT = {
+    State.READY: "no instance that is up can serve it now",
+    State.DRAINING: "the instance is about to stop",
+    State.STOPPING: "the instance is about to stop",
+}
 
 
 def told_asleep(
@@ -29,7 +33,7 @@ def told_asleep(
         return waiting._replace(message=f"{problem}; {_HINT.format(key)}")
     if state is State.STARTING:
         return waiting._replace(message=f"{waiting.message}; {_COMING.format(key)}")
-    what = "the instance is about to stop" if state in _LEAVING else "no instance is up"
+    what = _WHAT.get(state, "no instance is up")
     return ProvisioningStatus(
         status=ASLEEP,
         message=f"{what}, and {_HINT.format(key)}",

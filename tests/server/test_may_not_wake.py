@@ -187,7 +187,11 @@ async def test_its_stream_yields_and_anothers_keeps(
             f"{proxy.url}/api/generate", json=generate(), headers=headers(way, name)
         ) as answer:
             await answer.content.readline()
+            status = await proxy.status()
             seen[name] = (record(proxy).keeping, record(proxy).yielding)
+            assert status["in_flight"] == 1
+            assert (status["idle_for_s"] is None) == (name == "ann")
+            assert (status["stops_in_s"] is None) == (name == "ann")
 
     assert seen == {"ci": (0, 1), "ann": (1, 0)}
 

@@ -12,6 +12,7 @@ import pytest
 
 from ollama_proxy.core.access.keys import KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.core.access.usage import BY_ALL
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
@@ -102,6 +103,9 @@ async def test_a_hidden_model_is_refused_by_name_and_wakes_nothing(
     assert fields["X-Ollama-Proxy"] == "right"
     assert proxy.state == "cold"
     assert in_flight(proxy) == 0
+    await proxy.until(lambda: bool(proxy.parts.gateway.usage.usage(1, None, BY_ALL)))
+    (row,) = proxy.parts.gateway.usage.usage(1, None, BY_ALL)
+    assert (row.requests, row.refused) == (0, 1)
 
 
 @WAYS
