@@ -24,6 +24,7 @@ from ollama_proxy.base.terminal_text import shown_json, shown_values
 REQUEST_RELAYED: Final = "request.relayed"
 REQUEST_ANSWERED: Final = "request.answered"
 REQUEST_ABANDONED: Final = "request.abandoned"
+REQUEST_INTERRUPTED: Final = "request.interrupted"
 REQUEST_REFUSED: Final = "request.refused"
 INSTANCE_TRANSITION: Final = "instance.transition"
 OFFER_PASSED_OVER: Final = "offer.passed_over"

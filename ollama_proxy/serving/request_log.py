@@ -12,7 +12,11 @@ from ollama_proxy.serving.cold_answers import json_reply
 from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.request_context import RequestContext
 
-_EVENTS = {"relayed": log.REQUEST_RELAYED, "abandoned": log.REQUEST_ABANDONED}
+_EVENTS = {
+    "relayed": log.REQUEST_RELAYED,
+    "abandoned": log.REQUEST_ABANDONED,
+    "interrupted": log.REQUEST_INTERRUPTED,
+}
 
 
 def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) -> None:
