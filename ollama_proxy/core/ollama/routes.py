@@ -171,6 +171,11 @@ def known_paths() -> list[str]:
     return list(_EXACT)
 
 
+def is_own_path(path: str) -> bool:
+    """Tell whether a raw path is that of an endpoint of the proxy itself."""
+    return path in _ADMIN or path.startswith(_ORDERS)
+
+
 def classify(method: str, path: str) -> Route:
     """Return the route of a request; ``path`` is raw and has no query.
 
@@ -180,7 +185,7 @@ def classify(method: str, path: str) -> Route:
     route = _NAMED.get((path, method))
     if route is not None or path in _EXACT:
         return route or _named(method, path)
-    if path in _ADMIN or path.startswith(_ORDERS):
+    if is_own_path(path):
         name = path if path in _ADMIN else _ORDERS
         return Route(Kind.ADMIN, ColdAnswer.NOT_FOUND, name=name)
     family = family_of(path)

@@ -11,6 +11,9 @@ from typing import Final, TypeAlias
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from ollama_proxy.core.ollama.routes import is_own_path
+from ollama_proxy.server.raw_target import raw_path
+
 ExpectHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 DEEPEST_ROUTE: Final = 32
@@ -32,11 +35,21 @@ class Dispatcher(web.UrlDispatcher):
     async def resolve(self, request: web.Request) -> web.UrlMappingMatchInfo:
         """Return the route of a request, and what its pattern has found."""
         is_deep = request.rel_url.path_safe.count("/") > DEEPEST_ROUTE
-        if is_deep and self._any_path is not None:
+        if (is_deep or _is_encoded(request)) and self._any_path is not None:
             match, _ = await self._any_path.resolve(request)
             if match is not None:
                 return match
         return await super().resolve(request)
+
+
+def _is_encoded(request: web.Request) -> bool:
+    """Tell whether a path could be one of ours only once it is decoded.
+
+    Access is judged by the path as it was written: ``/%2d/keys`` is no order then, so
+    it may be none here. Ollama's routes all have one handler.
+    """
+    path = raw_path(request)
+    return "%" in path and not is_own_path(path)
 
 
 def application(

@@ -188,6 +188,50 @@ async def test_a_fault_is_told_before_the_first_key_asks(tmp_path: Path) -> None
     assert status == 400
 
 
+DISGUISES = [
+    "/%2d/keys",
+    "/%2D/keys",
+    "/-%2fkeys",
+    "/%2d%2fkeys",
+    "//-/keys",
+    "/./-/keys",
+    "/x/../-/keys",
+    "/x/%2e%2e/-/keys",
+    "/-/%6beys",
+    "/-/./keys",
+    "/-;x/keys",
+    "/\\-/keys",
+    "http://127.0.0.1/%2d/keys",
+    "http://127.0.0.1/-/keys",
+    "http://127.0.0.1/x/../-/keys",
+]
+
+
+@pytest.mark.parametrize("target", DISGUISES)
+@pytest.mark.parametrize("has_key", [False, True])
+async def test_no_way_to_write_its_path_makes_a_key_without_the_right(
+    tmp_path: Path, target: str, has_key: bool
+) -> None:
+    """A client's key with every right but `admin` is no order's, and none neither."""
+    async with running_proxy(tmp_path) as proxy:
+        sent = ""
+        if has_key:
+            words = {"name": "client", "routes": "chat,embed,read,write,jobs"}
+            _, made = await ask(proxy, "POST", body=words)
+            sent = f"Authorization: Bearer {made['key']}\r\n"
+        count = len(proxy.parts.gateway.keyring)
+        for method in ("POST", "GET"):
+            answer = await proxy.raw(
+                f"{method} {target}?yes=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n{sent}"
+                "Connection: close\r\nContent-Type: application/json\r\n"
+                'Content-Length: 12\r\n\r\n{"name":"x"}'.encode()
+            )
+            assert answer[9:10] in {b"3", b"4", b"5"}, answer
+            assert b'"keys"' not in answer
+
+        assert len(proxy.parts.gateway.keyring) == count
+
+
 async def test_many_keys_are_listed_a_page_at_a_time(tmp_path: Path) -> None:
     async with running_proxy(tmp_path) as proxy:
         proxy.store._db.execute("PRAGMA synchronous = OFF")

@@ -54,6 +54,29 @@ async def test_a_method_that_a_known_path_does_not_have_goes_to_the_rest(
     assert await handler_of(dispatcher, "POST", "/known") is anything
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/%2d/keys",
+        "/%2D/keys",
+        "/-%2fkeys",
+        "/%2e/../-/keys",
+        "/%73tatus",
+    ],
+)
+async def test_an_order_is_one_by_its_path_as_it_was_written(
+    dispatcher: Dispatcher, path: str
+) -> None:
+    """Access was judged by that path: as Ollama's, which anyone may ask for."""
+    dispatcher.add_route("GET", "/-/keys", known)
+    dispatcher.add_route("GET", "/-/keys/{name}", known)
+    dispatcher.add_route("GET", "/status", known)
+
+    assert await handler_of(dispatcher, "GET", path) is anything
+    assert await handler_of(dispatcher, "GET", "/-/keys/a%40b") is known
+    assert await handler_of(dispatcher, "GET", "/-/%6beys") is known
+
+
 async def test_two_hundred_thousand_slashes_stall_nobody(
     dispatcher: Dispatcher,
 ) -> None:
