@@ -28,6 +28,7 @@ LARGE: Final = 4200
 
 _KEPT = 16
 _END_BYTES = 64 * 1024
+_LEAST_BYTES = 512  # figures take up to some 300 bytes, in chunks of any size
 _START_BYTES = 4096
 _SSE = "text/event-stream"
 _STREAMS = frozenset({"application/x-ndjson", _SSE})
@@ -121,17 +122,31 @@ class AnswerMeter:
         """Count the held chunks, and let go of all but the last."""
         ends = self.ends
         if not self._start and ends:
-            self._start = ends[0][:_START_BYTES]
-        first = _first_kept(ends)
-        self._chunks += first
-        if self._type in _STREAMS:
-            self._grow(self._chunks + len(ends) - first)
-        else:
-            self._size += sum(map(len, ends[:first]))
+            self._start = _unframed(ends[0])[:_START_BYTES]
+        is_stream = self._type in _STREAMS
+        if is_stream:
+            self._grow(self._chunks + len(ends))
+        kept = sum(map(len, ends[-_KEPT:]))
+        if kept < _LEAST_BYTES:
+            self._join()
+            return
+        first = max(len(ends) - _KEPT, 0) if kept < _END_BYTES else _first_kept(ends)
+        self._drop(first, 0 if is_stream else sum(map(len, ends[:first])))
         del ends[:first]
         if len(ends[0]) > _END_BYTES:  # a larger one is alone
-            self._size += len(ends[0]) - _END_BYTES
+            self._drop(0, len(ends[0]) - _END_BYTES)
             ends[0] = _unframed(ends[0])[-_END_BYTES:]
+
+    def _join(self) -> None:
+        """Make one chunk of many that are a few bytes each."""
+        joined = b"".join(map(_unframed, self.ends))
+        self._drop(len(self.ends) - 1, max(len(joined) - _LEAST_BYTES, 0))
+        self.ends[:] = [joined[-_LEAST_BYTES:]]
+
+    def _drop(self, chunks: int, size: int) -> None:
+        """Count what is no longer held."""
+        self._chunks += chunks
+        self._size += size
 
     @property
     def is_success(self) -> bool:
@@ -185,7 +200,7 @@ class AnswerMeter:
 
     def _first(self) -> bytes:
         if self._start:
-            return _unframed(self._start)
+            return self._start
         return _unframed(self.ends[0]) if self.ends else b""
 
 

@@ -14,6 +14,7 @@ from ollama_proxy.core.ollama.activity import NO_USE
 from ollama_proxy.serving.answer_meter import AnswerMeter, ignore_growth
 from ollama_proxy.serving.client_writer import Asked, ClientWriter, StartedResponse
 from ollama_proxy.serving.metered_writer import MeteredWriter
+from tests.core.access.test_token_figures import ANTHROPIC, OPENAI, RESPONSES
 
 DONE = {"done": True, "done_reason": "stop"}
 FIGURES = {"prompt_eval_count": 26, "eval_count": 298}
@@ -58,7 +59,7 @@ def test_the_figures_of_the_last_chunk_count(tokens: int) -> None:
     assert meter.tokens(lambda: 400) == Tokens(26, 298)
 
 
-@pytest.mark.parametrize("size", [20, 100, 5000, 70_000])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 20, 60, 100, 5000, 70_000])
 def test_an_answer_may_arrive_in_pieces_of_any_size(size: int) -> None:
     meter = metered()
     for piece in pieces_of(TOKEN * 3000 + LAST, size):
@@ -214,10 +215,11 @@ def test_the_writer_of_a_key_meters_both_ways_of_writing(*, in_chunks: bool) -> 
     assert writer.last.endswith(LAST)
 
 
-def test_figures_split_over_framed_chunks_are_joined() -> None:
+@pytest.mark.parametrize("size", [1, 2, 9, 60])
+def test_figures_split_over_framed_chunks_are_joined(size: int) -> None:
     meter = metered()
     _, writer = writers(meter)
-    for piece in pieces_of(TOKEN * 5 + LAST, 60):
+    for piece in pieces_of(TOKEN * 5 + LAST, size):
         writer.write_chunk(framed(piece))
 
     assert meter.tokens(lambda: 0) == Tokens(26, 298)
@@ -237,3 +239,41 @@ def test_a_metered_chunk_costs_little_more() -> None:
         costs.append(best)
 
     assert (costs[1] - costs[0]) * 1e9 < 250
+
+
+@pytest.mark.parametrize("size", [1, 5, 30])
+def test_small_pieces_are_counted_one_by_one(size: int) -> None:
+    meter = metered()
+    meter.take([b"a" * size] * 1000)
+
+    assert meter.tokens(lambda: 0).output == 1000
+    assert sum(map(len, meter.ends)) < 4096
+
+
+@pytest.mark.parametrize("size", [1, 30, 5000, 100_000])
+def test_the_bytes_of_an_answer_at_once_are_counted_whatever_its_pieces(
+    size: int,
+) -> None:
+    meter = metered("application/json", "/v1/audio/transcriptions")
+    meter.take([b"a" * size] * 200)
+
+    assert meter.tokens(lambda: 0).output == size * 200 // 4
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 100, 600])
+@pytest.mark.parametrize(
+    ("route", "end"),
+    [
+        ("/v1/chat/completions", OPENAI),
+        ("/v1/responses", RESPONSES),
+        ("/v1/messages", ANTHROPIC),
+    ],
+)
+def test_events_may_arrive_in_pieces_of_any_size(
+    route: str, end: bytes, size: int
+) -> None:
+    meter = metered(SSE, route)
+    for piece in pieces_of(b'data: {"delta":"a"}\n\n' * 300 + end, size):
+        meter.take([piece])
+
+    assert meter.tokens(lambda: 0) == Tokens(26, 298)

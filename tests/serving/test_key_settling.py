@@ -392,3 +392,13 @@ async def test_usage_outlives_the_proxy(tmp_path: Path) -> None:
         (row,) = rows(proxy)
 
     assert figures(row) == (1, 1, SIZE, 0)
+
+
+async def test_many_requests_at_once_add_up(tmp_path: Path) -> None:
+    async with metered(tmp_path, fast=HAS_FAST_PATH) as (proxy, _):
+        bodies = [NATIVE_CHAT | {"options": {"num_predict": n}} for n in range(1, 101)]
+        await asyncio.gather(*(ask(proxy, "/api/chat", body) for body in bodies))
+        await proxy.until(lambda: sum(row.requests for row in rows(proxy)) == 100)
+        (row,) = rows(proxy)
+
+    assert figures(row) == (100, 100, 5050, 0)
