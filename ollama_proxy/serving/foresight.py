@@ -160,6 +160,6 @@ def _idle_s(controller: Controller) -> float:
 
 def _no_price(offer: Offer) -> str:
     return (
-        f"the price of the offer {offer.name!r} is not known; set price_per_hour of"
-        " that offer"
+        f"the price of the offer {offer.name!r} is not known; set its price_per_hour"
+        " (in the environment: …_PRICE_PER_HOUR)"
     )

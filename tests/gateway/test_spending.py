@@ -334,6 +334,18 @@ def test_parallel_requests_exceed_a_budget_by_the_time_of_one(count: int) -> Non
     assert 10**6 <= rig.spent(key) <= 10**6 + 1000 * longest_s
 
 
+def test_an_instance_that_is_started_for_waiting_requests_may_exceed_a_budget() -> None:
+    rig = Rig()
+    key = rig.key(budget_day=100_000)
+    rig.launched()
+    permit = rig.begin(key)  # an instance is ready, so it does not wake by itself
+    permit.wish("default")  # but has no free slot
+    rig.launched(TWO)
+
+    assert rig.spent(key) == 60_000 + 700_000
+    assert rig.refusal(key).reason is RefusalReason.MONEY
+
+
 def test_an_offer_without_a_price_refuses_keys_with_a_budget_alone() -> None:
     rig = Rig()
     rig.prices.next = Forecast(unpriced="the price of the offer 'gpu' is not known")

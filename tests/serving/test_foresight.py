@@ -150,7 +150,8 @@ async def test_an_offer_without_a_price_is_named_with_what_to_set() -> None:
     rig = Rig(PricedCloud(per_hour=None), budget_day=1)
 
     assert rig.forecast().unpriced == (
-        "the price of the offer 'fake' is not known; set price_per_hour of that offer"
+        "the price of the offer 'fake' is not known; set its price_per_hour"
+        " (in the environment: …_PRICE_PER_HOUR)"
     )
     await rig.aclose()
 

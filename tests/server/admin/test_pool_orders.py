@@ -183,6 +183,6 @@ async def test_an_order_of_a_key_with_a_budget_needs_a_price(tmp_path: Path) -> 
     ) as proxy:
         status, body = await order(proxy, "/-/wake")
         assert status == 429
-        assert "set price_per_hour" in body["error"]
+        assert "set its price_per_hour" in body["error"]
         caller = spender()
         assert (await order(proxy, "/-/wake"))[0] == 200
