@@ -7,7 +7,7 @@ server, which decides by the same rules.
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
@@ -15,17 +15,14 @@ from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.ollama.routes import Family, Kind, Route, classify
+from ollama_proxy.core.ollama.routes import Kind, Route, classify
 from ollama_proxy.core.plans import (
     Admit,
     Choose,
     Deny,
-    Gather,
     Observe,
     Plan,
-    Read,
     Relay,
-    Seek,
     Unavailable,
     Wait,
 )
@@ -33,6 +30,7 @@ from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.fast import response as client_response
 from ollama_proxy.server.fast.connection import ClientConnection
+from ollama_proxy.server.fast.own_answers import Encoded, OwnAnswers
 from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
 from ollama_proxy.serving.interruptions import interruption_reply, take_interruption
@@ -43,15 +41,7 @@ from ollama_proxy.serving.request_context import RequestContext, Stage, draw_req
 from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
 
-_MORE = Relay | Observe | Read | Choose | Seek | Gather | Wait | Admit
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
-
-
-class Encoded(NamedTuple):
-    """Holds an answer of our own, as bytes."""
-
-    status: int
-    data: bytes
 
 
 class FastPath:
@@ -63,6 +53,7 @@ class FastPath:
         self._services = services
         self._access = access
         self._clock = clock
+        self._answers = OwnAnswers(clock)
 
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
         """Answer a request or begin to relay it; False leaves it to aiohttp."""
@@ -95,7 +86,7 @@ class FastPath:
             caller=Caller(facts.peer),
         )
         if isinstance(told, Reply):
-            return self._send(client, context, self._encoded(context, told))
+            return self._send(client, context, self._answers.encoded(context, told))
         context.identify(told)
         context.may_wait_s = pools.first.hold.held_s(told)
         if request.sent:
@@ -129,10 +120,10 @@ class FastPath:
                     return True
                 answer = self._unserved(context, left_s)
             else:
-                answer = self._answer(context, plan)
+                answer = self._answers.answer(context, plan)
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
-            answer = self._encoded(context, failed)
+            answer = self._answers.encoded(context, failed)
         return answer is not None and self._send(client, context, answer, begun_at)
 
     def _decide(self, context: RequestContext) -> Plan:
@@ -178,10 +169,10 @@ class FastPath:
                 context.abandon()
                 self._note(context, 0, begun_at)
                 raise
-            answer = self._encoded(context, interruption_reply(context))
+            answer = self._answers.encoded(context, interruption_reply(context))
         except Exception as error:
             failed = failure(client, context, error, has_begun=False)
-            answer = self._encoded(context, failed)
+            answer = self._answers.encoded(context, failed)
         finally:
             self._services.active.end(context)
         if answer is not None:
@@ -197,14 +188,6 @@ class FastPath:
         context.abandon()
         return False
 
-    def _answer(self, context: RequestContext, plan: Plan) -> Encoded | None:
-        """Return an answer without an instance; None if there is more to do."""
-        if isinstance(plan, Unavailable):
-            return self._unavailable(context, plan)
-        if isinstance(plan, _MORE):
-            return None
-        return self._encoded(context, context.served.replies.reply(context, plan))
-
     def _unserved(self, context: RequestContext, left_s: float) -> Encoded | None:
         """Return the 503 of a request that may not wait for the launch.
 
@@ -215,20 +198,7 @@ class FastPath:
             return None
         self._services.metrics.wait.observe(context.wait_s)
         context.served.note_retry(context)
-        return self._unavailable(context, Unavailable(context.problem))
-
-    def _unavailable(self, context: RequestContext, plan: Unavailable) -> Encoded:
-        """Return the 503, as bytes that are remembered: many ask again and again."""
-        family, date = context.route.family, int(self._clock.wall())
-        told_id = context.request_id if family is Family.ANTHROPIC else ""
-        status = context.served.replies.unavailable(context, plan)
-        encode = client_response.encode_provisioning_reply
-        return Encoded(503, encode(family, status, told_id, date))
-
-    def _encoded(self, context: RequestContext, reply: Reply) -> Encoded:
-        date = self._clock.wall()
-        data = client_response.encoded(reply, context.method, date)
-        return Encoded(reply.status, data)
+        return self._answers.unavailable(context, Unavailable(context.problem))
 
     def _send(
         self,
@@ -334,11 +304,11 @@ class FastPath:
         except asyncio.CancelledError:
             if response_relay.response is not None or not take_interruption(context):
                 raise
-            answer = self._encoded(context, interruption_reply(context))
+            answer = self._answers.encoded(context, interruption_reply(context))
         except Exception as error:
             has_begun = response_relay.response is not None
             failed = failure(client, context, error, has_begun=has_begun)
-            answer = self._encoded(context, failed)
+            answer = self._answers.encoded(context, failed)
         if answer is None:
             return None
         client.send(answer.data)
@@ -350,7 +320,7 @@ class FastPath:
         if context.route.counts_as_use and not error.arrived:
             context.served.note_retry(context)
             return None  # aiohttp's server sends it again
-        return self._answer(context, decide(context, context.served.fleet))
+        return self._answers.answer(context, decide(context, context.served.fleet))
 
     def _note(
         self, context: RequestContext, status: int, begun_at: float | None
