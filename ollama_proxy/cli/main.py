@@ -26,6 +26,7 @@ from ollama_proxy.base.standard_streams import (
 from ollama_proxy.cli.commands.check import check, healthcheck
 from ollama_proxy.cli.commands.deployment import delete, deploy
 from ollama_proxy.cli.commands.instance import abandon, start, status, stop, wake
+from ollama_proxy.cli.commands.journal import journal
 from ollama_proxy.cli.commands.keys import keys
 from ollama_proxy.cli.commands.plan import plan
 from ollama_proxy.cli.commands.pulls import pulls
@@ -45,7 +46,7 @@ app = typer.Typer(
     help="Ollama on :11434, on a machine that exists only while somebody uses it.",
 )
 for _command in (
-    *(serve, status, wake, start, stop, abandon, pulls, plan, usage),
+    *(serve, status, wake, start, stop, abandon, pulls, plan, journal, usage),
     *(deploy, delete, sweep, check, healthcheck),
 ):
     app.command()(_command)

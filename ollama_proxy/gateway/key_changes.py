@@ -92,12 +92,15 @@ class KeyChanges:
 
     def named(self, name: str) -> Key:
         """Return the key with a name, or an id. Raises `UnknownKeyError`."""
-        key = self._keyring.by_name(name) or self._keyring.by_id(KeyId(name))
+        key = self._known_as(name)
         if key is None:
             told = "that text" if is_like_key(name) else shown(name)
             message = f"no key is named {told}; see `ollama-proxy key list`"
             raise UnknownKeyError(message)
         return key
+
+    def _known_as(self, name: str) -> Key | None:
+        return self._keyring.by_name(name) or self._keyring.by_id(KeyId(name))
 
     def make(
         self, words: Mapping[str, object], caller: Caller, *, yes: bool = False
@@ -114,7 +117,7 @@ class KeyChanges:
             faults.append("disabled: a new key is enabled; disable it afterwards")
         if (fault := name_fault(name)) is not None:
             faults.insert(0, fault)
-        elif (held := self._keyring.by_name(str(name))) is not None:
+        elif (held := self._known_as(str(name))) is not None:
             faults.insert(0, self._taken_words(held))
         if faults:
             raise KeyFaultsError(faults)

@@ -89,7 +89,7 @@ def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
     told = [line.strip("│ ") for line in done.stdout.split("Commands")[1].splitlines()]
 
     assert [re.sub(" {2,}", ": ", line) for line in told if ".  " not in line][
-        1:15
+        1:16
     ] == [
         "serve: Serve until a signal ends it.",
         "status: Show what the running proxy is doing.",
@@ -103,6 +103,7 @@ def test_help_tells_of_each_command_in_the_order_of_their_use() -> None:
         "pulls: List the pulls that run without their client, or end one.",
         "plan: Show how many instances each pool wants now, and what it would start"
         " or stop.",
+        "journal: List the last changes of state and the last orders, newest first.",
         "usage: Show what keys used: requests, tokens, seconds, refusals.",
         "deploy: Make, once, what launches only start: the app that runs IMAGE.",
         "delete: Delete everything of this deployment in its cloud.",

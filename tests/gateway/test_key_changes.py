@@ -173,6 +173,8 @@ def test_a_key_is_named_by_its_id_too(rig: Rig) -> None:
     key, _ = rig.changes.make({"name": "laptop"}, BY_TOKEN)
 
     assert rig.changes.named(key.id) == key
+    with pytest.raises(KeyFaultsError, match="there is a key 'laptop' already"):
+        rig.changes.make({"name": key.id}, BY_TOKEN)
 
 
 def test_an_unknown_key_is_named_unless_it_is_a_text(rig: Rig) -> None:
