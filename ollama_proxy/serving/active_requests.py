@@ -11,6 +11,9 @@ from typing import Any
 from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.serving.request_context import RequestContext
 
+_Ending = tuple[str, asyncio.Task[Any] | None]
+"""Why a key has ended, in words for its clients, and the task that ended it."""
+
 
 class ActiveRequests:
     """Holds the requests in progress, in the order of their arrival.
@@ -21,6 +24,7 @@ class ActiveRequests:
     def __init__(self) -> None:
         # By identity, since the contexts of two requests may have equal contents.
         self._tasks: dict[int, tuple[RequestContext, asyncio.Task[Any] | None]] = {}
+        self._to_interrupt: dict[KeyId, _Ending] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -46,17 +50,24 @@ class ActiveRequests:
 
         The request that is being served right now is spared: it gave the order.
         """
-        loop, current = asyncio.get_running_loop(), asyncio.current_task()
-        # A request whose access was checked just before has a task that starts in the
-        # loop's next turn, and is registered when this is called.
-        loop.call_soon(self._interrupt, key_id, message, current)
+        if not self._to_interrupt:
+            asyncio.get_running_loop().call_soon(self._interrupt_all)
+        self._to_interrupt[key_id] = (message, asyncio.current_task())
 
-    def _interrupt(
-        self, key_id: KeyId, message: str, spared: asyncio.Task[Any] | None
-    ) -> None:
+    def _interrupt_all(self) -> None:
+        """End the requests of every key that has ended: a file may lose thousands."""
+        ended, self._to_interrupt = self._to_interrupt, {}
+        self._interrupt(ended)
+        # Of a request whose access was checked just before its key ended, the task
+        # begins in this turn of the loop, and registers the request.
+        asyncio.get_running_loop().call_soon(self._interrupt, ended)
+
+    def _interrupt(self, ended: dict[KeyId, _Ending]) -> None:
         for context, task in list(self._tasks.values()):
             key = context.caller.key
-            is_meant = key is not None and key.id == key_id and task is not spared
-            if task is not None and is_meant and not context.interrupted_by:
+            if key is None or task is None or context.interrupted_by:
+                continue
+            message, spared = ended.get(key.id, ("", None))
+            if message and task is not spared:
                 context.interrupted_by = message
                 task.cancel()

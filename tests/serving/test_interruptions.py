@@ -70,6 +70,17 @@ async def test_the_requests_of_a_key_are_interrupted_and_no_others() -> None:
     tasks["none"].cancel()
 
 
+async def test_several_keys_that_end_at_once_leave_no_request_of_theirs() -> None:
+    requests = Requests()
+    early = requests.begin("early", request(X))
+    requests.active.interrupt(X, "gone")
+    late = requests.begin("late", request(Y))  # begins to run after the first look
+    requests.active.interrupt(Y, "off")
+    await asyncio.wait({early, late}, timeout=5.0)
+
+    assert requests.told == {"early": "gone", "late": "off"}
+
+
 async def test_the_request_that_gives_the_order_is_spared() -> None:
     requests = Requests()
     other = requests.begin("other", request(X))
