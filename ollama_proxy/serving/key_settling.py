@@ -79,8 +79,9 @@ def _model_of(context: RequestContext) -> str:
         return fields.model_name
     if context.body.encoding:
         return ""
-    read = model_in_json if context.route.takes_json else model_in_form
-    return read(context.body.head) or ""
+    head = context.body.head
+    read = model_in_form if head.startswith(b"--") else model_in_json
+    return read(head) or ""
 
 
 def _prompt_bytes(context: RequestContext) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.access.keys import KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.usage import BY_ALL, NO_MODEL, UsageRow
@@ -19,6 +20,8 @@ from ollama_proxy.simulator.server import Manners
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
+from tests.fakes.raw_upstream import raw_upstream
+from tests.fakes.raw_upstream import reply as reply_of
 from tests.proxy import HAS_FAST_PATH, RunningProxy, running_proxy
 
 KEY = bearer("laptop")
@@ -361,6 +364,54 @@ async def test_a_body_that_is_too_long_to_keep_is_counted_by_its_model(
 
     assert row.model == TINY
     assert figures(row) == (1, 1, SIZE, 0)
+
+
+@both_servers
+async def test_a_sound_counts_by_its_words_and_its_form_names_the_model(
+    tmp_path: Path, *, fast: bool
+) -> None:
+    form = aiohttp.FormData()
+    form.add_field("model", "tiny")
+    form.add_field("file", b"\0" * 50_000, filename="a.wav")
+    async with metered(tmp_path, fast=fast) as (proxy, _):
+        async with proxy.session.post(
+            f"{proxy.url}/v1/audio/transcriptions", data=form, headers=KEY
+        ) as reply:
+            answer = await reply.read()
+        row = await the_row(proxy)
+
+    assert row.model == TINY
+    assert figures(row) == (1, 1500, len(answer) // 4, 1500 + len(answer) // 4)
+
+
+@both_servers
+async def test_a_route_of_the_owners_own_counts_what_it_says_it_used(
+    tmp_path: Path, *, fast: bool
+) -> None:
+    answer = b'{"results":[],"usage":{"prompt_tokens":26,"completion_tokens":2}}'
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1000)
+        writer.write(reply_of(answer, b"Content-Type: application/json"))
+
+    async with (
+        raw_upstream(script) as upstream,
+        running_proxy(
+            tmp_path,
+            backend=StaticBackend(upstream.url),
+            identify=Callers(laptop=ALL),
+            OLLAMA_PROXY_FAST_PATH=str(fast).lower(),
+            OLLAMA_PROXY_EXTRA_ROUTES="POST /v1/rerank",
+        ) as proxy,
+    ):
+        await proxy.wake()
+        assert (await ask(proxy, "/v1/rerank", {"model": "rr"}))[0] == 200
+        row = await the_row(proxy)
+
+    assert row.model == "rr:latest"
+    assert figures(row) == (1, 26, 2, 0)
 
 
 async def test_two_keys_at_once_have_a_row_each_and_their_metrics(
