@@ -54,8 +54,10 @@ class OpenedKeys:
 def open_keys(settings: Settings, store: Store, clock: Clock) -> OpenedKeys:
     """Return the keys. Raises `StartupError` for a file that can't be used."""
     keyring, path = Keyring(store, clock), settings.keys_file
-    file = None if path is None else KeyFileWatch(path, keyring, clock)
-    return OpenedKeys(keyring, file)
+    if path is None:
+        return OpenedKeys(keyring, None)
+    audit = Audit(store, clock)
+    return OpenedKeys(keyring, KeyFileWatch(path, keyring, clock, audit))
 
 
 def build_gateway(

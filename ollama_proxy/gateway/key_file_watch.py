@@ -1,6 +1,7 @@
 """Take the keys of a file, and take them again when it changes."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError, StoreError
-from ollama_proxy.core.access.keys import Key
+from ollama_proxy.core.access.keys import Caller, Key
+from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.key_file import KeyFileError, read_key_file
 from ollama_proxy.gateway.key_words import Dates
 from ollama_proxy.gateway.keyring import Keyring
@@ -39,7 +41,10 @@ class KeyFileWatch:
     and `problem` says why. Raises `StartupError` if it can't be used at the start.
     """
 
-    def __init__(self, path: Path, keyring: Keyring, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, keyring: Keyring, clock: Clock, audit: Audit
+    ) -> None:
+        self._audit = audit
         self._path = path
         self._keyring = keyring
         self._clock = clock
@@ -115,9 +120,12 @@ class KeyFileWatch:
         except KeyFileError as error:
             self._fault = str(error)
             return
+        detail = _change_words(self._held.keys, held.keys)
         self._fault, self._held = "", held
         self._take()
         self._log.info(log.KEYS_FILE_READ, **self.body())
+        if detail:
+            self._audit.note(Caller(), "keys file", str(self._path), detail)
 
     def _take(self) -> None:
         """Have the keyring take the keys whose name no stored key has."""
@@ -151,3 +159,17 @@ class KeyFileWatch:
     @property
     def _dates(self) -> Dates:
         return Dates(self._clock, is_of_file=True)
+
+
+def _change_words(before: Iterable[Key], after: Iterable[Key]) -> str:
+    """Return which keys of a file are new, changed or gone, for the audit."""
+    old, new = ({key.name: key for key in keys} for keys in (before, after))
+    changed = [name for name in new if name in old and new[name] != old[name]]
+    found = {
+        "added": [name for name in new if name not in old],
+        "changed": changed,
+        "removed": [name for name in old if name not in new],
+    }
+    return "; ".join(
+        f"{what} {', '.join(names)}" for what, names in found.items() if names
+    )

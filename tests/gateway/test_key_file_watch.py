@@ -8,6 +8,7 @@ import pytest
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import Key, KeyId, KeyStanding
+from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.key_file_watch import KeyFileWatch
 from ollama_proxy.gateway.key_text import digest_of
 from ollama_proxy.gateway.keyring import Keyring
@@ -36,7 +37,8 @@ class Rig:
         fresh.replace(self.path)
 
     def watch(self) -> KeyFileWatch:
-        return KeyFileWatch(self.path, self.keyring, self.clock)
+        audit = Audit(self.store, self.clock)
+        return KeyFileWatch(self.path, self.keyring, self.clock, audit)
 
     def takes(self, *texts: str) -> list[bool]:
         return [self.keyring.find(text) is not None for text in texts]
@@ -97,6 +99,21 @@ async def test_a_changed_file_is_read_again_once_it_stays_as_it_is(rig: Rig) -> 
 
     assert rig.takes(ONE, TWO) == [False, True]
     assert rig.ended == ["laptop"]
+
+
+async def test_a_changed_file_leaves_a_line_of_the_audit(rig: Rig) -> None:
+    rig.write(table("laptop", ONE) + table("gone", "x" * 3 + ONE))
+    watch = rig.watch()
+    assert rig.store.audit() == []
+    rig.write(table("laptop", ONE, "rpm = 60") + table("desk", TWO))
+    await settle(watch)
+    line = rig.store.audit()[0]
+
+    assert (line.action, line.target) == ("keys file", str(rig.path))
+    assert line.detail == "added desk; changed laptop; removed gone"
+    rig.path.touch()
+    await settle(watch)
+    assert rig.store.audit() == [line]
 
 
 async def test_a_file_that_is_written_in_place_is_read_when_it_is_whole(

@@ -36,6 +36,6 @@ def transition_words(line: dict[str, Any]) -> str:
 def audit_words(line: dict[str, Any]) -> str:
     """Return an order in one line: ``key add laptop, by root from 10.0.0.7``."""
     words = f"{line['action']} {line['target']}".strip()
-    giver = line["caller"] or "anybody"
-    words += f", by {giver} from {line['address'] or 'unknown'}"
+    if line["caller"] or line["address"]:  # not so of a file that was changed
+        words += f", by {line['caller'] or 'anybody'} from {line['address']}"
     return f"{words}: {line['detail']}" if line["detail"] else words

@@ -37,8 +37,14 @@ def test_an_order_is_one_line_with_who_gave_it() -> None:
     given = "by root from 10.0.0.7"
 
     assert audit_words(ORDER) == f"key add laptop (0123abcd), {given}: rpm 60"
-    bare = {"action": "sweep", "target": "", "detail": "", "caller": "", "address": ""}
-    assert audit_words(ORDER | bare) == "sweep, by anybody from unknown"
+    bare = {"action": "sweep", "target": "", "detail": "", "caller": ""}
+    assert audit_words(ORDER | bare) == "sweep, by anybody from 10.0.0.7"
+
+
+def test_a_changed_file_of_keys_is_one_line_without_anybody() -> None:
+    file = {"action": "keys file", "target": "/keys.toml", "caller": "", "address": ""}
+
+    assert audit_words(ORDER | file) == "keys file /keys.toml: rpm 60"
 
 
 def test_it_lists_changes_and_orders_the_newest_first(tmp_path: Path) -> None:
