@@ -293,3 +293,76 @@ async def test_an_answer_that_is_whole_at_once_gets_401(tmp_path: Path) -> None:
             assert reply.status == 401
             assert await reply.json() == {"error": "the key 'x' was removed"}
         assert proxy.parts.pool.in_flight == 0
+
+
+BLOB = f"/api/blobs/sha256:{'0' * 64}"
+SILENT = [
+    ("POST", "/api/generate", generate()),
+    ("POST", "/api/generate", generate(keep_alive=0, prompt="")),
+    ("POST", "/api/chat", CHAT),
+    ("POST", "/api/embed", {"model": "m", "input": "x"}),
+    ("POST", "/v1/embeddings", {"model": "m", "input": "x"}),
+    ("POST", "/v1/completions", {"model": "m", "prompt": "x"}),
+    ("POST", "/v1/responses", {"model": "m", "input": "x"}),
+    ("POST", "/v1/messages", CHAT),
+    ("POST", "/api/show", {"model": "m"}),
+    ("GET", "/v1/models/m", None),
+    ("GET", "/api/ps", None),
+    ("POST", "/api/create", {"model": "n", "from": "m"}),
+    ("POST", "/api/copy", {"source": "m", "destination": "n"}),
+    ("DELETE", "/api/delete", {"model": "m"}),
+    ("POST", "/api/push", {"model": "m"}),
+    ("POST", "/api/pull", {"model": "m"}),
+    ("POST", "/api/pull", {"model": "m", "stream": False}),
+    ("POST", BLOB, {}),
+    ("HEAD", BLOB, None),
+    ("POST", "/api/unheard-of", {"model": "m"}),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_whatever_waits_for_an_instance_that_is_silent_gets_401(
+    tmp_path: Path, way: str
+) -> None:
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the proxy leaves
+
+    async with (
+        raw_upstream(silent) as upstream,
+        running_proxy(
+            tmp_path,
+            backend=StaticBackend(upstream.url),
+            identify=callers(),
+            OLLAMA_PROXY_FAST_PATH=way,
+        ) as proxy,
+    ):
+        await proxy.until(lambda: proxy.state == "ready")
+        for method, path, body in SILENT:
+            asked = asyncio.ensure_future(
+                proxy.session.request(
+                    method, f"{proxy.url}{path}", json=body, headers=bearer("x")
+                )
+            )
+            before = len(upstream.heads)
+            await proxy.until(lambda n=before: len(upstream.heads) > n)  # type: ignore[misc]
+            end(proxy)
+            async with asyncio.timeout(WITHIN_S), await asked as reply:
+                told = await reply.text()
+                assert reply.status == 401, (path, body)
+                assert method == "HEAD" or "the key 'x' was removed" in told
+            await proxy.until(lambda: proxy.parts.pool.in_flight == 0)
+            await proxy.until(lambda: len(proxy.parts.active) == 0)
+        assert proxy.parts.budget.taken == 0
+
+
+async def test_a_wait_for_an_instance_that_wakes_none_gets_401(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, identify=callers()) as proxy:
+        asked = asyncio.ensure_future(
+            proxy.session.get(f"{proxy.url}/-/wait", headers=bearer("x"))
+        )
+        await proxy.until(lambda: len(proxy.parts.active) == 1)
+        await asyncio.sleep(0.05)
+        end(proxy)
+        async with asyncio.timeout(WITHIN_S), await asked as reply:
+            assert reply.status == 401
+            assert await reply.json() == {"error": "the key 'x' was removed"}
