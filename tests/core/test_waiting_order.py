@@ -82,6 +82,47 @@ def test_a_turn_is_by_key_and_its_priority_else_by_address() -> None:
     assert turn_of(Caller("10.0.0.1")) == Turn("10.0.0.1", 0)
 
 
+class Moment(float):
+    """A moment that counts how often any of its kind is compared."""
+
+    compared = 0
+
+    def __sub__(self, other: float) -> "Moment":
+        return Moment(float(self) - other)
+
+    def __lt__(self, other: float) -> bool:
+        Moment.compared += 1
+        return float(self) < float(other)
+
+    def __eq__(self, other: object) -> bool:
+        Moment.compared += 1
+        return isinstance(other, float) and float(self) == float(other)
+
+    __hash__ = float.__hash__
+
+
+@pytest.mark.parametrize("lines", [1, 100, 10_000])
+def test_an_arrival_or_a_slot_costs_the_same_with_ten_thousand_waiting(
+    lines: int,
+) -> None:
+    order = WaitingOrder[int]()
+    for number in range(10_000):
+        turn = Turn(str(number % lines), number % 3)
+        order.add(number, turn, Moment(number % 1000))
+    costs = []
+    for number in range(10_000, 10_100):
+        Moment.compared, now = 0, Moment(number)
+        with closing(order.in_order(now)) as items:
+            item = next(items)
+        order.serve(item, now)
+        order.add(number, Turn("another"), now)
+        order.discard(number)
+        costs.append(Moment.compared)
+
+    assert max(costs) <= 400
+    assert len(order) == 9_900
+
+
 @dataclass(slots=True)
 class NaiveOrder:
     """The same order, found by looking at everything each time."""
