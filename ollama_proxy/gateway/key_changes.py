@@ -25,10 +25,10 @@ from ollama_proxy.gateway.key_words import (
     is_like_key,
     name_fault,
     read_terms,
-    shown,
 )
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.recent_clients import RecentClient, RecentClients
+from ollama_proxy.gateway.right_words import shown
 
 MOST_KEYS: Final = 100_000
 """How many keys there may be; each takes some 1 KB of memory."""

@@ -26,9 +26,9 @@ from ollama_proxy.gateway.key_words import (
     is_like_key,
     name_fault,
     read_terms,
-    shown,
 )
 from ollama_proxy.gateway.keyring import LONGEST_TEXT
+from ollama_proxy.gateway.right_words import shown
 
 KEYS_FILE: Final = "OLLAMA_PROXY_KEYS_FILE"
 MOST_BYTES: Final = 1024 * 1024

@@ -19,8 +19,9 @@ from ollama_proxy.gateway.key_changes import (
 from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.key_use import use_body
 from ollama_proxy.gateway.key_view import key_body
-from ollama_proxy.gateway.key_words import KeyFaultsError, shown
+from ollama_proxy.gateway.key_words import KeyFaultsError
 from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.right_words import shown
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
 from ollama_proxy.server.caller import caller_of
 
