@@ -60,6 +60,11 @@ class LaunchMeter:
         reserved = cost(self._price, boot_s) + self._idle_cost
         self._hold = self._purses.reserve_anyway(key, reserved)
 
+    def booted(self, now: float) -> None:
+        """Reserve no more than idle time: the boot is over."""
+        self.charge(now)
+        self._hold.release(self._hold.amount - self._idle_cost, now)
+
     def enter(self, key: Key, reservation: Reservation, now: float) -> None:
         """Begin to share the cost with a request that is sent to the instance."""
         self.charge(now)

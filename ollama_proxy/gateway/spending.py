@@ -194,9 +194,12 @@ class Spending:
             meter.woken_by(waker, boot_s if is_new else 0.0)
             self._put_note(launch_id, _Note(waker.id))
 
-    def ready(self, pool: str) -> None:
+    def ready(self, launch_id: LaunchId, pool: str) -> None:
         """Take in that an instance serves: wishes of requests that ended are met."""
         self._last_wish.pop(pool, None)
+        meter = self._meters.get(launch_id)
+        if meter is not None:
+            meter.booted(self._clock.now())
 
     def gone(self, launch_id: LaunchId) -> None:
         """Take in that an instance is gone."""

@@ -144,8 +144,8 @@ class PoolForesight:
                 idle_s=_idle_s(controller),
                 is_new=is_new,
             )
-        if after.state is State.READY:
-            spending.ready(pool)
+            if after.state is State.READY:
+                spending.ready(after.launch_id, pool)
 
 
 def _dearest(controllers: Sequence[Controller]) -> int:

@@ -207,7 +207,7 @@ def test_a_wish_that_was_met_wakes_nothing_more() -> None:
     key = rig.key(budget_day=10**9)
     permit = rig.wake(key)
     permit.settle(None, None)
-    rig.spending.ready("default")
+    rig.spending.ready(ONE, "default")
     rig.spending.gone(ONE)
     before = rig.spent(key)
     rig.launched(TWO)
@@ -253,6 +253,18 @@ def test_a_request_that_would_wake_reserves_the_boot_and_the_idle_time() -> None
     rig.begin(key)
 
     assert rig.spent(key) == 700_000
+
+
+def test_an_instance_that_is_ready_reserves_idle_time_alone() -> None:
+    rig = Rig()
+    key = rig.key(budget_day=10**9)
+    permit = rig.wake(key)
+    permit.settle(None, None)
+    rig.pass_s(10.0)
+    assert rig.spent(key) == 700_000
+    rig.spending.ready(ONE, "default")
+
+    assert rig.spent(key) == 10_000 + 600_000
 
 
 def test_a_request_on_a_ready_instance_reserves_what_such_requests_take() -> None:
