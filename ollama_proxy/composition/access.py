@@ -15,6 +15,7 @@ from ollama_proxy.core.access.keys import Key
 from ollama_proxy.gateway.exposure import Exposure
 from ollama_proxy.gateway.key_gate import KeyGate, Keys
 from ollama_proxy.gateway.order_token import OrderToken
+from ollama_proxy.gateway.sessions import Sessions
 from ollama_proxy.server.access import AccessControl, AccessRule, Identify
 from ollama_proxy.server.foreign_hosts import ForeignHosts
 from ollama_proxy.store.ports import KeyStore
@@ -61,6 +62,7 @@ def build_access(
     door: Door,
     rules: Sequence[AccessRule] = (),
     identify: Identify | None = None,
+    sessions: Sessions | None = None,
     note_keyless: Callable[[str, str], None] | None = None,
     note_refused: Callable[[Key], None] | None = None,
 ) -> Access:
@@ -75,6 +77,7 @@ def build_access(
         is_needed=_IS_NEEDED[settings.auth],
         order_token=door.order_token,
         is_local=door.is_local,
+        sessions=sessions,
         note_keyless=note_keyless if settings.auth is AuthMode.AUTO else None,
         note_refused=note_refused,
     )

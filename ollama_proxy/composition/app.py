@@ -38,6 +38,7 @@ from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessRule, Identify
 from ollama_proxy.server.admin.handlers import AdminHandlers
 from ollama_proxy.server.admin.keys import KeyOrders
+from ollama_proxy.server.admin.login import LoginHandlers
 from ollama_proxy.server.admin.pool_orders import PoolOrders
 from ollama_proxy.server.admin.ready_wait import ReadyWait
 from ollama_proxy.server.admin.usage import UsageHandlers
@@ -143,6 +144,7 @@ def build_app(
         door=door,
         rules=access_rules,
         identify=identify,
+        sessions=gateway.sessions,
         note_keyless=gateway.clients.note,
         note_refused=gateway.usage.refuse,
     )
@@ -201,7 +203,8 @@ def _own_routes(
     orders = PoolOrders(pools, status, gateway.audit, gateway.paid)
     usage = UsageHandlers(gateway.usage, gateway.keyring)
     waits = ReadyWait(pools, ready)
-    groups = (own, orders, keys, usage, waits)
+    logins = LoginHandlers(gateway.keyring, gateway.sessions)
+    groups = (own, orders, keys, usage, waits, logins)
     return [route for group in groups for route in group.routes()]
 
 

@@ -17,6 +17,7 @@ from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.paid_orders import PaidOrders
 from ollama_proxy.gateway.recent_clients import RecentClients
+from ollama_proxy.gateway.sessions import Sessions
 from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.key_endings import KeyEndings, ended_words
@@ -35,6 +36,7 @@ class Gateway:
     clients: RecentClients
     usage: UsageBook
     file: KeyFileWatch | None
+    sessions: Sessions
     tasks: TaskOwner
 
     def start(self) -> None:
@@ -71,6 +73,8 @@ def build_gateway(
 ) -> Gateway:
     """Return the gateway; nothing runs yet. ``observe``: sees what keys use."""
     keyring, audit = keys.keyring, Audit(store, clock)
+    sessions = Sessions(clock)
+    keyring.on_ended(sessions.end_of_key)
     clients = RecentClients(clock)
     refused = clients if settings.auth is AuthMode.AUTO else None
     spending = Spending(store, clock, keyring.by_id)
@@ -83,6 +87,7 @@ def build_gateway(
         clients,
         UsageBook(store, clock, observe, timing=timing),
         keys.file,
+        sessions,
         TaskOwner(),
     )
 

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason, decide_route
 from ollama_proxy.core.access.facts import AccessFacts
-from ollama_proxy.core.access.keys import Caller, Key
+from ollama_proxy.core.access.keys import Caller, Key, KeyId
+from ollama_proxy.core.access.own_page import is_of_own_page
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.access.route_classes import RouteClass, route_class
 from ollama_proxy.core.http.reply import Reply
@@ -18,6 +19,7 @@ from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.gateway.credentials import ORDER_PREFIX, credential_of
 from ollama_proxy.gateway.key_text import KEY_PREFIX
 from ollama_proxy.gateway.order_token import OrderToken
+from ollama_proxy.gateway.sessions import Sessions
 
 _NO_KEY, _FORBIDDEN = 401, 403
 _OPEN_ORDERS = frozenset({"/-/wake", "/-/stop"})
@@ -31,6 +33,8 @@ _HOW_TO_ASK: Final = (
     "this proxy needs a key, sent as `Authorization: Bearer KEY`, `x-api-key` or the"
     " password of a login; its owner makes one with `ollama-proxy key add NAME`"
 )
+_NO_SESSION: Final = "this session is over; log in again"
+_OTHER_PAGE: Final = "a session is for the proxy's own page, and another page asks"
 _SEVERAL: Final = "the request carries several keys; send one"
 _ORDERS_ALONE: Final = (
     "the order token is for orders and for reading; make a key with `ollama-proxy key"
@@ -49,6 +53,9 @@ class Keys(Protocol):
     def find(self, text: str) -> Key | None:
         """Return the key that has this text; None if none has."""
 
+    def by_id(self, key_id: KeyId) -> Key | None:
+        """Return the key with this id, as it is now; None if it is gone."""
+
 
 class KeyGate:
     """Returns the caller of each request, or its refusal.
@@ -57,8 +64,8 @@ class KeyGate:
     ``note_keyless`` is called with the address and user agent of each request that a
     first key would have refused; ``note_refused`` with the key of each request that
     lacks a right. ``order_token``: None: only keys give orders.
-    ``is_local``: only this machine can connect; without keys, its programs may then
-    wake and stop instances.
+    ``sessions``: of the page. ``is_local``: only this machine can connect; without
+    keys, its programs may then wake and stop instances.
     """
 
     def __init__(
@@ -69,9 +76,11 @@ class KeyGate:
         is_needed: bool | None = None,
         order_token: OrderToken | None = None,
         is_local: bool = False,
+        sessions: Sessions | None = None,
         note_keyless: Callable[[str, str], None] | None = None,
         note_refused: Callable[[Key], None] | None = None,
     ) -> None:
+        self._sessions = sessions
         self._note_keyless = note_keyless
         self._note_refused = note_refused
         self._keys = keys
@@ -108,12 +117,20 @@ class KeyGate:
             return caller
         if is_order and self._is_open_order(facts):
             return self._giver_of_open_order(facts)
+        return self._by_credential(facts, needed)
+
+    def _by_credential(
+        self, facts: AccessFacts, needed: RouteClass
+    ) -> Caller | KeyRefusal:
         found = credential_of(facts.sent)
         if found.is_ambiguous:
             return _no_key(_SEVERAL)
-        if not found.text:
-            return _no_key(_HOW_TO_ORDER if is_order else _HOW_TO_ASK)
-        return self._by_text(facts, found.text, needed)
+        if found.text:
+            return self._by_text(facts, found.text, needed)
+        if found.session:
+            return self._by_session(facts, found.session, needed)
+        is_order = needed is RouteClass.ADMIN
+        return _no_key(_HOW_TO_ORDER if is_order else _HOW_TO_ASK)
 
     def _by_text(
         self, facts: AccessFacts, text: str, needed: RouteClass
@@ -126,11 +143,36 @@ class KeyGate:
         key = self._keys.find(text)
         if key is None:
             return _no_key(_unknown(text))
+        return self._by_key(facts, key, needed, is_own_page=False)
+
+    def _by_session(
+        self, facts: AccessFacts, session: str, needed: RouteClass
+    ) -> Caller | KeyRefusal:
+        """Judge a request of a browser that has a session.
+
+        Another page can have the browser send it, too.
+        """
+        if not _is_of_own_page(facts):
+            return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, _OTHER_PAGE)
+        key = self._key_of_session(session)
+        if key is None:
+            return _no_key(_NO_SESSION)
+        return self._by_key(facts, key, needed, is_own_page=True)
+
+    def _key_of_session(self, session: str) -> Key | None:
+        key_id = self._sessions.key_of(session) if self._sessions is not None else None
+        return None if key_id is None else self._keys.by_id(key_id)
+
+    def _by_key(
+        self, facts: AccessFacts, key: Key, needed: RouteClass, *, is_own_page: bool
+    ) -> Caller | KeyRefusal:
+        """Judge a request by its key, whatever it was sent as."""
         if facts.kind is Kind.ADMIN and _is_admin(key):
             needed = RouteClass.ADMIN  # orders include what is read of them
         refusal = decide_route(key, needed, self._clock.now())
         if refusal is None:
-            return Caller(facts.peer, key, is_admin=_is_admin(key))
+            is_admin = _is_admin(key)
+            return Caller(facts.peer, key, is_admin=is_admin, is_own_page=is_own_page)
         if refusal.is_of_valid_key and self._note_refused is not None:
             self._note_refused(key)
         return refusal
@@ -139,8 +181,13 @@ class KeyGate:
         """Return the caller of a request that needs no key; one may be there."""
         if not facts.sent or facts.kind is not Kind.ADMIN:
             return Caller(facts.peer)
-        text = credential_of(facts.sent).text
-        return Caller(facts.peer, is_admin=bool(text) and self._may_order(text))
+        found = credential_of(facts.sent)
+        if found.text:
+            return Caller(facts.peer, is_admin=self._may_order(found.text))
+        key = self._key_of_session(found.session) if found.session else None
+        if key is None or not _is_of_own_page(facts) or not self._may(key):
+            return Caller(facts.peer)
+        return Caller(facts.peer, is_admin=True, is_own_page=True)
 
     def _giver_of_open_order(self, facts: AccessFacts) -> Caller:
         """Return the caller of an order that needs no key, with the one it has."""
@@ -153,8 +200,10 @@ class KeyGate:
         if self._is_order_token(text):
             return True
         key = self._keys.find(text)
-        if key is None:
-            return False
+        return key is not None and self._may(key)
+
+    def _may(self, key: Key) -> bool:
+        """Tell whether a key gives orders now."""
         return decide_route(key, RouteClass.ADMIN, self._clock.now()) is None
 
     def _is_order_token(self, text: str) -> bool:
@@ -181,6 +230,10 @@ def is_forwarded(facts: AccessFacts) -> bool:
     return any(
         name in _FORWARDED or name.startswith(_FORWARDED_BEGINNING) for name in names
     )
+
+
+def _is_of_own_page(facts: AccessFacts) -> bool:
+    return is_of_own_page(facts.method, facts.origin, facts.host, facts.headers)
 
 
 def _unknown(text: str) -> str:

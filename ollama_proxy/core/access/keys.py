@@ -107,14 +107,21 @@ class Caller:
     """Identifies the sender of a request: its key or order token, and its address.
 
     ``key``: None if none was needed, or if it was the order token. ``is_admin``: it may
-    give orders and see what others do.
+    give orders and see what others do. ``is_own_page``: the proxy's own page asks, in a
+    session of that key.
     """
 
-    __slots__ = ("address", "is_admin", "key")
+    __slots__ = ("address", "is_admin", "is_own_page", "key")
 
     def __init__(
-        self, address: str = "", key: Key | None = None, *, is_admin: bool = False
+        self,
+        address: str = "",
+        key: Key | None = None,
+        *,
+        is_admin: bool = False,
+        is_own_page: bool = False,
     ) -> None:
+        self.is_own_page = is_own_page
         self.address = address
         self.key = key
         self.is_admin = is_admin

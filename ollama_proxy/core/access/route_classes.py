@@ -5,8 +5,16 @@ from enum import StrEnum
 from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
 
 _EMBED = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
-_OPEN = frozenset({"/", "/healthz"})
-_OPEN_METHODS = frozenset({"GET", "HEAD"})
+_OPEN = frozenset(
+    {
+        ("GET", "/"),
+        ("HEAD", "/"),
+        ("GET", "/healthz"),
+        ("HEAD", "/healthz"),
+        ("POST", "/-/login"),
+        ("POST", "/-/logout"),
+    }
+)
 _READ_OF_OURS = frozenset({"/status", "/metrics", "/-/wait", "/-/usage"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _CHANGES_ACCOUNT = frozenset({"/api/signout", "/api/user/keys/:key"})
@@ -39,7 +47,7 @@ def route_class(method: str, path: str, route: Route) -> RouteClass | None:
     ``write``, since its effect is unknown; one that the owner listed is work like a
     chat.
     """
-    if path in _OPEN and method in _OPEN_METHODS:
+    if (method, path) in _OPEN:
         return None
     match route.kind:
         case Kind.INFERENCE:

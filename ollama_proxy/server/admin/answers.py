@@ -7,10 +7,16 @@ from multidict import CIMultiDict
 from ollama_proxy.core.access.decision import KeyRefusal
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.ollama.routes import Family
+from ollama_proxy.server.caller import caller_of
 
 
 def refuse_browsers(request: web.Request) -> None:
-    """Let no web page give orders: its requests carry an Origin, the CLI's don't."""
+    """Let no web page give orders but our own, in a session.
+
+    The requests of pages carry an Origin, those of commands don't.
+    """
+    if caller_of(request).is_own_page:
+        return
     if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
         raise web.HTTPForbidden(text="orders are not taken from web pages")
 

@@ -1,0 +1,110 @@
+"""Answer ``/-/login`` and ``/-/logout``: a page gets a session in place of its key."""
+
+import asyncio
+from http.cookies import SimpleCookie
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+from aiohttp import web
+
+from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
+from ollama_proxy.core.access.keys import KeyStanding
+from ollama_proxy.core.access.own_page import is_from_elsewhere
+from ollama_proxy.core.http.headers import media_type
+from ollama_proxy.gateway.credentials import SESSION_COOKIE, credential_of
+from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.gateway.sessions import SESSION_S, Sessions
+from ollama_proxy.server.admin.answers import json_answer, refused_order
+
+_LONGEST_BODY: Final = 4096
+_READ_S: Final = 10.0
+_BAD, _NO_KEY = 400, 401
+_FORM = "application/x-www-form-urlencoded"
+_HOW = 'send {"key": "op_…"} as JSON, or a form with the field key'
+
+
+class LoginHandlers:
+    """Begins and ends sessions; takes no orders from pages of others."""
+
+    def __init__(self, keyring: Keyring, sessions: Sessions) -> None:
+        self._keyring = keyring
+        self._sessions = sessions
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post("/-/login", self.login),
+            web.post("/-/logout", self.logout),
+        ]
+
+    async def login(self, request: web.Request) -> web.Response:
+        """Begin a session of the key in the body, and set its cookie."""
+        _refuse_other_pages(request)
+        text = await _key_in(request)
+        if not text:
+            return json_answer({"error": f"there is no key; {_HOW}"}, status=_BAD)
+        key = self._keyring.find(text)
+        if key is None:
+            message = "this proxy has no such key"
+            return refused_order(KeyRefusal(_NO_KEY, RefusalReason.KEY, message))
+        if (standing := self._keyring.standing(key)) is not KeyStanding.VALID:
+            message = f"the key {key.name!r} is {standing.value}; use another key"
+            return refused_order(KeyRefusal(_NO_KEY, RefusalReason.KEY, message))
+        response = json_answer({"name": key.name, "expires_in_s": SESSION_S})
+        session = self._sessions.begin(key)
+        _set_cookie(request, response, session, int(SESSION_S))
+        return response
+
+    async def logout(self, request: web.Request) -> web.Response:
+        """End the session of the request, and take its cookie away."""
+        _refuse_other_pages(request)
+        sent = [("cookie", value) for value in request.headers.getall("Cookie", ())]
+        if session := credential_of(sent).session:
+            self._sessions.end(session)
+        response = json_answer({"ended": bool(session)})
+        _set_cookie(request, response, "", 0)
+        return response
+
+
+def _refuse_other_pages(request: web.Request) -> None:
+    """Let no other page begin or end a session in a browser of somebody."""
+    headers = request.headers
+    if is_from_elsewhere(headers.get("Origin", ""), headers.get("Host", ""), headers):
+        raise web.HTTPForbidden(text="sessions are not for pages of other origins")
+
+
+async def _key_in(request: web.Request) -> str:
+    """Return the key in a body of JSON or of a form; "" if there is none."""
+    try:
+        async with asyncio.timeout(_READ_S):
+            body = await request.content.read(_LONGEST_BODY + 1)
+            while len(body) <= _LONGEST_BODY and not request.content.at_eof():
+                body += await request.content.read(_LONGEST_BODY + 1)
+    except TimeoutError:
+        return ""
+    if len(body) > _LONGEST_BODY:
+        return ""
+    if media_type(request.headers) == _FORM:
+        fields = parse_qs(body.decode("latin-1"), max_num_fields=10)
+        return fields.get("key", [""])[0]
+    try:
+        said: Any = msgspec.json.decode(body)
+    except ValueError:
+        return ""
+    found = said.get("key") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _set_cookie(
+    request: web.Request, response: web.Response, value: str, age_s: int
+) -> None:
+    """Set the cookie of a session: for this very site, and for no script."""
+    cookie: SimpleCookie = SimpleCookie()
+    cookie[SESSION_COOKIE] = value
+    morsel = cookie[SESSION_COOKIE]
+    morsel["path"], morsel["max-age"] = "/", str(age_s)
+    morsel["httponly"], morsel["samesite"] = True, "Strict"
+    if request.secure:
+        morsel["secure"] = True
+    response.headers["Set-Cookie"] = morsel.OutputString()
