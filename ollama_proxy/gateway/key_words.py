@@ -19,6 +19,7 @@ from ollama_proxy.gateway.right_words import RIGHT_WORDS, is_none, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LONGEST_LIFE_S = 100 * 365 * 86_400.0
+_EARLIEST = 1.0  # a file may have a date long ago, and before the year 1 there is none
 
 
 class KeyFaultsError(ProxyError):
@@ -62,7 +63,7 @@ class Dates:
         is_past = left_s < 1.0 and not self.is_of_file
         if is_past or left_s >= _LONGEST_LIFE_S:
             raise ValueError(f"{shown(text)} is not in the years to come; {self._how}")
-        return self.clock.now() + left_s
+        return max(_EARLIEST, self.clock.now() + left_s)
 
     def _length(self, text: object) -> float:
         if self.is_of_file:

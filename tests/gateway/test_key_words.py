@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_proxy.core.access.keys import DEFAULT_ROUTES, Rights
+from ollama_proxy.core.access.keys import DEFAULT_ROUTES, Key, KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.gateway.key_view import key_body
 from ollama_proxy.gateway.key_words import (
     TERM_WORDS,
     Dates,
@@ -141,6 +142,11 @@ def test_a_file_names_dates_since_it_is_read_again_and_again() -> None:
     past, faults = read({"expires": "2027-01-14"}, is_of_file=True)
     assert faults == []
     assert past.expires_at == NOW - 32 * 3600.0
+    for date in ("0001-01-01", "0001-01-01T00:00:00+14:00", "1969-12-31"):
+        terms, faults = read({"expires": date}, is_of_file=True)
+        key = Key(KeyId("0123abcd"), "a", b"", expires_at=terms.expires_at)
+        assert faults == []
+        assert key_body(key, SetClock())["expires"] == "1970-01-01T00:00:01Z"
 
 
 def test_a_machine_without_a_date_counts_from_the_last_one_known() -> None:
