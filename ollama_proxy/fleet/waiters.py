@@ -99,7 +99,7 @@ class Waiters:
         self._numbers: Counter[Wants] = Counter()  # each arrival asks for them
         self._kinds: Counter[Hashable] = Counter()
         self._positions: dict[Waiter, int] = {}
-        self._next: dict[Turn, int] = {}
+        self._next: dict[Turn | int, int] = {}
         self._counted_at = 0.0
         self._is_releasing = False
 
@@ -140,8 +140,8 @@ class Waiters:
         if not self._waiting:
             return 1
         now = self._recount()
-        # All that have no line yet would come to the same place.
-        known = turn if turn in self._order else Turn("", turn.priority)
+        # All of a priority that have no line yet would come to the same place.
+        known = turn if turn in self._order else turn.priority
         if known not in self._next:
             if len(self._next) >= _MOST_NEXT:
                 self._next.clear()
