@@ -63,8 +63,9 @@ class PoolForesight:
     def __init__(self, pools: Pools, boots: BootTimes) -> None:
         self._pools = pools
         self._boots = boots
+        self._prices: dict[str, int] = {}
         self.costs_anything = any(
-            price_of(one.offer) != 0 for _, one in self._controllers()
+            self._price(one.offer) != 0 for _, one in self._controllers()
         )
 
     def forecast(self, work: Work, *, may_wake: bool) -> Forecast:
@@ -84,19 +85,32 @@ class PoolForesight:
         return self._of(self._pools[pool].pool, may_wake=True)
 
     def _of(self, pool: Pool, *, may_wake: bool) -> Forecast:
-        own = [one for one in pool.controllers if price_of(one.offer) != 0]
+        own = [one for one in pool.controllers if self._price(one.offer) != 0]
         if not own:
             return _FREE
-        unpriced = next((c.offer for c in own if price_of(c.offer) is None), None)
+        unpriced = next((c.offer for c in own if self._price(c.offer) is None), None)
         if unpriced is not None:
             return Forecast(unpriced=_no_price(unpriced))
         if pool.is_ready:
             ready = [c for c in pool.controllers if c.record.state is State.READY]
-            return Forecast(_dearest(ready))
+            return Forecast(self._dearest(ready))
         wakes = may_wake and pool.would_launch
         boot_s = max(self.boot_s(one.offer) for one in own) if wakes else 0.0
         idle_s = max(_idle_s(one) for one in own) if wakes else 0.0
-        return Forecast(_dearest(own), wakes, boot_s, idle_s)
+        return Forecast(self._dearest(own), wakes, boot_s, idle_s)
+
+    def _price(self, offer: Offer) -> int | None:
+        """Return what an instance costs; a cloud is asked again only at a launch.
+
+        Asking takes some microseconds, for each offer of each request.
+        """
+        price = self._prices.get(offer.name)
+        if price is None and (price := price_of(offer)) is not None:
+            self._prices[offer.name] = price
+        return price
+
+    def _dearest(self, controllers: Sequence[Controller]) -> int:
+        return max((self._price(one.offer) or 0 for one in controllers), default=0)
 
     def boot_s(self, offer: Offer) -> float:
         """Return how long most launches of an offer take."""
@@ -136,20 +150,18 @@ class PoolForesight:
         if before.launch_id is not None and is_over:
             spending.gone(before.launch_id)
         if after.launch_id is not None and after.state not in AT_REST:
+            if is_new:
+                self._prices.pop(controller.offer.name, None)
             spending.launched(
                 after.launch_id,
                 pool,
-                price=price_of(controller.offer) or 0,
+                price=self._price(controller.offer) or 0,
                 boot_s=self.boot_s(controller.offer),
                 idle_s=_idle_s(controller),
                 is_new=is_new,
             )
             if after.state is State.READY:
                 spending.ready(after.launch_id, pool)
-
-
-def _dearest(controllers: Sequence[Controller]) -> int:
-    return max((price_of(one.offer) or 0 for one in controllers), default=0)
 
 
 def _idle_s(controller: Controller) -> float:

@@ -157,6 +157,21 @@ async def test_an_offer_without_a_price_is_named_with_what_to_set() -> None:
 
 
 @in_virtual_time
+async def test_a_price_that_becomes_known_or_changes_counts_for_the_next_launch() -> (
+    None
+):
+    cloud = PricedCloud(per_hour=None)
+    rig = Rig(cloud, budget_day=10**9)
+    cloud.per_hour = 3.6
+    assert rig.forecast().price == 3_600_000
+    cloud.per_hour = 7.2
+    await rig.deployment.pool.wake("m")
+
+    assert rig.forecast().price == 7_200_000
+    await rig.aclose()
+
+
+@in_virtual_time
 async def test_where_all_is_free_nothing_is_forecast() -> None:
     rig = Rig(FakeCloud(traits=Traits(child_process=True)))
 
