@@ -199,6 +199,7 @@ async def relaying_proxy(
     drain_timeout_s: float = 0.2,
     tls: PrivateCa | None = None,
     auth: str = "auto",
+    stall: str = "10m",
 ) -> AsyncIterator[tuple[RawUpstream, RunningProxy]]:
     """Run a proxy before a ready instance that does what ``script`` says."""
     async with (
@@ -209,6 +210,7 @@ async def relaying_proxy(
             drain_timeout_s=drain_timeout_s,
             tls=tls,
             OLLAMA_PROXY_AUTH=auth,
+            OLLAMA_PROXY_STALL_TIMEOUT=stall,
         ) as proxy,
     ):
         await proxy.until(lambda: proxy.state == "ready")

@@ -42,6 +42,8 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         table.add_row("GPU", Text(str(problem), style="yellow"))
     if problem := (status.get("keys_file") or {}).get("problem"):
         table.add_row("keys file", Text(str(problem), style="yellow"))
+    if problem := (status.get("tls") or {}).get("problem"):
+        table.add_row("TLS", Text(str(problem), style="yellow"))
     if driver := status.get("driver"):
         table.add_row("driver", Text(str(driver)))
     for other in status.get("others") or ():

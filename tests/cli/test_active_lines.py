@@ -46,3 +46,13 @@ async def test_a_terminal_obeys_nothing_of_it(tmp_path: Path) -> None:
     shown = out.getvalue()
     assert "asks now" in shown
     assert not set("\x1b\x07\x9b\u202e") & set(shown)
+
+
+async def test_what_is_wrong_with_the_certificate_is_shown(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path) as proxy:
+        told = {"expires_at": "2026-01-01T00:00:00Z", "problem": "the key is gone"}
+        status = await proxy.status() | {"tls": told}
+    out = io.StringIO()
+    Console(file=out, width=200).print(render_status(status, "https://p"))
+
+    assert "the key is gone" in out.getvalue()
