@@ -130,10 +130,11 @@ def build_app(
         settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
-    observe = fleet.shared.metrics.keys.observe
+    used = fleet.shared.metrics.keys
     gateway = build_gateway(
-        settings, store, clock, keys, observe=observe, timing=timing
+        settings, store, clock, keys, observe=used.observe, timing=timing
     )
+    used.watch(gateway.usage.unwritten)
     foresight = PoolForesight(pools, fleet.shared.estimates)
     foresight.watch(gateway.limits.spending)
     services = _services(fleet.shared, pools, gateway)

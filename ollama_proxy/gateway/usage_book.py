@@ -41,12 +41,51 @@ UNWRITTEN_ROWS: Final = 5000
 """How many rows are held while the store can't be written; more are lost."""
 
 _DAY_S = 86_400.0
+_REMEMBERED = 1000
+
+
+class _Tally:
+    """Adds up one row; quicker than a new row for each request."""
+
+    __slots__ = (
+        "estimated",
+        "identity",
+        "key_name",
+        "output_tokens",
+        "prompt_tokens",
+        "refused",
+        "requests",
+        "seconds",
+    )
+
+    def __init__(self, identity: tuple[str, KeyId, str]) -> None:
+        self.identity = identity
+        self.key_name = ""
+        self.requests = self.refused = 0
+        self.prompt_tokens = self.output_tokens = self.estimated = 0
+        self.seconds = 0.0
+
+    def row(self) -> UsageRow:
+        """Return it as a row."""
+        day, key_id, model = self.identity
+        return UsageRow(
+            day,
+            key_id,
+            self.key_name,
+            model,
+            self.requests,
+            self.prompt_tokens,
+            self.output_tokens,
+            self.estimated,
+            self.seconds,
+            self.refused,
+        )
 
 
 class UsageBook:
     """Holds what was used since the last write, by day, key and model.
 
-    ``observe`` is called with each request's part, for the metrics.
+    ``observe`` is called with each row that is written, for the metrics.
     """
 
     def __init__(
@@ -61,7 +100,9 @@ class UsageBook:
         self._clock = clock
         self._observe = observe
         self._timing = timing
-        self._unwritten: dict[tuple[str, str, str], UsageRow] = {}
+        self._unwritten: dict[tuple[str, str, str], _Tally] = {}
+        # By the name as it was asked for, which saves the look-up of its row.
+        self._of_names: dict[tuple[str, str], _Tally] = {}
         self._day, self._day_number = "", -math.inf
         self._models: dict[KeyId, set[str]] = {}
         self._trimmed_at = -math.inf
@@ -86,26 +127,16 @@ class UsageBook:
         ``is_served``: the answer shows that the model exists. A client may invent any
         number of names, so others get no row.
         """
-        day = self._today()
-        self._add(
-            UsageRow(
-                day,
-                key.id,
-                key.name,
-                self._row_of(day, key.id, row_model(model), is_served=is_served),
-                1,
-                tokens.prompt,
-                tokens.output,
-                tokens.estimated,
-                max(seconds, 0.0),
-            )
-        )
+        tally = self._tally(key, model, is_served=is_served)
+        tally.requests += 1
+        tally.prompt_tokens += tokens.prompt
+        tally.output_tokens += tokens.output
+        tally.estimated += tokens.estimated
+        tally.seconds += max(seconds, 0.0)
 
     def refuse(self, key: Key, model: str = "") -> None:
         """Add a request that was refused because of its key."""
-        day = self._today()
-        shown = self._row_of(day, key.id, row_model(model), is_served=False)
-        self._add(UsageRow(day, key.id, key.name, shown, refused=1))
+        self._tally(key, model, is_served=False).refused += 1
 
     def usage(
         self, days: int, key_id: KeyId | None, by: Collection[UsageField]
@@ -118,21 +149,29 @@ class UsageBook:
         written = self._store.usage(since, key_id, by)
         unwritten = (
             row
-            for row in self._unwritten.values()
+            for row in self.unwritten()
             if row.day >= since and key_id in {None, row.key_id}
         )
         return sum_rows([*written, *unwritten], by)
 
+    def unwritten(self) -> list[UsageRow]:
+        """Return what is not written yet, and was not observed."""
+        return [tally.row() for tally in self._unwritten.values()]
+
     def flush(self) -> None:
         """Write what was added since the last time; it is kept if that fails."""
-        if not self._unwritten:
+        rows = self.unwritten()
+        if not rows:
             return
         try:
-            self._store.add_usage(list(self._unwritten.values()))
+            self._store.add_usage(rows)
         except StoreError as error:
             self._log.warning(log.USAGE_UNWRITTEN, error=str(error))
             return
         self._unwritten.clear()
+        self._of_names.clear()
+        for row in rows:
+            self._observe(row)
 
     async def _run(self) -> None:
         """Write while there is something to write; a proxy at rest is not woken."""
@@ -157,27 +196,38 @@ class UsageBook:
         with contextlib.suppress(StoreError):  # `flush` reports it
             self._store.trim_usage(since, ROWS_KEPT)
 
+    def _tally(self, key: Key, name: str, *, is_served: bool) -> _Tally:
+        """Return what a request of a key for a model is added to."""
+        day, asked = self._today(), (key.id, name)
+        tally = self._of_names.get(asked)
+        if tally is None:
+            model = self._row_of(day, key.id, row_model(name), is_served=is_served)
+            tally = self._of_row((day, key.id, model))
+            if is_served and len(self._of_names) < _REMEMBERED:
+                self._of_names[asked] = tally
+        tally.key_name = key.name
+        return tally
+
+    def _of_row(self, identity: tuple[str, KeyId, str]) -> _Tally:
+        """Return the tally of a row: one that is lost if there are too many."""
+        tally = self._unwritten.get(identity)
+        if tally is None:
+            tally = _Tally(identity)
+            if len(self._unwritten) < UNWRITTEN_ROWS:
+                self._unwritten[identity] = tally
+                self._is_used.set()
+            if len(self._unwritten) == BATCH_ROWS:
+                self._is_due.set()
+        return tally
+
     def _today(self) -> str:
         """Return the day of UTC, which is named once."""
         number = self._clock.wall() // _DAY_S
         if number != self._day_number:
             self._day_number, self._day = number, utc_day(number * _DAY_S)
             self._models.clear()
+            self._of_names.clear()
         return self._day
-
-    def _add(self, row: UsageRow) -> None:
-        self._observe(row)
-        identity = row.identity
-        before = self._unwritten.get(identity)
-        if before is not None:
-            self._unwritten[identity] = before.plus(row)
-            return
-        if len(self._unwritten) >= UNWRITTEN_ROWS:
-            return
-        self._unwritten[identity] = row
-        self._is_used.set()
-        if len(self._unwritten) == BATCH_ROWS:
-            self._is_due.set()
 
     def _row_of(self, day: str, key_id: KeyId, model: str, *, is_served: bool) -> str:
         """Return the model of the row that a request is added to."""

@@ -14,6 +14,7 @@ from ollama_proxy.core.access.token_figures import (
     content_chunks,
     count_tokens,
     figures_at_end,
+    figures_of_body,
 )
 from ollama_proxy.core.http.chunks import length_line
 from ollama_proxy.core.http.compression import encoding_of
@@ -45,7 +46,8 @@ class AnswerMeter:
 
     - ``ends``: the last chunks, framed or not; it is filled by `MeteredWriter`, which
       calls `gather` when it holds too much.
-    - ``is_change``: of models, which takes no tokens.
+    - ``is_change``: of models, which takes no tokens. ``model``: as the answer names
+      it, once `tokens` was called; "" if it doesn't.
     - ``was_sent``: an instance may have begun to work. ``status``: of the answer; 0
       without one. ``seconds``: under a lease.
     """
@@ -53,14 +55,15 @@ class AnswerMeter:
     __slots__ = (
         "_begun_at",
         "_chunks",
-        "_encoded",
         "_grow",
+        "_head",
         "_route_name",
         "_size",
         "_start",
         "_type",
         "ends",
         "is_change",
+        "model",
         "seconds",
         "status",
         "was_sent",
@@ -84,8 +87,9 @@ class AnswerMeter:
         self._chunks = 0
         self._size = 0
         self._start = b""
-        self._type = ""
-        self._encoded = False
+        self._head: Head | None = None
+        self._type: str | None = None
+        self.model = ""
 
     def start(self, now: float) -> None:
         """Note when the request is sent, in seconds of the event loop."""
@@ -103,9 +107,7 @@ class AnswerMeter:
 
     def begin(self, head: Head) -> None:
         """Note the head of the answer: what was held of an earlier one is let go."""
-        self.status = head.status
-        self._type = media_type(head.headers)
-        self._encoded = bool(encoding_of(head.headers))
+        self.status, self._head, self._type = head.status, head, None
         self._chunks, self._size, self._start = 0, 0, b""
         self.ends.clear()
 
@@ -123,7 +125,7 @@ class AnswerMeter:
         ends = self.ends
         if not self._start and ends:
             self._start = _unframed(ends[0])[:_START_BYTES]
-        is_stream = self._type in _STREAMS
+        is_stream = self._kind() in _STREAMS
         if is_stream:
             self._grow(self._chunks + len(ends))
         kept = sum(map(len, ends[-_KEPT:]))
@@ -158,40 +160,50 @@ class AnswerMeter:
         """Tell whether the instance answered that it does not do it, or failed."""
         return self.status != 0 and not self.is_success
 
-    @property
-    def model(self) -> str:
-        """Return the model that the answer names; "" if it doesn't."""
-        return "" if self._encoded else model_at_start(self._first())
-
     def tokens(self, prompt_bytes: Callable[[], int]) -> Tokens:
         """Return the tokens of the request, estimated where the answer has no figure.
 
-        A request without an answer had its prompt read, as far as is known. One that
-        the instance refused used nothing. ``prompt_bytes``: called if it is needed.
+        Sets ``model`` as well. A request without an answer had its prompt read, as far
+        as is known. One that the instance refused used nothing. ``prompt_bytes``:
+        called if it is needed.
         """
         if self.is_refused or self.is_change:
             return Tokens()
-        figures = self._figures()
-        is_open, start = figures.prompt is None, None
-        if is_open and not self._encoded:
-            start = prompt_at_start(self._first())
-            is_open = start is None
+        is_encoded = self._head is not None and bool(encoding_of(self._head.headers))
+        figures = TokenFigures() if is_encoded else self._figures()
+        if figures.prompt is not None and figures.output is not None:
+            return Tokens(figures.prompt, figures.output)
+        start = None if is_encoded else prompt_at_start(self._first())
+        is_open = figures.prompt is None and start is None
         return count_tokens(
             figures,
-            chunks=self._output() if figures.output is None else 0,
+            chunks=self._output(),
             prompt_bytes=prompt_bytes() if is_open else 0,
             start=start,
         )
 
+    def _kind(self) -> str:
+        """Return the type of the answer's content, by its head."""
+        if self._type is None:
+            self._type = "" if self._head is None else media_type(self._head.headers)
+        return self._type
+
     def _figures(self) -> TokenFigures:
-        if self._encoded:
-            return TokenFigures()
-        end = b"".join(map(_unframed, self.ends))
-        return figures_at_end(self._route_name, end, is_sse=self._type == _SSE)
+        """Return what the answer tells, and keep the model that it names."""
+        ends, name = self.ends, self._route_name
+        is_short = len(ends) == 1 and not self._chunks and len(ends[0]) < _START_BYTES
+        if is_short and self._kind() not in _STREAMS:
+            whole = figures_of_body(name, ends[0])
+            if whole is not None:
+                self.model = whole[1]
+                return whole[0]
+        self.model = model_at_start(self._first())
+        end = b"".join(map(_unframed, ends))
+        return figures_at_end(name, end, is_sse=self._kind() == _SSE)
 
     def _output(self) -> int:
         """Return the estimate of the answer's tokens, by its chunks or its bytes."""
-        if self._type in _STREAMS:
+        if self._kind() in _STREAMS:
             chunks = self._chunks + len(self.ends)
             return content_chunks(self._route_name, chunks, self.ends)
         if self._route_name in _WITHOUT_TEXT:

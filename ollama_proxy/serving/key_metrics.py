@@ -1,6 +1,6 @@
 """Define the metrics of keys: by name, of a bounded number of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -26,21 +26,22 @@ _REFUSED = "Requests that were refused for their key: 403 or 429"
 class KeyMetrics(Collector):
     """Counts what keys used since the start; never by an id, a text or a model.
 
-    A request costs one addition: the metrics are made of the sums when they are asked.
+    A request costs nothing: metrics are made, when they are asked, of the rows that
+    were written since the start and of those that are not written yet.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._sums: dict[str, UsageRow] = {}
+        self._unwritten: Callable[[], Iterable[UsageRow]] = tuple
         registry.register(self)
 
+    def watch(self, unwritten: Callable[[], Iterable[UsageRow]]) -> None:
+        """Have the rows counted that are not written yet."""
+        self._unwritten = unwritten
+
     def observe(self, used: UsageRow) -> None:
-        """Count what one request used."""
-        name = used.key_name
-        before = self._sums.get(name)
-        if before is None and len(self._sums) >= KEYS_SHOWN:
-            name = OTHER_KEYS
-            before = self._sums.get(name)
-        self._sums[name] = used if before is None else before.plus(used)
+        """Count a row that was written."""
+        _add(self._sums, used)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield the metrics as they are now; called for each scrape."""
@@ -51,7 +52,10 @@ class KeyMetrics(Collector):
         estimated = _counter("tokens_estimated", _ESTIMATED)
         seconds = _counter("instance_seconds", _SECONDS)
         refused = _counter("refused", _REFUSED)
-        for name, used in self._sums.items():
+        sums = dict(self._sums)
+        for row in self._unwritten():
+            _add(sums, row)
+        for name, used in sums.items():
             requests.add_metric((name,), used.requests)
             tokens.add_metric((name, "prompt"), used.prompt_tokens)
             tokens.add_metric((name, "output"), used.output_tokens)
@@ -59,6 +63,16 @@ class KeyMetrics(Collector):
             seconds.add_metric((name,), used.seconds)
             refused.add_metric((name,), used.refused)
         yield from (requests, tokens, estimated, seconds, refused)
+
+
+def _add(sums: dict[str, UsageRow], used: UsageRow) -> None:
+    """Add a row to the sums of its key, or of all further keys."""
+    name = used.key_name
+    before = sums.get(name)
+    if before is None and len(sums) >= KEYS_SHOWN:
+        name = OTHER_KEYS
+        before = sums.get(name)
+    sums[name] = used if before is None else before.plus(used)
 
 
 def _counter(name: str, text: str) -> CounterMetricFamily:

@@ -48,11 +48,11 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
         if permit is not None:
             permit.settle(None, None)
         return
+    tokens = meter.tokens(lambda: _prompt_bytes(context))
     model = meter.model  # the one that was run, whatever the body repeats
     if not model and permit is not None:
         model = permit.work.model
     model = model or _model_of(context)
-    tokens = meter.tokens(lambda: _prompt_bytes(context))
     if permit is not None and meter.is_refused:
         permit.settle(None, None)
     elif permit is not None:

@@ -174,10 +174,15 @@ def test_a_name_is_cut_and_safe_to_print(name: str) -> None:
     assert row.isprintable()
 
 
-def test_metrics_see_the_row_that_a_request_is_added_to(rig: Rig) -> None:
+def test_each_row_is_observed_once_when_it_is_written(rig: Rig) -> None:
     rig.serve()
     rig.book.refuse(PHONE, "evil")
+    assert rig.seen == []
+    assert len(rig.book.unwritten()) == 2
+    rig.book.flush()
+    rig.book.flush()
 
+    assert rig.book.unwritten() == []
     assert [(row.key_name, row.model, row.refused) for row in rig.seen] == [
         ("laptop", "m:latest", 0),
         ("phone", NO_MODEL, 1),

@@ -51,3 +51,15 @@ def test_a_name_with_quotes_forges_no_line() -> None:
     KeyMetrics(registry).observe(row(1, 'a"} 9\nfoo{x="'))
 
     assert 'key="a\\"} 9\\nfoo{x=\\""' in generate_latest(registry).decode()
+
+
+def test_rows_that_are_not_written_yet_are_counted_with_the_others() -> None:
+    registry = CollectorRegistry()
+    metrics = KeyMetrics(registry)
+    metrics.observe(row(1, "laptop"))
+    metrics.watch(lambda: [row(1, "laptop"), row(2, "phone")])
+    for _ in range(2):  # a scrape changes nothing
+        text = generate_latest(registry).decode()
+
+    assert 'ollama_proxy_key_requests_total{key="laptop"} 2.0' in text
+    assert 'ollama_proxy_key_requests_total{key="phone"} 1.0' in text

@@ -9,6 +9,7 @@ from ollama_proxy.core.access.token_figures import (
     Tokens,
     count_tokens,
     figures_at_end,
+    figures_of_body,
 )
 
 NONE = TokenFigures()
@@ -78,6 +79,32 @@ def test_each_protocol_tells_its_figures_at_the_end(
     route: str, end: bytes, is_sse: bool
 ) -> None:
     assert figures_at_end(route, end, is_sse=is_sse) == TokenFigures(26, 298)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "figures"),
+    [
+        ("/api/chat", CHAT, TokenFigures(26, 298)),
+        ("/api/chat", CHAT[:-1], None),
+        ("/api/chat", CHAT + CHAT, None),
+        ("/api/chat", b'{"model":"m","done":true,"done_reason":"load"}', (0, 0)),
+        ("/api/chat", b'{"model":"m"}', NONE),
+        (
+            "/v1/embeddings",
+            b'{"model":"m","usage":{"prompt_tokens":6,"total_tokens":6}}',
+            TokenFigures(6, 0),
+        ),
+        ("/v1/completions", b'{"model":7}', None),
+        ("/v1/completions", b"[]", None),
+        ("/v1/completions", b"", None),
+    ],
+)
+def test_a_whole_body_tells_its_figures_and_its_model(
+    route: str, body: bytes, figures: TokenFigures | None
+) -> None:
+    expected = None if figures is None else (figures, "m")
+
+    assert figures_of_body(route, body) == expected
 
 
 @pytest.mark.parametrize("kept", range(130, len(CHAT)))
