@@ -165,8 +165,9 @@ def _of_part(part: msgspec.Raw) -> Iterator[int]:
     """Yield the sizes in a part of a message: OpenAI's, or a block of Anthropic's."""
     fields = _folded_members(_members(part))
     yield from _of_block(fields)
-    for block in _elements(fields.get("content")):  # of a tool's result
-        yield from _of_block(_folded_members(_members(block)))
+    if bytes(fields.get("type", b"")) == b'"tool_result"':  # others are written out
+        for block in _elements(fields.get("content")):
+            yield from _of_block(_folded_members(_members(block)))
 
 
 def _of_block(fields: dict[str, msgspec.Raw]) -> Iterator[int]:

@@ -136,7 +136,12 @@ def test_each_of_several_answers_counts(n: Any, answers: int) -> None:
             "messages": [
                 {
                     "content": [
-                        {"content": [{"source": {"type": "base64", "data": PICTURE}}]}
+                        {
+                            "type": "tool_result",
+                            "content": [
+                                {"source": {"type": "base64", "data": PICTURE}}
+                            ],
+                        }
                     ]
                 }
             ]
@@ -167,6 +172,20 @@ def test_every_small_picture_counts() -> None:
         {"messages": [{"content": [{"input": {"source": {"data": PICTURE}}}]}]},
         {"messages": [{"content": [{"source": {"type": "text", "data": PICTURE}}]}]},
         {"messages": [{"content": [{"image_url": PICTURE}]}]},
+        {
+            "messages": [
+                {
+                    "content": [
+                        {
+                            "type": "web_search_tool_result",
+                            "content": [
+                                {"source": {"type": "base64", "data": PICTURE}}
+                            ],
+                        }
+                    ]
+                }
+            ]
+        },
         {"tools": [{"images": [PICTURE]}]},
         {"system": "x", "template": PICTURE, "images": None},
     ],
