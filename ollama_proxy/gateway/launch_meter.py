@@ -1,11 +1,27 @@
 """Measure what one running instance costs, and say which keys pay."""
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.core.access.spending import cost, shares
-from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.gateway.purses import Purses, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Holds what an instance costs, and for how long it may.
+
+    - ``price``: in millionths an hour.
+    - ``boot_s``: how long it takes to start; ``idle_s``: how long it runs without work.
+    - ``unattended_s``: how long it runs without a proxy before it ends by itself.
+    """
+
+    price: int
+    boot_s: float = 0.0
+    idle_s: float = 0.0
+    unattended_s: float = math.inf
 
 
 class _User:
@@ -22,27 +38,22 @@ class LaunchMeter:
     """Counts the cost of an instance from its launch to its end.
 
     Each stretch of time is paid by the keys that had requests in flight on it, in equal
-    parts, else by the key that woke it. ``price``: in millionths an hour. ``idle_s``:
-    how long it runs without work. ``pool``: its pool.
+    parts, else by the key that woke it. A time in which the proxy was away or asleep
+    costs no more than the instance runs by itself.
     """
 
     def __init__(
         self,
-        launch_id: LaunchId,
-        pool: str,
+        terms: Terms,
         *,
-        price: int,
-        idle_s: float,
         begun_at: float,
         purses: Purses,
     ) -> None:
-        self.launch_id = launch_id
-        self.pool = pool
         self.waker: Key | None = None
         self.unpaid = 0
-        self._price = price
-        self._idle_cost = cost(price, idle_s)
-        self._begun_at = begun_at
+        self._terms = terms
+        self._idle_cost = cost(terms.price, terms.idle_s)
+        self._begun_at = self._looked_at = begun_at
         self._charged = 0
         self._turn = 0
         self._purses = purses
@@ -54,10 +65,15 @@ class LaunchMeter:
         """Return what the instance has cost so far, as far as it was divided."""
         return self._charged
 
-    def woken_by(self, key: Key, boot_s: float) -> None:
-        """Let a key pay for the boot and for idle time, and reserve both."""
+    def woken_by(self, key: Key, *, boots: bool) -> None:
+        """Let a key pay for the boot and for idle time, and reserve both.
+
+        ``boots``: the boot is still to come.
+        """
         self.waker = key
-        reserved = cost(self._price, boot_s) + self._idle_cost
+        terms = self._terms
+        boot_cost = cost(terms.price, terms.boot_s) if boots else 0
+        reserved = boot_cost + self._idle_cost
         self._hold = self._purses.reserve_anyway(key, reserved)
 
     def booted(self, now: float) -> None:
@@ -85,7 +101,11 @@ class LaunchMeter:
 
     def charge(self, now: float) -> None:
         """Divide what the instance has cost since the last time."""
-        total = cost(self._price, now - self._begun_at)
+        away_s = now - self._looked_at - self._terms.unattended_s
+        if away_s > 0:  # it has ended meanwhile
+            self._begun_at += away_s
+        self._looked_at = now
+        total = cost(self._terms.price, now - self._begun_at)
         amount = total - self._charged
         if amount < max(1, len(self._users)):  # later, when each pays a millionth
             return

@@ -19,7 +19,7 @@ from ollama_proxy.core.access.usual_sizes import PRIOR_S, UsualSizes
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ports import BackendNotes
-from ollama_proxy.gateway.launch_meter import LaunchMeter
+from ollama_proxy.gateway.launch_meter import LaunchMeter, Terms
 from ollama_proxy.gateway.purses import Purses, Reservation
 from ollama_proxy.store.ports import Store
 
@@ -161,37 +161,29 @@ class Spending:
         self,
         launch_id: LaunchId,
         pool: str,
+        terms: Terms,
         *,
-        price: int,
-        boot_s: float,
-        idle_s: float,
         is_new: bool,
     ) -> None:
-        """Take in that an instance is being launched, or is found running.
-
-        ``price``: in millionths an hour.
-        """
-        if launch_id in self._meters or not price:
+        """Take in that an instance is being launched, or is found running."""
+        if launch_id in self._meters or not terms.price:
             return
         now = self._clock.now()
         note = None if is_new else self._note_of(launch_id)
         begun_at = note.charged_until if note is not None else 0.0
         meter = LaunchMeter(
-            launch_id,
-            pool,
-            price=price,
-            idle_s=idle_s,
+            terms,
             begun_at=begun_at if 0.0 < begun_at <= now else now,
             purses=self._purses,
         )
         self._meters[launch_id] = meter
         self._is_busy.set()
         if is_new:
-            waker = self._waker_of(pool, price, now)
+            waker = self._waker_of(pool, terms.price, now)
         else:
             waker = None if note is None else self._find_key(KeyId(note.key))
         if waker is not None:
-            meter.woken_by(waker, boot_s if is_new else 0.0)
+            meter.woken_by(waker, boots=is_new)
             self._put_note(launch_id, _Note(waker.id))
 
     def ready(self, launch_id: LaunchId, pool: str) -> None:

@@ -1,5 +1,6 @@
 """Foresee what requests cost, and tell the spending of keys which instances run."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -8,11 +9,12 @@ from ollama_proxy.core.access.spending import Forecast, price_in_millionths
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.demand import boot_prior_s
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
-from ollama_proxy.fleet.backend import SupportsPrices
+from ollama_proxy.fleet.backend import Backend, EndsAlone, SupportsPrices
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.survey import BootTimes
+from ollama_proxy.gateway.launch_meter import Terms
 from ollama_proxy.gateway.spending import Spending
 
 _LONGEST_IDLE_S: Final = 86_400.0
@@ -120,6 +122,13 @@ class PoolForesight:
         external, child = traits.externally_managed, traits.child_process
         return boot_prior_s(is_external=external, is_child=child)
 
+    def _terms(self, controller: Controller) -> Terms:
+        """Return what an instance costs, and for how long it may."""
+        offer = controller.offer
+        alone_s = _unattended_s(offer.backend)
+        price = self._price(offer) or 0
+        return Terms(price, self.boot_s(offer), _idle_s(controller), alone_s)
+
     def watch(self, spending: Spending) -> None:
         """Tell the spending of every launch from now on."""
         spending.foresight = self
@@ -152,14 +161,8 @@ class PoolForesight:
         if after.launch_id is not None and after.state not in AT_REST:
             if is_new:
                 self._prices.pop(controller.offer.name, None)
-            spending.launched(
-                after.launch_id,
-                pool,
-                price=self._price(controller.offer) or 0,
-                boot_s=self.boot_s(controller.offer),
-                idle_s=_idle_s(controller),
-                is_new=is_new,
-            )
+            terms = self._terms(controller)
+            spending.launched(after.launch_id, pool, terms, is_new=is_new)
             if after.state is State.READY:
                 spending.ready(after.launch_id, pool)
 
@@ -168,6 +171,12 @@ def _idle_s(controller: Controller) -> float:
     if controller.policy.is_kept:
         return _LONGEST_IDLE_S
     return min(controller.policy.idle_timeout_s, _LONGEST_IDLE_S)
+
+
+def _unattended_s(backend: Backend) -> float:
+    """Return how long an instance runs without a proxy; for ever if it is not known."""
+    limit_s = backend.unattended_s if isinstance(backend, EndsAlone) else None
+    return math.inf if limit_s is None else limit_s
 
 
 def _no_price(offer: Offer) -> str:

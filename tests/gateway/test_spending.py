@@ -1,6 +1,7 @@
 """Which key pays for which second of an instance, and what its budget allows."""
 
 import asyncio
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from ollama_proxy.core.access.spending import Forecast
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.gateway.key_limits import KeyLimits, Permit
+from ollama_proxy.gateway.launch_meter import Terms
 from ollama_proxy.gateway.spending import Spending
 from tests.gateway.test_key_limits import CountingStore, HandClock
 
@@ -89,15 +91,15 @@ class Rig:
         self.prices.next = Forecast(PRICE)
         return permit
 
-    def launched(self, launch: LaunchId = ONE, *, is_new: bool = True) -> None:
-        self.spending.launched(
-            launch,
-            "default",
-            price=PRICE,
-            boot_s=BOOT_S,
-            idle_s=IDLE_S,
-            is_new=is_new,
-        )
+    def launched(
+        self,
+        launch: LaunchId = ONE,
+        *,
+        is_new: bool = True,
+        unattended_s: float = math.inf,
+    ) -> None:
+        terms = Terms(PRICE, BOOT_S, IDLE_S, unattended_s)
+        self.spending.launched(launch, "default", terms, is_new=is_new)
 
     def pass_s(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -476,6 +478,32 @@ def test_a_clean_restart_goes_on_charging_the_waker_for_the_time_between() -> No
     rig.spending.gone(ONE)
 
     assert rig.spent(key) == 160_000
+
+
+@pytest.mark.parametrize("sleeps", [True, False])
+def test_a_time_without_proxy_costs_no_more_than_an_instance_runs_alone(
+    sleeps: bool,
+) -> None:
+    rig = Rig()
+    key = rig.key(budget_day=10**9)
+    rig.launched()
+    rig.spending.gone(ONE)
+    permit = rig.begin(key)
+    permit.wish("default")
+    rig.launched(unattended_s=900.0)
+    permit.settle(None, None)
+    rig.pass_s(100.0)
+    if sleeps:
+        rig.clock.advance(80_000.0)
+    else:
+        rig.restart()
+        rig.clock.advance(80_000.0)
+        rig.launched(is_new=False, unattended_s=900.0)
+    rig.clock.date -= 80_000.0  # the same day
+    rig.spending.charge()
+    rig.spending.gone(ONE)
+
+    assert rig.spent(key) == 1000 * (100 + 900)
 
 
 def test_a_launch_that_an_unknown_key_woke_is_paid_by_no_key() -> None:
