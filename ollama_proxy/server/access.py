@@ -28,6 +28,9 @@ A container's health check has no key, and a browser sends none with a preflight
 """
 
 
+_MAPPED = "::ffff:"
+"""Begins an IPv4 address that connected to a socket for IPv6 and IPv4."""
+
 AccessRule: TypeAlias = Callable[[AccessFacts], Reply | None]
 """Returns the refusal of a request; None if it may pass."""
 
@@ -76,7 +79,7 @@ class AccessControl:
     def client_address(self, peer: str, headers: HeaderLines) -> str:
         """Return the address of a client, by that of its connection and its headers."""
         if not self._proxies:
-            return peer
+            return peer.removeprefix(_MAPPED)
         named = headers.getall("X-Forwarded-For", [])
         return self._proxies.client(peer, named, headers.getall("Forwarded", []))
 

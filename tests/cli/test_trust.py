@@ -150,6 +150,18 @@ def test_a_renewal_is_known_to_commands(
     assert ran.returncode == 0, ran.stderr
 
 
+def test_a_fault_of_renewed_files_is_in_the_status_and_the_old_one_serves(
+    served: tuple[ProxyProcess, PrivateCa, Path],
+) -> None:
+    proxy, ca, _ = served
+    assert proxy.get("/status")["tls"]["problem"] is None
+    ca.files.key.write_bytes(pem_key(1))
+    proxy.until(lambda: proxy.get("/status")["tls"]["problem"] is not None, 60.0)
+
+    assert "does not fit" in proxy.get("/status")["tls"]["problem"]
+    assert "certificate.unusable" in proxy.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.config.loader import load_settings
+from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.server.access import AccessControl
 from ollama_proxy.serving.asker import AGENT_LETTERS
 from tests.proxy import RunningProxy, running_proxy
 
@@ -81,6 +84,13 @@ async def test_a_header_counts_only_from_a_trusted_gateway(
 
     assert set(rule.seen) == {client}
     assert [line["client"] for line in lines_of_log] == [client]
+
+
+async def test_an_ipv4_client_of_a_socket_for_both_is_named_as_ipv4() -> None:
+    access = AccessControl(CorsPolicy(), None)
+    lines = CIMultiDict[str]()
+    assert access.client_address("::ffff:203.0.113.7", lines) == "203.0.113.7"
+    assert access.client_address("2001:db8::7", lines) == "2001:db8::7"
 
 
 async def test_a_megabyte_of_forwarding_is_served_like_any_request(

@@ -115,6 +115,13 @@ class Behind(asyncio.Protocol):
         has_begun = request is not None and BEGUN in request
         return patience_s(is_read=is_read, has_begun=has_begun)
 
+    @property
+    def peer(self) -> str:
+        """Return the address of the connection's other end; "" if it is not known."""
+        transport = self.transport
+        name = transport.get_extra_info("peername") if transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) and name else ""
+
     def refuses(self, request: web.Request) -> bool:
         """Tell whether a request stands for one that can't be served."""
         return self.refused is not None and request.raw_path == _REFUSED_PATH
@@ -158,6 +165,8 @@ def refusal(behind: Behind, metrics: Metrics) -> web.Response:
     reply = _reply(refused)
     metrics.count_request(Kind.UNKNOWN, "refused")
     keys = {"status": reply.status, "error": refused.message or "an unknown Expect"}
+    if behind.peer:
+        keys["client"] = behind.peer
     log.REQUESTS.write(log.REQUEST_REFUSED, keys)
     return reply
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -75,15 +75,15 @@ def load(files: CertificateFiles, wall: float) -> LoadedCertificate:
     chain, secret = _read(CERT, files.certificate), _read(KEY, files.key)
     own = _own(files.certificate, chain)
     _check_key(files, own, secret)
-    _check_dates(files.certificate, own, wall)
+    facts = _facts(files.certificate, own)
+    _check_dates(files.certificate, facts, wall)
     context = _context(files)
     if (chain, secret) != (_read(CERT, files.certificate), _read(KEY, files.key)):
         raise CertificateError(
             f"{_named(CERT, files.certificate)} changed while it was read"
         )
     pem = own.public_bytes(serialization.Encoding.PEM).decode()
-    ends_at = own.not_valid_after_utc.timestamp()
-    return LoadedCertificate(context, pem, ends_at, _host(own))
+    return LoadedCertificate(context, pem, facts.ends_at, facts.host)
 
 
 def expiry_words(ends_at: float, wall: float) -> str | None:
@@ -99,7 +99,7 @@ def expiry_words(ends_at: float, wall: float) -> str | None:
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return ()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -153,9 +153,30 @@ def _own(path: Path, chain: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(block[0])
     except ValueError as error:
-        raise CertificateError(
-            f"{_named(CERT, path)} has a damaged certificate; write it again"
-        ) from error
+        raise _damaged(path) from error
+
+
+class _Facts(NamedTuple):
+    """Holds when a certificate begins and ends, and a host that it is for."""
+
+    begins_at: float
+    ends_at: float
+    host: str
+
+
+def _facts(path: Path, own: x509.Certificate) -> _Facts:
+    """Return what a certificate says; much of it is parsed only now."""
+    try:
+        begins, ends = own.not_valid_before_utc, own.not_valid_after_utc
+        return _Facts(begins.timestamp(), ends.timestamp(), _host(own))
+    except (ValueError, OverflowError, x509.DuplicateExtension) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> CertificateError:
+    return CertificateError(
+        f"{_named(CERT, path)} has a damaged certificate; write it again"
+    )
 
 
 def _check_key(files: CertificateFiles, own: x509.Certificate, secret: bytes) -> None:
@@ -201,18 +222,17 @@ def _host(own: x509.Certificate) -> str:
     """Return a host that a certificate is for: any one if it is for many."""
     try:
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.UnsupportedGeneralNameType):
         return ""
     hosts = names.value.get_values_for_type(x509.DNSName)
     hosts += map(str, names.value.get_values_for_type(x509.IPAddress))
     return hosts[0].replace("*", "ollama") if hosts else ""
 
 
-def _check_dates(path: Path, own: x509.Certificate, wall: float) -> None:
+def _check_dates(path: Path, facts: _Facts, wall: float) -> None:
     if not is_date_known(wall):
         return
-    begins = own.not_valid_before_utc.timestamp()
-    ends = own.not_valid_after_utc.timestamp()
+    begins, ends = facts.begins_at, facts.ends_at
     if wall > ends:
         raise CertificateError(
             f"the certificate {_named(CERT, path)} expired on {_date(ends)}; renew it"

@@ -194,3 +194,18 @@ def test_a_date_that_is_not_known_expires_nothing() -> None:
     assert expiry_words(ends_at=1.0, wall=2.0) is None
     assert "expired on 1970-01-01" in str(expiry_words(1.0, WALL()))
     assert expiry_words(WALL() + 9, WALL()) is None
+
+
+def test_a_path_that_no_file_can_have_is_one_sentence() -> None:
+    files = CertificateFiles(Path("a\0b"), Path("a\0b"))
+    assert files.stamp() == ((), ())
+    with pytest.raises(CertificateError, match="can't be read"):
+        load(files, WALL())
+
+
+def test_a_key_that_openssl_finds_too_weak_is_one_sentence(tmp_path: Path) -> None:
+    openssl(tmp_path, "genrsa", "-out", "key", "1024")
+    openssl(tmp_path, "req", "-x509", "-key", "key", "-subj", "/CN=x", "-out", "crt")
+
+    with pytest.raises(CertificateError, match=r"OpenSSL refuses .*make a new pair"):
+        load(CertificateFiles(tmp_path / "crt", tmp_path / "key"), WALL())
