@@ -21,15 +21,11 @@ _NEWEST_WEIGHS = 0.3
 
 @dataclass(slots=True)
 class _Work:
-    """Holds when a request began, and whether its model had to be loaded first.
-
-    ``is_demand``: it is measured, as requests are for which an instance may start.
-    """
+    """Holds when a request began, and whether its model had to be loaded first."""
 
     began_at: float
     model: str | None
     loads: bool
-    is_demand: bool
 
 
 class InstanceLoad:
@@ -71,16 +67,14 @@ class InstanceLoad:
         self.candidate.in_flight = 0
         self.candidate.loaded = None if model is None else {full_model_name(model): 0.0}
 
-    def begin(
-        self, request: Hashable, model: str | None, *, is_demand: bool = True
-    ) -> None:
+    def begin(self, request: Hashable, model: str | None) -> None:
         """Take in that the instance gets a request."""
         self.candidate.in_flight += 1
         self.candidate.service_s = self._meter.service_s
         now = self._clock.now()
         name = None if model is None else full_model_name(model)
         loads = name is not None and name not in self._kept(now)
-        self._work[request] = _Work(now, name, loads, is_demand)
+        self._work[request] = _Work(now, name, loads)
 
     def note_answer(self, request: Hashable) -> None:
         """Take in that the answer begins: the model is in memory by now."""
@@ -100,7 +94,7 @@ class InstanceLoad:
         if work is None:  # of an instance before
             return
         self.candidate.in_flight -= 1
-        if used and work.is_demand:
+        if used:
             now = self._clock.now()
             self._meter.served(now - work.began_at)
             if work.model is not None:

@@ -195,7 +195,7 @@ class Leases:
             self._in_slots.add(lease)
             self._count_slots()
             if self.load is not None:
-                self.load.begin(lease, model, is_demand=not yields)
+                self.load.begin(lease, model)
         return lease
 
     def _count_slots(self) -> None:

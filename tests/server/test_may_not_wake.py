@@ -12,9 +12,10 @@ from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.simulator.server import Manners
+from tests.config.rig import toml
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
-from tests.proxy import RunningProxy, generate, lines, running_proxy
+from tests.proxy import HURRIED, RunningProxy, generate, lines, running_proxy
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 ASKING: list[tuple[str, str, Any]] = [
@@ -33,6 +34,18 @@ ASKING: list[tuple[str, str, Any]] = [
 ]
 ALL = frozenset(RouteClass)
 SLEEPER = Rights(routes=ALL, may_wake=False)
+TWO_INSTANCES = """
+[offers.box]
+backend = "local"
+slots = 4
+[pools.main]
+models = ["*"]
+offers = ["box"]
+max_instances = 2
+min_instances = 2
+max_starting = 2
+"""
+PULL = {"model": "new"}
 WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 
 
@@ -196,15 +209,63 @@ async def test_its_stream_yields_and_anothers_keeps(
     assert seen == {"ci": (0, 1), "ann": (1, 0)}
 
 
+@WAYS
+async def test_a_stream_that_it_waited_for_yields_too(
+    proxy: RunningProxy, backend: InProcessBackend, way: str
+) -> None:
+    backend.boot_s, backend.manners.rate = 0.3, 20.0
+    await ask(proxy, *ASKING[0], **headers(way, "ann"))
+    async with proxy.session.post(
+        f"{proxy.url}/api/generate",
+        json=generate(),
+        headers=headers(way, Prefer="wait=60"),
+    ) as answer:
+        await answer.content.readline()
+        seen = (record(proxy).keeping, record(proxy).yielding)
+
+    assert seen == (0, 1)
+
+
+async def test_its_pull_keeps_no_other_instance_of_the_pool(tmp_path: Path) -> None:
+    """The others pull as well, in the background."""
+    box = InProcessBackend(Manners(pull_s=0.2))
+    async with running_proxy(
+        tmp_path / "state",
+        file=toml(tmp_path, TWO_INSTANCES),
+        backends={"box": box},
+        identify=Callers(ci=SLEEPER),
+        timing=HURRIED,
+    ) as proxy:
+        await proxy.parts.pool.wake()
+        await proxy.until(lambda: proxy.parts.pool.ready_count == 2)
+        records = [one.record for one in proxy.parts.pool.controllers]
+        used_at = [one.last_used for one in records]
+        box.manners.pull_s = 0.5
+        status, _, _ = await ask(proxy, "POST", "/api/pull", PULL, **bearer("ci"))
+        seen: set[tuple[int, int]] = set()
+
+        def is_done() -> bool:
+            now = [one.record for one in proxy.parts.pool.controllers]
+            seen.update((one.keeping, one.yielding) for one in now)
+            return all(one.store.get("new") for one in box.simulators.values())
+
+        await proxy.until(is_done)
+        records = [one.record for one in proxy.parts.pool.controllers]
+
+    assert status == 200
+    assert {keeping for keeping, _ in seen} == {0}
+    assert any(yielding for _, yielding in seen)
+    assert [one.last_used for one in records] == used_at
+
+
 async def test_a_pull_that_it_left_yields_until_somebody_who_may_wake_joins(
     proxy: RunningProxy,
 ) -> None:
     await proxy.wake()
-    pull = {"model": "new"}
     counts = []
     for name in ("ci", "ann"):
         answer = await proxy.session.post(
-            f"{proxy.url}/api/pull", json=pull, headers=bearer(name)
+            f"{proxy.url}/api/pull", json=PULL, headers=bearer(name)
         )
         await answer.content.readline()
         answer.close()
