@@ -169,7 +169,7 @@ class AnswerMeter:
         """
         if self.is_refused or self.is_change:
             return Tokens()
-        is_encoded = self._head is not None and bool(encoding_of(self._head.headers))
+        is_encoded = self._head is not None and _is_encoded(self._head)
         figures = TokenFigures() if is_encoded else self._figures()
         if figures.prompt is not None and figures.output is not None:
             return Tokens(figures.prompt, figures.output)
@@ -192,7 +192,7 @@ class AnswerMeter:
         """Return what the answer tells, and keep the model that it names."""
         ends, name = self.ends, self._route_name
         is_short = len(ends) == 1 and not self._chunks and len(ends[0]) < _START_BYTES
-        if is_short and self._kind() not in _STREAMS:
+        if is_short and ends[0].startswith(b"{"):
             whole = figures_of_body(name, ends[0])
             if whole is not None:
                 self.model = whole[1]
@@ -214,6 +214,11 @@ class AnswerMeter:
         if self._start:
             return self._start
         return _unframed(self.ends[0]) if self.ends else b""
+
+
+def _is_encoded(head: Head) -> bool:
+    fields = head.headers
+    return "Content-Encoding" in fields and bool(encoding_of(fields))
 
 
 def _first_kept(ends: list[bytes]) -> int:

@@ -99,7 +99,7 @@ def figures_of_body(route_name: str, body: bytes) -> tuple[TokenFigures, str] | 
     told = _decoded(body, _End)
     if told is None:
         return None
-    figures = told.usage.figures() if told.usage is not None else _native(told)
+    figures = _native(told) if told.usage is None else told.usage.figures()
     if route_name in _EMBEDS:
         figures = TokenFigures(figures.prompt, 0)
     return figures, told.model
