@@ -6,10 +6,12 @@ Both servers call `settle` for every request that ends, however it ends, and
 
 import asyncio
 
+from ollama_proxy.core.access.keys import Key
 from ollama_proxy.core.access.route_classes import WORK, RouteClass, route_class
 from ollama_proxy.core.access.token_estimate import BYTES_A_TOKEN, work_of
 from ollama_proxy.core.body_look import look
 from ollama_proxy.core.ollama.body_model import model_in_form, model_in_json
+from ollama_proxy.gateway.key_limits import Permit
 from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.answer_meter import AnswerMeter, ignore_growth
 from ollama_proxy.serving.request_context import RequestContext
@@ -44,20 +46,30 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
         usage.refuse(key, _model_of(context) if is_small else "")
     permit, context.permit = context.permit, None
     meter, context.meter = context.meter, None
-    if meter is None or not _was_done(context, meter):
+    try:
+        if meter is not None and _was_done(context, meter):
+            _count(usage, context, key, permit, meter)
+    finally:
         if permit is not None:
-            permit.settle(None, None)
-        return
+            permit.settle(None, None)  # nothing was done, or it is settled already
+
+
+def _count(
+    usage: UsageBook,
+    context: RequestContext,
+    key: Key,
+    permit: Permit | None,
+    meter: AnswerMeter,
+) -> None:
+    """Count what an instance did for a request."""
     tokens = meter.tokens(lambda: _prompt_bytes(context))
+    if permit is not None and not meter.is_refused:
+        is_measured = tokens.output > 0 and not tokens.estimated
+        permit.settle(tokens.prompt, tokens.output, is_measured=is_measured)
     model = meter.model  # the one that was run, whatever the body repeats
     if not model and permit is not None:
         model = permit.work.model
     model = model or _model_of(context)
-    if permit is not None and meter.is_refused:
-        permit.settle(None, None)
-    elif permit is not None:
-        is_measured = tokens.output > 0 and not tokens.estimated
-        permit.settle(tokens.prompt, tokens.output, is_measured=is_measured)
     usage.add(key, model, tokens, meter.seconds, is_served=meter.is_success)
 
 

@@ -193,11 +193,12 @@ async def test_a_stream_that_its_client_leaves_counts_as_far_as_it_came(
 
 
 @both_servers
+@pytest.mark.parametrize("name", ["reset-after", "end-after", "error-after"])
 async def test_a_stream_that_breaks_off_counts_as_far_as_it_came(
-    tmp_path: Path, *, fast: bool
+    tmp_path: Path, name: str, *, fast: bool
 ) -> None:
     async with metered(tmp_path, fast=fast) as (proxy, _):
-        fault = {"X-Simulator-Fault": "reset-after=5"}
+        fault = {"X-Simulator-Fault": f"{name}=5"}
         await ask(proxy, "/api/chat", NATIVE_CHAT, **fault)
         row = await the_row(proxy)
 

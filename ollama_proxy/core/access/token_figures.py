@@ -24,7 +24,7 @@ _ENDED = frozenset({"response.completed", "response.incomplete", "response.faile
 _ATTEMPTS = 8
 _DATA = b"data:"
 _FIRST_EVENTS = {"/v1/messages": 2, "/v1/responses": 4}
-_NO_CONTENT = (b"[DONE]", b'"finish_reason":"', b'"done":true')
+_NO_CONTENT = (b"[DONE]", b'"finish_reason":"', b'"done":true', b'"error":')
 _ROOT, _IN_RESPONSE = b"{", b'{"response":{'
 
 
