@@ -107,7 +107,8 @@ class ProxyClient:
 
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
         if text := self._credential.text():
-            request.add_header("Authorization", f"Bearer {text}")
+            # A redirection to another server does not take it along.
+            request.add_unredirected_header("Authorization", f"Bearer {text}")
         try:
             with self._opener.open(request, timeout=self._timeout_s) as reply:
                 return cast("dict[str, Any]", json.load(reply))

@@ -34,6 +34,14 @@ class AuthMode(StrEnum):
     OFF = "off"
 
 
+def _check_key(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what fits into no header; a key is pasted, with what stands around it."""
+    text = value.get_secret_value().strip() if value is not None else ""
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("it has a space or a character that no key has; paste it anew")
+    return SecretStr(text) if text else None
+
+
 def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     for entry in value:
         if not is_host_pattern(entry):
@@ -86,7 +94,7 @@ class AccessSettings(BaseModel):
         " `ollama.example.com`, `*.example.com`; `*` = all",
         shown="–",
     )
-    key: SecretStr | None = setting(
+    key: Annotated[SecretStr | None, AfterValidator(_check_key)] = setting(
         None,
         "OLLAMA_PROXY_KEY",
         text="the key that commands send to a proxy whose order token they can't read",

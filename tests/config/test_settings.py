@@ -285,6 +285,21 @@ def test_the_mode_of_access_and_its_hosts_are_read_and_checked() -> None:
     assert "'https://a.example' is no name of a host; write ollama.example.com" in told
 
 
+@pytest.mark.parametrize("text", ["op_a b", "op_a\r\nX: y", "op_ä", "Bearer op_a"])
+def test_a_key_of_the_commands_that_is_none_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"OLLAMA_PROXY_KEY": text})
+    (told,) = caught.value.faults
+    assert told.startswith("OLLAMA_PROXY_KEY")
+    assert "op_" not in told
+
+
+def test_the_key_of_the_commands_is_trimmed() -> None:
+    key = load_settings({"OLLAMA_PROXY_KEY": " op_a\n"}).key
+    assert key is not None
+    assert key.get_secret_value() == "op_a"
+
+
 def test_the_key_of_the_commands_is_never_shown() -> None:
     assert "secret" not in repr(load_settings({"OLLAMA_PROXY_KEY": "op_secret"}))
 
