@@ -9,7 +9,7 @@ from typing import Any, Final
 from ollama_proxy.core.ollama.body_model import model_in_json
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.serving.active_requests import ActiveRequests
-from ollama_proxy.serving.asker import asker
+from ollama_proxy.serving.asker import asker, shown_text
 from ollama_proxy.serving.request_context import RequestContext, Stage
 
 MOST: Final = 100
@@ -41,7 +41,7 @@ def _entry(context: RequestContext, now: float) -> dict[str, Any]:
         "request_id": context.request_id,
         **named,
         "route": context.route.name,
-        "model": _model(context)[:_LONGEST_MODEL] or None,
+        "model": shown_text(_model(context)[:_LONGEST_MODEL]) or None,
         "pool": context.served.name,
         "since_s": round(max(0.0, now - context.begun_at), 1),
         "state": _STATES[context.stage],

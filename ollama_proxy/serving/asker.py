@@ -1,5 +1,6 @@
 """Describe the sender of a request: in its log line, and among those in progress."""
 
+import re
 from typing import Final
 
 from ollama_proxy.serving.request_context import RequestContext
@@ -7,17 +8,37 @@ from ollama_proxy.serving.request_context import RequestContext
 AGENT_LETTERS: Final = 120
 """How much of a User-Agent is kept: clients may send a megabyte."""
 
+_LOOKED_AT = 1024
+_KEY = re.compile(r"\b(opt?_)[A-Za-z0-9_-]+")
+
 
 def asker(context: RequestContext) -> dict[str, str]:
     """Return address, name of the key and User-Agent, as far as they are known.
 
-    The User-Agent is the client's own text. Control characters in it are escaped where
-    it is written, as in all other text.
+    The User-Agent is the client's own text: a key in it is hidden, and bytes that are
+    no text are escaped. Control characters are escaped where it is written, as in all
+    other text.
     """
     caller, agent = context.caller, context.agent
     told = {"client": caller.address} if caller.address else {}
     if caller.key is not None:
         told["key"] = caller.key.name
     if agent:
-        told["agent"] = agent[:AGENT_LETTERS]
+        told["agent"] = _shown(agent)
     return told
+
+
+def _shown(agent: str) -> str:
+    """Return the beginning of a User-Agent, fit for JSON and without a key."""
+    text = agent[:_LOOKED_AT]
+    if "op" in text:
+        text = _KEY.sub(r"\1…", text)
+    return shown_text(text[:AGENT_LETTERS])
+
+
+def shown_text(text: str) -> str:
+    """Return a text that JSON can have: bytes that were no UTF-8 are escaped.
+
+    They were read as lone surrogates.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

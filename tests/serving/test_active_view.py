@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.serving.active_view import MOST
+from ollama_proxy.serving.asker import asker
+from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import ORDER_TOKEN, RunningProxy, running_proxy
@@ -14,6 +17,13 @@ from tests.serving.test_active_requests import ENDLESS, SLOW, WAYS, asked
 
 ADMIN = {"Authorization": f"Bearer {ORDER_TOKEN}"}
 SECRET = "the secret of a prompt"
+
+
+def asker_of(agent: str) -> str:
+    """Return how a User-Agent is shown."""
+    route = classify("GET", "/api/version")
+    nowhere: Any = None
+    return asker(RequestContext("GET", "/", agent, route, served=nowhere))["agent"]
 
 
 async def status_of(proxy: RunningProxy, **headers: str) -> dict[str, Any]:
@@ -95,3 +105,39 @@ async def test_the_list_is_bounded_and_the_oldest_stay(tmp_path: Path) -> None:
             for task in tasks:
                 task.cancel()
         assert len(told["active"]) == MOST
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_user_agent_that_is_no_text_breaks_no_status(
+    tmp_path: Path, way: str
+) -> None:
+    raw = b'{"model":"\xff\xfe","options":{"num_predict":1000000}}'
+    async with running_proxy(
+        tmp_path, backend=InProcessBackend(SLOW), OLLAMA_PROXY_FAST_PATH=way
+    ) as proxy:
+        await proxy.wake()
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(
+            b"POST /api/pull HTTP/1.1\r\nHost: localhost\r\n"
+            b"User-Agent: a\xff\xc3\xa9\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(raw), raw[:-1])
+        )
+        await proxy.until(lambda: len(proxy.parts.active) == 1)
+        (one,) = (await status_of(proxy, **ADMIN))["active"]
+        assert one["agent"] == "a\\udcff\u00e9"
+        writer.transport.abort()
+
+
+def test_a_key_in_a_user_agent_is_hidden() -> None:
+    text = "op_0123abcd_" + "x" * 43
+    for agent in (
+        text,
+        f"curl/8 {text}",
+        f"a({text})",
+        "opt_" + "y" * 43,
+        "x " * 58 + text,
+    ):
+        shown = asker_of(agent)
+        assert "x" * 5 not in shown
+        assert "y" * 5 not in shown
+    assert asker_of("opera/9 op-ed/1") == "opera/9 op-ed/1"
