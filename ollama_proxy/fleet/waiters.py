@@ -182,8 +182,7 @@ class Waiters:
         ticket.hand_out(self, waiter)
         timer = loop.call_later(max(wait_s, 0.0), self._expire, waiter)
         is_handed_over = False
-        if self._has_room():  # of an instance that does not suit those before it
-            self.grant()
+        self._try_at_once(waiter)
         try:
             lease = await waiter.granted
             is_handed_over = True
@@ -193,6 +192,20 @@ class Waiters:
             self._take_out(waiter)
             if not is_handed_over:
                 _give_back(waiter.granted)
+
+    def _try_at_once(self, waiter: Waiter) -> None:
+        """Lease an instance to a new request that no other of its kind waits before.
+
+        If others do, nothing suits them, and so nothing suits it. While requests are
+        released in batches, it gets its turn in one of these.
+        """
+        is_first = self._kinds[waiter.kind] == 1
+        if not is_first or self._is_releasing or not self._has_room():
+            return
+        if (lease := waiter.claim()) is not None:
+            waiter.granted.set_result(lease)
+            self._order.serve(waiter, waiter.since)
+            self._take_out(waiter)
 
     def _expire(self, waiter: Waiter) -> None:
         """End a wait, unless it has become one for a slot of a ready instance."""

@@ -148,3 +148,41 @@ async def test_one_of_a_kind_is_asked_where_nothing_is_free_for_it() -> None:
     for one in (*own, *everybody):
         one.cancel()
     await tasks.aclose()
+
+
+@in_virtual_time
+async def test_a_newcomer_with_room_of_its_own_does_not_ask_all_that_wait() -> None:
+    tasks, asked, free = TaskOwner(), Counter[str](), {"own": 0, "any": 1}
+    waiters = Waiters(
+        9000, has_room=lambda: max(free.values()) > 0, tasks=tasks, timing=STANDARD
+    )
+
+    def claim(kind: str) -> Lease | None:
+        asked[kind] += 1
+        if free[kind] == 0:
+            return None
+        free[kind] -= 1
+        return cast("Lease", kind)
+
+    def wait(kind: str) -> asyncio.Future[Lease | None]:
+        waiting = waiters.wait(
+            partial(claim, kind), 99.0, Wants.TO_WAKE, is_ready=lambda: True, kind=kind
+        )
+        return asyncio.ensure_future(waiting)
+
+    own = [wait("own") for _ in range(1000)]
+    await asyncio.sleep(0.0)
+    assert asked["own"] == 1
+    newcomers = [wait("any"), wait("any")]
+    await asyncio.sleep(0.0)
+    await asyncio.sleep(0.0)
+
+    assert [one.done() for one in newcomers] == [True, False]
+    assert asked == {"own": 1, "any": 1}
+    free["any"] = 1
+    waiters.grant()
+    await asyncio.sleep(0.0)
+    assert newcomers[1].done()
+    for one in own:
+        one.cancel()
+    await tasks.aclose()
