@@ -291,7 +291,10 @@ async def test_an_answer_that_is_whole_at_once_gets_401(tmp_path: Path) -> None:
         async with asyncio.timeout(WITHIN_S):
             reply = await asked
             assert reply.status == 401
-            assert await reply.json() == {"error": "the key 'x' was removed"}
+            assert await reply.json() == {
+                "error": "the key 'x' was removed",
+                "status": "the key 'x' was removed",
+            }
         assert proxy.parts.pool.in_flight == 0
 
 
@@ -365,4 +368,7 @@ async def test_a_wait_for_an_instance_that_wakes_none_gets_401(tmp_path: Path) -
         end(proxy)
         async with asyncio.timeout(WITHIN_S), await asked as reply:
             assert reply.status == 401
-            assert await reply.json() == {"error": "the key 'x' was removed"}
+            assert await reply.json() == {
+                "error": "the key 'x' was removed",
+                "status": "the key 'x' was removed",
+            }

@@ -7,6 +7,7 @@ its store: nothing is downloaded.
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_the_whole_cycle_with_the_real_server(tmp_path: Path) -> None:
         assert status == 200
         assert json.loads(raw.splitlines()[-1])["done"] is True
         proxy.until(lambda: proxy.get("/status")["instance_status"] == "cold")
+
+
+def test_the_command_shows_why_it_gets_nothing_without_a_key(tmp_path: Path) -> None:
+    with proxy_process(tmp_path / "s", OLLAMA_PROXY_AUTH="keys") as proxy:
+        done = subprocess.run(
+            ["ollama", "list"],
+            env={**os.environ, "OLLAMA_HOST": proxy.url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert "this proxy needs a key" in done.stderr
 
 
 @needs_model

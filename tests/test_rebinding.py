@@ -49,6 +49,22 @@ TRY_EVERYTHING = """
   await ask("usage", "/-/usage");
   await ask("metrics", "/metrics");
   await ask("tags", "/api/tags");
+  for (const path of ["/api/generate", "/-/wake", "/-/stop"]) {
+    const url = new URL(base + path, location.href).href;
+    navigator.sendBeacon(url, body);
+    new Image().src = url;
+    new EventSource(url);
+    new WebSocket(url.replace("http", "ws"));
+    for (const more of ["", " allow-same-origin"]) {
+      const frame = document.createElement("iframe");  // the first has no origin
+      frame.sandbox = "allow-scripts allow-forms" + more;
+      frame.srcdoc = `<form method=post enctype=text/plain action="${url}">
+        <input name='{"model":"llama3.2","prompt":"' value='mine"}'></form>
+        <script>document.forms[0].submit()</script>`;
+      document.body.append(frame);
+    }
+  }
+  await new Promise((done) => setTimeout(done, 1000));
   return told;
 })
 """

@@ -22,8 +22,8 @@ _KEYS = "/-/keys"
 _BAD_REQUEST, _CONFLICT = 400, 409
 _MOST_PAGES = 1000
 _HOW = (
-    "shown this once; clients send it as OLLAMA_API_KEY, or as the header"
-    " `Authorization: Bearer …`"
+    "shown this once; clients send it as the header `Authorization: Bearer …`, Ollama's"
+    " Python library from OLLAMA_API_KEY"
 )
 _NOT_NEEDED = (
     "requests need no key so far: OLLAMA_PROXY_AUTH is off, or no key is for more than"

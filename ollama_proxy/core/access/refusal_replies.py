@@ -41,6 +41,9 @@ def refusal_reply(family: Family, refusal: KeyRefusal, request_id: str = "") -> 
         kind, code = _OPENAI[refusal.reason]
         told = {"message": message, "type": kind, "param": None, "code": code}
         body = msgspec.json.encode({"error": told})
+    elif family is Family.NATIVE and refusal.reason is RefusalReason.KEY:
+        # Of a 401 the `ollama` command shows `status` alone (api/client.go, v0.33).
+        body = msgspec.json.encode({"error": message, "status": message})
     else:
         body = error_body(family, refusal.status, message, request_id=request_id)
     content = JSON_TYPE if family is Family.NATIVE else "application/json"

@@ -27,6 +27,12 @@ def test_a_native_client_gets_the_words_and_nothing_else() -> None:
     assert ("Content-Type", "application/json; charset=utf-8") in told.headers
 
 
+def test_a_401_has_the_words_where_the_ollama_command_looks_for_them() -> None:
+    told = refusal_reply(Family.NATIVE, _NO_KEY)
+    words = "this proxy needs a key"
+    assert json.loads(told.body) == {"error": words, "status": words}
+
+
 @pytest.mark.parametrize(
     ("refusal", "kind", "code"),
     [
