@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ollama_proxy.core.access.hosts import PublicHosts, is_host_pattern
+from ollama_proxy.core.access.hosts import HostPolicy, PublicHosts, is_host_pattern
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,22 @@ def test_any_other_name_is_foreign(host: str) -> None:
 )
 def test_names_can_be_allowed(entry: str, host: str, is_taken: bool) -> None:
     assert PublicHosts((entry,)).takes(host) is is_taken
+
+
+@pytest.mark.parametrize(
+    ("host", "is_taken"),
+    [
+        ("ollama.example.com", True),
+        ("OLLAMA.example.com.:443", True),
+        ("localhost:11434", True),
+        ("evil.example", False),
+        ("ollama.example.com.evil.example", False),
+        ("a" * 300 + ".ollama.example.com", False),
+    ],
+)
+def test_names_can_be_allowed_on_loopback_too(host: str, is_taken: bool) -> None:
+    rules = HostPolicy("me", frozenset(), ("ollama.example.com",))
+    assert rules.takes(host) is is_taken
 
 
 @pytest.mark.parametrize("text", ["*", "nas", "a.example.com", "*.example.com", "a.b."])
