@@ -207,7 +207,9 @@ class KeyGate:
         return decide_route(key, RouteClass.ADMIN, self._clock.now()) is None
 
     def _is_order_token(self, text: str) -> bool:
-        return self._order_token is not None and self._order_token.is_it(text)
+        if self._order_token is None or not text.startswith(ORDER_PREFIX):
+            return False
+        return self._order_token.is_it(text)
 
     def _is_open_order(self, facts: AccessFacts) -> bool:
         """Tell whether an order is taken from whatever runs on this machine.
