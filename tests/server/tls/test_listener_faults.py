@@ -13,7 +13,7 @@ import pytest
 from ollama_proxy.core.http.chunks import framed
 from tests.certificates import PrivateCa, private_ca
 from tests.fakes.raw_upstream import reply
-from tests.proxy import RunningProxy, relaying_proxy, running_proxy
+from tests.proxy import RunningProxy, needs_fast_path, relaying_proxy, running_proxy
 from tests.server.tls.test_listener import ASK, BODY, HEAD, TOKEN, VERSION
 
 ORIGIN = b"Origin: http://localhost\r\n"
@@ -122,6 +122,7 @@ async def test_streams_that_do_not_end_are_cut_and_seen_as_broken(
     assert LAST not in rest
 
 
+@needs_fast_path
 async def test_what_a_client_sends_too_early_is_dropped_and_its_answer_whole(
     tmp_path: Path, ca: PrivateCa
 ) -> None:
