@@ -1,8 +1,9 @@
 """Read the text fields of a ``multipart/form-data`` body as every server does. Pure.
 
 Servers differ on forms that are unusual: on text before the first part, on white space
-behind a boundary, on escaped names. A form is read here only if there is one way to
-read it: what programs send is.
+or other line ends at a boundary, on escaped names, on values that are encoded
+(``quoted-printable``). A form is read here only if there is one way to read it: what
+programs send is.
 """
 
 import re
@@ -19,6 +20,9 @@ _DISPOSITION = re.compile(
     re.IGNORECASE,
 )
 _FIELD = re.compile(rb"([0-9A-Za-z\-]+):[ \t]*([^\r\n]*)")
+_KNOWN: Final = frozenset({b"content-disposition", b"content-type", b"content-length"})
+_ENCODING: Final = b"content-transfer-encoding"
+_AS_IT_IS: Final = frozenset({b"7bit", b"8bit", b"binary"})
 _LONGEST_HEAD: Final = 8 * 1024
 _MOST_PARTS: Final = 1000
 _LONGEST_TEXT: Final = 4096
@@ -36,6 +40,8 @@ def form_texts(body: bytes, content_type: str, wanted: str) -> list[str]:
     delimiter = b"--" + (found[1] or found[2]).encode("utf-8", "replace")
     if not body.startswith(delimiter + b"\r\n"):
         raise UnusualFormError("the form does not begin with its boundary")
+    if body.count(delimiter) != 1 + body.count(b"\r\n" + delimiter):
+        raise UnusualFormError("its boundary stands within a line of the form")
     parts = body[len(delimiter) :].split(b"\r\n" + delimiter, _MOST_PARTS)
     if len(parts) > _MOST_PARTS:
         raise UnusualFormError(f"the form has over {_MOST_PARTS} parts")
@@ -63,7 +69,7 @@ def _name_of(head: bytes) -> str:
     names = []
     for line in head.split(b"\r\n"):
         field = _FIELD.fullmatch(line)
-        if field is None:
+        if field is None or not _is_plain(field[1].lower(), field[2].lower()):
             raise UnusualFormError("a part of the form has a header of its own kind")
         if field[1].lower() == b"content-disposition":
             found = _DISPOSITION.fullmatch(field[2])
@@ -73,3 +79,8 @@ def _name_of(head: bytes) -> str:
     if len(names) != 1:
         raise UnusualFormError("a part of the form has not one name")
     return names[0].decode("utf-8", "replace")
+
+
+def _is_plain(name: bytes, value: bytes) -> bool:
+    """Tell whether a header of a part leaves the name and the value as they are."""
+    return name in _KNOWN or (name == _ENCODING and value.strip() in _AS_IT_IS)

@@ -112,6 +112,8 @@ SOUND = (
     b"Content-Type: audio/wav\r\n\r\nRIFF\r\n\r\n--c\r\n\r\n"
 )
 END = b"--b--\r\n"
+QUOTED = b"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+PLAIN = b"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
 MODEL = PART % (b"model", b"a")
 
 
@@ -124,6 +126,7 @@ MODEL = PART % (b"model", b"a")
         (MODEL + END, KIND, "model=q&model=r", ["q", "r", "a"]),
         (SOUND + END, 'multipart/form-data; boundary="b"', "", []),
         (MODEL.replace(b'"model"', b"model") + END, KIND, "", ["a"]),
+        (MODEL.replace(b"\r\n\r\n", PLAIN) + END, KIND, "", ["a"]),
         (MODEL.replace(b"Content-D", b"content-d") + END[:-2], KIND, "", ["a"]),
     ],
 )
@@ -154,10 +157,13 @@ def test_the_models_of_a_form(
         (MODEL.replace(b'name="model"', b'name="x"; name="model"') + END, KIND),
         (MODEL.replace(b"form-data", b"attachment") + END, KIND),
         (MODEL.replace(b"Content-Disposition", b"Content-Type") + END, KIND),
+        (MODEL.replace(b"\r\n\r\n", QUOTED) + END, KIND),
+        (MODEL.replace(b"a\r\n", b"a\n") + SOUND + END, KIND),
+        (MODEL.replace(b"a\r\n", b"a") + SOUND + END, KIND),
         (PART % (b"model", b"x" * 5000) + END, KIND),
         (PART * 1 % (b"n", b"") * 1100 + END, KIND),
     ],
-    ids=range(20),
+    ids=range(23),
 )
 def test_a_form_that_may_be_read_in_two_ways_is_not_read(
     body: bytes, kind: str
