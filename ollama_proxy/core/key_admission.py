@@ -34,6 +34,7 @@ from ollama_proxy.core.pool_choice import FULL, SOUGHT_BYTES
 
 _BLOBS: Final = "/api/blobs/:digest"
 _FORM: Final = "/v1/audio/transcriptions"
+_ADMIT: Final = {needed: Admit(Work(needed)) for needed in WORK}
 _READ_ALL = Read(Reading.WHOLE)
 _TOO_LONG = "the body is longer than 32 MB, so the limits of the key can't be kept"
 _PACKED = (
@@ -65,7 +66,9 @@ def plan_by_key(facts: Facts) -> Plan | None:
     if needed is None or needed not in WORK:  # (a)
         return _of_read(facts, key)
     if not key.rights.needs_fields or facts.route.name == _BLOBS:  # (b), (c)
-        return Admit(Work(needed, _glimpsed(facts) if key.rights.has_budget else ""))
+        if not key.rights.has_budget:
+            return _ADMIT[needed]
+        return Admit(Work(needed, _glimpsed(facts)))
     if facts.route.name == _FORM and not key.rights.models:
         return Admit(work_of(facts.route, needed, "", b""))
     return _to_read(facts) or _of_work(facts, key, needed)

@@ -29,6 +29,7 @@ SENT_IN: Final = ("authorization", "x-api-key", "cookie")
 
 _OURS = (KEY_PREFIX, ORDER_PREFIX)
 _COOKIE = "cookie"
+_BEARER = "Bearer "
 
 
 class Credential(NamedTuple):
@@ -51,11 +52,9 @@ def credential_of(sent: Sequence[SentField]) -> Credential:
     """Return the one key or session of a request."""
     if not sent:
         return _NONE
-    if len(sent) == 1:  # nearly always, and each request pays for it
-        texts = _texts(*sent[0])
-        if texts:
-            return Credential(texts[0])
-    found = {text for name, value in sent for text in _texts(name, value)}
+    if len(sent) == 1 and (text := _text(*sent[0])):  # nearly always
+        return Credential(text)
+    found = {text for name, value in sent if (text := _text(name, value))}
     chosen = {text for text in found if text.startswith(_OURS)} or found
     if len(chosen) > 1:
         return _AMBIGUOUS
@@ -94,21 +93,22 @@ def without_credentials(fields: Iterable[SentField], *, hides: bool) -> list[Sen
     return kept
 
 
-def _texts(name: str, value: str) -> list[str]:
-    """Return what may be a key in a header; one text at most."""
+def _text(name: str, value: str) -> str:
+    """Return what may be a key in a header; "" if nothing may be."""
     if name == "x-api-key":
-        return [value.strip()] if value.strip() else []
+        return value.strip()
     if name != "authorization":
-        return []
+        return ""
+    if value.startswith(_BEARER):  # nearly always, and each request pays for it
+        return value[len(_BEARER) :].strip()
     scheme, _, rest = value.strip().partition(" ")
     match scheme.lower():
         case "bearer":
-            text = rest.strip()
+            return rest.strip()
         case "basic":
-            text = _login(rest)[1]
+            return _login(rest)[1]
         case _:
-            text = ""
-    return [text] if text else []
+            return ""
 
 
 def _login(encoded: str) -> tuple[str, str]:

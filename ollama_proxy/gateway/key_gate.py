@@ -167,11 +167,11 @@ class KeyGate:
         self, facts: AccessFacts, key: Key, needed: RouteClass, *, is_own_page: bool
     ) -> Caller | KeyRefusal:
         """Judge a request by its key, whatever it was sent as."""
-        if facts.kind is Kind.ADMIN and _is_admin(key):
+        is_admin = _is_admin(key)
+        if is_admin and facts.route.kind is Kind.ADMIN:
             needed = RouteClass.ADMIN  # orders include what is read of them
         refusal = decide_route(key, needed, self._clock.now())
         if refusal is None:
-            is_admin = _is_admin(key)
             return Caller(facts.peer, key, is_admin=is_admin, is_own_page=is_own_page)
         if refusal.is_of_valid_key and self._note_refused is not None:
             self._note_refused(key)

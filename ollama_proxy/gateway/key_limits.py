@@ -183,6 +183,10 @@ class KeyLimits:
         meter = self._meters.get(key.id)
         if meter is None:
             meter = self._meters[key.id] = _Meter()
+        if not (key.rights.has_limits or self.spending.is_needed):
+            meter.rate = None
+            refusal = decide(key, work, UNUSED, now)
+            return refusal or self._admitted(key, meter, work, None, None)
         try:
             account, forecast = self._account(key), self._forecast(key, work)
             usage = self._usage(key, meter, account, forecast, now)

@@ -17,6 +17,8 @@ KEY_PREFIX: Final = "op_"
 SECRET_BYTES: Final = 32
 ID_LETTERS: Final = 8
 
+_ID_AT: Final = len(KEY_PREFIX)
+
 _TEXT = re.compile(r"op_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
 
@@ -30,6 +32,11 @@ def key_id_of(text: str) -> KeyId | None:
     """Return which key a text claims to be; None if no key is written like that."""
     found = _TEXT.fullmatch(text)
     return None if found is None else KeyId(found[1])
+
+
+def claimed_id(text: str) -> KeyId:
+    """Return which key a text is of if it is one of ours; its digest has to tell."""
+    return KeyId(text[_ID_AT : _ID_AT + ID_LETTERS])
 
 
 def digest_of(text: str) -> bytes:

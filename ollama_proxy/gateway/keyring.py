@@ -13,7 +13,7 @@ from typing import Final
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import Key, KeyId, KeyStanding
-from ollama_proxy.gateway.key_text import digest_of, key_id_of
+from ollama_proxy.gateway.key_text import claimed_id, digest_of
 from ollama_proxy.store.ports import KeyStore
 
 LONGEST_TEXT: Final = 512
@@ -65,14 +65,15 @@ class Keyring:
 
         It may be disabled or expired: see `standing`.
         """
-        key_id = key_id_of(text)
-        if key_id is not None:
-            key = self._by_id.get(key_id)
-            if key is not None and self._is_of(text, key):
-                return key
-        if not self._of_file or len(text) > LONGEST_TEXT:
+        if len(text) > LONGEST_TEXT:
             return None
-        return self._of_file.get(digest_of(text))
+        digest = digest_of(text)
+        key = self._by_id.get(claimed_id(text))
+        if key is not None and (
+            hmac.compare_digest(digest, key.digest) or self._is_former(digest, key)
+        ):
+            return key
+        return self._of_file.get(digest)
 
     def standing(self, key: Key) -> KeyStanding:
         """Tell whether a key is taken now."""
@@ -153,10 +154,7 @@ class Keyring:
         if not is_known:
             self._store.need_keys()
 
-    def _is_of(self, text: str, key: Key) -> bool:
-        digest = digest_of(text)
-        if hmac.compare_digest(digest, key.digest):
-            return True
+    def _is_former(self, digest: bytes, key: Key) -> bool:
         is_former = hmac.compare_digest(digest, key.former_digest)
         return is_former and self._clock.now() < key.former_until
 

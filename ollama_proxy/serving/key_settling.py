@@ -24,10 +24,13 @@ def begin_metering(context: RequestContext) -> AnswerMeter | None:
 
     None if it has no key, or only reads: nothing is counted then.
     """
-    if context.caller.key is None or (needed := _class_of(context)) not in WORK:
+    if context.caller.key is None:
+        return None
+    permit = context.permit
+    needed = _class_of(context) if permit is None else permit.work.route_class
+    if needed not in WORK:
         return None
     if context.meter is None:
-        permit = context.permit
         grow = permit.grow if permit is not None else ignore_growth
         is_change = needed is RouteClass.WRITE
         context.meter = AnswerMeter(context.route.name, grow, is_change=is_change)

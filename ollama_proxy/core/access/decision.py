@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.allowed_models import may_use_model
 from ollama_proxy.core.access.days import next_day, next_month
@@ -57,8 +57,7 @@ class KeyRefusal:
         return self.status in {_FORBIDDEN, _TOO_MUCH}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Holds what a key uses at a moment, without the request that is judged.
 
     - ``date``: the machine's, by which days are counted; None: it is the moment.
@@ -91,8 +90,10 @@ def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
     moment of `Clock.now`.
     """
     refusal = decide_route(key, work.route_class, now) or _of_model(key, work.model)
-    if refusal is not None or work.route_class not in WORK:
+    if refusal is not None or not key.rights.has_limits:
         return refusal
+    if work.route_class not in WORK:
+        return None
     date = now if usage.date is None else usage.date
     return (
         _of_rate(key, usage, date)
@@ -108,12 +109,15 @@ def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal 
     ``needed``: None if the route is open to everybody.
     """
     standing = key.standing(now)
+    is_right = needed is None or needed in key.rights.routes
+    if is_right and standing is KeyStanding.VALID:
+        return None
     if standing is KeyStanding.DISABLED:
         return _invalid(f"the key {key.name!r} is disabled; use another key")
     if standing is KeyStanding.EXPIRED:
         at = _told(key.expires_at or 0.0)
         return _invalid(f"the key {key.name!r} expired at {at}; use another key")
-    if needed is None or needed in key.rights.routes:
+    if is_right or needed is None:
         return None
     may = ", ".join(sorted(key.rights.routes)) or "nothing"
     return _forbidden(

@@ -58,6 +58,16 @@ class Rights:
         return self.budget_day is not None or self.budget_month is not None
 
     @property
+    def has_limits(self) -> bool:
+        """Tell whether the key may do only so much of what it may do."""
+        return (
+            self.rpm is not None
+            or self.parallel is not None
+            or self.tokens_per_day is not None
+            or self.has_budget
+        )
+
+    @property
     def needs_fields(self) -> bool:
         """Tell whether a request can only be judged once its body is read."""
         return bool(self.models) or self.tokens_per_day is not None

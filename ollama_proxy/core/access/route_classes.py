@@ -47,11 +47,11 @@ def route_class(method: str, path: str, route: Route) -> RouteClass | None:
     ``write``, since its effect is unknown; one that the owner listed is work like a
     chat.
     """
+    if route.kind is Kind.INFERENCE:  # nearly always, and each request pays for it
+        return RouteClass.EMBED if route.name in _EMBED else RouteClass.CHAT
     if (method, path) in _OPEN:
         return None
     match route.kind:
-        case Kind.INFERENCE:
-            return RouteClass.EMBED if route.name in _EMBED else RouteClass.CHAT
         case Kind.ADMIN:
             return RouteClass.READ if path in _READ_OF_OURS else RouteClass.ADMIN
         case Kind.SYSTEM:

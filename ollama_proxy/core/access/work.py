@@ -1,12 +1,11 @@
 """Describe the work that a request asks for, as far as a key's limits depend on it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ollama_proxy.core.access.route_classes import RouteClass
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """Holds what one request asks for; token figures are estimates.
 
     - ``model``: its model as the client wrote it; "" if it names none.

@@ -115,6 +115,9 @@ class PlainRequest:
 
     def drop_credentials(self, *, hides: bool) -> None:
         """Keep credentials from the instance: all, or those of ours."""
+        if hides and len(self.sent) == 1 and self.sent[0][0] != "cookie":
+            del self.fields[self.sent_at[0]]  # as of nearly every client
+            return
         for (name, value), at in zip(
             reversed(self.sent), reversed(self.sent_at), strict=True
         ):
