@@ -6,7 +6,7 @@ Decides nothing and changes nothing.
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ollama_proxy.base.clock import Clock
@@ -80,7 +80,7 @@ class PoolStatus:
     disk: Disk
     neighbours: Neighbours | None = None
     _last: _CachedStatus | None = None
-    _furthest: tuple[LaunchId | None, float] = (None, 0.0)
+    _furthest: dict[str, tuple[LaunchId | None, float]] = field(default_factory=dict)
 
     def waiting(
         self, problem: str | None = None, turn: Turn = SOMEBODY
@@ -194,9 +194,9 @@ class PoolStatus:
             return None
         total_s = self.estimates.total_s(controller.offer.name)
         at = overall_progress(record.progress, elapsed_s=elapsed_s, total_s=total_s)
-        launch_id, told = self._furthest
+        launch_id, told = self._furthest.get(controller.slot, (None, 0.0))
         at = max(at, told) if launch_id == record.launch_id else at
-        self._furthest = (record.launch_id, at)
+        self._furthest[controller.slot] = (record.launch_id, at)
         return at
 
     def _message(
@@ -253,6 +253,10 @@ class PoolStatus:
         record, now = controller.record, self.clock.now()
         is_idle = record.state is State.READY and not record.keeping
         is_starting = record.state is State.STARTING
+        idle_s = now - record.last_used if is_idle else None
+        eta_s = (
+            self._eta_s(controller, self._elapsed_s(record)) if is_starting else None
+        )
         return {
             "slot": controller.slot,
             "offer": controller.offer.name,
@@ -263,12 +267,23 @@ class PoolStatus:
             "url": controller.upstream.url if controller.upstream else None,
             "in_flight": record.leases,
             "slots": controller.offer.slots,
-            "idle_for_s": round(now - record.last_used, 1) if is_idle else None,
+            "progress": self._progress(controller),
+            "eta_s": round(eta_s, 1) if eta_s is not None else None,
+            "idle_for_s": round(idle_s, 1) if idle_s is not None else None,
+            "stops_in_s": _stops_in_s(controller, idle_s),
             "leaving": record.leaving,
             "failures": record.failures,
             "error": self.error(record),
             "report": controller.report or None,
         }
+
+
+def _stops_in_s(controller: Controller, idle_s: float | None) -> float | None:
+    """Return when an idle instance stops; None: it is used, or stays."""
+    limit_s = controller.policy.idle_timeout_s
+    if idle_s is None or math.isinf(limit_s) or controller.offer.is_external:
+        return None
+    return round(max(0.0, limit_s - idle_s), 1)
 
 
 def _is_telling(record: Record) -> bool:

@@ -9,7 +9,7 @@ from ollama_proxy.core.lifecycle.record import State
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
 from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.store.memory import MemoryStages
-from tests.fleet.pools import SeveralOffers
+from tests.fleet.pools import SeveralOffers, until
 from tests.virtual_time import LoopClock, in_virtual_time
 
 NO_ROOM = CapacityError("no GPU is free in vienna")
@@ -105,3 +105,35 @@ async def test_offers_that_are_all_off_ask_for_a_person_with_every_reason() -> N
     assert "the key of second is refused" in told.message
     assert "ollama-proxy wake" in told.message
     assert told.retry_after is None
+
+
+@in_virtual_time
+async def test_each_instance_tells_how_far_its_launch_is_and_when_it_stops() -> None:
+    pools = SeveralOffers(("first", "second"))
+    for cloud in pools.clouds.values():
+        cloud.faults.boot_s = 40.0
+    status = status_of(pools)
+    await pools.pool.wake()
+    await asyncio.sleep(20.0)
+    early = status.body()["instances"]
+    await until(lambda: pools.pool.ready_count == 1)
+    await asyncio.sleep(100.0)
+    idle = status.body()["instances"]
+    await pools.pool.aclose()
+
+    assert [one["stops_in_s"] for one in early] == [None]
+    assert 0.0 < early[0]["progress"] < 1.0
+    assert [one["progress"] for one in idle] == [None]
+    assert [one["stops_in_s"] for one in idle] == [200.0]
+
+
+@in_virtual_time
+async def test_a_box_that_nobody_stops_has_no_countdown() -> None:
+    pools = SeveralOffers(box=True)
+    status = status_of(pools)
+    await until(lambda: pools.pool.ready_count == 1)
+    told = status.body()["instances"]
+    await pools.pool.aclose()
+
+    assert [one["stops_in_s"] for one in told] == [None]
+    assert told[0]["idle_for_s"] is not None
