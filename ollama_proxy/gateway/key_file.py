@@ -69,7 +69,7 @@ def read_key_file(path: Path, dates: Dates) -> FileKeys:
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "no UTF-8"
         raise _fault(path, f"it is not TOML ({why})") from None
-    tables = content.get("keys")
+    tables = content.get("keys", {})
     if not isinstance(tables, dict) or set(content) - {"keys"}:
         raise _fault(path, "it has other tables than [keys.NAME]; write those alone")
     if not tables:

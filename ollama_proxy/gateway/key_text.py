@@ -20,6 +20,7 @@ ID_LETTERS: Final = 8
 _ID_AT: Final = len(KEY_PREFIX)
 
 _TEXT = re.compile(r"op_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
+_WITHIN = re.compile(r"\b(opt?_)[A-Za-z0-9_-]+")
 
 
 def key_text(key_id: KeyId, secret: bytes) -> str:
@@ -37,6 +38,11 @@ def key_id_of(text: str) -> KeyId | None:
 def claimed_id(text: str) -> KeyId:
     """Return which key a text is of if it is one of ours; its digest has to tell."""
     return KeyId(text[_ID_AT : _ID_AT + ID_LETTERS])
+
+
+def hide_keys(text: str) -> str:
+    """Return a text of somebody's without the keys and order tokens, whole or cut."""
+    return _WITHIN.sub(r"\1…", text) if "op" in text else text
 
 
 def digest_of(text: str) -> bytes:

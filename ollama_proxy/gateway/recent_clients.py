@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.gateway.key_text import hide_keys
 
 LATELY_S: Final = 3600.0
 MOST_CLIENTS: Final = 100
@@ -43,7 +44,7 @@ class RecentClients:
         """Return the clients of the last hour, the last one first."""
         now = self._clock.now()
         return [
-            RecentClient(address, agent, round(now - at, 1))
+            RecentClient(address, hide_keys(agent), round(now - at, 1))
             for (address, agent), at in reversed(self._seen.items())
             if now - at < LATELY_S
         ]

@@ -10,6 +10,7 @@ from ollama_proxy.base.parsers import parse_duration, parse_names
 from ollama_proxy.core.access.keys import DEFAULT_ROUTES, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.ollama.model_globs import ModelGlob
+from ollama_proxy.gateway.key_text import hide_keys, key_id_of
 
 MILLIONTHS: Final = 1_000_000
 """How many units of a budget make one of the currency."""
@@ -32,7 +33,7 @@ _LONGEST_HOLD_S = 86_400.0
 
 def shown(value: object) -> str:
     """Return a value in quotes, cut where it is long."""
-    text = value if isinstance(value, str) else str(value)
+    text = hide_keys(value if isinstance(value, str) else str(value))
     return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
 
 
@@ -69,6 +70,8 @@ def _models(value: object, rights: Rights) -> Rights:
     for name in names:
         if len(name) > _LONGEST_GLOB:
             raise ValueError(f"{shown(name)} is longer than {_LONGEST_GLOB} characters")
+        if key_id_of(name) is not None:
+            raise ValueError(f"{shown(name)} is a key, and no model")
         ModelGlob(name)
     return replace(rights, models=names)
 

@@ -13,6 +13,7 @@ from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.hosts import PublicHosts
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.gateway.key_text import hide_keys
 
 _FORBIDDEN = 403
 _LONGEST_SHOWN = 100
@@ -55,7 +56,8 @@ def is_of_browser(facts: AccessFacts) -> bool:
 
 
 def _words(host: str) -> str:
+    name = hide_keys(host[:_LONGEST_SHOWN])
     return (
-        f"web pages may not use this proxy under the name {host[:_LONGEST_SHOWN]!r};"
+        f"web pages may not use this proxy under the name {name!r};"
         " if the name is yours, add it to OLLAMA_PROXY_ALLOWED_HOSTS"
     )

@@ -1,15 +1,14 @@
 """Describe the sender of a request: in its log line, and among those in progress."""
 
-import re
 from typing import Final
 
+from ollama_proxy.gateway.key_text import hide_keys
 from ollama_proxy.serving.request_context import RequestContext
 
 AGENT_LETTERS: Final = 120
 """How much of a User-Agent is kept: clients may send a megabyte."""
 
 _LOOKED_AT = 1024
-_KEY = re.compile(r"\b(opt?_)[A-Za-z0-9_-]+")
 
 
 def asker(context: RequestContext) -> dict[str, str]:
@@ -30,10 +29,7 @@ def asker(context: RequestContext) -> dict[str, str]:
 
 def _shown(agent: str) -> str:
     """Return the beginning of a User-Agent, fit for JSON and without a key."""
-    text = agent[:_LOOKED_AT]
-    if "op" in text:
-        text = _KEY.sub(r"\1…", text)
-    return shown_text(text[:AGENT_LETTERS])
+    return shown_text(hide_keys(agent[:_LOOKED_AT])[:AGENT_LETTERS])
 
 
 def shown_text(text: str) -> str:

@@ -104,7 +104,7 @@ def test_a_key_keeps_its_id_and_so_its_use_when_its_text_changes(
     [
         ("", "it is empty; write [keys.NAME]"),
         (" \n", "it is empty"),
-        ("# nothing\n", "it has other tables than [keys.NAME]"),
+        ("# nothing\n", "it has no key; write [keys.NAME]"),
         ("[keys]\n", "it has no key; write [keys.NAME]"),
         ("[keyz.a]\n", "it has other tables than [keys.NAME]"),
         (f'[keys.a]\nkey = "{HEX}"\n[pools.b]\n', "it has other tables"),

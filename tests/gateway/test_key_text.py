@@ -3,7 +3,13 @@
 import pytest
 
 from ollama_proxy.core.access.keys import KeyId
-from ollama_proxy.gateway.key_text import digest_of, is_text_of, key_id_of, key_text
+from ollama_proxy.gateway.key_text import (
+    digest_of,
+    hide_keys,
+    is_text_of,
+    key_id_of,
+    key_text,
+)
 
 ID = KeyId("0a1b2c3d")
 TEXT = key_text(ID, bytes(range(32)))
@@ -24,6 +30,19 @@ def test_the_id_is_read_back_from_a_text() -> None:
 )
 def test_what_is_not_written_like_a_key_has_no_id(text: str) -> None:
     assert key_id_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"curl/8 ({TEXT})", "curl/8 (op_…)"),
+        (f"{TEXT[:20]}.example", "op_….example"),
+        ("Bearer opt_abc-_D", "Bearer opt_…"),
+        ("laptop_1, develop_me and op", "laptop_1, develop_me and op"),
+    ],
+)
+def test_keys_are_hidden_in_what_others_wrote(text: str, shown: str) -> None:
+    assert hide_keys(text) == shown
 
 
 def test_a_digest_is_of_its_own_text_alone() -> None:

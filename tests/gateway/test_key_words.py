@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ollama_proxy.core.access.keys import DEFAULT_ROUTES, Key, KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.gateway.key_text import key_text
 from ollama_proxy.gateway.key_view import key_body
 from ollama_proxy.gateway.key_words import (
     TERM_WORDS,
@@ -263,3 +264,12 @@ def test_a_name_may_be_one(name: str) -> None:
 )
 def test_a_name_may_be_none(name: object) -> None:
     assert (name_fault(name) or "").startswith("name: ")
+
+
+def test_a_key_in_the_place_of_another_word_is_not_quoted() -> None:
+    text = key_text(KeyId("0a1b2c3d"), bytes(32))
+    words = {"models": f"llama3,{text}", "routes": text, "rpm": text, "expires": text}
+    _, faults = read({**words, text: 1})
+    assert len(faults) == 5
+    assert not [fault for fault in faults if text in fault]
+    assert "models: 'op_…' is a key, and no model" in faults

@@ -51,3 +51,9 @@ def test_their_memory_is_bounded_whatever_clients_send() -> None:
     assert len(seen) == MOST_CLIENTS
     assert seen[0].user_agent == "stays"
     assert all(len(one.user_agent) <= 120 for one in seen)
+
+
+def test_a_key_that_a_client_puts_into_its_agent_is_hidden() -> None:
+    clients = RecentClients(SetClock())
+    clients.note("10.0.0.7", "curl op_0a1b2c3d_secret")
+    assert clients.seen()[0].user_agent == "curl op_…"
