@@ -261,13 +261,16 @@ class KeyLimits:
         else:
             rate = meter.rate or Rate(self._store, key.id)
             level, meter.rate = rate.level(rpm, now), rate
-        tokens = 0 if account is None else account.total
+        tokens, reserved = 0, 0
+        if account is not None:
+            tokens, reserved = account.total, account.reserved
         day, month, unpriced = 0, 0, ""
         if forecast is not None and key.rights.has_budget:
             day, month = self.spending.totals(key)
             unpriced = forecast.unpriced
         date = self._clock.wall()
-        return Usage(level, meter.in_flight, tokens, day, month, unpriced, date)
+        in_flight = meter.in_flight
+        return Usage(level, in_flight, tokens, day, month, unpriced, date, reserved)
 
     def _admitted(
         self,

@@ -251,10 +251,19 @@ def test_a_request_is_refused_once_what_is_used_and_reserved_reaches_the_limit()
     refusal = rig.ask()
     assert isinstance(refusal, KeyRefusal)
     assert refusal.reason is RefusalReason.TOKENS
-    assert refusal.resets_at == EVENING + HOUR_S
+    assert (refusal.retry_after, refusal.resets_at) == (1.0, None)
     permit.settle(30, 2)
     assert rig.tokens == 92
     assert rig.is_admitted()
+
+
+def test_a_request_is_refused_until_the_next_day_once_the_limit_is_used() -> None:
+    rig = Rig(tokens_per_day=100)
+    rig.use(100)
+
+    refusal = rig.ask()
+    assert isinstance(refusal, KeyRefusal)
+    assert refusal.resets_at == EVENING + HOUR_S
 
 
 def test_a_single_large_request_may_exceed_the_limit() -> None:

@@ -14,7 +14,7 @@ from ollama_proxy.core.access.route_classes import WORK, RouteClass
 from ollama_proxy.core.access.work import Work
 
 _FORBIDDEN, _NO_KEY, _TOO_MUCH = 403, 401, 429
-_PARALLEL_RETRY_S: Final = 1.0
+_ENDS_SOON_S: Final = 1.0
 _MILLION: Final = 1_000_000
 
 
@@ -52,6 +52,11 @@ class KeyRefusal:
     resets_at: float | None = None
 
     @property
+    def ends_soon(self) -> bool:
+        """Tell whether it ends with a request in progress, not at a known time."""
+        return self.retry_after is not None and self.resets_at is None
+
+    @property
     def is_of_valid_key(self) -> bool:
         """Tell whether a valid key lacks a right, or has reached a limit."""
         return self.status in {_FORBIDDEN, _TOO_MUCH}
@@ -63,7 +68,8 @@ class Usage(NamedTuple):
     - ``date``: the machine's, by which days are counted; None: it is the moment.
     - ``rate_level``: how many requests may begin at once; see `rate_limits`.
     - ``in_flight``: its requests in progress.
-    - ``tokens``: used today, and reserved by its requests in progress.
+    - ``tokens``: used today, and reserved by its requests in progress; of these
+      ``tokens_reserved`` are reserved.
     - ``money_day``, ``money_month``: spent and reserved, in millionths.
     - ``unpriced``: why the price of the request is unknown, as a clause; "" if it is
       known.
@@ -76,6 +82,7 @@ class Usage(NamedTuple):
     money_month: int = 0
     unpriced: str = ""
     date: float | None = None
+    tokens_reserved: int = 0
 
 
 UNUSED: Final = Usage()
@@ -158,7 +165,7 @@ def _of_parallel(key: Key, usage: Usage) -> KeyRefusal | None:
         RefusalReason.PARALLEL,
         f"the key {key.name!r} may have {most} requests in progress, and has"
         f" {usage.in_flight}; wait until one has ended",
-        retry_after=_PARALLEL_RETRY_S,
+        retry_after=_ENDS_SOON_S,
     )
 
 
@@ -166,6 +173,16 @@ def _of_tokens(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     limit = key.rights.tokens_per_day
     if limit is None or usage.tokens < limit:
         return None
+    used = usage.tokens - usage.tokens_reserved
+    if used < limit:
+        return KeyRefusal(
+            _TOO_MUCH,
+            RefusalReason.TOKENS,
+            f"the key {key.name!r} may use {limit} tokens a day: {used} are used, and"
+            f" {usage.tokens_reserved} are reserved by its requests in progress; wait"
+            " until one has ended",
+            retry_after=_ENDS_SOON_S,
+        )
     return _used_up(
         RefusalReason.TOKENS,
         f"the key {key.name!r} may use {limit} tokens a day, and {usage.tokens} are"

@@ -70,6 +70,6 @@ def _hints(refusal: KeyRefusal) -> list[tuple[str, str]]:
     if refusal.retry_after is not None:
         wait_s = min(max(1, math.ceil(refusal.retry_after)), LONGEST_RETRY_S)
         hints.append(("Retry-After", str(wait_s)))
-    if refusal.reason in _QUOTAS:
+    if refusal.reason in _QUOTAS and not refusal.ends_soon:
         hints.append(_NO_RETRY)
     return hints

@@ -91,6 +91,17 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
             ),
         ),
         (
+            {"tokens_per_day": 1000},
+            CHAT,
+            Usage(tokens=1040, tokens_reserved=1020),
+            (
+                429,
+                "tokens",
+                "the key 'ci' may use 1000 tokens a day: 20 are used, and 1020 are"
+                " reserved by its requests in progress; wait until one has ended",
+            ),
+        ),
+        (
             {"budget_day": 5_000_000},
             CHAT,
             Usage(money_day=5_000_000),
@@ -157,11 +168,14 @@ def test_a_key_with_a_limit_of_tokens_has_four_requests_at_once() -> None:
 
 def test_the_true_time_of_reset_is_told() -> None:
     tokens = refused(Usage(tokens=9), tokens_per_day=9)
+    reserved = refused(Usage(tokens=9, tokens_reserved=1), tokens_per_day=9)
     month = refused(Usage(money_month=9, money_day=9), budget_month=9, budget_day=9)
     rate = refused(Usage(rate_level=0.0), rpm=6)
 
     assert tokens is not None
     assert (tokens.resets_at, tokens.retry_after) == (MIDNIGHT, 6 * 3600)
+    assert reserved is not None
+    assert (reserved.resets_at, reserved.retry_after) == (None, 1.0)
     assert month is not None
     assert month.resets_at == datetime(2026, 12, 1, tzinfo=UTC).timestamp()
     assert rate is not None

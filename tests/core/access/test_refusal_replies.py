@@ -90,6 +90,13 @@ def test_a_used_up_quota_tells_its_true_reset_and_that_no_retry_helps_before() -
     assert dict(told.headers)["x-should-retry"] == "false"
 
 
+def test_a_quota_that_requests_in_progress_hold_may_be_asked_for_again() -> None:
+    held = KeyRefusal(429, RefusalReason.TOKENS, "x", 1.0)
+    unpriced = KeyRefusal(429, RefusalReason.MONEY, "x")
+    assert "x-should-retry" not in dict(refusal_reply(Family.OPENAI, held).headers)
+    assert "x-should-retry" in dict(refusal_reply(Family.OPENAI, unpriced).headers)
+
+
 def test_a_rate_may_be_retried() -> None:
     assert "x-should-retry" not in dict(refusal_reply(Family.OPENAI, _TOO_FAST).headers)
 
