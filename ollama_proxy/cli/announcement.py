@@ -31,6 +31,7 @@ class Serving:
     settings that are not used. ``default_backend``: from the settings. ``warnings``:
     about possible costs. Empty if there is none. ``tls``: how it is called on TLS.
     ``open_to``: what may be done without a key; empty if requests need one.
+    ``needs_key``: requests need one now; False: once there is one; None: never.
     ``state_dir``: the state folder, if a setting names it.
     """
 
@@ -43,6 +44,7 @@ class Serving:
     warnings: tuple[str, ...] = ()
     tls: OnTls | None = None
     open_to: str = ""
+    needs_key: bool | None = None
     state_dir: str = ""
 
 
@@ -81,15 +83,15 @@ def announcement(serving: Serving, calling: Calling) -> str:
         *(f"Warning: {warning}." for warning in serving.warnings),
         *([f"Warning: {serving.open_to}."] if serving.open_to else []),
         "Type next, in another terminal:",
+        *([_key(serving, calling)] if serving.needs_key else []),
         *_pull(serving),
         f"  {curl} {generate} -d {body}",
         "      -> 503 while the instance is provisioned; a little later -> tokens",
         f"  {curl} -H 'Prefer: wait=120' {generate} -d {body}",
         "      -> waits for the instance instead",
         f"  {_status(serving, calling)}",
-        *_first_key(serving, calling),
-        f"  {_trust(serving)}OLLAMA_HOST={_host(url)} ollama run {shlex.quote(model)}"
-        "     # or any client of Ollama",
+        *([_key(serving, calling)] if serving.needs_key is False else []),
+        *_run(serving),
     ]
     return "\n".join(lines) + "\n"
 
@@ -119,18 +121,30 @@ def _status(serving: Serving, calling: Calling) -> str:
     return f"OLLAMA_HOST={_host(serving.url)} {named}{command}"
 
 
-def _first_key(serving: Serving, calling: Calling) -> list[str]:
-    """Return how to make the first key, by a command that finds the state folder."""
-    if not serving.open_to:
-        return []
+def _key(serving: Serving, calling: Calling) -> str:
+    """Return how to make a key, by a command that finds the state folder."""
     config = f" --config {shlex.quote(calling.config)}" if calling.config else ""
     command = f"{calling.program} key add NAME{config}"
+    why = "from then on requests need a key"
+    if serving.needs_key:
+        why = "requests need a key: KEY below"
+        if not serving.model.is_there:
+            command += " --routes chat,embed,read,write"
     if calling.container:
         command = calling.container + command
     elif serving.state_dir:
         folder = shlex.quote(serving.state_dir)
         command = f"OLLAMA_PROXY_STATE_DIR={folder} {command}"
-    return [f"  {command}     # from then on requests need a key"]
+    return f"  {command}     # {why}"
+
+
+def _run(serving: Serving) -> list[str]:
+    """Return how to use Ollama's own client, which can't send a key."""
+    if serving.needs_key:
+        return []
+    host, model = _host(_client_url(serving)), shlex.quote(serving.model.name)
+    command = f"{_trust(serving)}OLLAMA_HOST={host} ollama run {model}"
+    return [f"  {command}     # or any client of Ollama"]
 
 
 def _client_url(serving: Serving) -> str:
@@ -143,11 +157,12 @@ def _client_url(serving: Serving) -> str:
 
 def _curl(serving: Serving) -> str:
     """Return how curl trusts the proxy, and finds it on this machine by that name."""
+    key = ' -H "Authorization: Bearer $KEY"' if serving.needs_key else ""
     if serving.tls is None:
-        return "curl"
+        return f"curl{key}"
     place = serving.url.removeprefix("https://")
     trusted = shlex.quote(serving.tls.certificate)
-    return f"curl --cacert {trusted} --connect-to {shlex.quote(f'::{place}')}"
+    return f"curl --cacert {trusted} --connect-to {shlex.quote(f'::{place}')}{key}"
 
 
 def _trust(serving: Serving) -> str:

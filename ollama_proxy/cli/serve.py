@@ -89,7 +89,8 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                     replace(
                         serving,
                         tls=_on_tls(settings, certificate),
-                        open_to=_open_to(app[PARTS].access.exposure),
+                        open_to=_open_to(exposure := app[PARTS].access.exposure),
+                        needs_key=None if exposure.is_off else exposure.needs_key(),
                         state_dir=_given_folder(settings),
                     )
                 )

@@ -104,7 +104,12 @@ def exposure(
 ) -> Exposure:
     """Return how open a proxy with these settings is."""
     listen = settings.listen
-    return Exposure(host_and_port(listen.host, listen.port), is_local, needs_key)
+    return Exposure(
+        host_and_port(listen.host, listen.port),
+        is_local,
+        needs_key,
+        is_off=settings.auth is AuthMode.OFF,
+    )
 
 
 def needs_key(settings: Settings, store: KeyStore) -> bool:

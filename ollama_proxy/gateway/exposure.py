@@ -10,12 +10,14 @@ class Exposure:
     """Tells what may be done without a key.
 
     ``listen``: host and port as they are set. ``is_local``: only this machine can
-    connect. ``needs_key``: tells whether requests need a key now.
+    connect. ``needs_key``: tells whether requests need a key now. ``is_off``: they
+    never do, whatever keys there are.
     """
 
     listen: str
     is_local: bool
     needs_key: Callable[[], bool]
+    is_off: bool = False
 
     def body(self) -> dict[str, Any]:
         """Return it for ``/status``."""
@@ -30,15 +32,17 @@ class Exposure:
         """Return what a person should know; None if requests need a key."""
         if self.needs_key():
             return None
+        how = "make a key with `ollama-proxy key add NAME`"
+        if self.is_off:
+            how = "set OLLAMA_PROXY_AUTH to auto, it is off"
         if self.is_local:
             return (
                 f"no key is needed: every program that reaches {self.listen}, a web"
                 " server on this machine included, may use the models and start"
-                " instances, which may cost money; `ollama-proxy key add NAME` makes a"
-                " key"
+                f" instances, which may cost money; to end that, {how}"
             )
         return (
             f"no key is needed: whoever reaches {self.listen} may use the models and"
-            " start instances, which may cost money; make a key with `ollama-proxy key"
-            " add NAME`, or set OLLAMA_HOST to 127.0.0.1"
+            f" start instances, which may cost money; {how}, or set OLLAMA_HOST to"
+            " 127.0.0.1"
         )

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,27 @@ def test_a_warning_stands_before_what_is_to_be_typed() -> None:
 
     typed = lines.index("Type next, in another terminal:")
     assert lines.index("Warning: it will go.") < typed
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_where_requests_need_a_key_it_is_made_first_and_sent(is_there: bool) -> None:
+    told = replace(serving(is_there=is_there), needs_key=True, state_dir="/s")
+    made, *others = commands(announcement(told, Calling("ollama-proxy")))
+
+    words = shlex.split(made, comments=True)
+    assert words[1:5] == ["ollama-proxy", "key", "add", "NAME"]
+    assert words[5:] == ([] if is_there else ["--routes", "chat,embed,read,write"])
+    curls = [shlex.split(line) for line in others if line.startswith("curl")]
+    assert len(curls) == (2 if is_there else 3)
+    assert all("Authorization: Bearer $KEY" in curl for curl in curls)
+    assert not [line for line in others if "ollama run" in line]
+
+
+def test_no_key_is_made_where_none_is_ever_needed() -> None:
+    told = replace(serving(), open_to="no key is needed")
+    off, first = (
+        announcement(replace(told, needs_key=state), Calling("ollama-proxy"))
+        for state in (None, False)
+    )
+    assert "key add NAME" not in off
+    assert "key add NAME     # from then on requests need a key" in first
