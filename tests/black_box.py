@@ -81,9 +81,11 @@ class ProxyProcess:
     def _headers(self, path: str) -> dict[str, str]:
         return self.orders() if path.startswith("/-/") else {}
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, **headers: str) -> dict[str, Any]:
+        """Return the answer to a GET; header names have ``_`` for ``-``."""
         trusted = self.trusted if self.url.startswith("https") else None
-        asked = urllib.request.Request(self.url + path, headers=self._headers(path))
+        sent = self._headers(path) | _named(headers)
+        asked = urllib.request.Request(self.url + path, headers=sent)
         with urllib.request.urlopen(asked, timeout=10, context=trusted) as reply:
             body: dict[str, Any] = json.load(reply)
             return body
@@ -93,10 +95,7 @@ class ProxyProcess:
         request = urllib.request.Request(
             self.url + path,
             data=json.dumps(body).encode(),
-            headers={
-                **self._headers(path),
-                **{name.replace("_", "-"): value for name, value in headers.items()},
-            },
+            headers=self._headers(path) | _named(headers),
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
@@ -129,6 +128,10 @@ class ProxyProcess:
         """Ask it to end; return its exit code."""
         self.process.terminate()
         return self.process.wait(timeout=30)
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def listens(proxy: ProxyProcess, state: Path) -> bool:

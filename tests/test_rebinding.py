@@ -120,9 +120,8 @@ def proxy_at(
 
 
 def status(proxy: ProxyProcess) -> dict[str, Any]:
-    told = run_cli("status", "--json", OLLAMA_PROXY_STATE_DIR=str(proxy.state))
-    body: dict[str, Any] = json.loads(told.stdout)
-    return body
+    """Ask as the proxy's own commands do, which keys do not hinder."""
+    return proxy.get("/status", **proxy.orders())
 
 
 def launches(proxy: ProxyProcess) -> int:
