@@ -24,11 +24,13 @@ STATE_FILE: Final = "state.sqlite3"
 _LOCK = "lock"
 _PID = "pid"
 _OWNER = "owner"
+_KEYS_NEEDED = "keys-needed"
 _OURS = (
     STATE_FILE,
     _LOCK,
     _PID,
     _OWNER,
+    _KEYS_NEEDED,
     "authority",
     "ovhai",
     "serving.",
@@ -97,6 +99,17 @@ def write_owner(folder: Path, owner_id: str) -> None:
     with contextlib.suppress(OSError):
         make_private(folder / _OWNER, file_mode(folder))
         (folder / _OWNER).write_text(f"{owner_id}\n", "ascii")
+
+
+def has_keys_mark(folder: Path) -> bool:
+    """Tell whether it stands beside the state file that requests need a key."""
+    return (folder / _KEYS_NEEDED).exists()
+
+
+def write_keys_mark(folder: Path) -> None:
+    """Write beside the state file that requests need a key, if there is room."""
+    with contextlib.suppress(OSError):
+        make_private(folder / _KEYS_NEEDED, file_mode(folder))
 
 
 def _is_for_group(mode: int) -> bool:

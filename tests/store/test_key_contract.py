@@ -141,5 +141,37 @@ def test_a_damaged_file_lets_nobody_in_without_a_key(tmp_path: Path) -> None:
         assert store.are_keys_needed()
 
 
+def lose(path: Path, how: str) -> None:
+    """Lose the state file, or all that it has."""
+    match how:
+        case "removed":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            path.write_bytes(bytes(range(256)) * 64)
+
+
+@pytest.mark.parametrize("how", ["removed", "empty", "garbage"])
+@pytest.mark.parametrize("by_file", [False, True], ids=["a key", "a file of keys"])
+def test_a_lost_file_lets_nobody_in_without_a_key(
+    tmp_path: Path, how: str, by_file: bool
+) -> None:
+    with closing(SqliteStore(tmp_path)) as store:
+        store.need_keys() if by_file else store.put_key(LAPTOP, LINE)
+    lose(tmp_path / "state.sqlite3", how)
+    with closing(SqliteStore(tmp_path)) as store:
+        assert store.all_keys() == []
+        assert store.are_keys_needed()
+
+
+def test_a_lost_file_that_needed_no_keys_needs_none(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path)) as store:
+        store.put_key(ROOT, LINE)
+    lose(tmp_path / "state.sqlite3", "garbage")
+    with closing(SqliteStore(tmp_path)) as store:
+        assert not store.are_keys_needed()
+
+
 def test_the_digest_of_a_key_stands_in_no_words_about_it() -> None:
     assert "digest" not in repr(LAPTOP)

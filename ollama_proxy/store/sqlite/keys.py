@@ -7,10 +7,15 @@ from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.store.sqlite.audit import add_audit
 from ollama_proxy.store.sqlite.database import Table
 from ollama_proxy.store.sqlite.schema import NEED_KEYS
+from ollama_proxy.store.state_folder import has_keys_mark, write_keys_mark
 
 
 class SqliteKeys(Table):
-    """Keeps one row a key, and the mark that requests need one."""
+    """Keeps one row a key, and the mark that requests need one.
+
+    The mark is also a file beside the database: without it a lost database would let
+    everybody in.
+    """
 
     def all_keys(self) -> list[Key]:
         """Return every key, by name; one that can't be read is no longer taken."""
@@ -39,6 +44,8 @@ class SqliteKeys(Table):
             if key.rights.are_for_clients:
                 db.execute(NEED_KEYS)
             add_audit(db, line)
+        if key.rights.are_for_clients:
+            write_keys_mark(self._db.folder)
 
     def drop_key(self, key_id: KeyId, line: AuditLine) -> None:
         """Forget a key with its commitments, write its line. Raises `StoreError`."""
@@ -50,9 +57,13 @@ class SqliteKeys(Table):
     def are_keys_needed(self) -> bool:
         """Tell whether there ever was a key for clients."""
         query = "SELECT 1 FROM meta WHERE key = 'keys_needed'"
-        return self._db.execute(query).fetchone() is not None
+        is_known = self._db.execute(query).fetchone() is not None
+        if is_known:
+            write_keys_mark(self._db.folder)
+        return is_known or has_keys_mark(self._db.folder)
 
     def need_keys(self) -> None:
         """Write the mark that requests need a key. Raises `StoreError`."""
         with self._db.writing() as db:
             db.execute(NEED_KEYS)
+        write_keys_mark(self._db.folder)
