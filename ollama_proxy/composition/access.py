@@ -18,6 +18,7 @@ from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
 from ollama_proxy.server.access import AccessControl, AccessRule, Identify
 from ollama_proxy.server.foreign_hosts import ForeignHosts
+from ollama_proxy.server.page.login_page import refused
 from ollama_proxy.store.ports import KeyStore
 
 _IS_NEEDED = {AuthMode.AUTO: None, AuthMode.KEYS: True, AuthMode.OFF: False}
@@ -80,6 +81,7 @@ def build_access(
         sessions=sessions,
         note_keyless=note_keyless if settings.auth is AuthMode.AUTO else None,
         note_refused=note_refused,
+        refused=refused,
     )
     if door.hosts is None:
         rules = (ForeignHosts(PublicHosts(settings.allowed_hosts)), *rules)

@@ -51,6 +51,7 @@ from ollama_proxy.server.aiohttp.request_body import invite_later
 from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
+from ollama_proxy.server.page.handler import PageHandlers
 from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.foresight import PoolForesight
@@ -205,7 +206,8 @@ def _own_routes(
     usage = UsageHandlers(gateway.usage, gateway.keyring)
     waits = ReadyWait(pools, ready)
     logins = LoginHandlers(gateway.keyring, gateway.sessions)
-    groups = (own, orders, keys, usage, waits, logins)
+    page = PageHandlers(status, services.active, shared.clock)
+    groups = (own, orders, keys, usage, waits, logins, page)
     return [route for group in groups for route in group.routes()]
 
 

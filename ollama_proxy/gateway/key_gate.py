@@ -40,7 +40,15 @@ _ORDERS_ALONE: Final = (
     "the order token is for orders and for reading; make a key with `ollama-proxy key"
     " add NAME`"
 )
+Refused = Callable[[AccessFacts, KeyRefusal], Reply]
+"""Returns the response to a request that its key refuses."""
+
 _TOKEN_MAY = frozenset({RouteClass.ADMIN, RouteClass.READ})
+
+
+def plainly_refused(facts: AccessFacts, refusal: KeyRefusal) -> Reply:
+    """Return a refusal in the format of the request's protocol."""
+    return refusal_reply(facts.route.family, refusal)
 
 
 class Keys(Protocol):
@@ -65,7 +73,8 @@ class KeyGate:
     first key would have refused; ``note_refused`` with the key of each request that
     lacks a right. ``order_token``: None: only keys give orders.
     ``sessions``: of the page. ``is_local``: only this machine can connect; without
-    keys, its programs may then wake and stop instances.
+    keys, its programs may then wake and stop instances. ``refused``: makes the response
+    to a request that may not pass.
     """
 
     def __init__(
@@ -79,7 +88,9 @@ class KeyGate:
         sessions: Sessions | None = None,
         note_keyless: Callable[[str, str], None] | None = None,
         note_refused: Callable[[Key], None] | None = None,
+        refused: Refused = plainly_refused,
     ) -> None:
+        self._refused = refused
         self._sessions = sessions
         self._note_keyless = note_keyless
         self._note_refused = note_refused
@@ -101,7 +112,7 @@ class KeyGate:
         needed = route_class(facts.method, facts.path, facts.route)
         told = self._judge(facts, needed)
         if isinstance(told, KeyRefusal):
-            return refusal_reply(facts.route.family, told)
+            return self._refused(facts, told)
         return told
 
     def _judge(

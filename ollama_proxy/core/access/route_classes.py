@@ -15,7 +15,9 @@ _OPEN = frozenset(
         ("POST", "/-/logout"),
     }
 )
-_READ_OF_OURS = frozenset({"/status", "/metrics", "/-/wait", "/-/usage"})
+_READ_OF_OURS = frozenset(
+    {"/status", "/metrics", "/-/", "/-/login", "/-/wait", "/-/usage"}
+)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _CHANGES_ACCOUNT = frozenset({"/api/signout", "/api/user/keys/:key"})
 

@@ -9,17 +9,19 @@ import msgspec
 from aiohttp import web
 
 from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
-from ollama_proxy.core.access.keys import KeyStanding
+from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.own_page import is_from_elsewhere
 from ollama_proxy.core.http.headers import media_type
 from ollama_proxy.gateway.credentials import SESSION_COOKIE, credential_of
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.sessions import SESSION_S, Sessions
 from ollama_proxy.server.admin.answers import json_answer, refused_order
+from ollama_proxy.server.page.login_page import login_page, wants_html
+from ollama_proxy.server.page.rendering import as_response
 
 _LONGEST_BODY: Final = 4096
 _READ_S: Final = 10.0
-_BAD, _NO_KEY = 400, 401
+_SEE_OTHER, _BAD, _NO_KEY = 303, 400, 401
 _FORM = "application/x-www-form-urlencoded"
 _HOW = 'send {"key": "op_…"} as JSON, or a form with the field key'
 
@@ -42,19 +44,35 @@ class LoginHandlers:
         """Begin a session of the key in the body, and set its cookie."""
         _refuse_other_pages(request)
         text = await _key_in(request)
+        is_form = _is_form_of_page(request)
+        if not text and is_form:
+            return as_response(login_page(_BAD, "there is no key; write or paste one"))
         if not text:
             return json_answer({"error": f"there is no key; {_HOW}"}, status=_BAD)
-        key = self._keyring.find(text)
-        if key is None:
-            message = "this proxy has no such key"
-            return refused_order(KeyRefusal(_NO_KEY, RefusalReason.KEY, message))
-        if (standing := self._keyring.standing(key)) is not KeyStanding.VALID:
-            message = f"the key {key.name!r} is {standing.value}; use another key"
-            return refused_order(KeyRefusal(_NO_KEY, RefusalReason.KEY, message))
-        response = json_answer({"name": key.name, "expires_in_s": SESSION_S})
+        key = self._valid(text)
+        if isinstance(key, KeyRefusal):
+            if is_form:
+                return as_response(login_page(key.status, key.message))
+            return refused_order(key)
+        response = (
+            _back_to_page()
+            if is_form
+            else json_answer({"name": key.name, "expires_in_s": SESSION_S})
+        )
         session = self._sessions.begin(key)
         _set_cookie(request, response, session, int(SESSION_S))
         return response
+
+    def _valid(self, text: str) -> Key | KeyRefusal:
+        """Return the key that has this text, or why it begins no session."""
+        key = self._keyring.find(text)
+        if key is None:
+            message = "this proxy has no such key"
+            return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
+        if (standing := self._keyring.standing(key)) is not KeyStanding.VALID:
+            message = f"the key {key.name!r} is {standing.value}; use another key"
+            return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
+        return key
 
     async def logout(self, request: web.Request) -> web.Response:
         """End the session of the request, and take its cookie away."""
@@ -62,9 +80,25 @@ class LoginHandlers:
         sent = [("cookie", value) for value in request.headers.getall("Cookie", ())]
         if session := credential_of(sent).session:
             self._sessions.end(session)
-        response = json_answer({"ended": bool(session)})
+        response = (
+            _back_to_page()
+            if _is_form_of_page(request)
+            else json_answer({"ended": bool(session)})
+        )
         _set_cookie(request, response, "", 0)
         return response
+
+
+def _is_form_of_page(request: web.Request) -> bool:
+    """Tell whether a browser sends a form, and wants to see a page afterwards."""
+    is_form = media_type(request.headers) == _FORM
+    return is_form and wants_html(request.headers.get("Accept", ""))
+
+
+def _back_to_page() -> web.Response:
+    """Return the answer that has a browser get the page; a reload sends no form."""
+    headers = {"Location": "./", "Cache-Control": "no-store"}
+    return web.Response(status=_SEE_OTHER, headers=headers)
 
 
 def _refuse_other_pages(request: web.Request) -> None:
@@ -87,7 +121,7 @@ async def _key_in(request: web.Request) -> str:
         return ""
     if media_type(request.headers) == _FORM:
         fields = parse_qs(body.decode("latin-1"), max_num_fields=10)
-        return fields.get("key", [""])[0]
+        return fields.get("key", [""])[0].strip()
     try:
         said: Any = msgspec.json.decode(body)
     except ValueError:

@@ -26,7 +26,8 @@ from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
 
 _FIRST_ERROR = 400
-_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics"})
+_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics", "/-/"})
+"""What programs, or a page that refreshes itself, ask all day."""
 
 
 def surround(services: Services, access: AccessControl) -> Middleware:

@@ -1,0 +1,1 @@
+"""Show the state of the proxy to people: one page of HTML, without a script."""
