@@ -29,7 +29,9 @@ SENT_IN: Final = ("authorization", "x-api-key", "cookie")
 
 _OURS = (KEY_PREFIX, ORDER_PREFIX)
 _COOKIE = "cookie"
+_AUTHORIZATION = "authorization"
 _BEARER = "Bearer "
+_BEARER_OF_OURS = f"{_BEARER}{KEY_PREFIX}"
 
 
 class Credential(NamedTuple):
@@ -46,6 +48,17 @@ class Credential(NamedTuple):
 
 _NONE = Credential()
 _AMBIGUOUS = Credential(is_ambiguous=True)
+
+
+def lone_key(sent: Sequence[SentField]) -> str:
+    """Return the key of a request that shows nothing but a bearer token of ours.
+
+    "" for all others. It is what `credential_of` returns, and takes a third of it.
+    """
+    if len(sent) == 1 and sent[0][1].startswith(_BEARER_OF_OURS):
+        name, value = sent[0]
+        return value[len(_BEARER) :].strip() if name == _AUTHORIZATION else ""
+    return ""
 
 
 def credential_of(sent: Sequence[SentField]) -> Credential:

@@ -16,7 +16,7 @@ from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.access.route_classes import RouteClass, route_class
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.gateway.credentials import ORDER_PREFIX, credential_of
+from ollama_proxy.gateway.credentials import ORDER_PREFIX, credential_of, lone_key
 from ollama_proxy.gateway.key_text import KEY_PREFIX
 from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
@@ -133,6 +133,10 @@ class KeyGate:
     def _by_credential(
         self, facts: AccessFacts, needed: RouteClass
     ) -> Caller | KeyRefusal:
+        if lone := lone_key(facts.sent):  # nearly always, and each request pays for it
+            key = self._keys.find(lone)
+            if key is not None:
+                return self._by_key(facts, key, needed, is_own_page=False)
         found = credential_of(facts.sent)
         if found.is_ambiguous:
             return _no_key(_SEVERAL)

@@ -73,9 +73,10 @@ class RequestContext(Facts):
 
     def identify(self, caller: Caller) -> None:
         """Record the caller: what it may, and under which name it counts."""
-        self.caller, self.may_wake = caller, caller.may_wake
-        self.key, self.is_admitted = caller.key, caller.key is None
-        self.arrival.client = caller.name or caller.address
+        key = caller.key
+        self.caller, self.key, self.is_admitted = caller, key, key is None
+        self.may_wake = key is None or key.rights.may_wake
+        self.arrival.client = caller.address if key is None else key.name
 
     def choose(self, plan: Choose, served: "PoolServices") -> None:
         """Have the request served by a pool, and by one instance of it if it needs to.

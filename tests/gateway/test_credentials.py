@@ -9,6 +9,7 @@ from ollama_proxy.core.access.facts import SentField
 from ollama_proxy.gateway.credentials import (
     Credential,
     credential_of,
+    lone_key,
     without_credentials,
 )
 
@@ -36,6 +37,38 @@ def basic(login: str) -> str:
 )
 def test_a_key_is_found_where_it_may_stand(field: SentField) -> None:
     assert credential_of([field]) == Credential(KEY)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY} \t")],
+        [("authorization", "Bearer op_")],
+    ],
+)
+def test_a_lone_bearer_token_of_ours_is_found_as_any_key_is(
+    sent: list[SentField],
+) -> None:
+    assert lone_key(sent) == credential_of(sent).text
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [],
+        [("authorization", f"Bearer {TOKEN}")],
+        [("authorization", f"bearer {KEY}")],
+        [("x-api-key", f"Bearer {KEY}")],
+        [("cookie", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY}"), ("x-api-key", OTHER)],
+        [("authorization", f"Bearer {KEY}"), ("cookie", f"{SESSION}=s")],
+    ],
+)
+def test_what_else_a_request_shows_is_left_to_the_whole_look(
+    sent: list[SentField],
+) -> None:
+    assert lone_key(sent) == ""
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ server, which decides by the same rules.
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
@@ -42,6 +42,9 @@ from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
 
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
+# Not `Choose | Admit` where they are asked for: each request would make that anew.
+_DECIDED_AGAIN: Final = (Choose, Admit)
+_RELAYED: Final = (Relay, Observe)
 
 
 class FastPath:
@@ -83,7 +86,7 @@ class FastPath:
             target=request.target,
             served=pools.first,
             is_routed=pools.leave_no_choice,
-            caller=Caller(facts.peer),
+            caller=Caller(facts.peer) if isinstance(told, Reply) else told,
         )
         if isinstance(told, Reply):
             return self._send(client, context, self._answers.encoded(context, told))
@@ -108,7 +111,7 @@ class FastPath:
         begun_at = asyncio.get_running_loop().time()
         try:
             plan = self._decide(context)
-            if isinstance(plan, Relay | Observe):
+            if isinstance(plan, _RELAYED):
                 return self._begin(client, request, context, plan)
             if _is_brief(plan, context):
                 context.served.admit(context, plan)
@@ -129,7 +132,7 @@ class FastPath:
     def _decide(self, context: RequestContext) -> Plan:
         """Return the plan for a request, in its pool if that is known already."""
         plan = decide(context, context.served.fleet)
-        while isinstance(plan, Choose | Admit):
+        while isinstance(plan, _DECIDED_AGAIN):
             if isinstance(plan, Choose):
                 context.choose(plan, self._services.pools[plan.pool])
                 context.may_wait_s = context.served.hold.held_s(context.caller)
@@ -150,8 +153,9 @@ class FastPath:
         is_read: bool = False,
     ) -> None:
         """Serve a request in a task, which may never begin; its permit ends then."""
-        settling = partial(settle, self._services.usage, context)
-        unbegun = settling if context.permit is not None else None
+        unbegun = None
+        if context.permit is not None:
+            unbegun = partial(settle, self._services.usage, context)
         client.run(serve, is_read=is_read, unbegun=unbegun)
 
     async def _wake(self, client: ClientConnection, context: RequestContext) -> None:

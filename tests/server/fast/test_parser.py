@@ -111,6 +111,15 @@ def test_an_instance_gets_the_headers_as_they_came() -> None:
     )
 
 
+@pytest.mark.parametrize("agent", [b"curl/8.5", b"\xc3\xa9t\xc3\xa9", b"\xff"])
+def test_a_user_agent_is_found_as_any_header_is(agent: bytes) -> None:
+    request = read(HEAD + b"User-Agent: " + agent + b"\r\nContent-Length: 0\r\n\r\n")
+
+    assert request is not None
+    assert request.get("User-Agent", "") == agent.decode("latin-1")
+    assert request.get("User-Agent", "") == request.get("user-agent", "")
+
+
 def test_an_instance_gets_our_credentials_and_not_the_clients() -> None:
     raw = POST.replace(b"\r\n\r\n", b"\r\nAUTHORIZATION: Bearer theirs\r\n\r\n")
 
