@@ -1,9 +1,12 @@
 """Tell which models a key may use, by the globs of its rights. Pure."""
 
 import functools
+from typing import Final
 
 from ollama_proxy.core.ollama.model_globs import ModelGlob
 from ollama_proxy.core.ollama.model_names import full_model_name
+
+_LONGEST_REMEMBERED: Final = 200  # a client may send any number of names
 
 
 def may_use_model(globs: tuple[str, ...], model: str) -> bool:
@@ -14,6 +17,17 @@ def may_use_model(globs: tuple[str, ...], model: str) -> bool:
     if not globs:
         return True
     full = full_model_name(model)
+    if len(full) > _LONGEST_REMEMBERED:
+        return _is_matched(globs, full)
+    return _remembered_match(globs, full)
+
+
+@functools.lru_cache(maxsize=1024)  # called for each request; few models
+def _remembered_match(globs: tuple[str, ...], full: str) -> bool:
+    return _is_matched(globs, full)
+
+
+def _is_matched(globs: tuple[str, ...], full: str) -> bool:
     return any(glob.matches(full) for glob in _parsed(globs))
 
 

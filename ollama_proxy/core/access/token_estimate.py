@@ -36,6 +36,10 @@ MOST_TOKENS: Final = 10**12
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _WANTED: Final = frozenset({*_LIMITS, "options", "n"})
 _MEDIA_KEYS: Final = (b"images", b"image_url", b"input_audio", b"source", b"file_data")
+_MARKS: Final = (b"num_predict", b"max_", b'"n"', b"\\u", *_MEDIA_KEYS)
+"""What a body holds that is more than text; ``\\u`` may write any other of these."""
+
+_SMALL: Final = 16 * 1024
 _MOST_MARKS: Final = 200_000  # commas and colons: some 30 ms of processor time
 _LONGEST_NUMBER: Final = 30
 _WHOLE = re.compile(rb"-?[0-9]+")
@@ -54,8 +58,10 @@ def work_of(route: Route, needed: RouteClass, model: str, body: bytes) -> Work:
         return Work(needed, model)
     if not route.takes_json and route.name != "other":
         return Work(needed, model, MEDIA_TOKENS, None)
-    members = _members(body)
     prompt = _text_tokens(len(body))
+    if len(body) <= _SMALL and not any(map(body.lower().__contains__, _MARKS)):
+        return Work(needed, model, prompt, 0 if needed is RouteClass.EMBED else None)
+    members = _members(body)
     if members:
         sizes = list(_media_sizes(members, body))
         text = _text_tokens(len(body) - sum(sizes))

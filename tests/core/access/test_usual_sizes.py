@@ -1,5 +1,9 @@
 """How long a model's answers usually are."""
 
+import math
+from collections import deque
+from random import Random
+
 from ollama_proxy.core.access.usual_sizes import PRIOR_TOKENS, UsualSizes
 
 
@@ -38,3 +42,15 @@ def test_only_so_many_models_are_remembered() -> None:
 
     assert sizes.usual("m0") == 512
     assert sizes.usual("m999") == 4000
+
+
+def test_each_further_answer_counts_and_the_oldest_does_not() -> None:
+    sizes, last = UsualSizes(PRIOR_TOKENS), deque[int](maxlen=100)
+    random = Random(7)
+    for _ in range(500):
+        size = random.choice([1, 5, 5, 900, random.randrange(4000)])
+        sizes.add("m", size)
+        last.append(size)
+        if len(last) >= 20:
+            wanted = sorted(last)[math.ceil(0.95 * len(last)) - 1]
+            assert sizes.usual("m") == wanted
