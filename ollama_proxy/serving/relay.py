@@ -65,34 +65,32 @@ async def relay_request(
     this raises `UpstreamError`. A response that has begun ends with the reason if the
     request is interrupted.
     """
-    observes = isinstance(plan, Observe)
+    is_read = isinstance(plan, Observe)
     limit_s = plan.limit_s if isinstance(plan, Observe) else None
-    meter = response_relay.meter = begin_metering(context)
-    permit = context.permit
-    if permit is not None:
-        permit.enter(lease.launch_id)
-    try:
-        async with (
-            lease.until_cut(limit_s),
-            await services.relay.ask(
-                to_send, lease.upstream, lease.mark_sent
-            ) as answer,
-        ):
-            lease.lift_limit()
-            context.served.learn(context, answer, lease.launch_id)
-            context.outcome = "relayed"
-            use = watch(context.route.name, answer, lease)
-            touch = ignore_activity if observes else lease.mark_alive
-            return await response_relay.pour(answer, touch, use)
-    except TimeoutError as error:
-        return await _end_cut(lease, response_relay, error)
-    except asyncio.CancelledError as error:
-        return await _end_interrupted(context, response_relay, error)
-    finally:
-        if meter is not None:
-            meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
-        if permit is not None:
-            permit.leave()
+    asking = _ask_and_relay(
+        services, to_send, lease, response_relay, context, is_read=is_read
+    )
+    return await run_under_lease(lease, response_relay, context, asking, limit_s)
+
+
+async def _ask_and_relay(
+    services: Services,
+    to_send: UpstreamRequest,
+    lease: Lease,
+    response_relay: ResponseRelay[ResponseT],
+    context: RequestContext,
+    *,
+    is_read: bool,
+) -> ResponseT:
+    """Send a request, and relay the response once it begins."""
+    asked = await services.relay.ask(to_send, lease.upstream, lease.mark_sent)
+    async with asked as answer:
+        lease.lift_limit()
+        context.served.learn(context, answer, lease.launch_id)
+        context.outcome = "relayed"
+        use = watch(context.route.name, answer, lease)
+        touch = ignore_activity if is_read else lease.mark_alive
+        return await response_relay.pour(answer, touch, use)
 
 
 async def run_under_lease(
@@ -100,14 +98,18 @@ async def run_under_lease(
     response_relay: ResponseRelay[ResponseT],
     context: RequestContext,
     serving: Coroutine[Any, Any, ResponseT],
+    limit_s: float | None = None,
 ) -> ResponseT:
-    """Serve in another way under a lease that may be cut, as `relay_request` does."""
+    """Serve a request under a lease that may be cut, and at the cost of its key.
+
+    ``limit_s``: limit until `Lease.lift_limit` is called. Ends as `relay_request` does.
+    """
     meter = response_relay.meter = begin_metering(context)
     permit = context.permit
     if permit is not None:
         permit.enter(lease.launch_id)
     try:
-        async with lease.until_cut():
+        async with lease.until_cut(limit_s):
             response = await serving
     except TimeoutError as error:
         response = await _end_cut(lease, response_relay, error)
