@@ -117,7 +117,7 @@ async def test_a_second_order_does_not_disturb_the_words_of_the_first() -> None:
 
 def test_the_answer_is_a_401_in_the_words_of_the_protocol() -> None:
     for path, piece in {
-        "/api/chat": b'{"error":"gone"}',
+        "/api/chat": b'{"error":"gone","status":"gone"}',
         "/v1/chat/completions": b'"code":"invalid_api_key"',
         "/v1/messages": b'"type":"authentication_error"',
     }.items():
