@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from bench import scenarios
+from bench.keys import keyed
 from bench.proxies import Running, free_port, process, running, upstream_command
 from bench.report import Results
 from bench.scenarios import Figures, Load
@@ -102,8 +103,8 @@ async def _ours(load: Load, rounds: int, folder: Path, results: Results) -> None
     """Measure what only this proxy does."""
     for number in range(rounds):
         own = folder / f"own-{number}"
-        for measured in (scenarios.asleep(own, load), scenarios.ready(own, load)):
-            figures = await measured
+        for measure_own in (scenarios.asleep, scenarios.ready, keyed):
+            figures = await measure_own(own, load)
             results.add("ours", figures)
             _say("ours", number, figures)
 

@@ -48,6 +48,7 @@ BUDGETS = (
     Budget("ready → first held byte ≤ 250 ms", "ready_to_first_byte_ms", _at_most(250)),
     Budget("503 asleep, 5 000/s, p99 ≤ 6 ms", "asleep_503_p99_ms", _at_most(6)),
     Budget("list asleep, 5 000/s, p99 ≤ 6 ms", "asleep_tags_p99_ms", _at_most(6)),
+    Budget("CPU with a key ≤ 1.1 without", "keyed_cpu_ratio", _at_most(1.1)),
     Budget("idle process ≤ 70 MiB", "idle_mib", _at_most(70)),
 )
 """What was promised, as DESIGN has it."""

@@ -124,12 +124,15 @@ async def crowd(proxy: Running, load: Load, rng: random.Random) -> Figures:
     }
 
 
-async def small(proxy: Running, load: Load, rng: random.Random) -> Figures:
+async def small(
+    proxy: Running, load: Load, rng: random.Random, *headers: str
+) -> Figures:
     """Small requests on kept connections, each as soon as the last is answered."""
     del rng
     if not proxy.is_native:
         return {}
-    request = post("/api/embed", b'{"model":"bench","input":"why is the sky blue"}')
+    body = b'{"model":"bench","input":"why is the sky blue"}'
+    request = post("/api/embed", body, *headers)
     callers = [await Caller.open(proxy.port, b"200") for _ in range(_CALLERS // 2)]
     deadline = asyncio.get_running_loop().time() + load.small_s
     cpu_s, begun = proxy.cpu_s(), time.monotonic_ns()

@@ -27,7 +27,7 @@ def test_a_little_of_everything_runs_through_the_proxy() -> None:
 
     assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-2000:]
     measured = [line for line in told.stdout.splitlines() if line.startswith("1 ours")]
-    assert len(measured) == 7  # tokens, small, crowd, open, large, asleep, ready
+    assert len(measured) == 8  # tokens, small, crowd, open, large, asleep, ready, keyed
 
 
 def results(**figures: tuple[list[float], list[float]]) -> Results:
