@@ -28,6 +28,7 @@ from ollama_proxy.cli.commands.deployment import delete, deploy
 from ollama_proxy.cli.commands.instance import abandon, start, status, stop, wake
 from ollama_proxy.cli.commands.journal import journal
 from ollama_proxy.cli.commands.keys import keys
+from ollama_proxy.cli.commands.node import node
 from ollama_proxy.cli.commands.plan import plan
 from ollama_proxy.cli.commands.pulls import pulls
 from ollama_proxy.cli.commands.serve import serve
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 for _command in (
     *(serve, status, wake, start, stop, abandon, pulls, plan, journal, usage),
-    *(deploy, delete, sweep, check, healthcheck),
+    *(deploy, delete, sweep, check, healthcheck, node),
 ):
     app.command()(_command)
 app.add_typer(keys, name="key")

@@ -1,0 +1,50 @@
+"""Run the agent of a machine with Ollama: ``node``."""
+
+import asyncio
+import contextlib
+import random
+import sys
+
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.cli.command_settings import environment
+from ollama_proxy.cli.console import has_colours
+
+
+def node() -> None:
+    """Report this machine's Ollama to a hub, and work for that hub alone.
+
+    The agent tells SERVER_URL (http://localhost:8000) every HEARTBEAT_INTERVAL (30) s
+    which models the Ollama at OLLAMA_BASE_URL (http://127.0.0.1:11434) has and how busy
+    the machine is. It takes POST /execute on NODE_PORT (8001), only from the addresses
+    that SERVER_URL resolves to. Further variables: NODE_ID (the host name),
+    NODE_REQUEST_TIMEOUT (120), OLLAMA_NUM_PARALLEL, LOG_LEVEL, OLLAMA_PROXY_STATE_DIR.
+    """
+    from ollama_proxy.node.agent import run_node  # noqa: PLC0415 - slow to import
+    from ollama_proxy.node.settings import read_node_settings  # noqa: PLC0415 - likewise
+    from ollama_proxy.server.end_signals import (  # noqa: PLC0415 - likewise
+        EndSignals,
+        has_controlling_terminal,
+    )
+
+    settings = read_node_settings(environment)
+    log.configure(settings.log_level, has_colours=has_colours())
+    signals = EndSignals(has_terminal=has_controlling_terminal())
+
+    async def run() -> None:
+        signals.watch(asyncio.get_running_loop())
+        await run_node(
+            settings,
+            clock=SystemClock(),
+            rng=random.SystemRandom(),
+            next_signal=signals.next,
+            announce=_print,
+        )
+
+    asyncio.run(run())
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # stdout may be closed
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Run the agent of a machine with Ollama: report to a hub, and work for it alone."""

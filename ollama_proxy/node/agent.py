@@ -1,0 +1,224 @@
+"""Run the agent: bind, beat and serve until a signal, then end in good order."""
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from ollama_proxy.base import log
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
+from ollama_proxy.node.app import NodeApp
+from ollama_proxy.node.beat import Facts
+from ollama_proxy.node.door import Door, Strangers
+from ollama_proxy.node.execute import Executor
+from ollama_proxy.node.heartbeat import Heartbeat
+from ollama_proxy.node.hub_addresses import HubAddresses
+from ollama_proxy.node.hub_client import HubClient
+from ollama_proxy.node.identity import keep_node_id
+from ollama_proxy.node.local_ollama import LocalOllama
+from ollama_proxy.node.machine import GpuMeter, measure_load, own_address
+from ollama_proxy.node.settings import NodeSettings
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.loop_mark import LoopMark
+
+_BEAT_S = 10.0
+_BACKLOG = 128
+_LEAST_S = 0.01
+
+Signal = Callable[[], Awaitable[object]]
+"""Waits for a signal: the first one ends in good order, the second one at once."""
+
+
+async def run_node(
+    settings: NodeSettings,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    next_signal: Signal,
+    announce: Callable[[str], None],
+) -> None:
+    """Report to the hub and work for it until a signal. Raises `StartupError`.
+
+    ``announce`` gets one line when requests are taken. After the first signal the hub
+    learns that this node drains, and what goes on has NODE_REQUEST_TIMEOUT to end.
+    """
+    bound = _bind(settings.node_port)
+    with contextlib.closing(bound):
+        host_name = socket.gethostname()
+        node = _Node(
+            settings,
+            keep_node_id(settings.state_dir, settings.node_id, host_name),
+            host_name,
+            bound.getsockname()[1],
+            boot_id=f"{rng.getrandbits(128):032x}",
+        )
+        try:
+            await node.serve(bound, clock, rng, next_signal, announce)
+        finally:
+            await node.client.aclose()
+
+
+def _bind(port: int) -> socket.socket:
+    """Bind the port on every address, of both families where the machine has them."""
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(
+                ("::", port),
+                family=socket.AF_INET6,
+                dualstack_ipv6=True,
+                backlog=_BACKLOG,
+            )
+        return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - the door is `Door`
+    except OSError as error:
+        raise StartupError(
+            f"can't listen on port {port} ({error.strerror or error}); stop what"
+            " listens there, or set NODE_PORT to another one"
+        ) from error
+
+
+class _Node:
+    """Holds the parts of a running agent."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        node_id: str,
+        host_name: str,
+        port: int,
+        *,
+        boot_id: str,
+    ) -> None:
+        self._settings, self._node_id, self._port = settings, node_id, port
+        self._host_name, self._boot_id, self._seq = host_name, boot_id, 0
+        self.client = UpstreamClient(LoopMark(node_id))
+        url = settings.ollama_base_url
+        self._limit_s = min(_BEAT_S, settings.heartbeat_interval)
+        self._ollama = LocalOllama(self.client, url, look_s=self._limit_s)
+        self._executor = Executor(
+            self.client,
+            self._ollama,
+            url,
+            first_byte_s=settings.node_request_timeout,
+        )
+        self._hub = HubAddresses(*settings.hub)
+        self._gpus = GpuMeter()
+
+    async def serve(
+        self,
+        bound: socket.socket,
+        clock: Clock,
+        rng: random.Random,
+        next_signal: Signal,
+        announce: Callable[[str], None],
+    ) -> None:
+        """Beat and serve until a signal; then drain."""
+        logger = structlog.get_logger()
+        await self._hub.refresh()
+        async with aiohttp.ClientSession() as session:
+            heartbeat = Heartbeat(
+                HubClient(session, self._settings.beat_url, limit_s=self._limit_s),
+                self._facts,
+                interval_s=self._settings.heartbeat_interval,
+                clock=clock,
+                rng=rng,
+            )
+            async with self._serving(bound):
+                line = self._settings.started_line(
+                    self._node_id, self._port, str(self._hub)
+                )
+                announce(line)
+                logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
+                async with scoped_task(heartbeat.run(), name="heartbeat") as beating:
+                    await _first(next_signal, beating)
+                logger.info(log.NODE_STOPPING)
+                await self._drain(heartbeat, next_signal)
+
+    async def _drain(self, heartbeat: Heartbeat, next_signal: Signal) -> None:
+        """Tell the hub, then let generations end, until a second signal or too late."""
+        self._executor.is_draining = True
+        ended = start_task(self._drained(heartbeat), name="drain")
+        second = start_task(_waited(next_signal), name="second signal")
+        try:
+            await asyncio.wait(
+                {ended, second},
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=self._settings.node_request_timeout,
+            )
+        finally:
+            await cancel_and_wait(second)
+            await cancel_and_wait(ended)
+
+    async def _drained(self, heartbeat: Heartbeat) -> None:
+        """Beat at once, go on beating, and return when no generation goes on."""
+        await heartbeat.beat()
+        async with scoped_task(heartbeat.run_later(), name="heartbeat"):
+            await self._executor.wait_idle()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self, bound: socket.socket) -> AsyncIterator[None]:
+        """Take connections: the hub's and this machine's."""
+        node_app = NodeApp(self._node_id, self._hub, self._executor)
+        runner = web.AppRunner(
+            node_app.build(),
+            handler_cancellation=True,  # a hub that leaves ends the generation
+            access_log=None,
+            shutdown_timeout=_LEAST_S,  # `_drain` has waited
+        )
+        await runner.setup()
+        try:
+            server = runner.server
+            assert server is not None  # noqa: S101 - after `setup`
+            strangers = Strangers()
+            listening = await asyncio.get_running_loop().create_server(
+                partial(Door, node_app.admits, server, strangers), sock=bound
+            )
+            try:
+                yield
+            finally:
+                listening.close()
+        finally:
+            await runner.cleanup()
+
+    async def _facts(self) -> Facts:
+        """Gather a snapshot; the hub's addresses are looked up meanwhile."""
+        ollama, gpus, _ = await asyncio.gather(
+            self._ollama.look(), self._gpus.measure(), self._hub.refresh()
+        )
+        self._seq += 1
+        ipv4, ipv6 = (
+            own_address(family, self._hub.of_family(family))
+            for family in (socket.AF_INET, socket.AF_INET6)
+        )
+        return Facts(
+            node_id=self._node_id,
+            host_name=self._host_name,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            port=self._port,
+            boot_id=self._boot_id,
+            seq=self._seq,
+            load=measure_load(),
+            gpus=gpus,
+            ollama=ollama,
+            slots=self._settings.slots,
+            in_flight=self._executor.in_flight,
+            is_draining=self._executor.is_draining,
+        )
+
+
+async def _waited(next_signal: Signal) -> None:
+    await next_signal()
+
+
+async def _first(next_signal: Signal, beating: asyncio.Task[None]) -> None:
+    """Wait for a signal, or for the beats to end by a fault: then so does the agent."""
+    async with scoped_task(_waited(next_signal), name="signal") as signalled:
+        await asyncio.wait({signalled, beating}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,141 @@
+"""Carry out ``POST /execute``: a generation of the machine's Ollama, as it comes."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.node.execute_body import BodyError, BodyReader, Job, parse_job
+from ollama_proxy.node.local_ollama import LocalOllama
+from ollama_proxy.node.ready_body import ollama_request
+from ollama_proxy.node.refusals import refusal_body, refuse
+from ollama_proxy.upstream.client import Answer, UpstreamClient
+from ollama_proxy.upstream.endpoint import Upstream
+
+_MOST = 512
+_LOAD_S = 300.0
+_LINES = "application/x-ndjson"
+
+
+class Executor:
+    """Relays generations byte for byte, no faster than the hub reads them.
+
+    ``in_flight``: how many go on. ``is_draining``: new ones are refused.
+    """
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        ollama: LocalOllama,
+        url: str,
+        *,
+        first_byte_s: float,
+        bodies: BodyReader | None = None,
+    ) -> None:
+        self._client, self._ollama = client, ollama
+        self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
+        self._url = url
+        self._first_byte_s = first_byte_s
+        self._bodies = bodies or BodyReader()
+        self.in_flight = 0
+        self.is_draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no generation goes on."""
+        await self._idle.wait()
+
+    async def execute(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        if self.is_draining:
+            message = "this agent is ending and takes no new work; ask another node"
+            return refuse(503, message)
+        if self.in_flight >= _MOST:
+            message = f"this agent works on {_MOST} requests, as many as it takes"
+            return refuse(503, message, {"Retry-After": "1"})
+        with self._counted():
+            try:
+                body = await self._bodies.read(request)
+            except BodyError as error:
+                return refuse(error.status, str(error))
+            try:
+                return await self._generate(request, parse_job(body))
+            except BodyError as error:
+                return refuse(error.status, str(error))
+            finally:
+                self._bodies.release(body)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if self.in_flight == 0:
+                self._idle.set()
+
+    async def _generate(self, request: web.Request, job: Job) -> web.StreamResponse:
+        """Ask Ollama; the body goes on as it was received."""
+        limit_s = self._first_byte_s
+        if not self._ollama.state.has_loaded(job.model):
+            limit_s += _LOAD_S
+        to_send = ollama_request("POST", "/api/generate", job.body)
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._client.ask(to_send, self._upstream)
+        except TimeoutError:
+            return refuse(
+                504,
+                f"the Ollama at {self._url} gave no byte within {limit_s:g} s;"
+                " NODE_REQUEST_TIMEOUT of this node says how long it may take",
+            )
+        except UpstreamError as error:
+            return refuse(
+                502,
+                f"the Ollama at {self._url} can't be asked ({error}); start it, or set"
+                " OLLAMA_BASE_URL of this node",
+            )
+        # What breaks inside the block closes the connection, and Ollama ends the work.
+        async with answer:
+            return await self._relay(request, answer)
+
+    async def _relay(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status)
+        for name in ("Content-Type", "Content-Length"):
+            if name in answer.headers:
+                response.headers[name] = answer.headers[name]
+        await response.prepare(request)
+        last = b"\n"
+        try:
+            async for chunk in answer.chunks():
+                await response.write(chunk)
+                last = chunk
+        except InstanceLostError as error:
+            await self._break_off(request, response, last, error)
+            return response
+        await response.write_eof()
+        return response
+
+    async def _break_off(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        last: bytes,
+        error: InstanceLostError,
+    ) -> None:
+        """End a stream that Ollama broke off, in Ollama's words where there are lines.
+
+        An answer of one piece is cut: its reader sees that bytes are missing.
+        """
+        if not response.headers.get("Content-Type", "").startswith(_LINES):
+            if request.transport is not None:
+                request.transport.abort()
+            return
+        line = refusal_body(f"the node's Ollama broke off ({error})")
+        await response.write((b"" if last.endswith(b"\n") else b"\n") + line + b"\n")
+        await response.write_eof()

@@ -1,0 +1,94 @@
+"""Send beats to a hub, in the shape that it accepts."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+
+from ollama_proxy.node.beat import Facts, former_beat, whole_beat
+
+_LONGEST_ANSWER = 64 * 1024
+_LONGEST_QUOTE = 300
+_STRICT = frozenset({400, 422})
+_TRY_ALL_EVERY = 20
+
+
+class HubAwayError(Exception):
+    """Reports a hub that could not be reached, was too slow, or failed itself."""
+
+
+class HubRefusedError(Exception):
+    """Reports a hub that does not want this node's beats; the message quotes it."""
+
+
+class HubClient:
+    """Sends beats. A hub that refuses our key gets the former keys only.
+
+    Every twentieth beat tries all keys again: the hub may be a newer one by then.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, *, limit_s: float
+    ) -> None:
+        self._session, self._url = session, url
+        self._limit_s = limit_s
+        self._former_left = 0
+
+    @property
+    def is_strict(self) -> bool:
+        """Tell whether the hub takes the former keys only."""
+        return self._former_left > 0
+
+    async def tell(self, facts: Facts) -> None:
+        """Send a beat. Raises `HubAwayError` or `HubRefusedError`."""
+        try:
+            async with asyncio.timeout(self._limit_s):
+                await self._tell(facts)
+        except TimeoutError as error:
+            raise HubAwayError(f"no answer within {self._limit_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise HubAwayError(str(error) or type(error).__name__) from error
+
+    async def _tell(self, facts: Facts) -> None:
+        if self._former_left == 0:
+            status, text = await self._post(whole_beat(facts))
+            if status not in _STRICT:
+                _judge(status, text)
+                return
+            status, text = await self._post(former_beat(facts))
+            _judge(status, text)
+            self._former_left = _TRY_ALL_EVERY
+        else:
+            status, text = await self._post(former_beat(facts))
+            _judge(status, text)
+        self._former_left -= 1
+
+    async def _post(self, beat: dict[str, Any]) -> tuple[int, str]:
+        """Send one body; return status and answer, of which 64 KiB are read."""
+        async with self._session.post(
+            self._url, json=beat, allow_redirects=False
+        ) as answer:
+            read = await answer.content.read(_LONGEST_ANSWER)
+            return answer.status, read.decode(errors="replace")
+
+
+def _judge(status: int, text: str) -> None:
+    if 200 <= status < 300:  # noqa: PLR2004 - OK
+        return
+    words = f"it answered {status}: {_quoted(text)}"
+    if status >= 500:  # noqa: PLR2004 - the server's own faults
+        raise HubAwayError(words)
+    raise HubRefusedError(words)
+
+
+def _quoted(text: str) -> str:
+    """Return the sentence of an error body, FastAPI's or ours, on one line."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if isinstance(body, dict):
+        text = str(body.get("detail") or body.get("error") or text)
+    line = " ".join(text.split())
+    return line[:_LONGEST_QUOTE] or "nothing"

@@ -1,0 +1,125 @@
+"""Look at the machine's Ollama: its models, which are loaded, its version."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.node.ready_body import ollama_request
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.endpoint import Upstream
+
+MOST_MODELS = 1000
+"""How many models a beat names: with 160 bytes each it stays below 256 KiB."""
+
+_LARGEST = 8 << 20
+_LOOK_S = 10.0
+
+T = TypeVar("T")
+
+
+class Model(msgspec.Struct, frozen=True):
+    """Holds a model as ``/api/tags`` lists it."""
+
+    name: str
+    digest: str = ""
+    size: int = 0
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """Holds a model as ``/api/ps`` lists it; sizes in bytes."""
+
+    name: str
+    size: int = 0
+    size_vram: int = 0
+    expires_at: str = ""
+
+
+class _Tags(msgspec.Struct):
+    models: list[Model] | None = None
+
+
+class _Ps(msgspec.Struct):
+    models: list[LoadedModel] | None = None
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaState:
+    """Describes the machine's Ollama; ``fault``: why it has no models, a sentence."""
+
+    models: tuple[Model, ...] = ()
+    loaded: tuple[LoadedModel, ...] = ()
+    version: str | None = None
+    fault: str = ""
+
+    def has_loaded(self, model: str) -> bool:
+        """Tell whether a request for a model has to wait for no load."""
+        name = full_model_name(model)
+        return any(full_model_name(one.name) == name for one in self.loaded)
+
+
+class LocalOllama:
+    """Looks at the machine's Ollama, for at most ten seconds at a time.
+
+    ``state``: what the last look saw.
+    """
+
+    def __init__(
+        self, client: UpstreamClient, url: str, *, look_s: float = _LOOK_S
+    ) -> None:
+        self._client = client
+        self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
+        self._url = url
+        self._look_s = look_s
+        self.state = OllamaState()
+
+    async def look(self) -> OllamaState:
+        """Ask for the models; an Ollama that is away or slow has none, and a fault."""
+        try:
+            async with asyncio.timeout(self._look_s):
+                self.state = await self._asked()
+        except TimeoutError:
+            self.state = self._without(f"did not answer within {self._look_s:g} s")
+        except (UpstreamError, InstanceLostError) as error:
+            self.state = self._without(f"can't be asked ({error})")
+        except (msgspec.DecodeError, _StrangeError) as error:
+            self.state = self._without(f"does not answer as Ollama does ({error})")
+        return self.state
+
+    async def _asked(self) -> OllamaState:
+        tags = await self._read("/api/tags", _Tags)
+        running = await self._read("/api/ps", _Ps)
+        version = await self._read("/api/version", _Version)
+        return OllamaState(
+            tuple((tags.models or [])[:MOST_MODELS]),
+            tuple((running.models or [])[:MOST_MODELS]),
+            version.version or None,
+        )
+
+    def _without(self, why: str) -> OllamaState:
+        return OllamaState(fault=f"the Ollama at {self._url} {why}")
+
+    async def _read(self, path: str, kind: type[T]) -> T:
+        answer = await self._client.ask(
+            ollama_request("GET", path, None), self._upstream
+        )
+        async with answer:
+            if answer.status != 200:  # noqa: PLR2004 - OK
+                raise _StrangeError(f"{answer.status} for {path}")
+            read = bytearray()
+            async for chunk in answer.chunks():
+                read += chunk
+                if len(read) > _LARGEST:
+                    raise _StrangeError(f"more than {_LARGEST >> 20} MiB for {path}")
+        return msgspec.json.decode(read, type=kind)
+
+
+class _StrangeError(Exception):
+    """Reports an answer that is none of Ollama's."""
