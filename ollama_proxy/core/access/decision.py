@@ -238,7 +238,7 @@ def _money(millionths: int) -> str:
 
 def _told(moment: float) -> str:
     try:
-        date = datetime.fromtimestamp(moment, UTC)
+        date = datetime.fromtimestamp(round(moment), UTC)
     except (ValueError, OverflowError, OSError):
         return "the beginning of time"
     return date.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -206,6 +206,10 @@ def test_a_limit_of_nothing_refuses_everything_and_no_wait_helps() -> None:
             {"expires_at": NOW},
             "the key 'ci' expired at 2026-11-29T18:00:00Z; use another key",
         ),
+        (  # the date that `key list` shows
+            {"expires_at": NOW - 0.4},
+            "the key 'ci' expired at 2026-11-29T18:00:00Z; use another key",
+        ),
         (
             {"expires_at": -1e30},
             "the key 'ci' expired at the beginning of time; use another key",
