@@ -8,7 +8,12 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason, decide_route
+from ollama_proxy.core.access.decision import (
+    KeyRefusal,
+    decide_route,
+    forbidden,
+    no_key,
+)
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller, Key, KeyId
 from ollama_proxy.core.access.own_page import is_of_own_page
@@ -21,7 +26,6 @@ from ollama_proxy.gateway.key_text import KEY_PREFIX
 from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
 
-_NO_KEY, _FORBIDDEN = 401, 403
 _OPEN_ORDERS = frozenset({"/-/wake", "/-/stop"})
 _FORWARDED = frozenset({"forwarded", "via", "x-real-ip"})
 _FORWARDED_BEGINNING = "x-forwarded-"
@@ -139,13 +143,13 @@ class KeyGate:
                 return self._by_key(facts, key, needed, is_own_page=False)
         found = credential_of(facts.sent)
         if found.is_ambiguous:
-            return _no_key(_SEVERAL)
+            return no_key(_SEVERAL)
         if found.text:
             return self._by_text(facts, found.text, needed)
         if found.session:
             return self._by_session(facts, found.session, needed)
         is_order = needed is RouteClass.ADMIN
-        return _no_key(_HOW_TO_ORDER if is_order else _HOW_TO_ASK)
+        return no_key(_HOW_TO_ORDER if is_order else _HOW_TO_ASK)
 
     def _by_text(
         self, facts: AccessFacts, text: str, needed: RouteClass
@@ -154,10 +158,10 @@ class KeyGate:
         if self._is_order_token(text):
             if needed in _TOKEN_MAY:
                 return Caller(facts.peer, is_admin=True)
-            return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, _ORDERS_ALONE)
+            return forbidden(_ORDERS_ALONE)
         key = self._keys.find(text)
         if key is None:
-            return _no_key(_unknown(text))
+            return no_key(_unknown(text))
         return self._by_key(facts, key, needed, is_own_page=False)
 
     def _by_session(
@@ -168,10 +172,10 @@ class KeyGate:
         Another page can have the browser send it, too.
         """
         if not _is_of_own_page(facts):
-            return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, _OTHER_PAGE)
+            return forbidden(_OTHER_PAGE)
         key = self._key_of_session(session)
         if key is None:
-            return _no_key(_NO_SESSION)
+            return no_key(_NO_SESSION)
         return self._by_key(facts, key, needed, is_own_page=True)
 
     def _key_of_session(self, session: str) -> Key | None:
@@ -263,7 +267,3 @@ def _unknown(text: str) -> str:
 
 def _is_admin(key: Key) -> bool:
     return RouteClass.ADMIN in key.rights.routes
-
-
-def _no_key(message: str) -> KeyRefusal:
-    return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)

@@ -6,14 +6,12 @@ from contextlib import contextmanager
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.decision import (
     KeyRefusal,
-    RefusalReason,
     Usage,
     decide_money,
+    forbidden,
 )
 from ollama_proxy.core.access.keys import Key
 from ollama_proxy.gateway.spending import Spending
-
-_FORBIDDEN = 403
 
 
 class PaidOrders:
@@ -30,7 +28,7 @@ class PaidOrders:
         """Return why a key may not wake an instance of a pool. Raises `StoreError`."""
         if key is not None and not key.rights.may_wake:
             told = f"the key {key.name!r} may not start an instance"
-            return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, told)
+            return forbidden(told)
         if key is None or not key.rights.has_budget or not self._spending.is_needed:
             return None
         day, month = self._spending.totals(key)

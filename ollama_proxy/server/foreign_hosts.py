@@ -8,14 +8,13 @@ they use: they reach the server by it because somebody has set it so.
 import structlog
 
 from ollama_proxy.base import log
-from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
+from ollama_proxy.core.access.decision import forbidden
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.hosts import PublicHosts
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.gateway.key_text import hide_keys
 
-_FORBIDDEN = 403
 _LONGEST_SHOWN = 100
 _OF_BROWSERS = frozenset({"referer", "cookie", "accept-language", "origin"})
 _OF_BROWSERS_BEGINNING = "sec-fetch-"
@@ -34,8 +33,7 @@ class ForeignHosts:
         if self._hosts.takes(facts.host):
             return None
         if is_of_browser(facts):
-            refusal = KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, _words(facts.host))
-            return refusal_reply(facts.route.family, refusal)
+            return refusal_reply(facts.route.family, forbidden(_words(facts.host)))
         if not self._has_warned:
             self._has_warned = True
             structlog.get_logger().warning(log.HOST_FOREIGN, reason=_words(facts.host))

@@ -8,15 +8,13 @@ takes the interruption here, and the task goes on.
 import asyncio
 from typing import Final
 
-from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
+from ollama_proxy.core.access.decision import no_key
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.serving.request_context import RequestContext
 
 TELL_S: Final = 1.0
 """How long a client that reads nothing may delay the end of its connection."""
-
-_UNAUTHORIZED: Final = 401
 
 
 def take_interruption(context: RequestContext) -> bool:
@@ -35,6 +33,5 @@ def take_interruption(context: RequestContext) -> bool:
 
 def interruption_reply(context: RequestContext) -> Reply:
     """Return the answer to an interrupted request whose response has not begun."""
-    message = context.interrupted_by
-    refusal = KeyRefusal(_UNAUTHORIZED, RefusalReason.KEY, message)
+    refusal = no_key(context.interrupted_by)
     return refusal_reply(context.route.family, refusal, context.request_id)

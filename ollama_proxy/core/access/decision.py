@@ -122,14 +122,14 @@ def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal 
     if is_right and standing is KeyStanding.VALID:
         return None
     if standing is KeyStanding.DISABLED:
-        return _invalid(f"the key {key.name!r} is disabled; use another key")
+        return no_key(f"the key {key.name!r} is disabled; use another key")
     if standing is KeyStanding.EXPIRED:
         at = _told(key.expires_at or 0.0)
-        return _invalid(f"the key {key.name!r} expired at {at}; use another key")
+        return no_key(f"the key {key.name!r} expired at {at}; use another key")
     if is_right or needed is None:
         return None
     may = ", ".join(sorted(key.rights.routes)) or "nothing"
-    return _forbidden(
+    return forbidden(
         f"the key {key.name!r} lacks the right {needed.value!r}, it may: {may}"
     )
 
@@ -138,7 +138,7 @@ def _of_model(key: Key, model: str) -> KeyRefusal | None:
     globs = key.rights.models
     if not model or may_use_model(globs, model):
         return None
-    return _forbidden(
+    return forbidden(
         f"the key {key.name!r} may not use the model {model[:200]!r}, but:"
         f" {', '.join(globs)}"
     )
@@ -224,11 +224,13 @@ def _used_up(
     return KeyRefusal(_TOO_MUCH, reason, message, resets_at - date, resets_at)
 
 
-def _invalid(message: str) -> KeyRefusal:
+def no_key(message: str) -> KeyRefusal:
+    """Return the 401 of a request without a key, or with one that is not valid."""
     return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
 
 
-def _forbidden(message: str) -> KeyRefusal:
+def forbidden(message: str) -> KeyRefusal:
+    """Return the 403 of a request that its caller may not send."""
     return KeyRefusal(_FORBIDDEN, RefusalReason.RIGHT, message)
 
 

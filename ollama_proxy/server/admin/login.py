@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 from aiohttp import web
 
-from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
+from ollama_proxy.core.access.decision import KeyRefusal, no_key
 from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.own_page import is_from_elsewhere
 from ollama_proxy.core.http.headers import media_type
@@ -21,7 +21,7 @@ from ollama_proxy.server.page.rendering import as_response
 
 _LONGEST_BODY: Final = 4096
 _READ_S: Final = 10.0
-_SEE_OTHER, _BAD, _NO_KEY = 303, 400, 401
+_SEE_OTHER, _BAD = 303, 400
 _FORM = "application/x-www-form-urlencoded"
 _HOW = 'send {"key": "op_…"} as JSON, or a form with the field key'
 
@@ -68,10 +68,10 @@ class LoginHandlers:
         key = self._keyring.find(text)
         if key is None:
             message = "this proxy has no such key"
-            return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
+            return no_key(message)
         if (standing := self._keyring.standing(key)) is not KeyStanding.VALID:
             message = f"the key {key.name!r} is {standing.value}; use another key"
-            return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
+            return no_key(message)
         return key
 
     async def logout(self, request: web.Request) -> web.Response:
