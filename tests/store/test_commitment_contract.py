@@ -1,7 +1,5 @@
 """What every store does with the commitments of keys: the port, held to its words."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,24 +7,11 @@ import pytest
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import KeyId
-from ollama_proxy.store.memory import MemoryStore
-from ollama_proxy.store.ports import PERIODS, Store
+from ollama_proxy.store.ports import PERIODS
 from ollama_proxy.store.sqlite.store import SqliteStore
-from tests.store.test_contract import Rig
+from tests.store.rig import Rig
 
 CI, LAPTOP = KeyId("0a1b2c3d"), KeyId("ffffffff")
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    in_memory = MemoryStore()
-    opened: dict[str, Callable[[], Store]] = {
-        "sqlite": partial(SqliteStore, tmp_path),
-        "memory": lambda: in_memory,
-    }
-    rig = Rig(opened[request.param])
-    yield rig
-    rig.store.close()
 
 
 def test_a_key_has_no_commitments_at_first(rig: Rig) -> None:

@@ -1,9 +1,7 @@
 """What every store does, whatever it is made of: the ports, held to their words."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,42 +12,14 @@ from ollama_proxy.core.lifecycle.record import Fault, LaunchId, Record, State
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.restore_plan import Origin, StickyModel
-from ollama_proxy.store.memory import MemoryStore
 from ollama_proxy.store.ports import PLACES, REMEMBERED, Claim, Store
-from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.slots import SLOT, slot_of
+from tests.store.rig import LINES, Rig
 
 ONE, TWO = LaunchId("l0000000000000001"), LaunchId("l0000000000000002")
 READY = Record(State.READY, since=1.0, launch_id=ONE, accepted=True, woken_at=1.0)
-LINES = 5
 MODEL = StickyModel("a:latest", Origin.PULLED, "a", "a")
 CONTENTS = Snapshot(b'{"models":[]}', "0.33.0", {"m:latest": b"{}"})
-
-
-class Rig:
-    """One store, closed and opened again as often as a test likes."""
-
-    def __init__(self, opened: Callable[[], Store]) -> None:
-        self._opened = opened
-        self.store = opened()
-
-    def again(self) -> Store:
-        """Return what a later process finds."""
-        self.store.close()
-        self.store = self._opened()
-        return self.store
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    in_memory = MemoryStore(journal_lines=LINES)
-    opened: dict[str, Callable[[], Store]] = {
-        "sqlite": partial(SqliteStore, tmp_path, journal_lines=LINES),
-        "memory": lambda: in_memory,
-    }
-    rig = Rig(opened[request.param])
-    yield rig
-    rig.store.close()
 
 
 def line(number: float, launch_id: LaunchId = ONE, report: str = "") -> Transition:

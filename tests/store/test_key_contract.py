@@ -1,9 +1,7 @@
 """What every store does with keys and the audit: the ports, held to their words."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,9 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import Key, KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
-from ollama_proxy.store.memory import MemoryStore
-from ollama_proxy.store.ports import AUDIT_LINES, Store
+from ollama_proxy.store.ports import AUDIT_LINES
 from ollama_proxy.store.sqlite.store import SqliteStore
-from tests.store.test_contract import Rig
+from tests.store.rig import Rig
 
 LINE = AuditLine(1.0, "root", "127.0.0.1", "key add", "laptop", "chat, read")
 ADMIN = Rights(routes=frozenset({RouteClass.ADMIN}))
@@ -42,18 +39,6 @@ LAPTOP = Key(
     former_until=1763003601.5,
 )
 ROOT = Key(KeyId("89abcdef"), "root", digest=bytes(32), rights=ADMIN)
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    in_memory = MemoryStore()
-    opened: dict[str, Callable[[], Store]] = {
-        "sqlite": partial(SqliteStore, tmp_path),
-        "memory": lambda: in_memory,
-    }
-    rig = Rig(opened[request.param])
-    yield rig
-    rig.store.close()
 
 
 def test_a_new_store_has_no_keys_and_needs_none(rig: Rig) -> None:

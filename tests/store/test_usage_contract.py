@@ -1,8 +1,6 @@
 """What every store does with usage: the port, held to its words."""
 
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +10,8 @@ import pytest
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.core.access.usage import BY_ALL, UsageField, UsageRow, sum_rows
-from ollama_proxy.store.memory import MemoryStore
-from ollama_proxy.store.ports import Store
 from ollama_proxy.store.sqlite.store import SqliteStore
-from tests.store.test_contract import Rig
+from tests.store.rig import Rig
 
 ONE, TWO = KeyId("0123abcd"), KeyId("89abcdef")
 ROW = UsageRow("2026-11-29", ONE, "laptop", "m:latest", 1, 20, 30, 5, 1.5, 2)
@@ -26,18 +22,6 @@ ROWS = [
     UsageRow("2026-11-30", ONE, "desk", "m:latest", 4, 1, 1, 2, 1.0, 0),
     UsageRow("2026-12-01", TWO, "phone", "", 0, 0, 0, 0, 0.0, 7),
 ]
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    in_memory = MemoryStore()
-    opened: dict[str, Callable[[], Store]] = {
-        "sqlite": partial(SqliteStore, tmp_path),
-        "memory": lambda: in_memory,
-    }
-    rig = Rig(opened[request.param])
-    yield rig
-    rig.store.close()
 
 
 def test_a_new_store_has_no_usage(rig: Rig) -> None:
