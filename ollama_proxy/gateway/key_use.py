@@ -4,7 +4,7 @@ from typing import Any
 
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.access.keys import Key
-from ollama_proxy.core.access.spending import MILLION
+from ollama_proxy.core.access.spending import MILLIONTHS
 from ollama_proxy.gateway.key_limits import KeyLimits
 
 
@@ -28,4 +28,4 @@ def use_body(limits: KeyLimits, key: Key) -> dict[str, Any]:
 
 
 def _money(millionths: int | None) -> float | None:
-    return None if millionths is None else millionths / MILLION
+    return None if millionths is None else millionths / MILLIONTHS

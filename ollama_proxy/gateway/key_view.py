@@ -7,7 +7,7 @@ from typing import Any, Final
 from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.core.access.keys import Key, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
-from ollama_proxy.gateway.right_words import MILLIONTHS
+from ollama_proxy.core.access.spending import MILLIONTHS
 
 _STATED: Final = ("id", "name", "source", "standing", "made", "former_until")
 """Words of `key_body` that no option sets."""

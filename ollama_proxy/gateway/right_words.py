@@ -9,11 +9,9 @@ from typing import Any, Final
 from ollama_proxy.base.parsers import parse_duration, parse_names
 from ollama_proxy.core.access.keys import DEFAULT_ROUTES, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.core.access.spending import MILLIONTHS
 from ollama_proxy.core.ollama.model_globs import ModelGlob
 from ollama_proxy.gateway.key_text import hide_keys, key_id_of
-
-MILLIONTHS: Final = 1_000_000
-"""How many units of a budget make one of the currency."""
 
 RightReader = Callable[[object, Rights], Rights]
 """Returns rights as a value for one word changes them. Raises `ValueError`."""

@@ -11,11 +11,11 @@ from ollama_proxy.core.access.days import next_day, next_month
 from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.rate_limits import wait_for_one_s
 from ollama_proxy.core.access.route_classes import WORK, RouteClass
+from ollama_proxy.core.access.spending import MILLIONTHS
 from ollama_proxy.core.access.work import Work
 
 _FORBIDDEN, _NO_KEY, _TOO_MUCH = 403, 401, 429
 _ENDS_SOON_S: Final = 1.0
-_MILLION: Final = 1_000_000
 
 
 class RefusalReason(StrEnum):
@@ -235,7 +235,7 @@ def forbidden(message: str) -> KeyRefusal:
 
 
 def _money(millionths: int) -> str:
-    return f"{millionths / _MILLION:.2f}"
+    return f"{millionths / MILLIONTHS:.2f}"
 
 
 def _told(moment: float) -> str:

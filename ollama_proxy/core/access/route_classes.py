@@ -2,9 +2,8 @@
 
 from enum import StrEnum
 
-from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
+from ollama_proxy.core.ollama.routes import EMBEDDINGS, ColdAnswer, Kind, Route
 
-_EMBED = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 _OPEN = frozenset(
     {
         ("GET", "/"),
@@ -50,7 +49,7 @@ def route_class(method: str, path: str, route: Route) -> RouteClass | None:
     chat.
     """
     if route.kind is Kind.INFERENCE:  # nearly always, and each request pays for it
-        return RouteClass.EMBED if route.name in _EMBED else RouteClass.CHAT
+        return RouteClass.EMBED if route.name in EMBEDDINGS else RouteClass.CHAT
     if (method, path) in _OPEN:
         return None
     match route.kind:

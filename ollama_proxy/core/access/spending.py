@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-MILLION: Final = 1_000_000
+MILLIONTHS: Final = 1_000_000
+"""How many units of our money make one of the currency."""
 
 _MS_PER_HOUR: Final = 3_600_000
 _MOST: Final = 10**15
@@ -44,7 +45,7 @@ def price_in_millionths(per_hour: float | None) -> int | None:
     """Return a price in millionths an hour, rounded up; None: unknown."""
     if per_hour is None or not math.isfinite(per_hour) or per_hour < 0:
         return None
-    return min(math.ceil(per_hour * MILLION), _MOST)
+    return min(math.ceil(per_hour * MILLIONTHS), _MOST)
 
 
 def cost(price: int, seconds: float) -> int:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
+from ollama_proxy.core.ollama.routes import EMBEDDINGS
 
 MOST_TOKENS: Final = 10**9
 """No answer has more tokens: a larger figure is an error."""
@@ -19,7 +20,6 @@ MOST_TOKENS: Final = 10**9
 _PROMPT, _OUTPUT = b'"prompt_eval_count"', b'"eval_count"'
 _REASON, _USAGE = b'"done_reason"', b'"usage"'
 _WITHOUT_WORK = frozenset({"load", "unload"})
-_EMBEDS = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 _ENDED = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _ATTEMPTS = 8
 _DATA = b"data:"
@@ -86,7 +86,7 @@ def figures_at_end(route_name: str, end: bytes, *, is_sse: bool) -> TokenFigures
     if is_sse:
         return _of_events(end)
     figures = _of_object(end)
-    if route_name in _EMBEDS:
+    if route_name in EMBEDDINGS:
         return TokenFigures(figures.prompt, 0)
     return figures
 
@@ -100,7 +100,7 @@ def figures_of_body(route_name: str, body: bytes) -> tuple[TokenFigures, str] | 
     if told is None:
         return None
     figures = _native(told) if told.usage is None else told.usage.figures()
-    if route_name in _EMBEDS:
+    if route_name in EMBEDDINGS:
         figures = TokenFigures(figures.prompt, 0)
     return figures, told.model
 

@@ -15,7 +15,7 @@ from ollama_proxy.core.ollama.durations import go_duration_s
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.request_fields import BodyFields
-from ollama_proxy.core.ollama.routes import Kind, Route
+from ollama_proxy.core.ollama.routes import EMBEDDINGS, Kind, Route
 
 _RUNNER_OPTIONS = frozenset(
     {
@@ -39,7 +39,6 @@ _RUNNER_OPTIONS = frozenset(
 _WITH_OPTIONS = frozenset(
     {"/api/generate", "/api/chat", "/api/embed", "/api/embeddings"}
 )
-_EMBEDS = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 _SHIFTS = {b"true": True, b"false": False}
 _MOST_WISHES = 4
 _LONGEST_NAME = 400
@@ -91,7 +90,7 @@ def load_wish_of(route: Route, fields: BodyFields) -> LoadWish | None:
     name = fields.model_name
     if route.kind is not Kind.INFERENCE or not name or len(name) > _LONGEST_NAME:
         return None
-    embeds = route.name in _EMBEDS
+    embeds = route.name in EMBEDDINGS
     if route.name not in _WITH_OPTIONS:
         return LoadWish(name, embeds=embeds)
     return LoadWish(

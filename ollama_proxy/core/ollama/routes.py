@@ -10,6 +10,7 @@ Reads are answered from the catalogue while no instance is ready.
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 from urllib.parse import unquote
 
 from ollama_proxy.core.ollama.redirects import clean_path
@@ -135,6 +136,9 @@ _EXACT: dict[str, dict[str, Route]] = {
     "/v1/audio/transcriptions": {"POST": _OPENAI},
     "/v1/messages": {"POST": _ANTHROPIC},
 }
+
+EMBEDDINGS: Final = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
+"""Names of the routes whose answers are vectors."""
 
 _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
     (
