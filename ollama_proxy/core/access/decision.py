@@ -225,7 +225,7 @@ def _used_up(
 
 
 def no_key(message: str) -> KeyRefusal:
-    """Return the 401 of a request without a key, or with one that is not valid."""
+    """Return the 401 of a request that has no valid key."""
     return KeyRefusal(_NO_KEY, RefusalReason.KEY, message)
 
 
