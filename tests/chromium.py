@@ -62,6 +62,45 @@ class Page:
             ):
                 await asyncio.sleep(0.05)
 
+    async def look_like(
+        self, width: int, height: int, *, is_dark: bool = False
+    ) -> None:
+        """Have a screen of this size in CSS pixels, light or dark."""
+        await self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        scheme = {
+            "name": "prefers-color-scheme",
+            "value": "dark" if is_dark else "light",
+        }
+        await self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    async def press(self, key: str, code: int) -> None:
+        """Press a key; ``code``: Windows' number of it."""
+        for kind in ("rawKeyDown", "keyUp"):
+            await self._call(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code
+            )
+
+    async def write(self, text: str) -> None:
+        """Write where the focus is."""
+        await self._call("Input.insertText", text=text)
+
+    async def until(self, script: str) -> None:
+        """Wait until an expression is true, on whatever page is there by then."""
+        async with asyncio.timeout(_BEGIN_S):
+            while not await self.run(script):
+                await asyncio.sleep(0.05)
+
+    async def screenshot(self) -> bytes:
+        """Return what is seen, as a PNG file."""
+        told = await self._call("Page.captureScreenshot", format="png")
+        return base64.b64decode(told["data"])
+
     async def run(self, script: str) -> Any:
         """Return what an expression or a promise of the page comes to."""
         told = await self._call(

@@ -215,7 +215,7 @@ def _idle(one: dict[str, Any]) -> str:
         return ""
     if one["idle_for_s"] is None or one["in_flight"]:
         return "in use"
-    idle = f"idle for {length(one['idle_for_s'])}"
+    idle = f"for {length(one['idle_for_s'])}"
     stops_in_s = one["stops_in_s"]
     if stops_in_s is None:
         return f"{idle}, stays"

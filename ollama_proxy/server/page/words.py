@@ -33,7 +33,9 @@ def price(per_hour: float | None, currency: str | None) -> str:
         return ""
     if not per_hour:
         return "free"
-    return " ".join(w for w in (f"{per_hour:.4g}", currency, "per hour") if w)
+    is_of_cents = round(per_hour, 2) == per_hour
+    figure = f"{per_hour:.2f}" if is_of_cents else f"{per_hour:.4g}"
+    return " ".join(word for word in (figure, currency, "per hour") if word)
 
 
 def percent(fraction: float) -> str:

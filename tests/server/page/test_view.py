@@ -27,8 +27,8 @@ def test_a_pool_tells_what_waits_what_is_in_flight_and_what_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "idle for 1 min, stops in 3 min 20 s"),
-        ({"stops_in_s": None}, "idle for 1 min, stays"),
+        ({}, "for 1 min, stops in 3 min 20 s"),
+        ({"stops_in_s": None}, "for 1 min, stays"),
         ({"idle_for_s": None, "stops_in_s": None}, "in use"),
         ({"in_flight": 1}, "in use"),
         ({"state": "draining", "idle_for_s": None}, ""),
@@ -62,7 +62,7 @@ def test_a_launch_without_an_estimate_says_so() -> None:
     ("of_offer", "of_proxy", "words"),
     [
         (1.25, 9.0, "1.25 USD per hour"),
-        (None, 0.5, "0.5 USD per hour"),
+        (None, 0.5, "0.50 USD per hour"),
         (None, None, ""),
         (0.0, None, "free"),
     ],

@@ -28,7 +28,11 @@ def test_only_what_is_done_is_a_hundred_percent() -> None:
 
 
 def test_a_price_without_a_currency_names_none() -> None:
-    assert price(0.5, None) == "0.5 per hour"
+    assert price(0.5, None) == "0.50 per hour"
+
+
+def test_a_price_below_a_cent_is_told_in_full() -> None:
+    assert price(0.00417, "EUR") == "0.00417 EUR per hour"
 
 
 def test_every_state_is_explained() -> None:
