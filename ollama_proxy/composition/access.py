@@ -49,12 +49,6 @@ class Access:
     exposure: Exposure
 
 
-def are_keys_needed(settings: Settings, keys: Keys) -> bool:
-    """Tell whether requests need a key now, as `KeyGate` decides it."""
-    is_needed = _IS_NEEDED[settings.auth]
-    return keys.are_keys_needed if is_needed is None else is_needed
-
-
 def build_access(
     settings: Settings,
     keys: Keys,

@@ -1,22 +1,17 @@
 """Build the application around the pools: what serves requests, and the routes."""
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-import aiohttp
 from aiohttp import web
 
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition.access import (
     CLOSED_DOOR,
     Access,
     Door,
-    are_keys_needed,
     build_access,
 )
 from ollama_proxy.composition.backend import place_name
@@ -27,21 +22,16 @@ from ollama_proxy.composition.gateway import (
     end_with_keys,
     open_keys,
 )
+from ollama_proxy.composition.own_routes import own_routes
+from ollama_proxy.composition.parts import PARTS, Parts, release_waiting, running
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
 from ollama_proxy.composition.pools import Shared
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.routes import known_paths
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.neighbours import Neighbours
-from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.access import AccessRule, Identify
-from ollama_proxy.server.admin.handlers import AdminHandlers
-from ollama_proxy.server.admin.keys import KeyOrders
-from ollama_proxy.server.admin.login import LoginHandlers
-from ollama_proxy.server.admin.pool_orders import PoolOrders
-from ollama_proxy.server.admin.ready_wait import ReadyWait
-from ollama_proxy.server.admin.usage import UsageHandlers
 from ollama_proxy.server.aiohttp.dispatcher import Dispatcher, application
 from ollama_proxy.server.aiohttp.large_heads import close_after_large_head
 from ollama_proxy.server.aiohttp.middlewares import add_cors_headers, surround
@@ -51,55 +41,19 @@ from ollama_proxy.server.aiohttp.request_body import invite_later
 from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
-from ollama_proxy.server.page.handler import PageHandlers
 from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.body_budget import BodyBudget
 from ollama_proxy.serving.foresight import PoolForesight
 from ollama_proxy.serving.hold_policy import HoldPolicy
 from ollama_proxy.serving.key_endings import KeyEndings
-from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.ready_watch import ReadyWatch
 from ollama_proxy.serving.relay import Services
-from ollama_proxy.serving.shared_pulls import Pulls
-from ollama_proxy.serving.status import Described, Status
+from ollama_proxy.serving.status import Described
 from ollama_proxy.store.ports import Store
-from ollama_proxy.upstream.client import UpstreamClient
 
-_STOP_ON_EXIT_S = 30.0
 _MAX_HEADER = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Holds the long-lived parts of a running proxy."""
-
-    pools: PoolMap
-    active: ActiveRequests
-    metrics: Metrics
-    budget: BodyBudget
-    relay: UpstreamClient
-    probing: aiohttp.ClientSession
-    fast_path: FastPath | None
-    redeployment: Redeployment
-    access: Access
-    ready: ReadyWatch
-    gateway: Gateway
-    foresight: PoolForesight
-
-    @property
-    def pool(self) -> Pool:
-        """Return the first pool."""
-        return self.pools.first.pool
-
-    @property
-    def pulls(self) -> Pulls:
-        """Return the pulls of the first pool."""
-        return self.pools.first.pulls
-
-
-PARTS = web.AppKey("parts", Parts)
 
 
 def build_app(
@@ -154,61 +108,16 @@ def build_app(
     app = application(dispatcher, [surround(services, access.control)])
     end_with_keys(gateway.keyring, KeyEndings(services.active, pools))
     app[PARTS] = _parts(fleet, services, access, gateway, foresight)
-    ready = app[PARTS].ready
     app.add_routes(
-        _own_routes(fleet, services, gateway, access, neighbours, certificate, ready)
+        own_routes(
+            fleet, services, app[PARTS], neighbours=neighbours, certificate=certificate
+        )
     )
     _add_ollama_routes(dispatcher, OllamaHandler(services))
     app.on_response_prepare.append(_before_head)
-    app.on_shutdown.append(_release_waiting)
-    app.cleanup_ctx.append(_running(stop_on_exit=settings.stop_on_exit))
+    app.on_shutdown.append(release_waiting)
+    app.cleanup_ctx.append(running(stop_on_exit=settings.stop_on_exit))
     return app
-
-
-def _own_routes(
-    fleet: Fleet,
-    services: Services,
-    gateway: Gateway,
-    access: Access,
-    neighbours: Neighbours | None,
-    certificate: Described | None,
-    ready: ReadyWatch,
-) -> list[web.RouteDef]:
-    """Return the routes of the proxy's own endpoints."""
-    shared, settings, pools = fleet.shared, fleet.shared.settings, services.pools
-    status = Status(
-        pools,
-        shared.clock,
-        backend=fleet.first.offer.backend_name or fleet.first.offer.name,
-        backend_reason=settings.reason_of(settings.pools[0].offers[0]),
-        disk=shared.store,
-        neighbours=neighbours,
-        certificate=certificate,
-        keys_file=gateway.file,
-        access=access.exposure,
-    )
-    own = AdminHandlers(
-        pools=pools,
-        status=status,
-        metrics=shared.metrics,
-        journal=shared.store,
-        audit=gateway.audit,
-        active=services.active,
-    )
-    keys = KeyOrders(
-        gateway.keyring,
-        gateway.changes,
-        shared.clock,
-        gateway.limits,
-        partial(are_keys_needed, settings, gateway.keyring),
-    )
-    orders = PoolOrders(pools, status, gateway.audit, gateway.paid)
-    usage = UsageHandlers(gateway.usage, gateway.keyring)
-    waits = ReadyWait(pools, ready)
-    logins = LoginHandlers(gateway.keyring, gateway.sessions)
-    page = PageHandlers(status, services.active, shared.clock)
-    groups = (own, orders, keys, usage, waits, logins, page)
-    return [route for group in groups for route in group.routes()]
 
 
 def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
@@ -279,48 +188,6 @@ def _go_by_place(pools: PoolMap, fleet: Fleet) -> None:
     for services in pools:
         offer = fleet.pools[services.name].offer
         services.go_by_place(place_name(services.name, offer.name, offer.backend))
-
-
-async def _release_waiting(app: web.Application) -> None:
-    """Wake nothing more, and end the wait of requests without an instance."""
-    app[PARTS].ready.release()
-    for services in app[PARTS].pools:
-        services.pool.stop_admitting()
-
-
-def _running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def run(app: web.Application) -> AsyncIterator[None]:
-        parts = app[PARTS]
-        parts.gateway.start()
-        for services in parts.pools:
-            services.start()
-        parts.gateway.usage.start()
-        spending = parts.gateway.limits.spending
-        parts.foresight.adopt(spending)
-        async with scoped_task(spending.run(), name="spending"):
-            yield
-            for services in parts.pools:
-                await services.aclose()
-            await parts.gateway.usage.aclose()
-            await _end_pools(parts.pools, stop_on_exit=stop_on_exit)
-        await parts.gateway.tasks.aclose()
-        parts.gateway.usage.flush()
-        parts.gateway.limits.close()
-        await parts.relay.aclose()
-        await parts.probing.close()
-
-    return run
-
-
-async def _end_pools(pools: PoolMap, *, stop_on_exit: bool) -> None:
-    """Stop what ends with the proxy, in all pools at once, and let go of the rest."""
-    stopping = (
-        services.pool.stop_on_exit(everything=stop_on_exit, limit_s=_STOP_ON_EXIT_S)
-        for services in pools
-    )
-    await asyncio.gather(*stopping)
-    for services in pools:
-        await services.pool.aclose()
 
 
 def open_runner(app: web.Application, *, drain_timeout_s: float) -> Runner:

@@ -40,7 +40,8 @@ class Gateway:
     tasks: TaskOwner
 
     def start(self) -> None:
-        """Begin to watch the file of keys."""
+        """Begin to watch the file of keys, and to write in batches what keys used."""
+        self.usage.start()
         if self.file is not None:
             self.tasks.spawn(self.file.run(), name="keys file")
 
