@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,26 @@ async def instance() -> AsyncIterator[InProcessBackend]:
     await backend.aclose()
 
 
-@contextmanager
-def proxied(state: Path, instance: InProcessBackend) -> Iterator[ProxyProcess]:
+@asynccontextmanager
+async def proxied(
+    state: Path, instance: InProcessBackend
+) -> AsyncIterator[ProxyProcess]:
+    """Run a proxy that has looked at its instance.
+
+    What comes before is admitted, and gets a 503. The instance answers from this very
+    process, which must not block meanwhile.
+    """
     with forked_proxy(
         state,
         OLLAMA_PROXY_BACKEND="static",
         OLLAMA_PROXY_UPSTREAM_URL=instance.url,
     ) as proxy:
+
+        def is_ready() -> bool:
+            told = proxy.get("/status", **proxy.orders())
+            return bool(told["provisioning_status"] == "ready")
+
+        await asyncio.to_thread(proxy.until, is_ready, 60.0)
         yield proxy
 
 
@@ -119,7 +132,7 @@ def headers_of(key: str, way: str) -> dict[str, str]:
 async def test_a_thousand_requests_at_once_stay_within_every_limit(
     tmp_path: Path, instance: InProcessBackend, way: str
 ) -> None:
-    with proxied(tmp_path / "state", instance) as proxy:
+    async with proxied(tmp_path / "state", instance) as proxy:
         headers = headers_of(made_key(proxy), way)
         begun = time.perf_counter()
         told = await storm(proxy.url, headers, count=1000, rounds=2)
@@ -141,7 +154,7 @@ async def test_a_proxy_that_is_killed_forgets_no_tokens_that_were_reserved(
     limits = (f"--parallel={PARALLEL}", f"--tokens-per-day={TOKENS}")
     counters = instance.simulator.counters
     for _ in range(5):
-        with proxied(state, instance) as proxy:
+        async with proxied(state, instance) as proxy:
             key = key or made_key(proxy, limits)
             sending = asyncio.ensure_future(
                 storm(proxy.url, headers_of(key, way), count=100)
@@ -170,7 +183,7 @@ async def test_a_proxy_that_is_killed_forgets_no_request_of_the_last_minute(
     state, told, key = tmp_path / "state", [], ""
     begun = time.perf_counter()
     for _ in range(3):
-        with proxied(state, instance) as proxy:
+        async with proxied(state, instance) as proxy:
             key = key or made_key(proxy, (f"--rpm={RPM}",))
             told.append(await storm(proxy.url, headers_of(key, way), count=200))
             await asyncio.to_thread(proxy.kill)

@@ -27,7 +27,9 @@ SHUTDOWN_S: Final = 60.0
 MOST_HANDSHAKES: Final = 1000
 """How many connections may be before the end of their handshake."""
 
-_YOUNG_S = 2.0
+YOUNG_S: Final = 2.0
+"""For how long a handshake is not given up for a new connection."""
+
 _PAUSE_S = 0.1
 _HANDSHAKE = b"\x16"  # type of the record that a ClientHello comes in: RFC 8446 §5.1
 
@@ -37,7 +39,8 @@ class TlsListener:
 
     ``connect`` makes the protocol of a connection, once its client has begun a
     handshake. If ``most`` handshakes are in progress, the oldest is given up for a new
-    connection unless it is younger than 2 s; new ones wait in the kernel until then.
+    connection unless it is younger than ``young_s``; new ones wait in the kernel until
+    then.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class TlsListener:
         *,
         most: int = MOST_HANDSHAKES,
         handshake_s: float = HANDSHAKE_S,
+        young_s: float = YOUNG_S,
     ) -> None:
         self._bound = bound
         self._certificate = certificate
         self._connect = connect
         self._most = most
         self._handshake_s = handshake_s
+        self._young_s = young_s
         self._tasks = TaskOwner()
         self._greeting: dict[asyncio.Task[None], float] = {}
         self._accepting: asyncio.Task[None] | None = None
@@ -105,7 +110,7 @@ class TlsListener:
         loop = asyncio.get_running_loop()
         while len(self._greeting) >= self._most:
             oldest = next(iter(self._greeting))
-            if loop.time() - self._greeting[oldest] >= _YOUNG_S:
+            if loop.time() - self._greeting[oldest] >= self._young_s:
                 oldest.cancel()
             await asyncio.wait({oldest}, timeout=_PAUSE_S)
             await asyncio.sleep(0)  # its callback takes it out

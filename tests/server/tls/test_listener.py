@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from ollama_proxy.core.http.chunks import framed
-from ollama_proxy.server.tls.listener import TlsListener
+from ollama_proxy.server.tls.listener import YOUNG_S, TlsListener
 from ollama_proxy.server.tls.watch import ServerCertificate
 from tests.certificates import WALL, PrivateCa, private_ca
 from tests.fakes.raw_upstream import patient_upstream, reply
@@ -273,7 +273,7 @@ async def test_a_client_that_does_not_trust_it_leaves_no_trace(
 
 @contextlib.asynccontextmanager
 async def listening(
-    ca: PrivateCa, *, most: int, handshake_s: float
+    ca: PrivateCa, *, most: int, handshake_s: float, young_s: float = YOUNG_S
 ) -> AsyncIterator[tuple[TlsListener, int]]:
     """Listen with a server that says "hi" after the handshake."""
 
@@ -288,6 +288,7 @@ async def listening(
         Greeter,
         most=most,
         handshake_s=handshake_s,
+        young_s=young_s,
     )
     listener.start(128)
     try:
@@ -322,7 +323,10 @@ async def test_a_handshake_that_does_not_end_is_given_up(
 
 
 async def test_clients_that_never_finish_do_not_keep_others_out(ca: PrivateCa) -> None:
-    async with listening(ca, most=3, handshake_s=600.0) as (listener, port):
+    async with listening(ca, most=3, handshake_s=600.0, young_s=0.2) as (
+        listener,
+        port,
+    ):
         slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(9)]
         async with asyncio.timeout(60.0):
             assert await greeted(port, ca) == b"hi"
