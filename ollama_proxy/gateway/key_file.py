@@ -20,7 +20,6 @@ from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.access.keys import Key, KeyId, Rights
 from ollama_proxy.gateway.key_text import ID_LETTERS, digest_of, key_id_of
 from ollama_proxy.gateway.key_words import (
-    TERM_WORDS,
     Dates,
     KeyTerms,
     is_like_key,
@@ -231,7 +230,4 @@ def _named(path: Path) -> str:
 
 
 _OWN_WORDS: Final = frozenset({"key", "sha256", "disabled"})
-"""Words of a table besides those of `TERM_WORDS`."""
-
-FILE_WORDS: Final = (*sorted(_OWN_WORDS), *TERM_WORDS)
-"""Every word that a table may have."""
+"""Words of a table besides those for the terms of a key."""

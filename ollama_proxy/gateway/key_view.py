@@ -1,10 +1,10 @@
 """Describe a key by the words with which it is made: never its text or its digest."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from ollama_proxy.base.clock import Clock, date_of
+from ollama_proxy.core.access.days import utc_time
 from ollama_proxy.core.access.keys import Key, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.spending import MILLIONTHS
@@ -84,7 +84,4 @@ def _amount(millionths: int) -> str:
 
 def _date(clock: Clock, moment: float | None) -> str | None:
     """Return the date of a moment, as ``2027-01-31T12:00:00Z``."""
-    if moment is None:
-        return None
-    date = datetime.fromtimestamp(round(date_of(clock, moment)), UTC)
-    return f"{date:%Y-%m-%dT%H:%M:%SZ}"
+    return None if moment is None else utc_time(round(date_of(clock, moment)))

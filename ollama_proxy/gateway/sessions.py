@@ -1,12 +1,12 @@
 """Hold the sessions of the page: a browser keeps a random id in place of the key."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 from typing import Final
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.keys import Key, KeyId
+from ollama_proxy.gateway.key_text import digest_of
 
 SESSION_S: Final = 12 * 3600.0
 MOST_SESSIONS: Final = 10_000
@@ -47,14 +47,14 @@ class Sessions:
         while len(self._held) >= self._most:
             self._drop(next(iter(self._held)))
         session = secrets.token_urlsafe(_ID_BYTES)
-        digest = _digest(session)
+        digest = digest_of(session)
         self._held[digest] = _Session(key.id, self._clock.now() + SESSION_S)
         self._of_key.setdefault(key.id, {})[digest] = None
         return session
 
     def key_of(self, session: str) -> KeyId | None:
         """Return which key has begun a session; None if it is over or unknown."""
-        digest = _digest(session)
+        digest = digest_of(session)
         held = self._held.get(digest)
         if held is not None and self._clock.now() >= held.ends_at:
             self._drop(digest)
@@ -63,7 +63,7 @@ class Sessions:
 
     def end(self, session: str) -> None:
         """End a session, if there is one with that id."""
-        self._drop(_digest(session))
+        self._drop(digest_of(session))
 
     def end_of_key(self, key: Key) -> None:
         """End every session of a key that is no longer taken."""
@@ -78,7 +78,3 @@ class Sessions:
         del of_key[digest]
         if not of_key:
             del self._of_key[held.key_id]
-
-
-def _digest(session: str) -> bytes:
-    return hashlib.sha256(session.encode("utf-8", "surrogateescape")).digest()

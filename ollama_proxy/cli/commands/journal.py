@@ -1,7 +1,6 @@
 """List what happened: changes of state, and orders that people gave: ``journal``."""
 
 import sys
-from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
@@ -9,6 +8,7 @@ from ollama_proxy.cli.command_settings import Config, proxy_client, read_setting
 from ollama_proxy.cli.commands.keys import Json
 from ollama_proxy.cli.console import tell
 from ollama_proxy.cli.status_view import as_line
+from ollama_proxy.core.access.days import utc_time
 
 
 def journal(config: Config = None, *, as_json: Json = False) -> None:
@@ -20,7 +20,7 @@ def journal(config: Config = None, *, as_json: Json = False) -> None:
     lines = [(line["at"], transition_words(line)) for line in found["transitions"]]
     lines += [(line["at"], audit_words(line)) for line in found["audit"]]
     for at, words in sorted(lines, key=itemgetter(0), reverse=True):
-        tell(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}  {words}")
+        tell(f"{utc_time(at)}  {words}")
     if not lines:
         tell("nothing has happened so far")
 

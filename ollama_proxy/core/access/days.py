@@ -1,4 +1,4 @@
-"""Name the UTC days and months in which tokens and money are counted. Pure.
+"""Name dates of UTC: the days and months of limits, and times to the second. Pure.
 
 Moments are dates: seconds since 1970.
 """
@@ -20,6 +20,14 @@ def utc_day(now: float) -> str:
 def utc_month(now: float) -> str:
     """Return the UTC month of a date, such as ``2026-11``."""
     return _day_names(now // _DAY_S)[1]
+
+
+def utc_time(now: float) -> str:
+    """Return a date to the second, such as ``2026-11-29T12:00:00Z``.
+
+    Raises `ValueError`, `OverflowError` or `OSError` for one that has no name.
+    """
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def next_day(now: float) -> float:

@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.allowed_models import may_use_model
-from ollama_proxy.core.access.days import next_day, next_month
+from ollama_proxy.core.access.days import next_day, next_month, utc_time
 from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.rate_limits import wait_for_one_s
 from ollama_proxy.core.access.route_classes import WORK, RouteClass
@@ -240,7 +239,6 @@ def _money(millionths: int) -> str:
 
 def _told(moment: float) -> str:
     try:
-        date = datetime.fromtimestamp(round(moment), UTC)
+        return utc_time(round(moment))
     except (ValueError, OverflowError, OSError):
         return "the beginning of time"
-    return date.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,11 +18,6 @@ class Bucket:
     level: float
     at: float
 
-    @classmethod
-    def full(cls, rpm: int, now: float) -> "Bucket":
-        """Return the bucket of a key that sent nothing for a minute."""
-        return cls(rpm, float(rpm), now)
-
     def refilled(self, rpm: int, now: float) -> "Bucket":
         """Return the bucket at a moment, with the present limit.
 

@@ -6,11 +6,11 @@ minutes before its user saw the words.
 """
 
 import math
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from ollama_proxy.core.access.days import utc_time
 from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, SPOKE, error_body
@@ -59,7 +59,7 @@ def _words(refusal: KeyRefusal) -> str:
 
 def _time(moment: float) -> str:
     """Return a moment in UTC, never an earlier one: a retry at it must succeed."""
-    return datetime.fromtimestamp(math.ceil(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc_time(math.ceil(moment))
 
 
 def _hints(refusal: KeyRefusal) -> list[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 
 from ollama_proxy.base import log
+from ollama_proxy.core.access.days import utc_time
 from ollama_proxy.server.tls.certificate import (
     CertificateError,
     CertificateFiles,
@@ -48,8 +48,7 @@ class ServerCertificate:
 
     def body(self) -> dict[str, Any]:
         """Return what ``/status`` says about it."""
-        ends = datetime.fromtimestamp(self.loaded.ends_at, UTC)
-        return {"expires_at": f"{ends:%Y-%m-%dT%H:%M:%SZ}", "problem": self.problem}
+        return {"expires_at": utc_time(self.loaded.ends_at), "problem": self.problem}
 
     async def run(self, every_s: float = LOOK_EVERY_S) -> None:
         """Look at the files again and again, until cancelled."""
