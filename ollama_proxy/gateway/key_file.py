@@ -6,7 +6,6 @@ taken. No text of a key is quoted, whatever is wrong with it.
 
 import hashlib
 import math
-import os
 import re
 import stat
 import string
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ollama_proxy.base.errors import ProxyError
+from ollama_proxy.base.regular_file import read_regular
 from ollama_proxy.core.access.keys import Key, KeyId, Rights
 from ollama_proxy.gateway.key_text import ID_LETTERS, digest_of, key_id_of
 from ollama_proxy.gateway.key_words import (
@@ -186,19 +186,11 @@ def _free_id(name: str, ids: Iterable[KeyId]) -> KeyId:
 def _read(path: Path) -> tuple[bytes, int]:
     """Return the bytes and the mode of a file that only its owner may write."""
     try:
-        # A link is followed: the rights of what it names count. O_NONBLOCK: opening a
-        # named pipe would wait for its writer.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            mode = os.fstat(number).st_mode
-            with os.fdopen(number, "rb", closefd=False) as file:
-                raw = file.read(MOST_BYTES + 1) if stat.S_ISREG(mode) else b""
-        finally:
-            os.close(number)
+        raw, mode = read_regular(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise _fault(path, f"it can't be read ({why})") from None
-    if not stat.S_ISREG(mode):
+    if raw is None:
         raise _fault(path, "it is no regular file")
     if mode & _OTHERS_WRITE:
         raise _fault(

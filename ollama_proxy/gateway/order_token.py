@@ -4,13 +4,12 @@ It stands in the state folder, where only the proxy's user can read it. Each sta
 another. An address proves nothing: a web server on the same machine relays strangers.
 """
 
-import contextlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
+from ollama_proxy.base.private_file import write_private
 from ollama_proxy.gateway.credentials import ORDER_PREFIX
 
 TOKEN_FILE: Final = "order-token"  # noqa: S105 - a file's name
@@ -39,17 +38,7 @@ def make_order_token(folder: Path) -> OrderToken:
     The file is replaced, never changed: a reader has the old token or the new one.
     """
     text = ORDER_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    fresh = folder / f"{TOKEN_FILE}.new"
-    fresh.unlink(missing_ok=True)
-    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(number, "w") as file:
-            file.write(text + "\n")
-        fresh.replace(folder / TOKEN_FILE)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise
+    write_private(folder / TOKEN_FILE, f"{text}\n".encode())
     return OrderToken(text)
 
 

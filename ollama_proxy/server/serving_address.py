@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ollama_proxy.base.private_file import write_private
+
 _NAME = "serving.json"
 _LOCK = "lock"
 _SCHEMES = ("http://", "https://")
@@ -46,7 +48,7 @@ def written_down(
         if certificate:
             told["certificate"] = certificate
         with contextlib.suppress(OSError):
-            _write(path, json.dumps(told).encode())
+            write_private(path, json.dumps(told).encode())
 
     write(certificate)
     try:
@@ -54,16 +56,6 @@ def written_down(
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(number, "wb") as file:
-        file.write(data)
-    fresh.replace(path)
 
 
 def running_proxy(folder: Path) -> Running | None:

@@ -8,7 +8,6 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import os
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.moments import is_date_known
+from ollama_proxy.base.private_file import write_private
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.endpoint import Link
 
@@ -60,7 +60,9 @@ class Authority:
 
     def _load_key(self, path: Path) -> ec.EllipticCurvePrivateKey:
         if not path.exists():
-            _write_private(path, _pem_of(ec.generate_private_key(ec.SECP256R1())))
+            write_private(
+                path, _pem_of(ec.generate_private_key(ec.SECP256R1())), is_lasting=True
+            )
         key = serialization.load_pem_private_key(path.read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError(f"{path} holds no elliptic-curve key")  # noqa: TRY004
@@ -68,7 +70,7 @@ class Authority:
 
     def _load_certificate(self) -> x509.Certificate:
         if not self._path.exists():
-            _write_private(self._path, _pem(self._self_signed()))
+            write_private(self._path, _pem(self._self_signed()), is_lasting=True)
         return x509.load_pem_x509_certificate(self._path.read_bytes())
 
     def _valid_certificate(self) -> x509.Certificate:
@@ -81,7 +83,7 @@ class Authority:
         if is_date_known(wall) and not _is_for(self._certificate, wall):
             self._certificate = self._self_signed()
             with contextlib.suppress(OSError):  # a full disk: a later process saves it
-                _write_private(self._path, _pem(self._certificate))
+                write_private(self._path, _pem(self._certificate), is_lasting=True)
         return self._certificate
 
     def _self_signed(self) -> x509.Certificate:
@@ -185,17 +187,3 @@ def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    fresh = path.with_suffix(".new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    with os.fdopen(
-        os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
-    ) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)

@@ -4,10 +4,8 @@ Both files are PEM. The certificate's file begins with the proxy's own certifica
 authorities between it and the root follow.
 """
 
-import os
 import re
 import ssl
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.moments import is_date_known
+from ollama_proxy.base.regular_file import read_regular
 
 CERT: Final = "OLLAMA_PROXY_TLS_CERT"
 KEY: Final = "OLLAMA_PROXY_TLS_KEY"
@@ -111,7 +110,7 @@ def _named(setting: str, path: Path) -> str:
 def _read(setting: str, path: Path) -> bytes:
     """Return the bytes of a regular file of at most 1 MiB."""
     try:
-        data = _regular(path)
+        data, _mode = read_regular(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise CertificateError(
@@ -127,19 +126,6 @@ def _read(setting: str, path: Path) -> bytes:
             f"{_named(setting, path)} has more than 1 MiB; name a PEM file"
         )
     return data
-
-
-def _regular(path: Path) -> bytes | None:
-    """Return the beginning of a file; None if it is no regular file."""
-    # O_NONBLOCK: opening a named pipe would wait for its writer.
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            return None
-        with os.fdopen(number, "rb", closefd=False) as file:
-            return file.read(_MAX_BYTES + 1)
-    finally:
-        os.close(number)
 
 
 def _own(path: Path, chain: bytes) -> x509.Certificate:
