@@ -186,7 +186,7 @@ class KeyGate:
         self, facts: AccessFacts, key: Key, needed: RouteClass, *, is_own_page: bool
     ) -> Caller | KeyRefusal:
         """Judge a request by its key, whatever it was sent as."""
-        is_admin = _is_admin(key)
+        is_admin = key.rights.is_admin
         if is_admin and facts.route.kind is Kind.ADMIN:
             needed = RouteClass.ADMIN  # orders include what is read of them
         refusal = decide_route(key, needed, self._clock.now())
@@ -263,7 +263,3 @@ def _unknown(text: str) -> str:
     if text.startswith(KEY_PREFIX):
         return "this proxy has no such key; `ollama-proxy key list` names those it has"
     return f"what was sent is no key of this proxy: {_HOW_TO_ASK}"
-
-
-def _is_admin(key: Key) -> bool:
-    return RouteClass.ADMIN in key.rights.routes

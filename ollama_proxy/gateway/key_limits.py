@@ -11,11 +11,11 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.access.days import utc_day
 from ollama_proxy.core.access.decision import (
-    UNUSED,
     KeyRefusal,
     RefusalReason,
     Usage,
     decide,
+    decide_rights,
 )
 from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.core.access.route_classes import WORK
@@ -56,17 +56,20 @@ class _Meter:
 class Permit:
     """Stands for an admitted request until its end, which settles it once.
 
-    Further calls after its end do nothing.
+    Further calls after its end do nothing. ``expense``: what it costs; None if that is
+    nothing. ``needs_figures``: the tokens of its answer count for a limit, or tell how
+    long the answers of a model are.
     """
 
     __slots__ = (
         "_account",
-        "_expense",
         "_is_open",
         "_limits",
         "_meter",
         "_reserved",
         "_room",
+        "expense",
+        "needs_figures",
         "work",
     )
 
@@ -80,12 +83,13 @@ class Permit:
         expense: Expense | None = None,
     ) -> None:
         self.work = work
-        self._expense = expense
+        self.expense = expense
+        self.needs_figures = account is not None or work.output_tokens != 0
         self._limits = limits
         self._meter = meter
         self._account = account
         self._reserved = reserved
-        self._room = max(reserved - work.prompt_tokens, 0)
+        self._room = max(reserved - work.prompt_tokens, 0) if reserved else 0
         self._is_open = True
 
     def undo(self) -> None:
@@ -96,19 +100,19 @@ class Permit:
 
     def wish(self, pool: str) -> None:
         """Note that the request asks for an instance of a pool, and may wake one."""
-        expense = self._expense
+        expense = self.expense
         if expense is not None and self._is_open and expense.key.rights.may_wake:
             self._limits.spending.wish(expense, pool)
 
     def enter(self, launch_id: LaunchId) -> None:
         """Note that the request is sent to an instance, of which it pays its share."""
-        if self._expense is not None and self._is_open:
-            self._limits.spending.enter(self._expense, launch_id)
+        if self.expense is not None and self._is_open:
+            self._limits.spending.enter(self.expense, launch_id)
 
     def leave(self) -> None:
         """Note that the request has left its instance."""
-        if self._expense is not None:
-            self._limits.spending.leave(self._expense)
+        if self.expense is not None:
+            self._limits.spending.leave(self.expense)
 
     def grow(self, output_tokens_so_far: int) -> None:
         """Reserve more if an answer has outgrown what was reserved for it."""
@@ -149,8 +153,8 @@ class Permit:
             return
         self._is_open = False
         self._meter.in_flight -= 1
-        if self._expense is not None:
-            self._limits.spending.end(self._expense)
+        if self.expense is not None:
+            self._limits.spending.end(self.expense)
         if self._account is not None:
             self._limits.settle(self._account, self._reserved, used)
 
@@ -178,15 +182,18 @@ class KeyLimits:
         ``now``: a moment of `Clock.now`. Each permit must be ended once.
         """
         if work.route_class not in WORK:  # free of limits, so counted apart
-            refusal = decide(key, work, UNUSED, now)
+            refusal = decide_rights(key, work, now)
             return refusal or Permit(self, _Meter(), work)
         meter = self._meters.get(key.id)
         if meter is None:
             meter = self._meters[key.id] = _Meter()
         if not (key.rights.has_limits or self.spending.is_needed):
             meter.rate = None
-            refusal = decide(key, work, UNUSED, now)
-            return refusal or self._admitted(key, meter, work, None, None)
+            refusal = decide_rights(key, work, now)
+            if refusal is not None:
+                return refusal
+            meter.in_flight += 1
+            return Permit(self, meter, work)
         try:
             account, forecast = self._account(key), self._forecast(key, work)
             usage = self._usage(key, meter, account, forecast, now)

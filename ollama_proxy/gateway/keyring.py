@@ -29,7 +29,7 @@ class Keyring:
     def __init__(self, store: KeyStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._by_id: dict[KeyId, Key] = {}
+        self._by_id: dict[str, Key] = {}
         self._by_name: dict[str, Key] = {}
         self._of_file: dict[bytes, Key] = {}
         self._on_ended: list[Callable[[Key], None]] = []

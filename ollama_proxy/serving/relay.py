@@ -106,7 +106,7 @@ async def run_under_lease(
     """
     meter = response_relay.meter = begin_metering(context)
     permit = context.permit
-    if permit is not None:
+    if permit is not None and permit.expense is not None:
         permit.enter(lease.launch_id)
     try:
         async with lease.until_cut(limit_s):
@@ -118,7 +118,7 @@ async def run_under_lease(
     finally:
         if meter is not None:
             meter.stop(asyncio.get_running_loop().time(), was_sent=lease.was_sent)
-        if permit is not None:
+        if permit is not None and permit.expense is not None:
             permit.leave()
     context.outcome = "relayed"
     return response

@@ -95,7 +95,7 @@ def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
     at once, tokens, money. Requests that are no work are free of limits. ``now``: a
     moment of `Clock.now`.
     """
-    refusal = decide_route(key, work.route_class, now) or _of_model(key, work.model)
+    refusal = decide_rights(key, work, now)
     if refusal is not None or not key.rights.has_limits:
         return refusal
     if work.route_class not in WORK:
@@ -107,6 +107,14 @@ def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
         or _of_tokens(key, usage, date)
         or decide_money(key, usage, date)
     )
+
+
+def decide_rights(key: Key, work: Work, now: float) -> KeyRefusal | None:
+    """Return why a request is refused that no limit applies to; None: it may."""
+    refusal = decide_route(key, work.route_class, now)
+    if refusal is not None or not work.model:
+        return refusal
+    return _of_model(key, work.model)
 
 
 def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal | None:
@@ -135,7 +143,7 @@ def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal 
 
 def _of_model(key: Key, model: str) -> KeyRefusal | None:
     globs = key.rights.models
-    if not model or may_use_model(globs, model):
+    if may_use_model(globs, model):
         return None
     return forbidden(
         f"the key {key.name!r} may not use the model {model[:200]!r}, but:"

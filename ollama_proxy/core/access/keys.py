@@ -28,6 +28,13 @@ class Rights:
     - ``may_wake``: its requests start instances and keep them.
     - ``max_hold_s``: the longest wait for an instance.
     - ``priority``: of two waiting requests the higher is served first.
+
+    Worked out once, since each request asks:
+
+    - ``has_budget``: the key may spend only so much money. ``has_limits``: it may do
+      only so much of what it may do.
+    - ``needs_fields``: a request can only be judged once its body is read.
+    - ``is_admin``: the key may give orders.
     """
 
     models: tuple[str, ...] = ()
@@ -40,6 +47,23 @@ class Rights:
     may_wake: bool = True
     max_hold_s: float | None = None
     priority: int = 0
+    has_budget: bool = field(init=False, repr=False, compare=False)
+    has_limits: bool = field(init=False, repr=False, compare=False)
+    needs_fields: bool = field(init=False, repr=False, compare=False)
+    is_admin: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        has_budget = self.budget_day is not None or self.budget_month is not None
+        counts_tokens = self.tokens_per_day is not None
+        is_counted = self.rpm is not None or self.parallel is not None or counts_tokens
+        worked_out = {
+            "has_budget": has_budget,
+            "has_limits": has_budget or is_counted,
+            "needs_fields": counts_tokens or bool(self.models),
+            "is_admin": RouteClass.ADMIN in self.routes,
+        }
+        for name, value in worked_out.items():
+            object.__setattr__(self, name, value)
 
     @property
     def most_at_once(self) -> int | None:
@@ -51,26 +75,6 @@ class Rights:
         if self.parallel is None and self.tokens_per_day is not None:
             return DEFAULT_PARALLEL
         return self.parallel
-
-    @property
-    def has_budget(self) -> bool:
-        """Tell whether the key may spend only so much money."""
-        return self.budget_day is not None or self.budget_month is not None
-
-    @property
-    def has_limits(self) -> bool:
-        """Tell whether the key may do only so much of what it may do."""
-        return (
-            self.rpm is not None
-            or self.parallel is not None
-            or self.tokens_per_day is not None
-            or self.has_budget
-        )
-
-    @property
-    def needs_fields(self) -> bool:
-        """Tell whether a request can only be judged once its body is read."""
-        return bool(self.models) or self.tokens_per_day is not None
 
     @property
     def are_for_clients(self) -> bool:

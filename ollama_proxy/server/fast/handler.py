@@ -93,7 +93,8 @@ class FastPath:
         context.identify(told)
         context.may_wait_s = pools.first.hold.held_s(told)
         if request.sent:
-            request.drop_credentials(hides=self._access.hides_credentials)
+            hides = told.key is not None or self._access.hides_credentials
+            request.drop_credentials(hides=hides)
         if request.marks:
             context.objection = self._services.mark.objection(request.marks)
         is_taken = False
