@@ -80,12 +80,11 @@ class AnswerMeter:
         self.ends: list[bytes] = []
         self.seconds = 0.0
         self.status = 0
-        self._begun_at = 0.0
         self.was_sent = False
+        self._begun_at = 0.0
         self._route_name = route_name
         self._grow = grow
-        self._chunks = 0
-        self._size = 0
+        self._chunks = self._size = 0
         self._start = b""
         self._head: Head | None = None
         self._type: str | None = None
@@ -110,6 +109,15 @@ class AnswerMeter:
         self.status, self._head, self._type = head.status, head, None
         self._chunks, self._size, self._start = 0, 0, b""
         self.ends.clear()
+
+    def take_whole(self, head: Head, body: bytes) -> None:
+        """Note an answer that is here as a whole: its head, and its body unframed."""
+        if self.status:
+            self.begin(head)
+        self.status, self._head = head.status, head
+        self.ends.append(body)
+        if len(body) > LARGE:
+            self.gather()
 
     def take(self, pieces: list[bytes]) -> None:
         """Take in pieces of the body, without their framing."""
@@ -167,7 +175,7 @@ class AnswerMeter:
         as is known. One that the instance refused used nothing. ``prompt_bytes``:
         called if it is needed.
         """
-        if self.is_refused or self.is_change:
+        if self.is_change or self.is_refused:
             return Tokens()
         is_encoded = self._head is not None and _is_encoded(self._head)
         figures = TokenFigures() if is_encoded else self._figures()

@@ -5,6 +5,8 @@ Both servers call `settle` for every request that ends, however it ends, and
 """
 
 import asyncio
+from functools import partial
+from typing import Final
 
 from ollama_proxy.core.access.keys import Key
 from ollama_proxy.core.access.route_classes import WORK, RouteClass, route_class
@@ -16,6 +18,9 @@ from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.answer_meter import AnswerMeter, ignore_growth
 from ollama_proxy.serving.request_context import RequestContext
 
+LATE_BYTES: Final = 8 * 1024
+"""Bytes of a request and its answer that are held until they are counted."""
+
 _SMALL = 16 * 1024  # a refused request costs no more than a look at so much
 
 
@@ -26,16 +31,17 @@ def begin_metering(context: RequestContext) -> AnswerMeter | None:
     """
     if context.caller.key is None:
         return None
-    permit = context.permit
-    needed = _class_of(context) if permit is None else permit.work.route_class
-    if needed not in WORK:
-        return None
-    if context.meter is None:
+    permit, meter = context.permit, context.meter
+    if meter is None:
+        needed = _class_of(context) if permit is None else permit.work.route_class
+        if needed not in WORK:
+            return None
         grow = permit.grow if permit is not None else ignore_growth
         is_change = needed is RouteClass.WRITE
-        context.meter = AnswerMeter(context.route.name, grow, is_change=is_change)
-    context.meter.start(asyncio.get_running_loop().time())
-    return context.meter
+        meter = AnswerMeter(context.route.name, grow, is_change=is_change)
+        context.meter = meter
+    meter.start(asyncio.get_running_loop().time())
+    return meter
 
 
 def settle(usage: UsageBook, context: RequestContext) -> None:
@@ -51,10 +57,26 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
     meter, context.meter = context.meter, None
     try:
         if meter is not None and _was_done(context, meter):
-            _count(usage, context, key, permit, meter)
+            count = partial(_count, usage, context, key, permit, meter)
+            if _may_be_late(context, permit, meter):
+                usage.later(count)
+            else:
+                count()
     finally:
         if permit is not None:
             permit.settle(None, None)  # nothing was done, or it is settled already
+
+
+def _may_be_late(
+    context: RequestContext, permit: Permit | None, meter: AnswerMeter
+) -> bool:
+    """Tell whether nothing depends on its figures now, and little is held of it."""
+    if permit is not None and permit.needs_figures:
+        return False
+    ends = meter.ends
+    if len(ends) != 1:
+        return False
+    return len(ends[0]) + len(context.body.head) <= LATE_BYTES
 
 
 def _count(

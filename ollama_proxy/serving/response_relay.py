@@ -81,17 +81,18 @@ class ResponseRelay(Generic[ResponseT]):
         its connection is reset: a clean early end would look like success. A client
         that reads nothing for ``stall_s`` is reset too.
         """
-        if self.meter is not None:
-            self.meter.begin(answer)
+        meter = self.meter
         if self._takes_whole(answer) and (body := answer.whole(_WHOLE)) is not None:
             touch()
-            if self.meter is not None:
-                self.meter.take([body])
+            if meter is not None:
+                meter.take_whole(answer, body)
             use.take(body)
             use.end(is_whole=True)
             response = await self._begin(answer, body)
             await response.write_eof()
             return response
+        if meter is not None:
+            meter.begin(answer)
         return await self._pass(answer, answer.chunks(), answer.pour, touch, use)
 
     async def run(

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,12 @@ from ollama_proxy.core.access.usage import (
     UsageRow,
     row_model,
 )
-from ollama_proxy.gateway.usage_book import BATCH_ROWS, UNWRITTEN_ROWS, UsageBook
+from ollama_proxy.gateway.usage_book import (
+    BATCH_ROWS,
+    MOST_LATE,
+    UNWRITTEN_ROWS,
+    UsageBook,
+)
 from ollama_proxy.store.memory import MemoryStore
 from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.store.state_folder import STATE_FILE
@@ -121,6 +127,61 @@ def test_a_request_counts_on_the_day_of_utc_on_which_it_ends(rig: Rig) -> None:
 
     assert [row.day for row in rig.rows(days=2)] == [DAY, "2026-12-01"]
     assert [row.day for row in rig.rows(days=1)] == ["2026-12-01"]
+
+
+def test_requests_that_are_added_later_are_told_at_once_and_written(rig: Rig) -> None:
+    rig.book.later(rig.serve)
+    assert rig.rows()[0].requests == 1
+    rig.book.later(rig.serve)
+    assert rig.book.unwritten()[0].requests == 2
+    rig.book.later(rig.serve)
+    rig.book.flush()
+
+    assert rig.seen[0].requests == 3
+    assert rig.rows()[0].requests == 3
+
+
+def test_a_request_that_is_added_later_counts_on_the_day_on_which_it_ended(
+    rig: Rig,
+) -> None:
+    rig.book.later(rig.serve)
+    rig.clock.date += 12 * 3600
+    rig.book.later(rig.serve)
+    rig.serve()
+
+    found = [(row.day, row.requests) for row in rig.rows(days=2)]
+    assert found == [(DAY, 1), ("2026-12-01", 2)]
+
+
+def test_a_request_that_is_added_after_midnight_counts_on_the_day_before(
+    rig: Rig,
+) -> None:
+    rig.book.later(rig.serve)
+    rig.clock.date += 12 * 3600
+
+    assert [row.day for row in rig.rows(days=2)] == [DAY]
+
+
+def test_what_is_held_to_be_added_later_is_bounded(rig: Rig) -> None:
+    added: list[int] = []
+    for number in range(MOST_LATE * 10 + 1):
+        rig.book.later(partial(added.append, number))
+        assert number - len(added) < MOST_LATE
+
+    assert added == list(range(MOST_LATE * 10))
+
+
+def test_a_request_that_can_not_be_added_costs_the_others_nothing(rig: Rig) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault")
+
+    with capture_logs() as lines:
+        rig.book.later(rig.serve)
+        rig.book.later(fail)
+        rig.book.later(rig.serve)
+
+        assert rig.rows()[0].requests == 2
+    assert [line["event"] for line in lines] == ["task.crashed"]
 
 
 def test_names_that_no_instance_served_get_no_row(rig: Rig) -> None:

@@ -68,6 +68,9 @@ class _End(msgspec.Struct):
     usage: _Usage | None = None
 
 
+_END: Final = msgspec.json.Decoder(_End)
+
+
 class _ResponseEnd(msgspec.Struct):
     """Holds the last event of ``/v1/responses``."""
 
@@ -96,8 +99,9 @@ def figures_of_body(route_name: str, body: bytes) -> tuple[TokenFigures, str] | 
 
     None if it is none. One look at a short body is quicker than one from its end.
     """
-    told = _decoded(body, _End)
-    if told is None:
+    try:
+        told = _END.decode(body)
+    except UNREADABLE:
         return None
     figures = _native(told) if told.usage is None else told.usage.figures()
     if route_name in EMBEDDINGS:
@@ -155,7 +159,11 @@ def _of_object(end: bytes) -> TokenFigures:
 
 def _native(told: _End) -> TokenFigures:
     """Return the figures of Ollama's own API."""
-    prompt, output = _figure(told.prompt_eval_count), _figure(told.eval_count)
+    prompt, output = told.prompt_eval_count, told.eval_count
+    if prompt is not None and not 0 <= prompt <= MOST_TOKENS:
+        prompt = None
+    if output is not None and not 0 <= output <= MOST_TOKENS:
+        output = None
     if prompt is not None and output is None:
         return TokenFigures(prompt, 0)  # Go leaves out a zero
     if prompt is None and output is None and told.done_reason in _WITHOUT_WORK:
