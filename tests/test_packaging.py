@@ -103,13 +103,16 @@ def test_an_installed_wheel_runs_and_finds_its_templates(
     code = (
         "import ollama_proxy, ollama_proxy.fleet.templates as b;"
         "print(ollama_proxy.__file__);"
-        "print(b.ollama_environment(host='h', port=1)['OLLAMA_HOST'])"
+        "print(b.ollama_environment(host='h', port=1)['OLLAMA_HOST'])\n"
+        "from ollama_proxy.server.page.login_page import login_page\n"
+        "print(login_page().body.count(b'<form'))"
     )
-    where, host = run(python, "-c", code, cwd=tmp_path).splitlines()
+    where, host, forms = run(python, "-c", code, cwd=tmp_path).splitlines()
 
     assert said == f"ollama-proxy {__version__}\n"
     assert where.startswith(str(site))
     assert host == "h:1"
+    assert forms == "1"
 
 
 def test_the_locks_name_no_registry_and_pin_every_file() -> None:
