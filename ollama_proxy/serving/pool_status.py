@@ -17,6 +17,7 @@ from ollama_proxy.core.lifecycle.estimates import (
     remaining_s,
 )
 from ollama_proxy.core.lifecycle.fault_words import (
+    detail_of,
     error_of,
     failure_words,
     is_error,
@@ -267,6 +268,7 @@ class PoolStatus:
             "url": controller.upstream.url if controller.upstream else None,
             "in_flight": record.leases,
             "slots": controller.offer.slots,
+            "detail": (detail_of(record.progress) or None) if is_starting else None,
             "progress": self._progress(controller),
             "eta_s": round(eta_s, 1) if eta_s is not None else None,
             "idle_for_s": round(idle_s, 1) if idle_s is not None else None,

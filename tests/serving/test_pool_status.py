@@ -122,8 +122,10 @@ async def test_each_instance_tells_how_far_its_launch_is_and_when_it_stops() -> 
     await pools.pool.aclose()
 
     assert [one["stops_in_s"] for one in early] == [None]
+    assert early[0]["detail"] == "booting"
     assert 0.0 < early[0]["progress"] < 1.0
     assert [one["progress"] for one in idle] == [None]
+    assert [one["detail"] for one in idle] == [None]
     assert [one["stops_in_s"] for one in idle] == [200.0]
 
 

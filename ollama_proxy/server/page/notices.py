@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ollama_proxy.server.page.words import length
+from ollama_proxy.server.page.words import counted, length, price
 
 
 class Weight(StrEnum):
@@ -90,6 +90,13 @@ def _notes(body: dict[str, Any]) -> list[Notice]:
     if body["simulated"]:
         words = "the answers come from the simulator and not from a model"
         found.append(Notice("Simulator", words, Weight.NOTE))
+    held = body["price"] or {}
+    if held.get("parked"):
+        per_hour = held["parked_per_hour"]
+        cost = price(per_hour, None) or "their price is unknown"
+        kept = counted(held["parked"], "stopped machine is", "stopped machines are")
+        words = f"{kept} kept for the next launch, {cost}"
+        found.append(Notice("Kept", words, Weight.NOTE))
     if body["detail"] and not body["stage"]:
         found.append(Notice("Connection", body["detail"]))
     return found

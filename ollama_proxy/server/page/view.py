@@ -207,7 +207,8 @@ def _stage(one: dict[str, Any]) -> str:
         return ""
     eta_s = one["eta_s"]
     left = "no estimate yet" if eta_s is None else f"about {length(eta_s)} left"
-    return f"{one['stage']}, {left}"
+    stage = " ".join(word for word in (one["stage"], one["detail"]) if word)
+    return f"{stage}, {left}"
 
 
 def _idle(one: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ def instance(**fields: Any) -> dict[str, Any]:
         "backend": "fly",
         "state": "ready",
         "stage": None,
+        "detail": None,
         "launch_id": "l1",
         "url": "https://a.example",
         "in_flight": 0,

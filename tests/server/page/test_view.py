@@ -42,11 +42,16 @@ def test_a_ready_machine_tells_when_it_stops(
 
 def test_a_launch_tells_its_stage_how_far_it_is_and_what_is_left() -> None:
     starting = instance(
-        state="starting", stage="pulling", progress=0.657, eta_s=95.0, idle_for_s=None
+        state="starting",
+        stage="pulling",
+        detail="llama3.2",
+        progress=0.657,
+        eta_s=95.0,
+        idle_for_s=None,
     )
     told = machine(status(pool(starting)))
 
-    assert told.stage == "pulling, about 1 min 35 s left"
+    assert told.stage == "pulling llama3.2, about 1 min 35 s left"
     assert told.bar is not None
     assert (told.bar.value, told.bar.words) == (0.657, "65 %")
     assert told.bar.label == "launch of default/0/fast"
@@ -178,3 +183,11 @@ def test_what_a_reader_could_not_see_is_shown() -> None:
 
     assert told.notices[0].words == "a\\x1b[31m\\u202eb\\ud800"
     assert told.report == "one\ntwo\\x07\nthree"
+
+
+def test_what_is_kept_and_stopped_is_told_with_its_price() -> None:
+    kept = {"per_hour": 1.0, "parked": 2, "parked_per_hour": 0.03}
+    (told,) = page_view(status(price=kept), Viewer()).notices
+    assert told.words == (
+        "2 stopped machines are kept for the next launch, 0.03 per hour"
+    )
