@@ -12,8 +12,8 @@ from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.access.days import utc_day
 from ollama_proxy.core.access.decision import (
     KeyRefusal,
+    KeyUse,
     RefusalReason,
-    Usage,
     decide,
     decide_rights,
 )
@@ -261,7 +261,7 @@ class KeyLimits:
         account: Account | None,
         forecast: Forecast | None,
         now: float,
-    ) -> Usage:
+    ) -> KeyUse:
         rpm = key.rights.rpm
         if rpm is None:
             level, meter.rate = math.inf, None
@@ -277,7 +277,7 @@ class KeyLimits:
             unpriced = forecast.unpriced
         date = self._clock.wall()
         in_flight = meter.in_flight
-        return Usage(level, in_flight, tokens, day, month, unpriced, date, reserved)
+        return KeyUse(level, in_flight, tokens, day, month, unpriced, date, reserved)
 
     def _admitted(
         self,

@@ -10,7 +10,7 @@ from ollama_proxy.gateway.purses import Purses, Reservation
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LaunchTerms:
     """Holds what an instance costs, and for how long it may.
 
     - ``price``: in millionths an hour.
@@ -44,7 +44,7 @@ class LaunchMeter:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: LaunchTerms,
         *,
         begun_at: float,
         purses: Purses,

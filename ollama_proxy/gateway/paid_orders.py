@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.decision import (
     KeyRefusal,
-    Usage,
+    KeyUse,
     decide_money,
     forbidden,
 )
@@ -33,7 +33,7 @@ class PaidOrders:
             return None
         day, month = self._spending.totals(key)
         unpriced = self._spending.forecast_wake(pool).unpriced
-        usage = Usage(money_day=day, money_month=month, unpriced=unpriced)
+        usage = KeyUse(money_day=day, money_month=month, unpriced=unpriced)
         return decide_money(key, usage, self._clock.wall())
 
     @contextmanager

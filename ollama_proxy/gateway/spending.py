@@ -19,7 +19,7 @@ from ollama_proxy.core.access.usual_sizes import PRIOR_S, UsualSizes
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ports import BackendNotes
-from ollama_proxy.gateway.launch_meter import LaunchMeter, Terms
+from ollama_proxy.gateway.launch_meter import LaunchMeter, LaunchTerms
 from ollama_proxy.gateway.purses import Purses, Reservation
 from ollama_proxy.store.ports import Store
 
@@ -161,7 +161,7 @@ class Spending:
         self,
         launch_id: LaunchId,
         pool: str,
-        terms: Terms,
+        terms: LaunchTerms,
         *,
         is_new: bool,
     ) -> None:

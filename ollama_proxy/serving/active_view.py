@@ -9,7 +9,7 @@ from typing import Any, Final
 from ollama_proxy.core.ollama.body_model import model_in_json
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.serving.active_requests import ActiveRequests
-from ollama_proxy.serving.asker import asker, shown_text
+from ollama_proxy.serving.caller_fields import caller_fields, shown_text
 from ollama_proxy.serving.request_context import RequestContext, Stage
 
 MOST: Final = 100
@@ -36,7 +36,7 @@ def active_body(active: ActiveRequests, now: float) -> list[dict[str, Any]]:
 
 
 def _entry(context: RequestContext, now: float) -> dict[str, Any]:
-    named = {"client": "", "key": None, "agent": ""} | asker(context)
+    named = {"client": "", "key": None, "agent": ""} | caller_fields(context)
     return {
         "request_id": context.request_id,
         **named,

@@ -9,6 +9,7 @@ from typing import Final
 
 from ollama_proxy.core.access.answer_start import model_at_start, prompt_at_start
 from ollama_proxy.core.access.token_figures import (
+    USUAL_BYTES,
     TokenFigures,
     Tokens,
     content_chunks,
@@ -33,7 +34,6 @@ _LEAST_BYTES = 512  # figures take up to some 300 bytes, in chunks of any size
 _START_BYTES = 4096
 _SSE = "text/event-stream"
 _STREAMS = frozenset({"application/x-ndjson", _SSE})
-_BYTES_A_TOKEN = 4
 _WITHOUT_TEXT = frozenset({"other"})  # may answer with a picture
 
 
@@ -216,7 +216,7 @@ class AnswerMeter:
             return content_chunks(self._route_name, chunks, self.ends)
         if self._route_name in _WITHOUT_TEXT:
             return 0
-        return (self._size + sum(map(len, self.ends))) // _BYTES_A_TOKEN
+        return (self._size + sum(map(len, self.ends))) // USUAL_BYTES
 
     def _first(self) -> bytes:
         if self._start:

@@ -14,7 +14,7 @@ from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.survey import BootTimes
-from ollama_proxy.gateway.launch_meter import Terms
+from ollama_proxy.gateway.launch_meter import LaunchTerms
 from ollama_proxy.gateway.spending import Spending
 
 _LONGEST_IDLE_S: Final = 86_400.0
@@ -122,12 +122,12 @@ class PoolForesight:
         external, child = traits.externally_managed, traits.child_process
         return boot_prior_s(is_external=external, is_child=child)
 
-    def _terms(self, controller: Controller) -> Terms:
+    def _terms(self, controller: Controller) -> LaunchTerms:
         """Return what an instance costs, and for how long it may."""
         offer = controller.offer
         alone_s = _unattended_s(offer.backend)
         price = self._price(offer) or 0
-        return Terms(price, self.boot_s(offer), _idle_s(controller), alone_s)
+        return LaunchTerms(price, self.boot_s(offer), _idle_s(controller), alone_s)
 
     def watch(self, spending: Spending) -> None:
         """Tell the spending of every launch from now on."""

@@ -6,7 +6,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
-from ollama_proxy.serving.asker import asker
+from ollama_proxy.serving.caller_fields import caller_fields
 from ollama_proxy.serving.client_writer import OnTransport, reset
 from ollama_proxy.serving.cold_answers import json_reply
 from ollama_proxy.serving.metrics import Metrics
@@ -35,7 +35,7 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
         "status": status,
         "wait_s": round(context.wait_s, 3),
         "took_s": round(took_s, 3),
-        **asker(context),
+        **caller_fields(context),
     }
     if context.served.is_one_of_several:
         keys["pool"] = context.served.name

@@ -16,7 +16,7 @@ from ollama_proxy.core.access.spending import Forecast
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.gateway.key_limits import KeyLimits, Permit
-from ollama_proxy.gateway.launch_meter import Terms
+from ollama_proxy.gateway.launch_meter import LaunchTerms
 from ollama_proxy.gateway.spending import Spending
 from tests.gateway.test_key_limits import CountingStore, HandClock
 
@@ -98,7 +98,7 @@ class Rig:
         is_new: bool = True,
         unattended_s: float = math.inf,
     ) -> None:
-        terms = Terms(PRICE, BOOT_S, IDLE_S, unattended_s)
+        terms = LaunchTerms(PRICE, BOOT_S, IDLE_S, unattended_s)
         self.spending.launched(launch, "default", terms, is_new=is_new)
 
     def pass_s(self, seconds: float) -> None:

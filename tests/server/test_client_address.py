@@ -13,7 +13,7 @@ from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.server.access import AccessControl
-from ollama_proxy.serving.asker import AGENT_LETTERS
+from ollama_proxy.serving.caller_fields import AGENT_LETTERS
 from tests.proxy import RunningProxy, running_proxy
 
 ORIGIN = b"Origin: http://localhost\r\n"

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.serving.active_view import MOST
-from ollama_proxy.serving.asker import asker
+from ollama_proxy.serving.caller_fields import caller_fields
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.instance import InProcessBackend
@@ -19,11 +19,13 @@ ADMIN = {"Authorization": f"Bearer {ORDER_TOKEN}"}
 SECRET = "the secret of a prompt"
 
 
-def asker_of(agent: str) -> str:
+def agent_shown(agent: str) -> str:
     """Return how a User-Agent is shown."""
     route = classify("GET", "/api/version")
     nowhere: Any = None
-    return asker(RequestContext("GET", "/", agent, route, served=nowhere))["agent"]
+    return caller_fields(RequestContext("GET", "/", agent, route, served=nowhere))[
+        "agent"
+    ]
 
 
 async def status_of(proxy: RunningProxy, **headers: str) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def test_a_key_in_a_user_agent_is_hidden() -> None:
         "opt_" + "y" * 43,
         "x " * 58 + text,
     ):
-        shown = asker_of(agent)
+        shown = agent_shown(agent)
         assert "x" * 5 not in shown
         assert "y" * 5 not in shown
-    assert asker_of("opera/9 op-ed/1") == "opera/9 op-ed/1"
+    assert agent_shown("opera/9 op-ed/1") == "opera/9 op-ed/1"

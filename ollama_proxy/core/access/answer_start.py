@@ -5,7 +5,7 @@ A body that was not kept in memory does not tell them any more.
 
 import msgspec
 
-from ollama_proxy.core.access.token_figures import MOST_TOKENS
+from ollama_proxy.core.access.token_figures import LARGEST_FIGURE
 from ollama_proxy.core.ollama.body_model import model_in_json
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 
@@ -48,7 +48,7 @@ def prompt_at_start(start: bytes) -> int | None:
     except UNREADABLE:
         return None
     tokens = event.message.usage.input_tokens
-    is_figure = tokens is not None and 0 < tokens <= MOST_TOKENS
+    is_figure = tokens is not None and 0 < tokens <= LARGEST_FIGURE
     return tokens if is_figure and event.type == "message_start" else None
 
 

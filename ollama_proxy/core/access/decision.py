@@ -61,7 +61,7 @@ class KeyRefusal:
         return self.status in {_FORBIDDEN, _TOO_MUCH}
 
 
-class Usage(NamedTuple):
+class KeyUse(NamedTuple):
     """Holds what a key uses at a moment, without the request that is judged.
 
     - ``date``: the machine's, by which days are counted; None: it is the moment.
@@ -84,11 +84,11 @@ class Usage(NamedTuple):
     tokens_reserved: int = 0
 
 
-UNUSED: Final = Usage()
+UNUSED: Final = KeyUse()
 """Says of a key that it has used nothing."""
 
 
-def decide(key: Key, work: Work, usage: Usage, now: float) -> KeyRefusal | None:
+def decide(key: Key, work: Work, usage: KeyUse, now: float) -> KeyRefusal | None:
     """Return why a request is refused, by the first rule that refuses it; None: it may.
 
     In this order: the key is valid, its right, the model, requests a minute, requests
@@ -151,7 +151,7 @@ def _of_model(key: Key, model: str) -> KeyRefusal | None:
     )
 
 
-def _of_rate(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
+def _of_rate(key: Key, usage: KeyUse, date: float) -> KeyRefusal | None:
     rpm = key.rights.rpm
     if rpm is None or usage.rate_level >= 1.0:
         return None
@@ -165,7 +165,7 @@ def _of_rate(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     )
 
 
-def _of_parallel(key: Key, usage: Usage) -> KeyRefusal | None:
+def _of_parallel(key: Key, usage: KeyUse) -> KeyRefusal | None:
     most = key.rights.most_at_once
     if most is None or usage.in_flight < most:
         return None
@@ -178,7 +178,7 @@ def _of_parallel(key: Key, usage: Usage) -> KeyRefusal | None:
     )
 
 
-def _of_tokens(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
+def _of_tokens(key: Key, usage: KeyUse, date: float) -> KeyRefusal | None:
     limit = key.rights.tokens_per_day
     if limit is None or usage.tokens < limit:
         return None
@@ -201,7 +201,7 @@ def _of_tokens(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
     )
 
 
-def decide_money(key: Key, usage: Usage, date: float) -> KeyRefusal | None:
+def decide_money(key: Key, usage: KeyUse, date: float) -> KeyRefusal | None:
     """Return why the budgets of a key refuse; ``date``: in seconds since 1970."""
     rights = key.rights
     if not rights.has_budget:

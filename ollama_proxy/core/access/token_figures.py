@@ -14,8 +14,11 @@ import msgspec
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.routes import EMBEDDINGS
 
-MOST_TOKENS: Final = 10**9
+LARGEST_FIGURE: Final = 10**9
 """No answer has more tokens: a larger figure is an error."""
+
+USUAL_BYTES: Final = 4
+"""Bytes of text that usually make one token; `token_estimate` reserves for fewer."""
 
 _PROMPT, _OUTPUT = b'"prompt_eval_count"', b'"eval_count"'
 _REASON, _USAGE = b'"done_reason"', b'"usage"'
@@ -129,7 +132,7 @@ def count_tokens(
     prompt, output = figures.prompt, figures.output
     estimated = 0
     if prompt is None:
-        prompt = start if start is not None else prompt_bytes // 4
+        prompt = start if start is not None else prompt_bytes // USUAL_BYTES
         estimated += prompt
     if output is None:
         output = chunks
@@ -140,7 +143,7 @@ def count_tokens(
 def _figure(*values: int | None) -> int | None:
     """Return the first value that may be a number of tokens; None if there is none."""
     for value in values:
-        if value is not None and 0 <= value <= MOST_TOKENS:
+        if value is not None and 0 <= value <= LARGEST_FIGURE:
             return value
     return None
 
@@ -160,9 +163,9 @@ def _of_object(end: bytes) -> TokenFigures:
 def _native(told: _End) -> TokenFigures:
     """Return the figures of Ollama's own API."""
     prompt, output = told.prompt_eval_count, told.eval_count
-    if prompt is not None and not 0 <= prompt <= MOST_TOKENS:
+    if prompt is not None and not 0 <= prompt <= LARGEST_FIGURE:
         prompt = None
-    if output is not None and not 0 <= output <= MOST_TOKENS:
+    if output is not None and not 0 <= output <= LARGEST_FIGURE:
         output = None
     if prompt is not None and output is None:
         return TokenFigures(prompt, 0)  # Go leaves out a zero

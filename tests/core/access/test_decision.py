@@ -9,8 +9,8 @@ import pytest
 from ollama_proxy.core.access.decision import (
     UNUSED,
     KeyRefusal,
+    KeyUse,
     RefusalReason,
-    Usage,
     decide,
     decide_route,
 )
@@ -28,13 +28,13 @@ def key(**rights: Any) -> Key:
 
 
 def refused(
-    usage: Usage = UNUSED, work: Work = CHAT, **rights: Any
+    usage: KeyUse = UNUSED, work: Work = CHAT, **rights: Any
 ) -> KeyRefusal | None:
     return decide(key(**rights), work, usage, NOW)
 
 
 def test_a_key_of_its_own_may_chat_without_limit() -> None:
-    used = Usage(in_flight=10**6, tokens=10**12, money_day=10**12, rate_level=0.0)
+    used = KeyUse(in_flight=10**6, tokens=10**12, money_day=10**12, rate_level=0.0)
 
     assert refused(used) is None
 
@@ -61,7 +61,7 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"rpm": 60},
             CHAT,
-            Usage(rate_level=0.9),
+            KeyUse(rate_level=0.9),
             (
                 429,
                 "rate",
@@ -71,7 +71,7 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"parallel": 5},
             CHAT,
-            Usage(in_flight=5),
+            KeyUse(in_flight=5),
             (
                 429,
                 "parallel",
@@ -82,7 +82,7 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"tokens_per_day": 1000},
             CHAT,
-            Usage(tokens=1000),
+            KeyUse(tokens=1000),
             (
                 429,
                 "tokens",
@@ -93,7 +93,7 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"tokens_per_day": 1000},
             CHAT,
-            Usage(tokens=1040, tokens_reserved=1020),
+            KeyUse(tokens=1040, tokens_reserved=1020),
             (
                 429,
                 "tokens",
@@ -104,7 +104,7 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"budget_day": 5_000_000},
             CHAT,
-            Usage(money_day=5_000_000),
+            KeyUse(money_day=5_000_000),
             (
                 429,
                 "money",
@@ -115,7 +115,7 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"budget_month": 60_000_000},
             CHAT,
-            Usage(money_month=60_500_000),
+            KeyUse(money_month=60_500_000),
             (
                 429,
                 "money",
@@ -126,13 +126,13 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
         (
             {"budget_day": 5_000_000},
             CHAT,
-            Usage(unpriced="the offer 'a' has no price"),
+            KeyUse(unpriced="the offer 'a' has no price"),
             (429, "money", "the key 'ci' has a budget, and the offer 'a' has no price"),
         ),
     ],
 )
 def test_each_rule_says_what_it_refuses(
-    rights: dict[str, Any], work: Work, usage: Usage, words: tuple[int, str, str]
+    rights: dict[str, Any], work: Work, usage: KeyUse, words: tuple[int, str, str]
 ) -> None:
     found = refused(usage, work, **rights)
 
@@ -145,32 +145,32 @@ def test_each_rule_says_what_it_refuses(
     [
         ({"models": ("llama3*",)}, UNUSED),
         ({"models": ("LLAMA3",)}, UNUSED),
-        ({"rpm": 60}, Usage(rate_level=1.0)),
-        ({"parallel": 5}, Usage(in_flight=4)),
-        ({"tokens_per_day": 1000}, Usage(tokens=999)),
-        ({"budget_day": 5}, Usage(money_day=4)),
-        ({"budget_month": 5}, Usage(money_month=4, money_day=9)),
+        ({"rpm": 60}, KeyUse(rate_level=1.0)),
+        ({"parallel": 5}, KeyUse(in_flight=4)),
+        ({"tokens_per_day": 1000}, KeyUse(tokens=999)),
+        ({"budget_day": 5}, KeyUse(money_day=4)),
+        ({"budget_month": 5}, KeyUse(money_month=4, money_day=9)),
     ],
 )
 def test_the_last_that_a_limit_allows_may_pass(
-    rights: dict[str, Any], usage: Usage
+    rights: dict[str, Any], usage: KeyUse
 ) -> None:
     assert refused(usage, **rights) is None
 
 
 def test_a_key_with_a_limit_of_tokens_has_four_requests_at_once() -> None:
-    assert refused(Usage(in_flight=3), tokens_per_day=10) is None
-    found = refused(Usage(in_flight=4), tokens_per_day=10)
+    assert refused(KeyUse(in_flight=3), tokens_per_day=10) is None
+    found = refused(KeyUse(in_flight=4), tokens_per_day=10)
     assert found is not None
     assert found.reason is RefusalReason.PARALLEL
-    assert refused(Usage(in_flight=4), tokens_per_day=10, parallel=5) is None
+    assert refused(KeyUse(in_flight=4), tokens_per_day=10, parallel=5) is None
 
 
 def test_the_true_time_of_reset_is_told() -> None:
-    tokens = refused(Usage(tokens=9), tokens_per_day=9)
-    reserved = refused(Usage(tokens=9, tokens_reserved=1), tokens_per_day=9)
-    month = refused(Usage(money_month=9, money_day=9), budget_month=9, budget_day=9)
-    rate = refused(Usage(rate_level=0.0), rpm=6)
+    tokens = refused(KeyUse(tokens=9), tokens_per_day=9)
+    reserved = refused(KeyUse(tokens=9, tokens_reserved=1), tokens_per_day=9)
+    month = refused(KeyUse(money_month=9, money_day=9), budget_month=9, budget_day=9)
+    rate = refused(KeyUse(rate_level=0.0), rpm=6)
 
     assert tokens is not None
     assert (tokens.resets_at, tokens.retry_after) == (MIDNIGHT, 6 * 3600)
@@ -184,7 +184,7 @@ def test_the_true_time_of_reset_is_told() -> None:
 
 @pytest.mark.parametrize("work_class", [RouteClass.READ, RouteClass.ADMIN])
 def test_reads_and_orders_are_free_of_limits(work_class: RouteClass) -> None:
-    used_up = Usage(0.0, 99, 99, 99, 99)
+    used_up = KeyUse(0.0, 99, 99, 99, 99)
     rights = {"routes": frozenset(RouteClass), "rpm": 1, "parallel": 1}
     limited = {**rights, "tokens_per_day": 1, "budget_day": 1}
 
@@ -192,7 +192,7 @@ def test_reads_and_orders_are_free_of_limits(work_class: RouteClass) -> None:
 
 
 def test_a_limit_of_nothing_refuses_everything_and_no_wait_helps() -> None:
-    found = refused(Usage(rate_level=0.0), rpm=0)
+    found = refused(KeyUse(rate_level=0.0), rpm=0)
 
     assert found is not None
     assert (found.retry_after, found.resets_at) == (None, None)
@@ -219,7 +219,7 @@ def test_a_limit_of_nothing_refuses_everything_and_no_wait_helps() -> None:
 def test_a_key_that_is_no_longer_valid_is_refused_before_all_else(
     change: dict[str, Any], words: str
 ) -> None:
-    found = decide(replace(key(rpm=0), **change), CHAT, Usage(rate_level=0.0), NOW)
+    found = decide(replace(key(rpm=0), **change), CHAT, KeyUse(rate_level=0.0), NOW)
 
     assert found == KeyRefusal(401, RefusalReason.KEY, words)
 
@@ -234,7 +234,7 @@ def test_an_open_route_needs_a_valid_key_alone() -> None:
 
 
 def test_the_rules_have_one_order() -> None:
-    used_up = Usage(0.0, 3, 9, 9, 9)
+    used_up = KeyUse(0.0, 3, 9, 9, 9)
     rights: dict[str, Any] = {
         "routes": frozenset({RouteClass.READ}),
         "models": ("x",),

@@ -1,4 +1,4 @@
-"""Describe the sender of a request: in its log line, and among those in progress."""
+"""Describe the caller of a request: in its log line, and among those in progress."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ AGENT_LETTERS: Final = 120
 _LOOKED_AT = 1024
 
 
-def asker(context: RequestContext) -> dict[str, str]:
+def caller_fields(context: RequestContext) -> dict[str, str]:
     """Return address, name of the key and User-Agent, as far as they are known.
 
     The User-Agent is the client's own text: a key in it is hidden, and bytes that are
