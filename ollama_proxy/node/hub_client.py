@@ -35,11 +35,6 @@ class HubClient:
         self._limit_s = limit_s
         self._former_left = 0
 
-    @property
-    def is_strict(self) -> bool:
-        """Tell whether the hub takes the former keys only."""
-        return self._former_left > 0
-
     async def tell(self, facts: Facts) -> None:
         """Send a beat. Raises `HubAwayError` or `HubRefusedError`."""
         try:
@@ -47,6 +42,8 @@ class HubClient:
                 await self._tell(facts)
         except TimeoutError as error:
             raise HubAwayError(f"no answer within {self._limit_s:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise HubAwayError(f"no connection: {error.os_error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise HubAwayError(str(error) or type(error).__name__) from error
 

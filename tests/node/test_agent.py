@@ -228,6 +228,24 @@ async def test_a_client_that_leaves_ends_the_generation(
     assert simulator[1].counters.cancelled == 1
 
 
+async def test_a_client_that_leaves_before_the_answer_ends_the_generation(
+    agent: RunningAgent, simulator: tuple[str, Simulator]
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    job = (
+        b'{"model":"tiny","prompt":"hi","stream":false,"options":{"num_predict":9999}}'
+    )
+    head = b"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    writer.write(head % len(job) + job)
+    async with asyncio.timeout(20):
+        while not simulator[1].counters.working:
+            await asyncio.sleep(0.01)
+    writer.close()
+
+    await until_idle(simulator[1])
+    assert simulator[1].counters.cancelled == 1
+
+
 async def test_a_second_signal_cuts_a_stream(
     hub: OldHub, agent: RunningAgent, simulator: tuple[str, Simulator]
 ) -> None:
