@@ -15,6 +15,38 @@ from tests.fleet.pools import SeveralOffers
 from tests.virtual_time import in_virtual_time
 
 
+class Kinds:
+    """Requests of several kinds, each of which only its own free slots will do for."""
+
+    def __init__(self, **free: int) -> None:
+        self.free = free
+        self.asked = Counter[str]()
+        self.tasks = TaskOwner()
+        self.waiters = Waiters(
+            9000,
+            has_room=lambda: max(self.free.values()) > 0,
+            tasks=self.tasks,
+            timing=STANDARD,
+        )
+
+    def wait(self, kind: str) -> asyncio.Future[Lease | None]:
+        waiting = self.waiters.wait(
+            partial(self._claim, kind),
+            99.0,
+            Wants.TO_WAKE,
+            is_ready=lambda: True,
+            kind=kind,
+        )
+        return asyncio.ensure_future(waiting)
+
+    def _claim(self, kind: str) -> Lease | None:
+        self.asked[kind] += 1
+        if self.free[kind] == 0:
+            return None
+        self.free[kind] -= 1
+        return cast("Lease", kind)
+
+
 class Asking:
     """Requests that wait for the one slot of a pool, named by their line."""
 
@@ -114,75 +146,41 @@ async def test_places_are_right_again_a_second_after_somebody_left() -> None:
 
 @in_virtual_time
 async def test_one_of_a_kind_is_asked_where_nothing_is_free_for_it() -> None:
-    tasks, asked, free = TaskOwner(), Counter[str](), {"own": 0, "any": 0}
-    waiters = Waiters(
-        9000, has_room=lambda: max(free.values()) > 0, tasks=tasks, timing=STANDARD
-    )
-
-    def claim(kind: str) -> Lease | None:
-        asked[kind] += 1
-        if free[kind] == 0:
-            return None
-        free[kind] -= 1
-        return cast("Lease", kind)
-
-    def wait(kind: str) -> asyncio.Future[Lease | None]:
-        waiting = waiters.wait(
-            partial(claim, kind), 99.0, Wants.TO_WAKE, is_ready=lambda: True, kind=kind
-        )
-        return asyncio.ensure_future(waiting)
-
-    own = [wait("own") for _ in range(3000)]
-    everybody = [wait("any") for _ in range(3)]
+    kinds = Kinds(own=0, any=0)
+    own = [kinds.wait("own") for _ in range(3000)]
+    everybody = [kinds.wait("any") for _ in range(3)]
     await asyncio.sleep(0.0)
-    free["any"] = 2
-    waiters.grant()
+    kinds.free["any"] = 2
+    kinds.waiters.grant()
     await asyncio.sleep(0.0)
 
     assert [one.done() for one in everybody] == [True, True, False]
-    assert asked["own"] == 1
-    free["own"] = 1
-    waiters.grant()
+    assert kinds.asked["own"] == 1
+    kinds.free["own"] = 1
+    kinds.waiters.grant()
     await asyncio.sleep(0.0)
     assert [one.done() for one in own[:2]] == [True, False]
     for one in (*own, *everybody):
         one.cancel()
-    await tasks.aclose()
+    await kinds.tasks.aclose()
 
 
 @in_virtual_time
 async def test_a_newcomer_with_room_of_its_own_does_not_ask_all_that_wait() -> None:
-    tasks, asked, free = TaskOwner(), Counter[str](), {"own": 0, "any": 1}
-    waiters = Waiters(
-        9000, has_room=lambda: max(free.values()) > 0, tasks=tasks, timing=STANDARD
-    )
-
-    def claim(kind: str) -> Lease | None:
-        asked[kind] += 1
-        if free[kind] == 0:
-            return None
-        free[kind] -= 1
-        return cast("Lease", kind)
-
-    def wait(kind: str) -> asyncio.Future[Lease | None]:
-        waiting = waiters.wait(
-            partial(claim, kind), 99.0, Wants.TO_WAKE, is_ready=lambda: True, kind=kind
-        )
-        return asyncio.ensure_future(waiting)
-
-    own = [wait("own") for _ in range(1000)]
+    kinds = Kinds(own=0, any=1)
+    own = [kinds.wait("own") for _ in range(1000)]
     await asyncio.sleep(0.0)
-    assert asked["own"] == 1
-    newcomers = [wait("any"), wait("any")]
+    assert kinds.asked["own"] == 1
+    newcomers = [kinds.wait("any"), kinds.wait("any")]
     await asyncio.sleep(0.0)
     await asyncio.sleep(0.0)
 
     assert [one.done() for one in newcomers] == [True, False]
-    assert asked == {"own": 1, "any": 1}
-    free["any"] = 1
-    waiters.grant()
+    assert kinds.asked == {"own": 1, "any": 1}
+    kinds.free["any"] = 1
+    kinds.waiters.grant()
     await asyncio.sleep(0.0)
     assert newcomers[1].done()
     for one in own:
         one.cancel()
-    await tasks.aclose()
+    await kinds.tasks.aclose()

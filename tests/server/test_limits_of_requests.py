@@ -14,7 +14,7 @@ from ollama_proxy.core.access.keys import Key, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.simulator.faults import HEADER as FAULT
 from ollama_proxy.simulator.server import Manners
-from tests.fakes.callers import Callers, bearer
+from tests.fakes.callers import Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.priced import PricedBackend
 from tests.proxy import RunningProxy, generate, running_proxy
@@ -48,17 +48,11 @@ def key_of(rights: Rights) -> Key:
 CI = key_of(EVERY).id
 
 
-def headers(way: str, **more: str) -> dict[str, str]:
-    # The fast path leaves a request with an Origin to aiohttp.
-    origin = {"Origin": "http://localhost"} if way == "aiohttp" else {}
-    return {**bearer("ci"), **origin, **more}
-
-
 async def ask(
     proxy: RunningProxy, path: str, body: Any, way: str, **more: str
 ) -> tuple[int, bytes]:
     async with proxy.session.post(
-        f"{proxy.url}{path}", json=body, headers=headers(way, **more)
+        f"{proxy.url}{path}", json=body, headers=by_way(way, **more)
     ) as answer:
         return answer.status, await answer.read()
 

@@ -13,7 +13,7 @@ from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.simulator.server import Manners
 from tests.config.rig import toml
-from tests.fakes.callers import Callers, bearer
+from tests.fakes.callers import Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import HURRIED, RunningProxy, generate, lines, running_proxy
 
@@ -69,13 +69,6 @@ async def proxy(
         yield running
 
 
-def headers(way: str, name: str = "ci", **more: str) -> dict[str, str]:
-    """Return headers with which a request takes one way in."""
-    # The fast path leaves a request with an Origin to aiohttp.
-    origin = {"Origin": "http://localhost"} if way == "aiohttp" else {}
-    return {**bearer(name), **origin, **more}
-
-
 async def ask(
     proxy: RunningProxy, method: str, path: str, body: Any, **fields: str
 ) -> tuple[int, bytes, Any]:
@@ -99,7 +92,7 @@ async def test_asleep_the_key_is_told_that_it_may_not_wake(
     path: str,
     body: Any,
 ) -> None:
-    status, told, fields = await ask(proxy, method, path, body, **headers(way))
+    status, told, fields = await ask(proxy, method, path, body, **by_way(way))
 
     assert status == 503
     assert b"the key 'ci' may not start one" in told
@@ -112,9 +105,9 @@ async def test_asleep_the_key_is_told_that_it_may_not_wake(
 async def test_each_protocol_has_the_words_in_its_own_shape(
     proxy: RunningProxy, way: str
 ) -> None:
-    _, native, _ = await ask(proxy, *ASKING[0], **headers(way))
-    _, openai, _ = await ask(proxy, *ASKING[3], **headers(way))
-    _, anthropic, _ = await ask(proxy, *ASKING[5], **headers(way))
+    _, native, _ = await ask(proxy, *ASKING[0], **by_way(way))
+    _, openai, _ = await ask(proxy, *ASKING[3], **by_way(way))
+    _, anthropic, _ = await ask(proxy, *ASKING[5], **by_way(way))
     plain = json.loads(native)
 
     assert (plain["status"], plain["provisioning"]) == ("asleep", False)
@@ -129,7 +122,7 @@ async def test_each_protocol_has_the_words_in_its_own_shape(
 async def test_asleep_reads_are_answered_as_ever(
     proxy: RunningProxy, way: str, path: str
 ) -> None:
-    status, _, _ = await ask(proxy, "GET", path, None, **headers(way))
+    status, _, _ = await ask(proxy, "GET", path, None, **by_way(way))
 
     assert status == 200
     assert proxy.state == "cold"
@@ -140,7 +133,7 @@ async def test_what_needs_no_instance_is_done_without_one(
     proxy: RunningProxy, way: str
 ) -> None:
     body = {"model": "tiny", "keep_alive": 0}
-    status, told, _ = await ask(proxy, "POST", "/api/generate", body, **headers(way))
+    status, told, _ = await ask(proxy, "POST", "/api/generate", body, **by_way(way))
 
     assert (status, json.loads(told)["done_reason"]) == (200, "unload")
     assert proxy.state == "cold"
@@ -148,7 +141,7 @@ async def test_what_needs_no_instance_is_done_without_one(
 
 @WAYS
 async def test_a_wait_for_nothing_ends_at_once(proxy: RunningProxy, way: str) -> None:
-    fields = headers(way, Prefer="wait=60")
+    fields = by_way(way, Prefer="wait=60")
     async with asyncio.timeout(20.0):
         status, told, _ = await ask(proxy, *ASKING[0], **fields)
 
@@ -161,10 +154,10 @@ async def test_it_may_wait_for_a_launch_that_another_caused(
     proxy: RunningProxy, backend: InProcessBackend, way: str
 ) -> None:
     backend.boot_s = 0.5
-    await ask(proxy, *ASKING[0], **headers(way, "ann"))
+    await ask(proxy, *ASKING[0], **by_way(way, "ann"))
     woken_at = record(proxy).last_used
-    status, told, _ = await ask(proxy, *ASKING[0], **headers(way))
-    held, _, _ = await ask(proxy, *ASKING[0], **headers(way, Prefer="wait=60"))
+    status, told, _ = await ask(proxy, *ASKING[0], **by_way(way))
+    held, _, _ = await ask(proxy, *ASKING[0], **by_way(way, Prefer="wait=60"))
 
     assert (status, json.loads(told)["status"]) == (503, "provisioning")
     assert "may wait for it" in json.loads(told)["error"]
@@ -180,7 +173,7 @@ async def test_awake_it_is_served_and_resets_no_idle_time(
 ) -> None:
     await proxy.wake()
     before = record(proxy).last_used
-    status, _, _ = await ask(proxy, method, path, body, **headers(way))
+    status, _, _ = await ask(proxy, method, path, body, **by_way(way))
     await proxy.until(lambda: not proxy.parts.pulls.under_way())
 
     assert status in {200, 404}  # an Ollama has no /v1/rerank
@@ -197,7 +190,7 @@ async def test_its_stream_yields_and_anothers_keeps(
     seen = {}
     for name in ("ci", "ann"):
         async with proxy.session.post(
-            f"{proxy.url}/api/generate", json=generate(), headers=headers(way, name)
+            f"{proxy.url}/api/generate", json=generate(), headers=by_way(way, name)
         ) as answer:
             await answer.content.readline()
             status = await proxy.status()
@@ -214,11 +207,11 @@ async def test_a_stream_that_it_waited_for_yields_too(
     proxy: RunningProxy, backend: InProcessBackend, way: str
 ) -> None:
     backend.boot_s, backend.manners.rate = 0.3, 20.0
-    await ask(proxy, *ASKING[0], **headers(way, "ann"))
+    await ask(proxy, *ASKING[0], **by_way(way, "ann"))
     async with proxy.session.post(
         f"{proxy.url}/api/generate",
         json=generate(),
-        headers=headers(way, Prefer="wait=60"),
+        headers=by_way(way, Prefer="wait=60"),
     ) as answer:
         await answer.content.readline()
         seen = (record(proxy).keeping, record(proxy).yielding)
@@ -310,7 +303,7 @@ async def test_a_server_of_others_serves_it(tmp_path: Path, way: str) -> None:
         ) as proxy,
     ):
         await far.wake()
-        status, _, _ = await ask(proxy, *ASKING[0], **headers(way))
+        status, _, _ = await ask(proxy, *ASKING[0], **by_way(way))
 
     assert status == 200
 

@@ -12,7 +12,7 @@ import pytest
 
 from ollama_proxy.core.access.keys import KeyId, Rights
 from ollama_proxy.simulator.server import Manners
-from tests.fakes.callers import Callers, bearer
+from tests.fakes.callers import Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, generate, running_proxy
 
@@ -39,12 +39,6 @@ async def proxy(
         yield running
 
 
-def headers(way: str, **more: str) -> dict[str, str]:
-    # The fast path leaves a request with an Origin to aiohttp.
-    origin = {"Origin": "http://localhost"} if way == "aiohttp" else {}
-    return {**bearer("ci"), **origin, **more}
-
-
 async def ask(proxy: RunningProxy, body: Any, **fields: str) -> int:
     url = f"{proxy.url}/api/generate"
     async with proxy.session.post(url, json=body, headers=fields) as answer:
@@ -63,7 +57,7 @@ async def settled(proxy: RunningProxy, number: int = 0) -> int:
 @WAYS
 async def test_an_answer_counts_once(proxy: RunningProxy, way: str) -> None:
     await proxy.wake()
-    statuses = [await ask(proxy, generate(**ANSWER), **headers(way)) for _ in range(5)]
+    statuses = [await ask(proxy, generate(**ANSWER), **by_way(way)) for _ in range(5)]
     one = await settled(proxy)
 
     assert statuses == [200] * MOST + [429]
@@ -77,7 +71,7 @@ async def test_a_request_that_is_handed_over_counts_once(
     """An unload is no use, so the fast path leaves it to aiohttp."""
     await proxy.wake()
     unload = {"model": "tiny", "keep_alive": 0}
-    statuses = [await ask(proxy, unload, **headers(way)) for _ in range(5)]
+    statuses = [await ask(proxy, unload, **by_way(way)) for _ in range(5)]
     await settled(proxy)
 
     assert statuses == [200] * MOST + [429]
@@ -88,7 +82,7 @@ async def test_a_request_without_an_instance_counts_no_tokens(
     proxy: RunningProxy, backend: InProcessBackend, way: str
 ) -> None:
     backend.boot_s = 30.0
-    statuses = [await ask(proxy, generate(), **headers(way)) for _ in range(5)]
+    statuses = [await ask(proxy, generate(), **by_way(way)) for _ in range(5)]
 
     assert statuses == [503] * MOST + [429]
     assert await settled(proxy) == 0
@@ -103,7 +97,7 @@ async def test_a_broken_answer_frees_its_place(
     proxy: RunningProxy, way: str, fault: str
 ) -> None:
     await proxy.wake()
-    fields = headers(way, **{"X-Simulator-Fault": fault})
+    fields = by_way(way, **{"X-Simulator-Fault": fault})
     for _ in range(MOST):
         with contextlib.suppress(aiohttp.ClientError):
             await ask(proxy, generate(), **fields)
@@ -118,7 +112,7 @@ async def test_a_lost_instance_frees_every_place(
     backend.manners.rate = 2.0
     await proxy.wake()
     asking = [
-        asyncio.ensure_future(ask(proxy, generate(), **headers(way))) for _ in range(3)
+        asyncio.ensure_future(ask(proxy, generate(), **by_way(way))) for _ in range(3)
     ]
     await proxy.until(lambda: backend.simulator.counters.working == 3)
     proxy.parts.pool.stop()
@@ -133,7 +127,7 @@ async def test_a_held_request_that_gets_nothing_frees_its_place(
     proxy: RunningProxy, backend: InProcessBackend, way: str
 ) -> None:
     backend.boot_s = 30.0
-    status = await ask(proxy, generate(), **headers(way, Prefer="wait=1"))
+    status = await ask(proxy, generate(), **by_way(way, Prefer="wait=1"))
 
     assert status == 503
     assert await settled(proxy) == 0
@@ -168,8 +162,8 @@ async def test_where_bodies_have_no_room_nothing_stays_admitted(
         OLLAMA_PROXY_MAX_WAITING_BYTES="1",
     ) as proxy:
         await proxy.wake()
-        many = [await ask(proxy, generate(), **headers(way)) for _ in range(2 * MOST)]
-        fields = {**headers(way), **bearer("quick")}
+        many = [await ask(proxy, generate(), **by_way(way)) for _ in range(2 * MOST)]
+        fields = {**by_way(way), **bearer("quick")}
         judged = [await ask(proxy, generate(), **fields) for _ in range(2 * MOST)]
         await settled(proxy)
 

@@ -14,7 +14,7 @@ from ollama_proxy.core.access.keys import KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.usage import BY_ALL
 from ollama_proxy.simulator.server import Manners
-from tests.fakes.callers import Callers, bearer
+from tests.fakes.callers import Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, generate, running_proxy
 
@@ -61,12 +61,6 @@ async def proxy(
         yield running
 
 
-def headers(way: str, name: str = "ci", **more: str) -> dict[str, str]:
-    # The fast path leaves a request with an Origin to aiohttp.
-    origin = {"Origin": "http://localhost"} if way == "aiohttp" else {}
-    return {**bearer(name), **origin, **more}
-
-
 async def ask(
     proxy: RunningProxy, method: str, path: str, body: Any = None, **fields: str
 ) -> tuple[int, bytes, Any]:
@@ -96,7 +90,7 @@ async def test_a_hidden_model_is_refused_by_name_and_wakes_nothing(
     proxy: RunningProxy, way: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
     named = {"model": OTHER, **body}
-    status, told, fields = await ask(proxy, method, path, named, **headers(way))
+    status, told, fields = await ask(proxy, method, path, named, **by_way(way))
 
     assert status == 403
     assert WORDS in told.decode()
@@ -115,7 +109,7 @@ async def test_its_own_models_are_served(
 ) -> None:
     await proxy.wake()
     status, told, _ = await ask(
-        proxy, method, path, {"model": MINE, **body}, **headers(way)
+        proxy, method, path, {"model": MINE, **body}, **by_way(way)
     )
     await proxy.until(lambda: in_flight(proxy) == 0)
 
@@ -124,7 +118,7 @@ async def test_its_own_models_are_served(
 
 @WAYS
 async def test_one_of_its_own_wakes_an_instance(proxy: RunningProxy, way: str) -> None:
-    fields = headers(way, Prefer="wait=60")
+    fields = by_way(way, Prefer="wait=60")
     status, _, _ = await ask(proxy, "POST", "/api/generate", generate(), **fields)
 
     assert status == 200
@@ -273,14 +267,14 @@ async def test_lists_show_what_the_key_may_use(
 ) -> None:
     await proxy.wake()
     load = {"model": OTHER, "prompt": "hi"}
-    await ask(proxy, "POST", "/api/generate", load, **headers(way, "nobody"))
-    await ask(proxy, "POST", "/api/generate", generate(), **headers(way, "nobody"))
+    await ask(proxy, "POST", "/api/generate", load, **by_way(way, "nobody"))
+    await ask(proxy, "POST", "/api/generate", generate(), **by_way(way, "nobody"))
     if not is_awake:
         await proxy.stop()
     seen = {}
     for who in ("ci", "nobody"):
         for path in ("/api/tags", "/v1/models", "/api/ps"):
-            _, told, _ = await ask(proxy, "GET", path, **headers(way, who))
+            _, told, _ = await ask(proxy, "GET", path, **by_way(way, who))
             seen[who, path] = (MINE in told.decode(), OTHER in told.decode())
     everything = {path: seen["nobody", path] for path in ("/api/tags", "/v1/models")}
 
@@ -311,7 +305,7 @@ async def test_a_hidden_model_is_not_there(
     for who, name in (("nobody", "absent"), ("ci", OTHER), ("ci", MINE)):
         named = json.loads(json.dumps(body).replace("NAME", name))
         status, answer, fields = await ask(
-            proxy, method, path.replace("NAME", name), named, **headers(way, who)
+            proxy, method, path.replace("NAME", name), named, **by_way(way, who)
         )
         names = {field.lower() for field in fields} - {"access-control-allow-origin"}
         told[name] = (
