@@ -27,13 +27,11 @@ _EXEMPT = frozenset({("GET", "/healthz")})
 A container's health check has no key, and a browser sends none with a preflight.
 """
 
-
 _MAPPED = "::ffff:"
 """Begins an IPv4 address that connected to a socket for IPv6 and IPv4."""
 
 AccessRule: TypeAlias = Callable[[AccessFacts], Reply | None]
 """Returns the refusal of a request; None if it may pass."""
-
 
 Identify: TypeAlias = Callable[[AccessFacts], Reply | Caller]
 """Returns the caller of a request, or its refusal."""

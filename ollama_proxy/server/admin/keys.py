@@ -1,6 +1,5 @@
 """Take orders about keys: ``/-/keys``. The text of a key is in one answer only."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Final
@@ -23,13 +22,13 @@ from ollama_proxy.gateway.key_words import KeyFaultsError
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.right_words import shown
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
+from ollama_proxy.server.admin.small_body import READ_S, read_small
 from ollama_proxy.server.caller import caller_of
 
 MOST_LISTED: Final = 500
 """How many keys one answer lists: describing them takes some 5 ms."""
 
 _LONGEST_BODY = 64 * 1024
-_READ_S = 10.0
 _KEY = "/-/keys/{name}"
 
 Order = Callable[["KeyOrders", web.Request], Awaitable[web.Response]]
@@ -163,23 +162,15 @@ async def _words(request: web.Request) -> dict[str, object]:
     if length is not None and length > _LONGEST_BODY:
         raise KeyFaultsError([f"a body of {length} bytes is too long for a key"])
     try:
-        async with asyncio.timeout(_READ_S):
-            raw = await _read(request.content)
+        raw = await read_small(request, _LONGEST_BODY)
     except TimeoutError:
-        message = f"the body did not arrive within {_READ_S:g} s"
+        message = f"the body did not arrive within {READ_S:g} s"
         raise KeyFaultsError([message]) from None
+    if raw is None:
+        message = f"a body of more than {_LONGEST_BODY} bytes is too long for a key"
+        raise KeyFaultsError([message])
     try:
         return msgspec.json.decode(raw or b"{}", type=dict[str, object])
     except ValueError as error:
         message = f"the body {shown(raw.decode('utf-8', 'replace'))} is no JSON object"
         raise KeyFaultsError([f"{message}: {error}"]) from None
-
-
-async def _read(content: Any) -> bytes:
-    raw = b""
-    while not content.at_eof():
-        raw += await content.readany()
-        if len(raw) > _LONGEST_BODY:
-            message = f"a body of more than {_LONGEST_BODY} bytes is too long for a key"
-            raise KeyFaultsError([message])
-    return raw

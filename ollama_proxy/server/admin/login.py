@@ -1,6 +1,5 @@
 """Answer ``/-/login`` and ``/-/logout``: a page gets a session in place of its key."""
 
-import asyncio
 from http.cookies import SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -16,11 +15,11 @@ from ollama_proxy.gateway.credentials import SESSION_COOKIE, credential_of
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.sessions import SESSION_S, Sessions
 from ollama_proxy.server.admin.answers import json_answer, refused_order
+from ollama_proxy.server.admin.small_body import read_small
 from ollama_proxy.server.page.login_page import login_page, wants_html
 from ollama_proxy.server.page.rendering import as_response
 
 _LONGEST_BODY: Final = 4096
-_READ_S: Final = 10.0
 _SEE_OTHER, _BAD = 303, 400
 _FORM = "application/x-www-form-urlencoded"
 _HOW = 'send {"key": "op_…"} as JSON, or a form with the field key'
@@ -111,13 +110,10 @@ def _refuse_other_pages(request: web.Request) -> None:
 async def _key_in(request: web.Request) -> str:
     """Return the key in a body of JSON or of a form; "" if there is none."""
     try:
-        async with asyncio.timeout(_READ_S):
-            body = await request.content.read(_LONGEST_BODY + 1)
-            while len(body) <= _LONGEST_BODY and not request.content.at_eof():
-                body += await request.content.read(_LONGEST_BODY + 1)
+        body = await read_small(request, _LONGEST_BODY)
     except TimeoutError:
         return ""
-    if len(body) > _LONGEST_BODY:
+    if body is None:
         return ""
     if media_type(request.headers) == _FORM:
         fields = parse_qs(body.decode("latin-1"), max_num_fields=10)

@@ -98,8 +98,7 @@ class OllamaHandler:
         context.named_pool = request.headers.get(POOL_HEADER, "")
         marks = request.headers.getall(VIA, ())
         context.objection = services.mark.objection(marks)
-        hold_policy, caller = context.served.hold, context.caller
-        context.may_wait_s = hold_policy.granted_s(request.headers, caller)
+        context.may_wait_s = _granted_s(request, context)
         body = RequestBody(request, services.budget, stall_s=services.stall_s)
         context.body = body
         if context.key is not None:
@@ -242,7 +241,7 @@ class OllamaHandler:
         response_relay: ResponseRelay[web.StreamResponse],
     ) -> web.StreamResponse:
         """Relay a request that changes which models the instance has."""
-        key = context.caller.key
+        key = context.key
         changing = context.served.changes.relay(
             context.route.name,
             to_send,
@@ -277,13 +276,17 @@ class OllamaHandler:
         match plan:
             case Choose():
                 context.choose(plan, self._services.pools[plan.pool])
-                hold_policy, caller = context.served.hold, context.caller
-                context.may_wait_s = hold_policy.granted_s(request.headers, caller)
+                context.may_wait_s = _granted_s(request, context)
             case Seek():
                 context.sought = True
                 await body.seek(partial(is_seen, context.route), SOUGHT_BYTES)
             case Read():
                 await _read(context, body, plan)
+
+
+def _granted_s(request: web.Request, context: RequestContext) -> float:
+    """Return how long a request may wait in the pool that serves it."""
+    return context.served.hold.granted_s(request.headers, context.caller)
 
 
 async def _read(context: RequestContext, body: RequestBody, plan: Read) -> None:
