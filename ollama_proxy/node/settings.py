@@ -17,7 +17,6 @@ from yarl import URL
 from ollama_proxy.base.environment import expanded, state_folder, without_quotes
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import Duration, environment_names, setting
-from ollama_proxy.base.listen_address import host_and_port
 from ollama_proxy.base.parsers import parse_log_level, parse_url
 
 _LONGEST_NAME = 128
@@ -133,11 +132,11 @@ class NodeSettings(BaseModel):
 
     def started_line(self, node_id: str, port: int, addresses: str) -> str:
         """Return what the agent does, and whose requests it takes, on one line."""
-        host, hub_port = self.hub
+        host, _ = self.hub
         return (
             f"ollama-proxy node: {node_id!r} reports {self.ollama_base_url} to"
             f" {self.server_url} every {self.heartbeat_interval:g} s, and takes POST"
-            f" /execute on port {port} from {host_and_port(host, hub_port)} alone"
+            f" /execute on port {port} from {host} alone"
             f" ({addresses})"
         )
 

@@ -267,7 +267,7 @@ async def test_the_first_line_says_what_it_does_and_who_may_ask(
 ) -> None:
     assert agent.lines == [
         f"ollama-proxy node: 'gpu-1' reports {simulator[0]} to {hub.url} every 1 s, and"
-        f" takes POST /execute on port {agent.port} from 127.0.0.1:{hub.port} alone"
+        f" takes POST /execute on port {agent.port} from 127.0.0.1 alone"
         " (127.0.0.1)"
     ]
 
