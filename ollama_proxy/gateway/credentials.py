@@ -17,17 +17,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.facts import SentField
-from ollama_proxy.gateway.key_text import KEY_PREFIX
-
-ORDER_PREFIX: Final = "opt_"
-"""The beginning of the order token, which the proxy's own commands send."""
+from ollama_proxy.gateway.key_text import KEY_PREFIX, OUR_PREFIXES
 
 SESSION_COOKIE: Final = "ollama_proxy_session"
 
 SENT_IN: Final = ("authorization", "x-api-key", "cookie")
 """The headers that are looked at, in lower case."""
 
-_OURS = (KEY_PREFIX, ORDER_PREFIX)
 _COOKIE = "cookie"
 _AUTHORIZATION = "authorization"
 _BEARER = "Bearer "
@@ -68,7 +64,7 @@ def credential_of(sent: Sequence[SentField]) -> Credential:
     if len(sent) == 1 and (text := _text(*sent[0])):  # nearly always
         return Credential(text)
     found = {text for name, value in sent if (text := _text(name, value))}
-    chosen = {text for text in found if text.startswith(_OURS)} or found
+    chosen = {text for text in found if text.startswith(OUR_PREFIXES)} or found
     if len(chosen) > 1:
         return _AMBIGUOUS
     if chosen:
@@ -138,11 +134,11 @@ def _login(encoded: str) -> tuple[str, str]:
 def _is_ours(name: str, value: str) -> bool:
     """Tell whether a header holds a key or order token, wherever it stands in it."""
     words = value.split(None, 1)
-    if any(word.startswith(_OURS) for word in words):
+    if any(word.startswith(OUR_PREFIXES) for word in words):
         return True
     if name != "authorization" or len(words) < 2:  # noqa: PLR2004 - scheme and login
         return False
-    return any(part.startswith(_OURS) for part in _login(words[1]))
+    return any(part.startswith(OUR_PREFIXES) for part in _login(words[1]))
 
 
 def _sessions(name: str, value: str) -> list[str]:

@@ -21,8 +21,8 @@ from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.access.route_classes import RouteClass, route_class
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.gateway.credentials import ORDER_PREFIX, credential_of, lone_key
-from ollama_proxy.gateway.key_text import KEY_PREFIX
+from ollama_proxy.gateway.credentials import credential_of, lone_key
+from ollama_proxy.gateway.key_text import KEY_PREFIX, ORDER_PREFIX
 from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
 

@@ -13,6 +13,10 @@ from typing import Final
 from ollama_proxy.core.access.keys import KeyId
 
 KEY_PREFIX: Final = "op_"
+ORDER_PREFIX: Final = "opt_"
+"""The beginning of the order token, which the proxy's own commands send."""
+
+OUR_PREFIXES: Final = (KEY_PREFIX, ORDER_PREFIX)
 SECRET_BYTES: Final = 32
 ID_LETTERS: Final = 8
 

@@ -15,6 +15,7 @@ from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.moments import is_date_known
 from ollama_proxy.base.parsers import parse_duration
 from ollama_proxy.core.access.keys import Rights
+from ollama_proxy.gateway.key_text import OUR_PREFIXES
 from ollama_proxy.gateway.right_words import RIGHT_WORDS, is_none, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -112,7 +113,7 @@ def name_fault(name: object) -> str | None:
 
 def is_like_key(name: str) -> bool:
     """Tell whether a name looks like the text of a key or of the order token."""
-    return name.startswith(("op_", "opt_"))
+    return name.startswith(OUR_PREFIXES)
 
 
 def _shown_word(word: str) -> str:

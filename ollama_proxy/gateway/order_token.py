@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ollama_proxy.base.private_file import write_private
-from ollama_proxy.gateway.credentials import ORDER_PREFIX
+from ollama_proxy.gateway.key_text import ORDER_PREFIX
 
 TOKEN_FILE: Final = "order-token"  # noqa: S105 - a file's name
 
