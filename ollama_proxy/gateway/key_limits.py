@@ -96,7 +96,7 @@ class Permit:
         """End as if the request had never been admitted: it is admitted again."""
         if self._is_open and self._meter.rate is not None:
             self._meter.rate.give_back()
-        self._end(0)
+        self.end(0)
 
     def wish(self, pool: str) -> None:
         """Note that the request asks for an instance of a pool, and may wake one."""
@@ -140,15 +140,16 @@ class Permit:
         if not self._is_open:
             return
         if prompt_tokens is None and output_tokens is None:
-            self._end(0)
+            self.end(0)
             return
         if is_measured and output_tokens is not None:
             self._limits.note_answer(self.work, output_tokens)
         prompt = self.work.prompt_tokens if prompt_tokens is None else prompt_tokens
         output = self._room if output_tokens is None else output_tokens
-        self._end(min(max(prompt, 0) + max(output, 0), MOST_TOKENS))
+        self.end(min(max(prompt, 0) + max(output, 0), MOST_TOKENS))
 
-    def _end(self, used: int) -> None:
+    def end(self, used: int = 0) -> None:
+        """End with so many tokens used; none: nothing was done."""
         if not self._is_open:
             return
         self._is_open = False

@@ -111,6 +111,7 @@ class UsageBook:
         self._of_names: dict[tuple[str, str], _Tally] = {}
         self._late: list[Callable[[], None]] = []
         self._is_adding = False
+        self._day_ends_at = -math.inf
         self._day, self._day_number = "", -math.inf
         self._models: dict[KeyId, set[str]] = {}
         self._trimmed_at = -math.inf
@@ -142,18 +143,21 @@ class UsageBook:
         tally.estimated += tokens.estimated
         tally.seconds += max(seconds, 0.0)
 
-    def later(self, add: Callable[[], None]) -> None:
+    def later(self, add: Callable[[], None], now: float) -> None:
         """Have ``add`` called soon: it adds a request that has ended, by `add`.
 
-        It counts for today, and is added before `usage` or `unwritten` tells it. What
+        ``now``: when it ended, in seconds of the event loop. It
+        counts for today, and is added before `usage` or `unwritten` tells it. What
         it holds stays in memory until then, for ten seconds at most.
         """
-        self._today()
+        if not self._late or now >= self._day_ends_at:
+            self._today()  # which adds those of yesterday
+            next_day = (self._day_number + 1) * _DAY_S
+            self._day_ends_at = now + next_day - self._clock.wall()
+            self._is_used.set()
         self._late.append(add)
         if len(self._late) >= MOST_LATE:
             self._add_late()
-        elif len(self._late) == 1:
-            self._is_used.set()
 
     def _add_late(self) -> None:
         """Add the requests that wait for it, for the day on which they ended."""
@@ -233,7 +237,8 @@ class UsageBook:
 
     def _tally(self, key: Key, name: str, *, is_served: bool) -> _Tally:
         """Return what a request of a key for a model is added to."""
-        day, asked = self._today(), (key.id, name)
+        day = self._day if self._is_adding else self._today()
+        asked = (key.id, name)
         tally = self._of_names.get(asked)
         if tally is None:
             model = self._row_of(day, key.id, row_model(name), is_served=is_served)
@@ -257,8 +262,6 @@ class UsageBook:
 
     def _today(self) -> str:
         """Return the day of UTC, which is named once."""
-        if self._is_adding:
-            return self._day
         number = self._clock.wall() // _DAY_S
         if number != self._day_number:
             self._add_late()

@@ -49,7 +49,9 @@ class AnswerMeter:
     - ``is_change``: of models, which takes no tokens. ``model``: as the answer names
       it, once `tokens` was called; "" if it doesn't.
     - ``was_sent``: an instance may have begun to work. ``status``: of the answer; 0
-      without one. ``seconds``: under a lease.
+      without one. ``is_success``: by it, the instance did what the request asks for,
+      or began to. ``is_refused``: it does not do it, or failed. ``seconds``: under a
+      lease. ``ended_at``: when that ended, in seconds of the event loop.
     """
 
     __slots__ = (
@@ -61,8 +63,11 @@ class AnswerMeter:
         "_size",
         "_start",
         "_type",
+        "ended_at",
         "ends",
         "is_change",
+        "is_refused",
+        "is_success",
         "model",
         "seconds",
         "status",
@@ -80,8 +85,9 @@ class AnswerMeter:
         self.ends: list[bytes] = []
         self.seconds = 0.0
         self.status = 0
+        self.is_success = self.is_refused = False
         self.was_sent = False
-        self._begun_at = 0.0
+        self._begun_at = self.ended_at = 0.0
         self._route_name = route_name
         self._grow = grow
         self._chunks = self._size = 0
@@ -94,7 +100,7 @@ class AnswerMeter:
         """Note when the request is sent, in seconds of the event loop."""
         self._begun_at = now
         self.status = 0
-        self.was_sent = False
+        self.is_success = self.is_refused = self.was_sent = False
 
     def stop(self, now: float, *, was_sent: bool) -> None:
         """Note when it ended, in whichever way.
@@ -102,19 +108,20 @@ class AnswerMeter:
         A request that shares the work of another has an answer, and was not sent.
         """
         self.seconds += now - self._begun_at
+        self.ended_at = now
         self.was_sent = was_sent or self.status != 0
 
     def begin(self, head: Head) -> None:
         """Note the head of the answer: what was held of an earlier one is let go."""
-        self.status, self._head, self._type = head.status, head, None
+        self._head, self.status, self._type = head, head.status, None
+        self.is_success = 200 <= head.status < 300  # noqa: PLR2004 - as HTTP has it
+        self.is_refused = not self.is_success
         self._chunks, self._size, self._start = 0, 0, b""
         self.ends.clear()
 
     def take_whole(self, head: Head, body: bytes) -> None:
         """Note an answer that is here as a whole: its head, and its body unframed."""
-        if self.status:
-            self.begin(head)
-        self.status, self._head = head.status, head
+        self.begin(head)
         self.ends.append(body)
         if len(body) > LARGE:
             self.gather()
@@ -157,16 +164,6 @@ class AnswerMeter:
         """Count what is no longer held."""
         self._chunks += chunks
         self._size += size
-
-    @property
-    def is_success(self) -> bool:
-        """Tell whether the instance did what the request asks for, or began to."""
-        return 200 <= self.status < 300  # noqa: PLR2004 - as HTTP has it
-
-    @property
-    def is_refused(self) -> bool:
-        """Tell whether the instance answered that it does not do it, or failed."""
-        return self.status != 0 and not self.is_success
 
     def tokens(self, prompt_bytes: Callable[[], int]) -> Tokens:
         """Return the tokens of the request, estimated where the answer has no figure.

@@ -56,27 +56,18 @@ def settle(usage: UsageBook, context: RequestContext) -> None:
     permit, context.permit = context.permit, None
     meter, context.meter = context.meter, None
     try:
-        if meter is not None and _was_done(context, meter):
-            count = partial(_count, usage, context, key, permit, meter)
-            if _may_be_late(context, permit, meter):
-                usage.later(count)
+        if meter is not None and (meter.status or _was_done(context, meter)):
+            # Nothing depends on its figures now, and little is held of it.
+            is_free = permit is None or not permit.needs_figures
+            size = len(context.body.head) + len(meter.ends[0] if meter.ends else b"")
+            if is_free and len(meter.ends) == 1 and size <= LATE_BYTES:
+                count = partial(_count, usage, context, key, permit, meter)
+                usage.later(count, meter.ended_at)
             else:
-                count()
+                _count(usage, context, key, permit, meter)
     finally:
         if permit is not None:
-            permit.settle(None, None)  # nothing was done, or it is settled already
-
-
-def _may_be_late(
-    context: RequestContext, permit: Permit | None, meter: AnswerMeter
-) -> bool:
-    """Tell whether nothing depends on its figures now, and little is held of it."""
-    if permit is not None and permit.needs_figures:
-        return False
-    ends = meter.ends
-    if len(ends) != 1:
-        return False
-    return len(ends[0]) + len(context.body.head) <= LATE_BYTES
+            permit.end()  # nothing was done, or it is settled already
 
 
 def _count(
@@ -99,9 +90,8 @@ def _count(
 
 
 def _was_done(context: RequestContext, meter: AnswerMeter) -> bool:
-    """Tell whether an instance may have worked on a request."""
-    is_unanswered = meter.status == 0 and context.problem is not None
-    return meter.was_sent and (context.may_be_done or not is_unanswered)
+    """Tell whether an instance may have worked on a request that has no answer."""
+    return meter.was_sent and (context.may_be_done or context.problem is None)
 
 
 def _class_of(context: RequestContext) -> RouteClass | None:

@@ -130,11 +130,11 @@ def test_a_request_counts_on_the_day_of_utc_on_which_it_ends(rig: Rig) -> None:
 
 
 def test_requests_that_are_added_later_are_told_at_once_and_written(rig: Rig) -> None:
-    rig.book.later(rig.serve)
+    rig.book.later(rig.serve, rig.clock.moment)
     assert rig.rows()[0].requests == 1
-    rig.book.later(rig.serve)
+    rig.book.later(rig.serve, rig.clock.moment)
     assert rig.book.unwritten()[0].requests == 2
-    rig.book.later(rig.serve)
+    rig.book.later(rig.serve, rig.clock.moment)
     rig.book.flush()
 
     assert rig.seen[0].requests == 3
@@ -144,9 +144,10 @@ def test_requests_that_are_added_later_are_told_at_once_and_written(rig: Rig) ->
 def test_a_request_that_is_added_later_counts_on_the_day_on_which_it_ended(
     rig: Rig,
 ) -> None:
-    rig.book.later(rig.serve)
+    rig.book.later(rig.serve, rig.clock.moment)
     rig.clock.date += 12 * 3600
-    rig.book.later(rig.serve)
+    rig.clock.moment += 12 * 3600
+    rig.book.later(rig.serve, rig.clock.moment)
     rig.serve()
 
     found = [(row.day, row.requests) for row in rig.rows(days=2)]
@@ -156,8 +157,9 @@ def test_a_request_that_is_added_later_counts_on_the_day_on_which_it_ended(
 def test_a_request_that_is_added_after_midnight_counts_on_the_day_before(
     rig: Rig,
 ) -> None:
-    rig.book.later(rig.serve)
+    rig.book.later(rig.serve, rig.clock.moment)
     rig.clock.date += 12 * 3600
+    rig.clock.moment += 12 * 3600
 
     assert [row.day for row in rig.rows(days=2)] == [DAY]
 
@@ -165,7 +167,7 @@ def test_a_request_that_is_added_after_midnight_counts_on_the_day_before(
 def test_what_is_held_to_be_added_later_is_bounded(rig: Rig) -> None:
     added: list[int] = []
     for number in range(MOST_LATE * 10 + 1):
-        rig.book.later(partial(added.append, number))
+        rig.book.later(partial(added.append, number), float(number))
         assert number - len(added) < MOST_LATE
 
     assert added == list(range(MOST_LATE * 10))
@@ -176,9 +178,9 @@ def test_a_request_that_can_not_be_added_costs_the_others_nothing(rig: Rig) -> N
         raise RuntimeError("a fault")
 
     with capture_logs() as lines:
-        rig.book.later(rig.serve)
-        rig.book.later(fail)
-        rig.book.later(rig.serve)
+        rig.book.later(rig.serve, rig.clock.moment)
+        rig.book.later(fail, 0.0)
+        rig.book.later(rig.serve, rig.clock.moment)
 
         assert rig.rows()[0].requests == 2
     assert [line["event"] for line in lines] == ["task.crashed"]
