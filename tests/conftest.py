@@ -2,7 +2,8 @@
 
 import gc
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 import structlog
@@ -43,12 +44,14 @@ _REPLAYS = {
     "test_killed_replacements",
     "test_killed_starts",
     "test_killed_sweeps",
+    "test_limit_histories",
     "test_lying_lists",
     "test_moved",
     "test_named_settings",
     "test_overflow",
     "test_queue_histories",
     "test_scale",
+    "test_turn_histories",
 }
 
 
@@ -56,11 +59,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Exclude tests from coverage that run the same lines hundreds of times.
 
     Coverage would double their time and add nothing: each of these lines is covered by
-    a test of its own, or reported as uncovered.
+    a test of its own, or reported as uncovered. Single tests have the mark themselves.
+    Those that measure processor time would measure its tracer too.
     """
     for item in items:
-        if item.path.stem in _REPLAYS or item.path.parent.name == "simulation":
+        is_replay = item.path.stem in _REPLAYS or item.path.parent.name == "simulation"
+        is_timed = "no_collector" in getattr(item, "fixturenames", ())
+        if is_replay or is_timed:
             item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Have no tracer in a test that is excluded from coverage.
+
+    In a worker of xdist, pytest-cov 7.1 starts two measurements, one over the other. It
+    pauses the upper one, and the lower one goes on.
+    """
+    tracer = sys.gettrace()
+    if tracer is None or item.get_closest_marker("no_cover") is None:
+        return (yield)
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
 
 
 _DEFECTS = {log.TASK_CRASHED, log.ILLEGAL_TRANSITION}
@@ -88,7 +111,7 @@ def errors_logged() -> Iterator[LogCapture]:
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """Keep the collector away from a test that measures processor time.
+    """Keep the collector, and coverage, away from a test that measures its time.
 
     With the objects of thousands of tests, one full collection takes 0.4 s: there is
     none before the test either.

@@ -297,6 +297,7 @@ async def ask_for(pools: SeveralOffers, length_s: float) -> None:
         await asyncio.sleep(1.0)
 
 
+@pytest.mark.no_cover  # thousands of plans, in hours of virtual time
 @pytest.mark.parametrize("most", [1, 3])
 def test_launches_in_vain_count_over_all_offers_and_slots_of_the_pool(
     most: int,

@@ -281,6 +281,7 @@ async def test_a_person_stops_what_is_to_stay_until_somebody_asks_again() -> Non
     assert pools.paid == {"only": 1}
 
 
+@pytest.mark.no_cover  # thousands of plans, in hours of virtual time
 @in_virtual_time
 async def test_nobody_asks_for_a_day_and_nothing_is_started() -> None:
     pools = SeveralOffers(("a", "b", "c"), most=4, slots=4)

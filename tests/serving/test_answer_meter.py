@@ -225,6 +225,7 @@ def test_figures_split_over_framed_chunks_are_joined(size: int) -> None:
     assert meter.tokens(lambda: 0) == Tokens(26, 298)
 
 
+@pytest.mark.usefixtures("no_collector")
 def test_a_metered_chunk_costs_little_more() -> None:
     """Some 60 ns; the bound leaves room for a busy machine."""
     plain, writer = writers(metered())
