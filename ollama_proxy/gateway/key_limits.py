@@ -190,8 +190,7 @@ class KeyLimits:
             meter = self._meters[key.id] = _Meter()
         if not (key.rights.has_limits or self.spending.is_needed):
             meter.rate = None
-            refusal = decide_rights(key, work, now)
-            if refusal is not None:
+            if (refusal := decide_rights(key, work, now)) is not None:
                 return refusal
             meter.in_flight += 1
             return Permit(self, meter, work)

@@ -20,7 +20,8 @@ OUR_PREFIXES: Final = (KEY_PREFIX, ORDER_PREFIX)
 SECRET_BYTES: Final = 32
 ID_LETTERS: Final = 8
 
-_ID_AT: Final = len(KEY_PREFIX)
+ID_IN_TEXT: Final = slice(len(KEY_PREFIX), len(KEY_PREFIX) + ID_LETTERS)
+"""Where the id of a key stands in its text; whether it is that key, a digest tells."""
 
 _TEXT = re.compile(r"op_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _WITHIN = re.compile(r"\b(opt?_)[A-Za-z0-9_-]+")
@@ -36,11 +37,6 @@ def key_id_of(text: str) -> KeyId | None:
     """Return which key a text claims to be; None if no key is written like that."""
     found = _TEXT.fullmatch(text)
     return None if found is None else KeyId(found[1])
-
-
-def claimed_id(text: str) -> str:
-    """Return the id of the key that a text is of if it is ours; its digest tells."""
-    return text[_ID_AT : _ID_AT + ID_LETTERS]
 
 
 def hide_keys(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.access.keys import Key, KeyId, KeyStanding
-from ollama_proxy.gateway.key_text import claimed_id, digest_of
+from ollama_proxy.gateway.key_text import ID_IN_TEXT, digest_of
 from ollama_proxy.store.ports import KeyStore
 
 LONGEST_TEXT: Final = 512
@@ -68,7 +68,7 @@ class Keyring:
         if len(text) > LONGEST_TEXT:
             return None
         digest = digest_of(text)
-        key = self._by_id.get(claimed_id(text))
+        key = self._by_id.get(text[ID_IN_TEXT])
         if key is not None and (
             hmac.compare_digest(digest, key.digest) or self._is_former(digest, key)
         ):

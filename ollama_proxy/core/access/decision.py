@@ -112,9 +112,7 @@ def decide(key: Key, work: Work, usage: KeyUse, now: float) -> KeyRefusal | None
 def decide_rights(key: Key, work: Work, now: float) -> KeyRefusal | None:
     """Return why a request is refused that no limit applies to; None: it may."""
     refusal = decide_route(key, work.route_class, now)
-    if refusal is not None or not work.model:
-        return refusal
-    return _of_model(key, work.model)
+    return refusal or (_of_model(key, work.model) if work.model else None)
 
 
 def decide_route(key: Key, needed: RouteClass | None, now: float) -> KeyRefusal | None:
