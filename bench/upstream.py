@@ -29,7 +29,8 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
 _VERSION = b'{"version":"0.0.0-bench"}'
 _TAGS = b'{"models":[]}'
 _SMALL = (
-    b'{"model":"bench","embeddings":[[0.010071,0.0017594,0.05007]],"total_duration":1}'
+    b'{"model":"bench","embeddings":[[0.010071,0.0017594,0.05007]],"total_duration":1,'
+    b'"load_duration":1,"prompt_eval_count":8}'
 )
 _KEPT = 64 * 1024
 _PIECE = b"x" * (256 * 1024)
