@@ -127,6 +127,18 @@ async def test_the_permit_is_settled_with_the_figures_of_the_answer(
 
 
 @both_servers
+async def test_a_short_answer_at_once_counts_for_a_limit_as_soon_as_it_ends(
+    tmp_path: Path, *, fast: bool
+) -> None:
+    async with keyed(tmp_path, LIMITED, fast=fast) as proxy:
+        limits = proxy.parts.gateway.limits
+        assert await ask(proxy, LIMITED, NATIVE_CHAT | {"stream": False}) == 200
+        await proxy.until(lambda: not limits.in_flight(LIMITED.key.id))
+
+        assert limits.tokens_today(LIMITED.key.id) == 1 + SIZE
+
+
+@both_servers
 async def test_a_request_that_the_instance_refuses_gives_back_what_it_reserved(
     tmp_path: Path, *, fast: bool
 ) -> None:
