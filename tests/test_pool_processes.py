@@ -114,7 +114,10 @@ def test_two_pools_on_the_command_line(tmp_path: Path) -> None:
         assert proxy.post("/api/generate", body)[0] == 200
         assert states(proxy) == ["cold", "ready"]
         proxy.until(lambda: '"pool":"small"' in proxy.log.read_text())
-        asked = {"OLLAMA_HOST": proxy.url.removeprefix("http://")}
+        asked = {
+            "OLLAMA_HOST": proxy.url.removeprefix("http://"),
+            "OLLAMA_PROXY_STATE_DIR": str(proxy.state),  # where the order token is
+        }
 
         shown = run_cli("status", **asked).stdout
         planned = run_cli("plan", "--explain", **asked).stdout
