@@ -21,6 +21,7 @@ from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition import PARTS, Door, Parts, build_app, open_runner
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.hosts import HostPolicy
+from ollama_proxy.core.access.keys import Key
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.gateway.order_token import OrderToken
@@ -85,6 +86,12 @@ class RunningProxy:
         with contextlib.closing(sqlite3.connect(self.folder / "state.sqlite3")) as db:
             row = db.execute(query).fetchone()
         return self.store.place(row[0]).contents() if row is not None else None
+
+    def tokens_of(self, key: Key) -> int:
+        """What a key with a limit of tokens has used and reserved today."""
+        tokens = self.parts.gateway.limits.tokens_of(key)
+        assert tokens is not None
+        return tokens
 
     async def status(self) -> dict[str, Any]:
         async with self.session.get(f"{self.url}/status") as reply:

@@ -29,11 +29,6 @@ class AccountBook:
         account.limit = limit
         return account
 
-    def total(self, key: KeyId, kind: str, period: str) -> int:
-        """Return what is used and reserved, as far as it is in memory."""
-        account = self._held.get((key, kind), {}).get(period)
-        return 0 if account is None else account.total
-
     def close(self) -> None:
         """Record exactly what was used, at the end of the process."""
         for accounts in self._held.values():

@@ -207,10 +207,6 @@ class KeyLimits:
         meter = self._meters.get(key)
         return 0 if meter is None else meter.in_flight
 
-    def tokens_today(self, key: KeyId) -> int:
-        """Return what a key has used and reserved today, as far as it is in memory."""
-        return self._book.total(key, TOKENS, utc_day(self._clock.wall()))
-
     def tokens_of(self, key: Key) -> int | None:
         """Return what a key has used and reserved today, as its limit counts it.
 

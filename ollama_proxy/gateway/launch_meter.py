@@ -50,7 +50,6 @@ class LaunchMeter:
         purses: Purses,
     ) -> None:
         self.waker: Key | None = None
-        self.unpaid = 0
         self._terms = terms
         self._idle_cost = cost(terms.price, terms.idle_s)
         self._begun_at = self._looked_at = begun_at
@@ -59,11 +58,6 @@ class LaunchMeter:
         self._purses = purses
         self._users: dict[KeyId, _User] = {}
         self._hold = Reservation(())
-
-    @property
-    def charged(self) -> int:
-        """Return what the instance has cost so far, as far as it was divided."""
-        return self._charged
 
     def woken_by(self, key: Key, *, boots: bool) -> None:
         """Let a key pay for the boot and for idle time, and reserve both.
@@ -129,7 +123,6 @@ class LaunchMeter:
 
     def _charge_waker(self, amount: int, now: float) -> None:
         if self.waker is None:
-            self.unpaid += amount
             return
         self._hold.release(min(amount, self._hold.amount - self._idle_cost), now)
         self._purses.spend(self.waker, amount)

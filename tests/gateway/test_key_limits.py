@@ -101,7 +101,9 @@ class Rig:
 
     @property
     def tokens(self) -> int:
-        return self.limits.tokens_today(self.key.id)
+        found = self.limits.tokens_of(self.key)
+        assert found is not None
+        return found
 
     def crash(self) -> None:
         self.limits = limits_of(self.store, self.clock)

@@ -45,7 +45,7 @@ def key_of(rights: Rights) -> Key:
     return Callers(ci=rights).keys["ci"]
 
 
-CI = key_of(EVERY).id
+CI = key_of(EVERY)
 
 
 async def ask(
@@ -58,12 +58,12 @@ async def ask(
 
 
 def tokens(proxy: RunningProxy) -> int:
-    return proxy.parts.gateway.limits.tokens_today(CI)
+    return proxy.tokens_of(CI)
 
 
 async def settled(proxy: RunningProxy) -> int:
     limits = proxy.parts.gateway.limits
-    await proxy.until(lambda: limits.in_flight(CI) == 0)
+    await proxy.until(lambda: limits.in_flight(CI.id) == 0)
     return tokens(proxy)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ollama_proxy.core.access.keys import KeyId, Rights
+from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.simulator.server import Manners
 from tests.fakes.callers import Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
@@ -19,6 +19,10 @@ from tests.proxy import RunningProxy, generate, running_proxy
 WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 ANSWER = {"stream": False, "options": {"num_predict": 5}}
 MOST = 4
+CALLERS = Callers(
+    ci=Rights(rpm=MOST, parallel=MOST, tokens_per_day=100_000),
+    quick=Rights(parallel=1000, tokens_per_day=1_000_000),
+)
 
 
 @pytest.fixture
@@ -31,11 +35,7 @@ async def proxy(
     tmp_path: Path, backend: InProcessBackend
 ) -> AsyncIterator[RunningProxy]:
     """A proxy whose key ``ci`` may send four requests at once, and four a minute."""
-    rights = Rights(rpm=MOST, parallel=MOST, tokens_per_day=100_000)
-    quick = Rights(parallel=1000, tokens_per_day=1_000_000)
-    async with running_proxy(
-        tmp_path, backend=backend, identify=Callers(ci=rights, quick=quick)
-    ) as running:
+    async with running_proxy(tmp_path, backend=backend, identify=CALLERS) as running:
         yield running
 
 
@@ -47,11 +47,11 @@ async def ask(proxy: RunningProxy, body: Any, **fields: str) -> int:
         return answer.status
 
 
-async def settled(proxy: RunningProxy, number: int = 0) -> int:
+async def settled(proxy: RunningProxy, name: str = "ci") -> int:
     """Wait until nothing of a key is in progress; return its tokens today."""
-    limits, key = proxy.parts.gateway.limits, KeyId(f"{number:08x}")
-    await proxy.until(lambda: limits.in_flight(key) == 0)
-    return limits.tokens_today(key)
+    limits, key = proxy.parts.gateway.limits, CALLERS.keys[name]
+    await proxy.until(lambda: limits.in_flight(key.id) == 0)
+    return proxy.tokens_of(key)
 
 
 @WAYS
@@ -149,7 +149,7 @@ async def test_a_client_that_leaves_at_once_leaves_no_permit(
         writer.transport.abort()
     await asyncio.sleep(0.05)
 
-    await settled(proxy, 1)
+    await settled(proxy, "quick")
 
 
 @WAYS
@@ -169,4 +169,4 @@ async def test_where_bodies_have_no_room_nothing_stays_admitted(
 
         assert set(many) == {200}
         assert set(judged) == {503}  # its body would have to be read as a whole
-        assert await settled(proxy, 1) == 0
+        assert await settled(proxy, "quick") == 0

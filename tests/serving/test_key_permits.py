@@ -120,7 +120,7 @@ async def test_the_permit_is_settled_with_the_figures_of_the_answer(
     async with keyed(tmp_path, LIMITED, fast=fast) as proxy:
         assert await ask(proxy, LIMITED) == 200
         row = await settled(proxy, LIMITED)
-        used = proxy.parts.gateway.limits.tokens_today(LIMITED.key.id)
+        used = proxy.tokens_of(LIMITED.key)
 
     assert (row.prompt_tokens, row.output_tokens) == (1, SIZE)
     assert used == 1 + SIZE
@@ -135,7 +135,7 @@ async def test_a_short_answer_at_once_counts_for_a_limit_as_soon_as_it_ends(
         assert await ask(proxy, LIMITED, NATIVE_CHAT | {"stream": False}) == 200
         await proxy.until(lambda: not limits.in_flight(LIMITED.key.id))
 
-        assert limits.tokens_today(LIMITED.key.id) == 1 + SIZE
+        assert proxy.tokens_of(LIMITED.key) == 1 + SIZE
 
 
 @both_servers
@@ -145,7 +145,7 @@ async def test_a_request_that_the_instance_refuses_gives_back_what_it_reserved(
     async with keyed(tmp_path, LIMITED, fast=fast) as proxy:
         assert await ask(proxy, LIMITED, CHAT | {"model": "none:such"}) == 404
         row = await settled(proxy, LIMITED)
-        used = proxy.parts.gateway.limits.tokens_today(LIMITED.key.id)
+        used = proxy.tokens_of(LIMITED.key)
 
     assert (row.requests, row.prompt_tokens, used) == (1, 0, 0)
 
@@ -162,7 +162,7 @@ async def test_a_client_that_leaves_is_settled_by_what_it_got(
         await asyncio.sleep(0.3)
         await cancel_and_wait(asking)
         row = await settled(proxy, LIMITED)
-        used = limits.tokens_today(LIMITED.key.id)
+        used = proxy.tokens_of(LIMITED.key)
 
     assert used == row.prompt_tokens + row.output_tokens == row.estimated
     assert row.output_tokens < 1000
@@ -188,16 +188,16 @@ async def test_a_stream_that_outgrows_its_reservation_enlarges_it_as_it_goes(
         raw_upstream(endless) as upstream,
         keyed(tmp_path, LIMITED, fast=fast, url=upstream.url) as proxy,
     ):
-        limits, key_id = proxy.parts.gateway.limits, LIMITED.key.id
+        key = LIMITED.key
         asking = start_task(ask(proxy, LIMITED, CHAT))
-        await proxy.until(lambda: limits.tokens_today(key_id) > 0)
-        reserved = limits.tokens_today(key_id)
+        await proxy.until(lambda: proxy.tokens_of(key) > 0)
+        reserved = proxy.tokens_of(key)
         await proxy.until(
-            lambda: asking.done() or limits.tokens_today(key_id) > reserved + 200
+            lambda: asking.done() or proxy.tokens_of(key) > reserved + 200
         )
         await cancel_and_wait(asking)
         row = await settled(proxy, LIMITED)
-        used = limits.tokens_today(key_id)
+        used = proxy.tokens_of(key)
 
     assert reserved < 1000
     assert row.output_tokens > 512

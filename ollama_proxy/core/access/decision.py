@@ -84,10 +84,6 @@ class KeyUse(NamedTuple):
     tokens_reserved: int = 0
 
 
-UNUSED: Final = KeyUse()
-"""Says of a key that it has used nothing."""
-
-
 def decide(key: Key, work: Work, usage: KeyUse, now: float) -> KeyRefusal | None:
     """Return why a request is refused, by the first rule that refuses it; None: it may.
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from ollama_proxy.core.access.decision import (
-    UNUSED,
     KeyRefusal,
     KeyUse,
     RefusalReason,
@@ -21,6 +20,7 @@ from ollama_proxy.core.access.work import Work
 NOW = datetime(2026, 11, 29, 18, 0, 0, tzinfo=UTC).timestamp()
 MIDNIGHT = NOW + 6 * 3600
 CHAT = Work(RouteClass.CHAT, "llama3", 10, 20)
+UNUSED = KeyUse()
 
 
 def key(**rights: Any) -> Key:
