@@ -20,144 +20,20 @@ from ollama_proxy.core.access.decision import (
 from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.core.access.route_classes import WORK
 from ollama_proxy.core.access.spending import Forecast
-from ollama_proxy.core.access.token_estimate import MOST_TOKENS, tokens_to_reserve
-from ollama_proxy.core.access.usual_sizes import PRIOR_TOKENS, UsualSizes
+from ollama_proxy.core.access.token_estimate import tokens_to_reserve
 from ollama_proxy.core.access.work import Work
-from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.gateway.account_book import AccountBook
 from ollama_proxy.gateway.accounts import Account
+from ollama_proxy.gateway.permits import KeyMeter, Permit, Settlement
 from ollama_proxy.gateway.rates import Rate
-from ollama_proxy.gateway.spending import Expense, Spending
+from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.store.ports import CommitmentStore
 
 TOKENS: Final = "tokens"
 
-_GROWTH_TOKENS: Final = 64
-"""Tokens by which a reservation is enlarged each time an answer outgrows it."""
-
 _NO_COST: Final = Forecast()
 _UNAVAILABLE = 503
 _RECORD_RETRY_S: Final = 30.0
-
-
-class _Meter:
-    """Counts the requests of one key.
-
-    ``rate``: None while the key has no limit of requests a minute.
-    """
-
-    __slots__ = ("in_flight", "rate")
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.rate: Rate | None = None
-
-
-class Permit:
-    """Stands for an admitted request until its end, which settles it once.
-
-    Further calls after its end do nothing. ``expense``: what it costs; None if that is
-    nothing. ``needs_figures``: the tokens of its answer count for a limit, or tell how
-    long the answers of a model are.
-    """
-
-    __slots__ = (
-        "_account",
-        "_is_open",
-        "_limits",
-        "_meter",
-        "_reserved",
-        "_room",
-        "expense",
-        "needs_figures",
-        "work",
-    )
-
-    def __init__(
-        self,
-        limits: "KeyLimits",
-        meter: _Meter,
-        work: Work,
-        account: Account | None = None,
-        reserved: int = 0,
-        expense: Expense | None = None,
-    ) -> None:
-        self.work = work
-        self.expense = expense
-        self.needs_figures = account is not None or work.output_tokens != 0
-        self._limits = limits
-        self._meter = meter
-        self._account = account
-        self._reserved = reserved
-        self._room = max(reserved - work.prompt_tokens, 0) if reserved else 0
-        self._is_open = True
-
-    def undo(self) -> None:
-        """End as if the request had never been admitted: it is admitted again."""
-        if self._is_open and self._meter.rate is not None:
-            self._meter.rate.give_back()
-        self.end(0)
-
-    def wish(self, pool: str) -> None:
-        """Note that the request asks for an instance of a pool, and may wake one."""
-        expense = self.expense
-        if expense is not None and self._is_open and expense.key.rights.may_wake:
-            self._limits.spending.wish(expense, pool)
-
-    def enter(self, launch_id: LaunchId) -> None:
-        """Note that the request is sent to an instance, of which it pays its share."""
-        if self.expense is not None and self._is_open:
-            self._limits.spending.enter(self.expense, launch_id)
-
-    def leave(self) -> None:
-        """Note that the request has left its instance."""
-        if self.expense is not None:
-            self._limits.spending.leave(self.expense)
-
-    def grow(self, output_tokens_so_far: int) -> None:
-        """Reserve more if an answer has outgrown what was reserved for it."""
-        if output_tokens_so_far <= self._room or self._account is None:
-            return
-        if not self._is_open:
-            return
-        more = min(output_tokens_so_far, MOST_TOKENS) + _GROWTH_TOKENS - self._room
-        self._room += more
-        self._reserved += more
-        self._account.reserve_anyway(more)
-
-    def settle(
-        self,
-        prompt_tokens: int | None,
-        output_tokens: int | None,
-        *,
-        is_measured: bool = True,
-    ) -> None:
-        """End with the tokens that were used; both None: nothing was done.
-
-        One that is None counts as it was reserved. ``is_measured``: the instance
-        counted the tokens, and so tells how long the model's answers are.
-        """
-        if not self._is_open:
-            return
-        if prompt_tokens is None and output_tokens is None:
-            self.end(0)
-            return
-        if is_measured and output_tokens is not None:
-            self._limits.note_answer(self.work, output_tokens)
-        prompt = self.work.prompt_tokens if prompt_tokens is None else prompt_tokens
-        output = self._room if output_tokens is None else output_tokens
-        self.end(min(max(prompt, 0) + max(output, 0), MOST_TOKENS))
-
-    def end(self, used: int = 0) -> None:
-        """End with so many tokens used; none: nothing was done."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        self._meter.in_flight -= 1
-        if self.expense is not None:
-            self._limits.spending.end(self.expense)
-        if self._account is not None:
-            self._limits.settle(self._account, self._reserved, used)
 
 
 class KeyLimits:
@@ -174,8 +50,8 @@ class KeyLimits:
         self._store = store
         self._clock = clock
         self._book = AccountBook(store)
-        self._meters: dict[KeyId, _Meter] = {}
-        self._sizes = UsualSizes(PRIOR_TOKENS)
+        self._meters: dict[KeyId, KeyMeter] = {}
+        self._settlement = Settlement(clock, spending)
 
     def admit(self, key: Key, work: Work, now: float) -> Permit | KeyRefusal:
         """Admit a request and reserve what it may use, or return why it is refused.
@@ -184,16 +60,16 @@ class KeyLimits:
         """
         if work.route_class not in WORK:  # free of limits, so counted apart
             refusal = decide_rights(key, work, now)
-            return refusal or Permit(self, _Meter(), work)
+            return refusal or Permit(self._settlement, KeyMeter(), work)
         meter = self._meters.get(key.id)
         if meter is None:
-            meter = self._meters[key.id] = _Meter()
+            meter = self._meters[key.id] = KeyMeter()
         if not (key.rights.has_limits or self.spending.is_needed):
             meter.rate = None
             if (refusal := decide_rights(key, work, now)) is not None:
                 return refusal
             meter.in_flight += 1
-            return Permit(self, meter, work)
+            return Permit(self._settlement, meter, work)
         try:
             account, forecast = self._account(key), self._forecast(key, work)
             usage = self._usage(key, meter, account, forecast, now)
@@ -214,15 +90,6 @@ class KeyLimits:
         """
         account = self._account(key)
         return None if account is None else account.total
-
-    def note_answer(self, work: Work, output_tokens: int) -> None:
-        """Remember how long an answer was."""
-        if work.output_tokens != 0:
-            self._sizes.add(work.model, output_tokens // max(work.answers, 1))
-
-    def settle(self, account: Account, reserved: int, used: int) -> None:
-        """Count what a request has used."""
-        account.settle(reserved, used, self._clock.now())
 
     def close(self) -> None:
         """Record exactly what each key used, at the end of the process."""
@@ -253,7 +120,7 @@ class KeyLimits:
     def _usage(
         self,
         key: Key,
-        meter: _Meter,
+        meter: KeyMeter,
         account: Account | None,
         forecast: Forecast | None,
         now: float,
@@ -278,7 +145,7 @@ class KeyLimits:
     def _admitted(
         self,
         key: Key,
-        meter: _Meter,
+        meter: KeyMeter,
         work: Work,
         account: Account | None,
         forecast: Forecast | None,
@@ -288,7 +155,7 @@ class KeyLimits:
         if forecast is not None:
             expense = self.spending.begin(key, work.model, forecast)
         if account is not None:
-            reserved = tokens_to_reserve(work, self._sizes.usual(work.model))
+            reserved = tokens_to_reserve(work, self._settlement.sizes.usual(work.model))
             try:
                 account.reserve(reserved)
             except StoreError:
@@ -298,7 +165,7 @@ class KeyLimits:
         if meter.rate is not None:
             meter.rate.take()
         meter.in_flight += 1
-        return Permit(self, meter, work, account, reserved, expense)
+        return Permit(self._settlement, meter, work, account, reserved, expense)
 
 
 def _unrecorded(key: Key, error: StoreError) -> KeyRefusal:

@@ -13,7 +13,7 @@ from ollama_proxy.core.access.route_classes import WORK, RouteClass, route_class
 from ollama_proxy.core.access.token_estimate import BYTES_A_TOKEN, work_of
 from ollama_proxy.core.body_look import look
 from ollama_proxy.core.ollama.body_model import model_in_form, model_in_json
-from ollama_proxy.gateway.key_limits import Permit
+from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.gateway.usage_book import UsageBook
 from ollama_proxy.serving.answer_meter import AnswerMeter, ignore_growth
 from ollama_proxy.serving.request_context import RequestContext

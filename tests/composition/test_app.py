@@ -16,7 +16,7 @@ from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.keys import Key, KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.work import Work
-from ollama_proxy.gateway.key_limits import Permit
+from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.store.sqlite.store import SqliteStore
 from ollama_proxy.store.state_folder import STATE_FILE
 from tests.fakes.instance import InProcessBackend

@@ -12,7 +12,8 @@ from ollama_proxy.core.access.decision import KeyRefusal, RefusalReason
 from ollama_proxy.core.access.keys import Key, KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.work import Work
-from ollama_proxy.gateway.key_limits import KeyLimits, Permit
+from ollama_proxy.gateway.key_limits import KeyLimits
+from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.store.memory import MemoryStore
 

@@ -11,7 +11,7 @@ from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.spending import Forecast
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.gateway.key_limits import Permit
+from ollama_proxy.gateway.permits import Permit
 from tests.gateway.test_spending import BOOT_S, IDLE_S, PRICE, Rig
 
 SEEDS = 60

@@ -15,8 +15,9 @@ from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.spending import Forecast
 from ollama_proxy.core.access.work import Work
 from ollama_proxy.core.lifecycle.record import LaunchId
-from ollama_proxy.gateway.key_limits import KeyLimits, Permit
+from ollama_proxy.gateway.key_limits import KeyLimits
 from ollama_proxy.gateway.launch_meter import LaunchTerms
+from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.gateway.spending import Spending
 from tests.gateway.test_key_limits import CountingStore, HandClock
 

@@ -16,7 +16,8 @@ from ollama_proxy.fleet.backend import Prices, Traits
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.gateway.key_limits import KeyLimits, Permit
+from ollama_proxy.gateway.key_limits import KeyLimits
+from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.serving.foresight import NamedPool, PoolForesight, price_of
 from tests.fakes.cloud import FakeCloud
