@@ -74,12 +74,11 @@ class ProxyClient:
 
     def get(self, path: str, **query: str | None) -> dict[str, Any]:
         """Return the answer to a GET; what is None in ``query`` is left out."""
-        return self._ask(urllib.request.Request(self._target(path, query)))  # noqa: S310 - http only
+        return self._ask(self._request("GET", path, query))
 
     def post(self, path: str, **query: str | None) -> dict[str, Any]:
         """Return the answer to a POST; what is None in ``query`` is left out."""
-        asked = urllib.request.Request(self._target(path, query), method="POST")  # noqa: S310 - http only
-        return self._ask(asked)
+        return self._ask(self._request("POST", path, query))
 
     def send(
         self,
@@ -88,22 +87,28 @@ class ProxyClient:
         body: dict[str, Any] | None = None,
         **query: str | None,
     ) -> dict[str, Any]:
-        """Return the answer to an order with a body. Raises `ProxyAnswerError`."""
-        data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(  # noqa: S310 - http only
-            self._target(path, query), data, method=method
-        )
-        return self._ask(asked)
+        """Return the answer to a request, with a body if one is given.
+
+        What is None in ``query`` is left out. Raises `ProxyAnswerError`.
+        """
+        return self._ask(self._request(method, path, query, body))
 
     def delete(self, path: str) -> dict[str, Any]:
         """Return the answer to a DELETE."""
-        asked = urllib.request.Request(self.url + path, method="DELETE")  # noqa: S310 - http only
-        return self._ask(asked)
+        return self._ask(self._request("DELETE", path, {}))
 
-    def _target(self, path: str, query: dict[str, str | None]) -> str:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str | None],
+        body: dict[str, Any] | None = None,
+    ) -> urllib.request.Request:
         given = {name: value for name, value in query.items() if value is not None}
         asked = f"?{urllib.parse.urlencode(given)}" if given else ""
-        return f"{self.url}{path}{asked}"
+        data = None if body is None else json.dumps(body).encode()
+        url = f"{self.url}{path}{asked}"
+        return urllib.request.Request(url, data, method=method)  # noqa: S310 - http only
 
     def _ask(self, request: urllib.request.Request) -> dict[str, Any]:
         if text := self._credential.text():
