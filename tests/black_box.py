@@ -24,7 +24,7 @@ import psutil
 
 from ollama_proxy.base.pinned_tls import first_certificate, pinned
 from ollama_proxy.gateway.order_token import read_order_token
-from ollama_proxy.server.serving_address import running_url
+from ollama_proxy.server.serving_address import running_proxy
 from tests.forked_cli import ForkedCli, ForkedProcess
 from tests.processes import living
 from tests.proxy import HAS_FAST_PATH
@@ -137,11 +137,11 @@ def _named(headers: Mapping[str, str]) -> dict[str, str]:
 def listens(proxy: ProxyProcess, state: Path) -> bool:
     """Learn where it listens, from its state folder; tell whether it does yet."""
     assert proxy.process.poll() is None, proxy.log.read_text()
-    written = running_url(state)
-    if written is not None:
-        scheme = written.partition(":")[0]
-        proxy.url = f"{scheme}://127.0.0.1:{written.rpartition(':')[2]}"
-    return written is not None
+    running = running_proxy(state)
+    if running is not None:
+        scheme = running.url.partition(":")[0]
+        proxy.url = f"{scheme}://127.0.0.1:{running.url.rpartition(':')[2]}"
+    return running is not None
 
 
 def answers(proxy: ProxyProcess) -> bool:

@@ -72,12 +72,6 @@ def running_proxy(folder: Path) -> Running | None:
     return None
 
 
-def running_url(folder: Path) -> str | None:
-    """Return the address of a state folder's proxy; None if it is not known."""
-    running = running_proxy(folder)
-    return None if running is None else running.url
-
-
 def _has_folder(pid: int, folder: Path) -> bool:
     """Tell whether a process holds the folder: it has the lock file open.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.server.serving_address import running_url, written_down
+from ollama_proxy.server.serving_address import running_proxy, written_down
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import (
     Launch,
@@ -19,21 +19,27 @@ from tests.ports import address_of_nobody
 URL = "http://127.0.0.1:4321"
 
 
+def url_of(folder: Path) -> str:
+    running = running_proxy(folder)
+    assert running is not None
+    return running.url
+
+
 def test_it_is_there_while_the_proxy_has_the_folder(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     with written_down(tmp_path, URL):
-        assert running_url(tmp_path) == URL
+        assert url_of(tmp_path) == URL
         assert (tmp_path / "serving.json").stat().st_mode & 0o777 == 0o600
     store.close()
 
-    assert running_url(tmp_path) is None
+    assert running_proxy(tmp_path) is None
     assert not (tmp_path / "serving.json").exists()
 
 
 def test_what_a_killed_proxy_left_is_not_believed(tmp_path: Path) -> None:
     """Its number may be another process' by now: ours, which has no such lock."""
     with written_down(tmp_path, URL):
-        assert running_url(tmp_path) is None
+        assert running_proxy(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -52,22 +58,22 @@ def test_what_a_killed_proxy_left_is_not_believed(tmp_path: Path) -> None:
 def test_what_can_not_be_read_is_no_address(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "serving.json").write_bytes(left)
 
-    assert running_url(tmp_path) is None
-    assert running_url(tmp_path / "nowhere") is None
+    assert running_proxy(tmp_path) is None
+    assert running_proxy(tmp_path / "nowhere") is None
 
 
 def test_only_a_web_address_is_one(tmp_path: Path) -> None:
     with contextlib.closing(SqliteStore(tmp_path)):
         with written_down(tmp_path, "file:///etc/passwd#"):
-            assert running_url(tmp_path) is None
+            assert running_proxy(tmp_path) is None
         with written_down(tmp_path, URL):
-            assert running_url(tmp_path) == URL
+            assert url_of(tmp_path) == URL
 
 
 def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "serving.new").mkdir()
     with written_down(tmp_path, URL):
-        assert running_url(tmp_path) is None
+        assert running_proxy(tmp_path) is None
 
 
 def test_commands_find_the_proxy_of_their_state_folder(tmp_path: Path) -> None:
