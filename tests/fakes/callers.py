@@ -1,7 +1,12 @@
 """Callers with keys, without a keyring: a request's ``Bearer`` is a key's name."""
 
+import pytest
+
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller, Key, KeyId, Rights
+
+WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
+"""Runs a test on both ways in; see `by_way`."""
 
 
 class Callers:

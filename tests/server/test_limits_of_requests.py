@@ -14,13 +14,12 @@ from ollama_proxy.core.access.keys import Key, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.simulator.faults import HEADER as FAULT
 from ollama_proxy.simulator.server import Manners
-from tests.fakes.callers import Callers, bearer, by_way
+from tests.fakes.callers import WAYS, Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.priced import PricedBackend
 from tests.proxy import RunningProxy, generate, running_proxy
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
-WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 LIMIT = 10**6
 ROUTES = frozenset(RouteClass)
 EVERY = Rights(routes=ROUTES, rpm=1000, parallel=10, tokens_per_day=LIMIT)

@@ -13,7 +13,7 @@ from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.simulator.server import Manners
 from tests.config.rig import toml
-from tests.fakes.callers import Callers, bearer, by_way
+from tests.fakes.callers import WAYS, Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import HURRIED, RunningProxy, generate, lines, running_proxy
 
@@ -46,7 +46,6 @@ min_instances = 2
 max_starting = 2
 """
 PULL = {"model": "new"}
-WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 
 
 @pytest.fixture

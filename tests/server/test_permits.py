@@ -12,11 +12,10 @@ import pytest
 
 from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.simulator.server import Manners
-from tests.fakes.callers import Callers, bearer, by_way
+from tests.fakes.callers import WAYS, Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, generate, running_proxy
 
-WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 ANSWER = {"stream": False, "options": {"num_predict": 5}}
 MOST = 4
 CALLERS = Callers(

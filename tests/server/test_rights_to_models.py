@@ -14,7 +14,7 @@ from ollama_proxy.core.access.keys import KeyId, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.core.access.usage import BY_ALL
 from ollama_proxy.simulator.server import Manners
-from tests.fakes.callers import Callers, bearer, by_way
+from tests.fakes.callers import WAYS, Callers, bearer, by_way
 from tests.fakes.instance import InProcessBackend
 from tests.proxy import RunningProxy, generate, running_proxy
 
@@ -36,7 +36,6 @@ ASKING: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/api/create", {"from": MINE}),
     ("POST", "/v1/rerank", {"query": "hi"}),
 ]
-WAYS = pytest.mark.parametrize("way", ["plain", "aiohttp"])
 WORDS = "the key 'ci' may not use the model 'secret', but: tiny*"
 
 
