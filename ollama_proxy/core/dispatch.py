@@ -11,7 +11,7 @@ from ollama_proxy.core.ollama.cold_refusals import refusal
 from ollama_proxy.core.ollama.model_fate import Fate, sought_name
 from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
-from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
+from ollama_proxy.core.ollama.routes import BLOBS, ColdAnswer, Kind, Route
 from ollama_proxy.core.plans import (
     Facts,
     Fleet,
@@ -239,7 +239,7 @@ def _is_ignored(facts: Facts, fleet: Fleet, fields: BodyFields | None) -> bool:
 
 def _refusal_of(facts: Facts, fleet: Fleet) -> Refusal | None:
     """Return how a real Ollama refuses a request, whatever models it has."""
-    if facts.route.name == "/api/blobs/:digest":
+    if facts.route.name == BLOBS:
         return digest_refusal(facts.path)
     if not is_readable(facts):
         return None

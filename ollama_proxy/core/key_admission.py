@@ -18,7 +18,7 @@ from ollama_proxy.core.body_look import look
 from ollama_proxy.core.ollama.body_model import model_in_json
 from ollama_proxy.core.ollama.named_models import UnnamedError, models_named
 from ollama_proxy.core.ollama.request_fields import BodyFields
-from ollama_proxy.core.ollama.routes import ColdAnswer, Kind
+from ollama_proxy.core.ollama.routes import BLOBS, TRANSCRIPTIONS, ColdAnswer, Kind
 from ollama_proxy.core.plans import (
     Admit,
     Deny,
@@ -32,8 +32,6 @@ from ollama_proxy.core.plans import (
 )
 from ollama_proxy.core.pool_choice import FULL, SOUGHT_BYTES
 
-_BLOBS: Final = "/api/blobs/:digest"
-_FORM: Final = "/v1/audio/transcriptions"
 _ADMIT: Final = {needed: Admit(Work(needed)) for needed in WORK}
 _READ_ALL = Read(Reading.WHOLE)
 _TOO_LONG = "the body is longer than 32 MB, so the limits of the key can't be kept"
@@ -65,11 +63,11 @@ def plan_by_key(facts: Facts) -> Plan | None:
     needed = route_class(facts.method, facts.path, facts.route)
     if needed is None or needed not in WORK:  # (a)
         return _of_read(facts, key)
-    if not key.rights.needs_fields or facts.route.name == _BLOBS:  # (b), (c)
+    if not key.rights.needs_fields or facts.route.name == BLOBS:  # (b), (c)
         if not key.rights.has_budget:
             return _ADMIT[needed]
         return Admit(Work(needed, _glimpsed(facts)))
-    if facts.route.name == _FORM and not key.rights.models:
+    if facts.route.name == TRANSCRIPTIONS and not key.rights.models:
         return Admit(work_of(facts.route, needed, "", b""))
     return _to_read(facts) or _of_work(facts, key, needed)
 

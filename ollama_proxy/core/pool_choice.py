@@ -11,7 +11,14 @@ import msgspec
 from ollama_proxy.core.body_look import look
 from ollama_proxy.core.ollama.body_model import model_in_form, model_in_json
 from ollama_proxy.core.ollama.loose_json import read_loosely
-from ollama_proxy.core.ollama.routes import ColdAnswer, Family, Kind, Route
+from ollama_proxy.core.ollama.routes import (
+    BLOBS,
+    TRANSCRIPTIONS,
+    ColdAnswer,
+    Family,
+    Kind,
+    Route,
+)
 from ollama_proxy.core.plans import (
     Choose,
     Facts,
@@ -31,7 +38,6 @@ SOUGHT_BYTES: Final = 32 * 1024 * 1024
 LISTS: Final = frozenset({ColdAnswer.TAGS, ColdAnswer.MODELS, ColdAnswer.PS})
 """Answers that several instances make up."""
 
-_BLOBS, _FORM = "/api/blobs/:digest", "/v1/audio/transcriptions"
 _CHANGES = frozenset({"/api/pull", "/api/create"})
 _SEEK = Seek()
 FULL = (
@@ -116,7 +122,7 @@ def _has_model(route: Route) -> bool:
         return True
     if route.asleep is ColdAnswer.MODEL:
         return True
-    return route.kind is Kind.WRITE and route.name != _BLOBS
+    return route.kind is Kind.WRITE and route.name != BLOBS
 
 
 def _without_model(facts: Facts, pools: PoolChoices) -> Plan:
@@ -130,7 +136,7 @@ def _without_model(facts: Facts, pools: PoolChoices) -> Plan:
         )
     if route.asleep in LISTS:  # (b)
         return Gather() if len(names) > 1 else Choose(names[0])
-    if route.name == _BLOBS:  # (c)
+    if route.name == BLOBS:  # (c)
         return _in_pool(facts, pools, pools.uploads)
     if route.asleep is ColdAnswer.WAKE:  # (d)
         answered = pools.of_route(facts.method, facts.path)
@@ -140,7 +146,7 @@ def _without_model(facts: Facts, pools: PoolChoices) -> Plan:
 
 def _in_pool(facts: Facts, pools: PoolChoices, pool: str) -> Choose:
     """Choose a pool, and of it the instance that files go to."""
-    is_file = facts.route.name == _BLOBS
+    is_file = facts.route.name == BLOBS
     return Choose(pool, pools.instance_with(pool, ()) if is_file else None)
 
 
@@ -172,7 +178,7 @@ def _in_beginning(route: Route, head: bytes) -> str | None:
     """Return the model in the first 32 MB of a body, however much is here."""
     if len(head) > SOUGHT_BYTES:
         head = head[:SOUGHT_BYTES]
-    return model_in_form(head) if route.name == _FORM else model_in_json(head)
+    return model_in_form(head) if route.name == TRANSCRIPTIONS else model_in_json(head)
 
 
 def seen_model(facts: Facts) -> str | None:

@@ -12,6 +12,7 @@ from ollama_proxy.core.access.keys import KeyId
 from ollama_proxy.core.http.compression import encoding_of, without_body_facts
 from ollama_proxy.core.ollama.activity import NO_USE, watch
 from ollama_proxy.core.ollama.pull_progress import read_progress
+from ollama_proxy.core.ollama.routes import BLOBS
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.serving.change_notes import ChangeNotes, is_done, read_change
@@ -33,7 +34,6 @@ from ollama_proxy.upstream.request import PreparedRequest, in_the_clear
 
 _OK = 200
 _NOT_FOUND = 404
-_BLOB = "/api/blobs/:digest"
 _TAIL_BYTES = 4096
 _DONE = PullHead(_OK, "OK", CIMultiDictProxy(CIMultiDict({"Content-Length": "0"})))
 
@@ -133,7 +133,7 @@ class ModelChanges:
         lease: Lease,
     ) -> None:
         change = read_change(body)
-        if name == _BLOB:
+        if name == BLOBS:
             self._notes.uploaded(to_send.target, status, lease.launch_id)
         elif name == "/api/pull" and is_done(status, tail):
             self._pulled(to_send, body, lease, change)

@@ -15,9 +15,8 @@ from ollama_proxy.core.ollama.body_model import UnseenError, texts_in_json
 from ollama_proxy.core.ollama.form_fields import UnusualFormError, form_texts
 from ollama_proxy.core.ollama.go_json import are_folded
 from ollama_proxy.core.ollama.loose_json import UNREADABLE, has_few_members
-from ollama_proxy.core.ollama.routes import Kind, Route
+from ollama_proxy.core.ollama.routes import TRANSCRIPTIONS, Kind, Route
 
-_FORM: Final = "/v1/audio/transcriptions"
 _NAMES: Final = {
     "/api/copy": ("source", "destination"),
     "/api/create": ("model", "name", "from"),
@@ -40,7 +39,7 @@ def models_named(
     whatever case each server takes the name.
     """
     is_form = content_type.strip().lower().startswith(_MULTIPART)
-    if route.name == _FORM or (route.kind is Kind.UNKNOWN and is_form):
+    if route.name == TRANSCRIPTIONS or (route.kind is Kind.UNKNOWN and is_form):
         return _in_form(body, content_type, query)
     wanted = _names_of(route)
     return list(_in_json(body, wanted)) if wanted and body.strip() else []

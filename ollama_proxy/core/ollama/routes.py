@@ -17,7 +17,14 @@ from ollama_proxy.core.ollama.redirects import clean_path
 
 _ADMIN = frozenset({"/status", "/healthz", "/metrics"})
 _ORDERS = "/-/"
-_NOT_JSON = frozenset({"/v1/audio/transcriptions", "/api/blobs/:digest"})
+
+BLOBS: Final = "/api/blobs/:digest"
+"""Names the route that takes a file of a model."""
+
+TRANSCRIPTIONS: Final = "/v1/audio/transcriptions"
+"""Names the route whose body is a form with a sound."""
+
+_NOT_JSON = frozenset({TRANSCRIPTIONS, BLOBS})
 
 
 class Family(StrEnum):
@@ -133,7 +140,7 @@ _EXACT: dict[str, dict[str, Route]] = {
     "/v1/completions": {"POST": _OPENAI_STREAMED},
     "/v1/embeddings": {"POST": _OPENAI},
     "/v1/responses": {"POST": _OPENAI_STREAMED},
-    "/v1/audio/transcriptions": {"POST": _OPENAI},
+    TRANSCRIPTIONS: {"POST": _OPENAI},
     "/v1/messages": {"POST": _ANTHROPIC},
 }
 
@@ -142,7 +149,7 @@ EMBEDDINGS: Final = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"
 
 _PATTERNS: tuple[tuple[str, re.Pattern[str], dict[str, Route]], ...] = (
     (
-        "/api/blobs/:digest",
+        BLOBS,
         re.compile(r"/api/blobs/[^/]+\Z"),
         {"HEAD": _native(_READ, ColdAnswer.BLOB), "POST": _WRITE},
     ),
