@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.core.lifecycle import transitions
@@ -38,6 +37,7 @@ from ollama_proxy.core.lifecycle.record import (
     State,
 )
 from ollama_proxy.core.lifecycle.transitions import step
+from tests.core.lifecycle.scripts import Script, play, scripts_of
 
 ONE, TWO = LaunchId("one"), LaunchId("two")
 POLICY = Policy(idle_timeout_s=300, start_timeout_s=600, drain_timeout_s=60)
@@ -395,38 +395,25 @@ EVENTS: tuple[Event, ...] = (
     Restored(),
     Tick(),
 )
-SCRIPTS = st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 700)), max_size=60)
+SCRIPTS = scripts_of(EVENTS)
 
 
-def play(script: list[tuple[Event, float]]) -> list[Record]:
-    """Run a script from cold, skipping what can't happen; return every record."""
-    record, now, seen = Record(), 0.0, [Record()]
-    for event, pause_s in script:
-        now += pause_s
-        try:
-            record = step(record, event, now=now, policy=POLICY).record
-        except IllegalTransition:
-            continue
-        seen.append(record)
-    return seen
+def records(script: Script) -> list[Record]:
+    return [record for _, record in play(script, POLICY)]
 
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
-def test_what_may_exist_always_has_a_launch_on_record(
-    script: list[tuple[Event, float]],
-) -> None:
-    for record in play(script):
+def test_what_may_exist_always_has_a_launch_on_record(script: Script) -> None:
+    for record in records(script):
         may_exist = record.state not in {State.COLD, State.COOLDOWN}
         assert may_exist == (record.launch_id is not None)
 
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
-def test_a_launch_ends_only_on_the_clouds_clear_word(
-    script: list[tuple[Event, float]],
-) -> None:
-    for before, record in itertools.pairwise(play(script)):
+def test_a_launch_ends_only_on_the_clouds_clear_word(script: Script) -> None:
+    for before, record in itertools.pairwise(records(script)):
         if before.launch_id is not None and record.launch_id != before.launch_id:
             assert before.state is State.STOPPING
             assert record.state in {State.COLD, State.COOLDOWN}
@@ -434,10 +421,8 @@ def test_a_launch_ends_only_on_the_clouds_clear_word(
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
-def test_when_the_world_goes_quiet_nothing_is_left(
-    script: list[tuple[Event, float]],
-) -> None:
-    record, now = play(script)[-1], 1e6
+def test_when_the_world_goes_quiet_nothing_is_left(script: Script) -> None:
+    record, now = records(script)[-1], 1e6
     for _ in range(20):
         now += 3600.0
         while record.leases:
@@ -456,10 +441,8 @@ def test_when_the_world_goes_quiet_nothing_is_left(
 
 @settings(max_examples=200, deadline=None)
 @given(SCRIPTS)
-def test_leases_are_never_negative_and_only_ready_grants_them(
-    script: list[tuple[Event, float]],
-) -> None:
-    for before, record in itertools.pairwise(play(script)):
+def test_leases_are_never_negative_and_only_ready_grants_them(script: Script) -> None:
+    for before, record in itertools.pairwise(records(script)):
         assert record.leases >= 0
         if record.leases > before.leases:
             assert before.state is State.READY
@@ -468,7 +451,7 @@ def test_leases_are_never_negative_and_only_ready_grants_them(
 @settings(max_examples=200, deadline=None)
 @given(SCRIPTS)
 def test_only_use_and_the_beginning_put_off_the_end_of_a_ready_instance(
-    script: list[tuple[Event, float]],
+    script: Script,
 ) -> None:
     record, now = Record(), 0.0
     for event, pause_s in script:

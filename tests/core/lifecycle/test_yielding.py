@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.core.lifecycle.commands import Stop
@@ -25,6 +24,7 @@ from ollama_proxy.core.lifecycle.events import (
 )
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import step
+from tests.core.lifecycle.scripts import Script, play, scripts_of
 
 ONE = LaunchId("one")
 POLICY = Policy(idle_timeout_s=300, start_timeout_s=600, drain_timeout_s=60)
@@ -123,38 +123,20 @@ EVENTS: tuple[Event, ...] = (
     Gone(ONE),
     Tick(),
 )
-SCRIPTS = st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 700)), max_size=60)
-
-
-def play(script: list[tuple[Event, float]]) -> list[tuple[float, Record]]:
-    """Run a script from cold, skipping what can't happen; return each moment."""
-    record, now = Record(), 0.0
-    seen = [(now, record)]
-    for event, pause_s in script:
-        now += pause_s
-        try:
-            record = step(record, event, now=now, policy=POLICY).record
-        except IllegalTransition:
-            continue
-        seen.append((now, record))
-    return seen
+SCRIPTS = scripts_of(EVENTS)
 
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
-def test_those_that_yield_are_some_of_the_leases(
-    script: list[tuple[Event, float]],
-) -> None:
-    for _, record in play(script):
+def test_those_that_yield_are_some_of_the_leases(script: Script) -> None:
+    for _, record in play(script, POLICY):
         assert 0 <= record.yielding <= record.leases
 
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
-def test_what_runs_ends_although_requests_that_yield_never_do(
-    script: list[tuple[Event, float]],
-) -> None:
-    now, record = play(script)[-1]
+def test_what_runs_ends_although_requests_that_yield_never_do(script: Script) -> None:
+    now, record = play(script, POLICY)[-1]
     while record.keeping:
         record = after(record, Released(ONE), now=now)
     if record.state is State.STARTING:
@@ -176,9 +158,9 @@ def test_what_runs_ends_although_requests_that_yield_never_do(
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
 def test_an_instance_is_ready_only_while_another_request_or_use_keeps_it(
-    script: list[tuple[Event, float]],
+    script: Script,
 ) -> None:
-    for now, record in play(script):
+    for now, record in play(script, POLICY):
         ticked = after(record, Tick(), now=now)
         if ticked.state is State.READY:
             is_recent = now < ticked.last_used + POLICY.idle_timeout_s
@@ -187,8 +169,8 @@ def test_an_instance_is_ready_only_while_another_request_or_use_keeps_it(
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS)
-def test_requests_that_yield_are_never_use(script: list[tuple[Event, float]]) -> None:
-    for now, record in play(script):
+def test_requests_that_yield_are_never_use(script: Script) -> None:
+    for now, record in play(script, POLICY):
         for event in (GRANTED, ENDED):
             with contextlib.suppress(IllegalTransition):
                 assert after(record, event, now=now).last_used == record.last_used
