@@ -59,6 +59,27 @@ async def read_body(reader: asyncio.StreamReader, upstream: RawUpstream) -> byte
     return await reader.readexactly(int(length[1]))
 
 
+@contextlib.asynccontextmanager
+async def breaking_off(state: Path, sent: bytes) -> AsyncIterator[RunningAgent]:
+    """Run an agent whose Ollama sends the beginning of an answer, and closes."""
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await read_body(reader, upstream)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + sent)
+        await writer.drain()
+        writer.close()
+
+    async with (
+        generating(script) as upstream,
+        running_agent(
+            state, SERVER_URL=AWAY_HUB, OLLAMA_BASE_URL=upstream.url
+        ) as agent,
+    ):
+        yield agent
+
+
 async def test_a_body_beyond_the_bound_is_refused_while_it_comes(
     agent: RunningAgent,
 ) -> None:
@@ -116,23 +137,11 @@ async def test_an_error_of_ollama_is_the_nodes_answer(tmp_path: Path) -> None:
 async def test_a_stream_that_ollama_breaks_off_ends_with_an_error_line(
     tmp_path: Path,
 ) -> None:
-    async def script(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await read_body(reader, upstream)
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
-            b'Transfer-Encoding: chunked\r\n\r\nd\r\n{"response":\r\n'
-        )
-        await writer.drain()
-        writer.close()
-
-    async with (
-        generating(script) as upstream,
-        running_agent(
-            tmp_path, SERVER_URL=AWAY_HUB, OLLAMA_BASE_URL=upstream.url
-        ) as agent,
-    ):
+    sent = (
+        b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'd\r\n{"response":\r\n'
+    )
+    async with breaking_off(tmp_path, sent) as agent:
         status, body = await post(f"{agent.url}/execute", JOB)
 
     half, line = body.splitlines()
@@ -141,21 +150,8 @@ async def test_a_stream_that_ollama_breaks_off_ends_with_an_error_line(
 
 
 async def test_an_object_that_ollama_breaks_off_is_cut(tmp_path: Path) -> None:
-    async def script(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await read_body(reader, upstream)
-        head = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b'{"response":')
-        await writer.drain()
-        writer.close()
-
-    async with (
-        generating(script) as upstream,
-        running_agent(
-            tmp_path, SERVER_URL=AWAY_HUB, OLLAMA_BASE_URL=upstream.url
-        ) as agent,
-    ):
+    head = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    async with breaking_off(tmp_path, head + b'{"response":') as agent:
         with pytest.raises(aiohttp.ClientError):
             await post(f"{agent.url}/execute", JOB)
 
