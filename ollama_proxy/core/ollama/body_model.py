@@ -32,10 +32,6 @@ _FORM_NAME = re.compile(
 class UnseenError(Exception):
     """Reports that what is here of a body was not seen to its end, or is no object."""
 
-
-class _EndedError(UnseenError):
-    """Reports that what is here of the body ends, or is none."""
-
     def __init__(self) -> None:
         super().__init__("it is no JSON object, or has too many parts")
 
@@ -48,7 +44,7 @@ def model_in_json(head: bytes) -> str | None:
     """
     try:
         return _Scan(head).model()
-    except _EndedError:
+    except UnseenError:
         return None
 
 
@@ -107,12 +103,12 @@ class _Scan:
         gap = _GAP.match(self._head, self._at)
         self._at = gap.end() if gap is not None else self._at
         if self._at >= len(self._head):
-            raise _EndedError
+            raise UnseenError
         return self._head[self._at : self._at + 1]
 
     def _expect(self, mark: bytes) -> None:
         if self._peek() != mark:
-            raise _EndedError
+            raise UnseenError
         self._at += 1
 
     def _string(self) -> bytes:
@@ -121,14 +117,14 @@ class _Scan:
         found = _STRING.match(self._head, self._at)
         self._step()
         if found is None:
-            raise _EndedError
+            raise UnseenError
         self._at = found.end()
         return found[0]
 
     def _step(self) -> None:
         self._steps += 1
         if self._steps > MOST_STEPS:
-            raise _EndedError
+            raise UnseenError
 
     @staticmethod
     def _text(string: bytes) -> str | None:
@@ -149,7 +145,7 @@ class _Scan:
         else:
             found = _SCALAR.match(self._head, self._at)
             if found is None or found.end() == len(self._head):
-                raise _EndedError
+                raise UnseenError
             self._at = found.end()
 
     def _skip_nested(self) -> None:
@@ -158,7 +154,7 @@ class _Scan:
         while True:
             found = _MARK.search(self._head, self._at)
             if found is None:
-                raise _EndedError
+                raise UnseenError
             self._at = found.start()
             if found[0] == b'"':
                 self._string()
