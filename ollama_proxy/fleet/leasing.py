@@ -72,12 +72,7 @@ class Leasing:
 
     def has_any_for(self, only: LaunchId | None, *, own: bool, yields: bool) -> bool:
         """Tell whether a ready instance would do, as `claim` has it; full or not."""
-        return any(
-            (only is None or leases.is_of(only))
-            and not (own and leases.is_external)
-            and (not yields or leases.may_observe())
-            for leases in self._ready
-        )
+        return bool(_suiting(self._ready, only, own=own, yields=yields))
 
     def has_ready(self, launch_id: LaunchId) -> bool:
         """Tell whether the instance of a launch is ready."""
@@ -106,12 +101,7 @@ class Leasing:
         ready = self._ready
         if takes_slot and self.is_limited:
             ready = [leases for leases in ready if leases.has_free_slot]
-        if only is not None:
-            ready = [leases for leases in ready if leases.is_of(only)]
-        if own:
-            ready = [leases for leases in ready if not leases.is_external]
-        if yields:
-            ready = [leases for leases in ready if leases.may_observe()]
+        ready = _suiting(ready, only, own=own, yields=yields)
         if not ready:
             return None
         chosen = ready[0] if len(ready) == 1 else self._choose(ready, model)
@@ -188,6 +178,19 @@ class Leasing:
             await asyncio.sleep(beat_s)
             for leases in list(self._ready):
                 leases.note_use()
+
+
+def _suiting(
+    ready: list[Leases], only: LaunchId | None, *, own: bool, yields: bool
+) -> list[Leases]:
+    """Return those that would do for a request, as `Leasing.claim` has it."""
+    if only is not None:
+        ready = [leases for leases in ready if leases.is_of(only)]
+    if own:
+        ready = [leases for leases in ready if not leases.is_external]
+    if yields:
+        ready = [leases for leases in ready if leases.may_observe()]
+    return ready
 
 
 def _is_ready(leases: Leases) -> bool:
