@@ -93,7 +93,7 @@ class PublicHosts:
         """Tell whether a ``Host`` is not foreign."""
         if len(host) > _LONGEST_ADDRESS:
             return self._judge(host)
-        return _judged_in_public(self, host)
+        return _judged(self, host)
 
     def _judge(self, host: str) -> bool:
         name = host_name(host).lower().removesuffix(".")
@@ -127,13 +127,8 @@ def _is_address(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)  # called for each request
-def _judged(policy: HostPolicy, host: str) -> bool:
-    return policy._judge(host)  # noqa: SLF001 - a part of the class but for its cache
-
-
-@functools.lru_cache(maxsize=256)  # likewise
-def _judged_in_public(policy: PublicHosts, host: str) -> bool:
-    return policy._judge(host)  # noqa: SLF001 - likewise
+def _judged(policy: HostPolicy | PublicHosts, host: str) -> bool:
+    return policy._judge(host)  # noqa: SLF001 - a part of the classes but for its cache
 
 
 # Parsing an address takes 3 µs.
