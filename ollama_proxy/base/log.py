@@ -195,9 +195,12 @@ def _json(event: object, **_options: object) -> str:
     Control characters that JSON leaves as they are get escaped: a terminal may show it.
     """
     try:
-        return shown_json(msgspec.json.encode(event, enc_hook=repr).decode())
+        text = msgspec.json.encode(event, enc_hook=repr).decode()
     except UnicodeEncodeError:  # a lone surrogate, from a header for example
         return json.dumps(event, default=repr)
+    # JSON escapes the other control characters of ASCII. To look at each character of
+    # the text, as `shown_json` does, would take half a microsecond.
+    return text if text.isascii() and "\x7f" not in text else shown_json(text)
 
 
 class _ForgivingLogger(structlog.PrintLogger):

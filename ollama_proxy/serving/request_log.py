@@ -33,7 +33,7 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
         "kind": context.route.kind.value,
         "outcome": context.outcome,
         "status": status,
-        "wait_s": round(context.wait_s, 3),
+        "wait_s": round(context.wait_s, 3) if context.wait_s else 0.0,
         "took_s": round(took_s, 3),
         **caller_fields(context),
     }
