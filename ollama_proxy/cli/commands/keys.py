@@ -1,7 +1,9 @@
 """Make, list, change and remove keys through the running proxy: ``key``."""
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import quote
 
 import typer
@@ -73,73 +75,69 @@ Expires = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
 Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
 
+Words: TypeAlias = dict[str, object]
+Ask: TypeAlias = Callable[[str, str, Words], dict[str, Any]]
+"""Has an order carried out: by method, path and words."""
+
+
+def _with_terms(run: Callable[[Ask, str, Words], None]) -> Callable[..., None]:
+    """Return ``run`` as a command with an option for each word of a key's terms.
+
+    It gets what asks the proxy, the key's name, and the words that were given.
+    """
+
+    def command(
+        name: Annotated[
+            str,
+            typer.Argument(
+                metavar="NAME", help="name of the key; `edit` takes its id, too"
+            ),
+        ],
+        config: Config = None,
+        *,
+        models: Models = None,
+        routes: Routes = None,
+        rpm: Rpm = None,
+        parallel: Parallel = None,
+        tokens_per_day: Tokens = None,
+        budget: Budget = None,
+        wake: Wake = None,
+        max_hold: MaxHold = None,
+        priority: Priority = None,
+        expires: Expires = None,
+        yes: Yes = False,
+    ) -> None:
+        words: Words = {
+            "models": models,
+            "routes": routes,
+            "rpm": rpm,
+            "parallel": parallel,
+            "tokens_per_day": tokens_per_day,
+            "budget": budget,
+            "no_wake": None if wake is None else not wake,
+            "max_hold": max_hold,
+            "priority": priority,
+            "expires": expires,
+        }
+        given = {word: value for word, value in words.items() if value is not None}
+        run(partial(_ask, proxy_client(read_settings(config)), yes=yes), name, given)
+
+    command.__name__, command.__doc__ = run.__name__, run.__doc__
+    return command
+
 
 @keys.command()
-def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="what you call it")],
-    config: Config = None,
-    *,
-    models: Models = None,
-    routes: Routes = None,
-    rpm: Rpm = None,
-    parallel: Parallel = None,
-    tokens_per_day: Tokens = None,
-    budget: Budget = None,
-    wake: Wake = None,
-    max_hold: MaxHold = None,
-    priority: Priority = None,
-    expires: Expires = None,
-    yes: Yes = False,
-) -> None:
+@_with_terms
+def add(ask: Ask, name: str, words: Words) -> None:
     """Make a key; without options for chat, embed and read, and all models."""
-    words = _words(
-        models=models,
-        routes=routes,
-        rpm=rpm,
-        parallel=parallel,
-        tokens_per_day=tokens_per_day,
-        budget=budget,
-        no_wake=None if wake is None else not wake,
-        max_hold=max_hold,
-        priority=priority,
-        expires=expires,
-    )
-    client = proxy_client(read_settings(config))
-    _print_text(_ask(client, "POST", _KEYS, {"name": name, **words}, yes=yes))
+    _print_text(ask("POST", _KEYS, {"name": name, **words}))
 
 
 @keys.command()
-def edit(
-    name: Name,
-    config: Config = None,
-    *,
-    models: Models = None,
-    routes: Routes = None,
-    rpm: Rpm = None,
-    parallel: Parallel = None,
-    tokens_per_day: Tokens = None,
-    budget: Budget = None,
-    wake: Wake = None,
-    max_hold: MaxHold = None,
-    priority: Priority = None,
-    expires: Expires = None,
-    yes: Yes = False,
-) -> None:
+@_with_terms
+def edit(ask: Ask, name: str, words: Words) -> None:
     """Change what is named; `none` takes a limit away, `never` the end."""
-    words = _words(
-        models=models,
-        routes=routes,
-        rpm=rpm,
-        parallel=parallel,
-        tokens_per_day=tokens_per_day,
-        budget=budget,
-        no_wake=None if wake is None else not wake,
-        max_hold=max_hold,
-        priority=priority,
-        expires=expires,
-    )
-    client = proxy_client(read_settings(config))
-    tell(key_words(_ask(client, "PATCH", _path(name), words, yes=yes)))
+    tell(key_words(ask("PATCH", _path(name), words)))
 
 
 @keys.command("list")
@@ -220,11 +218,6 @@ def _every_key(client: ProxyClient) -> list[dict[str, Any]]:
     return found
 
 
-def _words(**given: object) -> dict[str, object]:
-    """Return the words that were given, for the proxy to read."""
-    return {word: value for word, value in given.items() if value is not None}
-
-
 def _path(name: str) -> str:
     if not name:
         raise StartupError("'' names no key; see `key list`")
@@ -235,7 +228,7 @@ def _ask(
     client: ProxyClient,
     method: str,
     path: str,
-    words: dict[str, object] | None = None,
+    words: Words | None = None,
     *,
     yes: bool = False,
 ) -> dict[str, Any]:
