@@ -23,6 +23,7 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file; else ./ollama-proxy.toml if it is there"),
 ]
+Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
 
 
 def read_settings(config: Path | None, *, serves: bool = False) -> Settings:

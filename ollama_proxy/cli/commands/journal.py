@@ -4,8 +4,7 @@ import sys
 from operator import itemgetter
 from typing import Any
 
-from ollama_proxy.cli.command_settings import Config, proxy_client, read_settings
-from ollama_proxy.cli.commands.keys import Json
+from ollama_proxy.cli.command_settings import Config, Json, proxy_client, read_settings
 from ollama_proxy.cli.console import tell
 from ollama_proxy.cli.status_view import as_line
 from ollama_proxy.core.access.days import utc_time

@@ -10,7 +10,7 @@ import typer
 
 from ollama_proxy.base.errors import SettingsError, StartupError
 from ollama_proxy.cli.admin_client import ProxyAnswerError, ProxyClient
-from ollama_proxy.cli.command_settings import Config, proxy_client, read_settings
+from ollama_proxy.cli.command_settings import Config, Json, proxy_client, read_settings
 from ollama_proxy.cli.console import confirm, err, out, tell
 from ollama_proxy.cli.key_view import (
     consent_question,
@@ -73,7 +73,6 @@ Expires = Annotated[
     str | None, typer.Option(metavar="WHEN", help="30d, 2027-01-31 or never")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
-Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
 
 Words: TypeAlias = dict[str, object]
 Ask: TypeAlias = Callable[[str, str, Words], dict[str, Any]]

@@ -7,7 +7,7 @@ import typer
 
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.cli.admin_client import ProxyAnswerError
-from ollama_proxy.cli.command_settings import Config, proxy_client, read_settings
+from ollama_proxy.cli.command_settings import Config, Json, proxy_client, read_settings
 from ollama_proxy.cli.console import err, tell
 from ollama_proxy.cli.status_view import as_line, escape
 from ollama_proxy.cli.usage_view import usage_csv, usage_lines
@@ -27,9 +27,7 @@ def usage(
     key: Annotated[
         str | None, typer.Option(metavar="NAME", help="of this key alone, or its id")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print the answer as JSON")
-    ] = False,
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
 ) -> None:
     """Show what keys used: requests, tokens, seconds, refusals."""
