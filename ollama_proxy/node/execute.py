@@ -59,14 +59,12 @@ class Executor:
         with self._counted():
             try:
                 body = await self._bodies.read(request)
+                try:
+                    return await self._generate(request, parse_job(body))
+                finally:
+                    self._bodies.release(body)
             except BodyError as error:
                 return refuse(error.status, str(error))
-            try:
-                return await self._generate(request, parse_job(body))
-            except BodyError as error:
-                return refuse(error.status, str(error))
-            finally:
-                self._bodies.release(body)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -52,8 +52,8 @@ class Heartbeat:
         await self._sleep(self.pause_s())
         await self.run()
 
-    async def beat(self) -> bool:
-        """Send one beat; tell whether the hub has taken it."""
+    async def beat(self) -> None:
+        """Send one beat; log what the hub makes of it, if that has changed."""
         facts = await self._gather()
         self._note_ollama(facts.ollama.fault)
         try:
@@ -61,14 +61,12 @@ class Heartbeat:
         except HubAwayError as error:
             self._failed += 1
             self._note(log.HUB_AWAY, f"the hub is away ({error})")
-            return False
         except HubRefusedError as error:
             self._failed = 0
             self._note(log.HUB_REFUSED, f"the hub does not take this node ({error})")
-            return False
-        self._failed = 0
-        self._note(log.HUB_TOLD, "")
-        return True
+        else:
+            self._failed = 0
+            self._note(log.HUB_TOLD, "")
 
     def pause_s(self) -> float:
         """Return how long to wait for the next beat."""
@@ -85,13 +83,13 @@ class Heartbeat:
 
     def _note(self, event: str, trouble: str) -> None:
         """Log a change: the first beat that fails in a way, the first that arrives."""
-        if trouble == self._trouble and (trouble or event != log.HUB_TOLD):
+        if trouble == self._trouble:
             return
+        self._trouble = trouble
         if trouble:
             self._log.warning(event, reason=trouble)
-        elif self._trouble:
+        else:
             self._log.info(event, reason="the hub takes beats again")
-        self._trouble = trouble
 
     def _note_ollama(self, fault: str) -> None:
         if fault == self._ollama_fault:

@@ -48,18 +48,16 @@ class HubClient:
             raise HubAwayError(str(error) or type(error).__name__) from error
 
     async def _tell(self, facts: Facts) -> None:
-        if self._former_left == 0:
+        left = self._former_left
+        if left == 0:
             status, text = await self._post(whole_beat(facts))
             if status not in _STRICT:
                 _judge(status, text)
                 return
-            status, text = await self._post(former_beat(facts))
-            _judge(status, text)
-            self._former_left = _TRY_ALL_EVERY
-        else:
-            status, text = await self._post(former_beat(facts))
-            _judge(status, text)
-        self._former_left -= 1
+            left = _TRY_ALL_EVERY
+        status, text = await self._post(former_beat(facts))
+        _judge(status, text)
+        self._former_left = left - 1
 
     async def _post(self, beat: dict[str, Any]) -> tuple[int, str]:
         """Send one body; return status and answer, of which 64 KiB are read."""
