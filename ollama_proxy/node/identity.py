@@ -1,11 +1,11 @@
 """Keep the name of this node, so that it stays one node when its host is renamed."""
 
-import os
 from pathlib import Path
 
 import structlog
 
 from ollama_proxy.base import log
+from ollama_proxy.base.private_file import write_private
 from ollama_proxy.node.settings import check_node_id
 
 _FILE = "node-id"
@@ -23,7 +23,8 @@ def keep_node_id(folder: Path, given: str | None, host_name: str) -> str:
     name = given or kept or _name_of_host(host_name)
     if name != kept:
         try:
-            _write(folder, name)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(folder / _FILE, f"{name}\n".encode())
         except OSError as error:
             structlog.get_logger().warning(
                 log.NODE_ID_UNWRITTEN,
@@ -48,14 +49,3 @@ def _name_of_host(host_name: str) -> str:
         return check_node_id(host_name)
     except ValueError:
         return "node"
-
-
-def _write(folder: Path, name: str) -> None:
-    """Write the file, whole or not at all."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = folder / f"{_FILE}.{os.getpid()}"
-    try:
-        fresh.write_text(f"{name}\n", "utf-8")
-        fresh.replace(folder / _FILE)
-    finally:
-        fresh.unlink(missing_ok=True)
