@@ -156,8 +156,8 @@ class Provisioner:
         Its volume is then attached. If it is a copy, it and its source both exist until
         the machine serves: then `Volumes.settle` destroys the superfluous one.
         """
-        # It does not suspend with a volume that is there, nor once one was made: no
-        # other launch sees it before it is reserved.
+        # `at` does not suspend if the volume exists, nor after it has made one: no
+        # other launch sees a volume before it is reserved.
         volume = await self._volumes.at(place)
         with reserving(self._volumes.reserved, volume):
             try:

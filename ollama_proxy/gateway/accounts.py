@@ -22,8 +22,9 @@ _LOWER_EVERY_S: Final = 60.0
 class Account:
     """Counts what one key uses of one kind in one period.
 
-    ``used``: for good. ``reserved``: for requests in progress, or what else may yet
-    come. ``limit``: the present one, which sets how large a block is.
+    ``used``: for good. ``reserved``: for requests in progress, and of money for the
+    boot and idle time of instances. ``limit``: the present one, which sets how large a
+    block is.
     """
 
     __slots__ = (
@@ -92,7 +93,7 @@ class Account:
             self._commit(max(needed, min(needed + self._block, self.limit)))
 
     def _lower(self, now: float) -> None:
-        """Take back a commitment that large reservations have raised, now and then."""
+        """Lower a commitment that large reservations have raised; once a minute."""
         slack = self._committed - self.total
         if slack <= _SLACK_BLOCKS * self._block:
             return

@@ -49,7 +49,7 @@ _AMBIGUOUS = Credential(is_ambiguous=True)
 def lone_key(sent: Sequence[SentField]) -> str:
     """Return the key of a request that shows nothing but a bearer token of ours.
 
-    "" for all others. It is what `credential_of` returns, and takes a third of it.
+    "" for all others. Does what `credential_of` does, in a third of its time.
     """
     if len(sent) == 1 and sent[0][1].startswith(_BEARER_OF_OURS):
         name, value = sent[0]

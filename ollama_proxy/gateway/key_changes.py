@@ -207,7 +207,7 @@ class KeyChanges:
         return key
 
     def _ask(self, key: Key, *, yes: bool) -> None:
-        """Refuse a first key that clients would be refused by, unless it is wished."""
+        """Refuse a first key, which has clients without one refused, unless ``yes``."""
         if yes or self._clients is None or self._keyring.are_keys_needed:
             return
         if key.rights.are_for_clients:

@@ -141,10 +141,10 @@ def _digest(table: Mapping[str, Any]) -> tuple[bytes | None, list[str]]:
 
 
 def text_fault(text: object) -> str | None:
-    """Return why a text that a person chose is no key, without it; None if it is one.
+    """Return why a text that a person chose can't be a key; None if it can.
 
-    128 random bits can't be guessed; a shorter key is refused, since a quick digest is
-    all that is stored of it.
+    The text is not quoted. 128 random bits can't be guessed; a shorter key is refused,
+    since a quick digest is all that is stored of it.
     """
     if not isinstance(text, str) or _VISIBLE.fullmatch(text) is None:
         return "it has characters that no header carries; write letters and digits"

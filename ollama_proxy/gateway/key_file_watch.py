@@ -27,7 +27,7 @@ class FileStamp:
     """Holds what changes when a file does: its inode, size, times and rights.
 
     ``ahead``: how far the date is ahead of the clock, in minutes; dates in the file are
-    read by it. ``is_there``: false if the file can't be found.
+    read by it. ``fields``: empty if the file can't be found.
     """
 
     fields: tuple[int, ...] = ()
@@ -100,7 +100,7 @@ class KeyFileWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Read the file again if it has changed since, and not in between two looks.
+        """Read the file again if it has changed, but is as the last look found it.
 
         So a file that is being written is read when it is whole.
         """

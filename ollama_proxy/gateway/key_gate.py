@@ -72,7 +72,7 @@ class Keys(Protocol):
 class KeyGate:
     """Returns the caller of each request, or its refusal.
 
-    ``is_needed``: whether requests need a key; None: once there was one for clients.
+    ``is_needed``: whether requests need a key; None: from the first key for clients on.
     ``note_keyless`` is called with the address and user agent of each request that a
     first key would have refused; ``note_refused`` with the key of each request that
     lacks a right. ``order_token``: None: only keys give orders.
@@ -188,7 +188,7 @@ class KeyGate:
         """Judge a request by its key, whatever it was sent as."""
         is_admin = key.rights.is_admin
         if is_admin and facts.route.kind is Kind.ADMIN:
-            needed = RouteClass.ADMIN  # orders include what is read of them
+            needed = RouteClass.ADMIN  # for a key with that right they include reads
         refusal = decide_route(key, needed, self._clock.now())
         if refusal is None:
             return Caller(facts.peer, key, is_admin=is_admin, is_own_page=is_own_page)

@@ -40,7 +40,7 @@ def key_id_of(text: str) -> KeyId | None:
 
 
 def hide_keys(text: str) -> str:
-    """Return a text of somebody's without the keys and order tokens, whole or cut."""
+    """Return a client's text with ``…`` in place of what looks like a key of ours."""
     return _WITHIN.sub(r"\1…", text) if "op" in text else text
 
 

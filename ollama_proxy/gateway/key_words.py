@@ -20,7 +20,9 @@ from ollama_proxy.gateway.right_words import RIGHT_WORDS, is_none, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LONGEST_LIFE_S = 100 * 365 * 86_400.0
-_EARLIEST = 1.0  # a file may have a date long ago, and before the year 1 there is none
+_EARLIEST = (
+    1.0  # a file may name a date long ago: what falls before 1970 has passed, too
+)
 
 
 class KeyFaultsError(ProxyError):

@@ -84,7 +84,7 @@ class LaunchMeter:
         user.requests[reservation] = None
 
     def leave(self, key: Key, reservation: Reservation, now: float) -> None:
-        """End that, because the request has left the instance."""
+        """End the share of a request that has left the instance."""
         self.charge(now)
         user = self._users.get(key.id)
         if user is None:

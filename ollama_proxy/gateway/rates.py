@@ -15,7 +15,7 @@ _MS: Final = 1000.0
 
 
 class Rate:
-    """Holds the bucket of a key.
+    """Holds how many requests of a key may begin now: its bucket of `rate_limits`.
 
     While the key is used, the latest time at which the bucket is full again is stored
     once a minute, and the exact one at the end of the process. A store that can't be

@@ -1,7 +1,7 @@
 """Hold the money of keys: reserve what a request may cost, charge what it does.
 
 An instance's time is paid by the keys with requests in flight on it; boot and idle time
-by the key that woke it. What no key woke, its owner pays.
+by the key that woke it. If no key did, no key is charged for these.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Expense:
         meter.enter(self.key, self.reservation, now)
 
     def leave(self, now: float) -> float | None:
-        """End that; return how long it took, None if it was on no instance."""
+        """End its share; return how long it was there, None if on no instance."""
         if self._meter is None or self._sent_at is None:
             return None
         self._meter.leave(self.key, self.reservation, now)

@@ -3,8 +3,8 @@
 A process that is killed loses the batch that was not written yet: at most what was used
 in ten seconds. The limits of keys do not depend on it: see `key_limits`.
 
-Small requests are not even added up at their end, but a dozen at once: what takes 3
-µs then takes 10 µs in between the rest of a request, out of the processor's caches.
+Small requests are added up a dozen at a time: each takes 3 µs then. Alone, at its end,
+it would take 10 µs, since code and data have left the processor's caches.
 """
 
 import asyncio
@@ -144,11 +144,11 @@ class UsageBook:
         tally.seconds += max(seconds, 0.0)
 
     def later(self, add: Callable[[], None], now: float) -> None:
-        """Have ``add`` called soon: it adds a request that has ended, by `add`.
+        """Have a request that has ended added soon, by a call of ``add``.
 
-        ``now``: when it ended, in seconds of the event loop. It
-        counts for today, and is added before `usage` or `unwritten` tells it. What
-        it holds stays in memory until then, for ten seconds at most.
+        ``now``: when it ended, in seconds of the event loop. It counts for today, and
+        is added before `usage` or `unwritten` return. What ``add`` holds stays in
+        memory until then, for ten seconds at most.
         """
         if not self._late or now >= self._day_ends_at:
             self._today()  # which adds those of yesterday
@@ -249,7 +249,7 @@ class UsageBook:
         return tally
 
     def _of_row(self, identity: tuple[str, KeyId, str]) -> _Tally:
-        """Return the tally of a row: one that is lost if there are too many."""
+        """Return the tally of a row; beyond `UNWRITTEN_ROWS` it is not written."""
         tally = self._unwritten.get(identity)
         if tally is None:
             tally = _Tally(identity)

@@ -1,6 +1,6 @@
 """Read what the first bytes of an answer tell: its model, its prompt's tokens. Pure.
 
-A body that was not kept in memory does not tell them any more.
+The body of the request names the model too, but may not be in memory any more.
 """
 
 import msgspec

@@ -23,8 +23,8 @@ _PORT = re.compile(r":[0-9]{1,5}")
 _PARAMETER = re.compile(r'([^\s;,="\\]+)=(?:([^\s;,"\\]+)|"([^;,"\\]*)")')
 """A parameter of ``Forwarded`` (RFC 7239 §4), without quoted separators.
 
-What a gateway quotes (``host``) may be of the client's making: an element that a
-separator in quotes takes apart is none.
+An element with a separator in quotes is not read: what a gateway quotes (``host``) may
+be of the client's making.
 """
 
 

@@ -64,7 +64,8 @@ class KeyRefusal:
 class KeyUse(NamedTuple):
     """Holds what a key uses at a moment, without the request that is judged.
 
-    - ``date``: the machine's, by which days are counted; None: it is the moment.
+    - ``date``: the machine's, by which days are counted; None: `decide` takes its
+      ``now``.
     - ``rate_level``: how many requests may begin at once; see `rate_limits`.
     - ``in_flight``: its requests in progress.
     - ``tokens``: used today, and reserved by its requests in progress; of these

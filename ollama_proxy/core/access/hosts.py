@@ -71,7 +71,7 @@ class HostPolicy:
         return any(_is_meant(bare, entry) for entry in self.allowed)
 
     def is_own(self, name: str) -> bool:
-        """Tell whether a name is an own address; a long one can only be by its zone."""
+        """Tell whether a name is an own address; only one with a zone may be long."""
         if len(name) > _LONGEST_ADDRESS:
             name, _, _zone = name.partition("%")
             if len(name) > _LONGEST_ADDRESS or ":" not in name:

@@ -26,8 +26,8 @@ def is_from_elsewhere(origin: str, host: str, headers: HeaderView) -> bool:
 def is_of_own_page(method: str, origin: str, host: str, headers: HeaderView) -> bool:
     """Tell whether a request with a session's cookie is the own page's.
 
-    What changes something has to say so: every browser sends ``Origin`` or
-    ``Sec-Fetch-Site`` with it.
+    One that changes something has to prove it, by ``Origin`` or ``Sec-Fetch-Site``:
+    every browser sends one of these with it.
     """
     if is_from_elsewhere(origin, host, headers):
         return False

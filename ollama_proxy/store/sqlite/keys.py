@@ -55,7 +55,7 @@ class SqliteKeys(Table):
             add_audit(db, line)
 
     def are_keys_needed(self) -> bool:
-        """Tell whether there ever was a key for clients."""
+        """Tell whether there ever was a key for clients; restore a lost file of it."""
         query = "SELECT 1 FROM meta WHERE key = 'keys_needed'"
         is_known = self._db.execute(query).fetchone() is not None
         if is_known:
