@@ -95,7 +95,7 @@ class AccessControl:
                 return Reply(204, headers=(*preflight, *_allow(facts)))
         if self._hosts is not None and not self._hosts.takes(facts.host):
             return Reply(403, headers=_allow(facts))
-        if (facts.method, facts.path) not in _EXEMPT:
+        if self._rules and (facts.method, facts.path) not in _EXEMPT:
             for rule in self._rules:
                 if (refusal := rule(facts)) is not None:
                     return refusal

@@ -93,8 +93,9 @@ class PlainRequest:
 
     def get(self, name: str, default: str, /) -> str:
         """Return the first value of a header; found by looking at each."""
-        if name == "User-Agent" and self.agent and self.agent.isascii():
-            return self.agent  # asked of each request without a key
+        agent = self.agent
+        if name == "User-Agent" and agent.isascii() and (agent or not default):
+            return agent  # asked of each request without a key
         wanted = name.lower().encode()
         for field, value in self.fields:
             if field.lower() == wanted:
