@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ollama_proxy.base.terminal_text import shown
+from ollama_proxy.cli.columns import column_lines
 
 _COLOURS = {"valid": "green", "disabled": "yellow", "expired": "red"}
 _AT_MOST = 8
@@ -20,13 +21,7 @@ def keys_lines(keys: list[dict[str, Any]]) -> list[str]:
         limits, expires = ", ".join(_limits(key)) or "none", key["expires"] or "never"
         row = (key["name"], key["id"], key["standing"], _may(key), _models(key))
         rows.append((*row, limits, expires))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    return column_lines(rows, left=len(rows[0]))
 
 
 def key_table(key: dict[str, Any]) -> RenderableType:

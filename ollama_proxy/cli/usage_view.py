@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ollama_proxy.base.terminal_text import shown
+from ollama_proxy.cli.columns import column_lines
 
 COLUMNS: Final = (
     "requests",
@@ -32,8 +33,7 @@ def usage_lines(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> list[str]:
         table.append([*named, *(_number(row[column]) for column in COLUMNS)])
     sums = [_number(sum(row[column] for row in rows)) for column in COLUMNS]
     table.append(["all", *[""] * (len(names) - 1), *sums])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(_aligned(row, widths, len(names))).rstrip() for row in table]
+    return column_lines(table, left=len(names))
 
 
 def usage_csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> str:
@@ -50,14 +50,6 @@ def usage_csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
-def _aligned(row: list[str], widths: list[int], names: int) -> list[str]:
-    cells = zip(row, widths, strict=True)
-    return [
-        cell.ljust(width) if index < names else cell.rjust(width)
-        for index, (cell, width) in enumerate(cells)
-    ]
 
 
 def _cell(text: str) -> str:
