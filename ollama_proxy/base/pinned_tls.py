@@ -6,7 +6,7 @@ They connect to an address of this machine, which the certificate need not name.
 import ssl
 from collections.abc import Sequence
 
-_NO_CHECK_TIME = 0x200000
+NO_CHECK_TIME = 0x200000
 """``X509_V_FLAG_NO_CHECK_TIME`` of OpenSSL, for which Python has no name."""
 
 _END = "-----END CERTIFICATE-----"
@@ -28,6 +28,6 @@ def pinned(certificates: Sequence[str]) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     # PARTIAL_CHAIN: a certificate is trusted by itself, without its authority.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
     context.load_verify_locations(cadata="".join(certificates))
     return context

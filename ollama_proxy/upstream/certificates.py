@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.moments import is_date_known
+from ollama_proxy.base.pinned_tls import NO_CHECK_TIME
 from ollama_proxy.base.private_file import write_private
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.endpoint import Link
@@ -29,8 +30,6 @@ from ollama_proxy.upstream.endpoint import Link
 _AUTHORITY_LIFE = timedelta(days=3650)
 _CERTIFICATE_LIFE = timedelta(days=1825)
 _SKEW = timedelta(hours=1)
-_NO_CHECK_TIME = 0x200000
-"""``X509_V_FLAG_NO_CHECK_TIME`` of OpenSSL, for which Python has no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class Authority:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_flags |= _NO_CHECK_TIME
+        context.verify_flags |= NO_CHECK_TIME
         pem = _pem(self._valid_certificate())
         context.load_verify_locations(cadata=pem.decode())
         return Link(self.token(launch_id), str(launch_id), context)
