@@ -33,6 +33,15 @@ class BootTimes(Protocol):
         """Return what most launches stayed within; None before the first."""
 
 
+def usual_boot_s(offer: Offer, boots: BootTimes | None) -> float:
+    """Return how long an instance of an offer takes to be ready."""
+    measured_s = None if boots is None else boots.slow_s(offer.name)
+    if measured_s is not None:
+        return measured_s
+    is_child = offer.backend.traits.child_process
+    return boot_prior_s(is_external=offer.is_external, is_child=is_child)
+
+
 class Survey:
     """Tells the facts of a pool: its slots, what arrives, what may be started."""
 
@@ -95,7 +104,7 @@ class Survey:
             Phase.STARTING if starts else _PHASES[record.state],
             slots=offer.slots or 0,
             in_flight=record.keeping,
-            eta_s=max(0.0, self._boot_s(offer) - passed_s),
+            eta_s=max(0.0, usual_boot_s(offer, self._boots) - passed_s),
             idle_since=record.last_used,
             is_external=slot.is_external,
             started_at=record.launched_at,
@@ -106,7 +115,7 @@ class Survey:
         offer = self._next_offer(outlook)
         if offer is None:
             return Demand()
-        boot_s = self._boot_s(offer)
+        boot_s = usual_boot_s(offer, self._boots)
         return Demand(
             load=self._meter.load(now, boot_s),
             service_s=self._meter.service_s,
@@ -124,16 +133,6 @@ class Survey:
 
     def _measured_boot_s(self, offer: Offer) -> float | None:
         return None if self._boots is None else self._boots.slow_s(offer.name)
-
-    def _boot_s(self, offer: Offer) -> float:
-        """Return how long an instance of an offer takes to be ready."""
-        measured_s = self._measured_boot_s(offer)
-        if measured_s is not None:
-            return measured_s
-        traits = offer.backend.traits
-        return boot_prior_s(
-            is_external=traits.externally_managed, is_child=traits.child_process
-        )
 
 
 def _obstacle(outlook: Outlook) -> str:

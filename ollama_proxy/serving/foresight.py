@@ -7,13 +7,12 @@ from typing import Final, Protocol
 
 from ollama_proxy.core.access.spending import Forecast, price_in_millionths
 from ollama_proxy.core.access.work import Work
-from ollama_proxy.core.demand import boot_prior_s
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.fleet.backend import Backend, EndsAlone, SupportsPrices
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.fleet.survey import BootTimes
+from ollama_proxy.fleet.survey import BootTimes, usual_boot_s
 from ollama_proxy.gateway.launch_meter import LaunchTerms
 from ollama_proxy.gateway.spending import Spending
 
@@ -97,7 +96,7 @@ class PoolForesight:
             ready = [c for c in pool.controllers if c.record.state is State.READY]
             return Forecast(self._dearest(ready))
         wakes = may_wake and pool.would_launch
-        boot_s = max(self.boot_s(one.offer) for one in own) if wakes else 0.0
+        boot_s = max(self._boot_s(one) for one in own) if wakes else 0.0
         idle_s = max(_idle_s(one) for one in own) if wakes else 0.0
         return Forecast(self._dearest(own), wakes, boot_s, idle_s)
 
@@ -114,20 +113,16 @@ class PoolForesight:
     def _dearest(self, controllers: Sequence[Controller]) -> int:
         return max((self._price(one.offer) or 0 for one in controllers), default=0)
 
-    def boot_s(self, offer: Offer) -> float:
-        """Return how long most launches of an offer take."""
-        measured, traits = self._boots.slow_s(offer.name), offer.backend.traits
-        if measured is not None:
-            return measured
-        external, child = traits.externally_managed, traits.child_process
-        return boot_prior_s(is_external=external, is_child=child)
-
     def _terms(self, controller: Controller) -> LaunchTerms:
         """Return what an instance costs, and for how long it may."""
         offer = controller.offer
         alone_s = _unattended_s(offer.backend)
         price = self._price(offer) or 0
-        return LaunchTerms(price, self.boot_s(offer), _idle_s(controller), alone_s)
+        boot_s, idle_s = self._boot_s(controller), _idle_s(controller)
+        return LaunchTerms(price, boot_s, idle_s, alone_s)
+
+    def _boot_s(self, controller: Controller) -> float:
+        return usual_boot_s(controller.offer, self._boots)
 
     def watch(self, spending: Spending) -> None:
         """Tell the spending of every launch from now on."""
