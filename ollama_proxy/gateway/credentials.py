@@ -21,11 +21,11 @@ from ollama_proxy.gateway.key_text import KEY_PREFIX, OUR_PREFIXES
 
 SESSION_COOKIE: Final = "ollama_proxy_session"
 
-SENT_IN: Final = ("authorization", "x-api-key", "cookie")
+_AUTHORIZATION, _API_KEY, _COOKIE = "authorization", "x-api-key", "cookie"
+
+SENT_IN: Final = (_AUTHORIZATION, _API_KEY, _COOKIE)
 """The headers that are looked at, in lower case."""
 
-_COOKIE = "cookie"
-_AUTHORIZATION = "authorization"
 _BEARER = "Bearer "
 _BEARER_OF_OURS = f"{_BEARER}{KEY_PREFIX}"
 
@@ -104,9 +104,9 @@ def without_credentials(fields: Iterable[SentField], *, hides: bool) -> list[Sen
 
 def _text(name: str, value: str) -> str:
     """Return what may be a key in a header; "" if nothing may be."""
-    if name == "x-api-key":
+    if name == _API_KEY:
         return value.strip()
-    if name != "authorization":
+    if name != _AUTHORIZATION:
         return ""
     if value.startswith(_BEARER):  # nearly always, and each request pays for it
         return value[len(_BEARER) :].strip()
@@ -136,7 +136,7 @@ def _is_ours(name: str, value: str) -> bool:
     words = value.split(None, 1)
     if any(word.startswith(OUR_PREFIXES) for word in words):
         return True
-    if name != "authorization" or len(words) < 2:  # noqa: PLR2004 - scheme and login
+    if name != _AUTHORIZATION or len(words) < 2:  # noqa: PLR2004 - scheme and login
         return False
     return any(part.startswith(OUR_PREFIXES) for part in _login(words[1]))
 

@@ -50,11 +50,9 @@ def _doing(progress: Progress) -> str:
 
 def lockout_words(lockout: Lockout, now: float) -> str:
     """Return why no request launches, and what ends that."""
-    left = (
-        ""
-        if lockout.until is None
-        else f", or {length_words(lockout.until - now)} pass"
-    )
+    left = ""
+    if lockout.until is not None:
+        left = f", or {length_words(lockout.until - now)} pass"
     return (
         f"{lockout.message}, so requests start no instance until somebody runs"
         f" `ollama-proxy wake` or changes its settings{left}"
