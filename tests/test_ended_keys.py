@@ -20,7 +20,7 @@ from ollama_proxy.simulator.server import Manners
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.endless_streams import EndlessStreams
 from tests.fakes.instance import InProcessBackend
-from tests.fakes.raw_upstream import raw_upstream
+from tests.fakes.raw_upstream import RawUpstream, raw_upstream
 from tests.proxy import RunningProxy, generate, running_proxy
 
 WAYS = ["true", "false"]
@@ -64,19 +64,28 @@ def error_of(family: tuple[str, str, bytes], last: bytes) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
+async def relaying(
+    upstream: RawUpstream, folder: Path, way: str
+) -> AsyncIterator[RunningProxy]:
+    """Run a proxy before a server that is there; it takes ``x`` and ``y``."""
+    async with running_proxy(
+        folder,
+        backend=StaticBackend(upstream.url),
+        identify=callers(),
+        OLLAMA_PROXY_FAST_PATH=way,
+    ) as proxy:
+        await proxy.until(lambda: proxy.state == "ready")
+        yield proxy
+
+
+@contextlib.asynccontextmanager
 async def streaming(
     folder: Path, way: str, script: EndlessStreams
 ) -> AsyncIterator[RunningProxy]:
     async with (
         raw_upstream(script) as upstream,
-        running_proxy(
-            folder,
-            backend=StaticBackend(upstream.url),
-            identify=callers(),
-            OLLAMA_PROXY_FAST_PATH=way,
-        ) as proxy,
+        relaying(upstream, folder, way) as proxy,
     ):
-        await proxy.until(lambda: proxy.state == "ready")
         yield proxy
 
 
@@ -332,14 +341,8 @@ async def test_whatever_waits_for_an_instance_that_is_silent_gets_401(
 
     async with (
         raw_upstream(silent) as upstream,
-        running_proxy(
-            tmp_path,
-            backend=StaticBackend(upstream.url),
-            identify=callers(),
-            OLLAMA_PROXY_FAST_PATH=way,
-        ) as proxy,
+        relaying(upstream, tmp_path, way) as proxy,
     ):
-        await proxy.until(lambda: proxy.state == "ready")
         for method, path, body in SILENT:
             asked = asyncio.ensure_future(
                 proxy.session.request(
