@@ -3,7 +3,7 @@
 from ollama_proxy.core.ollama.go_json import UnreadBodyError
 from ollama_proxy.core.ollama.request_fields import BodyFields, read_fields
 from ollama_proxy.core.ollama.routes import Family
-from ollama_proxy.core.plans import Facts
+from ollama_proxy.core.request_facts import Facts
 
 
 def is_readable(facts: Facts) -> bool:

@@ -13,8 +13,6 @@ from ollama_proxy.core.ollama.native_refusals import Refusal, digest_refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, need_of
 from ollama_proxy.core.ollama.routes import BLOBS, ColdAnswer, Kind, Route
 from ollama_proxy.core.plans import (
-    Facts,
-    Fleet,
     Gather,
     Known,
     Observe,
@@ -29,6 +27,7 @@ from ollama_proxy.core.plans import (
 )
 from ollama_proxy.core.pool_choice import LISTS, choose_pool
 from ollama_proxy.core.refusing import refuse, refuse_absent
+from ollama_proxy.core.request_facts import Facts, Fleet
 
 _PATIENT = frozenset({ColdAnswer.CLOUD, ColdAnswer.ACCOUNT, ColdAnswer.NOT_FOUND})
 _LOAD_BYTES = 4096

@@ -22,7 +22,6 @@ from ollama_proxy.core.ollama.routes import BLOBS, TRANSCRIPTIONS, ColdAnswer, K
 from ollama_proxy.core.plans import (
     Admit,
     Deny,
-    Facts,
     Known,
     Plan,
     Read,
@@ -31,6 +30,7 @@ from ollama_proxy.core.plans import (
     Unavailable,
 )
 from ollama_proxy.core.pool_choice import FULL, SOUGHT_BYTES
+from ollama_proxy.core.request_facts import Facts
 
 _ADMIT: Final = {needed: Admit(Work(needed)) for needed in WORK}
 _READ_ALL = Read(Reading.WHOLE)

@@ -21,16 +21,15 @@ from ollama_proxy.core.ollama.routes import (
 )
 from ollama_proxy.core.plans import (
     Choose,
-    Facts,
     Gather,
     Plan,
-    PoolChoices,
     Read,
     Reading,
     Seek,
     Unavailable,
 )
 from ollama_proxy.core.refusing import refuse, refuse_absent
+from ollama_proxy.core.request_facts import Facts, PoolChoices
 
 SOUGHT_BYTES: Final = 32 * 1024 * 1024
 """How many bytes of a body are read to see its model."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from ollama_proxy.core.ollama.request_fields import Need
-from ollama_proxy.core.plans import PoolChoices
+from ollama_proxy.core.request_facts import PoolChoices
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.unknown_models import UnknownModels

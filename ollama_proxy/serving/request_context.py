@@ -9,7 +9,8 @@ from ollama_proxy.core.access.keys import NOBODY, Caller
 from ollama_proxy.core.demand import Arrival
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.core.plans import Choose, Facts, Wait
+from ollama_proxy.core.plans import Choose, Wait
+from ollama_proxy.core.request_facts import Facts
 from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.serving.answer_meter import AnswerMeter
 

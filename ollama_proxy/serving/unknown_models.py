@@ -25,7 +25,7 @@ from ollama_proxy.core.ollama.model_fate import (
     sought_name,
 )
 from ollama_proxy.core.ollama.model_names import full_model_name, is_cloud_model
-from ollama_proxy.core.plans import Facts
+from ollama_proxy.core.request_facts import Facts
 from ollama_proxy.serving.lesson_book import LessonBook
 
 _OK = 200

@@ -13,12 +13,10 @@ from ollama_proxy.core.ollama.native_refusals import Refusal
 from ollama_proxy.core.ollama.request_fields import BodyFields, Need, read_fields
 from ollama_proxy.core.ollama.routes import ColdAnswer, Family, classify
 from ollama_proxy.core.plans import (
-    Facts,
     Gather,
     Known,
     Observe,
     Plan,
-    PoolChoices,
     Read,
     Reading,
     Refuse,
@@ -27,6 +25,7 @@ from ollama_proxy.core.plans import (
     Unavailable,
     Wait,
 )
+from ollama_proxy.core.request_facts import Facts, PoolChoices
 
 
 @dataclass

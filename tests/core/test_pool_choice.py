@@ -9,7 +9,6 @@ from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.plans import (
     Choose,
-    Facts,
     Gather,
     Known,
     Plan,
@@ -19,6 +18,7 @@ from ollama_proxy.core.plans import (
     Seek,
     Unavailable,
 )
+from ollama_proxy.core.request_facts import Facts
 from tests.core.test_dispatch import (
     COLD,
     COMPLETIONS,
