@@ -96,7 +96,7 @@ class Controller:
         self._tasks = TaskOwner()
         self._log = structlog.get_logger().bind(slot=slot, backend=offer.name)
         self._record = store.get(slot) or Record(since=clock.now())
-        self._stored = self._record
+        self._note_stored(self._record)
         calls = BackendCalls(self, timing)
         self._watch = InstanceWatch(self, calls, probe, clock, rng, timing)
         self._executor = Executor(self, calls, self._watch, clock, rng, timing)
@@ -118,7 +118,7 @@ class Controller:
         The time is saved in steps, so that not every request costs a disk write. The
         end of the request is recorded in any case.
         """
-        if self._clock.now() - self._stored.last_used >= self.use_grain_s:
+        if self._clock.now() - self._stored_use >= self.use_grain_s:
             self.apply(Used(launch_id))
 
     def restore(self) -> None:
@@ -203,7 +203,7 @@ class Controller:
             after = outcome.record
             line = self._line(before, after, wake)
             await self._store.reserve(self.slot, after, line)
-            self._stored = after
+            self._note_stored(after)
             if reservation.is_withdrawn or not self.would_launch(wake):
                 self._save(after, self._record, StopRequested())
                 return
@@ -235,7 +235,7 @@ class Controller:
 
     def _save(self, before: Record, after: Record, event: Event) -> None:
         """Write a change down if it matters to a later process, and if it can be."""
-        if not _differs_on_disk(self._stored, after, self.use_grain_s):
+        if not self._differs_on_disk(after):
             return
         changes = after.state is not before.state
         line = self._line(before, after, event) if changes else None
@@ -244,7 +244,22 @@ class Controller:
         except StoreError as error:
             self._log.error(log.STORE_FAILED, error=str(error))
         else:
-            self._stored = after
+            self._note_stored(after)
+
+    def _differs_on_disk(self, after: Record) -> bool:
+        """Tell whether a change matters to a later process.
+
+        Leases and progress are only valid in this process; the next one doubts every
+        launch without an answer. The time of last use is saved in steps, so that not
+        every request costs a disk write.
+        """
+        if abs(after.last_used - self._stored_use) >= self.use_grain_s:
+            return True
+        return _durable(after) != self._stored
+
+    def _note_stored(self, record: Record) -> None:
+        """Keep what is on disk, to know whether a change matters: each lease is one."""
+        self._stored_use, self._stored = record.last_used, _durable(record)
 
     def _keep(self, outcome: Step, event: Event, now: float) -> None:
         """Keep the record after a transition, and trigger its command."""
@@ -331,18 +346,6 @@ def _use_grain_s(policy: Policy, timing: Timing) -> float:
     """
     quarter_s = policy.idle_timeout_s / 4.0
     return max(timing.use_grain_least_s, min(timing.use_grain_s, quarter_s))
-
-
-def _differs_on_disk(stored: Record, after: Record, use_grain_s: float) -> bool:
-    """Tell whether the change matters to a later process.
-
-    Leases and progress are only valid in this process; the next one doubts every launch
-    without an answer. The time of last use is saved in steps, so that not every request
-    costs a disk write.
-    """
-    if abs(after.last_used - stored.last_used) >= use_grain_s:
-        return True
-    return _durable(after) != _durable(stored)
 
 
 _FLEETING = {

@@ -147,10 +147,12 @@ class Record:
 
         Faster than `dataclasses.replace`; each request calls it twice.
         """
-        new = object.__new__(Record)
-        vars(new).update(vars(self), leases=leases, last_used=last_used)
+        values = vars(self).copy()  # in half the time that it takes to fill another
+        values["leases"], values["last_used"] = leases, last_used
         if yielding is not None:
-            vars(new)["yielding"] = yielding
+            values["yielding"] = yielding
+        new = object.__new__(Record)
+        object.__setattr__(new, "__dict__", values)
         return new
 
 
