@@ -290,7 +290,7 @@ class Settings(AccessSettings):
             context = Read(select_backend(named))
         self._read = context
 
-    @field_validator("tls_cert", "tls_key")
+    @field_validator("keys_file", "tls_cert", "tls_key")
     @classmethod
     def _with_home(cls, path: Path | None) -> Path | None:
         return None if path is None else _expanded(path)

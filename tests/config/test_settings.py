@@ -310,3 +310,9 @@ def test_the_files_of_a_certificate_may_begin_with_the_home_folder() -> None:
 
     assert settings.tls_cert == Path.home() / "a.crt"
     assert settings.tls_key == Path.home() / "a.key"
+
+
+def test_so_may_the_file_of_keys() -> None:
+    settings = load_settings({"OLLAMA_PROXY_KEYS_FILE": "~/keys.toml"})
+
+    assert settings.keys_file == Path.home() / "keys.toml"
