@@ -73,6 +73,11 @@ class ClientConnection(asyncio.Protocol):
         return self._transport
 
     @property
+    def task(self) -> asyncio.Task[None] | None:
+        """Return what serves the request in progress."""
+        return self._serving
+
+    @property
     def writer(self) -> "ClientConnection":
         """Return how to wait for the client."""
         return self

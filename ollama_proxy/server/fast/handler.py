@@ -163,7 +163,7 @@ class FastPath:
         """Begin a launch, and answer once it is durable."""
         begun_at = asyncio.get_running_loop().time()
         context.stage = Stage.WAITING
-        self._services.active.begin(context, begun_at)
+        self._services.active.begin(context, begun_at, client.task)
         try:
             left_s = await context.served.pool.request_instance(
                 context.model, wait_s=0.0, load=context.load
@@ -254,7 +254,7 @@ class FastPath:
         if budget.take(size):
             lease = context.served.lease(context, plan)
             context.stage = Stage.SERVED
-            active.begin(context, begun_at)
+            active.begin(context, begun_at, client.task)
             try:
                 if lease is not None:
                     status = await self._relay_under(
