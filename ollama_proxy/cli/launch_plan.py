@@ -95,7 +95,7 @@ def _price(offer: OfferSpec, backend: Backend) -> str:
         currency = f" {offer.currency}" if offer.currency else ""
         return f"{offer.price_per_hour:g}{currency} per hour as configured"
     traits = backend.traits
-    if traits.externally_managed or traits.child_process:
+    if traits.is_free:
         return "at no price"
     per_hour = backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
     if per_hour is not None:

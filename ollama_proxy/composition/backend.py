@@ -128,8 +128,7 @@ def record_keys(settings: Settings, backends: Mapping[str, Backend]) -> list[str
 
 def claim_of(offer: OfferSpec, backend: Backend) -> Claim:
     """Return what is noted of an offer: its instances can be found without it."""
-    traits = backend.traits
-    costs = not (traits.externally_managed or traits.child_process)
+    costs = not backend.traits.is_free
     return Claim(offer.name, offer.backend, costs, _without_secrets(offer))
 
 

@@ -172,6 +172,11 @@ class Traits:
     gpu_memory_gb: float | None = None
     spec: str = ""
 
+    @property
+    def is_free(self) -> bool:
+        """Tell whether its instances cost nothing: a server of others, or a child."""
+        return self.externally_managed or self.child_process
+
 
 def place_of(backend: str, traits: Traits) -> str:
     """Return the name of the place where a backend's models are."""

@@ -45,7 +45,7 @@ def policy_for(offer: Offer, policy: Policy) -> Policy:
         fingerprint=fingerprint(offer.name, offer.models, spec),
         ends_with_proxy=traits.child_process or traits.externally_managed,
     )
-    if traits.externally_managed or traits.child_process:
+    if traits.is_free:
         policy = replace(policy, launch_limit=None)
     if traits.externally_managed:
         policy = replace(

@@ -27,8 +27,8 @@ def price_of(offer: Offer) -> int | None:
 
     A server of others and a process on this machine are free.
     """
-    traits, backend = offer.backend.traits, offer.backend
-    if traits.externally_managed or traits.child_process:
+    backend = offer.backend
+    if backend.traits.is_free:
         return 0
     per_hour = backend.prices.per_hour if isinstance(backend, SupportsPrices) else None
     return price_in_millionths(offer.price_per_hour if per_hour is None else per_hour)
