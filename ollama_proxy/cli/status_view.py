@@ -20,6 +20,7 @@ from ollama_proxy.cli.admin_client import ProxyClient
 from ollama_proxy.cli.pools_view import add_pool, pool_line, tells_more
 
 _REFRESH_S = 0.5
+_WITH_PROBLEMS = {"gpu": "GPU", "keys_file": "keys file", "tls": "TLS"}
 _COLOURS = {"ready": "green", "provisioning": "yellow", "error": "red", "idle": "blue"}
 
 
@@ -38,12 +39,9 @@ def render_status(status: dict[str, Any], url: str) -> RenderableType:
         _add_summary(table, status)
     for line in active_lines(status.get("active") or ()):
         table.add_row("asks now", Text(line))
-    if problem := (status.get("gpu") or {}).get("problem"):
-        table.add_row("GPU", Text(str(problem), style="yellow"))
-    if problem := (status.get("keys_file") or {}).get("problem"):
-        table.add_row("keys file", Text(str(problem), style="yellow"))
-    if problem := (status.get("tls") or {}).get("problem"):
-        table.add_row("TLS", Text(str(problem), style="yellow"))
+    for part, title in _WITH_PROBLEMS.items():
+        if problem := (status.get(part) or {}).get("problem"):
+            table.add_row(title, Text(str(problem), style="yellow"))
     if driver := status.get("driver"):
         table.add_row("driver", Text(str(driver)))
     for other in status.get("others") or ():

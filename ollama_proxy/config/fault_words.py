@@ -43,12 +43,11 @@ def sentences(
             message = "it has another form than it should"
             if (example := shown_default(field)).isascii():
                 message += f"; write one like {example}"
-        is_unset = field is not None and fault["input"] is None
-        where = origin.get(name, name)
-        if is_unset and field is not None:
+        where, shown = origin.get(name, name), ""
+        if field is not None and fault["input"] is None:  # it stands nowhere
             where = shown_name(name, field)
-        told = fault["type"] == _UNKNOWN or is_secret(field) or is_unset
-        shown = "" if told else shown_input(fault["input"], message)
+        elif fault["type"] != _UNKNOWN and not is_secret(field):
+            shown = shown_input(fault["input"], message)
         yield f"{where}: {without_logins(message)}{shown}"
 
 
