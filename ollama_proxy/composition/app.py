@@ -145,26 +145,25 @@ def _parts(
     foresight: PoolForesight,
 ) -> Parts:
     """Return what runs from the application's start to its end."""
-    shared = fleet.shared
-    is_fast = shared.settings.fast_path
+    shared, fast_path = fleet.shared, None
+    if shared.settings.fast_path:
+        fast_path = FastPath(services, access=access.control, clock=shared.clock)
     return Parts(
-        services.pools,
-        services.active,
-        services.metrics,
-        services.budget,
-        shared.relay,
-        shared.probing,
-        FastPath(services, access=access.control, clock=shared.clock)
-        if is_fast
-        else None,
-        Redeployment(
+        pools=services.pools,
+        active=services.active,
+        metrics=services.metrics,
+        budget=services.budget,
+        relay=shared.relay,
+        probing=shared.probing,
+        fast_path=fast_path,
+        redeployment=Redeployment(
             [one.pool for one in services.pools],
             redeployed=partial(_go_by_place, services.pools, fleet),
         ),
-        access,
-        ReadyWatch(services.pools),
-        gateway,
-        foresight,
+        access=access,
+        ready=ReadyWatch(services.pools),
+        gateway=gateway,
+        foresight=foresight,
     )
 
 

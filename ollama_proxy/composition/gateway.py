@@ -80,16 +80,16 @@ def build_gateway(
     refused = clients if settings.auth is AuthMode.AUTO else None
     spending = Spending(store, clock, keyring.by_id)
     return Gateway(
-        keyring,
-        audit,
-        KeyChanges(keyring, audit, clock, clients=refused),
-        KeyLimits(store, clock, spending),
-        PaidOrders(spending, clock),
-        clients,
-        UsageBook(store, clock, observe, timing=timing),
-        keys.file,
-        sessions,
-        TaskOwner(),
+        keyring=keyring,
+        audit=audit,
+        changes=KeyChanges(keyring, audit, clock, clients=refused),
+        limits=KeyLimits(store, clock, spending),
+        paid=PaidOrders(spending, clock),
+        clients=clients,
+        usage=UsageBook(store, clock, observe, timing=timing),
+        file=keys.file,
+        sessions=sessions,
+        tasks=TaskOwner(),
     )
 
 
