@@ -7,7 +7,7 @@ from ollama_proxy.base.clock import Clock, date_of
 from ollama_proxy.core.access.days import utc_time
 from ollama_proxy.core.access.keys import Key, Rights
 from ollama_proxy.core.access.route_classes import RouteClass
-from ollama_proxy.core.access.spending import MILLIONTHS
+from ollama_proxy.core.access.spending import amount_text
 
 _STATED: Final = ("id", "name", "source", "standing", "made", "former_until")
 """Words of `key_body` that no option sets."""
@@ -45,7 +45,7 @@ def budget_words(rights: Rights) -> list[str]:
     """Return the budgets as they are written: ``5/day``, ``0.5/month``."""
     amounts = {"day": rights.budget_day, "month": rights.budget_month}
     return [
-        f"{_amount(amount)}/{period}"
+        f"{amount_text(amount)}/{period}"
         for period, amount in amounts.items()
         if amount is not None
     ]
@@ -75,11 +75,6 @@ def _value_words(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g} s"
     return "none" if value is None else str(value)
-
-
-def _amount(millionths: int) -> str:
-    whole, part = divmod(millionths, MILLIONTHS)
-    return f"{whole}.{part:06d}".rstrip("0").rstrip(".")
 
 
 def _date(clock: Clock, moment: float | None) -> str | None:

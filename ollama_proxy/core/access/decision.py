@@ -10,7 +10,7 @@ from ollama_proxy.core.access.days import next_day, next_month, utc_time
 from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.rate_limits import wait_for_one_s
 from ollama_proxy.core.access.route_classes import WORK, RouteClass
-from ollama_proxy.core.access.spending import MILLIONTHS
+from ollama_proxy.core.access.spending import amount_text
 from ollama_proxy.core.access.work import Work
 
 _FORBIDDEN, _NO_KEY, _TOO_MUCH = 403, 401, 429
@@ -237,7 +237,7 @@ def forbidden(message: str) -> KeyRefusal:
 
 
 def _money(millionths: int) -> str:
-    return f"{millionths / MILLIONTHS:.2f}"
+    return amount_text(millionths, decimals=2)
 
 
 def _told(moment: float) -> str:

@@ -48,6 +48,13 @@ def price_in_millionths(per_hour: float | None) -> int | None:
     return min(math.ceil(per_hour * MILLIONTHS), _MOST)
 
 
+def amount_text(millionths: int, decimals: int = 0) -> str:
+    """Return an amount in the currency, exact, with at least so many decimals."""
+    whole, part = divmod(millionths, MILLIONTHS)
+    digits = f"{part:06d}".rstrip("0").ljust(decimals, "0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
 def cost(price: int, seconds: float) -> int:
     """Return what an instance costs in a time, rounded down to millionths."""
     if not seconds > 0:

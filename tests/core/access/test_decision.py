@@ -113,6 +113,17 @@ def test_a_key_of_its_own_may_chat_without_limit() -> None:
             ),
         ),
         (
+            {"budget_day": 5_000},
+            CHAT,
+            KeyUse(money_day=5_001),
+            (
+                429,
+                "money",
+                "the key 'ci' may spend 0.005 a day, and 0.005001 are spent or reserved"
+                " by its requests in progress",
+            ),
+        ),
+        (
             {"budget_month": 60_000_000},
             CHAT,
             KeyUse(money_month=60_500_000),
