@@ -18,8 +18,6 @@ _TIMEOUT_S = 4.0  # less than the 5 s of the image's HEALTHCHECK
 _FILE = "ollama-proxy.toml"
 _STATUS_LINE_BYTES = 512
 _LISTEN = "127.0.0.1:11434"
-
-
 _MAX_PEM_BYTES = 1024 * 1024
 
 

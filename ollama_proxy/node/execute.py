@@ -54,7 +54,7 @@ class Executor:
             message = "this agent is ending and takes no new work; ask another node"
             return refuse(503, message)
         if self.in_flight >= _MOST:
-            message = f"this agent works on {_MOST} requests, as many as it takes"
+            message = f"this agent has {_MOST} requests, its most; ask again soon"
             return refuse(503, message, {"Retry-After": "1"})
         with self._counted():
             try:

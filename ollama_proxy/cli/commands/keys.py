@@ -28,8 +28,8 @@ _HOW = (
     " Python library from OLLAMA_API_KEY"
 )
 _NOT_NEEDED = (
-    "requests need no key so far: OLLAMA_PROXY_AUTH is off, or no key is for more than"
-    " orders"
+    "requests need no key so far: OLLAMA_PROXY_AUTH is off, or all keys have the"
+    " right 'admin' alone"
 )
 
 keys = typer.Typer(
