@@ -33,6 +33,7 @@ from ollama_proxy.core.access.usage import (
     UsageField,
     UsageRow,
     row_model,
+    rows_since,
     sum_rows,
 )
 from ollama_proxy.store.ports import UsageStore
@@ -185,11 +186,7 @@ class UsageBook:
         """
         since = utc_day(self._clock.wall() - (days - 1) * _DAY_S)
         written = self._store.usage(since, key_id, by)
-        unwritten = (
-            row
-            for row in self.unwritten()
-            if row.day >= since and key_id in {None, row.key_id}
-        )
+        unwritten = rows_since(self.unwritten(), since, key_id)
         return sum_rows([*written, *unwritten], by)
 
     def unwritten(self) -> list[UsageRow]:

@@ -3,7 +3,13 @@
 from collections.abc import Collection
 
 from ollama_proxy.core.access.keys import KeyId
-from ollama_proxy.core.access.usage import BY_ALL, UsageField, UsageRow, sum_rows
+from ollama_proxy.core.access.usage import (
+    BY_ALL,
+    UsageField,
+    UsageRow,
+    rows_since,
+    sum_rows,
+)
 
 
 class MemoryUsage:
@@ -21,12 +27,7 @@ class MemoryUsage:
         self, since: str, key_id: KeyId | None, by: Collection[UsageField]
     ) -> list[UsageRow]:
         """Return sums since a day, of one key or of all."""
-        wanted = (
-            row
-            for row in self._rows
-            if row.day >= since and key_id in {None, row.key_id}
-        )
-        return sum_rows(wanted, by)
+        return sum_rows(rows_since(self._rows, since, key_id), by)
 
     def trim_usage(self, since: str, most: int) -> None:
         """Forget old days, and the oldest rows beyond ``most``."""

@@ -1,6 +1,6 @@
 """Count what a key used: one row for each day, key and model. Values only."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -94,6 +94,13 @@ class UsageRow(msgspec.Struct, frozen=True):
             key_name=self.key_name if has_key else "",
             model=self.model if UsageField.MODEL in by else "",
         )
+
+
+def rows_since(
+    rows: Iterable[UsageRow], since: str, key_id: KeyId | None
+) -> Iterator[UsageRow]:
+    """Yield the rows since a day, of one key or of all."""
+    return (r for r in rows if r.day >= since and key_id in {None, r.key_id})
 
 
 def sum_rows(rows: Iterable[UsageRow], by: Collection[UsageField]) -> list[UsageRow]:
