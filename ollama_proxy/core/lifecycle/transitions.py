@@ -14,7 +14,7 @@ from a record in `commands`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ollama_proxy.base.errors import IllegalTransition
 from ollama_proxy.core.lifecycle import lease_rules, pool_rules, restart_rules, rules
@@ -45,8 +45,7 @@ from ollama_proxy.core.lifecycle.events import (
 from ollama_proxy.core.lifecycle.record import Policy, Record, State
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Holds the record after an event, and the command that it asks for."""
 
     record: Record
