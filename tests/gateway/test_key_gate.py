@@ -63,7 +63,7 @@ class Asker:
         return words
 
 
-def caller_fields(*keys: MadeKey, **how: Any) -> Asker:
+def asker_with(*keys: MadeKey, **how: Any) -> Asker:
     store, clock = MemoryStore(), SetClock()
     clock.moment = 1_800_000_000.0
     put_keys(store, *keys)
@@ -72,7 +72,7 @@ def caller_fields(*keys: MadeKey, **how: Any) -> Asker:
 
 
 def test_without_keys_everything_but_orders_is_open() -> None:
-    without = caller_fields()
+    without = asker_with()
     for asked in (CHAT, STATUS, "GET /metrics", "GET /-/wait", "GET /-/usage"):
         assert without.status(asked) == 200
         assert without.status(asked, **UNKNOWN.bearer) == 200
@@ -83,14 +83,14 @@ def test_without_keys_everything_but_orders_is_open() -> None:
 
 
 def test_a_local_bind_without_keys_leaves_two_orders_open() -> None:
-    local = caller_fields(is_local=True)
+    local = asker_with(is_local=True)
     assert local.status(WAKE) == local.status(STOP) == 200
     assert local.status(WAKE, **UNKNOWN.bearer) == 200
     for asked in (JOURNAL, SWEEP, "GET /-/wake", "POST /-/wake/", "POST /-/keys"):
         assert local.status(asked) == 401
-    assert caller_fields().status(WAKE) == 401
-    assert caller_fields(GOOD, is_local=True).status(WAKE) == 401
-    assert caller_fields(is_local=True, is_needed=True).status(WAKE) == 401
+    assert asker_with().status(WAKE) == 401
+    assert asker_with(GOOD, is_local=True).status(WAKE) == 401
+    assert asker_with(is_local=True, is_needed=True).status(WAKE) == 401
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_local_bind_without_keys_leaves_two_orders_open() -> None:
     ],
 )
 def test_a_relayed_order_is_a_strangers(header: str) -> None:
-    local = caller_fields(is_local=True)
+    local = asker_with(is_local=True)
     assert local.status(WAKE, **{header: ""}) == 401
     assert local.status(WAKE, **{header: "1.2.3.4"}) == 401
     assert local.status(WAKE, **{header: "1.2.3.4"}, **ORDER) == 200
@@ -113,7 +113,7 @@ def test_a_relayed_order_is_a_strangers(header: str) -> None:
 
 
 def test_a_key_for_clients_means_that_requests_need_one() -> None:
-    needed = caller_fields(GOOD)
+    needed = asker_with(GOOD)
     assert needed.gate.is_on
     for asked in (CHAT, STATUS, JOURNAL, "GET /api/tags", "GET /nowhere"):
         assert needed.status(asked) == 401
@@ -123,11 +123,11 @@ def test_a_key_for_clients_means_that_requests_need_one() -> None:
 @pytest.mark.parametrize("asked", ["GET /", "HEAD /", "GET /healthz"])
 def test_what_is_open_stays_open(asked: str) -> None:
     for headers in ({}, UNKNOWN.bearer, GOOD.bearer):
-        assert caller_fields(GOOD).status(asked, **headers) == 200
+        assert asker_with(GOOD).status(asked, **headers) == 200
 
 
 def test_a_key_for_orders_alone_switches_nothing_on() -> None:
-    gate = caller_fields(ADMIN_ALONE)
+    gate = asker_with(ADMIN_ALONE)
     assert not gate.gate.is_on
     assert gate.status(CHAT) == 200
     assert gate.status(JOURNAL) == 401
@@ -135,8 +135,8 @@ def test_a_key_for_orders_alone_switches_nothing_on() -> None:
 
 
 def test_the_setting_wins_over_what_keys_there_are() -> None:
-    assert caller_fields(is_needed=True).status(CHAT) == 401
-    off = caller_fields(GOOD, is_needed=False)
+    assert asker_with(is_needed=True).status(CHAT) == 401
+    off = asker_with(GOOD, is_needed=False)
     assert off.status(CHAT) == 200
     assert off.status(JOURNAL) == 401
     assert off.status(JOURNAL, **GOOD.bearer) == 200
@@ -157,13 +157,13 @@ def test_the_setting_wins_over_what_keys_there_are() -> None:
 def test_a_request_without_a_valid_key_is_told_why(
     headers: dict[str, str], words: str
 ) -> None:
-    gate = caller_fields(GOOD, DISABLED, EXPIRED, WRITER)
+    gate = asker_with(GOOD, DISABLED, EXPIRED, WRITER)
     assert gate.status(CHAT, **headers) == 401
     assert words in gate.words(CHAT, **headers)
 
 
 def test_a_missing_right_is_named() -> None:
-    gate = caller_fields(READER)
+    gate = asker_with(READER)
     assert gate.status(CHAT, **READER.bearer) == 403
     assert "'reader' lacks the right 'chat'" in gate.words(CHAT, **READER.bearer)
     assert gate.status(JOURNAL, **READER.bearer) == 403
@@ -171,7 +171,7 @@ def test_a_missing_right_is_named() -> None:
 
 
 def test_a_key_for_orders_may_read_what_the_proxy_does_and_nothing_of_ollamas() -> None:
-    gate = caller_fields(GOOD, ADMIN_ALONE)
+    gate = asker_with(GOOD, ADMIN_ALONE)
     for asked in (STATUS, "GET /metrics", "GET /-/wait", JOURNAL, WAKE):
         assert gate.status(asked, **ADMIN_ALONE.bearer) == 200
     for asked in (CHAT, "GET /api/tags"):
@@ -179,7 +179,7 @@ def test_a_key_for_orders_may_read_what_the_proxy_does_and_nothing_of_ollamas() 
 
 
 def test_the_order_token_gives_orders_and_reads_but_spends_nothing_itself() -> None:
-    gate = caller_fields(GOOD)
+    gate = asker_with(GOOD)
     for asked in (STATUS, JOURNAL, SWEEP, "GET /api/tags", "POST /api/show"):
         assert gate.status(asked, **ORDER) == 200
     for asked in (CHAT, "POST /api/pull", "POST /api/embed"):
@@ -188,16 +188,16 @@ def test_the_order_token_gives_orders_and_reads_but_spends_nothing_itself() -> N
 
 
 def test_without_an_order_token_only_keys_give_orders() -> None:
-    gate = caller_fields(ADMIN_ALONE, order_token=None)
+    gate = asker_with(ADMIN_ALONE, order_token=None)
     assert gate.status(JOURNAL, **ORDER) == 401
     assert gate.status(JOURNAL, **ADMIN_ALONE.bearer) == 200
 
 
 def test_the_caller_is_known_by_key_and_address() -> None:
-    caller = caller_fields(GOOD).ask(CHAT, **GOOD.bearer)
+    caller = asker_with(GOOD).ask(CHAT, **GOOD.bearer)
     assert isinstance(caller, Caller)
     assert (caller.address, caller.name, caller.is_admin) == ("10.0.0.9", "good", True)
-    reader = caller_fields(READER).ask(STATUS, **READER.bearer)
+    reader = asker_with(READER).ask(STATUS, **READER.bearer)
     assert isinstance(reader, Caller)
     assert not reader.is_admin
 
@@ -216,7 +216,7 @@ def test_the_caller_is_known_by_key_and_address() -> None:
 def test_without_keys_a_caller_is_an_admin_by_what_it_proves(
     headers: dict[str, str], is_admin: bool
 ) -> None:
-    gate = caller_fields(ADMIN_ALONE, READER, DISABLED, is_needed=False)
+    gate = asker_with(ADMIN_ALONE, READER, DISABLED, is_needed=False)
     caller = gate.ask(STATUS, **headers)
     assert isinstance(caller, Caller)
     assert (caller.is_admin, caller.key) == (is_admin, None)
@@ -224,7 +224,7 @@ def test_without_keys_a_caller_is_an_admin_by_what_it_proves(
 
 def test_requests_that_a_first_key_would_refuse_are_noted() -> None:
     noted: list[tuple[str, str]] = []
-    without = caller_fields(ADMIN_ALONE, note_keyless=lambda *who: noted.append(who))
+    without = asker_with(ADMIN_ALONE, note_keyless=lambda *who: noted.append(who))
     without.ask(CHAT, User_Agent="curl/8.5")
     without.ask(STATUS)
     for asked in ("GET /", "GET /healthz", JOURNAL):
@@ -237,7 +237,7 @@ def test_requests_that_a_first_key_would_refuse_are_noted() -> None:
 
 def test_no_request_is_noted_once_keys_are_needed() -> None:
     noted: list[tuple[str, str]] = []
-    needed = caller_fields(GOOD, note_keyless=lambda *who: noted.append(who))
+    needed = asker_with(GOOD, note_keyless=lambda *who: noted.append(who))
     needed.ask(CHAT)
     needed.ask(CHAT, **GOOD.bearer)
 
@@ -245,7 +245,7 @@ def test_no_request_is_noted_once_keys_are_needed() -> None:
 
 
 def test_an_order_that_needs_no_key_is_that_of_its_key_if_it_has_one() -> None:
-    local = caller_fields(ADMIN_ALONE, is_local=True)
+    local = asker_with(ADMIN_ALONE, is_local=True)
     by_key = local.ask(WAKE, **ADMIN_ALONE.bearer)
     by_token = local.ask(WAKE, **ORDER)
     by_nobody = local.ask(WAKE, Authorization="Bearer ollama")
