@@ -15,6 +15,7 @@ from ollama_proxy.core.access.decision import (
     no_key,
 )
 from ollama_proxy.core.access.facts import AccessFacts
+from ollama_proxy.core.access.forwarding import are_forwarded
 from ollama_proxy.core.access.keys import Caller, Key, KeyId
 from ollama_proxy.core.access.own_page import is_of_own_page
 from ollama_proxy.core.access.refusal_replies import refusal_reply
@@ -27,8 +28,6 @@ from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
 
 _OPEN_ORDERS = frozenset({"/-/wake", "/-/stop"})
-_FORWARDED = frozenset({"forwarded", "via", "x-real-ip"})
-_FORWARDED_BEGINNING = "x-forwarded-"
 _HOW_TO_ORDER: Final = (
     "orders to the proxy need a key with the right 'admin', or its order token, which"
     " `ollama-proxy …` sends by itself where it can read the proxy's state folder"
@@ -247,16 +246,8 @@ class KeyGate:
             and not self.is_on
             and facts.method == "POST"
             and facts.path in _OPEN_ORDERS
-            and not is_forwarded(facts)
+            and not are_forwarded(facts.headers)
         )
-
-
-def is_forwarded(facts: AccessFacts) -> bool:
-    """Tell whether a request says that another server relays it."""
-    names = (name.lower() for name in facts.headers)
-    return any(
-        name in _FORWARDED or name.startswith(_FORWARDED_BEGINNING) for name in names
-    )
 
 
 def _is_of_own_page(facts: AccessFacts) -> bool:

@@ -1,0 +1,1 @@
+"""Decide on machines that report themselves to the hub. Pure."""
