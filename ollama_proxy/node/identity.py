@@ -6,7 +6,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.private_file import write_private
-from ollama_proxy.node.settings import check_node_id
+from ollama_proxy.core.nodes.node_id import check_node_id
 
 _FILE = "node-id"
 _LONGEST_FILE = 4096

@@ -18,8 +18,8 @@ from ollama_proxy.base.environment import expanded, state_folder, without_quotes
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import Duration, environment_names, setting
 from ollama_proxy.base.parsers import parse_log_level, parse_url
+from ollama_proxy.core.nodes.node_id import check_node_id
 
-_LONGEST_NAME = 128
 _LEVELS = ("debug", "info", "warning", "error")
 _INVALID = "Value error, "
 
@@ -34,17 +34,6 @@ def _check_url(text: str) -> str:
     if not is_whole or url.query_string or url.fragment:
         raise ValueError(f"{text!r} is not a URL; write http://host:port")
     return text
-
-
-def check_node_id(text: str) -> str:
-    """Return a node's name; raises `ValueError` for one that no list can show."""
-    name = text.strip()
-    if not (0 < len(name) <= _LONGEST_NAME and name.isprintable()) or "/" in name:
-        raise ValueError(
-            f"{text[:_LONGEST_NAME]!r} is no name for a node; write up to"
-            f" {_LONGEST_NAME} letters and digits on one line, without a slash"
-        )
-    return name
 
 
 def _check_level(text: str) -> str:
