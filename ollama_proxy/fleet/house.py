@@ -1,0 +1,82 @@
+"""Hold the nodes of one offer: machines that register themselves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Protocol
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.lifecycle.record import LaunchId, Record
+from ollama_proxy.fleet.node_facts import NodeFacts, NodeReports
+from ollama_proxy.fleet.node_instance import NodeInstance
+from ollama_proxy.fleet.offer import Offer
+
+Watcher = Callable[[NodeInstance, Record | None, bool], None]
+"""Called after each change of a node, with its record before, None if it is new, and
+whether it is there still. It must not wait."""
+
+
+class NodeChoice(Protocol):
+    """Chooses among nodes by the labels that they tell of themselves."""
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Tell whether a node with these labels is chosen."""
+
+
+class House:
+    """Holds the nodes of one offer in one pool, as the hub knows them.
+
+    ``labels``: which nodes belong to it. ``reports``: takes in how requests ended.
+    """
+
+    def __init__(self, offer: Offer, *, labels: NodeChoice, clock: Clock) -> None:
+        self.offer = offer
+        self.labels = labels
+        self.reports: NodeReports | None = None
+        self._clock = clock
+        self._nodes: dict[str, NodeInstance] = {}
+        self._numbers = count(1)
+        self._watchers: list[Watcher] = []
+
+    @property
+    def nodes(self) -> Sequence[NodeInstance]:
+        """Return every node that is registered, whatever its state."""
+        return tuple(self._nodes.values())
+
+    def subscribe(self, watcher: Watcher) -> None:
+        """Have ``watcher`` called after each change of a node."""
+        self._watchers.append(watcher)
+
+    def own_in_flight(self, node_id: str) -> int:
+        """Return how many requests of this pool a node has."""
+        node = self._nodes.get(node_id)
+        return 0 if node is None else node.record.leases
+
+    def put(self, facts: NodeFacts) -> None:
+        """Take in what is known of a node; one that is new joins."""
+        node = self._nodes.get(facts.node_id)
+        if node is None:
+            node = NodeInstance(facts, self.offer, self._launch_id(facts), self._clock)
+            self._nodes[facts.node_id] = node
+            self._tell(node, None)
+            return
+        before = node.record
+        if facts.boot_id != node.facts.boot_id:
+            node.begin_anew(self._launch_id(facts))
+        node.take(facts)
+        self._tell(node, before)
+
+    def remove(self, node_id: str) -> None:
+        """Forget a node; its requests are cut."""
+        node = self._nodes.pop(node_id, None)
+        if node is not None:
+            self._tell(node, node.record, is_there=False)
+
+    def _launch_id(self, facts: NodeFacts) -> LaunchId:
+        """Return a name for one process of a node, or one time that it was there."""
+        return LaunchId(f"{facts.node_id}#{next(self._numbers)}")
+
+    def _tell(
+        self, node: NodeInstance, before: Record | None, *, is_there: bool = True
+    ) -> None:
+        for watcher in self._watchers:
+            watcher(node, before, is_there)

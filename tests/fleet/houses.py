@@ -1,0 +1,52 @@
+"""Nodes and houses for tests."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ollama_proxy.core.nodes.node_state import NodeState
+from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.fleet.backend import Traits
+from ollama_proxy.fleet.house import House
+from ollama_proxy.fleet.node_facts import NodeFacts
+from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.upstream.endpoint import Upstream
+from tests.fakes.cloud import FakeCloud
+from tests.virtual_time import LoopClock
+
+HUB = Traits(externally_managed=True)
+
+
+class EveryNode:
+    """Chooses whatever labels a node has."""
+
+    def matches(self, _labels: Mapping[str, str]) -> bool:
+        return True
+
+
+def a_house(name: str = "house", slots: int | None = None) -> House:
+    """A house without nodes, in the time of the event loop."""
+    offer = Offer(name, FakeCloud(traits=HUB), slots=slots)
+    return House(offer, labels=EveryNode(), clock=LoopClock())
+
+
+def a_node(
+    node_id: str = "attic", models: Collection[str] = ("m",), **facts: Any
+) -> NodeFacts:
+    """A node that is online and idle, but for what is given."""
+    node = NodeFacts(
+        node_id=node_id,
+        boot_id="b1",
+        state=NodeState.ONLINE,
+        takes_work=True,
+        is_draining=False,
+        models={full_model_name(one): {"name": one, "model": one} for one in models},
+        loaded=None,
+        slots=None,
+        foreign=0,
+        cpu=0.1,
+        has_gpu=False,
+        upstream=Upstream(f"http://{node_id}.lan:8001"),
+        serves_all=True,
+    )
+    return replace(node, **facts)
