@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from ollama_proxy.core.nodes.hub_routes import HEARTBEAT, JOIN, NODES, TUNNEL
 from ollama_proxy.core.ollama.routes import EMBEDDINGS, ColdAnswer, Kind, Route
 
 _OPEN = frozenset(
@@ -17,6 +18,7 @@ _OPEN = frozenset(
 _READ_OF_OURS = frozenset(
     {"/status", "/metrics", "/-/", "/-/login", "/-/wait", "/-/usage"}
 )
+_OF_AGENTS = frozenset({HEARTBEAT, JOIN, TUNNEL})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _CHANGES_ACCOUNT = frozenset({"/api/signout", "/api/user/keys/:key"})
 
@@ -35,7 +37,11 @@ class RouteClass(StrEnum):
     ADMIN = "admin"
 
 
-_PLAIN = {Kind.WRITE: RouteClass.WRITE, Kind.READ: RouteClass.READ}
+_PLAIN = {
+    Kind.WRITE: RouteClass.WRITE,
+    Kind.READ: RouteClass.READ,
+    Kind.INFERENCE: RouteClass.JOBS,  # of a job: the others are above
+}
 
 WORK = frozenset({RouteClass.CHAT, RouteClass.EMBED, RouteClass.WRITE, RouteClass.JOBS})
 """Classes of requests that keep an instance busy; limits count these."""
@@ -48,19 +54,27 @@ def route_class(method: str, path: str, route: Route) -> RouteClass | None:
     ``write``, since its effect is unknown; one that the owner listed is work like a
     chat.
     """
-    if route.kind is Kind.INFERENCE:  # nearly always, and each request pays for it
+    if route.kind is Kind.INFERENCE and not route.is_job:  # nearly always: each pays
         return RouteClass.EMBED if route.name in EMBEDDINGS else RouteClass.CHAT
     if (method, path) in _OPEN:
         return None
     match route.kind:
         case Kind.ADMIN:
-            return RouteClass.READ if path in _READ_OF_OURS else RouteClass.ADMIN
+            return _of_ours(path, route)
         case Kind.SYSTEM:
             return _of_system(route)
         case Kind.UNKNOWN:
             return _of_unknown(method, route)
         case _:
             return _PLAIN[route.kind]
+
+
+def _of_ours(path: str, route: Route) -> RouteClass | None:
+    """Return the right to a route of the proxy; agents prove themselves by others."""
+    if route.name in _OF_AGENTS:
+        return None
+    is_read = path in _READ_OF_OURS or route.name == NODES
+    return RouteClass.READ if is_read else RouteClass.ADMIN
 
 
 def _of_system(route: Route) -> RouteClass:

@@ -79,8 +79,9 @@ class Streams(StrEnum):
 class Route:
     """Holds one line of Ollama's routing table.
 
-    ``counts_as_use``: it wakes an instance and resets the idle timer. ``takes_json``:
-    its body is a JSON object, as far as is known.
+    ``is_job``: of a job for the hub. ``counts_as_use``: it wakes an instance
+    and resets the idle timer. ``takes_json``: its body is a JSON object, as far as is
+    known.
     """
 
     kind: Kind
@@ -88,6 +89,7 @@ class Route:
     family: Family = Family.NATIVE
     streams: Streams = Streams.NEVER
     name: str = "other"
+    is_job: bool = False
     counts_as_use: bool = field(init=False)
     takes_json: bool = field(init=False)
 

@@ -345,4 +345,5 @@ def _is_brief(plan: Plan, context: RequestContext) -> TypeGuard[Wait]:
 
 def _is_simple(route: Route) -> bool:
     """Tell whether a route's requests may be served without more ado."""
-    return route.kind in _KINDS and (route.takes_json or not route.counts_as_use)
+    is_taken = route.takes_json or not route.counts_as_use
+    return is_taken and route.kind in _KINDS and not route.is_job
