@@ -14,6 +14,7 @@ from ollama_proxy.core.access.keys import Key, KeyId
 from ollama_proxy.core.access.usage import UsageField, UsageRow
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.nodes.node_keys import JoinToken, NodeKey, NodeKeyId
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.ports import (
@@ -40,6 +41,7 @@ __all__ = [
     "LessonStore",
     "MarkStore",
     "ModelStore",
+    "NodeKeyStore",
     "NoteStore",
     "Ownership",
     "Place",
@@ -109,6 +111,51 @@ class KeyStore(Protocol):
 
     def need_keys(self) -> None:
         """Make `are_keys_needed` true, for ever. Raises `StoreError`."""
+
+
+class NodeKeyStore(Protocol):
+    """Keeps the keys of nodes and the tokens to join with, without their texts."""
+
+    def all_node_keys(self) -> list[NodeKey]:
+        """Return every key of a node, by id."""
+
+    def put_node_key(self, key: NodeKey) -> None:
+        """Write a key in place of the one with its id. Raises `StoreError`."""
+
+    def drop_node_key(self, key_id: NodeKeyId, line: AuditLine) -> None:
+        """Forget a key and write the line, both or neither. Raises `StoreError`."""
+
+    def join_tokens(self) -> list[JoinToken]:
+        """Return every join token that is kept, by id."""
+
+    def put_join_token(self, token: JoinToken, line: AuditLine) -> None:
+        """Write a token and its line of the audit, both or neither.
+
+        Raises `StoreError`.
+        """
+
+    def drop_join_tokens(
+        self, token_ids: Collection[str], line: AuditLine | None = None
+    ) -> None:
+        """Forget tokens and write the line, if any, all or nothing.
+
+        Raises `StoreError`.
+        """
+
+    def join_node(
+        self,
+        token: JoinToken,
+        key: NodeKey,
+        replaced: Collection[NodeKeyId],
+        line: AuditLine,
+    ) -> None:
+        """Write a used token and its key, forget replaced ones, all or nothing.
+
+        It makes `was_node_key_made` true in the same step. Raises `StoreError`.
+        """
+
+    def was_node_key_made(self) -> bool:
+        """Tell whether there ever was a key of a node."""
 
 
 class CatalogStore(Protocol):
@@ -244,6 +291,7 @@ class Store(
     Journal,
     AuditStore,
     KeyStore,
+    NodeKeyStore,
     UsageStore,
     ModelStore,
     Places,

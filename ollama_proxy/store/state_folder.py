@@ -25,6 +25,7 @@ _LOCK = "lock"
 _PID = "pid"
 _OWNER = "owner"
 _KEYS_NEEDED = "keys-needed"
+_NODE_KEY_MADE = "node-key-made"
 _OURS = (
     STATE_FILE,
     _LOCK,
@@ -32,6 +33,8 @@ _OURS = (
     _OWNER,
     _KEYS_NEEDED,
     "authority",
+    "hub",
+    "node-",
     "ovhai",
     "serving.",
     "control.",
@@ -110,6 +113,17 @@ def write_keys_mark(folder: Path) -> None:
     """Write beside the state file that requests need a key, if there is room."""
     with contextlib.suppress(OSError):
         make_private(folder / _KEYS_NEEDED, file_mode(folder))
+
+
+def has_node_keys_mark(folder: Path) -> bool:
+    """Tell whether it stands beside the state file that a node had a key."""
+    return (folder / _NODE_KEY_MADE).exists()
+
+
+def write_node_keys_mark(folder: Path) -> None:
+    """Write beside the state file that a node had a key, if there is room."""
+    with contextlib.suppress(OSError):
+        make_private(folder / _NODE_KEY_MADE, file_mode(folder))
 
 
 def _is_for_group(mode: int) -> bool:

@@ -26,6 +26,9 @@ A free backend was not recorded: the first offer that opens the file gets its sl
 NEED_KEYS: Final = "INSERT OR IGNORE INTO meta VALUES ('keys_needed', 'yes')"
 """Writes the mark that requests need a key; it is never removed."""
 
+NODE_KEY_MADE: Final = "INSERT OR IGNORE INTO meta VALUES ('node_key_made', 'yes')"
+"""Writes the mark that there was a key of a node; it is never removed."""
+
 MIGRATIONS: Final = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -97,6 +100,10 @@ MIGRATIONS: Final = (
         key TEXT, kind TEXT, period TEXT, amount INTEGER NOT NULL,
         PRIMARY KEY (key, kind, period)
     );
+    """,
+    """
+    CREATE TABLE node_key (id TEXT PRIMARY KEY, key BLOB NOT NULL);
+    CREATE TABLE join_token (id TEXT PRIMARY KEY, token BLOB NOT NULL);
     """,
 )
 """One script per version of the schema; the position is the version before it."""
