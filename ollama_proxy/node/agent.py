@@ -19,13 +19,16 @@ from ollama_proxy.node.app import NodeApp
 from ollama_proxy.node.beat import Facts
 from ollama_proxy.node.door import Door, Strangers
 from ollama_proxy.node.execute import Executor
+from ollama_proxy.node.free_space import FreeSpace
 from ollama_proxy.node.heartbeat import Heartbeat
 from ollama_proxy.node.hub_addresses import HubAddresses
+from ollama_proxy.node.hub_answer import HubAnswer
 from ollama_proxy.node.hub_client import HubClient
 from ollama_proxy.node.identity import keep_node_id
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.machine import GpuMeter, measure_load, own_address
 from ollama_proxy.node.settings import NodeSettings
+from ollama_proxy.node.workload import Workload
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 
@@ -102,14 +105,17 @@ class _Node:
         url = settings.ollama_base_url
         self._limit_s = min(_BEAT_S, settings.heartbeat_interval)
         self._ollama = LocalOllama(self.client, url, look_s=self._limit_s)
+        self._workload = Workload()
         self._executor = Executor(
             self.client,
             self._ollama,
+            self._workload,
             url,
             first_byte_s=settings.node_request_timeout,
         )
         self._hub = HubAddresses(*settings.hub)
         self._gpus = GpuMeter()
+        self._space = FreeSpace(settings.models_dirs)
 
     async def serve(
         self,
@@ -129,6 +135,7 @@ class _Node:
                 interval_s=self._settings.heartbeat_interval,
                 clock=clock,
                 rng=rng,
+                on_answer=self._heed,
             )
             async with self._serving(bound):
                 line = self._settings.started_line(
@@ -143,7 +150,7 @@ class _Node:
 
     async def _drain(self, heartbeat: Heartbeat, next_signal: Signal) -> None:
         """Tell the hub, then let generations end, until a second signal or too late."""
-        self._executor.is_draining = True
+        self._workload.is_ending = True
         ended = start_task(self._drained(heartbeat), name="drain")
         second = start_task(_waited(next_signal), name="second signal")
         try:
@@ -160,12 +167,12 @@ class _Node:
         """Beat at once, go on beating, and return when no generation goes on."""
         await heartbeat.beat()
         async with scoped_task(heartbeat.run_later(), name="heartbeat"):
-            await self._executor.wait_idle()
+            await self._workload.wait_idle()
 
     @contextlib.asynccontextmanager
     async def _serving(self, bound: socket.socket) -> AsyncIterator[None]:
         """Take connections: the hub's and this machine's."""
-        node_app = NodeApp(self._node_id, self._hub, self._executor)
+        node_app = NodeApp(self._node_id, self._hub, self._executor, self._workload)
         runner = web.AppRunner(
             node_app.build(),
             handler_cancellation=True,  # a hub that leaves ends the generation
@@ -187,10 +194,25 @@ class _Node:
         finally:
             await runner.cleanup()
 
+    def _heed(self, answer: HubAnswer) -> bool:
+        """Drain while the hub wants it; True if the hub shall learn of a change."""
+        workload = self._workload
+        if answer.is_drained == workload.is_drained:
+            return False
+        workload.is_drained = answer.is_drained
+        if answer.is_drained:
+            structlog.get_logger().info(log.NODE_DRAINED, reason="the hub drains it")
+        else:
+            structlog.get_logger().info(log.NODE_UNDRAINED, reason="it works again")
+        return True
+
     async def _facts(self) -> Facts:
         """Gather a snapshot; the hub's addresses are looked up meanwhile."""
-        ollama, gpus, _ = await asyncio.gather(
-            self._ollama.look(), self._gpus.measure(), self._hub.refresh()
+        ollama, gpus, space, _ = await asyncio.gather(
+            self._ollama.look(),
+            self._gpus.measure(),
+            self._space.measure(),
+            self._hub.refresh(),
         )
         self._seq += 1
         ipv4, ipv6 = (
@@ -209,8 +231,10 @@ class _Node:
             gpus=gpus,
             ollama=ollama,
             slots=self._settings.slots,
-            in_flight=self._executor.in_flight,
-            is_draining=self._executor.is_draining,
+            in_flight=self._workload.in_flight,
+            is_draining=self._workload.is_draining,
+            labels=dict(self._settings.labels.wanted),
+            disk_free=space,
         )
 
 

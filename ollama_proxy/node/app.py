@@ -8,6 +8,7 @@ from ollama_proxy import __version__
 from ollama_proxy.node.execute import Executor
 from ollama_proxy.node.hub_addresses import HubAddresses, is_loopback, shown_peer
 from ollama_proxy.node.refusals import refuse
+from ollama_proxy.node.workload import Workload
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -15,8 +16,11 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class NodeApp:
     """Serves ``POST /execute`` to the hub, and ``GET /healthz`` to this machine too."""
 
-    def __init__(self, node_id: str, hub: HubAddresses, executor: Executor) -> None:
-        self._node_id, self._hub, self._executor = node_id, hub, executor
+    def __init__(
+        self, node_id: str, hub: HubAddresses, executor: Executor, workload: Workload
+    ) -> None:
+        self._node_id, self._hub = node_id, hub
+        self._executor, self._workload = executor, workload
 
     def admits(self, peer: str) -> bool:
         """Tell whether a peer may speak at all: the hub, or this machine."""
@@ -58,9 +62,9 @@ class NodeApp:
         """Tell that the agent works; what it does not say is whether Ollama does."""
         return web.json_response(
             {
-                "status": "draining" if self._executor.is_draining else "ok",
+                "status": "draining" if self._workload.is_draining else "ok",
                 "node_id": self._node_id,
                 "version": __version__,
-                "in_flight": self._executor.in_flight,
+                "in_flight": self._workload.in_flight,
             }
         )

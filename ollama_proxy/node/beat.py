@@ -1,12 +1,13 @@
 """Compose a beat: the keys of the former agent, and ours under one of their own."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from ollama_proxy import __version__
+from ollama_proxy.node.listed_models import bounded
 from ollama_proxy.node.local_ollama import OllamaState
 from ollama_proxy.node.machine import Gpu, Load
 
@@ -16,7 +17,8 @@ class Facts:
     """Holds a whole snapshot of a node.
 
     ``seq`` counts the beats of one process, ``boot_id`` names the process. ``slots``:
-    how many requests Ollama works on at a time, if a setting says so.
+    how many requests Ollama works on at a time, if a setting says so. ``disk_free``:
+    bytes that models may still take, if that is known.
     """
 
     node_id: str
@@ -32,6 +34,8 @@ class Facts:
     slots: int | None
     in_flight: int
     is_draining: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
+    disk_free: int | None = None
 
 
 def former_beat(facts: Facts) -> dict[str, Any]:
@@ -61,12 +65,14 @@ def whole_beat(facts: Facts) -> dict[str, Any]:
             "scheme": "http",
             "version": __version__,
             "ollama": ollama.version,
-            "models": [msgspec.to_builtins(one) for one in ollama.models],
+            "models": bounded(ollama.models),
             "loaded": [msgspec.to_builtins(one) for one in ollama.loaded],
             "slots": facts.slots,
             "in_flight": facts.in_flight,
             "gpus": [gpu.told() for gpu in facts.gpus],
             "draining": facts.is_draining,
             "fault": ollama.fault,
+            "labels": facts.labels,
+            "disk_free": facts.disk_free,
         }
     }

@@ -1,8 +1,6 @@
 """Carry out ``POST /execute``: a generation of the machine's Ollama, as it comes."""
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 
 from aiohttp import web
 
@@ -11,52 +9,38 @@ from ollama_proxy.node.execute_body import BodyError, BodyReader, Job, parse_job
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.ready_body import ollama_request
 from ollama_proxy.node.refusals import refusal_body, refuse
+from ollama_proxy.node.workload import Workload
 from ollama_proxy.upstream.client import Answer, UpstreamClient
 from ollama_proxy.upstream.endpoint import Upstream
 
-_MOST = 512
 _LOAD_S = 300.0
 _LINES = "application/x-ndjson"
 
 
 class Executor:
-    """Relays generations byte for byte, no faster than the hub reads them.
-
-    ``in_flight``: how many go on. ``is_draining``: new ones are refused.
-    """
+    """Relays generations byte for byte, no faster than the hub reads them."""
 
     def __init__(
         self,
         client: UpstreamClient,
         ollama: LocalOllama,
+        workload: Workload,
         url: str,
         *,
         first_byte_s: float,
         bodies: BodyReader | None = None,
     ) -> None:
-        self._client, self._ollama = client, ollama
+        self._client, self._ollama, self._workload = client, ollama, workload
         self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
         self._url = url
         self._first_byte_s = first_byte_s
         self._bodies = bodies or BodyReader()
-        self.in_flight = 0
-        self.is_draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Wait until no generation goes on."""
-        await self._idle.wait()
 
     async def execute(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        if self.is_draining:
-            message = "this agent is ending and takes no new work; ask another node"
-            return refuse(503, message)
-        if self.in_flight >= _MOST:
-            message = f"this agent has {_MOST} requests, its most; ask again soon"
-            return refuse(503, message, {"Retry-After": "1"})
-        with self._counted():
+        if (refusal := self._workload.refusal()) is not None:
+            return refusal
+        with self._workload.counted():
             try:
                 body = await self._bodies.read(request)
                 try:
@@ -65,17 +49,6 @@ class Executor:
                     self._bodies.release(body)
             except BodyError as error:
                 return refuse(error.status, str(error))
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if self.in_flight == 0:
-                self._idle.set()
 
     async def _generate(self, request: web.Request, job: Job) -> web.StreamResponse:
         """Ask Ollama; the body goes on as it was received."""

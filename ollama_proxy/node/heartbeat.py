@@ -10,18 +10,25 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.retry import GrowingPause
 from ollama_proxy.node.beat import Facts
+from ollama_proxy.node.hub_answer import HubAnswer
 from ollama_proxy.node.hub_client import HubAwayError, HubClient, HubRefusedError
 
 _FIRST_PAUSE_S = 2.0
 _LONGEST_SLEEP_S = 5.0
 _JITTER = 0.1
+_LEAST_S = 1.0
+_DRAINED_S = 5.0
 
 
 class Heartbeat:
     """Sends a beat every interval, varied by a tenth; one at once when asked to.
 
     A hub that is away gets the next one after 2 s, then 4 s, at most one interval: it
-    knows this node again at most one interval after it is back.
+    knows this node again at most one interval after it is back. The hub may set the
+    time to the next beat. While it drains this node, that is at most 5 s: it soon
+    learns that the node works again.
+
+    ``on_answer`` gets each answer of the hub, and tells whether a beat goes at once.
     """
 
     def __init__(
@@ -32,12 +39,15 @@ class Heartbeat:
         interval_s: float,
         clock: Clock,
         rng: random.Random,
+        on_answer: Callable[[HubAnswer], bool] = lambda _: False,
     ) -> None:
-        self._hub, self._gather = hub, gather
+        self._hub, self._gather, self._on_answer = hub, gather, on_answer
         self._interval_s, self._clock, self._rng = interval_s, clock, rng
         self._away = GrowingPause(min(_FIRST_PAUSE_S, interval_s), interval_s, rng=rng)
         self._failed = 0
         self._trouble = ""
+        self._answer = HubAnswer()
+        self._is_urgent = False
         self._ollama_fault = ""
         self._log = structlog.get_logger()
 
@@ -56,8 +66,9 @@ class Heartbeat:
         """Send one beat; log what the hub makes of it, if that has changed."""
         facts = await self._gather()
         self._note_ollama(facts.ollama.fault)
+        self._is_urgent = False
         try:
-            await self._hub.tell(facts)
+            answer = await self._hub.tell(facts)
         except HubAwayError as error:
             self._failed += 1
             self._note(log.HUB_AWAY, f"the hub is away ({error})")
@@ -67,12 +78,26 @@ class Heartbeat:
         else:
             self._failed = 0
             self._note(log.HUB_TOLD, "")
+            self._heed(answer)
 
     def pause_s(self) -> float:
         """Return how long to wait for the next beat."""
         if self._failed:
             return min(self._away.after(self._failed), self._interval_s)
-        return self._interval_s * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
+        if self._is_urgent:
+            return _LEAST_S
+        told_s = self._answer.next_beat_s
+        length_s = self._interval_s if told_s is None else told_s
+        if self._answer.is_drained:
+            length_s = min(length_s, _DRAINED_S)
+        return length_s * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def _heed(self, answer: HubAnswer) -> None:
+        """Keep what the hub answers; log its message if that has changed."""
+        before, self._answer = self._answer, answer
+        if answer.message and answer.message != before.message:
+            self._log.warning(log.HUB_MESSAGE, reason=answer.message)
+        self._is_urgent = self._on_answer(answer)
 
     async def _sleep(self, length_s: float) -> None:
         """Wait by a clock that no date changes, and that counts a machine's sleep."""

@@ -5,11 +5,14 @@ import json
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from ollama_proxy.node.beat import Facts, former_beat, whole_beat
+from ollama_proxy.node.hub_answer import HubAnswer, on_one_line, read_answer
 
-_LONGEST_ANSWER = 64 * 1024
-_LONGEST_QUOTE = 300
+_LONGEST_ANSWER = 512 * 1024
+_CONFLICT = 409
+_HEADERS = {"Content-Type": "application/json"}
 _STRICT = frozenset({400, 422})
 _TRY_ALL_EVERY = 20
 
@@ -35,11 +38,14 @@ class HubClient:
         self._limit_s = limit_s
         self._former_left = 0
 
-    async def tell(self, facts: Facts) -> None:
-        """Send a beat. Raises `HubAwayError` or `HubRefusedError`."""
+    async def tell(self, facts: Facts) -> HubAnswer:
+        """Send a beat; return what the hub answers.
+
+        Raises `HubAwayError` or `HubRefusedError`.
+        """
         try:
             async with asyncio.timeout(self._limit_s):
-                await self._tell(facts)
+                return await self._tell(facts)
         except TimeoutError as error:
             raise HubAwayError(f"no answer within {self._limit_s:g} s") from error
         except aiohttp.ClientConnectorError as error:
@@ -47,33 +53,40 @@ class HubClient:
         except (aiohttp.ClientError, OSError) as error:
             raise HubAwayError(str(error) or type(error).__name__) from error
 
-    async def _tell(self, facts: Facts) -> None:
+    async def _tell(self, facts: Facts) -> HubAnswer:
         left = self._former_left
         if left == 0:
             status, text = await self._post(whole_beat(facts))
             if status not in _STRICT:
-                _judge(status, text)
-                return
+                return _judged(status, text)
             left = _TRY_ALL_EVERY
         status, text = await self._post(former_beat(facts))
-        _judge(status, text)
+        answer = _judged(status, text)
         self._former_left = left - 1
+        return answer
 
     async def _post(self, beat: dict[str, Any]) -> tuple[int, str]:
-        """Send one body; return status and answer, of which 64 KiB are read."""
+        """Send one body; return status and answer, of which 512 KiB are read."""
+        data = msgspec.json.encode(beat)
         async with self._session.post(
-            self._url, json=beat, allow_redirects=False
+            self._url, data=data, headers=_HEADERS, allow_redirects=False
         ) as answer:
-            read = await answer.content.read(_LONGEST_ANSWER)
+            read = bytearray()
+            async for piece in answer.content.iter_any():
+                read += piece[: _LONGEST_ANSWER - len(read)]
+                if len(read) == _LONGEST_ANSWER:
+                    break
             return answer.status, read.decode(errors="replace")
 
 
-def _judge(status: int, text: str) -> None:
+def _judged(status: int, text: str) -> HubAnswer:
     if 200 <= status < 300:  # noqa: PLR2004 - OK
-        return
+        return read_answer(text)
     words = f"it answered {status}: {_quoted(text)}"
     if status >= 500:  # noqa: PLR2004 - the server's own faults
         raise HubAwayError(words)
+    if status == _CONFLICT:
+        words = f"another machine has this name; {words}"
     raise HubRefusedError(words)
 
 
@@ -85,5 +98,4 @@ def _quoted(text: str) -> str:
         body = None
     if isinstance(body, dict):
         text = str(body.get("detail") or body.get("error") or text)
-    line = " ".join(text.split())
-    return line[:_LONGEST_QUOTE] or "nothing"
+    return on_one_line(text) or "nothing"

@@ -2,18 +2,22 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.node.listed_models import (
+    MOST_MODELS,
+    LoadedModel,
+    Model,
+    is_name,
+    listed,
+)
 from ollama_proxy.node.ready_body import ollama_request
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.endpoint import Upstream
-
-MOST_MODELS = 1000
-"""How many models a beat names: with 160 bytes each it stays below 256 KiB."""
 
 _LARGEST = 8 << 20
 _LOOK_S = 10.0
@@ -21,25 +25,8 @@ _LOOK_S = 10.0
 T = TypeVar("T")
 
 
-class Model(msgspec.Struct, frozen=True):
-    """Holds a model as ``/api/tags`` lists it."""
-
-    name: str
-    digest: str = ""
-    size: int = 0
-
-
-class LoadedModel(msgspec.Struct, frozen=True):
-    """Holds a model as ``/api/ps`` lists it; sizes in bytes."""
-
-    name: str
-    size: int = 0
-    size_vram: int = 0
-    expires_at: str = ""
-
-
 class _Tags(msgspec.Struct):
-    models: list[Model] | None = None
+    models: list[dict[str, Any]] | None = None
 
 
 class _Ps(msgspec.Struct):
@@ -98,8 +85,10 @@ class LocalOllama:
         running = await self._read("/api/ps", _Ps)
         version = await self._read("/api/version", _Version)
         return OllamaState(
-            tuple((tags.models or [])[:MOST_MODELS]),
-            tuple((running.models or [])[:MOST_MODELS]),
+            listed(tags.models or []),
+            tuple(one for one in running.models or [] if is_name(one.name))[
+                :MOST_MODELS
+            ],
             version.version or None,
         )
 

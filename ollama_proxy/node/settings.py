@@ -18,10 +18,13 @@ from ollama_proxy.base.environment import expanded, state_folder, without_quotes
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import Duration, environment_names, setting
 from ollama_proxy.base.parsers import parse_log_level, parse_url
+from ollama_proxy.core.nodes.labels import Labels, parse_labels
 from ollama_proxy.core.nodes.node_id import check_node_id
 
 _LEVELS = ("debug", "info", "warning", "error")
 _INVALID = "Value error, "
+_USUAL_MODELS = (Path("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models"))
+"""Where Ollama keeps models: started by a person, and by its own installer."""
 
 
 def _check_url(text: str) -> str:
@@ -93,6 +96,18 @@ class NodeSettings(BaseModel):
         text="how many requests Ollama works on at a time: write what Ollama has",
         shown="–",
     )
+    labels: Annotated[Labels, BeforeValidator(parse_labels)] = setting(
+        Labels(),
+        "NODE_LABELS",
+        text="what a hub may choose among nodes by: `gpu=a100,site=home`",
+        shown="–",
+    )
+    models_dirs: tuple[Path, ...] = setting(
+        (),
+        "OLLAMA_MODELS",
+        text="the folder with the models of Ollama, whose free space the hub learns",
+        shown="where Ollama keeps them by default",
+    )
     log_level: Annotated[
         str, BeforeValidator(parse_log_level), AfterValidator(_check_level)
     ] = setting(
@@ -112,6 +127,11 @@ class NodeSettings(BaseModel):
     def beat_url(self) -> str:
         """Return where beats go."""
         return f"{self.server_url}/nodes/heartbeat"
+
+    @property
+    def has_ollama_here(self) -> bool:
+        """Tell whether its Ollama is on this machine, as far as the URL says."""
+        return URL(self.ollama_base_url).host in {"localhost", "127.0.0.1", "::1"}
 
     @property
     def hub(self) -> tuple[str, int]:
@@ -140,12 +160,14 @@ def read_node_settings(environment: Mapping[str, str]) -> NodeSettings:
     given: dict[str, object] = {
         name: env[variable] for name, variable in names.items() if env.get(variable)
     }
+    if models := given.get("models_dirs"):
+        given["models_dirs"] = (expanded(Path(str(models)), env),)
     folder = given.get("state_dir")
     given["state_dir"] = (
         expanded(Path(str(folder)), env) if folder else state_folder(env)
     )
     try:
-        return NodeSettings.model_validate(given)
+        settings = NodeSettings.model_validate(given)
     except ValidationError as error:
         raise SettingsError(
             [
@@ -153,3 +175,8 @@ def read_node_settings(environment: Mapping[str, str]) -> NodeSettings:
                 for fault in error.errors(include_url=False)
             ]
         ) from None
+    # An Ollama elsewhere has its models elsewhere.
+    if settings.models_dirs or not settings.has_ollama_here:
+        return settings
+    usual = tuple(expanded(path, env) for path in _USUAL_MODELS)
+    return settings.model_copy(update={"models_dirs": usual})

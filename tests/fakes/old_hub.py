@@ -24,13 +24,15 @@ class OldHub:
 
     Its faults: ``has_strict_keys`` (422 for a key that it does not know, in FastAPI's
     shape), ``slow_s`` (before it answers a beat), ``is_failing`` (500 to each beat).
-    One that is away, or restarts, is `away` and `back`.
+    One that is away, or restarts, is `away` and `back`. ``answer`` is what it answers
+    to a beat; a newer hub says more there.
     """
 
     has_strict_keys: bool = False
     slow_s: float = 0.0
     is_failing: bool = False
     port: int = 0
+    answer: dict[str, Any] = field(default_factory=lambda: {"status": "ok"})
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     beats: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +88,7 @@ class OldHub:
         self.nodes[beat["node_id"]] = beat | {"active_jobs": 0}
         self.beats.append(beat)
         self._told.set()
-        return web.json_response({"status": "ok"})
+        return web.json_response(self.answer)
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

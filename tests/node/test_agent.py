@@ -16,7 +16,7 @@ from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 from ollama_proxy.simulator.state import Simulator
 from tests.fakes.old_hub import OldHub, old_hub, run_job
 from tests.fakes.ollama import real_ollama
-from tests.node.agents import RunningAgent, running_agent
+from tests.node.agents import RunningAgent, post, running_agent
 from tests.ports import held_port
 
 MODEL = os.environ.get("REAL_OLLAMA_MODEL", "")
@@ -44,6 +44,8 @@ async def agent(
         SERVER_URL=hub.url,
         OLLAMA_BASE_URL=simulator[0],
         OLLAMA_NUM_PARALLEL="2",
+        OLLAMA_MODELS=str(tmp_path),
+        NODE_LABELS="gpu=a100",
     ) as agent:
         yield agent
 
@@ -81,7 +83,9 @@ async def test_a_beat_has_our_keys_in_one_of_their_own(
     assert later["boot_id"] == first["boot_id"]
     assert later["seq"] > first["seq"] == 1
     assert (first["scheme"], first["slots"], first["in_flight"]) == ("http", 2, 0)
-    assert first["models"][0].keys() == {"name", "digest", "size"}
+    assert {"name", "model", "digest", "size", "details"} <= first["models"][0].keys()
+    assert first["labels"] == {"gpu": "a100"}
+    assert first["disk_free"] > 0
     assert later["loaded"][0].keys() == {"name", "size", "size_vram", "expires_at"}
     assert first["draining"] is False
     assert first["fault"] == ""
@@ -213,6 +217,27 @@ async def test_a_signal_tells_the_hub_and_lets_a_stream_end(
     assert last["agent"]["draining"] is True
     assert last["models"] == []  # so no former hub chooses it
     assert (await run_job(hub, model="tiny:latest", prompt="hi"))[0] == 503
+
+
+async def test_a_node_rests_while_the_hub_drains_it(
+    agent: RunningAgent, hub: OldHub
+) -> None:
+    await hub.until()
+    hub.answer = {"status": "ok", "drain": True, "next_beat_s": 1}
+    async with asyncio.timeout(20):
+        while not (resting := hub.beats[-1])["agent"]["draining"]:
+            await asyncio.sleep(0.01)
+    job = json.dumps({"model": "tiny", "prompt": "hi", "stream": False}).encode()
+    refused = (await post(f"{agent.url}/execute", job))[0]
+    hub.answer = {"status": "ok"}
+    async with asyncio.timeout(20):
+        while hub.beats[-1]["agent"]["draining"]:
+            await asyncio.sleep(0.01)
+    taken = (await post(f"{agent.url}/execute", job))[0]
+
+    assert resting["models"] == []
+    assert len(resting["agent"]["models"]) == 2
+    assert (refused, taken) == (503, 200)
 
 
 async def test_a_client_that_leaves_ends_the_generation(

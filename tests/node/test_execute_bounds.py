@@ -11,7 +11,9 @@ from pytest_aiohttp.plugin import AiohttpServer
 
 from ollama_proxy.node.execute import Executor
 from ollama_proxy.node.execute_body import BodyReader
-from ollama_proxy.node.local_ollama import LoadedModel, LocalOllama, OllamaState
+from ollama_proxy.node.listed_models import LoadedModel
+from ollama_proxy.node.local_ollama import LocalOllama, OllamaState
+from ollama_proxy.node.workload import MOST_REQUESTS, Workload
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 from tests.node.agents import post
@@ -37,7 +39,7 @@ async def executing(
     slow_s: float = 0.0,
     loaded: tuple[str, ...] = (),
     bodies: BodyReader | None = None,
-) -> AsyncIterator[tuple[str, Executor]]:
+) -> AsyncIterator[tuple[str, Workload]]:
     """Serve ``/execute`` with 0.1 s to the first byte; yield its URL."""
     behind = web.Application()
     behind.router.add_post("/api/generate", SlowOllama(slow_s).generate)
@@ -46,12 +48,13 @@ async def executing(
     client = UpstreamClient(LoopMark("gpu-1"))
     ollama = LocalOllama(client, url)
     ollama.state = OllamaState(loaded=tuple(LoadedModel(name) for name in loaded))
-    executor = Executor(client, ollama, url, first_byte_s=0.1, bodies=bodies)
+    workload = Workload()
+    executor = Executor(client, ollama, workload, url, first_byte_s=0.1, bodies=bodies)
     app = web.Application()
     app.router.add_post("/execute", executor.execute)
     before = await aiohttp_server(app, shutdown_timeout=0.1)
     try:
-        yield str(before.make_url("/execute")), executor
+        yield str(before.make_url("/execute")), workload
     finally:
         await client.aclose()
 
@@ -84,11 +87,11 @@ async def test_bodies_are_held_no_longer_than_their_jobs(
     aiohttp_server: AiohttpServer, body: bytes
 ) -> None:
     bodies = BodyReader(largest=100, most_held=len(JOB))
-    async with executing(aiohttp_server, bodies=bodies) as (url, executor):
+    async with executing(aiohttp_server, bodies=bodies) as (url, workload):
         statuses = {(await post(url, body))[0] for _ in range(4)}
 
     assert statuses == {200 if body is JOB else 400}
-    assert executor.in_flight == 0
+    assert workload.in_flight == 0
 
 
 async def test_jobs_beyond_what_is_held_are_refused_and_those_given_up_leave_room(
@@ -107,12 +110,21 @@ async def test_jobs_beyond_what_is_held_are_refused_and_those_given_up_leave_roo
         assert (await post(url, JOB))[0] == 200
 
 
-async def test_an_agent_that_ends_takes_no_new_job(
-    aiohttp_server: AiohttpServer,
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"is_ending": True}, "this agent is ending"),
+        ({"is_drained": True}, "the hub drains this node"),
+        ({"in_flight": MOST_REQUESTS}, "this agent has 512 requests"),
+    ],
+)
+async def test_a_node_that_takes_no_work_says_why(
+    aiohttp_server: AiohttpServer, change: dict[str, int], words: str
 ) -> None:
-    async with executing(aiohttp_server) as (url, executor):
-        executor.is_draining = True
+    async with executing(aiohttp_server) as (url, workload):
+        for name, value in change.items():
+            setattr(workload, name, value)
         status, body = await post(url, JOB)
 
     assert status == 503
-    assert json.loads(body)["error"].startswith("this agent is ending")
+    assert json.loads(body)["error"].startswith(words)

@@ -1,6 +1,8 @@
 """What a hub answers to a beat, and what the agent makes of it."""
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
@@ -8,11 +10,12 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpServer
 
+from ollama_proxy.node.hub_answer import HubAnswer, read_answer
 from ollama_proxy.node.hub_client import HubAwayError, HubClient, HubRefusedError
 from tests.node.test_heartbeat import FACTS
 from tests.ports import held_port
 
-Answer = Callable[[web.Request], Awaitable[web.Response]]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Hub = Callable[[Answer], Awaitable[HubClient]]
 
 
@@ -51,10 +54,11 @@ async def test_a_refusal_is_quoted_on_one_short_line(
     with pytest.raises(HubRefusedError) as caught:
         await (await hub(refuse)).tell(FACTS)
 
-    told = str(caught.value)
-    assert told.startswith(f"it answered 409: {quoted}")
-    assert len(told) < 400
-    assert "\n" not in told
+    words = str(caught.value)
+    taken = "another machine has this name; it answered 409:"
+    assert words.startswith(f"{taken} {quoted}")
+    assert len(words) < 400
+    assert "\n" not in words
 
 
 async def test_a_hub_that_fails_is_away(hub: Hub) -> None:
@@ -105,3 +109,71 @@ async def test_a_hub_that_takes_no_shape_has_refused(hub: Hub) -> None:
     for _ in range(2):
         with pytest.raises(HubRefusedError, match="it answered 422: no"):
             await client.tell(FACTS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"status": "ok"}',
+        "",
+        "ok",
+        "[1, 2]",
+        "null",
+        '{"next_beat_s": "soon", "drain": 1, "message": 7, "wanted_models": {"a": 1}}',
+        '{"next_beat_s": NaN, "wanted_models": [7, "", "a\\nb", null]}',
+        '{"next_beat_s": true}',
+        "[" * 50_000,
+        "\x00",
+    ],
+    ids=str,
+)
+async def test_a_hub_may_answer_in_any_shape(hub: Hub, body: str) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    assert await (await hub(answer)).tell(FACTS) == HubAnswer()
+
+
+async def test_an_answer_that_comes_in_parts_is_read_whole(hub: Hub) -> None:
+    body = {
+        "status": "ok",
+        "accepted": 1,
+        "next_beat_s": 12.5,
+        "wanted_models": [f"model{number}" for number in range(2000)],
+        "drain": True,
+        "message": "an update\x1b[2J\n is there",
+    }
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        data = json.dumps(body).encode()
+        for at in range(0, len(data), 10_000):
+            await response.write(data[at : at + 10_000])
+            await asyncio.sleep(0.001)
+        return response
+
+    read = await (await hub(answer)).tell(FACTS)
+
+    assert (read.next_beat_s, read.is_drained) == (12.5, True)
+    assert read.message == r"an update\x1b[2J is there"
+    assert len(read.wanted) == 1000
+
+
+@pytest.mark.parametrize(
+    ("said", "obeyed"), [("0", 1.0), ("-5", 1.0), ("1e9", 3600.0), ("1" * 400, None)]
+)
+def test_the_time_to_the_next_beat_has_bounds(said: str, obeyed: float | None) -> None:
+    assert read_answer(f'{{"next_beat_s": {said}}}').next_beat_s == obeyed
+
+
+async def test_an_endless_answer_is_cut(hub: Hub) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b" " * 65536)
+        return response
+
+    assert await (await hub(endless)).tell(FACTS) == HubAnswer()

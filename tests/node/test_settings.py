@@ -23,6 +23,11 @@ def test_the_defaults_are_those_of_the_former_agent() -> None:
         "heartbeat_interval": 30.0,
         "node_request_timeout": 120.0,
         "slots": None,
+        "labels": {"wanted": ()},
+        "models_dirs": (
+            Path("/home/me/.ollama/models"),
+            Path("/usr/share/ollama/.ollama/models"),
+        ),
         "log_level": "info",
         "state_dir": Path("/home/me/.local/state/ollama-proxy"),
     }
@@ -37,6 +42,7 @@ def test_every_fault_is_named_with_its_variable() -> None:
                 "NODE_PORT": "eighty",
                 "HEARTBEAT_INTERVAL": "0",
                 "OLLAMA_BASE_URL": "http://me:word@host",
+                "NODE_LABELS": "gpu",
                 "LOG_LEVEL": "loud",
             }
         )
@@ -44,7 +50,7 @@ def test_every_fault_is_named_with_its_variable() -> None:
     told = "\n".join(caught.value.faults)
     assert [line.partition(":")[0] for line in caught.value.faults] == [
         *("SERVER_URL", "NODE_ID", "NODE_PORT", "OLLAMA_BASE_URL"),
-        *("HEARTBEAT_INTERVAL", "LOG_LEVEL"),
+        *("HEARTBEAT_INTERVAL", "NODE_LABELS", "LOG_LEVEL"),
     ]
     assert "word" not in told
 
@@ -62,6 +68,25 @@ def test_a_path_before_the_hub_stays() -> None:
 
     assert settings.beat_url == "https://a.example/hub/nodes/heartbeat"
     assert settings.hub == ("a.example", 443)
+
+
+def test_labels_are_a_list_and_a_folder_may_begin_at_home() -> None:
+    settings = read_node_settings(
+        {
+            "HOME": "/home/me",
+            "NODE_LABELS": "gpu=a100, site=home",
+            "OLLAMA_MODELS": "~/models",
+        }
+    )
+
+    assert dict(settings.labels.wanted) == {"gpu": "a100", "site": "home"}
+    assert settings.models_dirs == (Path("/home/me/models"),)
+
+
+def test_the_models_of_an_ollama_elsewhere_are_not_looked_for_here() -> None:
+    settings = read_node_settings({"OLLAMA_BASE_URL": "http://192.0.2.7:11434"})
+
+    assert settings.models_dirs == ()
 
 
 def test_the_page_lists_every_setting_as_it_is() -> None:
