@@ -115,11 +115,10 @@ def _checked_entry(entry: bytes) -> tuple[str, bytes]:
         raise BeatModelsError(
             f"'agent.models' has an entry that /api/tags would not list ({error})"
         ) from None
-    full = full_name(read.name)
+    whole: dict[str, Any] = msgspec.json.decode(entry)
     if not read.model:
-        whole = msgspec.json.decode(entry) | {"model": read.name}
-        entry = msgspec.json.encode(whole)
-    return full, entry
+        whole["model"] = read.name
+    return full_name(read.name), msgspec.json.encode(whole)  # the one way to write it
 
 
 def full_name(name: str) -> str:

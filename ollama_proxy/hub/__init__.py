@@ -1,0 +1,1 @@
+"""Know the machines that register themselves, and how they are reached."""
