@@ -19,6 +19,7 @@ from ollama_proxy.core.restore_plan import StickyModel
 from ollama_proxy.store.claim import Claim, check_claims, unnamed_slots
 from ollama_proxy.store.memory_commitments import MemoryCommitments
 from ollama_proxy.store.memory_node_keys import MemoryNodeKeys
+from ollama_proxy.store.memory_nodes import MemoryNodes
 from ollama_proxy.store.memory_usage import MemoryUsage
 from ollama_proxy.store.ports import JOURNAL_LINES, PLACES, REMEMBERED
 
@@ -101,7 +102,7 @@ def _copied(lessons: Lessons) -> Lessons:
     return msgspec.msgpack.decode(msgspec.msgpack.encode(lessons), type=Lessons)
 
 
-class MemoryStore(MemoryNodeKeys, MemoryUsage, MemoryCommitments):
+class MemoryStore(MemoryNodeKeys, MemoryNodes, MemoryUsage, MemoryCommitments):
     """Holds the state of one deployment, by all ports of `ollama_proxy.store.ports`."""
 
     def __init__(self, *, journal_lines: int = JOURNAL_LINES) -> None:

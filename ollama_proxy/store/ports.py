@@ -15,6 +15,7 @@ from ollama_proxy.core.access.usage import UsageField, UsageRow
 from ollama_proxy.core.lifecycle.journal import Transition
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.nodes.node_keys import JoinToken, NodeKey, NodeKeyId
+from ollama_proxy.core.nodes.remembered import RememberedNode
 from ollama_proxy.core.ollama.catalog import Snapshot
 from ollama_proxy.core.ollama.lessons import Lessons
 from ollama_proxy.core.ports import (
@@ -42,6 +43,7 @@ __all__ = [
     "MarkStore",
     "ModelStore",
     "NodeKeyStore",
+    "NodeStore",
     "NoteStore",
     "Ownership",
     "Place",
@@ -156,6 +158,18 @@ class NodeKeyStore(Protocol):
 
     def was_node_key_made(self) -> bool:
         """Tell whether there ever was a key of a node."""
+
+
+class NodeStore(Protocol):
+    """Keeps what lasts of the nodes of the hub."""
+
+    def remembered_nodes(self) -> list[RememberedNode]:
+        """Return every node, by name."""
+
+    def put_nodes(
+        self, nodes: Collection[RememberedNode], forgotten: Collection[str] = ()
+    ) -> None:
+        """Write nodes and forget others, all or nothing. Raises `StoreError`."""
 
 
 class CatalogStore(Protocol):
@@ -292,6 +306,7 @@ class Store(
     AuditStore,
     KeyStore,
     NodeKeyStore,
+    NodeStore,
     UsageStore,
     ModelStore,
     Places,

@@ -105,6 +105,7 @@ MIGRATIONS: Final = (
     CREATE TABLE node_key (id TEXT PRIMARY KEY, key BLOB NOT NULL);
     CREATE TABLE join_token (id TEXT PRIMARY KEY, token BLOB NOT NULL);
     """,
+    "CREATE TABLE node (id TEXT PRIMARY KEY, node BLOB NOT NULL);",
 )
 """One script per version of the schema; the position is the version before it."""
 

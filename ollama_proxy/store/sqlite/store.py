@@ -2,9 +2,9 @@
 
 It holds the owner id, the record of every slot (the intended and known state of its
 instance), a journal of transitions, the catalogues, durations of launches, the models
-that clients added, the keys of clients and nodes, what clients used, and the audit.
-Writes are synchronous and few. A record is on disk before its cloud is called; if the
-write fails, the call is not made.
+that clients added, the keys of clients and nodes, what clients used, the nodes of the
+hub, and the audit. Writes are synchronous and few. A record is on disk before its cloud
+is called; if the write fails, the call is not made.
 """
 
 from pathlib import Path
@@ -19,6 +19,7 @@ from ollama_proxy.store.sqlite.keys import SqliteKeys
 from ollama_proxy.store.sqlite.mending import mend
 from ollama_proxy.store.sqlite.models import SqliteModels
 from ollama_proxy.store.sqlite.node_keys import SqliteNodeKeys
+from ollama_proxy.store.sqlite.nodes import SqliteNodes
 from ollama_proxy.store.sqlite.notes import SqliteNotes
 from ollama_proxy.store.sqlite.ownership import SqliteOwnership
 from ollama_proxy.store.sqlite.places import SqlitePlaces
@@ -35,6 +36,7 @@ class SqliteStore(
     SqliteNotes,
     SqliteKeys,
     SqliteNodeKeys,
+    SqliteNodes,
     SqliteAudit,
     SqliteUsage,
     SqliteCommitments,
