@@ -17,7 +17,12 @@ from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.core.ollama.answer_end import EndCheck, check_of
 from ollama_proxy.upstream.connection import Connection
-from ollama_proxy.upstream.connection_pool import ConnectionKey, ConnectionPool
+from ollama_proxy.upstream.connection_pool import (
+    ConnectionKey,
+    ConnectionPool,
+    Dial,
+    dial_nothing,
+)
 from ollama_proxy.upstream.endpoint import Upstream, credentials, is_gateway_response
 from ollama_proxy.upstream.loop_mark import LoopMark
 from ollama_proxy.upstream.request import UpstreamRequest
@@ -154,13 +159,19 @@ class UpstreamClient:
     """Sends requests to instances.
 
     A body that can't be sent twice gets a new connection, since a reused one may turn
-    out to be closed after a part was sent.
+    out to be closed after a part was sent. ``dial``: takes tunnels of nodes into use.
     """
 
-    def __init__(self, mark: LoopMark, timing: Timing = STANDARD) -> None:
+    def __init__(
+        self,
+        mark: LoopMark,
+        timing: Timing = STANDARD,
+        *,
+        dial: Dial = dial_nothing,
+    ) -> None:
         self._mark_line = mark.line
         self._timing = timing
-        self._connector = ConnectionPool(stale_s=timing.stale_s)
+        self._connector = ConnectionPool(stale_s=timing.stale_s, dial=dial)
         self.forget = self._connector.forget
         self.aclose = self._connector.aclose
 

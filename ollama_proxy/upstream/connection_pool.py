@@ -10,6 +10,7 @@ import functools
 import ipaddress
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -30,12 +31,25 @@ _AddressInfo = aiohappyeyeballs.AddrInfoType
 
 
 class ConnectionKey(NamedTuple):
-    """Identifies a peer: where to connect, and the authorities trusted there."""
+    """Identifies a peer: where to connect, and the authorities trusted there.
+
+    ``tunnel``: the node that connects to us instead.
+    """
 
     host: str
     port: int
     server_name: str | None
     context: ssl.SSLContext | None
+    tunnel: str = ""
+
+
+Dial = Callable[[str, Connection], Awaitable[None]]
+"""Attaches a connection to a tunnel of a node; raises `OSError` if it has none."""
+
+
+async def dial_nothing(node_id: str, _connection: Connection) -> None:
+    """Refuse: nothing here takes tunnels."""
+    raise ConnectionRefusedError(f"no tunnel of {node_id!r} ends here")
 
 
 class ConnectionPool:
@@ -47,8 +61,10 @@ class ConnectionPool:
         kept_for_s: float = 15.0,
         kept_most: int = 256,
         stale_s: float = STANDARD.stale_s,
+        dial: Dial = dial_nothing,
     ) -> None:
         self._stale_s = stale_s
+        self._dial = dial
         self._kept_for_s = kept_for_s
         self._kept_most = kept_most
         self._idle: dict[ConnectionKey, dict[Connection, None]] = {}
@@ -91,7 +107,10 @@ class ConnectionPool:
         else:
             context = None
         server_name = link.server_name if link is not None else None
-        return ConnectionKey(url.raw_host or "", url.port or 80, server_name, context)
+        tunnel = link.tunnel if link is not None else ""
+        return ConnectionKey(
+            url.raw_host or "", url.port or 80, server_name, context, tunnel
+        )
 
     def _system_context(self) -> ssl.SSLContext:
         """Return the TLS context with the system's authorities; it is slow to load."""
@@ -102,8 +121,10 @@ class ConnectionPool:
     async def connect(self, address: ConnectionKey, *, fresh: bool) -> Connection:
         """Return a connection: an idle one if there is, unless it must be ``fresh``.
 
-        Raises `OSError` if none can be opened.
+        Raises `OSError` if none can be opened. One through a tunnel is always new.
         """
+        if address.tunnel:
+            return await self._through_tunnel(address)
         while not fresh and (kept := self._idle.get(address)):
             connection, _ = kept.popitem()
             if connection.is_quiet:
@@ -116,6 +137,13 @@ class ConnectionPool:
             where = f"{address.host}:{address.port}"
             message = f"no connection to {where} in {_CONNECT_TIMEOUT_S:.0f} s"
             raise TimeoutError(message) from error
+
+    async def _through_tunnel(self, address: ConnectionKey) -> Connection:
+        connection = Connection(partial(self._gone, address), self._stale_s)
+        await self._dial(address.tunnel, connection)
+        if connection.is_open:
+            self._open.add(connection)
+        return connection
 
     async def _open_one(self, address: ConnectionKey) -> Connection:
         loop = asyncio.get_running_loop()
@@ -162,6 +190,9 @@ class ConnectionPool:
 
     def keep(self, address: ConnectionKey, connection: Connection) -> None:
         """Keep a connection for another request, if it is worth it."""
+        if address.tunnel:  # each carries one request
+            connection.close()
+            return
         kept = self._idle.get(address, {})
         if connection.generation != self._generation or len(kept) >= self._kept_most:
             connection.close()

@@ -26,6 +26,7 @@ class Link:
       it was made by the gateway.
     - ``is_configured``: the settings name the server, and whether it is a gateway.
     - ``settings``: names of the settings that hold the credentials.
+    - ``tunnel``: the node that opens connections to us, since we can't open one to it.
     """
 
     token: str = field(default="", repr=False)
@@ -35,6 +36,7 @@ class Link:
     is_marked: bool = False
     is_configured: bool = False
     settings: tuple[str, ...] = ()
+    tunnel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.serving.shared_pulls import BufferedBody
 from ollama_proxy.upstream.connection import Connection
 from ollama_proxy.upstream.connection_pool import ConnectionPool
+from ollama_proxy.upstream.endpoint import Link
 from ollama_proxy.upstream.request import PreparedRequest
 from tests.fakes.raw_upstream import raw_upstream, reply
 from tests.upstream.rig import (
@@ -306,3 +307,28 @@ async def test_it_is_told_when_a_request_begins_to_leave() -> None:
 
     assert sent == [""]
     assert not caught.value.arrived
+
+
+async def test_a_connection_through_a_tunnel_is_new_each_time_and_not_kept() -> None:
+    dialled: list[tuple[str, Connection]] = []
+
+    async def dial(node_id: str, connection: Connection) -> None:
+        dialled.append((node_id, connection))
+        connection.connection_made(StillTransport())
+
+    pool = ConnectionPool(dial=dial)
+    key = pool.key_of(Upstream("http://tunnel.invalid", Link(tunnel="gpu-1")))
+    first = await pool.connect(key, fresh=False)
+    pool.keep(key, first)
+    await pool.connect(key, fresh=False)
+
+    assert not first.is_open
+    assert [node_id for node_id, _ in dialled] == ["gpu-1", "gpu-1"]
+
+
+async def test_a_pool_without_tunnels_refuses_to_dial_one() -> None:
+    pool = ConnectionPool()
+    key = pool.key_of(Upstream("http://tunnel.invalid", Link(tunnel="gpu-1")))
+
+    with pytest.raises(ConnectionRefusedError, match="no tunnel of 'gpu-1' ends here"):
+        await pool.connect(key, fresh=False)

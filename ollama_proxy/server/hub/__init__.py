@@ -1,0 +1,1 @@
+"""Serve the routes of the hub to nodes and their owners."""

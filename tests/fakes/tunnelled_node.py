@@ -1,0 +1,98 @@
+"""A hub that takes tunnels, and a node behind NAT with a server to be asked."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from ollama_proxy.base.tasks import scoped_task
+from ollama_proxy.hub.tunnels import Tunnels, tunnel_upstream
+from ollama_proxy.node.tunnel_keeper import TunnelKeeper
+from ollama_proxy.server.hub.tunnel_route import PATH, TunnelRoute
+from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.endpoint import Upstream
+from ollama_proxy.upstream.loop_mark import LoopMark
+from tests.ports import held_port
+
+KEYS = {"key-of-gpu-1": "gpu-1", "key-of-gpu-2": "gpu-2"}
+
+
+@dataclass(slots=True)
+class TunnelHub:
+    """Takes tunnels on a port of its own; ``client`` asks through them."""
+
+    port: int
+    tunnels: Tunnels
+    client: UpstreamClient
+    changed: list[str]
+    runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{PATH}"
+
+    @property
+    def upstream(self) -> Upstream:
+        return tunnel_upstream("gpu-1", "hub-token")
+
+    async def back(self) -> None:
+        app = web.Application()
+        app.router.add_get(PATH, TunnelRoute(self.tunnels, KEYS.get).take)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
+
+    async def away(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
+
+    async def until(self, *, idle: int, of: int | None = None) -> None:
+        """Wait until so many tunnels of gpu-1 are idle, of so many that are open."""
+        wanted = (idle if of is None else of, idle)
+        async with asyncio.timeout(20):
+            while self.tunnels.count("gpu-1") != wanted:
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def tunnel_hub(
+    *, wait_s: float = 5.0, most: int = 66
+) -> AsyncIterator[TunnelHub]:
+    changed: list[str] = []
+    tunnels = Tunnels(changed.append, wait_s=wait_s, most_per_node=most)
+    client = UpstreamClient(LoopMark("owner"), dial=tunnels.dial)
+    hub = TunnelHub(held_port(), tunnels, client, changed)
+    await hub.back()
+    try:
+        yield hub
+    finally:
+        await client.aclose()
+        await hub.away()
+
+
+@contextlib.asynccontextmanager
+async def tunnelled_node(
+    hub: TunnelHub, app: web.Application, *, slots: int = 1, key: str = "key-of-gpu-1"
+) -> AsyncIterator[TunnelKeeper]:
+    """Serve an application through tunnels, and on no port."""
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
+    await runner.setup()
+    assert runner.server is not None
+    async with aiohttp.ClientSession() as session:
+        keeper = TunnelKeeper(
+            session,
+            hub.url,
+            lambda: {"Authorization": f"Bearer {key}"},
+            runner.server,
+            slots=slots,
+            rng=random.Random(1),
+        )
+        try:
+            async with scoped_task(keeper.run(), name="tunnels"):
+                yield keeper
+        finally:
+            await runner.cleanup()
