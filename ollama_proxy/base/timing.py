@@ -51,6 +51,11 @@ class Timing:
     - ``invitation_s``: an instance that does not react to ``Expect: 100-continue``
       within this time does not support it.
 
+    The hub:
+
+    - ``job_line_s``: pause between two empty lines that a job's client gets before its
+      answer; httpx waits 5 s for the next byte by default.
+
     The catalogue:
 
     - ``catalog_ask_s``: limit of one refresh. After a failed one there is a pause of
@@ -104,6 +109,8 @@ class Timing:
 
     stale_s: float = 1.0
     invitation_s: float = 5.0
+
+    job_line_s: float = 4.0
 
     catalog_ask_s: float = 60.0
     catalog_pause_s: float = 1.0

@@ -59,7 +59,7 @@ class PoolServicesBuilder:
         specs = self._shared.settings.pools
         groups = groups_of(specs)
         uploads = next((spec.name for spec in specs if spec.uploads), specs[0].name)
-        pools = PoolMap(groups, uploads)
+        pools = PoolMap(groups, uploads, is_hub=self._shared.settings.hub)
         for spec in specs:
             pools.add(self._build(spec, self._fleet.pools[spec.name], pools))
         return pools

@@ -7,6 +7,7 @@ from pydantic.fields import FieldInfo
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.fields import environment_names
 from ollama_proxy.config.access_settings import AccessSettings
+from ollama_proxy.config.hub_settings import HubSettings
 from ollama_proxy.config.selection import Groups
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.fleet.backend_loader import (
@@ -57,9 +58,9 @@ def every_setting(backends: Backends | None = None) -> dict[str, FieldInfo]:
     """
     plugins = (backends or all_backends()).plugins.values()
     found: dict[str, FieldInfo] = {}
-    access = AccessSettings.model_fields
-    others = {k: v for k, v in Settings.model_fields.items() if k not in access}
-    for name, field in (others | access).items():
+    last = AccessSettings.model_fields | HubSettings.model_fields
+    others = {k: v for k, v in Settings.model_fields.items() if k not in last}
+    for name, field in (others | last).items():
         found[name] = field
         if name == _BEFORE_BACKENDS:
             for plugin in plugins:

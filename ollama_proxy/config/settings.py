@@ -28,6 +28,7 @@ from ollama_proxy.base.parsers import (
     parse_word,
 )
 from ollama_proxy.config.access_settings import AccessSettings
+from ollama_proxy.config.hub_settings import HubSettings
 from ollama_proxy.config.pools import (
     OfferSpec,
     Pools,
@@ -72,7 +73,7 @@ class Read:
     pools: Pools | None = None
 
 
-class Settings(AccessSettings):
+class Settings(HubSettings, AccessSettings):
     """Holds the settings of one proxy. Lengths are seconds, sizes bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

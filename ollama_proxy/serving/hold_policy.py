@@ -30,6 +30,10 @@ class HoldPolicy:
         """Return how long a request without ``Prefer`` may wait."""
         return _at_most(caller, self.hold_s)
 
+    def longest_s(self, caller: Caller) -> float:
+        """Return how long a request may wait at most, however much it asks for."""
+        return _at_most(caller, self.max_hold_s)
+
 
 def _at_most(caller: Caller, wait_s: float) -> float:
     """Shorten a wait to what the caller's key allows."""

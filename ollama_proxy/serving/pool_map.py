@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.nodes.hub_routes import hub_route
 from ollama_proxy.core.ollama.model_globs import ModelGroups
 from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
 from ollama_proxy.serving.pool_services import PoolServices
@@ -13,10 +14,13 @@ class PoolMap:
 
     ``groups`` says which models are whose; ``uploads`` is the pool that takes files.
     The first pool that is added is the first in the settings. ``leave_no_choice``: one
-    instance, of one pool, serves every request.
+    instance, of one pool, serves every request. ``is_hub``: the hub's routes are there.
     """
 
-    def __init__(self, groups: ModelGroups, uploads: str) -> None:
+    def __init__(
+        self, groups: ModelGroups, uploads: str, *, is_hub: bool = False
+    ) -> None:
+        self._is_hub = is_hub
         self.uploads = uploads
         self.of_model = groups.group_of
         self.names: Sequence[str] = ()
@@ -46,6 +50,8 @@ class PoolMap:
         """Return what a request is, now that the routes besides Ollama's are known."""
         if route.kind is not Kind.UNKNOWN:
             return route
+        if self._is_hub and (ours := hub_route(method, path)) is not None:
+            return ours
         for services in self:
             resolved = services.extra_routes.resolve(route, method, path)
             if resolved.asleep is ColdAnswer.WAKE:

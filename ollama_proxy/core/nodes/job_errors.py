@@ -47,6 +47,11 @@ def all_failed(failures: Sequence[NodeFailure], job_id: str) -> Reply:
     return _reply(_UNAVAILABLE, {"detail": detail})
 
 
+def refusal(status: int, message: str) -> Reply:
+    """Return a refusal with its sentence for former clients, and for Ollama's."""
+    return _reply(status, {"detail": message, "error": message})
+
+
 def in_old_shape(reply: Reply) -> Reply:
     """Return a refusal of the proxy or of a node with its sentence as ``detail``.
 
@@ -57,8 +62,7 @@ def in_old_shape(reply: Reply) -> Reply:
     if reply.status == _NOT_FOUND:
         return no_nodes().with_headers(*hints)
     message = error_text(reply.body) or reply.body[:_LONGEST].decode("utf-8", "replace")
-    shaped = _reply(reply.status, {"detail": message, "error": message})
-    return shaped.with_headers(*hints)
+    return refusal(reply.status, message).with_headers(*hints)
 
 
 def _reply(status: int, body: dict[str, Any]) -> Reply:

@@ -11,10 +11,13 @@ from typing import Final, TypeAlias
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from ollama_proxy.core.nodes.hub_routes import NODES
 from ollama_proxy.core.ollama.routes import is_own_path
 from ollama_proxy.server.raw_target import raw_path
 
 ExpectHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+_NODES = f"{NODES}/"
 
 DEEPEST_ROUTE: Final = 32
 """More slashes than in the path of any route but the one for all paths."""
@@ -49,7 +52,7 @@ def _is_encoded(request: web.Request) -> bool:
     it may be none here. Ollama's routes all have one handler.
     """
     path = raw_path(request)
-    return "%" in path and not is_own_path(path)
+    return "%" in path and not (is_own_path(path) or path.startswith(_NODES))
 
 
 def application(

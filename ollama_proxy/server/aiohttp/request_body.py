@@ -121,6 +121,10 @@ class RequestBody:
             reset(self._request)
             raise ConnectionResetError("the client sends nothing") from error
 
+    def rewrite(self, data: bytes) -> None:
+        """Have other bytes sent in place of a body that is complete."""
+        self._head, self._chunked = data, False
+
     def payload(self) -> bytes | AsyncIterator[bytes] | None:
         """Return the body to send, framed as received."""
         if not self._request.body_exists:
