@@ -17,8 +17,8 @@ from ollama_proxy.upstream.tunnel_transport import TunnelTransport
 _MOST = 4096
 _MOST_PER_NODE = 66
 _WAIT_S = 5.0
-# A name that no resolver knows (RFC 2606): nothing can be sent there by mistake.
-_URL = "http://tunnel.invalid"
+# No stranger can register this name, so the agent takes it as its own in `Host`.
+_URL = "http://tunnel.internal"
 
 
 class TooManyTunnelsError(Exception):

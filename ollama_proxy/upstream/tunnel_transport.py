@@ -243,6 +243,10 @@ class TunnelTransport(asyncio.Transport):
         """Return how many bytes wait to be sent."""
         return self._waiting_size
 
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return at how many bytes a held protocol goes on, and above how many not."""
+        return _MOST_WAITING // 2, _MOST_WAITING
+
     def can_write_eof(self) -> bool:
         """Return False: only both directions can be closed."""
         return False

@@ -3,22 +3,32 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import web
 
 from ollama_proxy.base.tasks import scoped_task
+from ollama_proxy.core.nodes.beat import BeatError
+from ollama_proxy.core.nodes.hub_routes import TUNNEL
+from ollama_proxy.core.nodes.node_keys import NodeKey, NodeKeyId
 from ollama_proxy.hub.tunnels import Tunnels, tunnel_upstream
 from ollama_proxy.node.tunnel_keeper import TunnelKeeper
-from ollama_proxy.server.hub.tunnel_route import PATH, TunnelRoute
+from ollama_proxy.server.hub.tunnel_route import TunnelRoute
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.loop_mark import LoopMark
 from tests.ports import held_port
 
-KEYS = {"key-of-gpu-1": "gpu-1", "key-of-gpu-2": "gpu-2"}
+KEYS = {"Bearer key-of-gpu-1": "gpu-1", "Bearer key-of-gpu-2": "gpu-2"}
+
+
+def key_of(headers: Mapping[str, str]) -> NodeKey:
+    node_id = KEYS.get(headers.get("Authorization", ""))
+    if node_id is None:
+        raise BeatError(401, "this hub has no such key of a node")
+    return NodeKey(NodeKeyId(node_id), node_id, b"")
 
 
 @dataclass(slots=True)
@@ -33,7 +43,7 @@ class TunnelHub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{PATH}"
+        return f"http://127.0.0.1:{self.port}{TUNNEL}"
 
     @property
     def upstream(self) -> Upstream:
@@ -41,7 +51,7 @@ class TunnelHub:
 
     async def back(self) -> None:
         app = web.Application()
-        app.router.add_get(PATH, TunnelRoute(self.tunnels, KEYS.get).take)
+        app.router.add_get(TUNNEL, TunnelRoute(self.tunnels, key_of).take)
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", self.port).start()

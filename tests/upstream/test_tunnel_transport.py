@@ -179,6 +179,7 @@ async def test_a_protocol_is_held_while_much_waits_and_let_go_after() -> None:
         one.tunnel.write(b"x")
         assert one.protocol.holds == [True]
         assert one.tunnel.get_write_buffer_size() == MOST_FRAME + 1
+        assert one.tunnel.get_write_buffer_limits() == (MOST_FRAME // 2, MOST_FRAME)
 
         one.web_socket.takes.set()
         await one.settle()

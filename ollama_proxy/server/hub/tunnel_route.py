@@ -1,41 +1,35 @@
 """Take the tunnels of nodes: ``GET /nodes/tunnel``, a WebSocket for one request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
 from ollama_proxy.base.tcp_keep_alive import keep_alive
+from ollama_proxy.core.nodes.beat import BeatError
+from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.hub.tunnels import TooManyTunnelsError, Tunnels
 from ollama_proxy.upstream.tunnel_transport import MOST_FRAME, TunnelTransport
 
-PATH = "/nodes/tunnel"
+KeyOf = Callable[[Mapping[str, str]], NodeKey]
+"""Returns the key of the node that sends these headers; raises `BeatError`."""
 
-NodeOf = Callable[[str], str | None]
-"""Returns the node whose key this is; None for any other text."""
-
-_SCHEME = "bearer"
 _CLOSE_S = 1.0
 
 
 class TunnelRoute:
     """Answers ``GET /nodes/tunnel``: a node's key lets in tunnels of that node."""
 
-    def __init__(self, tunnels: Tunnels, node_of: NodeOf) -> None:
-        self._tunnels, self._node_of = tunnels, node_of
+    def __init__(self, tunnels: Tunnels, key_of: KeyOf) -> None:
+        self._tunnels, self._key_of = tunnels, key_of
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """Hold a tunnel until it has ended."""
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        node_id = self._node_of(key.strip()) if scheme.lower() == _SCHEME else None
-        if node_id is None:
-            return _refuse(
-                401,
-                "a tunnel needs the key of a node; make one with `ollama-proxy"
-                " node-token`, and start the agent with the line that it prints",
-            )
         try:
+            node_id = self._key_of(request.headers).node_id
             with self._tunnels.place(node_id):
                 return await self._carry(request, node_id)
+        except BeatError as error:
+            return _refuse(error.status, str(error))
         except TooManyTunnelsError as error:
             return _refuse(503, str(error))
 

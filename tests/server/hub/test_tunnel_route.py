@@ -274,7 +274,7 @@ async def test_a_tunnel_without_a_key_of_a_node_is_refused(
         session.get(hub.url, headers=sent) as answer,
     ):
         assert answer.status == 401
-        assert "needs the key of a node" in (await answer.json())["error"]
+        assert "no such key of a node" in (await answer.json())["error"]
 
 
 async def test_a_key_opens_tunnels_of_its_own_node_alone(node: Node) -> None:
