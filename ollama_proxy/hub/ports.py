@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ollama_proxy.core.nodes.beat import Beat
 from ollama_proxy.upstream.endpoint import Upstream
@@ -48,6 +48,10 @@ class NodeLink:
     upstream: Upstream | None = None
     serves_all: bool = False
     fault: str = ""
+
+
+UNKNOWN_LINK: Final = NodeLink()
+"""How a node is reached before that is known."""
 
 
 class NodeLinks(Protocol):

@@ -1,6 +1,7 @@
 """Write down what lasts of a node, so that a restarted hub can send it requests."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ class RememberedNode(msgspec.Struct, frozen=True):
 
     def read_beat(self) -> Beat:
         """Return its beat. Raises `BeatError` for one that no version here wrote."""
-        return parse_beat(self.beat.encode())
+        return replace(parse_beat(self.beat.encode()), loaded=None)
 
 
 def lasting_body(beat: Beat) -> str:
