@@ -29,6 +29,7 @@ from ollama_proxy.cli.commands.instance import abandon, start, status, stop, wak
 from ollama_proxy.cli.commands.journal import journal
 from ollama_proxy.cli.commands.keys import keys
 from ollama_proxy.cli.commands.node import node
+from ollama_proxy.cli.commands.nodes import nodes
 from ollama_proxy.cli.commands.plan import plan
 from ollama_proxy.cli.commands.pulls import pulls
 from ollama_proxy.cli.commands.serve import serve
@@ -52,6 +53,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(keys, name="key")
+app.add_typer(nodes, name="nodes")
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the flag

@@ -1,0 +1,110 @@
+"""Tell of nodes as the former hub did, and take orders about them.
+
+``GET /nodes`` needs the right *read*. What changes something is below ``/-/``, like all
+orders, and needs *admin*.
+"""
+
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from ollama_proxy.core.nodes.hub_routes import NODES
+from ollama_proxy.gateway.audit import Audit
+from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
+from ollama_proxy.server.caller import caller_of
+
+_ORDERS = "/-/nodes"
+_NODE = "{node_id}"
+_LONGEST = 200
+
+
+class Nodes(Protocol):
+    """Knows the nodes: see `ollama_proxy.hub.registry.NodeRegistry`."""
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return every node, by name."""
+
+    def shown(self, node_id: str) -> dict[str, Any] | None:
+        """Return a node with its last errors; None if there is none."""
+
+    def drain(self, node_id: str, *, is_drained: bool) -> bool:
+        """Send a node no new requests, or do so again; False if there is none.
+
+        Raises `StoreError` if the order can't be written; then nothing changes.
+        """
+
+    def remove(self, node_id: str) -> bool:
+        """Forget a node, and cut its requests; False if there is none.
+
+        Raises `StoreError`.
+        """
+
+
+class NodeHandlers:
+    """Lists nodes, drains and removes them."""
+
+    def __init__(self, nodes: Nodes, audit: Audit) -> None:
+        self._nodes = nodes
+        self._audit = audit
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.get(NODES, self.list_nodes),
+            web.get(f"{NODES}/{_NODE}", self.show),
+            web.get(_ORDERS, self.list_for_orders),
+            web.post(f"{_ORDERS}/{_NODE}/drain", self.drain),
+            web.post(f"{_ORDERS}/{_NODE}/undrain", self.undrain),
+            web.delete(f"{_ORDERS}/{_NODE}", self.remove),
+        ]
+
+    async def list_nodes(self, _request: web.Request) -> web.Response:
+        """List every node."""
+        return json_answer(self._nodes.listed())
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Return one node, and why requests failed there."""
+        shown = self._nodes.shown(_id(request))
+        return _unknown(request) if shown is None else json_answer(shown)
+
+    async def list_for_orders(self, request: web.Request) -> web.Response:
+        """List every node for ``ollama-proxy nodes list``."""
+        refuse_browsers(request)
+        return json_answer({"nodes": self._nodes.listed()})
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """Send a node no new requests; those that it has are finished."""
+        return self._order_drain(request, is_drained=True)
+
+    async def undrain(self, request: web.Request) -> web.Response:
+        """Send a node requests again."""
+        return self._order_drain(request, is_drained=False)
+
+    def _order_drain(self, request: web.Request, *, is_drained: bool) -> web.Response:
+        refuse_browsers(request)
+        node_id = _id(request)
+        if not self._nodes.drain(node_id, is_drained=is_drained):
+            return _unknown(request)
+        action = "nodes drain" if is_drained else "nodes undrain"
+        self._audit.note(caller_of(request), action, node_id)
+        return json_answer({"node_id": node_id, "drain_ordered": is_drained})
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Forget a node and cut its requests; its next beat brings it back."""
+        refuse_browsers(request)
+        node_id = _id(request)
+        if not self._nodes.remove(node_id):
+            return _unknown(request)
+        self._audit.note(caller_of(request), "nodes rm", node_id)
+        return json_answer({"removed": node_id})
+
+
+def _id(request: web.Request) -> str:
+    return request.match_info["node_id"]
+
+
+def _unknown(request: web.Request) -> web.Response:
+    """Answer that there is no such node, to former clients and to ours."""
+    name = _id(request)[:_LONGEST]
+    message = f"no node is named {name!r}; GET /nodes lists those there are"
+    return json_answer({"detail": message, "error": message}, status=404)
