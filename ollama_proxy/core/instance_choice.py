@@ -1,7 +1,7 @@
 """Choose the instance that answers a request first."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 _FAILURE_S = 5.0
@@ -19,6 +19,13 @@ class Candidate:
       request occupies a slot.
     - ``failures``: recent failures, weighted at ``failed_at``; see `failed`.
     - ``is_external``: somebody else runs it, so it costs nothing more.
+
+    In a pool with nodes, for `ollama_proxy.core.node_choice`:
+
+    - ``foreign``: how many requests of others it has. ``is_hot``: something else keeps
+      its processors busy.
+    - ``pace_s``: how long a request takes up a slot, by the model where measured.
+    - ``turn``: says which of several equal ones is next: the one with the smallest.
     """
 
     name: str
@@ -30,6 +37,10 @@ class Candidate:
     failures: float = 0.0
     failed_at: float = 0.0
     is_external: bool = False
+    foreign: int = 0
+    is_hot: bool = False
+    pace_s: Mapping[str, float] | None = None
+    turn: float = 0.0
 
     def failed(self, now: float) -> None:
         """Take in that a request failed; after a minute it weighs a third as much."""
@@ -55,9 +66,13 @@ def cost_s(candidate: Candidate, model: str | None, now: float) -> float:
     if slots and candidate.in_flight >= slots:
         seconds += (candidate.in_flight + 1 - slots) / slots * candidate.service_s
     if candidate.failures:
-        passed_s = now - candidate.failed_at
-        seconds += _FAILURE_S * _decayed(candidate.failures, passed_s)
+        seconds += failure_s(candidate, now)
     return seconds
+
+
+def failure_s(candidate: Candidate, now: float) -> float:
+    """Return the seconds that recent failures count for: 5 each, less in time."""
+    return _FAILURE_S * _decayed(candidate.failures, now - candidate.failed_at)
 
 
 def choose(

@@ -1,7 +1,8 @@
 """Let requests have an instance: at once if a slot is free, else after a wait."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Unpack
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import HoldLimitError
@@ -10,7 +11,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
 from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.lease import Lease
-from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.leasing import Asked, Leasing
 from ollama_proxy.fleet.waiters import Ticket, Waiters, Wants
 from ollama_proxy.fleet.wakes import Wakes
 
@@ -62,6 +63,7 @@ class Admission:
         takes_slot: bool = True,
         yields: bool = False,
         arrival: Arrival | None = None,
+        **asked: Unpack[Asked],
     ) -> Lease | None:
         """Claim the ready instance that will answer soonest, if there is one.
 
@@ -70,7 +72,9 @@ class Admission:
         wait for one. ``arrival``: that of the request; without it, the request is
         counted each time it asks.
         """
-        lease = self._claim(only, model=model, takes_slot=takes_slot, yields=yields)
+        lease = self._claim(
+            only, model=model, takes_slot=takes_slot, yields=yields, **asked
+        )
         if lease is not None and takes_slot and not yields:
             self._count(arrival or Arrival())
         return lease
@@ -82,12 +86,13 @@ class Admission:
         model: str | None,
         takes_slot: bool,
         yields: bool,
+        **asked: Unpack[Asked],
     ) -> Lease | None:
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
         own = only is None and self._has_to_be_own(model)
         return self._leasing.claim(
-            only, model=model, takes_slot=takes_slot, own=own, yields=yields
+            only, model=model, takes_slot=takes_slot, own=own, yields=yields, **asked
         )
 
     def _count(self, arrival: Arrival) -> None:
@@ -115,6 +120,7 @@ class Admission:
         ticket: Ticket | None = None,
         yields: bool = False,
         arrival: Arrival | None = None,
+        **asked: Unpack[Asked],
     ) -> Lease | None:
         """Claim a ready instance; wake and wait for one if there is none.
 
@@ -145,6 +151,7 @@ class Admission:
                 takes_slot=takes_slot,
                 ticket=ticket,
                 yields=yields,
+                asked=asked,
             )
         except HoldLimitError:
             self._meter.note_refused(arrival, self._clock.now())
@@ -166,15 +173,28 @@ class Admission:
         takes_slot: bool,
         ticket: Ticket | None,
         yields: bool,
+        asked: Asked,
     ) -> Lease | None:
         """Do the same as `lease`, without counting the request."""
         claim = partial(
-            self._claim, only, model=model, takes_slot=takes_slot, yields=yields
+            self._claim,
+            only,
+            model=model,
+            takes_slot=takes_slot,
+            yields=yields,
+            **asked,
         )
         if (lease := claim()) is not None:
             return lease
         own = only is None and self._has_to_be_own(model)
-        is_ready = partial(self._leasing.has_any_for, only, own=own, yields=yields)
+        is_ready = partial(
+            self._leasing.has_any_for,
+            only,
+            own=own,
+            yields=yields,
+            model=model,
+            **asked,
+        )
         if not is_ready():
             wait_s = await self.request_instance(
                 model, wait_s=wait_s, load=load, joins=joins
@@ -191,14 +211,20 @@ class Admission:
             takes_slot=takes_slot,
             own=own,
             yields=yields,
+            **asked,
         )
+        of_nodes: Hashable = ()
+        if self._leasing.has_nodes:
+            without = asked.get("without", ())
+            of_nodes = (model, asked.get("plain", False), id(without) if without else 0)
         return await self._waiters.wait(
             claim,
             wait_s,
             _wants(joins, only, own=own),
             is_ready=is_ready,
-            kind=(only, takes_slot, own, yields),
+            kind=(only, takes_slot, own, yields, of_nodes),
             ticket=ticket,
+            model=model,
         )
 
     async def request_instance(
@@ -240,7 +266,8 @@ class Admission:
         """
         if not joins:
             own = self._has_to_be_own(model)
-            if self._wakes.must_reserve or (own and not self._wakes.is_own_coming):
+            is_lacking = own and not self._wakes.is_own_coming
+            if is_lacking or self._wakes.must_reserve(model):
                 return None
             self._note_wanted(load)
             self._wakes.join(model, own=own)

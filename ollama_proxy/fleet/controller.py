@@ -64,6 +64,9 @@ class Controller:
     backend's report on the last failed launch, kept until a launch is ready.
     """
 
+    node_id: str | None = None  # nodes have no controller
+    serves_all = True
+
     def __init__(
         self,
         slot: str,
@@ -107,6 +110,13 @@ class Controller:
     def record(self) -> Record:
         """Return the known and intended state."""
         return self._record
+
+    def request_failed(self, _reason: str) -> None:
+        """Look at the instance now, whose probes alone decide whether it is lost."""
+        self.check_now()
+
+    def request_answered(self) -> None:
+        """Conclude nothing, for the same reason."""
 
     def subscribe(self, observer: Observer) -> None:
         """Have ``observer`` called after each change of state."""

@@ -55,7 +55,13 @@ class House:
         """Take in what is known of a node; one that is new joins."""
         node = self._nodes.get(facts.node_id)
         if node is None:
-            node = NodeInstance(facts, self.offer, self._launch_id(facts), self._clock)
+            node = NodeInstance(
+                facts,
+                self.offer,
+                self._launch_id(facts),
+                self._clock,
+                lambda: self.reports,
+            )
             self._nodes[facts.node_id] = node
             self._tell(node, None)
             return

@@ -86,6 +86,7 @@ class InstanceLoad:
         if work.loads:
             change_s = now - work.began_at - self.candidate.load_s
             self.candidate.load_s += _NEWEST_WEIGHS * change_s
+            work.loads = False
         self._remember(work.model, now)
 
     def end(self, request: Hashable, *, used: bool) -> None:
@@ -99,6 +100,10 @@ class InstanceLoad:
             self._meter.served(now - work.began_at)
             if work.model is not None:
                 self._remember(work.model, now)
+
+    def load_limit_s(self, _model: str | None) -> float:
+        """Return how much longer an answer may take whose model has to be loaded."""
+        return 0.0
 
     def note_failure(self) -> None:
         """Take in that the instance failed a request, or was lost."""

@@ -10,8 +10,8 @@ from ollama_proxy.core.instance_choice import Candidate
 from ollama_proxy.core.lifecycle.events import LeaseGranted, Released, Used
 from ollama_proxy.core.lifecycle.record import LaunchId, State
 from ollama_proxy.fleet.backend import Upstream
-from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.instance_load import InstanceLoad
+from ollama_proxy.fleet.leased_instance import LeasedInstance
 
 
 class Lease:
@@ -28,7 +28,7 @@ class Lease:
 
     def __init__(
         self,
-        controller: Controller,
+        instance: LeasedInstance,
         upstream: Upstream,
         launch_id: LaunchId,
         leases: "Leases",
@@ -38,7 +38,7 @@ class Lease:
         model: str | None = None,
         yields: bool = False,
     ) -> None:
-        self._controller = controller
+        self._instance = instance
         self._leases = leases
         self.yields = yields
         self.counts = counts and not yields
@@ -51,7 +51,7 @@ class Lease:
         self.launch_id = launch_id
         self._scope: asyncio.Timeout | None = None
         self.upstream = upstream
-        self.mark_alive = controller.mark_alive
+        self.mark_alive = instance.mark_alive
 
     def until_cut(self, limit_s: float | None = None) -> asyncio.Timeout:
         """Return a scope that raises `TimeoutError` when the instance is lost.
@@ -81,7 +81,7 @@ class Lease:
         """Record that the instance works on the request, until it is released."""
         if self.counts and not self.is_used:
             self.is_used = True
-            self._controller.note_use(self.launch_id)
+            self._instance.note_use(self.launch_id)
             self._leases.note_used(self)
         elif self.yields:
             self._leases.note_answer(self)
@@ -89,19 +89,49 @@ class Lease:
     def mark_moving(self) -> None:
         """Record that the instance worked on the request just now."""
         if self.counts:
-            self._controller.apply(Used(self.launch_id))
+            self._instance.apply(Used(self.launch_id))
 
     def keep(self) -> None:
         """Yield no more: a request that may wake an instance wants the same work."""
         if self._held and self.yields:
             self.yields, self.counts = False, True
-            self._controller.apply(LeaseGranted(self.launch_id))
-            self._controller.apply(Released(self.launch_id, yields=True))
+            self._instance.apply(LeaseGranted(self.launch_id))
+            self._instance.apply(Released(self.launch_id, yields=True))
 
     def check_now(self) -> None:
-        """Have the instance looked at now: it failed the request."""
+        """Have the instance looked at now: it failed the request.
+
+        Does nothing for a node, of which `failed` is called instead.
+        """
+        if self._instance.node_id is None:
+            self._leases.note_failure()
+            self._instance.check_now()
+
+    @property
+    def node_id(self) -> str | None:
+        """Return the name of the node that is leased; None if it is no node."""
+        return self._instance.node_id
+
+    @property
+    def serves_all(self) -> bool:
+        """Tell whether the instance takes every request; else ``/execute`` alone."""
+        return self._instance.serves_all
+
+    def first_byte_limit_s(self, model: str | None, timeout_s: float) -> float:
+        """Return how long the first byte may take, for a model that has ``timeout_s``.
+
+        A model may have to be loaded first, if it is not known to be in memory there.
+        """
+        return timeout_s + self._leases.load_limit_s(model)
+
+    def failed(self, reason: str) -> None:
+        """Take in that the instance failed the request, for its state and its cost."""
         self._leases.note_failure()
-        self._controller.check_now()
+        self._instance.request_failed(reason)
+
+    def answered(self) -> None:
+        """Take in that the instance began an answer that is no failure."""
+        self._instance.request_answered()
 
     def release(self) -> None:
         """Give the claim back; a second time changes nothing."""
@@ -109,7 +139,7 @@ class Lease:
             self._held = False
             self._leases.forget(self)
             released = Released(self.launch_id, self.is_used, self.yields)
-            self._controller.apply(released)
+            self._instance.apply(released)
             self._leases.note_released(self)
 
     def __enter__(self) -> "Lease":
@@ -125,7 +155,7 @@ class Lease:
 
 
 class Leases:
-    """Holds the leases on the instance of one controller.
+    """Holds the leases on one instance.
 
     - ``has_free_slot``: one more request may be sent to it, if it is ready.
     - ``load``: learns which requests the instance has, if its pool has several.
@@ -135,19 +165,19 @@ class Leases:
 
     def __init__(
         self,
-        controller: Controller,
+        instance: LeasedInstance,
         clock: Clock,
         *,
         load: InstanceLoad | None = None,
         freed: Callable[[], None] | None = None,
         served: Callable[[], None] | None = None,
     ) -> None:
-        self.controller = controller
+        self.instance = instance
         self.load = load
-        self.candidate = load.candidate if load else Candidate(controller.slot)
+        self.candidate = load.candidate if load else Candidate(instance.slot)
         self._clock = clock
-        self._slots = controller.offer.slots
-        self.is_external = controller.offer.is_external
+        self._slots = instance.offer.slots
+        self.is_external = instance.offer.is_external
         self._freed = freed
         self._served = served
         self._held: set[Lease] = set()
@@ -159,12 +189,12 @@ class Leases:
 
     def is_of(self, launch_id: LaunchId) -> bool:
         """Tell whether the instance is that of a launch."""
-        return self.controller.record.launch_id == launch_id
+        return self.instance.record.launch_id == launch_id
 
     @property
     def has_room(self) -> bool:
         """Tell whether the instance is ready and one of its slots is free."""
-        return self.has_free_slot and self.controller.record.state is State.READY
+        return self.has_free_slot and self.instance.record.state is State.READY
 
     def claim(
         self,
@@ -175,13 +205,13 @@ class Leases:
         yields: bool = False,
     ) -> Lease | None:
         """Lease the instance; None if it has no address."""
-        controller = self.controller
-        launch_id, upstream = controller.record.launch_id, controller.upstream
+        instance = self.instance
+        launch_id, upstream = instance.record.launch_id, instance.upstream
         if upstream is None or launch_id is None:
             return None
-        controller.apply(LeaseGranted(launch_id, yields))
+        instance.apply(LeaseGranted(launch_id, yields))
         lease = Lease(
-            controller,
+            instance,
             upstream,
             launch_id,
             self,
@@ -222,6 +252,15 @@ class Leases:
         if self.load is not None and lease.takes_slot:
             self.load.note_answer(lease)
 
+    def load_limit_s(self, model: str | None) -> float:
+        """Return how much longer an answer may take whose model has to be loaded."""
+        return self.load.load_limit_s(model) if self.load is not None else 0.0
+
+    def limit_to(self, slots: int | None) -> None:
+        """Give the instance only so many requests at a time from now on."""
+        self._slots = slots
+        self._count_slots()
+
     def note_failure(self) -> None:
         """Take in that the instance failed a request."""
         if self.load is not None:
@@ -253,10 +292,10 @@ class Leases:
         Refused once the idle time is over: a steady flow of such requests would
         otherwise keep the instance for ever.
         """
-        record = self.controller.record
+        record = self.instance.record
         if record.state is not State.READY:
             return False
-        policy = self.controller.policy
+        policy = self.instance.policy
         if policy.is_kept or self._clock.now() < (
             record.last_used + policy.idle_timeout_s
         ):
@@ -267,4 +306,4 @@ class Leases:
         """Save that a request is in progress, if one is."""
         used = next((lease for lease in self._held if lease.is_used), None)
         if used is not None:
-            self.controller.note_use(used.launch_id)
+            self.instance.note_use(used.launch_id)

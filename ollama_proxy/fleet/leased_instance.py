@@ -40,3 +40,9 @@ class LeasedInstance(Protocol):
 
     def check_now(self) -> None:
         """Look at it now: it failed a request."""
+
+    def request_failed(self, reason: str) -> None:
+        """Take in that a request failed there, by the rules for nodes."""
+
+    def request_answered(self) -> None:
+        """Take in that it began an answer that is no failure."""

@@ -2,29 +2,51 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
+from typing import TypedDict, Unpack
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.demand import DemandMeter
 from ollama_proxy.core.instance_choice import choose
 from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
 from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.core.pool_facts import InstanceFacts
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.instance_load import InstanceLoad
 from ollama_proxy.fleet.lease import Lease, Leases
+from ollama_proxy.fleet.leased_instance import LeasedInstance
 
 _WEIGHED_EVERY_S = 1.0
 
 
+class Asked(TypedDict, total=False):
+    """Holds what a request asks of nodes, which differ in what they can do.
+
+    ``without``: it was sent to these launches already. ``plain``: a node will do that
+    generates text only.
+    """
+
+    without: Container[LaunchId]
+    plain: bool
+
+
+class AskedOfModel(Asked, total=False):
+    """Holds the same, and the ``model`` that a node needs to have."""
+
+    model: str | None
+
+
 class Leasing:
-    """Holds the leases on every instance of a pool.
+    """Holds the leases on every instance of a pool without nodes.
 
     ``freed`` is called whenever a slot becomes free, ``served`` once a request is being
     answered. ``is_limited``: some instances get only so many requests at a time.
     ``is_measured``: there are several, so what they work at is measured.
     ``is_packing``: there are more instances than needed, so the fullest gets the next.
     """
+
+    has_nodes = False
 
     def __init__(
         self,
@@ -36,18 +58,19 @@ class Leasing:
         served: Callable[[], None],
     ) -> None:
         self._clock = clock
-        self.is_limited = any(one.offer.slots is not None for one in controllers)
+        self._meter = meter
+        is_limited = any(one.offer.slots is not None for one in controllers)
+        self.is_limited = is_limited or self.has_nodes
         self.is_packing = False
         self._cursor = 0
-        self.is_measured = len(controllers) > 1
-        self._leases = {
-            one: Leases(
-                one,
-                clock,
-                load=_load_of(one, meter, clock) if self.is_measured else None,
-                freed=freed if self.is_limited else None,
-                served=served if self.is_measured else None,
-            )
+        self.is_measured = len(controllers) > 1 or self.has_nodes
+        self._freed = freed if self.is_limited else None
+        self._served = served if self.is_measured else None
+        self._use_grain_s = min(
+            (one.use_grain_s for one in controllers), default=math.inf
+        )
+        self._leases: dict[LeasedInstance, Leases] = {
+            one: self._open(one, self._load_of(one) if self.is_measured else None)
             for one in controllers
         }
         self._external = [
@@ -55,24 +78,54 @@ class Leasing:
             for one in self._leases.values()
             if one.load is not None and one.is_external
         ]
-        every = self._leases.values()
         self._weighed_at = -math.inf
-        self._by_candidate = {id(one.candidate): one for one in every}
-        self._ready = [one for one in self._leases.values() if _is_ready(one)]
+        self._by_candidate = {id(one.candidate): one for one in self._leases.values()}
+        self._ready = [one for one in self._leases.values() if is_ready(one)]
+
+    def _open(self, instance: LeasedInstance, load: InstanceLoad | None) -> Leases:
+        """Return what holds the leases on one instance."""
+        return Leases(
+            instance, self._clock, load=load, freed=self._freed, served=self._served
+        )
+
+    def _load_of(self, instance: LeasedInstance) -> InstanceLoad:
+        """Return what measures an instance of several."""
+        return InstanceLoad(
+            instance.slot,
+            slots=instance.offer.slots,
+            is_external=instance.offer.is_external,
+            meter=self._meter,
+            clock=self._clock,
+        )
 
     @property
     def in_flight(self) -> int:
         """Return how many leases are held now."""
-        return sum(controller.record.leases for controller in self._leases)
+        return sum(instance.record.leases for instance in self._leases)
 
     @property
     def ready_count(self) -> int:
         """Return how many instances are ready."""
         return len(self._ready)
 
-    def has_any_for(self, only: LaunchId | None, *, own: bool, yields: bool) -> bool:
+    def has_any_for(
+        self,
+        only: LaunchId | None,
+        *,
+        own: bool,
+        yields: bool,
+        **_asked: Unpack[AskedOfModel],
+    ) -> bool:
         """Tell whether a ready instance would do, as `claim` has it; full or not."""
         return bool(_suiting(self._ready, only, own=own, yields=yields))
+
+    def has_ready_node(self, _model: str | None) -> bool:
+        """Tell whether a node may get requests for a model; None: for any."""
+        return False
+
+    def node_facts(self, _models: Collection[str]) -> Sequence[InstanceFacts]:
+        """Return what the plan of the pool sees of its nodes that have a model."""
+        return ()
 
     def has_ready(self, launch_id: LaunchId) -> bool:
         """Tell whether the instance of a launch is ready."""
@@ -91,12 +144,15 @@ class Leasing:
         takes_slot: bool = True,
         own: bool = False,
         yields: bool = False,
+        **_asked: Unpack[Asked],
     ) -> Lease | None:
         """Lease the instance that will answer soonest; None if none has a free slot.
 
         ``only``: the instance of that launch; ``own``: no server of others. A request
         that ``yields`` gets none whose idle time is over. It is counted before anything
         else happens, so no two requests are misled by the same count.
+
+        What else is ``asked`` matters where there are nodes.
         """
         ready = self._ready
         if takes_slot and self.is_limited:
@@ -133,20 +189,29 @@ class Leasing:
         return None
 
     def observe(
-        self, only: LaunchId | None = None, *, yields: bool = False
+        self,
+        only: LaunchId | None = None,
+        *,
+        yields: bool = False,
+        **_asked: Unpack[AskedOfModel],
     ) -> Lease | None:
         """Lease a ready instance to a request that does not reset its idle timer.
 
         ``only``: the instance of that launch. One that ``yields`` does not hold off the
-        idle time-out while it lasts, either.
+        idle time-out while it lasts, either. The rest is as `claim` has it.
         """
         for leases in self._ready:
             if (only is None or leases.is_of(only)) and leases.may_observe():
                 return leases.claim(counts=False, takes_slot=False, yields=yields)
         return None
 
-    def observe_all(self, *, yields: bool = False) -> list[Lease]:
-        """Lease every ready instance, as `observe` does one."""
+    def observe_all(
+        self, *, yields: bool = False, **_asked: Unpack[AskedOfModel]
+    ) -> list[Lease]:
+        """Lease every ready instance, as `observe` does one.
+
+        Of the nodes those that have a ``model``, if one is given.
+        """
         claimed = (
             leases.claim(counts=False, takes_slot=False, yields=yields)
             for leases in self._ready
@@ -156,14 +221,14 @@ class Leasing:
 
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance, without a lease on it; None if none is ready."""
-        return self._ready[0].controller.upstream if self._ready else None
+        return self._ready[0].instance.upstream if self._ready else None
 
     def note(self, controller: Controller, before: Record, after: Record) -> None:
         """Take in a change of state: an instance comes, or is being stopped."""
         leases = self._leases[controller]
         if after.state is State.READY:
             leases.begin_anew(None if after.adopted else after.model)
-            self._ready = [one for one in self._leases.values() if _is_ready(one)]
+            self._ready = [one for one in self._leases.values() if is_ready(one)]
         elif before.state is State.READY:
             self._ready.remove(leases)
             if after.fault is not None:
@@ -173,9 +238,10 @@ class Leasing:
 
     async def note_use_forever(self) -> None:
         """Save periodically which instances have a request in progress."""
-        beat_s = min(controller.use_grain_s for controller in self._leases)
+        if math.isinf(self._use_grain_s):  # there are nodes only
+            return
         while True:
-            await asyncio.sleep(beat_s)
+            await asyncio.sleep(self._use_grain_s)
             for leases in list(self._ready):
                 leases.note_use()
 
@@ -193,15 +259,6 @@ def _suiting(
     return ready
 
 
-def _is_ready(leases: Leases) -> bool:
-    return leases.controller.record.state is State.READY
-
-
-def _load_of(controller: Controller, meter: DemandMeter, clock: Clock) -> InstanceLoad:
-    return InstanceLoad(
-        controller.slot,
-        slots=controller.offer.slots,
-        is_external=controller.offer.is_external,
-        meter=meter,
-        clock=clock,
-    )
+def is_ready(leases: Leases) -> bool:
+    """Tell whether an instance may get requests."""
+    return leases.instance.record.state is State.READY

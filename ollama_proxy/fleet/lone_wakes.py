@@ -62,8 +62,7 @@ class LoneWakes:
             return not self.is_vain
         return self._controller.would_launch(ANY_WAKE)
 
-    @property
-    def must_reserve(self) -> bool:
+    def must_reserve(self, _model: str | None) -> bool:
         """Tell whether a wake has to wait until a launch is written down."""
         if self._controller.record.state in AWAKE or not self._accepts():
             return False
@@ -139,6 +138,9 @@ class LoneWakes:
 
     def look(self) -> None:
         """Do nothing: there is but one instance."""
+
+    def note_nodes(self) -> None:
+        """Do nothing: a pool with nodes has a `PoolOwner`."""
 
     def note_service(self) -> None:
         """Do nothing: its own record has taken note."""

@@ -5,7 +5,7 @@ is computed elsewhere and given in `NodeFacts`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ollama_proxy.base.clock import Clock
@@ -13,7 +13,7 @@ from ollama_proxy.core.lifecycle.events import Event, LeaseGranted, Released, Us
 from ollama_proxy.core.lifecycle.lease_rules import lease, release, use
 from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record, State
 from ollama_proxy.core.lifecycle.transitions import Rule
-from ollama_proxy.fleet.node_facts import NodeFacts
+from ollama_proxy.fleet.node_facts import NodeFacts, NodeReports
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.upstream.endpoint import Upstream
 
@@ -29,18 +29,27 @@ _RULES: Final[Mapping[type[Event], Rule]] = {
 
 
 class NodeInstance:
-    """Holds the facts and the leases of a node of one offer."""
+    """Holds the facts and the leases of a node of one offer.
+
+    ``reports``: returns what takes in how requests ended, if anything does by now.
+    """
 
     policy = _POLICY
     use_grain_s = math.inf
 
     def __init__(
-        self, facts: NodeFacts, offer: Offer, launch_id: LaunchId, clock: Clock
+        self,
+        facts: NodeFacts,
+        offer: Offer,
+        launch_id: LaunchId,
+        clock: Clock,
+        reports: Callable[[], NodeReports | None],
     ) -> None:
         self.slot = f"{offer.name}/{facts.node_id}"
         self.offer = offer
         self.node_id: str | None = facts.node_id
         self._clock = clock
+        self._reports = reports
         self._record = Record(since=clock.now(), last_used=clock.now())
         self.begin_anew(launch_id)
         self.take(facts)
@@ -80,6 +89,16 @@ class NodeInstance:
 
     def check_now(self) -> None:
         """Look at nothing: its beats tell, and how its requests end."""
+
+    def request_failed(self, reason: str) -> None:
+        """Report that a request failed there."""
+        if (reports := self._reports()) is not None:
+            reports.failed(self.facts.node_id, reason)
+
+    def request_answered(self) -> None:
+        """Report that it began an answer that is no failure."""
+        if (reports := self._reports()) is not None:
+            reports.answered(self.facts.node_id)
 
 
 def _state_of(facts: NodeFacts) -> State:

@@ -32,11 +32,15 @@ def open_wakes(
     timing: Timing,
     tasks: TaskOwner,
 ) -> Wakes:
-    """Return a `LoneWakes` for one instance of one offer, else a `PoolOwner`."""
+    """Return a `LoneWakes` for one instance of one offer, else a `PoolOwner`.
+
+    A pool with nodes has several instances.
+    """
     book = OfferBook([slot for slot in slots if not slot.is_external], clock)
     survey = Survey(slots, book=book, meter=meter, boots=boots, clock=clock)
     controllers = [one for slot in slots for one in slot.controllers]
-    if len(controllers) == 1 and not policy.min_instances:
+    is_alone = len(controllers) == 1 and not leasing.has_nodes
+    if is_alone and not policy.min_instances:
         return LoneWakes(
             controllers[0],
             survey=survey,

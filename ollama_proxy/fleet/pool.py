@@ -6,8 +6,10 @@ Decides which instance serves a request, and wakes and stops instances. Waiting 
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Unpack
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import HeldBackError
@@ -26,10 +28,15 @@ from ollama_proxy.core.waiting_order import SOMEBODY, Turn
 from ollama_proxy.fleet.admission import Admission
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.house import House
+from ollama_proxy.fleet.house_leasing import Change, HouseLeasing
 from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.launch_ids import LaunchIdSource, random_launch_id
 from ollama_proxy.fleet.lease import Lease
-from ollama_proxy.fleet.leasing import Leasing
+from ollama_proxy.fleet.leased_instance import LeasedInstance
+from ollama_proxy.fleet.leasing import AskedOfModel
+from ollama_proxy.fleet.node_instance import NodeInstance
+from ollama_proxy.fleet.open_leasing import open_leasing
 from ollama_proxy.fleet.open_wakes import open_wakes
 from ollama_proxy.fleet.pool_slot import PoolSlot
 from ollama_proxy.fleet.survey import BootTimes
@@ -58,8 +65,11 @@ class Pool:
         draw_launch_id: LaunchIdSource = random_launch_id,
         load_wishes: LoadWishes | None = None,
         timing: Timing = STANDARD,
+        houses: Sequence[House] = (),
+        rng: random.Random | None = None,
     ) -> None:
         self.name = name
+        self.houses = tuple(houses)
         self.slots = tuple(slots)
         self.policy = policy or PoolPolicy(max_instances=len(self.slots))
         self.controllers = tuple(one for slot in slots for one in slot.controllers)
@@ -81,12 +91,14 @@ class Pool:
         )
         self._meter = DemandMeter()
         self._load_wishes = load_wishes if load_wishes is not None else LoadWishes()
-        self._leasing = Leasing(
+        self._leasing = open_leasing(
             self.controllers,
             clock,
             meter=self._meter,
             freed=self._grant,
             served=self._note_service,
+            has_nodes=bool(self.houses),
+            rng=rng or random.Random(),  # noqa: S311 - no secret
         )
         self._wakes = open_wakes(
             self.slots,
@@ -118,6 +130,14 @@ class Pool:
         self.try_request_instance = self._admission.try_request_instance
         for controller in self.controllers:
             controller.subscribe(partial(self._on_transition, controller))
+        for house in self.houses:
+            house.subscribe(self._on_node)
+
+    @property
+    def instances(self) -> Sequence[LeasedInstance]:
+        """Return every instance that requests are leased: ours, others', and nodes."""
+        nodes = (node for house in self.houses for node in house.nodes)
+        return (*self.controllers, *nodes)
 
     @property
     def waiting(self) -> int:
@@ -192,27 +212,33 @@ class Pool:
         return self._leasing.duplicate(lease)
 
     def observe(
-        self, only: LaunchId | None = None, *, yields: bool = False
+        self,
+        only: LaunchId | None = None,
+        *,
+        yields: bool = False,
+        **asked: Unpack[AskedOfModel],
     ) -> Lease | None:
         """Claim a ready instance for a request that does not reset its idle timer.
 
         ``only``: that one. ``yields``: nor does it hold off the idle time-out. The
         lease is cut all the same if the instance is lost.
         """
-        return self._leasing.observe(only, yields=yields)
+        return self._leasing.observe(only, yields=yields, **asked)
 
-    def observe_all(self, *, yields: bool = False) -> list[Lease]:
-        """Claim every ready instance, as `observe` does one."""
-        return self._leasing.observe_all(yields=yields)
+    def observe_all(
+        self, *, yields: bool = False, **asked: Unpack[AskedOfModel]
+    ) -> list[Lease]:
+        """Claim every ready instance, as `observe` does one; nodes with a model."""
+        return self._leasing.observe_all(yields=yields, **asked)
 
     def ready_upstream(self) -> Upstream | None:
-        """Return a ready instance, without a lease on it; None if none is ready."""
+        """Return a ready instance that is no node, without a lease on it, if any."""
         return self._leasing.ready_upstream()
 
     @property
     def is_ready(self) -> bool:
         """Tell whether an instance serves."""
-        return self.ready_upstream() is not None
+        return self._leasing.ready_count > 0
 
     @property
     def would_launch(self) -> bool:
@@ -283,6 +309,24 @@ class Pool:
         elif before.state is State.READY:
             self._waiters.give_up_overdue()
         self._wakes.note(controller, before, after)
+
+    def _on_node(
+        self,
+        node: NodeInstance,
+        before: Record | None,
+        is_there: bool,  # noqa: FBT001 - as of every `Watcher`
+    ) -> None:
+        """Take in a node: most beats change nothing that requests wait for."""
+        leasing = self._leasing
+        assert isinstance(leasing, HouseLeasing)  # noqa: S101 - a house has one
+        change = leasing.take(node, before) if is_there else leasing.drop(node)
+        if change is Change.NONE:
+            return
+        if change is Change.LESS:
+            self._waiters.give_up_overdue()
+        elif self._waiters:
+            self._waiters.release()
+        self._wakes.note_nodes()
 
     def _grant(self) -> None:
         """Give a slot that has become free to the request whose turn it is."""

@@ -6,7 +6,7 @@ launch is on record before its cloud is called.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -19,6 +19,7 @@ from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.lifecycle.deadlines import is_given_up
 from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.offer_choice import Obstacle
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.pool_facts import PoolFacts
 from ollama_proxy.core.pool_plan import Plan, plan
 from ollama_proxy.core.pool_policy import PoolPolicy
@@ -100,10 +101,9 @@ class PoolOwner:
         stops = any(slot.current is not None for slot in self._own.values())
         return self._book.would_start or (stops and not self.is_vain)
 
-    @property
-    def must_reserve(self) -> bool:
-        """Tell whether a wake has to wait until a launch is written down."""
-        if not self._accepts() or self._is_awake:
+    def must_reserve(self, model: str | None) -> bool:
+        """Tell whether a wake for a model has to wait until a launch is on disk."""
+        if not self._accepts() or self._is_awake_for(model):
             return False
         return self._is_reserving or self._book.would_start
 
@@ -122,16 +122,27 @@ class PoolOwner:
 
     @property
     def _is_joining(self) -> bool:
-        """Tell whether servers of others are all there is, and one may come yet."""
+        """Tell whether servers of others are all there is, and one may come yet.
+
+        A node may at any time.
+        """
         if self._own:
             return False
-        return not all(is_given_up(c.record, c.policy) for c in self._external)
+        return self._leasing.has_nodes or not all(
+            is_given_up(c.record, c.policy) for c in self._external
+        )
 
     @property
     def _is_awake(self) -> bool:
         """Tell whether an instance is ready, or one of ours is starting."""
-        return self._is_own_awake or any(
-            c.record.state is State.READY for c in self._external
+        return self._is_awake_for(None)
+
+    def _is_awake_for(self, model: str | None) -> bool:
+        """Tell the same of a model; of the nodes only those count that have it."""
+        return (
+            self._is_own_awake
+            or any(one.record.state is State.READY for one in self._external)
+            or self._leasing.has_ready_node(model)
         )
 
     @property
@@ -173,6 +184,13 @@ class PoolOwner:
             self._book.note(controller, before, after)
         self.look()
 
+    def note_nodes(self) -> None:
+        """Take in that nodes of the pool can serve more than before, or less."""
+        wish = self._wish
+        if wish and not wish.own and self._leasing.has_ready_node(wish.model):
+            self._wish = None
+        self.look()
+
     @property
     def _wishes_own(self) -> bool:
         return self._wish is not None and self._wish.own
@@ -185,7 +203,7 @@ class PoolOwner:
             is_starting = controller.record.state is State.STARTING
             if is_starting and not was_just_woken(controller, now, grain_s):
                 controller.apply(ANY_WAKE)
-        is_served = self.is_own_coming if own else self._is_awake
+        is_served = self.is_own_coming if own else self._is_awake_for(model)
         if not is_served and self._accepts():
             self._wish = self._wish or Wish(model, now, own)
             self.look()
@@ -202,7 +220,7 @@ class PoolOwner:
             return
         if forced:
             self._book.forgive()
-        is_served = self._is_own_awake if own else self._is_awake
+        is_served = self._is_own_awake if own else self._is_awake_for(model)
         self.join(model, own=own)
         if is_served:
             return
@@ -273,11 +291,24 @@ class PoolOwner:
             waiting,
             accepts=self._accepts(),
             drained_at=self._carrier.drained_at,
+            nodes=self._leasing.node_facts(self._waited_models()),
         )
         if self._wishes_own or self._waiters.any_to_wake_own():
             ours = tuple(one for one in facts.instances if not one.is_external)
             facts = replace(facts, instances=ours)  # the others don't help
         return facts
+
+    def _waited_models(self) -> Collection[str]:
+        """Return the models of the requests that wait, if there are nodes to have them.
+
+        A node that has none of these models is no help.
+        """
+        if not self._leasing.has_nodes:
+            return ()
+        models, wish = self._waiters.models(), self._wish
+        if wish is not None and wish.model is not None:
+            models.add(full_model_name(wish.model))
+        return models
 
     def plan(self) -> Plan:
         """Return what the pool would do now."""

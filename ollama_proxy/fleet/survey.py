@@ -68,16 +68,17 @@ class Survey:
         *,
         accepts: bool,
         drained_at: float | None = None,
+        nodes: Sequence[InstanceFacts] = (),
     ) -> PoolFacts:
         """Return what a plan looks at.
 
         ``accepts``: the proxy may start something at all. ``drained_at``: when a plan
-        last drained an instance.
+        last drained an instance. ``nodes``: those that register themselves.
         """
         now, outlook = self._clock.now(), self._book.outlook()
         return PoolFacts(
             policy,
-            tuple(self._instance(slot, outlook, now) for slot in self._slots),
+            (*nodes, *(self._instance(one, outlook, now) for one in self._slots)),
             waiting,
             self._demand(outlook, now),
             _obstacle(outlook) if accepts else "the proxy starts nothing now",

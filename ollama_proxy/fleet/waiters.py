@@ -10,6 +10,7 @@ from enum import Enum
 from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.base.timing import Timing
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.pool_facts import Waiting
 from ollama_proxy.core.waiting_order import SOMEBODY, Turn, WaitingOrder
 from ollama_proxy.fleet.lease import Lease
@@ -42,6 +43,7 @@ class Waiter:
     - ``kind``: equal for requests that the same instances suit.
     - ``is_ready``: tells whether an instance is ready that suits it.
     - ``since``: when it began to wait, in time of the event loop.
+    - ``model``: the one that it is for, if any.
     - ``is_overdue``: it has waited for as long as it may for an instance to start; now
       it only waits for a slot of one that is ready.
     """
@@ -52,6 +54,7 @@ class Waiter:
     is_ready: Callable[[], bool]
     wants: Wants
     since: float
+    model: str | None = None
     is_overdue: bool = False
 
 
@@ -114,6 +117,14 @@ class Waiters:
         """Tell whether a request waits that no server of others can answer."""
         return self._numbers[Wants.TO_WAKE_OWN] > 0
 
+    def models(self) -> set[str]:
+        """Return the full names of the models for which an instance may be woken."""
+        return {
+            full_model_name(one.model)
+            for one in self._waiting
+            if one.wants is not Wants.TO_JOIN and one.model is not None
+        }
+
     def facts(self) -> Waiting:
         """Count those that wait now, for the plan of their pool."""
         waking = (one for one in self._waiting if one.wants is not Wants.TO_JOIN)
@@ -165,6 +176,7 @@ class Waiters:
         is_ready: Callable[[], bool],
         kind: Hashable = None,
         ticket: Ticket | None = None,
+        model: str | None = None,
     ) -> Lease | None:
         """Wait for a lease, in the line of the ticket; None if there will be none.
 
@@ -176,7 +188,7 @@ class Waiters:
             raise HoldLimitError(f"{self._most} requests wait already; try again later")
         loop = asyncio.get_running_loop()
         granted = loop.create_future()
-        waiter = Waiter(granted, claim, kind, is_ready, wants, loop.time())
+        waiter = Waiter(granted, claim, kind, is_ready, wants, loop.time(), model)
         ticket = ticket or Ticket()
         self._put_in(waiter, ticket.turn)
         ticket.hand_out(self, waiter)

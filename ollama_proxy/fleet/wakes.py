@@ -28,9 +28,8 @@ class Wakes(Protocol):
         False if a launch is under way, or will follow by itself.
         """
 
-    @property
-    def must_reserve(self) -> bool:
-        """Tell whether a wake has to wait until a launch is written down."""
+    def must_reserve(self, model: str | None) -> bool:
+        """Tell whether a wake for a model has to wait until a launch is on disk."""
 
     @property
     def is_coming(self) -> bool:
@@ -66,6 +65,9 @@ class Wakes(Protocol):
 
     def look(self) -> None:
         """Look now: a request waits that no ready instance has a free slot for."""
+
+    def note_nodes(self) -> None:
+        """Take in that nodes of the pool can serve more than before, or less."""
 
     def note_service(self) -> None:
         """Take in that a request is being answered."""

@@ -1,5 +1,6 @@
 """Nodes and houses for tests."""
 
+import random
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,10 +9,13 @@ from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.backend import Traits
 from ollama_proxy.fleet.house import House
+from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.node_facts import NodeFacts
 from ollama_proxy.fleet.offer import Offer
+from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.upstream.endpoint import Upstream
 from tests.fakes.cloud import FakeCloud
+from tests.fakes.store import FaultyStore
 from tests.virtual_time import LoopClock
 
 HUB = Traits(externally_managed=True)
@@ -50,3 +54,48 @@ def a_node(
         serves_all=True,
     )
     return replace(node, **facts)
+
+
+class Neighbourhood:
+    """A pool whose only offer is a hub: nodes, and no instance that is ours."""
+
+    def __init__(self, *nodes: NodeFacts, slots: int | None = None) -> None:
+        self.house = a_house(slots=slots)
+        self.pool = Pool(
+            (),
+            store=FaultyStore(),
+            clock=LoopClock(),
+            max_waiting=1000,
+            houses=[self.house],
+            rng=random.Random(1),
+        )
+        self.pool.start()
+        for one in nodes:
+            self.house.put(one)
+
+    def claim(self, model: str | None = "m", **asked: Any) -> Lease:
+        """Lease a node that has to be there."""
+        lease = self.pool.try_lease(model=model, **asked)
+        assert lease is not None
+        return lease
+
+    def node_of(self, model: str | None = "m", **asked: Any) -> str | None:
+        """Return the node that a request would get."""
+        lease = self.pool.try_lease(model=model, **asked)
+        if lease is None:
+            return None
+        lease.release()
+        return lease.node_id
+
+
+class Reports:
+    """What leases reported about nodes."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def failed(self, node_id: str, reason: str) -> None:
+        self.said.append((node_id, reason))
+
+    def answered(self, node_id: str) -> None:
+        self.said.append((node_id, "answered"))

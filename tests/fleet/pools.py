@@ -9,6 +9,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, Policy, Record
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.backend import Traits
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.house import House
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
@@ -35,7 +36,8 @@ class MeasuredBoots:
 class SeveralOffers:
     """A proxy before several fake clouds, in order of preference, and what it wrote.
 
-    ``box``: before them stands a server that somebody else manages.
+    ``box``: before them stands a server that somebody else manages. ``houses``: before
+    all stand the nodes of these.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class SeveralOffers:
         record_policy: Policy = POLICY,
         slots: int | None = None,
         box: bool = False,
+        houses: Sequence[House] = (),
         load_s: float = 2.0,
         max_waiting: int = 1000,
         boot_s: float | None = None,
@@ -59,6 +62,7 @@ class SeveralOffers:
         self.record_policy = record_policy
         self.slots_of_each = slots
         self.max_waiting = max_waiting
+        self.houses = tuple(houses)
         self.clouds = {name: FakeCloud() for name in self.names}
         self.box = FakeCloud(traits=BOX) if box else None
         self.probes = {name: FakeProbe(load_s=load_s) for name in (*self.names, "box")}
@@ -82,6 +86,8 @@ class SeveralOffers:
             policy=self.policy,
             boots=self.boots,
             draw_launch_id=self.draw,
+            houses=self.houses,
+            rng=random.Random(1),
         )
         pool.start()
         return pool

@@ -1,0 +1,333 @@
+"""Lease the instances of a pool that has nodes, which differ in models and in speed.
+
+Nodes come and go, and each has models of its own. They are found by model, so that what
+a request costs does not grow with their number.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Unpack
+
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.core.demand import DemandMeter
+from ollama_proxy.core.instance_choice import Candidate
+from ollama_proxy.core.lifecycle.record import LaunchId, Record
+from ollama_proxy.core.node_choice import choose_of_many, take_turn
+from ollama_proxy.core.ollama.model_names import full_model_name
+from ollama_proxy.core.pool_facts import InstanceFacts, Phase
+from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.instance_load import InstanceLoad
+from ollama_proxy.fleet.lease import Lease, Leases
+from ollama_proxy.fleet.leased_instance import LeasedInstance
+from ollama_proxy.fleet.leasing import Asked, AskedOfModel, Leasing, is_ready
+from ollama_proxy.fleet.node_facts import NodeFacts
+from ollama_proxy.fleet.node_instance import NodeInstance
+from ollama_proxy.fleet.node_load import NodeLoad, PacedLoad
+from ollama_proxy.upstream.endpoint import Upstream
+
+Lacks = Callable[[LeasedInstance, str], bool]
+"""Tells whether an instance of ours, or a server of others, is known to lack a model,
+by its full name, that another one is known to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Holds how a node is found: by which models, and whether at all."""
+
+    models: Mapping[str, Any]
+    names: frozenset[str]
+    is_ready: bool
+
+    def is_of(self, facts: NodeFacts, *, is_ready: bool) -> bool:
+        """Tell whether nothing of that has changed."""
+        models = facts.models
+        is_same = models is self.models or self.names == models.keys()
+        return is_same and is_ready is self.is_ready
+
+
+class Change(Enum):
+    """Says whether a node can serve more than before, or less, as far as matters."""
+
+    NONE = "none"
+    MORE = "more"
+    LESS = "less"
+
+
+class HouseLeasing(Leasing):
+    """Holds the leases on every instance of a pool that has nodes.
+
+    ``lacks``: see `Lacks`; None as long as nothing is known.
+    """
+
+    has_nodes = True
+    lacks: Lacks | None = None
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        clock: Clock,
+        *,
+        meter: DemandMeter,
+        freed: Callable[[], None],
+        served: Callable[[], None],
+        rng: random.Random,
+    ) -> None:
+        super().__init__(controllers, clock, meter=meter, freed=freed, served=served)
+        self._draw = rng.random
+        self._turn = 0.0
+        self._loads: dict[NodeInstance, NodeLoad] = {}
+        self._known: Counter[str] = Counter()
+        self._seen: dict[NodeInstance, _Seen] = {}
+        self._ready_nodes: list[Candidate] = []
+        self._by_model: dict[str, list[Candidate]] = {}
+        self._own = [self._leases[one] for one in controllers]
+
+    def _load_of(self, instance: LeasedInstance) -> InstanceLoad:
+        return PacedLoad(instance, meter=self._meter, clock=self._clock)
+
+    def has_ready_node(self, model: str | None) -> bool:
+        """Tell whether a node may get requests for a model; None: for any."""
+        if model is None:
+            return bool(self._ready_nodes)
+        return full_model_name(model) in self._by_model
+
+    def is_known(self, full_name: str) -> bool:
+        """Tell whether a node has a model, in whatever state it is."""
+        return full_name in self._known
+
+    def take(self, node: NodeInstance, before: Record | None) -> Change:
+        """Take in a node that joined, or that changed in some way."""
+        leases = self._leases.get(node)
+        if leases is None:
+            load = NodeLoad(node, meter=self._meter, clock=self._clock)
+            leases = self._leases[node] = self._open(node, load)
+            self._loads[node] = load
+            self._by_candidate[id(leases.candidate)] = leases
+        elif before is not None and before.launch_id != node.record.launch_id:
+            leases.cut()
+            leases.begin_anew(None)
+        had_room = leases.has_room
+        leases.limit_to(self._loads[node].take(node.facts))
+        seen, now_ready = self._seen.get(node), is_ready(leases)
+        if seen is not None and seen.is_of(node.facts, is_ready=now_ready):
+            has_more = leases.has_room and not had_room
+            return Change.MORE if has_more else Change.NONE  # none of nearly all beats
+        self._take_out(node, leases)
+        self._put_in(node, leases)
+        return Change.MORE if now_ready else Change.LESS
+
+    def drop(self, node: NodeInstance) -> Change:
+        """Forget a node that is registered no more, and cut its requests."""
+        leases = self._leases.pop(node, None)
+        if leases is not None:
+            self._take_out(node, leases)
+            del self._loads[node], self._by_candidate[id(leases.candidate)]
+            leases.cut()
+        return Change.LESS
+
+    def _put_in(self, node: NodeInstance, leases: Leases) -> None:
+        models, now_ready = node.facts.models, is_ready(leases)
+        seen = self._seen[node] = _Seen(models, frozenset(models), now_ready)
+        self._known.update(seen.names)
+        if now_ready:
+            self._ready.append(leases)
+            self._ready_nodes.append(leases.candidate)
+            for name in seen.names:
+                self._by_model.setdefault(name, []).append(leases.candidate)
+
+    def _take_out(self, node: NodeInstance, leases: Leases) -> None:
+        seen = self._seen.pop(node, None)
+        if seen is None:
+            return
+        for name in seen.names:
+            self._known[name] -= 1
+            if not self._known[name]:
+                del self._known[name]
+        if not seen.is_ready:
+            return
+        self._ready.remove(leases)
+        _discard(self._ready_nodes, leases.candidate)
+        for name in seen.names:
+            holders = self._by_model[name]
+            _discard(holders, leases.candidate)
+            if not holders:
+                del self._by_model[name]
+
+    def claim(
+        self,
+        only: LaunchId | None = None,
+        *,
+        model: str | None = None,
+        takes_slot: bool = True,
+        own: bool = False,
+        yields: bool = False,
+        **asked: Unpack[Asked],
+    ) -> Lease | None:
+        """Lease the instance that will answer soonest; None if none has a free slot.
+
+        As `Leasing.claim`; of the nodes only those that have the ``model``.
+        """
+        leases = self._find(
+            only, takes_slot=takes_slot, own=own, yields=yields, model=model, **asked
+        )
+        if leases is None:
+            return None
+        return leases.claim(takes_slot=takes_slot, model=model, yields=yields)
+
+    def _find(
+        self,
+        only: LaunchId | None,
+        *,
+        takes_slot: bool,
+        own: bool,
+        yields: bool,
+        model: str | None = None,
+        without: Container[LaunchId] = (),
+        plain: bool = False,
+    ) -> Leases | None:
+        """Return the instance that will answer soonest; None if none suits."""
+        by_candidate = self._by_candidate
+
+        def suits(one: Candidate) -> bool:
+            leases = by_candidate[id(one)]
+            if takes_slot and not leases.has_free_slot:
+                return False
+            instance = leases.instance
+            launch_id = instance.record.launch_id
+            if only is not None and launch_id != only:
+                return False
+            if not plain and not instance.serves_all:
+                return False
+            if without and launch_id in without:
+                return False
+            return not yields or leases.may_observe()
+
+        name = None if model is None else full_model_name(model)
+        best = choose_of_many(
+            self._candidates(only, name, own=own),
+            name,
+            self._clock.now(),
+            suits=suits,
+            draw=self._draw,
+            is_packing=self.is_packing,
+        )
+        if best is None:
+            return None
+        if takes_slot:
+            self._turn = take_turn(best, name, self._turn)
+        return by_candidate[id(best)]
+
+    def _candidates(
+        self, only: LaunchId | None, name: str | None, *, own: bool
+    ) -> Sequence[Candidate]:
+        """Return what may have a model: ready nodes that have it, then the others."""
+        if only is not None:
+            return [one.candidate for one in self._ready]
+        nodes: Sequence[Candidate] = ()
+        if not own:
+            nodes = self._ready_nodes if name is None else self._by_model.get(name, ())
+        others = [
+            one.candidate
+            for one in self._own
+            if is_ready(one) and not (own and one.is_external)
+        ]
+        if not others:
+            return nodes
+        if name is not None and self.lacks is not None:
+            lacks = self.lacks
+            others = [
+                one
+                for one in others
+                if not lacks(self._by_candidate[id(one)].instance, name)
+            ]
+        return [*nodes, *others]
+
+    def has_any_for(
+        self,
+        only: LaunchId | None,
+        *,
+        own: bool,
+        yields: bool,
+        **asked: Unpack[AskedOfModel],
+    ) -> bool:
+        """Tell whether a ready instance would do, as `claim` has it; full or not."""
+        return (
+            self._find(only, takes_slot=False, own=own, yields=yields, **asked)
+            is not None
+        )
+
+    def observe(
+        self,
+        only: LaunchId | None = None,
+        *,
+        yields: bool = False,
+        **asked: Unpack[AskedOfModel],
+    ) -> Lease | None:
+        """Lease a ready instance to a request that does not reset its idle timer.
+
+        As `Leasing.observe`; of the nodes only those that have the ``model``.
+        """
+        # The idle time of an instance of ours may be over: it gets no such requests.
+        leases = self._find(only, takes_slot=False, own=False, yields=True, **asked)
+        if leases is None:
+            return None
+        return leases.claim(counts=False, takes_slot=False, yields=yields)
+
+    def observe_all(
+        self, *, yields: bool = False, **asked: Unpack[AskedOfModel]
+    ) -> list[Lease]:
+        """Lease every ready instance that is no node, and the nodes with a model."""
+        model = asked.get("model")
+        name = None if model is None else full_model_name(model)
+        holders = [] if name is None else self._by_model.get(name, [])
+        found = [
+            *(one for one in self._own if is_ready(one)),
+            *(self._by_candidate[id(one)] for one in holders),
+        ]
+        claimed = (
+            leases.claim(counts=False, takes_slot=False, yields=yields)
+            for leases in found
+            if leases.may_observe() and leases.instance.serves_all
+        )
+        return [lease for lease in claimed if lease is not None]
+
+    def ready_upstream(self) -> Upstream | None:
+        """Return a ready instance that is no node, without a lease on it, if any."""
+        found = (one.instance.upstream for one in self._own if is_ready(one))
+        return next(found, None)
+
+    def node_facts(self, models: Collection[str]) -> Sequence[InstanceFacts]:
+        """Return what the plan of the pool sees of its nodes: a server for each offer.
+
+        ``models``: what requests wait for, by full names; nodes without any of these
+        are no help. Each node counts if there are none.
+        """
+        told: dict[str, InstanceFacts] = {}
+        for node in self._loads:
+            name = node.offer.name
+            leases = self._leases[node]
+            before = told.get(name) or InstanceFacts(
+                name, Phase.AT_REST, is_external=True, may_start=False
+            )
+            helps = not models or not self._seen[node].names.isdisjoint(models)
+            if helps and is_ready(leases):
+                before = InstanceFacts(
+                    name,
+                    Phase.READY,
+                    slots=before.slots + leases.candidate.slots,
+                    in_flight=before.in_flight + node.record.keeping,
+                    is_external=True,
+                )
+            told[name] = before
+        return tuple(told.values())
+
+
+def _discard(candidates: list[Candidate], gone: Candidate) -> None:
+    """Take one out by identity: candidates with equal figures are equal."""
+    for place, one in enumerate(candidates):
+        if one is gone:
+            del candidates[place]
+            return
