@@ -21,12 +21,14 @@ from ollama_proxy.node.door import Door, Strangers
 from ollama_proxy.node.execute import Executor
 from ollama_proxy.node.free_space import FreeSpace
 from ollama_proxy.node.heartbeat import Heartbeat
+from ollama_proxy.node.hub_access import HubAccess
 from ollama_proxy.node.hub_addresses import HubAddresses
 from ollama_proxy.node.hub_answer import HubAnswer
 from ollama_proxy.node.hub_client import HubClient
 from ollama_proxy.node.identity import keep_node_id
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.machine import GpuMeter, measure_load, own_address
+from ollama_proxy.node.relay import OllamaRelay
 from ollama_proxy.node.settings import NodeSettings
 from ollama_proxy.node.workload import Workload
 from ollama_proxy.upstream.client import UpstreamClient
@@ -35,6 +37,7 @@ from ollama_proxy.upstream.loop_mark import LoopMark
 _BEAT_S = 10.0
 _BACKLOG = 128
 _LEAST_S = 0.01
+_MOST_HEAD = 1 << 20
 
 Signal = Callable[[], Awaitable[object]]
 """Waits for a signal: the first one ends in good order, the second one at once."""
@@ -47,9 +50,11 @@ async def run_node(
     rng: random.Random,
     next_signal: Signal,
     announce: Callable[[str], None],
+    access: HubAccess | None = None,
 ) -> None:
     """Report to the hub and work for it until a signal. Raises `StartupError`.
 
+    ``access``: what a joining has brought; with it the hub gets all of Ollama.
     ``announce`` gets one line when requests are taken. After the first signal the hub
     learns that this node drains, and what goes on has NODE_REQUEST_TIMEOUT to end.
     """
@@ -62,6 +67,7 @@ async def run_node(
             host_name,
             bound.getsockname()[1],
             boot_id=f"{rng.getrandbits(128):032x}",
+            access=access,
         )
         try:
             await node.serve(bound, clock, rng, next_signal, announce)
@@ -98,10 +104,13 @@ class _Node:
         port: int,
         *,
         boot_id: str,
+        access: HubAccess | None,
     ) -> None:
         self._settings, self._node_id, self._port = settings, node_id, port
         self._host_name, self._boot_id, self._seq = host_name, boot_id, 0
-        self.client = UpstreamClient(LoopMark(node_id))
+        self._access = access
+        mark = LoopMark(node_id)
+        self.client = UpstreamClient(mark)
         url = settings.ollama_base_url
         self._limit_s = min(_BEAT_S, settings.heartbeat_interval)
         self._ollama = LocalOllama(self.client, url, look_s=self._limit_s)
@@ -113,6 +122,7 @@ class _Node:
             url,
             first_byte_s=settings.node_request_timeout,
         )
+        self._relay = OllamaRelay(self.client, mark, self._workload, url)
         self._hub = HubAddresses(*settings.hub)
         self._gpus = GpuMeter()
         self._space = FreeSpace(settings.models_dirs)
@@ -172,20 +182,32 @@ class _Node:
     @contextlib.asynccontextmanager
     async def _serving(self, bound: socket.socket) -> AsyncIterator[None]:
         """Take connections: the hub's and this machine's."""
-        node_app = NodeApp(self._node_id, self._hub, self._executor, self._workload)
+        node_app = NodeApp(
+            self._node_id,
+            self._hub,
+            self._executor,
+            self._relay,
+            self._workload,
+            host_name=self._host_name,
+            access=self._access,
+        )
         runner = web.AppRunner(
             node_app.build(),
             handler_cancellation=True,  # a hub that leaves ends the generation
             access_log=None,
+            auto_decompress=False,
+            max_line_size=_MOST_HEAD,
+            max_field_size=_MOST_HEAD,
+            max_headers=10_000,
             shutdown_timeout=_LEAST_S,  # `_drain` has waited
         )
         await runner.setup()
         try:
             server = runner.server
             assert server is not None  # noqa: S101 - after `setup`
-            strangers = Strangers()
+            guests = node_app.guests if self._access is not None else None
             listening = await asyncio.get_running_loop().create_server(
-                partial(Door, node_app.admits, server, strangers), sock=bound
+                partial(Door, node_app.admits, server, Strangers(), guests), sock=bound
             )
             try:
                 yield

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.node.hub_addresses import shown_peer
 from ollama_proxy.node.refusals import refusal_body
 
 _MOST_STRANGERS = 64
+_MOST_GUESTS = 64
+_GUEST_S = 10.0
 _LONGEST_HEAD = 16 * 1024
 _HEAD_S = 10.0
 _LINGER_S = 2.0
@@ -22,9 +25,41 @@ class Strangers:
         self.count = 0
 
 
+class Guests:
+    """Holds connections of peers that have yet to show the hub's token.
+
+    Each has 10 s. If there are 64, the oldest makes room for a new one.
+    """
+
+    def __init__(self, most: int = _MOST_GUESTS, *, limit_s: float = _GUEST_S) -> None:
+        self._most, self._limit_s = most, limit_s
+        self._waiting: dict[asyncio.Transport, asyncio.TimerHandle] = {}
+
+    def receive(self, transport: asyncio.Transport) -> None:
+        """Give a connection its time."""
+        if len(self._waiting) >= self._most:
+            self._turn_out(next(iter(self._waiting)))
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._limit_s, self._turn_out, transport)
+        self._waiting[transport] = timer
+
+    def admit(self, transport: asyncio.Transport | None) -> None:
+        """Let a connection stay: it has shown the token."""
+        if transport is not None and (timer := self._waiting.pop(transport, None)):
+            timer.cancel()
+
+    def _turn_out(self, transport: asyncio.Transport) -> None:
+        self._waiting.pop(transport).cancel()
+        transport.abort()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
 class Door(asyncio.Protocol):
     """Hands a peer that is admitted to the server; refuses another with 403.
 
+    If there are ``guests``, another goes to the server as well, which asks for a token.
     A stranger's request is read to the end of its head, since a connection that is
     closed with unread bytes is reset, and the sentence lost.
     """
@@ -34,8 +69,10 @@ class Door(asyncio.Protocol):
         admits: Callable[[str], bool],
         enter: Callable[[], asyncio.Protocol],
         strangers: Strangers,
+        guests: Guests | None = None,
     ) -> None:
         self._admits, self._enter, self._strangers = admits, enter, strangers
+        self._guests = guests
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._read = b""
@@ -46,7 +83,11 @@ class Door(asyncio.Protocol):
         """Hand the connection over, or wait for the head of its request."""
         stream = cast("asyncio.Transport", transport)
         self._peer = str((stream.get_extra_info("peername") or ("",))[0])
-        if self._admits(self._peer):
+        keep_alive(stream.get_extra_info("socket"))
+        is_admitted = self._admits(self._peer)
+        if is_admitted or self._guests is not None:
+            if not is_admitted and self._guests is not None:
+                self._guests.receive(stream)
             server = self._enter()
             stream.set_protocol(server)
             server.connection_made(stream)

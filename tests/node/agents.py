@@ -14,7 +14,11 @@ import aiohttp
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.tasks import start_task
 from ollama_proxy.node.agent import run_node
+from ollama_proxy.node.hub_access import HubAccess, token_digest
 from ollama_proxy.node.settings import read_node_settings
+
+HUB_TOKEN = "hub-token-of-a-test"
+JOINED = HubAccess(token_digest(HUB_TOKEN), b"secret of a test")
 
 
 @dataclass(slots=True)
@@ -41,8 +45,13 @@ class RunningAgent:
 
 
 @contextlib.asynccontextmanager
-async def running_agent(state: Path, **env: str) -> AsyncIterator[RunningAgent]:
-    """Run an agent with these settings; by default with beats every second."""
+async def running_agent(
+    state: Path, access: HubAccess | None = None, **env: str
+) -> AsyncIterator[RunningAgent]:
+    """Run an agent with these settings; by default with beats every second.
+
+    ``access``: it has joined a hub that has `HUB_TOKEN`.
+    """
     announced = asyncio.Event()
     agent: RunningAgent
 
@@ -66,6 +75,7 @@ async def running_agent(state: Path, **env: str) -> AsyncIterator[RunningAgent]:
         rng=random.Random(1),
         next_signal=signals.get,
         announce=announce,
+        access=access,
     )
     agent = RunningAgent(start_task(coro), signals)
     try:
