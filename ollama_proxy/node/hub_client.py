@@ -82,7 +82,7 @@ class HubClient:
 def _judged(status: int, text: str) -> HubAnswer:
     if 200 <= status < 300:  # noqa: PLR2004 - OK
         return read_answer(text)
-    words = f"it answered {status}: {_quoted(text)}"
+    words = f"it answered {status}: {quoted(text)}"
     if status >= 500:  # noqa: PLR2004 - the server's own faults
         raise HubAwayError(words)
     if status == _CONFLICT:
@@ -90,7 +90,7 @@ def _judged(status: int, text: str) -> HubAnswer:
     raise HubRefusedError(words)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return the sentence of an error body, FastAPI's or ours, on one line."""
     try:
         body = json.loads(text)
