@@ -112,12 +112,14 @@ def _environment(offer: OfferSpec, settings: Settings) -> dict[str, str]:
 def record_keys(settings: Settings, backends: Mapping[str, Backend]) -> list[str]:
     """Return the keys of all records that the pools of the settings have.
 
-    A server that somebody else manages has one, whatever number its pool may have.
+    A server that somebody else manages has one, whatever number its pool may have;
+    nodes, which register themselves, have none.
     """
     return [
         str(SlotKey(pool.name, index, offer.name))
         for pool in settings.pools
         for offer in pool.offers
+        if not backends[offer.name].traits.registers_itself
         for index in range(
             1
             if backends[offer.name].traits.externally_managed
@@ -171,7 +173,9 @@ def _offer(
     return Offer(
         spec.name,
         backend,
-        tuple(one for one in models if groups.group_of(one) == pool.name),
+        ()
+        if backend.traits.registers_itself  # its machines have what they have
+        else tuple(one for one in models if groups.group_of(one) == pool.name),
         [made_of, environment] if environment else made_of,
         secrets_in([settings, *settings.of_backends.values(), *own_settings]),
         backend_name=spec.backend,

@@ -16,11 +16,13 @@ from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.lifecycle.estimates import Estimates
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.lifecycle.stage_estimates import StageEstimates
+from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.core.ollama.load_wish import LoadWishes
 from ollama_proxy.core.slot_keys import SlotKey
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.gpu_use import GpuLook
+from ollama_proxy.fleet.house import House
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.pool_slot import PoolSlot
@@ -37,7 +39,8 @@ from ollama_proxy.upstream.loop_mark import LoopMark
 class PoolParts:
     """Holds a pool, and what belongs to its instances alone.
 
-    - ``offers``: in order of preference. ``probes``, ``gpus``: by the name of an offer.
+    - ``offers``: in order of preference, without those of nodes unless there are only
+      these. ``probes``, ``gpus``: by the name of an offer.
     - ``restored``: None if models that clients pulled are not pulled again.
     """
 
@@ -80,7 +83,9 @@ class PoolBuilder:
     def build(self, spec: PoolSpec) -> PoolParts:
         """Build the pool that the settings specify."""
         shared = self.shared
-        offers = offers_of(spec, shared.settings, self.backends)
+        every = offers_of(spec, shared.settings, self.backends)
+        houses = [self._house(one) for one in every if _has_nodes(one)]
+        offers = tuple(one for one in every if not _has_nodes(one)) or every
         restored, wishes = self._restored(spec, offers), LoadWishes()
         check = shared.settings.gpu_check
         gpus = {one.name: GpuLook(check, one.backend.traits.gpus) for one in offers}
@@ -98,12 +103,18 @@ class PoolBuilder:
             policy=spec.policy,
             load_wishes=wishes,
             timing=shared.timing,
+            houses=houses,
+            rng=shared.rng,
         )
         if restored is not None:
             restored.has_ready = pool.has_ready
         for controller in pool.controllers:  # after the pool, which cuts leases
             controller.subscribe(partial(_forget_connections, shared.relay))
         return PoolParts(pool, offers, probes, restored, gpus)
+
+    def _house(self, offer: Offer) -> House:
+        labels = offer.backend.traits.node_labels or Labels()
+        return House(offer, labels=labels, clock=self.shared.clock)
 
     def _restored(
         self, spec: PoolSpec, offers: Sequence[Offer]
@@ -146,13 +157,16 @@ class PoolBuilder:
         offers: Sequence[Offer],
         probes: Mapping[str, HttpProbe],
     ) -> list[PoolSlot]:
-        """Return a slot per instance of ours, before them one per server of others."""
+        """Return a slot per instance of ours, before them one per server of others.
+
+        Nodes have none.
+        """
 
         def controller(offer: Offer, index: int) -> Controller:
             key = str(SlotKey(spec.name, index, offer.name))
             return self._controller(key, offer, probes[offer.name], spec)
 
-        theirs = [one for one in offers if one.is_external]
+        theirs = [one for one in offers if one.is_external and not _has_nodes(one)]
         ours = [one for one in offers if not one.is_external]
         most = spec.policy.max_instances if ours else 0
         return [
@@ -190,6 +204,10 @@ class PoolBuilder:
         )
         controller.subscribe(report.on_transition)
         return controller
+
+
+def _has_nodes(offer: Offer) -> bool:
+    return offer.backend.traits.registers_itself
 
 
 def _forget_connections(relay: UpstreamClient, _before: Record, after: Record) -> None:

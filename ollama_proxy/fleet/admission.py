@@ -215,8 +215,7 @@ class Admission:
         )
         of_nodes: Hashable = ()
         if self._leasing.has_nodes:
-            without = asked.get("without", ())
-            of_nodes = (model, asked.get("plain", False), id(without) if without else 0)
+            of_nodes = (model, asked.get("plain", False), *asked.get("without", ()))
         return await self._waiters.wait(
             claim,
             wait_s,

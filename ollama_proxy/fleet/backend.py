@@ -17,6 +17,7 @@ from ollama_proxy.base.fields import BackendSettings
 from ollama_proxy.base.former_names import with_former_fields
 from ollama_proxy.core.lifecycle.boot_stages import StageSpan
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.fleet.backend_abilities import (
     Belonging,
     EndsAlone,
@@ -150,6 +151,8 @@ class Traits:
       model. None: the backend does not know.
     - ``gpus``: number of GPUs of an instance, the same for all its types; None:
       unknown. ``gpu_memory_gb``: memory of these GPUs together.
+    - ``node_labels``: its instances are nodes, which register themselves at the hub:
+      those that these labels match. None: they are not.
     - ``spec``: identifies what instances are made from besides the settings, such as a
       deployed image. When it changes, a launch that failed for good is tried again.
     """
@@ -171,11 +174,17 @@ class Traits:
     gpus: int | None = None
     gpu_memory_gb: float | None = None
     spec: str = ""
+    node_labels: Labels | None = None
 
     @property
     def is_free(self) -> bool:
         """Tell whether its instances cost nothing: a server of others, or a child."""
         return self.externally_managed or self.child_process
+
+    @property
+    def registers_itself(self) -> bool:
+        """Tell whether its instances are nodes, which come and go by themselves."""
+        return self.node_labels is not None
 
 
 def place_of(backend: str, traits: Traits) -> str:

@@ -1,11 +1,11 @@
 """Hold the nodes of one offer: machines that register themselves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Protocol
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
+from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.fleet.node_facts import NodeFacts, NodeReports
 from ollama_proxy.fleet.node_instance import NodeInstance
 from ollama_proxy.fleet.offer import Offer
@@ -15,20 +15,13 @@ Watcher = Callable[[NodeInstance, Record | None, bool], None]
 whether it is there still. It must not wait."""
 
 
-class NodeChoice(Protocol):
-    """Chooses among nodes by the labels that they tell of themselves."""
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether a node with these labels is chosen."""
-
-
 class House:
     """Holds the nodes of one offer in one pool, as the hub knows them.
 
     ``labels``: which nodes belong to it. ``reports``: takes in how requests ended.
     """
 
-    def __init__(self, offer: Offer, *, labels: NodeChoice, clock: Clock) -> None:
+    def __init__(self, offer: Offer, *, labels: Labels, clock: Clock) -> None:
         self.offer = offer
         self.labels = labels
         self.reports: NodeReports | None = None

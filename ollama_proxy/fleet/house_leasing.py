@@ -6,7 +6,7 @@ a request costs does not grow with their number.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Unpack
@@ -185,7 +185,7 @@ class HouseLeasing(Leasing):
         own: bool,
         yields: bool,
         model: str | None = None,
-        without: Container[LaunchId] = (),
+        without: Collection[LaunchId] = (),
         plain: bool = False,
     ) -> Leases | None:
         """Return the instance that will answer soonest; None if none suits."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypedDict, Unpack
 
 from ollama_proxy.base.clock import Clock
@@ -27,7 +27,7 @@ class Asked(TypedDict, total=False):
     generates text only.
     """
 
-    without: Container[LaunchId]
+    without: Collection[LaunchId]
     plain: bool
 
 

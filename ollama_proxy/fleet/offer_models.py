@@ -16,6 +16,7 @@ from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.core.lifecycle.record import Record, State
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.leased_instance import LeasedInstance
 from ollama_proxy.fleet.readiness import PreparationError
 from ollama_proxy.upstream.endpoint import Upstream
 
@@ -51,7 +52,7 @@ class OfferModels:
             if not one.offer.is_external
             for model in one.offer.models
         }
-        self._lists: dict[Controller, frozenset[str]] = {}
+        self._lists: dict[LeasedInstance, frozenset[str]] = {}
         self._stale = asyncio.Event()
         self._tasks = TaskOwner()
         self._log = structlog.get_logger()
@@ -89,6 +90,19 @@ class OfferModels:
         """Tell whether an offer of ours is known to have a model, or pulls it."""
         return full_name in self._pulled or any(
             full_name in names for names in self._names.values()
+        )
+
+    def is_lacking(self, instance: LeasedInstance, full_name: str) -> bool:
+        """Tell whether the last list of an instance lacks a model."""
+        names = self._lists.get(instance)
+        return names is not None and full_name not in names
+
+    def is_with_others(self, full_name: str) -> bool:
+        """Tell whether a ready server of others has a model, or may have it."""
+        return any(
+            not self.is_lacking(one, full_name)
+            for one in self._controllers
+            if one.offer.is_external and one.record.state is State.READY
         )
 
     def own(self) -> list[str]:

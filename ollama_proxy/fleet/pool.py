@@ -140,6 +140,11 @@ class Pool:
         return (*self.controllers, *nodes)
 
     @property
+    def nodes(self) -> HouseLeasing | None:
+        """Return what knows the nodes; None for a pool that has no house."""
+        return self._leasing if isinstance(self._leasing, HouseLeasing) else None
+
+    @property
     def waiting(self) -> int:
         """Return how many requests wait now."""
         return len(self._waiters)
@@ -317,9 +322,9 @@ class Pool:
         is_there: bool,  # noqa: FBT001 - as of every `Watcher`
     ) -> None:
         """Take in a node: most beats change nothing that requests wait for."""
-        leasing = self._leasing
-        assert isinstance(leasing, HouseLeasing)  # noqa: S101 - a house has one
-        change = leasing.take(node, before) if is_there else leasing.drop(node)
+        nodes = self.nodes
+        assert nodes is not None  # noqa: S101 - a pool with a house has them
+        change = nodes.take(node, before) if is_there else nodes.drop(node)
         if change is Change.NONE:
             return
         if change is Change.LESS:

@@ -1,10 +1,11 @@
 """Nodes and houses for tests."""
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.backend import Traits
@@ -18,20 +19,13 @@ from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FaultyStore
 from tests.virtual_time import LoopClock
 
-HUB = Traits(externally_managed=True)
-
-
-class EveryNode:
-    """Chooses whatever labels a node has."""
-
-    def matches(self, _labels: Mapping[str, str]) -> bool:
-        return True
+HUB = Traits(externally_managed=True, node_labels=Labels())
 
 
 def a_house(name: str = "house", slots: int | None = None) -> House:
     """A house without nodes, in the time of the event loop."""
     offer = Offer(name, FakeCloud(traits=HUB), slots=slots)
-    return House(offer, labels=EveryNode(), clock=LoopClock())
+    return House(offer, labels=Labels(), clock=LoopClock())
 
 
 def a_node(
