@@ -13,7 +13,7 @@ MOST_NODES: Final = 3
 """How many different nodes one request is sent to at most."""
 
 _OWN_FAULT = 500
-_MAY_PASS = frozenset({_OWN_FAULT, 502, 503, 504})
+_OTHERS_MAY_DO = frozenset({_OWN_FAULT, 502, 503, 504})
 _FAILURES = frozenset({502, 504})
 _FIRST_REFUSAL = 400
 
@@ -42,9 +42,14 @@ class Attempt:
         return self.status is None or self.status in _FAILURES
 
     @property
-    def may_pass(self) -> bool:
-        """Tell whether another node may do better: there is no answer, or a 5xx."""
-        return self.status is None or self.status in _MAY_PASS
+    def is_final(self) -> bool:
+        """Tell whether it has an answer that goes to the client: see `is_final`."""
+        return self.status is not None and is_final(self.status)
+
+
+def is_final(status: int) -> bool:
+    """Tell whether an answer is the node's own word on the request, by its status."""
+    return status not in _OTHERS_MAY_DO
 
 
 class Then(Enum):
@@ -86,7 +91,7 @@ def follow(
     |                                          | are believed                         |
     """
     last = attempts[-1]
-    if not last.may_pass:
+    if last.is_final:
         return Then.RELAY
     if before + len(attempts) >= MOST_NODES:
         return Then.END

@@ -13,6 +13,7 @@ from ollama_proxy.server.aiohttp.behind import Behind
 from ollama_proxy.server.fast.connection import ClientConnection, FastPath
 from ollama_proxy.server.tls.listener import TlsListener
 from ollama_proxy.server.tls.watch import ServerCertificate
+from ollama_proxy.serving.request_context import TriedOn
 
 _IDLE_S = 3600.0
 _SWEEP_S = 60.0
@@ -64,8 +65,8 @@ class Runner(web.AppRunner):
         assert server is not None  # noqa: S101 - after `setup`
         keep_alive(bound)  # Linux copies it to accepted connections
 
-        def behind() -> Behind:
-            return Behind(server())
+        def behind(tried_on: TriedOn) -> Behind:
+            return Behind(server(), tried_on=tried_on)
 
         def connect() -> ClientConnection:
             assert self._fast_path is not None  # noqa: S101 - see below

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.nodes.plain_request import is_plain
 from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.routes import ColdAnswer
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.fleet.leasing import Asked
 from ollama_proxy.fleet.offer_models import OfferModels
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
@@ -29,6 +31,7 @@ from ollama_proxy.serving.whereabouts import Whereabouts
 from ollama_proxy.store.ports import Place
 
 _OK = 200
+_NOTHING: Asked = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +67,28 @@ class PoolServices:
         """Tell whether there are other pools."""
         return len(self.fleet.pools.names) > 1
 
-    def lease(self, context: RequestContext, plan: Relay | Observe) -> Lease | None:
-        """Lease the instance that a plan counts on; None if none is ready now."""
-        yields = not context.may_wake
-        if isinstance(plan, Relay):
-            return self.pool.try_lease(
-                context.only,
-                model=context.model,
-                takes_slot=context.takes_slot,
-                arrival=context.arrival,
-                yields=yields,
-            )
-        return self.pool.observe(context.only, yields=yields)
+    def lease(
+        self, context: RequestContext, plan: Relay | Observe | Wait
+    ) -> Lease | None:
+        """Lease an instance that a plan counts on; None if none is ready now."""
+        yields, model = not context.may_wake, context.model
+        asked = self.asked_of_nodes(context)
+        if isinstance(plan, Observe):
+            return self.pool.observe(context.only, yields=yields, model=model, **asked)
+        return self.pool.try_lease(
+            context.only,
+            model=model,
+            takes_slot=context.takes_slot,
+            arrival=context.arrival,
+            yields=yields,
+            **asked,
+        )
+
+    def asked_of_nodes(self, context: RequestContext) -> Asked:
+        """Return which nodes of the pool would do for a request, if it has any."""
+        if not self.pool.houses:
+            return _NOTHING
+        return {"without": context.tried_on, "plain": is_plain(context)}
 
     def admit(self, context: RequestContext, wait: Wait) -> None:
         """Let a request begin to wait, and remember for whose sake it does."""

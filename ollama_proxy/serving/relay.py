@@ -1,13 +1,13 @@
 """Carry out the plans that need an instance: the half that both servers share."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
-from ollama_proxy.core.ollama.activity import watch
+from ollama_proxy.core.ollama.activity import UseWatch, watch
 from ollama_proxy.core.plans import Observe, Relay, Wait
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.gateway.key_limits import KeyLimits
@@ -21,9 +21,11 @@ from ollama_proxy.serving.model_lists import ModelLists
 from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
-from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.client import Answer, UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 from ollama_proxy.upstream.request import UpstreamRequest
+
+T = TypeVar("T")
 
 
 def ignore_activity() -> None:
@@ -35,6 +37,8 @@ class Services:
     """Holds the parts that every way of serving a request needs, whatever its pool.
 
     ``stall_s``: how long a client may neither send nor read a byte.
+    ``node_timeout_s``: how long a node may take until its answer begins, if the model
+    is in its memory.
     """
 
     pools: PoolMap
@@ -48,9 +52,10 @@ class Services:
     usage: UsageBook
     clock: Clock
     stall_s: float
+    node_timeout_s: float = 120.0
 
 
-async def relay_request(
+async def relay_once(
     services: Services,
     to_send: UpstreamRequest,
     lease: Lease,
@@ -85,29 +90,37 @@ async def _ask_and_relay(
     """Send a request, and relay the response once it begins."""
     asked = await services.relay.ask(to_send, lease.upstream, lease.mark_sent)
     async with asked as answer:
-        lease.lift_limit()
-        context.served.learn(context, answer, lease.launch_id)
-        context.outcome = "relayed"
-        use = watch(context.route.name, answer, lease)
-        touch = ignore_activity if is_read else lease.mark_alive
+        touch, use = note_answer(answer, lease, context, is_read=is_read)
         return await response_relay.pour(answer, touch, use)
+
+
+def note_answer(
+    answer: Answer, lease: Lease, context: RequestContext, *, is_read: bool
+) -> tuple[Callable[[], None], UseWatch]:
+    """Take in that an answer begins; return what `ResponseRelay.pour` tells of it."""
+    lease.lift_limit()
+    context.served.learn(context, answer, lease.launch_id)
+    context.outcome = "relayed"
+    use = watch(context.route.name, answer, lease)
+    return ignore_activity if is_read else lease.mark_alive, use
 
 
 async def run_under_lease(
     lease: Lease,
     response_relay: ResponseRelay[ResponseT],
     context: RequestContext,
-    serving: Coroutine[Any, Any, ResponseT],
+    serving: Coroutine[Any, Any, ResponseT | T],
     limit_s: float | None = None,
-) -> ResponseT:
+) -> ResponseT | T:
     """Serve a request under a lease that may be cut, and at the cost of its key.
 
-    ``limit_s``: limit until `Lease.lift_limit` is called. Ends as `relay_request` does.
+    ``limit_s``: limit until `Lease.lift_limit` is called. Ends as `relay_once` does.
     """
     meter = response_relay.meter = begin_metering(context)
     permit = context.permit
     if permit is not None and permit.expense is not None:
         permit.enter(lease.launch_id)
+    response: ResponseT | T
     try:
         async with lease.until_cut(limit_s):
             response = await serving
@@ -127,8 +140,12 @@ async def run_under_lease(
 async def _end_cut(
     lease: Lease, response_relay: ResponseRelay[ResponseT], error: TimeoutError
 ) -> ResponseT:
-    """End an answer that has begun; raises `UpstreamError` if none has."""
-    if response_relay.response is not None:
+    """End an answer that has begun; raises `UpstreamError` if none has.
+
+    Another node may still answer after heartbeats.
+    """
+    is_open = lease.node_id is not None and not response_relay.is_passing
+    if response_relay.response is not None and not is_open:
         return await response_relay.abort_stream(error)
     message = "the instance was lost" if lease.was_cut else "the instance sent nothing"
     raise UpstreamError(message, arrived=lease.was_sent) from error

@@ -3,16 +3,20 @@
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ollama_proxy.core.access.keys import NOBODY, Caller
 from ollama_proxy.core.demand import Arrival
+from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import Choose, Wait
 from ollama_proxy.core.request_facts import Facts
 from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.serving.answer_meter import AnswerMeter
+
+TriedOn: TypeAlias = tuple[LaunchId, ...]
+"""Names the nodes that have failed a request."""
 
 if TYPE_CHECKING:
     from ollama_proxy.serving.pool_services import PoolServices
@@ -41,7 +45,8 @@ class RequestContext(Facts):
     ``meter``: counts what it uses. ``begun_at``: when its task began, in time of the
     event loop. ``arrival``: the request as its pool counts it. ``hides_credentials``:
     an instance gets no credentials. ``interrupted_by``: why we ended it, in words for
-    its client.
+    its client. ``tried_on``: the nodes that it was sent to in vain. ``may_repeat``: its
+    client has it sent to another node although one may have begun to work on it.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -59,6 +64,8 @@ class RequestContext(Facts):
     interrupted_by: str = ""
     arrival: Arrival = field(default_factory=Arrival)
     hides_credentials: bool = False
+    tried_on: TriedOn = ()
+    may_repeat: bool = False
 
     @property
     def model(self) -> str | None:

@@ -48,7 +48,8 @@ class ResponseRelay(Generic[ResponseT]):
 
     ``begun``: a response that heartbeats have begun already; otherwise ``opening``
     begins one. ``added``: headers of our own. ``request_id``: named in errors.
-    ``meter``: sees the body of an answer to a request that has a key.
+    ``meter``: sees the body of an answer to a request that has a key. ``is_passing``:
+    an instance's answer is relayed, or was. ``was_lost``: it broke off.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ResponseRelay(Generic[ResponseT]):
     ) -> None:
         self.response = begun
         self.meter: AnswerMeter | None = None
+        self.is_passing = self.was_lost = False
         self._request_id = request_id
         self._opening = opening
         self._added = added
@@ -71,6 +73,12 @@ class ResponseRelay(Generic[ResponseT]):
         self._family = family
         self._stall_s = stall_s
         self._sink: ClientWriter | None = None
+
+    @property
+    def has_client(self) -> bool:
+        """Tell whether the client's connection is open."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing()
 
     async def pour(
         self, answer: Answer, touch: Callable[[], None], use: UseWatch
@@ -81,7 +89,7 @@ class ResponseRelay(Generic[ResponseT]):
         its connection is reset: a clean early end would look like success. A client
         that reads nothing for ``stall_s`` is reset too.
         """
-        meter = self.meter
+        meter, self.is_passing = self.meter, True
         if self._takes_whole(answer) and (body := answer.whole(_WHOLE)) is not None:
             touch()
             if meter is not None:
@@ -103,6 +111,7 @@ class ResponseRelay(Generic[ResponseT]):
         use: UseWatch,
     ) -> ResponseT:
         """Relay, in the same way, a response that another part inspects first."""
+        self.is_passing = True
         if self.meter is not None:
             self.meter.begin(head)
 
@@ -172,6 +181,7 @@ class ResponseRelay(Generic[ResponseT]):
 
         Raises `ConnectionResetError` after a reset, if the format allows no error.
         """
+        self.was_lost = True
         structlog.get_logger().warning(
             log.ANSWER_LOST,
             request_id=self._request_id,

@@ -53,6 +53,9 @@ class UpstreamRequest(Protocol):
     def body(self) -> Body:
         """Return the body."""
 
+    def sent_to(self, target: str) -> "UpstreamRequest":
+        """Return the same request for another path, without a query."""
+
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Tell whether a body goes out in chunks, since its length is unknown."""
 
@@ -78,6 +81,10 @@ class PreparedRequest:
     target: str
     headers: CIMultiDict[str]
     body: Body
+
+    def sent_to(self, target: str) -> "PreparedRequest":
+        """Return the same request for another path, without a query."""
+        return replace(self, target=target)
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Tell whether a body goes out in chunks, since its length is unknown."""

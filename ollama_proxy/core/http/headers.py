@@ -31,12 +31,16 @@ _HOP_BY_HOP = frozenset(
 POOL_HEADER = "X-Ollama-Proxy-Pool"
 """The header by which a request without a model names its pool."""
 
+RETRY_HEADER = "X-Ollama-Proxy-Retry"
+"""The header by which a client has its request sent to another node after a break."""
+
 NOT_FOR_UPSTREAM = _HOP_BY_HOP | {
     "host",
     "expect",
     "origin",
     GUARD_TOKEN.lower(),
     POOL_HEADER.lower(),
+    RETRY_HEADER.lower(),
 }
 """Headers of a client's that an instance does not get, in lower case."""
 

@@ -21,6 +21,7 @@ from ollama_proxy.server.half_closed import MOMENT_S, patience_s
 from ollama_proxy.server.tls.transport import prepare_tls
 from ollama_proxy.serving.client_writer import reset
 from ollama_proxy.serving.metrics import Metrics
+from ollama_proxy.serving.request_context import TriedOn
 
 _READS = frozenset({Kind.READ, Kind.SYSTEM})
 _NOT_FOUND = b"404 page not found"
@@ -36,14 +37,18 @@ class Behind(asyncio.Protocol):
 
     ``refused``: the error of its last request, if that can't be served.
     ``silent_since``: when the connection was made; None once it has sent a byte. A
-    connection made while the server ``is_ending`` is closed at once.
+    connection made while the server ``is_ending`` is closed at once. ``tried_on``: the
+    nodes that have failed its first request on another way in.
     """
 
     def __init__(
         self,
         server: asyncio.Protocol,
         is_ending: Callable[[], bool] = lambda: False,
+        *,
+        tried_on: TriedOn = (),
     ) -> None:
+        self._tried_on = tried_on
         self._is_ending = is_ending
         self.silent_since: float | None = asyncio.get_running_loop().time()
         self.transport: asyncio.Transport | None = None
@@ -129,6 +134,11 @@ class Behind(asyncio.Protocol):
     def note_begun(self, request: web.Request) -> None:
         """Record that a request is being served."""
         self._request = request
+
+    def take_tried_on(self) -> TriedOn:
+        """Return, once, the nodes that have failed the first request already."""
+        tried_on, self._tried_on = self._tried_on, ()
+        return tried_on
 
     def note_answered(self) -> None:
         """Record that a request is answered; bytes may still be unsent."""

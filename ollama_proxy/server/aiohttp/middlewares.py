@@ -47,6 +47,8 @@ def surround(services: Services, access: AccessControl) -> Middleware:
                 behind.note_answered()
                 return refusal(behind, metrics)
         context = request[REQUEST_CONTEXT] = begin(request, pools)
+        if behind is not None:
+            context.tried_on = behind.take_tried_on()
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         active.begin(context, begun_at)

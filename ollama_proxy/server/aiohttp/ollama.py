@@ -7,7 +7,8 @@ from aiohttp import web
 
 from ollama_proxy.base.errors import HoldLimitError, StoreError, UpstreamError
 from ollama_proxy.core.dispatch import decide
-from ollama_proxy.core.http.headers import POOL_HEADER
+from ollama_proxy.core.failover import asks_for_retry
+from ollama_proxy.core.http.headers import POOL_HEADER, RETRY_HEADER
 from ollama_proxy.core.ollama.request_fields import wants_stream
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import (
@@ -34,8 +35,9 @@ from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT, outgoing
 from ollama_proxy.server.aiohttp.request_body import RequestBody
 from ollama_proxy.server.aiohttp.response import begin_response
 from ollama_proxy.serving.interruptions import take_interruption
+from ollama_proxy.serving.node_relay import relay_change, relay_request, run_on_node
 from ollama_proxy.serving.permits import admit
-from ollama_proxy.serving.relay import Services, relay_request, run_under_lease
+from ollama_proxy.serving.relay import Services, run_under_lease
 from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.response_relay import ResponseRelay
 from ollama_proxy.upstream.loop_mark import VIA
@@ -96,6 +98,7 @@ class OllamaHandler:
         services = self._services
         context.is_routed = services.pools.leave_no_choice
         context.named_pool = request.headers.get(POOL_HEADER, "")
+        context.may_repeat = asks_for_retry(request.headers.get(RETRY_HEADER, ""))
         marks = request.headers.getall(VIA, ())
         context.objection = services.mark.objection(marks)
         context.may_wait_s = _granted_s(request, context)
@@ -187,6 +190,7 @@ class OllamaHandler:
             ticket=hold.ticket,
             arrival=context.arrival,
             yields=not context.may_wake,
+            **context.served.asked_of_nodes(context),
         )
         try:
             return await hold.wait(leasing)
@@ -223,7 +227,10 @@ class OllamaHandler:
         with lease:
             try:
                 if context.route.kind is Kind.WRITE:
-                    return await self._change(context, to_send, lease, response_relay)
+                    change = partial(self._change, context, to_send, response_relay)
+                    return await relay_change(
+                        lease, response_relay, context, plan, change
+                    )
                 return await relay_request(
                     self._services, to_send, lease, response_relay, context, plan
                 )
@@ -237,8 +244,8 @@ class OllamaHandler:
         self,
         context: RequestContext,
         to_send: PreparedRequest,
-        lease: Lease,
         response_relay: ResponseRelay[web.StreamResponse],
+        lease: Lease,
     ) -> web.StreamResponse:
         """Relay a request that changes which models the instance has."""
         key = context.key
@@ -250,7 +257,8 @@ class OllamaHandler:
             response_relay,
             key.id if key is not None else None,
         )
-        response = await run_under_lease(lease, response_relay, context, changing)
+        run = run_under_lease if lease.node_id is None else run_on_node
+        response = await run(lease, response_relay, context, changing)
         context.served.unknown.learn(context, response)
         return response
 

@@ -15,6 +15,7 @@ from ollama_proxy.base.tcp_keep_alive import IS_INHERITED, keep_alive
 from ollama_proxy.server.fast.parser import PlainRequest, RequestParser
 from ollama_proxy.server.half_closed import patience_s
 from ollama_proxy.server.tls.transport import prepare_tls
+from ollama_proxy.serving.request_context import TriedOn
 
 _REST_S = 1.0
 _LINGER_S = 2.0
@@ -31,7 +32,8 @@ class FastPath(Protocol):
 class ClientConnection(asyncio.Protocol):
     """Carries a client's connection; is its own writer, as aiohttp's requests have one.
 
-    - ``behind``: makes the aiohttp protocol that takes the connection over.
+    - ``behind``: makes the aiohttp protocol that takes the connection over; it gets
+      the nodes that have failed the request.
     - ``made``, ``gone``: called once the connection is open, and once it is closed or
       handed over; ``transport`` is None then.
     - ``method``: of the request in progress.
@@ -41,7 +43,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(
         self,
         fast_path: FastPath,
-        behind: Callable[[], asyncio.Protocol],
+        behind: Callable[[TriedOn], asyncio.Protocol],
         *,
         made: Callable[["ClientConnection"], None],
         gone: Callable[["ClientConnection"], None],
@@ -208,10 +210,11 @@ class ClientConnection(asyncio.Protocol):
         if self._leaving is not None and self._serving is None:
             self.end()
 
-    def hand_over(self) -> bool:
+    def hand_over(self, tried_on: TriedOn = ()) -> bool:
         """Hand the connection, and the request received on it, over to aiohttp.
 
-        Returns False if the client has left: there is nothing to serve.
+        ``tried_on``: the nodes that have failed it. Returns False if the client has
+        left: there is nothing to serve.
         """
         transport, data = self._transport, b"".join(self._came) + self._early
         if transport is None or transport.is_closing():
@@ -221,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
             return False
         is_full, has_left = self._room is not None, self._leaving is not None
         self._let_go()
-        protocol = self._behind()
+        protocol = self._behind(tried_on)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if is_full:

@@ -35,8 +35,9 @@ from ollama_proxy.server.fast.parser import PlainRequest
 from ollama_proxy.server.fast.response import ClientResponse
 from ollama_proxy.serving.interruptions import interruption_reply, take_interruption
 from ollama_proxy.serving.key_settling import settle
+from ollama_proxy.serving.node_relay import relay_request
 from ollama_proxy.serving.permits import admit, undo
-from ollama_proxy.serving.relay import Services, relay_request
+from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext, Stage, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
@@ -188,7 +189,7 @@ class FastPath:
     def _hand_over(self, client: ClientConnection, context: RequestContext) -> bool:
         """Leave a request to aiohttp's server; False if its client has left."""
         undo(context)
-        if client.hand_over():
+        if client.hand_over(context.tried_on):
             return True
         context.abandon()
         return False
@@ -322,7 +323,10 @@ class FastPath:
     def _instead(self, context: RequestContext, error: UpstreamError) -> Encoded | None:
         """Return an answer in place of an instance's; None if it may be sent again."""
         context.note_failure(str(error), may_be_done=error.arrived)
-        if context.route.counts_as_use and not error.arrived:
+        may_go_on = not context.tried_on or (
+            context.may_wait_s > 0 and not context.waited
+        )
+        if context.route.counts_as_use and not error.arrived and may_go_on:
             context.served.note_retry(context)
             return None  # aiohttp's server sends it again
         return self._answers.answer(context, decide(context, context.served.fleet))

@@ -8,12 +8,12 @@ it rejects is not plain either.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httptools
 
 from ollama_proxy.core.access.facts import SentField
-from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM, POOL_HEADER
+from ollama_proxy.core.http.headers import NOT_FOR_UPSTREAM, POOL_HEADER, RETRY_HEADER
 from ollama_proxy.core.http.request_head import MAX_TARGET, SINGLE, is_host
 from ollama_proxy.gateway.credentials import SENT_IN, passes_on
 from ollama_proxy.serving.body_budget import SMALL_BODY
@@ -30,6 +30,7 @@ _ASKS_FOR_MORE = frozenset(
         b"transfer-encoding",
         b"upgrade",
         POOL_HEADER.lower().encode(),
+        RETRY_HEADER.lower().encode(),
     }
 )
 _VIA = VIA.lower().encode()
@@ -129,6 +130,10 @@ class PlainRequest:
                 del self.fields[at]
             elif passed != value:
                 self.fields[at] = self.fields[at][0], passed.encode("latin-1")
+
+    def sent_to(self, target: str) -> "PlainRequest":
+        """Return the same request for another path, without a query."""
+        return replace(self, target=target)
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Return False: the length is known."""

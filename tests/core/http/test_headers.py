@@ -105,3 +105,9 @@ def test_the_name_of_a_pool_is_for_the_proxy_alone() -> None:
     sent = CIMultiDict({"x-OLLAMA-proxy-pool": "big", "X-Ollama-Proxy-Pools": "kept"})
 
     assert [*for_upstream(sent)] == ["X-Ollama-Proxy-Pools"]
+
+
+def test_the_wish_for_another_node_is_for_the_proxy_alone() -> None:
+    sent = CIMultiDict({"x-OLLAMA-proxy-retry": "always", "Retry": "kept"})
+
+    assert [*for_upstream(sent)] == ["Retry"]

@@ -97,7 +97,7 @@ class Case:
         self.made: list[ClientConnection] = []
         self.client = ClientConnection(
             fast_path,
-            lambda: self.behind,
+            lambda _tried_on: self.behind,
             made=self.made.append,
             gone=self.gone.append,
         )

@@ -16,6 +16,7 @@ from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.serving.fleet_view import FleetView
+from ollama_proxy.serving.request_context import TriedOn
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import Script
 from tests.proxy import RunningProxy, needs_fast_path, relaying_proxy, running_proxy
@@ -392,7 +393,7 @@ async def test_a_client_that_left_before_its_hand_over_is_counted(
     async def refuse(*_: object) -> None:
         raise UpstreamError("refused", arrived=False)
 
-    def find_nobody(_client: ClientConnection) -> bool:
+    def find_nobody(_client: ClientConnection, _tried_on: TriedOn) -> bool:
         tried.set()
         return False
 

@@ -71,6 +71,7 @@ def test_one_request_follows_another() -> None:
         HEAD + b"Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\n{}",
         HEAD + b"Content-Length: 2\r\nPrefer: wait=9\r\n\r\n{}",
         HEAD + b"Content-Length: 2\r\nX-Ollama-Proxy-Pool: big\r\n\r\n{}",
+        HEAD + b"Content-Length: 2\r\nX-Ollama-Proxy-Retry: always\r\n\r\n{}",
         HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
         HEAD + b"Content-Length: 2\r\nConnection: keep-alive, X-A\r\n\r\n{}",
         HEAD + b"Content-Length: 2\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n{}",

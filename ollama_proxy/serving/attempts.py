@@ -1,0 +1,185 @@
+"""Ask one node of the house after another, until one answers the request.
+
+The rules are those of `ollama_proxy.core.failover`. What fails may be asked again until
+the first byte of an answer has left for the client.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+from multidict import CIMultiDictProxy
+
+from ollama_proxy.base import log
+from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.failover import (
+    Attempt,
+    Then,
+    answer_at_end,
+    follow,
+    proven_faults,
+)
+from ollama_proxy.core.ollama.activity import error_text
+from ollama_proxy.fleet.lease import Lease
+from ollama_proxy.serving.request_context import TriedOn
+from ollama_proxy.upstream.client import Answer
+
+HELD_BYTES: Final = 64 * 1024
+"""The longest answer that is held back while another node is asked."""
+
+_SAID_CHARACTERS = 200
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAnswer:
+    """Holds the whole answer of a node, while another one may give a better one."""
+
+    status: int
+    reason: str | None
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def said(self) -> str:
+        """Return what it says, in a few words."""
+        told = error_text(self.body)[:_SAID_CHARACTERS]
+        return f"answered {self.status}" + (f": {told}" if told else "")
+
+
+async def hold(answer: Answer) -> HeldAnswer | AsyncIterator[bytes]:
+    """Read an answer, to hold it back while another node is asked.
+
+    Returns its body, from the beginning, if it is too long for that. Raises
+    `UpstreamError` if it breaks off: by its status, a 5xx, the node does not work on
+    the request.
+    """
+    chunks, body = answer.chunks(), b""
+    try:
+        async for data in chunks:
+            body += data
+            if len(body) > HELD_BYTES:
+                return _joined(body, chunks)
+    except InstanceLostError as error:
+        message = f"it answered {answer.status}, and broke off: {error}"
+        raise UpstreamError(message, arrived=False) from error
+    return HeldAnswer(answer.status, answer.reason, answer.headers, body)
+
+
+async def _joined(begun: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what was read of a body, then the rest of it."""
+    yield begun
+    async for data in chunks:
+        yield data
+
+
+class Attempts:
+    """Follows one request from node to node.
+
+    - ``tried``: the nodes that it was sent to, on another way in too.
+    - ``lease_next``: leases a node that was not tried, or an instance; None: there is
+      none.
+    - ``may_repeat``, ``can_repeat``: as `follow` has them.
+    """
+
+    def __init__(
+        self,
+        tried: TriedOn,
+        lease_next: Callable[[TriedOn], Lease | None],
+        *,
+        may_repeat: bool,
+        can_repeat: Callable[[], bool],
+        request_id: str = "",
+    ) -> None:
+        self.made: list[Attempt] = []
+        self._before = len(tried)
+        self.tried = tried
+        self._lease_next = lease_next
+        self._may_repeat = may_repeat
+        self._can_repeat = can_repeat
+        self._request_id = request_id
+        self._leases: list[Lease] = []
+        self._held: HeldAnswer | None = None
+
+    async def run(
+        self, lease: Lease, ask: Callable[[Lease], Awaitable[T | HeldAnswer]]
+    ) -> T | HeldAnswer:
+        """Ask nodes until one answers, beginning with that of a lease.
+
+        ``ask`` serves the request under a lease: it returns the answer that could be
+        better, or what it made of one that begins, of which it tells `note_answer`. It
+        raises `UpstreamError` without one. Each lease is given back here.
+
+        Returns the last answer if all have answered that they can't do it. Raises
+        `UpstreamError`, in our words, if none has answered.
+        """
+        current: Lease | None = lease
+        while current is not None:
+            with current:
+                try:
+                    told = await ask(current)
+                except UpstreamError as error:
+                    attempt = Attempt(_name(current), str(error), None, error.arrived)
+                else:
+                    if not isinstance(told, HeldAnswer):
+                        return told
+                    attempt = Attempt(_name(current), told.said, told.status)
+                    self._held = told
+            current = self._next(current, attempt)
+            # What was aborted is closed in the next turn of the event loop: no node
+            # gets the request while the one before has a connection for it.
+            await asyncio.sleep(0)
+        return self._at_end()
+
+    def note_answer(self, lease: Lease, status: int) -> None:
+        """Take in that an answer begins that the client gets."""
+        if lease.node_id is not None:
+            attempt = Attempt(lease.node_id, f"answered {status}", status)
+            if attempt.is_failure:
+                lease.failed(attempt.said)
+            elif attempt.is_final:
+                lease.answered()
+        for index in proven_faults(self.made, status):
+            self._leases[index].failed(f"{self.made[index].said}; another node did it")
+
+    def _next(self, lease: Lease, attempt: Attempt) -> Lease | None:
+        """Note an attempt that failed, and lease the next node if one may be asked."""
+        self.made.append(attempt)
+        self._leases.append(lease)
+        lease.check_now()
+        if lease.node_id is None:
+            return None
+        self.tried += (lease.launch_id,)
+        if attempt.is_failure and not lease.was_cut:
+            lease.failed(attempt.said)
+        then = follow(
+            self.made,
+            before=self._before,
+            may_repeat=self._may_repeat,
+            can_repeat=self._can_repeat(),
+        )
+        following = self._lease_next(self.tried) if then is Then.NEXT else None
+        structlog.get_logger().warning(
+            log.NODE_FAILED,
+            request_id=self._request_id,
+            node=lease.node_id,
+            error=attempt.said,
+            next_node="" if following is None else _name(following),
+        )
+        return following
+
+    def _at_end(self) -> HeldAnswer:
+        """Return the answer that the client gets; raises `UpstreamError` for none."""
+        if answer_at_end(self.made) is not None and self._held is not None:
+            return self._held
+        arrived = any(one.was_sent and one.status is None for one in self.made)
+        told = "; ".join(f"{one.node_id}: {one.said}" for one in self.made)
+        raise UpstreamError(told, arrived=arrived)
+
+
+def _name(lease: Lease) -> str:
+    """Return how a node is named, or an instance that is none."""
+    return lease.node_id or str(lease.launch_id)
