@@ -39,6 +39,7 @@ from ollama_proxy.server.aiohttp.ollama import OllamaHandler
 from ollama_proxy.server.aiohttp.request import note_begun
 from ollama_proxy.server.aiohttp.request_body import invite_later
 from ollama_proxy.server.aiohttp.response import strip_own_headers
+from ollama_proxy.server.aiohttp.upgrades import close_after_declined_upgrade
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.active_requests import ActiveRequests
@@ -178,6 +179,7 @@ async def _before_head(request: web.BaseRequest, response: web.StreamResponse) -
     """See to the headers of an answer when it begins: one signal for all of it."""
     note_begun(request)
     close_after_large_head(request, response)
+    close_after_declined_upgrade(request, response)
     strip_own_headers(response)
     add_cors_headers(request, response)
 

@@ -118,6 +118,9 @@ class TunnelTransport(asyncio.Transport):
         self._look()
         try:
             await self._ended.wait()
+        except asyncio.CancelledError:
+            self._error = ConnectionResetError("the tunnel was cut")
+            raise
         finally:
             self._is_closing = True
             if self._timer is not None:

@@ -332,7 +332,7 @@ async def test_a_cancelled_run_tells_its_protocol() -> None:
         with pytest.raises(asyncio.CancelledError):
             await one.task
 
-        assert one.protocol.ends == [None]
+        assert [type(end) for end in one.protocol.ends] == [ConnectionResetError]
 
 
 async def test_an_abort_before_the_run_ends_it_at_once() -> None:

@@ -7,6 +7,8 @@ Go's, is refused here or rewritten so that there is one way to read it.
 import re
 from dataclasses import dataclass
 
+from ollama_proxy.core.nodes.hub_routes import TUNNEL
+
 MAX_HEAD = 1024 * 1024
 """Longest head in bytes, as in Go's server."""
 
@@ -55,6 +57,9 @@ _DROPPED = frozenset({b"sec-websocket-key1", b"upgrade"})
 """Headers that stop aiohttp's parser."""
 
 _NOT_KEPT = _FRAMING | _DROPPED
+_WEB_SOCKETS = frozenset({TUNNEL.encode()})
+"""Paths of which an upgrade is asked for; nothing else here would answer one."""
+
 _LISTED = frozenset({b"connection", b"expect", b"transfer-encoding"})
 
 Field = tuple[bytes, bytes, bytes]
@@ -82,12 +87,14 @@ class RequestHead:
     """Holds a head that can be read in one way only.
 
     ``raw``: its bytes, as aiohttp's server gets them. ``length``: of the body; None if
-    it is chunked. ``is_last``: no request follows on the connection.
+    it is chunked. ``is_last``: no request follows on the connection. ``is_upgrade``: it
+    asks for a WebSocket, where there is one.
     """
 
     raw: bytes
     length: int | None
     is_last: bool
+    is_upgrade: bool = False
 
 
 def is_host(value: bytes) -> bool:
@@ -123,11 +130,23 @@ def read_head(lines: list[bytes]) -> RequestHead:
     elif b"content-length" in found:
         framing.append(b"Content-Length: %d" % length)
     is_last = _is_last(found, is_old=is_old)
+    is_upgrade = (method, length, is_last, is_old) == (b"GET", 0, False, False) and (
+        target in _WEB_SOCKETS and _wants_web_socket(fields)
+    )
     if is_last:
         framing.append(b"Connection: close")
+    elif is_upgrade:
+        framing.append(b"Upgrade: websocket")
     start = b"%b %b %b" % (method, target, version)
     raw = b"\r\n".join([start, *kept, *framing, b"", b""])
-    return RequestHead(raw, length, is_last)
+    return RequestHead(raw, length, is_last, is_upgrade)
+
+
+def _wants_web_socket(fields: list[Field]) -> bool:
+    """Tell whether a request asks for a WebSocket, and for nothing else."""
+    return [value.lower() for name, value, _ in fields if name == b"upgrade"] == [
+        b"websocket"
+    ]
 
 
 def _start(line: bytes) -> tuple[bytes, bytes, bool]:

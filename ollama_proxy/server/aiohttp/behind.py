@@ -131,6 +131,10 @@ class Behind(asyncio.Protocol):
         """Tell whether a request stands for one that can't be served."""
         return self.refused is not None and request.raw_path == _REFUSED_PATH
 
+    def accept_upgrade(self) -> None:
+        """Let bytes pass as they are from now on: aiohttp speaks another protocol."""
+        self._stream.accept_upgrade()
+
     def note_begun(self, request: web.Request) -> None:
         """Record that a request is being served."""
         self._request = request

@@ -114,12 +114,29 @@ class RequestStream:
         self._out.append(head.raw)
         self._is_last = head.is_last
         self.requests += 1
-        if head.length is None:
+        if head.is_upgrade:
+            self._end_request()
+            self._read = self._read_too_early
+        elif head.length is None:
             self._read = self._read_size
         elif head.length:
             self._left, self._read = head.length, self._read_body
         else:
             self._end_request()
+
+    def accept_upgrade(self) -> None:
+        """Let all bytes pass from now on: they are no requests any more."""
+        if self._read is not None:
+            self._read = self._pass_all
+
+    def _read_too_early(self, data: bytes, at: int) -> int:  # noqa: ARG002 - as the others
+        """Refuse bytes before the upgrade is accepted: no client sends any."""
+        self.is_broken, self._read = True, None
+        return len(data)
+
+    def _pass_all(self, data: bytes, at: int) -> int:
+        self._out.append(data[at:])
+        return len(data)
 
     def _end_request(self) -> None:
         self.is_in_body, self._begun_at, self._size = False, None, 0

@@ -6,8 +6,10 @@ from aiohttp import web
 
 from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.core.nodes.beat import BeatError
+from ollama_proxy.core.nodes.hub_routes import TUNNEL
 from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.hub.tunnels import TooManyTunnelsError, Tunnels
+from ollama_proxy.server.aiohttp.upgrades import accept_upgrade
 from ollama_proxy.upstream.tunnel_transport import MOST_FRAME, TunnelTransport
 
 KeyOf = Callable[[Mapping[str, str]], NodeKey]
@@ -21,6 +23,10 @@ class TunnelRoute:
 
     def __init__(self, tunnels: Tunnels, key_of: KeyOf) -> None:
         self._tunnels, self._key_of = tunnels, key_of
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the route."""
+        return [web.get(TUNNEL, self.take, allow_head=False)]
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """Hold a tunnel until it has ended."""
@@ -40,7 +46,7 @@ class TunnelRoute:
             max_msg_size=2 * MOST_FRAME,
             timeout=_CLOSE_S,
         )
-        await web_socket.prepare(request)
+        await accept_upgrade(request, web_socket)
         keep_alive(web_socket.get_extra_info("socket"))
         tunnel = TunnelTransport(web_socket)
         try:

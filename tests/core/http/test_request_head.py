@@ -135,6 +135,38 @@ def test_an_upgrade_that_nobody_answers_is_not_asked_for() -> None:
     assert raw == b"\r\n".join([GET, HOST, b"Connection: Upgrade", b"X-A: 1", b"", b""])
 
 
+TUNNEL = b"GET /nodes/tunnel HTTP/1.1"
+WEB_SOCKET = (b"Connection: Upgrade", b"Upgrade:  WebSocket ")
+
+
+def test_a_tunnel_asks_for_its_web_socket() -> None:
+    found = head(TUNNEL, HOST, *WEB_SOCKET)
+
+    assert found.is_upgrade
+    assert found.raw.endswith(b"\r\nUpgrade: websocket\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (GET, HOST, *WEB_SOCKET),
+        (TUNNEL.replace(b"GET", b"POST"), HOST, *WEB_SOCKET),
+        (TUNNEL.replace(b"1.1", b"1.0"), HOST, *WEB_SOCKET),
+        (TUNNEL.replace(b"tunnel", b"tunnel?a=b"), HOST, *WEB_SOCKET),
+        (TUNNEL, HOST, *WEB_SOCKET, b"Content-Length: 2"),
+        (TUNNEL, HOST, *WEB_SOCKET, b"Transfer-Encoding: chunked"),
+        (TUNNEL, HOST, *WEB_SOCKET, b"Connection: close"),
+        (TUNNEL, HOST, *WEB_SOCKET, b"Upgrade: h2c"),
+        (TUNNEL, HOST, b"Connection: Upgrade", b"Upgrade: websocket, h2c"),
+    ],
+)
+def test_whatever_else_asks_for_an_upgrade_gets_none(lines: tuple[bytes, ...]) -> None:
+    found = head(*lines)
+
+    assert not found.is_upgrade
+    assert b"upgrade:" not in found.raw.lower()
+
+
 @pytest.mark.parametrize("space", [b" ", b"\t", b" \t"])
 @pytest.mark.parametrize(
     "line", [b"Transfer-Encoding: chunked", b"Content-Length: 2", b"Connection: close"]

@@ -183,3 +183,30 @@ def test_whatever_comes_out_is_read_by_a_strict_parser(parts: list[bytes]) -> No
     out, _ = passed(*parts)
 
     httptools.HttpRequestParser(Behind()).feed_data(out)
+
+
+TUNNEL = (
+    b"GET /nodes/tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\n\r\n"
+)
+
+
+def test_what_follows_an_upgrade_passes_once_it_is_accepted() -> None:
+    stream = RequestStream()
+    assert stream.feed(TUNNEL) == TUNNEL
+    stream.accept_upgrade()
+
+    assert stream.feed(b"\x82\x80anything") == b"\x82\x80anything"
+    assert (stream.refused, stream.is_broken, stream.is_in_body) == (None, False, False)
+
+
+@pytest.mark.parametrize("parts", [(TUNNEL + GET % 1,), (TUNNEL, GET % 1)])
+def test_what_follows_an_upgrade_too_early_is_no_request(
+    parts: tuple[bytes, ...],
+) -> None:
+    out, stream = passed(*parts)
+
+    assert out == TUNNEL
+    assert stream.is_broken
+    stream.accept_upgrade()
+    assert stream.feed(GET % 2) == b""
