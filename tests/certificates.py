@@ -119,6 +119,12 @@ class PrivateCa:
         """Return what a client has that trusts the authority and nothing else."""
         return ssl.create_default_context(cafile=self.authority)
 
+    def serving(self) -> ssl.SSLContext:
+        """Return what a server has that shows the certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.files.certificate, self.files.key)
+        return context
+
     def renew(self, number: int, **of_certificate: float) -> None:
         """Replace the certificate, and its key, as programs do: each at once."""
         self.renew_certificate(number, **of_certificate)

@@ -4,20 +4,17 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+import ssl
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import structlog
-from aiohttp import web
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
-from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
 from ollama_proxy.node.app import NodeApp
 from ollama_proxy.node.beat import Facts
-from ollama_proxy.node.door import Door, Strangers
 from ollama_proxy.node.execute import Executor
 from ollama_proxy.node.free_space import FreeSpace
 from ollama_proxy.node.heartbeat import Heartbeat
@@ -26,6 +23,7 @@ from ollama_proxy.node.hub_addresses import HubAddresses
 from ollama_proxy.node.hub_answer import HubAnswer
 from ollama_proxy.node.hub_client import HubClient
 from ollama_proxy.node.identity import keep_node_id
+from ollama_proxy.node.listener import bind, serving
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.machine import GpuMeter, measure_load, own_address
 from ollama_proxy.node.relay import OllamaRelay
@@ -35,9 +33,6 @@ from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
 
 _BEAT_S = 10.0
-_BACKLOG = 128
-_LEAST_S = 0.01
-_MOST_HEAD = 1 << 20
 
 Signal = Callable[[], Awaitable[object]]
 """Waits for a signal: the first one ends in good order, the second one at once."""
@@ -51,14 +46,16 @@ async def run_node(
     next_signal: Signal,
     announce: Callable[[str], None],
     access: HubAccess | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> None:
     """Report to the hub and work for it until a signal. Raises `StartupError`.
 
     ``access``: what a joining has brought; with it the hub gets all of Ollama.
+    ``context``: the certificate that the hub sees; None: no TLS.
     ``announce`` gets one line when requests are taken. After the first signal the hub
     learns that this node drains, and what goes on has NODE_REQUEST_TIMEOUT to end.
     """
-    bound = _bind(settings.node_port)
+    bound = bind(settings.node_port)
     with contextlib.closing(bound):
         host_name = socket.gethostname()
         node = _Node(
@@ -68,29 +65,12 @@ async def run_node(
             bound.getsockname()[1],
             boot_id=f"{rng.getrandbits(128):032x}",
             access=access,
+            context=context,
         )
         try:
             await node.serve(bound, clock, rng, next_signal, announce)
         finally:
             await node.client.aclose()
-
-
-def _bind(port: int) -> socket.socket:
-    """Bind the port on every address, of both families where the machine has them."""
-    try:
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("::", port),
-                family=socket.AF_INET6,
-                dualstack_ipv6=True,
-                backlog=_BACKLOG,
-            )
-        return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - the door is `Door`
-    except OSError as error:
-        raise StartupError(
-            f"can't listen on port {port} ({error.strerror or error}); stop what"
-            " listens there, or set NODE_PORT to another one"
-        ) from error
 
 
 class _Node:
@@ -105,10 +85,11 @@ class _Node:
         *,
         boot_id: str,
         access: HubAccess | None,
+        context: ssl.SSLContext | None,
     ) -> None:
         self._settings, self._node_id, self._port = settings, node_id, port
         self._host_name, self._boot_id, self._seq = host_name, boot_id, 0
-        self._access = access
+        self._access, self._context = access, context
         mark = LoopMark(node_id)
         self.client = UpstreamClient(mark)
         url = settings.ollama_base_url
@@ -147,9 +128,12 @@ class _Node:
                 rng=rng,
                 on_answer=self._heed,
             )
-            async with self._serving(bound):
+            async with serving(self._app(), bound, self._context):
                 line = self._settings.started_line(
-                    self._node_id, self._port, str(self._hub)
+                    self._node_id,
+                    self._port,
+                    str(self._hub),
+                    has_joined=self._access is not None,
                 )
                 announce(line)
                 logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
@@ -179,10 +163,8 @@ class _Node:
         async with scoped_task(heartbeat.run_later(), name="heartbeat"):
             await self._workload.wait_idle()
 
-    @contextlib.asynccontextmanager
-    async def _serving(self, bound: socket.socket) -> AsyncIterator[None]:
-        """Take connections: the hub's and this machine's."""
-        node_app = NodeApp(
+    def _app(self) -> NodeApp:
+        return NodeApp(
             self._node_id,
             self._hub,
             self._executor,
@@ -191,30 +173,6 @@ class _Node:
             host_name=self._host_name,
             access=self._access,
         )
-        runner = web.AppRunner(
-            node_app.build(),
-            handler_cancellation=True,  # a hub that leaves ends the generation
-            access_log=None,
-            auto_decompress=False,
-            max_line_size=_MOST_HEAD,
-            max_field_size=_MOST_HEAD,
-            max_headers=10_000,
-            shutdown_timeout=_LEAST_S,  # `_drain` has waited
-        )
-        await runner.setup()
-        try:
-            server = runner.server
-            assert server is not None  # noqa: S101 - after `setup`
-            guests = node_app.guests if self._access is not None else None
-            listening = await asyncio.get_running_loop().create_server(
-                partial(Door, node_app.admits, server, Strangers(), guests), sock=bound
-            )
-            try:
-                yield
-            finally:
-                listening.close()
-        finally:
-            await runner.cleanup()
 
     def _heed(self, answer: HubAnswer) -> bool:
         """Drain while the hub wants it; True if the hub shall learn of a change."""
@@ -247,6 +205,7 @@ class _Node:
             ipv4=ipv4,
             ipv6=ipv6,
             port=self._port,
+            scheme="http" if self._context is None else "https",
             boot_id=self._boot_id,
             seq=self._seq,
             load=measure_load(),

@@ -41,7 +41,7 @@ class NodeApp:
         self._node_id, self._hub, self._access = node_id, hub, access
         self._executor, self._relay, self._workload = executor, relay, workload
         self._hosts = PublicHosts((host_name.lower(),))
-        self.guests = Guests()
+        self.guests = Guests() if access is not None else None
 
     def admits(self, peer: str) -> bool:
         """Tell whether a peer may speak without a token: the hub, or this machine."""
@@ -72,7 +72,8 @@ class NodeApp:
             return refusal
         if is_health:
             return self._health(request)
-        self.guests.admit(request.transport)
+        if self.guests is not None:
+            self.guests.admit(request.transport)
         if path != _EXECUTE:
             return await self._relay.relay(request)
         if request.method != "POST":

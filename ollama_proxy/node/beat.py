@@ -36,6 +36,7 @@ class Facts:
     is_draining: bool
     labels: Mapping[str, str] = field(default_factory=dict)
     disk_free: int | None = None
+    scheme: str = "http"
 
 
 def former_beat(facts: Facts) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def whole_beat(facts: Facts) -> dict[str, Any]:
         "agent": {
             "boot_id": facts.boot_id,
             "seq": facts.seq,
-            "scheme": "http",
+            "scheme": facts.scheme,
             "version": __version__,
             "ollama": ollama.version,
             "models": bounded(ollama.models),

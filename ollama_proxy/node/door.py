@@ -11,6 +11,7 @@ from ollama_proxy.node.refusals import refusal_body
 _MOST_STRANGERS = 64
 _MOST_GUESTS = 64
 _GUEST_S = 10.0
+_WRITE_AHEAD = 64 * 1024  # on TLS, asyncio has 512 KiB
 _LONGEST_HEAD = 16 * 1024
 _HEAD_S = 10.0
 _LINGER_S = 2.0
@@ -84,6 +85,7 @@ class Door(asyncio.Protocol):
         stream = cast("asyncio.Transport", transport)
         self._peer = str((stream.get_extra_info("peername") or ("",))[0])
         keep_alive(stream.get_extra_info("socket"))
+        stream.set_write_buffer_limits(_WRITE_AHEAD)
         is_admitted = self._admits(self._peer)
         if is_admitted or self._guests is not None:
             if not is_admitted and self._guests is not None:

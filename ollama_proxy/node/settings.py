@@ -139,14 +139,18 @@ class NodeSettings(BaseModel):
         url = URL(self.server_url)
         return url.host or "", url.port or 80
 
-    def started_line(self, node_id: str, port: int, addresses: str) -> str:
+    def started_line(
+        self, node_id: str, port: int, addresses: str, *, has_joined: bool
+    ) -> str:
         """Return what the agent does, and whose requests it takes, on one line."""
         host, _ = self.hub
+        what, whose = "POST /execute", f"from {host} alone ({addresses})"
+        if has_joined:
+            what, whose = "all of Ollama's API", "from the hub alone, by its token"
         return (
             f"ollama-proxy node: {node_id!r} reports {self.ollama_base_url} to"
-            f" {self.server_url} every {self.heartbeat_interval:g} s, and takes POST"
-            f" /execute on port {port} from {host} alone"
-            f" ({addresses})"
+            f" {self.server_url} every {self.heartbeat_interval:g} s, and takes {what}"
+            f" on port {port} {whose}"
         )
 
 

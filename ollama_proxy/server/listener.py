@@ -9,9 +9,9 @@ from weakref import WeakSet
 from aiohttp import web
 
 from ollama_proxy.base.tcp_keep_alive import keep_alive
+from ollama_proxy.base.tls_listener import TlsListener
 from ollama_proxy.server.aiohttp.behind import Behind
 from ollama_proxy.server.fast.connection import ClientConnection, FastPath
-from ollama_proxy.server.tls.listener import TlsListener
 from ollama_proxy.server.tls.watch import ServerCertificate
 from ollama_proxy.serving.request_context import TriedOn
 
@@ -85,7 +85,7 @@ class Runner(web.AppRunner):
             listening = loop.create_server(made, sock=bound, backlog=backlog)
             self._listening = await listening
         else:
-            self._on_tls = TlsListener(bound, certificate, made)
+            self._on_tls = TlsListener(bound, certificate.context, made)
             self._on_tls.start(backlog)
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 

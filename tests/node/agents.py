@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import re
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -46,11 +47,14 @@ class RunningAgent:
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    state: Path, access: HubAccess | None = None, **env: str
+    state: Path,
+    access: HubAccess | None = None,
+    context: ssl.SSLContext | None = None,
+    **env: str,
 ) -> AsyncIterator[RunningAgent]:
     """Run an agent with these settings; by default with beats every second.
 
-    ``access``: it has joined a hub that has `HUB_TOKEN`.
+    ``access``: it has joined a hub that has `HUB_TOKEN`. ``context``: with TLS.
     """
     announced = asyncio.Event()
     agent: RunningAgent
@@ -76,6 +80,7 @@ async def running_agent(
         next_signal=signals.get,
         announce=announce,
         access=access,
+        context=context,
     )
     agent = RunningAgent(start_task(coro), signals)
     try:

@@ -1,6 +1,7 @@
 """Read the certificate again when its files are renewed; keep the last good one."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -40,6 +41,10 @@ class ServerCertificate:
         self._fault = ""
         self._suspicion = ""
         self._told = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Return what a handshake of this moment shows."""
+        return self.loaded.context
 
     @property
     def problem(self) -> str | None:

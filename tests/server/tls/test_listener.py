@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from ollama_proxy.base.tls_listener import YOUNG_S, TlsListener
 from ollama_proxy.core.http.chunks import framed
-from ollama_proxy.server.tls.listener import YOUNG_S, TlsListener
 from ollama_proxy.server.tls.watch import ServerCertificate
 from tests.certificates import WALL, PrivateCa, private_ca
 from tests.fakes.raw_upstream import patient_upstream, reply
@@ -284,7 +284,7 @@ async def listening(
     bound = socket.create_server(("127.0.0.1", 0))
     listener = TlsListener(
         bound,
-        ServerCertificate(ca.files, WALL),
+        ServerCertificate(ca.files, WALL).context,
         Greeter,
         most=most,
         handshake_s=handshake_s,
@@ -339,7 +339,7 @@ async def test_the_certificate_of_the_moment_is_shown(ca: PrivateCa) -> None:
     """A renewal changes neither the listener nor the connections that are there."""
     bound = socket.create_server(("127.0.0.1", 0))
     certificate = ServerCertificate(ca.files, WALL)
-    listener = TlsListener(bound, certificate, asyncio.Protocol)
+    listener = TlsListener(bound, certificate.context, asyncio.Protocol)
     listener.start(128)
     port, seen = bound.getsockname()[1], []
     ends = []

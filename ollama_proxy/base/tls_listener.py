@@ -7,15 +7,15 @@ with plain HTTP on it without a word.
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from ollama_proxy.base import log
+from ollama_proxy.base.plain_refusal import PlainRefusal
 from ollama_proxy.base.tasks import TaskOwner
-from ollama_proxy.server.tls.plain_refusal import PlainRefusal
-from ollama_proxy.server.tls.watch import ServerCertificate
 
 HANDSHAKE_S: Final = 10.0
 """Limit from the connection to the end of its handshake; one takes 1 to 3 round trips.
@@ -37,16 +37,16 @@ _HANDSHAKE = b"\x16"  # type of the record that a ClientHello comes in: RFC 8446
 class TlsListener:
     """Accepts connections of one bound socket, and does their handshakes.
 
-    ``connect`` makes the protocol of a connection, once its client has begun a
-    handshake. If ``most`` handshakes are in progress, the oldest is given up for a new
-    connection unless it is younger than ``young_s``; new ones wait in the kernel until
-    then.
+    ``context`` returns what a handshake of this moment shows. ``connect`` makes the
+    protocol of a connection, once its client has begun a handshake. If ``most``
+    handshakes are in progress, the oldest is given up for a new connection unless it is
+    younger than ``young_s``; new ones wait in the kernel until then.
     """
 
     def __init__(
         self,
         bound: socket.socket,
-        certificate: ServerCertificate,
+        context: Callable[[], ssl.SSLContext],
         connect: Callable[[], asyncio.Protocol],
         *,
         most: int = MOST_HANDSHAKES,
@@ -54,7 +54,7 @@ class TlsListener:
         young_s: float = YOUNG_S,
     ) -> None:
         self._bound = bound
-        self._certificate = certificate
+        self._context = context
         self._connect = connect
         self._most = most
         self._handshake_s = handshake_s
@@ -145,7 +145,7 @@ class TlsListener:
         await loop.connect_accepted_socket(
             self._connect,
             client,
-            ssl=self._certificate.loaded.context,
+            ssl=self._context(),
             ssl_handshake_timeout=left_s,
             ssl_shutdown_timeout=SHUTDOWN_S,
         )
