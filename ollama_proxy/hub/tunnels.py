@@ -21,8 +21,8 @@ _WAIT_S = 5.0
 _URL = "http://tunnel.internal"
 
 
-class TooManyTunnelsError(Exception):
-    """Reports that a node, or all of them together, have as many tunnels as may be."""
+class NoPlaceError(Exception):
+    """Reports that no more tunnels are taken, of one node or of any."""
 
 
 def tunnel_upstream(node_id: str, token: str) -> Upstream:
@@ -75,6 +75,7 @@ class Tunnels:
         self._most, self._most_per_node, self._wait_s = most, most_per_node, wait_s
         self._nodes: dict[str, _Node] = {}
         self._places = 0
+        self._is_ending = False
         self.opened = 0
 
     @property
@@ -94,15 +95,17 @@ class Tunnels:
 
     @contextlib.contextmanager
     def place(self, node_id: str) -> Iterator[None]:
-        """Keep the place of a tunnel; raises `TooManyTunnelsError` without one."""
+        """Keep the place of a tunnel; raises `NoPlaceError` without one."""
+        if self._is_ending:
+            raise NoPlaceError("the hub is ending; try again in a moment")
         node = self._nodes.get(node_id)
         if node is not None and node.places >= self._most_per_node:
-            raise TooManyTunnelsError(
+            raise NoPlaceError(
                 f"the node {node_id!r} has {node.places} tunnels, its most; close some,"
                 " or give each machine a NODE_ID of its own"
             )
         if self._places >= self._most:
-            raise TooManyTunnelsError(
+            raise NoPlaceError(
                 f"the hub has {self._places} tunnels, its most; let some nodes be"
                 " reached without --tunnel"
             )
@@ -168,6 +171,13 @@ class Tunnels:
         node = self._nodes.get(node_id)
         for tunnel in tuple(node.open) if node is not None else ():
             tunnel.abort()
+
+    def end(self) -> None:
+        """Close what is idle and take no more; requests in progress go on."""
+        self._is_ending = True
+        for node in self._nodes.values():
+            for tunnel in node.idle:
+                tunnel.close()
 
     def _forget(self, node_id: str, node: _Node) -> None:
         if not node.places and not node.waiters:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ollama_proxy.base.tasks import start_task
-from ollama_proxy.hub.tunnels import TooManyTunnelsError, Tunnels, tunnel_upstream
+from ollama_proxy.hub.tunnels import NoPlaceError, Tunnels, tunnel_upstream
 from ollama_proxy.upstream.connection import Connection
 from ollama_proxy.upstream.tunnel_transport import TunnelTransport
 from tests.upstream.test_tunnel_transport import FakeWebSocket
@@ -119,10 +119,10 @@ def test_a_node_and_all_of_them_have_a_most() -> None:
     with contextlib.ExitStack() as places:
         places.enter_context(held.place("a"))
         places.enter_context(held.place("a"))
-        with pytest.raises(TooManyTunnelsError, match="'a' has 2 tunnels, its most"):
+        with pytest.raises(NoPlaceError, match="'a' has 2 tunnels, its most"):
             places.enter_context(held.place("a"))
         places.enter_context(held.place("b"))
-        with pytest.raises(TooManyTunnelsError, match="the hub has 3 tunnels"):
+        with pytest.raises(NoPlaceError, match="the hub has 3 tunnels"):
             places.enter_context(held.place("c"))
 
     with held.place("c"):
@@ -136,3 +136,14 @@ def test_a_tunnels_upstream_says_so_and_hides_its_token() -> None:
     assert (upstream.link.tunnel, upstream.link.token) == ("a", "secret")
     assert "secret" not in repr(upstream)
     assert upstream.is_guarded
+
+
+async def test_a_hub_that_ends_closes_what_is_idle_and_takes_no_more() -> None:
+    held = tunnels()
+    async with tunnel_of(held, "a") as used, tunnel_of(held, "a") as idle:
+        await held.dial("a", connection())
+        held.end()
+
+        assert sorted([used.is_closing(), idle.is_closing()]) == [False, True]
+        with pytest.raises(NoPlaceError, match="the hub is ending"), held.place("b"):
+            pass

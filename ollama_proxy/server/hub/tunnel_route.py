@@ -8,7 +8,7 @@ from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.core.nodes.beat import BeatError
 from ollama_proxy.core.nodes.hub_routes import TUNNEL
 from ollama_proxy.core.nodes.node_keys import NodeKey
-from ollama_proxy.hub.tunnels import TooManyTunnelsError, Tunnels
+from ollama_proxy.hub.tunnels import NoPlaceError, Tunnels
 from ollama_proxy.server.aiohttp.upgrades import accept_upgrade
 from ollama_proxy.upstream.tunnel_transport import MOST_FRAME, TunnelTransport
 
@@ -36,7 +36,7 @@ class TunnelRoute:
                 return await self._carry(request, node_id)
         except BeatError as error:
             return _refuse(error.status, str(error))
-        except TooManyTunnelsError as error:
+        except NoPlaceError as error:
             return _refuse(503, str(error))
 
     async def _carry(self, request: web.Request, node_id: str) -> web.StreamResponse:
