@@ -1,0 +1,159 @@
+"""Find how each node is reached: where it proved that it is that node.
+
+A former agent proves nothing, so it is called only where its beats come from.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.core.nodes.addresses import Claim, OwnAddresses, allowed_addresses
+from ollama_proxy.core.nodes.beat import Beat
+from ollama_proxy.core.nodes.node_keys import NodeKey
+from ollama_proxy.hub.authority import HubAuthority
+from ollama_proxy.hub.node_keyring import NodeKeyring
+from ollama_proxy.hub.node_proof import Prove, url_of
+from ollama_proxy.hub.ports import UNKNOWN_LINK, NodeLink, Sender
+from ollama_proxy.hub.tunnels import tunnel_upstream
+from ollama_proxy.upstream.endpoint import Link, Upstream
+
+MOST_AT_ONCE: Final = 32
+"""How many nodes are asked for their proof at a time."""
+
+AGAIN_S: Final = 5.0
+"""How long a node that proved nothing is not asked again, however often it beats."""
+
+_LEFT = NodeLink(fault="the hub has no key of this node any more; it has to join again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Holds what a proof is asked for: when one of it changes it is asked anew."""
+
+    key: NodeKey
+    boot_id: str
+    urls: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Place:
+    """Holds what is known of one node; ``asked_at``: when asking ended, by the loop."""
+
+    question: _Question
+    link: NodeLink = UNKNOWN_LINK
+    asking: asyncio.Task[None] | None = None
+    asked_at: float = 0.0
+
+
+class Reach:
+    """Implements `ollama_proxy.hub.ports.NodeLinks`.
+
+    ``prove`` asks addresses; ``own``: where this process listens. ``has_tunnel`` tells
+    whether a node keeps tunnels open: then it is not called at all. Set ``relink`` to
+    what is called with the name of a node whose link has changed.
+    """
+
+    def __init__(
+        self,
+        authority: HubAuthority,
+        keyring: NodeKeyring,
+        prove: Prove,
+        own: Callable[[], OwnAddresses],
+        *,
+        has_tunnel: Callable[[str], bool] = lambda _: False,
+        most_at_once: int = MOST_AT_ONCE,
+        again_s: float = AGAIN_S,
+    ) -> None:
+        self._authority, self._keyring = authority, keyring
+        self._prove, self._own, self._has_tunnel = prove, own, has_tunnel
+        self._again_s = again_s
+        self._turns = asyncio.Semaphore(most_at_once)
+        self._tasks = TaskOwner()
+        self._places: dict[str, _Place] = {}
+        self.relink: Callable[[str], None] = lambda _: None
+
+    def link_of(self, beat: Beat, sender: Sender) -> NodeLink:
+        """Return how a node is reached, and begin to find out if it is not known."""
+        if not sender.has_key:
+            self.forget(beat.node_id)
+            return self._former_link(beat, sender)
+        key = self._keyring.of_node(beat.node_id)
+        if key is None:
+            self.forget(beat.node_id)
+            return _LEFT
+        if self._has_tunnel(beat.node_id):
+            token = self._authority.hub_token(key.id)
+            return NodeLink(tunnel_upstream(beat.node_id, token), serves_all=True)
+        return self._called_link(beat, sender, key)
+
+    def forget(self, node_id: str) -> None:
+        """Forget a node, and ask it nothing more."""
+        place = self._places.pop(node_id, None)
+        if place is not None and place.asking is not None:
+            place.asking.cancel()
+
+    async def aclose(self) -> None:
+        """End what is being asked."""
+        await self._tasks.aclose()
+
+    def _former_link(self, beat: Beat, sender: Sender) -> NodeLink:
+        claim = Claim(sender.peer, beat.port, is_former=True)
+        allowed = allowed_addresses(claim, self._own())
+        if not allowed.addresses:
+            return NodeLink(fault=allowed.faults[0])
+        return NodeLink(Upstream(url_of(allowed.addresses[0], beat.port, is_tls=False)))
+
+    def _called_link(self, beat: Beat, sender: Sender, key: NodeKey) -> NodeLink:
+        named = [text for text in (beat.ipv4, beat.ipv6) if text]
+        claim = Claim(sender.peer, beat.port, named)
+        allowed = allowed_addresses(claim, self._own())
+        if not allowed.addresses:
+            self.forget(beat.node_id)
+            return NodeLink(fault=" ".join(allowed.faults))
+        is_tls = beat.agent is not None and beat.agent.scheme == "https"
+        question = _Question(
+            replace(key, is_used=True),  # the same key before and after its first use
+            beat.agent.boot_id if beat.agent is not None else "",
+            tuple(url_of(one, beat.port, is_tls=is_tls) for one in allowed.addresses),
+        )
+        place = self._places.get(beat.node_id)
+        if place is None or place.question != question:
+            self.forget(beat.node_id)
+            place = self._places[beat.node_id] = _Place(question)
+            self._ask(beat.node_id, place, is_tls=is_tls)
+        elif place.link.upstream is None and self._may_ask_again(place):
+            self._ask(beat.node_id, place, is_tls=is_tls)
+        return place.link
+
+    def _may_ask_again(self, place: _Place) -> bool:
+        now = asyncio.get_running_loop().time()
+        return place.asking is None and now - place.asked_at >= self._again_s
+
+    def _ask(self, node_id: str, place: _Place, *, is_tls: bool) -> None:
+        link = self._authority.link(place.question.key.id, is_tls=is_tls)
+        coro = self._find(node_id, place, link)
+        place.asking = self._tasks.spawn(coro, name="reach")
+
+    async def _find(self, node_id: str, place: _Place, link: Link) -> None:
+        """Ask a node's addresses for its proof, when it is its turn."""
+        question = place.question
+        async with self._turns:
+            without_token = replace(link, token="")
+            url = await self._prove(question.urls, question.key, without_token)
+        place.asking = None
+        place.asked_at = asyncio.get_running_loop().time()
+        if url:
+            place.link = NodeLink(Upstream(url, link), serves_all=True)
+        else:
+            place.link = NodeLink(fault=_unproven(question.urls))
+        if self._places.get(node_id) is place:
+            self.relink(node_id)
+
+
+def _unproven(urls: Sequence[str]) -> str:
+    return (
+        f"the hub found no proof of this node at {', '.join(urls)}; let it in through"
+        " the firewall, or start the agent with --tunnel"
+    )
