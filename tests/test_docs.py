@@ -202,6 +202,7 @@ def test_every_example_default_is_the_default(tmp_path: Path) -> None:
         "tls_key",
         "trusted_proxies",
         "metrics_listen",
+        "labels",
     }
     defaults = [line for line in given if line.partition(" ")[0] not in examples]
     path = tmp_path / "defaults.toml"

@@ -24,6 +24,7 @@ from ollama_proxy.config.former_settings import (
     present_keys,
     present_variable,
 )
+from ollama_proxy.config.hub_offers import hub_faults, hub_notices, is_hub_on
 from ollama_proxy.config.known_settings import (
     all_backends,
     every_setting,
@@ -39,7 +40,12 @@ from ollama_proxy.config.pool_loading import (
     with_pools,
 )
 from ollama_proxy.config.pools import OfferSpec
-from ollama_proxy.config.selection import Selection, gather_evidence, select_backend
+from ollama_proxy.config.selection import (
+    Selection,
+    gather_evidence,
+    select_backend,
+    select_beside_house,
+)
 from ollama_proxy.config.service_links import without_service_links
 from ollama_proxy.config.setting_names import check_names
 from ollama_proxy.config.settings import Read, Settings
@@ -74,9 +80,11 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
     backends, faults = all_backends(), list[str]()
     env = without_quotes(without_service_links(env))
     found = _find(env, file, backends, faults)
-    selection = found.pools.selection(backends) or select_backend(
-        gather_evidence(found.values, found.origin, backends.plugins, found.in_file)
+    evidence = gather_evidence(
+        found.values, found.origin, backends.plugins, found.in_file
     )
+    select = select_beside_house if is_hub_on(found.values) else select_backend
+    selection = found.pools.selection(backends) or select(evidence)
     selection, wrong = check_names(
         selection,
         found.values,
@@ -95,6 +103,8 @@ def load_settings(env: Mapping[str, str], file: Path | None = None) -> Settings:
         if not found.pools.offers:
             faults += _contradictions(settings, backends)
         settings = with_pools(settings, found.pools, offers, reader)
+        faults += hub_faults(settings)
+        settings = settings.noting(hub_notices(settings, evidence.beside))
     else:  # the pools are read all the same: every fault is reported at once
         plain = Settings.model_validate({}, context=Read(selection))
         with_pools(plain, found.pools, offers, reader)

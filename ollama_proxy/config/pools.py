@@ -87,9 +87,22 @@ def implicit_offer(
     return OfferSpec(backend, backend, settings, options=options)
 
 
+def with_house(
+    named: OfferSpec, settings: BackendSettings | None
+) -> tuple[OfferSpec, ...]:
+    """Return the offers where no file has any: before the named one the nodes.
+
+    ``settings``: of the nodes of the hub; None without them.
+    """
+    if settings is None:
+        return (named,)
+    house = OfferSpec("house", "hub", settings, place="OLLAMA_PROXY_HUB")
+    return (house,) if named.backend == house.backend else (house, named)
+
+
 def implicit_pool(
-    offer: OfferSpec, *, idle_timeout_s: float, hold_s: float
+    offers: Sequence[OfferSpec], *, idle_timeout_s: float, hold_s: float
 ) -> PoolSpec:
     """Return the one pool of settings that have none: all models, one instance."""
     policy = PoolPolicy(idle_timeout_s=idle_timeout_s)
-    return PoolSpec(DEFAULT_POOL, (ModelGlob("*"),), (offer,), policy, hold_s)
+    return PoolSpec(DEFAULT_POOL, (ModelGlob("*"),), tuple(offers), policy, hold_s)

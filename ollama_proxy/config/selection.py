@@ -6,12 +6,15 @@ unused backend prevents nothing.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ollama_proxy.base.fields import BackendSettings, is_given
 from ollama_proxy.fleet.backend_plugin import BackendPlugin
 
 _NO_CLOUD = "local"
+
+HUB: Final = "hub"
+"""The backend whose instances are nodes."""
 
 Groups = Mapping[str, type[BackendSettings]]
 """The settings of each backend that has a table of its own, by the backend's name."""
@@ -49,6 +52,8 @@ class Selection:
       none.
     - ``offered``: the backends of the offers, if the settings file has any; ``backend``
       is that of the first.
+    - ``has_house``: the nodes of the hub come first; what follows is for when they are
+      full.
     """
 
     backend: str
@@ -57,6 +62,7 @@ class Selection:
     rivals: tuple[str, ...] = ()
     notice: str = ""
     offered: tuple[str, ...] = ()
+    has_house: bool = False
 
     @property
     def sentence(self) -> str:
@@ -66,7 +72,8 @@ class Selection:
     @property
     def meant(self) -> tuple[str, ...]:
         """Return every backend that may be the one that is meant, and each offered."""
-        return tuple(dict.fromkeys((self.backend, *self.rivals, *self.offered)))
+        house = (HUB,) if self.has_house else ()
+        return tuple(dict.fromkeys((self.backend, *self.rivals, *self.offered, *house)))
 
 
 def select_backend(evidence: Evidence) -> Selection:
@@ -96,6 +103,19 @@ def select_backend(evidence: Evidence) -> Selection:
         return Selection(_NO_CLOUD, reason, is_named=False)
     name, *rivals = meant
     return Selection(name, meant[name], name in named, tuple(rivals))
+
+
+def select_beside_house(evidence: Evidence) -> Selection:
+    """Return the backend that is used beside the nodes of the hub; itself for none.
+
+    Whatever costs money is used only if it is named: with nodes there, a request that
+    is served by none of them is no reason to begin to pay.
+    """
+    if evidence.backend:
+        reason = f"{evidence.named_by} names it"
+        return Selection(evidence.backend, reason, is_named=True, has_house=True)
+    reason = "the hub is on and no other backend is named"
+    return Selection(HUB, reason, is_named=True, has_house=True)
 
 
 def select_offered(offers: Mapping[str, str], named_by: str) -> Selection:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ollama_proxy.base.fields import OWN_PREFIX, is_given, shown_name
 from ollama_proxy.config.misspellings import misspelt_names
-from ollama_proxy.config.selection import Groups, Selection, place_of, table_of
+from ollama_proxy.config.selection import HUB, Groups, Selection, place_of, table_of
 
 
 def check_names(
@@ -109,6 +109,11 @@ def _notice(selection: Selection, unused: Mapping[str, Sequence[str]]) -> str:
             " to use them add an offer with it"
         )
     uses = " or ".join(f"OLLAMA_PROXY_BACKEND={backend}" for backend in unused)
+    if selection.has_house and selection.backend == HUB:
+        return (
+            f"the hub is on and no other backend is named, so these are not used:"
+            f" {names}; to use them when its nodes are full set {uses}"
+        )
     return (
         f"the backend is {selection.backend!r}, so these are not used: {names};"
         f" to use them set {uses}"

@@ -5,7 +5,7 @@ backend.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -35,8 +35,9 @@ from ollama_proxy.config.pools import (
     PoolSpec,
     implicit_offer,
     implicit_pool,
+    with_house,
 )
-from ollama_proxy.config.selection import Evidence, Selection, select_backend
+from ollama_proxy.config.selection import HUB, Evidence, Selection, select_backend
 from ollama_proxy.core.access.cors import CorsPolicy
 from ollama_proxy.fleet.gpu_use import GpuCheck
 from ollama_proxy.serving.extra_routes import parse_routes
@@ -64,13 +65,15 @@ class Read:
 
     ``of_backends``: the settings of each backend that may be used, by its name.
     ``renamed``: a sentence for each setting that is set by a former name. ``pools``:
-    those of the settings file, None if it has neither pools nor offers.
+    those of the settings file, None if it has neither pools nor offers. ``notices``:
+    sentences on what is set and not used.
     """
 
     selection: Selection
     of_backends: Mapping[str, BackendSettings] = field(default_factory=dict)
     renamed: tuple[str, ...] = ()
     pools: Pools | None = None
+    notices: tuple[str, ...] = ()
 
 
 class Settings(HubSettings, AccessSettings):
@@ -324,6 +327,13 @@ class Settings(HubSettings, AccessSettings):
         settings._read = replace(self._read, pools=pools)  # noqa: SLF001 - our own copy
         return settings
 
+    def noting(self, notices: Iterable[str]) -> "Settings":
+        """Return the same settings with more sentences on what is not used."""
+        settings = self.model_copy()
+        told = (*self._read.notices, *notices)
+        settings._read = replace(self._read, notices=told)  # noqa: SLF001 - our own copy
+        return settings
+
     def reason_of(self, offer: OfferSpec) -> str:
         """Return why an offer's backend is used."""
         return f"{offer.place} names it" if offer.place else self.selection.reason
@@ -331,7 +341,8 @@ class Settings(HubSettings, AccessSettings):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Return each offer with its backend, or the backend and why it is used."""
-        if self._read.pools is None or not self.selection.offered:
+        is_alone = self._read.pools is None or not self.selection.offered
+        if is_alone and len(self.offers) == 1:
             return (self.selection.sentence,)
         return tuple(
             f"offer {one.name!r}: backend {one.backend!r}, because"
@@ -344,24 +355,31 @@ class Settings(HubSettings, AccessSettings):
         """Return a sentence on each thing that is set and not used."""
         pools = self._read.pools
         unused = [self.selection.notice] if self.selection.notice else []
-        return (*unused, *(pools.notices if pools is not None else ()))
+        of_pools = pools.notices if pools is not None else ()
+        return (*unused, *of_pools, *self._read.notices)
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
         """Return every pool: the first that a model matches has it."""
         if self._read.pools is not None:
             return self._read.pools.pools
-        (offer,) = self.offers
-        pool = implicit_pool(offer, idle_timeout_s=self.idle_timeout, hold_s=self.hold)
-        return (pool,)
+        hold, idle = self.hold, self.idle_timeout
+        return (implicit_pool(self.offers, idle_timeout_s=idle, hold_s=hold),)
 
     @property
     def offers(self) -> tuple[OfferSpec, ...]:
         """Return every offer, used by a pool or not, in the order of the file."""
         if self._read.pools is not None:
             return self._read.pools.offers
-        name = self.selection.backend
-        return (implicit_offer(name, self.of_backend, self.backend_options),)
+        named = implicit_offer(
+            self.selection.backend, self.of_backend, self.backend_options
+        )
+        return with_house(named, self._house)
+
+    @property
+    def _house(self) -> BackendSettings | None:
+        """Return the settings of the nodes; None without them, or if a file has any."""
+        return self.of_backends.get(HUB) if self.selection.has_house else None
 
     def of(self, kind: type[S]) -> S:
         """Return the settings of a backend by their class.

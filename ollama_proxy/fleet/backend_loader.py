@@ -17,7 +17,7 @@ from ollama_proxy.fleet.backend_plugin import BackendPlugin
 GROUP = "ollama_proxy.backends"
 
 _PACKAGE = "ollama_proxy.backends"
-_OF_ONE_MODULE = ("static", "local")
+_OF_ONE_MODULE = ("static", "local", "hub")
 """Built-in backends that are a module and no folder."""
 
 Plugin = BackendPlugin[Any]

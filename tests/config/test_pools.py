@@ -201,7 +201,7 @@ FLY = 'backend = "fly"\napi_token = "t"\n'
         (
             "[offers.local]\nslots = 1\n",
             "p.toml:1: offers.local: this offer has no backend; write backend ="
-            ' "local", one of exoscale, fly, local, ovh, static',
+            ' "local", one of exoscale, fly, hub, local, ovh, static',
         ),
         (
             '[offers.a]\nbackend = "loca"\n',

@@ -39,6 +39,7 @@ def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path) -> None:
     assert sorted(backend_loader.find_backends().plugins) == [
         "exoscale",
         "fly",
+        "hub",
         "local",
         "ovh",
         "scaleway",
@@ -57,5 +58,7 @@ def test_a_built_in_needs_no_entry_point(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="known: exoscale, fly, local, ovh, static"):
+    with pytest.raises(
+        SettingsError, match="known: exoscale, fly, hub, local, ovh, static"
+    ):
         backend_loader.load_backend("exo")
