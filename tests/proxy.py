@@ -68,6 +68,7 @@ class RunningProxy:
     store: SqliteStore
     runner: Runner
     folder: Path
+    hub_url: str = ""
 
     @property
     def state(self) -> str:
@@ -148,7 +149,8 @@ async def running_proxy(
     """Run a proxy with its state in ``folder``; ``env`` are settings.
 
     ``backend`` is that of the first offer, ``backends`` those of all; ``file`` has more
-    settings. With ``tls`` it listens on TLS, by a certificate of that authority.
+    settings. With ``tls`` it listens on TLS, by a certificate of that authority. A hub
+    listens on a second port, ``hub_url``.
     """
     certificate = ServerCertificate(tls.files, WALL) if tls is not None else None
     settings = load_settings(
@@ -180,14 +182,21 @@ async def running_proxy(
     await runner.setup()
     bound = bind(Listen(host="127.0.0.1", port=0))
     await runner.listen(bound, backlog=128, certificate=certificate)
-    port = bound.getsockname()[1]
+    port, scheme = bound.getsockname()[1], "http" if tls is None else "https"
+    hub_url = ""
+    if settings.hub_address is not None:
+        second = bind(Listen(host="127.0.0.1", port=0))
+        await runner.listen(second, backlog=128, certificate=certificate, is_hub=True)
+        hub_url = f"{scheme}://127.0.0.1:{second.getsockname()[1]}"
     connector = aiohttp.TCPConnector(ssl=True if tls is None else tls.trusting())
     async with aiohttp.ClientSession(
         auto_decompress=False, connector=connector
     ) as session:
-        url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        url = f"{scheme}://127.0.0.1:{port}"
         try:
-            yield RunningProxy(url, port, app[PARTS], session, store, runner, folder)
+            yield RunningProxy(
+                url, port, app[PARTS], session, store, runner, folder, hub_url
+            )
         finally:
             await runner.cleanup()
             for one in backends.values():

@@ -11,15 +11,25 @@ from ollama_proxy.base import log
 from ollama_proxy.base.listen_address import client_url
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.hosts import PublicHosts
-from ollama_proxy.server.binding import bind
+from ollama_proxy.server.binding import bind, is_on_loopback
 from ollama_proxy.server.metrics_listener import MetricsListener
 
 
 class BoundAddresses(NamedTuple):
-    """Holds the bound sockets: of the proxy, and of the metrics if they have one."""
+    """Holds the bound sockets: of the proxy, and of what else has an address.
+
+    ``hub``: the address that the former hub had.
+    """
 
     main: socket.socket
-    metrics: socket.socket | None
+    metrics: socket.socket | None = None
+    hub: socket.socket | None = None
+
+    @property
+    def are_local(self) -> bool:
+        """Tell whether only this machine can connect to what takes requests."""
+        is_main_local = is_on_loopback(self.main)
+        return is_main_local and (self.hub is None or is_on_loopback(self.hub))
 
     def close(self) -> None:
         """Close them."""
@@ -30,15 +40,19 @@ class BoundAddresses(NamedTuple):
 
 def bind_all(settings: Settings) -> BoundAddresses:
     """Bind them, or raise `StartupError`, which names the setting."""
-    main = bind(settings.listen)
-    if settings.metrics_listen is None:
-        return BoundAddresses(main, None)
+    bound = BoundAddresses(bind(settings.listen))
+    others = {
+        "metrics": (settings.metrics_listen, "OLLAMA_PROXY_METRICS_LISTEN"),
+        "hub": (settings.hub_address, "OLLAMA_PROXY_HUB_LISTEN"),
+    }
     try:
-        metrics = bind(settings.metrics_listen, "OLLAMA_PROXY_METRICS_LISTEN")
+        for name, (listen, setting) in others.items():
+            if listen is not None:
+                bound = bound._replace(**{name: bind(listen, setting)})
     except BaseException:
-        main.close()
+        bound.close()
         raise
-    return BoundAddresses(main, metrics)
+    return bound
 
 
 @contextlib.asynccontextmanager

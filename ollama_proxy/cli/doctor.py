@@ -27,7 +27,7 @@ from ollama_proxy.fleet.model_room import room_findings
 from ollama_proxy.fleet.owners import others, with_removal
 from ollama_proxy.gateway.key_file import KeyFileError, read_key_file
 from ollama_proxy.gateway.key_words import Dates
-from ollama_proxy.server.binding import is_for_this_machine
+from ollama_proxy.server.binding import are_for_this_machine
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Ownership, Places, Store
 
@@ -126,7 +126,7 @@ def _access(settings: Settings, store: Store) -> list[Finding]:
     """Tell what may be done without a key."""
     is_needed = needs_key(settings, store)
     try:
-        is_local = is_for_this_machine(settings.listen)
+        is_local = are_for_this_machine(settings.listen, settings.hub_address)
     except StartupError:  # it is reported as the address
         return []
     told = exposure(settings, lambda: is_needed, is_local=is_local).warning()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import random
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -33,7 +32,7 @@ from ollama_proxy.fleet.backend import Backend, SupportsModelListing
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.gateway.exposure import Exposure
 from ollama_proxy.gateway.order_token import make_order_token
-from ollama_proxy.server.binding import BACKLOG, is_on_loopback
+from ollama_proxy.server.binding import BACKLOG
 from ollama_proxy.server.control_socket import listening
 from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.server.listener import Runner
@@ -78,7 +77,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 store=store,
                 backends=backends,
                 rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
-                door=_door(settings, bound.main),
+                door=_door(settings, is_local=bound.are_local),
                 neighbours=neighbours,
                 certificate=certificate,
             )
@@ -109,12 +108,12 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         store.close()
 
 
-def _door(settings: Settings, bound: socket.socket) -> Door:
+def _door(settings: Settings, *, is_local: bool) -> Door:
     """Return how the proxy is reached; its own commands find the order token.
 
     Where others can connect, any program may use any ``Host``, as with Ollama.
     """
-    is_local, token = is_on_loopback(bound), None
+    token = None
     try:
         token = make_order_token(settings.state_dir)
     except OSError as error:  # a full disk: requests are served all the same
@@ -170,15 +169,32 @@ async def _run(
             ) as control,
         ):
             try:
-                await runner.listen(
-                    bound.main, backlog=BACKLOG, certificate=certificate
-                )
+                await _listen(runner, bound, settings, certificate)
                 _tune_gc()
                 number = await signals.next()
                 structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
             finally:
                 control.cancel()
                 await _end(runner, signals)
+
+
+async def _listen(
+    runner: Runner,
+    bound: BoundAddresses,
+    settings: Settings,
+    certificate: ServerCertificate | None,
+) -> None:
+    """Take requests on the proxy's address, and on the hub's if it has one."""
+    await runner.listen(bound.main, backlog=BACKLOG, certificate=certificate)
+    if bound.hub is None or settings.hub_address is None:
+        return
+    await runner.listen(
+        bound.hub, backlog=BACKLOG, certificate=certificate, is_hub=True
+    )
+    port = str(bound.hub.getsockname()[1])
+    listen = replace_listen(settings.hub_address, None, port)
+    url = listen.over(is_tls=certificate is not None).url
+    structlog.get_logger().info(log.HUB_SERVED, url=url)
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ from ollama_proxy.gateway.key_gate import KeyGate, Keys
 from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
 from ollama_proxy.server.access import AccessControl, AccessRule, Identify
+from ollama_proxy.server.binding import are_for_this_machine
 from ollama_proxy.server.foreign_hosts import ForeignHosts
 from ollama_proxy.server.page.login_page import refused
 from ollama_proxy.store.ports import KeyStore
@@ -99,12 +100,16 @@ def exposure(
     settings: Settings, needs_key: Callable[[], bool], *, is_local: bool
 ) -> Exposure:
     """Return how open a proxy with these settings is."""
-    listen = settings.listen
+    listen, setting = settings.listen, "OLLAMA_HOST"
+    hub = settings.hub_address
+    if not is_local and hub is not None and are_for_this_machine(listen):
+        listen, setting = hub, "OLLAMA_PROXY_HUB_LISTEN"
     return Exposure(
         host_and_port(listen.host, listen.port),
         is_local,
         needs_key,
         is_off=settings.auth is AuthMode.OFF,
+        setting=setting,
     )
 
 

@@ -91,3 +91,8 @@ class HubSettings(BaseModel):
         " loads the model",
         shown="120",
     )
+
+    @property
+    def hub_address(self) -> Listen | None:
+        """Return where the hub listens as well; None if it does not, or is off."""
+        return self.hub_listen if self.hub else None

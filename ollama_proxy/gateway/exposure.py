@@ -9,15 +9,17 @@ from typing import Any
 class Exposure:
     """Tells what may be done without a key.
 
-    ``listen``: host and port as they are set. ``is_local``: only this machine can
-    connect. ``needs_key``: tells whether requests need a key now. ``is_off``: they
-    never do, whatever keys there are.
+    ``listen``: host and port as they are set, by ``setting``; of several addresses one
+    that others reach. ``is_local``: only this machine can connect.
+    ``needs_key``: tells whether requests need a key now. ``is_off``: they never do,
+    whatever keys there are.
     """
 
     listen: str
     is_local: bool
     needs_key: Callable[[], bool]
     is_off: bool = False
+    setting: str = "OLLAMA_HOST"
 
     def body(self) -> dict[str, Any]:
         """Return it for ``/status``."""
@@ -43,6 +45,6 @@ class Exposure:
             )
         return (
             f"no key is needed: whoever reaches {self.listen} may use the models and"
-            f" start instances, which may cost money; {how}, or set OLLAMA_HOST to"
+            f" start instances, which may cost money; {how}, or set {self.setting} to"
             " 127.0.0.1"
         )

@@ -114,9 +114,10 @@ def is_on_loopback(bound: socket.socket) -> bool:
     return _is_loopback(bound.getsockname()[0])
 
 
-def is_for_this_machine(listen: Listen) -> bool:
-    """Tell the same of an address that is not bound. Raises `StartupError`."""
-    return _is_loopback(str(_resolved(listen)[0].address[0]))
+def are_for_this_machine(*addresses: Listen | None) -> bool:
+    """Tell the same of addresses that are not bound. Raises `StartupError`."""
+    found = (_resolved(one)[0].address[0] for one in addresses if one is not None)
+    return all(_is_loopback(str(address)) for address in found)
 
 
 def _is_loopback(text: str) -> bool:

@@ -49,8 +49,8 @@ class Runner(web.AppRunner):
         self._behind: WeakSet[Behind] = WeakSet()
         self._all_gone = asyncio.Event()
         self._is_ending = False
-        self._listening: asyncio.Server | None = None
-        self._on_tls: TlsListener | None = None
+        self._listening: list[asyncio.Server] = []
+        self._on_tls: list[TlsListener] = []
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def listen(
@@ -59,8 +59,13 @@ class Runner(web.AppRunner):
         *,
         backlog: int,
         certificate: ServerCertificate | None = None,
+        is_hub: bool = False,
     ) -> None:
-        """Take connections on a bound socket, after `setup`; on TLS, if asked to."""
+        """Take connections on a bound socket, after `setup`; on TLS, if asked to.
+
+        ``is_hub``: where the former hub was, whose page stands at ``/``: the fast path
+        knows no page, so the application serves all of that.
+        """
         server = self.server
         assert server is not None  # noqa: S101 - after `setup`
         keep_alive(bound)  # Linux copies it to accepted connections
@@ -75,19 +80,22 @@ class Runner(web.AppRunner):
             )
 
         def connect_behind() -> Behind:
-            connection = Behind(server(), lambda: self._is_ending)
+            connection = Behind(server(), lambda: self._is_ending, is_hub=is_hub)
             self._behind.add(connection)
             return connection
 
-        made = connect if self._fast_path is not None else connect_behind
+        is_fast = self._fast_path is not None and not is_hub
+        made = connect if is_fast else connect_behind
         loop = asyncio.get_running_loop()
         if certificate is None:
             listening = loop.create_server(made, sock=bound, backlog=backlog)
-            self._listening = await listening
+            self._listening.append(await listening)
         else:
-            self._on_tls = TlsListener(bound, certificate.context, made)
-            self._on_tls.start(backlog)
-        self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
+            on_tls = TlsListener(bound, certificate.context, made)
+            self._on_tls.append(on_tls)
+            on_tls.start(backlog)
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 
     def _made(self, client: ClientConnection) -> None:
         self._clients.add(client)
@@ -117,10 +125,10 @@ class Runner(web.AppRunner):
 
     async def cleanup(self) -> None:
         """Take no more connections, let requests end, then end everything."""
-        if self._listening is not None:
-            self._listening.close()
-        if self._on_tls is not None:
-            await self._on_tls.aclose()
+        for listening in self._listening:
+            listening.close()
+        for on_tls in self._on_tls:
+            await on_tls.aclose()
         if self._sweeping is not None:
             self._sweeping.cancel()
         await super().cleanup()

@@ -38,7 +38,8 @@ class Behind(asyncio.Protocol):
     ``refused``: the error of its last request, if that can't be served.
     ``silent_since``: when the connection was made; None once it has sent a byte. A
     connection made while the server ``is_ending`` is closed at once. ``tried_on``: the
-    nodes that have failed its first request on another way in.
+    nodes that have failed its first request on another way in. ``is_hub``: it is one to
+    the hub's own address.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Behind(asyncio.Protocol):
         is_ending: Callable[[], bool] = lambda: False,
         *,
         tried_on: TriedOn = (),
+        is_hub: bool = False,
     ) -> None:
         self._tried_on = tried_on
+        self.is_hub = is_hub
         self._is_ending = is_ending
         self.silent_since: float | None = asyncio.get_running_loop().time()
         self.transport: asyncio.Transport | None = None
@@ -166,7 +169,7 @@ class Behind(asyncio.Protocol):
         self._server.connection_lost(exc)
 
 
-def behind_of(request: web.Request) -> Behind | None:
+def behind_of(request: web.BaseRequest) -> Behind | None:
     """Return the connection of a request; None if it is closed."""
     transport = request.transport
     protocol = transport.get_protocol() if transport is not None else None

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from ollama_proxy.core.nodes.hub_routes import NODES
 from ollama_proxy.core.ollama.routes import is_own_path
+from ollama_proxy.server.aiohttp.hub_page import PAGE, is_for_page
 from ollama_proxy.server.raw_target import raw_path
 
 ExpectHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -37,6 +38,8 @@ class Dispatcher(web.UrlDispatcher):
 
     async def resolve(self, request: web.Request) -> web.UrlMappingMatchInfo:
         """Return the route of a request, and what its pattern has found."""
+        if is_for_page(request):
+            return await super().resolve(request.clone(rel_url=PAGE))
         is_deep = request.rel_url.path_safe.count("/") > DEEPEST_ROUTE
         if (is_deep or _is_encoded(request)) and self._any_path is not None:
             match, _ = await self._any_path.resolve(request)

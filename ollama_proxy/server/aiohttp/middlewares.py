@@ -15,6 +15,7 @@ from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.gateway.credentials import SENT_IN
 from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.aiohttp.behind import behind_of, refusal
+from ollama_proxy.server.aiohttp.hub_page import target_of
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
 from ollama_proxy.server.caller import CALLER
@@ -46,7 +47,7 @@ def surround(services: Services, access: AccessControl) -> Middleware:
             if behind.refuses(request):
                 behind.note_answered()
                 return refusal(behind, metrics)
-        context = request[REQUEST_CONTEXT] = begin(request, pools)
+        context = request[REQUEST_CONTEXT] = begin(request, pools, target_of(request))
         if behind is not None:
             context.tried_on = behind.take_tried_on()
         loop = asyncio.get_running_loop()

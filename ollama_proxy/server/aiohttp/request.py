@@ -36,9 +36,12 @@ def note_begun(request: web.BaseRequest) -> None:
     request[BEGUN] = True
 
 
-def begin(request: web.BaseRequest, pools: PoolMap) -> RequestContext:
-    """Return the context of a new request, which the first pool serves by default."""
-    method, target = request.method, raw_target(request)
+def begin(request: web.BaseRequest, pools: PoolMap, target: str) -> RequestContext:
+    """Return the context of a new request, which the first pool serves by default.
+
+    ``target``: path and query by which it is judged.
+    """
+    method = request.method
     path = target.partition("?")[0]
     route = pools.resolve(classify(method, path), method, path)
     return RequestContext(

@@ -15,6 +15,9 @@ from ollama_proxy.serving.active_requests import ActiveRequests
 from ollama_proxy.serving.active_view import active_body
 from ollama_proxy.serving.status import Status
 
+_HOME = "/-/"
+"""Where the page is by its own name; a hub has it at ``/`` as well."""
+
 
 class PageHandlers:
     """Shows the state of the proxy; to administrators its requests, too."""
@@ -42,6 +45,7 @@ class PageHandlers:
             view=view,
             at=datetime.fromtimestamp(self._clock.wall(), UTC),
             is_still="still" in request.query,
+            home="" if request.path.startswith(_HOME) else f".{_HOME}",
         )
         return as_response(shown)
 

@@ -62,6 +62,7 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.globals["style"] = Markup(STYLE)  # noqa: S704 - a file of ours
 _TEMPLATES.globals["refresh_s"] = REFRESH_S
+_TEMPLATES.globals["home"] = ""  # what leads from a page to the others
 
 
 def html(name: str, **values: Any) -> bytes:

@@ -90,7 +90,10 @@ async def test_without_a_session_the_page_is_a_form_that_takes_a_key(
     page = await read(reply)
 
     assert reply.status == 401
-    assert page.one("form").attributes == {"method": "post", "action": "login"}
+    assert page.one("form").attributes == {
+        "method": "post",
+        "action": "../-/login",
+    }
     assert page.one("input").attributes["name"] == "key"
     assert not page.all("p", role="alert")
     assert "default/0" not in page.text
@@ -139,7 +142,10 @@ async def test_a_key_without_the_right_to_read_is_told_so(proxy: RunningProxy) -
 
     assert reply.status == 403
     assert "'read'" in page.one("p", role="alert").text
-    assert [one.attributes["action"] for one in page.all("form")] == ["login", "logout"]
+    assert [one.attributes["action"] for one in page.all("form")] == [
+        "../-/login",
+        "../-/logout",
+    ]
 
 
 async def test_a_link_from_a_page_of_the_same_site_asks_to_open_it(
