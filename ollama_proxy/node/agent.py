@@ -5,13 +5,15 @@ import contextlib
 import random
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import structlog
+from aiohttp import web
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
 from ollama_proxy.node.app import NodeApp
 from ollama_proxy.node.beat import Facts
@@ -28,6 +30,7 @@ from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.machine import GpuMeter, measure_load, own_address
 from ollama_proxy.node.relay import OllamaRelay
 from ollama_proxy.node.settings import NodeSettings
+from ollama_proxy.node.tunnel_keeper import TunnelKeeper
 from ollama_proxy.node.workload import Workload
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.loop_mark import LoopMark
@@ -47,14 +50,21 @@ async def run_node(
     announce: Callable[[str], None],
     access: HubAccess | None = None,
     context: ssl.SSLContext | None = None,
+    open_session: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession,
 ) -> None:
     """Report to the hub and work for it until a signal. Raises `StartupError`.
 
     ``access``: what a joining has brought; with it the hub gets all of Ollama.
+    ``open_session`` returns what asks the hub, with the key of this node if it has one.
     ``context``: the certificate that the hub sees; None: no TLS.
     ``announce`` gets one line when requests are taken. After the first signal the hub
     learns that this node drains, and what goes on has NODE_REQUEST_TIMEOUT to end.
     """
+    if settings.tunnel and access is None:
+        raise StartupError(
+            "tunnels need a node that has joined its hub; run `ollama-proxy node-token`"
+            " on the hub, and start this agent once with the line that it prints"
+        )
     bound = bind(settings.node_port)
     with contextlib.closing(bound):
         host_name = socket.gethostname()
@@ -68,7 +78,8 @@ async def run_node(
             context=context,
         )
         try:
-            await node.serve(bound, clock, rng, next_signal, announce)
+            async with open_session() as session:
+                await node.serve(session, bound, clock, rng, next_signal, announce)
         finally:
             await node.client.aclose()
 
@@ -110,6 +121,7 @@ class _Node:
 
     async def serve(
         self,
+        session: aiohttp.ClientSession,
         bound: socket.socket,
         clock: Clock,
         rng: random.Random,
@@ -119,28 +131,48 @@ class _Node:
         """Beat and serve until a signal; then drain."""
         logger = structlog.get_logger()
         await self._hub.refresh()
-        async with aiohttp.ClientSession() as session:
-            heartbeat = Heartbeat(
-                HubClient(session, self._settings.beat_url, limit_s=self._limit_s),
-                self._facts,
-                interval_s=self._settings.heartbeat_interval,
-                clock=clock,
-                rng=rng,
-                on_answer=self._heed,
+        heartbeat = Heartbeat(
+            HubClient(session, self._settings.beat_url, limit_s=self._limit_s),
+            self._facts,
+            interval_s=self._settings.heartbeat_interval,
+            clock=clock,
+            rng=rng,
+            on_answer=self._heed,
+        )
+        async with (
+            serving(self._app(), bound, self._context) as server,
+            self._tunnels(session, server, rng),
+        ):
+            line = self._settings.started_line(
+                self._node_id,
+                self._port,
+                str(self._hub),
+                has_joined=self._access is not None,
             )
-            async with serving(self._app(), bound, self._context):
-                line = self._settings.started_line(
-                    self._node_id,
-                    self._port,
-                    str(self._hub),
-                    has_joined=self._access is not None,
-                )
-                announce(line)
-                logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
-                async with scoped_task(heartbeat.run(), name="heartbeat") as beating:
-                    await _first(next_signal, beating)
-                logger.info(log.NODE_STOPPING)
-                await self._drain(heartbeat, next_signal)
+            announce(line)
+            logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
+            async with scoped_task(heartbeat.run(), name="heartbeat") as beating:
+                await _first(next_signal, beating)
+            logger.info(log.NODE_STOPPING)
+            await self._drain(heartbeat, next_signal)
+
+    @contextlib.asynccontextmanager
+    async def _tunnels(
+        self, session: aiohttp.ClientSession, server: web.Server, rng: random.Random
+    ) -> AsyncIterator[None]:
+        """Keep tunnels to the hub open, if this node shall be reached through them."""
+        if not self._settings.tunnel:
+            yield
+            return
+        keeper = TunnelKeeper(
+            session,
+            self._settings.tunnel_url,
+            server,
+            slots=self._settings.slots or 1,
+            rng=rng,
+        )
+        async with scoped_task(keeper.run(), name="tunnels"):
+            yield
 
     async def _drain(self, heartbeat: Heartbeat, next_signal: Signal) -> None:
         """Tell the hub, then let generations end, until a second signal or too late."""

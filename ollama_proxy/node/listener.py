@@ -40,8 +40,11 @@ def bind(port: int) -> socket.socket:
 @contextlib.asynccontextmanager
 async def serving(
     app: NodeApp, bound: socket.socket, context: ssl.SSLContext | None
-) -> AsyncIterator[None]:
-    """Take connections on a bound socket; ``context``: what TLS shows, if it is on."""
+) -> AsyncIterator[web.Server]:
+    """Take connections on a bound socket; ``context``: what TLS shows, if it is on.
+
+    Yields what makes a protocol for each connection, for those that come otherwise.
+    """
     runner = web.AppRunner(
         app.build(),
         handler_cancellation=True,  # a hub that leaves ends the generation
@@ -58,7 +61,7 @@ async def serving(
         assert server is not None  # noqa: S101 - after `setup`
         door = partial(Door, app.admits, server, Strangers(), app.guests)
         async with _listening(door, bound, context):
-            yield
+            yield server
     finally:
         await runner.cleanup()
 

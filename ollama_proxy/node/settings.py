@@ -18,6 +18,7 @@ from ollama_proxy.base.environment import expanded, state_folder, without_quotes
 from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.fields import Duration, environment_names, setting
 from ollama_proxy.base.parsers import parse_log_level, parse_url
+from ollama_proxy.core.nodes.hub_routes import TUNNEL
 from ollama_proxy.core.nodes.labels import Labels, parse_labels
 from ollama_proxy.core.nodes.node_id import check_node_id
 
@@ -70,6 +71,13 @@ class NodeSettings(BaseModel):
         "NODE_PORT",
         text="the port where the hub asks, on every address; 0: a free one",
         shown="8001",
+    )
+    tunnel: bool = setting(
+        "false",
+        "NODE_TUNNEL",
+        text="take requests through connections that this machine opens to the hub:"
+        " the hub need not reach NODE_PORT; also `--tunnel`",
+        shown="false",
     )
     ollama_base_url: Url = setting(
         "http://127.0.0.1:11434",
@@ -129,6 +137,11 @@ class NodeSettings(BaseModel):
         return f"{self.server_url}/nodes/heartbeat"
 
     @property
+    def tunnel_url(self) -> str:
+        """Return where tunnels go."""
+        return f"{self.server_url}{TUNNEL}"
+
+    @property
     def has_ollama_here(self) -> bool:
         """Tell whether its Ollama is on this machine, as far as the URL says."""
         return URL(self.ollama_base_url).host in {"localhost", "127.0.0.1", "::1"}
@@ -147,6 +160,8 @@ class NodeSettings(BaseModel):
         what, whose = "POST /execute", f"from {host} alone ({addresses})"
         if has_joined:
             what, whose = "all of Ollama's API", "from the hub alone, by its token"
+        if self.tunnel:
+            whose += ", and through tunnels that it opens to the hub"
         return (
             f"ollama-proxy node: {node_id!r} reports {self.ollama_base_url} to"
             f" {self.server_url} every {self.heartbeat_interval:g} s, and takes {what}"

@@ -7,7 +7,7 @@ is guarded as on the port.
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import aiohttp
 import structlog
@@ -37,6 +37,7 @@ _WORDS = {
 class TunnelKeeper:
     """Keeps ``slots + 2`` idle tunnels; one that is taken into use is replaced at once.
 
+    ``session`` sends the node's key. ``enter`` makes a protocol of the agent's server.
     At most 66 are open. A hub that is away, or closes what is idle, is tried again
     after 1 s, then 2 s, up to 30 s, each varied by a fifth.
     """
@@ -45,13 +46,12 @@ class TunnelKeeper:
         self,
         session: aiohttp.ClientSession,
         url: str,
-        headers: Callable[[], Mapping[str, str]],
         enter: Callable[[], asyncio.Protocol],
         *,
         slots: int,
         rng: random.Random,
     ) -> None:
-        self._session, self._url, self._headers = session, url, headers
+        self._session, self._url = session, url
         self._enter = enter
         self._wanted = min(slots + _SPARE, _MOST)
         self._pause = GrowingPause(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, rng=rng)
@@ -95,7 +95,6 @@ class TunnelKeeper:
             async with asyncio.timeout(_CONNECT_S):
                 web_socket = await self._session.ws_connect(
                     self._url,
-                    headers=self._headers(),
                     autoping=False,  # the transport answers
                     max_msg_size=2 * MOST_FRAME,
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),

@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.core.nodes.beat import BeatError
-from ollama_proxy.core.nodes.hub_routes import TUNNEL
+from ollama_proxy.core.nodes.hub_routes import HEARTBEAT, TUNNEL
 from ollama_proxy.core.nodes.node_keys import NodeKey, NodeKeyId
 from ollama_proxy.hub.tunnels import Tunnels, tunnel_upstream
 from ollama_proxy.node.tunnel_keeper import TunnelKeeper
@@ -19,6 +20,7 @@ from ollama_proxy.server.hub.tunnel_route import TunnelRoute
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.loop_mark import LoopMark
+from tests.node.agents import HUB_TOKEN
 from tests.ports import held_port
 
 KEYS = {"Bearer key-of-gpu-1": "gpu-1", "Bearer key-of-gpu-2": "gpu-2"}
@@ -39,6 +41,7 @@ class TunnelHub:
     tunnels: Tunnels
     client: UpstreamClient
     changed: list[str]
+    beats: list[dict[str, Any]] = field(default_factory=list)
     runner: web.AppRunner | None = None
 
     @property
@@ -47,10 +50,15 @@ class TunnelHub:
 
     @property
     def upstream(self) -> Upstream:
-        return tunnel_upstream("gpu-1", "hub-token")
+        return tunnel_upstream("gpu-1", HUB_TOKEN)
+
+    async def _beat(self, request: web.Request) -> web.Response:
+        self.beats.append(await request.json())
+        return web.json_response({"status": "ok", "accepted": 1})
 
     async def back(self) -> None:
         app = web.Application()
+        app.router.add_post(HEARTBEAT, self._beat)
         app.router.add_get(TUNNEL, TunnelRoute(self.tunnels, key_of).take)
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self.runner.setup()
@@ -92,11 +100,11 @@ async def tunnelled_node(
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
     await runner.setup()
     assert runner.server is not None
-    async with aiohttp.ClientSession() as session:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
         keeper = TunnelKeeper(
             session,
             hub.url,
-            lambda: {"Authorization": f"Bearer {key}"},
             runner.server,
             slots=slots,
             rng=random.Random(1),

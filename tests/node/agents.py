@@ -50,11 +50,13 @@ async def running_agent(
     state: Path,
     access: HubAccess | None = None,
     context: ssl.SSLContext | None = None,
+    key: str = "",
     **env: str,
 ) -> AsyncIterator[RunningAgent]:
     """Run an agent with these settings; by default with beats every second.
 
     ``access``: it has joined a hub that has `HUB_TOKEN`. ``context``: with TLS.
+    ``key``: by which the hub knows it.
     """
     announced = asyncio.Event()
     agent: RunningAgent
@@ -81,6 +83,9 @@ async def running_agent(
         announce=announce,
         access=access,
         context=context,
+        open_session=lambda: aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {key}"} if key else {}
+        ),
     )
     agent = RunningAgent(start_task(coro), signals)
     try:

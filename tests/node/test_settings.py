@@ -19,6 +19,7 @@ def test_the_defaults_are_those_of_the_former_agent() -> None:
         "server_url": "http://localhost:8000",
         "node_id": None,
         "node_port": 8001,
+        "tunnel": False,
         "ollama_base_url": "http://127.0.0.1:11434",
         "heartbeat_interval": 30.0,
         "node_request_timeout": 120.0,

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import random
 import sys
+from typing import Annotated
+
+import typer
 
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
@@ -11,7 +14,17 @@ from ollama_proxy.cli.command_settings import environment
 from ollama_proxy.cli.console import has_colours
 
 
-def node() -> None:
+def node(
+    *,
+    tunnel: Annotated[
+        bool,
+        typer.Option(
+            "--tunnel",
+            help="take requests through connections that this machine opens to the hub,"
+            " which needs no way to NODE_PORT then",
+        ),
+    ] = False,
+) -> None:
     """Report this machine's Ollama to a hub, and work for that hub alone.
 
     The agent tells SERVER_URL (http://localhost:8000) every HEARTBEAT_INTERVAL (30) s
@@ -27,7 +40,8 @@ def node() -> None:
         has_controlling_terminal,
     )
 
-    settings = read_node_settings(environment)
+    asked = {"NODE_TUNNEL": "true"} if tunnel else {}
+    settings = read_node_settings({**environment, **asked})
     log.configure(settings.log_level, has_colours=has_colours())
     signals = EndSignals(has_terminal=has_controlling_terminal())
 

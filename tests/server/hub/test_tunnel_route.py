@@ -15,6 +15,7 @@ from ollama_proxy.serving.shared_pulls import BufferedBody
 from ollama_proxy.upstream.client import Answer
 from ollama_proxy.upstream.request import PreparedRequest
 from tests.fakes.tunnelled_node import TunnelHub, tunnel_hub, tunnelled_node
+from tests.node.agents import HUB_TOKEN
 from tests.upstream.rig import UnendingBody, whole
 
 
@@ -135,7 +136,7 @@ async def test_a_request_is_answered_through_a_tunnel(
     hub: TunnelHub, node: Node
 ) -> None:
     assert await ask(hub, "/echo", b"hello") == b"hello"
-    assert node.seen[0].headers["Authorization"] == "Bearer hub-token"
+    assert node.seen[0].headers["Authorization"] == f"Bearer {HUB_TOKEN}"
     assert node.seen[0].remote == "127.0.0.1"
 
 
