@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.facts import SentField
+from ollama_proxy.core.nodes.node_keys import JOIN_PREFIX, NODE_PREFIX
 from ollama_proxy.gateway.key_text import KEY_PREFIX, OUR_PREFIXES
 
 SESSION_COOKIE: Final = "ollama_proxy_session"
@@ -28,6 +29,8 @@ SENT_IN: Final = (_AUTHORIZATION, _API_KEY, _COOKIE)
 
 _BEARER = "Bearer "
 _BEARER_OF_OURS = f"{_BEARER}{KEY_PREFIX}"
+_OF_NODES = (NODE_PREFIX, JOIN_PREFIX)
+_BEARERS_OF_NODES = tuple(f"{_BEARER}{prefix}" for prefix in _OF_NODES)
 
 
 class Credential(NamedTuple):
@@ -55,6 +58,17 @@ def lone_key(sent: Sequence[SentField]) -> str:
         name, value = sent[0]
         return value[len(_BEARER) :].strip() if name == _AUTHORIZATION else ""
     return ""
+
+
+def is_of_a_node(sent: Sequence[SentField]) -> bool:
+    """Tell whether a request shows what a node alone has: its key, or a join token."""
+    if len(sent) == 1 and (value := sent[0][1]).startswith(_BEARER):  # nearly always
+        return value.startswith(_BEARERS_OF_NODES)
+    return any(
+        text.startswith(_OF_NODES)
+        for name, value in sent
+        if (text := _text(name, value))
+    )
 
 
 def credential_of(sent: Sequence[SentField]) -> Credential:

@@ -21,8 +21,13 @@ from ollama_proxy.core.access.own_page import is_of_own_page
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.access.route_classes import RouteClass, route_class
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.nodes.node_keys import is_of_nodes
 from ollama_proxy.core.ollama.routes import Kind
-from ollama_proxy.gateway.credentials import credential_of, lone_key
+from ollama_proxy.gateway.credentials import (
+    credential_of,
+    is_of_a_node,
+    lone_key,
+)
 from ollama_proxy.gateway.key_text import KEY_PREFIX, ORDER_PREFIX
 from ollama_proxy.gateway.order_token import OrderToken
 from ollama_proxy.gateway.sessions import Sessions
@@ -39,6 +44,10 @@ _HOW_TO_ASK: Final = (
 _NO_SESSION: Final = "this session is over; log in again"
 _OTHER_PAGE: Final = "a session is for the proxy's own page, and another page asks"
 _SEVERAL: Final = "the request carries several keys; send one"
+_NODES_ALONE: Final = (
+    "a key of a node is for its beats, its certificate and its tunnels, and a join"
+    " token for joining; make a key with `ollama-proxy key add NAME`"
+)
 _ORDERS_ALONE: Final = (
     "the order token is for orders and for reading; make a key with `ollama-proxy key"
     " add NAME`"
@@ -113,7 +122,10 @@ class KeyGate:
     def identify(self, facts: AccessFacts) -> Reply | Caller:
         """Return the caller of a request, or its refusal in the caller's format."""
         if facts.route.kind is Kind.INFERENCE and not self.is_on:
-            return self._keyless(facts)  # as `_judge` has it, in half the time
+            # As `_judge` has it, in half the time.
+            if facts.sent and is_of_a_node(facts.sent):
+                return self._refused(facts, forbidden(_NODES_ALONE))
+            return self._keyless(facts)
         needed = route_class(facts.method, facts.path, facts.route)
         told = self._judge(facts, needed)
         if isinstance(told, KeyRefusal):
@@ -126,6 +138,8 @@ class KeyGate:
         if needed is None:
             return Caller(facts.peer)
         is_order = needed is RouteClass.ADMIN
+        if facts.sent and not self.is_on and is_of_a_node(facts.sent):
+            return forbidden(_NODES_ALONE)
         if not is_order and not self.is_on:
             return self._keyless(facts)
         if is_order and self._is_open_order(facts):
@@ -159,7 +173,8 @@ class KeyGate:
             return forbidden(_ORDERS_ALONE)
         key = self._keys.find(text)
         if key is None:
-            return no_key(_unknown(text))
+            is_no_clients = is_of_nodes(text)
+            return forbidden(_NODES_ALONE) if is_no_clients else no_key(_unknown(text))
         return self._by_key(facts, key, needed, is_own_page=False)
 
     def _by_session(

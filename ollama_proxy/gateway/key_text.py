@@ -11,12 +11,13 @@ import re
 from typing import Final
 
 from ollama_proxy.core.access.keys import KeyId
+from ollama_proxy.core.nodes.node_keys import JOIN_PREFIX, NODE_PREFIX
 
 KEY_PREFIX: Final = "op_"
 ORDER_PREFIX: Final = "opt_"
 """The beginning of the order token, which the proxy's own commands send."""
 
-OUR_PREFIXES: Final = (KEY_PREFIX, ORDER_PREFIX)
+OUR_PREFIXES: Final = (KEY_PREFIX, ORDER_PREFIX, NODE_PREFIX, JOIN_PREFIX)
 SECRET_BYTES: Final = 32
 ID_LETTERS: Final = 8
 
@@ -24,7 +25,7 @@ ID_IN_TEXT: Final = slice(len(KEY_PREFIX), len(KEY_PREFIX) + ID_LETTERS)
 """Where the id of a key stands in its text; whether it is that key, a digest tells."""
 
 _TEXT = re.compile(r"op_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
-_WITHIN = re.compile(r"\b(opt?_)[A-Za-z0-9_-]+")
+_WITHIN = re.compile(r"\b(op[tnj]?_)[A-Za-z0-9_-]+")
 
 
 def key_text(key_id: KeyId, secret: bytes) -> str:

@@ -16,7 +16,6 @@ from ollama_proxy.hub.authority import HubAuthority
 from ollama_proxy.hub.node_keyring import NodeKeyring
 from ollama_proxy.hub.node_proof import Prove, url_of
 from ollama_proxy.hub.ports import UNKNOWN_LINK, NodeLink, Sender
-from ollama_proxy.hub.tunnels import tunnel_upstream
 from ollama_proxy.upstream.endpoint import Link, Upstream
 
 MOST_AT_ONCE: Final = 32
@@ -50,8 +49,7 @@ class _Place:
 class Reach:
     """Implements `ollama_proxy.hub.ports.NodeLinks`.
 
-    ``prove`` asks addresses; ``own``: where this process listens. ``has_tunnel`` tells
-    whether a node keeps tunnels open: then it is not called at all. Set ``relink`` to
+    ``prove`` asks addresses; ``own``: where this process listens. Set ``relink`` to
     what is called with the name of a node whose link has changed.
     """
 
@@ -62,12 +60,11 @@ class Reach:
         prove: Prove,
         own: Callable[[], OwnAddresses],
         *,
-        has_tunnel: Callable[[str], bool] = lambda _: False,
         most_at_once: int = MOST_AT_ONCE,
         again_s: float = AGAIN_S,
     ) -> None:
         self._authority, self._keyring = authority, keyring
-        self._prove, self._own, self._has_tunnel = prove, own, has_tunnel
+        self._prove, self._own = prove, own
         self._again_s = again_s
         self._turns = asyncio.Semaphore(most_at_once)
         self._tasks = TaskOwner()
@@ -83,9 +80,6 @@ class Reach:
         if key is None:
             self.forget(beat.node_id)
             return _LEFT
-        if self._has_tunnel(beat.node_id):
-            token = self._authority.hub_token(key.id)
-            return NodeLink(tunnel_upstream(beat.node_id, token), serves_all=True)
         return self._called_link(beat, sender, key)
 
     def forget(self, node_id: str) -> None:
@@ -93,6 +87,11 @@ class Reach:
         place = self._places.pop(node_id, None)
         if place is not None and place.asking is not None:
             place.asking.cancel()
+
+    def token_of(self, node_id: str) -> str | None:
+        """Return the token by which a node knows the hub; None if it has no key."""
+        key = self._keyring.of_node(node_id)
+        return None if key is None else self._authority.hub_token(key.id)
 
     async def aclose(self) -> None:
         """End what is being asked."""

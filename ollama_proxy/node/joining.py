@@ -13,9 +13,8 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.retry import GrowingPause
+from ollama_proxy.core.nodes.hub_routes import AUTHORITY, JOIN
 from ollama_proxy.core.nodes.join_request import (
-    AUTHORITY_PATH,
-    JOIN_PATH,
     Authority,
     JoinAnswer,
     JoinRequest,
@@ -172,7 +171,7 @@ class Joiner:
             draft.certificate_request,
         )
         async with aiohttp.ClientSession(connector=hub_connector(authority)) as session:
-            told = await ask_hub(session, f"{self._url}{JOIN_PATH}", join_body(request))
+            told = await ask_hub(session, f"{self._url}{JOIN}", join_body(request))
         answer = _decoded(told, JoinAnswer)
         return Membership(
             draft.node_id,
@@ -194,7 +193,7 @@ class Joiner:
         """
         connector = aiohttp.TCPConnector(ssl=False)
         async with aiohttp.ClientSession(connector=connector) as session:
-            told = await ask_hub(session, f"{self._url}{AUTHORITY_PATH}")
+            told = await ask_hub(session, f"{self._url}{AUTHORITY}")
         found = _decoded(told, Authority).authority
         if fingerprint_of(found) != given.fingerprint:
             raise HubRefusedError(

@@ -13,7 +13,8 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.retry import GrowingPause
-from ollama_proxy.core.nodes.join_request import RENEW_PATH, RenewAnswer, RenewRequest
+from ollama_proxy.core.nodes.hub_routes import RENEW
+from ollama_proxy.core.nodes.join_request import RenewAnswer, RenewRequest
 from ollama_proxy.node.hub_calls import ask_hub
 from ollama_proxy.node.hub_client import HubAwayError, HubRefusedError
 from ollama_proxy.node.membership import Membership, write_membership
@@ -42,7 +43,7 @@ class Renewal:
         *,
         every_s: float = EVERY_S,
     ) -> None:
-        self._session, self._url = session, f"{url}{RENEW_PATH}"
+        self._session, self._url = session, f"{url}{RENEW}"
         self._folder, self._membership, self._context = folder, membership, context
         self._pause = GrowingPause(
             min(_FIRST_PAUSE_S, every_s), min(_LONGEST_PAUSE_S, every_s), rng=rng

@@ -1,5 +1,6 @@
 """What the head of a request decides: its caller, or its refusal."""
 
+import base64
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,11 @@ import pytest
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.nodes.node_keys import (
+    NodeKeyId,
+    join_token_text,
+    node_key_text,
+)
 from ollama_proxy.core.ollama.routes import classify
 from ollama_proxy.gateway.credentials import SENT_IN
 from ollama_proxy.gateway.key_gate import KeyGate
@@ -26,8 +32,11 @@ from tests.fakes.keys import (
     MadeKey,
     put_keys,
 )
+from tests.test_key_matrix import ROUTES
 from tests.virtual_time import SetClock
 
+NODE_KEY = node_key_text(NodeKeyId("0123456789abcdef"), bytes(range(32)))
+JOIN_TOKEN = join_token_text("0123abcd", bytes(32), "")
 TOKEN = f"opt_{'t' * 43}"
 ORDER = {"Authorization": f"Bearer {TOKEN}"}
 CHAT, STATUS, JOURNAL = "POST /api/chat", "GET /status", "GET /-/journal"
@@ -256,3 +265,35 @@ def test_an_order_that_needs_no_key_is_that_of_its_key_if_it_has_one() -> None:
     assert (by_key.name, by_key.is_admin) == (ADMIN_ALONE.key.name, True)
     assert (by_token.name, by_token.is_admin) == ("", True)
     assert (by_nobody.name, by_nobody.is_admin) == ("", False)
+
+
+BASIC = base64.b64encode(f"box:{NODE_KEY}".encode()).decode()
+
+
+@pytest.mark.parametrize("keys", [(), (GOOD,)], ids=["keyless", "keys needed"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Authorization": f"Bearer {NODE_KEY}"},
+        {"Authorization": f"bearer  {NODE_KEY}"},
+        {"Authorization": f"Basic {BASIC}"},
+        {"x-api-key": NODE_KEY},
+        {"Authorization": f"Bearer {JOIN_TOKEN}"},
+        {"x-api-key": JOIN_TOKEN, "Cookie": "a=b"},
+    ],
+    ids=lambda sent: " ".join(sent)[:24],
+)
+def test_a_nodes_key_and_a_join_token_open_no_route_that_needs_anything(
+    keys: tuple[MadeKey, ...], sent: dict[str, str]
+) -> None:
+    asker = asker_with(*keys, is_local=True)
+    for method, path, needed in ROUTES:
+        if needed is not None:
+            assert asker.status(f"{method} {path}", **sent) == 403, path
+    assert "for its beats" in asker.words(CHAT, **sent)
+    assert NODE_KEY[21:] not in asker.words(CHAT, **sent)
+
+
+def test_a_token_for_another_server_is_no_nodes_key() -> None:
+    for text in ("ollama", "opn", "sk-opn_abc", "Bearer opn_"):
+        assert asker_with().status(CHAT, Authorization=f"Bearer {text}") == 200

@@ -218,14 +218,9 @@ async def test_the_first_use_of_a_key_asks_for_no_other_proof(rig: Rig) -> None:
     assert len(rig.prover.asked) == 1
 
 
-async def test_a_node_with_a_tunnel_is_not_called(rig: Rig) -> None:
-    rig.reach._has_tunnel = {"box"}.__contains__
-    link = rig.reach.link_of(beat(), KEYED)
-    assert link.upstream is not None
-    assert link.upstream.link is not None
-    assert link.upstream.link.tunnel == "box"
-    assert link.serves_all
-    assert rig.prover.asked == []
+async def test_the_hubs_token_is_known_of_nodes_with_a_key_alone(rig: Rig) -> None:
+    assert rig.reach.token_of("box") == rig.hub.authority.hub_token(key_id())
+    assert rig.reach.token_of("old") is None
 
 
 async def test_a_former_agent_is_called_where_its_beat_comes_from_alone(

@@ -2,7 +2,14 @@
 
 from enum import StrEnum
 
-from ollama_proxy.core.nodes.hub_routes import HEARTBEAT, JOIN, NODES, TUNNEL
+from ollama_proxy.core.nodes.hub_routes import (
+    AUTHORITY,
+    HEARTBEAT,
+    JOIN,
+    NODES,
+    RENEW,
+    TUNNEL,
+)
 from ollama_proxy.core.ollama.routes import EMBEDDINGS, ColdAnswer, Kind, Route
 
 _OPEN = frozenset(
@@ -18,7 +25,7 @@ _OPEN = frozenset(
 _READ_OF_OURS = frozenset(
     {"/status", "/metrics", "/-/", "/-/login", "/-/wait", "/-/usage"}
 )
-_OF_AGENTS = frozenset({HEARTBEAT, JOIN, TUNNEL})
+_OF_AGENTS = frozenset({HEARTBEAT, JOIN, AUTHORITY, RENEW, TUNNEL})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _CHANGES_ACCOUNT = frozenset({"/api/signout", "/api/user/keys/:key"})
 

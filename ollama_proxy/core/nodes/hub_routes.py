@@ -13,6 +13,8 @@ JOBS: Final = "/jobs"
 NODES: Final = "/nodes"
 HEARTBEAT: Final = "/nodes/heartbeat"
 JOIN: Final = "/nodes/join"
+AUTHORITY: Final = "/nodes/join/authority"
+RENEW: Final = "/nodes/renew"
 TUNNEL: Final = "/nodes/tunnel"
 
 JOB: Final = replace(classify("POST", "/api/generate"), is_job=True)
@@ -23,7 +25,15 @@ CHAT_JOB: Final = replace(classify("POST", "/api/chat"), is_job=True)
 
 _LIST = Route(Kind.ADMIN, ColdAnswer.NOT_FOUND, name=NODES)
 _READS = frozenset({"GET", "HEAD"})
-_OF_AGENTS = frozenset({("POST", HEARTBEAT), ("POST", JOIN), ("GET", TUNNEL)})
+_OF_AGENTS = frozenset(
+    {
+        ("POST", HEARTBEAT),
+        ("POST", JOIN),
+        ("GET", AUTHORITY),
+        ("POST", RENEW),
+        ("GET", TUNNEL),
+    }
+)
 
 
 def hub_route(method: str, path: str) -> Route | None:

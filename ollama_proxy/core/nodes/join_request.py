@@ -13,10 +13,6 @@ from ollama_proxy.core.nodes.node_keys import NodeKeyId
 LONGEST_BODY: Final = 32 * 1024
 """Bytes of a request to join; one of ours has some 800."""
 
-AUTHORITY_PATH: Final = "/nodes/join/authority"
-JOIN_PATH: Final = "/nodes/join"
-RENEW_PATH: Final = "/nodes/renew"
-
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

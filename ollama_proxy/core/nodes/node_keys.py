@@ -11,7 +11,6 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NewType
 
@@ -29,7 +28,6 @@ _TOKEN = re.compile(
     r"(\.(?P<fingerprint>[A-Za-z0-9_-]{43}))?"
 )
 _NODE_KEY = re.compile(r"opn_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
-_OF_NODES = re.compile(r"\bop[jn]_")
 _NONCE_LABEL = b"which node answers"
 
 
@@ -100,9 +98,9 @@ def node_key_id_of(text: str) -> NodeKeyId | None:
     return None if found is None else NodeKeyId(found[1])
 
 
-def are_of_nodes(texts: Sequence[tuple[str, str]]) -> bool:
-    """Tell whether a value of headers names a node's key or a join token."""
-    return any("op" in value and _OF_NODES.search(value) for _, value in texts)
+def is_of_nodes(text: str) -> bool:
+    """Tell whether a text begins as a node's key or a join token does."""
+    return text.startswith((NODE_PREFIX, JOIN_PREFIX))
 
 
 def letters(data: bytes) -> str:

@@ -10,11 +10,9 @@ from aiohttp import web
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.nodes.beat import BeatError
+from ollama_proxy.core.nodes.hub_routes import AUTHORITY, JOIN, RENEW
 from ollama_proxy.core.nodes.join_request import (
-    AUTHORITY_PATH,
-    JOIN_PATH,
     LONGEST_BODY,
-    RENEW_PATH,
     Authority,
     JoinBodyError,
     read_join_request,
@@ -59,9 +57,9 @@ class JoinRoutes:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; what each needs stands in its request."""
         return [
-            web.get(AUTHORITY_PATH, self.authority),
-            web.post(JOIN_PATH, self.join),
-            web.post(RENEW_PATH, self.renew),
+            web.get(AUTHORITY, self.authority),
+            web.post(JOIN, self.join),
+            web.post(RENEW, self.renew),
         ]
 
     async def authority(self, _request: web.Request) -> web.Response:

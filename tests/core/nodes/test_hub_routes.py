@@ -18,6 +18,10 @@ from ollama_proxy.core.ollama.routes import classify
         ("POST", "/nodes/heartbeat", None),
         ("POST", "/nodes/join", None),
         ("GET", "/nodes/tunnel", None),
+        ("GET", "/nodes/join/authority", None),
+        ("POST", "/nodes/renew", None),
+        ("GET", "/nodes/renew", RouteClass.READ),
+        ("GET", "/nodes/join", RouteClass.READ),
     ],
 )
 def test_each_route_of_the_hub_needs_one_right(
