@@ -18,6 +18,8 @@ from ollama_proxy.core.lifecycle.record import AT_REST, Record, State
 from ollama_proxy.core.ollama.catalog import Catalog, Snapshot
 from ollama_proxy.core.ollama.listed_models import models_by_name
 from ollama_proxy.fleet.backend import SupportsModelListing, Traits
+from ollama_proxy.fleet.house import NodeChange
+from ollama_proxy.fleet.house_models import HouseModels
 from ollama_proxy.fleet.instance_client import InstanceClient
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.offer import Offer
@@ -29,6 +31,7 @@ from ollama_proxy.serving.cold_answers import ColdAnswers
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold_policy import HoldPolicy
+from ollama_proxy.serving.house_catalog import HouseCatalog, HouseModelList
 from ollama_proxy.serving.idle_ignores import IdleIgnores
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
@@ -73,7 +76,8 @@ class PoolServicesBuilder:
         pulls, places = self._pulls(), _places(parts)
         others = OtherInstances(parts.pool, shared.relay, pulls, places)
         models = offer_models_of(spec.name, parts, shared)
-        unknown = self._unknown(parts, catalogue, book, pulls, models)
+        known = house_models_of(parts, models)
+        unknown = self._unknown(parts, catalogue, book, pulls, models, known)
         keeper = self._keeper(parts, catalogue, place, unknown)
         status = self._status(spec, parts)
         return PoolServices(
@@ -105,6 +109,7 @@ class PoolServicesBuilder:
             status=status,
             replies=OwnReplies(ColdAnswers(catalogue), status, shared.mark, clock),
             offer_models=models,
+            nodes=HouseModelList(parts.pool.houses) if parts.pool.houses else None,
         )
 
     def _view(
@@ -128,7 +133,9 @@ class PoolServicesBuilder:
 
     def _catalogue(self, parts: PoolParts, place: Place) -> Catalog:
         backend, clock = parts.offer.backend, self._shared.clock
-        return Catalog(
+        houses = parts.pool.houses
+        kind = Catalog if not houses else partial(HouseCatalog, HouseModelList(houses))
+        return kind(
             parts.offer.models,
             version=self._shared.settings.asleep_version,
             since=partial(date_of, clock, clock.now()),
@@ -153,6 +160,7 @@ class PoolServicesBuilder:
         book: LessonBook,
         pulls: Pulls,
         models: OfferModels | None,
+        known: HouseModels | None,
     ) -> UnknownModels:
         traits = traits_of(parts.offers)
         return UnknownModels(
@@ -163,6 +171,7 @@ class PoolServicesBuilder:
             clock=self._shared.clock,
             starts_empty=traits.starts_empty,
             also_known=partial(_known_besides, pulls, parts.restored, models),
+            known_to_nodes=None if known is None else known.knows,
         )
 
     def _keeper(
@@ -196,10 +205,13 @@ class PoolServicesBuilder:
 def offer_models_of(pool: str, parts: PoolParts, shared: Shared) -> OfferModels | None:
     """Return what knows the models of each offer; None if one list does for all.
 
-    That is so unless a server of others stands beside instances of ours.
+    That is so unless a server of others stands beside instances of ours, or nodes do.
     """
     traits = [offer.backend.traits for offer in parts.offers]
-    if len({one.externally_managed for one in traits}) == 1:
+    if not parts.pool.controllers:
+        return None
+    is_of_one_kind = len({one.externally_managed for one in traits}) == 1
+    if is_of_one_kind and not parts.pool.houses:
         return None
     client = InstanceClient(shared.probing, shared.mark, shared.timing)
     places = {
@@ -216,6 +228,15 @@ def offer_models_of(pool: str, parts: PoolParts, shared: Shared) -> OfferModels 
     )
     parts.pool.spill(models.spills)
     return models
+
+
+def house_models_of(parts: PoolParts, models: OfferModels | None) -> HouseModels | None:
+    """Return what knows the models of a pool with nodes; None for any other."""
+    if parts.pool.nodes is None:
+        return None
+    known = HouseModels(parts.pool.nodes, models)
+    parts.pool.spill(known.spills)
+    return known
 
 
 def _names_in(contents: Snapshot | None) -> frozenset[str]:
@@ -242,14 +263,24 @@ def traits_of(offers: Sequence[Offer]) -> Traits:
 
 def _places(parts: PoolParts) -> Whereabouts:
     """Return what only one instance has, as far as an earlier process noted it."""
-    several = len(parts.pool.controllers) > 1
+    several = len(parts.pool.controllers) > 1 or bool(parts.pool.houses)
     places = Whereabouts(parts.pool.has_ready, matters=several)
     created = parts.restored.created_on() if parts.restored is not None else {}
     for model, launch_id in created.items():
         places.created(model, launch_id)
     for controller in parts.pool.controllers:
         controller.subscribe(partial(_forget_instance, places))
+    for house in parts.pool.houses:
+        house.subscribe(partial(_forget_node, places))
     return places
+
+
+def _forget_node(places: Whereabouts, change: NodeChange) -> None:
+    """Forget what a node alone had: it is gone, or its agent began anew."""
+    launch_id = change.before.launch_id if change.before is not None else None
+    is_same = change.is_there and launch_id == change.node.record.launch_id
+    if launch_id is not None and not is_same:
+        places.gone(launch_id)
 
 
 def _forget_instance(places: Whereabouts, before: Record, after: Record) -> None:

@@ -71,7 +71,7 @@ class Fleet(Protocol):
 
     @property
     def has_several(self) -> bool:
-        """Tell whether several instances are ready."""
+        """Tell whether several instances make up its lists."""
 
     @property
     def is_ready(self) -> bool:

@@ -1,6 +1,7 @@
 """Hold the nodes of one offer: machines that register themselves."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from ollama_proxy.base.clock import Clock
@@ -10,9 +11,21 @@ from ollama_proxy.fleet.node_facts import NodeFacts, NodeReports
 from ollama_proxy.fleet.node_instance import NodeInstance
 from ollama_proxy.fleet.offer import Offer
 
-Watcher = Callable[[NodeInstance, Record | None, bool], None]
-"""Called after each change of a node, with its record before, None if it is new, and
-whether it is there still. It must not wait."""
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """Reports that a node joined, changed or left.
+
+    ``before``: its record before; None if it joined. ``is_there``: it has not left.
+    """
+
+    node: NodeInstance
+    before: Record | None = None
+    is_there: bool = True
+
+
+Watcher = Callable[[NodeChange], None]
+"""Called after each change of a node; it must not wait."""
 
 
 class House:
@@ -56,26 +69,24 @@ class House:
                 lambda: self.reports,
             )
             self._nodes[facts.node_id] = node
-            self._tell(node, None)
+            self._tell(NodeChange(node))
             return
         before = node.record
         if facts.boot_id != node.facts.boot_id:
             node.begin_anew(self._launch_id(facts))
         node.take(facts)
-        self._tell(node, before)
+        self._tell(NodeChange(node, before))
 
     def remove(self, node_id: str) -> None:
         """Forget a node; its requests are cut."""
         node = self._nodes.pop(node_id, None)
         if node is not None:
-            self._tell(node, node.record, is_there=False)
+            self._tell(NodeChange(node, node.record, is_there=False))
 
     def _launch_id(self, facts: NodeFacts) -> LaunchId:
         """Return a name for one process of a node, or one time that it was there."""
         return LaunchId(f"{facts.node_id}#{next(self._numbers)}")
 
-    def _tell(
-        self, node: NodeInstance, before: Record | None, *, is_there: bool = True
-    ) -> None:
+    def _tell(self, change: NodeChange) -> None:
         for watcher in self._watchers:
-            watcher(node, before, is_there)
+            watcher(change)

@@ -294,6 +294,10 @@ class HouseLeasing(Leasing):
         )
         return [lease for lease in claimed if lease is not None]
 
+    def slots_of(self, node: NodeInstance) -> int:
+        """Return how many requests a node gets at a time."""
+        return self._leases[node].candidate.slots
+
     def ready_upstream(self) -> Upstream | None:
         """Return a ready instance that is no node, without a lease on it, if any."""
         found = (one.instance.upstream for one in self._own if is_ready(one))

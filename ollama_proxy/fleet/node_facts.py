@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ollama_proxy.core.nodes.beat import LoadedModel
 from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.upstream.endpoint import Upstream
 
@@ -22,6 +23,7 @@ class NodeFacts:
     - ``foreign``: how many requests of others its Ollama has.
     - ``cpu``: the share of its processors in use, from 0 to 1.
     - ``upstream``: how it is reached; None: not yet, or not any more.
+    - ``running``: what is in its memory in detail, as far as the beat has it.
     - ``serves_all``: it takes every request of Ollama; else ``POST /execute`` alone.
     """
 
@@ -38,6 +40,7 @@ class NodeFacts:
     has_gpu: bool
     upstream: Upstream | None
     serves_all: bool
+    running: tuple[LoadedModel, ...] = ()
 
 
 class NodeReports(Protocol):

@@ -28,14 +28,13 @@ from ollama_proxy.core.waiting_order import SOMEBODY, Turn
 from ollama_proxy.fleet.admission import Admission
 from ollama_proxy.fleet.backend import Upstream
 from ollama_proxy.fleet.controller import Controller
-from ollama_proxy.fleet.house import House
+from ollama_proxy.fleet.house import House, NodeChange
 from ollama_proxy.fleet.house_leasing import Change, HouseLeasing
 from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.launch_ids import LaunchIdSource, random_launch_id
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.leased_instance import LeasedInstance
 from ollama_proxy.fleet.leasing import AskedOfModel
-from ollama_proxy.fleet.node_instance import NodeInstance
 from ollama_proxy.fleet.open_leasing import open_leasing
 from ollama_proxy.fleet.open_wakes import open_wakes
 from ollama_proxy.fleet.pool_slot import PoolSlot
@@ -315,16 +314,12 @@ class Pool:
             self._waiters.give_up_overdue()
         self._wakes.note(controller, before, after)
 
-    def _on_node(
-        self,
-        node: NodeInstance,
-        before: Record | None,
-        is_there: bool,  # noqa: FBT001 - as of every `Watcher`
-    ) -> None:
+    def _on_node(self, what: NodeChange) -> None:
         """Take in a node: most beats change nothing that requests wait for."""
         nodes = self.nodes
         assert nodes is not None  # noqa: S101 - a pool with a house has them
-        change = nodes.take(node, before) if is_there else nodes.drop(node)
+        node, before = what.node, what.before
+        change = nodes.take(node, before) if what.is_there else nodes.drop(node)
         if change is Change.NONE:
             return
         if change is Change.LESS:

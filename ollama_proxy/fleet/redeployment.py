@@ -12,6 +12,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Iterator,
     Sequence,
 )
 
@@ -27,6 +28,7 @@ from ollama_proxy.fleet.backend import (
     Unchanged,
 )
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.reports import without
 
@@ -84,7 +86,7 @@ class Redeployment:
         limit_s: float = _LIMIT_S,
     ) -> None:
         self._redeployed = redeployed
-        self._offer = pools[0].controllers[0].offer
+        self._offer = next(_offers_of(pools))
         self._backend = self._offer.backend
         own = {pool: self._of(pool) for pool in pools}
         self._pools = [pool for pool, controllers in own.items() if controllers]
@@ -197,3 +199,13 @@ class Redeployment:
             for one in self._controllers
             if one.is_reserving or one.record.state not in AT_REST
         ]
+
+
+def _offers_of(pools: Sequence[Pool]) -> Iterator[Offer]:
+    """Yield the offers whose instances may be ours, then those of nodes."""
+    for pool in pools:
+        for controller in pool.controllers:
+            yield controller.offer
+    for pool in pools:
+        for house in pool.houses:
+            yield house.offer

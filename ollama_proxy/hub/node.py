@@ -138,6 +138,7 @@ class Node:
             has_gpu=bool(agent and agent.gpus),
             upstream=self.link.upstream,
             serves_all=self.link.serves_all,
+            running=agent.loaded if agent else (),
         )
 
     def remembered(self) -> RememberedNode:

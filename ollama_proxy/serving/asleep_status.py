@@ -28,7 +28,10 @@ def told_asleep(
     ``problem``: the reason for this one request, if any.
     """
     key, waiting = caller.name, status.waiting(problem, turn_of(caller))
-    state = status.foremost().record.state
+    foremost, is_ready = status.foremost(), status.pool.is_ready
+    state = State.READY if is_ready else State.COLD
+    if foremost is not None:
+        state = foremost.record.state
     if problem is not None:
         return waiting._replace(message=f"{problem}; {_HINT.format(key)}")
     if state is State.STARTING:

@@ -46,8 +46,8 @@ class FleetView:
 
     @property
     def has_several(self) -> bool:
-        """Tell whether several instances are ready."""
-        return self._pool.ready_count > 1
+        """Tell whether several instances make up its lists; nodes always do."""
+        return self._pool.nodes is not None or self._pool.ready_count > 1
 
     @property
     def version(self) -> str:

@@ -63,8 +63,13 @@ class ModelLists:
 
     async def _loaded(self, pools: Iterable[PoolServices]) -> list[msgspec.Raw]:
         """Return what is loaded, instance after instance."""
+        pools = list(pools)
         told = await asyncio.gather(*(self._ask(one, "/api/ps") for one in pools))
-        return [entry for bodies in told for body in bodies for entry in _entries(body)]
+        of_nodes = [_raw(entry) for one in pools for entry in one.running_on_nodes()]
+        asked = [
+            entry for bodies in told for body in bodies for entry in _entries(body)
+        ]
+        return of_nodes + asked
 
     async def _models(
         self, pools: Iterable[PoolServices], globs: tuple[str, ...]
@@ -74,7 +79,10 @@ class ModelLists:
         told = await asyncio.gather(*(self._ask(one, "/api/tags") for one in pools))
         found: dict[str, tuple[ListedModel, msgspec.Raw]] = {}
         for services, bodies in zip(pools, told, strict=True):
-            for body in bodies or [services.catalogue.tags()]:
+            # What is asleep, and what beats list, the catalogue has alone.
+            if services.nodes is not None or not bodies:
+                bodies.append(services.catalogue.tags())
+            for body in bodies:
                 for raw in _visible(_entries(body), globs):
                     listed = _listed(raw)
                     if listed is not None and self._is_of(services, listed.name):
@@ -109,6 +117,10 @@ def _visible(
     return (
         raw for raw, one in listed if one is not None and may_use_model(globs, one.name)
     )
+
+
+def _raw(entry: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(entry))
 
 
 def _listed(raw: msgspec.Raw) -> ListedModel | None:

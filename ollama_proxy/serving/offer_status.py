@@ -4,6 +4,7 @@ from typing import Any
 
 from ollama_proxy.core.offer_choice import Obstacle
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 
 
@@ -13,17 +14,17 @@ def offers_body(pool: Pool, now: float) -> list[dict[str, Any]]:
     by_offer: dict[str, list[Controller]] = {}
     for controller in pool.controllers:
         by_offer.setdefault(controller.offer.name, []).append(controller)
-    return [
-        _offer(controllers, found.get(name), now)
+    houses = [_offer(house.offer, [], None, now) for house in pool.houses]
+    return houses + [
+        _offer(controllers[0].offer, controllers, found.get(name), now)
         for name, controllers in by_offer.items()
     ]
 
 
 def _offer(
-    controllers: list[Controller], found: Obstacle | None, now: float
+    offer: Offer, controllers: list[Controller], found: Obstacle | None, now: float
 ) -> dict[str, Any]:
     """Return one entry; ``ends_in_s`` is None until somebody acts, or is not known."""
-    offer = controllers[0].offer
     failed = [c.record.since for c in controllers if c.record.fault is not None]
     until = found.until if found is not None else None
     return {

@@ -27,6 +27,7 @@ from ollama_proxy.serving.cold_answers import (
     root,
 )
 from ollama_proxy.serving.loop_refusal import loop_refusal
+from ollama_proxy.serving.node_status import model_away_words
 from ollama_proxy.serving.pool_status import PoolStatus
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.upstream.loop_mark import LoopMark
@@ -73,9 +74,12 @@ class OwnReplies:
     ) -> ProvisioningStatus:
         """Return why there is no instance for a request, and when to ask again."""
         context.outcome = "provisioning"
+        status, problem = self._status, plan.problem
+        if problem is None and context.model and status.foremost() is None:
+            problem = model_away_words(status.pool, context.model)
         if context.may_wake:
-            return self._status.waiting(plan.problem, turn_of(context.caller))
-        told = told_asleep(self._status, context.caller, plan.problem)
+            return status.waiting(problem, turn_of(context.caller))
+        told = told_asleep(status, context.caller, problem)
         if told.status == ASLEEP:
             context.outcome = "asleep"
         return told

@@ -1,6 +1,6 @@
 """Hold what belongs to one pool, and is asked about its requests and its models."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold_policy import HoldPolicy
+from ollama_proxy.serving.house_catalog import HouseModelList
 from ollama_proxy.serving.lesson_book import LessonBook
 from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.other_instances import OtherInstances
@@ -39,7 +40,8 @@ class PoolServices:
     """Holds one pool, what it knows of its models, and what answers in its name.
 
     ``restored`` is None if models that clients pulled are not to be pulled again,
-    ``offer_models`` where no server of others stands beside instances of ours.
+    ``offer_models`` where no server of others stands beside instances of ours,
+    ``nodes`` where there is no house.
     """
 
     name: str
@@ -61,6 +63,11 @@ class PoolServices:
     status: PoolStatus
     replies: OwnReplies
     offer_models: OfferModels | None = None
+    nodes: HouseModelList | None = None
+
+    def running_on_nodes(self) -> Iterable[dict[str, Any]]:
+        """Return the entries of ``/api/ps`` of the pool's nodes."""
+        return () if self.nodes is None else self.nodes.running()
 
     @property
     def is_one_of_several(self) -> bool:

@@ -32,9 +32,11 @@ from ollama_proxy.core.waiting_order import SOMEBODY, Turn
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
+from ollama_proxy.serving.node_status import no_node_words, node_body, nodes_of
 from ollama_proxy.serving.offer_status import offers_body
 
 _LONGEST_RETRY_S = 60.0
+_BEAT_S = 30.0
 
 _RANKS = {State.READY: 0, State.STARTING: 1, State.DRAINING: 2, State.STOPPING: 3}
 _AT_REST = len(_RANKS)
@@ -93,6 +95,8 @@ class PoolStatus:
         random between requests, to spread the retries.
         """
         controller, tenth = self.foremost(), int(self.clock.now() * 10)
+        if controller is None:
+            return self._of_nodes(problem, turn)
         last = self._last
         if last is None or last.record is not controller.record or last.tenth != tenth:
             last = self._last = self._situation(controller, tenth)
@@ -107,7 +111,10 @@ class PoolStatus:
 
     def unwoken(self, turn: Turn = SOMEBODY) -> ProvisioningStatus:
         """Return why no instance is ready, for a request that may not wake one."""
-        waiting, state = self.waiting(turn=turn), self.foremost().record.state
+        waiting, foremost = self.waiting(turn=turn), self.foremost()
+        if foremost is None:
+            return waiting
+        state = foremost.record.state
         is_down = state in {State.COLD, State.DRAINING, State.STOPPING}
         if not is_down or waiting.status == "error":
             return waiting
@@ -115,6 +122,21 @@ class PoolStatus:
             "no instance is up; by OLLAMA_PROXY_IDLE_IGNORES this request wakes none"
         )
         return waiting._replace(status="idle", message=message, eta_s=None)
+
+    def _of_nodes(self, problem: str | None, turn: Turn) -> ProvisioningStatus:
+        """Return why no node serves a request: there is nothing else to ask."""
+        is_ready = self.pool.is_ready
+        words = "no node took the request, please retry"
+        return ProvisioningStatus(
+            status="provisioning" if is_ready else "error",
+            message=problem or (words if is_ready else no_node_words(self.pool)),
+            stage=None,
+            progress=None,
+            elapsed_s=None,
+            eta_s=None,
+            retry_after=retry_after_s(_BEAT_S, self.rng.random()),
+            position=self.pool.next_position(turn),
+        )
 
     def _situation(self, controller: Controller, tenth: int) -> _CachedStatus:
         record, now = controller.record, self.clock.now()
@@ -171,14 +193,21 @@ class PoolStatus:
             ends_at = math.inf if record.lockout.until is None else record.lockout.until
         return max(1.0, ends_at - self.clock.now())
 
-    def foremost(self) -> Controller:
-        """Return the instance that is closest to serving; else what is asked next."""
-        controllers = self.pool.controllers
-        if len(controllers) == 1:
+    def foremost(self) -> Controller | None:
+        """Return the instance that is closest to serving; else what is asked next.
+
+        None if that is a node, or if there is nothing else.
+        """
+        controllers, nodes = self.pool.controllers, self.pool.nodes
+        if not controllers:
+            return None
+        if len(controllers) == 1 and nodes is None:
             return controllers[0]
         first = min(controllers, key=_rank)
         if _rank(first) < _AT_REST:
             return first
+        if nodes is not None and nodes.has_ready_node(None):
+            return None
         found = self.pool.obstacles()
         return min(controllers, key=lambda one: _delay(one, found))
 
@@ -233,6 +262,7 @@ class PoolStatus:
     def body(self) -> dict[str, Any]:
         """Return the entry of the pool in ``pools`` of ``/status``."""
         planned, words = self.pool.plan()
+        now = self.clock.now()
         return {
             "name": self.name,
             "models": list(self.models),
@@ -242,12 +272,13 @@ class PoolStatus:
             "ready": self.pool.ready_count,
             "wanted": planned.wanted,
             "plan": list(words),
-            "offers": offers_body(self.pool, self.clock.now()),
+            "offers": offers_body(self.pool, now),
             "instances": [
                 self._instance(one)
                 for one in self.pool.controllers
-                if len(self.pool.controllers) == 1 or _is_telling(one.record)
-            ],
+                if len(self.pool.instances) == 1 or _is_telling(one.record)
+            ]
+            + [node_body(self.pool, node, now) for node in nodes_of(self.pool)],
         }
 
     def _instance(self, controller: Controller) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from ollama_proxy.core.lifecycle.record import Record, State
+from ollama_proxy.fleet.house import NodeChange
 from ollama_proxy.serving.pool_services import PoolServices
 
 MOST_WATCHERS: Final = 1000
@@ -27,6 +28,8 @@ class ReadyWatch:
         for services in pools:
             for controller in services.pool.controllers:
                 controller.subscribe(self._note)
+            for house in services.pool.houses:
+                house.subscribe(self._note_node)
 
     async def wait(
         self, pools: Collection[PoolServices], within_s: float
@@ -63,6 +66,9 @@ class ReadyWatch:
     def _note(self, before: Record, after: Record) -> None:
         if after.state is State.READY and before.state is not State.READY:
             self._wake()
+
+    def _note_node(self, change: NodeChange) -> None:
+        self._note(change.before or Record(), change.node.record)
 
     def _wake(self) -> None:
         for change in self._waiting:

@@ -56,36 +56,20 @@ class Status:
         """Return the body of ``/status``."""
         first = self.pools.first
         told, pool = first.status, first.pool
-        controller = told.foremost()
-        record, traits = controller.record, controller.offer.backend.traits
         waiting = told.waiting()
-        serves = record.state in {State.READY, State.DRAINING}
         return {
             "service": "ollama-proxy",
             "version": __version__,
             "backend": self.backend,
             "backend_reason": self.backend_reason,
-            "provisioning_status": self._provisioning_status(record, waiting),
-            "instance_status": record.state.value,
+            **self._of_instance(told.foremost(), waiting),
             "stage": waiting.stage,
             "progress": waiting.progress,
-            "detail": _detail(controller, starting=waiting.stage is not None),
-            "stages": stages_body(controller.timeline.spans(self.clock.now())),
-            "instance_stages": stages_body(controller.timeline.guest),
             "elapsed_s": waiting.elapsed_s,
             "eta_s": waiting.eta_s if waiting.stage else None,
-            "retry_after": waiting.retry_after
-            if record.state not in {State.READY, State.COLD}
-            else None,
-            "remote_url": controller.upstream.url if controller.upstream else None,
-            "zone": traits.location,
-            "instance_type": traits.instance_type,
             "ollama_model": told.models[0] if told.models else None,
-            "idle_timeout": _finite(controller.policy.idle_timeout_s),
             "in_flight": pool.in_flight,
             "waiting": pool.waiting,
-            "idle_for_s": self._idle_for_s(record),
-            "stops_in_s": self._stops_in_s(controller),
             "simulated": told.simulated,
             "pulls": [
                 pull_body(pull)
@@ -93,19 +77,50 @@ class Status:
                 for pull in services.pulls.under_way()
             ],
             "lost_models": self._lost_models(),
-            "gpu": first.gpus[controller.offer.name].body() if serves else None,
-            "driver": controller.driver or None,
-            "price": _price(controller),
             "others": self.neighbours.others() if self.neighbours else [],
             "tls": self.certificate.body() if self.certificate else None,
             "access": self.access.body() if self.access else None,
             "keys_file": self.keys_file.body() if self.keys_file else None,
+            "pools": [services.status.body() for services in self.pools],
+        }
+
+    def _of_instance(
+        self, controller: Controller | None, waiting: ProvisioningStatus
+    ) -> dict[str, Any]:
+        """Return what is known of the instance that is closest to serving.
+
+        None: nodes serve, of which `pools` tells, or nothing does.
+        """
+        first = self.pools.first
+        told, nodes = first.status, first.pool.nodes
+        has_node = nodes is not None and nodes.has_ready_node(None)
+        if controller is None:
+            return _of_nodes(waiting, told.error(Record()), is_ready=has_node)
+        record, traits = controller.record, controller.offer.backend.traits
+        serves = record.state in {State.READY, State.DRAINING}
+        is_asked = record.state not in {State.READY, State.COLD}
+        status = self._provisioning_status(record, waiting)
+        return {
+            "provisioning_status": "ready" if has_node else status,
+            "instance_status": record.state.value,
+            "detail": _detail(controller, starting=waiting.stage is not None),
+            "stages": stages_body(controller.timeline.spans(self.clock.now())),
+            "instance_stages": stages_body(controller.timeline.guest),
+            "retry_after": waiting.retry_after if is_asked else None,
+            "remote_url": controller.upstream.url if controller.upstream else None,
+            "zone": traits.location,
+            "instance_type": traits.instance_type,
+            "idle_timeout": _finite(controller.policy.idle_timeout_s),
+            "idle_for_s": self._idle_for_s(record),
+            "stops_in_s": self._stops_in_s(controller),
+            "gpu": first.gpus[controller.offer.name].body() if serves else None,
+            "driver": controller.driver or None,
+            "price": _price(controller),
             "error": told.error(record),
             "report": controller.report or None,
             "launches_unserved": len(recent(record.paid_launches, self.clock.now())),
             "launch_limit": controller.policy.launch_limit,
             "lockout": self._lockout(record),
-            "pools": [services.status.body() for services in self.pools],
         }
 
     def _provisioning_status(self, record: Record, waiting: ProvisioningStatus) -> str:
@@ -148,6 +163,39 @@ class Status:
         if idle_s is None or limit_s is None:
             return None
         return round(max(0.0, limit_s - idle_s), 1)
+
+
+def _of_nodes(
+    waiting: ProvisioningStatus, error: str | None, *, is_ready: bool
+) -> dict[str, Any]:
+    """Return the same keys where nodes alone could serve."""
+    unknown = dict.fromkeys(
+        (
+            "detail",
+            "remote_url",
+            "zone",
+            "instance_type",
+            "idle_timeout",
+            "idle_for_s",
+            "stops_in_s",
+            "gpu",
+            "driver",
+            "price",
+            "report",
+            "launch_limit",
+            "lockout",
+        )
+    )
+    return {
+        **unknown,
+        "provisioning_status": "ready" if is_ready else "error",
+        "instance_status": (State.READY if is_ready else State.COLD).value,
+        "stages": stages_body(()),
+        "instance_stages": stages_body(()),
+        "retry_after": None if is_ready else waiting.retry_after,
+        "error": error if is_ready else error or waiting.message,
+        "launches_unserved": 0,
+    }
 
 
 def _price(controller: Controller) -> dict[str, float | None] | None:

@@ -63,7 +63,8 @@ class Launches(Protocol):
 class UnknownModels:
     """Judges model names, and learns from instances which models do not exist.
 
-    ``also_known``: returns names besides the listed ones.
+    ``also_known``: returns names besides the listed ones. ``known_to_nodes``: tells of
+    a pool with nodes whether any instance has a model, or will have it.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class UnknownModels:
         clock: Clock,
         starts_empty: bool,
         also_known: Callable[[], Collection[str]],
+        known_to_nodes: Callable[[str], bool] | None = None,
     ) -> None:
         self._rule = rule
         self._listing = listing
@@ -84,6 +86,7 @@ class UnknownModels:
         self._clock = clock
         self._starts_empty = starts_empty
         self._also_known = also_known
+        self._known_to_nodes = known_to_nodes
         self._awaited: dict[str, float] = {}
 
     @property
@@ -104,7 +107,11 @@ class UnknownModels:
 
     def judge(self, name: str) -> Fate:
         """Return whether a request for a model may wake an instance; change nothing."""
-        if not name or self._rule is WakeRule.TRUE:
+        if not name:
+            return Fate.PASS
+        if self._known_to_nodes is not None:
+            return self._judge_among_nodes(full_model_name(name))
+        if self._rule is WakeRule.TRUE:
             return Fate.PASS
         if is_cloud_model(name) or self._launches.is_ready:
             return Fate.PASS
@@ -121,6 +128,17 @@ class UnknownModels:
             wakes=len(self._recent_wakes(lessons)),
         )
         return fate_of(self._rule, facts)
+
+    def _judge_among_nodes(self, full: str) -> Fate:
+        """Return `ABSENT` for a model that no node has, and no offer of ours.
+
+        Called once no instance that is ready has taken the request.
+        """
+        known = self._known_to_nodes
+        if known is None or known(full) or self._listing.knows(full):
+            return Fate.PASS
+        is_hoped_for = any(full_model_name(one) == full for one in self._also_known())
+        return Fate.PASS if is_hoped_for else Fate.ABSENT
 
     def note_wake(self, name: str) -> None:
         """Record that an instance is started because of a name."""

@@ -6,8 +6,9 @@ from ollama_proxy.core.lifecycle.events import (
     StopRequested,
     Used,
 )
-from ollama_proxy.core.lifecycle.record import LaunchId, Record, State
+from ollama_proxy.core.lifecycle.record import LaunchId, State
 from ollama_proxy.core.nodes.node_state import NodeState
+from ollama_proxy.fleet.house import NodeChange
 from ollama_proxy.fleet.node_instance import NodeInstance
 from tests.fleet.houses import a_house, a_node
 from tests.virtual_time import in_virtual_time
@@ -87,8 +88,8 @@ async def test_who_watches_a_house_is_told_what_came_changed_and_left() -> None:
     house = a_house()
     told: list[tuple[str | None, bool, bool]] = []
 
-    def watch(node: NodeInstance, before: Record | None, is_there: bool) -> None:
-        told.append((node.node_id, before is None, is_there))
+    def watch(change: NodeChange) -> None:
+        told.append((change.node.node_id, change.before is None, change.is_there))
 
     house.subscribe(watch)
     house.put(a_node("attic"))

@@ -47,7 +47,9 @@ async def test_an_offer_without_room_is_no_error_of_the_pool_that_has_another() 
     told = status.waiting()
     await pools.pool.aclose()
 
-    assert status.foremost().offer.name == "second"
+    foremost = status.foremost()
+    assert foremost is not None
+    assert foremost.offer.name == "second"
     assert told.status == "provisioning"
     assert "about to start" in told.message
 
@@ -96,7 +98,9 @@ async def test_offers_that_are_all_off_ask_for_a_person_with_every_reason() -> N
         cloud.start_error = CredentialsError(f"the key of {name} is refused")
     assert await pools.pool.lease("m", wait_s=600.0) is None
     told = status_of(pools).waiting()
-    state = status_of(pools).foremost().record.state
+    foremost = status_of(pools).foremost()
+    assert foremost is not None
+    state = foremost.record.state
     await pools.pool.aclose()
 
     assert state in {State.COOLDOWN, State.STOPPING}
