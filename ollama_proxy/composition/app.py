@@ -135,6 +135,7 @@ def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
         usage=gateway.usage,
         clock=shared.clock,
         stall_s=shared.settings.stall_timeout,
+        node_timeout_s=shared.settings.node_request_timeout,
     )
 
 

@@ -52,7 +52,7 @@ class Services:
     usage: UsageBook
     clock: Clock
     stall_s: float
-    node_timeout_s: float = 120.0
+    node_timeout_s: float
 
 
 async def relay_once(

@@ -1,0 +1,189 @@
+"""Nodes of a house on real sockets, each with a fault that has a name."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tests.ports import held_port
+
+LONG_BODY = b'{"error":"' + b"x" * 70_000 + b'"}'
+"""More than is held back while another node is asked."""
+
+
+class Fault(Enum):
+    """What a node does with a request; ``GOOD`` answers it.
+
+    ``CLOSES``: before an answer. ``DIES``: after the first word of its answer.
+    ``HANGS``: takes the request, and sends nothing. ``BREAKS_502``: answers 502, and
+    closes in the body. ``LONG_502``: with a body that is too long to be held.
+    """
+
+    GOOD = 200
+    REFUSES = "refuses"
+    CLOSES = "closes"
+    HANGS = "hangs"
+    DIES = "dies"
+    BREAKS_502 = "breaks 502"
+    LONG_502 = "long 502"
+    SAYS_404 = 404
+    SAYS_429 = 429
+    SAYS_500 = 500
+    SAYS_502 = 502
+    SAYS_503 = 503
+    SAYS_504 = 504
+
+
+@dataclass
+class Received:
+    """A request as a node got it."""
+
+    method: str
+    path: str
+    fields: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class FaultyNode:
+    """One node. ``open``: requests whose connection it has now; see ``on_request``."""
+
+    name: str
+    fault: Fault
+    url: str = ""
+    received: list[Received] = field(default_factory=list)
+    open: int = 0
+    on_request: Callable[[], object] = lambda: None
+    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    @property
+    def asked(self) -> int:
+        return len(self.received)
+
+    async def handle(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while True:
+                self.received.append(await _read_request(reader))
+                self.open += 1
+                self.on_request()
+                try:
+                    if not await self._answer(reader, writer):
+                        break
+                finally:
+                    self.open -= 1
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass  # the test ends, or the other side has closed it
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Do as the fault says; False if the connection ends with it."""
+        asked = self.received[-1]
+        match self.fault:
+            case Fault.CLOSES:
+                return False
+            case Fault.HANGS:
+                await reader.read()  # until the other side closes
+                return False
+            case Fault.DIES:
+                writer.write(_begin(asked) + _chunk(_word(asked, self.name)))
+                await writer.drain()
+                await self.may_go_on.wait()
+                return False
+            case Fault.BREAKS_502:
+                writer.write(b"HTTP/1.1 502 No\r\nContent-Length: 99\r\n\r\n{")
+                await writer.drain()
+                return False
+            case Fault.LONG_502:
+                writer.write(_whole(502, LONG_BODY))
+            case Fault.GOOD:
+                said = [_word(asked, self.name), _last(asked)]
+                writer.write(_begin(asked) + b"".join(map(_chunk, said)))
+                await self.may_go_on.wait()
+                writer.write(b"0\r\n\r\n")
+            case fault:
+                body = {"error": f"{self.name} answers {fault.value}"}
+                writer.write(_whole(int(fault.value), json.dumps(body).encode()))
+        await writer.drain()
+        return True
+
+    async def aclose(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Received:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    method, path, _ = head.split(" ", 2)
+    pairs = re.findall(r"(?m)^([^:\r\n]+): ([^\r\n]*)", head)
+    fields = {name.lower(): value for name, value in pairs}
+    body = b""
+    if fields.get("transfer-encoding") == "chunked":
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+    else:
+        body = await reader.readexactly(int(fields.get("content-length", 0)))
+    return Received(method, path, fields, body)
+
+
+def _is_sse(asked: Received) -> bool:
+    return asked.path.startswith("/v1/") and asked.method == "POST"
+
+
+def _word(asked: Received, name: str) -> bytes:
+    """Return the first word of an answer: the node's name."""
+    if _is_sse(asked):
+        return b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % name.encode()
+    return b'{"response":"%b","done":false}\n' % name.encode()
+
+
+def _last(asked: Received) -> bytes:
+    return b"data: [DONE]\n\n" if _is_sse(asked) else b'{"response":"","done":true}\n'
+
+
+def _begin(asked: Received) -> bytes:
+    kind = b"text/event-stream" if _is_sse(asked) else b"application/x-ndjson"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head % kind
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _whole(status: int, body: bytes) -> bytes:
+    head = b"HTTP/1.1 %d Word\r\nContent-Type: application/json\r\nX-Node: own\r\n"
+    return head % status + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@contextlib.asynccontextmanager
+async def faulty_node(name: str, fault: Fault) -> AsyncIterator[FaultyNode]:
+    """Run one node; it may go on with what it answers, unless a test says it waits."""
+    node = FaultyNode(name, fault)
+    node.may_go_on.set()
+    if fault is Fault.REFUSES:
+        node.url = f"http://127.0.0.1:{held_port()}"
+        yield node
+        return
+    server = await asyncio.start_server(node.handle, "127.0.0.1", 0, limit=1 << 22)
+    node.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield node
+    finally:
+        server.close()
+        await node.aclose()
+        await server.wait_closed()
