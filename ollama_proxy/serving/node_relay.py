@@ -126,7 +126,7 @@ async def _ask(
         attempts,
         is_read=isinstance(plan, Observe),
     )
-    limit_s = _first_byte_limit_s(services, lease, context, plan)
+    limit_s = first_byte_limit_s(services, lease, context, plan)
     return await run_on_node(lease, response_relay, context, asking, limit_s)
 
 
@@ -184,7 +184,7 @@ def _may_repeat(context: RequestContext) -> bool:
     return is_read or context.may_repeat
 
 
-def _first_byte_limit_s(
+def first_byte_limit_s(
     services: Services, lease: Lease, context: RequestContext, plan: object
 ) -> float:
     """Return how long a node may take until its answer begins, in seconds.

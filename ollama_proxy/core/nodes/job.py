@@ -18,9 +18,6 @@ from ollama_proxy.core.ollama.routes import Route
 MOST_BYTES: Final = 32 * 1024 * 1024
 """The longest body of a job: a prompt with pictures."""
 
-PLAIN: Final = frozenset({"model", "prompt", "options", "stream"})
-"""The keys of a job that every node carries out, former ones too."""
-
 _BOTH: Final = frozenset(
     {
         *("model", "options", "stream", "format", "keep_alive", "think"),
@@ -58,16 +55,12 @@ class JobError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Holds a job: ``body`` is what Ollama gets on ``route``.
-
-    ``is_plain``: its keys are those of `PLAIN`, so that a former node takes it too.
-    """
+    """Holds a job: ``body`` is what Ollama gets on ``route``."""
 
     model: str
     route: Route
     body: bytes
     streams: bool
-    is_plain: bool
 
 
 def parse_job(body: bytes) -> Job:
@@ -90,7 +83,6 @@ def parse_job(body: bytes) -> Job:
         route=CHAT_JOB if is_chat else JOB,
         body=msgspec.json.encode(kept),
         streams=bytes(kept["stream"]) == b"true",
-        is_plain=PLAIN.issuperset(kept),
     )
 
 

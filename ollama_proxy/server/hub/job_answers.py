@@ -2,25 +2,24 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final, NoReturn
+from dataclasses import dataclass
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.failover import is_final
 from ollama_proxy.core.nodes.job_events import EventWriter, LongLineError
 from ollama_proxy.core.ollama.activity import error_text
 from ollama_proxy.fleet.lease import Lease
-from ollama_proxy.server.hub.job_stream import JobStream
-from ollama_proxy.serving.response_relay import ResponseRelay
+from ollama_proxy.serving.answer_meter import AnswerMeter
+from ollama_proxy.serving.attempts import HELD_BYTES, HeldAnswer
 from ollama_proxy.upstream.client import Answer
 
-_ERROR_BYTES: Final = 64 * 1024
 
+@dataclass(frozen=True, slots=True)
+class NodeRefusal:
+    """Holds what a node says against a job: its words are final."""
 
-class NodeError(Exception):
-    """Reports an answer of a node that is an error."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
+    status: int
+    message: str
 
 
 async def begun(answer: Answer, lease: Lease) -> AsyncIterator[bytes]:
@@ -57,17 +56,19 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield told
 
 
-async def raise_refusal(
-    answer: Answer, chunks: AsyncIterator[bytes], relay: ResponseRelay[JobStream]
-) -> NoReturn:
-    """Read an error of a node, as far as it matters, and raise it."""
+async def read_refusal(
+    answer: Answer, chunks: AsyncIterator[bytes], meter: AnswerMeter | None
+) -> NodeRefusal | HeldAnswer:
+    """Read an error of a node, as far as it matters; another node may do better."""
     body = b""
     with contextlib.suppress(InstanceLostError):
         async for data in chunks:
             body += data
-            if len(body) > _ERROR_BYTES:
+            if len(body) > HELD_BYTES:
                 break
-    if relay.meter is not None:
-        relay.meter.take_whole(answer, body)
-    message = error_text(body) or f"it answered with status {answer.status}"
-    raise NodeError(answer.status, message)
+    if not is_final(answer.status):
+        return HeldAnswer(answer.status, answer.reason, answer.headers, body)
+    if meter is not None:
+        meter.take_whole(answer, body)
+    message = error_text(body) or f"the node answered with status {answer.status}"
+    return NodeRefusal(answer.status, message)

@@ -29,7 +29,6 @@ def test_a_former_job_is_a_generation_that_streams() -> None:
 
     assert json.loads(job.body) == {**FORMER, "stream": True}
     assert (job.model, job.route.name, job.streams) == ("llama3", "/api/generate", True)
-    assert job.is_plain
 
 
 def test_a_job_may_ask_for_one_answer_in_one_piece() -> None:
@@ -54,7 +53,6 @@ def test_a_job_may_have_what_ollama_takes(added: dict[str, Any]) -> None:
     job = parsed({**FORMER, **added})
 
     assert json.loads(job.body) == {**FORMER, **added, "stream": True}
-    assert not job.is_plain
 
 
 @pytest.mark.parametrize(
@@ -64,7 +62,6 @@ def test_keys_that_say_nothing_are_left_out(added: dict[str, Any]) -> None:
     job = parsed({**FORMER, **added})
 
     assert json.loads(job.body) == {**FORMER, "stream": True}
-    assert job.is_plain
 
 
 def test_messages_make_a_job_a_chat() -> None:
@@ -75,7 +72,6 @@ def test_messages_make_a_job_a_chat() -> None:
     assert job.route.name == "/api/chat"
     assert json.loads(job.body)["messages"] == messages
     assert json.loads(job.body)["tools"] == []
-    assert not job.is_plain
 
 
 def test_system_text_and_pictures_of_a_chat_go_into_its_messages() -> None:

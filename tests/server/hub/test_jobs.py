@@ -247,7 +247,7 @@ async def test_a_failed_job_lists_what_the_node_said(tmp_path: Path) -> None:
     assert answer.status_code == 503
     assert detail["message"] == "All candidate nodes failed to execute the job"
     assert [(one["message"], one["status"]) for one in detail["errors"]] == [
-        ("out of memory", 500)
+        ("answered 500: out of memory", 500)
     ]
     assert len(detail["job_id"]) == 36
 
