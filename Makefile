@@ -95,14 +95,24 @@ $(VENV)/run: requirements/run.lock requirements/build.lock requirements/source.l
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run requirements/dev.lock tests/js/package-lock.json
+$(VENV)/dev: $(VENV)/packages $(VENV)/tools $(VENV)/js
+	@touch $@
+
+# They wait for the network most of the time: with --jobs at once.
+$(VENV)/packages: $(VENV)/run requirements/dev.lock
 	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@touch $@
+
+$(VENV)/tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! [ -d /run/systemd/system ]; then \
 		(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(TOOLS)) >/dev/null \
 		|| echo "no $(TOOLS): the tests with them will be skipped"; fi
+	@mkdir -p $(VENV) && touch $@
+
+$(VENV)/js: tests/js/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests/js --no-audit --no-fund --loglevel=error; \
 		else echo "no npm: the tests of ollama-js will be skipped"; fi
-	@touch $@
+	@mkdir -p $(VENV) && touch $@
 
 $(VENV)/bench: requirements/bench.lock $(VENV)/dev
 	$(PIP) install --require-hashes --requirement requirements/bench.lock
