@@ -22,6 +22,7 @@ from ollama_proxy.composition.gateway import (
     end_with_keys,
     open_keys,
 )
+from ollama_proxy.composition.hub import Hub, HubBuilder
 from ollama_proxy.composition.own_routes import own_routes
 from ollama_proxy.composition.parts import PARTS, Parts, release_waiting, running
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
@@ -53,6 +54,7 @@ from ollama_proxy.serving.ready_watch import ReadyWatch
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.status import Described
 from ollama_proxy.store.ports import Store
+from ollama_proxy.upstream.connection_pool import dial_nothing
 
 _MAX_HEADER = 1024 * 1024
 
@@ -82,8 +84,15 @@ def build_app(
     ``timing``: pauses and time-outs that no setting changes.
     """
     keys = open_keys(settings, store, clock)
+    builder = HubBuilder() if settings.hub else None
     fleet = build_fleet(
-        settings, clock=clock, store=store, backends=backends, rng=rng, timing=timing
+        settings,
+        clock=clock,
+        store=store,
+        backends=backends,
+        rng=rng,
+        timing=timing,
+        dial=builder.tunnels.dial if builder is not None else dial_nothing,
     )
     pools = PoolServicesBuilder(fleet, neighbours=neighbours, hold=hold).build_all()
     used = fleet.shared.metrics.keys
@@ -108,7 +117,12 @@ def build_app(
     dispatcher = Dispatcher()
     app = application(dispatcher, [surround(services, access.control)])
     end_with_keys(gateway.keyring, KeyEndings(services.active, pools))
-    app[PARTS] = _parts(fleet, services, access, gateway, foresight)
+    hub = None
+    if builder is not None:
+        keyring, audit = gateway.keyring, gateway.audit
+        hub = builder.build(fleet, keyring, audit, is_local=door.is_local)
+        app.add_routes(hub.routes())
+    app[PARTS] = _parts(fleet, services, access, gateway, foresight, hub)
     app.add_routes(
         own_routes(
             fleet, services, app[PARTS], neighbours=neighbours, certificate=certificate
@@ -145,6 +159,7 @@ def _parts(
     access: Access,
     gateway: Gateway,
     foresight: PoolForesight,
+    hub: Hub | None,
 ) -> Parts:
     """Return what runs from the application's start to its end."""
     shared, fast_path = fleet.shared, None
@@ -166,6 +181,7 @@ def _parts(
         ready=ReadyWatch(services.pools),
         gateway=gateway,
         foresight=foresight,
+        hub=hub,
     )
 
 

@@ -20,6 +20,7 @@ from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.offer_status import state_of
 from ollama_proxy.store.ports import Store
 from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.connection_pool import Dial, dial_nothing
 from ollama_proxy.upstream.loop_mark import LoopMark
 
 
@@ -44,8 +45,12 @@ def build_fleet(
     backends: Mapping[str, Backend],
     rng: random.Random,
     timing: Timing = STANDARD,
+    dial: Dial = dial_nothing,
 ) -> Fleet:
-    """Build every pool of the settings; nothing runs yet. ``backends``: by offer."""
+    """Build every pool of the settings; nothing runs yet. ``backends``: by offer.
+
+    ``dial``: takes tunnels of nodes into use.
+    """
     probing = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=kept_alive_socket),
         timeout=aiohttp.ClientTimeout(total=None),
@@ -57,7 +62,7 @@ def build_fleet(
         store=store,
         rng=rng,
         probing=probing,
-        relay=UpstreamClient(mark, timing),
+        relay=UpstreamClient(mark, timing, dial=dial),
         mark=mark,
         metrics=metrics,
         estimates=Estimates(store),

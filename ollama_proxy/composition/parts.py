@@ -10,6 +10,7 @@ from aiohttp import web
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.composition.access import Access
 from ollama_proxy.composition.gateway import Gateway
+from ollama_proxy.composition.hub import Hub
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.fast.handler import FastPath
@@ -41,6 +42,7 @@ class Parts:
     ready: ReadyWatch
     gateway: Gateway
     foresight: PoolForesight
+    hub: Hub | None
 
     @property
     def pool(self) -> Pool:
@@ -73,8 +75,12 @@ def running(*, stop_on_exit: bool) -> Callable[[web.Application], AsyncIterator[
             services.start()
         spending = parts.gateway.limits.spending
         parts.foresight.adopt(spending)
+        if parts.hub is not None:
+            parts.hub.start()
         async with scoped_task(spending.run(), name="spending"):
             yield
+            if parts.hub is not None:
+                await parts.hub.aclose()
             for services in parts.pools:
                 await services.aclose()
             await parts.gateway.usage.aclose()

@@ -225,6 +225,10 @@ class NodeRegistry:
                 self._push(node, now)
         self._memory.flush()
 
+    def flush(self) -> None:
+        """Write what has changed since the last tick."""
+        self._memory.flush()
+
     def _forget(self, node: Node, reason: str) -> None:
         del self._nodes[node.node_id]
         self._kept_bytes -= node.beat.kept_bytes

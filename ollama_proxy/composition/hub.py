@@ -1,0 +1,139 @@
+"""Build the hub: what knows the machines that register themselves."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from aiohttp import web
+
+from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.composition.fleet import Fleet
+from ollama_proxy.config.access_settings import AuthMode
+from ollama_proxy.config.settings import Settings
+from ollama_proxy.core.nodes.legacy_rule import LegacyRule
+from ollama_proxy.core.nodes.node_state import StateLimits
+from ollama_proxy.gateway.audit import Audit
+from ollama_proxy.gateway.keyring import Keyring
+from ollama_proxy.hub.authority import HubAuthority
+from ollama_proxy.hub.beat_access import NodeAccess
+from ollama_proxy.hub.beat_rules import RegistryLimits
+from ollama_proxy.hub.join_tokens import JoinTokens
+from ollama_proxy.hub.joining import Joining
+from ollama_proxy.hub.node_keyring import NodeKeyring
+from ollama_proxy.hub.node_proof import NodeProver
+from ollama_proxy.hub.own_addresses import OwnAddressBook
+from ollama_proxy.hub.reach import Reach
+from ollama_proxy.hub.registry import NodeRegistry
+from ollama_proxy.hub.tunnelled_links import TunnelledLinks
+from ollama_proxy.hub.tunnels import Tunnels
+from ollama_proxy.server.hub.beats import BeatHandlers
+from ollama_proxy.server.hub.joins import JoinRoutes
+from ollama_proxy.server.hub.nodes import NodeHandlers
+from ollama_proxy.server.hub.tunnel_route import TunnelRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Holds the nodes, whose beats are taken, and how nodes are reached."""
+
+    registry: NodeRegistry
+    access: NodeAccess
+    joining: Joining
+    tunnels: Tunnels
+    reach: Reach
+    audit: Audit
+    tasks: TaskOwner
+
+    def start(self) -> None:
+        """Go on with the nodes of an earlier process, and let time pass."""
+        self.registry.restore()
+        self.tasks.spawn(self.registry.run(), name="nodes")
+
+    async def aclose(self) -> None:
+        """End the tunnels and what is asked of nodes; write what has changed."""
+        await self.tasks.aclose()
+        self.tunnels.end()
+        await self.reach.aclose()
+        self.registry.flush()
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of nodes and their owners."""
+        groups = (
+            BeatHandlers(self.registry, self.access),
+            JoinRoutes(self.joining, self.access),
+            TunnelRoute(self.tunnels, self.access.key_of),
+            NodeHandlers(self.registry, self.audit),
+        )
+        return [route for group in groups for route in group.routes()]
+
+
+class _Relinking:
+    """Has the registry ask again how a node is reached, once there is one."""
+
+    def __init__(self) -> None:
+        self.registry: NodeRegistry | None = None
+
+    def __call__(self, node_id: str) -> None:
+        if self.registry is not None:
+            self.registry.relink(node_id)
+
+
+class HubBuilder:
+    """Builds the hub around the pools. ``tunnels``: what the pools' client dials."""
+
+    def __init__(self) -> None:
+        self._relink = _Relinking()
+        self.tunnels = Tunnels(self._relink)
+
+    def build(
+        self, fleet: Fleet, keyring: Keyring, audit: Audit, *, is_local: bool
+    ) -> Hub:
+        """Return the hub; nothing runs yet. ``is_local``: only this machine connects.
+
+        Raises `StartupError` if its certificate authority can't be used.
+        """
+        shared, settings = fleet.shared, fleet.shared.settings
+        clock, store = shared.clock, shared.store
+        authority, nodes = HubAuthority(settings.state_dir, clock), NodeKeyring(store)
+        own = OwnAddressBook(_listening(settings), clock)
+        reach = Reach(authority, nodes, NodeProver(shared.probing), own.now)
+        links = TunnelledLinks(self.tunnels, reach, reach.token_of)
+        houses = [one for parts in fleet.pools.values() for one in parts.pool.houses]
+        registry = NodeRegistry(clock, store, houses, links, limits=_limits(settings))
+        reach.relink = self._relink
+        self._relink.registry = registry
+        tokens = JoinTokens(store, clock, audit)
+        legacy = LegacyRule(settings.hub_legacy, is_loopback_bind=is_local)
+        return Hub(
+            registry=registry,
+            access=NodeAccess(nodes, legacy, partial(_want_keys, settings, keyring)),
+            joining=Joining(authority, tokens, nodes, clock),
+            tunnels=self.tunnels,
+            reach=reach,
+            audit=audit,
+            tasks=TaskOwner(),
+        )
+
+
+def _limits(settings: Settings) -> RegistryLimits:
+    return RegistryLimits(
+        StateLimits(
+            ttl_s=settings.heartbeat_ttl,
+            forget_s=settings.heartbeat_offline,
+            max_failures=settings.node_max_failures,
+        ),
+        beat_s=settings.heartbeat_interval,
+    )
+
+
+def _want_keys(settings: Settings, keyring: Keyring) -> bool:
+    """Tell whether there ever was a key for clients, or the settings demand keys."""
+    return (
+        keyring.are_keys_needed
+        or settings.keys_file is not None
+        or settings.auth is AuthMode.KEYS
+    )
+
+
+def _listening(settings: Settings) -> list[tuple[str, int]]:
+    found = (settings.listen, settings.hub_listen, settings.metrics_listen)
+    return [(one.host, one.port) for one in found if one is not None]

@@ -1,0 +1,103 @@
+"""Take the beats of nodes: ``POST /nodes/heartbeat``."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from ollama_proxy.core.access.client_address import parse_address
+from ollama_proxy.core.nodes.beat import (
+    LARGEST_BEAT,
+    Beat,
+    BeatError,
+    parse_beat,
+    too_large,
+)
+from ollama_proxy.core.nodes.hub_routes import HEARTBEAT
+from ollama_proxy.hub.ports import BeatAccess, Sender
+from ollama_proxy.server.admin.answers import json_answer
+from ollama_proxy.server.admin.small_body import READ_S
+
+_MOST_HELD: Final = 32 << 20
+"""Bytes of bodies that are being read, all together: 1 000 beats of a usual length."""
+
+_UNAUTHORIZED: Final = 401
+
+
+class Registry(Protocol):
+    """Takes beats in: see `ollama_proxy.hub.registry.NodeRegistry`."""
+
+    def last_beat(self, node_id: str) -> Beat | None:
+        """Return the last beat of a node, to read the next one by."""
+
+    def beat(self, beat: Beat, sender: Sender) -> dict[str, Any]:
+        """Take in a beat; return the answer. Raises `BeatError`."""
+
+
+class BeatHandlers:
+    """Takes beats. ``most_held``: bytes of bodies that are read at a time."""
+
+    def __init__(
+        self, registry: Registry, access: BeatAccess, *, most_held: int = _MOST_HELD
+    ) -> None:
+        self._registry, self._access = registry, access
+        self._most_held, self._held = most_held, 0
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the route."""
+        return [web.post(HEARTBEAT, self.take)]
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Take one beat; whether its sender may is judged before its body is read."""
+        if "Origin" in request.headers:
+            return _refusal(BeatError(403, "no web page beats for a node"))
+        try:
+            sender = self._access.admit(_peer(request), request.headers)
+            async with self._body(request) as body:
+                beat = parse_beat(bytes(body), self._registry.last_beat)
+            return json_answer(self._registry.beat(beat, sender))
+        except BeatError as error:
+            return _refusal(error)
+
+    @asynccontextmanager
+    async def _body(self, request: web.Request) -> AsyncIterator[bytearray]:
+        """Read a body: bounded in bytes, alone and with others, and in time."""
+        if (request.content_length or 0) > LARGEST_BEAT:
+            raise too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(READ_S):
+                async for data in request.content.iter_any():
+                    body += data
+                    self._held += len(data)
+                    self._check(len(body))
+            yield body
+        except TimeoutError:
+            message = f"the beat did not arrive within {READ_S:g} s; send it again"
+            raise BeatError(408, message) from None
+        finally:
+            self._held -= len(body)
+
+    def _check(self, length: int) -> None:
+        if length > LARGEST_BEAT:
+            raise too_large()
+        if self._held > self._most_held:
+            message = "too many long beats arrive at a time; send this one again"
+            raise BeatError(503, message)
+
+
+def _peer(request: web.Request) -> str:
+    """Return the address of the connection, IPv4 as such."""
+    remote = request.remote or ""
+    return str(parse_address(remote) or remote)
+
+
+def _refusal(error: BeatError) -> web.Response:
+    """Return a refusal in the shape of former hubs, and in Ollama's."""
+    message = str(error)
+    response = json_answer({"detail": message, "error": message}, status=error.status)
+    if error.status == _UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="ollama-proxy"'
+    return response
