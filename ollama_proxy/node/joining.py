@@ -105,6 +105,8 @@ class Joiner:
                 f"this machine joined the hub as {kept.node_id!r}, and NODE_ID is"
                 f" {self._node_id!r}; set NODE_ID={kept.node_id}, or {_NEW_LINE}"
             )
+        if kept is not None and kept.is_pinned:
+            self._check_scheme()
         return kept
 
     def _given(self, token: str) -> GivenToken:
@@ -112,13 +114,17 @@ class Joiner:
         given = read_join_token(token.strip())
         if given is None:
             raise StartupError(f"{TOKEN_SETTING} is no join token; {_NEW_LINE}")
+        self._check_scheme()
+        return given
+
+    def _check_scheme(self) -> None:
+        """Refuse to send a secret where everybody on the way may read it."""
         if self._is_tls and not self._url.startswith("https://"):
             raise StartupError(
-                f"SERVER_URL is {self._url}, and a machine joins over TLS; write"
+                f"SERVER_URL is {self._url}, and a node that joins speaks TLS; write"
                 " https://, or start the agent with --no-tls on a network where nobody"
                 " else listens"
             )
-        return given
 
     async def _join(self, given: GivenToken) -> Membership:
         """Ask until the hub answers."""

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
 )
 from yarl import URL
@@ -65,6 +66,18 @@ class NodeSettings(BaseModel):
         "NODE_ID",
         text="this machine's name in the hub; kept in the state folder",
         shown="the host name",
+    )
+    node_token: SecretStr | None = setting(
+        None,
+        "OLLAMA_PROXY_NODE_TOKEN",
+        text="joins the hub, once: `ollama-proxy node-token` on the hub prints it",
+        shown="–",
+    )
+    tls: bool = setting(
+        True,  # noqa: FBT003 - its default
+        "NODE_TLS",
+        text="whether a node that joins speaks TLS with its hub; also `--no-tls`",
+        shown="true",
     )
     node_port: Annotated[int, Field(ge=0, le=65535)] = setting(
         8001,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 from aiohttp import web
@@ -22,6 +23,7 @@ class ServedHub:
     """A hub's routes to join. ``cuts``: how many answers are lost after the work.
 
     ``seen``: the headers and bodies that it got. ``redirect``: where it sends askers.
+    ``beats``: of nodes that showed their key.
     """
 
     rig: JoinRig
@@ -30,6 +32,7 @@ class ServedHub:
     cuts: int = 0
     redirect: str = ""
     seen: list[str] = field(default_factory=list)
+    beats: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -68,6 +71,15 @@ async def serving(
     app[HUB] = hub
     access = NodeAccess(rig.keyring, LegacyRule(LegacyMode.AUTO), lambda: False)
     app.add_routes(JoinRoutes(rig.joining, access).routes())
+
+    async def take_beat(request: web.Request) -> web.Response:
+        sender = access.admit(request.remote or "", request.headers)
+        beat = await request.json()
+        assert sender.node_id == beat["node_id"]
+        hub.beats.append({"port": beat["port"], "scheme": beat["agent"]["scheme"]})
+        return web.json_response({"status": "ok"})
+
+    app.router.add_post("/nodes/heartbeat", take_beat)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     context = rig.authority.hub_context if is_tls else None

@@ -18,6 +18,8 @@ def test_the_defaults_are_those_of_the_former_agent() -> None:
     assert settings.model_dump() == {
         "server_url": "http://localhost:8000",
         "node_id": None,
+        "node_token": None,
+        "tls": True,
         "node_port": 8001,
         "tunnel": False,
         "ollama_base_url": "http://127.0.0.1:11434",

@@ -24,6 +24,13 @@ def node(
             " which needs no way to NODE_PORT then",
         ),
     ] = False,
+    no_tls: Annotated[
+        bool,
+        typer.Option(
+            "--no-tls",
+            help="join and serve without TLS: whoever reads that network reads prompts",
+        ),
+    ] = False,
 ) -> None:
     """Report this machine's Ollama to a hub, and work for that hub alone.
 
@@ -32,22 +39,28 @@ def node(
     the machine is. It takes POST /execute on NODE_PORT (8001), only from the addresses
     that SERVER_URL resolves to. Further variables: NODE_ID (the host name),
     NODE_REQUEST_TIMEOUT (120), OLLAMA_NUM_PARALLEL, LOG_LEVEL, OLLAMA_PROXY_STATE_DIR.
+
+    With OLLAMA_PROXY_NODE_TOKEN it joins the hub, once: the hub then uses all of Ollama
+    over TLS, by a token that it alone has.
     """
-    from ollama_proxy.node.agent import run_node  # noqa: PLC0415 - slow to import
-    from ollama_proxy.node.settings import read_node_settings  # noqa: PLC0415 - likewise
+    from ollama_proxy.node.settings import read_node_settings  # noqa: PLC0415 - slow
+    from ollama_proxy.node.start import start_node  # noqa: PLC0415 - likewise
     from ollama_proxy.server.end_signals import (  # noqa: PLC0415 - likewise
         EndSignals,
         has_controlling_terminal,
     )
 
     asked = {"NODE_TUNNEL": "true"} if tunnel else {}
+    if no_tls:
+        asked["NODE_TLS"] = "false"
     settings = read_node_settings({**environment, **asked})
+    environment.pop("OLLAMA_PROXY_NODE_TOKEN", None)  # programs that it starts inherit
     log.configure(settings.log_level, has_colours=has_colours())
     signals = EndSignals(has_terminal=has_controlling_terminal())
 
     async def run() -> None:
         signals.watch(asyncio.get_running_loop())
-        await run_node(
+        await start_node(
             settings,
             clock=SystemClock(),
             rng=random.SystemRandom(),
