@@ -75,9 +75,12 @@ class HouseModelList:
                 }
 
     def _nodes(self) -> list[NodeFacts]:
-        """Return the facts of all nodes, those that take requests first."""
+        """Return the facts of all nodes, those that take requests first.
+
+        Former agents, which tell little of a model, come after ours.
+        """
         every = [node.facts for house in self._houses for node in house.nodes]
-        every.sort(key=lambda one: not one.takes_work)
+        every.sort(key=lambda one: (not one.takes_work, not one.boot_id))
         return every
 
 
@@ -87,15 +90,16 @@ def _entry(known: Mapping[str, Any]) -> dict[str, Any]:
     The CLI shortens the digest to twelve characters and fails on a shorter one.
     """
     name = shown_model_name(str(known["name"]))
-    entry = {
-        "name": name,
-        "model": name,
+    told = {key: value for key, value in known.items() if value not in (None, "")}
+    return {
         "modified_at": _LONG_AGO,
         "size": 0,
         "digest": hashlib.sha256(name.encode()).hexdigest(),
         "details": NO_DETAILS,
+        **told,
+        "name": name,
+        "model": name,
     }
-    return entry | {key: value for key, value in known.items() if value or value == 0}
 
 
 class HouseCatalog(Catalog):
