@@ -105,16 +105,34 @@ class JobRun:
     def _left_s(self) -> float:
         """Return how long the job may still wait for an instance or a slot.
 
-        Empty lines keep its connection, so it waits as long as a request may at most,
-        unless it says itself how long. The pool knows when no wait would help.
+        Empty lines keep its connection, so it need not ask for a wait that can help: it
+        waits as long as a request may at most.
         """
         policy, caller = self._context.served.hold, self._context.caller
-        headers = self._request.headers
-        longest_s = policy.longest_s(caller)
-        if "Prefer" in headers:
-            longest_s = policy.granted_s(headers, caller)
-        spent_s = asyncio.get_running_loop().time() - self._begun_at
-        return longest_s - spent_s
+        wait_s = policy.granted_s(self._request.headers, caller)
+        if "Prefer" not in self._request.headers and self._can_wait_help():
+            wait_s = max(wait_s, policy.longest_s(caller))
+        return self._begun_at + wait_s - asyncio.get_running_loop().time()
+
+    def _can_wait_help(self) -> bool:
+        """Tell whether an instance has all slots taken, or one may be launched."""
+        context, pool = self._context, self._context.served.pool
+        if self._is_launched_by_us:
+            return True
+        if pool.nodes is None:
+            return pool.is_ready
+        return pool.nodes.has_any_for(
+            context.only,
+            own=False,
+            yields=not context.may_wake,
+            model=context.model,
+            **context.served.asked_of_nodes(context),
+        )
+
+    @property
+    def _is_launched_by_us(self) -> bool:
+        controllers = self._context.served.pool.controllers
+        return any(not one.offer.is_external for one in controllers)
 
     async def _lease(self, plan: Relay | Observe | Wait) -> Lease | None:
         """Lease an instance, at once or after a wait."""
@@ -165,8 +183,8 @@ class JobRun:
             return all_failed(self._relay.failures, str(uuid.uuid4()))
         if reply.status != _UNAVAILABLE:
             return in_old_shape(reply)
-        has_own = bool(self._context.served.pool.controllers)
-        told = no_nodes(error_text(reply.body) if has_own else "")
+        reason = error_text(reply.body) if self._is_launched_by_us else ""
+        told = no_nodes(reason)
         hints = [field for field in reply.headers if field[0] == "Retry-After"]
         return told.with_headers(*hints)
 
