@@ -19,6 +19,7 @@ from ollama_proxy.base.clock import Clock, SystemClock
 from ollama_proxy.base.parsers import Listen
 from ollama_proxy.base.timing import STANDARD, Timing
 from ollama_proxy.composition import PARTS, Door, Parts, build_app, open_runner
+from ollama_proxy.composition.listening import listen_on
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.core.access.hosts import HostPolicy
 from ollama_proxy.core.access.keys import Key
@@ -181,12 +182,20 @@ async def running_proxy(
     runner = open_runner(app, drain_timeout_s=drain_timeout_s)
     await runner.setup()
     bound = bind(Listen(host="127.0.0.1", port=0))
-    await runner.listen(bound, backlog=128, certificate=certificate)
-    port, scheme = bound.getsockname()[1], "http" if tls is None else "https"
-    hub_url = ""
+    second = None
     if settings.hub_address is not None:
         second = bind(Listen(host="127.0.0.1", port=0))
-        await runner.listen(second, backlog=128, certificate=certificate, is_hub=True)
+    await listen_on(
+        runner,
+        bound,
+        second,
+        certificate=certificate,
+        hub=app[PARTS].hub,
+        backlog=128,
+    )
+    port, scheme = bound.getsockname()[1], "http" if tls is None else "https"
+    hub_url = ""
+    if second is not None:
         hub_url = f"{scheme}://127.0.0.1:{second.getsockname()[1]}"
     connector = aiohttp.TCPConnector(ssl=True if tls is None else tls.trusting())
     async with aiohttp.ClientSession(

@@ -40,7 +40,8 @@ class TlsListener:
     ``context`` returns what a handshake of this moment shows. ``connect`` makes the
     protocol of a connection, once its client has begun a handshake. If ``most``
     handshakes are in progress, the oldest is given up for a new connection unless it is
-    younger than ``young_s``; new ones wait in the kernel until then.
+    younger than ``young_s``; new ones wait in the kernel until then. ``plain`` makes
+    the protocol of a connection with plain HTTP on it.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class TlsListener:
         most: int = MOST_HANDSHAKES,
         handshake_s: float = HANDSHAKE_S,
         young_s: float = YOUNG_S,
+        plain: Callable[[], asyncio.Protocol] = PlainRefusal,
     ) -> None:
+        self._plain = plain
         self._bound = bound
         self._context = context
         self._connect = connect
@@ -133,7 +136,7 @@ class TlsListener:
             if first == _HANDSHAKE:
                 await self._shake_hands(client, left_s)
             elif first.isalpha():  # a method of HTTP
-                await loop.connect_accepted_socket(PlainRefusal, client)
+                await loop.connect_accepted_socket(self._plain, client)
             else:
                 client.close()
         except (OSError, TimeoutError) as error:

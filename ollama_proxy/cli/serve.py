@@ -24,6 +24,8 @@ from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition import PARTS, Door, build_app, open_backends, open_runner
 from ollama_proxy.composition.backend import place_name
+from ollama_proxy.composition.hub import Hub
+from ollama_proxy.composition.listening import listen_on
 from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.keys import Caller
@@ -169,7 +171,7 @@ async def _run(
             ) as control,
         ):
             try:
-                await _listen(runner, bound, settings, certificate)
+                await _listen(runner, bound, settings, certificate, app[PARTS].hub)
                 _tune_gc()
                 number = await signals.next()
                 structlog.get_logger().info(log.PROXY_STOPPING, signal=number.name)
@@ -183,14 +185,19 @@ async def _listen(
     bound: BoundAddresses,
     settings: Settings,
     certificate: ServerCertificate | None,
+    hub: Hub | None,
 ) -> None:
     """Take requests on the proxy's address, and on the hub's if it has one."""
-    await runner.listen(bound.main, backlog=BACKLOG, certificate=certificate)
+    await listen_on(
+        runner,
+        bound.main,
+        bound.hub,
+        certificate=certificate,
+        hub=hub,
+        backlog=BACKLOG,
+    )
     if bound.hub is None or settings.hub_address is None:
         return
-    await runner.listen(
-        bound.hub, backlog=BACKLOG, certificate=certificate, is_hub=True
-    )
     port = str(bound.hub.getsockname()[1])
     listen = replace_listen(settings.hub_address, None, port)
     url = listen.over(is_tls=certificate is not None).url

@@ -10,12 +10,14 @@ from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.config.access_settings import AuthMode
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.nodes.legacy_rule import LegacyRule
+from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.core.nodes.node_state import StateLimits
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.hub.authority import HubAuthority
 from ollama_proxy.hub.beat_access import NodeAccess
 from ollama_proxy.hub.beat_rules import RegistryLimits
+from ollama_proxy.hub.hub_certificate import renew_hub_certificate
 from ollama_proxy.hub.join_tokens import JoinTokens
 from ollama_proxy.hub.joining import Joining
 from ollama_proxy.hub.node_keyring import NodeKeyring
@@ -36,6 +38,9 @@ class Hub:
     """Holds the nodes, whose beats are taken, and how nodes are reached."""
 
     registry: NodeRegistry
+    authority: HubAuthority
+    keyring: NodeKeyring
+    tokens: JoinTokens
     access: NodeAccess
     joining: Joining
     tunnels: Tunnels
@@ -47,6 +52,7 @@ class Hub:
         """Go on with the nodes of an earlier process, and let time pass."""
         self.registry.restore()
         self.tasks.spawn(self.registry.run(), name="nodes")
+        self.tasks.spawn(renew_hub_certificate(self.authority), name="hub certificate")
 
     async def aclose(self) -> None:
         """End the tunnels and what is asked of nodes; write what has changed."""
@@ -101,10 +107,14 @@ class HubBuilder:
         registry = NodeRegistry(clock, store, houses, links, limits=_limits(settings))
         reach.relink = self._relink
         self._relink.registry = registry
+        nodes.on_ended(partial(_end_node, self.tunnels, registry))
         tokens = JoinTokens(store, clock, audit)
         legacy = LegacyRule(settings.hub_legacy, is_loopback_bind=is_local)
         return Hub(
             registry=registry,
+            authority=authority,
+            keyring=nodes,
+            tokens=tokens,
             access=NodeAccess(nodes, legacy, partial(_want_keys, settings, keyring)),
             joining=Joining(authority, tokens, nodes, clock),
             tunnels=self.tunnels,
@@ -112,6 +122,12 @@ class HubBuilder:
             audit=audit,
             tasks=TaskOwner(),
         )
+
+
+def _end_node(tunnels: Tunnels, registry: NodeRegistry, key: NodeKey) -> None:
+    """End what goes on with a key that is no longer taken."""
+    tunnels.drop(key.node_id)
+    registry.relink(key.node_id)
 
 
 def _limits(settings: Settings) -> RegistryLimits:

@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import socket
+import ssl
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 from aiohttp import web
 
+from ollama_proxy.base.plain_refusal import PlainRefusal
 from ollama_proxy.base.tcp_keep_alive import keep_alive
 from ollama_proxy.base.tls_listener import TlsListener
 from ollama_proxy.server.aiohttp.behind import Behind
 from ollama_proxy.server.fast.connection import ClientConnection, FastPath
-from ollama_proxy.server.tls.watch import ServerCertificate
 from ollama_proxy.serving.request_context import TriedOn
 
 _IDLE_S = 3600.0
@@ -58,11 +60,14 @@ class Runner(web.AppRunner):
         bound: socket.socket,
         *,
         backlog: int,
-        certificate: ServerCertificate | None = None,
+        context: Callable[[], ssl.SSLContext] | None = None,
+        takes_plain: bool = False,
         is_hub: bool = False,
     ) -> None:
         """Take connections on a bound socket, after `setup`; on TLS, if asked to.
 
+        ``context`` returns what a handshake of this moment shows; None: no TLS.
+        ``takes_plain``: without TLS, too.
         ``is_hub``: where the former hub was, whose page stands at ``/``: the fast path
         knows no page, so the application serves all of that.
         """
@@ -87,11 +92,12 @@ class Runner(web.AppRunner):
         is_fast = self._fast_path is not None and not is_hub
         made = connect if is_fast else connect_behind
         loop = asyncio.get_running_loop()
-        if certificate is None:
+        if context is None:
             listening = loop.create_server(made, sock=bound, backlog=backlog)
             self._listening.append(await listening)
         else:
-            on_tls = TlsListener(bound, certificate.context, made)
+            plain = made if takes_plain else PlainRefusal
+            on_tls = TlsListener(bound, context, made, plain=plain)
             self._on_tls.append(on_tls)
             on_tls.start(backlog)
         if self._sweeping is None:
