@@ -27,6 +27,7 @@ from ollama_proxy.hub.reach import Reach
 from ollama_proxy.hub.registry import NodeRegistry
 from ollama_proxy.hub.tunnelled_links import TunnelledLinks
 from ollama_proxy.hub.tunnels import Tunnels
+from ollama_proxy.hub.wanted import Wanted
 from ollama_proxy.server.hub.beats import BeatHandlers
 from ollama_proxy.server.hub.joins import JoinRoutes
 from ollama_proxy.server.hub.nodes import NodeHandlers
@@ -104,7 +105,12 @@ class HubBuilder:
         reach = Reach(authority, nodes, NodeProver(shared.probing), own.now)
         links = TunnelledLinks(self.tunnels, reach, reach.token_of)
         houses = [one for parts in fleet.pools.values() for one in parts.pool.houses]
-        registry = NodeRegistry(clock, store, houses, links, limits=_limits(settings))
+        wanted = Wanted(
+            settings.hub_wanted_models, lambda: (node.beat for node in registry), clock
+        )
+        registry = NodeRegistry(
+            clock, store, houses, links, limits=_limits(settings), wanted=wanted
+        )
         reach.relink = self._relink
         self._relink.registry = registry
         nodes.on_ended(partial(_end_node, self.tunnels, registry))

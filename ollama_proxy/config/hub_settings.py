@@ -8,6 +8,7 @@ from ollama_proxy.base.fields import Duration, setting
 from ollama_proxy.base.listen_address import split_address
 from ollama_proxy.base.parsers import Listen, parse_word
 from ollama_proxy.core.nodes.legacy_rule import LegacyMode
+from ollama_proxy.core.nodes.wanted import WantedRule, parse_wanted
 
 _OFF = "off"
 _PORT = 8000
@@ -57,6 +58,13 @@ class HubSettings(BaseModel):
         text="whether machines without a key register from private networks: `on`,"
         " `off` or `auto` (until the first key is made)",
         shown="auto",
+    )
+    hub_wanted_models: Annotated[WantedRule, BeforeValidator(parse_wanted)] = setting(
+        "none",
+        "OLLAMA_PROXY_HUB_WANTED_MODELS",
+        text="models that nodes with room pull: `none`, `all` that any node has, or"
+        " names with commas in between",
+        shown="none",
     )
     heartbeat_interval: Annotated[Duration, Field(ge=1, le=3600)] = setting(
         "30",

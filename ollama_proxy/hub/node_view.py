@@ -14,7 +14,7 @@ def shown_node(
 ) -> dict[str, Any]:
     """Return a node, by the keys of the former hub first. ``date``: that of ``now``."""
     beat, agent, upstream = node.beat, node.beat.agent, node.link.upstream
-    ours = {
+    ours: dict[str, Any] = {
         "draining": node.state.is_draining,
         "drain_ordered": node.is_drained,
         "age_s": round(now - node.state.beaten_at, 1),
@@ -35,6 +35,7 @@ def shown_node(
             "slots": agent.slots,
             "gpus": [msgspec.to_builtins(gpu) for gpu in agent.gpus],
             "disk_free": agent.disk_free,
+            "pulling": agent.pulling and msgspec.to_builtins(agent.pulling),
         }
     return {
         "node_id": node.node_id,

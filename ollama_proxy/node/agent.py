@@ -28,6 +28,7 @@ from ollama_proxy.node.identity import keep_node_id
 from ollama_proxy.node.listener import bind, serving
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.machine import GpuMeter, measure_load, own_address
+from ollama_proxy.node.puller import Puller
 from ollama_proxy.node.relay import OllamaRelay
 from ollama_proxy.node.settings import NodeSettings
 from ollama_proxy.node.tunnel_keeper import TunnelKeeper
@@ -118,6 +119,7 @@ class _Node:
         self._hub = HubAddresses(*settings.hub)
         self._gpus = GpuMeter()
         self._space = FreeSpace(settings.models_dirs)
+        self._puller: Puller | None = None
 
     async def serve(
         self,
@@ -139,6 +141,15 @@ class _Node:
             rng=rng,
             on_answer=self._heed,
         )
+        puller = self._puller = Puller(
+            self.client,
+            self._ollama,
+            self._workload,
+            self._settings.ollama_base_url,
+            clock=clock,
+            rng=rng,
+            on_pulled=heartbeat.hurry,
+        )
         async with (
             serving(self._app(), bound, self._context) as server,
             self._tunnels(session, server, rng),
@@ -151,7 +162,10 @@ class _Node:
             )
             announce(line)
             logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
-            async with scoped_task(heartbeat.run(), name="heartbeat") as beating:
+            async with (
+                scoped_task(puller.run(), name="puller"),
+                scoped_task(heartbeat.run(), name="heartbeat") as beating,
+            ):
                 await _first(next_signal, beating)
             logger.info(log.NODE_STOPPING)
             await self._drain(heartbeat, next_signal)
@@ -207,16 +221,15 @@ class _Node:
         )
 
     def _heed(self, answer: HubAnswer) -> bool:
-        """Drain while the hub wants it; True if the hub shall learn of a change."""
-        workload = self._workload
-        if answer.is_drained == workload.is_drained:
-            return False
-        workload.is_drained = answer.is_drained
-        if answer.is_drained:
-            structlog.get_logger().info(log.NODE_DRAINED, reason="the hub drains it")
-        else:
-            structlog.get_logger().info(log.NODE_UNDRAINED, reason="it works again")
-        return True
+        """Drain and pull as the hub wants; True if it has to learn of a change."""
+        workload, is_changed = self._workload, False
+        if answer.is_drained != workload.is_drained:
+            workload.is_drained, is_changed = answer.is_drained, True
+            event = log.NODE_DRAINED if answer.is_drained else log.NODE_UNDRAINED
+            structlog.get_logger().info(event, reason="by order of the hub")
+        if self._puller is not None:
+            self._puller.want(answer.wanted)
+        return is_changed
 
     async def _facts(self) -> Facts:
         """Gather a snapshot; the hub's addresses are looked up meanwhile."""
@@ -248,6 +261,7 @@ class _Node:
             is_draining=self._workload.is_draining,
             labels=dict(self._settings.labels.wanted),
             disk_free=space,
+            pulling=self._puller.pulling if self._puller is not None else None,
         )
 
 

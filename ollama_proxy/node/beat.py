@@ -37,6 +37,7 @@ class Facts:
     labels: Mapping[str, str] = field(default_factory=dict)
     disk_free: int | None = None
     scheme: str = "http"
+    pulling: Mapping[str, Any] | None = None
 
 
 def former_beat(facts: Facts) -> dict[str, Any]:
@@ -75,5 +76,6 @@ def whole_beat(facts: Facts) -> dict[str, Any]:
             "fault": ollama.fault,
             "labels": facts.labels,
             "disk_free": facts.disk_free,
+            "pulling": facts.pulling,
         }
     }

@@ -1,6 +1,7 @@
 """Beat: tell the hub every interval what this machine has and how busy it is."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -48,6 +49,7 @@ class Heartbeat:
         self._trouble = ""
         self._answer = HubAnswer()
         self._is_urgent = False
+        self._hurried = asyncio.Event()
         self._ollama_fault = ""
         self._log = structlog.get_logger()
 
@@ -100,11 +102,25 @@ class Heartbeat:
         self._is_urgent = self._on_answer(answer)
 
     async def _sleep(self, length_s: float) -> None:
-        """Wait by a clock that no date changes, and that counts a machine's sleep."""
-        due = self._clock.now() + length_s
+        """Wait by a clock that no date changes, and that counts a machine's sleep.
+
+        `hurry` ends it, after a second at the earliest.
+        """
+        begun_at = self._clock.now()
+        due = begun_at + length_s
         # The event loop's own clock stands still while a machine sleeps.
-        while (left_s := due - self._clock.now()) > 0:  # noqa: ASYNC110 - time, no event
-            await asyncio.sleep(min(left_s, _LONGEST_SLEEP_S))
+        while (left_s := due - self._clock.now()) > 0:
+            if self._hurried.is_set():
+                self._hurried.clear()
+                due = min(due, begun_at + _LEAST_S)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LONGEST_SLEEP_S)):
+                    await self._hurried.wait()
+
+    def hurry(self) -> None:
+        """Have the next beat go at once."""
+        self._hurried.set()
 
     def _note(self, event: str, trouble: str) -> None:
         """Log a change: the first beat that fails in a way, the first that arrives."""

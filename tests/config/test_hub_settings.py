@@ -190,6 +190,7 @@ def test_nodes_without_the_hub_are_a_mistake(
         ("NODE_REQUEST_TIMEOUT", "-1", ""),
         ("OLLAMA_PROXY_HUB", "perhaps", ""),
         ("OLLAMA_PROXY_HUB_LABELS", "gpu", "'gpu' has no value"),
+        ("OLLAMA_PROXY_HUB_WANTED_MODELS", "a b", "'a b' is no name of a model"),
     ],
 )
 def test_a_wrong_value_is_told_by_its_variable(
@@ -214,3 +215,10 @@ def test_the_names_of_the_former_hub_are_read() -> None:
     assert (settings.heartbeat_interval, settings.heartbeat_ttl) == (10, 30)
     assert (settings.heartbeat_offline, settings.node_max_failures) == (60, 5)
     assert settings.node_request_timeout == 300
+
+
+def test_wanted_models_are_words_or_a_list(tmp_path: Path) -> None:
+    file = toml(tmp_path, 'hub = true\nhub_wanted_models = ["llama3", "qwen2.5:7b"]')
+
+    assert load_settings({}).hub_wanted_models.is_none
+    assert str(load_settings({}, file).hub_wanted_models) == "llama3:latest,qwen2.5:7b"

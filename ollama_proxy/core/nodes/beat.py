@@ -62,6 +62,14 @@ class LoadedModel(msgspec.Struct, frozen=True):
     expires_at: _Text = ""
 
 
+class Pulling(msgspec.Struct, frozen=True):
+    """Holds what a beat tells of a model that the node pulls; sizes in bytes."""
+
+    name: _Text
+    completed: _Bytes = 0
+    total: _Bytes = 0
+
+
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
     """Holds what only our own agent tells. ``fault``: why it has no models.
@@ -82,6 +90,7 @@ class AgentFacts:
     is_draining: bool
     fault: str
     disk_free: int | None
+    pulling: Pulling | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,7 @@ class _Agent(msgspec.Struct):
     fault: str = ""
     labels: dict[str, Any] = {}
     disk_free: _Bytes | None = None
+    pulling: Pulling | None = None
 
 
 class _Beat(msgspec.Struct):
@@ -209,6 +219,8 @@ def _agent_facts(agent: _Agent) -> AgentFacts:
         _check_line(f"agent.{key}", text)
     for gpu in agent.gpus:
         _check_line("agent.gpus", gpu.name)
+    if agent.pulling is not None:
+        _check_line("agent.pulling", agent.pulling.name)
     return AgentFacts(
         boot_id=agent.boot_id,
         seq=agent.seq,
@@ -222,6 +234,7 @@ def _agent_facts(agent: _Agent) -> AgentFacts:
         is_draining=agent.draining,
         fault=_sentence(agent.fault),
         disk_free=agent.disk_free,
+        pulling=agent.pulling,
     )
 
 
