@@ -43,6 +43,7 @@ class Hub:
     keyring: NodeKeyring
     tokens: JoinTokens
     access: NodeAccess
+    keys: NodeKeyring
     joining: Joining
     tunnels: Tunnels
     reach: Reach
@@ -68,7 +69,7 @@ class Hub:
             BeatHandlers(self.registry, self.access),
             JoinRoutes(self.joining, self.access),
             TunnelRoute(self.tunnels, self.access.key_of),
-            NodeHandlers(self.registry, self.audit),
+            NodeHandlers(self.registry, self.keys, self.audit),
         )
         return [route for group in groups for route in group.routes()]
 
@@ -122,6 +123,7 @@ class HubBuilder:
             keyring=nodes,
             tokens=tokens,
             access=NodeAccess(nodes, legacy, partial(_want_keys, settings, keyring)),
+            keys=nodes,
             joining=Joining(authority, tokens, nodes, clock),
             tunnels=self.tunnels,
             reach=reach,

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from ollama_proxy.core.access.audit import AuditLine
+from ollama_proxy.core.nodes.node_keys import NodeKey
+
 
 def listed_node(node_id: str = "box", **more: Any) -> dict[str, Any]:
     """Return a node as ``GET /nodes`` lists it, with other values where given."""
@@ -49,3 +52,18 @@ class ListedNodes:
     def _order(self, order: str, node_id: str) -> bool:
         self.orders.append((order, node_id))
         return self.shown(node_id) is not None
+
+
+@dataclass
+class KeysOfNodes:
+    """Holds keys of nodes, until they are removed."""
+
+    keys: dict[str, NodeKey] = field(default_factory=dict)
+    lines: list[AuditLine] = field(default_factory=list)
+
+    def of_node(self, node_id: str) -> NodeKey | None:
+        return self.keys.get(node_id)
+
+    def remove(self, key: NodeKey, line: AuditLine) -> None:
+        del self.keys[key.node_id]
+        self.lines.append(line)

@@ -50,9 +50,10 @@ def undrain(node_id: NodeId, config: Config = None) -> None:
 
 @nodes.command("rm")
 def remove(node_id: NodeId, config: Config = None) -> None:
-    """Forget a node and cut its requests; its next beat brings it back."""
-    _order(config, "DELETE", _path(node_id))
-    tell(f"removed {node_id}")
+    """Forget a node, cut its requests, and take its key no more."""
+    had_key = _order(config, "DELETE", _path(node_id))["had_key"]
+    then = "it has to join again" if had_key else "its next beat brings it back"
+    tell(f"removed {node_id}; {then}")
 
 
 def _path(node_id: str) -> str:

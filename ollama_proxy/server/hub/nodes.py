@@ -8,13 +8,16 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from ollama_proxy.core.access.audit import AuditLine
 from ollama_proxy.core.nodes.hub_routes import NODES
+from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
 from ollama_proxy.server.caller import caller_of
 
 _ORDERS = "/-/nodes"
 _NODE = "{node_id}"
+_REMOVE = "nodes rm"
 _LONGEST = 200
 
 
@@ -40,11 +43,22 @@ class Nodes(Protocol):
         """
 
 
+class Keys(Protocol):
+    """Knows the keys of nodes: see `ollama_proxy.hub.node_keyring.NodeKeyring`."""
+
+    def of_node(self, node_id: str) -> NodeKey | None:
+        """Return the key of a node; None if it has none."""
+
+    def remove(self, key: NodeKey, line: AuditLine) -> None:
+        """Take a key no more. Raises `StoreError`; then it still is."""
+
+
 class NodeHandlers:
     """Lists nodes, drains and removes them."""
 
-    def __init__(self, nodes: Nodes, audit: Audit) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, audit: Audit) -> None:
         self._nodes = nodes
+        self._keys = keys
         self._audit = audit
 
     def routes(self) -> list[web.RouteDef]:
@@ -90,13 +104,22 @@ class NodeHandlers:
         return json_answer({"node_id": node_id, "drain_ordered": is_drained})
 
     async def remove(self, request: web.Request) -> web.Response:
-        """Forget a node and cut its requests; its next beat brings it back."""
+        """Forget a node, cut its requests, and take its key no more.
+
+        The next beat of a node without a key brings it back.
+        """
         refuse_browsers(request)
-        node_id = _id(request)
-        if not self._nodes.remove(node_id):
+        node_id, caller = _id(request), caller_of(request)
+        key = self._keys.of_node(node_id)
+        if key is not None:
+            line = self._audit.line(caller, _REMOVE, node_id)
+            self._keys.remove(key, line)
+            self._audit.tell(line)
+        if self._nodes.remove(node_id) and key is None:
+            self._audit.note(caller, _REMOVE, node_id)
+        elif key is None:
             return _unknown(request)
-        self._audit.note(caller_of(request), "nodes rm", node_id)
-        return json_answer({"removed": node_id})
+        return json_answer({"removed": node_id, "had_key": key is not None})
 
 
 def _id(request: web.Request) -> str:

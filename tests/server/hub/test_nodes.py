@@ -9,10 +9,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from ollama_proxy.base.clock import SystemClock
+from ollama_proxy.core.nodes.node_keys import NodeKey, NodeKeyId
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.server.hub.nodes import NodeHandlers
 from ollama_proxy.store.sqlite.store import SqliteStore
-from tests.fakes.nodes import ListedNodes, listed_node
+from tests.fakes.nodes import KeysOfNodes, ListedNodes, listed_node
 
 Client = TestClient[web.Request, web.Application]
 
@@ -28,9 +29,11 @@ def store(tmp_path: Path) -> SqliteStore:
 
 
 @contextlib.asynccontextmanager
-async def asked(store: SqliteStore, nodes: ListedNodes) -> AsyncIterator[Client]:
-    app = web.Application()
-    app.add_routes(NodeHandlers(nodes, Audit(store, SystemClock())).routes())
+async def asked(
+    store: SqliteStore, nodes: ListedNodes, keys: KeysOfNodes | None = None
+) -> AsyncIterator[Client]:
+    app, audit = web.Application(), Audit(store, SystemClock())
+    app.add_routes(NodeHandlers(nodes, keys or KeysOfNodes(), audit).routes())
     try:
         async with TestClient(TestServer(app)) as client:
             yield client
@@ -98,6 +101,23 @@ async def test_an_order_about_no_node_is_refused_and_not_noted(
         async with client.post("/-/nodes/x/drain") as answer:
             assert answer.status == 404
         assert store.audit(10) == []
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_removed_node_loses_its_key(
+    store: SqliteStore, is_listed: bool
+) -> None:
+    nodes = ListedNodes([listed_node()] if is_listed else [])
+    keys = KeysOfNodes({"box": NodeKey(NodeKeyId("k"), "box", b"")})
+    async with (
+        asked(store, nodes, keys) as client,
+        client.delete("/-/nodes/box") as answer,
+    ):
+        told = await answer.json()
+
+    assert told == {"removed": "box", "had_key": True}
+    assert keys.keys == {}
+    assert [(line.action, line.target) for line in keys.lines] == [("nodes rm", "box")]
 
 
 async def test_no_web_page_gives_orders(store: SqliteStore) -> None:
