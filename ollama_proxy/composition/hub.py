@@ -36,7 +36,7 @@ from ollama_proxy.server.hub.tunnel_route import TunnelRoute
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """Holds the nodes, whose beats are taken, and how nodes are reached."""
+    """Holds the nodes, their keys, whose beats are taken, and how nodes are reached."""
 
     registry: NodeRegistry
     authority: HubAuthority
@@ -57,9 +57,8 @@ class Hub:
         self.tasks.spawn(renew_hub_certificate(self.authority), name="hub certificate")
 
     async def aclose(self) -> None:
-        """End the tunnels and what is asked of nodes; write what has changed."""
+        """End what is asked of nodes; write what has changed."""
         await self.tasks.aclose()
-        self.tunnels.end()
         await self.reach.aclose()
         self.registry.flush()
 

@@ -59,8 +59,10 @@ PARTS = web.AppKey("parts", Parts)
 
 
 async def release_waiting(app: web.Application) -> None:
-    """Wake nothing more, and end the wait of requests without an instance."""
+    """Wake nothing more, and end waits for an instance, and tunnels without use."""
     app[PARTS].ready.release()
+    if (hub := app[PARTS].hub) is not None:
+        hub.tunnels.end()
     for services in app[PARTS].pools:
         services.pool.stop_admitting()
 

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.nodes.hub_routes import HEARTBEAT, TUNNEL
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.gateway.credentials import SENT_IN
 from ollama_proxy.server.access import AccessControl
@@ -27,8 +28,8 @@ from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
 
 _FIRST_ERROR = 400
-_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics", "/-/"})
-"""What programs, or a page that refreshes itself, ask all day."""
+_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics", "/-/", HEARTBEAT, TUNNEL})
+"""What programs, nodes, or a page that refreshes itself, ask all day."""
 
 
 def surround(services: Services, access: AccessControl) -> Middleware:

@@ -1,0 +1,186 @@
+"""A whole hub serves the models of a machine behind NAT, through its tunnels."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from unittest import mock
+
+import aiohttp
+import pytest
+from pytest_aiohttp.plugin import AiohttpServer
+
+from ollama_proxy.backends.hub import HubBackend
+from ollama_proxy.base.retry import GrowingPause
+from ollama_proxy.core.access.keys import Caller
+from ollama_proxy.core.nodes.labels import Labels
+from ollama_proxy.node.joining import Joiner
+from ollama_proxy.node.membership import Membership
+from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
+from ollama_proxy.simulator.state import Simulator
+from tests.node.agents import RunningAgent, running_agent
+from tests.node.test_behind_nat import bind_out_of_reach
+from tests.proxy import RunningProxy, running_proxy
+
+OWNER = Caller("127.0.0.1", is_admin=True)
+UPGRADE = (
+    b"GET /nodes/tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.fixture
+async def simulator(aiohttp_server: AiohttpServer) -> tuple[str, Simulator]:
+    app = build_simulator(Manners(rate=100.0, vram_share=1.0), models=["tiny"])
+    server = await aiohttp_server(app, auto_decompress=False, shutdown_timeout=0.1)
+    return str(server.make_url("")).rstrip("/"), app[SIMULATOR]
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[RunningProxy]:
+    async with running_hub(tmp_path) as hub:
+        yield hub
+
+
+def running_hub(
+    folder: Path, drain_timeout_s: float = 0.2
+) -> AbstractAsyncContextManager[RunningProxy]:
+    return running_proxy(
+        folder / "hub",
+        backend=HubBackend(Labels()),
+        drain_timeout_s=drain_timeout_s,
+        OLLAMA_PROXY_HUB="true",
+    )
+
+
+async def joined(hub: RunningProxy, folder: Path) -> Membership:
+    """Join without TLS, as on a network of one's own."""
+    assert hub.parts.hub is not None
+    _, token = hub.parts.hub.tokens.make(3600.0, "", OWNER)
+    pause = GrowingPause(0.01, 0.02)
+    joiner = Joiner(hub.url, folder, "gpu-1", is_tls=False, pause=pause)
+    found = await joiner.membership(token)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+async def agent(
+    hub: RunningProxy, simulator: tuple[str, Simulator], tmp_path: Path
+) -> AsyncIterator[RunningAgent]:
+    member = await joined(hub, tmp_path / "node")
+    with mock.patch("ollama_proxy.node.agent.bind", bind_out_of_reach):
+        async with running_agent(
+            tmp_path / "node",
+            member.access,
+            key=member.key,
+            SERVER_URL=hub.url,
+            OLLAMA_BASE_URL=simulator[0],
+            OLLAMA_NUM_PARALLEL="2",
+            NODE_TUNNEL="true",
+        ) as agent:
+            await until_served(hub)
+            yield agent
+
+
+async def until_served(hub: RunningProxy) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            async with hub.session.get(f"{hub.url}/api/tags") as answer:
+                if (await answer.json()).get("models"):
+                    return
+            await asyncio.sleep(0.05)
+
+
+def chat(most: int) -> dict[str, object]:
+    return {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "hi"}],
+        "options": {"num_predict": most},
+    }
+
+
+async def test_a_chat_is_answered_through_a_tunnel(
+    hub: RunningProxy, agent: RunningAgent
+) -> None:
+    async with hub.session.post(f"{hub.url}/api/chat", json=chat(5)) as answer:
+        lines = (await answer.read()).splitlines()
+
+    assert answer.status == 200
+    assert len(lines) == 6
+    assert json.loads(lines[-1])["done"] is True
+
+
+async def test_a_client_that_leaves_ends_the_generation(
+    hub: RunningProxy, agent: RunningAgent, simulator: tuple[str, Simulator]
+) -> None:
+    async with hub.session.post(f"{hub.url}/api/chat", json=chat(100_000)) as answer:
+        await answer.content.readline()
+        answer.close()
+
+    await hub.until(lambda: simulator[1].counters.in_flight == 0)
+    assert simulator[1].counters.cancelled == 1
+
+
+async def test_a_node_that_is_removed_loses_its_tunnels(
+    hub: RunningProxy, agent: RunningAgent
+) -> None:
+    assert hub.parts.hub is not None
+    tunnels = hub.parts.hub.tunnels
+    await hub.until(lambda: tunnels.count("gpu-1") == (4, 4))
+    keyring = hub.parts.hub.keyring
+    key = keyring.of_node("gpu-1")
+    assert key is not None
+    keyring.remove(key, hub.parts.hub.audit.line(OWNER, "node.removed", "gpu-1"))
+
+    await hub.until(lambda: tunnels.count("gpu-1") == (0, 0))
+
+
+async def test_a_hub_that_ends_does_not_wait_for_idle_tunnels(
+    simulator: tuple[str, Simulator], tmp_path: Path
+) -> None:
+    async with running_hub(tmp_path, 20.0) as hub:
+        member = await joined(hub, tmp_path / "node")
+        async with running_agent(
+            tmp_path / "node",
+            member.access,
+            key=member.key,
+            SERVER_URL=hub.url,
+            OLLAMA_BASE_URL=simulator[0],
+            NODE_TUNNEL="true",
+        ):
+            await until_served(hub)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            await hub.runner.cleanup()
+            assert loop.time() - begun < 10
+
+
+async def test_what_is_no_node_gets_no_tunnel_and_its_connection_ends(
+    hub: RunningProxy,
+) -> None:
+    raw = await hub.raw(UPGRADE)
+
+    assert raw.startswith(b"HTTP/1.1 401 ")
+    assert raw.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_request_behind_that_of_a_tunnel_is_not_served(
+    hub: RunningProxy,
+) -> None:
+    behind = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    answered = b""
+    with contextlib.suppress(ConnectionResetError):
+        answered = await hub.raw(UPGRADE + behind)
+    assert b"200 OK" not in answered
+
+
+async def test_a_proxy_that_is_no_hub_has_no_tunnels(tmp_path: Path) -> None:
+    async with running_proxy(tmp_path, OLLAMA_PROXY_BACKEND="local") as proxy:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await proxy.session.ws_connect(f"{proxy.url}/nodes/tunnel")
+        assert caught.value.status == 404
