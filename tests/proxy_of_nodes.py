@@ -8,6 +8,7 @@ from typing import Any
 
 from ollama_proxy.backends.static import StaticBackend
 from ollama_proxy.core.nodes.labels import Labels
+from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.fleet.backend import Backend, Traits
 from ollama_proxy.fleet.house import House
 from ollama_proxy.upstream.endpoint import Upstream
@@ -40,6 +41,23 @@ class Household:
     nodes: list[FaultyNode]
     house: House
     reports: Reports
+    serves_all: bool = True
+    places: Sequence[int] = ()
+    has_loaded: bool = True
+
+    def join(self, node: FaultyNode, state: NodeState = NodeState.ONLINE) -> None:
+        """Have the house know a node, as idle as its place says."""
+        facts = a_node(node.name, ["tiny"], slots=8, upstream=Upstream(node.url))
+        foreign = 3 * self.places[self.nodes.index(node)]
+        facts = replace(facts, serves_all=self.serves_all, foreign=foreign)
+        takes_work = state is NodeState.ONLINE
+        facts = replace(facts, state=state, takes_work=takes_work)
+        loaded = frozenset(facts.models if self.has_loaded else ())
+        self.house.put(replace(facts, loaded=loaded))
+
+    def leave(self, node: FaultyNode) -> None:
+        """Have the node go offline."""
+        self.join(node, NodeState.OFFLINE)
 
     @property
     def received(self) -> list[Received]:
@@ -71,12 +89,16 @@ async def household(
     *faults: Fault,
     serves_all: bool = True,
     places: Sequence[int] = range(8),
+    has_loaded: bool = True,
     timeout_s: int = 60,
-    **env: Any,
+    server: Backend | None = None,
+    **more: Any,
 ) -> AsyncIterator[Household]:
     """Run a proxy whose nodes a, b, c … have these faults.
 
-    ``places``: the order in which they are chosen. ``timeout_s``: to the first byte.
+    ``places``: the order in which they are chosen. ``has_loaded``: the model is in
+    their memory. ``timeout_s``: to the first byte. ``server``: what there is besides
+    the nodes; without it, a server of others that is away.
     """
     async with contextlib.AsyncExitStack() as stack:
         nodes = [
@@ -85,18 +107,20 @@ async def household(
         ]
         file = folder / "config.toml"
         file.write_text(SETTINGS)
-        away = StaticBackend(f"http://127.0.0.1:{held_port()}")
-        backends: dict[str, Backend] = {
-            "nodes": FakeCloud(traits=OF_NODES),
-            "server": away,
-        }
-        env["NODE_REQUEST_TIMEOUT"] = str(timeout_s)
-        running = running_proxy(folder, backends=backends, file=file, **env)
+        server = server or StaticBackend(f"http://127.0.0.1:{held_port()}")
+        running = running_proxy(
+            folder,
+            backends={"nodes": FakeCloud(traits=OF_NODES), "server": server},
+            file=file,
+            NODE_REQUEST_TIMEOUT=str(timeout_s),
+            **more,
+        )
         proxy = await stack.enter_async_context(running)
         (house,) = proxy.parts.pool.houses
         house.reports = reports = Reports()
-        for place, node in zip(places, nodes, strict=False):
-            facts = a_node(node.name, ["tiny"], slots=8, upstream=Upstream(node.url))
-            facts = replace(facts, serves_all=serves_all, foreign=3 * place)
-            house.put(replace(facts, loaded=frozenset(facts.models)))
-        yield Household(proxy, nodes, house, reports)
+        found = Household(
+            proxy, nodes, house, reports, serves_all, list(places), has_loaded
+        )
+        for node in nodes:
+            found.join(node)
+        yield found

@@ -220,6 +220,21 @@ async def test_the_first_connection_is_closed_before_the_next_node_is_asked(
         assert counts == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("has_loaded", "streams", "status"),
+    [(True, True, 503), (True, False, 200), (False, True, 200)],
+)
+async def test_the_first_byte_may_take_longer_if_a_model_is_loaded_or_it_is_the_last(
+    tmp_path: Path, behind: bool, has_loaded: bool, streams: bool, status: int
+) -> None:
+    async with household(
+        tmp_path, Fault.SLOW, has_loaded=has_loaded, timeout_s=1
+    ) as house:
+        told = await ask(house, "/api/chat", behind=behind, stream=streams)
+
+        assert told[0] == status
+
+
 async def test_other_values_of_the_header_ask_for_nothing(
     tmp_path: Path, behind: bool
 ) -> None:

@@ -18,7 +18,8 @@ class Fault(Enum):
     """What a node does with a request; ``GOOD`` answers it.
 
     ``CLOSES``: before an answer. ``DIES``: after the first word of its answer.
-    ``HANGS``: takes the request, and sends nothing. ``BREAKS_502``: answers 502, and
+    ``HANGS``: takes the request, and sends nothing. ``SLOW``: for two seconds.
+    ``BREAKS_502``: answers 502, and
     closes in the body. ``LONG_502``: with a body that is too long to be held.
     """
 
@@ -26,6 +27,7 @@ class Fault(Enum):
     REFUSES = "refuses"
     CLOSES = "closes"
     HANGS = "hangs"
+    SLOW = "slow"
     DIES = "dies"
     BREAKS_502 = "breaks 502"
     LONG_502 = "long 502"
@@ -108,7 +110,8 @@ class FaultyNode:
                 return False
             case Fault.LONG_502:
                 writer.write(_whole(502, LONG_BODY))
-            case Fault.GOOD:
+            case Fault.GOOD | Fault.SLOW:
+                await asyncio.sleep(2.0 if self.fault is Fault.SLOW else 0.0)
                 said = [_word(asked, self.name), _last(asked)]
                 writer.write(_begin(asked) + b"".join(map(_chunk, said)))
                 await self.may_go_on.wait()

@@ -226,6 +226,8 @@ class OllamaHandler:
             to_send = in_the_clear(to_send)
         with lease:
             try:
+                if lease.node_id is not None and context.route.takes_json:
+                    await body.keep()  # to be sent to another node, if that one fails
                 if context.route.kind is Kind.WRITE:
                     change = partial(self._change, context, to_send, response_relay)
                     return await relay_change(
