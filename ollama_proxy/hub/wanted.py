@@ -7,7 +7,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.nodes.beat import Beat
 from ollama_proxy.core.nodes.wanted import WantedRule, sizes_of, wanted_models
 
-LOOK_EVERY_S: Final = 30.0
+LOOK_EVERY_S: Final = 5.0
 """How old may be what is known of sizes: 1 000 nodes with 20 models take 5 ms."""
 
 

@@ -12,6 +12,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.cli.command_settings import environment
 from ollama_proxy.cli.console import has_colours
+from ollama_proxy.cli.event_loop import run_loop
 
 
 def node(
@@ -68,7 +69,7 @@ def node(
             announce=_print,
         )
 
-    asyncio.run(run())
+    run_loop(run())
 
 
 def _print(line: str) -> None:

@@ -1,6 +1,5 @@
 """Run the proxy: ``serve``. Print first what it will start and what to type next."""
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from ollama_proxy.base.errors import SettingsError
 from ollama_proxy.base.parsers import replace_listen
 from ollama_proxy.cli.calling import container_words, program_words
 from ollama_proxy.cli.command_settings import Config, environment, read_settings
+from ollama_proxy.cli.event_loop import run_loop
 from ollama_proxy.cli.state_mount import passing_words
 from ollama_proxy.config.service_links import service_links
 from ollama_proxy.config.settings import Settings
@@ -44,13 +44,7 @@ def serve(
     settings = _listening(read_settings(config, serves=True), host, port)
     if links := service_links(environment, "OLLAMA_"):
         structlog.get_logger().debug("settings.service_links_ignored", variables=links)
-    coro = run(settings, partial(_announce, config, _state_warnings(settings)))
-    if sys.platform == "win32":
-        asyncio.run(coro)
-    else:
-        import uvloop  # noqa: PLC0415 - not on every platform
-
-        uvloop.run(coro)
+    run_loop(run(settings, partial(_announce, config, _state_warnings(settings))))
 
 
 def _listening(settings: Settings, host: str | None, port: str | None) -> Settings:
