@@ -114,6 +114,15 @@ async def test_a_chat_is_answered_through_a_tunnel(
     assert json.loads(lines[-1])["done"] is True
 
 
+async def test_the_list_of_nodes_says_how_it_is_reached(
+    hub: RunningProxy, agent: RunningAgent
+) -> None:
+    async with hub.session.get(f"{hub.url}/nodes/gpu-1") as answer:
+        node = await answer.json()
+
+    assert (node["url"], node["serves_all"], node["problem"]) == ("tunnel", True, "")
+
+
 async def test_a_client_that_leaves_ends_the_generation(
     hub: RunningProxy, agent: RunningAgent, simulator: tuple[str, Simulator]
 ) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from ollama_proxy.core.nodes.node_state import StateLimits
 from ollama_proxy.hub.node import Node
+from ollama_proxy.upstream.endpoint import Upstream
 
 
 def shown_node(
@@ -18,7 +19,7 @@ def shown_node(
         "draining": node.state.is_draining,
         "drain_ordered": node.is_drained,
         "age_s": round(now - node.state.beaten_at, 1),
-        "url": None if upstream is None else upstream.url,
+        "url": None if upstream is None else _way(upstream),
         "serves_all": node.link.serves_all,
         "has_key": node.sender.has_key,
         "problem": node.link.fault or (agent.fault if agent else ""),
@@ -51,6 +52,11 @@ def shown_node(
         "failure_count": node.state.failures,
         **ours,
     }
+
+
+def _way(upstream: Upstream) -> str:
+    """Return where a node is called, or that it keeps tunnels open instead."""
+    return "tunnel" if upstream.link and upstream.link.tunnel else upstream.url
 
 
 def shown_errors(node: Node, now: float, date: float) -> list[dict[str, str]]:

@@ -15,8 +15,10 @@ from ollama_proxy.base.tasks import cancel_and_wait, start_task
 MOST_FRAME = 64 * 1024
 """Bytes of the largest frame that is sent; double this length is refused."""
 
+LOOK_S = 10.0
+"""Seconds between two looks whether the other end is there."""
+
 _MOST_WAITING = 64 * 1024
-_LOOK_S = 10.0
 _LOOKS_PER_PING = 2
 _MOST_QUIET_LOOKS = 3
 
@@ -75,7 +77,7 @@ class TunnelTransport(asyncio.Transport):
         web_socket: WebSocket,
         enter: Callable[[], asyncio.Protocol] | None = None,
         *,
-        look_s: float = _LOOK_S,
+        look_s: float = LOOK_S,
     ) -> None:
         super().__init__()
         self._web_socket, self._enter, self._look_s = web_socket, enter, look_s

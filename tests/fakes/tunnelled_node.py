@@ -20,6 +20,7 @@ from ollama_proxy.server.hub.tunnel_route import TunnelRoute
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.loop_mark import LoopMark
+from ollama_proxy.upstream.tunnel_transport import LOOK_S
 from tests.node.agents import HUB_TOKEN
 from tests.ports import held_port
 
@@ -41,6 +42,7 @@ class TunnelHub:
     tunnels: Tunnels
     client: UpstreamClient
     changed: list[str]
+    look_s: float = LOOK_S
     beats: list[dict[str, Any]] = field(default_factory=list)
     runner: web.AppRunner | None = None
 
@@ -59,7 +61,9 @@ class TunnelHub:
     async def back(self) -> None:
         app = web.Application()
         app.router.add_post(HEARTBEAT, self._beat)
-        app.router.add_get(TUNNEL, TunnelRoute(self.tunnels, key_of).take)
+        app.router.add_get(
+            TUNNEL, TunnelRoute(self.tunnels, key_of, look_s=self.look_s).take
+        )
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
@@ -78,12 +82,12 @@ class TunnelHub:
 
 @contextlib.asynccontextmanager
 async def tunnel_hub(
-    *, wait_s: float = 5.0, most: int = 66
+    *, wait_s: float = 5.0, most: int = 66, look_s: float = LOOK_S
 ) -> AsyncIterator[TunnelHub]:
     changed: list[str] = []
     tunnels = Tunnels(changed.append, wait_s=wait_s, most_per_node=most)
     client = UpstreamClient(LoopMark("owner"), dial=tunnels.dial)
-    hub = TunnelHub(held_port(), tunnels, client, changed)
+    hub = TunnelHub(held_port(), tunnels, client, changed, look_s)
     await hub.back()
     try:
         yield hub

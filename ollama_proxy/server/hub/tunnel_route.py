@@ -10,7 +10,7 @@ from ollama_proxy.core.nodes.hub_routes import TUNNEL
 from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.hub.tunnels import NoPlaceError, Tunnels
 from ollama_proxy.server.aiohttp.upgrades import accept_upgrade
-from ollama_proxy.upstream.tunnel_transport import MOST_FRAME, TunnelTransport
+from ollama_proxy.upstream.tunnel_transport import LOOK_S, MOST_FRAME, TunnelTransport
 
 KeyOf = Callable[[Mapping[str, str]], NodeKey]
 """Returns the key of the node that sends these headers; raises `BeatError`."""
@@ -19,10 +19,15 @@ _CLOSE_S = 1.0
 
 
 class TunnelRoute:
-    """Answers ``GET /nodes/tunnel``: a node's key lets in tunnels of that node."""
+    """Answers ``GET /nodes/tunnel``: a node's key lets in tunnels of that node.
 
-    def __init__(self, tunnels: Tunnels, key_of: KeyOf) -> None:
-        self._tunnels, self._key_of = tunnels, key_of
+    ``look_s``: see `TunnelTransport`.
+    """
+
+    def __init__(
+        self, tunnels: Tunnels, key_of: KeyOf, *, look_s: float = LOOK_S
+    ) -> None:
+        self._tunnels, self._key_of, self._look_s = tunnels, key_of, look_s
 
     def routes(self) -> list[web.RouteDef]:
         """Return the route."""
@@ -48,7 +53,7 @@ class TunnelRoute:
         )
         await accept_upgrade(request, web_socket)
         keep_alive(web_socket.get_extra_info("socket"))
-        tunnel = TunnelTransport(web_socket)
+        tunnel = TunnelTransport(web_socket, look_s=self._look_s)
         try:
             await self._tunnels.carry(node_id, tunnel)
         finally:

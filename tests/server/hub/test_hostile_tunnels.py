@@ -194,6 +194,17 @@ async def test_an_agent_that_vanishes_fails_its_request(hub: TunnelHub) -> None:
         assert caught.value.arrived
 
 
+async def test_an_agent_that_falls_silent_loses_its_tunnel_and_its_request() -> None:
+    async with tunnel_hub(look_s=0.1) as hub, raw_agent(hub) as agent:
+        await hub.until(idle=1)
+        task = asyncio.ensure_future(ask(hub, "/echo"))
+        await agent.request()
+
+        with pytest.raises(UpstreamError, match=r"sent nothing for 0\.3 s"):
+            await task
+        await hub.until(idle=0)
+
+
 async def test_fragments_without_an_end_keep_less_than_a_mebibyte(
     hub: TunnelHub,
 ) -> None:
