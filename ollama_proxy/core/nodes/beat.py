@@ -186,7 +186,7 @@ def parse_beat(body: bytes, known: Callable[[str], Beat | None] | None = None) -
             loaded=_loaded_names(agent) if agent else None,
         )
     except (ValueError, RecursionError) as error:
-        raise BeatError(422, f"this is no beat of a node: {error}") from None
+        raise _no_beat(error) from None
 
 
 def too_large() -> BeatError:
@@ -201,9 +201,16 @@ def _decoded(body: bytes) -> _Beat:
     try:
         return _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise BeatError(422, f"this is no beat of a node: {error}") from None
+        raise _no_beat(error) from None
     except (*UNREADABLE, RecursionError) as error:
-        raise BeatError(400, f"the body is not JSON ({error})") from None
+        raise BeatError(
+            400, f"the body is not JSON ({_sentence(str(error))})"
+        ) from None
+
+
+def _no_beat(error: Exception) -> BeatError:
+    """Return a refusal; some errors quote a value, which may be of any length."""
+    return BeatError(422, f"this is no beat of a node: {_sentence(str(error))}")
 
 
 def _models(read: _Beat, last: BeatModels) -> BeatModels:

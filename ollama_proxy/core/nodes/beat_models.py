@@ -11,8 +11,8 @@ from ollama_proxy.core.ollama.model_names import full_model_name
 
 MOST_MODELS: Final = 1000
 LONGEST_NAME: Final = 256
-_ENTRY_BYTES: Final = 250
-"""What Python adds to an entry: its key, and the objects of both. Measured: 240."""
+_ENTRY_BYTES: Final = 300
+"""What Python adds to an entry and its key: objects, and a place in the mapping."""
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -47,7 +47,9 @@ class BeatModels(Mapping[str, Mapping[str, Any]]):  # noqa: PLW1641 - mappings h
 
     def __init__(self, told: bytes, entries: dict[str, bytes]) -> None:
         self._digest, self._entries = _digest_of(told), entries
-        self.kept_bytes = sum(len(one) + _ENTRY_BYTES for one in entries.values())
+        self.kept_bytes = sum(
+            len(name) + len(entry) + _ENTRY_BYTES for name, entry in entries.items()
+        )
 
     def is_told_by(self, told: bytes) -> bool:
         """Tell whether this JSON is what it was made of."""

@@ -28,7 +28,7 @@ from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
 
 _FIRST_ERROR = 400
-_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics", "/-/", HEARTBEAT, TUNNEL})
+_UNCOUNTED = frozenset({"/status", "/healthz", "/metrics", "/-/", TUNNEL})
 """What programs, nodes, or a page that refreshes itself, ask all day."""
 
 
@@ -78,11 +78,20 @@ def surround(services: Services, access: AccessControl) -> Middleware:
             settle(services.usage, context)
             if behind is not None:
                 behind.note_answered()
-            if context.path not in _UNCOUNTED:
+            if not _is_usual(context.path, status):
                 note(metrics, context, status, loop.time() - begun_at)
         return response
 
     return middleware
+
+
+def _is_usual(path: str, status: int) -> bool:
+    """Tell whether a request is one of those that programs send all day.
+
+    1 000 nodes would write 33 lines a second; only a beat that is refused is one.
+    """
+    is_beat_taken = path == HEARTBEAT and 0 < status < _FIRST_ERROR
+    return is_beat_taken or path in _UNCOUNTED
 
 
 def _cut_off(
