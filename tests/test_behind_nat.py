@@ -140,7 +140,7 @@ async def test_a_node_that_is_removed_loses_its_tunnels(
     assert hub.parts.hub is not None
     tunnels = hub.parts.hub.tunnels
     await hub.until(lambda: tunnels.count("gpu-1") == (4, 4))
-    keyring = hub.parts.hub.keyring
+    keyring = hub.parts.hub.keys
     key = keyring.of_node("gpu-1")
     assert key is not None
     keyring.remove(key, hub.parts.hub.audit.line(OWNER, "node.removed", "gpu-1"))

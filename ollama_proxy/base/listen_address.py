@@ -108,13 +108,18 @@ def _checked_port(port: str, default: int, text: str) -> int:
     return number
 
 
+def is_every_address(host: str) -> bool:
+    """Tell whether a host to listen at means every address of this machine."""
+    return host in _EVERY
+
+
 def client_host(host: str) -> str:
     """Return the host that a client on this machine connects to.
 
     ``::`` becomes an IPv4 address, which its one socket serves too: many containers can
     bind ``::`` while IPv6 is switched off, and ``::1`` fails there.
     """
-    return "127.0.0.1" if host in _EVERY else host
+    return "127.0.0.1" if is_every_address(host) else host
 
 
 def client_url(host: str, port: int, *, is_tls: bool = False) -> str:

@@ -29,6 +29,7 @@ from ollama_proxy.cli.commands.instance import abandon, start, status, stop, wak
 from ollama_proxy.cli.commands.journal import journal
 from ollama_proxy.cli.commands.keys import keys
 from ollama_proxy.cli.commands.node import node
+from ollama_proxy.cli.commands.node_token import node_token
 from ollama_proxy.cli.commands.nodes import nodes
 from ollama_proxy.cli.commands.plan import plan
 from ollama_proxy.cli.commands.pulls import pulls
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 for _command in (
     *(serve, status, wake, start, stop, abandon, pulls, plan, journal, usage),
-    *(deploy, delete, sweep, check, healthcheck, node),
+    *(deploy, delete, sweep, check, healthcheck, node, node_token),
 ):
     app.command()(_command)
 app.add_typer(keys, name="key")

@@ -5,6 +5,8 @@ from functools import partial
 
 from aiohttp import web
 
+from ollama_proxy.base.clock import Clock
+from ollama_proxy.base.listen_address import is_every_address
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.config.access_settings import AuthMode
@@ -31,6 +33,7 @@ from ollama_proxy.hub.wanted import Wanted
 from ollama_proxy.server.hub.beats import BeatHandlers
 from ollama_proxy.server.hub.joins import JoinRoutes
 from ollama_proxy.server.hub.nodes import NodeHandlers
+from ollama_proxy.server.hub.token_orders import TokenOrders
 from ollama_proxy.server.hub.tunnel_route import TunnelRoute
 
 
@@ -40,7 +43,6 @@ class Hub:
 
     registry: NodeRegistry
     authority: HubAuthority
-    keyring: NodeKeyring
     tokens: JoinTokens
     access: NodeAccess
     keys: NodeKeyring
@@ -48,6 +50,7 @@ class Hub:
     tunnels: Tunnels
     reach: Reach
     audit: Audit
+    token_orders: TokenOrders
     tasks: TaskOwner
 
     def start(self) -> None:
@@ -69,6 +72,7 @@ class Hub:
             JoinRoutes(self.joining, self.access),
             TunnelRoute(self.tunnels, self.access.key_of),
             NodeHandlers(self.registry, self.keys, self.audit),
+            self.token_orders,
         )
         return [route for group in groups for route in group.routes()]
 
@@ -119,7 +123,6 @@ class HubBuilder:
         return Hub(
             registry=registry,
             authority=authority,
-            keyring=nodes,
             tokens=tokens,
             access=NodeAccess(nodes, legacy, partial(_want_keys, settings, keyring)),
             keys=nodes,
@@ -127,6 +130,7 @@ class HubBuilder:
             tunnels=self.tunnels,
             reach=reach,
             audit=audit,
+            token_orders=_token_orders(settings, tokens, authority, clock),
             tasks=TaskOwner(),
         )
 
@@ -135,6 +139,24 @@ def _end_node(tunnels: Tunnels, registry: NodeRegistry, key: NodeKey) -> None:
     """End what goes on with a key that is no longer taken."""
     tunnels.drop(key.node_id)
     registry.relink(key.node_id)
+
+
+def _token_orders(
+    settings: Settings, tokens: JoinTokens, authority: HubAuthority, clock: Clock
+) -> TokenOrders:
+    """Return what makes tokens for where nodes reach this hub."""
+    listen, has_certificate = settings.listen, settings.tls_cert is not None
+    has_tls = has_certificate
+    if settings.hub_address is not None:
+        listen, has_tls = settings.hub_address, True
+    return TokenOrders(
+        tokens,
+        authority.fingerprint,
+        clock,
+        host="" if is_every_address(listen.host) else listen.host,
+        port=None if has_certificate else listen.port,
+        tls_port=listen.port if has_tls else None,
+    )
 
 
 def _limits(settings: Settings) -> RegistryLimits:
