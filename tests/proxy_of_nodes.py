@@ -47,13 +47,16 @@ class Household:
 
     def join(self, node: FaultyNode, state: NodeState = NodeState.ONLINE) -> None:
         """Have the house know a node, as idle as its place says."""
-        facts = a_node(node.name, ["tiny"], slots=8, upstream=Upstream(node.url))
+        facts = a_node(node.name, ["tiny"], slots=8, upstream=self._upstream(node))
         foreign = 3 * self.places[self.nodes.index(node)]
         facts = replace(facts, serves_all=self.serves_all, foreign=foreign)
         takes_work = state is NodeState.ONLINE
         facts = replace(facts, state=state, takes_work=takes_work)
         loaded = frozenset(facts.models if self.has_loaded else ())
         self.house.put(replace(facts, loaded=loaded))
+
+    def _upstream(self, node: FaultyNode) -> Upstream:
+        return Upstream(node.url, is_gateway=not self.serves_all)
 
     def leave(self, node: FaultyNode) -> None:
         """Have the node go offline."""

@@ -69,6 +69,7 @@ async def ask(
         Fault.SAYS_503,
         Fault.SAYS_504,
         Fault.BREAKS_502,
+        Fault.NOT_ADMITS,
     ],
 )
 async def test_the_next_node_answers_what_one_can_not(
@@ -192,7 +193,7 @@ async def test_what_a_node_may_have_begun_is_sent_to_no_other(
 
 
 @pytest.mark.parametrize("path", BODIES)
-@pytest.mark.parametrize("fault", [CLOSES, HANGS])
+@pytest.mark.parametrize("fault", [CLOSES, HANGS, Fault.EARLY_HEAD])
 async def test_it_is_sent_to_another_node_if_its_client_asks_for_that(
     tmp_path: Path, behind: bool, path: str, fault: Fault
 ) -> None:
@@ -270,6 +271,23 @@ async def test_a_stream_ends_in_its_own_words_if_its_node_dies(
         assert house.asked == ["a"]
         assert house.failures() == ["a"]
         assert house.in_flight == {}
+
+
+async def test_a_node_that_ends_a_stream_too_early_has_broken_it_off(
+    tmp_path: Path, behind: bool
+) -> None:
+    """A former agent may end its answer cleanly although its Ollama broke off."""
+    async with household(tmp_path, Fault.ENDS_EARLY, serves_all=False) as house:
+        body = {"prompt": "hi", "stream": True}
+        url = f"{house.proxy.url}/api/generate"
+        headers = {"X-Ollama-Proxy-Pool": "any"} if behind else {}
+        async with house.proxy.session.post(
+            url, json={"model": "tiny", **body}, headers=headers
+        ) as answer:
+            said = await answer.text()
+
+        assert "error" in json.loads(said.splitlines()[-1])
+        assert house.failures() == ["a"]
 
 
 async def test_streams_of_other_nodes_go_on_if_one_dies(

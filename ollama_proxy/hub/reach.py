@@ -102,7 +102,8 @@ class Reach:
         allowed = allowed_addresses(claim, self._own())
         if not allowed.addresses:
             return NodeLink(fault=allowed.faults[0])
-        return NodeLink(Upstream(url_of(allowed.addresses[0], beat.port, is_tls=False)))
+        url = url_of(allowed.addresses[0], beat.port, is_tls=False)
+        return NodeLink(Upstream(url, is_gateway=True))
 
     def _called_link(self, beat: Beat, sender: Sender, key: NodeKey) -> NodeLink:
         named = [text for text in (beat.ipv4, beat.ipv6) if text]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 from multidict import CIMultiDictProxy
 
@@ -19,9 +20,11 @@ from ollama_proxy.core.failover import (
     Then,
     answer_at_end,
     follow,
+    is_final,
     proven_faults,
 )
 from ollama_proxy.core.ollama.activity import error_text
+from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.request_context import TriedOn
 from ollama_proxy.upstream.client import Answer
@@ -30,6 +33,8 @@ HELD_BYTES: Final = 64 * 1024
 """The longest answer that is held back while another node is asked."""
 
 _SAID_CHARACTERS = 200
+_FIRST_REFUSAL = 400
+_NOT_ADMITTED = frozenset({401, 403})
 
 T = TypeVar("T")
 
@@ -50,23 +55,35 @@ class HeldAnswer:
         return f"answered {self.status}" + (f": {told}" if told else "")
 
 
-async def hold(answer: Answer) -> HeldAnswer | AsyncIterator[bytes]:
-    """Read an answer, to hold it back while another node is asked.
+async def hold(answer: Answer) -> HeldAnswer | AsyncIterator[bytes] | None:
+    """Wait for the first byte of a body, and hold back what another node may better.
 
-    Returns its body, from the beginning, if it is too long for that. Raises
-    `UpstreamError` if it breaks off: by its status, a 5xx, the node does not work on
-    the request.
+    Returns None for an answer that goes to the client, and the body from its beginning
+    if some of it was read for that, or if it is too long to be held. Raises
+    `UpstreamError` if it breaks off, or if the agent refuses the hub.
     """
+    status = answer.status
+    is_for_client = is_final(status)
     chunks, body = answer.chunks(), b""
     try:
+        # A former agent sends the head before its Ollama has begun to work.
+        await answer.begun()
+        if is_for_client and status not in _NOT_ADMITTED:
+            return None
         async for data in chunks:
             body += data
             if len(body) > HELD_BYTES:
                 return _joined(body, chunks)
     except InstanceLostError as error:
-        message = f"it answered {answer.status}, and broke off: {error}"
-        raise UpstreamError(message, arrived=False) from error
-    return HeldAnswer(answer.status, answer.reason, answer.headers, body)
+        # By another status than a good one, the node does not work on the request.
+        arrived = status < _FIRST_REFUSAL
+        message = f"it answered {status}, and broke off: {error}"
+        raise UpstreamError(message, arrived=arrived) from error
+    if not is_for_client:
+        return HeldAnswer(status, answer.reason, answer.headers, body)
+    if (refusal := _refusal_of(body)) is not None:
+        raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
+    return _joined(body, chunks)
 
 
 async def _joined(begun: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -74,6 +91,20 @@ async def _joined(begun: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[b
     yield begun
     async for data in chunks:
         yield data
+
+
+class _Refusal(msgspec.Struct):
+    """Holds the sentence of an agent's own error: Ollama has no ``detail``."""
+
+    detail: str
+
+
+def _refusal_of(body: bytes) -> str | None:
+    """Return the words of an agent that takes us for no hub of its; None: Ollama's."""
+    try:
+        return msgspec.json.decode(body, type=_Refusal).detail[:_SAID_CHARACTERS]
+    except UNREADABLE:
+        return None
 
 
 class Attempts:

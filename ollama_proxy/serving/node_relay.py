@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.body_look import look
-from ollama_proxy.core.failover import MOST_NODES, is_final
+from ollama_proxy.core.failover import MOST_NODES
 from ollama_proxy.core.nodes.plain_request import EXECUTE
 from ollama_proxy.core.ollama.activity import NO_USE
 from ollama_proxy.core.ollama.request_fields import wants_stream
@@ -168,12 +168,12 @@ async def _ask_and_relay(
         to_send = to_send.sent_to(EXECUTE)
     asked = await services.relay.ask(to_send, lease.upstream, lease.mark_sent)
     async with asked as answer:
-        held = None if is_final(answer.status) else await hold(answer)
+        held = await hold(answer)
         if isinstance(held, HeldAnswer):
             return held
         attempts.note_answer(lease, answer.status)
         touch, use = note_answer(answer, lease, context, is_read=is_read)
-        if held is not None:  # too long to be held
+        if held is not None:
             return await response_relay.run(answer, held, touch, use)
         return await response_relay.pour(answer, touch, use)
 

@@ -72,6 +72,10 @@ class Answer:
             checked.look()
             _end(self._check)
 
+    async def begun(self) -> None:
+        """Wait for the first byte of the body; raises `InstanceLostError`."""
+        await self._connection.begun()
+
     def whole(self, most: int) -> bytes | None:
         """Return the body if all of it is here and it is at most so many bytes."""
         return self._connection.whole(most)

@@ -156,6 +156,18 @@ class ResponseStream(asyncio.Protocol):
                 self._resume()
                 await self._wait()
 
+    async def begun(self) -> None:
+        """Wait for the first byte of the body, or for its end; it stays to be read.
+
+        Raises `InstanceLostError` if neither comes.
+        """
+        parser = self._asked()
+        while not (parser.pieces or parser.complete):
+            if self._failure is not None:
+                raise _lost(self._failure)
+            self._resume()
+            await self._wait()
+
     def whole(self, most: int) -> bytes | None:
         """Return the body if all of it is here and it is at most so many bytes."""
         parser = self._asked()

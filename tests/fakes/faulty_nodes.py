@@ -17,6 +17,8 @@ LONG_BODY = b'{"error":"' + b"x" * 70_000 + b'"}'
 class Fault(Enum):
     """What a node does with a request; ``GOOD`` answers it.
 
+    ``NOT_ADMITS``: refuses the hub, in the agent's words. ``EARLY_HEAD``: breaks off
+    after the head. ``ENDS_EARLY``: as if its answer was whole, after the first word.
     ``CLOSES``: before an answer. ``DIES``: after the first word of its answer.
     ``HANGS``: takes the request, and sends nothing. ``SLOW``: for two seconds.
     ``BREAKS_502``: answers 502, and
@@ -25,6 +27,9 @@ class Fault(Enum):
 
     GOOD = 200
     REFUSES = "refuses"
+    NOT_ADMITS = "does not admit"
+    EARLY_HEAD = "early head"
+    ENDS_EARLY = "ends early"
     CLOSES = "closes"
     HANGS = "hangs"
     SLOW = "slow"
@@ -96,6 +101,16 @@ class FaultyNode:
         match self.fault:
             case Fault.CLOSES:
                 return False
+            case Fault.NOT_ADMITS:
+                told = {"error": "who are you?", "detail": "who are you?"}
+                writer.write(_whole(403, json.dumps(told).encode()))
+            case Fault.EARLY_HEAD:
+                writer.write(_begin(asked))
+                await writer.drain()
+                return False
+            case Fault.ENDS_EARLY:
+                writer.write(_begin(asked) + _chunk(_word(asked, self.name)))
+                writer.write(b"0\r\n\r\n")
             case Fault.HANGS:
                 await reader.read()  # until the other side closes
                 return False

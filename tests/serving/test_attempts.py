@@ -257,12 +257,16 @@ async def test_an_instance_of_ours_answers_for_a_node_and_is_asked_last() -> Non
 
 
 class FakeAnswer:
-    """A 502 whose body comes in chunks, and may break off."""
+    """An answer whose body comes in chunks, and may break off."""
 
-    status, reason, headers = 502, "Bad Gateway", NO_FIELDS
+    reason, headers = "Reason", NO_FIELDS
 
-    def __init__(self, *chunks: bytes, breaks: bool = False) -> None:
-        self._chunks, self._breaks = chunks, breaks
+    def __init__(self, *chunks: bytes, status: int = 502, breaks: bool = False) -> None:
+        self.status, self._chunks, self._breaks = status, chunks, breaks
+
+    async def begun(self) -> None:
+        if self._breaks and not self._chunks:
+            raise InstanceLostError("it closed the connection")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
@@ -271,21 +275,22 @@ class FakeAnswer:
             raise InstanceLostError("it closed the connection")
 
 
-def answer(*chunks: bytes, breaks: bool = False) -> Answer:
-    return cast("Answer", FakeAnswer(*chunks, breaks=breaks))
+def answer(*chunks: bytes, status: int = 502, breaks: bool = False) -> Answer:
+    return cast("Answer", FakeAnswer(*chunks, status=status, breaks=breaks))
 
 
 async def test_a_short_answer_is_held_as_it_is() -> None:
     told = await hold(answer(b"a" * (HELD_BYTES - 1), b"b"))
 
     assert isinstance(told, HeldAnswer)
-    assert told == HeldAnswer(502, "Bad Gateway", NO_FIELDS, told.body)
+    assert told == HeldAnswer(502, "Reason", NO_FIELDS, told.body)
     assert told.body == b"a" * (HELD_BYTES - 1) + b"b"
 
 
 async def test_an_answer_that_is_too_long_to_hold_passes_from_its_first_byte() -> None:
     told = await hold(answer(b"a" * HELD_BYTES, b"b", b"c"))
 
+    assert told is not None
     assert not isinstance(told, HeldAnswer)
     assert b"".join([part async for part in told]) == b"a" * HELD_BYTES + b"bc"
 
@@ -294,3 +299,36 @@ async def test_a_failing_answer_that_breaks_off_leaves_nothing_to_pass() -> None
     with pytest.raises(UpstreamError, match="answered 502, and broke off") as caught:
         await hold(answer(b"a", breaks=True))
     assert not caught.value.arrived
+
+
+async def test_an_answer_that_goes_to_the_client_is_not_read() -> None:
+    assert await hold(answer(b"a", status=200)) is None
+    assert await hold(answer(b'{"detail":"no such model"}', status=404)) is None
+
+
+async def test_an_answer_without_a_byte_of_its_body_is_none() -> None:
+    with pytest.raises(UpstreamError, match="answered 200, and broke off") as caught:
+        await hold(answer(status=200, breaks=True))
+    assert caught.value.arrived
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_agent_that_refuses_the_hub_has_not_done_the_request(
+    status: int,
+) -> None:
+    refusal = b'{"error":"not you","detail":"not you"}'
+    with pytest.raises(UpstreamError, match="refuses the hub: not you") as caught:
+        await hold(answer(refusal[:9], refusal[9:], status=status))
+    assert not caught.value.arrived
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("body", [b'{"error":"unauthorized"}', b"", b'{"detail":[1]}'])
+async def test_what_ollama_itself_refuses_goes_to_the_client(
+    status: int, body: bytes
+) -> None:
+    told = await hold(answer(body, status=status))
+
+    assert told is not None
+    assert not isinstance(told, HeldAnswer)
+    assert b"".join([part async for part in told]) == body

@@ -99,6 +99,7 @@ _ANTHROPIC = Marks(
     events=frozenset({b"message_stop", b"error"}),
 )
 
+_SAME_ANSWER = {"/execute": "/api/generate"}  # of a node's agent
 _STREAMS: Mapping[tuple[str, str], Marks] = {
     ("application/x-ndjson", "/api/generate"): _DONE,
     ("application/x-ndjson", "/api/chat"): _DONE,
@@ -121,7 +122,8 @@ def check_of(method: str, target: str, head: Head) -> EndCheck | None:
         return None
     if head.status > _LAST_GOOD or head.status == _NO_CONTENT or method == "HEAD":
         return None
-    route = classify(method, target.partition("?")[0])
+    path = target.partition("?")[0]
+    route = classify(method, _SAME_ANSWER.get(path, path))
     if route.kind is Kind.UNKNOWN:
         return None
     content_type = media_type(head.headers)
