@@ -141,6 +141,7 @@ class _Node:
             rng=rng,
             on_answer=self._heed,
         )
+        self._workload.on_trouble = heartbeat.hurry
         puller = self._puller = Puller(
             self.client,
             self._ollama,
@@ -164,6 +165,7 @@ class _Node:
             logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
             async with (
                 scoped_task(puller.run(), name="puller"),
+                scoped_task(self._ollama.watch(heartbeat.hurry), name="watch"),
                 scoped_task(heartbeat.run(), name="heartbeat") as beating,
             ):
                 await _first(next_signal, beating)

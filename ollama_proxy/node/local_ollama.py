@@ -1,6 +1,7 @@
 """Look at the machine's Ollama: its models, which are loaded, its version."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from ollama_proxy.upstream.endpoint import Upstream
 
 _LARGEST = 8 << 20
 _LOOK_S = 10.0
+_AWAY_S = 5.0
 
 T = TypeVar("T")
 
@@ -79,6 +81,16 @@ class LocalOllama:
         except (msgspec.DecodeError, _StrangeError) as error:
             self.state = self._without(f"does not answer as Ollama does ({error})")
         return self.state
+
+    async def watch(self, on_back: Callable[[], None]) -> None:
+        """Look every 5 s at an Ollama that is away, until this is cancelled.
+
+        ``on_back`` is called when it answers again, since beats are rarer.
+        """
+        while True:
+            await asyncio.sleep(_AWAY_S)
+            if self.state.fault and not (await self.look()).fault:
+                on_back()
 
     async def _asked(self) -> OllamaState:
         tags = await self._read("/api/tags", _Tags)

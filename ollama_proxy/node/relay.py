@@ -53,6 +53,7 @@ class OllamaRelay:
                 await body.keep_small()
                 answer = await self._client.ask(outgoing(request, body), self._upstream)
             except UpstreamError as error:
+                self._workload.on_trouble()
                 message = f"the Ollama at {self._url} can't be asked ({error})"
                 return _closing(request, refuse(502, message))
             except StalledError:
@@ -89,6 +90,8 @@ class OllamaRelay:
             writer = HubWriter(request, response, stall_s=self._stall_s)
             await answer.pour(writer)
         except (InstanceLostError, ConnectionError) as error:
+            if isinstance(error, InstanceLostError):
+                self._workload.on_trouble()
             _reset(request)
             structlog.get_logger().warning(log.ANSWER_LOST, error=str(error))
             raise ConnectionResetError(str(error)) from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
@@ -15,9 +15,11 @@ class Workload:
     """Counts requests of the hub. Two reasons to take no new ones: end and drain.
 
     ``is_ending``: a signal has come. ``is_drained``: the hub wants this node to rest.
+    ``on_trouble``: called when Ollama can't be asked, so that the hub soon learns it.
     """
 
     def __init__(self) -> None:
+        self.on_trouble: Callable[[], None] = _ignore
         self.in_flight = 0
         self.is_ending = False
         self.is_drained = False
@@ -57,3 +59,7 @@ class Workload:
             self.in_flight -= 1
             if self.in_flight == 0:
                 self._idle.set()
+
+
+def _ignore() -> None:
+    """Do nothing: no beat waits to go."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpServer
 
 from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
@@ -180,6 +181,38 @@ async def test_an_ollama_that_is_away_has_no_models_and_the_beat_says_so(
     assert beat["agent"]["fault"].startswith(f"the Ollama at {away} can't be asked")
     assert status == 503
     assert lines[0]["detail"] == "No healthy nodes available for requested model"
+
+
+async def test_a_hub_soon_learns_that_ollama_went_and_came_back(
+    hub: OldHub, tmp_path: Path
+) -> None:
+    app = build_simulator(Manners(rate=100.0), models=["tiny"])
+    port = held_port()
+
+    async def begin() -> web.AppRunner:
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        return runner
+
+    runner = await begin()
+    async with running_agent(
+        tmp_path,
+        SERVER_URL=hub.url,
+        OLLAMA_BASE_URL=f"http://127.0.0.1:{port}",
+        HEARTBEAT_INTERVAL="3600",
+    ) as agent:
+        await hub.until(1)
+        await runner.cleanup()
+        job = json.dumps({"model": "tiny", "prompt": "hi"}).encode()
+        assert (await post(f"{agent.url}/execute", job))[0] == 502
+        away = await hub.until(2)
+        runner = await begin()
+        back = await hub.until(3)
+        await runner.cleanup()
+
+    assert away["models"] == []
+    assert back["models"] == ["tiny:latest"]
 
 
 async def test_a_slow_ollama_has_no_models_and_the_beat_still_goes(
