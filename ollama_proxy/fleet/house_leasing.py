@@ -59,7 +59,8 @@ class Change(Enum):
 class HouseLeasing(Leasing):
     """Holds the leases on every instance of a pool that has nodes.
 
-    ``lacks``: see `Lacks`; None as long as nothing is known.
+    ``lacks``: see `Lacks`; None as long as nothing is known. ``houses``: the offers of
+    the nodes.
     """
 
     has_nodes = True
@@ -74,9 +75,11 @@ class HouseLeasing(Leasing):
         freed: Callable[[], None],
         served: Callable[[], None],
         rng: random.Random,
+        houses: Sequence[str],
     ) -> None:
         super().__init__(controllers, clock, meter=meter, freed=freed, served=served)
         self._draw = rng.random
+        self._houses = tuple(houses)
         self._turn = 0.0
         self._loads: dict[NodeInstance, NodeLoad] = {}
         self._known: Counter[str] = Counter()
@@ -306,26 +309,26 @@ class HouseLeasing(Leasing):
     def node_facts(self, models: Collection[str]) -> Sequence[InstanceFacts]:
         """Return what the plan of the pool sees of its nodes: a server for each offer.
 
-        ``models``: what requests wait for, by full names; nodes without any of these
-        are no help. Each node counts if there are none.
+        It is there even before any node is: one may come in a moment, as a server that
+        is down may. ``models``: what requests wait for, by full names; nodes without
+        any of these are no help. Each node counts if there are none.
         """
-        told: dict[str, InstanceFacts] = {}
+        told = {
+            name: InstanceFacts(name, Phase.AT_REST, is_external=True, may_start=False)
+            for name in self._houses
+        }
         for node in self._loads:
             name = node.offer.name
-            leases = self._leases[node]
-            before = told.get(name) or InstanceFacts(
-                name, Phase.AT_REST, is_external=True, may_start=False
-            )
+            leases, before = self._leases[node], told[node.offer.name]
             helps = not models or not self._seen[node].names.isdisjoint(models)
             if helps and is_ready(leases):
-                before = InstanceFacts(
+                told[name] = InstanceFacts(
                     name,
                     Phase.READY,
                     slots=before.slots + leases.candidate.slots,
                     in_flight=before.in_flight + node.record.keeping,
                     is_external=True,
                 )
-            told[name] = before
         return tuple(told.values())
 
 

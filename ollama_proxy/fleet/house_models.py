@@ -17,6 +17,9 @@ class OtherModels(Protocol):
     def has_own(self, full_name: str) -> bool:
         """Tell whether an offer of ours is known to have a model, or pulls it."""
 
+    def are_others_ready(self) -> bool:
+        """Tell whether a server of others is ready."""
+
     def is_lacking(self, instance: LeasedInstance, full_name: str) -> bool:
         """Tell whether the last list of an instance lacks a model."""
 
@@ -47,10 +50,13 @@ class HouseModels:
         """Tell whether no node and no server of others has a model of an offer of ours.
 
         A node that has it and is away for a moment will do: its requests wait as for a
-        server that is down.
+        server that is down. So they do while nothing is ready: what the next node has
+        is not known then.
         """
         name, others = full_model_name(model), self._others
         if others is None or self._leasing.is_known(name):
+            return False
+        if not (self._leasing.has_ready_node(None) or others.are_others_ready()):
             return False
         return not others.is_with_others(name) and others.has_own(name)
 

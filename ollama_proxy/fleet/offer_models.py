@@ -92,6 +92,13 @@ class OfferModels:
             full_name in names for names in self._names.values()
         )
 
+    def are_others_ready(self) -> bool:
+        """Tell whether a server of others is ready."""
+        return any(
+            one.offer.is_external and one.record.state is State.READY
+            for one in self._controllers
+        )
+
     def is_lacking(self, instance: LeasedInstance, full_name: str) -> bool:
         """Tell whether the last list of an instance lacks a model."""
         names = self._lists.get(instance)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.demand import DemandMeter
 from ollama_proxy.fleet.controller import Controller
+from ollama_proxy.fleet.house import House
 from ollama_proxy.fleet.house_leasing import HouseLeasing
 from ollama_proxy.fleet.leasing import Leasing
 
@@ -17,12 +18,18 @@ def open_leasing(
     meter: DemandMeter,
     freed: Callable[[], None],
     served: Callable[[], None],
-    has_nodes: bool,
-    rng: random.Random,
+    houses: Sequence[House],
+    rng: random.Random | None,
 ) -> Leasing:
     """Return a `HouseLeasing` for a pool that may have nodes, else a `Leasing`."""
-    if not has_nodes:
+    if not houses:
         return Leasing(controllers, clock, meter=meter, freed=freed, served=served)
     return HouseLeasing(
-        controllers, clock, meter=meter, freed=freed, served=served, rng=rng
+        controllers,
+        clock,
+        meter=meter,
+        freed=freed,
+        served=served,
+        rng=rng or random.Random(),  # noqa: S311 - no secret
+        houses=[house.offer.name for house in houses],
     )

@@ -96,8 +96,8 @@ class Pool:
             meter=self._meter,
             freed=self._grant,
             served=self._note_service,
-            has_nodes=bool(self.houses),
-            rng=rng or random.Random(),  # noqa: S311 - no secret
+            houses=self.houses,
+            rng=rng,
         )
         self._wakes = open_wakes(
             self.slots,
