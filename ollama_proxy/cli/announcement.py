@@ -32,7 +32,8 @@ class Serving:
     about possible costs. Empty if there is none. ``tls``: how it is called on TLS.
     ``open_to``: what may be done without a key; empty if requests need one.
     ``needs_key``: requests need one now; False: once there is one; None: never.
-    ``state_dir``: the state folder, if a setting names it.
+    ``state_dir``: the state folder, if a setting names it. ``hub_url``: where machines
+    register; empty if there is no hub.
     """
 
     url: str
@@ -46,6 +47,12 @@ class Serving:
     open_to: str = ""
     needs_key: bool | None = None
     state_dir: str = ""
+    hub_url: str = ""
+
+    @property
+    def has_nodes_alone(self) -> bool:
+        """Tell whether requests go to machines that register, and start nothing."""
+        return bool(self.hub_url) and all(one.registers_itself for one in self.plans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +78,52 @@ def announcement(serving: Serving, calling: Calling) -> str:
             {"model": model, "prompt": "hi"}, separators=(",", ":"), ensure_ascii=False
         )
     )
-    kind = (
-        "A simulator stands in for Ollama: its words are made up."
-        if serving.simulated
-        else "The first request that needs a model starts an instance."
-    )
     lines = [
-        f"ollama-proxy {__version__} listens on {serving.url}. {kind}",
+        f"ollama-proxy {__version__} listens on {serving.url}. {_kind(serving)}",
         *(plan.line for plan in serving.plans),
         *(f"Note: {notice}." for notice in serving.notices),
         *(f"Warning: {warning}." for warning in serving.warnings),
         *([f"Warning: {serving.open_to}."] if serving.open_to else []),
         "Type next, in another terminal:",
         *([_key(serving, calling)] if serving.needs_key else []),
-        *_pull(serving),
+        *([_node_token(serving, calling)] if serving.hub_url else []),
+        *([] if serving.has_nodes_alone else _pull(serving)),
         f"  {curl} {generate} -d {body}",
-        "      -> 503 while the instance is provisioned; a little later -> tokens",
-        f"  {curl} -H 'Prefer: wait=120' {generate} -d {body}",
-        "      -> waits for the instance instead",
+        *_outcome(serving, f"{generate} -d {body}"),
         f"  {_status(serving, calling)}",
         *([_key(serving, calling)] if serving.needs_key is False else []),
         *_run(serving),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _kind(serving: Serving) -> str:
+    """Return a sentence on what answers requests."""
+    if serving.simulated:
+        return "A simulator stands in for Ollama: its words are made up."
+    if not serving.hub_url:
+        return "The first request that needs a model starts an instance."
+    where = f"the machines that register at {serving.hub_url}"
+    if serving.has_nodes_alone:
+        return f"Requests go to {where}."
+    return f"Requests go to {where}; one that finds no room there starts an instance."
+
+
+def _outcome(serving: Serving, call: str) -> list[str]:
+    """Return what follows the call above, and how to wait for an instance."""
+    if serving.has_nodes_alone:
+        return ["      -> tokens, once a machine that has the model has registered"]
+    return [
+        "      -> 503 while the instance is provisioned; a little later -> tokens",
+        f"  {_curl(serving)} -H 'Prefer: wait=120' {call}",
+        "      -> waits for the instance instead",
+    ]
+
+
+def _node_token(serving: Serving, calling: Calling) -> str:
+    """Return how a machine gets to register, by a command in the state folder."""
+    command = _with_state("node-token", serving, calling)
+    return f"  {command}     # prints what to type on a machine with Ollama"
 
 
 def _pull(serving: Serving) -> list[str]:
@@ -123,19 +153,23 @@ def _status(serving: Serving, calling: Calling) -> str:
 
 def _key(serving: Serving, calling: Calling) -> str:
     """Return how to make a key, by a command that finds the state folder."""
-    config = f" --config {shlex.quote(calling.config)}" if calling.config else ""
-    command = f"{calling.program} key add NAME{config}"
-    why = "from then on requests need a key"
+    why, rights = "from then on requests need a key", ""
     if serving.needs_key:
         why = "requests need a key: KEY below"
         if not serving.model.is_there:
-            command += " --routes chat,embed,read,write"
+            rights = " --routes chat,embed,read,write"
+    return f"  {_with_state('key add NAME', serving, calling)}{rights}     # {why}"
+
+
+def _with_state(command: str, serving: Serving, calling: Calling) -> str:
+    """Return a command that finds the state folder."""
+    config = f" --config {shlex.quote(calling.config)}" if calling.config else ""
+    command = f"{calling.program} {command}{config}"
     if calling.container:
-        command = calling.container + command
-    elif serving.state_dir:
-        folder = shlex.quote(serving.state_dir)
-        command = f"OLLAMA_PROXY_STATE_DIR={folder} {command}"
-    return f"  {command}     # {why}"
+        return calling.container + command
+    if serving.state_dir:
+        return f"OLLAMA_PROXY_STATE_DIR={shlex.quote(serving.state_dir)} {command}"
+    return command
 
 
 def _run(serving: Serving) -> list[str]:

@@ -9,6 +9,7 @@ import structlog
 
 from ollama_proxy.base import log
 from ollama_proxy.base.listen_address import client_url
+from ollama_proxy.base.parsers import replace_listen
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.access.hosts import PublicHosts
 from ollama_proxy.server.binding import bind, is_on_loopback
@@ -53,6 +54,15 @@ def bind_all(settings: Settings) -> BoundAddresses:
         bound.close()
         raise
     return bound
+
+
+def hub_url(settings: Settings, bound: BoundAddresses, *, is_tls: bool) -> str:
+    """Return where machines register; empty if there is no hub."""
+    if not settings.hub:
+        return ""
+    listen, taken = settings.hub_address or settings.listen, bound.hub or bound.main
+    listen = replace_listen(listen, None, str(taken.getsockname()[1]))
+    return listen.over(is_tls=is_tls).url
 
 
 @contextlib.asynccontextmanager

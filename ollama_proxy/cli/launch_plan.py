@@ -18,7 +18,8 @@ class LaunchPlan:
     ``reason``: why this backend was selected. ``instance_type``, ``location``: None if
     the backend does not know. ``price``: in words. ``assumptions``: sentences on values
     that were assumed. ``offer`` and ``pools``: whose launches these are, empty if the
-    settings have no offers.
+    settings have no offers. ``registers_itself``: it starts nothing, since its
+    instances are nodes.
     """
 
     backend: str
@@ -30,6 +31,7 @@ class LaunchPlan:
     assumptions: tuple[str, ...] = ()
     offer: str = ""
     pools: tuple[str, ...] = ()
+    registers_itself: bool = False
 
     @property
     def sentence(self) -> str:
@@ -72,6 +74,8 @@ def _plan(settings: Settings, offer: OfferSpec, backend: Backend) -> LaunchPlan:
     if traits.externally_managed:
         instance_type = "a server that is there anyway"
         location = location or traits.models_place
+    if traits.registers_itself:
+        instance_type, location = "the machines that register here", None
     return LaunchPlan(
         backend=offer.backend,
         reason=settings.reason_of(offer),
@@ -80,6 +84,7 @@ def _plan(settings: Settings, offer: OfferSpec, backend: Backend) -> LaunchPlan:
         alternatives=traits.alternatives,
         price=_price(offer, backend),
         assumptions=tuple(offer.settings.assumptions()),
+        registers_itself=traits.registers_itself,
         offer=offer.name if offer.place else "",
         pools=tuple(
             pool.name

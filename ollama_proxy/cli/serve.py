@@ -18,7 +18,12 @@ from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
 from ollama_proxy.base.parsers import replace_listen
 from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
 from ollama_proxy.cli.announcement import OnTls, Serving
-from ollama_proxy.cli.bound_addresses import BoundAddresses, bind_all, serving_metrics
+from ollama_proxy.cli.bound_addresses import (
+    BoundAddresses,
+    bind_all,
+    hub_url,
+    serving_metrics,
+)
 from ollama_proxy.cli.launch_plan import launch_plans
 from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
@@ -85,6 +90,8 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
             )
             tags = known_tags(settings.pools[0], store, backends)
 
+            is_tls = certificate is not None
+
             def announce_all(serving: Serving) -> None:
                 announce(
                     replace(
@@ -93,6 +100,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                         open_to=_open_to(exposure := app[PARTS].access.exposure),
                         needs_key=None if exposure.is_off else exposure.needs_key(),
                         state_dir=_given_folder(settings),
+                        hub_url=hub_url(settings, bound, is_tls=is_tls),
                     )
                 )
 
@@ -198,9 +206,7 @@ async def _listen(
     )
     if bound.hub is None or settings.hub_address is None:
         return
-    port = str(bound.hub.getsockname()[1])
-    listen = replace_listen(settings.hub_address, None, port)
-    url = listen.over(is_tls=certificate is not None).url
+    url = hub_url(settings, bound, is_tls=certificate is not None)
     structlog.get_logger().info(log.HUB_SERVED, url=url)
 
 

@@ -54,6 +54,40 @@ def test_every_command_names_the_model_and_the_address() -> None:
     ]
 
 
+def test_a_hub_of_nodes_alone_tells_how_a_machine_registers_and_buys_nothing() -> None:
+    nodes = LaunchPlan(
+        "hub",
+        "it is named",
+        "the machines that register here",
+        None,
+        (),
+        "at no price",
+        registers_itself=True,
+    )
+    hub = replace(
+        serving(is_there=False),
+        plans=(nodes,),
+        hub_url="http://127.0.0.1:8000",
+        state_dir="/srv/state",
+    )
+    text = announcement(hub, Calling("ollama-proxy"))
+
+    assert "Requests go to the machines that register at http://127.0.0.1:8000." in text
+    assert "instance" not in text
+    assert [shlex.split(line, comments=True) for line in commands(text)][:2] == [
+        ["OLLAMA_PROXY_STATE_DIR=/srv/state", "ollama-proxy", "node-token"],
+        ["curl", f"{URL}/api/generate", "-d", '{"model":"tiny","prompt":"hi"}'],
+    ]
+
+
+def test_a_hub_with_an_overflow_says_when_that_starts() -> None:
+    hub = replace(serving(), hub_url="http://127.0.0.1:8000")
+    text = announcement(hub, Calling("ollama-proxy"))
+
+    assert "; one that finds no room there starts an instance." in text
+    assert "Prefer: wait=120" in text
+
+
 def test_a_model_that_is_not_known_to_be_there_is_pulled_first() -> None:
     told = commands(announcement(serving(is_there=False), Calling("ollama-proxy")))
 

@@ -81,3 +81,12 @@ async def test_the_plan_is_told_without_asking_a_cloud(
 
     assert plan.sentence == told
     assert "my-secret" not in repr(plan)
+
+
+def test_a_hub_tells_that_its_machines_register_themselves(tmp_path: Path) -> None:
+    told = plan_of(tmp_path, OLLAMA_PROXY_HUB="true")
+
+    assert told.sentence == (
+        "hub: the machines that register here, at no price; chosen because"
+        " OLLAMA_PROXY_HUB names it"
+    )
