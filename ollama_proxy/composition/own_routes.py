@@ -58,7 +58,8 @@ def own_routes(
     usage = UsageHandlers(gateway.usage, gateway.keyring)
     waits = ReadyWait(pools, parts.ready)
     logins = LoginHandlers(gateway.keyring, gateway.sessions)
-    page = PageHandlers(status, services.active, shared.clock)
+    nodes = None if parts.hub is None else parts.hub.registry
+    page = PageHandlers(status, services.active, shared.clock, nodes)
     groups = (own, orders, keys, usage, waits, logins, page)
     routes = [route for group in groups for route in group.routes()]
     if settings.hub:

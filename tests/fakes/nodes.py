@@ -24,6 +24,7 @@ def listed_node(node_id: str = "box", **more: Any) -> dict[str, Any]:
         "draining": False,
         "drain_ordered": False,
         "age_s": 4.2,
+        "url": "http://192.0.2.7:8001",
         "problem": "",
         **more,
     }

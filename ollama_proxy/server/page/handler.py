@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -19,11 +20,28 @@ _HOME = "/-/"
 """Where the page is by its own name; a hub has it at ``/`` as well."""
 
 
-class PageHandlers:
-    """Shows the state of the proxy; to administrators its requests, too."""
+class ListedNodes(Protocol):
+    """Knows the nodes: see `ollama_proxy.hub.registry.NodeRegistry`."""
 
-    def __init__(self, status: Status, active: ActiveRequests, clock: Clock) -> None:
+    def listed(self) -> list[dict[str, Any]]:
+        """Return every node, as ``GET /nodes`` lists it."""
+
+
+class PageHandlers:
+    """Shows the state of the proxy; to administrators its requests, too.
+
+    ``nodes``: those of the hub; None without one.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        active: ActiveRequests,
+        clock: Clock,
+        nodes: ListedNodes | None = None,
+    ) -> None:
         self._status = status
+        self._nodes = nodes
         self._active = active
         self._clock = clock
 
@@ -38,7 +56,8 @@ class PageHandlers:
         if caller.is_admin:
             now = asyncio.get_running_loop().time()
             body["active"] = active_body(self._active, now)
-        view = page_view(body, _viewer(caller))
+        nodes = None if self._nodes is None else self._nodes.listed()
+        view = page_view(body, _viewer(caller), nodes)
         shown = html_reply(
             200,
             "page.html",

@@ -4,10 +4,12 @@ The template only puts them in their places. Control characters and those that c
 the direction of writing are shown as ``\x1b``; markup is the template's part.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from ollama_proxy.base.terminal_text import shown_values
+from ollama_proxy.server.page.nodes_view import NodesView, nodes_view
 from ollama_proxy.server.page.notices import Notice, notices_of
 from ollama_proxy.server.page.words import (
     STATE_WORDS,
@@ -16,6 +18,9 @@ from ollama_proxy.server.page.words import (
     percent,
     price,
 )
+
+_HUB: Final = "hub"
+"""The backend whose machines register themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,17 @@ class MachineView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Holds a pool: its figures, its machines, and why it has as many."""
+    """Holds a pool: its figures, its machines, and why it has as many.
+
+    ``served_by``: what serves it besides its machines, or how one comes to be.
+    """
 
     name: str
     serves: str
     models: str
     figures: tuple[tuple[str, int], ...]
     machines: tuple[MachineView, ...]
+    served_by: str
     offers: tuple[Notice, ...]
     plan: tuple[str, ...]
 
@@ -94,7 +103,10 @@ class RequestView:
 
 @dataclass(frozen=True, slots=True)
 class PageView:
-    """Holds the page. ``requests``: None if the viewer may not see them."""
+    """Holds the page.
+
+    ``requests``: None if the viewer may not see them; ``nodes``: None without a hub.
+    """
 
     title: str
     version: str
@@ -106,10 +118,18 @@ class PageView:
     pools: tuple[PoolView, ...]
     pulls: tuple[PullView, ...]
     requests: tuple[RequestView, ...] | None
+    nodes: NodesView | None
 
 
-def page_view(body: dict[str, Any], viewer: Viewer) -> PageView:
-    """Return the page for a body of ``/status``, with ``active`` or without it."""
+def page_view(
+    body: dict[str, Any],
+    viewer: Viewer,
+    nodes: Sequence[dict[str, Any]] | None = None,
+) -> PageView:
+    """Return the page for a body of ``/status``, with ``active`` or without it.
+
+    ``nodes``: as ``GET /nodes`` lists them; None without a hub.
+    """
     report = body["report"] or ""
     body = cast("dict[str, Any]", shown_values(body))
     notices = notices_of(body)
@@ -126,6 +146,7 @@ def page_view(body: dict[str, Any], viewer: Viewer) -> PageView:
         pools=tuple(_pool(pool, body, told) for pool in body["pools"]),
         pulls=tuple(_pull(one) for one in body["pulls"]),
         requests=None if active is None else tuple(map(_request, active)),
+        nodes=None if nodes is None else nodes_view(nodes),
     )
 
 
@@ -147,7 +168,7 @@ def _lines(text: str) -> str:
 
 def _pool(pool: dict[str, Any], body: dict[str, Any], told: set[str]) -> PoolView:
     offers = {one["name"]: one for one in pool["offers"]}
-    instances = pool["instances"]
+    instances = [one for one in pool["instances"] if "node_id" not in one]
     is_lone = len(body["pools"]) == len(instances) == 1
     known = (body["price"] or {}).get("per_hour") if is_lone else None
     return PoolView(
@@ -164,9 +185,23 @@ def _pool(pool: dict[str, Any], body: dict[str, Any], told: set[str]) -> PoolVie
             _machine(one, offers.get(one["offer"], {}), known, told)
             for one in instances
         ),
+        served_by=_served_by(pool, machines=len(instances)),
         offers=tuple(_offer(one) for one in pool["offers"] if one["state"] != "open"),
         plan=tuple(pool["plan"]),
     )
+
+
+def _served_by(pool: dict[str, Any], *, machines: int) -> str:
+    """Say what serves a pool, where the table of its machines does not."""
+    nodes = len(pool["instances"]) - machines
+    has_nodes_alone = all(one["backend"] == _HUB for one in pool["offers"])
+    if nodes or has_nodes_alone:
+        return (
+            f"{counted(nodes, 'node of the hub serves', 'nodes of the hub serve')} it."
+        )
+    if machines:
+        return ""
+    return "No machine is up; a request that needs a model starts one."
 
 
 def _machine(
