@@ -40,6 +40,8 @@ _SETTINGS = (
     "OVH",
     "GPU_",
     "FLY_",
+    "HEARTBEAT_",
+    "NODE_",
 )
 
 
