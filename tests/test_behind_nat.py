@@ -14,6 +14,7 @@ from pytest_aiohttp.plugin import AiohttpServer
 
 from ollama_proxy.backends.hub import HubBackend
 from ollama_proxy.base.retry import GrowingPause
+from ollama_proxy.composition.hub import Hub
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.node.joining import Joiner
@@ -53,37 +54,55 @@ def running_hub(
         backend=HubBackend(Labels()),
         drain_timeout_s=drain_timeout_s,
         OLLAMA_PROXY_HUB="true",
+        OLLAMA_PROXY_HOLD="60",
     )
 
 
-async def joined(hub: RunningProxy, folder: Path) -> Membership:
+async def joined(hub: RunningProxy, folder: Path, node_id: str = "gpu-1") -> Membership:
     """Join without TLS, as on a network of one's own."""
-    assert hub.parts.hub is not None
-    _, token = hub.parts.hub.tokens.make(3600.0, "", OWNER)
+    _, token = hub_of(hub).tokens.make(3600.0, "", OWNER)
     pause = GrowingPause(0.01, 0.02)
-    joiner = Joiner(hub.url, folder, "gpu-1", is_tls=False, pause=pause)
+    joiner = Joiner(hub.url, folder, node_id, is_tls=False, pause=pause)
     found = await joiner.membership(token)
     assert found is not None
     return found
+
+
+@contextlib.asynccontextmanager
+async def tunnelled_agent(
+    hub: RunningProxy, ollama: str, folder: Path, node_id: str
+) -> AsyncIterator[RunningAgent]:
+    """Run an agent that has joined, and whose port is out of reach."""
+    member = await joined(hub, folder, node_id)
+    with mock.patch("ollama_proxy.node.agent.bind", bind_out_of_reach):
+        async with running_agent(
+            folder,
+            member.access,
+            key=member.key,
+            NODE_ID=node_id,
+            SERVER_URL=hub.url,
+            OLLAMA_BASE_URL=ollama,
+            OLLAMA_NUM_PARALLEL="2",
+            NODE_TUNNEL="true",
+        ) as agent:
+            tunnels = hub_of(hub).tunnels
+            await hub.until(lambda: tunnels.count(node_id) == (4, 4))
+            yield agent
+
+
+def hub_of(proxy: RunningProxy) -> Hub:
+    assert proxy.parts.hub is not None
+    return proxy.parts.hub
 
 
 @pytest.fixture
 async def agent(
     hub: RunningProxy, simulator: tuple[str, Simulator], tmp_path: Path
 ) -> AsyncIterator[RunningAgent]:
-    member = await joined(hub, tmp_path / "node")
-    with mock.patch("ollama_proxy.node.agent.bind", bind_out_of_reach):
-        async with running_agent(
-            tmp_path / "node",
-            member.access,
-            key=member.key,
-            SERVER_URL=hub.url,
-            OLLAMA_BASE_URL=simulator[0],
-            OLLAMA_NUM_PARALLEL="2",
-            NODE_TUNNEL="true",
-        ) as agent:
-            await until_served(hub)
-            yield agent
+    folder = tmp_path / "node"
+    async with tunnelled_agent(hub, simulator[0], folder, "gpu-1") as agent:
+        await until_served(hub)
+        yield agent
 
 
 async def until_served(hub: RunningProxy) -> None:
@@ -101,6 +120,12 @@ def chat(most: int) -> dict[str, object]:
         "messages": [{"role": "user", "content": "hi"}],
         "options": {"num_predict": most},
     }
+
+
+async def ask(hub: RunningProxy) -> int:
+    async with hub.session.post(f"{hub.url}/api/chat", json=chat(20)) as answer:
+        await answer.read()
+        return answer.status
 
 
 async def test_a_chat_is_answered_through_a_tunnel(
@@ -137,13 +162,10 @@ async def test_a_client_that_leaves_ends_the_generation(
 async def test_a_node_that_is_removed_loses_its_tunnels(
     hub: RunningProxy, agent: RunningAgent
 ) -> None:
-    assert hub.parts.hub is not None
-    tunnels = hub.parts.hub.tunnels
-    await hub.until(lambda: tunnels.count("gpu-1") == (4, 4))
-    keyring = hub.parts.hub.keys
+    tunnels, keyring = hub_of(hub).tunnels, hub_of(hub).keys
     key = keyring.of_node("gpu-1")
     assert key is not None
-    keyring.remove(key, hub.parts.hub.audit.line(OWNER, "node.removed", "gpu-1"))
+    keyring.remove(key, hub_of(hub).audit.line(OWNER, "node.removed", "gpu-1"))
 
     await hub.until(lambda: tunnels.count("gpu-1") == (0, 0))
 
@@ -152,20 +174,32 @@ async def test_a_hub_that_ends_does_not_wait_for_idle_tunnels(
     simulator: tuple[str, Simulator], tmp_path: Path
 ) -> None:
     async with running_hub(tmp_path, 20.0) as hub:
-        member = await joined(hub, tmp_path / "node")
-        async with running_agent(
-            tmp_path / "node",
-            member.access,
-            key=member.key,
-            SERVER_URL=hub.url,
-            OLLAMA_BASE_URL=simulator[0],
-            NODE_TUNNEL="true",
-        ):
-            await until_served(hub)
+        folder = tmp_path / "node"
+        async with tunnelled_agent(hub, simulator[0], folder, "gpu-1"):
             loop = asyncio.get_running_loop()
             begun = loop.time()
             await hub.runner.cleanup()
             assert loop.time() - begun < 10
+
+
+async def test_a_node_without_idle_tunnels_leaves_its_requests_to_the_next(
+    hub: RunningProxy,
+    agent: RunningAgent,
+    simulator: tuple[str, Simulator],
+    tmp_path: Path,
+) -> None:
+    tunnels, folder = hub_of(hub).tunnels, tmp_path / "other"
+    tunnels.wait_s = 0.05
+    async with tunnelled_agent(hub, simulator[0], folder, "gpu-2"):
+        registry = hub_of(hub).registry
+        await hub.until(lambda: registry.shown("gpu-2") is not None)
+        stuck = [tunnels.take_idle("gpu-2") for _ in range(4)]
+        statuses = await asyncio.gather(*(ask(hub) for _ in range(8)))
+
+        assert statuses == [200] * 8
+        assert (registry.shown("gpu-2") or {})["failure_count"] > 0
+        assert None not in stuck
+        assert (registry.shown("gpu-1") or {})["failure_count"] == 0
 
 
 async def test_what_is_no_node_gets_no_tunnel_and_its_connection_ends(

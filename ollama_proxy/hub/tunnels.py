@@ -57,7 +57,7 @@ class _Node:
 class Tunnels:
     """Holds the open tunnels by node, at most 66 of one node and 4 096 in all.
 
-    ``opened``: how many have been opened so far.
+    ``opened``: how many have been opened so far. ``wait_s``: how long a request waits.
 
     ``on_change``: called with a node's name when its first tunnel has opened, or its
     last one closed.
@@ -72,7 +72,7 @@ class Tunnels:
         wait_s: float = _WAIT_S,
     ) -> None:
         self._on_change = on_change
-        self._most, self._most_per_node, self._wait_s = most, most_per_node, wait_s
+        self._most, self._most_per_node, self.wait_s = most, most_per_node, wait_s
         self._nodes: dict[str, _Node] = {}
         self._places = 0
         self._is_ending = False
@@ -136,27 +136,34 @@ class Tunnels:
             if not node.open:
                 self._on_change(node_id)
 
+    def take_idle(self, node_id: str) -> TunnelTransport | None:
+        """Return the newest idle tunnel of a node, which is idle no more; or None."""
+        node = self._nodes.get(node_id)
+        while node is not None and node.idle:
+            tunnel, _ = node.idle.popitem()
+            if tunnel.is_idle:
+                return tunnel
+        return None
+
     async def dial(self, node_id: str, connection: Connection) -> None:
         """Attach a connection to an idle tunnel of a node, the newest there is.
 
         Waits up to 5 s for one; raises `TimeoutError` if none comes.
         """
+        if (tunnel := self.take_idle(node_id)) is not None:
+            tunnel.attach(connection)
+            return
         node = self._nodes.setdefault(node_id, _Node())
-        while node.idle:
-            tunnel, _ = node.idle.popitem()
-            if tunnel.is_idle:
-                tunnel.attach(connection)
-                return
         attached = asyncio.get_running_loop().create_future()
         waiter = _Waiter(connection, attached)
         node.waiters.append(waiter)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(self.wait_s):
                 await attached
         except TimeoutError:
             connection.close()
             raise TimeoutError(
-                f"the node {node_id!r} had no idle tunnel for {self._wait_s:g} s"
+                f"the node {node_id!r} had no idle tunnel for {self.wait_s:g} s"
             ) from None
         except BaseException:  # a tunnel may have come just before
             connection.close()
