@@ -77,7 +77,7 @@ class PoolServicesBuilder:
         others = OtherInstances(parts.pool, shared.relay, pulls, places)
         models = offer_models_of(spec.name, parts, shared)
         known = house_models_of(parts, models)
-        unknown = self._unknown(parts, catalogue, book, pulls, models, known)
+        unknown = self._unknown(parts, catalogue, book, pulls, models, known, places)
         keeper = self._keeper(parts, catalogue, place, unknown)
         status = self._status(spec, parts)
         return PoolServices(
@@ -161,6 +161,7 @@ class PoolServicesBuilder:
         pulls: Pulls,
         models: OfferModels | None,
         known: HouseModels | None,
+        places: Whereabouts,
     ) -> UnknownModels:
         traits = traits_of(parts.offers)
         return UnknownModels(
@@ -171,7 +172,7 @@ class PoolServicesBuilder:
             clock=self._shared.clock,
             starts_empty=traits.starts_empty,
             also_known=partial(_known_besides, pulls, parts.restored, models),
-            known_to_nodes=None if known is None else known.knows,
+            known_to_nodes=None if known is None else partial(_knows, known, places),
         )
 
     def _keeper(
@@ -273,6 +274,11 @@ def _places(parts: PoolParts) -> Whereabouts:
     for house in parts.pool.houses:
         house.subscribe(partial(_forget_node, places))
     return places
+
+
+def _knows(known: HouseModels, places: Whereabouts, full_name: str) -> bool:
+    """Tell whether some instance has a model, or was just made to have it."""
+    return known.knows(full_name) or places.instance_of(full_name) is not None
 
 
 def _forget_node(places: Whereabouts, change: NodeChange) -> None:

@@ -190,6 +190,7 @@ class HouseLeasing(Leasing):
         model: str | None = None,
         without: Collection[LaunchId] = (),
         plain: bool = False,
+        brings: bool = False,
     ) -> Leases | None:
         """Return the instance that will answer soonest; None if none suits."""
         by_candidate = self._by_candidate
@@ -209,6 +210,8 @@ class HouseLeasing(Leasing):
             return not yields or leases.may_observe()
 
         name = None if model is None else full_model_name(model)
+        if brings and name not in self._by_model:
+            name = None
         best = choose_of_many(
             self._candidates(only, name, own=own),
             name,

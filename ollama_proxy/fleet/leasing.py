@@ -24,11 +24,13 @@ class Asked(TypedDict, total=False):
     """Holds what a request asks of nodes, which differ in what they can do.
 
     ``without``: it was sent to these launches already. ``plain``: a node will do that
-    generates text only.
+    generates text only. ``brings``: it adds its model, so a node without will do if
+    none has it.
     """
 
     without: Collection[LaunchId]
     plain: bool
+    brings: bool
 
 
 class AskedOfModel(Asked, total=False):

@@ -52,17 +52,25 @@ class ChangeNotes:
             self._places.uploaded(path.partition("?")[0], launch_id)
 
     def note(
-        self, route: str, change: Change, status: int, tail: bytes, on: LaunchId
+        self,
+        route: str,
+        change: Change,
+        status: int,
+        tail: bytes,
+        on: LaunchId,
+        *,
+        is_node: bool = False,
     ) -> None:
         """Remember the change that a request made, if its response shows success.
 
-        ``tail``: the last line of the answer. ``on``: the launch that it was sent to.
+        ``tail``: the last line of the answer. ``on``: the launch that it was sent to;
+        what a node has is in its next beat, and until then only this knows it.
         """
         match route:
             case "/api/create" if is_done(status, tail):
                 self._created(change.model_name, on)
             case "/api/copy" if status == _OK:
-                self._copied(change)
+                self._copied(change, on if is_node else None)
             case "/api/delete" if status == _OK:
                 self._places.spread(change.model_name)
                 if self._restored is not None:
@@ -75,7 +83,9 @@ class ChangeNotes:
         if self._restored is not None:
             self._restored.created(model, on)
 
-    def _copied(self, change: Change) -> None:
+    def _copied(self, change: Change, node: LaunchId | None) -> None:
         self._places.copied(change.source, change.destination)
+        if node is not None:
+            self._places.created(change.destination, node)
         if self._restored is not None:
             self._restored.copied(change.source, change.destination)

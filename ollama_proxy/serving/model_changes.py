@@ -138,7 +138,10 @@ class ModelChanges:
         elif name == "/api/pull" and is_done(status, tail):
             self._pulled(to_send, body, lease, change)
         else:
-            self._notes.note(name, change, status, tail, lease.launch_id)
+            is_node = lease.node_id is not None
+            self._notes.note(
+                name, change, status, tail, lease.launch_id, is_node=is_node
+            )
 
     async def _delete(
         self,

@@ -2,7 +2,8 @@
 
 A client's request goes to one instance. What it deletes or copies is deleted or copied
 at once on the others that are ready; what it pulls they pull in the background. One
-that starts later gets it by the models that are restored.
+that starts later gets it by the models that are restored. Nodes pull nothing of that:
+the disks are their owners'.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class OtherInstances:
 
     async def repeat(self, to_send: PreparedRequest, done_by: Lease) -> bool:
         """Send a small request to the others; True if one of them carried it out."""
-        others = self._others(done_by)
+        others = self._others(done_by, model=done_by.model)
         try:
             statuses = await asyncio.gather(
                 *(self._status(to_send, lease) for lease in others)
@@ -102,11 +103,12 @@ class OtherInstances:
             for lease in self._others(done_by)
             if not self._is_pulling(lease, model)
         ]
-        if leases:
+        if leases or done_by.node_id is not None:
             self._places.created(model, done_by.launch_id)
+        if leases:
             pulling = self._pull_on(leases, request, to_send, body, model)
             self._tasks.spawn(pulling, name=f"pull {model} on {len(leases)} more")
-        else:
+        elif done_by.node_id is None:
             self._places.spread(model)
 
     def _is_pulling(self, lease: Lease, model: str) -> bool:
@@ -161,11 +163,14 @@ class OtherInstances:
                 return False
             return pull.succeeded
 
-    def _others(self, done_by: Lease) -> list[Lease]:
-        """Lease every ready instance but one; nothing of it is use."""
+    def _others(self, done_by: Lease, *, model: str | None = None) -> list[Lease]:
+        """Lease every ready instance but one; nothing of it is use.
+
+        Of the nodes those that have a ``model``, if one is given.
+        """
         if self._pool.ready_count < 2:  # noqa: PLR2004 - there is no other
             return []
-        leases = self._pool.observe_all(yields=done_by.yields)
+        leases = self._pool.observe_all(yields=done_by.yields, model=model)
         for lease in leases:
             if lease.launch_id == done_by.launch_id:
                 lease.release()

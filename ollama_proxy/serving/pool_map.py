@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.nodes.hub_routes import hub_route
 from ollama_proxy.core.ollama.model_globs import ModelGroups
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.routes import ColdAnswer, Kind, Route
 from ollama_proxy.serving.pool_services import PoolServices
 
@@ -64,8 +65,15 @@ class PoolMap:
         return next((one.name for one in answered), None)
 
     def instance_of(self, pool: str, model: str) -> LaunchId | None:
-        """Return the ready instance that alone has a model."""
-        return self._pools[pool].places.instance_of(model)
+        """Return the ready instance that alone has a model.
+
+        Not of one that beats list: these say where it is.
+        """
+        services = self._pools[pool]
+        nodes = services.pool.nodes
+        if nodes is not None and nodes.is_known(full_model_name(model)):
+            return None
+        return services.places.instance_of(model)
 
     def instance_with(self, pool: str, digests: Collection[str]) -> LaunchId | None:
         """Return the ready instance that files go to, or that has all of these."""

@@ -33,6 +33,7 @@ from ollama_proxy.store.ports import Place
 
 _OK = 200
 _NOTHING: Asked = {}
+_BRINGING = frozenset({"/api/pull", "/api/create"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,11 @@ class PoolServices:
         """Return which nodes of the pool would do for a request, if it has any."""
         if not self.pool.houses:
             return _NOTHING
-        return {"without": context.tried_on, "plain": is_plain(context)}
+        return {
+            "without": context.tried_on,
+            "plain": is_plain(context),
+            "brings": context.route.name in _BRINGING,
+        }
 
     def admit(self, context: RequestContext, wait: Wait) -> None:
         """Let a request begin to wait, and remember for whose sake it does."""

@@ -226,3 +226,61 @@ async def test_requests_that_need_one_wait_for_the_node_of_their_model(
         status, _, _ = await asked
 
     assert status == 200
+
+
+async def names_on(at: Home, node: NodeFacts) -> list[str]:
+    assert node.upstream is not None
+    async with at.proxy.session.get(f"{node.upstream.url}/api/tags") as reply:
+        return sorted(one["name"] for one in (await reply.json())["models"])
+
+
+async def test_what_is_pulled_is_on_one_node_and_usable_before_the_next_beat(
+    tmp_path: Path,
+) -> None:
+    async with home(tmp_path) as at:
+        nodes = [await at.node("attic"), await at.node("cellar")]
+        pulled = await at.ask("/api/pull", {"model": "new", "stream": False})
+        asked = await at.ask(
+            "/api/generate", {"model": "new", "prompt": "hi", "stream": False}
+        )
+        having = [node for node in nodes if "new:latest" in await names_on(at, node)]
+
+    assert (pulled[0], asked[0]) == (200, 200)
+    assert len(having) == 1
+
+
+async def test_a_model_is_deleted_on_every_node_that_has_it(tmp_path: Path) -> None:
+    async with home(tmp_path) as at:
+        nodes = [await at.node("attic"), await at.node("cellar")]
+        url = f"{at.proxy.url}/api/delete"
+        async with at.proxy.session.delete(url, json={"model": "tiny"}) as reply:
+            status = reply.status
+        left = [await names_on(at, node) for node in nodes]
+
+    assert status == 200
+    assert left == [[], []]
+
+
+async def test_a_copy_is_usable_before_the_next_beat(tmp_path: Path) -> None:
+    async with home(tmp_path) as at:
+        await at.node("attic")
+        body = {"source": "tiny", "destination": "mine"}
+        async with at.proxy.session.post(
+            f"{at.proxy.url}/api/copy", json=body
+        ) as reply:
+            status = reply.status
+        asked = await at.ask("/api/show", {"model": "mine"})
+
+    assert (status, asked[0]) == (200, 200)
+
+
+async def test_a_request_to_change_a_model_that_no_node_has_is_refused(
+    tmp_path: Path,
+) -> None:
+    async with home(tmp_path) as at:
+        await at.node("attic")
+        url = f"{at.proxy.url}/api/delete"
+        async with at.proxy.session.delete(url, json={"model": "other"}) as reply:
+            told = reply.status, await reply.json()
+
+    assert told == (404, {"error": "model 'other' not found"})
