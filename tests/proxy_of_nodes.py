@@ -44,10 +44,13 @@ class Household:
     serves_all: bool = True
     places: Sequence[int] = ()
     has_loaded: bool = True
+    slots: int = 8
 
     def join(self, node: FaultyNode, state: NodeState = NodeState.ONLINE) -> None:
         """Have the house know a node, as idle as its place says."""
-        facts = a_node(node.name, ["tiny"], slots=8, upstream=self._upstream(node))
+        facts = a_node(
+            node.name, ["tiny"], slots=self.slots, upstream=self._upstream(node)
+        )
         foreign = 3 * self.places[self.nodes.index(node)]
         facts = replace(facts, serves_all=self.serves_all, foreign=foreign)
         takes_work = state is NodeState.ONLINE
@@ -93,6 +96,7 @@ async def household(
     serves_all: bool = True,
     places: Sequence[int] = range(8),
     has_loaded: bool = True,
+    slots: int = 8,
     timeout_s: int = 60,
     server: Backend | None = None,
     **more: Any,
@@ -122,7 +126,7 @@ async def household(
         (house,) = proxy.parts.pool.houses
         house.reports = reports = Reports()
         found = Household(
-            proxy, nodes, house, reports, serves_all, list(places), has_loaded
+            proxy, nodes, house, reports, serves_all, list(places), has_loaded, slots
         )
         for node in nodes:
             found.join(node)

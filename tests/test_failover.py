@@ -309,6 +309,39 @@ async def test_streams_of_other_nodes_go_on_if_one_dies(
         assert house.in_flight == {}
 
 
+async def test_a_request_waits_for_a_slot_of_the_next_node(
+    tmp_path: Path, behind: bool
+) -> None:
+    faults = (Fault.SAYS_502, GOOD, REFUSES)
+    async with household(tmp_path, *faults, slots=1, places=(0, 0, 0)) as house:
+        told = await asyncio.gather(*(ask(house, behind=behind) for _ in range(12)))
+
+        assert [status for status, _, _ in told] == [200] * 12
+        assert house.nodes[1].asked == 12
+        assert house.failures()
+        assert house.in_flight == {}
+        assert house.proxy.parts.pool.waiting == 0
+
+
+async def test_a_client_that_leaves_while_it_waits_for_the_next_node_is_forgotten(
+    tmp_path: Path, behind: bool
+) -> None:
+    async with household(tmp_path, Fault.SAYS_502, HANGS, slots=1) as house:
+        house.leave(house.nodes[0])
+        pool = house.proxy.parts.pool
+        first = start_task(ask(house, behind=behind), name="ask")
+        await house.proxy.until(lambda: house.asked == ["b"])
+        house.join(house.nodes[0])
+        second = start_task(ask(house, behind=behind), name="ask")
+        await house.proxy.until(lambda: pool.waiting == 1)
+        second.cancel()
+        await house.proxy.until(lambda: pool.waiting == 0)
+        first.cancel()
+        await house.proxy.until(lambda: house.in_flight == {})
+
+        assert house.asked == ["a", "b"]
+
+
 async def test_a_client_that_leaves_is_no_failure_of_the_node(
     tmp_path: Path, behind: bool
 ) -> None:

@@ -111,15 +111,15 @@ class Attempts:
     """Follows one request from node to node.
 
     - ``tried``: the nodes that it was sent to, on another way in too.
-    - ``lease_next``: leases a node that was not tried, or an instance; None: there is
-      none.
+    - ``lease_next``: leases a node that was not tried, or an instance, once it has a
+      free slot; None: there is none.
     - ``may_repeat``, ``can_repeat``: as `follow` has them.
     """
 
     def __init__(
         self,
         tried: TriedOn,
-        lease_next: Callable[[TriedOn], Lease | None],
+        lease_next: Callable[[TriedOn], Awaitable[Lease | None]],
         *,
         may_repeat: bool,
         can_repeat: Callable[[], bool],
@@ -159,7 +159,7 @@ class Attempts:
                         return told
                     attempt = Attempt(_name(current), told.said, told.status)
                     self._held = told
-            current = self._next(current, attempt)
+            current = await self._next(current, attempt)
             # What was aborted is closed in the next turn of the event loop: no node
             # gets the request while the one before has a connection for it.
             await asyncio.sleep(0)
@@ -176,7 +176,7 @@ class Attempts:
         for index in proven_faults(self.made, status):
             self._leases[index].failed(f"{self.made[index].said}; another node did it")
 
-    def _next(self, lease: Lease, attempt: Attempt) -> Lease | None:
+    async def _next(self, lease: Lease, attempt: Attempt) -> Lease | None:
         """Note an attempt that failed, and lease the next node if one may be asked."""
         self.made.append(attempt)
         self._leases.append(lease)
@@ -192,7 +192,9 @@ class Attempts:
             may_repeat=self._may_repeat,
             can_repeat=self._can_repeat(),
         )
-        following = self._lease_next(self.tried) if then is Then.NEXT else None
+        following = None
+        if then is Then.NEXT:
+            following = await self._lease_next(self.tried)
         structlog.get_logger().warning(
             log.NODE_FAILED,
             request_id=self._request_id,

@@ -81,9 +81,9 @@ async def _over_nodes(
 ) -> ResponseT:
     """Have a request asked of nodes in turn, beginning with that of a lease."""
 
-    def lease_next(tried: TriedOn) -> Lease | None:
+    async def lease_next(tried: TriedOn) -> Lease | None:
         context.tried_on = tried
-        return context.served.lease(context, plan)
+        return await context.served.lease_next(context, plan)
 
     attempts = Attempts(
         context.tried_on,

@@ -1,20 +1,24 @@
 """Hold what belongs to one pool, and is asked about its requests and its models."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.nodes.plain_request import is_plain
 from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.routes import ColdAnswer
 from ollama_proxy.core.plans import Observe, Relay, Wait
+from ollama_proxy.core.waiting_order import turn_of
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.leasing import Asked
 from ollama_proxy.fleet.offer_models import OfferModels
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
+from ollama_proxy.fleet.waiters import Ticket
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
@@ -25,7 +29,7 @@ from ollama_proxy.serving.model_changes import ModelChanges
 from ollama_proxy.serving.other_instances import OtherInstances
 from ollama_proxy.serving.own_replies import OwnReplies
 from ollama_proxy.serving.pool_status import PoolStatus
-from ollama_proxy.serving.request_context import RequestContext
+from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.serving.unknown_models import UnknownModels
 from ollama_proxy.serving.whereabouts import Whereabouts
@@ -91,6 +95,37 @@ class PoolServices:
             yields=yields,
             **asked,
         )
+
+    async def lease_next(
+        self, context: RequestContext, plan: Relay | Observe | Wait
+    ) -> Lease | None:
+        """Lease a node that a request was not sent to yet, or a ready instance.
+
+        One whose slots are all taken is waited for, as long as the client does. Returns
+        None if nothing that is ready suits the request: nothing is woken.
+        """
+        lease = self.lease(context, plan)
+        if lease is not None or isinstance(plan, Observe):
+            return lease
+        loop = asyncio.get_running_loop()
+        begun_at, context.stage = loop.time(), Stage.WAITING
+        try:
+            return await self.pool.lease(
+                context.model,
+                wait_s=0.0,
+                joins=True,
+                only=context.only,
+                takes_slot=context.takes_slot,
+                ticket=Ticket(turn_of(context.caller)),
+                arrival=context.arrival,
+                yields=not context.may_wake,
+                **self.asked_of_nodes(context),
+            )
+        except HoldLimitError:
+            return None
+        finally:
+            context.stage = Stage.SERVED
+            context.wait_s += loop.time() - begun_at
 
     def asked_of_nodes(self, context: RequestContext) -> Asked:
         """Return which nodes of the pool would do for a request, if it has any."""

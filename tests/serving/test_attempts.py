@@ -78,7 +78,7 @@ class Case:
         )
         self._outcomes = list(outcomes)
 
-    def _lease_next(self, tried: tuple[str, ...]) -> Lease | None:
+    async def _lease_next(self, tried: tuple[str, ...]) -> Lease | None:
         free = (one for one in self.leases if one.launch_id not in tried)
         return cast("Lease | None", next(free, None))
 

@@ -61,9 +61,9 @@ class JobRelay:
         context = self._context
         context.stage = Stage.SERVED
 
-        def lease_next(tried: TriedOn) -> Lease | None:
+        async def lease_next(tried: TriedOn) -> Lease | None:
             context.tried_on = tried
-            return context.served.lease(context, plan)
+            return await context.served.lease_next(context, plan)
 
         attempts = Attempts(
             context.tried_on,
