@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ollama_proxy.core.nodes.node_words import condition, model_is_away, none_serves
+from ollama_proxy.core.nodes.node_words import (
+    condition,
+    model_is_away,
+    none_serves,
+    takes_plain_alone,
+)
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.node_instance import NodeInstance
 from ollama_proxy.fleet.pool import Pool
@@ -19,14 +24,18 @@ def no_node_words(pool: Pool) -> str:
     return none_serves([_condition(node) for node in nodes_of(pool)])
 
 
-def model_away_words(pool: Pool, model: str) -> str | None:
-    """Return why no node serves a model that some have; None if that is not so."""
+def model_away_words(pool: Pool, model: str, *, is_plain: bool) -> str | None:
+    """Return why no node serves a model that some have; None if that is not so.
+
+    ``is_plain``: the request is one that every node takes.
+    """
     leasing, name = pool.nodes, full_model_name(model)
     if leasing is None or not leasing.is_known(name):
         return None
-    if leasing.has_ready_node(name):
-        return None
     holders = [node for node in nodes_of(pool) if name in node.facts.models]
+    if leasing.has_ready_node(name):
+        is_taken = is_plain or any(node.serves_all for node in holders)
+        return None if is_taken else takes_plain_alone(model)
     return model_is_away(
         model, [(node.facts.node_id, _condition(node)) for node in holders]
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.nodes.plain_request import is_plain
 from ollama_proxy.core.ollama.error_bodies import (
     SPOKE,
     ProvisioningStatus,
@@ -76,7 +77,9 @@ class OwnReplies:
         context.outcome = "provisioning"
         status, problem = self._status, plan.problem
         if problem is None and context.model and status.foremost() is None:
-            problem = model_away_words(status.pool, context.model)
+            problem = model_away_words(
+                status.pool, context.model, is_plain=is_plain(context)
+            )
         if context.may_wake:
             return status.waiting(problem, turn_of(context.caller))
         told = told_asleep(status, context.caller, problem)

@@ -284,3 +284,19 @@ async def test_a_request_to_change_a_model_that_no_node_has_is_refused(
             told = reply.status, await reply.json()
 
     assert told == (404, {"error": "model 'other' not found"})
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/v1/chat/completions"])
+async def test_what_former_agents_do_not_take_is_refused_with_what_to_do(
+    tmp_path: Path, path: str
+) -> None:
+    said = [{"role": "user", "content": "hi"}]
+    async with home(tmp_path) as at:
+        await at.node("attic", serves_all=False)
+        body = {"model": "tiny", "prompt": "hi", "system": "be brief", "messages": said}
+        status, told, _ = await at.ask(path, body)
+
+    words = told["error"] if path.startswith("/api/") else told["error"]["message"]
+    assert status == 503
+    assert "have not joined the hub" in words
+    assert "node-token" in words

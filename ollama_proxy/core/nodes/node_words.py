@@ -44,3 +44,12 @@ def model_is_away(model: str, holders: Iterable[tuple[str, str]]) -> str:
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     told = ", ".join(named[:_NAMED])
     return f"no node that has the model {model!r} takes requests: {told}{more}"
+
+
+def takes_plain_alone(model: str) -> str:
+    """Return why nodes that have a model take no request of another kind for it."""
+    return (
+        f"the nodes with the model {model!r} have not joined the hub, so they take"
+        " /api/generate with model, prompt, options and stream alone; to have them take"
+        " all requests let them join, with a line of `ollama-proxy node-token`"
+    )

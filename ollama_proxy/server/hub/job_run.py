@@ -16,6 +16,7 @@ from ollama_proxy.core.nodes.job_errors import (
     no_nodes,
     refusal,
 )
+from ollama_proxy.core.nodes.plain_request import is_plain
 from ollama_proxy.core.ollama.activity import error_text
 from ollama_proxy.core.plans import (
     Admit,
@@ -175,16 +176,16 @@ class JobRun:
     def _shaped(self, reply: Reply) -> Reply:
         """Return an error as the former hub had it.
 
-        The reason is added where a launch could have helped: nodes may not be all that
-        is missing.
+        The reason is added where the former hub had none: a launch could have helped,
+        or the job is of a kind that former agents do not take.
         """
         if self._relay.failures:
             self._context.outcome = "broken"
             return all_failed(self._relay.failures, str(uuid.uuid4()))
         if reply.status != _UNAVAILABLE:
             return in_old_shape(reply)
-        reason = error_text(reply.body) if self._is_launched_by_us else ""
-        told = no_nodes(reason)
+        has_reason = self._is_launched_by_us or not is_plain(self._context)
+        told = no_nodes(error_text(reply.body) if has_reason else "")
         hints = [field for field in reply.headers if field[0] == "Retry-After"]
         return told.with_headers(*hints)
 

@@ -6,6 +6,7 @@ from ollama_proxy.core.nodes.node_words import (
     condition,
     model_is_away,
     none_serves,
+    takes_plain_alone,
 )
 
 
@@ -36,3 +37,10 @@ def test_three_nodes_are_named_that_have_a_model() -> None:
         " n2 is offline and 2 more"
     )
     assert model_is_away("m", holders[:1]).endswith("n0 is offline")
+
+
+def test_what_nodes_without_a_key_take_is_told_with_how_they_get_one() -> None:
+    told = takes_plain_alone("m")
+
+    assert "'m' have not joined the hub" in told
+    assert "`ollama-proxy node-token`" in told

@@ -143,6 +143,7 @@ async def test_a_former_agent_gets_no_job_that_it_can_not_do(tmp_path: Path) -> 
         assert house.received == []
     assert answer.status_code == 503
     assert answer.json()["detail"] == "No healthy nodes available for requested model"
+    assert answer.json()["error"]
 
 
 async def test_a_node_that_dies_within_the_answer_ends_it_in_words(
