@@ -6,7 +6,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-_COLOURS = {"ready": "green", "starting": "yellow", "draining": "yellow"}
+_COLOURS = {
+    "ready": "green",
+    "online": "green",
+    "starting": "yellow",
+    "draining": "yellow",
+    "degraded": "yellow",
+}
+_SHOWN = 30
+_UP = frozenset({"ready", "draining", "online", "degraded"})
 _PARTS = ("offers", "instances")
 _OFFER_WORDS = {"passed_over": "passed over", "off": "off"}
 
@@ -21,9 +29,11 @@ def tells_more(pools: Sequence[dict[str, Any]]) -> bool:
 def add_pool(table: Table, pool: dict[str, Any]) -> None:
     """Add the rows of a pool: a summary, its instances, offers that are not tried."""
     table.add_row("pool", Text(_pool(pool), style="bold"))
-    for one in pool["instances"]:
+    for one in pool["instances"][:_SHOWN]:
         colour = _COLOURS.get(one["state"], "")
         table.add_row("", Text(_instance(one), style=colour))
+    if (more := len(pool["instances"]) - _SHOWN) > 0:
+        table.add_row("", f"and {more} more; `ollama-proxy nodes list` has each node")
     for one in pool.get("offers") or ():
         if one["state"] != "open":
             table.add_row("", Text(_offer(one), style="red"))
@@ -52,8 +62,14 @@ def _instance(one: dict[str, Any]) -> str:
     words = [f"{one['slot']} {one['state']}"]
     if one["stage"]:
         words.append(one["stage"])
-    if one["state"] in {"ready", "draining"}:
+    if one.get("draining"):
+        words.append("draining")
+    if one["state"] in _UP:
         words.append(f"{one['in_flight']}{limit} in flight")
+    if one.get("foreign"):
+        words.append(f"{one['foreign']} of others")
+    if one.get("node_id"):
+        words.append(f"{one['models']} models, {one['cpu']:.0%} of its processors busy")
     if one["idle_for_s"] is not None:
         words.append(f"idle for {one['idle_for_s']:.0f} s")
     if one["url"]:

@@ -100,6 +100,8 @@ def _watch_pool(metrics: Metrics, name: str, parts: PoolParts) -> None:
             "instances_wanted": lambda: pool.plan()[0].wanted,
         },
     )
+    for house in pool.houses:
+        metrics.pools.watch_house(name, house)
     for offer in parts.offers:
         metrics.pools.watch_offer(name, offer.name, partial(_is_in, pool, offer.name))
     for controller in pool.controllers:

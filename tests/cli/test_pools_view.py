@@ -91,3 +91,34 @@ def test_a_single_pool_is_shown_once_it_has_several_offers_or_instances() -> Non
     assert tells_more([{**POOL, "offers": [*POOL["offers"], off]}])
     assert tells_more([{**POOL, "instances": [INSTANCE, INSTANCE]}])
     assert tells_more([POOL, POOL])
+
+
+NODE: dict[str, Any] = {
+    **INSTANCE,
+    "slot": "house/attic",
+    "state": "online",
+    "node_id": "attic",
+    "draining": False,
+    "models": 3,
+    "foreign": 1,
+    "cpu": 0.25,
+}
+
+
+def test_a_node_tells_its_load() -> None:
+    away = {**NODE, "state": "offline", "draining": True, "foreign": 0}
+
+    rows = shown({**POOL, "instances": [NODE, away]})[1:]
+
+    assert rows[0] == (
+        "house/attic online, 2 of 4 in flight, 1 of others, 3 models, 25% of its"
+        " processors busy, http://127.0.0.1:1"
+    )
+    assert rows[1].startswith("house/attic offline, draining, 3 models")
+
+
+def test_of_many_nodes_the_first_are_shown_and_the_others_counted() -> None:
+    rows = shown({**POOL, "instances": [NODE] * 33})
+
+    assert len(rows) == 32
+    assert rows[-1].startswith("and 3 more;")
