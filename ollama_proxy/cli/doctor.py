@@ -14,6 +14,7 @@ from ollama_proxy.cli.opened_offers import opened_backends
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition.access import exposure, needs_key
 from ollama_proxy.composition.backend import place_name
+from ollama_proxy.composition.legacy import legacy_warning
 from ollama_proxy.config.pools import OfferSpec, models_of
 from ollama_proxy.config.settings import Settings
 from ollama_proxy.core.ollama.catalog import sizes_of
@@ -59,6 +60,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings += [Finding("state", ok=False, detail=what) for what in store.damage]
     with closing(store):
         findings += _access(settings, store)
+        findings += _nodes(settings, store)
         clock = open_clock(store)
         async with opened_backends(settings, store, clock) as backends:
             for plan, offer in zip(
@@ -133,6 +135,20 @@ def _access(settings: Settings, store: Store) -> list[Finding]:
     if told is None:
         return [Finding("access", ok=True, detail="requests need a key")]
     return [Finding("access", ok=True, detail=told, warns=True)]
+
+
+def _nodes(settings: Settings, store: Store) -> list[Finding]:
+    """Tell whether machines register without a key."""
+    if not settings.hub:
+        return []
+    try:
+        is_local = are_for_this_machine(settings.listen, settings.hub_address)
+    except StartupError:  # it is reported as the address
+        return []
+    told = legacy_warning(settings, store, is_local=is_local)
+    if not told:
+        return [Finding("nodes", ok=True, detail="machines register by a key")]
+    return [Finding("nodes", ok=True, detail=told, warns=True)]
 
 
 def _certificate(settings: Settings) -> list[Finding]:

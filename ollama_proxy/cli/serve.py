@@ -97,6 +97,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                     replace(
                         serving,
                         tls=_on_tls(settings, certificate),
+                        warnings=(*serving.warnings, *_open_to_nodes(app[PARTS].hub)),
                         open_to=_open_to(exposure := app[PARTS].access.exposure),
                         needs_key=None if exposure.is_off else exposure.needs_key(),
                         state_dir=_given_folder(settings),
@@ -144,6 +145,14 @@ def _open_to(exposure: Exposure) -> str:
         return ""
     structlog.get_logger().warning(log.ACCESS_OPEN, reason=warning)
     return warning
+
+
+def _open_to_nodes(hub: Hub | None) -> tuple[str, ...]:
+    """Log and return what machines without a key may do; nothing if none register."""
+    if hub is None or not (warning := hub.access.warning):
+        return ()
+    structlog.get_logger().warning(log.NODES_WITHOUT_KEY, reason=warning)
+    return (warning,)
 
 
 def _given_folder(settings: Settings) -> str:

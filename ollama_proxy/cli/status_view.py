@@ -65,6 +65,8 @@ def _add_summary(table: Table, status: dict[str, Any]) -> None:
         table.add_row("chosen", Text(f"because {reason}"))
     if (access := status.get("access")) and access["warning"]:
         table.add_row("access", Text(f"no key is needed at {access['listen']}"))
+    if (hub := status.get("hub")) and hub["warning"]:
+        table.add_row("nodes", Text("they register without a key", style="yellow"))
     if status["stage"]:
         words = f"{status['stage']} {status['detail'] or ''}".strip()
         table.add_row("stage", Text(f"{words} ({_times(status)})"))

@@ -9,9 +9,8 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.listen_address import is_every_address
 from ollama_proxy.base.tasks import TaskOwner
 from ollama_proxy.composition.fleet import Fleet
-from ollama_proxy.config.access_settings import AuthMode
+from ollama_proxy.composition.legacy import legacy_rule, want_keys
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.core.nodes.legacy_rule import LegacyRule
 from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.core.nodes.node_state import StateLimits
 from ollama_proxy.gateway.audit import Audit
@@ -119,12 +118,16 @@ class HubBuilder:
         self._relink.registry = registry
         nodes.on_ended(partial(_end_node, self.tunnels, registry))
         tokens = JoinTokens(store, clock, audit)
-        legacy = LegacyRule(settings.hub_legacy, is_loopback_bind=is_local)
+        legacy = legacy_rule(settings, is_local=is_local)
         return Hub(
             registry=registry,
             authority=authority,
             tokens=tokens,
-            access=NodeAccess(nodes, legacy, partial(_want_keys, settings, keyring)),
+            access=NodeAccess(
+                nodes,
+                legacy,
+                lambda: want_keys(settings, was_made=keyring.are_keys_needed),
+            ),
             keys=nodes,
             joining=Joining(authority, tokens, nodes, clock),
             tunnels=self.tunnels,
@@ -167,15 +170,6 @@ def _limits(settings: Settings) -> RegistryLimits:
             max_failures=settings.node_max_failures,
         ),
         beat_s=settings.heartbeat_interval,
-    )
-
-
-def _want_keys(settings: Settings, keyring: Keyring) -> bool:
-    """Tell whether there ever was a key for clients, or the settings demand keys."""
-    return (
-        keyring.are_keys_needed
-        or settings.keys_file is not None
-        or settings.auth is AuthMode.KEYS
     )
 
 

@@ -38,6 +38,7 @@ def own_routes(
         certificate=certificate,
         keys_file=gateway.file,
         access=exposure,
+        hub=parts.hub.access if parts.hub is not None else None,
     )
     own = AdminHandlers(
         pools=pools,

@@ -1,10 +1,10 @@
 """Decide whose beats are taken: of nodes with a key, and of former agents."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from ollama_proxy.core.nodes.beat import BeatError
-from ollama_proxy.core.nodes.legacy_rule import WARNING, LegacyRule
+from ollama_proxy.core.nodes.legacy_rule import LegacyRule
 from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.hub.node_keyring import NodeKeyring
 from ollama_proxy.hub.ports import Sender
@@ -35,7 +35,12 @@ class NodeAccess:
     @property
     def warning(self) -> str:
         """Return what people must know while beats without a key are taken; else ""."""
-        return WARNING if self._legacy.is_open(was_key_made=self._was_made) else ""
+        return self._legacy.warning(was_key_made=self._was_made)
+
+    def body(self) -> dict[str, Any]:
+        """Return what ``/status`` says about it."""
+        warning = self.warning
+        return {"takes_nodes_without_key": bool(warning), "warning": warning or None}
 
     def admit(self, peer: str, headers: Mapping[str, str]) -> Sender:
         """Return the sender of a beat. Raises `BeatError` if it is not taken."""

@@ -51,6 +51,7 @@ class Status:
     certificate: Described | None = None
     keys_file: Described | None = None
     access: Described | None = None
+    hub: Described | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the body of ``/status``."""
@@ -80,6 +81,7 @@ class Status:
             "others": self.neighbours.others() if self.neighbours else [],
             "tls": self.certificate.body() if self.certificate else None,
             "access": self.access.body() if self.access else None,
+            "hub": self.hub.body() if self.hub else None,
             "keys_file": self.keys_file.body() if self.keys_file else None,
             "pools": [services.status.body() for services in self.pools],
         }

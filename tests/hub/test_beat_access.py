@@ -64,7 +64,7 @@ def test_what_is_no_key_is_refused_even_where_none_is_needed(
 
 def test_a_former_agent_is_taken_until_the_first_key(rig: JoinRig) -> None:
     former = access(rig)
-    assert "read the prompts" in former.warning
+    assert "read prompts" in former.warning
     assert former.admit(PEER, {"Host": "hub"}).node_id is None
     assert status(former, {}, "8.8.8.8") == 403
     assert status(former, {"Via": "x"}) == 403

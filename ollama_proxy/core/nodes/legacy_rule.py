@@ -27,12 +27,10 @@ PRIVATE: Final = tuple(
 )
 """Networks whose hosts no stranger on the Internet is; link-local ones are not here."""
 
-WARNING: Final = (
-    "anybody on this network can register a machine and read the prompts that it gets:"
-    f" {SETTING} takes nodes without a key"
+_END_IT = (
+    f"as {SETTING} lets machines register without a key; to end that, join them with"
+    f" `ollama-proxy node-token`, or set {SETTING}=off"
 )
-"""What start, ``check`` and ``/status`` say while beats without a key are taken."""
-
 _JOIN = "run the line that `ollama-proxy node-token` prints on that machine"
 
 
@@ -68,6 +66,15 @@ class LegacyRule:
         return self.mode is LegacyMode.ON or (
             self.mode is LegacyMode.AUTO and not was_key_made
         )
+
+    def warning(self, *, was_key_made: bool) -> str:
+        """Return what people must know while any is taken; "" if none is."""
+        if not self.is_open(was_key_made=was_key_made):
+            return ""
+        who, where = "anybody on this network", ""
+        if self.is_loopback_bind:
+            who, where = "every program on this machine", " here"
+        return f"{who} can register a machine{where} and read prompts, {_END_IT}"
 
     def refusal(
         self, peer: str, header_names: Iterable[str], *, was_key_made: bool

@@ -58,6 +58,8 @@ def _problems(body: dict[str, Any]) -> list[Notice]:
     ]
     if warning := (body["access"] or {}).get("warning"):
         found.append(Notice("Access", warning))
+    if warning := (body.get("hub") or {}).get("warning"):
+        found.append(Notice("Nodes", warning))
     count, limit = body["launches_unserved"], body["launch_limit"]
     if count and limit:
         words = (

@@ -113,3 +113,13 @@ def test_each_refusal_says_what_to_do() -> None:
     told.append(refusal(rule, "10.0.0.9", "Via"))
     told.append(refusal(rule, "10.0.0.9", made=True))
     assert all("ollama-proxy node-token" in sentence for sentence in told)
+
+
+def test_while_any_is_taken_people_are_warned_of_what_it_means() -> None:
+    told = AUTO.warning(was_key_made=False)
+    assert told.startswith("anybody on this network can register a machine and read")
+    assert "node-token" in told
+    assert AUTO.warning(was_key_made=True) == ""
+    assert LegacyRule(LegacyMode.OFF).warning(was_key_made=False) == ""
+    local = LegacyRule(LegacyMode.ON, is_loopback_bind=True)
+    assert "every program on this machine" in local.warning(was_key_made=True)
