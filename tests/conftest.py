@@ -42,23 +42,35 @@ settings.register_profile(
 settings.load_profile("busy")
 
 _REPLAYS = {
+    "test_boot_durations",
     "test_clock_histories",
+    "test_crashes",
     "test_faults",
+    "test_gateways",
     "test_hostile_memory",
     "test_hostile_times",
+    "test_joiner",
+    "test_key_limit_processes",
     "test_killed_commands",
     "test_killed_replacements",
     "test_killed_starts",
     "test_killed_sweeps",
+    "test_launch_limit",
     "test_limit_histories",
     "test_lying_lists",
+    "test_may_not_wake",
     "test_moved",
     "test_named_settings",
     "test_overflow",
+    "test_owner_sweep",
+    "test_phases",
+    "test_pool_plan",
     "test_queue_histories",
     "test_scale",
+    "test_slots",
     "test_turn_histories",
 }
+_READERS = {"test_docs", "test_layout", "test_plain_english"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,10 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Coverage would double their time and add nothing: each of these lines is covered by
     a test of its own, or reported as uncovered. Single tests have the mark themselves.
-    Those that measure processor time would measure its tracer too.
+    Those that read our files run nothing of them, and those that measure processor time
+    would measure its tracer too.
     """
     for item in items:
-        is_replay = item.path.stem in _REPLAYS or item.path.parent.name == "simulation"
+        is_replay = item.path.parent.name == "simulation"
+        is_replay |= item.path.stem in _REPLAYS | _READERS
         is_timed = "no_collector" in getattr(item, "fixturenames", ())
         if is_replay or is_timed:
             item.add_marker("no_cover")
