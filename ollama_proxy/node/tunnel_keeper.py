@@ -23,7 +23,7 @@ _MOST = 66
 _CONNECT_S = 15.0
 _CLOSE_S = 1.0
 _FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 15.0
 _PROVEN_S = 30.0
 
 _WORDS = {
@@ -39,7 +39,7 @@ class TunnelKeeper:
 
     ``session`` sends the node's key. ``enter`` makes a protocol of the agent's server.
     At most 66 are open. A hub that is away, or closes what is idle, is tried again
-    after 1 s, then 2 s, up to 30 s, each varied by a fifth.
+    after 1 s, then 2 s, up to 15 s, each varied by a fifth.
     """
 
     def __init__(
