@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import aiohttp
@@ -23,6 +23,7 @@ from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.gpu_use import GpuLook
 from ollama_proxy.fleet.house import House
+from ollama_proxy.fleet.node_use import NodeUses
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.pool_slot import PoolSlot
@@ -75,10 +76,14 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class PoolBuilder:
-    """Builds one pool after the other; nothing runs yet. ``backends``: by offer."""
+    """Builds one pool after the other; nothing runs yet.
+
+    ``backends``: by offer. ``uses``: what the nodes of several pools work at.
+    """
 
     shared: Shared
     backends: Mapping[str, Backend]
+    uses: NodeUses = field(default_factory=NodeUses)
 
     def build(self, spec: PoolSpec) -> PoolParts:
         """Build the pool that the settings specify."""
@@ -114,7 +119,7 @@ class PoolBuilder:
 
     def _house(self, offer: Offer) -> House:
         labels = offer.backend.traits.node_labels or Labels()
-        return House(offer, labels=labels, clock=self.shared.clock)
+        return House(offer, labels=labels, clock=self.shared.clock, uses=self.uses)
 
     def _restored(
         self, spec: PoolSpec, offers: Sequence[Offer]

@@ -9,6 +9,7 @@ from ollama_proxy.core.lifecycle.record import LaunchId, Record
 from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.fleet.node_facts import NodeFacts, NodeReports
 from ollama_proxy.fleet.node_instance import NodeInstance
+from ollama_proxy.fleet.node_use import NodeUses
 from ollama_proxy.fleet.offer import Offer
 
 
@@ -31,13 +32,22 @@ Watcher = Callable[[NodeChange], None]
 class House:
     """Holds the nodes of one offer in one pool, as the hub knows them.
 
-    ``labels``: which nodes belong to it. ``reports``: takes in how requests ended.
+    ``labels``: which nodes belong to it. ``uses``: shared by the houses
+    of all pools. ``reports``: takes in how requests ended.
     """
 
-    def __init__(self, offer: Offer, *, labels: Labels, clock: Clock) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        *,
+        labels: Labels,
+        clock: Clock,
+        uses: NodeUses | None = None,
+    ) -> None:
         self.offer = offer
         self.labels = labels
         self.reports: NodeReports | None = None
+        self.uses = uses or NodeUses()
         self._clock = clock
         self._nodes: dict[str, NodeInstance] = {}
         self._numbers = count(1)

@@ -26,6 +26,7 @@ from ollama_proxy.fleet.leasing import Asked, AskedOfModel, Leasing, is_ready
 from ollama_proxy.fleet.node_facts import NodeFacts
 from ollama_proxy.fleet.node_instance import NodeInstance
 from ollama_proxy.fleet.node_load import NodeLoad, PacedLoad
+from ollama_proxy.fleet.node_use import NodeLeases, NodeUses
 from ollama_proxy.upstream.endpoint import Upstream
 
 Lacks = Callable[[LeasedInstance, str], bool]
@@ -60,7 +61,7 @@ class HouseLeasing(Leasing):
     """Holds the leases on every instance of a pool that has nodes.
 
     ``lacks``: see `Lacks`; None as long as nothing is known. ``houses``: the offers of
-    the nodes.
+    the nodes. ``uses``: what other pools have these work at.
     """
 
     has_nodes = True
@@ -76,12 +77,14 @@ class HouseLeasing(Leasing):
         served: Callable[[], None],
         rng: random.Random,
         houses: Sequence[str],
+        uses: NodeUses,
     ) -> None:
         super().__init__(controllers, clock, meter=meter, freed=freed, served=served)
         self._draw = rng.random
         self._houses = tuple(houses)
+        self._uses = uses
         self._turn = 0.0
-        self._loads: dict[NodeInstance, NodeLoad] = {}
+        self._nodes: dict[NodeInstance, NodeLeases] = {}
         self._known: Counter[str] = Counter()
         self._seen: dict[NodeInstance, _Seen] = {}
         self._ready_nodes: list[Candidate] = []
@@ -103,17 +106,15 @@ class HouseLeasing(Leasing):
 
     def take(self, node: NodeInstance, before: Record | None) -> Change:
         """Take in a node that joined, or that changed in some way."""
-        leases = self._leases.get(node)
+        leases = self._nodes.get(node)
         if leases is None:
-            load = NodeLoad(node, meter=self._meter, clock=self._clock)
-            leases = self._leases[node] = self._open(node, load)
-            self._loads[node] = load
+            leases = self._leases[node] = self._nodes[node] = self._open_node(node)
             self._by_candidate[id(leases.candidate)] = leases
         elif before is not None and before.launch_id != node.record.launch_id:
             leases.cut()
             leases.begin_anew(None)
         had_room = leases.has_room
-        leases.limit_to(self._loads[node].take(node.facts))
+        leases.take_facts(node)
         seen, now_ready = self._seen.get(node), is_ready(leases)
         if seen is not None and seen.is_of(node.facts, is_ready=now_ready):
             has_more = leases.has_room and not had_room
@@ -124,12 +125,23 @@ class HouseLeasing(Leasing):
 
     def drop(self, node: NodeInstance) -> Change:
         """Forget a node that is registered no more, and cut its requests."""
-        leases = self._leases.pop(node, None)
+        leases = self._nodes.pop(node, None)
         if leases is not None:
             self._take_out(node, leases)
-            del self._loads[node], self._by_candidate[id(leases.candidate)]
+            del self._leases[node], self._by_candidate[id(leases.candidate)]
+            leases.leave()
             leases.cut()
         return Change.LESS
+
+    def _open_node(self, node: NodeInstance) -> NodeLeases:
+        return NodeLeases(
+            node,
+            self._uses.of(node.facts.node_id),
+            self._clock,
+            load=NodeLoad(node, meter=self._meter, clock=self._clock),
+            freed=self._freed,
+            served=self._served,
+        )
 
     def _put_in(self, node: NodeInstance, leases: Leases) -> None:
         models, now_ready = node.facts.models, is_ready(leases)
@@ -320,9 +332,8 @@ class HouseLeasing(Leasing):
             name: InstanceFacts(name, Phase.AT_REST, is_external=True, may_start=False)
             for name in self._houses
         }
-        for node in self._loads:
-            name = node.offer.name
-            leases, before = self._leases[node], told[node.offer.name]
+        for node, leases in self._nodes.items():
+            name, before = node.offer.name, told[node.offer.name]
             helps = not models or not self._seen[node].names.isdisjoint(models)
             if helps and is_ready(leases):
                 told[name] = InstanceFacts(

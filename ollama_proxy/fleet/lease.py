@@ -256,11 +256,6 @@ class Leases:
         """Return how much longer an answer may take whose model has to be loaded."""
         return self.load.load_limit_s(model) if self.load is not None else 0.0
 
-    def limit_to(self, slots: int | None) -> None:
-        """Give the instance only so many requests at a time from now on."""
-        self._slots = slots
-        self._count_slots()
-
     def note_failure(self) -> None:
         """Take in that the instance failed a request."""
         if self.load is not None:

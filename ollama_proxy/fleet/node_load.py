@@ -61,6 +61,7 @@ class NodeLoad(PacedLoad):
         super().__init__(instance, meter=meter, clock=clock)
         self._offered_slots = instance.offer.slots
         self._tells_loaded = False
+        self._foreign = self._others = 0
 
     def take(self, facts: NodeFacts) -> int:
         """Take in what is known of the node; return how many requests it may have.
@@ -68,13 +69,19 @@ class NodeLoad(PacedLoad):
         A degraded node gets one request, which decides whether it is well again.
         """
         one = self.candidate
-        one.foreign = facts.foreign
-        busy = one.in_flight + facts.foreign
+        self._foreign = facts.foreign
+        self.count_others(self._others)
+        busy = one.in_flight + one.foreign
         one.is_hot = is_hot(cpu=facts.cpu, has_gpu=facts.has_gpu, busy=busy)
         slots = facts.slots or self._offered_slots or 1
         one.slots = 1 if facts.state is NodeState.DEGRADED else slots
         self._take_loaded(facts.loaded)
         return one.slots
+
+    def count_others(self, number: int) -> None:
+        """Take in how many requests the node has of other pools."""
+        self._others = number
+        self.candidate.foreign = self._foreign + number
 
     def load_limit_s(self, model: str | None) -> float:
         """Return how much longer an answer may take whose model has to be loaded.

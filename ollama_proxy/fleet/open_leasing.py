@@ -32,4 +32,5 @@ def open_leasing(
         served=served,
         rng=rng or random.Random(),  # noqa: S311 - no secret
         houses=[house.offer.name for house in houses],
+        uses=houses[0].uses,
     )

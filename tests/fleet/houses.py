@@ -12,6 +12,7 @@ from ollama_proxy.fleet.backend import Traits
 from ollama_proxy.fleet.house import House
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.node_facts import NodeFacts
+from ollama_proxy.fleet.node_use import NodeUses
 from ollama_proxy.fleet.offer import Offer
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.upstream.endpoint import Upstream
@@ -22,10 +23,12 @@ from tests.virtual_time import LoopClock
 HUB = Traits(externally_managed=True, node_labels=Labels())
 
 
-def a_house(name: str = "house", slots: int | None = None) -> House:
+def a_house(
+    name: str = "house", slots: int | None = None, uses: NodeUses | None = None
+) -> House:
     """A house without nodes, in the time of the event loop."""
     offer = Offer(name, FakeCloud(traits=HUB), slots=slots)
-    return House(offer, labels=Labels(), clock=LoopClock())
+    return House(offer, labels=Labels(), clock=LoopClock(), uses=uses)
 
 
 def a_node(
@@ -53,8 +56,13 @@ def a_node(
 class Neighbourhood:
     """A pool whose only offer is a hub: nodes, and no instance that is ours."""
 
-    def __init__(self, *nodes: NodeFacts, slots: int | None = None) -> None:
-        self.house = a_house(slots=slots)
+    def __init__(
+        self,
+        *nodes: NodeFacts,
+        slots: int | None = None,
+        uses: NodeUses | None = None,
+    ) -> None:
+        self.house = a_house(slots=slots, uses=uses)
         self.pool = Pool(
             (),
             store=FaultyStore(),
