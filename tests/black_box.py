@@ -23,8 +23,8 @@ from typing import Any, TextIO
 import psutil
 
 from ollama_proxy.base.pinned_tls import first_certificate, pinned
+from ollama_proxy.base.serving_address import running_proxy
 from ollama_proxy.gateway.order_token import read_order_token
-from ollama_proxy.server.serving_address import running_proxy
 from tests.forked_cli import ForkedCli, ForkedProcess
 from tests.processes import living
 from tests.proxy import HAS_FAST_PATH

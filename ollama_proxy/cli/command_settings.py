@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ollama_proxy.base import log
+from ollama_proxy.base.serving_address import running_proxy
 from ollama_proxy.cli.admin_client import ProxyClient, choose_url
 from ollama_proxy.cli.console import err, has_colours
 from ollama_proxy.cli.own_credential import OwnCredential, is_same_proxy
@@ -14,7 +15,6 @@ from ollama_proxy.cli.status_view import escape
 from ollama_proxy.cli.trust import trusted_by
 from ollama_proxy.config.loader import load_settings
 from ollama_proxy.config.settings import Settings
-from ollama_proxy.server.serving_address import running_proxy
 
 environment = os.environ
 """The environment of the process: a command begins here."""

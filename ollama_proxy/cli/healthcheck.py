@@ -1,4 +1,4 @@
-"""Check whether the proxy that listens on this machine serves.
+"""Check whether the proxy that listens on this machine serves, or the agent of a hub.
 
 A container engine runs this every few seconds for as long as the container lives. So it
 avoids slow imports: neither the settings with their checks, nor an HTTP library. It
@@ -22,7 +22,10 @@ _MAX_PEM_BYTES = 1024 * 1024
 
 
 class Address:
-    """Holds where a proxy listens; ``certificate``: that it shows, PEM, on TLS."""
+    """Holds where a proxy listens; ``certificate``: that it shows, PEM, on TLS.
+
+    "": any will do, since nothing secret is sent.
+    """
 
     def __init__(self, host: str, port: int, certificate: str | None = None) -> None:
         self.host = host
@@ -70,9 +73,12 @@ def ask(
     """Return where the proxy serves; raises `UnhealthyError` if it does not.
 
     As for the other commands: a given address is used, and the address of the state
-    folder's proxy if none is given or no proxy answers there.
+    folder's proxy if none is given or no proxy answers there. An agent that has the
+    folder is asked before: at the given address is the Ollama that it guards.
     """
     end = now() + timeout_s
+    if _has_agent(env) and (agent := _running(env, file, "agent")) is not None:
+        return _ask(agent, end, now, timeout_s)
     given = _given(env, file)
     if given is None:
         address = _running(env, file) or _address(_LISTEN, env, file)
@@ -84,6 +90,13 @@ def ask(
         if running is None or running.is_at(given):
             raise
     return _ask(running, end, now, timeout_s)
+
+
+def _has_agent(env: Mapping[str, str]) -> bool:
+    """Tell whether an agent has, or had, the folder that the image names."""
+    folder = env.get("OLLAMA_PROXY_STATE_DIR", "").strip()
+    path = f"{folder}/node-serving.json"
+    return bool(folder) and os.path.exists(path)  # noqa: PTH110 - pathlib is slow to import
 
 
 def _ask(
@@ -138,25 +151,37 @@ def _address(listen: str, env: Mapping[str, str], file: str | None) -> Address:
     return Address(host, port, first_certificate(text))
 
 
-def _running(env: Mapping[str, str], file: str | None) -> Address | None:
-    """Return where the proxy of the state folder listens; None if it is not known."""
+def _running(
+    env: Mapping[str, str], file: str | None, kind: str = "proxy"
+) -> Address | None:
+    """Return where the proxy of the state folder listens, or its ``agent``.
+
+    None if it is not known.
+    """
     from ollama_proxy.base.environment import (  # noqa: PLC0415 - only if it is needed
         expanded,
         state_folder,
         unquoted,
     )
-    from ollama_proxy.server.serving_address import running_proxy  # noqa: PLC0415 - likewise
+    from ollama_proxy.base.serving_address import (  # noqa: PLC0415 - likewise
+        OF_AGENT,
+        OF_PROXY,
+        running_proxy,
+    )
 
     folder = state_folder(env)
     try:
         named = unquoted(env.get("OLLAMA_PROXY_STATE_DIR", ""))
         if named := named or _of_file(file, "state_dir"):
             folder = expanded(type(folder)(named), env)
-        running = running_proxy(folder)
+        running = running_proxy(folder, OF_AGENT if kind == "agent" else OF_PROXY)
         if running is None:
             return None
         host, port = split_address(running.url)
-        return Address(host, port, running.certificate or None)
+        certificate = running.certificate or None
+        if kind == "agent" and running.url.startswith("https:"):
+            certificate = ""
+        return Address(host, port, certificate)
     except (OSError, ValueError):
         return None
 
@@ -181,9 +206,10 @@ def _connected(
         if address.certificate is None:
             yield connection
             return
-        from ollama_proxy.base.pinned_tls import pinned  # noqa: PLC0415 - only on TLS
+        from ollama_proxy.base.pinned_tls import pinned, unchecked  # noqa: PLC0415 - only on TLS
 
-        trusted = pinned([address.certificate])
+        given = address.certificate
+        trusted = pinned([given]) if given else unchecked()
         connection.settimeout(_left(end, now))
         with trusted.wrap_socket(connection) as on_tls:
             yield on_tls

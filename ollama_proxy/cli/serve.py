@@ -16,6 +16,7 @@ from ollama_proxy.base import log
 from ollama_proxy.base.clock import open_clock, this_machine
 from ollama_proxy.base.fd_limit import raise_limit, requests_at_once
 from ollama_proxy.base.parsers import replace_listen
+from ollama_proxy.base.serving_address import written_down
 from ollama_proxy.base.tasks import TaskOwner, scoped_task, start_task
 from ollama_proxy.cli.announcement import OnTls, Serving
 from ollama_proxy.cli.bound_addresses import (
@@ -44,7 +45,6 @@ from ollama_proxy.server.control_socket import listening
 from ollama_proxy.server.end_signals import EndSignals, has_controlling_terminal
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.machine_hosts import hosts_of_this_machine
-from ollama_proxy.server.serving_address import written_down
 from ollama_proxy.server.tls.watch import ServerCertificate
 from ollama_proxy.serving.date_watch import DateWatch
 from ollama_proxy.store.opening import open_store

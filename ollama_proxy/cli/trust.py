@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 from ollama_proxy.base.pinned_tls import first_certificate, pinned
-from ollama_proxy.server.serving_address import Running
+from ollama_proxy.base.serving_address import Running
 
 _MAX_BYTES = 1024 * 1024
 

@@ -5,7 +5,7 @@ import contextlib
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import structlog
@@ -14,6 +14,7 @@ from aiohttp import web
 from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
+from ollama_proxy.base.serving_address import OF_AGENT, locked, written_down
 from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
 from ollama_proxy.node.app import NodeApp
 from ollama_proxy.node.beat import Facts
@@ -163,14 +164,29 @@ class _Node:
             )
             announce(line)
             logger.info(log.NODE_STARTED, node_id=self._node_id, reason=line)
-            async with (
-                scoped_task(puller.run(), name="puller"),
-                scoped_task(self._ollama.watch(heartbeat.hurry), name="watch"),
-                scoped_task(heartbeat.run(), name="heartbeat") as beating,
-            ):
-                await _first(next_signal, beating)
-            logger.info(log.NODE_STOPPING)
-            await self._drain(heartbeat, next_signal)
+            with self._written_down():
+                async with (
+                    scoped_task(puller.run(), name="puller"),
+                    scoped_task(self._ollama.watch(heartbeat.hurry), name="watch"),
+                    scoped_task(heartbeat.run(), name="heartbeat") as beating,
+                ):
+                    await _first(next_signal, beating)
+                logger.info(log.NODE_STOPPING)
+                await self._drain(heartbeat, next_signal)
+
+    @contextlib.contextmanager
+    def _written_down(self) -> Iterator[None]:
+        """Let the health check of this machine know where this agent listens."""
+        folder, url = (
+            self._settings.state_dir,
+            f"{self._scheme}://127.0.0.1:{self._port}",
+        )
+        with locked(folder, OF_AGENT), written_down(folder, url, files=OF_AGENT):
+            yield
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self._context is None else "https"
 
     @contextlib.asynccontextmanager
     async def _tunnels(
@@ -252,7 +268,7 @@ class _Node:
             ipv4=ipv4,
             ipv6=ipv6,
             port=self._port,
-            scheme="http" if self._context is None else "https",
+            scheme=self._scheme,
             boot_id=self._boot_id,
             seq=self._seq,
             load=measure_load(),

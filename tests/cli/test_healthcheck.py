@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.base.serving_address import written_down
 from ollama_proxy.cli.healthcheck import UnhealthyError, ask
-from ollama_proxy.server.serving_address import written_down
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import (
     ROOT,

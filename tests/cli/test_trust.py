@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.base.errors import ProxyError
+from ollama_proxy.base.serving_address import Running, running_proxy
 from ollama_proxy.cli.admin_client import ProxyClient, ProxyUnreachableError
 from ollama_proxy.cli.trust import trusted_by
-from ollama_proxy.server.serving_address import Running, running_proxy
 from tests.black_box import Launch, ProxyProcess, launched_proxy, run_cli
 from tests.certificates import PrivateCa, certificate, pem_key, private_ca
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpServer
 
+from ollama_proxy.cli.healthcheck import UnhealthyError, ask
 from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 from ollama_proxy.simulator.state import Simulator
 from tests.fakes.old_hub import OldHub, old_hub, run_job
@@ -271,6 +273,20 @@ async def test_a_node_rests_while_the_hub_drains_it(
     assert resting["models"] == []
     assert len(resting["agent"]["models"]) == 2
     assert (refused, taken) == (503, 200)
+
+
+async def test_a_health_check_asks_the_agent_and_not_the_ollama_that_it_guards(
+    agent: RunningAgent, simulator: tuple[str, Simulator], tmp_path: Path
+) -> None:
+    env = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path), "OLLAMA_HOST": simulator[0]}
+
+    def check() -> str:
+        return ask(env, None, now=time.perf_counter)
+
+    assert await asyncio.to_thread(check) == f"http://127.0.0.1:{agent.port}"
+    await agent.end()
+    with pytest.raises(UnhealthyError):
+        await asyncio.to_thread(check)
 
 
 async def test_a_client_that_leaves_ends_the_generation(

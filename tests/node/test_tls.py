@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import aiohttp
 import pytest
 from pytest_aiohttp.plugin import AiohttpServer
 
+from ollama_proxy.cli.healthcheck import ask
 from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 from ollama_proxy.simulator.state import Simulator
 from tests.certificates import PrivateCa, private_ca
@@ -59,6 +61,15 @@ async def test_a_chat_streams_over_tls(agent: RunningAgent, ca: PrivateCa) -> No
 
     assert lines[-1]["done"] is True
     assert agent.lines[0].endswith("from the hub alone, by its token")
+
+
+async def test_a_health_check_asks_over_tls(
+    agent: RunningAgent, tmp_path: Path
+) -> None:
+    env = {"OLLAMA_PROXY_STATE_DIR": str(tmp_path)}
+    url = await asyncio.to_thread(ask, env, None, now=time.perf_counter)
+
+    assert url == f"https://127.0.0.1:{agent.port}"
 
 
 async def test_plain_http_is_refused_in_words(agent: RunningAgent) -> None:

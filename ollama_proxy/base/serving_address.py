@@ -1,8 +1,9 @@
 """Save the address where the proxy of a state folder listens, for other commands.
 
-The file exists while the proxy serves. A killed proxy leaves it behind, so it is valid
-only while the process that wrote it holds the folder. This module imports little, since
-the health check uses it too.
+An agent of a hub saves its own, in another file. The file exists while the process
+serves. A killed one leaves it behind, so it is valid only while the process that wrote
+it has the lock file of the folder open. This module imports little, since the health
+check uses it too.
 """
 
 import contextlib
@@ -13,8 +14,19 @@ from pathlib import Path
 
 from ollama_proxy.base.private_file import write_private
 
-_NAME = "serving.json"
-_LOCK = "lock"
+
+class Files:
+    """Names the file with the address, and the lock file of the process."""
+
+    __slots__ = ("address", "lock")
+
+    def __init__(self, address: str, lock: str) -> None:
+        self.address = address
+        self.lock = lock
+
+
+OF_PROXY = Files("serving.json", "lock")
+OF_AGENT = Files("node-serving.json", "node-lock")
 _SCHEMES = ("http://", "https://")
 _PROCESSES = Path("/proc")
 
@@ -34,14 +46,14 @@ class Running:
 
 @contextlib.contextmanager
 def written_down(
-    folder: Path, url: str, certificate: str = ""
+    folder: Path, url: str, certificate: str = "", files: Files = OF_PROXY
 ) -> Iterator[Callable[[str], None]]:
     """Let other commands read where this process listens, as long as it does.
 
     Yields what to call with each new certificate, PEM. Only the owner can read the
     file. If it can't be written, the commands use the settings.
     """
-    path = folder / _NAME
+    path = folder / files.address
 
     def write(certificate: str) -> None:
         told = {"url": url, "pid": os.getpid()}
@@ -58,29 +70,40 @@ def written_down(
             path.unlink(missing_ok=True)
 
 
-def running_proxy(folder: Path) -> Running | None:
+@contextlib.contextmanager
+def locked(folder: Path, files: Files) -> Iterator[None]:
+    """Hold the lock file of a folder, as far as this user may write there."""
+    try:
+        lock = (folder / files.lock).open("ab")
+    except OSError:
+        yield
+        return
+    with lock:
+        yield
+
+
+def running_proxy(folder: Path, files: Files = OF_PROXY) -> Running | None:
     """Return where the proxy of a state folder listens; None if it is not known."""
     try:
-        written = json.loads((folder / _NAME).read_bytes())
+        written = json.loads((folder / files.address).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     match written:
         case {"url": str(url), "pid": int(pid)} if url.startswith(_SCHEMES):
             shown = written.get("certificate", "")
             running = Running(url, shown if isinstance(shown, str) else "")
-            return running if _has_folder(pid, folder) else None
+            return running if _has_open(pid, folder / files.lock) else None
     return None
 
 
-def _has_folder(pid: int, folder: Path) -> bool:
-    """Tell whether a process holds the folder: it has the lock file open.
+def _has_open(pid: int, lock: Path) -> bool:
+    """Tell whether a process holds a folder: it has its lock file open.
 
     This excludes another process that got the same id after a proxy was killed. If its
     open files can't be read (another user's process), any living process counts.
     """
     try:
-        lock = (folder / _LOCK).resolve()
-        return lock in _open_files(pid)
+        return lock.resolve() in _open_files(pid)
     except PermissionError:
         return True
     except (OSError, ValueError, OverflowError):

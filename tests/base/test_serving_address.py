@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.server.serving_address import running_proxy, written_down
+from ollama_proxy.base.serving_address import running_proxy, written_down
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.black_box import (
     Launch,
