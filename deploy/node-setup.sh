@@ -17,10 +17,25 @@ OPEN_OLLAMA=${OPEN_OLLAMA:-0}                    # 1: let the hub reach Ollama i
 NODE_ID=${NODE_ID:-}                             # this machine's name; empty: the host name
 NODE_IMAGE=${NODE_IMAGE:-ollama-proxy}           # the agent's image; built if it is missing
 NODE_PACKAGE=${NODE_PACKAGE:-}                   # for pip, without Docker; empty: this checkout
+OLLAMA_PROXY_NODE_TOKEN=${OLLAMA_PROXY_NODE_TOKEN:-} # joins the hub, once: from its 'ollama-proxy node-token'
+NODE_TLS=${NODE_TLS:-}                           # false: join and serve without TLS
+NODE_TUNNEL=${NODE_TUNNEL:-}                     # true: behind NAT, the agent connects to the hub
+NODE_LABELS=${NODE_LABELS:-}                     # the hub may choose by them: gpu=a100,site=home
+HEARTBEAT_INTERVAL=${HEARTBEAT_INTERVAL:-}       # empty, here and below: the agent's default
+NODE_REQUEST_TIMEOUT=${NODE_REQUEST_TIMEOUT:-}
+OLLAMA_NUM_PARALLEL=${OLLAMA_NUM_PARALLEL:-}
+OLLAMA_MODELS=${OLLAMA_MODELS:-}
+LOG_LEVEL=${LOG_LEVEL:-}
 # -----------------------------------------------------------------------------------------
 
 UNIT_DIR=${UNIT_DIR:-/etc/systemd/system}
 INSTALL_DIR=${INSTALL_DIR:-/opt/ollama-node}
+ENV_FILE=${ENV_FILE:-/etc/ollama-node.env} # the agent's settings; only root may read it
+USUAL_MODELS=${USUAL_MODELS:-/usr/share/ollama/.ollama/models} # of Ollama's own installer
+# Not exported any more: what is run here, such as Ollama's installer, has no use for it.
+token=$OLLAMA_PROXY_NODE_TOKEN
+unset OLLAMA_PROXY_NODE_TOKEN
+OLLAMA_PROXY_NODE_TOKEN=$token
 NAME=ollama-node
 WAIT_S=${WAIT_S:-60}
 DRY_RUN=0
@@ -65,6 +80,13 @@ check_switch() {
     esac
 }
 
+# Check a text that goes into the file of settings, where quotes and spaces would count.
+check_text() {
+    case $2 in
+    *[!A-Za-z0-9._/=,*:~+@-]*) die "$1: there are other characters than letters, digits and ._/=,*:~+@-" ;;
+    esac
+}
+
 check_settings() {
     case $SERVER_URL in
     *[!]A-Za-z0-9._:/[-]*) die "SERVER_URL: '$SERVER_URL' is not a URL; write http://host:port" ;;
@@ -80,6 +102,19 @@ check_settings() {
     esac
     case $NODE_ID in
     *[!A-Za-z0-9._-]*) die "NODE_ID: '$NODE_ID' has more than letters, digits, dots, dashes and underscores" ;;
+    esac
+    check_text OLLAMA_PROXY_NODE_TOKEN "$OLLAMA_PROXY_NODE_TOKEN"
+    check_text NODE_TLS "$NODE_TLS"
+    check_text NODE_TUNNEL "$NODE_TUNNEL"
+    check_text NODE_LABELS "$NODE_LABELS"
+    check_text HEARTBEAT_INTERVAL "$HEARTBEAT_INTERVAL"
+    check_text NODE_REQUEST_TIMEOUT "$NODE_REQUEST_TIMEOUT"
+    check_text OLLAMA_NUM_PARALLEL "$OLLAMA_NUM_PARALLEL"
+    check_text OLLAMA_MODELS "$OLLAMA_MODELS"
+    check_text LOG_LEVEL "$LOG_LEVEL"
+    case $OLLAMA_PROXY_NODE_TOKEN:$NODE_TLS:$SERVER_URL in
+    :* | *:false:* | *:https://*) ;;
+    *) die "SERVER_URL: '$SERVER_URL' is no https:// address, and a machine joins over TLS; write https://, or set NODE_TLS=false" ;;
     esac
     case $NODE_IMAGE in
     *[!A-Za-z0-9._:/@-]* | -*) die "NODE_IMAGE: '$NODE_IMAGE' is no name of an image" ;;
@@ -162,19 +197,44 @@ tell_plan() {
     esac
     [ "$OPEN_OLLAMA" = 0 ] || say "            and port $OLLAMA_PORT, where Ollama takes everything: it can delete models, too"
     say "  agent     by $WAY, on port $NODE_PORT"
+    [ -z "$OLLAMA_PROXY_NODE_TOKEN" ] || say "            it joins the hub by the token that was given"
     [ "$DRY_RUN" = 0 ] || say "A dry run: the lines with + are what would be run."
 }
 
-# Write standard input to a file of root's, and note whether that changes it.
+# Write standard input to a file of root's, and note whether that changes it. A second
+# argument is its mode, which it has before it has a byte.
 write_file() {
     content=$(cat)
     CHANGED=0
-    if [ -f "$1" ] && [ "$(cat "$1")" = "$content" ]; then
+    if [ -f "$1" ] && [ "$(look cat "$1")" = "$content" ]; then
         return
     fi
     CHANGED=1
     as_root mkdir -p "$(dirname "$1")"
+    [ -z "${2:-}" ] || as_root install -m "$2" /dev/null "$1"
     printf '%s\n' "$content" | as_root tee "$1" >/dev/null
+}
+
+# Print the agent's settings, those that are set, a line each.
+print_settings() {
+    printf '%s\n' "SERVER_URL=$SERVER_URL" "NODE_PORT=$NODE_PORT" "NODE_ID=$NODE_ID" \
+        "OLLAMA_BASE_URL=$OLLAMA" "OLLAMA_PROXY_NODE_TOKEN=$OLLAMA_PROXY_NODE_TOKEN" \
+        "NODE_TLS=$NODE_TLS" "NODE_TUNNEL=$NODE_TUNNEL" "NODE_LABELS=$NODE_LABELS" \
+        "HEARTBEAT_INTERVAL=$HEARTBEAT_INTERVAL" "NODE_REQUEST_TIMEOUT=$NODE_REQUEST_TIMEOUT" \
+        "OLLAMA_NUM_PARALLEL=$OLLAMA_NUM_PARALLEL" "LOG_LEVEL=$LOG_LEVEL" "$@" | grep -v '=$'
+}
+
+# The token is in a file that only root may read: a command line is seen by everybody.
+write_settings() {
+    write_file "$ENV_FILE" 600 <<SETTINGS
+$(print_settings "$@")
+SETTINGS
+}
+
+find_models() {
+    MODELS=$OLLAMA_MODELS
+    [ -n "$MODELS" ] || MODELS=$USUAL_MODELS
+    look test -d "$MODELS" || MODELS=
 }
 
 install_ollama() {
@@ -275,7 +335,12 @@ start_container() {
         as_root docker build --tag "$NODE_IMAGE" "$CHECKOUT"
     fi
     image=$(look docker image inspect --format '{{.Id}}' "$NODE_IMAGE") || image=
-    wanted="$image $SERVER_URL $NODE_PORT $OLLAMA_PORT $NODE_ID"
+    find_models
+    # How much room there is can be seen through a folder that the container may not write.
+    set -- --volume "$NAME:/state"
+    [ -z "$MODELS" ] || set -- "$@" --volume "$MODELS:/models:ro"
+    write_settings "${MODELS:+OLLAMA_MODELS=/models}"
+    wanted="$image $MODELS $(print_settings | cksum | tr ' ' -)"
     if [ "$(look docker inspect --format '{{.State.Running}} {{index .Config.Labels "node-setup"}}' "$NAME")" = "true $wanted" ]; then
         say "The agent runs, with these settings."
         return
@@ -287,10 +352,8 @@ start_container() {
     # The addresses that the hub learns have to be the machine's, and Ollama is on its
     # loopback, so the container shares its network.
     as_root docker run --detach --name "$NAME" --restart unless-stopped \
-        --network host --no-healthcheck --stop-timeout 130 --volume "$NAME:/state" \
-        --label "node-setup=$wanted" \
-        --env "SERVER_URL=$SERVER_URL" --env "NODE_PORT=$NODE_PORT" --env "NODE_ID=$NODE_ID" \
-        --env "OLLAMA_BASE_URL=$OLLAMA" "$NODE_IMAGE" node
+        --network host --stop-timeout 130 "$@" --label "node-setup=$wanted" \
+        --env-file "$ENV_FILE" "$NODE_IMAGE" node
 }
 
 start_without_systemd() {
@@ -299,9 +362,14 @@ start_without_systemd() {
         say "It runs already; end it first if its settings changed."
         return
     fi
-    set -- "SERVER_URL=$SERVER_URL" "NODE_PORT=$NODE_PORT" "NODE_ID=$NODE_ID" "OLLAMA_BASE_URL=$OLLAMA"
-    say "+ env $* nohup $INSTALL_DIR/bin/ollama-proxy node &"
-    [ "$DRY_RUN" = 1 ] || env "$@" nohup "$INSTALL_DIR/bin/ollama-proxy" node >/dev/null 2>&1 3>&- &
+    say "+ nohup $INSTALL_DIR/bin/ollama-proxy node &"
+    [ "$DRY_RUN" = 0 ] || return 0
+    (
+        export SERVER_URL NODE_PORT NODE_ID NODE_TLS NODE_TUNNEL NODE_LABELS LOG_LEVEL
+        export HEARTBEAT_INTERVAL NODE_REQUEST_TIMEOUT OLLAMA_NUM_PARALLEL OLLAMA_MODELS
+        export OLLAMA_PROXY_NODE_TOKEN OLLAMA_BASE_URL="$OLLAMA"
+        exec nohup "$INSTALL_DIR/bin/ollama-proxy" node >/dev/null 2>&1 3>&-
+    ) &
 }
 
 start_venv() {
@@ -317,6 +385,11 @@ start_venv() {
         start_without_systemd
         return
     fi
+    write_settings "OLLAMA_MODELS=$OLLAMA_MODELS"
+    is_new=$is_new$CHANGED
+    # A folder of Ollama's own user is open to its group alone, on many systems.
+    group=
+    [ -z "$(getent group ollama)" ] || group="SupplementaryGroups=ollama"
     write_file "$UNIT_DIR/$NAME.service" <<UNIT
 [Unit]
 Description=ollama-proxy node: reports this machine's Ollama to a hub
@@ -324,10 +397,11 @@ After=network-online.target ollama.service
 Wants=network-online.target
 
 [Service]
-Environment=SERVER_URL=$SERVER_URL NODE_PORT=$NODE_PORT NODE_ID=$NODE_ID OLLAMA_BASE_URL=$OLLAMA
+EnvironmentFile=$ENV_FILE
 Environment=OLLAMA_PROXY_STATE_DIR=/var/lib/$NAME
 ExecStart=$INSTALL_DIR/bin/ollama-proxy node
 DynamicUser=yes
+$group
 StateDirectory=$NAME
 Restart=always
 RestartSec=5
@@ -336,7 +410,7 @@ TimeoutStopSec=130
 [Install]
 WantedBy=multi-user.target
 UNIT
-    if [ "$is_new$CHANGED" = 00 ] && look systemctl is-active --quiet "$NAME"; then
+    if [ "$is_new$CHANGED" = 000 ] && look systemctl is-active --quiet "$NAME"; then
         say "The agent runs, with these settings."
         return
     fi

@@ -11,7 +11,10 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "deploy" / "node-setup.sh"
 SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
-TOOLS = "sh sed sort cat grep tr dirname mkdir tee mktemp rm env cp".split()  # noqa: SIM905 - words
+TOOLS = (
+    *("sh", "sed", "sort", "cat", "grep", "tr", "dirname", "mkdir", "tee", "mktemp"),
+    *("rm", "env", "cp", "cksum", "install", "test"),
+)
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="the script is for Linux"
@@ -23,9 +26,10 @@ STUBS = {
     "sleep": ":",
     "sudo": 'note; "$@"',
     "getent": """
+        case $1 in group) echo "ollama:x:998:"; exit ;; esac
         for one in ${HUB_AT:-192.0.2.1 2001:db8::1}; do echo "$one  STREAM"; done""",
-    "ollama": "note",
-    "nohup": 'called="$called at $SERVER_URL"; note',
+    "ollama": 'called="$called $OLLAMA_PROXY_NODE_TOKEN"; called="${called% }"; note',
+    "nohup": 'called="$called at $SERVER_URL by $OLLAMA_PROXY_NODE_TOKEN"; note',
     # Ollama answers once it was started; a model is there once it was pulled.
     "curl": """
         case $* in
@@ -96,6 +100,8 @@ class Machine:
                 "HERE": str(self.folder),
                 "UNIT_DIR": str(self.folder / "units"),
                 "INSTALL_DIR": str(self.folder / "opt"),
+                "ENV_FILE": str(self.folder / "etc/node.env"),
+                "USUAL_MODELS": str(self.folder / "models"),
                 "SERVER_URL": "http://hub.lan:8000",
                 **env,
             },
@@ -157,8 +163,12 @@ def test_a_machine_with_docker_and_ufw_becomes_a_node(machine: Machine) -> None:
     ]
     assert calls[-1].startswith("docker run --detach --name ollama-node ")
     assert " --network host " in calls[-1]
-    assert "--env SERVER_URL=http://hub.lan:8000 --env NODE_PORT=8001" in calls[-1]
-    assert calls[-1].endswith(" ollama-proxy node")
+    file = machine.folder / "etc/node.env"
+    assert calls[-1].endswith(f" --env-file {file} ollama-proxy node")
+    assert file.read_text() == (
+        "SERVER_URL=http://hub.lan:8000\nNODE_PORT=8001\nNODE_ID=gpu-1\n"
+        "OLLAMA_BASE_URL=http://127.0.0.1:11434\n"
+    )
 
 
 def test_a_second_run_changes_nothing(machine: Machine) -> None:
@@ -181,7 +191,8 @@ def test_other_settings_replace_the_agent(machine: Machine) -> None:
         "docker stop --time 130 ollama-node",
         "docker rm --force ollama-node",
     ]
-    assert "NODE_PORT=9001" in calls[2]
+    assert calls[2].startswith("docker run ")
+    assert "NODE_PORT=9001\n" in (machine.folder / "etc/node.env").read_text()
 
 
 @pytest.mark.parametrize("way", ["docker", "python3"])
@@ -232,9 +243,66 @@ def test_without_docker_it_is_a_venv_with_a_unit_that_is_started_once(
     ]
     unit = (machine.folder / "units/ollama-node.service").read_text()
     assert f"ExecStart={opt}/bin/ollama-proxy node\n" in unit
-    assert "Environment=SERVER_URL=http://hub.lan:8000 NODE_PORT=8001 " in unit
+    assert f"EnvironmentFile={machine.folder}/etc/node.env\n" in unit
+    assert "SupplementaryGroups=ollama\n" in unit
     assert machine.run(REQUIRED_MODELS="").returncode == 0
     assert machine.calls() == []
+
+
+TOKEN = "opj_abc.def-ghi_j"
+SETTINGS = {
+    "SERVER_URL": "https://hub.lan:8000",
+    "OLLAMA_PROXY_NODE_TOKEN": TOKEN,
+    "NODE_LABELS": "gpu=a100,site=home",
+    "HEARTBEAT_INTERVAL": "15s",
+    "NODE_REQUEST_TIMEOUT": "5m",
+    "OLLAMA_NUM_PARALLEL": "4",
+    "LOG_LEVEL": "debug",
+}
+
+
+@pytest.mark.parametrize("way", ["docker", "python3"])
+def test_every_setting_reaches_the_agent_and_the_token_no_command_line(
+    machine: Machine, way: str
+) -> None:
+    machine.has(way, "ollama")
+    done = machine.run(**SETTINGS)
+    file = machine.folder / "etc/node.env"
+    lines = file.read_text().splitlines()
+
+    assert done.returncode == 0, done.stderr
+    assert {f"{name}={value}" for name, value in SETTINGS.items()} <= set(lines)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert TOKEN not in done.stdout + done.stderr
+    assert TOKEN not in "".join(machine.calls())
+    assert machine.run(SKIP_MODEL_PULL="1", **SETTINGS).returncode == 0
+    assert machine.calls() == []
+    machine.run(SKIP_MODEL_PULL="1", **SETTINGS | {"LOG_LEVEL": "info"})
+    last = "docker run " if way == "docker" else "systemctl restart ollama-node"
+    assert machine.calls()[-1].startswith(last)
+
+
+def test_a_container_sees_the_folder_of_models_but_may_not_write_it(
+    machine: Machine,
+) -> None:
+    (machine.folder / "models").mkdir()
+    machine.has("docker", "ollama").run(SKIP_MODEL_PULL="1")
+
+    assert f" --volume {machine.folder}/models:/models:ro " in machine.calls()[-1]
+    settings = (machine.folder / "etc/node.env").read_text()
+    assert "OLLAMA_MODELS=/models\n" in settings
+
+
+def test_a_token_for_a_hub_without_tls_is_refused_before_anything_happens(
+    machine: Machine,
+) -> None:
+    machine.has("docker", "ollama")
+    done = machine.run(OLLAMA_PROXY_NODE_TOKEN=TOKEN)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("node-setup: SERVER_URL: ")
+    assert machine.calls() == []
+    assert machine.run(OLLAMA_PROXY_NODE_TOKEN=TOKEN, NODE_TLS="false").returncode == 0
 
 
 def test_without_systemd_the_agent_is_started_and_that_it_ends_is_said(
@@ -242,13 +310,16 @@ def test_without_systemd_the_agent_is_started_and_that_it_ends_is_said(
 ) -> None:
     (machine.folder / "bin/systemctl").unlink()
     (machine.folder / "started").touch()
-    done = machine.has("python3", "ollama", "nohup").run(SKIP_MODEL_PULL="1")
+    machine.has("python3", "ollama", "nohup")
+    done = machine.run(SKIP_MODEL_PULL="1", **SETTINGS)
     machine.until_called("nohup")
 
     assert "the agent is started now, and not after a reboot" in done.stdout
     assert machine.calls()[-1] == (
-        f"nohup {machine.folder}/opt/bin/ollama-proxy node at http://hub.lan:8000"
+        f"nohup {machine.folder}/opt/bin/ollama-proxy node at https://hub.lan:8000"
+        f" by {TOKEN}"
     )
+    assert TOKEN not in done.stdout + done.stderr
 
 
 def test_with_neither_docker_nor_python_it_says_so_and_changes_nothing(
@@ -304,7 +375,8 @@ def test_the_old_names_are_honoured(machine: Machine) -> None:
         "ollama pull c",
     ]
     assert "ufw allow proto tcp from 192.0.2.1 to any port 9001" in calls
-    assert "OLLAMA_BASE_URL=http://127.0.0.1:11500" in calls[-1]
+    settings = (machine.folder / "etc/node.env").read_text()
+    assert "OLLAMA_BASE_URL=http://127.0.0.1:11500\n" in settings
     written = (machine.folder / "units/ollama.service.d/node-setup.conf").read_text()
     assert written == "[Service]\nEnvironment=OLLAMA_HOST=127.0.0.1:11500\n"
 
@@ -331,6 +403,10 @@ def test_another_user_than_root_uses_sudo(machine: Machine) -> None:
         ("REQUIRED_MODELS", 'a";b'),
         ("NODE_ID", "a\nb"),
         ("NODE_IMAGE", "--privileged"),
+        ("NODE_LABELS", "a=b c"),
+        ("LOG_LEVEL", "info\nEVIL=1"),
+        ("HEARTBEAT_INTERVAL", '"30"'),
+        ("OLLAMA_PROXY_NODE_TOKEN", "a'b"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_happens(
