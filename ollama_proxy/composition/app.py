@@ -41,6 +41,7 @@ from ollama_proxy.server.aiohttp.request import note_begun
 from ollama_proxy.server.aiohttp.request_body import invite_later
 from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.aiohttp.upgrades import close_after_declined_upgrade
+from ollama_proxy.server.fast.beats import FastBeats
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.active_requests import ActiveRequests
@@ -164,7 +165,10 @@ def _parts(
     """Return what runs from the application's start to its end."""
     shared, fast_path = fleet.shared, None
     if shared.settings.fast_path:
-        fast_path = FastPath(services, access=access.control, clock=shared.clock)
+        beats = FastBeats(hub.door, shared.clock) if hub is not None else None
+        fast_path = FastPath(
+            services, access=access.control, clock=shared.clock, beats=beats
+        )
     return Parts(
         pools=services.pools,
         active=services.active,

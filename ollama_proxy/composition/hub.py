@@ -17,6 +17,7 @@ from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.hub.authority import HubAuthority
 from ollama_proxy.hub.beat_access import NodeAccess
+from ollama_proxy.hub.beat_door import BeatDoor
 from ollama_proxy.hub.beat_rules import RegistryLimits
 from ollama_proxy.hub.hub_certificate import renew_hub_certificate
 from ollama_proxy.hub.join_tokens import JoinTokens
@@ -45,6 +46,7 @@ class Hub:
     tokens: JoinTokens
     access: NodeAccess
     keys: NodeKeyring
+    door: BeatDoor
     joining: Joining
     tunnels: Tunnels
     reach: Reach
@@ -67,7 +69,7 @@ class Hub:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of nodes and their owners."""
         groups = (
-            BeatHandlers(self.registry, self.access),
+            BeatHandlers(self.door),
             JoinRoutes(self.joining, self.access),
             TunnelRoute(self.tunnels, self.access.key_of),
             NodeHandlers(self.registry, self.keys, self.audit),
@@ -119,16 +121,18 @@ class HubBuilder:
         nodes.on_ended(partial(_end_node, self.tunnels, registry))
         tokens = JoinTokens(store, clock, audit)
         legacy = legacy_rule(settings, is_local=is_local)
+        access = NodeAccess(
+            nodes,
+            legacy,
+            lambda: want_keys(settings, was_made=keyring.are_keys_needed),
+        )
         return Hub(
             registry=registry,
             authority=authority,
             tokens=tokens,
-            access=NodeAccess(
-                nodes,
-                legacy,
-                lambda: want_keys(settings, was_made=keyring.are_keys_needed),
-            ),
+            access=access,
             keys=nodes,
+            door=BeatDoor(registry, access),
             joining=Joining(authority, tokens, nodes, clock),
             tunnels=self.tunnels,
             reach=reach,

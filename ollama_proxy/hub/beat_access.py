@@ -1,8 +1,9 @@
 """Decide whose beats are taken: of nodes with a key, and of former agents."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
+from ollama_proxy.core.access.facts import HeaderView
 from ollama_proxy.core.nodes.beat import BeatError
 from ollama_proxy.core.nodes.legacy_rule import LegacyRule
 from ollama_proxy.core.nodes.node_keys import NodeKey
@@ -42,16 +43,16 @@ class NodeAccess:
         warning = self.warning
         return {"takes_nodes_without_key": bool(warning), "warning": warning or None}
 
-    def admit(self, peer: str, headers: Mapping[str, str]) -> Sender:
+    def admit(self, peer: str, headers: HeaderView) -> Sender:
         """Return the sender of a beat. Raises `BeatError` if it is not taken."""
-        if headers.get("Authorization"):
+        if headers.get("Authorization", ""):
             return Sender(peer, self.key_of(headers).node_id)
         refusal = self._legacy.refusal(peer, headers, was_key_made=self._was_made)
         if refusal:
             raise BeatError(403, refusal)
         return Sender(peer)
 
-    def key_of(self, headers: Mapping[str, str]) -> NodeKey:
+    def key_of(self, headers: HeaderView) -> NodeKey:
         """Return the key of the node that sends a request. Raises `BeatError`."""
         sent = headers.get("Authorization", "")
         has_scheme = sent[: len(_BEARER)].lower() == _BEARER

@@ -1,9 +1,10 @@
 """Define what the registry of nodes needs of its surroundings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ollama_proxy.core.access.facts import HeaderView
 from ollama_proxy.core.nodes.beat import Beat
 from ollama_proxy.upstream.endpoint import Upstream
 
@@ -29,7 +30,7 @@ class Sender:
 class BeatAccess(Protocol):
     """Decides whose beats are taken."""
 
-    def admit(self, peer: str, headers: Mapping[str, str]) -> Sender:
+    def admit(self, peer: str, headers: HeaderView) -> Sender:
         """Return the sender of a beat, by its head alone.
 
         Raises `BeatError` with status 401 or 403 for one whose body is not even read.

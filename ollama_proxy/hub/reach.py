@@ -106,7 +106,7 @@ class Reach:
         return NodeLink(Upstream(url, is_gateway=True))
 
     def _called_link(self, beat: Beat, sender: Sender, key: NodeKey) -> NodeLink:
-        named = [text for text in (beat.ipv4, beat.ipv6) if text]
+        named = tuple(text for text in (beat.ipv4, beat.ipv6) if text)
         claim = Claim(sender.peer, beat.port, named)
         allowed = allowed_addresses(claim, self._own())
         if not allowed.addresses:

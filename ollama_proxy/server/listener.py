@@ -68,20 +68,23 @@ class Runner(web.AppRunner):
 
         ``context`` returns what a handshake of this moment shows; None: no TLS.
         ``takes_plain``: without TLS, too.
-        ``is_hub``: where the former hub was, whose page stands at ``/``: the fast path
-        knows no page, so the application serves all of that.
+        ``is_hub``: where the former hub was, whose page stands at ``/``.
         """
         server = self.server
         assert server is not None  # noqa: S101 - after `setup`
         keep_alive(bound)  # Linux copies it to accepted connections
 
         def behind(tried_on: TriedOn) -> Behind:
-            return Behind(server(), tried_on=tried_on)
+            return Behind(server(), tried_on=tried_on, is_hub=is_hub)
 
         def connect() -> ClientConnection:
             assert self._fast_path is not None  # noqa: S101 - see below
             return ClientConnection(
-                self._fast_path, behind, made=self._made, gone=self._gone
+                self._fast_path,
+                behind,
+                made=self._made,
+                gone=self._gone,
+                is_hub=is_hub,
             )
 
         def connect_behind() -> Behind:
@@ -89,8 +92,7 @@ class Runner(web.AppRunner):
             self._behind.add(connection)
             return connection
 
-        is_fast = self._fast_path is not None and not is_hub
-        made = connect if is_fast else connect_behind
+        made = connect if self._fast_path is not None else connect_behind
         loop = asyncio.get_running_loop()
         if context is None:
             listening = loop.create_server(made, sock=bound, backlog=backlog)

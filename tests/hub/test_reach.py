@@ -20,7 +20,7 @@ from tests.hub.rig import OWNER, PEER, JoinRig, key_id
 
 KEYED = Sender(PEER, "box")
 FORMER = Sender(PEER)
-OWN = OwnAddresses([("0.0.0.0", 8000)])
+OWN = OwnAddresses((("0.0.0.0", 8000),))
 
 
 @dataclass
@@ -120,7 +120,7 @@ async def test_a_node_with_no_such_address_is_told_why_and_nobody_is_asked(
     assert link.upstream is None
     assert "link-local" in link.fault
     own = Sender("192.168.1.2", "box")
-    rig.reach._own = lambda: OwnAddresses([("192.168.1.2", 8000)])
+    rig.reach._own = lambda: OwnAddresses((("192.168.1.2", 8000),))
     assert "the hub itself" in rig.reach.link_of(beat(port=8000), own).fault
     assert rig.prover.asked == []
 

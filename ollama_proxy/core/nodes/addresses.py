@@ -5,8 +5,9 @@ reaches. What passes here is asked for a proof before anything else is sent ther
 """
 
 import ipaddress
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from ollama_proxy.core.access.client_address import Address, parse_address
@@ -51,7 +52,7 @@ class OwnAddresses:
     ``machine``: the addresses of this machine, for ports on every address.
     """
 
-    listening: Collection[tuple[str, int]]
+    listening: tuple[tuple[str, int], ...]
     machine: frozenset[Address] = frozenset()
 
     def has(self, address: Address, port: int) -> bool:
@@ -80,7 +81,7 @@ class Claim:
 
     peer: str
     port: int
-    named: Sequence[str] = field(default=())
+    named: tuple[str, ...] = ()
     is_former: bool = False
 
 
@@ -92,6 +93,7 @@ class Allowed:
     faults: Sequence[str] = ()
 
 
+@lru_cache(maxsize=4096)  # asked at each beat, and a node tells the same each time
 def allowed_addresses(claim: Claim, own: OwnAddresses) -> Allowed:
     """Return which addresses of a claim may be called.
 

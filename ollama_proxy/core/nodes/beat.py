@@ -7,6 +7,7 @@ sender may be hostile. Keys that are not known are ignored.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Final, Literal
 
@@ -252,6 +253,7 @@ def _loaded_names(agent: _Agent) -> frozenset[str] | None:
     return frozenset(full_name(one.name) for one in agent.loaded)
 
 
+@lru_cache(maxsize=4096)  # a node tells the same at each beat
 def _address(
     key: str, text: str | None, kind: type[IPv4Address] | type[IPv6Address]
 ) -> str | None:

@@ -23,10 +23,14 @@ def refuse_browsers(request: web.Request) -> None:
 
 def json_answer(body: object, status: int = 200) -> web.Response:
     """Return a response with a JSON body that must not be cached."""
-    encoded = msgspec.json.encode(body) + b"\n"
+    return raw_json_answer(msgspec.json.encode(body) + b"\n", status)
+
+
+def raw_json_answer(body: bytes, status: int = 200) -> web.Response:
+    """Return a response with a body that is JSON already."""
     return web.Response(
         status=status,
-        body=encoded,
+        body=body,
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )

@@ -38,6 +38,7 @@ class ClientConnection(asyncio.Protocol):
       handed over; ``transport`` is None then.
     - ``method``: of the request in progress.
     - ``peer``: address of the client, "" if unknown.
+    - ``is_hub``: it is one to the hub's own address.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class ClientConnection(asyncio.Protocol):
         *,
         made: Callable[["ClientConnection"], None],
         gone: Callable[["ClientConnection"], None],
+        is_hub: bool = False,
     ) -> None:
+        self.is_hub = is_hub
         self.idle_since = asyncio.get_running_loop().time()
         self.method = ""
         self.peer = ""

@@ -15,6 +15,7 @@ from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.keys import Caller
 from ollama_proxy.core.dispatch import decide
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.nodes.hub_routes import HEARTBEAT
 from ollama_proxy.core.ollama.routes import Kind, Route, classify
 from ollama_proxy.core.plans import (
     Admit,
@@ -29,6 +30,7 @@ from ollama_proxy.core.plans import (
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.fast import response as client_response
+from ollama_proxy.server.fast.beats import FastBeats
 from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.own_answers import Encoded, OwnAnswers
 from ollama_proxy.server.fast.parser import PlainRequest
@@ -49,11 +51,17 @@ _RELAYED: Final = (Relay, Observe)
 
 
 class FastPath:
-    """Serves plain requests that ``access`` lets pass."""
+    """Serves plain requests that ``access`` lets pass; ``beats`` takes nodes' beats."""
 
     def __init__(
-        self, services: Services, *, access: AccessControl, clock: Clock
+        self,
+        services: Services,
+        *,
+        access: AccessControl,
+        clock: Clock,
+        beats: FastBeats | None = None,
     ) -> None:
+        self._beats = beats
         self._services = services
         self._access = access
         self._clock = clock
@@ -62,6 +70,8 @@ class FastPath:
     def take(self, client: ClientConnection, request: PlainRequest) -> bool:
         """Answer a request or begin to relay it; False leaves it to aiohttp."""
         path = request.path
+        if client.is_hub and path == "/":
+            return False  # the page, which is made behind
         pools = self._services.pools
         route = pools.resolve(classify(request.method, path), request.method, path)
         facts = AccessFacts(
@@ -76,7 +86,9 @@ class FastPath:
         )
         told = self._access.check(facts)
         if not isinstance(told, Reply) and not _is_simple(route):
-            return False
+            if self._beats is None or route.name != HEARTBEAT:
+                return False
+            return self._beats.take(client, request)
         context = RequestContext(
             request.method,
             path,

@@ -3,21 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
-from ollama_proxy.core.access.client_address import parse_address
-from ollama_proxy.core.nodes.beat import (
-    LARGEST_BEAT,
-    Beat,
-    BeatError,
-    parse_beat,
-    too_large,
-)
+from ollama_proxy.core.nodes.beat import LARGEST_BEAT, BeatError, too_large
 from ollama_proxy.core.nodes.hub_routes import HEARTBEAT
-from ollama_proxy.hub.ports import BeatAccess, Sender
-from ollama_proxy.server.admin.answers import json_answer
+from ollama_proxy.hub.beat_door import BeatDoor
+from ollama_proxy.server.admin.answers import json_answer, raw_json_answer
 from ollama_proxy.server.admin.small_body import READ_S
 
 _MOST_HELD: Final = 32 << 20
@@ -26,23 +19,11 @@ _MOST_HELD: Final = 32 << 20
 _UNAUTHORIZED: Final = 401
 
 
-class Registry(Protocol):
-    """Takes beats in: see `ollama_proxy.hub.registry.NodeRegistry`."""
-
-    def last_beat(self, node_id: str) -> Beat | None:
-        """Return the last beat of a node, to read the next one by."""
-
-    def beat(self, beat: Beat, sender: Sender) -> dict[str, Any]:
-        """Take in a beat; return the answer. Raises `BeatError`."""
-
-
 class BeatHandlers:
     """Takes beats. ``most_held``: bytes of bodies that are read at a time."""
 
-    def __init__(
-        self, registry: Registry, access: BeatAccess, *, most_held: int = _MOST_HELD
-    ) -> None:
-        self._registry, self._access = registry, access
+    def __init__(self, door: BeatDoor, *, most_held: int = _MOST_HELD) -> None:
+        self._door = door
         self._most_held, self._held = most_held, 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -54,10 +35,9 @@ class BeatHandlers:
         if "Origin" in request.headers:
             return _refusal(BeatError(403, "no web page beats for a node"))
         try:
-            sender = self._access.admit(_peer(request), request.headers)
+            sender = self._door.admit(request.remote or "", request.headers)
             async with self._body(request) as body:
-                beat = parse_beat(bytes(body), self._registry.last_beat)
-            return json_answer(self._registry.beat(beat, sender))
+                return raw_json_answer(self._door.take(sender, bytes(body)))
         except BeatError as error:
             return _refusal(error)
 
@@ -86,12 +66,6 @@ class BeatHandlers:
         if self._held > self._most_held:
             message = "too many long beats arrive at a time; send this one again"
             raise BeatError(503, message)
-
-
-def _peer(request: web.Request) -> str:
-    """Return the address of the connection, IPv4 as such."""
-    remote = request.remote or ""
-    return str(parse_address(remote) or remote)
 
 
 def _refusal(error: BeatError) -> web.Response:

@@ -14,7 +14,13 @@ from ollama_proxy.core.nodes.addresses import (
 )
 
 HERE = frozenset(map(ipaddress.ip_address, ["192.168.1.2", "fd00::2"]))
-OWN = OwnAddresses([("0.0.0.0", 8000), ("192.168.1.2", 11434)], HERE)
+OWN = OwnAddresses(
+    (
+        ("0.0.0.0", 8000),
+        ("192.168.1.2", 11434),
+    ),
+    HERE,
+)
 PEER = "192.168.1.7"
 NEVER = [
     "169.254.169.254",
@@ -119,7 +125,7 @@ def test_the_hub_never_calls_itself(text: str, port: int, *, is_own: bool) -> No
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "hub.lan", "localhost"])
 def test_what_listens_on_every_address_or_a_name_is_found_on_ours(host: str) -> None:
-    own = OwnAddresses([(host, 8000)], HERE)
+    own = OwnAddresses(((host, 8000),), HERE)
     assert own.has(ipaddress.ip_address("127.0.0.1"), 8000)
 
 
@@ -129,7 +135,7 @@ def test_a_port_that_is_none_is_told(port: int) -> None:
 
 
 def test_a_former_agent_is_called_where_its_beat_came_from_alone() -> None:
-    former = Claim(PEER, 8001, ["10.9.9.9", "8.8.8.8"], is_former=True)
+    former = Claim(PEER, 8001, ("10.9.9.9", "8.8.8.8"), is_former=True)
     assert allowed_addresses(former, OWN).addresses == [PEER]
 
 

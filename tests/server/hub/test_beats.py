@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ollama_proxy.core.access.facts import HeaderView
 from ollama_proxy.core.nodes.beat import LARGEST_BEAT, BeatError
+from ollama_proxy.hub.beat_door import BeatDoor
 from ollama_proxy.hub.ports import Sender
 from ollama_proxy.server.hub import beats
 from ollama_proxy.server.hub.beats import BeatHandlers
@@ -26,7 +28,7 @@ class Access:
         self.refusal: BeatError | None = None
         self.peers: list[str] = []
 
-    def admit(self, peer: str, headers: Mapping[str, str]) -> Sender:
+    def admit(self, peer: str, headers: HeaderView) -> Sender:
         self.peers.append(peer)
         if self.refusal is not None:
             raise self.refusal
@@ -38,9 +40,8 @@ class Served:
 
     def __init__(self, most_held: int) -> None:
         self.hub, self.access = Hub(), Access()
-        self.handlers = BeatHandlers(
-            self.hub.registry, self.access, most_held=most_held
-        )
+        door = BeatDoor(self.hub.registry, self.access)
+        self.handlers = BeatHandlers(door, most_held=most_held)
         self.url = ""
         self.session: aiohttp.ClientSession
 
