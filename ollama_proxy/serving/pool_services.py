@@ -84,7 +84,7 @@ class PoolServices:
     ) -> Lease | None:
         """Lease an instance that a plan counts on; None if none is ready now."""
         yields, model = not context.may_wake, context.model
-        asked = self.asked_of_nodes(context)
+        asked = self.asked_of_nodes(context) if self.pool.houses else _NOTHING
         if isinstance(plan, Observe):
             return self.pool.observe(context.only, yields=yields, model=model, **asked)
         return self.pool.try_lease(
