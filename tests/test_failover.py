@@ -4,9 +4,12 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from structlog.testing import capture_logs
 
+from ollama_proxy.base import log
 from ollama_proxy.base.tasks import start_task
 from tests.fakes.faulty_nodes import LONG_BODY, Fault
 from tests.proxy import HAS_FAST_PATH
@@ -85,6 +88,22 @@ async def test_the_next_node_answers_what_one_can_not(
         assert house.answers() == ["b"]
         assert house.in_flight == {}
         assert bool(house.proxy.behind) is (behind or not HAS_FAST_PATH)
+
+
+async def test_the_log_names_the_node_and_how_many_have_failed(
+    tmp_path: Path, behind: bool
+) -> None:
+    async with household(tmp_path, Fault.SAYS_502, GOOD) as house:
+        with capture_logs() as logged, mock.patch.object(log, "REQUESTS") as requests:
+            await ask(house, behind=behind)
+            await house.proxy.until(lambda: requests.write.called)
+
+    line = requests.write.call_args.args[1]
+    (failed,) = (one for one in logged if one["event"] == log.NODE_FAILED)
+    assert (failed["node"], failed["next_node"]) == ("a", "b")
+    assert failed["error"] == "answered 502: a answers 502"
+    assert failed["request_id"] == line["request_id"]
+    assert (line["node"], line["failed_nodes"]) == ("b", 1)
 
 
 async def test_a_request_is_the_same_on_the_next_node(

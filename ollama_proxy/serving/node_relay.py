@@ -142,6 +142,7 @@ async def run_on_node(
     An answer that breaks off counts against the node. What fails because the client has
     left does not: it raises `ConnectionResetError`.
     """
+    context.node = lease.node_id or ""
     try:
         return await run_under_lease(lease, response_relay, context, serving, limit_s)
     except UpstreamError as error:

@@ -47,6 +47,7 @@ class RequestContext(Facts):
     an instance gets no credentials. ``interrupted_by``: why we ended it, in words for
     its client. ``tried_on``: the nodes that it was sent to in vain. ``may_repeat``: its
     client has it sent to another node although one may have begun to work on it.
+    ``node``: the last one that it was sent to.
     """
 
     served: "PoolServices" = field(kw_only=True)
@@ -66,6 +67,7 @@ class RequestContext(Facts):
     hides_credentials: bool = False
     tried_on: TriedOn = ()
     may_repeat: bool = False
+    node: str = ""
 
     @property
     def model(self) -> str | None:

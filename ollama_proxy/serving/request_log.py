@@ -40,6 +40,8 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
     }
     if context.served.is_one_of_several:
         keys["pool"] = context.served.name
+    if context.node:
+        keys |= {"node": context.node, "failed_nodes": len(context.tried_on)}
     log.REQUESTS.write(event, keys)
 
 
