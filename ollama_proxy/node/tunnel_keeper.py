@@ -30,7 +30,7 @@ _WORDS = {
     401: "it does not know this node's key; join again with a new node token",
     403: "it does not let this node in",
     404: "it takes no tunnels; it may be of a former version, or SERVER_URL be wrong",
-    503: "it has as many tunnels as it takes",
+    503: "it takes no more of them now",
 }
 
 
@@ -107,6 +107,9 @@ class TunnelKeeper:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             words = str(error) or type(error).__name__
             self._failed(f"no tunnel to the hub could be opened ({words})")
+        except Exception:
+            self._failed("a tunnel crashed")  # so that the next one waits
+            raise
         finally:
             self._open -= 1
             if tunnel is None or not tunnel.was_used:
