@@ -189,7 +189,9 @@ class PoolOwner:
         wish = self._wish
         if wish and not wish.own and self._leasing.has_ready_node(wish.model):
             self._wish = None
-        self.look()
+        runs = any(slot.current is not None for slot in self._own.values())
+        if runs or self._waiters:  # else a plan has nothing to start or to stop
+            self.look()
 
     @property
     def _wishes_own(self) -> bool:

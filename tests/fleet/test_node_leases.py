@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from unittest import mock
 
 from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.fleet.lease import Lease
@@ -258,3 +259,18 @@ async def test_a_hundred_requests_at_once_spread_over_the_nodes() -> None:
 
     assert most <= 4
     assert per_node == {f"n{i}": 20 for i in range(5)}
+
+
+@in_virtual_time
+async def test_nodes_that_come_have_nothing_planned_where_nothing_waits() -> None:
+    """Each plan looks at all nodes: 1 000 that join would cost a million looks."""
+    homes = Neighbourhood()
+    await asyncio.sleep(1)
+    with mock.patch.object(homes.pool._leasing, "node_facts", return_value=()) as looks:
+        for number in range(100):
+            homes.house.put(a_node(f"n{number}"))
+            await asyncio.sleep(0.1)
+        alone = looks.call_count
+    await homes.pool.aclose()
+
+    assert alone <= 2
