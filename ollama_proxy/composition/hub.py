@@ -107,7 +107,15 @@ class HubBuilder:
         clock, store = shared.clock, shared.store
         authority, nodes = HubAuthority(settings.state_dir, clock), NodeKeyring(store)
         own = OwnAddressBook(_listening(settings), clock)
-        reach = Reach(authority, nodes, NodeProver(shared.probing), own.now)
+        access = NodeAccess(
+            nodes,
+            legacy_rule(settings, is_local=is_local),
+            lambda: want_keys(settings, was_made=keyring.are_keys_needed),
+        )
+        prove = NodeProver(shared.probing)
+        reach = Reach(
+            authority, nodes, prove, own.now, takes_former=access.takes_former
+        )
         links = TunnelledLinks(self.tunnels, reach, reach.token_of)
         houses = [one for parts in fleet.pools.values() for one in parts.pool.houses]
         wanted = Wanted(
@@ -120,12 +128,6 @@ class HubBuilder:
         self._relink.registry = registry
         nodes.on_ended(partial(_end_node, self.tunnels, registry))
         tokens = JoinTokens(store, clock, audit)
-        legacy = legacy_rule(settings, is_local=is_local)
-        access = NodeAccess(
-            nodes,
-            legacy,
-            lambda: want_keys(settings, was_made=keyring.are_keys_needed),
-        )
         return Hub(
             registry=registry,
             authority=authority,

@@ -52,6 +52,22 @@ class NodeAccess:
             raise BeatError(403, refusal)
         return Sender(peer)
 
+    def check_name(self, sender: Sender, node_id: str) -> None:
+        """Refuse a beat without a key in the name of a node that has one.
+
+        Also while that node is away: its name is not free. Raises `BeatError`.
+        """
+        if not sender.has_key and self._keyring.of_node(node_id) is not None:
+            raise BeatError(
+                403,
+                f"the node {node_id!r} has a key, and this beat has none; set another"
+                f" NODE_ID, or {_JOIN_AGAIN}",
+            )
+
+    def takes_former(self) -> bool:
+        """Tell whether any node without a key is taken now."""
+        return self._legacy.is_open(was_key_made=self._was_made)
+
     def key_of(self, headers: HeaderView) -> NodeKey:
         """Return the key of the node that sends a request. Raises `BeatError`."""
         sent = headers.get("Authorization", "")

@@ -24,6 +24,10 @@ MOST_AT_ONCE: Final = 32
 AGAIN_S: Final = 5.0
 """How long a node that proved nothing is not asked again, however often it beats."""
 
+_UNTAKEN = NodeLink(
+    fault="nodes without a key are not taken any more; have it join, by the line that"
+    " `ollama-proxy node-token` prints"
+)
 _LEFT = NodeLink(fault="the hub has no key of this node any more; it has to join again")
 
 
@@ -49,8 +53,9 @@ class _Place:
 class Reach:
     """Implements `ollama_proxy.hub.ports.NodeLinks`.
 
-    ``prove`` asks addresses; ``own``: where this process listens. Set ``relink`` to
-    what is called with the name of a node whose link has changed.
+    ``prove`` asks addresses; ``own``: where this process listens. ``takes_former``
+    tells whether nodes without a key are used. Set ``relink`` to what is called with
+    the name of a node whose link has changed.
     """
 
     def __init__(
@@ -60,11 +65,13 @@ class Reach:
         prove: Prove,
         own: Callable[[], OwnAddresses],
         *,
+        takes_former: Callable[[], bool] = lambda: True,
         most_at_once: int = MOST_AT_ONCE,
         again_s: float = AGAIN_S,
     ) -> None:
         self._authority, self._keyring = authority, keyring
         self._prove, self._own = prove, own
+        self._takes_former = takes_former
         self._again_s = again_s
         self._turns = asyncio.Semaphore(most_at_once)
         self._tasks = TaskOwner()
@@ -98,6 +105,8 @@ class Reach:
         await self._tasks.aclose()
 
     def _former_link(self, beat: Beat, sender: Sender) -> NodeLink:
+        if not self._takes_former():  # it was remembered from before the first key
+            return _UNTAKEN
         claim = Claim(sender.peer, beat.port, is_former=True)
         allowed = allowed_addresses(claim, self._own())
         if not allowed.addresses:

@@ -92,3 +92,23 @@ def test_off_takes_keys_alone(rig: JoinRig) -> None:
     assert status(off, {}) == 403
     assert status(off, bearer(key_text())) == 200
     assert off.warning == ""
+
+
+def test_the_name_of_a_node_with_a_key_is_not_free_while_it_is_away(
+    rig: JoinRig,
+) -> None:
+    rig.joining.join(rig.request(rig.token()), PEER)
+    on = access(rig, LegacyMode.ON)
+    thief = on.admit(PEER, {})
+    with pytest.raises(BeatError, match="has a key"):
+        on.check_name(thief, "box")
+    on.check_name(thief, "other")
+    on.check_name(on.admit(PEER, bearer(key_text())), "box")
+
+
+def test_whether_nodes_without_a_key_are_used_is_known(rig: JoinRig) -> None:
+    former = access(rig)
+    assert former.takes_former()
+    rig.joining.join(rig.request(rig.token()), PEER)
+    assert not former.takes_former()
+    assert access(rig, LegacyMode.ON).takes_former()

@@ -250,3 +250,12 @@ async def test_a_former_agent_at_an_address_that_is_none_is_not_called(
 async def test_a_former_agent_on_the_hubs_own_port_is_not_called(rig: Rig) -> None:
     link = rig.reach.link_of(former(port=8000), Sender("127.0.0.1"))
     assert "the hub itself" in link.fault
+
+
+async def test_a_former_agent_from_before_the_first_key_is_used_no_more(
+    rig: Rig,
+) -> None:
+    rig.reach._takes_former = lambda: False
+    link = rig.reach.link_of(former(), FORMER)
+    assert link.upstream is None
+    assert "node-token" in link.fault
