@@ -236,7 +236,7 @@ def house_models_of(parts: PoolParts, models: OfferModels | None) -> HouseModels
     if parts.pool.nodes is None:
         return None
     known = HouseModels(parts.pool.nodes, models)
-    parts.pool.spill(known.spills)
+    parts.pool.spill(known.spills, known.helps)
     return known
 
 

@@ -23,9 +23,12 @@ class Admission:
     - ``joiner``: connects servers of others, for which a request waits a moment.
     - ``spills``: tells whether servers of others lack a model that an offer of ours is
       known to have, or may pull. None: no model does.
+    - ``helps``: tells whether an instance of ours may have a model. None: any may have
+      any.
     """
 
     spills: Callable[[str], bool] | None = None
+    helps: Callable[[str], bool] | None = None
 
     def __init__(
         self,
@@ -107,6 +110,10 @@ class Admission:
     def _has_to_be_own(self, model: str | None) -> bool:
         """Tell whether only an instance of ours can answer for a model."""
         return model is not None and self.spills is not None and self.spills(model)
+
+    def _wakes_for(self, model: str | None) -> bool:
+        """Tell whether a launch would help a request for a model."""
+        return model is None or self.helps is None or self.helps(model)
 
     async def lease(
         self,
@@ -219,7 +226,7 @@ class Admission:
         return await self._waiters.wait(
             claim,
             wait_s,
-            _wants(joins, only, own=own),
+            _wants(joins or not self._wakes_for(model), only, own=own),
             is_ready=is_ready,
             kind=(only, takes_slot, own, yields, of_nodes),
             ticket=ticket,
@@ -263,6 +270,8 @@ class Admission:
 
         Returns None, and has done nothing, if a launch must be written to disk first.
         """
+        if not joins and not self._wakes_for(model):
+            return wait_s
         if not joins:
             own = self._has_to_be_own(model)
             is_lacking = own and not self._wakes.is_own_coming

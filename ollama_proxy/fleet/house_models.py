@@ -60,6 +60,16 @@ class HouseModels:
             return False
         return not others.is_with_others(name) and others.has_own(name)
 
+    def helps(self, model: str) -> bool:
+        """Tell whether an instance of ours may have a model that requests wait for.
+
+        If nodes have it, and no offer of ours is known to, a launch would be in vain.
+        """
+        name, others = full_model_name(model), self._others
+        if not self._leasing.is_known(name):
+            return True
+        return others is not None and others.has_own(name)
+
     def lacks(self, instance: LeasedInstance, full_name: str) -> bool:
         """Tell whether an instance is known to lack a model that another has.
 

@@ -265,13 +265,18 @@ class Pool:
         planned = plan(facts, now)
         return planned, explain(facts, planned, now)
 
-    def spill(self, spills: Callable[[str], bool]) -> None:
+    def spill(
+        self,
+        spills: Callable[[str], bool],
+        helps: Callable[[str], bool] | None = None,
+    ) -> None:
         """Have models answered by instances of ours that servers of others lack.
 
         ``spills`` tells whether they lack one, and an offer of ours is known to have
-        it, or may pull it.
+        it, or may pull it. ``helps``: whether an instance of ours may have a model at
+        all; requests for others wait, and start none.
         """
-        self._admission.spills = spills
+        self._admission.spills, self._admission.helps = spills, helps
 
     def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""

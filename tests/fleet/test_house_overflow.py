@@ -61,7 +61,7 @@ async def house_and_cloud(
     pools.clouds["cloud"].faults.boot_s = MINUTE_S
     assert pools.pool.nodes is not None
     known = HouseModels(pools.pool.nodes, cloud or CloudModels("m:latest"))
-    pools.pool.spill(known.spills)
+    pools.pool.spill(known.spills, known.helps)
     for node_id in nodes:
         house.put(a_node(node_id, loaded=frozenset({"m:latest"})))
     yield house, pools
@@ -184,6 +184,28 @@ async def test_a_model_of_nodes_that_are_all_busy_or_away_is_the_clouds_in_time(
     assert refused is None
     assert lease is not None
     assert lease.node_id is None
+
+
+@in_virtual_time
+async def test_a_crowd_for_a_model_of_nodes_alone_starts_nothing() -> None:
+    async with house_and_cloud(cloud=CloudModels("m:latest")) as (house, pools):
+        house.put(a_node("attic", ["own"]))
+        held = await pools.pool.lease("own", wait_s=0.0)
+        crowd = [
+            asyncio.ensure_future(pools.pool.lease("own", wait_s=0.0))
+            for _ in range(50)
+        ]
+        await asyncio.sleep(10 * MINUTE_S)
+        assert held is not None
+        house.put(a_node("attic", ["own"], slots=50, **OFFLINE))
+        late = asyncio.ensure_future(pools.pool.lease("own", wait_s=MINUTE_S))
+        await asyncio.sleep(30.0)
+        house.put(a_node("attic", ["own"], slots=52))
+        leases = await asyncio.gather(late)
+
+    assert pools.starts == {"cloud": 0}
+    assert leases[0] is not None
+    assert all(one.done() for one in crowd)
 
 
 @in_virtual_time
