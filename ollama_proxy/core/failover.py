@@ -12,6 +12,10 @@ from typing import Final
 MOST_NODES: Final = 3
 """How many different nodes one request is sent to at most."""
 
+UNSTREAMED: Final = 5.0
+"""How many times longer an answer may take that is no stream: it has its first byte
+when it is complete."""
+
 _OWN_FAULT = 500
 _OTHERS_MAY_DO = frozenset({_OWN_FAULT, 502, 503, 504})
 _FAILURES = frozenset({502, 504})

@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.failover import UNSTREAMED
 from ollama_proxy.node.execute_body import BodyError, BodyReader, Job, parse_job
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.ready_body import ollama_request
@@ -52,7 +53,7 @@ class Executor:
 
     async def _generate(self, request: web.Request, job: Job) -> web.StreamResponse:
         """Ask Ollama; the body goes on as it was received."""
-        limit_s = self._first_byte_s
+        limit_s = self._first_byte_s * (1.0 if job.streams else UNSTREAMED)
         if not self._ollama.state.has_loaded(job.model):
             limit_s += _LOAD_S
         to_send = ollama_request("POST", "/api/generate", job.body)

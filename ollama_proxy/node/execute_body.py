@@ -12,10 +12,14 @@ _MOST_HELD = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Holds a request for a generation: the model, and the body as it was received."""
+    """Holds a request for a generation: the model, and the body as it was received.
+
+    ``streams``: its answer comes word by word.
+    """
 
     model: str
     body: bytes
+    streams: bool = True
 
 
 class BodyError(Exception):
@@ -82,4 +86,4 @@ def parse_job(body: bytes) -> Job:
             raise BodyError(400, f"{key!r} is not {words}")
     if not read.get("model"):
         raise BodyError(400, "'model' is missing; name one of this node's models")
-    return Job(read["model"], body)
+    return Job(read["model"], body, read.get("stream") is not False)

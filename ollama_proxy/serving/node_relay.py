@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.body_look import look
-from ollama_proxy.core.failover import MOST_NODES
+from ollama_proxy.core.failover import MOST_NODES, UNSTREAMED
 from ollama_proxy.core.nodes.plain_request import EXECUTE
 from ollama_proxy.core.ollama.activity import NO_USE
 from ollama_proxy.core.ollama.request_fields import wants_stream
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 _READS = frozenset({Kind.READ, Kind.SYSTEM})
 _SAFE = frozenset({"GET", "HEAD"})
-_UNSTREAMED: Final = 5.0
-"""How much longer an answer may take whose first byte is its last as well."""
 
 
 def relay_request(
@@ -195,7 +193,7 @@ def first_byte_limit_s(
     timeout_s = services.node_timeout_s
     route = context.route
     if route.streams is not Streams.NEVER and not wants_stream(route, look(context)):
-        timeout_s *= _UNSTREAMED
+        timeout_s *= UNSTREAMED
     limit_s = lease.first_byte_limit_s(context.model, timeout_s)
     if isinstance(plan, Observe) and plan.limit_s is not None:
         return min(limit_s, plan.limit_s)

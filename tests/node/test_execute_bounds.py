@@ -75,6 +75,17 @@ async def test_a_loaded_model_has_its_time_to_the_first_byte(
     assert "gave no byte within 0.1 s" in json.loads(body)["error"]
 
 
+async def test_an_answer_that_is_no_stream_has_more_time(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    whole = json.dumps({**json.loads(JOB), "stream": False}).encode()
+    async with executing(aiohttp_server, slow_s=5, loaded=("tiny:latest",)) as (url, _):
+        status, body = await post(url, whole)
+
+    assert status == 504
+    assert "gave no byte within 0.5 s" in json.loads(body)["error"]
+
+
 async def test_a_model_that_has_to_be_loaded_has_more(
     aiohttp_server: AiohttpServer,
 ) -> None:
