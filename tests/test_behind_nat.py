@@ -139,6 +139,32 @@ async def test_a_chat_is_answered_through_a_tunnel(
     assert json.loads(lines[-1])["done"] is True
 
 
+HI = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models", None),
+        ("POST", "/api/show", {"model": "tiny"}),
+        ("POST", "/api/embed", {"model": "tiny", "input": "hi"}),
+        ("POST", "/v1/chat/completions", {**HI, "max_tokens": 3}),
+        ("POST", "/v1/messages", {**HI, "max_tokens": 3}),
+        ("POST", "/jobs", {"model": "tiny", "prompt": "hi"}),
+        ("POST", "/api/pull", {"model": "llama3.2"}),
+        ("POST", "/api/copy", {"source": "tiny", "destination": "other"}),
+        ("DELETE", "/api/delete", {"model": "tiny"}),
+    ],
+)
+async def test_every_kind_of_request_goes_through_tunnels(
+    hub: RunningProxy, agent: RunningAgent, method: str, path: str, body: object
+) -> None:
+    async with hub.session.request(method, f"{hub.url}{path}", json=body) as answer:
+        await answer.read()
+
+    assert answer.status == 200
+
+
 async def test_the_list_of_nodes_says_how_it_is_reached(
     hub: RunningProxy, agent: RunningAgent
 ) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,10 +21,12 @@ from ollama_proxy.simulator.state import Simulator
 from ollama_proxy.upstream.client import Answer
 from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.request import PreparedRequest
+from tests.fakes.ollama import real_ollama
 from tests.fakes.tunnelled_node import TunnelHub, tunnel_hub
 from tests.node.agents import JOINED, RunningAgent, running_agent
 from tests.server.hub.test_tunnel_route import until
 
+MODEL = os.environ.get("REAL_OLLAMA_MODEL", "")
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -178,3 +182,27 @@ async def test_tunnels_without_a_joining_are_refused_at_the_start(
             tmp_path, SERVER_URL=f"http://127.0.0.1:{hub.port}", NODE_TUNNEL="1"
         ):
             pass
+
+
+@pytest.mark.real_ollama
+@pytest.mark.skipif(shutil.which("ollama") is None, reason="no `ollama` on the PATH")
+@pytest.mark.skipif(not MODEL, reason="REAL_OLLAMA_MODEL names no model")
+async def test_a_real_ollama_answers_through_a_tunnel(
+    hub: TunnelHub, tmp_path: Path
+) -> None:
+    async with (
+        real_ollama() as url,
+        running_agent(
+            tmp_path,
+            JOINED,
+            key="key-of-gpu-1",
+            SERVER_URL=f"http://127.0.0.1:{hub.port}",
+            OLLAMA_BASE_URL=url,
+            NODE_TUNNEL="true",
+        ),
+    ):
+        await hub.until(idle=3)
+        wanted = {**CHAT, "model": MODEL, "options": {"num_predict": 3}}
+        lines = (await whole(await ask(hub, "/api/chat", wanted))).splitlines()
+
+    assert json.loads(lines[-1])["done"] is True
