@@ -39,6 +39,7 @@ class Node:
 
     ``foreign``: how many requests of others its Ollama had at the last beat.
     ``is_drained``: by order. ``told``: what the houses know of it.
+    ``changes_at``: until then its state changes only by what happens.
     """
 
     beat: Beat
@@ -51,6 +52,7 @@ class Node:
     is_drained: bool = False
     houses: Sequence[House] = ()
     told: NodeFacts | None = None
+    changes_at: float = 0.0
     errors: deque[NodeError] = field(default_factory=lambda: deque(maxlen=MOST_ERRORS))
 
     @property

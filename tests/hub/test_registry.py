@@ -382,3 +382,15 @@ def test_a_node_of_ours_is_shown_with_all_that_it_tells() -> None:
     assert shown["labels"] == {"site": "home", "node_id": "box", "hostname": "box.lan"}
     assert shown["errors"] == []
     assert hub.registry.shown("unknown") is None
+
+
+def test_a_degraded_node_that_falls_silent_is_removed_in_time() -> None:
+    """Its next try and its removal are different moments."""
+    hub = Hub()
+    hub.old()
+    hub.wait(170)
+    for _ in range(3):
+        hub.registry.failed("box", "no answer")
+    hub.wait(11)
+
+    assert hub.status() == ""

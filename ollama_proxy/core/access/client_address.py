@@ -5,6 +5,7 @@ only what trusted gateways have appended, at the right end, is not the client's 
 choose.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
@@ -78,8 +79,12 @@ def parse_address(text: str) -> Address | None:
     one machine only.
     """
     text = text.strip(" \t")
-    if len(text) > _LONGEST:
-        return None
+    return _parsed(text) if len(text) <= _LONGEST else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str) -> Address | None:
+    """Return the address in a text without blanks around it."""
     host, port = text, ""
     if text.startswith("["):
         host, closed, port = text[1:].partition("]")

@@ -77,3 +77,15 @@ def takes_work(
     if state is NodeState.DEGRADED:
         return now - facts.failed_at >= limits.retry_s
     return state is NodeState.ONLINE
+
+
+def next_change(
+    facts: StateFacts, now: float, limits: StateLimits = STANDARD_LIMITS
+) -> float:
+    """Return when a node may change by itself next: until then it is as it is now."""
+    longest_s = max(limits.forget_s, limits.ttl_s)
+    moments = [facts.beaten_at + limits.ttl_s, facts.beaten_at + longest_s]
+    if facts.failures >= limits.max_failures:
+        moments.append(facts.failed_at + limits.retry_s)
+    later = [moment for moment in moments if moment >= now]
+    return min(later, default=now)

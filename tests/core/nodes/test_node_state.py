@@ -11,6 +11,7 @@ from ollama_proxy.core.nodes.node_state import (
     StateFacts,
     StateLimits,
     is_removed,
+    next_change,
     node_state,
     takes_work,
 )
@@ -85,3 +86,25 @@ def test_silence_only_makes_it_worse(facts: StateFacts, more_s: float) -> None:
         assert not takes_work(facts, NOW)
     if is_removed(facts, NOW):
         assert node_state(facts, NOW) is NodeState.OFFLINE
+
+
+@given(
+    st.builds(
+        StateFacts,
+        st.integers(int(NOW) - 200, int(NOW)),
+        st.integers(0, 5),
+        st.integers(int(NOW) - 60, int(NOW)),
+    ),
+    st.floats(0, 0.999),
+)
+def test_until_its_next_change_a_node_stays_as_it_is(
+    facts: StateFacts, part: float
+) -> None:
+    due = next_change(facts, NOW)
+    later = NOW + part * (due - NOW)
+
+    assert due >= NOW
+    assert node_state(facts, later) is node_state(facts, NOW)
+    assert takes_work(facts, later) is takes_work(facts, NOW)
+    if due > NOW and not is_removed(facts, NOW):
+        assert not is_removed(facts, later)
