@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from ollama_proxy.base.tasks import cancel_and_wait, start_task
+from ollama_proxy.base.tasks import scoped_task
 
 MOST_FRAME = 64 * 1024
 """Bytes of the largest frame that is sent; double this length is refused."""
@@ -113,13 +113,15 @@ class TunnelTransport(asyncio.Transport):
 
     async def run(self) -> None:
         """Carry bytes until an end closes; then tell the protocol."""
-        reading = start_task(self._read(), name="tunnel reads")
-        writing = start_task(self._write(), name="tunnel writes")
-        for task in (reading, writing):
-            task.add_done_callback(lambda _: self._ended.set())
-        self._look()
         try:
-            await self._ended.wait()
+            async with (
+                scoped_task(self._read(), name="tunnel reads") as reading,
+                scoped_task(self._write(), name="tunnel writes") as writing,
+            ):
+                for task in (reading, writing):
+                    task.add_done_callback(lambda _: self._ended.set())
+                self._look()
+                await self._ended.wait()
         except asyncio.CancelledError:
             self._error = ConnectionResetError("the tunnel was cut")
             raise
@@ -127,13 +129,9 @@ class TunnelTransport(asyncio.Transport):
             self._is_closing = True
             if self._timer is not None:
                 self._timer.cancel()
-            try:
-                await cancel_and_wait(reading)
-                await cancel_and_wait(writing)
-            finally:
-                self._waiting.clear()
-                if self._protocol is not None:
-                    self._protocol.connection_lost(self._error)
+            self._waiting.clear()
+            if self._protocol is not None:
+                self._protocol.connection_lost(self._error)
 
     async def _read(self) -> None:
         try:
@@ -141,6 +139,8 @@ class TunnelTransport(asyncio.Transport):
                 pass
         except OSError as error:
             self._error = error
+        finally:
+            self._is_closing = True  # at once: no request may be attached any more
 
     async def _receive(self) -> bool:
         """Handle one message; False if it was the last."""
@@ -228,7 +228,7 @@ class TunnelTransport(asyncio.Transport):
             self._error = TimeoutError(
                 f"the other end of the tunnel sent nothing for {silent_s:g} s"
             )
-            self._ended.set()
+            self.abort()
 
     # What a protocol asks of its transport:
 

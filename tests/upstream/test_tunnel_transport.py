@@ -354,3 +354,32 @@ async def test_a_protocol_learns_the_peer_and_not_the_socket() -> None:
             one.tunnel.get_protocol()
         one.tunnel.set_protocol(one.protocol)
         assert one.tunnel.get_protocol() is one.protocol
+
+
+async def test_a_tunnel_whose_other_end_has_left_is_not_idle_for_a_moment() -> None:
+    async with rig() as one:
+        one.web_socket.give(CLOSE, 1000)
+        while one.tunnel.is_idle:
+            await asyncio.sleep(0)
+
+        assert not one.task.done()
+
+
+class CrashingProtocol(Recorder):
+    """Fails at the first bytes."""
+
+    def data_received(self, data: bytes) -> None:
+        raise RuntimeError("a bug")
+
+
+async def test_a_protocol_that_crashes_ends_the_tunnel_and_all_of_its_tasks() -> None:
+    async with rig() as one:
+        crashing = CrashingProtocol()
+        one.tunnel.attach(crashing)
+        one.web_socket.give(BINARY, b"x")
+        with pytest.raises(RuntimeError, match="a bug"):
+            await one.task
+
+        assert len(crashing.ends) == 1
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert not {"tunnel reads", "tunnel writes"} & names
