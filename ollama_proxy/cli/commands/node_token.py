@@ -27,7 +27,11 @@ def node_token(
         typer.Option(metavar="URL", help="where that machine reaches this hub"),
     ] = None,
     no_tls: Annotated[
-        bool, typer.Option("--no-tls", help="join over plain HTTP, and serve so")
+        bool,
+        typer.Option(
+            "--no-tls",
+            help="join over plain HTTP, or through a gateway that has a certificate",
+        ),
     ] = False,
     lists: Annotated[
         bool, typer.Option("--list", help="list tokens that were not used yet")
@@ -52,12 +56,12 @@ def node_token(
         if as_json:
             sys.stdout.write(as_line(made) + "\n")
         else:
-            _print(made, url or made["url"], no_tls=no_tls, ttl=ttl)
+            _print(made, url or made["url"], ttl=ttl)
 
 
-def _print(made: dict[str, Any], url: str, *, no_tls: bool, ttl: str) -> None:
+def _print(made: dict[str, Any], url: str, *, ttl: str) -> None:
     """Print the line on stdout, and what people must know on stderr."""
-    option = " --no-tls" if no_tls else ""
+    option = "" if url.startswith("https://") else " --no-tls"
     sys.stdout.write(
         f"OLLAMA_PROXY_NODE_TOKEN={made['token']} SERVER_URL={url}"
         f" ollama-proxy node{option}\n"

@@ -63,6 +63,14 @@ def test_without_tls_the_line_says_so(state: Path, port: int) -> None:
     assert given.fingerprint == ""
 
 
+def test_through_a_gateway_with_a_certificate_the_machine_speaks_tls(
+    state: Path,
+) -> None:
+    out, _ = node_token(state, "--no-tls", "--url", "https://hub.example.com")
+    assert out.endswith(" SERVER_URL=https://hub.example.com ollama-proxy node\n")
+    assert "." not in out.split(" ")[0]
+
+
 def test_another_address_is_printed_as_it_is_given(state: Path) -> None:
     out, _ = node_token(state, "--url", "https://hub.lan:8000")
     assert "SERVER_URL=https://hub.lan:8000 " in out
