@@ -20,7 +20,17 @@ def nodes_lines(nodes: Sequence[dict[str, Any]]) -> list[str]:
         for node in nodes
         if node.get("problem")
     ]
-    return lines + problems
+    pulls = [_pull(node) for node in nodes if node.get("pulling")]
+    return lines + problems + pulls
+
+
+def _pull(node: dict[str, Any]) -> str:
+    """Return which model a node pulls, and how far it is."""
+    pulling = node["pulling"]
+    words = f"{shown(node['node_id'])}: pulls {shown(pulling['name'])}"
+    if not pulling["total"]:
+        return words
+    return f"{words}, {_percent(pulling['completed'] / pulling['total'])}"
 
 
 def _row(node: dict[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,14 @@ def test_what_is_wrong_with_a_node_follows() -> None:
     assert lines[-1] == "box: its Ollama does not answer"
 
 
+def test_what_a_node_pulls_follows_too() -> None:
+    pulling = {"name": "big\x1b:latest", "completed": 1, "total": 4}
+    begun = {"name": "big", "completed": 0, "total": 0}
+    nodes = [listed_node("a", pulling=pulling), listed_node("b", pulling=begun)]
+
+    assert nodes_lines(nodes)[-2:] == [r"a: pulls big\x1b:latest, 25%", "b: pulls big"]
+
+
 def test_a_long_list_of_models_is_cut_and_counted() -> None:
     assert models_words([]) == "-"
     assert models_words(["a", "b", "c", "d", "e"]) == "a, b, c +2"

@@ -54,8 +54,11 @@ class Manner:
 class Container:
     """A started container, in a network of its own: only itself can be reached."""
 
-    def __init__(self, engine: Engine, name: str, log: Path, root: Path) -> None:
+    def __init__(
+        self, engine: Engine, name: str, log: Path, root: Path, user: str
+    ) -> None:
         self.root = root
+        self.user = user
         self._engine = engine
         self._name = name
         self._log = log
@@ -81,12 +84,15 @@ class Container:
         return [*unshare, "sh", "-ec", _CRUN, folder, *arguments]
 
     def run(
-        self, *command: str, env: Mapping[str, str] | None = None
+        self,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        user: str = "0:0",
     ) -> tuple[int, str]:
         """Run a command inside; return its exit code, and what it printed."""
         more = [f"{name}={value}" for name, value in (env or {}).items()]
         done = subprocess.run(
-            self._crun("exec", self._name, "env", *more, *command),
+            self._crun("exec", "--user", user, self._name, "env", *more, *command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,7 +209,9 @@ def container(
     bundle.mkdir()
     spec = _spec(engine.config(tag), root, bundle, manner, env)
     (bundle / "config.json").write_text(json.dumps(spec))
-    started = Container(engine, bundle.name, bundle / "log", root)
+    ids = spec["process"]["user"]
+    user = f"{ids['uid']}:{ids['gid']}"
+    started = Container(engine, bundle.name, bundle / "log", root, user)
     try:
         started.start(bundle)
         yield started

@@ -20,11 +20,16 @@ SIMULATED = {
 ON_A_VOLUME = ("/state",)
 
 
-def checked(engine: Engine, tag: str, inside: Container, **env: str) -> tuple[int, str]:
-    """Run the health check as an engine does: what the image says, inside."""
+def checked(
+    engine: Engine, tag: str, inside: Container, *, user: str = "0:0", **env: str
+) -> tuple[int, str]:
+    """Run the health check as an engine does: what the image says, inside.
+
+    ``user``: without rights over others, root sees nothing of the state folder.
+    """
     kind, *command = engine.config(tag)["Healthcheck"]["Test"]
     assert kind == "CMD"
-    return inside.run(*command, env=env)
+    return inside.run(*command, env=env, user=user)
 
 
 def serves(engine: Engine, tag: str, manner: Manner, **env: str) -> str:
@@ -151,6 +156,31 @@ def test_it_serves_whoever_runs_it(
 ) -> None:
     log = serves(engine, proxy_image, manner)
 
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [
+        pytest.param(Manner(arguments=["node"], volumes=ON_A_VOLUME), id="volume"),
+        pytest.param(
+            Manner(arguments=["node"], read_only=True, tmpfs=["/state"]), id="in-memory"
+        ),
+    ],
+)
+def test_it_runs_the_agent_of_a_hub_and_its_health_check_asks_that(
+    engine: Engine, proxy_image: str, manner: Manner
+) -> None:
+    """The hub and Ollama are away: the agent goes on, and says so."""
+    env = {"SERVER_URL": "http://127.0.0.1:9", "NODE_ID": "box"}
+    with container(engine, proxy_image, manner, **env) as inside:
+        inside.until_it_answers("/healthz", port=8001)
+        good = checked(engine, proxy_image, inside, user=inside.user)
+        inside.signal(signal.SIGTERM)
+        code, log = inside.ended(), inside.log
+    assert good == (0, "http://127.0.0.1:8001 serves\n")
+    assert code == 0, log
+    assert '"event":"hub.away"' in log
     assert "Traceback" not in log
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from ollama_proxy.base.terminal_text import shown_values
+from ollama_proxy.server.page.bar import Bar, bar_of
 from ollama_proxy.server.page.words import counted, length
 
 MOST_ROWS: Final = 100
@@ -34,6 +35,8 @@ class NodeView:
     failures: str
     seen: str
     problem: str
+    pulling: str
+    bar: Bar | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def _figures(nodes: Sequence[dict[str, Any]]) -> tuple[tuple[str, int], ...]:
 
 
 def _node(node: dict[str, Any]) -> NodeView:
+    pulling = node.get("pulling")  # former agents pull nothing
     is_draining, load = node["draining"], node["load"]
     state = node["status"]
     words = _STATES[state]
@@ -92,7 +96,15 @@ def _node(node: dict[str, Any]) -> NodeView:
         failures=str(node["failure_count"]),
         seen=f"{length(node['age_s'])} ago",
         problem=node["problem"],
+        pulling=f"pulls {pulling['name']}" if pulling else "",
+        bar=_bar_of_pull(pulling) if pulling else None,
     )
+
+
+def _bar_of_pull(pulling: dict[str, Any]) -> Bar | None:
+    total = pulling["total"]
+    share = min(1.0, pulling["completed"] / total) if total else None
+    return bar_of(f"pull of {pulling['name']}", share)
 
 
 def _models(models: Sequence[str]) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from ollama_proxy.base.terminal_text import shown_values
+from ollama_proxy.server.page.bar import Bar, bar_of
 from ollama_proxy.server.page.nodes_view import NodesView, nodes_view
 from ollama_proxy.server.page.notices import Notice, notices_of
 from ollama_proxy.server.page.words import (
     STATE_WORDS,
     counted,
     length,
-    percent,
     price,
 )
 
@@ -33,15 +33,6 @@ class Viewer:
     key: str = ""
     has_session: bool = False
     is_admin: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """Holds how far something is, 0–1, and what the bar is called."""
-
-    label: str
-    value: float
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +212,7 @@ def _machine(
         state=one["state"],
         state_words=STATE_WORDS.get(one["state"], ""),
         stage=_stage(one),
-        bar=_bar(f"launch of {one['slot']}", one["progress"]),
+        bar=bar_of(f"launch of {one['slot']}", one["progress"]),
         requests=f"{one['in_flight']}{limit}" if is_up else "",
         idle=_idle(one),
         price=price(
@@ -258,13 +249,6 @@ def _idle(one: dict[str, Any]) -> str:
     return f"{idle}, stops in {length(stops_in_s)}"
 
 
-def _bar(label: str, value: float | None) -> Bar | None:
-    if value is None:
-        return None
-    value = min(1.0, max(0.0, value))
-    return Bar(label, round(value, 3), percent(value))
-
-
 def _offer(offer: dict[str, Any]) -> Notice:
     ends_in_s = offer["ends_in_s"]
     ends = "" if ends_in_s is None else f" for {length(ends_in_s)}"
@@ -274,7 +258,7 @@ def _offer(offer: dict[str, Any]) -> Notice:
 
 def _pull(one: dict[str, Any]) -> PullView:
     followers = counted(one["followers"], "client waits", "clients wait")
-    bar = _bar(f"pull of {one['model']}", one["progress"])
+    bar = bar_of(f"pull of {one['model']}", one["progress"])
     return PullView(one["model"], one["status"], followers, bar)
 
 

@@ -45,6 +45,17 @@ def test_a_state_is_said_in_words(
     assert words in told.state_words
 
 
+def test_a_pull_is_shown_with_a_bar() -> None:
+    told = row(pulling={"name": "big:latest", "completed": 1, "total": 4})
+    begun = row(pulling={"name": "big:latest", "completed": 0, "total": 0})
+
+    assert told.pulling == "pulls big:latest"
+    assert told.bar is not None
+    assert (told.bar.value, told.bar.label) == (0.25, "pull of big:latest")
+    assert (begun.pulling, begun.bar) == ("pulls big:latest", None)
+    assert (row().pulling, row(pulling=None).bar) == ("", None)
+
+
 def test_the_host_is_named_where_the_node_has_another_name() -> None:
     assert row(metadata={"hostname": "a.lan"}, url=None).place == "a.lan"
 
@@ -109,6 +120,7 @@ def test_no_text_of_a_node_is_markup() -> None:
         models=[f"{HOSTILE}m"],
         url=f"{HOSTILE}u",
         problem=f"{HOSTILE}p",
+        pulling={"name": f"{HOSTILE}q", "completed": 1, "total": 2},
     )
     shown = html(
         "page.html",
@@ -118,4 +130,4 @@ def test_no_text_of_a_node_is_markup() -> None:
     ).decode()
 
     assert HOSTILE not in shown
-    assert shown.count("&lt;script") == 5
+    assert shown.count("&lt;script") == 7  # that of the pull names its bar, too
