@@ -50,7 +50,11 @@ _MODEL: Final = msgspec.json.Decoder(str)
 
 
 class JobError(Exception):
-    """Reports a body that is no job, in a sentence for its client."""
+    """Reports a body that is no job: the status, and a sentence for its client."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ ALL_FAILED: Final = "All candidate nodes failed to execute the job"
 
 _JSON: Final = ("Content-Type", JSON_TYPE)
 _LONGEST = 1000
-_BAD, _NOT_FOUND, _UNAVAILABLE = 400, 404, 503
+_NOT_FOUND, _UNAVAILABLE = 404, 503
 _FRAMING: Final = frozenset({"content-type", "content-length"})
 
 
@@ -26,7 +26,7 @@ class NodeFailure(NamedTuple):
     status: int | None
 
 
-def bad_job(message: str, status: int = _BAD) -> Reply:
+def bad_job(message: str, status: int) -> Reply:
     """Return the refusal of a body that is no job."""
     return _reply(status, {"detail": message})
 

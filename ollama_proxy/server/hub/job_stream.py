@@ -20,7 +20,7 @@ from ollama_proxy.core.nodes.job_events import as_events
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, SPOKE
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.response import begin_response, close_if_unframed
-from ollama_proxy.serving.client_writer import Head
+from ollama_proxy.serving.client_writer import Head, reset
 
 _LINES, _EVENTS = "application/x-ndjson", "text/event-stream"
 
@@ -126,14 +126,18 @@ class JobStream:
     async def say(self, reply: Reply, limit_s: float) -> web.StreamResponse:
         """Answer by words of our own: with their status, or in the last line.
 
-        ``limit_s``: how long a client may take to read them.
+        A client that does not read them within ``limit_s`` is reset.
         """
         await self._end_beats()
         if self.response is None:
             return to_response(reply)
-        async with asyncio.timeout(limit_s):
-            await self.write(reply.body.rstrip(b"\n") + b"\n")
-            await self.write_eof()
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.write(reply.body.rstrip(b"\n") + b"\n")
+                await self.write_eof()
+        except TimeoutError:
+            reset(self._request)
+            raise ConnectionResetError("the client takes nothing") from None
         return self.response
 
 

@@ -8,18 +8,12 @@ import asyncio
 
 from aiohttp import web
 
-from ollama_proxy.base.errors import (
-    StoreError,
-)
+from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.timing import Timing
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.core.nodes.hub_routes import JOBS
 from ollama_proxy.core.nodes.job import MOST_BYTES, Job, JobError, parse_job
-from ollama_proxy.core.nodes.job_errors import (
-    bad_job,
-    in_old_shape,
-    no_nodes,
-)
+from ollama_proxy.core.nodes.job_errors import bad_job, in_old_shape, refusal
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import REQUEST_CONTEXT
 from ollama_proxy.server.aiohttp.request_body import RequestBody, invite_later
@@ -34,9 +28,10 @@ from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.upstream.loop_mark import VIA
 
-_FIRST_ERROR, _SERVER_ERROR, _UNAVAILABLE = 400, 500, 503
-_FULL = "the bodies of waiting requests take up OLLAMA_PROXY_MAX_WAITING_BYTES"
-_STORE = "the proxy can't write its state"
+_FULL = (
+    "the bodies of waiting requests take up OLLAMA_PROXY_MAX_WAITING_BYTES; try again"
+    " later"
+)
 
 
 class JobHandlers:
@@ -56,13 +51,13 @@ class JobHandlers:
         body = RequestBody(request, services.budget, stall_s=services.stall_s)
         context.body = body
         try:
-            refused, job = await _read_job(body)
-            if job is None:
-                return _refuse(request, refused)
+            job = await _read_job(body)
             body.rewrite(job.body)
             stream = JobStream(request, streams=job.streams, pause_s=self._pause_s)
             async with stream.kept_alive():
                 return await self._run(request, context, job, stream)
+        except JobError as error:
+            return _refuse(request, bad_job(str(error), error.status))
         finally:
             body.close()
 
@@ -81,11 +76,9 @@ class JobHandlers:
         run = JobRun(services, request, context, stream)
         try:
             return await run.answer()
-        except StoreError:
-            if stream.response is None:
-                raise
-            told = Reply(_UNAVAILABLE, no_nodes(_STORE).body)
-            return await stream.say(told, services.stall_s)
+        except ProxyError as error:
+            context.outcome = "broken"
+            return await stream.say(refusal(500, str(error)), services.stall_s)
         except asyncio.CancelledError:
             if stream.response is None or not take_interruption(context):
                 raise
@@ -93,24 +86,19 @@ class JobHandlers:
             return await stream.say(told, TELL_S)
 
 
-async def _read_job(body: RequestBody) -> tuple[Reply, Job | None]:
-    """Return the job of a request; None, and the refusal, if there is none."""
+async def _read_job(body: RequestBody) -> Job:
+    """Return the job of a request. Raises `JobError`."""
     if body.encoding:
         message = f"the body is compressed ({body.encoding}); send it as it is"
-        return bad_job(message, 415), None
-    if not await body.keep(MOST_BYTES) and len(body.head) < MOST_BYTES:
-        is_known_long = not body.head
-        told = bad_job(_LONG, 413) if is_known_long else bad_job(_FULL, _UNAVAILABLE)
-        return told, None
-    if len(body.head) > MOST_BYTES:
-        return bad_job(_LONG, 413), None
-    try:
-        return bad_job(""), parse_job(body.head)
-    except JobError as error:
-        return bad_job(str(error)), None
-
-
-_LONG = f"the body is longer than {MOST_BYTES >> 20} MiB; send a shorter one"
+        raise JobError(message, 415)
+    is_whole = await body.keep(MOST_BYTES)
+    is_long = len(body.head) > MOST_BYTES or not (is_whole or body.head)
+    if is_long:
+        message = f"the body is longer than {MOST_BYTES >> 20} MiB; send a shorter one"
+        raise JobError(message, 413)
+    if not is_whole:
+        raise JobError(_FULL, 503)
+    return parse_job(body.head)
 
 
 def _refuse(request: web.Request, reply: Reply) -> web.Response:

@@ -17,7 +17,7 @@ ID = "5f0c0c3e-6d6f-4d3b-9a39-1f2b3c4d5e6f"
 
 
 def test_a_bad_job_gets_400_with_a_sentence() -> None:
-    reply = bad_job("'model' is missing")
+    reply = bad_job("'model' is missing", 400)
 
     assert reply.status == 400
     assert json.loads(reply.body) == {"detail": "'model' is missing"}

@@ -13,9 +13,12 @@ import pytest
 import requests
 
 from ollama_proxy.backends.static import StaticBackend
+from ollama_proxy.base.errors import StoreError
 from ollama_proxy.base.timing import STANDARD
 from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.serving.active_view import active_body
+from ollama_proxy.simulator.server import Manners
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
 from tests.fakes.raw_upstream import RawUpstream, raw_upstream
@@ -360,3 +363,82 @@ def test_requests_reads_a_job_line_by_line(tmp_path: Path) -> None:
 def by_requests(url: str) -> list[Any]:
     with requests.post(f"{url}/jobs", json=JOB, stream=True, timeout=60) as answer:
         return [json.loads(line) for line in answer.iter_lines() if line]
+
+
+async def test_a_fault_of_the_proxy_is_told_in_the_old_shape(tmp_path: Path) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise StoreError("the disk is full")
+
+    async with hub(tmp_path) as proxy:
+        proxy.parts.pool.lease = fail
+        answer = await job(proxy)
+
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "the disk is full", "error": "the disk is full"}
+
+
+async def test_a_client_that_leaves_ends_its_wait(tmp_path: Path) -> None:
+    async def never(_writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with hub_before(tmp_path, never) as (_, proxy):
+        async with httpx.AsyncClient(timeout=0.02) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(f"{proxy.url}/jobs", json=JOB)
+        await proxy.until(lambda: not proxy.parts.active)
+        assert proxy.parts.budget.taken == 0
+
+
+async def test_a_job_that_waits_ends_in_words_when_the_proxy_ends(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend(boot_s=60.0)
+    async with hub(tmp_path, backend, timing=SOON) as proxy:
+        asking = asyncio.ensure_future(job(proxy))
+        await proxy.until(lambda: proxy.parts.pool.waiting == 1)
+        await asyncio.sleep(0.2)
+        proxy.parts.pool.stop_admitting()
+        answer = await asking
+        backend.boot_s = 0.0
+
+    [told] = lines(answer.content)
+    assert answer.status_code == 200
+    assert told["detail"] == NO_NODES["detail"]
+    assert told["error"]
+
+
+async def test_a_job_wakes_a_machine_and_waits_for_it(tmp_path: Path) -> None:
+    backend = InProcessBackend(boot_s=1.0)
+    async with hub(tmp_path, backend, timing=SOON) as proxy:
+        answer = await job(proxy)
+
+    assert answer.content.startswith(b"\n")
+    assert lines(answer.content)[-1]["done"]
+
+
+async def test_many_jobs_at_once_are_all_answered(tmp_path: Path) -> None:
+    async def last(proxy: RunningProxy) -> Any:
+        async with proxy.session.post(f"{proxy.url}/jobs", json=JOB) as answer:
+            return lines(await answer.read())[-1]
+
+    async with hub(tmp_path) as proxy:
+        answers = await asyncio.gather(*(last(proxy) for _ in range(50)))
+
+    assert all(one["done"] for one in answers)
+
+
+async def test_a_job_counts_as_inference_and_is_listed_as_a_job(
+    tmp_path: Path,
+) -> None:
+    backend = InProcessBackend(Manners(rate=20.0))
+    async with hub(tmp_path, backend) as proxy:
+        asking = asyncio.ensure_future(job(proxy))
+        await proxy.until(lambda: proxy.parts.pool.in_flight == 1)
+        [active] = active_body(proxy.parts.active, 0.0)
+        await asking
+        counted = proxy.parts.metrics.render().decode()
+
+    assert (active["route"], active["model"]) == ("/jobs", "tiny")
+    assert 'ollama_proxy_requests_total{kind="inference",outcome="relayed"} 1' in (
+        counted
+    )
