@@ -172,6 +172,7 @@ async def test_the_list_of_nodes_says_how_it_is_reached(
         node = await answer.json()
 
     assert (node["url"], node["serves_all"], node["problem"]) == ("tunnel", True, "")
+    assert node["tunnels"] == {"open": 4, "idle": 4}
 
 
 async def test_a_client_that_leaves_ends_the_generation(

@@ -72,7 +72,7 @@ class Hub:
             BeatHandlers(self.door),
             JoinRoutes(self.joining, self.access),
             TunnelRoute(self.tunnels, self.access.key_of),
-            NodeHandlers(self.registry, self.keys, self.audit),
+            NodeHandlers(self.registry, self.keys, self.tunnels, self.audit),
             self.token_orders,
         )
         return [route for group in groups for route in group.routes()]

@@ -57,7 +57,7 @@ class _Node:
 class Tunnels:
     """Holds the open tunnels by node, at most 66 of one node and 4 096 in all.
 
-    ``opened``: how many have been opened so far. ``wait_s``: how long a request waits.
+    ``wait_s``: how long a request waits for one.
 
     ``on_change``: called with a node's name when its first tunnel has opened, or its
     last one closed.
@@ -76,12 +76,6 @@ class Tunnels:
         self._nodes: dict[str, _Node] = {}
         self._places = 0
         self._is_ending = False
-        self.opened = 0
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Return the nodes with tunnels, or with requests that wait for one."""
-        return tuple(self._nodes)
 
     def has(self, node_id: str) -> bool:
         """Tell whether a node has an open tunnel, idle or not."""
@@ -122,7 +116,6 @@ class Tunnels:
     async def carry(self, node_id: str, tunnel: TunnelTransport) -> None:
         """Offer a tunnel, which has a place, to requests until it has ended."""
         node = self._nodes[node_id]
-        self.opened += 1
         node.open.add(tunnel)
         node.idle[tunnel] = None
         _serve_first(node)

@@ -43,6 +43,7 @@ class TunnelHub:
     client: UpstreamClient
     changed: list[str]
     look_s: float = LOOK_S
+    opened: int = 0
     beats: list[dict[str, Any]] = field(default_factory=list)
     runner: web.AppRunner | None = None
 
@@ -54,6 +55,11 @@ class TunnelHub:
     def upstream(self) -> Upstream:
         return tunnel_upstream("gpu-1", HUB_TOKEN)
 
+    def _key_of(self, headers: Mapping[str, str]) -> NodeKey:
+        found = key_of(headers)
+        self.opened += 1
+        return found
+
     async def _beat(self, request: web.Request) -> web.Response:
         self.beats.append(await request.json())
         return web.json_response({"status": "ok", "accepted": 1})
@@ -62,7 +68,7 @@ class TunnelHub:
         app = web.Application()
         app.router.add_post(HEARTBEAT, self._beat)
         app.router.add_get(
-            TUNNEL, TunnelRoute(self.tunnels, key_of, look_s=self.look_s).take
+            TUNNEL, TunnelRoute(self.tunnels, self._key_of, look_s=self.look_s).take
         )
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self.runner.setup()

@@ -102,7 +102,7 @@ async def test_nothing_is_kept_of_a_node_that_has_no_tunnel() -> None:
         pass
 
     assert not held.has("a")
-    assert held.nodes == ()
+    assert held._nodes == {}
 
 
 async def test_changes_are_told_at_the_first_and_after_the_last_tunnel() -> None:
@@ -126,7 +126,7 @@ def test_a_node_and_all_of_them_have_a_most() -> None:
             places.enter_context(held.place("c"))
 
     with held.place("c"):
-        assert held.nodes == ("c",)
+        assert list(held._nodes) == ["c"]
 
 
 def test_a_tunnels_upstream_says_so_and_hides_its_token() -> None:

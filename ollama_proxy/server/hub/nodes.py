@@ -53,11 +53,20 @@ class Keys(Protocol):
         """Take a key no more. Raises `StoreError`; then it still is."""
 
 
+class Tunnels(Protocol):
+    """Knows the tunnels of nodes: see `ollama_proxy.hub.tunnels.Tunnels`."""
+
+    def count(self, node_id: str) -> tuple[int, int]:
+        """Return how many tunnels of a node are open, and how many of them idle."""
+
+
 class NodeHandlers:
     """Lists nodes, drains and removes them."""
 
-    def __init__(self, nodes: Nodes, keys: Keys, audit: Audit) -> None:
-        self._nodes = nodes
+    def __init__(
+        self, nodes: Nodes, keys: Keys, tunnels: Tunnels, audit: Audit
+    ) -> None:
+        self._nodes, self._tunnels = nodes, tunnels
         self._keys = keys
         self._audit = audit
 
@@ -77,9 +86,12 @@ class NodeHandlers:
         return json_answer(self._nodes.listed())
 
     async def show(self, request: web.Request) -> web.Response:
-        """Return one node, and why requests failed there."""
+        """Return one node, why requests failed there, and its tunnels."""
         shown = self._nodes.shown(_id(request))
-        return _unknown(request) if shown is None else json_answer(shown)
+        if shown is None:
+            return _unknown(request)
+        opened, idle = self._tunnels.count(_id(request))
+        return json_answer({**shown, "tunnels": {"open": opened, "idle": idle}})
 
     async def list_for_orders(self, request: web.Request) -> web.Response:
         """List every node for ``ollama-proxy nodes list``."""

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.core.nodes.node_keys import NodeKey, NodeKeyId
 from ollama_proxy.gateway.audit import Audit
+from ollama_proxy.hub.tunnels import Tunnels
 from ollama_proxy.server.hub.nodes import NodeHandlers
 from ollama_proxy.store.sqlite.store import SqliteStore
 from tests.fakes.nodes import KeysOfNodes, ListedNodes, listed_node
@@ -33,7 +34,11 @@ async def asked(
     store: SqliteStore, nodes: ListedNodes, keys: KeysOfNodes | None = None
 ) -> AsyncIterator[Client]:
     app, audit = web.Application(), Audit(store, SystemClock())
-    app.add_routes(NodeHandlers(nodes, keys or KeysOfNodes(), audit).routes())
+    app.add_routes(
+        NodeHandlers(
+            nodes, keys or KeysOfNodes(), Tunnels(lambda _: None), audit
+        ).routes()
+    )
     try:
         async with TestClient(TestServer(app)) as client:
             yield client

@@ -141,12 +141,12 @@ async def test_a_request_is_answered_through_a_tunnel(
 
 
 async def test_a_tunnel_carries_one_request_and_is_replaced(hub: TunnelHub) -> None:
-    before = hub.tunnels.opened
+    before = hub.opened
     for _ in range(5):
         assert await ask(hub, "/echo") == b"hi"
 
     await hub.until(idle=3)
-    assert hub.tunnels.opened == before + 5
+    assert hub.opened == before + 5
 
 
 async def test_more_requests_than_idle_tunnels_wait_for_new_ones(
