@@ -76,7 +76,7 @@ class Admission:
         counted each time it asks.
         """
         lease = self._claim(
-            only, model=model, takes_slot=takes_slot, yields=yields, **asked
+            only, model=model, takes_slot=takes_slot, yields=yields, asked=asked
         )
         if lease is not None and takes_slot and not yields:
             self._count(arrival or Arrival())
@@ -89,11 +89,15 @@ class Admission:
         model: str | None,
         takes_slot: bool,
         yields: bool,
-        **asked: Unpack[Asked],
+        asked: Asked,
     ) -> Lease | None:
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
         own = only is None and self._has_to_be_own(model)
+        if not asked:  # to unpack nothing takes 0.2 us, for each request
+            return self._leasing.claim(
+                only, model=model, takes_slot=takes_slot, own=own, yields=yields
+            )
         return self._leasing.claim(
             only, model=model, takes_slot=takes_slot, own=own, yields=yields, **asked
         )
@@ -189,7 +193,7 @@ class Admission:
             model=model,
             takes_slot=takes_slot,
             yields=yields,
-            **asked,
+            asked=asked,
         )
         if (lease := claim()) is not None:
             return lease
