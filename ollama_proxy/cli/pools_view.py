@@ -69,7 +69,7 @@ def _instance(one: dict[str, Any]) -> str:
     if one.get("foreign"):
         words.append(f"{one['foreign']} of others")
     if one.get("node_id"):
-        words.append(f"{one['models']} models, {one['cpu']:.0%} of its processors busy")
+        words.append(_load(one))
     if one["idle_for_s"] is not None:
         words.append(f"idle for {one['idle_for_s']:.0f} s")
     if one["url"]:
@@ -77,6 +77,12 @@ def _instance(one: dict[str, Any]) -> str:
     if one["error"]:
         words.append(one["error"])
     return ", ".join(words)
+
+
+def _load(node: dict[str, Any]) -> str:
+    number = node["models"]
+    models = "1 model" if number == 1 else f"{number} models"
+    return f"{models}, {node['cpu']:.0%} of its processors busy"
 
 
 def _offer(one: dict[str, Any]) -> str:

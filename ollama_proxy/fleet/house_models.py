@@ -64,11 +64,12 @@ class HouseModels:
         """Tell whether an instance of ours may have a model that requests wait for.
 
         If nodes have it, and no offer of ours is known to, a launch would be in vain.
+        Where there are nodes only, none can be.
         """
         name, others = full_model_name(model), self._others
-        if not self._leasing.is_known(name):
-            return True
-        return others is not None and others.has_own(name)
+        if others is None:
+            return False
+        return others.has_own(name) or not self._leasing.is_known(name)
 
     def lacks(self, instance: LeasedInstance, full_name: str) -> bool:
         """Tell whether an instance is known to lack a model that another has.

@@ -330,8 +330,9 @@ class PoolOwner:
             model = self._wish.model if self._wish is not None else None
             if not await self._carrier.start_next(planned, model):
                 break
+        wished = self._wish.model if self._wish is not None else None
         if not self._book.outlook().is_open and not (
-            self._is_awake or self._is_reserving
+            self._is_awake_for(wished) or self._is_reserving
         ):
             self._wish = None  # a client that still wants one asks again, or waits
             if self.is_vain:

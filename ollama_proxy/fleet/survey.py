@@ -115,7 +115,11 @@ class Survey:
         """Return what arrives, and what an instance of the next offer brings."""
         offer = self._next_offer(outlook)
         if offer is None:
-            return Demand()
+            return Demand(
+                load=self._meter.load(now, 0.0),
+                service_s=self._meter.service_s,
+                is_service_measured=self._meter.is_service_measured,
+            )
         boot_s = usual_boot_s(offer, self._boots)
         return Demand(
             load=self._meter.load(now, boot_s),

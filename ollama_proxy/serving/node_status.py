@@ -24,6 +24,14 @@ def no_node_words(pool: Pool) -> str:
     return none_serves([_condition(node) for node in nodes_of(pool)])
 
 
+def took_none_words(pool: Pool) -> str:
+    """Return why a request was taken by no node, though some take requests."""
+    ready = [node for node in nodes_of(pool) if node.facts.takes_work]
+    if ready and not any(node.serves_all for node in ready):
+        return takes_plain_alone()
+    return "no node took the request, please retry"
+
+
 def model_away_words(pool: Pool, model: str, *, is_plain: bool) -> str | None:
     """Return why no node serves a model that some have; None if that is not so.
 

@@ -32,7 +32,12 @@ from ollama_proxy.core.waiting_order import SOMEBODY, Turn
 from ollama_proxy.fleet.controller import Controller
 from ollama_proxy.fleet.neighbours import Neighbours
 from ollama_proxy.fleet.pool import Pool
-from ollama_proxy.serving.node_status import no_node_words, node_body, nodes_of
+from ollama_proxy.serving.node_status import (
+    no_node_words,
+    node_body,
+    nodes_of,
+    took_none_words,
+)
 from ollama_proxy.serving.offer_status import offers_body
 
 _LONGEST_RETRY_S = 60.0
@@ -125,11 +130,11 @@ class PoolStatus:
 
     def _of_nodes(self, problem: str | None, turn: Turn) -> ProvisioningStatus:
         """Return why no node serves a request: there is nothing else to ask."""
-        is_ready = self.pool.is_ready
-        words = "no node took the request, please retry"
+        is_ready, pool = self.pool.is_ready, self.pool
+        words = took_none_words(pool) if is_ready else no_node_words(pool)
         return ProvisioningStatus(
             status="provisioning" if is_ready else "error",
-            message=problem or (words if is_ready else no_node_words(self.pool)),
+            message=problem or words,
             stage=None,
             progress=None,
             elapsed_s=None,

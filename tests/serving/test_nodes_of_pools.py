@@ -300,3 +300,17 @@ async def test_what_former_agents_do_not_take_is_refused_with_what_to_do(
     assert status == 503
     assert "have not joined the hub" in words
     assert "node-token" in words
+
+
+async def test_nodes_that_have_not_joined_say_so_to_what_they_can_not_take(
+    tmp_path: Path,
+) -> None:
+    async with home(tmp_path) as at:
+        await at.node("attic", serves_all=False)
+        pulled = await at.ask("/api/pull", {"model": "new", "stream": False})
+        planned = await at.ask("/status")
+
+    assert pulled[0] == 503
+    assert "ollama-proxy node-token" in pulled[1]["error"]
+    [idle] = [one for one in planned[1]["pools"][0]["plan"] if "is ready" in one]
+    assert int(idle.rpartition("idle for ")[2].removesuffix(" s.")) < 60

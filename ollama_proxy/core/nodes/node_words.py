@@ -46,10 +46,11 @@ def model_is_away(model: str, holders: Iterable[tuple[str, str]]) -> str:
     return f"no node that has the model {model!r} takes requests: {told}{more}"
 
 
-def takes_plain_alone(model: str) -> str:
-    """Return why nodes that have a model take no request of another kind for it."""
+def takes_plain_alone(model: str = "") -> str:
+    """Return why nodes take no request of another kind, for a model or at all."""
+    which = f"the nodes with the model {model!r}" if model else "the nodes"
     return (
-        f"the nodes with the model {model!r} have not joined the hub, so they take"
+        f"{which} have not joined the hub, so they take"
         " /api/generate with model, prompt, options and stream alone; to have them take"
         " all requests let them join, with a line of `ollama-proxy node-token`"
     )
