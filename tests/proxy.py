@@ -100,6 +100,12 @@ class RunningProxy:
             body: dict[str, Any] = await reply.json()
             return body
 
+    async def node_token(self, *, is_tls: bool = False) -> str:
+        """Have a hub make a token that a machine joins with."""
+        url, wish = f"{self.url}/-/node-tokens", {"tls": is_tls}
+        async with self.session.post(url, json=wish, headers=ORDERS) as made:
+            return str((await made.json())["token"])
+
     async def until(
         self, condition: Callable[[], bool], within_s: float = 60.0
     ) -> None:

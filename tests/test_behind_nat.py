@@ -60,10 +60,9 @@ def running_hub(
 
 async def joined(hub: RunningProxy, folder: Path, node_id: str = "gpu-1") -> Membership:
     """Join without TLS, as on a network of one's own."""
-    _, token = hub_of(hub).tokens.make(3600.0, "", OWNER)
     pause = GrowingPause(0.01, 0.02)
     joiner = Joiner(hub.url, folder, node_id, is_tls=False, pause=pause)
-    found = await joiner.membership(token)
+    found = await joiner.membership(await hub.node_token())
     assert found is not None
     return found
 

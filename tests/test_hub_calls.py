@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.core.access.keys import Caller
-from ollama_proxy.core.nodes.join_request import JoinRequest
-from ollama_proxy.core.nodes.node_keys import digest_of, read_join_token
+from ollama_proxy.core.nodes.join_request import JoinRequest, join_body
+from ollama_proxy.core.nodes.node_keys import digest_of
 from tests.hub.rig import key_id, key_text
 from tests.proxy import RunningProxy, running_proxy
 
@@ -58,15 +57,12 @@ async def hub(folder: Path, listen: str = ":8000") -> AsyncIterator[RunningProxy
         yield proxy
 
 
-def join(proxy: RunningProxy) -> dict[str, str]:
+async def join(proxy: RunningProxy) -> dict[str, str]:
     """Let a machine join; return the header that shows its key."""
-    parts = proxy.parts.hub
-    assert parts is not None
-    _, text = parts.tokens.make(3600.0, "", Caller())
-    given = read_join_token(text)
-    assert given is not None
-    digest = digest_of(key_text())
-    parts.joining.join(JoinRequest(given.sent, "box", key_id(), digest), "127.0.0.1")
+    token, digest = await proxy.node_token(), digest_of(key_text())
+    body = join_body(JoinRequest(token, "box", key_id(), digest))
+    async with proxy.session.post(f"{proxy.url}/nodes/join", data=body) as joined:
+        assert joined.status == 200, await joined.text()
     return {"Authorization": f"Bearer {key_text()}"}
 
 
@@ -127,7 +123,7 @@ async def test_a_server_that_is_not_the_node_gets_one_question_and_nothing_else(
     async with hub(tmp_path) as proxy, victim(answer) as one, victim() as two:
         target = f"http://127.0.0.1:{two.port}/latest/meta-data/".encode()
         one.answer = answer.replace(b"REDIRECT", target)
-        fields = join(proxy)
+        fields = await join(proxy)
         assert (await send(proxy, beat(one.port), fields))[0] == 200
         await until_asked(proxy)
         for seq in range(2, 6):  # it may beat as often as it likes
@@ -164,7 +160,7 @@ async def test_an_address_that_is_never_called_is_not(
             return ""
 
         proxy.parts.hub.reach._prove = prove  # type: ignore[assignment]
-        assert (await send(proxy, beat(8001, **named), join(proxy)))[0] == 200
+        assert (await send(proxy, beat(8001, **named), await join(proxy)))[0] == 200
         await until_asked(proxy)
         assert asked == ["http://127.0.0.1:8001"]
 
@@ -184,7 +180,7 @@ async def test_what_is_no_address_is_refused_in_a_sentence(
     named: dict[str, str], tmp_path: Path
 ) -> None:
     async with hub(tmp_path) as proxy:
-        status, told = await send(proxy, beat(8001, **named), join(proxy))
+        status, told = await send(proxy, beat(8001, **named), await join(proxy))
         assert status == 422
         assert next(iter(named)) in told["detail"]
 

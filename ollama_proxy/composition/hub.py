@@ -43,7 +43,6 @@ class Hub:
 
     registry: NodeRegistry
     authority: HubAuthority
-    tokens: JoinTokens
     access: NodeAccess
     keys: NodeKeyring
     door: BeatDoor
@@ -131,7 +130,6 @@ class HubBuilder:
         return Hub(
             registry=registry,
             authority=authority,
-            tokens=tokens,
             access=access,
             keys=nodes,
             door=BeatDoor(registry, access),

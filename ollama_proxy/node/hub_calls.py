@@ -1,11 +1,15 @@
 """Ask a hub for something once, and tell a hub that is away from one that refuses."""
 
-import asyncio
 from typing import Final
 
 import aiohttp
 
-from ollama_proxy.node.hub_client import HubAwayError, HubRefusedError, quoted
+from ollama_proxy.node.hub_client import (
+    HubAwayError,
+    HubRefusedError,
+    calling_hub,
+    quoted,
+)
 
 CALL_S: Final = 15.0
 """How long a hub may take to answer."""
@@ -27,20 +31,13 @@ async def ask_hub(
     Raises `HubAwayError` for a hub that may answer later; `HubRefusedError`.
     """
     method = "GET" if body is None else "POST"
-    try:
-        async with (
-            asyncio.timeout(limit_s),
-            session.request(
-                method, url, data=body, headers=_HEADERS, allow_redirects=False
-            ) as answer,
-        ):
-            status, told = answer.status, await _read(answer)
-    except TimeoutError as error:
-        raise HubAwayError(f"no answer within {limit_s:g} s") from error
-    except aiohttp.ClientConnectorError as error:
-        raise HubAwayError(f"no connection: {error.os_error}") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise HubAwayError(str(error) or type(error).__name__) from error
+    async with (
+        calling_hub(limit_s),
+        session.request(
+            method, url, data=body, headers=_HEADERS, allow_redirects=False
+        ) as answer,
+    ):
+        status, told = answer.status, await _read(answer)
     if 200 <= status < 300:  # noqa: PLR2004 - OK
         return told
     words = f"it answered {status}: {quoted(told.decode(errors='replace'))}"

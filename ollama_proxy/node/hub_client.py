@@ -1,7 +1,9 @@
 """Send beats to a hub, in the shape that it accepts."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -25,6 +27,26 @@ class HubRefusedError(Exception):
     """Reports a hub that does not want this node's beats; the message quotes it."""
 
 
+@contextlib.asynccontextmanager
+async def calling_hub(limit_s: float) -> AsyncIterator[None]:
+    """Give a call to the hub some seconds. Raises `HubAwayError` for what fails."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError as error:
+        raise HubAwayError(f"no answer within {limit_s:g} s") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise HubAwayError(
+            "the server there has no certificate of the hub that this node joined"
+            f" ({error.certificate_error}); if it is the hub, and lost its state, join"
+            " again with a new node token"
+        ) from error
+    except aiohttp.ClientConnectorError as error:
+        raise HubAwayError(f"no connection: {error.os_error}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise HubAwayError(str(error) or type(error).__name__) from error
+
+
 class HubClient:
     """Sends beats. A hub that refuses our key gets the former keys only.
 
@@ -43,15 +65,8 @@ class HubClient:
 
         Raises `HubAwayError` or `HubRefusedError`.
         """
-        try:
-            async with asyncio.timeout(self._limit_s):
-                return await self._tell(facts)
-        except TimeoutError as error:
-            raise HubAwayError(f"no answer within {self._limit_s:g} s") from error
-        except aiohttp.ClientConnectorError as error:
-            raise HubAwayError(f"no connection: {error.os_error}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise HubAwayError(str(error) or type(error).__name__) from error
+        async with calling_hub(self._limit_s):
+            return await self._tell(facts)
 
     async def _tell(self, facts: Facts) -> HubAnswer:
         left = self._former_left

@@ -15,7 +15,8 @@ from ollama_proxy.base.retry import GrowingPause
 from ollama_proxy.core.nodes.node_keys import node_key_id_of
 from ollama_proxy.core.nodes.tls_names import node_name
 from ollama_proxy.node import joining, membership
-from ollama_proxy.node.hub_client import HubRefusedError
+from ollama_proxy.node.hub_calls import ask_hub
+from ollama_proxy.node.hub_client import HubAwayError, HubRefusedError
 from ollama_proxy.node.joining import Joiner
 from ollama_proxy.node.membership import Membership, read_membership, server_context
 from ollama_proxy.node.renewal import Renewal
@@ -432,3 +433,14 @@ async def _another_than(before: Membership, folder: Path) -> Membership:
         while (now := read_membership(folder)) is None or now == before:
             await asyncio.sleep(0.01)
     return now
+
+
+async def test_a_hub_that_lost_its_authority_is_told_with_what_to_do(
+    rig: JoinRig, hub: ServedHub, folder: Path, tmp_path: Path
+) -> None:
+    member = await joined(hub, folder, token_text(rig))
+    async with serving(JoinRig(tmp_path / "anew")) as other:
+        async with member.open_session() as session:
+            with pytest.raises(HubAwayError, match="join again with a new node token"):
+                await ask_hub(session, f"{other.url}/nodes/renew", b"{}")
+        assert other.seen == []
