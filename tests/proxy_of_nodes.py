@@ -20,6 +20,7 @@ from tests.proxy import RunningProxy, running_proxy
 
 OF_NODES = Traits(externally_managed=True, node_labels=Labels())
 SETTINGS = """
+models = ["tiny"]
 [offers.nodes]
 backend = "static"
 upstream_url = "http://127.0.0.1:8"

@@ -125,7 +125,7 @@ async def run_under_lease(
         async with lease.until_cut(limit_s):
             response = await serving
     except TimeoutError as error:
-        response = await _end_cut(lease, response_relay, error)
+        response = await _end_cut(lease, response_relay, error, limit_s)
     except asyncio.CancelledError as error:
         return await _end_interrupted(context, response_relay, error)
     finally:
@@ -138,7 +138,10 @@ async def run_under_lease(
 
 
 async def _end_cut(
-    lease: Lease, response_relay: ResponseRelay[ResponseT], error: TimeoutError
+    lease: Lease,
+    response_relay: ResponseRelay[ResponseT],
+    error: TimeoutError,
+    limit_s: float | None,
 ) -> ResponseT:
     """End an answer that has begun; raises `UpstreamError` if none has.
 
@@ -147,7 +150,9 @@ async def _end_cut(
     is_open = lease.node_id is not None and not response_relay.is_passing
     if response_relay.response is not None and not is_open:
         return await response_relay.abort_stream(error)
-    message = "the instance was lost" if lease.was_cut else "the instance sent nothing"
+    message = f"the instance sent nothing for {limit_s or 0.0:g} s"
+    if lease.was_cut:
+        message = "the instance was lost"
     raise UpstreamError(message, arrived=lease.was_sent) from error
 
 
