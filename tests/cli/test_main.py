@@ -32,7 +32,7 @@ from tests.terminal import Terminal
 COMMANDS = sorted(
     [
         *(
-            str(one.name or one.callback.__name__)
+            str(one.name or one.callback.__name__.replace("_", "-"))
             for one in app.registered_commands
             if one.callback
         ),
