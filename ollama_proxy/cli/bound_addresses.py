@@ -32,6 +32,12 @@ class BoundAddresses(NamedTuple):
         is_main_local = is_on_loopback(self.main)
         return is_main_local and (self.hub is None or is_on_loopback(self.hub))
 
+    @property
+    def listening(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of each, as the kernel has them."""
+        names = (one.getsockname() for one in self if one is not None)
+        return tuple((str(name[0]), int(name[1])) for name in names)
+
     def close(self) -> None:
         """Close them."""
         for bound in self:

@@ -84,7 +84,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
                 store=store,
                 backends=backends,
                 rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
-                door=_door(settings, is_local=bound.are_local),
+                door=_door(settings, bound),
                 neighbours=neighbours,
                 certificate=certificate,
             )
@@ -119,7 +119,7 @@ async def serve(settings: Settings, announce: Callable[[Serving], None]) -> None
         store.close()
 
 
-def _door(settings: Settings, *, is_local: bool) -> Door:
+def _door(settings: Settings, bound: BoundAddresses) -> Door:
     """Return how the proxy is reached; its own commands find the order token.
 
     Where others can connect, any program may use any ``Host``, as with Ollama.
@@ -134,8 +134,9 @@ def _door(settings: Settings, *, is_local: bool) -> Door:
             f" ({error.strerror or error}), so commands need a key with the right"
             " 'admin' in OLLAMA_PROXY_KEY; make room there and start again",
         )
+    is_local = bound.are_local
     hosts = hosts_of_this_machine(settings.allowed_hosts) if is_local else None
-    return Door(hosts, is_local, token)
+    return Door(hosts, is_local, token, bound.listening)
 
 
 def _open_to(exposure: Exposure) -> str:

@@ -30,12 +30,13 @@ class Door:
     """Holds how the proxy is reached, and by what its own commands prove themselves.
 
     ``hosts``: the rules for ``Host``; None: those of `PublicHosts`. ``is_local``: only
-    this machine can connect.
+    this machine can connect. ``listening``: the host and port of each bound socket.
     """
 
     hosts: HostPolicy | None = None
     is_local: bool = False
     order_token: OrderToken | None = None
+    listening: tuple[tuple[str, int], ...] = ()
 
 
 CLOSED_DOOR: Final = Door()

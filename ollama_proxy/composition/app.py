@@ -121,7 +121,7 @@ def build_app(
     hub = None
     if builder is not None:
         keyring, audit = gateway.keyring, gateway.audit
-        hub = builder.build(fleet, keyring, audit, is_local=door.is_local)
+        hub = builder.build(fleet, keyring, audit, door)
         app.add_routes(hub.routes())
     app[PARTS] = _parts(fleet, services, access, gateway, foresight, hub)
     app.add_routes(

@@ -8,6 +8,7 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.listen_address import is_every_address
 from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.composition.access import Door
 from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.composition.legacy import legacy_rule, want_keys
 from ollama_proxy.config.settings import Settings
@@ -95,20 +96,18 @@ class HubBuilder:
         self._relink = _Relinking()
         self.tunnels = Tunnels(self._relink)
 
-    def build(
-        self, fleet: Fleet, keyring: Keyring, audit: Audit, *, is_local: bool
-    ) -> Hub:
-        """Return the hub; nothing runs yet. ``is_local``: only this machine connects.
+    def build(self, fleet: Fleet, keyring: Keyring, audit: Audit, door: Door) -> Hub:
+        """Return the hub; nothing runs yet. ``door``: how it is reached.
 
         Raises `StartupError` if its certificate authority can't be used.
         """
         shared, settings = fleet.shared, fleet.shared.settings
         clock, store = shared.clock, shared.store
         authority, nodes = HubAuthority(settings.state_dir, clock), NodeKeyring(store)
-        own = OwnAddressBook(_listening(settings), clock)
+        own = OwnAddressBook(door.listening or _listening(settings), clock)
         access = NodeAccess(
             nodes,
-            legacy_rule(settings, is_local=is_local),
+            legacy_rule(settings, is_local=door.is_local),
             lambda: want_keys(settings, was_made=keyring.are_keys_needed),
         )
         prove = NodeProver(shared.probing)
@@ -178,5 +177,6 @@ def _limits(settings: Settings) -> RegistryLimits:
 
 
 def _listening(settings: Settings) -> list[tuple[str, int]]:
+    """Return where the proxy will listen, by its settings."""
     found = (settings.listen, settings.hub_listen, settings.metrics_listen)
     return [(one.host, one.port) for one in found if one is not None]
