@@ -259,6 +259,14 @@ def launched_proxy(
 _COMMAND_S = 60.0
 
 
+def begin_forked(
+    words: tuple[str, ...], settings: Mapping[str, str], out: TextIO
+) -> ForkedProcess:
+    """Begin a command in a child of a process that has loaded the package."""
+    env = clean_environment(**settings)
+    return _FORKED.start(words, env, out.fileno(), out.fileno())
+
+
 def run_cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, in a child of a process that has loaded the package.
 
