@@ -110,6 +110,7 @@ class HouseLeasing(Leasing):
         if leases is None:
             leases = self._leases[node] = self._nodes[node] = self._open_node(node)
             self._by_candidate[id(leases.candidate)] = leases
+            self._external.append(leases.node_load)
         elif before is not None and before.launch_id != node.record.launch_id:
             leases.cut()
             leases.begin_anew(None)
@@ -129,6 +130,7 @@ class HouseLeasing(Leasing):
         if leases is not None:
             self._take_out(node, leases)
             del self._leases[node], self._by_candidate[id(leases.candidate)]
+            self._external.remove(leases.node_load)
             leases.leave()
             leases.cut()
         return Change.LESS
@@ -227,7 +229,7 @@ class HouseLeasing(Leasing):
         best = choose_of_many(
             self._candidates(only, name, own=own),
             name,
-            self._clock.now(),
+            self._weigh(),
             suits=suits,
             draw=self._draw,
             is_packing=self.is_packing,

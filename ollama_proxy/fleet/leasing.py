@@ -167,11 +167,7 @@ class Leasing:
 
     def _choose(self, ready: Sequence[Leases], model: str | None) -> Leases:
         self._cursor += 1
-        now = self._clock.now()
-        if self._external and abs(now - self._weighed_at) >= _WEIGHED_EVERY_S:
-            self._weighed_at = now
-            for load in self._external:
-                load.weigh(now)
+        now = self._weigh()
         candidates = [one.candidate for one in ready]
         best = choose(
             candidates,
@@ -182,6 +178,15 @@ class Leasing:
             cursor=self._cursor,
         )
         return self._by_candidate[id(best)]
+
+    def _weigh(self) -> float:
+        """Prefer again those servers of others that were good for long; return now."""
+        now = self._clock.now()
+        if self._external and abs(now - self._weighed_at) >= _WEIGHED_EVERY_S:
+            self._weighed_at = now
+            for load in self._external:
+                load.weigh(now)
+        return now
 
     def duplicate(self, lease: Lease) -> Lease | None:
         """Lease the instance of a lease once more; None if it serves no longer."""

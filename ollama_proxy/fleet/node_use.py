@@ -74,14 +74,14 @@ class NodeLeases(Leases):
     ) -> None:
         super().__init__(node, clock, load=load, freed=freed, served=served)
         self._use = use
-        self._node_load = load
+        self.node_load = load
         self._counted = 0
         self._is_there = True
         use.join(self)
 
     def take_facts(self, node: NodeInstance) -> None:
         """Take in what is known of the node now."""
-        self._slots = self._node_load.take(node.facts)
+        self._slots = self.node_load.take(node.facts)
         self.refresh()
 
     def leave(self) -> None:
@@ -109,5 +109,5 @@ class NodeLeases(Leases):
 
     def _look(self) -> None:
         taken = self._use.taken
-        self._node_load.count_others(taken - self._counted)
+        self.node_load.count_others(taken - self._counted)
         self.has_free_slot = self._slots is None or taken < self._slots

@@ -124,6 +124,27 @@ async def test_a_cloud_gets_nothing_while_a_node_has_a_free_slot() -> None:
 
 
 @in_virtual_time
+async def test_a_node_is_preferred_again_half_a_minute_after_it_failed() -> None:
+    async with house_and_cloud("attic") as (_, pools):
+        held = await pools.lease()
+        waits = asyncio.ensure_future(pools.pool.lease("m", wait_s=0.0))
+        await until(waits.done)
+        held.failed("refused")
+        held.release()
+        with await pools.lease() as lease:
+            after_failure = lease.node_id
+        again = pools.pool.try_lease(held.launch_id, model="m")
+        assert again is not None
+        with again:
+            again.mark_used()
+        await asyncio.sleep(31.0)
+        with await pools.lease() as lease:
+            later = lease.node_id
+
+    assert (after_failure, later) == (None, "attic")
+
+
+@in_virtual_time
 async def test_an_empty_house_starts_a_cloud_as_one_that_is_down() -> None:
     async with house_and_cloud() as (_, pools):
         waits = asyncio.ensure_future(pools.pool.lease("m", wait_s=10 * MINUTE_S))
