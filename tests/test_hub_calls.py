@@ -12,7 +12,7 @@ import pytest
 from ollama_proxy.core.nodes.join_request import JoinRequest, join_body
 from ollama_proxy.core.nodes.node_keys import digest_of
 from tests.hub.rig import key_id, key_text
-from tests.proxy import RunningProxy, running_proxy
+from tests.proxy import ORDERS, RunningProxy, running_proxy
 
 CHAT = {"model": "llama3", "messages": [{"role": "user", "content": "a secret"}]}
 
@@ -200,3 +200,28 @@ async def test_a_former_agent_cannot_have_the_hub_call_itself(tmp_path: Path) ->
         assert (await send(proxy, former, {}))[0] == 200
         assert "the hub itself" in (await shown(proxy))["problem"]
         assert await chat_status(proxy) in {404, 503}
+
+
+@pytest.mark.parametrize("first", ["a key of a client", "a machine that joins"])
+async def test_a_former_agent_gets_nothing_from_the_moment_of_the_first_key_on(
+    first: str, tmp_path: Path
+) -> None:
+    former = {"node_id": "old", "port": 1, "models": ["llama3"]}
+    async with hub(tmp_path, "127.0.0.1:8000") as proxy:
+        assert (await send(proxy, former, {}))[0] == 200
+        assert proxy.parts.hub is not None
+        node = proxy.parts.hub.registry.get("old")
+        assert node is not None
+        assert node.link.upstream is not None
+        if first == "a machine that joins":
+            await join(proxy)
+        else:
+            url = f"{proxy.url}/-/keys?yes=1"
+            words = {"name": "laptop"}
+            async with proxy.session.post(url, json=words, headers=ORDERS) as made:
+                assert made.status == 201
+        node = proxy.parts.hub.registry.get("old")
+        assert node is not None
+        assert node.link.upstream is None
+        assert "node-token" in node.link.fault
+        assert (await send(proxy, former, {}))[0] == 403

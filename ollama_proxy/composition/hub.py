@@ -124,6 +124,8 @@ class HubBuilder:
         )
         reach.relink = self._relink
         self._relink.registry = registry
+        keyring.on_needed(reach.end_former)
+        nodes.on_first(reach.end_former)
         nodes.on_ended(partial(_end_node, self.tunnels, registry))
         tokens = JoinTokens(store, clock, audit)
         return Hub(

@@ -33,6 +33,7 @@ class Keyring:
         self._by_name: dict[str, Key] = {}
         self._of_file: dict[bytes, Key] = {}
         self._on_ended: list[Callable[[Key], None]] = []
+        self._on_needed: list[Callable[[], None]] = []
         stored = store.all_keys()
         self._names = sorted(key.name for key in stored)
         for key in stored:
@@ -100,13 +101,18 @@ class Keyring:
         """
         self._on_ended.append(callback)
 
+    def on_needed(self, callback: Callable[[], None]) -> None:
+        """Call back when the first key for clients is taken."""
+        self._on_needed.append(callback)
+
     def put(self, key: Key, line: AuditLine) -> None:
         """Store a new or changed key with its line of the audit, then take it.
 
         Raises `StoreError`, and takes nothing.
         """
         self._store.put_key(key, line)
-        self._are_needed |= key.rights.are_for_clients
+        if key.rights.are_for_clients:
+            self._note_needed()
         before = self._by_id.get(key.id)
         self._hold(key)
         if before is not None and _ends(before, key, self._clock.now()):
@@ -150,9 +156,15 @@ class Keyring:
 
         Raises `StoreError`; they need one all the same, until this process ends.
         """
-        is_known, self._are_needed = self._are_needed, True
+        is_known = self._are_needed
+        self._note_needed()
         if not is_known:
             self._store.need_keys()
+
+    def _note_needed(self) -> None:
+        is_known, self._are_needed = self._are_needed, True
+        for callback in self._on_needed if not is_known else ():
+            callback()
 
     def _is_former(self, digest: bytes, key: Key) -> bool:
         is_former = hmac.compare_digest(digest, key.former_digest)

@@ -29,6 +29,7 @@ class NodeKeyring:
         self._by_id: dict[NodeKeyId, NodeKey] = {}
         self._by_node: dict[str, NodeKey] = {}
         self._on_ended: list[Callable[[NodeKey], None]] = []
+        self._on_first: list[Callable[[], None]] = []
         for key in sorted(store.all_node_keys(), key=lambda key: key.made_at):
             self._hold(key)
         self._was_made = bool(self._by_id) or store.was_node_key_made()
@@ -59,6 +60,10 @@ class NodeKeyring:
         """Call back with each key that is no longer taken."""
         self._on_ended.append(callback)
 
+    def on_first(self, callback: Callable[[], None]) -> None:
+        """Call back when the first key of a node is taken."""
+        self._on_first.append(callback)
+
     def join(self, token: JoinToken, key: NodeKey, line: AuditLine) -> None:
         """Store a key with the token that it was made with, then take it.
 
@@ -67,10 +72,12 @@ class NodeKeyring:
         former = self._by_node.get(key.node_id)
         replaced = [former.id] if former is not None else []
         self._store.join_node(token, key, replaced, line)
-        self._was_made = True
+        is_first, self._was_made = not self._was_made, True
         if former is not None:
             self._let_go(former)
         self._hold(key)
+        for callback in self._on_first if is_first else ():
+            callback()
 
     def note_use(self, key: NodeKey) -> None:
         """Remember that a node has its key, so the joining is not repeated.

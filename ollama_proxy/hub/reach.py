@@ -72,6 +72,7 @@ class Reach:
         self._authority, self._keyring = authority, keyring
         self._prove, self._own = prove, own
         self._takes_former = takes_former
+        self._former: set[str] = set()
         self._again_s = again_s
         self._turns = asyncio.Semaphore(most_at_once)
         self._tasks = TaskOwner()
@@ -91,6 +92,7 @@ class Reach:
 
     def forget(self, node_id: str) -> None:
         """Forget a node, and ask it nothing more."""
+        self._former.discard(node_id)
         place = self._places.pop(node_id, None)
         if place is not None and place.asking is not None:
             place.asking.cancel()
@@ -99,6 +101,11 @@ class Reach:
         """Return the token by which a node knows the hub; None if it has no key."""
         key = self._keyring.of_node(node_id)
         return None if key is None else self._authority.hub_token(key.id)
+
+    def end_former(self) -> None:
+        """Look again at nodes without a key: whether any is used may have changed."""
+        for node_id in list(self._former):
+            self.relink(node_id)
 
     async def aclose(self) -> None:
         """End what is being asked."""
@@ -111,6 +118,7 @@ class Reach:
         allowed = allowed_addresses(claim, self._own())
         if not allowed.addresses:
             return NodeLink(fault=allowed.faults[0])
+        self._former.add(beat.node_id)
         url = url_of(allowed.addresses[0], beat.port, is_tls=False)
         return NodeLink(Upstream(url, is_gateway=True))
 

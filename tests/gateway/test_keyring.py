@@ -12,6 +12,7 @@ from ollama_proxy.core.access.route_classes import RouteClass
 from ollama_proxy.gateway.key_text import digest_of, key_text
 from ollama_proxy.gateway.keyring import LONGEST_TEXT, Keyring
 from ollama_proxy.store.memory import MemoryStore
+from tests.fakes.keys import ADMIN_ALONE, GOOD, READER
 from tests.gateway.rig import FullStore, SetClock
 
 LINE = AuditLine(1.0, "", "", "key add")
@@ -245,3 +246,15 @@ def test_a_name_or_id_of_a_stored_key_is_not_free_for_the_file(ring: Keyring) ->
     assert ring.find(TEXT) == laptop()
     assert ring.use_file([of_file(), same_id]) == (same_id,)
     assert ring.find(CHOSEN) == of_file()
+
+
+def test_the_first_key_for_clients_is_told_once() -> None:
+    told: list[str] = []
+    keyring = Keyring(MemoryStore(), SetClock())
+    keyring.on_needed(lambda: told.append("needed"))
+    keyring.put(ADMIN_ALONE.key, LINE)
+    assert told == []
+    keyring.put(GOOD.key, LINE)
+    keyring.put(READER.key, LINE)
+    keyring.need_keys()
+    assert told == ["needed"]

@@ -259,3 +259,15 @@ async def test_a_former_agent_from_before_the_first_key_is_used_no_more(
     link = rig.reach.link_of(former(), FORMER)
     assert link.upstream is None
     assert "node-token" in link.fault
+
+
+async def test_only_former_agents_are_looked_at_again(rig: Rig) -> None:
+    rig.reach.link_of(beat(), KEYED)
+    await rig.settled()
+    rig.reach.link_of(former(), FORMER)
+    rig.relinked.clear()
+    rig.reach.end_former()
+    assert rig.relinked == ["old"]
+    rig.reach.forget("old")
+    rig.reach.end_former()
+    assert rig.relinked == ["old"]
