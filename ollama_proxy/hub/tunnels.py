@@ -57,10 +57,8 @@ class _Node:
 class Tunnels:
     """Holds the open tunnels by node, at most 66 of one node and 4 096 in all.
 
-    ``wait_s``: how long a request waits for one.
-
     ``on_change``: called with a node's name when its first tunnel has opened, or its
-    last one closed.
+    last one closed. ``wait_s``: how long a request waits for a tunnel.
     """
 
     def __init__(
@@ -116,12 +114,12 @@ class Tunnels:
     async def carry(self, node_id: str, tunnel: TunnelTransport) -> None:
         """Offer a tunnel, which has a place, to requests until it has ended."""
         node = self._nodes[node_id]
-        node.open.add(tunnel)
-        node.idle[tunnel] = None
-        _serve_first(node)
-        if len(node.open) == 1:
-            self._on_change(node_id)
         try:
+            node.open.add(tunnel)
+            node.idle[tunnel] = None
+            _serve_first(node)
+            if len(node.open) == 1:
+                self._on_change(node_id)
             await tunnel.run()
         finally:
             node.idle.pop(tunnel, None)
@@ -180,8 +178,8 @@ class Tunnels:
                 tunnel.close()
 
     def _forget(self, node_id: str, node: _Node) -> None:
-        if not node.places and not node.waiters:
-            self._nodes.pop(node_id, None)
+        if not node.places and not node.waiters and self._nodes.get(node_id) is node:
+            del self._nodes[node_id]
 
 
 def _serve_first(node: _Node) -> None:
