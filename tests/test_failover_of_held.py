@@ -71,6 +71,21 @@ async def test_an_instance_of_ours_is_woken_if_no_node_is_left(
 
 
 @WAYS
+async def test_an_instance_of_ours_answers_after_three_nodes_have_failed(
+    tmp_path: Path, way: str
+) -> None:
+    cloud = InProcessBackend(boot_s=0.1)
+    faults = (REFUSES, REFUSES, REFUSES, GOOD)
+    async with household(tmp_path, *faults, server=cloud, hold=HELD) as house:
+        status, _ = await ask(house, generate(), **by_way(way, "nobody"))
+
+        assert status == 200
+        assert house.failures() == ["a", "b", "c"]
+        assert house.asked == []
+        assert cloud.launches == 1
+
+
+@WAYS
 async def test_a_node_that_joins_meanwhile_answers_what_waits(
     tmp_path: Path, way: str
 ) -> None:

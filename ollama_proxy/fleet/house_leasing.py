@@ -203,6 +203,7 @@ class HouseLeasing(Leasing):
         yields: bool,
         model: str | None = None,
         without: Collection[LaunchId] = (),
+        without_nodes: bool = False,
         plain: bool = False,
         brings: bool = False,
     ) -> Leases | None:
@@ -220,6 +221,8 @@ class HouseLeasing(Leasing):
             if not plain and not instance.serves_all:
                 return False
             if without and launch_id in without:
+                return False
+            if without_nodes and instance.node_id is not None:
                 return False
             return not yields or leases.may_observe()
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from ollama_proxy.base.errors import UpstreamError
 from ollama_proxy.core.body_look import look
-from ollama_proxy.core.failover import MOST_NODES, UNSTREAMED
+from ollama_proxy.core.failover import UNSTREAMED
 from ollama_proxy.core.nodes.plain_request import EXECUTE
 from ollama_proxy.core.ollama.activity import NO_USE
 from ollama_proxy.core.ollama.request_fields import wants_stream
@@ -92,10 +92,6 @@ async def _over_nodes(
     )
     try:
         told = await attempts.run(lease, partial(ask, attempts))
-    except UpstreamError:
-        if len(attempts.tried) >= MOST_NODES:
-            context.waited = True  # no wait for a fourth one
-        raise
     finally:
         context.tried_on = attempts.tried
     if not isinstance(told, HeldAnswer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ollama_proxy.base.errors import HoldLimitError
+from ollama_proxy.core.failover import MOST_NODES
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.nodes.plain_request import is_plain
 from ollama_proxy.core.ollama.catalog import Catalog
@@ -133,6 +134,7 @@ class PoolServices:
             return _NOTHING
         return {
             "without": context.tried_on,
+            "without_nodes": len(context.tried_on) >= MOST_NODES,
             "plain": is_plain(context),
             "brings": context.route.name in _BRINGING,
         }

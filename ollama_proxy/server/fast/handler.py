@@ -335,9 +335,7 @@ class FastPath:
     def _instead(self, context: RequestContext, error: UpstreamError) -> Encoded | None:
         """Return an answer in place of an instance's; None if it may be sent again."""
         context.note_failure(str(error), may_be_done=error.arrived)
-        may_go_on = not context.tried_on or (
-            context.may_wait_s > 0 and not context.waited
-        )
+        may_go_on = not context.tried_on or context.may_wait_s > 0
         if context.route.counts_as_use and not error.arrived and may_go_on:
             context.served.note_retry(context)
             return None  # aiohttp's server sends it again
