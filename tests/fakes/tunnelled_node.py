@@ -102,11 +102,51 @@ async def tunnel_hub(
         await hub.away()
 
 
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silence_s: float
+) -> None:
+    """Pass bytes on until they end, or there are none for so long."""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while True:
+            async with asyncio.timeout(silence_s):
+                data = await reader.read(65536)
+            if not data:
+                break
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def impatient_proxy(port: int, silence_s: float) -> AsyncIterator[int]:
+    """Run a proxy that closes connections which are silent in one direction."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(
+            _pass_on(reader, back, silence_s), _pass_on(there, writer, silence_s)
+        )
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
 @contextlib.asynccontextmanager
 async def tunnelled_node(
-    hub: TunnelHub, app: web.Application, *, slots: int = 1, key: str = "key-of-gpu-1"
+    hub: TunnelHub,
+    app: web.Application,
+    *,
+    slots: int = 1,
+    key: str = "key-of-gpu-1",
+    url: str = "",
 ) -> AsyncIterator[TunnelKeeper]:
-    """Serve an application through tunnels, and on no port."""
+    """Serve an application through tunnels, and on no port.
+
+    ``url``: where they go, if not straight to the hub.
+    """
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
     await runner.setup()
     assert runner.server is not None
@@ -114,7 +154,7 @@ async def tunnelled_node(
     async with aiohttp.ClientSession(headers=headers) as session:
         keeper = TunnelKeeper(
             session,
-            hub.url,
+            url or hub.url,
             runner.server,
             slots=slots,
             rng=random.Random(1),

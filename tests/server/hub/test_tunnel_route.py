@@ -11,10 +11,16 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.nodes.hub_routes import TUNNEL
 from ollama_proxy.serving.shared_pulls import BufferedBody
 from ollama_proxy.upstream.client import Answer
 from ollama_proxy.upstream.request import PreparedRequest
-from tests.fakes.tunnelled_node import TunnelHub, tunnel_hub, tunnelled_node
+from tests.fakes.tunnelled_node import (
+    TunnelHub,
+    impatient_proxy,
+    tunnel_hub,
+    tunnelled_node,
+)
 from tests.node.agents import HUB_TOKEN
 from tests.upstream.rig import UnendingBody, whole
 
@@ -239,6 +245,30 @@ async def test_a_hub_that_restarts_has_tunnels_again(
     await hub.until(idle=3)
     assert await ask(hub, "/echo") == b"hi"
     assert hub.changed == ["gpu-1"] * 3
+
+
+async def test_a_proxy_that_closes_what_is_silent_sees_pings(node: Node) -> None:
+    async with (
+        tunnel_hub(look_s=0.1) as hub,
+        impatient_proxy(hub.port, silence_s=2.5) as port,
+        tunnelled_node(hub, node.app(), url=f"http://127.0.0.1:{port}{TUNNEL}"),
+    ):
+        await hub.until(idle=3)
+        await asyncio.sleep(3.5)
+
+        assert hub.opened == 3
+        assert await ask(hub, "/echo") == b"hi"
+
+
+async def test_a_proxy_that_closes_them_nevertheless_is_survived(node: Node) -> None:
+    async with (
+        tunnel_hub() as hub,
+        impatient_proxy(hub.port, silence_s=0.2) as port,
+        tunnelled_node(hub, node.app(), url=f"http://127.0.0.1:{port}{TUNNEL}"),
+    ):
+        await until(lambda: hub.opened >= 6)
+
+        assert await ask(hub, "/echo") == b"hi"
 
 
 async def test_a_hub_that_ends_cuts_what_goes_on(hub: TunnelHub, node: Node) -> None:
