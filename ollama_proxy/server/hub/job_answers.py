@@ -66,9 +66,9 @@ async def read_refusal(
             body += data
             if len(body) > HELD_BYTES:
                 break
+    if meter is not None:
+        meter.take_whole(answer, body)  # it costs its key nothing
     if not is_final(answer.status):
         return HeldAnswer(answer.status, answer.reason, answer.headers, body)
-    if meter is not None:
-        meter.take_whole(answer, body)
     message = error_text(body) or f"the node answered with status {answer.status}"
     return NodeRefusal(answer.status, message)

@@ -36,6 +36,8 @@ Told = JobStream | NodeRefusal
 class JobRelay:
     """Relays one job. ``failures``: what nodes did with it in vain.
 
+    ``may_be_done``: one of them may have worked on it, though it has not answered.
+
     A job is sent to another node even if one may have begun to work on it, as the
     former hub did.
     """
@@ -48,6 +50,7 @@ class JobRelay:
         stream: JobStream,
     ) -> None:
         self.failures: list[NodeFailure] = []
+        self.may_be_done = False
         self._services = services
         self._request = request
         self._context = context
@@ -77,6 +80,7 @@ class JobRelay:
                 lease, partial(self._run, attempts, plan)
             )
         except UpstreamError as error:
+            self.may_be_done |= error.arrived
             context.note_failure(str(error), may_be_done=False)
         else:
             if not isinstance(told, HeldAnswer):

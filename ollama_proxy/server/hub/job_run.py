@@ -181,6 +181,7 @@ class JobRun:
         """
         if self._relay.failures:
             self._context.outcome = "broken"
+            self._context.may_be_done = self._relay.may_be_done  # else it costs nothing
             return all_failed(self._relay.failures, str(uuid.uuid4()))
         if reply.status != _UNAVAILABLE:
             return in_old_shape(reply)

@@ -197,3 +197,34 @@ async def test_a_job_waits_for_a_slot(tmp_path: Path) -> None:
 
         assert [one.status_code for one in answers] == [200, 200]
         assert house.nodes[0].asked == 2
+
+
+async def test_a_job_that_went_over_two_nodes_is_counted_once(tmp_path: Path) -> None:
+    limited = Rights(routes=frozenset({RouteClass.JOBS}), tokens_per_day=1000)
+    callers = Callers(worker=limited)
+    async with household(tmp_path, CLOSES, GOOD, identify=callers, **HUB) as house:
+        proxy = house.proxy
+        answer = await job(house, "worker")
+        usage = proxy.parts.gateway.usage
+        await proxy.until(lambda: bool(usage.usage(1, None, frozenset())))
+        [row] = usage.usage(1, None, frozenset())
+
+        assert answer.status_code == 200
+        assert house.asked == ["a", "b"]
+        assert row.requests == 1
+        assert proxy.tokens_of(callers.keys["worker"]) == (
+            row.prompt_tokens + row.output_tokens
+        )
+
+
+async def test_a_job_that_no_node_took_costs_its_key_nothing(tmp_path: Path) -> None:
+    limited = Rights(routes=frozenset({RouteClass.JOBS}), tokens_per_day=1000)
+    callers = Callers(worker=limited)
+    async with household(
+        tmp_path, REFUSES, Fault.SAYS_502, identify=callers, **HUB
+    ) as house:
+        answer = await job(house, "worker")
+        key = callers.keys["worker"]
+
+        assert answer.status_code == 503
+        await house.proxy.until(lambda: house.proxy.tokens_of(key) == 0)
