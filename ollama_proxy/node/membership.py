@@ -17,6 +17,10 @@ from ollama_proxy.upstream.hub_trust import trusting
 
 MEMBERSHIP_FILE: Final = "node-membership.json"
 DRAFT_FILE: Final = "node-joining.json"
+KEPT_S: Final = 120.0
+"""How long an idle connection to the hub is kept: for some beats. A new one for each
+takes a hub twice the time, and with TLS much more."""
+
 _CERTIFICATE_FILE = "node-certificate.pem"
 _LONGEST_FILE = 64 * 1024
 
@@ -94,9 +98,13 @@ def hub_connector(authority: str) -> aiohttp.TCPConnector:
 
     ``authority``: PEM, of the hub; "": one of the system's vouches for it.
     """
-    if not authority:
-        return aiohttp.TCPConnector()
-    return aiohttp.TCPConnector(ssl=trusting(authority, HUB_NAME))
+    trusted = trusting(authority, HUB_NAME) if authority else True
+    return aiohttp.TCPConnector(ssl=trusted, keepalive_timeout=KEPT_S)
+
+
+def keyless_session() -> aiohttp.ClientSession:
+    """Return what asks a hub that this node has not joined."""
+    return aiohttp.ClientSession(connector=hub_connector(""))
 
 
 def server_context() -> ssl.SSLContext:

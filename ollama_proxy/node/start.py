@@ -16,7 +16,7 @@ from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.node.agent import Signal, run_node
 from ollama_proxy.node.identity import keep_node_id
 from ollama_proxy.node.joining import Joiner
-from ollama_proxy.node.membership import Membership, server_context
+from ollama_proxy.node.membership import Membership, keyless_session, server_context
 from ollama_proxy.node.renewal import Renewal
 from ollama_proxy.node.settings import NodeSettings
 
@@ -111,7 +111,7 @@ def _context(
 
 
 def _opener(member: Membership | None) -> Callable[[], aiohttp.ClientSession]:
-    return aiohttp.ClientSession if member is None else member.open_session
+    return keyless_session if member is None else member.open_session
 
 
 @contextlib.asynccontextmanager
