@@ -206,6 +206,7 @@ class HouseLeasing(Leasing):
         without_nodes: bool = False,
         plain: bool = False,
         brings: bool = False,
+        source: str = "",
     ) -> Leases | None:
         """Return the instance that will answer soonest; None if none suits."""
         by_candidate = self._by_candidate
@@ -227,7 +228,9 @@ class HouseLeasing(Leasing):
             return not yields or leases.may_observe()
 
         name = None if model is None else full_model_name(model)
-        if brings and name not in self._by_model:
+        if source and full_model_name(source) in self._by_model:
+            name = full_model_name(source)
+        elif brings and name not in self._by_model:
             name = None
         best = choose_of_many(
             self._candidates(only, name, own=own),

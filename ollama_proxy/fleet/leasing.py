@@ -25,13 +25,15 @@ class Asked(TypedDict, total=False):
 
     ``without``: it was sent to these launches already. ``plain``: a node will do that
     generates text only. ``brings``: it adds its model, so a node without will do if
-    none has it. ``without_nodes``: no node will do any more.
+    none has it. ``source``: the model that it is made from, "" if there is none.
+    ``without_nodes``: no node will do any more.
     """
 
     without: Collection[LaunchId]
     without_nodes: bool
     plain: bool
     brings: bool
+    source: str
 
 
 class AskedOfModel(Asked, total=False):

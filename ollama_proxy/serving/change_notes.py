@@ -2,9 +2,12 @@
 
 from typing import Final
 
+import msgspec
+
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.loose_json import read_loosely
 from ollama_proxy.core.ollama.pull_progress import read_progress
+from ollama_proxy.core.request_facts import Facts
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.serving.pull import PullRequest
 from ollama_proxy.serving.whereabouts import Whereabouts
@@ -21,9 +24,22 @@ class Change(PullRequest, frozen=True):
     destination: str = ""
 
 
+class _Creation(msgspec.Struct):
+    """Holds what of a creation says where it can run."""
+
+    source: str = msgspec.field(name="from", default="")
+
+
 def read_change(body: bytes) -> Change:
     """Return what a request names; nothing if its body can't be read."""
     return read_loosely(body, Change) or Change()
+
+
+def made_from(facts: Facts) -> str:
+    """Return the model that a request makes another of; "" if it does not."""
+    if facts.route.name != "/api/create":
+        return ""
+    return (read_loosely(facts.body.head, _Creation) or _Creation()).source
 
 
 def is_done(status: int, tail: bytes) -> bool:

@@ -21,6 +21,7 @@ from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.restored_models import RestoredModels
 from ollama_proxy.fleet.waiters import Ticket
 from ollama_proxy.serving.catalog_refresher import CatalogRefresher
+from ollama_proxy.serving.change_notes import made_from
 from ollama_proxy.serving.extra_routes import ExtraRoutes
 from ollama_proxy.serving.fleet_view import FleetView
 from ollama_proxy.serving.hold_policy import HoldPolicy
@@ -137,6 +138,7 @@ class PoolServices:
             "without_nodes": len(context.tried_on) >= MOST_NODES,
             "plain": is_plain(context),
             "brings": context.route.name in _BRINGING,
+            "source": made_from(context),
         }
 
     def admit(self, context: RequestContext, wait: Wait) -> None:

@@ -261,6 +261,19 @@ async def test_a_model_is_deleted_on_every_node_that_has_it(tmp_path: Path) -> N
     assert left == [[], []]
 
 
+async def test_a_model_is_made_where_its_source_is(tmp_path: Path) -> None:
+    async with home(tmp_path) as at:
+        for n in range(3):
+            await at.node(f"n{n}", models=("other",))
+        cellar = await at.node("cellar")
+        body = {"model": "mine", "from": "tiny", "stream": False}
+        status, _, _ = await at.ask("/api/create", body)
+        names = await names_on(at, cellar)
+
+    assert status == 200
+    assert "mine:latest" in names
+
+
 async def test_a_copy_is_usable_before_the_next_beat(tmp_path: Path) -> None:
     async with home(tmp_path) as at:
         await at.node("attic")
