@@ -225,3 +225,21 @@ async def test_a_former_agent_gets_nothing_from_the_moment_of_the_first_key_on(
         assert node.link.upstream is None
         assert "node-token" in node.link.fault
         assert (await send(proxy, former, {}))[0] == 403
+
+
+async def test_a_new_token_names_the_nodes_that_its_joining_ends(
+    tmp_path: Path,
+) -> None:
+    former = {"node_id": "old", "port": 1, "models": ["llama3"]}
+    async with hub(tmp_path, "127.0.0.1:8000") as proxy:
+        url = f"{proxy.url}/-/node-tokens"
+
+        async def ended() -> object:
+            async with proxy.session.post(url, headers=ORDERS) as made:
+                return (await made.json())["ends_with_joining"]
+
+        assert await ended() == []
+        await send(proxy, former, {})
+        assert await ended() == ["old"]
+        await join(proxy)
+        assert await ended() == []

@@ -1,5 +1,6 @@
 """Build the hub: what knows the machines that register themselves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -138,7 +139,13 @@ class HubBuilder:
             tunnels=self.tunnels,
             reach=reach,
             audit=audit,
-            token_orders=_token_orders(settings, tokens, authority, clock),
+            token_orders=_token_orders(
+                settings,
+                tokens,
+                authority,
+                clock,
+                lambda: _end_with_joining(access, registry),
+            ),
             tasks=TaskOwner(),
         )
 
@@ -149,8 +156,19 @@ def _end_node(tunnels: Tunnels, registry: NodeRegistry, key: NodeKey) -> None:
     registry.relink(key.node_id)
 
 
+def _end_with_joining(access: NodeAccess, registry: NodeRegistry) -> list[str]:
+    """Return the names of nodes without a key that the next joining ends."""
+    if not access.ends_with_first_key:
+        return []
+    return sorted(node.node_id for node in registry if not node.sender.has_key)
+
+
 def _token_orders(
-    settings: Settings, tokens: JoinTokens, authority: HubAuthority, clock: Clock
+    settings: Settings,
+    tokens: JoinTokens,
+    authority: HubAuthority,
+    clock: Clock,
+    ends_with_joining: Callable[[], list[str]],
 ) -> TokenOrders:
     """Return what makes tokens for where nodes reach this hub."""
     listen, has_certificate = settings.listen, settings.tls_cert is not None
@@ -164,6 +182,7 @@ def _token_orders(
         host="" if is_every_address(listen.host) else listen.host,
         port=None if has_certificate else listen.port,
         tls_port=listen.port if has_tls else None,
+        ends_with_joining=ends_with_joining,
     )
 
 

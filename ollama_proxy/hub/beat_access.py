@@ -68,6 +68,12 @@ class NodeAccess:
         """Tell whether any node without a key is taken now."""
         return self._legacy.is_open(was_key_made=self._was_made)
 
+    @property
+    def ends_with_first_key(self) -> bool:
+        """Tell whether nodes without a key are taken until the first key is made."""
+        rule = self._legacy
+        return self.takes_former() and not rule.is_open(was_key_made=True)
+
     def key_of(self, headers: HeaderView) -> NodeKey:
         """Return the key of the node that sends a request. Raises `BeatError`."""
         sent = headers.get("Authorization", "")

@@ -13,6 +13,7 @@ from ollama_proxy.cli.console import err, tell
 from ollama_proxy.cli.hub_orders import order_of_hub
 from ollama_proxy.cli.status_view import as_line, escape
 
+_MOST_NAMES = 5
 _TOKENS = "/-/node-tokens"
 
 
@@ -72,6 +73,15 @@ def _print(made: dict[str, Any], url: str, *, ttl: str) -> None:
             " machine reaches this hub at another address, say so with --url"
         )
     )
+    if former := made.get("ends_with_joining"):
+        names = ", ".join(former[:_MOST_NAMES])
+        more = f" and {len(former) - _MOST_NAMES} more" * (len(former) > _MOST_NAMES)
+        err.print(
+            escape(
+                f"when it joins, {names}{more} get no requests any more, as they have"
+                " no key; to keep them, start the hub with OLLAMA_PROXY_HUB_LEGACY=on"
+            )
+        )
 
 
 def _list(tokens: list[dict[str, Any]], *, as_json: bool) -> None:

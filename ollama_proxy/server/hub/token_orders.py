@@ -1,6 +1,7 @@
 """Take orders about join tokens: ``/-/node-tokens``. A text is in one answer only."""
 
 import socket
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -33,7 +34,8 @@ class TokenOrders:
     """Makes, lists and revokes join tokens.
 
     ``fingerprint``: of the hub's authority. ``port``, ``tls_port``: where nodes reach
-    the hub, without TLS and with it; None: nowhere.
+    the hub, without TLS and with it; None: nowhere. ``ends_with_joining`` returns the
+    names of nodes without a key that the next joining ends.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class TokenOrders:
         host: str = "",
         port: int | None,
         tls_port: int | None,
+        ends_with_joining: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self._ends_with_joining = ends_with_joining
         self._tokens, self._fingerprint, self._clock = tokens, fingerprint, clock
         self._host, self._ports = host, {False: port, True: tls_port}
 
@@ -77,7 +81,13 @@ class TokenOrders:
             return _refusal(400, str(error))
         except StoreError as error:
             return _refusal(503, str(error))
-        made = {"id": token_id, "token": text, "url": url, "expires_in_s": wish.ttl_s}
+        made = {
+            "id": token_id,
+            "token": text,
+            "url": url,
+            "expires_in_s": wish.ttl_s,
+            "ends_with_joining": list(self._ends_with_joining()),
+        }
         return json_answer(made, status=201)
 
     async def revoke(self, request: web.Request) -> web.Response:

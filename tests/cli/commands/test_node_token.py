@@ -120,3 +120,14 @@ def test_a_proxy_that_is_no_hub_says_so(tmp_path: Path) -> None:
     with forked_proxy(tmp_path / "s"):
         _, err = node_token(tmp_path / "s", code=2)
     assert "OLLAMA_PROXY_HUB=true" in err
+
+
+def test_nodes_without_a_key_that_the_joining_ends_are_named(
+    hub: ProxyProcess, state: Path
+) -> None:
+    for number in range(7):
+        beat = {"node_id": f"old-{number}", "port": 1, "models": []}
+        assert hub.post("/nodes/heartbeat", beat)[0] == 200
+    told = " ".join(node_token(state)[1].split())
+    assert "old-0, old-1, old-2, old-3, old-4 and 2 more get no requests" in told
+    assert "OLLAMA_PROXY_HUB_LEGACY=on" in told
