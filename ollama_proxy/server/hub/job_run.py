@@ -99,8 +99,9 @@ class JobRun:
             context.outcome = "relayed"
             words = in_old_shape(refusal(told.status, told.message))
             return await self._stream.say(words, self._services.stall_s)
-        if len(self._relay.failures) >= MOST_NODES:
-            context.waited = True
+        # After its nodes an instance of ours gets as many tries, if one may come.
+        most = 2 * MOST_NODES if self._is_launched_by_us else MOST_NODES
+        context.waited = len(self._relay.failures) >= most
         return None
 
     def _left_s(self) -> float:

@@ -9,12 +9,19 @@ from typing import Any
 import httpx
 import pytest
 
+from ollama_proxy.backends.hub import HubBackend
 from ollama_proxy.base.timing import STANDARD
 from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.core.access.route_classes import RouteClass
+from ollama_proxy.core.nodes.labels import Labels
+from ollama_proxy.fleet.backend import Backend
+from ollama_proxy.upstream.endpoint import Upstream
 from tests.fakes.callers import Callers, bearer
 from tests.fakes.faulty_nodes import Fault
-from tests.proxy import lines
+from tests.fakes.instance import InProcessBackend
+from tests.fleet.houses import a_node
+from tests.ports import held_port
+from tests.proxy import lines, running_proxy
 from tests.proxy_of_nodes import Household, household
 
 GOOD, CLOSES, HANGS, REFUSES = Fault.GOOD, Fault.CLOSES, Fault.HANGS, Fault.REFUSES
@@ -228,3 +235,38 @@ async def test_a_job_that_no_node_took_costs_its_key_nothing(tmp_path: Path) -> 
 
         assert answer.status_code == 503
         await house.proxy.until(lambda: house.proxy.tokens_of(key) == 0)
+
+
+OVERFLOW = """
+hub = true
+[offers.house]
+backend = "hub"
+[offers.cloud]
+backend = "local"
+[pools.all]
+models = ["*"]
+offers = ["house", "cloud"]
+"""
+
+
+async def test_after_three_nodes_a_machine_of_a_cloud_may_do_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text(OVERFLOW)
+    backends: dict[str, Backend] = {
+        "house": HubBackend(Labels()),
+        "cloud": InProcessBackend(boot_s=0.5),
+    }
+    settings: Any = {**HUB, "OLLAMA_MODEL": "tiny"}
+    async with running_proxy(
+        tmp_path, backends=backends, file=file, **settings
+    ) as proxy:
+        (house,) = proxy.parts.pool.houses
+        for name in "abcd":
+            away = Upstream(f"http://127.0.0.1:{held_port()}")
+            house.put(a_node(name, ["tiny"], slots=8, upstream=away))
+        async with proxy.session.post(f"{proxy.url}/jobs", json=JOB) as answer:
+            told = lines(await answer.read())
+
+    assert told[-1]["done"]
