@@ -90,6 +90,19 @@ async def test_the_next_node_answers_what_one_can_not(
         assert bool(house.proxy.behind) is (behind or not HAS_FAST_PATH)
 
 
+async def test_a_failing_answer_that_stalls_is_given_up_soon(
+    tmp_path: Path, behind: bool
+) -> None:
+    with mock.patch("ollama_proxy.serving.attempts._FAILURE_S", 0.1):
+        async with household(tmp_path, Fault.STALLS_502, GOOD) as house:
+            status, _, _ = await ask(house, behind=behind)
+
+            assert status == 200
+            assert house.asked == ["a", "b"]
+            assert house.failures() == ["a"]
+            assert house.nodes[0].open == 0
+
+
 async def test_the_log_names_the_node_and_how_many_have_failed(
     tmp_path: Path, behind: bool
 ) -> None:
@@ -279,14 +292,17 @@ async def test_a_read_goes_to_the_next_node_in_every_case(
         assert house.failures() == ["a"]
 
 
+@pytest.mark.parametrize("path", BODIES)
 async def test_a_stream_ends_in_its_own_words_if_its_node_dies(
-    tmp_path: Path, behind: bool
+    tmp_path: Path, behind: bool, path: str
 ) -> None:
     async with household(tmp_path, DIES, GOOD) as house:
-        status, body, _ = await ask(house, "/api/chat", behind=behind)
+        status, body, _ = await ask(house, path, behind=behind)
 
         assert status == 200
-        assert [*json.loads(body.splitlines()[-1])] == ["error"]
+        last = body.rstrip().splitlines()[-1].removeprefix("data: ")
+        assert "the instance was lost" in json.dumps(json.loads(last)["error"])
+        assert ("event: error" in body) is (path == "/v1/messages")
         assert house.asked == ["a"]
         assert house.failures() == ["a"]
         assert house.in_flight == {}

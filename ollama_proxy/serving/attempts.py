@@ -32,6 +32,7 @@ from ollama_proxy.upstream.client import Answer
 HELD_BYTES: Final = 64 * 1024
 """The longest answer that is held back while another node is asked."""
 
+_FAILURE_S = 5.0  # until a failing answer is complete
 _SAID_CHARACTERS = 200
 _FIRST_REFUSAL = 400
 _NOT_ADMITTED = frozenset({401, 403})
@@ -63,34 +64,59 @@ async def hold(answer: Answer) -> HeldAnswer | AsyncIterator[bytes] | None:
     `UpstreamError` if it breaks off, or if the agent refuses the hub.
     """
     status = answer.status
-    is_for_client = is_final(status)
-    chunks, body = answer.chunks(), b""
+    if not is_final(status):
+        return await _hold_failure(answer)
     try:
         # A former agent sends the head before its Ollama has begun to work.
         await answer.begun()
-        if is_for_client and status not in _NOT_ADMITTED:
-            return None
+    except InstanceLostError as error:
+        raise _broken_off(answer, error, arrived=status < _FIRST_REFUSAL) from error
+    if status not in _NOT_ADMITTED:
+        return None
+    body, rest = await _read(answer)
+    if rest is None and (refusal := _refusal_of(body)) is not None:
+        raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
+    return _joined(body, rest)
+
+
+async def _hold_failure(answer: Answer) -> HeldAnswer | AsyncIterator[bytes]:
+    """Hold back an answer that says that the node does not work on the request."""
+    try:
+        async with asyncio.timeout(_FAILURE_S):
+            body, rest = await _read(answer)
+    except TimeoutError as error:
+        raise _broken_off(answer, "it stalls", arrived=False) from error
+    if rest is not None:
+        return _joined(body, rest)
+    return HeldAnswer(answer.status, answer.reason, answer.headers, body)
+
+
+async def _read(answer: Answer) -> tuple[bytes, AsyncIterator[bytes] | None]:
+    """Read a body; what is beyond 64 KiB is still to be read."""
+    chunks, body = answer.chunks(), b""
+    try:
         async for data in chunks:
             body += data
             if len(body) > HELD_BYTES:
-                return _joined(body, chunks)
+                return body, chunks
     except InstanceLostError as error:
-        # By another status than a good one, the node does not work on the request.
-        arrived = status < _FIRST_REFUSAL
-        message = f"it answered {status}, and broke off: {error}"
-        raise UpstreamError(message, arrived=arrived) from error
-    if not is_for_client:
-        return HeldAnswer(status, answer.reason, answer.headers, body)
-    if (refusal := _refusal_of(body)) is not None:
-        raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
-    return _joined(body, chunks)
+        raise _broken_off(answer, error, arrived=False) from error
+    return body, None
 
 
-async def _joined(begun: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+def _broken_off(answer: Answer, why: object, *, arrived: bool) -> UpstreamError:
+    message = f"it answered {answer.status}, and broke off: {why}"
+    return UpstreamError(message, arrived=arrived)
+
+
+async def _joined(
+    begun: bytes, rest: AsyncIterator[bytes] | None
+) -> AsyncIterator[bytes]:
     """Yield what was read of a body, then the rest of it."""
     yield begun
-    async for data in chunks:
-        yield data
+    if rest is not None:
+        async for data in rest:
+            yield data
 
 
 class _Refusal(msgspec.Struct):

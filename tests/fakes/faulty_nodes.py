@@ -21,8 +21,8 @@ class Fault(Enum):
     after the head. ``ENDS_EARLY``: as if its answer was whole, after the first word.
     ``CLOSES``: before an answer. ``DIES``: after the first word of its answer.
     ``HANGS``: takes the request, and sends nothing. ``SLOW``: for two seconds.
-    ``BREAKS_502``: answers 502, and
-    closes in the body. ``LONG_502``: with a body that is too long to be held.
+    ``BREAKS_502``: answers 502, and closes in the body; ``STALLS_502`` goes silent
+    there. ``LONG_502``: with a body that is too long to be held.
     """
 
     GOOD = 200
@@ -35,6 +35,7 @@ class Fault(Enum):
     SLOW = "slow"
     DIES = "dies"
     BREAKS_502 = "breaks 502"
+    STALLS_502 = "stalls 502"
     LONG_502 = "long 502"
     SAYS_404 = 404
     SAYS_429 = 429
@@ -42,6 +43,14 @@ class Fault(Enum):
     SAYS_502 = 502
     SAYS_503 = 503
     SAYS_504 = 504
+
+
+_CUT = {
+    *(Fault.CLOSES, Fault.HANGS, Fault.EARLY_HEAD, Fault.DIES),
+    *(Fault.BREAKS_502, Fault.STALLS_502),
+}
+_HALF_502 = b"HTTP/1.1 502 No\r\nContent-Length: 99\r\n\r\n{"
+_END = b"0\r\n\r\n"
 
 
 @dataclass
@@ -97,45 +106,51 @@ class FaultyNode:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Do as the fault says; False if the connection ends with it."""
-        asked = self.received[-1]
+        asked, word = self.received[-1], _chunk(_word(self.received[-1], self.name))
         match self.fault:
             case Fault.CLOSES:
-                return False
+                pass
+            case Fault.HANGS:
+                await reader.read()  # until the other side closes
+            case Fault.EARLY_HEAD:
+                writer.write(_begin(asked))
+            case Fault.DIES:
+                writer.write(_begin(asked) + word)
+                await writer.drain()
+                await self.may_go_on.wait()
+            case Fault.BREAKS_502:
+                writer.write(_HALF_502)
+            case Fault.STALLS_502:
+                writer.write(_HALF_502)
+                await reader.read()
+            case fault:
+                await self._answer_whole(writer, asked, word, fault)
+        await writer.drain()
+        return self.fault not in _CUT
+
+    async def _answer_whole(
+        self,
+        writer: asyncio.StreamWriter,
+        asked: Received,
+        word: bytes,
+        fault: Fault,
+    ) -> None:
+        match fault:
             case Fault.NOT_ADMITS:
                 told = {"error": "who are you?", "detail": "who are you?"}
                 writer.write(_whole(403, json.dumps(told).encode()))
-            case Fault.EARLY_HEAD:
-                writer.write(_begin(asked))
-                await writer.drain()
-                return False
             case Fault.ENDS_EARLY:
-                writer.write(_begin(asked) + _chunk(_word(asked, self.name)))
-                writer.write(b"0\r\n\r\n")
-            case Fault.HANGS:
-                await reader.read()  # until the other side closes
-                return False
-            case Fault.DIES:
-                writer.write(_begin(asked) + _chunk(_word(asked, self.name)))
-                await writer.drain()
-                await self.may_go_on.wait()
-                return False
-            case Fault.BREAKS_502:
-                writer.write(b"HTTP/1.1 502 No\r\nContent-Length: 99\r\n\r\n{")
-                await writer.drain()
-                return False
+                writer.write(_begin(asked) + word + _END)
             case Fault.LONG_502:
                 writer.write(_whole(502, LONG_BODY))
             case Fault.GOOD | Fault.SLOW:
-                await asyncio.sleep(2.0 if self.fault is Fault.SLOW else 0.0)
-                said = [_word(asked, self.name), _last(asked)]
-                writer.write(_begin(asked) + b"".join(map(_chunk, said)))
+                await asyncio.sleep(2.0 if fault is Fault.SLOW else 0.0)
+                writer.write(_begin(asked) + word + _chunk(_last(asked)))
                 await self.may_go_on.wait()
-                writer.write(b"0\r\n\r\n")
-            case fault:
+                writer.write(_END)
+            case _:
                 body = {"error": f"{self.name} answers {fault.value}"}
                 writer.write(_whole(int(fault.value), json.dumps(body).encode()))
-        await writer.drain()
-        return True
 
     async def aclose(self) -> None:
         for task in list(self._tasks):
