@@ -290,3 +290,19 @@ def test_a_node_that_is_silent_is_offline_and_then_forgotten(tmp_path: Path) -> 
             hub.until(lambda: not hub.get("/nodes"))
             assert agent.beat(hub.url)[0] == 200
             assert job(hub)[0] == 200
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_leaves_once_it_has_all_has_not_given_its_job_up(
+    hub: ProxyProcess, streams: bool
+) -> None:
+    """It had empty lines before, after which the answer could wait for its end."""
+    with FormerAgent("gpu-1", ("llama3:latest",), Manner(first_byte_s=5.0)).beating(
+        hub.url
+    ):
+        answer = httpx.post(f"{hub.url}/jobs", json={**JOB, "stream": streams})
+        hub.until(lambda: '"route":"/jobs"' in hub.log.read_text())
+
+    assert answer.text.startswith("\n")
+    (line,) = [one for one in hub.log.read_text().splitlines() if '"/jobs"' in one]
+    assert json.loads(line)["outcome"] == "relayed"

@@ -58,8 +58,11 @@ class JobStream:
         try:
             yield
         finally:
-            self._beats.cancel()
-            await asyncio.wait({self._beats})
+            # Not if it has ended: a client that has it all may leave while we wait, and
+            # would count as one that gave its job up.
+            if not self._beats.done():
+                self._beats.cancel()
+                await asyncio.wait({self._beats})
 
     async def _beat(self) -> None:
         with contextlib.suppress(ConnectionError):  # the client's leaving is seen to
