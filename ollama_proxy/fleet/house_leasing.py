@@ -5,11 +5,9 @@ a request costs does not grow with their number.
 """
 
 import random
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
-from typing import Any, Unpack
+from typing import Unpack
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.demand import DemandMeter
@@ -23,7 +21,7 @@ from ollama_proxy.fleet.instance_load import InstanceLoad
 from ollama_proxy.fleet.lease import Lease, Leases
 from ollama_proxy.fleet.leased_instance import LeasedInstance
 from ollama_proxy.fleet.leasing import Asked, AskedOfModel, Leasing, is_ready
-from ollama_proxy.fleet.node_facts import NodeFacts
+from ollama_proxy.fleet.node_index import NodeIndex
 from ollama_proxy.fleet.node_instance import NodeInstance
 from ollama_proxy.fleet.node_load import NodeLoad, PacedLoad
 from ollama_proxy.fleet.node_use import NodeLeases, NodeUses
@@ -32,21 +30,6 @@ from ollama_proxy.upstream.endpoint import Upstream
 Lacks = Callable[[LeasedInstance, str], bool]
 """Tells whether an instance of ours, or a server of others, is known to lack a model,
 by its full name, that another one is known to have."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Holds how a node is found: by which models, and whether at all."""
-
-    models: Mapping[str, Any]
-    names: frozenset[str]
-    is_ready: bool
-
-    def is_of(self, facts: NodeFacts, *, is_ready: bool) -> bool:
-        """Tell whether nothing of that has changed."""
-        models = facts.models
-        is_same = models is self.models or self.names == models.keys()
-        return is_same and is_ready is self.is_ready
 
 
 class Change(Enum):
@@ -85,10 +68,7 @@ class HouseLeasing(Leasing):
         self._uses = uses
         self._turn = 0.0
         self._nodes: dict[NodeInstance, NodeLeases] = {}
-        self._known: Counter[str] = Counter()
-        self._seen: dict[NodeInstance, _Seen] = {}
-        self._ready_nodes: list[Candidate] = []
-        self._by_model: dict[str, list[Candidate]] = {}
+        self._index = NodeIndex()
         self._own = [self._leases[one] for one in controllers]
 
     def _load_of(self, instance: LeasedInstance) -> InstanceLoad:
@@ -97,12 +77,12 @@ class HouseLeasing(Leasing):
     def has_ready_node(self, model: str | None) -> bool:
         """Tell whether a node may get requests for a model; None: for any."""
         if model is None:
-            return bool(self._ready_nodes)
-        return full_model_name(model) in self._by_model
+            return bool(self._index.ready)
+        return self._index.is_ready(full_model_name(model))
 
     def is_known(self, full_name: str) -> bool:
         """Tell whether a node has a model, in whatever state it is."""
-        return full_name in self._known
+        return self._index.is_known(full_name)
 
     def take(self, node: NodeInstance, before: Record | None) -> Change:
         """Take in a node that joined, or that changed in some way."""
@@ -116,19 +96,26 @@ class HouseLeasing(Leasing):
             leases.begin_anew(None)
         had_room = leases.has_room
         leases.take_facts(node)
-        seen, now_ready = self._seen.get(node), is_ready(leases)
-        if seen is not None and seen.is_of(node.facts, is_ready=now_ready):
+        if not self._index.note(node, leases):
             has_more = leases.has_room and not had_room
-            return Change.MORE if has_more else Change.NONE  # none of nearly all beats
-        self._take_out(node, leases)
-        self._put_in(node, leases)
-        return Change.MORE if now_ready else Change.LESS
+            return Change.MORE if has_more else Change.NONE
+        self._list(leases)
+        return Change.MORE if is_ready(leases) else Change.LESS
+
+    def _list(self, leases: NodeLeases) -> None:
+        """Have a node among those that may get requests, or not."""
+        if leases in self._ready:
+            self._ready.remove(leases)
+        if is_ready(leases):
+            self._ready.append(leases)
 
     def drop(self, node: NodeInstance) -> Change:
         """Forget a node that is registered no more, and cut its requests."""
         leases = self._nodes.pop(node, None)
         if leases is not None:
-            self._take_out(node, leases)
+            self._index.forget(node, leases.candidate)
+            if leases in self._ready:
+                self._ready.remove(leases)
             del self._leases[node], self._by_candidate[id(leases.candidate)]
             self._external.remove(leases.node_load)
             leases.leave()
@@ -144,34 +131,6 @@ class HouseLeasing(Leasing):
             freed=self._freed,
             served=self._served,
         )
-
-    def _put_in(self, node: NodeInstance, leases: Leases) -> None:
-        models, now_ready = node.facts.models, is_ready(leases)
-        seen = self._seen[node] = _Seen(models, frozenset(models), now_ready)
-        self._known.update(seen.names)
-        if now_ready:
-            self._ready.append(leases)
-            self._ready_nodes.append(leases.candidate)
-            for name in seen.names:
-                self._by_model.setdefault(name, []).append(leases.candidate)
-
-    def _take_out(self, node: NodeInstance, leases: Leases) -> None:
-        seen = self._seen.pop(node, None)
-        if seen is None:
-            return
-        for name in seen.names:
-            self._known[name] -= 1
-            if not self._known[name]:
-                del self._known[name]
-        if not seen.is_ready:
-            return
-        self._ready.remove(leases)
-        _discard(self._ready_nodes, leases.candidate)
-        for name in seen.names:
-            holders = self._by_model[name]
-            _discard(holders, leases.candidate)
-            if not holders:
-                del self._by_model[name]
 
     def claim(
         self,
@@ -228,9 +187,9 @@ class HouseLeasing(Leasing):
             return not yields or leases.may_observe()
 
         name = None if model is None else full_model_name(model)
-        if source and full_model_name(source) in self._by_model:
+        if source and self._index.is_ready(full_model_name(source)):
             name = full_model_name(source)
-        elif brings and name not in self._by_model:
+        elif brings and name is not None and not self._index.is_ready(name):
             name = None
         best = choose_of_many(
             self._candidates(only, name, own=own),
@@ -254,7 +213,8 @@ class HouseLeasing(Leasing):
             return [one.candidate for one in self._ready]
         nodes: Sequence[Candidate] = ()
         if not own:
-            nodes = self._ready_nodes if name is None else self._by_model.get(name, ())
+            index = self._index
+            nodes = index.ready if name is None else index.holders(name)
         others = [
             one.candidate
             for one in self._own
@@ -307,8 +267,7 @@ class HouseLeasing(Leasing):
     ) -> list[Lease]:
         """Lease every ready instance that is no node, and the nodes with a model."""
         model = asked.get("model")
-        name = None if model is None else full_model_name(model)
-        holders = [] if name is None else self._by_model.get(name, [])
+        holders = () if model is None else self._index.holders(full_model_name(model))
         found = [
             *(one for one in self._own if is_ready(one)),
             *(self._by_candidate[id(one)] for one in holders),
@@ -342,7 +301,7 @@ class HouseLeasing(Leasing):
         }
         for node, leases in self._nodes.items():
             name, before = node.offer.name, told[node.offer.name]
-            helps = not models or not self._seen[node].names.isdisjoint(models)
+            helps = not models or self._index.has_any(node, models)
             if helps and is_ready(leases):
                 told[name] = InstanceFacts(
                     name,
@@ -353,11 +312,3 @@ class HouseLeasing(Leasing):
                     is_external=True,
                 )
         return tuple(told.values())
-
-
-def _discard(candidates: list[Candidate], gone: Candidate) -> None:
-    """Take one out by identity: candidates with equal figures are equal."""
-    for place, one in enumerate(candidates):
-        if one is gone:
-            del candidates[place]
-            return
