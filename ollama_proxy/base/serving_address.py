@@ -70,11 +70,16 @@ def written_down(
             path.unlink(missing_ok=True)
 
 
+def _privately(path: str, flags: int) -> int:
+    """Open a file that only its owner may read, if it is not there yet."""
+    return os.open(path, flags, 0o600)
+
+
 @contextlib.contextmanager
 def locked(folder: Path, files: Files) -> Iterator[None]:
     """Hold the lock file of a folder, as far as this user may write there."""
     try:
-        lock = (folder / files.lock).open("ab")
+        lock = open(folder / files.lock, "ab", opener=_privately)  # noqa: SIM115 - held below
     except OSError:
         yield
         return
