@@ -121,7 +121,13 @@ class HubBuilder:
             settings.hub_wanted_models, lambda: (node.beat for node in registry), clock
         )
         registry = NodeRegistry(
-            clock, store, houses, links, limits=_limits(settings), wanted=wanted
+            clock,
+            store,
+            houses,
+            links,
+            limits=_limits(settings),
+            wanted=wanted,
+            is_keyed=lambda node_id: nodes.of_node(node_id) is not None,
         )
         reach.relink = self._relink
         self._relink.registry = registry

@@ -21,10 +21,11 @@ class RegistryLimits:
     most_bytes: int = 64 << 20
 
 
-def check_sender(beat: Beat, sender: Sender, node: Node | None) -> None:
+def check_sender(beat: Beat, sender: Sender, *, has_key: bool) -> None:
     """Raise `BeatError` for a beat in the name of another node.
 
-    A key is that of one node, whose beats then need it.
+    A key is that of one node, whose beats then need it: ``has_key`` tells whether the
+    node has one, be it there or not.
     """
     node_id = beat.node_id
     if sender.node_id not in {None, node_id}:
@@ -33,7 +34,7 @@ def check_sender(beat: Beat, sender: Sender, node: Node | None) -> None:
             f"this key is that of the node {sender.node_id!r}, and the beat is of"
             f" {node_id!r}; set NODE_ID={sender.node_id}, or join as {node_id!r}",
         )
-    if node is not None and node.sender.has_key and not sender.has_key:
+    if has_key and not sender.has_key:
         raise BeatError(
             403,
             f"the node {node_id!r} has joined with a key, and this beat has none; set"

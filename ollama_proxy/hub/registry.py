@@ -5,7 +5,7 @@ node's own is not even read.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
@@ -41,7 +41,8 @@ class NodeRegistry:
     """Holds every node, and is the one that sets their state: see `NodeReports`.
 
     ``houses``: of every pool. ``links``: finds how nodes are reached. ``wanted``: which
-    models a node should pull, if any.
+    models a node should pull, if any. ``is_keyed``: tells whether a node of a name has
+    joined, be it there or not.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class NodeRegistry:
         *,
         limits: RegistryLimits | None = None,
         wanted: WantedModels | None = None,
+        is_keyed: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._clock, self._houses, self._links = clock, tuple(houses), links
         self.limits = limits or RegistryLimits()
-        self._wanted = wanted
+        self._wanted, self._is_keyed = wanted, is_keyed
         self._nodes: dict[str, Node] = {}
         self._kept_bytes = 0
         self._drained: set[str] = set()
@@ -123,7 +125,8 @@ class NodeRegistry:
         """Take in a beat; return the answer. Raises `BeatError`."""
         now = self._clock.now()
         node = self._nodes.get(beat.node_id)
-        check_sender(beat, sender, node)
+        had_key = node is not None and node.sender.has_key
+        check_sender(beat, sender, has_key=had_key or self._is_keyed(beat.node_id))
         if node is not None and node.is_old(beat):
             return self._answer(node)
         self._check_room(beat, node)

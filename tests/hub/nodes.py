@@ -42,7 +42,7 @@ class Links:
 
 
 class Hub:
-    """A registry with its surroundings."""
+    """A registry with its surroundings. ``keyed``: names of nodes that have joined."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Hub:
         limits: RegistryLimits | None = None,
     ) -> None:
         self.clock, self.store = clock or SetClock(), store or MemoryStore()
+        self.keyed: set[str] = set()
         self.links = Links()
         self.houses = {
             name: House(
@@ -66,6 +67,7 @@ class Hub:
             [*self.houses.values()],
             self.links,
             limits=limits,
+            is_keyed=self.keyed.__contains__,
         )
 
     def restarted(self) -> "Hub":

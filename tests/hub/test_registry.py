@@ -259,6 +259,15 @@ def test_a_key_speaks_for_its_node_alone() -> None:
     assert len(hub.registry) == 1
 
 
+def test_a_node_that_has_joined_keeps_its_name_while_it_is_away() -> None:
+    hub = Hub()
+    hub.keyed.add("box")
+
+    with pytest.raises(BeatError, match="has joined with a key"):
+        hub.old("box")
+    hub.hear(our_beat(), Sender("192.168.1.20", node_id="box"))
+
+
 def test_a_node_without_a_key_may_join_with_one_later() -> None:
     hub = Hub()
     hub.hear(our_beat(seq=1), PEER)
