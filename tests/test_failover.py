@@ -344,6 +344,15 @@ async def test_streams_of_other_nodes_go_on_if_one_dies(
         assert house.in_flight == {}
 
 
+async def test_an_answer_without_a_body_passes_too(
+    tmp_path: Path, behind: bool
+) -> None:
+    async with household(tmp_path, Fault.EMPTY_503) as house:
+        told = [(await ask(house, behind=behind))[:2] for _ in range(2)]
+
+        assert told == [(503, "")] * 2
+
+
 async def test_a_request_waits_for_a_slot_of_the_next_node(
     tmp_path: Path, behind: bool
 ) -> None:

@@ -113,7 +113,8 @@ async def _joined(
     begun: bytes, rest: AsyncIterator[bytes] | None
 ) -> AsyncIterator[bytes]:
     """Yield what was read of a body, then the rest of it."""
-    yield begun
+    if begun:
+        yield begun
     if rest is not None:
         async for data in rest:
             yield data
@@ -185,10 +186,11 @@ class Attempts:
                         return told
                     attempt = Attempt(_name(current), told.said, told.status)
                     self._held = told
-            current = await self._next(current, attempt)
+            self._note(current, attempt)
             # What was aborted is closed in the next turn of the event loop: no node
             # gets the request while the one before has a connection for it.
             await asyncio.sleep(0)
+            current = await self._next(current)
         return self._at_end()
 
     def note_answer(self, lease: Lease, status: int) -> None:
@@ -202,16 +204,20 @@ class Attempts:
         for index in proven_faults(self.made, status):
             self._leases[index].failed(f"{self.made[index].said}; another node did it")
 
-    async def _next(self, lease: Lease, attempt: Attempt) -> Lease | None:
-        """Note an attempt that failed, and lease the next node if one may be asked."""
+    def _note(self, lease: Lease, attempt: Attempt) -> None:
+        """Take in an attempt that failed."""
         self.made.append(attempt)
         self._leases.append(lease)
         lease.check_now()
+        if lease.node_id is not None:
+            self.tried += (lease.launch_id,)
+            if attempt.is_failure and not lease.was_cut:
+                lease.failed(attempt.said)
+
+    async def _next(self, lease: Lease) -> Lease | None:
+        """Lease the next node after the last attempt, if one may be asked."""
         if lease.node_id is None:
             return None
-        self.tried += (lease.launch_id,)
-        if attempt.is_failure and not lease.was_cut:
-            lease.failed(attempt.said)
         then = follow(
             self.made,
             before=self._before,
@@ -225,7 +231,7 @@ class Attempts:
             log.NODE_FAILED,
             request_id=self._request_id,
             node=lease.node_id,
-            error=attempt.said,
+            error=self.made[-1].said,
             next_node="" if following is None else _name(following),
         )
         return following

@@ -197,4 +197,5 @@ def first_byte_limit_s(
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+    if data:
+        yield data

@@ -22,7 +22,8 @@ class Fault(Enum):
     ``CLOSES``: before an answer. ``DIES``: after the first word of its answer.
     ``HANGS``: takes the request, and sends nothing. ``SLOW``: for two seconds.
     ``BREAKS_502``: answers 502, and closes in the body; ``STALLS_502`` goes silent
-    there. ``LONG_502``: with a body that is too long to be held.
+    there. ``EMPTY_503``: without a body, in chunks. ``LONG_502``: with a body that is
+    too long to be held.
     """
 
     GOOD = 200
@@ -37,6 +38,7 @@ class Fault(Enum):
     BREAKS_502 = "breaks 502"
     STALLS_502 = "stalls 502"
     LONG_502 = "long 502"
+    EMPTY_503 = "empty 503"
     SAYS_404 = 404
     SAYS_429 = 429
     SAYS_500 = 500
@@ -141,6 +143,9 @@ class FaultyNode:
                 writer.write(_whole(403, json.dumps(told).encode()))
             case Fault.ENDS_EARLY:
                 writer.write(_begin(asked) + word + _END)
+            case Fault.EMPTY_503:
+                head = b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n"
+                writer.write(head + _END)
             case Fault.LONG_502:
                 writer.write(_whole(502, LONG_BODY))
             case Fault.GOOD | Fault.SLOW:

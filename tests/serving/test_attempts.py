@@ -1,5 +1,6 @@
 """How one request goes from node to node, with fakes for the leases."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import cast
@@ -8,6 +9,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.base.tasks import start_task
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.attempts import HELD_BYTES, Attempts, HeldAnswer, hold
 from ollama_proxy.upstream.client import Answer
@@ -70,6 +72,7 @@ class Case:
     ) -> None:
         self.leases = [FakeLease(name, name != instance) for name in nodes]
         self.asked: list[str] = []
+        self.is_leased = False
         self.attempts = Attempts(
             cast("tuple[()]", tried),
             self._lease_next,
@@ -80,6 +83,7 @@ class Case:
 
     async def _lease_next(self, tried: tuple[str, ...]) -> Lease | None:
         free = (one for one in self.leases if one.launch_id not in tried)
+        self.is_leased = True
         return cast("Lease | None", next(free, None))
 
     async def _ask(self, lease: Lease) -> str | HeldAnswer:
@@ -254,6 +258,18 @@ async def test_an_instance_of_ours_answers_for_a_node_and_is_asked_last() -> Non
     assert case.asked == ["a", "b"]
     assert case.leases[1].looks == 1
     assert case.attempts.tried == ("a#1",)
+
+
+async def test_a_request_that_ends_between_two_nodes_holds_none() -> None:
+    case = Case(REFUSED, 200)
+    running = start_task(case.run(), name="run")
+    while case.told_of("a") != ["it refused the connection"]:
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert case.asked == ["a"]
+    assert not case.is_leased
 
 
 class FakeAnswer:
