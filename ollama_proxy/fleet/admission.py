@@ -115,7 +115,7 @@ class Admission:
         """Tell whether only an instance of ours can answer for a model."""
         return model is not None and self.spills is not None and self.spills(model)
 
-    def _wakes_for(self, model: str | None) -> bool:
+    def wakes_for(self, model: str | None) -> bool:
         """Tell whether a launch would help a request for a model."""
         return model is None or self.helps is None or self.helps(model)
 
@@ -230,7 +230,7 @@ class Admission:
         return await self._waiters.wait(
             claim,
             wait_s,
-            _wants(joins or not self._wakes_for(model), only, own=own),
+            _wants(joins or not self.wakes_for(model), only, own=own),
             is_ready=is_ready,
             kind=(only, takes_slot, own, yields, of_nodes),
             ticket=ticket,
@@ -274,7 +274,7 @@ class Admission:
 
         Returns None, and has done nothing, if a launch must be written to disk first.
         """
-        if not joins and not self._wakes_for(model):
+        if not joins and not self.wakes_for(model):
             return wait_s
         if not joins:
             own = self._has_to_be_own(model)

@@ -278,6 +278,10 @@ class Pool:
         """
         self._admission.spills, self._admission.helps = spills, helps
 
+    def may_start_for(self, model: str) -> bool:
+        """Tell whether an instance of ours may have a model that is waited for."""
+        return self._admission.wakes_for(model)
+
     def check_now(self) -> None:
         """Look at the instances now: one could not be reached."""
         for controller in self.controllers:

@@ -76,11 +76,10 @@ class OwnReplies:
         """Return why there is no instance for a request, and when to ask again."""
         context.outcome = "provisioning"
         status, problem = self._status, plan.problem
-        if problem is None and context.model and status.foremost() is None:
-            problem = model_away_words(
-                status.pool, context.model, is_plain=is_plain(context)
-            )
-        if context.may_wake:
+        pool, model = status.pool, context.model
+        if problem is None and model and not pool.may_start_for(model):
+            problem = model_away_words(pool, model, is_plain=is_plain(context))
+        if context.may_wake or not pool.controllers:  # nodes are not for keys to wake
             return status.waiting(problem, turn_of(context.caller))
         told = told_asleep(status, context.caller, problem)
         if told.status == ASLEEP:

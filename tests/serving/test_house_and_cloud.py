@@ -163,3 +163,23 @@ async def test_a_key_sees_and_uses_its_models_on_nodes_alone(
     assert [one["name"] for one in tags["models"]] == ["tiny:latest"]
     assert [one["id"] for one in openai["data"]] == ["tiny:latest"]
     assert loaded == {"models": []}
+
+
+async def test_a_model_of_nodes_that_are_away_is_said_to_be_away(
+    tmp_path: Path,
+) -> None:
+    async with proxy_of(tmp_path, ONE_POOL, OLLAMA_PROXY_HOLD="0") as (
+        proxy,
+        cloud,
+        machines,
+    ):
+        await add_node(proxy, machines, "attic", takes_work=False, is_draining=True)
+        body = generate(stream=False)
+        async with proxy.session.post(f"{proxy.url}/api/generate", json=body) as reply:
+            told = reply.status, (await reply.json())["error"]
+
+    assert told == (
+        503,
+        "no node that has the model 'tiny' takes requests: attic is draining",
+    )
+    assert cloud.launches == 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.backends.hub import HubBackend
+from ollama_proxy.core.access.keys import Rights
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.nodes.beat import LoadedModel
 from ollama_proxy.core.nodes.labels import Labels
@@ -17,6 +18,7 @@ from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.fleet.backend import Backend
 from ollama_proxy.fleet.house import House
 from ollama_proxy.fleet.node_facts import NodeFacts
+from tests.fakes.callers import Callers, bearer
 from tests.fakes.instance import InProcessBackend
 from tests.fleet.houses import a_node
 from tests.proxy import RunningProxy, generate, running_proxy
@@ -64,7 +66,7 @@ class Home:
 
 
 @contextlib.asynccontextmanager
-async def home(folder: Path, **env: str) -> AsyncIterator[Home]:
+async def home(folder: Path, **env: Any) -> AsyncIterator[Home]:
     machines = InProcessBackend()
     backends: dict[str, Backend] = {"house": HubBackend(Labels())}
     try:
@@ -147,6 +149,32 @@ async def test_while_every_node_is_away_a_request_gets_a_503_in_words(
     )
     assert body["provisioning_status"] == "error"
     assert body["error"] == "none of the 2 nodes takes requests: 2 offline"
+
+
+async def test_a_key_that_may_not_wake_is_not_the_reason_why_nodes_are_away(
+    tmp_path: Path,
+) -> None:
+    callers: Any = Callers(ci=Rights(may_wake=False))
+    async with home(tmp_path, identify=callers) as at:
+        await at.node("attic")
+        ok = (await at.ask("/api/generate", generate(stream=False), **bearer("ci")))[0]
+        attic = at.house.nodes[0].facts
+        at.house.put(replace(attic, state=NodeState.OFFLINE, takes_work=False))
+        status, told, _ = await at.ask("/api/generate", generate(), **bearer("ci"))
+
+    assert (ok, status) == (200, 503)
+    assert told["error"].endswith("takes requests: attic is offline")
+
+
+async def test_who_waits_for_an_instance_is_told_of_a_node(tmp_path: Path) -> None:
+    async with home(tmp_path) as at:
+        parts = at.proxy.parts
+        waits = asyncio.ensure_future(parts.ready.wait(list(parts.pools), 60.0))
+        await asyncio.sleep(0)
+        await at.node("attic")
+        found = await waits
+
+    assert found is not None
 
 
 async def test_before_any_node_has_registered_the_status_says_what_to_do(
