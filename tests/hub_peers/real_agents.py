@@ -91,12 +91,12 @@ async def ollama(rate: float, *models: str) -> AsyncIterator[Ollama]:
 
 @contextlib.asynccontextmanager
 async def agent(
-    folder: Path, hub: ProxyProcess, node_id: str, url: str, **env: str
+    folder: Path, hub: str, node_id: str, url: str, **env: str
 ) -> AsyncIterator[Agent]:
-    """Run an agent before an Ollama, from its first line on."""
+    """Run an agent of the hub at this URL before an Ollama, from its first line on."""
     log = folder.with_suffix(".log")
     settings = {
-        "SERVER_URL": hub.url,
+        "SERVER_URL": hub,
         "NODE_ID": node_id,
         "NODE_PORT": "0",
         "OLLAMA_BASE_URL": url,

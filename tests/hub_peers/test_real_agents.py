@@ -48,7 +48,7 @@ async def house(
             before = await stack.enter_async_context(ollama(rate, MODEL, node_id))
             running = agent(
                 folder / node_id,
-                hub,
+                hub.url,
                 node_id,
                 before.url,
                 OLLAMA_NUM_PARALLEL=str(slots),
@@ -169,7 +169,7 @@ async def test_a_box_that_fails_at_once_gets_nothing_after_its_third_failure(
         async with (
             house(tmp_path, hub),
             serving(broken) as url,
-            agent(tmp_path / "bad", hub, "bad", url, OLLAMA_NUM_PARALLEL="8"),
+            agent(tmp_path / "bad", hub.url, "bad", url, OLLAMA_NUM_PARALLEL="8"),
         ):
             await until_listed(hub, "bad")
             rare = {**body(2), "model": "rare"}
@@ -210,10 +210,12 @@ async def test_of_two_agents_of_one_name_one_is_told_and_neither_flaps(
     with hub_process(tmp_path) as hub:
         async with (
             ollama(20.0) as before,
-            agent(tmp_path / "first", hub, "twin", before.url) as first,
+            agent(tmp_path / "first", hub.url, "twin", before.url) as first,
         ):
             await until_listed(hub, "twin")
-            async with agent(tmp_path / "second", hub, "twin", before.url) as second:
+            async with agent(
+                tmp_path / "second", hub.url, "twin", before.url
+            ) as second:
                 await until(lambda: any(map(_is_told, (first, second))))
                 boots = set()
                 for _ in range(30):
