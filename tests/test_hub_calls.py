@@ -243,3 +243,36 @@ async def test_a_new_token_names_the_nodes_that_its_joining_ends(
         assert await ended() == ["old"]
         await join(proxy)
         assert await ended() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "x-forwarded-proto", "Forwarded", "VIA", "x-real-ip"]
+)
+async def test_a_relayed_beat_without_a_key_is_refused_on_both_ports(
+    name: str, tmp_path: Path
+) -> None:
+    former = {"node_id": "old", "port": 1, "models": ["llama3"]}
+    async with hub(tmp_path, "127.0.0.1:8000") as proxy:
+        for url in (proxy.url, proxy.hub_url):
+            to = f"{url}/nodes/heartbeat"
+            async with proxy.session.post(to, json=former, headers={name: ""}) as told:
+                assert told.status == 403
+                assert "relays this beat" in (await told.json())["detail"]
+            async with proxy.session.post(to, json=former) as told:
+                assert told.status == 200
+
+
+async def test_a_key_is_read_whatever_the_letters_of_its_header(tmp_path: Path) -> None:
+    async with hub(tmp_path) as proxy:
+        key = (await join(proxy))["Authorization"]
+        for url in (proxy.url, proxy.hub_url):
+            for fields in (
+                {"authorization": key},
+                {"AUTHORIZATION": key.replace("Bearer ", "bearer  ")},
+            ):
+                to, body = f"{url}/nodes/heartbeat", beat(8001)
+                async with proxy.session.post(to, json=body, headers=fields) as told:
+                    assert told.status == 200, await told.text()
+            wrong = {"Authorization": f"{key}x"}
+            async with proxy.session.post(to, json=body, headers=wrong) as told:
+                assert told.status == 401

@@ -33,11 +33,19 @@ _LEFT = NodeLink(fault="the hub has no key of this node any more; it has to join
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Holds what a proof is asked for: when one of it changes it is asked anew."""
+    """Holds what a proof is asked for: of which process of a node, and where."""
 
     key: NodeKey
     boot_id: str
     urls: tuple[str, ...]
+
+    def is_of_same(self, other: "_Question") -> bool:
+        """Tell whether both are about one process of one node."""
+        return (self.key, self.boot_id) == (other.key, other.boot_id)
+
+    def asks_same(self, other: "_Question") -> bool:
+        """Tell whether the answer to one is that to the other, whatever the order."""
+        return self.is_of_same(other) and set(self.urls) == set(other.urls)
 
 
 @dataclass(slots=True)
@@ -48,6 +56,15 @@ class _Place:
     link: NodeLink = UNKNOWN_LINK
     asking: asyncio.Task[None] | None = None
     asked_at: float = 0.0
+
+    def has_proved(self, question: _Question) -> bool:
+        """Tell whether a URL of a question is known to be that node's.
+
+        Beats may come over IPv4 and IPv6 in turn, from addresses that change.
+        """
+        proved = self.link.upstream
+        is_same = proved is not None and self.question.is_of_same(question)
+        return is_same and proved is not None and proved.url in question.urls
 
 
 class Reach:
@@ -136,7 +153,9 @@ class Reach:
             tuple(url_of(one, beat.port, is_tls=is_tls) for one in allowed.addresses),
         )
         place = self._places.get(beat.node_id)
-        if place is None or place.question != question:
+        if place is not None and place.has_proved(question):
+            return place.link
+        if place is None or not place.question.asks_same(question):
             self.forget(beat.node_id)
             place = self._places[beat.node_id] = _Place(question)
             self._ask(beat.node_id, place, is_tls=is_tls)

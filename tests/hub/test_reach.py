@@ -136,9 +136,8 @@ async def test_another_address_is_called_only_after_another_proof(rig: Rig) -> N
 
 
 @pytest.mark.parametrize(
-    "changed", [{"port": 8002}, {"boot_id": "1" * 32}, {"ipv4": "10.0.0.3"},
-                {"scheme": "http"}]
-)  # fmt: skip
+    "changed", [{"port": 8002}, {"boot_id": "1" * 32}, {"scheme": "http"}]
+)
 async def test_whatever_changes_asks_for_another_proof(
     changed: dict[str, Any], rig: Rig
 ) -> None:
@@ -271,3 +270,25 @@ async def test_only_former_agents_are_looked_at_again(rig: Rig) -> None:
     rig.reach.forget("old")
     rig.reach.end_former()
     assert rig.relinked == ["old"]
+
+
+async def test_beats_over_two_families_in_turn_ask_for_one_proof(rig: Rig) -> None:
+    both = {"ipv4": PEER, "ipv6": "fd00::7"}
+    over_v6 = Sender("fd00::7", "box")
+    rig.prover.may.clear()
+    for sender in (KEYED, over_v6, KEYED):
+        rig.reach.link_of(beat(**both), sender)
+    rig.prover.may.set()
+    await rig.settled()
+    for sender in (over_v6, KEYED, Sender("fd00::abcd", "box")):
+        assert url(rig.reach.link_of(beat(**both), sender)) == f"https://{PEER}:8001"
+    assert len(rig.prover.asked) == 1
+
+
+async def test_a_proved_address_that_the_node_no_longer_has_is_called_no_more(
+    rig: Rig,
+) -> None:
+    rig.reach.link_of(beat(ipv4=PEER), KEYED)
+    await rig.settled()
+    moved = Sender("10.0.0.9", "box")
+    assert rig.reach.link_of(beat(ipv4="10.0.0.9"), moved).upstream is None
