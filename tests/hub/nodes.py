@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.nodes.beat import Beat, parse_beat
 from ollama_proxy.core.nodes.labels import Labels
 from ollama_proxy.fleet.house import House
@@ -42,13 +43,17 @@ class Links:
 
 
 class Hub:
-    """A registry with its surroundings. ``keyed``: names of nodes that have joined."""
+    """A registry with its surroundings. ``keyed``: names of nodes that have joined.
+
+    ``time``: what tells it the time instead of ``clock``, which is moved by hand.
+    """
 
     def __init__(
         self,
         *,
         store: MemoryStore | None = None,
         clock: SetClock | None = None,
+        time: Clock | None = None,
         houses: dict[str, Labels] | None = None,
         limits: RegistryLimits | None = None,
     ) -> None:
@@ -57,12 +62,14 @@ class Hub:
         self.links = Links()
         self.houses = {
             name: House(
-                Offer(name, FakeCloud(traits=HUB)), labels=labels, clock=self.clock
+                Offer(name, FakeCloud(traits=HUB)),
+                labels=labels,
+                clock=time or self.clock,
             )
             for name, labels in (houses or {"house": Labels()}).items()
         }
         self.registry = NodeRegistry(
-            self.clock,
+            time or self.clock,
             self.store,
             [*self.houses.values()],
             self.links,
