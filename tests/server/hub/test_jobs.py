@@ -442,3 +442,15 @@ async def test_a_job_counts_as_inference_and_is_listed_as_a_job(
     assert 'ollama_proxy_requests_total{kind="inference",outcome="relayed"} 1' in (
         counted
     )
+
+
+async def test_a_key_that_may_not_wake_waits_for_nothing(tmp_path: Path) -> None:
+    sleeper = Rights(routes=frozenset({RouteClass.JOBS}), may_wake=False)
+    backend = InProcessBackend()
+    async with hub(tmp_path, backend, identify=Callers(ci=sleeper)) as proxy:
+        async with asyncio.timeout(10.0):
+            answer = await job(proxy, **bearer("ci"))
+
+    assert answer.status_code == 503
+    assert "may not start one" in answer.json()["error"]
+    assert backend.launches == 0
