@@ -278,6 +278,17 @@ async def test_other_values_of_the_header_ask_for_nothing(
         assert house.asked == ["a"]
 
 
+@pytest.mark.parametrize("path", ["/api/show", "/v1/models/tiny"])
+async def test_a_read_does_not_heal_a_node(
+    tmp_path: Path, behind: bool, path: str
+) -> None:
+    """A box whose models don't run may list them, and would get work for ever."""
+    method = "POST" if path == "/api/show" else "GET"
+    async with household(tmp_path, GOOD) as house:
+        assert (await ask(house, path, behind=behind, method=method))[0] == 200
+        assert house.reports.said == []
+
+
 @pytest.mark.parametrize("fault", [REFUSES, CLOSES, HANGS, Fault.SAYS_502])
 @pytest.mark.parametrize("path", ["/api/show", "/v1/models/tiny"])
 async def test_a_read_goes_to_the_next_node_in_every_case(

@@ -193,13 +193,16 @@ class Attempts:
             current = await self._next(current)
         return self._at_end()
 
-    def note_answer(self, lease: Lease, status: int) -> None:
-        """Take in that an answer begins that the client gets."""
+    def note_answer(self, lease: Lease, status: int, *, is_read: bool = False) -> None:
+        """Take in that an answer begins that the client gets.
+
+        A read shows that Ollama is there, not that models run: it heals no node.
+        """
         if lease.node_id is not None:
             attempt = Attempt(lease.node_id, f"answered {status}", status)
             if attempt.is_failure:
                 lease.failed(attempt.said)
-            elif attempt.is_final:
+            elif attempt.is_final and not is_read:
                 lease.answered()
         for index in proven_faults(self.made, status):
             self._leases[index].failed(f"{self.made[index].said}; another node did it")

@@ -166,7 +166,7 @@ async def _ask_and_relay(
         held = await hold(answer)
         if isinstance(held, HeldAnswer):
             return held
-        attempts.note_answer(lease, answer.status)
+        attempts.note_answer(lease, answer.status, is_read=is_read)
         touch, use = note_answer(answer, lease, context, is_read=is_read)
         if held is not None:
             return await response_relay.run(answer, held, touch, use)
