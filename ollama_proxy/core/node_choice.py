@@ -69,9 +69,9 @@ def _is_resident(one: Candidate, model: str | None) -> bool:
 
 def choose_of_many(
     candidates: Sequence[Candidate],
+    *,
     model: str | None,
     now: float,
-    *,
     suits: Suits,
     draw: Draw,
     is_packing: bool = False,
@@ -89,6 +89,11 @@ def choose_of_many(
     if len(drawn) > 1:
         return min(drawn, key=lambda one: _rank(one, model, now, packs=is_packing))
     return drawn[0] if drawn else None
+
+
+def is_preferred(one: Candidate) -> bool:
+    """Tell whether a machine comes before every instance of ours: it has room."""
+    return one.is_external and _is_free(one)
 
 
 def _two_of_the_best(
@@ -131,12 +136,11 @@ def _is_free(one: Candidate) -> bool:
 def _rank(
     one: Candidate, model: str | None, now: float, *, packs: bool
 ) -> tuple[bool, float, float, float]:
-    is_free = _is_free(one)
     used = (one.in_flight + one.foreign) / (one.slots or 1)
     return (
-        not (one.is_external and is_free),
+        not is_preferred(one),
         10.0 * seconds_to_begin(one, model, now) // 1.0,
-        -used if packs and is_free and not one.is_external else used,
+        -used if packs and not one.is_external and _is_free(one) else used,
         one.turn,
     )
 

@@ -7,13 +7,14 @@ a request costs does not grow with their number.
 import random
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum
+from functools import partial
 from typing import Unpack
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.core.demand import DemandMeter
 from ollama_proxy.core.instance_choice import Candidate
 from ollama_proxy.core.lifecycle.record import LaunchId, Record
-from ollama_proxy.core.node_choice import choose_of_many, take_turn
+from ollama_proxy.core.node_choice import choose_of_many, is_preferred, take_turn
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.pool_facts import InstanceFacts, Phase
 from ollama_proxy.fleet.controller import Controller
@@ -191,14 +192,18 @@ class HouseLeasing(Leasing):
             name = full_model_name(source)
         elif brings and name is not None and not self._index.is_ready(name):
             name = None
-        best = choose_of_many(
-            self._candidates(only, name, own=own),
-            name,
-            self._weigh(),
+        choose = partial(
+            choose_of_many,
+            model=name,
+            now=self._weigh(),
             suits=suits,
             draw=self._draw,
             is_packing=self.is_packing,
         )
+        theirs, ours = self._candidates(only, name, own=own)
+        best = choose(theirs)
+        if ours and (best is None or not is_preferred(best)):
+            best = choose([*theirs, *ours])
         if best is None:
             return None
         if takes_slot:
@@ -207,29 +212,21 @@ class HouseLeasing(Leasing):
 
     def _candidates(
         self, only: LaunchId | None, name: str | None, *, own: bool
-    ) -> Sequence[Candidate]:
-        """Return what may have a model: ready nodes that have it, then the others."""
+    ) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
+        """Return what may have a model: of others, ready nodes first; and of ours."""
         if only is not None:
-            return [one.candidate for one in self._ready]
-        nodes: Sequence[Candidate] = ()
-        if not own:
-            index = self._index
-            nodes = index.ready if name is None else index.holders(name)
-        others = [
-            one.candidate
-            for one in self._own
-            if is_ready(one) and not (own and one.is_external)
-        ]
-        if not others:
-            return nodes
+            return [one.candidate for one in self._ready], ()
+        ready = [one for one in self._own if is_ready(one)]
         if name is not None and self.lacks is not None:
-            lacks = self.lacks
-            others = [
-                one
-                for one in others
-                if not lacks(self._by_candidate[id(one)].instance, name)
-            ]
-        return [*nodes, *others]
+            ready = [one for one in ready if not self.lacks(one.instance, name)]
+        ours = [one.candidate for one in ready if not one.is_external]
+        if own:
+            return (), ours
+        nodes = self._index.ready if name is None else self._index.holders(name)
+        if len(ours) == len(ready):
+            return nodes, ours
+        boxes = (one.candidate for one in ready if one.is_external)
+        return [*nodes, *boxes], ours
 
     def has_any_for(
         self,

@@ -30,7 +30,7 @@ def chosen(candidates: Sequence[Candidate], seed: int = 1, **options: Any) -> st
         "suits": lambda _one: True,
         "draw": random.Random(seed).random,
     }
-    best = choose_of_many(candidates, NAME, 0.0, **usual | options)
+    best = choose_of_many(candidates, model=NAME, now=0.0, **usual | options)
     assert best is not None
     return best.name
 
@@ -126,7 +126,11 @@ def test_only_what_suits_a_request_is_chosen() -> None:
         name = chosen(candidates, seed, suits=lambda one: one.name == "b7")
         assert name == "b7"
     none = choose_of_many(
-        candidates, NAME, 0.0, suits=lambda _one: False, draw=random.Random(1).random
+        candidates,
+        model=NAME,
+        now=0.0,
+        suits=lambda _one: False,
+        draw=random.Random(1).random,
     )
     assert none is None
 
@@ -137,7 +141,11 @@ def test_equals_get_requests_in_proportion_to_their_pace() -> None:
     began = 0.0
     for _ in range(700):
         best = choose_of_many(
-            boxes, NAME, 0.0, suits=lambda _one: True, draw=random.Random(1).random
+            boxes,
+            model=NAME,
+            now=0.0,
+            suits=lambda _one: True,
+            draw=random.Random(1).random,
         )
         assert best is not None
         began = take_turn(best, NAME, began)
@@ -156,7 +164,11 @@ def test_a_box_that_joins_gets_its_part_and_not_all_that_the_others_had() -> Non
     counts: Counter[str] = Counter()
     for _ in range(30):
         best = choose_of_many(
-            boxes, NAME, 0.0, suits=lambda _one: True, draw=random.Random(1).random
+            boxes,
+            model=NAME,
+            now=0.0,
+            suits=lambda _one: True,
+            draw=random.Random(1).random,
         )
         assert best is not None
         began = take_turn(best, NAME, began)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.core.lifecycle.record import State
+from ollama_proxy.core.lifecycle.events import Wake
+from ollama_proxy.core.lifecycle.record import LaunchId, State
 from ollama_proxy.core.nodes.node_state import NodeState
 from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.house import House
@@ -121,6 +122,23 @@ async def test_a_cloud_gets_nothing_while_a_node_has_a_free_slot() -> None:
         leases = [await pools.lease() for _ in range(2)]
 
     assert {lease.node_id for lease in leases} == {"attic", "cellar"}
+
+
+@in_virtual_time
+async def test_a_node_of_many_comes_before_several_instances_that_cost() -> None:
+    house = a_house()
+    pools = SeveralOffers(("cloud",), most=4, slots=4, houses=[house], load_s=1.0)
+    for slot in range(4):
+        await pools.controller("cloud", slot).wake(Wake(LaunchId(f"by-hand{slot}")))
+    await until(lambda: pools.pool.ready_count == 4)
+    for n in range(8):
+        house.put(a_node(f"n{n}", loaded=frozenset()))
+    leases = [await pools.lease() for _ in range(8)]
+    ninth = await pools.lease()
+    await pools.pool.aclose()
+
+    assert {one.node_id for one in leases} == {f"n{n}" for n in range(8)}
+    assert ninth.node_id is None
 
 
 @in_virtual_time
