@@ -5,6 +5,7 @@ It knows nothing of ours: `POST /execute`, and a beat of the former keys every w
 
 import contextlib
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -34,13 +35,17 @@ class Manner:
 
 @dataclass
 class FormerAgent:
-    """A machine with some models. ``jobs``: the bodies that it got."""
+    """A machine with some models. ``jobs``: the bodies that it got.
+
+    ``host``: the address on which it serves.
+    """
 
     node_id: str
     models: tuple[str, ...]
     manner: Manner = field(default_factory=Manner)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
+    host: str = "127.0.0.1"
 
     def beat(self, hub: str, **changes: object) -> tuple[int, dict[str, Any]]:
         """Say what it has and how busy it is; return the hub's answer."""
@@ -74,7 +79,10 @@ class FormerAgent:
                 length = int(self.headers["Content-Length"])
                 self.execute(agent, json.loads(self.rfile.read(length)))
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+        server = Server((self.host, 0), Handler)
         server.daemon_threads = True
         self.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
