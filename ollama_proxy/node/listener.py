@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from functools import partial
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.tls_listener import TlsListener
@@ -17,6 +19,19 @@ from ollama_proxy.node.door import Door, Strangers
 _BACKLOG = 128
 _MOST_HEAD = 1 << 20
 _LEAST_S = 0.01
+
+
+class _NoMalformed(logging.Filter):
+    """Drops what aiohttp logs of bytes that are no request: they could fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is of something else."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_SERVER_LOG = logging.getLogger("aiohttp.server.node")
+_SERVER_LOG.addFilter(_NoMalformed())
 
 
 def bind(port: int) -> socket.socket:
@@ -49,6 +64,7 @@ async def serving(
         app.build(),
         handler_cancellation=True,  # a hub that leaves ends the generation
         access_log=None,
+        logger=_SERVER_LOG,
         auto_decompress=False,
         max_line_size=_MOST_HEAD,
         max_field_size=_MOST_HEAD,

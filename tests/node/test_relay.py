@@ -401,3 +401,22 @@ async def test_an_answer_waits_for_a_slow_hub_and_is_held_nowhere(
 
     assert sent[0] < 48 << 20
     assert read > 64 << 20
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no request at all\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nAuthorization: \0" + HUB_TOKEN.encode() + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_refused_and_fills_no_log(
+    tmp_path: Path, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with joined_to(always(reply(b"{}")), tmp_path) as (port, _):
+        answer = await ask(port, sent)
+
+    assert b" 400 " in answer[:14]
+    assert "aiohttp" not in caplog.text
