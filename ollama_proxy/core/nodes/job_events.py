@@ -46,3 +46,12 @@ def as_events(lines: bytes) -> bytes:
     """Return an event for each line that is not empty."""
     filled = (line.strip(b"\r") for line in lines.split(b"\n"))
     return b"".join(b"data: %b\n\n" % line for line in filled if line.strip())
+
+
+def wants_events(accept: str) -> bool:
+    """Tell whether a client asks for server-sent events, by its ``Accept``.
+
+    One that takes lines as well gets these.
+    """
+    accepted = accept.lower()
+    return "text/event-stream" in accepted and "ndjson" not in accepted

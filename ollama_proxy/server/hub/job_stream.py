@@ -16,7 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from ollama_proxy.base.tasks import start_task
 from ollama_proxy.core.http.headers import media_type
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.nodes.job_events import as_events
+from ollama_proxy.core.nodes.job_events import as_events, wants_events
 from ollama_proxy.core.ollama.error_bodies import JSON_TYPE, SPOKE
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.response import begin_response, close_if_unframed
@@ -43,7 +43,7 @@ class JobStream:
     """
 
     def __init__(self, request: web.Request, *, streams: bool, pause_s: float) -> None:
-        self.is_events = streams and _EVENTS in request.headers.get("Accept", "")
+        self.is_events = streams and wants_events(request.headers.get("Accept", ""))
         self._streams = streams
         self._request = request
         self._pause_s = pause_s

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_proxy.core.nodes.job_events import EventWriter, LongLineError, as_events
+from ollama_proxy.core.nodes.job_events import (
+    EventWriter,
+    LongLineError,
+    as_events,
+    wants_events,
+)
 
 
 def test_each_line_is_an_event_and_empty_ones_are_none() -> None:
@@ -28,3 +33,17 @@ def test_a_line_without_an_end_is_not_held() -> None:
 
     with pytest.raises(LongLineError, match="exceeds 10 bytes"):
         writer.take(b"678901")
+
+
+@pytest.mark.parametrize(
+    ("accept", "wants"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream, */*;q=0.1", True),
+        ("application/x-ndjson, text/event-stream;q=0.5", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_events_are_for_clients_that_take_no_lines(accept: str, wants: bool) -> None:
+    assert wants_events(accept) is wants
