@@ -48,6 +48,25 @@ async def ask(
         return answer.status, await answer.text()
 
 
+async def ask_after_heartbeats(
+    house: Household, body: dict[str, Any], path: str, **headers: str
+) -> str:
+    """Have a stream wait until it has begun, then have nodes; return its body."""
+    for node in house.nodes:
+        house.leave(node)
+    headers |= {"Prefer": "wait=50"}
+    async with (
+        asyncio.timeout(60.0),
+        house.proxy.session.post(
+            house.proxy.url + path, json=body, headers=headers
+        ) as answer,
+    ):
+        assert answer.status == 200
+        for node in house.nodes:
+            house.join(node)
+        return await answer.text()
+
+
 async def parts(size: int) -> AsyncIterator[bytes]:
     """Yield a body whose length is not known before its end."""
     for _ in range(0, size, 100_000):
@@ -115,18 +134,8 @@ async def test_heartbeats_count_as_nothing_sent(
     async with household(
         tmp_path, *faults, server=cloud, hold=BEATING, timeout_s=1
     ) as house:
-        for node in house.nodes:
-            house.leave(node)
-        asking = start_task(
-            ask(house, streamed(path), path, Prefer="wait=50", **RETRY), name="ask"
-        )
-        await house.proxy.until(lambda: house.proxy.parts.pool.waiting == 1)
-        await asyncio.sleep(0.1)  # heartbeats have begun
-        for node in house.nodes:
-            house.join(node)
-        status, body = await asking
+        body = await ask_after_heartbeats(house, streamed(path), path, **RETRY)
 
-        assert status == 200
         assert body[:1] in " :e"
         assert '"b"' in body or ":b" in body or "content" in body
         assert "error" not in body
@@ -146,16 +155,8 @@ async def test_a_held_stream_ends_in_its_words_if_no_other_node_may_be_asked(
 ) -> None:
     cloud = InProcessBackend(boot_s=60.0)
     async with household(tmp_path, CLOSES, GOOD, server=cloud, hold=BEATING) as house:
-        for node in house.nodes:
-            house.leave(node)
-        asking = start_task(ask(house, generate(), Prefer="wait=50"), name="ask")
-        await house.proxy.until(lambda: house.proxy.parts.pool.waiting == 1)
-        await asyncio.sleep(0.1)
-        for node in house.nodes:
-            house.join(node)
-        status, body = await asking
+        body = await ask_after_heartbeats(house, generate(), "/api/generate")
 
-        assert status == 200
         assert "a: the instance did not answer" in json.loads(body)["error"]
         assert house.asked == ["a"]
 
