@@ -9,6 +9,7 @@ from ollama_proxy.base.errors import HoldLimitError
 from ollama_proxy.core.demand import Arrival, DemandMeter
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.core.ollama.load_wish import LoadWish, LoadWishes
+from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.fleet.joiner import Joiner
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.fleet.leasing import Asked, Leasing
@@ -224,9 +225,7 @@ class Admission:
             yields=yields,
             **asked,
         )
-        of_nodes: Hashable = ()
-        if self._leasing.has_nodes:
-            of_nodes = (model, asked.get("plain", False), *asked.get("without", ()))
+        of_nodes = _kind_of(model, asked) if self._leasing.has_nodes else ()
         return await self._waiters.wait(
             claim,
             wait_s,
@@ -294,6 +293,18 @@ class Admission:
     def _note_wanted(self, load: LoadWish | None) -> None:
         if load is not None:
             self._load_wishes.add(load)
+
+
+def _kind_of(model: str | None, asked: Asked) -> Hashable:
+    """Return what is equal for requests that the same nodes suit."""
+    return (
+        None if model is None else full_model_name(model),
+        frozenset(asked.get("without", ())),
+        asked.get("without_nodes", False),
+        asked.get("plain", False),
+        asked.get("brings", False),
+        asked.get("source", ""),
+    )
 
 
 def _wants(joins: bool, only: LaunchId | None, *, own: bool) -> Wants:  # noqa: FBT001

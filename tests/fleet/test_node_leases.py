@@ -194,6 +194,25 @@ async def test_a_request_waits_for_the_slot_of_a_node_with_its_model() -> None:
 
 
 @in_virtual_time
+async def test_a_request_that_no_node_will_do_for_keeps_no_other_from_its_slot() -> (
+    None
+):
+    homes = Neighbourhood(a_node("attic"))
+    tried = homes.claim("m")
+    waits = [
+        asyncio.ensure_future(homes.pool.lease("m", wait_s=60.0, **asked))
+        for asked in ({"without_nodes": True}, {"without": [tried.launch_id]}, {})
+    ]
+    await asyncio.sleep(1.0)
+    tried.release()
+    await asyncio.sleep(1.0)
+
+    assert [one.done() for one in waits] == [False, False, True]
+    await homes.pool.aclose()
+    assert [one is None for one in await asyncio.gather(*waits)] == [True, True, False]
+
+
+@in_virtual_time
 async def test_a_request_that_may_wait_gets_the_node_that_joins_for_it() -> None:
     homes = Neighbourhood(a_node("cellar", ["n"]))
     waits = asyncio.ensure_future(homes.pool.lease("m", wait_s=60.0))
