@@ -63,8 +63,8 @@ class _Place:
         Beats may come over IPv4 and IPv6 in turn, from addresses that change.
         """
         proved = self.link.upstream
-        is_same = proved is not None and self.question.is_of_same(question)
-        return is_same and proved is not None and proved.url in question.urls
+        is_claimed = proved is not None and proved.url in question.urls
+        return is_claimed and self.question.is_of_same(question)
 
 
 class Reach:
