@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -30,7 +31,6 @@ from ollama_proxy.cli.opened_certificate import open_certificate
 from ollama_proxy.cli.own_upstream import refuse_own_upstream, warnings_of
 from ollama_proxy.composition import PARTS, Door, build_app, open_backends, open_runner
 from ollama_proxy.composition.backend import place_name
-from ollama_proxy.composition.hub import Hub
 from ollama_proxy.composition.listening import listen_on
 from ollama_proxy.config.pools import PoolSpec
 from ollama_proxy.config.settings import Settings
@@ -49,6 +49,9 @@ from ollama_proxy.server.tls.watch import ServerCertificate
 from ollama_proxy.serving.date_watch import DateWatch
 from ollama_proxy.store.opening import open_store
 from ollama_proxy.store.ports import Places
+
+if TYPE_CHECKING:
+    from ollama_proxy.composition.hub import Hub
 
 _FEW_REQUESTS = 1000
 _COLLECT_AFTER = 10_000
@@ -148,7 +151,7 @@ def _open_to(exposure: Exposure) -> str:
     return warning
 
 
-def _open_to_nodes(hub: Hub | None) -> tuple[str, ...]:
+def _open_to_nodes(hub: "Hub | None") -> tuple[str, ...]:
     """Log and return what machines without a key may do; nothing if none register."""
     if hub is None or not (warning := hub.access.warning):
         return ()
@@ -203,7 +206,7 @@ async def _listen(
     bound: BoundAddresses,
     settings: Settings,
     certificate: ServerCertificate | None,
-    hub: Hub | None,
+    hub: "Hub | None",
 ) -> None:
     """Take requests on the proxy's address, and on the hub's if it has one."""
     await listen_on(

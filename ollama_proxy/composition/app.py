@@ -3,6 +3,8 @@
 import random
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -22,7 +24,6 @@ from ollama_proxy.composition.gateway import (
     end_with_keys,
     open_keys,
 )
-from ollama_proxy.composition.hub import Hub, HubBuilder
 from ollama_proxy.composition.own_routes import own_routes
 from ollama_proxy.composition.parts import PARTS, Parts, release_waiting, running
 from ollama_proxy.composition.pool_services import PoolServicesBuilder
@@ -41,7 +42,6 @@ from ollama_proxy.server.aiohttp.request import note_begun
 from ollama_proxy.server.aiohttp.request_body import invite_later
 from ollama_proxy.server.aiohttp.response import strip_own_headers
 from ollama_proxy.server.aiohttp.upgrades import close_after_declined_upgrade
-from ollama_proxy.server.fast.beats import FastBeats
 from ollama_proxy.server.fast.handler import FastPath
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.serving.active_requests import ActiveRequests
@@ -57,7 +57,11 @@ from ollama_proxy.serving.status import Described
 from ollama_proxy.store.ports import Store
 from ollama_proxy.upstream.connection_pool import dial_nothing
 
+if TYPE_CHECKING:
+    from ollama_proxy.composition.hub import Hub, HubBuilder
+
 _MAX_HEADER = 1024 * 1024
+_HUB = "ollama_proxy.composition.hub"
 
 
 def build_app(
@@ -85,7 +89,7 @@ def build_app(
     ``timing``: pauses and time-outs that no setting changes.
     """
     keys = open_keys(settings, store, clock)
-    builder = HubBuilder() if settings.hub else None
+    builder = _hub_builder(settings)
     fleet = build_fleet(
         settings,
         clock=clock,
@@ -122,7 +126,7 @@ def build_app(
     if builder is not None:
         keyring, audit = gateway.keyring, gateway.audit
         hub = builder.build(fleet, keyring, audit, door)
-        app.add_routes(hub.routes())
+        app.add_routes(hub.routes(services, timing))
     app[PARTS] = _parts(fleet, services, access, gateway, foresight, hub)
     app.add_routes(
         own_routes(
@@ -134,6 +138,14 @@ def build_app(
     app.on_shutdown.append(release_waiting)
     app.cleanup_ctx.append(running(stop_on_exit=settings.stop_on_exit))
     return app
+
+
+def _hub_builder(settings: Settings) -> "HubBuilder | None":
+    """Return what builds the hub; only then are its modules imported."""
+    if not settings.hub:
+        return None
+    builder: HubBuilder = import_module(_HUB).HubBuilder()
+    return builder
 
 
 def _services(shared: Shared, pools: PoolMap, gateway: Gateway) -> Services:
@@ -160,12 +172,12 @@ def _parts(
     access: Access,
     gateway: Gateway,
     foresight: PoolForesight,
-    hub: Hub | None,
+    hub: "Hub | None",
 ) -> Parts:
     """Return what runs from the application's start to its end."""
     shared, fast_path = fleet.shared, None
     if shared.settings.fast_path:
-        beats = FastBeats(hub.door, shared.clock) if hub is not None else None
+        beats = hub.fast_beats(shared.clock) if hub is not None else None
         fast_path = FastPath(
             services, access=access.control, clock=shared.clock, beats=beats
         )

@@ -9,6 +9,7 @@ from aiohttp import web
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.listen_address import is_every_address
 from ollama_proxy.base.tasks import TaskOwner
+from ollama_proxy.base.timing import Timing
 from ollama_proxy.composition.access import Door
 from ollama_proxy.composition.fleet import Fleet
 from ollama_proxy.composition.legacy import legacy_rule, want_keys
@@ -32,11 +33,14 @@ from ollama_proxy.hub.registry import NodeRegistry
 from ollama_proxy.hub.tunnelled_links import TunnelledLinks
 from ollama_proxy.hub.tunnels import Tunnels
 from ollama_proxy.hub.wanted import Wanted
+from ollama_proxy.server.fast.beats import FastBeats
 from ollama_proxy.server.hub.beats import BeatHandlers
+from ollama_proxy.server.hub.jobs import JobHandlers
 from ollama_proxy.server.hub.joins import JoinRoutes
 from ollama_proxy.server.hub.nodes import NodeHandlers
 from ollama_proxy.server.hub.token_orders import TokenOrders
 from ollama_proxy.server.hub.tunnel_route import TunnelRoute
+from ollama_proxy.serving.relay import Services
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,14 @@ class Hub:
         await self.reach.aclose()
         self.registry.flush()
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes of nodes and their owners."""
+    def fast_beats(self, clock: Clock) -> FastBeats:
+        """Return what takes plain beats."""
+        return FastBeats(self.door, clock)
+
+    def routes(self, services: Services, timing: Timing) -> list[web.RouteDef]:
+        """Return the routes of nodes, their owners, and clients of the former hub."""
         groups = (
+            JobHandlers(services, timing),
             BeatHandlers(self.door),
             JoinRoutes(self.joining, self.access),
             TunnelRoute(self.tunnels, self.access.key_of),

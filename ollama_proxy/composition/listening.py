@@ -1,11 +1,14 @@
 """Take connections on every bound socket, with the certificate that each shows."""
 
 import socket
+from typing import TYPE_CHECKING
 
-from ollama_proxy.composition.hub import Hub
 from ollama_proxy.server.hub.hub_tls import HubTls
 from ollama_proxy.server.listener import Runner
 from ollama_proxy.server.tls.watch import ServerCertificate
+
+if TYPE_CHECKING:
+    from ollama_proxy.composition.hub import Hub
 
 
 async def listen_on(
@@ -14,7 +17,7 @@ async def listen_on(
     second: socket.socket | None,
     *,
     certificate: ServerCertificate | None,
-    hub: Hub | None,
+    hub: "Hub | None",
     backlog: int,
 ) -> None:
     """Take requests on the proxy's address, and on that of the hub, ``second``.

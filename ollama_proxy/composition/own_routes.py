@@ -11,7 +11,6 @@ from ollama_proxy.server.admin.login import LoginHandlers
 from ollama_proxy.server.admin.pool_orders import PoolOrders
 from ollama_proxy.server.admin.ready_wait import ReadyWait
 from ollama_proxy.server.admin.usage import UsageHandlers
-from ollama_proxy.server.hub.jobs import JobHandlers
 from ollama_proxy.server.page.handler import PageHandlers
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.status import Described, Status
@@ -62,7 +61,4 @@ def own_routes(
     nodes = None if parts.hub is None else parts.hub.registry
     page = PageHandlers(status, services.active, shared.clock, nodes)
     groups = (own, orders, keys, usage, waits, logins, page)
-    routes = [route for group in groups for route in group.routes()]
-    if settings.hub:
-        routes += JobHandlers(services, shared.timing).routes()
-    return routes
+    return [route for group in groups for route in group.routes()]

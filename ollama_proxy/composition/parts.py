@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -10,7 +11,6 @@ from aiohttp import web
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.composition.access import Access
 from ollama_proxy.composition.gateway import Gateway
-from ollama_proxy.composition.hub import Hub
 from ollama_proxy.fleet.pool import Pool
 from ollama_proxy.fleet.redeployment import Redeployment
 from ollama_proxy.server.fast.handler import FastPath
@@ -22,6 +22,9 @@ from ollama_proxy.serving.pool_map import PoolMap
 from ollama_proxy.serving.ready_watch import ReadyWatch
 from ollama_proxy.serving.shared_pulls import Pulls
 from ollama_proxy.upstream.client import UpstreamClient
+
+if TYPE_CHECKING:
+    from ollama_proxy.composition.hub import Hub
 
 _STOP_ON_EXIT_S = 30.0
 
@@ -42,7 +45,7 @@ class Parts:
     ready: ReadyWatch
     gateway: Gateway
     foresight: PoolForesight
-    hub: Hub | None
+    hub: "Hub | None"
 
     @property
     def pool(self) -> Pool:

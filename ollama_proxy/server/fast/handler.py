@@ -7,7 +7,7 @@ server, which decides by the same rules.
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import UpstreamError
@@ -30,7 +30,6 @@ from ollama_proxy.core.plans import (
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.fast import response as client_response
-from ollama_proxy.server.fast.beats import FastBeats
 from ollama_proxy.server.fast.connection import ClientConnection
 from ollama_proxy.server.fast.own_answers import Encoded, OwnAnswers
 from ollama_proxy.server.fast.parser import PlainRequest
@@ -43,6 +42,9 @@ from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext, Stage, draw_request_id
 from ollama_proxy.serving.request_log import failure, note
 from ollama_proxy.serving.response_relay import ResponseRelay
+
+if TYPE_CHECKING:
+    from ollama_proxy.server.fast.beats import FastBeats
 
 _KINDS = frozenset({Kind.INFERENCE, Kind.READ, Kind.SYSTEM})
 # Not `Choose | Admit` where they are asked for: each request would make that anew.
@@ -59,7 +61,7 @@ class FastPath:
         *,
         access: AccessControl,
         clock: Clock,
-        beats: FastBeats | None = None,
+        beats: "FastBeats | None" = None,
     ) -> None:
         self._beats = beats
         self._services = services
