@@ -107,8 +107,9 @@ class NodeSettings(BaseModel):
     node_request_timeout: Annotated[Duration, Field(ge=1, le=86400)] = setting(
         120.0,
         "NODE_REQUEST_TIMEOUT",
-        text="how long Ollama may take to the first byte of an answer, which without"
-        " `stream` is the whole of it; 300 s more for a model that is not loaded",
+        text="how long Ollama may take to the first byte of an answer; five times as"
+        ' long with `"stream": false`, where the answer begins when it is complete;'
+        " 300 s more for a model that is not loaded",
         shown="120",
     )
     slots: Annotated[int, Field(ge=1, le=1024)] | None = setting(
