@@ -93,7 +93,7 @@ async def test_the_next_node_answers_what_one_can_not(
 async def test_a_failing_answer_that_stalls_is_given_up_soon(
     tmp_path: Path, behind: bool
 ) -> None:
-    with mock.patch("ollama_proxy.serving.attempts._FAILURE_S", 0.1):
+    with mock.patch("ollama_proxy.serving.attempts.FAILURE_S", 0.1):
         async with household(tmp_path, Fault.STALLS_502, GOOD) as house:
             status, _, _ = await ask(house, behind=behind)
 

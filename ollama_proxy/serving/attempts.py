@@ -32,7 +32,9 @@ from ollama_proxy.upstream.client import Answer
 HELD_BYTES: Final = 64 * 1024
 """The longest answer that is held back while another node is asked."""
 
-_FAILURE_S = 5.0  # until a failing answer is complete
+FAILURE_S: Final = 5.0
+"""How long a node may take to end an answer that says that it fails."""
+
 _SAID_CHARACTERS = 200
 _FIRST_REFUSAL = 400
 _NOT_ADMITTED = frozenset({401, 403})
@@ -74,15 +76,14 @@ async def hold(answer: Answer) -> HeldAnswer | AsyncIterator[bytes] | None:
     if status not in _NOT_ADMITTED:
         return None
     body, rest = await _read(answer)
-    if rest is None and (refusal := _refusal_of(body)) is not None:
-        raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
+    check_admitted(status, body)
     return _joined(body, rest)
 
 
 async def _hold_failure(answer: Answer) -> HeldAnswer | AsyncIterator[bytes]:
     """Hold back an answer that says that the node does not work on the request."""
     try:
-        async with asyncio.timeout(_FAILURE_S):
+        async with asyncio.timeout(FAILURE_S):
             body, rest = await _read(answer)
     except TimeoutError as error:
         raise _broken_off(answer, "it stalls", arrived=False) from error
@@ -126,12 +127,18 @@ class _Refusal(msgspec.Struct):
     detail: str
 
 
-def _refusal_of(body: bytes) -> str | None:
-    """Return the words of an agent that takes us for no hub of its; None: Ollama's."""
+def check_admitted(status: int, body: bytes) -> None:
+    """Raise `UpstreamError` for the answer of an agent that takes us for no hub of its.
+
+    What Ollama itself refuses is an answer.
+    """
+    if status not in _NOT_ADMITTED:
+        return
     try:
-        return msgspec.json.decode(body, type=_Refusal).detail[:_SAID_CHARACTERS]
+        refusal = msgspec.json.decode(body, type=_Refusal).detail[:_SAID_CHARACTERS]
     except UNREADABLE:
-        return None
+        return
+    raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
 
 
 class Attempts:

@@ -1,5 +1,6 @@
 """Read what an instance answers to a job, before any of it is relayed."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,7 +11,12 @@ from ollama_proxy.core.nodes.job_events import EventWriter, LongLineError
 from ollama_proxy.core.ollama.activity import error_text
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.answer_meter import AnswerMeter
-from ollama_proxy.serving.attempts import HELD_BYTES, HeldAnswer
+from ollama_proxy.serving.attempts import (
+    FAILURE_S,
+    HELD_BYTES,
+    HeldAnswer,
+    check_admitted,
+)
 from ollama_proxy.upstream.client import Answer
 
 
@@ -61,13 +67,15 @@ async def read_refusal(
 ) -> NodeRefusal | HeldAnswer:
     """Read an error of a node, as far as it matters; another node may do better."""
     body = b""
-    with contextlib.suppress(InstanceLostError):
-        async for data in chunks:
-            body += data
-            if len(body) > HELD_BYTES:
-                break
+    with contextlib.suppress(InstanceLostError, TimeoutError):
+        async with asyncio.timeout(FAILURE_S):
+            async for data in chunks:
+                body += data
+                if len(body) > HELD_BYTES:
+                    break
     if meter is not None:
         meter.take_whole(answer, body)  # it costs its key nothing
+    check_admitted(answer.status, body)
     if not is_final(answer.status):
         return HeldAnswer(answer.status, answer.reason, answer.headers, body)
     message = error_text(body) or f"the node answered with status {answer.status}"

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -41,7 +42,7 @@ async def job(house: Household, fields: str = "", **more: Any) -> httpx.Response
     "fault",
     [
         *(REFUSES, CLOSES, Fault.SAYS_500, Fault.SAYS_502, Fault.SAYS_503),
-        *(Fault.SAYS_504, Fault.BREAKS_502),
+        *(Fault.SAYS_504, Fault.BREAKS_502, Fault.NOT_ADMITS),
     ],
 )
 async def test_another_node_does_what_one_can_not(tmp_path: Path, fault: Fault) -> None:
@@ -51,6 +52,15 @@ async def test_another_node_does_what_one_can_not(tmp_path: Path, fault: Fault) 
         assert answer.status_code == 200
         assert lines(answer.content)[0]["response"] == "b"
         assert house.in_flight == {}
+
+
+async def test_a_failing_answer_that_stalls_is_given_up_soon(tmp_path: Path) -> None:
+    with mock.patch("ollama_proxy.server.hub.job_answers.FAILURE_S", 0.1):
+        async with household(tmp_path, Fault.STALLS_502, GOOD, **HUB) as house:
+            answer = await job(house)
+
+            assert lines(answer.content)[0]["response"] == "b"
+            assert house.nodes[0].open == 0
 
 
 async def test_a_node_that_is_silent_for_too_long_loses_the_job(
