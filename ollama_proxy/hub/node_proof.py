@@ -14,8 +14,7 @@ import msgspec
 
 from ollama_proxy.base.listen_address import host_and_port
 from ollama_proxy.base.tasks import TaskOwner
-from ollama_proxy.core.nodes.node_keys import NodeKey, nonce_secret
-from ollama_proxy.node.hub_access import nonce_proof
+from ollama_proxy.core.nodes.node_keys import NodeKey, nonce_proof, nonce_secret
 from ollama_proxy.upstream.endpoint import Link, connection_options
 
 ASK_S: Final = 5.0

@@ -1,13 +1,13 @@
 """Know the hub by the secrets of a joining, and prove to it which node answers."""
 
-import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
 
+from ollama_proxy.core.nodes.node_keys import digest_of, nonce_proof
+
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _BEARER = "bearer "
-_DIGEST = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class HubAccess:
         """
         token = authorization[len(_BEARER) :].strip()
         has_scheme = authorization[: len(_BEARER)].lower() == _BEARER
-        digest = token_digest(token)
+        digest = digest_of(token)
         return hmac.compare_digest(digest, self.hub_token_digest) and has_scheme
 
     def proof(self, nonce: str) -> str | None:
@@ -39,13 +39,3 @@ class HubAccess:
         if _NONCE.fullmatch(nonce) is None:
             return None
         return nonce_proof(self.nonce_secret, nonce)
-
-
-def token_digest(token: str) -> bytes:
-    """Return by what a token is known, so that it need not be kept."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-
-
-def nonce_proof(secret: bytes, nonce: str) -> str:
-    """Return HMAC-SHA-256 of a nonce, in hexadecimal digits."""
-    return hmac.new(secret, nonce.encode(), _DIGEST).hexdigest()

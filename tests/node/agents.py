@@ -14,12 +14,13 @@ import aiohttp
 
 from ollama_proxy.base.clock import SystemClock
 from ollama_proxy.base.tasks import start_task
+from ollama_proxy.core.nodes.node_keys import digest_of
 from ollama_proxy.node.agent import run_node
-from ollama_proxy.node.hub_access import HubAccess, token_digest
+from ollama_proxy.node.hub_access import HubAccess
 from ollama_proxy.node.settings import read_node_settings
 
 HUB_TOKEN = "hub-token-of-a-test"
-JOINED = HubAccess(token_digest(HUB_TOKEN), b"secret of a test")
+JOINED = HubAccess(digest_of(HUB_TOKEN), b"secret of a test")
 
 
 @dataclass(slots=True)

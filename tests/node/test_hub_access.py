@@ -2,10 +2,11 @@
 
 import pytest
 
-from ollama_proxy.node.hub_access import HubAccess, nonce_proof, token_digest
+from ollama_proxy.core.nodes.node_keys import digest_of, nonce_proof
+from ollama_proxy.node.hub_access import HubAccess
 
 SECRET = b"s" * 32
-ACCESS = HubAccess(token_digest("opt-hub-token"), SECRET)
+ACCESS = HubAccess(digest_of("opt-hub-token"), SECRET)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

@@ -121,3 +121,8 @@ def is_it(text: str, digest: bytes) -> bool:
 def nonce_secret(key_digest: bytes) -> bytes:
     """Return by what a node proves which one it is: both sides have the digest."""
     return hmac.new(key_digest, _NONCE_LABEL, hashlib.sha256).digest()
+
+
+def nonce_proof(secret: bytes, nonce: str) -> str:
+    """Return what only a node with this nonce secret answers: hexadecimal digits."""
+    return hmac.new(secret, nonce.encode(), hashlib.sha256).hexdigest()
