@@ -111,7 +111,8 @@ class LegacyRule:
                 return ""
             return (
                 "a beat without a key is taken from this machine only where the hub"
-                f" listens on loopback (OLLAMA_PROXY_HUB_LISTEN); {_JOIN}"
+                " listens on loopback alone (OLLAMA_PROXY_HUB_LISTEN=127.0.0.1:8000,"
+                f" and OLLAMA_HOST likewise); {_JOIN}"
             )
         if any(address in network for network in PRIVATE):
             return ""
