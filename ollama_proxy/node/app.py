@@ -60,7 +60,7 @@ class NodeApp:
         path = request.raw_path.partition("?")[0]
         is_health = path == _HEALTH and request.method in {"GET", "HEAD"}
         refusal = self._page_refusal(request)
-        if refusal is None and not is_health:
+        if refusal is None and not (is_health and self._may_ask_health(request)):
             refusal = (
                 self._refusal_to_stranger(request, path)
                 if self._access is None
@@ -80,6 +80,10 @@ class NodeApp:
             return refuse(405, "/execute takes POST alone", {"Allow": "POST"})
         await invite(request)
         return await self._executor.execute(request)
+
+    def _may_ask_health(self, request: web.Request) -> bool:
+        """Tell whether it needs no token: the nonce of a hub is asked before that."""
+        return self.admits(request.remote or "") or "nonce" in request.query
 
     def _page_refusal(self, request: web.Request) -> web.Response | None:
         """Return the answer to a web page, whatever name it uses; None to others."""

@@ -1,9 +1,17 @@
 """Peers that are not at the hub's addresses have a moment to show its token."""
 
 import asyncio
+import socket
+from pathlib import Path
 from typing import cast
 
+import aiohttp
+import pytest
+
 from ollama_proxy.node.door import Guests
+from ollama_proxy.node.machine import own_address
+from tests.node.agents import HUB_TOKEN, JOINED, running_agent
+from tests.ports import held_port
 from tests.virtual_time import in_virtual_time
 
 
@@ -42,3 +50,38 @@ async def test_the_oldest_guest_makes_room() -> None:
 
     assert [one.is_aborted for one in (first, second, third)] == [True, False, False]
     assert len(guests) == 2
+
+
+async def test_a_guest_gets_nothing_without_the_token_but_the_proof_of_a_nonce(
+    tmp_path: Path,
+) -> None:
+    """Asked at an address of this machine that is neither loopback nor the hub's."""
+    own = own_address(socket.AF_INET, "192.0.2.1")
+    if own is None or own.startswith("127."):
+        pytest.skip("this machine has no address but loopback")
+    nonce = "n" * 32
+    fields = {"Authorization": f"Bearer {HUB_TOKEN}"}
+    async with (
+        running_agent(
+            tmp_path,
+            access=JOINED,
+            SERVER_URL="http://127.0.0.1:9",
+            OLLAMA_BASE_URL=f"http://127.0.0.1:{held_port()}",
+        ) as agent,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"http://{own}:{agent.port}"
+        statuses = []
+        for path, headers in (
+            ("/healthz", {}),
+            ("/api/tags", {}),
+            ("/healthz", fields),
+            ("/api/tags", fields),
+        ):
+            async with session.get(f"{url}{path}", headers=headers) as answer:
+                statuses.append(answer.status)
+        async with session.get(f"{url}/healthz?nonce={nonce}") as answer:
+            proof = (await answer.json())["proof"]
+
+    assert statuses == [401, 401, 200, 502]
+    assert proof == JOINED.proof(nonce)

@@ -420,3 +420,30 @@ async def test_what_is_no_request_is_refused_and_fills_no_log(
 
     assert b" 400 " in answer[:14]
     assert "aiohttp" not in caplog.text
+
+
+async def in_flight(port: int) -> int:
+    answer = await ask(port, b"GET /healthz HTTP/1.1\r\n" + HOST + LAST)
+    return int(json.loads(answer.partition(b"\r\n\r\n")[2])["in_flight"])
+
+
+async def test_an_ollama_that_hangs_holds_up_nothing_but_its_requests(
+    tmp_path: Path,
+) -> None:
+    async def hang(reader: asyncio.StreamReader, _w: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with joined_to(hang, tmp_path) as (port, _):
+        writers = []
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /api/x HTTP/1.1\r\n" + HOST + TOKEN + b"\r\n")
+            writers.append(writer)
+        async with asyncio.timeout(20):
+            while await in_flight(port) < 20:
+                await asyncio.sleep(0.01)
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(20):
+            while await in_flight(port):
+                await asyncio.sleep(0.01)

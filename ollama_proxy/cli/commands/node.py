@@ -39,7 +39,8 @@ def node(
     which models the Ollama at OLLAMA_BASE_URL (http://127.0.0.1:11434) has and how busy
     the machine is. It takes POST /execute on NODE_PORT (8001), only from the addresses
     that SERVER_URL resolves to. Further variables: NODE_ID (the host name),
-    NODE_REQUEST_TIMEOUT (120), OLLAMA_NUM_PARALLEL, LOG_LEVEL, OLLAMA_PROXY_STATE_DIR.
+    NODE_REQUEST_TIMEOUT (120), OLLAMA_NUM_PARALLEL, OLLAMA_MODELS, NODE_LABELS,
+    LOG_LEVEL, OLLAMA_PROXY_STATE_DIR.
 
     With OLLAMA_PROXY_NODE_TOKEN it joins the hub, once: the hub then uses all of Ollama
     over TLS, by a token that it alone has.
