@@ -24,12 +24,15 @@ class NodeMemory:
     ) -> None:
         self._store, self._remembered_of = store, remembered_of
         self._changed: set[str] = set()
+        self._written: set[str] = set()
         self._has_failed = False
         self._log = structlog.get_logger()
 
     def read(self) -> list[RememberedNode]:
         """Return what an earlier process knew."""
-        return self._store.remembered_nodes()
+        found = self._store.remembered_nodes()
+        self._written = {node.node_id for node in found}
+        return found
 
     def note(self, node_id: str) -> None:
         """Write this node with the next flush."""
@@ -45,6 +48,13 @@ class NodeMemory:
             if not self._has_failed:
                 self._log.warning(log.STORE_FAILED, reason=str(error))
             self._has_failed = True
+            self._forget_unwritten()
+
+    def _forget_unwritten(self) -> None:
+        """Keep no names of nodes that are gone and not written: any may be made up."""
+        of_others = self._changed - self._written
+        gone = {one for one in of_others if self._remembered_of(one) is None}
+        self._changed -= gone
 
     def write(self) -> None:
         """Write what has changed. Raises `StoreError`."""
@@ -52,5 +62,7 @@ class NodeMemory:
         nodes = [one for one in found.values() if one is not None]
         forgotten = [node_id for node_id, one in found.items() if one is None]
         self._store.put_nodes(nodes, forgotten)
+        self._written.difference_update(forgotten)
+        self._written.update(node.node_id for node in nodes)
         self._changed.clear()
         self._has_failed = False

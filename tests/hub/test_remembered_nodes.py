@@ -212,3 +212,21 @@ def test_a_row_that_is_no_beat_is_dropped() -> None:
 
     assert again.registry.listed() == []
     assert again.store.remembered_nodes() == []
+
+
+def test_names_that_can_not_be_written_fill_no_memory_once_they_are_gone() -> None:
+    store = CountingStore()
+    hub = Hub(store=store)
+    hub.ours("known")
+    hub.wait(1)
+    store.is_full = True
+    for number in range(100):
+        hub.old(f"made-up-{number}")
+    hub.wait(200)
+
+    assert hub.registry.listed() == []
+    assert hub.registry._memory._changed == {"known"}
+
+    store.is_full = False
+    hub.wait(1)
+    assert store.remembered_nodes() == []
