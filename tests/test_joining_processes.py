@@ -151,6 +151,22 @@ async def test_one_line_joins_a_machine_and_no_secret_is_left_behind(rig: Rig) -
         assert stat.S_IMODE((rig.hub_state / "hub" / name).stat().st_mode) == 0o600
 
 
+async def test_a_machine_that_joined_is_reached_through_its_tunnels_over_tls(
+    rig: Rig,
+) -> None:
+    with rig.hub() as hub:
+        line = await asyncio.to_thread(rig.line)
+        with rig.agent(f"NODE_TUNNEL=true {line}"):
+            await chat(hub)
+            async with asyncio.timeout(30):
+                while True:
+                    node = await asyncio.to_thread(hub.get, "/nodes/box")
+                    if "tunnel" in str(node["url"]):
+                        break
+                    await asyncio.sleep(0.1)
+            await chat(hub)
+
+
 async def test_hub_and_agent_are_killed_at_any_moment_and_go_on_with_one_token(
     rig: Rig,
 ) -> None:
