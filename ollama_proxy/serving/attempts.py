@@ -23,7 +23,7 @@ from ollama_proxy.core.failover import (
     is_final,
     proven_faults,
 )
-from ollama_proxy.core.ollama.activity import error_text
+from ollama_proxy.core.nodes.agent_error import said_in
 from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.request_context import TriedOn
@@ -54,7 +54,7 @@ class HeldAnswer:
     @property
     def said(self) -> str:
         """Return what it says, in a few words."""
-        told = error_text(self.body)[:_SAID_CHARACTERS]
+        told = said_in(self.body)
         return f"answered {self.status}" + (f": {told}" if told else "")
 
 

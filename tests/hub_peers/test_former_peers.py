@@ -233,6 +233,27 @@ def test_a_node_that_fails_is_passed_over_and_after_three_gets_no_job(
     assert told["failure_count"] == len(failing.jobs)
 
 
+def test_an_agent_that_takes_the_hub_for_a_stranger_is_passed_over(
+    hub: ProxyProcess,
+) -> None:
+    refusing = FormerAgent("bad", ("llama3:latest",), Manner(status=403))
+    with (
+        refusing.beating(hub.url),
+        FormerAgent("good", ("llama3:latest",)).beating(hub.url),
+    ):
+        for _ in range(6):
+            assert job(hub)[1]["response"].startswith("good-")
+
+    assert len(refusing.jobs) in range(1, 4)
+
+
+def test_what_a_former_agent_refuses_is_told_in_its_words(hub: ProxyProcess) -> None:
+    with FormerAgent("gpu-1", ("llama3:latest",), Manner(status=422)).beating(hub.url):
+        status, answer = job(hub)
+
+    assert (status, answer["detail"]) == (422, "no gpu-1")
+
+
 def test_three_failures_in_a_row_degrade_a_node(hub: ProxyProcess) -> None:
     failing = FormerAgent("bad", ("llama3:latest",), Manner(status=502))
     with failing.beating(hub.url):
@@ -248,7 +269,7 @@ def test_three_failures_in_a_row_degrade_a_node(hub: ProxyProcess) -> None:
         assert len(detail["job_id"]) == 36
         (error,) = detail["errors"]
         assert (error["node_id"], error["status"]) == ("bad", 502)
-        assert error["message"]
+        assert error["message"] == "answered 502: no bad"  # in the agent's own words
     assert answers[3] == (503, NO_NODES)
 
 

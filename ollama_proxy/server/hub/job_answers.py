@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.failover import is_final
+from ollama_proxy.core.nodes.agent_error import said_in
 from ollama_proxy.core.nodes.job_events import EventWriter, LongLineError
-from ollama_proxy.core.ollama.activity import error_text
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.answer_meter import AnswerMeter
 from ollama_proxy.serving.attempts import (
@@ -78,5 +78,5 @@ async def read_refusal(
     check_admitted(answer.status, body)
     if not is_final(answer.status):
         return HeldAnswer(answer.status, answer.reason, answer.headers, body)
-    message = error_text(body) or f"the node answered with status {answer.status}"
+    message = said_in(body) or f"the node answered with status {answer.status}"
     return NodeRefusal(answer.status, message)
