@@ -53,10 +53,13 @@ def _instance(one: InstanceFacts, now: float) -> str:
         return f"{about}, in about {_seconds(one.eta_s)}"
     if one.phase is not Phase.READY:
         return about
-    slots = f"{one.in_flight} of {one.slots} slots are taken"
+    taken = one.in_flight + one.elsewhere
+    slots = f"{taken} of {one.slots} slots are taken"
+    if one.elsewhere:
+        slots += f", {one.elsewhere} of them by other pools"
     if one.slots == 0:
         slots = f"{_count(one.in_flight, 'request')} in flight, no limit"
-    idle = f", idle for {_seconds(now - one.idle_since)}" if not one.in_flight else ""
+    idle = f", idle for {_seconds(now - one.idle_since)}" if not taken else ""
     return f"{about}: {slots}{idle}"
 
 

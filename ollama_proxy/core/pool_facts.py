@@ -25,6 +25,7 @@ class InstanceFacts:
 
     - ``slots``: how many requests it serves at a time; 0: no limit.
     - ``in_flight``: how many requests it has that keep it from being idle.
+    - ``elsewhere``: how many of its slots other pools have taken.
     - ``eta_s``: seconds until a starting instance is ready.
     - ``started_at``: when its launch began.
     - ``idle_since``: when its last work ended, or when it became ready.
@@ -37,11 +38,18 @@ class InstanceFacts:
     phase: Phase
     slots: int = 0
     in_flight: int = 0
+    elsewhere: int = 0
     eta_s: float = 0.0
     idle_since: float = 0.0
     is_external: bool = False
     may_start: bool = True
     started_at: float = 0.0
+
+    @property
+    def has_capacity(self) -> bool:
+        """Tell whether it is ready, and other pools leave it a slot."""
+        is_left = self.slots == 0 or self.slots > self.elsewhere
+        return self.phase is Phase.READY and is_left
 
 
 @dataclass(frozen=True, slots=True)

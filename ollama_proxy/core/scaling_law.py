@@ -18,7 +18,8 @@ class Tally:
 
     - ``resting``, ``starting``, ``ready``: instances of ours; ``occupied`` also counts
       those that drain or leave.
-    - ``ready_slots``: of all ready instances, external servers among them.
+    - ``ready_slots``: of all ready instances, external servers among them, without
+      those that other pools have taken.
     - ``is_unlimited``: some ready instance has no limit of slots.
     """
 
@@ -67,14 +68,15 @@ class Reckoning:
 def count(instances: Iterable[InstanceFacts]) -> Tally:
     """Return the instances of a pool, sorted and counted.
 
-    An external server that is not ready is no capacity: it may stay away.
+    An external server that is not ready is no capacity: it may stay away. Nor is one
+    whose slots other pools have taken: they need not give them back.
     """
     tally = Tally()
     for one in instances:
         phase = one.phase
         if one.is_external:
             tally.has_external = True
-            tally.is_external_ready = tally.is_external_ready or phase is Phase.READY
+            tally.is_external_ready = tally.is_external_ready or one.has_capacity
         elif phase is Phase.AT_REST:
             tally.resting.append(one)
         else:
@@ -84,7 +86,7 @@ def count(instances: Iterable[InstanceFacts]) -> Tally:
             elif phase is Phase.READY:
                 tally.ready.append(one)
         if phase is Phase.READY:
-            tally.ready_slots += one.slots
+            tally.ready_slots += max(0, one.slots - one.elsewhere)
             tally.is_unlimited = tally.is_unlimited or one.slots == 0
     return tally
 

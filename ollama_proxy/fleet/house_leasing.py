@@ -305,6 +305,7 @@ class HouseLeasing(Leasing):
                     Phase.READY,
                     slots=before.slots + leases.candidate.slots,
                     in_flight=before.in_flight + node.record.keeping,
+                    elsewhere=before.elsewhere + leases.taken_elsewhere,
                     idle_since=max(before.idle_since, node.record.last_used),
                     is_external=True,
                 )

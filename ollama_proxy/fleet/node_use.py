@@ -79,6 +79,11 @@ class NodeLeases(Leases):
         self._is_there = True
         use.join(self)
 
+    @property
+    def taken_elsewhere(self) -> int:
+        """Return how many slots of the node other pools have taken, of those it has."""
+        return min(self._use.taken - self._counted, self._slots or 0)
+
     def take_facts(self, node: NodeInstance) -> None:
         """Take in what is known of the node now."""
         self._slots = self.node_load.take(node.facts)

@@ -42,6 +42,13 @@ def test_it_tells_what_waits_what_runs_what_is_reckoned_and_what_it_does() -> No
     )
 
 
+def test_it_tells_which_slots_other_pools_have_taken() -> None:
+    shared = replace(BOX, in_flight=1, elsewhere=3)
+    told = words(replace(FACTS, instances=(shared, *RESTING)))
+
+    assert "is ready: 4 of 4 slots are taken, 3 of them by other pools." in told
+
+
 def test_what_is_assumed_is_marked_as_such() -> None:
     told = words(replace(FACTS, demand=Demand(slots=1)))
 

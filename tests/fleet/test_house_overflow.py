@@ -17,7 +17,7 @@ from ollama_proxy.core.pool_policy import PoolPolicy
 from ollama_proxy.fleet.house import House
 from ollama_proxy.fleet.house_models import HouseModels
 from ollama_proxy.fleet.leased_instance import LeasedInstance
-from tests.fleet.houses import a_house, a_node
+from tests.fleet.houses import Neighbourhood, a_house, a_node
 from tests.fleet.pools import POLICY, SeveralOffers, until
 from tests.virtual_time import in_virtual_time
 
@@ -46,20 +46,20 @@ class CloudModels:
 
 @contextlib.asynccontextmanager
 async def house_and_cloud(
-    *nodes: str, cloud: CloudModels | None = None
+    *nodes: str, cloud: CloudModels | None = None, boot_s: float = MINUTE_S
 ) -> AsyncIterator[tuple[House, SeveralOffers]]:
-    """A house of nodes of one slot and the model m, and a cloud that boots in 60 s."""
+    """A house of nodes of one slot and the model m, and a slow cloud."""
     house = a_house()
     pools = SeveralOffers(
         ("cloud",),
         slots=4,
         houses=[house],
         policy=PoolPolicy(max_instances=1),
-        boot_s=MINUTE_S,
+        boot_s=boot_s,
         load_s=1.0,
         record_policy=replace(POLICY, idle_timeout_s=1800.0),
     )
-    pools.clouds["cloud"].faults.boot_s = MINUTE_S
+    pools.clouds["cloud"].faults.boot_s = boot_s
     assert pools.pool.nodes is not None
     known = HouseModels(pools.pool.nodes, cloud or CloudModels("m:latest"))
     pools.pool.spill(known.spills, known.helps)
@@ -139,6 +139,31 @@ async def test_a_node_of_many_comes_before_several_instances_that_cost() -> None
 
     assert {one.node_id for one in leases} == {f"n{n}" for n in range(8)}
     assert ninth.node_id is None
+
+
+@pytest.mark.parametrize("boot_s", [60.0, 300.0])
+@in_virtual_time
+async def test_a_node_whose_slots_another_pool_has_taken_is_no_capacity(
+    boot_s: float,
+) -> None:
+    """A request for another model waits as it would before an empty house."""
+    async with house_and_cloud("attic", boot_s=boot_s) as (house, pools):
+        other = Neighbourhood(a_node("attic", ["n"], slots=1), uses=house.uses)
+        held = other.claim("n")
+        waits = asyncio.ensure_future(pools.pool.lease("m", wait_s=0.0))
+        await asyncio.sleep(9.0)
+        assert pools.starts == {"cloud": 0}
+        await asyncio.sleep(3.0)
+        assert pools.starts == {"cloud": 1}
+        lease = await waits
+        held.release()
+        assert lease is not None
+        lease.release()
+        await asyncio.sleep(2 * boot_s)
+        await other.pool.aclose()
+
+    assert lease.node_id is None
+    assert pools.paid == {"cloud": 0}
 
 
 @in_virtual_time
