@@ -21,6 +21,8 @@ from ollama_proxy.core.access.own_page import is_of_own_page
 from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.access.route_classes import RouteClass, route_class
 from ollama_proxy.core.http.reply import Reply
+from ollama_proxy.core.nodes.hub_routes import has_old_shape
+from ollama_proxy.core.nodes.job_errors import in_old_shape
 from ollama_proxy.core.nodes.node_keys import is_of_nodes
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.gateway.credentials import (
@@ -60,7 +62,8 @@ _TOKEN_MAY = frozenset({RouteClass.ADMIN, RouteClass.READ})
 
 def plainly_refused(facts: AccessFacts, refusal: KeyRefusal) -> Reply:
     """Return a refusal in the format of the request's protocol."""
-    return refusal_reply(facts.route.family, refusal)
+    reply = refusal_reply(facts.route.family, refusal)
+    return in_old_shape(reply) if has_old_shape(facts.route) else reply
 
 
 class Keys(Protocol):

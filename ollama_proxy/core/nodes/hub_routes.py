@@ -47,3 +47,8 @@ def hub_route(method: str, path: str) -> Route | None:
         return Route(Kind.ADMIN, ColdAnswer.NOT_FOUND, name=path)
     is_nodes = path == NODES or path.startswith(f"{NODES}/")
     return _LIST if is_nodes and method in _READS else None
+
+
+def has_old_shape(route: Route) -> bool:
+    """Tell whether clients of the former hub send this, and read its refusals."""
+    return route.is_job or route.name == NODES

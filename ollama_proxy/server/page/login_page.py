@@ -5,9 +5,9 @@ from typing import Final
 from ollama_proxy.core.access.decision import KeyRefusal
 from ollama_proxy.core.access.facts import AccessFacts
 from ollama_proxy.core.access.own_page import is_from_elsewhere
-from ollama_proxy.core.access.refusal_replies import refusal_reply
 from ollama_proxy.core.http.reply import Reply
 from ollama_proxy.gateway.credentials import Credential, credential_of
+from ollama_proxy.gateway.key_gate import plainly_refused
 from ollama_proxy.server.page.rendering import html_reply
 
 PATHS: Final = frozenset({"/-/", "/-/login"})
@@ -40,7 +40,7 @@ def refused(facts: AccessFacts, refusal: KeyRefusal) -> Reply:
     A browser that opens the page gets the form, and everything else what its own
     format has for it.
     """
-    plain = refusal_reply(facts.route.family, refusal)
+    plain = plainly_refused(facts, refusal)
     is_page = facts.path in PATHS and facts.method in _READS
     if not is_page or not wants_html(facts.headers.get("Accept", "")):
         return plain

@@ -76,3 +76,19 @@ async def test_each_right_opens_its_own_routes(
             await answer.read()
 
     assert answer.status == status
+
+
+@pytest.mark.parametrize("headers", [NOBODY, CHATTER.bearer])
+@pytest.mark.parametrize("request_line", [JOBS, LISTS, ("GET", "/nodes/x")])
+async def test_a_client_of_the_former_hub_reads_why_its_key_is_refused(
+    tmp_path: Path, request_line: tuple[str, str], headers: dict[str, str]
+) -> None:
+    method, path = request_line
+    async with hub(tmp_path) as proxy:
+        from_here = f"{proxy.hub_url}{path}"
+        async with proxy.session.request(method, from_here, headers=headers) as answer:
+            body = await answer.json()
+
+    assert "key" in body["detail"]
+    assert body["detail"] == body["error"]
+    assert ("WWW-Authenticate" in answer.headers) is (answer.status == 401)
