@@ -32,11 +32,17 @@ def hub_faults(settings: Settings) -> Iterator[str]:
 
 
 def hub_notices(settings: Settings, unused: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each thing that is set and, with the hub on, not used.
+    """Yield a sentence for each thing that is set and not used.
 
     ``unused``: for each backend that a setting of its own would select, that setting.
     """
     if not settings.hub:
+        own = settings.of_backends.get(HUB)
+        if own is not None and own.model_fields_set and not settings.selection.offered:
+            yield (
+                f"OLLAMA_PROXY_HUB_LABELS: the hub is off, so this is not used; set"
+                f" {_SWITCH}=true to have machines register here"
+            )
         return
     if all(offer.backend != HUB for offer in settings.offers):
         yield (

@@ -124,6 +124,12 @@ def test_labels_choose_the_nodes_of_the_house() -> None:
     assert str(offer.settings.labels) == "gpu=a100, site=home*"  # type: ignore[attr-defined]  # hub's
 
 
+def test_labels_without_the_hub_are_told_to_be_of_no_use() -> None:
+    (notice,) = load_settings({"OLLAMA_PROXY_HUB_LABELS": "gpu=a100"}).notices
+
+    assert notice.startswith("OLLAMA_PROXY_HUB_LABELS: the hub is off")
+
+
 def test_two_offers_of_nodes_have_labels_of_their_own(tmp_path: Path) -> None:
     file = toml(
         tmp_path,
